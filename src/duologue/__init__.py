@@ -1,0 +1,1 @@
+"""Live spoken conversation between people and models."""

@@ -1,0 +1,1 @@
+"""Where the person is: a browser, a microphone, a line, a file."""

@@ -1,0 +1,77 @@
+"""The interface between an agent and the place where the person is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from duologue.audio import AudioFrame
+from duologue.video import VideoFrame
+
+type Quality = Literal["confirmed", "device", "estimated"]
+"""How well it is known what was heard: told by the client, by our sound device, by the clock."""
+
+
+class Person(Protocol):
+    """The agent, as an edge sees it: everything of the person goes in here, on the event loop."""
+
+    def audio(self, frame: AudioFrame) -> None:
+        """The next sound of the person, at any rate and of any length; never blocks."""
+
+    def video(self, frame: Callable[[], VideoFrame]) -> None:
+        """A picture is there; ``frame`` is called only if the picture is wanted."""
+
+    def text(self, text: str) -> None:
+        """The person wrote something; it is answered like speech."""
+
+    def played(self, samples: int) -> None:
+        """So many samples of all that `Edge.play` was given, silence included, were played.
+
+        Counted at the edge's ``output_rate`` since it opened, each None as one frame of silence.
+        """
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is being said, made, played or awaited on either side."""
+        ...
+
+
+class Edge(Protocol):
+    """One place where one person is.
+
+    ``play`` is called by the output clock every 20 ms. What an edge has been given and has not
+    played yet it must drop on ``clear`` at once.
+    """
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of the frames that `play` takes: 16000, 24000 or 48000 for example."""
+        ...
+
+    @property
+    def quality(self) -> Quality:
+        """``estimated`` when the edge never calls `Person.played`."""
+        ...
+
+    @property
+    def lead_ms(self) -> int:
+        """How far ahead of real time the edge takes frames, in ms: 0, or 20 where it buffers."""
+        ...
+
+    @property
+    def latency_ms(self) -> float:
+        """From `play` to the ear, in ms, as far as known; used by quality ``estimated``."""
+        ...
+
+    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+        """Be the line to the person until they are gone; then return.
+
+        Calls ``ready`` once when they are there and sound may flow. Raises when the line can't be
+        made. Cancelling it hangs up, within half a second, and leaves no task.
+        """
+
+    def play(self, frame: AudioFrame | None) -> None:
+        """Take the next 20 ms for the person's ear; None is silence. Never blocks."""
+
+    def clear(self) -> None:
+        """Drop what was taken and not played yet."""

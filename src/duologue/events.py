@@ -1,0 +1,193 @@
+"""Everything that an agent tells its program: frozen dataclasses, in the order it happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from duologue.edges.edge import Quality
+from duologue.items import Json
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeConnectedEvent:
+    """The session with the model is live."""
+
+    session_id: str
+    session_config: Mapping[str, Json] = field(default_factory=dict)
+    capabilities: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeReconnectingEvent:
+    """The connection is gone and the next one is being made."""
+
+    reason: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeReconnectedEvent:
+    """The session goes on; ``outcome`` says what the model still knows (contract C5)."""
+
+    outcome: Literal["restored", "replayed", "fresh"]
+    lost_ms: int = 0
+    gap_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeDisconnectedEvent:
+    """The session has ended; comes exactly once. ``clean`` when it was closed on purpose."""
+
+    reason: str
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnStartedEvent:
+    """The person began to speak."""
+
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnEndedEvent:
+    """The person stopped; ``text`` is what they said, None where no words were (a cough)."""
+
+    participant: str
+    text: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserTranscriptEvent:
+    """What the person has said in this turn so far, or, when ``final``, in all of it."""
+
+    text: str
+    final: bool
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTurnStartedEvent:
+    """The first sound of a speech is on its way to the person."""
+
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTranscriptEvent:
+    """The next words of a speech, as they are made; when ``final``, all of it that was heard."""
+
+    text: str
+    final: bool
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentTurnEndedEvent:
+    """A speech has been played to its end, or was cut (not: has been generated)."""
+
+    speech_id: str
+    interrupted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechHeldEvent:
+    """The agent fell silent because the person may be speaking; not an interruption yet."""
+
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechResumedEvent:
+    """It was nothing; the agent goes on where it stopped, after ``held_ms``."""
+
+    speech_id: str
+    held_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class InterruptionEvent:
+    """A speech was cut; says what was heard of it, and how well that is known (contract C2)."""
+
+    epoch: int
+    speech_id: str | None
+    played_ms: int
+    heard_text: str
+    quality: Quality
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStartEvent:
+    """A tool begins to run; ``arguments`` is the JSON text that the model wrote."""
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEndEvent:
+    """A tool has ended; every start has exactly one."""
+
+    call_id: str
+    name: str
+    status: Literal["done", "failed", "timeout", "cancelled"]
+    output: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UsageEvent:
+    """What was spent since the last one, by modality."""
+
+    input: Mapping[str, int]
+    output: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMetricsEvent:
+    """Where the time of one turn went, each in ms after the person's speech ended; None: unknown.
+
+    ``endpoint_ms``: the end of the turn was decided. ``first_text_ms``: first word of the model.
+    ``first_audio_ms``: first sound made. ``first_played_ms``: first sound on its way to the person.
+    """
+
+    speech_id: str
+    endpoint_ms: float | None
+    transcript_ms: float | None
+    first_text_ms: float | None
+    first_audio_ms: float | None
+    first_played_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent:
+    """Something failed and the conversation goes on; ``source`` names the part."""
+
+    source: str
+    message: str
+    code: str = ""
+
+
+type Event = (
+    RealtimeConnectedEvent
+    | RealtimeReconnectingEvent
+    | RealtimeReconnectedEvent
+    | RealtimeDisconnectedEvent
+    | UserTurnStartedEvent
+    | UserTurnEndedEvent
+    | UserTranscriptEvent
+    | AgentTurnStartedEvent
+    | AgentTranscriptEvent
+    | AgentTurnEndedEvent
+    | SpeechHeldEvent
+    | SpeechResumedEvent
+    | InterruptionEvent
+    | ToolStartEvent
+    | ToolEndEvent
+    | UsageEvent
+    | TurnMetricsEvent
+    | ErrorEvent
+)

@@ -1,0 +1,1 @@
+"""The interface that every model has here, and the policy of a live session."""

@@ -1,0 +1,123 @@
+"""What a Realtime tells a model: one closed union, translated by a provider's codec."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from duologue.audio import AudioFrame
+from duologue.items import Item, Json
+from duologue.video import VideoFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """A tool as the model sees it; ``parameters`` is a JSON schema of type object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SendAudio:
+    """The next sound of the person, at the profile's input rate."""
+
+    frame: AudioFrame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SendVideo:
+    """One picture that the model may look at."""
+
+    frame: VideoFrame
+
+
+@dataclass(frozen=True, slots=True)
+class EndTurn:
+    """The person's turn is over (manual turns); takes its place behind the audio sent so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearInput:
+    """Forget the audio of the turn that has not ended yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddItem:
+    """Put an item at the end of the model's history; asks for no reply."""
+
+    item: Item
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteItem:
+    """Take an item out of the model's history."""
+
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Cut an agent item to what was heard: ``played_ms`` of its sound, ``heard_text``."""
+
+    item_id: str
+    played_ms: int
+    heard_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestReply:
+    """Make the model speak; ``instructions`` hold for this reply only."""
+
+    request_id: str
+    instructions: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Make the model speak exactly ``text``."""
+
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelReply:
+    """Stop making this reply, and drop what the provider has buffered of it."""
+
+    reply_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendToolResult:
+    """The one answer to a tool call."""
+
+    call_id: str
+    name: str
+    output: str
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSession:
+    """Change instructions or tools in mid-session; None leaves a part as it is."""
+
+    instructions: str | None = None
+    tools: Sequence[ToolSpec] | None = None
+
+
+type Command = (
+    SendAudio
+    | SendVideo
+    | EndTurn
+    | ClearInput
+    | AddItem
+    | DeleteItem
+    | Truncate
+    | RequestReply
+    | Say
+    | CancelReply
+    | SendToolResult
+    | UpdateSession
+)

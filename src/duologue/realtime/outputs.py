@@ -1,0 +1,185 @@
+"""What a model tells back: one closed union, made by a provider's codec or an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from duologue.audio import AudioFrame
+from duologue.items import Json
+from duologue.realtime.errors import ErrorKind
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStarted:
+    """The session is live; ``expires_in`` is the provider's limit in seconds, where it has one."""
+
+    config: Mapping[str, Json] = field(default_factory=dict)
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStarted:
+    """The person began to speak; ``at`` is when, in clock seconds, where the source knows."""
+
+    item_id: str
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechStopped:
+    """The person stopped; a pause perhaps, or no words at all. ``at`` as in `SpeechStarted`."""
+
+    item_id: str
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UserTranscript:
+    """What the person said in the turn ``item_id``: the whole text so far, not a delta."""
+
+    item_id: str
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurnEnded:
+    """The person's turn is over and is now an item of the history.
+
+    ``speech_end`` is when the sound ended, in clock seconds, where the source knows;
+    ``reply_follows`` when the model will reply without being asked.
+    """
+
+    item_id: str
+    speech_end: float | None = None
+    reply_follows: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStarted:
+    """The model began a reply; ``request_id`` names the request that it answers, if one."""
+
+    reply_id: str
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReplyAudio:
+    """The next sound of a reply, at the profile's output rate."""
+
+    reply_id: str
+    item_id: str
+    frame: AudioFrame
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyText:
+    """The next words of a reply.
+
+    ``span`` is the range of the item's audio, in samples at the profile's output rate, that
+    speaks just these words, where the engine knows it.
+    """
+
+    reply_id: str
+    item_id: str
+    text: str
+    span: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDone:
+    """The reply was generated to its end (it may still be playing), cancelled, or has failed."""
+
+    reply_id: str
+    status: Literal["completed", "cancelled", "failed"] = "completed"
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyRefused:
+    """A request was not taken; ``busy`` when another reply runs and it may be asked again."""
+
+    request_id: str
+    code: str
+    message: str
+    busy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyInterrupted:
+    """The provider cut its reply by itself, because it heard the person."""
+
+    reply_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """The model calls a tool; ``arguments`` is the JSON text it wrote."""
+
+    reply_id: str
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallsCancelled:
+    """The provider wants no result of these calls any more."""
+
+    call_ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens (or whatever the provider counts) spent since the last report, by modality."""
+
+    input: Mapping[str, int]
+    output: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """The provider will end this connection in ``time_left`` seconds."""
+
+    time_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderError:
+    """Something went wrong; ``kind`` comes from the provider's table of errors."""
+
+    kind: ErrorKind
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a step of a reply was reached, in clock seconds; feeds the turn's metrics."""
+
+    reply_id: str
+    step: Literal["endpoint", "transcript", "first_text", "first_audio"]
+    at: float
+
+
+type Output = (
+    SessionStarted
+    | SpeechStarted
+    | SpeechStopped
+    | UserTranscript
+    | UserTurnEnded
+    | ReplyStarted
+    | ReplyAudio
+    | ReplyText
+    | ReplyDone
+    | ReplyRefused
+    | ReplyInterrupted
+    | ToolCall
+    | ToolCallsCancelled
+    | Usage
+    | GoAway
+    | ProviderError
+    | Timing
+)

@@ -1,0 +1,38 @@
+"""What one model can do, as flags: asked before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Abilities and audio formats of one model (not of a provider).
+
+    ``input_rate`` and ``output_rate`` are in Hz, mono int16. A missing ability is a typed error
+    (`UnsupportedError`) or a documented emulation, never a log line.
+    """
+
+    provider: str
+    model: str
+    input_rate: int = 24000
+    output_rate: int = 24000
+    video: bool = False
+    """Takes pictures."""
+    tools: Literal["reliable", "experimental", "none"] = "reliable"
+    """``experimental``: calls tools that nothing asked for; off unless asked for."""
+    tool_reply: Literal["requested", "automatic"] = "requested"
+    """Whether the model speaks by itself once it has the results of its calls."""
+    say: Literal["exact", "instructed", "none"] = "exact"
+    """How scripted text is spoken: by a synthesiser, by asking the model nicely, or not at all."""
+    truncates: bool = True
+    """Its history can be cut to what was heard."""
+    speech_signals: bool = True
+    """Tells at once when the person starts and stops speaking."""
+    user_transcripts: Literal["partial", "final", "none"] = "final"
+    """``partial``: words come while the person is still speaking."""
+    manual_turns: bool = False
+    """Takes `EndTurn`."""
+    mutable_instructions: bool = True
+    mutable_tools: bool = True
