@@ -39,7 +39,7 @@ class TurnDetector(Protocol):
     """Hz of the audio it takes."""
 
     async def end_of_turn(self, audio: Samples, text: str) -> float:
-        """Probability, 0 to 1, that the turn is over after ``audio``, whose transcript is ``text``."""
+        """Probability, 0 to 1, that the turn is over after ``audio``, transcribed as ``text``."""
         ...
 
 
