@@ -1,0 +1,149 @@
+"""The one output clock: everything that goes to a person's ear leaves on its 20 ms ticks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+from duologue.audio import FRAME_MS
+from duologue.clock import Clock, LoopClock, Timer
+
+logger = logging.getLogger(__name__)
+
+PERIOD = FRAME_MS / 1000
+"""Time between two ticks, in seconds."""
+
+CATCH_UP = 5
+"""Ticks made up for at once after a stall; the rest of a longer stall is given up."""
+
+# A loop may fire a timer this much (in s) before its time: its clock's resolution.
+_EARLY = 0.0005
+
+
+class Subscription:
+    """One place on a `Ticker`; lives until `cancel`."""
+
+    __slots__ = ("_callback", "_ticker", "failures")
+
+    def __init__(self, ticker: Ticker, callback: Callable[[float], None]) -> None:
+        self._ticker: Ticker | None = ticker
+        self._callback = callback
+        self.failures = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether it is still called."""
+        return self._ticker is not None
+
+    def cancel(self) -> None:
+        """End it; not called again, not even by a tick that is under way. Idempotent."""
+        ticker, self._ticker = self._ticker, None
+        if ticker is not None:
+            ticker._remove(self)
+
+    def _call(self, when: float) -> None:
+        if self._ticker is None:
+            return
+        try:
+            self._callback(when)
+        except Exception:
+            self.failures += 1
+            if self.failures == 1:
+                logger.exception("an output clock subscriber failed; it is still called")
+
+
+class Ticker:
+    """Calls its subscribers every 20 ms, in the order they came; runs only while it has any.
+
+    Ticks lie on a grid that starts with the first subscriber, so lateness never adds up. After a
+    stall at most `CATCH_UP` missed ticks follow at once, each with its own time; ``skipped``
+    counts those that were given up. A subscriber that raises is logged once, is counted in
+    its ``failures``, and harms nobody else.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_index",
+        "_start",
+        "_subscribers",
+        "_ticking",
+        "_timer",
+        "skipped",
+        "ticks",
+    )
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._subscribers: tuple[Subscription, ...] = ()
+        self._timer: Timer | None = None
+        self._start = 0.0
+        self._index = 0
+        self._ticking = False
+        self.ticks = 0
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """Number of subscribers."""
+        return len(self._subscribers)
+
+    def subscribe(self, callback: Callable[[float], None]) -> Subscription:
+        """Call ``callback`` at every tick with the time in s that the tick is for.
+
+        The first tick comes within 20 ms. Must be called on the event loop.
+        """
+        subscription = Subscription(self, callback)
+        self._subscribers = (*self._subscribers, subscription)
+        if self._timer is None and not self._ticking:
+            self._start = self._clock.now()
+            self._index = 1
+            self._arm()
+        return subscription
+
+    def _remove(self, subscription: Subscription) -> None:
+        self._subscribers = tuple(s for s in self._subscribers if s is not subscription)
+        if not self._subscribers and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        self._timer = self._clock.call_at(self._start + self._index * PERIOD, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._ticking = True
+        due = math.floor((self._clock.now() - self._start + _EARLY) / PERIOD)
+        last = min(due, self._index + CATCH_UP)
+        while self._index <= last and self._subscribers:
+            when = self._start + self._index * PERIOD
+            self._index += 1
+            self.ticks += 1
+            for subscription in self._subscribers:
+                subscription._call(when)
+        if self._index <= due:
+            self.skipped += due + 1 - self._index
+            self._index = due + 1
+        self._ticking = False
+        if self._subscribers:
+            self._arm()
+
+
+_tickers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, Ticker]] = WeakKeyDictionary()
+
+
+def ticker_for(clock: Clock) -> Ticker:
+    """The ticker of that clock on the running event loop; every `LoopClock` shares one.
+
+    Raises ``RuntimeError`` when no event loop is running.
+    """
+    tickers = _tickers.setdefault(asyncio.get_running_loop(), {})
+    key: object = LoopClock if isinstance(clock, LoopClock) else id(clock)
+    ticker = tickers.get(key)
+    if ticker is None:
+        # Idle ones of other clocks go, so that short-lived clocks do not pile up.
+        for idle in [k for k, t in tickers.items() if not len(t)]:
+            del tickers[idle]
+        ticker = tickers[key] = Ticker(clock)
+    return ticker
