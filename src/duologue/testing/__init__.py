@@ -1,0 +1,1 @@
+"""What programs import to test their agents: virtual time and scripted models."""
