@@ -1,0 +1,203 @@
+"""The functions that a model may call, and the one way to call them (contract C6)."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal, cast, overload
+
+from duologue.realtime.commands import ToolSpec
+from duologue.realtime.errors import ConfigError
+from duologue.tools.schema import Signature, WrongArgumentsError, read_signature
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT = 30.0
+"""Seconds that a tool may take, unless it says otherwise."""
+
+MAX_OUTPUT = 32 * 1024
+"""Bytes of result text that a tool may give to a model."""
+
+_MAX_ERROR = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """How one call ended: ``output`` is the result as text, or what went wrong, for the model."""
+
+    status: Literal["done", "failed", "timeout", "cancelled"]
+    output: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """One registered function; ``timeout`` is in s, None for no limit."""
+
+    function: Callable[..., object]
+    signature: Signature
+    timeout: float | None
+    cancel_on_interrupt: bool
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as the model sees it."""
+        return self.signature.spec
+
+
+class ToolRegistry:
+    """Functions by name, in the order they were added.
+
+    Results are text of at most ``max_output`` bytes (UTF-8).
+    """
+
+    __slots__ = ("_tools", "max_output")
+
+    def __init__(self, *, max_output: int = MAX_OUTPUT) -> None:
+        self._tools: dict[str, Tool] = {}
+        self.max_output = max_output
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tools
+
+    def get(self, name: str) -> Tool | None:
+        """The tool of that name, or None."""
+        return self._tools.get(name)
+
+    def specs(self) -> list[ToolSpec]:
+        """Every tool as the model sees it."""
+        return [tool.spec for tool in self._tools.values()]
+
+    @overload
+    def add[**P, R](self, function: Callable[P, R], /) -> Callable[P, R]: ...
+
+    @overload
+    def add[**P, R](
+        self,
+        function: Callable[P, R],
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        cancel_on_interrupt: bool = False,
+    ) -> Callable[P, R]: ...
+
+    @overload
+    def add[**P, R](
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        cancel_on_interrupt: bool = False,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def add[**P, R](
+        self,
+        function: Callable[P, R] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        cancel_on_interrupt: bool = False,
+    ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+        """Register a function, sync or async; returns it unchanged. A decorator, bare or called.
+
+        ``timeout`` is in s, None for no limit. ``cancel_on_interrupt``: a barge-in cancels it.
+        Argument types come from type hints, texts from ``Annotated`` or the docstring. Sync
+        functions run in a thread, which a time-out leaves behind but can't stop. Raises
+        `ConfigError` for an argument without a type hint, ``*args``, a name that is taken or
+        that models don't take.
+        """
+
+        def register(function: Callable[P, R]) -> Callable[P, R]:
+            signature = read_signature(function, name, description)
+            if signature.spec.name in self._tools:
+                raise ConfigError(f"there is a tool named {signature.spec.name!r} already")
+            if timeout is not None and not timeout > 0:
+                raise ConfigError(f"a tool's timeout is in seconds above 0, not {timeout}")
+            self._tools[signature.spec.name] = Tool(
+                function, signature, timeout, cancel_on_interrupt
+            )
+            return function
+
+        return register if function is None else register(function)
+
+    async def call(self, name: str, arguments: str) -> ToolOutcome:
+        """Run a tool with ``arguments`` (JSON text as the model wrote it), and never raise.
+
+        Whatever goes wrong is an outcome whose ``output`` tells the model. Only cancelling the
+        caller raises, as ever; the tool is then cancelled too.
+        """
+        began = time.perf_counter()
+        status, output = await self._outcome(name, arguments)
+        return ToolOutcome(status, output, time.perf_counter() - began)
+
+    async def _outcome(
+        self, name: str, arguments: str
+    ) -> tuple[Literal["done", "failed", "timeout", "cancelled"], str]:
+        tool = self._tools.get(name)
+        if tool is None:
+            names = ", ".join(self._tools) or "none"
+            return "failed", f"There is no tool named {name!r}. Tools: {names}."
+        try:
+            positional, keywords = tool.signature.bind(arguments)
+        except WrongArgumentsError as error:
+            return "failed", str(error)
+        try:
+            async with asyncio.timeout(tool.timeout) as limit:
+                result = await _run(tool.function, positional, keywords)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            return "cancelled", "The tool was cancelled."
+        except Exception as error:  # whatever a tool raises is its result
+            if limit.expired() and isinstance(error, TimeoutError):
+                return "timeout", f"The tool took longer than {tool.timeout:g} seconds."
+            logger.warning("tool %s failed", name, exc_info=error)
+            return "failed", f"The tool failed: {type(error).__name__}: {error}"[:_MAX_ERROR]
+        return self._text(result)
+
+    def _text(self, result: object) -> tuple[Literal["done", "failed"], str]:
+        if isinstance(result, str):
+            text = result
+        elif result is None:
+            text = "done"
+        else:
+            from pydantic_core import to_json
+
+            try:
+                text = to_json(result, inf_nan_mode="null").decode()
+            except (ValueError, TypeError, RecursionError) as error:
+                kind = type(result).__name__
+                logger.warning("the result of a tool has no JSON form", exc_info=error)
+                return "failed", f"The tool's result ({kind}) can't be written as JSON."
+        size = len(text.encode(errors="replace"))
+        if size > self.max_output:
+            return "failed", (
+                f"The tool's result is too long: {size} bytes, at most {self.max_output}. "
+                "Ask it for less."
+            )
+        return "done", text
+
+
+async def _run(
+    function: Callable[..., object], positional: list[object], keywords: dict[str, object]
+) -> object:
+    if inspect.iscoroutinefunction(function):
+        return await cast("Awaitable[object]", function(*positional, **keywords))
+    result = await asyncio.to_thread(function, *positional, **keywords)
+    # A plain function may wrap an async one.
+    return await result if inspect.isawaitable(result) else result

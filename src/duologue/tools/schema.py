@@ -1,0 +1,255 @@
+"""From a function's signature to the JSON schema of its arguments, and back from JSON to a call."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, cast, get_args, get_origin, get_type_hints
+
+from duologue.items import Json
+from duologue.realtime.commands import ToolSpec
+from duologue.realtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from docstring_parser import Docstring
+    from pydantic import BaseModel, ValidationError
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_SHOWN = 60
+
+
+class WrongArgumentsError(ValueError):
+    """The model's arguments don't fit; the text is for the model, so that it can do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a function takes: its `ToolSpec`, and the way from JSON text to arguments."""
+
+    spec: ToolSpec
+    _model: type[BaseModel]
+    _positional: tuple[str, ...]
+    _keywords: tuple[tuple[str, str], ...]
+
+    def bind(self, arguments: str) -> tuple[list[object], dict[str, object]]:
+        """Validate JSON text; return positional and keyword arguments of the right types.
+
+        Empty text counts as no arguments. Raises `WrongArgumentsError`.
+        """
+        from pydantic import ValidationError
+
+        try:
+            values = self._model.model_validate_json(arguments.strip() or "{}")
+        except ValidationError as error:
+            raise WrongArgumentsError(_explain(error)) from error
+        return (
+            [getattr(values, field) for field in self._positional],
+            {name: getattr(values, field) for field, name in self._keywords},
+        )
+
+
+def read_signature(
+    function: Callable[..., object], name: str | None, description: str | None
+) -> Signature:
+    """Read name, texts and argument types of ``function``.
+
+    The description and the texts of arguments come from ``description`` and ``Annotated``, else
+    from the docstring (Google, Sphinx or numpy style). Raises `ConfigError` for what can't be put
+    into a schema.
+    """
+    if not callable(function) or not hasattr(function, "__name__"):
+        raise ConfigError(f"a tool must be a function, not {function!r}")
+    name = function.__name__ if name is None else name
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"tool name {name!r} must be 1 to 64 letters, digits, '_' or '-': pass name=..."
+        )
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise ConfigError(f"tool {name!r} must return its result, not yield parts of it")
+
+    doc = _docstring(function)
+    model, positional, keywords = _arguments(function, name, doc)
+    if description is None:
+        parts = (doc.short_description, doc.long_description)
+        description = "\n\n".join(part for part in parts if part)
+    spec = ToolSpec(name, description, _schema(model))
+    return Signature(spec, model, positional, keywords)
+
+
+def _docstring(function: Callable[..., object]) -> Docstring:
+    from docstring_parser import Docstring, ParseError, parse
+
+    text = inspect.getdoc(function) or ""
+    try:
+        return parse(text)
+    except ParseError:
+        plain = Docstring()
+        plain.short_description = text
+        return plain
+
+
+def _arguments(
+    function: Callable[..., object], name: str, doc: Docstring
+) -> tuple[type[BaseModel], tuple[str, ...], tuple[tuple[str, str], ...]]:
+    from pydantic import ConfigDict, Field, PydanticUserError, create_model
+
+    hints = _hints(function, name)
+    texts = {param.arg_name.lstrip("*"): param.description for param in doc.params}
+    fields: dict[str, object] = {}
+    positional: list[str] = []
+    keywords: list[tuple[str, str]] = []
+    for index, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigError(f"tool {name!r} can't take *args or **kwargs: name its arguments")
+        if parameter.name not in hints:
+            raise ConfigError(
+                f"argument {parameter.name!r} of tool {name!r} has no type hint: "
+                f"write {parameter.name}: str, for example"
+            )
+        # Fields get made-up names, so that an argument may be called `copy` or `_id`.
+        field = f"argument_{index}"
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            positional.append(field)
+        else:
+            keywords.append((field, parameter.name))
+        hint, text = _described(hints[parameter.name])
+        text = text or texts.get(parameter.name)
+        about = (
+            Field(alias=parameter.name, description=text) if text else Field(alias=parameter.name)
+        )
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[field] = (Annotated[hint, about], default)
+    try:
+        build = cast("Callable[..., type[BaseModel]]", create_model)
+        config = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+        model = build(name, __config__=config, **fields)
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"tool {name!r} has an argument that JSON can't carry: {reason}"
+        ) from error
+    return model, tuple(positional), tuple(keywords)
+
+
+def _hints(function: Callable[..., object], name: str) -> dict[str, object]:
+    """Resolve type hints, also those that name a local of the function around this one."""
+    around, _, _ = function.__qualname__.rpartition(".<locals>.")
+    local: dict[str, object] = {}
+    frame = inspect.currentframe()
+    while frame is not None and around:
+        if frame.f_code.co_qualname == around:
+            local = dict(frame.f_locals)
+            break
+        frame = frame.f_back
+    try:
+        # A bound method and a decorated function keep their hints below.
+        return get_type_hints(inspect.unwrap(function), localns=local, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise ConfigError(f"a type hint of tool {name!r} can't be read: {error}") from error
+
+
+def _described(hint: object) -> tuple[object, str | None]:
+    """Take the plain-text description out of ``Annotated[T, "text"]``; pydantic reads the rest."""
+    if get_origin(hint) is not Annotated:
+        return hint, None
+    base, *metadata = get_args(hint)
+    texts = [item for item in metadata if isinstance(item, str)]
+    rest = [item for item in metadata if not isinstance(item, str)]
+    text = (
+        texts[0]
+        if texts
+        else next((item.description for item in rest if getattr(item, "description", None)), None)
+    )
+    for item in rest:
+        base = Annotated[base, item]
+    return base, text
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Json]:
+    from pydantic.errors import PydanticInvalidForJsonSchema
+
+    try:
+        schema: dict[str, Json] = model.model_json_schema(by_alias=True)
+    except PydanticInvalidForJsonSchema as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"tool {model.__name__!r} has an argument without a JSON schema: {reason}"
+        ) from error
+    definitions = cast("dict[str, dict[str, Json]]", schema.pop("$defs", {}))
+    kept: set[str] = set()
+    tidy = _Tidy(definitions, kept).schema(schema, ())
+    if kept:
+        # Only types that contain themselves stay behind a reference.
+        every: dict[str, Json] = {}
+        while missing := kept - every.keys():
+            for definition in sorted(missing):
+                every[definition] = _Tidy(definitions, kept).schema(
+                    definitions[definition], (definition,)
+                )
+        tidy["$defs"] = every
+    tidy.setdefault("properties", {})
+    return tidy
+
+
+class _Tidy:
+    """Strips titles, puts definitions in place of references, and closes objects.
+
+    Several providers and most small models can't follow ``$ref``.
+    """
+
+    def __init__(self, definitions: dict[str, dict[str, Json]], kept: set[str]) -> None:
+        self._definitions = definitions
+        self._kept = kept
+
+    def schema(self, schema: dict[str, Json], inside: tuple[str, ...]) -> dict[str, Json]:
+        reference = schema.get("$ref")
+        if isinstance(reference, str):
+            definition = reference.rpartition("/")[2]
+            rest = {key: value for key, value in schema.items() if key != "$ref"}
+            if definition in inside:
+                self._kept.add(definition)
+                return {"$ref": reference, **rest}
+            return {**self.schema(self._definitions[definition], (*inside, definition)), **rest}
+        tidy: dict[str, Json] = {}
+        for key, value in schema.items():
+            if key == "title":
+                continue
+            if key in ("properties", "patternProperties") and isinstance(value, dict):
+                tidy[key] = {name: self._any(inner, inside) for name, inner in value.items()}
+            elif key in ("items", "additionalProperties", "not"):
+                tidy[key] = self._any(value, inside)
+            elif key in ("anyOf", "oneOf", "allOf", "prefixItems") and isinstance(value, list):
+                tidy[key] = [self._any(inner, inside) for inner in value]
+            elif key == "discriminator":
+                continue
+            else:
+                tidy[key] = value
+        if "properties" in tidy:
+            tidy.setdefault("additionalProperties", False)
+        return tidy
+
+    def _any(self, value: Json, inside: tuple[str, ...]) -> Json:
+        return self.schema(value, inside) if isinstance(value, dict) else value
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in problem["loc"])
+        what = problem["msg"][:1].lower() + problem["msg"][1:]
+        kind = problem["type"]
+        if kind == "json_invalid":
+            return f"The arguments are not JSON ({what}). Call again with a JSON object."
+        if kind in ("model_type", "model_attributes_type"):
+            return "The arguments are not a JSON object. Call again with a JSON object."
+        if kind == "missing":
+            what = "is required"
+        elif kind == "extra_forbidden":
+            what = "is not an argument of this tool"
+        else:
+            shown = repr(problem["input"])
+            what += f", not {shown[:_SHOWN] + '...' if len(shown) > _SHOWN else shown}"
+        problems.append(f"{where}: {what}" if where else what)
+    return f"Wrong arguments: {'; '.join(problems)}. Call again with arguments that fit."

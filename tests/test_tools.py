@@ -1,0 +1,414 @@
+import asyncio
+import dataclasses
+import enum
+import json
+import logging
+import subprocess
+import sys
+import time
+from datetime import date
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from duologue.realtime.errors import ConfigError
+from duologue.testing.virtual_time import virtual_time
+from duologue.tools import ToolRegistry
+
+
+class Unit(enum.Enum):
+    CELSIUS = "c"
+    FAHRENHEIT = "f"
+
+
+@dataclasses.dataclass
+class Place:
+    city: str
+    country: str = "FR"
+
+
+class Guest(BaseModel):
+    name: str
+    age: Annotated[int, Field(ge=0)] = 0
+
+
+class Folder(BaseModel):
+    name: str
+    inside: list["Folder"] = []
+
+
+@pytest.fixture
+def tools():
+    return ToolRegistry()
+
+
+def parameters(tools):
+    (spec,) = tools.specs()
+    return spec.parameters
+
+
+def test_a_bare_decorator_reads_name_texts_and_types(tools):
+    @tools.add
+    async def weather(city: str, days: int = 1) -> str:
+        """Tell the weather.
+
+        For any place on Earth.
+
+        Args:
+            city: Where, in plain words.
+            days: How many days ahead.
+        """
+        return f"{city} {days}"
+
+    (spec,) = tools.specs()
+    assert spec.name == "weather"
+    assert spec.description == "Tell the weather.\n\nFor any place on Earth."
+    assert spec.parameters == {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "description": "Where, in plain words."},
+            "days": {"type": "integer", "default": 1, "description": "How many days ahead."},
+        },
+        "required": ["city"],
+        "additionalProperties": False,
+    }
+
+
+def test_sphinx_and_numpy_docstrings(tools):
+    @tools.add
+    def sphinx(city: str):
+        """Weather.
+
+        :param city: Where it is.
+        """
+
+    @tools.add
+    def numpy(city: str):
+        """Weather.
+
+        Parameters
+        ----------
+        city : str
+            Where it is.
+        """
+
+    for spec in tools.specs():
+        assert spec.parameters["properties"]["city"]["description"] == "Where it is."
+        assert spec.description == "Weather."
+
+
+def test_every_kind_of_hint(tools):
+    seen = {}
+
+    @tools.add(name="every-kind")
+    def every(
+        maybe: int | None,
+        unit: Unit,
+        mode: Literal["fast", "slow"],
+        place: Place,
+        guests: list[Guest],
+        when: date,
+        note: Annotated[str, "A short note"] = "",
+        size: Annotated[int, Field(gt=0, description="In boxes")] = 1,
+        copy: bool = False,
+    ):
+        seen.update(locals())
+
+    schema = parameters(tools)
+    assert "title" not in json.dumps(schema)
+    assert "$ref" not in json.dumps(schema)
+    properties = schema["properties"]
+    assert properties["maybe"] == {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+    assert properties["unit"] == {"enum": ["c", "f"], "type": "string"}
+    assert properties["mode"] == {"enum": ["fast", "slow"], "type": "string"}
+    assert properties["place"]["properties"]["country"] == {"type": "string", "default": "FR"}
+    assert properties["place"]["additionalProperties"] is False
+    assert properties["guests"]["items"]["required"] == ["name"]
+    assert properties["when"] == {"format": "date", "type": "string"}
+    assert properties["note"] == {"default": "", "description": "A short note", "type": "string"}
+    assert properties["size"]["description"] == "In boxes"
+    assert properties["size"]["exclusiveMinimum"] == 0
+    assert schema["required"] == ["maybe", "unit", "mode", "place", "guests", "when"]
+
+    arguments = {
+        "maybe": None,
+        "unit": "f",
+        "mode": "slow",
+        "place": {"city": "Paris"},
+        "guests": [{"name": "Ann", "age": 4}],
+        "when": "2026-01-02",
+        "copy": True,
+    }
+    outcome = asyncio.run(tools.call("every-kind", json.dumps(arguments)))
+    assert outcome.status == "done", outcome.output
+    assert seen["unit"] is Unit.FAHRENHEIT
+    assert seen["place"] == Place("Paris")
+    assert seen["guests"] == [Guest(name="Ann", age=4)]
+    assert seen["when"] == date(2026, 1, 2)
+    assert seen["copy"] is True
+    assert seen["size"] == 1
+
+
+def test_a_type_that_contains_itself_stays_a_reference(tools):
+    @tools.add
+    def store(folder: Folder):
+        pass
+
+    schema = parameters(tools)
+    assert set(schema["$defs"]) == {"Folder"}
+    inner = schema["properties"]["folder"]["properties"]["inside"]["items"]
+    assert inner == {"$ref": "#/$defs/Folder"}
+
+
+def test_arguments_named_like_keywords_of_a_schema(tools):
+    @tools.add
+    def clip(title: str, properties: int, _private: str = "", schema: str = ""):
+        return f"{title} {properties}"
+
+    assert set(parameters(tools)["properties"]) == {"title", "properties", "_private", "schema"}
+    outcome = asyncio.run(tools.call("clip", '{"title": "a", "properties": 3}'))
+    assert outcome.output == "a 3"
+
+
+async def test_methods_positional_only_and_local_types(tools):
+    @dataclasses.dataclass
+    class Local:
+        n: int
+
+    class House:
+        async def open(self, door: "Local", /, wide: bool = False) -> str:
+            return f"{door.n} {wide}"
+
+    tools.add(House().open)
+    outcome = await tools.call("open", '{"door": {"n": 2}, "wide": true}')
+    assert (outcome.status, outcome.output) == ("done", "2 True")
+
+
+def no_hint(city):
+    pass
+
+
+def stars(*cities: str):
+    pass
+
+
+def keywords(**cities: str):
+    pass
+
+
+def unknown_type(x: "Nowhere"):  # noqa: F821
+    pass
+
+
+async def generator(x: int):
+    yield x
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (no_hint, {}, "argument 'city' of tool 'no_hint' has no type hint"),
+        (stars, {}, "can't take \\*args"),
+        (keywords, {}, "can't take \\*args"),
+        (unknown_type, {}, "type hint of tool 'unknown_type'.*Nowhere"),
+        (generator, {}, "must return"),
+        (lambda: None, {}, "pass name="),
+        (lambda: None, {"name": "a b"}, "'a b' must be"),
+        (lambda: None, {"name": "x" * 65}, "must be 1 to 64"),
+        (lambda: None, {"name": "x", "timeout": 0}, "timeout is in seconds above 0"),
+        ("text", {"name": "x"}, "must be a function"),
+    ],
+)
+def test_registration_is_strict(tools, function, options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        tools.add(function, **options)
+    assert "\n" not in str(caught.value)
+    assert len(tools) == 0
+
+
+def test_types_without_json_are_refused(tools):
+    class Thing:
+        pass
+
+    def take(thing: Thing):
+        pass
+
+    with pytest.raises(ConfigError, match="tool 'take' has an argument that JSON can't carry"):
+        tools.add(take)
+
+
+def test_a_name_is_taken_once(tools):
+    def ping():
+        pass
+
+    tools.add(ping)
+    with pytest.raises(ConfigError, match="a tool named 'ping' already"):
+        tools.add(ping)
+    tools.add(ping, name="pong")
+    assert [spec.name for spec in tools.specs()] == ["ping", "pong"]
+    assert "pong" in tools
+    assert tools.get("nobody") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("{}", "city: is required"),
+        ('{"city": 3}', "city: input should be a valid string, not 3"),
+        ('{"city": "x", "unit": "k"}', "unit: input should be 'c' or 'f', not 'k'"),
+        ('{"city": "x", "when": 1}', "when: is not an argument of this tool"),
+        ('{"city": "' + "y" * 999, "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ("", "city: is required"),
+    ],
+)
+async def test_wrong_arguments_get_a_message_for_the_model(tools, arguments, message):
+    @tools.add
+    def weather(city: str, unit: Unit = Unit.CELSIUS):
+        pytest.fail("it must not run")
+
+    outcome = await tools.call("weather", arguments)
+    assert outcome.status == "failed"
+    assert message in outcome.output
+    assert outcome.output.endswith(("fit.", "object."))
+    assert len(outcome.output) < 300
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.text(max_size=30) | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(repr)
+)
+def test_no_arguments_make_a_call_raise(arguments):
+    tools = ToolRegistry()
+    tools.add(lambda: 1, name="one")
+    outcome = asyncio.run(tools.call("one", arguments))
+    assert outcome.status in ("done", "failed")
+
+
+async def test_an_unknown_tool_names_the_known(tools):
+    tools.add(lambda: 1, name="one")
+    outcome = await tools.call("two", "{}")
+    assert outcome.output == "There is no tool named 'two'. Tools: one."
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        ("plain", "plain"),
+        (None, "done"),
+        ({"a": 1}, '{"a":1}'),
+        (Place("Rome", "IT"), '{"city":"Rome","country":"IT"}'),
+        (Guest(name="Ann"), '{"name":"Ann","age":0}'),
+        ([date(2026, 1, 2), Unit.CELSIUS, float("nan")], '["2026-01-02","c",null]'),
+        (True, "true"),
+    ],
+)
+async def test_results_become_text(tools, result, text):
+    @tools.add
+    async def give():
+        return result
+
+    outcome = await tools.call("give", "{}")
+    assert (outcome.status, outcome.output) == ("done", text)
+    assert outcome.seconds >= 0
+
+
+async def test_results_without_json_or_too_long_fail(tools):
+    loop = []
+    loop.append(loop)
+    tools.add(lambda: object(), name="thing")
+    tools.add(lambda: loop, name="loop")
+    tools.add(lambda: "ü" * 20000, name="long")
+    for name, message in (
+        ("thing", "(object) can't be written as JSON"),
+        ("loop", "(list) can't be written as JSON"),
+        ("long", "too long: 40000 bytes, at most 32768"),
+    ):
+        outcome = await tools.call(name, "{}")
+        assert outcome.status == "failed"
+        assert message in outcome.output
+
+
+async def test_a_failing_tool_is_an_outcome(tools, caplog):
+    @tools.add
+    def broken():
+        raise KeyError("gone")
+
+    with caplog.at_level(logging.WARNING):
+        outcome = await tools.call("broken", "{}")
+    assert (outcome.status, outcome.output) == ("failed", "The tool failed: KeyError: 'gone'")
+    assert "tool broken failed" in caplog.text
+
+
+@virtual_time
+async def test_time_out_and_the_tools_own_time_out_differ():
+    tools = ToolRegistry()
+
+    @tools.add(timeout=2)
+    async def slow():
+        await asyncio.sleep(3)
+
+    @tools.add
+    async def network():
+        raise TimeoutError("no answer")
+
+    outcome = await tools.call("slow", "{}")
+    assert (outcome.status, outcome.output) == (
+        "timeout",
+        "The tool took longer than 2 seconds.",
+    )
+    assert asyncio.get_running_loop().time() == 2
+    assert (await tools.call("network", "{}")).status == "failed"
+
+
+@virtual_time
+async def test_cancelling_the_caller_cancels_the_tool_and_only_that_raises():
+    tools = ToolRegistry()
+    ended = []
+
+    @tools.add
+    async def slow():
+        try:
+            await asyncio.sleep(3)
+        finally:
+            ended.append(True)
+
+    @tools.add
+    async def gives_up():
+        raise asyncio.CancelledError
+
+    task = asyncio.create_task(tools.call("slow", "{}"))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == [True]
+    assert (await tools.call("gives_up", "{}")).status == "cancelled"
+
+
+async def test_sync_functions_leave_the_event_loop_free(tools):
+    tools.add(lambda: time.sleep(0.2), name="nap")
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    task = asyncio.create_task(tick())
+    await tools.call("nap", "{}")
+    task.cancel()
+    assert ticks >= 8
+
+
+def test_importing_tools_does_not_import_pydantic():
+    code = (
+        "import sys, duologue.tools; "
+        "assert not {'pydantic', 'docstring_parser'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
