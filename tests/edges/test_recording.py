@@ -1,0 +1,87 @@
+import wave
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duologue.edges.recording import RecordingTimeline
+from duologue.realtime.errors import ConfigError
+
+
+def read(path):
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (2, 2)
+        data = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    return data[:, 0], data[:, 1]
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("person"), st.integers(0, 40), st.just(0)),
+        st.tuples(st.just("agent"), st.integers(0, 40), st.integers(0, 60)),
+        st.tuples(st.just("clear"), st.just(0), st.integers(0, 60)),
+        st.tuples(st.just("commit"), st.just(0), st.integers(0, 60)),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps)
+def test_the_file_is_what_a_plain_model_says(tmp_path_factory, steps):
+    path = tmp_path_factory.mktemp("recording") / "out.wav"
+    recording = RecordingTimeline(path, 8000)
+    left, right = [], []
+    written = now = 0
+    for value, (kind, length, step) in enumerate(steps, 1):
+        now += step
+        if kind == "person":
+            recording.person(np.full(length, value, np.int16))
+            left += [0] * (written - len(left)) + [value] * length
+        elif kind == "agent":
+            recording.agent(now, np.full(length, value, np.int16))
+            if length:
+                right += [0] * (max(now, written) - len(right)) + [value] * length
+        elif kind == "clear":
+            recording.clear_agent(now)
+            del right[max(now, written) :]
+        else:
+            recording.commit(now - 30)
+            written = max(written, now - 30)
+    recording.close()
+    recording.close()
+    length = max(len(left), len(right), written)
+    got_left, got_right = read(path)
+    assert got_right.tolist() == right + [0] * (length - len(right))
+    assert got_left.tolist() == left + [0] * (length - len(left))
+    assert [p.name for p in path.parent.iterdir()] == ["out.wav"]
+
+
+def test_memory_stays_bounded_and_the_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "out.wav"
+    recording = RecordingTimeline(path, 24000)
+    for second in range(120):
+        recording.person(np.full(24000, 7, np.int16))
+        recording.agent(second * 24000, np.full(24000, -7, np.int16))
+        recording.commit(second * 24000)
+        assert recording.person_end - second * 24000 <= 24000
+    assert not path.exists()
+    recording.close()
+    left, right = read(path)
+    assert len(left) == 120 * 24000
+    assert set(left.tolist()) == {7}
+    assert set(right.tolist()) == {-7}
+
+
+def test_discard_leaves_nothing(tmp_path):
+    recording = RecordingTimeline(tmp_path / "out.wav", 24000)
+    recording.discard()
+    recording.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_can_not_be_written_is_one_line(tmp_path):
+    for path in (tmp_path, tmp_path / "none" / "out.wav"):
+        with pytest.raises(ConfigError, match="can't write"):
+            RecordingTimeline(path, 24000)
