@@ -11,6 +11,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from duologue.extras import require
@@ -198,6 +199,14 @@ def extract(wheel: Path, member: str, target: Path, *, limit: int) -> None:
     unfinished.replace(target)
 
 
+class _Tqdm(Protocol):
+    n: int
+
+    def update(self, n: int) -> object: ...
+
+    def close(self) -> None: ...
+
+
 class _Bar:
     """A progress bar of bytes and rate on stderr, or nothing when ``total`` is None."""
 
@@ -205,7 +214,7 @@ class _Bar:
         self._name = name
         self._total = total
         self._base = 0
-        self._bar = None
+        self._bar: _Tqdm | None = None
 
     def __enter__(self) -> _Bar:
         if self._total is not None:

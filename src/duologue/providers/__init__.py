@@ -1,0 +1,1 @@
+"""The models that duologue talks to, one package a provider; each is imported on its own."""

@@ -1,0 +1,177 @@
+"""The local engine: which weights a profile needs, loaded once a process and shared."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from duologue.models import Store, WeightsError
+from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
+from duologue.providers.local.llama import Llama
+from duologue.providers.local.llm import LocalLLM
+from duologue.providers.local.stt import Moonshine
+from duologue.providers.local.tts import Hibari
+from duologue.providers.local.turn import SmartTurn
+from duologue.providers.local.vad import EarshotVAD
+from duologue.realtime.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+type ProfileName = Literal["tiny", "small", "better"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineProfile:
+    """One size of the engine: the weights of its language model, and whether to trust its calls.
+
+    ``repeat_penalty`` keeps the smallest model from looping.
+    """
+
+    name: ProfileName
+    weight: str
+    tools_reliable: bool = False
+    repeat_penalty: float = 1.0
+
+
+PROFILES: dict[ProfileName, EngineProfile] = {
+    "tiny": EngineProfile("tiny", "smollm2-135m", repeat_penalty=1.1),
+    "small": EngineProfile("small", "qwen2.5-coder-0.5b"),
+    "better": EngineProfile("better", "qwen2.5-coder-1.5b", tools_reliable=True),
+}
+DEFAULT_PROFILE: ProfileName = "small"
+
+SPEECH_WEIGHTS = (
+    "moonshine-tiny-en-encoder",
+    "moonshine-tiny-en-decoder",
+    "moonshine-tiny-en-tokenizer",
+    "smart-turn-v3.2",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A loaded engine; its parts serve any number of sessions.
+
+    ``profile`` is what was loaded: ``tiny`` where the weights of a bigger one can't be had.
+    """
+
+    profile: EngineProfile
+    vad: VAD
+    turn: TurnDetector
+    stt: STT
+    llm: LLM
+    tts: TTS
+
+
+class _Once[K, V]:
+    """Loads a thing at its first use and keeps it; a second caller waits for the first."""
+
+    def __init__(self, make: Callable[[K], V]) -> None:
+        self._make = make
+        self._made: dict[K, V] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, key: K) -> V:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._make(key)
+            return self._made[key]
+
+
+def weights_of(profile: ProfileName) -> list[str]:
+    """The names of all weights that a profile needs."""
+    return [*SPEECH_WEIGHTS, PROFILES[profile].weight]
+
+
+def profile_of(name: str) -> EngineProfile:
+    """The profile called ``name``; raises `ConfigError` for an unknown one."""
+    for profile in PROFILES.values():
+        if profile.name == name:
+            return profile
+    raise ConfigError(f"there is no profile {name!r}; there are: {', '.join(PROFILES)}")
+
+
+async def load(
+    name: str = DEFAULT_PROFILE, *, voice: str = "heart", offline: bool = False
+) -> Engine:
+    """Load the engine in threads, fetching weights that are missing; what is loaded stays.
+
+    Raises `ConfigError` for an unknown profile or voice, `WeightsError` when weights can't be had,
+    `MissingExtraError` without the extra ``local``.
+    """
+    profile = profile_of(name)
+    vad, turn, stt, tts, (loaded, llm) = await asyncio.gather(
+        asyncio.to_thread(load_vad),
+        asyncio.to_thread(load_turn, offline=offline),
+        asyncio.to_thread(load_stt, offline=offline),
+        asyncio.to_thread(load_tts, voice),
+        asyncio.to_thread(load_llm, profile, offline=offline),
+    )
+    return Engine(loaded, vad, turn, stt, llm, tts)
+
+
+def load_vad() -> VAD:
+    """The voice activity detector; blocks."""
+    return EarshotVAD()
+
+
+def load_turn(*, offline: bool = False) -> TurnDetector:
+    """The end-of-turn detector; blocks, and raises `WeightsError`."""
+    return _turns(Store().ensure("smart-turn-v3.2", offline=offline))
+
+
+def load_stt(*, offline: bool = False) -> STT:
+    """The recogniser; blocks, and raises `WeightsError`."""
+    store = Store()
+    encoder, decoder, tokenizer = (
+        store.ensure(f"moonshine-tiny-en-{part}", offline=offline)
+        for part in ("encoder", "decoder", "tokenizer")
+    )
+    return _recognisers((encoder, decoder, tokenizer))
+
+
+def load_tts(voice: str = "heart") -> TTS:
+    """The voice; blocks, and raises `ConfigError` for an unknown one."""
+    return _voices(voice)
+
+
+def load_llm(profile: EngineProfile, *, offline: bool = False) -> tuple[EngineProfile, LLM]:
+    """The language model of ``profile``, or of ``tiny`` where its weights can't be had; blocks.
+
+    Returns the profile that was loaded too. Raises `WeightsError` when there is not even that.
+    """
+    store = Store()
+    try:
+        path = store.ensure(profile.weight, offline=offline)
+    except WeightsError as error:
+        fallback = PROFILES["tiny"]
+        if profile is fallback:
+            raise
+        path = store.ensure(fallback.weight, offline=offline)
+        logger.warning("profile %s falls back to tiny: %s", profile.name, error)
+        profile = fallback
+    llm = LocalLLM(
+        _llamas(path),
+        path.stem,
+        tools_reliable=profile.tools_reliable,
+        repeat_penalty=profile.repeat_penalty,
+    )
+    return profile, llm
+
+
+def load_gguf(path: Path) -> LLM:
+    """Any GGUF chat model as the language model; blocks, and raises `SessionError`."""
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    return LocalLLM(_llamas(path), path.stem)
+
+
+_turns: _Once[Path, TurnDetector] = _Once(SmartTurn)
+_recognisers: _Once[tuple[Path, Path, Path], STT] = _Once(lambda files: Moonshine(*files))
+_voices: _Once[str, TTS] = _Once(Hibari)
+_llamas: _Once[Path, Llama] = _Once(Llama)

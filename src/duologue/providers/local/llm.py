@@ -1,0 +1,113 @@
+"""The language model of the local engine, as a part of a pipeline."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from duologue.items import Item, Json, ToolResultItem
+from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.providers.local import prompt, router
+from duologue.providers.local.llama import Llama, Message
+from duologue.realtime.commands import ToolSpec
+
+MAX_TOKENS = 120
+"""Of one turn: about 40 s of speech."""
+
+
+class LocalLLM:
+    """A GGUF model as an `LLM`; ``model`` is its name, ``tools_reliable`` from measurement.
+
+    With tools, each turn is one JSON object held to a schema (see `router`); after a tool's
+    result the turn can only speak, as small models would call again.
+    """
+
+    def __init__(
+        self,
+        llama: Llama,
+        model: str,
+        *,
+        tools_reliable: bool = False,
+        repeat_penalty: float = 1.0,
+        max_tokens: int = MAX_TOKENS,
+    ) -> None:
+        self._llama = llama
+        self._model = model
+        self._tools_reliable = tools_reliable
+        self._sampling: dict[str, Json] = {"temperature": 0.0, "repeat_penalty": repeat_penalty}
+        self._max_tokens = max_tokens
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
+    def tools_reliable(self) -> bool:
+        """Whether its tool calls can be trusted."""
+        return self._tools_reliable
+
+    async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
+        """Read the system prompt into the cache: the first reply then starts 1 s sooner."""
+        messages = [*_opening(instructions, tools), _user("Hello.")]
+        async with aclosing(self._llama.stream(messages, self._sampling, max_tokens=1)) as stream:
+            async for _ in stream:
+                pass
+
+    async def generate(
+        self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
+    ) -> AsyncGenerator[LLMOutput]:
+        """Stream the next turn: words, or one tool call, then the tokens used.
+
+        Closing the generator stops the generation at the next token. Raises `SessionError`.
+        """
+        messages = _opening(instructions, tools)
+        turns = prompt.chat_messages(history)
+        if not tools:
+            plain = self._llama.stream(
+                [*messages, *turns], self._sampling, max_tokens=self._max_tokens
+            )
+            async with aclosing(plain) as stream:
+                async for chunk in stream:
+                    yield chunk if isinstance(chunk, TokenUsage) else TextDelta(chunk)
+            return
+        answers_tool = bool(history) and isinstance(history[-1], ToolResultItem)
+        form: dict[str, Json] = {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"schema": router.schema([] if answers_tool else tools)},
+            }
+        }
+        reader = router.TurnReader()
+        routed = self._llama.stream(
+            [*messages, *map(_routed, turns)], self._sampling | form, max_tokens=self._max_tokens
+        )
+        async with aclosing(routed) as stream:
+            async for chunk in stream:
+                if isinstance(chunk, TokenUsage):
+                    if call := reader.call():
+                        name, arguments = call
+                        yield ToolRequest(f"call_{uuid.uuid4().hex[:12]}", name, arguments)
+                    yield chunk
+                elif words := reader.push(chunk):
+                    yield TextDelta(words)
+
+
+def _opening(instructions: str, tools: Sequence[ToolSpec]) -> list[Message]:
+    system = prompt.system_text(instructions)
+    if not tools:
+        return [{"role": "system", "content": system}]
+    system = f"{system}\n\n{router.tool_text(tools)}"
+    return [{"role": "system", "content": system}, *router.examples()]
+
+
+def _routed(message: Message) -> Message:
+    """What the agent said, in the form that it writes when it has tools."""
+    if message["role"] != "assistant":
+        return message
+    return {"role": "assistant", "content": router.said(str(message["content"]))}
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}

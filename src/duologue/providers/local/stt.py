@@ -1,0 +1,177 @@
+"""Speech to text by Moonshine tiny-en on plain onnxruntime."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duologue.audio import AudioFrame, Samples
+from duologue.providers.local.inference import Session, in_thread, open_session, to_floats
+
+RATE = 16000
+TOKENS_PER_SECOND = 6.5
+"""The model's authors cap tokens at this many a second of audio, or it loops on noise."""
+SEGMENT_SECONDS = 15
+"""Longer sound is cut at a quiet place: the model was trained on short stretches."""
+SEARCH_SECONDS = 6
+"""How far back from the end of a segment a quiet place is looked for."""
+
+_MIN_SAMPLES = 1600
+_BEGIN = 1
+_END = 2
+
+
+def read_tokens(path: Path) -> list[bytes]:
+    """Read ``tokenizer.bin``: a length (two bytes from 128 up) and that many bytes a token."""
+    data = path.read_bytes()
+    tokens: list[bytes] = []
+    at = 0
+    while at < len(data):
+        size = data[at]
+        at += 1
+        if size >= 128:
+            size = data[at] * 128 + size - 128
+            at += 1
+        tokens.append(data[at : at + size])
+        at += size
+    return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    name: str
+    heads: int
+    width: int
+    decoder: bool
+
+
+class Moonshine:
+    """Speech to text of English, an `STT` of 16 kHz: about 20 ms a second of sound, in a thread.
+
+    ``encoder``, ``decoder`` and ``tokenizer`` are the three files of Moonshine tiny-en.
+    """
+
+    rate = RATE
+
+    def __init__(self, encoder: Path, decoder: Path, tokenizer: Path) -> None:
+        self._encoder = open_session(str(encoder))
+        self._decoder = open_session(str(decoder))
+        self._tokens = read_tokens(tokenizer)
+        self._caches = _caches(self._decoder)
+
+    def stream(self) -> MoonshineStream:
+        """Start on a new turn."""
+        return MoonshineStream(self)
+
+    def transcribe(self, samples: Samples) -> str:
+        """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks."""
+        if len(samples) < _MIN_SAMPLES:
+            return ""
+        audio = to_floats(samples)[None]
+        # The decoder wants the mask of the samples, not of the encoder's frames.
+        mask = np.ones(audio.shape, np.int64)
+        [hidden] = self._encoder.run(None, {"input_values": audio, "attention_mask": mask})
+        feeds: dict[str, NDArray[Any]] = {
+            cache.name: np.zeros((1, cache.heads, 0, cache.width), np.float32)
+            for cache in self._caches
+        }
+        feeds["encoder_hidden_states"] = hidden
+        feeds["encoder_attention_mask"] = mask
+        token = _BEGIN
+        words: list[bytes] = []
+        for step in range(max(4, math.ceil(len(samples) / RATE * TOKENS_PER_SECOND))):
+            feeds["input_ids"] = np.array([[token]], np.int64)
+            feeds["use_cache_branch"] = np.array([step > 0])
+            logits, *present = self._decoder.run(None, feeds)
+            token = int(logits[0, -1].argmax())
+            if token == _END:
+                break
+            words.append(self._tokens[token])
+            for cache, value in zip(self._caches, present, strict=True):
+                # What the encoder gave stays as it was after the first step.
+                if cache.decoder or step == 0:
+                    feeds[cache.name] = value
+        text = b"".join(words).decode("utf-8", "replace").replace("\u2581", " ").strip()
+        return text if any(letter.isalnum() for letter in text) else ""
+
+
+class MoonshineStream:
+    """One turn: the whole of it is decoded again at each `text`, so partials cost as finals."""
+
+    def __init__(self, model: Moonshine) -> None:
+        self._model = model
+        self._chunks: list[Samples] = []
+        self._length = 0
+        self._settled: list[str] = []
+        self._last: tuple[int, str] = (0, "")
+        self._busy = asyncio.Lock()
+
+    def push(self, frame: AudioFrame) -> None:
+        """Take the next sound of the turn; raises ``ValueError`` for another rate than 16 kHz."""
+        if frame.rate != RATE:
+            raise ValueError(f"Moonshine takes {RATE} Hz, not {frame.rate}")
+        self._chunks.append(frame.samples)
+        self._length += len(frame)
+
+    async def text(self) -> str:
+        """The best transcript of everything pushed so far."""
+        async with self._busy:
+            while self._length > SEGMENT_SECONDS * RATE:
+                audio = self._joined()
+                cut = quiet_place(audio[: SEGMENT_SECONDS * RATE])
+                text = await in_thread(partial(self._model.transcribe, audio[:cut]))
+                self._drop(cut)
+                self._settled.append(text)
+            length = self._length
+            if self._last[0] != length:
+                audio = self._joined()
+                text = await in_thread(partial(self._model.transcribe, audio))
+                self._last = (length, text)
+            return " ".join(part for part in (*self._settled, self._last[1]) if part)
+
+    async def close(self) -> None:
+        """Let go of the turn."""
+        self._chunks.clear()
+        self._length = 0
+        self._last = (0, "")
+
+    def _joined(self) -> Samples:
+        if len(self._chunks) > 1:
+            self._chunks = [np.concatenate(self._chunks)]
+        return self._chunks[0] if self._chunks else np.zeros(0, np.int16)
+
+    def _drop(self, samples: int) -> None:
+        rest = self._joined()[samples:]
+        self._chunks = [rest]
+        self._length = len(rest)
+        self._last = (0, "")
+
+
+def quiet_place(audio: Samples) -> int:
+    """Where to cut: the middle of the quietest 100 ms in the last `SEARCH_SECONDS`, in samples."""
+    size = RATE // 10
+    start = max(0, len(audio) - SEARCH_SECONDS * RATE)
+    blocks = audio[start : start + (len(audio) - start) // size * size].reshape(-1, size)
+    energy = np.square(blocks, dtype=np.float32).sum(axis=1)
+    return start + int(energy.argmin()) * size + size // 2
+
+
+def _caches(decoder: Session) -> list[_Cache]:
+    inputs = getattr(decoder, "get_inputs")()  # noqa: B009
+    return [
+        _Cache(
+            name=value.name,
+            heads=value.shape[1],
+            width=value.shape[3],
+            decoder=".decoder." in value.name,
+        )
+        for value in inputs
+        if value.name.startswith("past_key_values.")
+    ]

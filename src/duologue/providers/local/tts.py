@@ -1,0 +1,71 @@
+"""Text to speech by hibari: 24 kHz, an American voice, first sound after about 15 ms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, Iterator
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from duologue.audio import AudioFrame, Samples
+from duologue.extras import require
+from duologue.providers.local.inference import Floats, in_thread
+from duologue.realtime.errors import ConfigError
+
+RATE = 24000
+FRAME_MS = 40
+_FRAME = RATE * FRAME_MS // 1000
+
+_MARKS = re.compile(r"[*_`#~|<>\[\]{}]+")
+"""Markdown that a small model writes though it was told not to; never spoken."""
+
+
+class _Synthesiser(Protocol):
+    def phonemize(self, text: str) -> list[str]: ...
+
+    def from_phonemes(self, phonemes: str, speed: float, seed: int) -> Floats: ...
+
+
+class Hibari:
+    """Text to speech of English, a `TTS` of 24 kHz, in a thread; 180 times faster than real time.
+
+    ``voice`` is a name that hibari knows (``heart`` is in its package, others are fetched by it),
+    ``speed`` 0.5 to 2. Raises `ConfigError` for an unknown voice or speed.
+    """
+
+    rate = RATE
+
+    def __init__(self, voice: str = "heart", speed: float = 1.0) -> None:
+        hibari = require("hibari", "local")
+        voices = require("hibari.voices", "local").VOICES
+        if voice not in voices:
+            raise ConfigError(f"there is no voice {voice!r}; there are: {', '.join(voices)}")
+        if not 0.5 <= speed <= 2.0:
+            raise ConfigError(f"speed must be 0.5 to 2, not {speed}")
+        self._speed = speed
+        self._hibari: _Synthesiser = hibari.Hibari(voice=voice)
+        # The first sentence loads the dictionary and warms the model.
+        self._speak(self._phonemes("Ready.")[0])
+
+    async def synthesize(self, text: str) -> AsyncGenerator[AudioFrame]:
+        """Stream the sound of ``text`` in frames of at most 40 ms, sentence by sentence."""
+        for phonemes in await in_thread(partial(self._phonemes, text)):
+            samples = await in_thread(partial(self._speak, phonemes))
+            for frame in _frames(samples):
+                yield frame
+
+    def _phonemes(self, text: str) -> list[str]:
+        return self._hibari.phonemize(_MARKS.sub(" ", text))
+
+    def _speak(self, phonemes: str) -> Samples:
+        # A fixed seed: the same words always sound the same.
+        sound = self._hibari.from_phonemes(phonemes, self._speed, seed=0)
+        samples: Samples = (np.clip(sound, -1.0, 1.0) * 32767.0).astype(np.int16)
+        return samples
+
+
+def _frames(samples: Samples) -> Iterator[AudioFrame]:
+    for at in range(0, len(samples), _FRAME):
+        yield AudioFrame(samples[at : at + _FRAME], RATE)
