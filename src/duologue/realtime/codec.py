@@ -36,7 +36,10 @@ class Connection(Protocol):
         """
 
     def transmit(self, command: Command) -> None:
-        """Take a command, without blocking and in order; audio may be dropped when full."""
+        """Take a command, without blocking and in order; audio may be dropped when full.
+
+        Never calls ``receive`` from within: what follows comes later on the loop.
+        """
         ...
 
 

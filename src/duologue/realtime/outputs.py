@@ -49,12 +49,14 @@ class UserTurnEnded:
     """The person's turn is over and is now an item of the history.
 
     ``speech_end`` is when the sound ended, in clock seconds, where the source knows;
-    ``reply_follows`` when the model will reply without being asked.
+    ``reply_follows`` when the model will reply without being asked; ``empty`` when there were no
+    words (a cough), and so there is no item.
     """
 
     item_id: str
     speech_end: float | None = None
     reply_follows: bool = True
+    empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,14 @@ class ReplyAudio:
 class ReplyText:
     """The next words of a reply.
 
-    ``span`` is the range of the item's audio, in samples at the profile's output rate, that
-    speaks just these words, where the engine knows it.
+    ``start`` is where in the item's audio, in samples at the profile's output rate, these words
+    begin to be spoken, where the engine knows it; they end where the next ones begin.
     """
 
     reply_id: str
     item_id: str
     text: str
-    span: tuple[int, int] | None = None
+    start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +157,6 @@ class ProviderError:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """When a step of a reply was reached, in clock seconds; feeds the turn's metrics."""
-
-    reply_id: str
-    step: Literal["endpoint", "transcript", "first_text", "first_audio"]
-    at: float
-
-
 type Output = (
     SessionStarted
     | SpeechStarted
@@ -181,5 +174,4 @@ type Output = (
     | Usage
     | GoAway
     | ProviderError
-    | Timing
 )

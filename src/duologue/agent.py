@@ -1,0 +1,377 @@
+"""`Agent`: conducts one conversation between a person on an edge and a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+from uuid import uuid4
+
+from duologue.barge_in import BargeIn, BargeInPolicy
+from duologue.call import Call
+from duologue.clock import Clock, LoopClock
+from duologue.conversation import Conversation
+from duologue.edges.edge import Edge
+from duologue.event_bus import EventBus
+from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
+from duologue.instructions import load_instructions
+from duologue.items import AgentItem, UserItem
+from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
+from duologue.pipeline.pipeline import Pipeline
+from duologue.processors import Processor
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.errors import (
+    ConfigError,
+    SessionClosedError,
+    SessionError,
+    UnsupportedError,
+)
+from duologue.realtime.session import Realtime
+from duologue.speech import Speech
+from duologue.ticker import Subscription, ticker_for
+from duologue.tool_runner import ToolRunner
+from duologue.tools import ToolRegistry
+from duologue.tools.registry import DEFAULT_TIMEOUT
+
+CLOSE_S = 0.6
+"""What the edge and the model together may take to end, in seconds (contract C8)."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who takes part: the agent itself, or the person."""
+
+    name: str = "Agent"
+    id: str = "agent"
+
+
+@dataclass(slots=True)
+class _Live:
+    """A conversation under way."""
+
+    call: Call
+    tasks: asyncio.TaskGroup
+    edge: asyncio.Task[None] | None = None
+    model: asyncio.Task[None] | None = None
+    ticks: Subscription | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: Exception | None = None
+
+
+class Agent:
+    """Conducts one conversation.
+
+    ``llm`` is a `Realtime`, or a text `LLM` that becomes a `Pipeline` with ``stt``, ``tts``,
+    ``turn_detection`` and ``vad``. With a `Realtime`, ``tts`` (if given) speaks what `say` says.
+    ``@file.md`` in the instructions pulls in a file of the working directory. Tools that a model
+    does not call reliably need ``experimental_tools=True``.
+
+    Raises `ConfigError` for a combination that can't work. An agent joins once.
+    """
+
+    def __init__(
+        self,
+        *,
+        edge: Edge,
+        llm: Realtime | LLM,
+        agent_user: User | None = None,
+        person: User | None = None,
+        instructions: str = "",
+        processors: Sequence[Processor] = (),
+        stt: STT | None = None,
+        tts: TTS | None = None,
+        turn_detection: TurnDetector | None = None,
+        vad: VAD | None = None,
+        barge_in: BargeInPolicy | None = None,
+        conversation: Conversation | None = None,
+        experimental_tools: bool = False,
+        root: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.edge = edge
+        self.agent_user = agent_user or User()
+        self.person = person or User("Person", "person")
+        self.instructions = load_instructions(instructions, root)
+        self.events = EventBus()
+        self.conversation = conversation or Conversation()
+        self.tools = ToolRegistry()
+        self.llm = self._model(llm, stt, tts, turn_detection, vad)
+        self._tts = tts if isinstance(llm, Realtime) else None
+        self._processors = tuple(processors)
+        self._barge_in = barge_in or BargeInPolicy()
+        self._experimental_tools = experimental_tools
+        self._clock: Clock = clock or LoopClock()
+        self._live: _Live | None = None
+        self._joined = False
+
+    @overload
+    def tool[F: Callable[..., object]](self, function: F, /) -> F: ...
+
+    @overload
+    def tool[F: Callable[..., object]](
+        self,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        cancel_on_interrupt: bool = False,
+    ) -> Callable[[F], F]: ...
+
+    def tool[F: Callable[..., object]](
+        self,
+        function: F | None = None,
+        /,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        cancel_on_interrupt: bool = False,
+    ) -> F | Callable[[F], F]:
+        """Let the model call a function, plain or ``async``; a decorator, with or without options.
+
+        Its hints become the JSON schema and its docstring the description. ``timeout`` in seconds
+        (None: no limit). Raises `ConfigError` for hints that can't be described.
+        """
+
+        def add(chosen: F) -> F:
+            self.tools.add(
+                chosen,
+                name=name,
+                description=description,
+                timeout=timeout,
+                cancel_on_interrupt=cancel_on_interrupt,
+            )
+            return chosen
+
+        return add if function is None else add(function)
+
+    @asynccontextmanager
+    async def join(self) -> AsyncGenerator[Agent]:
+        """Meet the person and the model; the conversation lives as long as the block.
+
+        Raises what kept it from beginning, or made it end: `SessionError` of the model, or the
+        edge's own. Leaving the block closes everything within a second.
+        """
+        if self._joined:
+            raise ConfigError("an Agent joins once: make a new one for the next conversation")
+        self._joined = True
+        setup = self._setup()
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                live = _Live(self._call(tasks), tasks)
+                self._live = live
+                try:
+                    await self._begin(live, setup)
+                    yield self
+                except BaseException as error:  # noqa: BLE001 - raised again, outside of the group
+                    failure = error
+                await self._end(live)
+        except BaseExceptionGroup as group:
+            failure = _first(group)
+        if live.failure is not None and (
+            failure is None or isinstance(failure, SessionClosedError)
+        ):
+            failure = live.failure
+        if failure is not None:
+            raise failure
+
+    def simple_response(self, text: str, interrupt: bool = True) -> Speech:
+        """Put ``text`` to the model as if the person had written it, and have it answered.
+
+        With ``interrupt``, whatever the agent is saying is cut first. The `Speech` may be awaited
+        till it was heard. Raises `SessionClosedError` when not joined.
+        """
+        live = self._check_live()
+        if interrupt and not live.call.settled:
+            self.llm.interrupt()
+        item = UserItem(uuid4().hex, text, self.person.id, spoken=False)
+        self.llm.add_item(item)
+        self.conversation.put(item)
+        speech = Speech(self.llm.epoch)
+        self._ask(speech, lambda request_id: self.llm.request_reply(request_id))
+        return speech
+
+    def say(self, text: str, *, interruptible: bool = True) -> Speech:
+        """Speak exactly ``text``, after what is being said.
+
+        Enters the history as far as it was heard. ``interruptible=False``: the person's voice does
+        not stop it. The `Speech` may be awaited till it was heard. Raises `SessionClosedError` when
+        not joined, `UnsupportedError` for a model that can't say scripted text, and `ConfigError`
+        for an empty text.
+        """
+        live = self._check_live()
+        if not text.strip():
+            raise ConfigError("say takes some text")
+        speech = Speech(self.llm.epoch, interruptible=interruptible)
+        if self._tts is not None:
+            live.call.playout.begin(speech)
+            live.tasks.create_task(self._speak(self._tts, live, speech, text), name="say")
+        else:
+            self._ask(speech, lambda request_id: self.llm.say(request_id, text))
+        return speech
+
+    def interrupt(self) -> int:
+        """Cut whatever the agent is saying or is about to say; returns the new epoch.
+
+        Unlike a person's voice, it also stops what is not ``interruptible``.
+        """
+        self._check_live()
+        return self.llm.interrupt()
+
+    async def finish(self) -> None:
+        """Wait till the conversation is over: the person has left, or the session has ended.
+
+        Raises `SessionError` (or the edge's error) if that is what ended it.
+        """
+        live = self._check_live(ended=True)
+        await live.over.wait()
+        if live.failure is not None:
+            failure, live.failure = live.failure, None
+            raise failure
+
+    async def close(self) -> None:
+        """End the conversation now, within a second; again is harmless."""
+        live = self._live
+        if live is None:
+            return
+        live.over.set()
+        live.call.close()
+        ends = [task for task in (live.edge, live.model) if task is not None]
+        for task in ends:
+            task.cancel()
+        if ends:
+            await asyncio.wait(ends, timeout=CLOSE_S)
+        if live.call.disconnected_event is None:
+            live.call.disconnected(RealtimeDisconnectedEvent("closed", clean=True))
+
+    def _model(
+        self,
+        llm: Realtime | LLM,
+        stt: STT | None,
+        tts: TTS | None,
+        turn: TurnDetector | None,
+        vad: VAD | None,
+    ) -> Realtime:
+        if isinstance(llm, Realtime):
+            if stt or turn or vad:
+                raise ConfigError(
+                    "a Realtime hears by itself: leave out stt, turn_detection and vad"
+                )
+            return llm
+        if stt is None or tts is None:
+            raise ConfigError("a text llm needs stt=... and tts=... to hear and to speak")
+        return Pipeline(llm=llm, stt=stt, tts=tts, turn=turn, vad=vad)
+
+    def _setup(self) -> SessionSetup:
+        specs = self.tools.specs()
+        ability, model = self.llm.profile.tools, self.llm.profile.model
+        if specs and ability == "none":
+            raise UnsupportedError(f"{model} can't call tools: use another model")
+        if specs and ability == "experimental" and not self._experimental_tools:
+            raise UnsupportedError(
+                f"{model} calls tools that nothing asked for: use another model, "
+                "or Agent(experimental_tools=True)"
+            )
+        return SessionSetup(self.instructions, specs, self.conversation.items)
+
+    def _call(self, tasks: asyncio.TaskGroup) -> Call:
+        runner = ToolRunner(self.tools, self.llm, self.conversation, self.events.emit, self._clock)
+        needs_words = self.llm.profile.user_transcripts == "partial"
+        return Call(
+            edge=self.edge,
+            realtime=self.llm,
+            barge_in=BargeIn(self._barge_in, needs_words=needs_words),
+            conversation=self.conversation,
+            tools=runner,
+            processors=self._processors,
+            participant=self.person.id,
+            emit=self.events.emit,
+            write=self.simple_response,
+            tasks=tasks,
+            clock=self._clock,
+        )
+
+    async def _begin(self, live: _Live, setup: SessionSetup) -> None:
+        self.events.start(live.tasks)
+        live.edge = live.tasks.create_task(self._run_edge(live), name="edge")
+        await self.llm.prepare(setup)
+        await live.arrived.wait()
+        if live.over.is_set():
+            raise live.failure or SessionClosedError("the person left before it began")
+        live.model = live.tasks.create_task(self._run_model(live, setup), name="model")
+        await self.llm.ready()
+        live.ticks = ticker_for(self._clock).subscribe(live.call.playout.tick)
+
+    async def _end(self, live: _Live) -> None:
+        await self.close()
+        if live.ticks is not None:
+            live.ticks.cancel()
+        await live.call.tools.close()
+        await self.events.drain()
+        self.events.stop()
+        self._live = None
+
+    async def _run_edge(self, live: _Live) -> None:
+        try:
+            await self.edge.run(live.call, live.arrived.set)
+        except Exception as error:  # noqa: BLE001 - raised by finish() or by join()
+            live.failure = live.failure or error
+        finally:
+            live.over.set()
+            live.arrived.set()
+
+    async def _run_model(self, live: _Live, setup: SessionSetup) -> None:
+        try:
+            await self.llm.run(setup, live.call)
+        except SessionError as error:
+            live.failure = live.failure or error
+        finally:
+            live.over.set()
+
+    def _ask(self, speech: Speech, ask: Callable[[str], None]) -> None:
+        request_id = uuid4().hex
+        self._check_live().call.expect(request_id, speech)
+        try:
+            ask(request_id)
+        except BaseException as error:
+            self._check_live().call.reply_ended(request_id, None)
+            raise error from None
+
+    async def _speak(self, tts: TTS, live: _Live, speech: Speech, text: str) -> None:
+        """Speak through the agent's own synthesiser, and tell the model what was heard of it."""
+        playout = live.call.playout
+        item_id = uuid4().hex
+        speech.add_text(text)
+        try:
+            async for frame in tts.synthesize(text):
+                if not playout.write(speech, item_id, frame, speech.epoch):
+                    break
+        except SessionError as error:
+            self.events.emit(ErrorEvent("tts", str(error), error.code))
+            speech.fail(error)
+        playout.end(speech)
+        with suppress(SessionError):
+            await speech
+        if speech.heard_text and self.llm.connected:
+            self.llm.add_item(AgentItem(item_id, speech.heard_text, speech_id=speech.id))
+
+    def _check_live(self, *, ended: bool = False) -> _Live:
+        live = self._live
+        if live is None or (live.over.is_set() and not ended):
+            raise SessionClosedError(
+                "not in a conversation: use it inside 'async with agent.join()'"
+            )
+        return live
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

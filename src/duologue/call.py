@@ -1,0 +1,407 @@
+"""One live conversation: joins the person, the gate and the model, and tells what happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from duologue.audio import AudioFrame
+from duologue.barge_in import BargeIn, Decision
+from duologue.clock import Clock, Timer
+from duologue.conversation import Conversation
+from duologue.edges.edge import Edge
+from duologue.events import (
+    AgentTranscriptEvent,
+    AgentTurnEndedEvent,
+    AgentTurnStartedEvent,
+    ErrorEvent,
+    Event,
+    InterruptionEvent,
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    SpeechHeldEvent,
+    SpeechResumedEvent,
+    UsageEvent,
+    UserTranscriptEvent,
+    UserTurnEndedEvent,
+    UserTurnStartedEvent,
+)
+from duologue.items import AgentItem, UserItem
+from duologue.playout import Cut, Playout
+from duologue.processors import Processor
+from duologue.realtime.commands import DeleteItem, Truncate
+from duologue.realtime.errors import ErrorKind
+from duologue.realtime.outputs import (
+    GoAway,
+    Output,
+    ProviderError,
+    ReplyAudio,
+    ReplyDone,
+    ReplyInterrupted,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    SessionStarted,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    ToolCallsCancelled,
+    Usage,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.session import Realtime
+from duologue.speech import Speech
+from duologue.tool_runner import ToolRunner
+from duologue.turn_metrics import TurnMetrics
+from duologue.video import FrameSampler, VideoFrame
+
+
+@dataclass(slots=True)
+class _Reply:
+    """A reply of the model, and the speech that speaks it."""
+
+    speech: Speech
+    called_tools: bool = False
+
+
+class Call:
+    """The live part of an `Agent`: what the edge, the gate and the model each talk to.
+
+    It is the edge's `Person`, the gate's `PlayoutListener` and the model's `Listener`. Every method
+    is synchronous, so that a signal has had its whole effect when it returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        edge: Edge,
+        realtime: Realtime,
+        barge_in: BargeIn,
+        conversation: Conversation,
+        tools: ToolRunner,
+        processors: Sequence[Processor],
+        participant: str,
+        emit: Callable[[Event], None],
+        write: Callable[[str], object],
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+    ) -> None:
+        self._edge = edge
+        self._realtime = realtime
+        self._barge_in = barge_in
+        self._conversation = conversation
+        self.tools = tools
+        self._processors = processors
+        self._participant = participant
+        self._emit = emit
+        self._write = write
+        self._tasks = tasks
+        self._clock = clock
+        self.playout = Playout(edge, clock, self)
+        self.disconnected_event: RealtimeDisconnectedEvent | None = None
+        self._asked: dict[str, Speech] = {}
+        self._replies: dict[str, _Reply] = {}
+        self._carried: Speech | None = None
+        self._items: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
+        self._metrics = TurnMetrics()
+        self._sampler = FrameSampler(realtime.fps)
+        self._timer: Timer | None = None
+        self._speaking = False
+        self._told: set[str] = set()
+
+    # The agent's side
+
+    def expect(self, request_id: str, speech: Speech) -> None:
+        """This speech will speak the reply to that request."""
+        self._asked[request_id] = speech
+
+    def close(self) -> None:
+        """Let go of timers; end the speeches that nobody will hear."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for cut in self.playout.interrupt(self._realtime.epoch):
+            self._tell_cut(cut)
+        for speech in self._asked.values():
+            speech.finish("cut", 0.0, self._edge.quality)
+        self._asked.clear()
+
+    # Person: what the edge tells
+
+    def audio(self, frame: AudioFrame) -> None:
+        """The next sound of the person."""
+        for processor in self._processors:
+            changed = processor.audio(frame)
+            if changed is None:
+                return
+            frame = changed
+        self._realtime.send_audio(frame)
+
+    def video(self, frame: Callable[[], VideoFrame]) -> None:
+        """A picture is there; it is taken at the model's ``fps``."""
+        if not self._realtime.profile.video:
+            model = self._realtime.profile.model
+            self._tell_once("video", f"{model} can't see: the camera's pictures are not used")
+            return
+        if not self._realtime.connected or not self._sampler.wants(self._clock.now()):
+            return
+        picture: VideoFrame | None = frame()
+        for processor in self._processors:
+            if picture is not None:
+                picture = processor.video(picture)
+        if picture is not None:
+            self._realtime.send_video(picture)
+
+    def text(self, text: str) -> None:
+        """The person wrote something."""
+        if self._realtime.connected:
+            self._write(text)
+
+    def played(self, samples: int) -> None:
+        """So many samples of what the edge was given were played."""
+        self.playout.confirm(samples)
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is being said, made, played or awaited on either side."""
+        return not (
+            self._speaking or self.playout.active or self._realtime.pending or self.tools.busy
+        )
+
+    # PlayoutListener: what the gate tells
+
+    def speech_started(self, speech: Speech) -> None:
+        """The first sound of a speech is on its way."""
+        item_id = self._items.get(speech.id, speech.id)
+        self._conversation.put(AgentItem(item_id, "", "speaking", 0, speech.id))
+        self._emit(AgentTurnStartedEvent(speech.id))
+        metrics = self._metrics.played(speech.id, self._clock.now())
+        if metrics is not None:
+            self._emit(metrics)
+
+    def speech_ended(self, speech: Speech) -> None:
+        """A speech was heard to its end."""
+        item_id = self._items.pop(speech.id, speech.id)
+        if speech.heard_text or speech.played_ms:
+            self._conversation.put(
+                AgentItem(item_id, speech.heard_text, "heard", speech.played_ms, speech.id)
+            )
+            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=False))
+
+    # Listener: what the model tells
+
+    def connected(self, event: RealtimeConnectedEvent) -> None:
+        """The session is live."""
+        self._emit(event)
+
+    def disconnected(self, event: RealtimeDisconnectedEvent) -> None:
+        """The session is over."""
+        self.disconnected_event = event
+        for speech in [*self._asked.values()]:
+            speech.finish("cut", 0.0, self._edge.quality)
+        self._asked.clear()
+        self._emit(event)
+
+    def reply_ended(self, request_id: str, error: Exception | None) -> None:
+        """A request has ended without a reply."""
+        speech = self._asked.pop(request_id, None)
+        if error is not None:
+            self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
+        if speech is None:
+            return
+        if error is None:
+            speech.finish("cut", 0.0, self._edge.quality)
+        else:
+            speech.fail(error)
+
+    def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
+        """Shut the gate; tell what was heard; say how the model's history is to be cut."""
+        self._barge_in.interrupted()
+        self._metrics.interrupted()
+        self._arm()
+        current = self.playout.current
+        cuts = self.playout.interrupt(epoch)
+        played_ms = current.played_ms if current else 0
+        heard = current.heard_text if current else ""
+        quality = current.quality if current else self._edge.quality
+        speech_id = current.id if current else None
+        self._emit(InterruptionEvent(epoch, speech_id, played_ms, heard, quality))
+        changes: list[Truncate | DeleteItem] = []
+        for cut in cuts:
+            changes += self._tell_cut(cut)
+        self._replies.clear()
+        self._carried = None
+        self.tools.interrupted()
+        return changes
+
+    def output(self, output: Output, epoch: int) -> None:
+        """What the model told."""
+        match output:
+            case ReplyAudio():
+                self._reply_audio(output, epoch)
+            case ReplyText():
+                self._reply_text(output)
+            case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
+                self._person_signal(output)
+            case ReplyStarted():
+                self._reply_started(output, epoch)
+            case ReplyDone():
+                self._reply_done(output)
+            case ReplyInterrupted():
+                if self.playout.active or self._realtime.pending:
+                    self._realtime.interrupt()
+            case ToolCall():
+                reply = self._replies.get(output.reply_id)
+                if reply is not None:
+                    reply.called_tools = True
+                stale = epoch < self._realtime.epoch
+                self.tools.call(output, stale=stale, tasks=self._tasks)
+            case ToolCallsCancelled(call_ids=call_ids):
+                self.tools.cancel(call_ids)
+            case Usage(input=input_tokens, output=output_tokens):
+                self._emit(UsageEvent(input_tokens, output_tokens))
+            case ProviderError(kind=kind, code=code, message=message):
+                if kind is not ErrorKind.BENIGN:
+                    self._emit(ErrorEvent("model", message, code))
+            case GoAway() | SessionStarted() | ReplyRefused():
+                """The session's own business."""
+
+    def _person_signal(
+        self, signal: SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
+    ) -> None:
+        now = self._clock.now()
+        may = self._may_interrupt()
+        match signal:
+            case SpeechStarted(at=at):
+                if not self._speaking:
+                    self._emit(UserTurnStartedEvent(self._participant))
+                self._speaking = True
+                self._decide(self._barge_in.speech_started(now, may_interrupt=may, began=at))
+            case SpeechStopped(at=at):
+                self._decide(self._barge_in.speech_stopped(now, may_interrupt=may, ended=at))
+            case UserTranscript(item_id=item_id, text=text, final=final):
+                self._emit(UserTranscriptEvent(text, final, self._participant))
+                self._decide(self._barge_in.words(text, now, may_interrupt=may))
+                if final and text:
+                    self._texts[item_id] = text
+                    self._metrics.transcript(now)
+                    self._conversation.put(UserItem(item_id, text, self._participant))
+            case UserTurnEnded(item_id=item_id, speech_end=speech_end, empty=empty):
+                text = self._texts.pop(item_id, "")
+                self._decide(self._barge_in.turn_ended(empty=empty))
+                self._speaking = False
+                if not empty and self._conversation.get(item_id) is None:
+                    self._conversation.put(UserItem(item_id, None, self._participant))
+                if signal.reply_follows:
+                    self._metrics.turn_ended(now, speech_end)
+                self._emit(UserTurnEndedEvent(self._participant, text or None))
+
+    def _reply_started(self, started: ReplyStarted, epoch: int) -> None:
+        speech = self._asked.pop(started.request_id or "", None)
+        if speech is None:
+            carried, self._carried = self._carried, None
+            speech = carried if carried is not None else Speech(epoch)
+        self._replies[started.reply_id] = _Reply(speech)
+        self.playout.begin(speech)
+
+    def _reply_audio(self, audio: ReplyAudio, epoch: int) -> None:
+        reply = self._replies.get(audio.reply_id)
+        if reply is None:
+            return
+        speech = reply.speech
+        self._items.setdefault(speech.id, audio.item_id)
+        speech.begin_item(audio.item_id)
+        self._metrics.audio(self._clock.now())
+        if not self.playout.write(speech, audio.item_id, audio.frame, epoch) and not speech.done:
+            self._tell_once(speech.id, "a reply is longer than ten minutes: the rest was dropped")
+
+    def _reply_text(self, words: ReplyText) -> None:
+        reply = self._replies.get(words.reply_id)
+        if reply is None:
+            return
+        speech = reply.speech
+        self._items.setdefault(speech.id, words.item_id)
+        self._metrics.text(self._clock.now())
+        start = None
+        if words.start is not None:
+            offset = speech.begin_item(words.item_id)
+            start = offset + words.start / self._realtime.profile.output_rate
+        speech.add_text(words.text, start)
+        self._emit(AgentTranscriptEvent(words.text, False, speech.id))
+
+    def _reply_done(self, done: ReplyDone) -> None:
+        reply = self._replies.pop(done.reply_id, None)
+        if reply is None:
+            return
+        if done.status == "failed":
+            message = done.message or "the model failed to reply"
+            self._emit(ErrorEvent("model", message))
+        if reply.called_tools and not reply.speech.seconds:
+            self._carried = reply.speech
+        else:
+            self.playout.end(reply.speech)
+
+    def _tell_cut(self, cut: Cut) -> list[Truncate | DeleteItem]:
+        speech = cut.speech
+        item_id = self._items.pop(speech.id, speech.id)
+        if speech.played_ms:
+            text, played_ms = speech.heard_text, speech.played_ms
+            self._conversation.put(AgentItem(item_id, text, "cut", played_ms, speech.id))
+            self._emit(AgentTranscriptEvent(text, True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
+        elif self._conversation.get(item_id) is not None:
+            self._conversation.remove(item_id)
+            self._emit(AgentTranscriptEvent("", True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
+        changes: list[Truncate | DeleteItem] = []
+        if not cut.items and item_id != speech.id:
+            changes.append(DeleteItem(item_id))
+        for heard in cut.items:
+            if not heard.played_ms:
+                changes.append(DeleteItem(heard.item_id))
+            elif speech.state == "cut":
+                changes.append(Truncate(heard.item_id, heard.played_ms, speech.heard_text))
+        return changes
+
+    def _may_interrupt(self) -> bool:
+        current = self.playout.current
+        if current is not None:
+            return current.interruptible
+        return self._realtime.pending
+
+    def _decide(self, decision: Decision) -> None:
+        current = self.playout.current
+        match decision:
+            case Decision.HOLD:
+                self.playout.hold()
+                if current is not None:
+                    self._emit(SpeechHeldEvent(current.id))
+            case Decision.RESUME:
+                held_ms = self.playout.resume()
+                if current is not None:
+                    self._emit(SpeechResumedEvent(current.id, held_ms))
+            case Decision.INTERRUPT:
+                self._realtime.interrupt()
+            case Decision.NOTHING:
+                pass
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._barge_in.deadline
+        if deadline is not None:
+            self._timer = self._clock.call_at(deadline, self._poll)
+
+    def _poll(self) -> None:
+        may = self._may_interrupt()
+        self._decide(self._barge_in.poll(self._clock.now(), may_interrupt=may))
+
+    def _tell_once(self, key: str, message: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            self._emit(ErrorEvent("edge" if key == "video" else "model", message))

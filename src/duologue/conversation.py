@@ -1,0 +1,118 @@
+"""The history of what was said and heard, in order, and where it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+from duologue.items import (
+    AgentItem,
+    Item,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+)
+from duologue.realtime.errors import ConfigError
+
+_KINDS: dict[str, Callable[..., Item]] = {
+    kind.__name__: kind for kind in (SystemItem, UserItem, AgentItem, ToolCallItem, ToolResultItem)
+}
+
+
+class Store(Protocol):
+    """Where a conversation is kept; called for every change, in order, on the event loop."""
+
+    def load(self) -> Sequence[Item]:
+        """The items to go on from."""
+        ...
+
+    def put(self, item: Item) -> None:
+        """An item is new, or has changed (same id)."""
+
+    def remove(self, item_id: str) -> None:
+        """An item is gone: nothing of it was heard."""
+
+
+class Conversation:
+    """Items in order; one id each. Iterating gives the items.
+
+    An `AgentItem` never says more than was heard. Items that were not heard at all are removed.
+    """
+
+    def __init__(self, store: Store | None = None) -> None:
+        self._store = store
+        self._items: dict[str, Item] = {}
+        for item in store.load() if store else ():
+            self._items[item.id] = item
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(tuple(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items, oldest first."""
+        return tuple(self._items.values())
+
+    def get(self, item_id: str) -> Item | None:
+        """The item of that id, if there is one."""
+        return self._items.get(item_id)
+
+    def put(self, item: Item) -> None:
+        """Add an item at the end, or replace the one that has its id where it stands."""
+        self._items[item.id] = item
+        if self._store is not None:
+            self._store.put(item)
+
+    def remove(self, item_id: str) -> None:
+        """Take an item out; harmless when there is none."""
+        if self._items.pop(item_id, None) is not None and self._store is not None:
+            self._store.remove(item_id)
+
+
+class JsonlStore:
+    """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
+
+    Raises `ConfigError` from `load` for a file that is not such a record.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def load(self) -> Sequence[Item]:
+        """Replay the changes."""
+        if not self._path.exists():
+            return ()
+        items: dict[str, Item] = {}
+        with self._path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    fields = json.loads(line)
+                    kind = fields.pop("kind")
+                    if kind == "removed":
+                        items.pop(fields["id"], None)
+                    else:
+                        items[fields["id"]] = _KINDS[kind](**fields)
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise ConfigError(
+                        f"{self._path} line {number} is not a conversation item: move the file away"
+                    ) from error
+        return tuple(items.values())
+
+    def put(self, item: Item) -> None:
+        """Append the item."""
+        self._append({"kind": type(item).__name__, **asdict(item)})
+
+    def remove(self, item_id: str) -> None:
+        """Append its removal."""
+        self._append({"kind": "removed", "id": item_id})
+
+    def _append(self, fields: dict[str, object]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(fields, ensure_ascii=False) + "\n")

@@ -1,0 +1,182 @@
+"""The typed, ordered event bus: handlers subscribe by their annotation."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import sys
+import types
+import typing
+from collections import deque
+from collections.abc import Callable
+
+from duologue import events
+from duologue.events import ErrorEvent, Event
+from duologue.realtime.errors import ConfigError
+from duologue.user_code import bounded
+
+log = logging.getLogger(__name__)
+
+_KNOWN: frozenset[type] = frozenset(typing.get_args(events.Event.__value__))
+
+QUEUE_LIMIT = 4096
+"""Events that may wait for one handler; beyond it the oldest is dropped and counted."""
+
+_DRAIN_S = 0.3
+
+
+class Subscription:
+    """One handler and the events waiting for it, in the order they were sent."""
+
+    __slots__ = ("_wake", "dropped", "handler", "idle", "name", "queue", "task", "types")
+
+    def __init__(self, handler: Callable[..., object], kinds: frozenset[type]) -> None:
+        self.handler = handler
+        self.name = getattr(handler, "__qualname__", repr(handler))
+        self.types = kinds
+        self.queue: deque[Event] = deque()
+        self.dropped = 0
+        self.task: asyncio.Task[None] | None = None
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._wake = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        """Queue an event; drops the oldest when full."""
+        if len(self.queue) >= QUEUE_LIMIT:
+            self.queue.popleft()
+            self.dropped += 1
+        self.queue.append(event)
+        self.idle.clear()
+        self._wake.set()
+
+    async def take(self) -> Event:
+        """Wait for the next event."""
+        while not self.queue:
+            self.idle.set()
+            self._wake.clear()
+            await self._wake.wait()
+        return self.queue.popleft()
+
+
+class EventBus:
+    """Sends each event to the handlers that asked for its type.
+
+    A handler is slow, or fails, on its own account: the others get their events all the same, and
+    a failure is told as an `ErrorEvent`. Events sent before `run` wait for it.
+    """
+
+    def __init__(self) -> None:
+        self._subscriptions: list[Subscription] = []
+        self._taps: list[Callable[[Event], None]] = []
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def subscribe[F: Callable[..., object]](self, handler: F) -> F:
+        """Call ``handler(event)`` for each event of the type that its argument is annotated with.
+
+        Unions count for all their members. Works as a decorator, on functions and coroutine
+        functions. Raises `ConfigError` for an annotation that is missing or is not an event type.
+        """
+        kinds = _annotated_types(handler, sys._getframe(1).f_locals)
+        subscription = Subscription(handler, kinds)
+        self._subscriptions.append(subscription)
+        if self._tasks is not None:
+            self._start(subscription, self._tasks)
+        return handler
+
+    def unsubscribe(self, handler: Callable[..., object]) -> None:
+        """Send this handler nothing more; what waits for it is dropped."""
+        for subscription in self._subscriptions:
+            if subscription.handler == handler:
+                subscription.types = frozenset()
+                subscription.queue.clear()
+
+    def tap(self, callback: Callable[[Event], None]) -> None:
+        """Call ``callback`` in line for every event, for recorders; it must not block or raise."""
+        self._taps.append(callback)
+
+    def emit(self, event: Event) -> None:
+        """Send an event; never blocks."""
+        for tap in self._taps:
+            tap(event)
+        kind = type(event)
+        for subscription in self._subscriptions:
+            if kind in subscription.types:
+                subscription.put(event)
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Deliver from now on, by one task per handler in ``tasks``."""
+        self._tasks = tasks
+        for subscription in self._subscriptions:
+            self._start(subscription, tasks)
+
+    async def drain(self) -> None:
+        """Wait till everything sent was handled, but not longer than 0.3 s."""
+        own = asyncio.current_task()
+        waiting = [s for s in self._subscriptions if s.task is not None and s.task is not own]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                for subscription in waiting:
+                    await subscription.idle.wait()
+
+    def stop(self) -> None:
+        """End delivery; a later `start` delivers what is sent until then."""
+        self._tasks = None
+        for subscription in self._subscriptions:
+            if subscription.task is not None:
+                subscription.task.cancel()
+                subscription.task = None
+
+    def _start(self, subscription: Subscription, tasks: asyncio.TaskGroup) -> None:
+        name = f"events {subscription.name}"
+        subscription.task = tasks.create_task(self._deliver(subscription), name=name)
+
+    async def _deliver(self, subscription: Subscription) -> None:
+        while True:
+            event = await subscription.take()
+            try:
+                result = subscription.handler(event)
+                if inspect.iscoroutine(result):
+                    await bounded(result, f"event handler {subscription.name}")
+            except Exception as error:
+                log.warning("event handler %s failed", subscription.name, exc_info=error)
+                if not isinstance(event, ErrorEvent):
+                    message = f"{type(error).__name__}: {error}"
+                    self.emit(ErrorEvent(f"handler {subscription.name}", message))
+
+
+def _annotated_types(handler: Callable[..., object], scope: dict[str, object]) -> frozenset[type]:
+    parameters = [
+        p
+        for p in inspect.signature(handler).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    name = getattr(handler, "__qualname__", repr(handler))
+    if not parameters:
+        raise ConfigError(f"{name} takes no event: give it one argument, annotated with its type")
+    try:
+        function: object = handler
+        if not inspect.isroutine(handler):
+            function = type(handler).__call__
+        hints = typing.get_type_hints(function, localns=scope)
+    except NameError as error:
+        raise ConfigError(f"{name}: {error}; annotate its argument with an event type") from error
+    hint = hints.get(parameters[0].name)
+    if hint is None:
+        raise ConfigError(f"{name}: annotate its argument with the event type that it wants")
+    kinds = _flatten(hint)
+    unknown = [kind for kind in kinds if kind not in _KNOWN]
+    if unknown:
+        shown = getattr(unknown[0], "__name__", unknown[0])
+        raise ConfigError(f"{name}: {shown} is not an event of duologue.events")
+    return frozenset(typing.cast("list[type]", kinds))
+
+
+def _flatten(hint: object) -> list[object]:
+    if isinstance(hint, typing.TypeAliasType):
+        return _flatten(hint.__value__)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(hint) for kind in _flatten(part)]
+    return [hint]

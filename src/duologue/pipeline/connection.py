@@ -1,0 +1,240 @@
+"""A pipeline as a `Connection`: commands in, outputs out, all in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from duologue.clock import Clock
+from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
+from duologue.pipeline.draft import Draft, scripted
+from duologue.pipeline.hearing import Hearing
+from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
+from duologue.pipeline.turn_taking import Endpointing
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import (
+    AddItem,
+    CancelReply,
+    ClearInput,
+    Command,
+    DeleteItem,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendToolResult,
+    SendVideo,
+    ToolSpec,
+    Truncate,
+    UpdateSession,
+)
+from duologue.realtime.outputs import (
+    Output,
+    ReplyText,
+    SessionStarted,
+    ToolCall,
+    UserTranscript,
+    UserTurnEnded,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a pipeline is made of."""
+
+    vad: VAD
+    turn: TurnDetector | None
+    stt: STT
+    llm: LLM
+    tts: TTS
+    endpointing: Endpointing
+
+
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What a draft was made from: it is of use only while this is still so."""
+
+    version: int
+    text: str | None
+
+
+class PipelineConnection:
+    """One session of a pipeline: the history, the hearing, and at most one reply at a time."""
+
+    def __init__(self, parts: Parts, setup: SessionSetup, clock: Clock) -> None:
+        self._parts = parts
+        self._clock = clock
+        self._instructions = setup.instructions
+        self._tools: tuple[ToolSpec, ...] = tuple(setup.tools)
+        self._history: dict[str, Item] = {item.id: item for item in setup.history}
+        self._version = 0
+        self._receive: Callable[[Output], None] | None = None
+        self._deferred: deque[Output] = deque()
+        self._transmitting = False
+        self._tasks: asyncio.TaskGroup | None = None
+        self._hearing: Hearing | None = None
+        self._prepared: Draft | None = None
+        self._replying: Draft | None = None
+
+    async def run(self, receive: Callable[[Output], None]) -> None:
+        """Live until cancelled; see `Connection.run`."""
+        self._receive = receive
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            parts = self._parts
+            self._hearing = Hearing(
+                vad=parts.vad,
+                stt=parts.stt,
+                turn=parts.turn,
+                endpointing=parts.endpointing,
+                answerer=self,
+                emit=self._emit,
+                tasks=tasks,
+                clock=self._clock,
+            )
+            receive(SessionStarted({"llm": parts.llm.model, "instructions": self._instructions}))
+            await asyncio.Event().wait()
+
+    def transmit(self, command: Command) -> None:
+        """Take a command; what follows from it is told later on the loop."""
+        self._transmitting = True
+        try:
+            self._take(command)
+        finally:
+            self._transmitting = False
+
+    def _take(self, command: Command) -> None:
+        match command:
+            case SendAudio(frame=frame):
+                if self._hearing is not None:
+                    self._hearing.push(frame)
+            case RequestReply(request_id=request_id, instructions=instructions):
+                self._reply(self._draft(None, instructions), request_id)
+            case Say(request_id=request_id, text=text):
+                draft = Draft(scripted(text), self._parts.tts, self._tell, None)
+                self._reply(draft, request_id)
+            case CancelReply(reply_id=reply_id):
+                if self._replying is not None and self._replying.id == reply_id:
+                    self._replying.cancel()
+            case AddItem(item=item):
+                self._put(item)
+            case DeleteItem(item_id=item_id):
+                if self._history.pop(item_id, None) is not None:
+                    self._version += 1
+            case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard_text):
+                said = self._history.get(item_id)
+                if isinstance(said, AgentItem):
+                    cut = replace(said, text=heard_text, state="cut", played_ms=played_ms)
+                    self._put(cut)
+            case SendToolResult(call_id=call_id, output=output, failed=failed):
+                self._put(ToolResultItem(uuid4().hex, call_id, output, failed))
+            case UpdateSession(instructions=instructions, tools=tools):
+                self._instructions = self._instructions if instructions is None else instructions
+                self._tools = self._tools if tools is None else tuple(tools)
+                self._version += 1
+            case EndTurn():
+                if self._hearing is not None:
+                    self._hearing.end_turn()
+            case ClearInput():
+                if self._hearing is not None:
+                    self._hearing.clear()
+            case SendVideo():
+                """No part of a pipeline sees; `Realtime.send_video` has refused it already."""
+
+    # Answerer: what the hearing tells
+
+    def prepare(self, text: str) -> None:
+        """Begin on an answer to what was perhaps all that the person says."""
+        basis = _Basis(self._version, text)
+        if self._prepared is not None:
+            if self._prepared.basis == basis:
+                return
+            self._prepared.cancel()
+        self._prepared = self._draft(text, None)
+        if self._tasks is not None:
+            self._prepared.start(self._tasks)
+
+    def discard(self) -> None:
+        """The person goes on: what was begun is of no use."""
+        draft, self._prepared = self._prepared, None
+        if draft is not None:
+            draft.cancel()
+
+    async def turn_ended(self, item_id: str, text: str, speech_end: float) -> None:
+        """Tell the turn, then answer it, unless there were no words in it."""
+        if not text:
+            self.discard()
+            self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
+            return
+        basis = _Basis(self._version, text)
+        self._emit(UserTranscript(item_id, text, final=True))
+        self._emit(UserTurnEnded(item_id, speech_end))
+        draft, self._prepared = self._prepared, None
+        stale = self._version != basis.version
+        self._put(UserItem(item_id, text))
+        if draft is None or draft.basis != basis or stale:
+            if draft is not None:
+                draft.cancel()
+            draft = self._draft(None, None)
+            if self._tasks is not None:
+                draft.start(self._tasks)
+        if self._replying is not None:
+            await self._replying.done.wait()
+        self._replying = draft
+        draft.commit(None)
+
+    def _draft(self, text: str | None, instructions: str | None) -> Draft:
+        """A reply to the history, followed by ``text`` if it is not in there yet."""
+        history = list(self._history.values())
+        if text is not None:
+            history.append(UserItem("", text))
+        system = "\n\n".join(part for part in (self._instructions, instructions) if part)
+        words = self._parts.llm.generate(system, history, self._tools)
+        return Draft(words, self._parts.tts, self._tell, _Basis(self._version, text))
+
+    def _reply(self, draft: Draft, request_id: str) -> None:
+        if self._tasks is None:
+            return
+        draft.start(self._tasks)
+        self._tasks.create_task(self._commit(draft, request_id), name="reply commit")
+
+    async def _commit(self, draft: Draft, request_id: str) -> None:
+        if self._replying is not None:
+            await self._replying.done.wait()
+        self._replying = draft
+        draft.commit(request_id)
+
+    def _tell(self, output: Output) -> None:
+        """Tell an output of a reply, and keep the history with it."""
+        match output:
+            case ReplyText(item_id=item_id, text=text):
+                item = self._history.get(item_id)
+                before = item.text if isinstance(item, AgentItem) else ""
+                self._history[item_id] = AgentItem(item_id, before + text)
+            case ToolCall(call_id=call_id, name=name, arguments=arguments):
+                self._put(ToolCallItem(uuid4().hex, call_id, name, arguments))
+            case _:
+                pass
+        self._emit(output)
+
+    def _put(self, item: Item) -> None:
+        self._history[item.id] = item
+        self._version += 1
+
+    def _emit(self, output: Output) -> None:
+        if self._transmitting or self._deferred:
+            self._deferred.append(output)
+            if len(self._deferred) == 1:
+                asyncio.get_running_loop().call_soon(self._tell_deferred)
+        elif self._receive is not None:
+            self._receive(output)
+
+    def _tell_deferred(self) -> None:
+        while self._deferred:
+            output = self._deferred[0]
+            if self._receive is not None:
+                self._receive(output)
+            self._deferred.popleft()

@@ -1,0 +1,125 @@
+"""An answer in the making: words from the LLM, cut into clauses, spoken as they come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from uuid import uuid4
+
+from duologue.pipeline.clauses import Clauses
+from duologue.pipeline.parts import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.realtime.errors import SessionError
+from duologue.realtime.outputs import (
+    Output,
+    ReplyAudio,
+    ReplyDone,
+    ReplyStarted,
+    ReplyText,
+    ToolCall,
+    Usage,
+)
+
+CLAUSES_AHEAD = 32
+"""Clauses that may wait to be spoken; beyond it the LLM waits."""
+
+
+class Draft:
+    """One reply. Until `commit` nothing of it leaves; what it makes meanwhile is kept.
+
+    ``basis`` is whatever it was made from, for its owner to compare.
+    """
+
+    def __init__(
+        self,
+        words: AsyncGenerator[LLMOutput],
+        tts: TTS,
+        emit: Callable[[Output], None],
+        basis: object,
+    ) -> None:
+        self.id = uuid4().hex
+        self.item_id = uuid4().hex
+        self.basis = basis
+        self.done = asyncio.Event()
+        self._words = words
+        self._tts = tts
+        self._emit = emit
+        self._kept: list[Output] | None = []
+        self._clauses: asyncio.Queue[str | None] = asyncio.Queue(CLAUSES_AHEAD)
+        self._samples = 0
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+
+    @property
+    def committed(self) -> bool:
+        """It is being told."""
+        return self._kept is None
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin to make it."""
+        self._task = tasks.create_task(self._make(), name="reply")
+
+    def commit(self, request_id: str | None) -> None:
+        """Tell what was made so far and go on telling; ``request_id`` is what it answers."""
+        kept, self._kept = self._kept or [], None
+        self._emit(ReplyStarted(self.id, request_id))
+        for output in kept:
+            self._emit(output)
+
+    def cancel(self) -> None:
+        """Stop making it; a committed one is told to be cancelled."""
+        if self.done.is_set() or self._cancelled:
+            return
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+        self.done.set()
+        self._put(ReplyDone(self.id, "cancelled"))
+
+    def _put(self, output: Output) -> None:
+        if self._kept is None:
+            self._emit(output)
+        else:
+            self._kept.append(output)
+
+    async def _make(self) -> None:
+        end = ReplyDone(self.id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._speak(), name="speak")
+                await self._write()
+        except* SessionError as errors:
+            end = ReplyDone(self.id, "failed", str(errors.exceptions[0]))
+        finally:
+            self.done.set()
+        if not self._cancelled:
+            self._put(end)
+
+    async def _write(self) -> None:
+        clauses = Clauses()
+        async with aclosing(self._words) as words:
+            async for output in words:
+                match output:
+                    case TextDelta(text=text):
+                        for clause in clauses.push(text):
+                            await self._clauses.put(clause)
+                    case ToolRequest(call_id=call_id, name=name, arguments=arguments):
+                        self._put(ToolCall(self.id, call_id, name, arguments))
+                    case TokenUsage(input=input_tokens, output=output_tokens):
+                        self._put(Usage({"text": input_tokens}, {"text": output_tokens}))
+        for clause in clauses.flush():
+            await self._clauses.put(clause)
+        await self._clauses.put(None)
+
+    async def _speak(self) -> None:
+        while (clause := await self._clauses.get()) is not None:
+            self._put(ReplyText(self.id, self.item_id, clause, self._samples))
+            async with aclosing(self._tts.synthesize(clause.strip())) as frames:
+                async for frame in frames:
+                    self._samples += len(frame)
+                    self._put(ReplyAudio(self.id, self.item_id, frame))
+
+
+async def scripted(text: str) -> AsyncGenerator[LLMOutput]:
+    """Words that are known already, as an LLM would give them."""
+    yield TextDelta(text)

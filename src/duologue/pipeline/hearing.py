@@ -1,0 +1,224 @@
+"""The hearing half of a pipeline: from sound to turns with their words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import uuid4
+
+import numpy as np
+
+from duologue.audio import AudioFrame, Framer, Resampler, Samples
+from duologue.barge_in import has_words
+from duologue.clock import Clock
+from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
+from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.realtime.errors import ErrorKind, SessionError
+from duologue.realtime.outputs import (
+    Output,
+    ProviderError,
+    SpeechStarted,
+    SpeechStopped,
+    UserTranscript,
+)
+
+VOTE_S = 8.0
+"""Sound of a turn that the turn detector is given, in seconds: what smart-turn v3 looks at."""
+
+
+class Answerer(Protocol):
+    """Who answers what was heard."""
+
+    def prepare(self, text: str) -> None:
+        """The person has perhaps finished, having said ``text``: begin on an answer."""
+
+    def discard(self) -> None:
+        """They had not: throw the answer away."""
+
+    async def turn_ended(self, item_id: str, text: str, speech_end: float) -> None:
+        """They have; ``text`` is empty where there were no words."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    item_id: str
+    stream: STTStream
+    recent: deque[Samples]
+    recent_samples: int = 0
+    text: str = ""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody, or the time-out, says that it is over; no vote is needed."""
+
+
+class Hearing:
+    """Takes the person's sound on the event loop; transcribes and votes in tasks of its own."""
+
+    def __init__(
+        self,
+        *,
+        vad: VAD,
+        stt: STT,
+        turn: TurnDetector | None,
+        endpointing: Endpointing,
+        answerer: Answerer,
+        emit: Callable[[Output], None],
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+    ) -> None:
+        self._vad = vad.stream()
+        self._vad_rate = vad.rate
+        self._stt = stt
+        self._detector = turn
+        self._config = endpointing
+        self._answerer = answerer
+        self._emit = emit
+        self._tasks = tasks
+        self._clock = clock
+        self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
+        self._resampler = Resampler(stt.rate, vad.rate)
+        self._taking = TurnTaking(endpointing)
+        self._preroll: deque[AudioFrame] = deque()
+        self._preroll_s = 0.0
+        self._turn: _Turn | None = None
+        self._pause: asyncio.Task[None] | None = None
+        self._partial: asyncio.Task[None] | None = None
+        self._partial_after = 0.0
+
+    def push(self, frame: AudioFrame) -> None:
+        """Take the next sound, at the STT's rate."""
+        if self._turn is not None:
+            self._keep(self._turn, frame)
+        else:
+            self._preroll.append(frame)
+            self._preroll_s += frame.duration
+            while self._preroll_s - self._preroll[0].duration > self._config.preroll_s:
+                self._preroll_s -= self._preroll.popleft().duration
+        now = self._clock.now()
+        chunks = self._framer.push(self._resampler.push(frame.samples))
+        held = len(self._framer) / self._vad_rate
+        seconds = self._framer.size / self._vad_rate
+        for index, chunk in enumerate(chunks):
+            at = now - held - (len(chunks) - 1 - index) * seconds
+            for step in self._taking.push(self._vad.push(chunk), seconds, at):
+                self._take(step)
+
+    def end_turn(self) -> None:
+        """The turn is over because somebody says so; harmless while nobody speaks."""
+        if self._turn is not None:
+            self._turn.over.set()
+            self._start_pause(self._turn)
+
+    def clear(self) -> None:
+        """Forget the turn that is under way."""
+        turn, self._turn = self._turn, None
+        self._taking.end()
+        self._cancel()
+        self._answerer.discard()
+        if turn is not None:
+            self._tasks.create_task(turn.stream.close(), name="stt close")
+
+    def _take(self, step: Step) -> None:
+        taking = self._taking
+        match step:
+            case Step.STARTED:
+                turn = _Turn(uuid4().hex, self._stt.stream(), deque())
+                self._turn = turn
+                for frame in self._preroll:
+                    self._keep(turn, frame)
+                self._preroll.clear()
+                self._preroll_s = 0.0
+                self._emit(SpeechStarted(turn.item_id, taking.speech_start))
+            case Step.PARTIAL:
+                self._start_partial()
+            case Step.PAUSED:
+                if self._turn is not None:
+                    self._start_pause(self._turn)
+            case Step.RESUMED:
+                self._cancel()
+                self._answerer.discard()
+                if self._turn is not None:
+                    self._turn.over.clear()
+                    self._emit(SpeechStarted(self._turn.item_id))
+            case Step.VOTE:
+                if self._turn is not None:
+                    self._emit(SpeechStopped(self._turn.item_id, taking.speech_end))
+            case Step.TIMEOUT:
+                if self._turn is not None:
+                    self._turn.over.set()
+
+    def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
+        turn.stream.push(frame)
+        turn.recent.append(frame.samples)
+        turn.recent_samples += len(frame)
+        while turn.recent_samples - len(turn.recent[0]) > VOTE_S * frame.rate:
+            turn.recent_samples -= len(turn.recent.popleft())
+
+    def _start_pause(self, turn: _Turn) -> None:
+        if self._pause is None or self._pause.done():
+            self._pause = self._tasks.create_task(self._run_pause(turn), name="end of turn")
+
+    def _start_partial(self) -> None:
+        """Transcribe what was said so far, but spend no more than a quarter of the time on it."""
+        now = self._clock.now()
+        busy = self._partial is not None and not self._partial.done()
+        if self._turn is None or busy or now < self._partial_after:
+            return
+        self._partial = self._tasks.create_task(self._run_partial(self._turn), name="partial")
+
+    def _cancel(self) -> None:
+        for task in (self._pause, self._partial):
+            if task is not None:
+                task.cancel()
+        self._pause = self._partial = None
+
+    async def _run_partial(self, turn: _Turn) -> None:
+        began = self._clock.now()
+        await self._transcribe(turn)
+        now = self._clock.now()
+        self._partial_after = now + 3 * (now - began)
+
+    async def _run_pause(self, turn: _Turn) -> None:
+        """Transcribe, begin on an answer, vote, and end the turn once it is over."""
+        vote_at = self._clock.now() + self._config.vote_s - self._config.speculate_s
+        await self._transcribe(turn)
+        words = has_words(turn.text)
+        if words:
+            self._answerer.prepare(turn.text)
+        if not turn.over.is_set():
+            await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
+            if words and await self._vote(turn) < self._config.probability:
+                await turn.over.wait()
+        if self._turn is not turn:
+            return
+        self._turn = None
+        self._taking.end()
+        self._pause = None
+        await turn.stream.close()
+        text = turn.text if words else ""
+        await self._answerer.turn_ended(turn.item_id, text, self._taking.speech_end)
+
+    async def _vote(self, turn: _Turn) -> float:
+        if self._detector is None:
+            return 0.0
+        audio = np.concatenate(turn.recent)
+        if self._detector.rate != self._stt.rate:
+            resampler = Resampler(self._stt.rate, self._detector.rate)
+            audio = np.concatenate((resampler.push(audio), resampler.flush()))
+        try:
+            return await self._detector.end_of_turn(audio, turn.text)
+        except SessionError as error:
+            self._emit(ProviderError(ErrorKind.RETRY, error.code, f"turn detection: {error}"))
+            return 0.0
+
+    async def _transcribe(self, turn: _Turn) -> None:
+        try:
+            text = await turn.stream.text()
+        except SessionError as error:
+            self._emit(ProviderError(ErrorKind.RETRY, error.code, f"transcription: {error}"))
+            return
+        if self._turn is turn and text != turn.text:
+            turn.text = text
+            self._emit(UserTranscript(turn.item_id, text, final=False))

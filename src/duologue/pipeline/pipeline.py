@@ -1,0 +1,60 @@
+"""`Pipeline`: VAD, turn detection, STT, LLM and TTS as one `Realtime`."""
+
+from __future__ import annotations
+
+from duologue.clock import Clock
+from duologue.pipeline.connection import Parts, PipelineConnection
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
+from duologue.pipeline.turn_taking import Endpointing
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.profile import Profile
+from duologue.realtime.session import Realtime
+
+
+class Pipeline(Realtime):
+    """Five parts in a row, so that an agent has one flow and not two.
+
+    STT and LLM begin at the first likely end of a turn and are thrown away if the person goes on.
+    Without ``turn``, silence alone ends a turn; without ``vad``, loudness alone is voice
+    (`EnergyVAD`), which is only right where it is quiet.
+    """
+
+    def __init__(
+        self,
+        *,
+        llm: LLM,
+        stt: STT,
+        tts: TTS,
+        turn: TurnDetector | None = None,
+        vad: VAD | None = None,
+        endpointing: Endpointing | None = None,
+        provider: str = "pipeline",
+        clock: Clock | None = None,
+    ) -> None:
+        profile = Profile(
+            provider=provider,
+            model=llm.model,
+            input_rate=stt.rate,
+            output_rate=tts.rate,
+            tools="reliable" if llm.tools_reliable else "experimental",
+            user_transcripts="partial",
+            manual_turns=True,
+        )
+        super().__init__(profile, clock=clock)
+        self._parts = Parts(
+            vad=vad or EnergyVAD(),
+            turn=turn,
+            stt=stt,
+            llm=llm,
+            tts=tts,
+            endpointing=endpointing or Endpointing(),
+        )
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Let the LLM get ready for these instructions."""
+        await self._parts.llm.prepare(setup.instructions, setup.tools)
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Start on a session, in this process."""
+        return PipelineConnection(self._parts, setup, self.clock)

@@ -1,0 +1,133 @@
+"""When a person speaks, pauses and has finished, from voice activity; sans-IO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from duologue.realtime.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Endpointing:
+    """How a turn begins and ends; times in seconds.
+
+    ``speculate_s``: silence after which STT and LLM begin on what may be the end of the turn.
+    ``vote_s``: silence after which the turn detector is asked; from ``probability`` on, the turn is
+    over. ``timeout_s``: silence that ends a turn whatever the detector says. ``start_s`` and
+    ``resume_s``: voice activity without a gap that begins a turn, or takes it up after a pause.
+    ``preroll_s``: sound from before the first sign of speech that belongs to the turn.
+    ``partial_s``: time between partial transcripts. Raises `ConfigError` for times out of order.
+    """
+
+    threshold: float = 0.5
+    start_s: float = 0.048
+    resume_s: float = 0.032
+    speculate_s: float = 0.06
+    vote_s: float = 0.15
+    timeout_s: float = 0.7
+    probability: float = 0.5
+    preroll_s: float = 0.35
+    partial_s: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1 or not 0 <= self.probability <= 1:
+            raise ConfigError("Endpointing takes a threshold and a probability between 0 and 1")
+        if not 0 < self.speculate_s <= self.vote_s <= self.timeout_s:
+            raise ConfigError("Endpointing takes 0 < speculate_s <= vote_s <= timeout_s")
+
+
+class Step(Enum):
+    """What a stretch of sound has led to."""
+
+    STARTED = "started"
+    """The person speaks, since `TurnTaking.speech_start`."""
+    PARTIAL = "partial"
+    """They go on; a partial transcript is due."""
+    PAUSED = "paused"
+    """They may have finished: begin on an answer."""
+    VOTE = "vote"
+    """They are still silent: ask the turn detector."""
+    RESUMED = "resumed"
+    """They go on speaking after all: throw the answer away."""
+    TIMEOUT = "timeout"
+    """They have been silent for so long that the turn is over."""
+
+
+class TurnTaking:
+    """Follows one stream of voice activity; `push` takes it in order and gives the steps."""
+
+    __slots__ = (
+        "_config",
+        "_loud",
+        "_partial_at",
+        "_passed",
+        "_silence",
+        "in_turn",
+        "speech_end",
+        "speech_start",
+    )
+
+    def __init__(self, config: Endpointing) -> None:
+        self._config = config
+        self._loud = 0.0
+        self._silence = 0.0
+        self._partial_at = 0.0
+        self._passed: set[Step] = set()
+        self.in_turn = False
+        self.speech_start = 0.0
+        """When the speech began, in clock seconds."""
+        self.speech_end = 0.0
+        """When it last was heard, in clock seconds."""
+
+    def push(self, probability: float, seconds: float, now: float) -> list[Step]:
+        """Take the voice activity of the ``seconds`` of sound that end ``now``."""
+        config = self._config
+        if probability > config.threshold:
+            self._loud += seconds
+            return self._speech(now)
+        self._loud = 0.0
+        if not self.in_turn:
+            return []
+        self._silence += seconds
+        steps = []
+        for step, after in (
+            (Step.PAUSED, config.speculate_s),
+            (Step.VOTE, config.vote_s),
+            (Step.TIMEOUT, config.timeout_s),
+        ):
+            if step not in self._passed and self._silence >= after - 1e-9:
+                self._passed.add(step)
+                steps.append(step)
+        return steps
+
+    def end(self) -> None:
+        """The turn is over; wait for the next."""
+        self.in_turn = False
+        self._loud = 0.0
+        self._silence = 0.0
+        self._passed.clear()
+
+    def _speech(self, now: float) -> list[Step]:
+        config = self._config
+        if not self.in_turn:
+            if self._loud < config.start_s - 1e-9:
+                return []
+            self.in_turn = True
+            self.speech_start = now - self._loud
+            self._partial_at = now + config.partial_s
+            self._silence = 0.0
+            self.speech_end = now
+            return [Step.STARTED]
+        paused = Step.PAUSED in self._passed
+        if paused and self._loud < config.resume_s - 1e-9:
+            return []
+        self.speech_end = now
+        self._silence = 0.0
+        self._passed.clear()
+        if paused:
+            return [Step.RESUMED]
+        if now >= self._partial_at:
+            self._partial_at = now + config.partial_s
+            return [Step.PARTIAL]
+        return []

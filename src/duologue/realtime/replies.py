@@ -1,0 +1,173 @@
+"""One writer of replies: what was asked for, what runs, what is stale (contracts C1, C3, C4).
+
+Sans-IO: methods take the time and return the commands to transmit. At most one request is with the
+provider at a time; the others wait for the running reply, automatic ones included.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from duologue.realtime.commands import CancelReply, Command, RequestReply, Say
+from duologue.realtime.outputs import ReplyRefused
+
+AUTOMATIC_S = 8.0
+"""An automatic reply that has not begun by then is not coming; requests go on."""
+REQUESTED_S = 30.0
+"""A request that was neither begun nor refused by then has failed, and its caller is told."""
+CANCELLED_S = 5.0
+"""A cancelled reply that nothing was heard of for so long has ended (Qwen sends no end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Somebody wants a reply, or scripted text spoken; ``epoch`` is when they asked."""
+
+    command: RequestReply | Say
+    epoch: int
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.command.request_id
+
+
+@dataclass(slots=True)
+class Reply:
+    """A reply that the provider is making."""
+
+    id: str
+    epoch: int
+    request_id: str | None
+    cancelled_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What follows from a step: commands to transmit, and requests that ended without a reply."""
+
+    commands: list[Command] = field(default_factory=list)
+    refused: list[ReplyRefused] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+
+class Replies:
+    """The sequence of replies of one session."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Request] = deque()
+        self._asked: Request | None = None
+        self._asked_at = 0.0
+        self._automatic: deque[tuple[int, float]] = deque()
+        self._running: dict[str, Reply] = {}
+
+    @property
+    def pending(self) -> bool:
+        """A reply is being made, was asked for, or is expected."""
+        return bool(self._running or self._asked or self._automatic or self._waiting)
+
+    @property
+    def deadline(self) -> float | None:
+        """When `poll` is due, in clock seconds."""
+        times = [when + AUTOMATIC_S for _, when in self._automatic]
+        times += [r.cancelled_at + CANCELLED_S for r in self._running.values() if r.cancelled_at]
+        if self._asked is not None:
+            times.append(self._asked_at + REQUESTED_S)
+        return min(times, default=None)
+
+    def epoch_of(self, reply_id: str) -> int | None:
+        """The epoch that a running reply was made in; None for an unknown one."""
+        reply = self._running.get(reply_id)
+        return None if reply is None else reply.epoch
+
+    def request(self, request: Request, now: float) -> Changes:
+        """Somebody wants a reply."""
+        self._waiting.append(request)
+        return self._advance(now)
+
+    def expect(self, epoch: int, now: float) -> None:
+        """The model will reply by itself, to what the person said."""
+        self._automatic.append((epoch, now))
+
+    def started(self, reply_id: str, request_id: str | None, epoch: int, now: float) -> Changes:
+        """The provider began a reply; ``epoch`` is the session's."""
+        asked = self._asked
+        if asked is not None and request_id == asked.id:
+            self._asked = None
+            epoch_of_reply = asked.epoch
+        elif self._automatic:
+            epoch_of_reply, _ = self._automatic.popleft()
+        else:
+            epoch_of_reply = epoch
+        reply = Reply(reply_id, epoch_of_reply, request_id)
+        self._running[reply_id] = reply
+        if epoch_of_reply >= epoch:
+            return Changes()
+        reply.cancelled_at = now
+        return Changes([CancelReply(reply_id)])
+
+    def done(self, reply_id: str, now: float) -> Changes:
+        """The provider has ended a reply, in whatever way."""
+        self._running.pop(reply_id, None)
+        return self._advance(now)
+
+    def refused(self, refusal: ReplyRefused, now: float) -> Changes:
+        """The provider did not take the request; a busy one is asked again after the reply."""
+        asked = self._asked
+        if asked is None or asked.id != refusal.request_id:
+            return Changes()
+        self._asked = None
+        if refusal.busy and self._running:
+            self._waiting.appendleft(asked)
+            return Changes()
+        changes = self._advance(now)
+        changes.refused.append(refusal)
+        return changes
+
+    def interrupt(self, epoch: int, now: float) -> Changes:
+        """Everything older than ``epoch`` is stale: cancel what runs, drop what waits."""
+        changes = Changes()
+        for reply in self._running.values():
+            if reply.epoch < epoch and reply.cancelled_at is None:
+                reply.cancelled_at = now
+                changes.commands.append(CancelReply(reply.id))
+        changes.dropped.extend(r.id for r in self._waiting if r.epoch < epoch)
+        if self._asked is not None and self._asked.epoch < epoch:
+            changes.dropped.append(self._asked.id)
+        self._waiting = deque(r for r in self._waiting if r.epoch >= epoch)
+        return changes
+
+    def poll(self, now: float) -> Changes:
+        """Some time has passed: give up what is not coming, and say so."""
+        while self._automatic and self._automatic[0][1] + AUTOMATIC_S <= now:
+            self._automatic.popleft()
+        for reply in [*self._running.values()]:
+            if reply.cancelled_at is not None and reply.cancelled_at + CANCELLED_S <= now:
+                del self._running[reply.id]
+        asked = self._asked
+        if asked is None or self._asked_at + REQUESTED_S > now:
+            return self._advance(now)
+        self._asked = None
+        changes = self._advance(now)
+        message = f"the model did not begin to reply within {REQUESTED_S:.0f} s"
+        changes.refused.append(ReplyRefused(asked.id, "timeout", message))
+        return changes
+
+    def close(self) -> list[str]:
+        """The session is over: the requests that will have no reply."""
+        ended = [r.id for r in self._waiting]
+        if self._asked is not None:
+            ended.append(self._asked.id)
+        self._waiting.clear()
+        self._automatic.clear()
+        self._running.clear()
+        self._asked = None
+        return ended
+
+    def _advance(self, now: float) -> Changes:
+        if not self._waiting or self._running or self._asked or self._automatic:
+            return Changes()
+        self._asked = self._waiting.popleft()
+        self._asked_at = now
+        return Changes([self._asked.command])

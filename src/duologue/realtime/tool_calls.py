@@ -1,0 +1,62 @@
+"""Which tool calls of which reply still want their result (contract C6); sans-IO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class _Group:
+    """The calls of one reply."""
+
+    epoch: int
+    open: set[str] = field(default_factory=set)
+    done: bool = False
+
+
+class ToolCalls:
+    """Groups calls by the reply that made them; a group is over when the reply has ended and
+    every call of it was answered.
+    """
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._reply_of: dict[str, str] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Some call has no result yet."""
+        return bool(self._reply_of)
+
+    def called(self, reply_id: str, call_id: str, epoch: int) -> None:
+        """A reply of ``epoch`` made a call."""
+        self._groups.setdefault(reply_id, _Group(epoch)).open.add(call_id)
+        self._reply_of[call_id] = reply_id
+
+    def answered(self, call_id: str) -> int | None:
+        """A call has its result; returns the reply's epoch if that was the group's last."""
+        reply_id = self._reply_of.pop(call_id, None)
+        if reply_id is None:
+            return None
+        self._groups[reply_id].open.discard(call_id)
+        return self._over(reply_id)
+
+    def reply_done(self, reply_id: str) -> int | None:
+        """The reply has ended; returns its epoch if it made calls and all have their results."""
+        group = self._groups.get(reply_id)
+        if group is None:
+            return None
+        group.done = True
+        return self._over(reply_id)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._groups.clear()
+        self._reply_of.clear()
+
+    def _over(self, reply_id: str) -> int | None:
+        group = self._groups[reply_id]
+        if group.open or not group.done:
+            return None
+        del self._groups[reply_id]
+        return group.epoch

@@ -1,0 +1,105 @@
+"""A connection over a network: a wire, a codec, and two lanes towards the provider."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from duologue.realtime.codec import Codec, SessionSetup, Wire
+from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
+from duologue.realtime.errors import SessionError
+from duologue.realtime.outputs import Output
+
+AUDIO_LIMIT_S = 10.0
+"""Sound that may wait for a peer that does not read; beyond it the oldest is dropped."""
+CONTROL_LIMIT = 1024
+"""Commands that may wait; beyond it the connection fails, for none of them may be lost."""
+
+
+class WireConnection[M]:
+    """A `Connection` made of a wire and a codec.
+
+    Control never waits behind media (contract C7): commands other than sound and pictures have a
+    lane of their own that is emptied first. Media is bounded by dropping the oldest sound
+    (``dropped_audio``, in samples) and all pictures but the newest (``dropped_video``).
+    """
+
+    def __init__(
+        self, connect: Callable[[], Wire[M]], codec: Codec[M], setup: SessionSetup
+    ) -> None:
+        self._connect = connect
+        self._codec = codec
+        self._setup = setup
+        self._control: deque[Command] = deque()
+        self._media: deque[Command] = deque()
+        self._video: SendVideo | None = None
+        self._waiting_s = 0.0
+        self._wake = asyncio.Event()
+        self.dropped_audio = 0
+        self.dropped_video = 0
+
+    async def run(self, receive: Callable[[Output], None]) -> None:
+        """Open the wire and live as long as it does; see `Connection.run`."""
+        wire = self._connect()
+        try:
+            for message in self._codec.open(self._setup):
+                await wire.send(message)
+            async with asyncio.TaskGroup() as tasks:
+                writer = tasks.create_task(self._write(wire), name="wire writer")
+                while (answer := await wire.receive()) is not None:
+                    for output in self._codec.decode(answer):
+                        receive(output)
+                writer.cancel()
+        except* SessionError as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            await wire.close()
+
+    def transmit(self, command: Command) -> None:
+        """Queue a command in its lane; raises `SessionError` when the control lane is full."""
+        match command:
+            case SendVideo():
+                self.dropped_video += self._video is not None
+                self._video = command
+            case SendAudio(frame=frame):
+                self._media.append(command)
+                self._waiting_s += frame.duration
+                if self._waiting_s > AUDIO_LIMIT_S:
+                    self._drop_oldest()
+            case EndTurn() | ClearInput():
+                self._media.append(command)
+            case _:
+                if len(self._control) >= CONTROL_LIMIT:
+                    raise SessionError("the model does not read: too many commands wait for it")
+                self._control.append(command)
+        self._wake.set()
+
+    def _drop_oldest(self) -> None:
+        for index, command in enumerate(self._media):
+            if isinstance(command, SendAudio):
+                del self._media[index]
+                self._waiting_s -= command.frame.duration
+                self.dropped_audio += len(command.frame)
+                return
+
+    async def _write(self, wire: Wire[M]) -> None:
+        while True:
+            command = self._next()
+            if command is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            for message in self._codec.encode(command):
+                await wire.send(message)
+
+    def _next(self) -> Command | None:
+        if self._control:
+            return self._control.popleft()
+        if self._media:
+            command = self._media.popleft()
+            if isinstance(command, SendAudio):
+                self._waiting_s -= command.frame.duration
+            return command
+        video, self._video = self._video, None
+        return video

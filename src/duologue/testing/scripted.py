@@ -1,0 +1,253 @@
+"""A model that follows a script: public, keyless, and deterministic in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import numpy as np
+
+from duologue.audio import AudioFrame, Framer
+from duologue.clock import Clock
+from duologue.items import Json
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import (
+    CancelReply,
+    Command,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+)
+from duologue.realtime.errors import SessionError
+from duologue.realtime.outputs import (
+    Output,
+    ReplyAudio,
+    ReplyDone,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    SessionStarted,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.profile import Profile
+from duologue.realtime.session import Realtime
+
+CHARS_PER_S = 15
+"""How fast a scripted reply speaks, unless it says how long it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A reply calls a tool with these arguments."""
+
+    name: str
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply of the script.
+
+    It begins ``after_s`` seconds after it was due, lasts ``seconds`` (else as long as its text
+    takes), and comes in chunks of ``chunk_ms``, ``pace`` times as fast as it is spoken (0: all at
+    once). Its sound is a tone of ``tone`` Hz. ``fails`` ends it with that message, ``refused``
+    refuses the request with that code.
+    """
+
+    text: str = ""
+    seconds: float | None = None
+    after_s: float = 0.1
+    chunk_ms: int = 100
+    pace: float = 0.0
+    tone: float = 440.0
+    tools: Sequence[ToolUse] = ()
+    fails: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """At ``seconds`` after the session began, the model tells ``what``, or fails with it."""
+
+    seconds: float
+    what: Output | SessionError
+
+
+class ScriptedRealtime(Realtime):
+    """Hears turns by loudness, and answers each turn or request with the next of ``replies``.
+
+    ``transcripts`` are what the person's turns say, in order (then "..."). ``at`` is told at its
+    time, whatever happens. ``echo`` sends the person's sound back instead of answering. Every
+    command is kept in ``commands`` (sound only counted, in ``heard_samples``).
+    """
+
+    def __init__(
+        self,
+        replies: Iterable[Reply | str] = (),
+        *,
+        transcripts: Iterable[str] = (),
+        at: Sequence[At] = (),
+        echo: bool = False,
+        profile: Profile | None = None,
+        fps: float = 1.0,
+        clock: Clock | None = None,
+    ) -> None:
+        chosen = profile or Profile("scripted", "script", user_transcripts="partial")
+        super().__init__(chosen, fps=fps, clock=clock)
+        self.replies = deque(Reply(r) if isinstance(r, str) else r for r in replies)
+        self.transcripts = deque(transcripts)
+        self.commands: list[Command] = []
+        self.heard_samples = 0
+        self.at = tuple(at)
+        self.echo = echo
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Start on the script."""
+        return _ScriptedConnection(self, setup)
+
+
+class _ScriptedConnection:
+    def __init__(self, model: ScriptedRealtime, setup: SessionSetup) -> None:
+        self._model = model
+        self._setup = setup
+        self._clock = model.clock
+        self._receive: Callable[[Output], None] = lambda _: None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        vad = EnergyVAD(rate=model.profile.input_rate)
+        self._vad = vad.stream()
+        self._framer = Framer(vad.rate, 16)
+        self._taking = TurnTaking(Endpointing(timeout_s=0.5))
+        self._turn_id = ""
+        self._echo_id = uuid4().hex
+
+    async def run(self, receive: Callable[[Output], None]) -> None:
+        self._receive = receive
+        receive(SessionStarted({"script": True, "instructions": self._setup.instructions}))
+        if self._model.echo:
+            receive(ReplyStarted(self._echo_id))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                began = self._clock.now()
+                for step in sorted(self._model.at, key=lambda step: step.seconds):
+                    await self._clock.sleep(max(0.0, began + step.seconds - self._clock.now()))
+                    if isinstance(step.what, SessionError):
+                        raise step.what
+                    receive(step.what)
+                await asyncio.Event().wait()
+        except* SessionError as errors:
+            raise errors.exceptions[0] from None
+
+    def transmit(self, command: Command) -> None:
+        model = self._model
+        if isinstance(command, SendAudio):
+            model.heard_samples += len(command.frame)
+            if model.echo:
+                frame = AudioFrame(command.frame.samples, command.frame.rate)
+                self._later(ReplyAudio(self._echo_id, self._echo_id, frame))
+            else:
+                self._hear(command.frame)
+            return
+        model.commands.append(command)
+        match command:
+            case RequestReply(request_id=request_id):
+                reply = model.replies.popleft() if model.replies else Reply("", 0.0)
+                self._start(reply, request_id)
+            case Say(request_id=request_id, text=text):
+                self._start(Reply(text), request_id)
+            case CancelReply(reply_id=reply_id):
+                task = self._running.pop(reply_id, None)
+                if task is not None:
+                    task.cancel()
+                    self._later(ReplyDone(reply_id, "cancelled"))
+            case EndTurn():
+                self._end_turn()
+            case _:
+                """Kept for whoever looks at the commands."""
+
+    def _later(self, output: Output) -> None:
+        asyncio.get_running_loop().call_soon(self._receive, output)
+
+    def _hear(self, frame: AudioFrame) -> None:
+        now = self._clock.now()
+        for chunk in self._framer.push(frame.samples):
+            seconds = len(chunk) / frame.rate
+            for step in self._taking.push(self._vad.push(chunk), seconds, now):
+                match step:
+                    case Step.STARTED:
+                        self._turn_id = uuid4().hex
+                        self._later(SpeechStarted(self._turn_id, self._taking.speech_start))
+                    case Step.PARTIAL if self._model.transcripts:
+                        text = self._model.transcripts[0]
+                        self._later(UserTranscript(self._turn_id, text, final=False))
+                    case Step.VOTE:
+                        self._later(SpeechStopped(self._turn_id, self._taking.speech_end))
+                    case Step.TIMEOUT:
+                        self._end_turn()
+                    case Step.PARTIAL | Step.PAUSED | Step.RESUMED:
+                        pass
+
+    def _end_turn(self) -> None:
+        model = self._model
+        self._taking.end()
+        item_id = self._turn_id or uuid4().hex
+        text = model.transcripts.popleft() if model.transcripts else "..."
+        if not text:
+            self._later(UserTurnEnded(item_id, reply_follows=False, empty=True))
+            return
+        reply = model.replies.popleft() if model.replies else None
+        self._later(UserTranscript(item_id, text, final=True))
+        self._later(UserTurnEnded(item_id, self._taking.speech_end, reply is not None))
+        if reply is not None:
+            self._start(reply, None)
+
+    def _start(self, reply: Reply, request_id: str | None) -> None:
+        if self._tasks is None:
+            return
+        reply_id = uuid4().hex
+        task = self._tasks.create_task(self._speak(reply, reply_id, request_id), name="script")
+        self._running[reply_id] = task
+
+    async def _speak(self, reply: Reply, reply_id: str, request_id: str | None) -> None:
+        await self._clock.sleep(reply.after_s)
+        if reply.refused is not None and request_id is not None:
+            del self._running[reply_id]
+            self._receive(ReplyRefused(request_id, reply.refused, "the script refuses"))
+            return
+        item_id = uuid4().hex
+        self._receive(ReplyStarted(reply_id, request_id))
+        if reply.text:
+            self._receive(ReplyText(reply_id, item_id, reply.text, 0))
+        for frame in self._sound(reply):
+            self._receive(ReplyAudio(reply_id, item_id, frame))
+            if reply.pace:
+                await self._clock.sleep(frame.duration / reply.pace)
+        for use in reply.tools:
+            arguments = json.dumps(dict(use.arguments))
+            self._receive(ToolCall(reply_id, uuid4().hex, use.name, arguments))
+        self._running.pop(reply_id, None)
+        if reply.fails is None:
+            self._receive(ReplyDone(reply_id))
+        else:
+            self._receive(ReplyDone(reply_id, "failed", reply.fails))
+
+    def _sound(self, reply: Reply) -> Iterable[AudioFrame]:
+        rate = self._model.profile.output_rate
+        seconds = len(reply.text) / CHARS_PER_S if reply.seconds is None else reply.seconds
+        total, step = round(seconds * rate), reply.chunk_ms * rate // 1000
+        for begin in range(0, total, step):
+            at = np.arange(begin, min(begin + step, total))
+            tone = 8000 * np.sin(2 * np.pi * reply.tone / rate * at)
+            yield AudioFrame(tone.astype(np.int16), rate)
