@@ -81,7 +81,12 @@ class Llama:
         params.use_jinja = True
         params.warmup = False
         cores = threads or os.cpu_count() or 2
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores
+        for cpu in (params.cpuparams, params.cpuparams_batch):
+            cpu.n_threads = cores
+            # Sound comes first: computing threads neither spin nor push the event loop aside
+            # (speech to text beside a generation: 44 ms instead of 71 ms).
+            cpu.poll = 0
+            cpu.priority = runtime.ggml_sched_priority.GGML_SCHED_PRIO_LOW
         # The runtime also listens on a loopback port; nobody gets to know this key.
         params.api_keys = [secrets.token_urlsafe(32)]
         try:

@@ -65,6 +65,7 @@ class Moonshine:
         self._decoder = open_session(str(decoder))
         self._tokens = read_tokens(tokenizer)
         self._caches = _caches(self._decoder)
+        self.transcribe(np.zeros(RATE, np.int16))  # the first run is twice as slow
 
     def stream(self) -> MoonshineStream:
         """Start on a new turn."""

@@ -17,24 +17,20 @@ WINDOW_SECONDS = 8
 DANGLING_LIMIT = 0.2
 """No turn that ends in a dangling word is likelier to be over than this."""
 
-_DANGLING = frozenset(
-    (
-        "a about and any are as at because but by can could did do does every for from has have "
-        "her his how i'd i'll i'm if in into is its let's like maybe my of on or our please should "
-        "so some that's than the their then there's they this to uh uhm um was we were what's when "
-        "where whether which while who will with would your"
-    ).split(" ")
+_DANGLING = re.compile(
+    r"(?<![a-z'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
+    r"|has|have|her|his|how|i'd|i'll|i'm|if|in|into|is|its|let's|like|maybe|my|of|on|or|our|please"
+    r"|should|so|some|that's|than|the|their|then|there's|they|this|to|uh|uhm|um|was|we|were|what's"
+    r"|when|where|whether|which|while|who|will|with|would|your)[^a-z']*$"
 )
 # Words a question may end with ("what are you looking for", "who is it with") are weak evidence,
 # but the time-out bounds what a wrong guess costs, and a person cut off is worse than one waiting.
 
-_WORD = re.compile(r"[a-z']+")
-
 
 def dangles(text: str) -> bool:
     """Whether the last word of ``text`` makes one expect more ("book a table for")."""
-    words = _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
-    return bool(words) and words[-1] in _DANGLING
+    words = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    return _DANGLING.search(words) is not None
 
 
 class SmartTurn:
@@ -48,6 +44,7 @@ class SmartTurn:
 
     def __init__(self, path: Path) -> None:
         self._session = open_session(str(path))
+        self.predict(np.zeros(RATE, np.int16))  # the first run is twice as slow
 
     async def end_of_turn(self, audio: Samples, text: str) -> float:
         """Probability, 0 to 1, that the turn is over after int16 ``audio``, heard as ``text``."""
