@@ -32,6 +32,7 @@ _SET_COMPLEXITY = 4010
 _SET_INBAND_FEC = 4012
 _SET_PACKET_LOSS_PERC = 4014
 _GET_LOOKAHEAD = 4027
+_RESET_STATE = 4028
 _MAX_PACKET = 1275 * 3 + 7
 _LONGEST_MS = 120
 
@@ -199,6 +200,10 @@ class Encoder:
         if size < 0:
             raise OpusError(f"encode {len(samples)} samples at {self.rate} Hz", size)
         return ctypes.string_at(self._data, size)
+
+    def reset(self) -> None:
+        """Begin a new stream: what the look-ahead holds is dropped, never to be heard."""
+        self._library.opus_encoder_ctl(self._state, _RESET_STATE)
 
 
 class Decoder:

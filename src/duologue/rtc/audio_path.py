@@ -1,0 +1,206 @@
+"""Sound to packets and packets to sound, without sockets: our own audio path both ways."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+
+import numpy as np
+
+from duologue.audio import FRAME_MS, AudioFrame, Samples
+from duologue.clock import Clock, Timer
+from duologue.rtc.jitter import Conceal, Fec, JitterBuffer, Packet, Silence, Step
+from duologue.rtc.opus import RTP_RATE, Application, Decoder, Encoder, OpusError
+
+logger = logging.getLogger(__name__)
+
+FRAME_TICKS = RTP_RATE * FRAME_MS // 1000
+"""By how much the RTP timestamp grows from one sent frame to the next, in 48 kHz samples."""
+
+_SETTLE = 25
+"""Frames of silence that are encoded before the packets repeat; LPC and CELT tails are over."""
+
+_STEP = RTP_RATE // 400
+"""2.5 ms in 48 kHz samples: concealment comes in multiples of it."""
+
+
+class AudioOut:
+    """Encodes what is played, 20 ms at a time, and counts the RTP timestamps.
+
+    A frame is int16 at ``rate``, exactly 20 ms. Long silence is encoded once and repeated, so an
+    idle call costs no encoding, while packets and timestamps go on: the far side's clock and our
+    knowledge of what was played stay whole.
+    """
+
+    __slots__ = ("_encoder", "_repeat", "_silence", "_silent", "frames", "origin")
+
+    def __init__(
+        self, rate: int, *, bitrate: int = 32000, application: Application = "voip"
+    ) -> None:
+        self._encoder = Encoder(rate, bitrate=bitrate, application=application)
+        self._silence: Samples = np.zeros(self._encoder.frame, np.int16)
+        self._silent = 0
+        self._repeat = b""
+        self.frames = 0
+        """Frames taken so far."""
+        self.origin = secrets.randbits(32)
+        """RTP timestamp of the first frame, random (RFC 3550, section 5.1)."""
+
+    @property
+    def rate(self) -> int:
+        """Hz of the frames it takes."""
+        return self._encoder.rate
+
+    @property
+    def timestamp(self) -> int:
+        """RTP timestamp of the next frame, 32 bits of 48 kHz samples."""
+        return (self.origin + self.frames * FRAME_TICKS) & 0xFFFFFFFF
+
+    def skip(self) -> None:
+        """Count a frame that is not sent."""
+        self.frames += 1
+
+    def encode(self, frame: AudioFrame | None) -> bytes:
+        """The packet of the next frame; None is silence.
+
+        Raises ``ValueError`` for another rate or another length than 20 ms.
+        """
+        if frame is None:
+            self.frames += 1
+            if self._silent >= _SETTLE:
+                return self._repeat
+            self._silent += 1
+            self._repeat = self._encoder.encode(self._silence)
+            return self._repeat
+        if frame.rate != self._encoder.rate or len(frame) != self._encoder.frame:
+            raise ValueError(
+                f"this path takes {FRAME_MS} ms at {self._encoder.rate} Hz "
+                f"({self._encoder.frame} samples), not {len(frame)} samples at {frame.rate} Hz"
+            )
+        self.frames += 1
+        self._silent = 0
+        return self._encoder.encode(frame.samples)
+
+    def flush(self) -> None:
+        """Drop the end of the last frame that waits in the encoder's look-ahead (6.5 ms)."""
+        if not self._silent:
+            self._encoder.reset()
+
+
+class AudioIn:
+    """Turns received packets into sound in order, at ``rate`` Hz, without holes.
+
+    ``on_audio`` is called on the event loop, at once while packets are in order; a missing one
+    is waited for 40 ms. What it raises is logged once and does not stop the stream.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_decoder",
+        "_failed",
+        "_jitter",
+        "_on_audio",
+        "_source",
+        "_timer",
+        "broken",
+        "last",
+        "rate",
+    )
+
+    def __init__(self, rate: int, on_audio: Callable[[AudioFrame], None], clock: Clock) -> None:
+        self.rate = rate
+        self._on_audio = on_audio
+        self._clock = clock
+        self._decoder = Decoder(rate)
+        self._jitter = JitterBuffer()
+        self._source: int | None = None
+        self._timer: Timer | None = None
+        self._failed = False
+        self.broken = 0
+        """Packets that Opus could not decode; concealed."""
+        self.last = float("-inf")
+        """When the last packet came, in clock seconds."""
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What became of the packets so far (see `JitterBuffer`)."""
+        jitter = self._jitter
+        return {
+            "packets": jitter.packets,
+            "lost": jitter.lost,
+            "fec": jitter.fec,
+            "late": jitter.late,
+            "duplicates": jitter.duplicates,
+            "strays": jitter.strays,
+            "resyncs": jitter.resyncs,
+            "broken": self.broken,
+        }
+
+    def receive(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
+        """Take a packet as it arrived; ``source`` is its SSRC, a new one begins a new stream."""
+        now = self.last = self._clock.now()
+        jitter = self._jitter
+        if source != self._source:
+            if self._source is not None:
+                self._play(jitter.resync())
+            self._source = source
+        self._play(jitter.push(sequence, timestamp, payload, now))
+        if len(jitter) or self._timer is not None:
+            self._arm()
+
+    def close(self) -> None:
+        """Take nothing any more; what waits is dropped."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._jitter.deadline
+        if deadline is not None:
+            self._timer = self._clock.call_at(deadline, self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        # The timer may fire within its resolution before the deadline.
+        self._play(self._jitter.poll(self._clock.now() + 0.001))
+        self._arm()
+
+    def _play(self, steps: list[Step]) -> None:
+        for step in steps:
+            samples = self._sound(step)
+            if len(samples):
+                self._hand_on(AudioFrame(samples, self.rate))
+
+    def _hand_on(self, frame: AudioFrame) -> None:
+        try:
+            self._on_audio(frame)
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                logger.exception("taking received audio failed; the call goes on")
+
+    def _sound(self, step: Step) -> Samples:
+        match step:
+            case Packet(payload=payload):
+                try:
+                    return self._decoder.decode(payload)
+                except OpusError:
+                    self.broken += 1
+                    return self._decoder.conceal(self.rate * FRAME_MS // 1000)
+            case Fec(payload=payload, samples=samples):
+                size = self._whole(samples)
+                try:
+                    return self._decoder.fec(payload, size)
+                except OpusError:
+                    return self._decoder.conceal(size)
+            case Conceal(samples=samples):
+                return self._decoder.conceal(self._whole(samples))
+            case Silence(samples=samples):
+                return np.zeros(samples * self.rate // RTP_RATE, np.int16)
+
+    def _whole(self, samples: int) -> int:
+        return max(_STEP, samples // _STEP * _STEP) * self.rate // RTP_RATE

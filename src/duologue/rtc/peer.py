@@ -1,0 +1,419 @@
+"""One WebRTC connection: aiortc's ICE, DTLS, SRTP and SCTP, and our own audio path."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from secrets import randbelow
+from typing import Never
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duologue.audio import AudioFrame
+from duologue.clock import Clock, LoopClock, Timer
+from duologue.extras import require
+from duologue.rtc import sdp as descriptions
+from duologue.rtc.audio_path import AudioIn, AudioOut
+from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
+from duologue.rtc.reports import ReceptionStatistics
+from duologue.video import VideoFrame
+
+require("aiortc", "webrtc")
+
+import av  # noqa: E402
+from aiortc import (  # noqa: E402
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
+from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
+from aiortc.rtcdtlstransport import RTCDtlsTransport  # noqa: E402
+from aiortc.rtp import RtpPacket  # noqa: E402
+
+from duologue.rtc import inside  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+CLOSE_TIMEOUT = 0.4
+"""Longest that `Peer.close` takes, in s, but for the event loop's own lateness."""
+
+MOST_UNSENT = 256 * 1024
+"""Bytes that may wait on the data channel; a message that finds more is dropped and counted."""
+
+MOST_EARLY = 64
+"""Messages kept for a channel that is not open yet; the oldest is dropped and counted."""
+
+MOST_UNDECODED = 30
+"""Video packets that may wait for the decoder before the next are dropped and counted."""
+
+_HEADER = struct.Struct("!BBHII")
+_MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
+
+
+class _Idle(MediaStreamTrack):
+    """Keeps aiortc's own sending task asleep: our packets do not pass through it."""
+
+    kind = "audio"
+
+    async def recv(self) -> Never:
+        while True:
+            await asyncio.Event().wait()
+
+
+class _Sending:
+    """The sending half once connected: headers, counts and the way out."""
+
+    __slots__ = (
+        "_extension",
+        "_first",
+        "_kind",
+        "_sender",
+        "_source",
+        "_transport",
+        "octets",
+        "packets",
+        "sequence",
+    )
+
+    def __init__(self, sender: RTCRtpSender, kind: int, mid: tuple[int, str] | None) -> None:
+        self._sender = sender
+        self._transport: RTCDtlsTransport = sender.transport
+        self._source: int = sender._ssrc
+        self._kind = kind
+        self._first = 0x80
+        self._extension = b""
+        if mid is not None and 0 < mid[0] < 15 and 0 < len(mid[1].encode()) <= 16:
+            # One-byte header extension (RFC 8285, section 4.2) with the media id (RFC 8843).
+            name = mid[1].encode()
+            element = bytes([mid[0] << 4 | len(name) - 1]) + name
+            element += bytes(-len(element) % 4)
+            self._extension = struct.pack("!HH", 0xBEDE, len(element) // 4) + element
+            self._first = 0x90
+        # Low at first: an early wrap can break the far side's decryption (RFC 3711, 3.3.1).
+        self.sequence = randbelow(0x8000)
+        self.packets = 0
+        self.octets = 0
+
+    def send(self, payload: bytes, timestamp: int) -> None:
+        header = _HEADER.pack(self._first, self._kind, self.sequence, timestamp, self._source)
+        self.sequence = (self.sequence + 1) & 0xFFFF
+        inside.send_now(self._transport, header + self._extension + payload)
+        self.packets = (self.packets + 1) & 0xFFFFFFFF
+        self.octets = (self.octets + len(payload)) & 0xFFFFFFFF
+        inside.set_sent(self._sender, self.packets, self.octets, timestamp, time.time())
+
+
+def _server(server: IceServer) -> RTCIceServer:
+    urls = [server.urls] if isinstance(server.urls, str) else list(server.urls)
+    return RTCIceServer(urls=urls, username=server.username, credential=server.credential)
+
+
+def _pixels(picture: av.VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+
+
+class Peer:
+    """One WebRTC connection with one audio stream each way, a data channel, and video inward.
+
+    ``on_audio`` gets the received sound at ``config.receive_rate``; ``on_video`` a function that
+    makes the newest picture, to be called if it is wanted; ``on_message`` each text on the data
+    channel; ``on_state`` each new state and, for ``failed``, the reason. All are called on the
+    event loop. Answer an offer by `accept`, or make one by `offer` and `answer`. One that is
+    never closed leaves sockets behind.
+    """
+
+    def __init__(
+        self,
+        config: PeerConfig,
+        *,
+        on_audio: Callable[[AudioFrame], None],
+        on_video: Callable[[Callable[[], VideoFrame]], None] | None = None,
+        on_message: Callable[[str], None] | None = None,
+        on_state: Callable[[PeerState, str], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        inside.verify()
+        self.config = config
+        self._clock = clock if clock is not None else LoopClock()
+        self._on_video = on_video
+        self._on_message = on_message
+        self._on_state = on_state
+        self._state: PeerState = "new"
+        self._reason = ""
+        self._out = AudioOut(
+            config.send_rate, bitrate=config.bitrate, application=config.application
+        )
+        self._in = AudioIn(config.receive_rate, on_audio, self._clock)
+        self._statistics: tuple[int, ReceptionStatistics] | None = None
+        self._sending: _Sending | None = None
+        self._channel: RTCDataChannel | None = None
+        self._early: deque[str] = deque()
+        self._connect_timer: Timer | None = None
+        self._closing: asyncio.Future[None] | None = None
+        self.messages_dropped = 0
+        """Texts that were not sent because too much waited."""
+        self.video_frames = 0
+        self.video_dropped = 0
+        """Video packets dropped because the decoder could not follow."""
+        self._connection = RTCPeerConnection(
+            RTCConfiguration(
+                iceServers=[_server(server) for server in config.ice_servers],
+                bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
+            )
+        )
+        self._audio = self._connection.addTransceiver(_Idle(), direction="sendrecv")
+        self._audio.setCodecPreferences(
+            [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.name == "opus"]
+        )
+        inside.take_packets(self._audio.receiver, self._take)
+        self._connection.on("connectionstatechange", self._connection_changed)
+        self._connection.on("datachannel", self._adopt)
+
+    @property
+    def state(self) -> PeerState:
+        """Where the connection stands."""
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it failed; empty otherwise."""
+        return self._reason
+
+    @property
+    def frames(self) -> int:
+        """Frames given to `send_audio` so far, None included."""
+        return self._out.frames
+
+    @property
+    def timestamp(self) -> int:
+        """RTP timestamp of the next frame to send: 32 bits of 48 kHz samples."""
+        return self._out.timestamp
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What became of received and sent packets, messages and pictures so far."""
+        return {
+            **self._in.counters,
+            "sent": self._sending.packets if self._sending else 0,
+            "messages_dropped": self.messages_dropped,
+            "video_frames": self.video_frames,
+            "video_dropped": self.video_dropped,
+        }
+
+    async def accept(self, sdp: str) -> str:
+        """Answer the offer ``sdp``; returns the answer and begins to connect.
+
+        Raises `PeerError` when the offer can't be used.
+        """
+        await self._take_remote(sdp, "offer")
+        for transceiver in self._connection.getTransceivers():
+            if transceiver is not self._audio:
+                wanted = transceiver.kind == "video" and self.config.video
+                transceiver.direction = "recvonly" if wanted else "inactive"
+        return await self._describe()
+
+    async def offer(self) -> str:
+        """Make an offer, with a data channel; to be followed by `answer`."""
+        self._adopt(self._connection.createDataChannel(self.config.channel))
+        return await self._describe()
+
+    async def answer(self, sdp: str) -> None:
+        """Take the answer to our offer. Raises `PeerError` when it can't be used."""
+        await self._take_remote(sdp, "answer")
+
+    def send_audio(self, frame: AudioFrame | None) -> int:
+        """Send the next 20 ms at once, None as silence; returns the frame's RTP timestamp.
+
+        A frame given while there is no connection is counted and not sent. ``ValueError`` for
+        another rate or length.
+        """
+        out = self._out
+        timestamp = out.timestamp
+        sending = self._sending
+        if sending is None:
+            out.skip()
+            return timestamp
+        payload = out.encode(frame)
+        try:
+            sending.send(payload, timestamp)
+        except ConnectionError:
+            self._sending = None
+        return timestamp
+
+    def flush(self) -> None:
+        """Drop what `send_audio` took and has not sent: 6.5 ms of look-ahead, nothing else."""
+        self._out.flush()
+
+    def send_message(self, text: str) -> bool:
+        """Send a text on the data channel; False if it was dropped (see `MOST_UNSENT`)."""
+        channel = self._channel
+        if channel is None or channel.readyState == "connecting":
+            if len(self._early) >= MOST_EARLY:
+                self._early.popleft()
+                self.messages_dropped += 1
+            self._early.append(text)
+            return True
+        if channel.readyState != "open" or channel.bufferedAmount > MOST_UNSENT:
+            self.messages_dropped += 1
+            return False
+        channel.send(text)
+        return True
+
+    async def close(self) -> None:
+        """Hang up and free every socket, task and thread, in `CLOSE_TIMEOUT`; idempotent."""
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self._closing = asyncio.get_running_loop().create_future()
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        self._sending = None
+        self._in.close()
+        self._set("closed")
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._connection.close()
+        except TimeoutError:
+            # Only a TURN server that does not answer makes it wait; its sockets are cut instead.
+            logger.warning("closing a connection took over %.1f s; it was cut", CLOSE_TIMEOUT)
+            for ice in inside.ice_transports(self._connection):
+                inside.cut(ice)
+        finally:
+            self._closing.set_result(None)
+
+    async def _take_remote(self, text: str, kind: str) -> None:
+        descriptions.check(text)
+        if self.config.loopback:
+            text = descriptions.name_loopback(text)
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(text, kind))
+        except Exception as error:
+            # A stranger's text: the parser answers nonsense with whatever it stumbles over.
+            raise PeerError(f"the {kind} could not be used: {error or type(error)}") from error
+        for transceiver in self._connection.getTransceivers():
+            receiver = transceiver.receiver
+            if transceiver.kind == "video" and self.config.video and receiver.track is not None:
+                inside.take_frames(receiver, self._take_picture, self._drop_picture, MOST_UNDECODED)
+        self._begin()
+
+    async def _describe(self) -> str:
+        for ice in inside.ice_transports(self._connection):
+            if ice.iceGatherer.state == "new":
+                inside.set_candidates(
+                    ice, loopback=self.config.loopback, wait=self.config.gather_timeout
+                )
+                inside.set_consent(ice, self._watch)
+        await self._connection.setLocalDescription()
+        sdp: str = self._connection.localDescription.sdp
+        return descriptions.say_opus(sdp, self.config.receive_rate)
+
+    def _begin(self) -> None:
+        if self._state == "new":
+            self._set("connecting")
+            self._connect_timer = self._clock.call_at(
+                self._clock.now() + self.config.connect_timeout, self._too_late
+            )
+
+    def _too_late(self) -> None:
+        if self._state in ("new", "connecting"):
+            self._fail(f"no connection within {self.config.connect_timeout:g} s")
+
+    def _set(self, state: PeerState, reason: str = "") -> None:
+        if state == self._state or self._state == "closed":
+            return
+        if self._state == "failed" and state != "closed":
+            return
+        self._state = state
+        self._reason = reason
+        if self._on_state is not None:
+            self._on_state(state, reason)
+
+    def _fail(self, reason: str) -> None:
+        self._sending = None
+        self._set("failed", reason)
+
+    def _connection_changed(self) -> None:
+        match self._connection.connectionState:
+            case "connected":
+                self._connected()
+            case "failed":
+                dtls = self._audio.receiver.transport.state == "failed"
+                self._fail("the encryption handshake failed" if dtls else "no way to the far side")
+            case "closed":
+                self._sending = None
+                self._set("closed")
+
+    def _connected(self) -> None:
+        if self._connect_timer is not None:
+            self._connect_timer.cancel()
+        kind, name = self._audio._codecs[0].payloadType, self._audio.mid
+        if kind is None or self._state == "failed":
+            return
+        number = next((e.id for e in self._audio._headerExtensions if e.uri == _MID), None)
+        mid = (number, name) if number is not None and name is not None else None
+        self._sending = _Sending(self._audio.sender, kind, mid)
+        self._set("connected")
+
+    async def _watch(self, ask: Callable[[], Awaitable[bool]]) -> None:
+        # RFC 7675 lets consent last 30 s; a conversation notices a dead line long before.
+        clock = self._clock
+        heard = clock.now()
+        while True:
+            await clock.sleep(0.5 if self._state == "interrupted" else 0.7)
+            if await ask():
+                heard = clock.now()
+            silent = clock.now() - max(heard, self._in.last)
+            if silent < self.config.interrupted_after - 1.2:
+                if self._state == "interrupted":
+                    self._set("connected")
+            elif silent < self.config.failed_after:
+                if self._state == "connected":
+                    self._set("interrupted")
+            else:
+                self._fail(f"the far side has been silent for {silent:.0f} s")
+                return
+
+    def _take(self, packet: RtpPacket) -> None:
+        source = packet.ssrc
+        statistics = self._statistics
+        if statistics is None or statistics[0] != source:
+            statistics = self._statistics = (source, ReceptionStatistics())
+            inside.set_report(self._audio.receiver, source, statistics[1])
+        statistics[1].add(packet.sequence_number, packet.timestamp, time.time())
+        if packet.payload:
+            self._in.receive(source, packet.sequence_number, packet.timestamp, packet.payload)
+
+    def _take_picture(self, picture: av.VideoFrame) -> None:
+        self.video_frames += 1
+        at = self._clock.now()
+        if self._on_video is not None:
+            self._on_video(lambda: VideoFrame(_pixels(picture), at))
+
+    def _drop_picture(self) -> None:
+        self.video_dropped += 1
+
+    def _adopt(self, channel: RTCDataChannel) -> None:
+        if channel.label != self.config.channel or self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._take_message)
+        channel.on("open", self._send_early)
+        if channel.readyState == "open":
+            self._send_early()
+
+    def _send_early(self) -> None:
+        while self._early:
+            self.send_message(self._early.popleft())
+
+    def _take_message(self, message: str | bytes) -> None:
+        if isinstance(message, str) and self._on_message is not None:
+            self._on_message(message)
