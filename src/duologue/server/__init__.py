@@ -1,0 +1,37 @@
+"""The web app: a page to talk from, and a conversation for each who calls (extra ``server``)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from duologue.extras import require
+
+require("starlette", "server")
+require("uvicorn", "server")
+require("websockets", "server")
+
+from duologue.server.app import create_call_app  # noqa: E402
+from duologue.server.calls import Conduct  # noqa: E402
+from duologue.server.config import ServerConfig  # noqa: E402
+from duologue.server.serving import serve_app  # noqa: E402
+
+if TYPE_CHECKING:
+    from duologue.server.agents import MakeAgent, create_app, serve
+
+__all__ = [
+    "Conduct",
+    "MakeAgent",
+    "ServerConfig",
+    "create_app",
+    "create_call_app",
+    "serve",
+    "serve_app",
+]
+
+
+def __getattr__(name: str) -> object:
+    """What needs WebRTC is loaded when it is asked for."""
+    if name in ("MakeAgent", "create_app", "serve"):
+        return getattr(import_module("duologue.server.agents"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

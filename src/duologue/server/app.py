@@ -1,0 +1,45 @@
+"""The web app: the page, its files, the calls."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+
+from duologue.server.calls import Calls, Conduct
+from duologue.server.config import ServerConfig
+from duologue.server.guard import Guard
+from duologue.server.page import Page
+
+
+def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Starlette:
+    """An ASGI app in which ``conduct`` is run for each call that is let in.
+
+    ``GET /`` the page, ``GET /static/NAME`` its files, ``GET /health`` sessions and limit as JSON,
+    ``WS /call`` one call: its end ends the session.
+    """
+    config = config or ServerConfig()
+    calls = Calls(conduct, config)
+    page = Page()
+
+    async def health(request: Request) -> JSONResponse:
+        return JSONResponse(
+            {"status": "ok", "sessions": calls.sessions, "limit": config.max_sessions},
+            headers={"cache-control": "no-store"},
+        )
+
+    app = Starlette(
+        routes=[
+            Route("/", page.index),
+            Route("/favicon.svg", page.icon),
+            Route("/favicon.ico", page.icon),
+            Route("/static/{name}", page.static),
+            Route("/health", health),
+            WebSocketRoute("/call", calls.take),
+        ],
+        middleware=[Middleware(Guard, config=config)],
+    )
+    app.state.calls = calls
+    return app

@@ -1,0 +1,119 @@
+"""Calls: lets people in, one conversation for each, and no more than there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.websockets import WebSocket
+
+from duologue.realtime.errors import DuologueError
+from duologue.rtc.signalling import Signalling
+from duologue.server.config import ServerConfig
+from duologue.server.guard import refuse_socket
+from duologue.server.line import BAD_TOKEN, FAILED, Line, Refusal, RefusedError
+
+log = logging.getLogger(__name__)
+
+type Conduct = Callable[[Signalling], Awaitable[None]]
+"""Conducts one call, from its offer to its end; cancelled when the person does not come back."""
+
+_WAITING = 32
+"""Sockets that may be open without having said hello."""
+
+
+class Calls:
+    """All calls of one app: a call takes a place when it is let in, and gives it back at its end.
+
+    ``sessions`` is how many are under way, ``refused`` how many found no room.
+    """
+
+    def __init__(self, conduct: Conduct, config: ServerConfig) -> None:
+        self._conduct = conduct
+        self._config = config
+        self._waiting = 0
+        self.sessions = 0
+        self.refused = 0
+
+    async def take(self, websocket: WebSocket) -> None:
+        """Serve one socket until its call has ended."""
+        if self._waiting >= _WAITING:
+            await refuse_socket(websocket, "Too many pages are knocking: try again.\n", 503)
+            return
+        self._waiting += 1
+        waiting = True
+        line: Line | None = None
+        try:
+            await websocket.accept()
+            line = Line(websocket, self._config)
+            token = await line.hello()
+            self._waiting -= 1
+            waiting = False
+            self._check(token)
+            self.sessions += 1
+            try:
+                refusal = await self._hold(line)
+            finally:
+                self.sessions -= 1
+            await line.close(refusal)
+        except RefusedError as refused:
+            if line is not None:
+                await line.close(refused.refusal)
+        finally:
+            self._waiting -= waiting
+
+    def _check(self, token: str) -> None:
+        expected = self._config.token
+        if expected is not None and not hmac.compare_digest(token.encode(), expected.encode()):
+            raise RefusedError(BAD_TOKEN)
+        limit = self._config.max_sessions
+        if self.sessions >= limit:
+            self.refused += 1
+            people = "one person talks" if limit == 1 else f"{limit} people talk"
+            message = f"All places are taken ({people} already): try again in a minute."
+            raise RefusedError(Refusal("full", 1013, message))
+
+    async def _hold(self, line: Line) -> Refusal | None:
+        """Read the socket and conduct the call, until either has ended; says why, if there is."""
+        await line.send(self._config.greeting())
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(_read(line), name="socket")
+            talking = tasks.create_task(self._talk(line), name="call")
+            await asyncio.wait({reading, talking}, return_when=asyncio.FIRST_COMPLETED)
+            if not talking.done():
+                await asyncio.wait({talking}, timeout=self._config.goodbye_s)
+            talking.cancel()
+            reading.cancel()
+        for task in (reading, talking):
+            if not task.cancelled() and (refusal := task.result()) is not None:
+                return refusal
+        return None
+
+    async def _talk(self, line: Line) -> Refusal | None:
+        try:
+            await self._conduct(line)
+        except DuologueError as error:
+            if line.gone:
+                return None
+            log.warning("a call ended: %s", error)
+            return Refusal("failed", 1011, _sentence(str(error)))
+        except Exception:
+            log.exception("a call failed")
+            return FAILED
+        return None
+
+
+async def _read(line: Line) -> Refusal | None:
+    try:
+        await line.read()
+    except RefusedError as refused:
+        return refused.refusal
+    return None
+
+
+def _sentence(text: str) -> str:
+    """The text as a sentence that fits into a close frame (RFC 6455: 123 bytes)."""
+    text = f"The call ended: {text.rstrip('.')}."
+    return text if len(text.encode()) <= 123 else text.encode()[:120].decode(errors="ignore") + "…"

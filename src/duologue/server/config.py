@@ -1,0 +1,137 @@
+"""How the web app is served, and the limits it keeps."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from duologue.items import Json
+from duologue.realtime.errors import ConfigError
+from duologue.rtc.config import IceServer
+
+MIN_TOKEN = 16
+"""Characters that a token must have at least."""
+
+SESSIONS_PER_CORE = 8
+"""Measured: a browser session takes some 2.5 % of a core; the rest is for the model's work."""
+
+
+def default_sessions() -> int:
+    """Sessions at once on this machine: 8 for each core that this process may use."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cores = os.cpu_count() or 1
+    return cores * SESSIONS_PER_CORE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerConfig:
+    """Where the app listens, who may come in, and how much of everything.
+
+    Only this machine reaches it by default. Another ``host`` demands a ``token`` of at least 16
+    characters. ``allowed_hosts`` are further names that the page may be opened under, without
+    port. ``port`` 0 takes a free one. Raises `ConfigError` for values that can't work.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str | None = field(default=None, repr=False)
+    certfile: Path | None = None
+    keyfile: Path | None = None
+    ice_servers: tuple[IceServer, ...] = ()
+    """STUN and TURN servers, for both sides of a call; none are needed on one network."""
+    allowed_hosts: tuple[str, ...] = ()
+    max_sessions: int = field(default_factory=default_sessions)
+    max_message_bytes: int = 64 * 1024
+    """Of one message that the page sends."""
+    messages_per_s: float = 50.0
+    """That the page may send; one second's worth may come at once."""
+    hello_timeout_s: float = 5.0
+    """From the socket's opening to its first message, which carries the token."""
+    offer_timeout_s: float = 15.0
+    """From being let in to the offer of a call."""
+    ping_s: float = 8.0
+    """Between two pings of a socket; one that is not answered for as long ends the session."""
+    goodbye_s: float = 1.5
+    """What a session may take to end once the person has gone; then it is cancelled."""
+    page: dict[str, Json] = field(default_factory=dict)
+    """Further fields of the ``config`` message that the page gets, such as ``agent``."""
+
+    def __post_init__(self) -> None:
+        if not self.local and self.token is None:
+            raise ConfigError(
+                f"listening on {self.host} lets other machines in: pass a token "
+                f"of {MIN_TOKEN} characters or more, or listen on 127.0.0.1"
+            )
+        if self.token is not None and len(self.token) < MIN_TOKEN:
+            raise ConfigError(
+                f"the token is too short: {MIN_TOKEN} characters or more, for example from "
+                "python -c 'import secrets; print(secrets.token_urlsafe())'"
+            )
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"port takes a number from 0 to 65535, not {self.port}")
+        if self.max_sessions < 1:
+            raise ConfigError(f"max_sessions takes a number above 0, not {self.max_sessions}")
+        if (self.certfile is None) != (self.keyfile is None):
+            raise ConfigError("certfile and keyfile go together: pass both, or neither")
+        for file in (self.certfile, self.keyfile):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"there is no file {file}")
+
+    @property
+    def local(self) -> bool:
+        """Only this machine can reach it."""
+        return is_loopback(self.host)
+
+    @property
+    def secure(self) -> bool:
+        """It speaks TLS itself."""
+        return self.certfile is not None
+
+    def address(self, port: int) -> str:
+        """What to open in a browser; the token, if any, is behind the ``#`` and so never sent."""
+        name = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
+        name = "localhost" if is_loopback(name) and not _is_v6(name) else name
+        name = f"[{name}]" if _is_v6(name) else name
+        fragment = f"#token={self.token}" if self.token else ""
+        return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
+
+    def greeting(self) -> dict[str, Json]:
+        """The ``config`` message that a page gets when it is let in."""
+        servers: list[Json] = []
+        for server in self.ice_servers:
+            urls = (server.urls,) if isinstance(server.urls, str) else server.urls
+            entry: dict[str, Json] = {"urls": list(urls)}
+            if server.username is not None:
+                entry["username"] = server.username
+                entry["credential"] = server.credential
+            servers.append(entry)
+        return {"type": "config", "ice_servers": servers, **self.page}
+
+    @property
+    def warning(self) -> str | None:
+        """What the person who starts the server should know, in a sentence."""
+        if self.local or self.secure:
+            return None
+        return (
+            "browsers give the microphone to https pages only: pass certfile and keyfile, "
+            "or put a proxy that speaks https in front"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this name or address (without port) is this machine's own loopback."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_v6(host: str) -> bool:
+    return ":" in host

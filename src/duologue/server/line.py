@@ -1,0 +1,179 @@
+"""The socket of one call: signalling with its sizes, rates and endings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from duologue.items import Json
+from duologue.realtime.errors import DuologueError
+from duologue.server.config import ServerConfig
+
+_INBOX = 64
+"""Messages that may wait for the call; more means that nobody reads, and the call is refused."""
+
+_CLOSE_S = 0.5
+"""What saying goodbye to a socket may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not taken, or is ended: told to the page and put into the close frame.
+
+    ``close`` is the WebSocket's close code (RFC 6455, section 7.4; 4000 and above are ours).
+    ``message`` is a sentence that a person can act on.
+    """
+
+    code: str
+    close: int
+    message: str
+
+
+class RefusedError(DuologueError):
+    """A call is not taken, or can't go on."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+BAD_TOKEN = Refusal(
+    "token", 4401, "This page needs the right token: open the whole address that was printed."
+)
+NO_HELLO = Refusal("hello", 4408, "The page did not introduce itself in time: reload it.")
+NO_OFFER = Refusal("offer", 4408, "The browser did not begin a call in time: try again.")
+TOO_BIG = Refusal("too_big", 1009, "That message was too long for one piece.")
+TOO_FAST = Refusal("too_fast", 4429, "The page sent too many messages at once: try again.")
+NOT_JSON = Refusal("format", 1003, "The server did not understand the page: reload it.")
+FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
+
+
+class _Budget:
+    """A token bucket: so many messages a second, one second's worth at once."""
+
+    __slots__ = ("_at", "_left", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._left = max(rate, 1.0)
+        self._at = now
+
+    def spend(self, now: float) -> bool:
+        """Take one; False when there is none left."""
+        self._left = min(max(self._rate, 1.0), self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Line:
+    """The `Signalling` of one accepted socket.
+
+    `read` is run by the server for as long as the socket lives and raises `RefusedError` when the
+    page breaks a limit. `receive` gives what it has read, in order, and None once the socket has
+    ended.
+    Messages wait in a queue of 64; the call is refused when it is full.
+    """
+
+    def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
+        self._websocket = websocket
+        self._config = config
+        self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_INBOX + 1)
+        self._budget = _Budget(config.messages_per_s, asyncio.get_running_loop().time())
+        self._gone = False
+
+    @property
+    def gone(self) -> bool:
+        """The socket has ended."""
+        return self._gone
+
+    async def hello(self) -> str:
+        """The page's first message, ``{"type": "hello", "token": ...}``; returns the token.
+
+        Raises `RefusedError` when it does not come in time or is something else.
+        """
+        try:
+            async with asyncio.timeout(self._config.hello_timeout_s):
+                message = await self._next()
+        except TimeoutError:
+            raise RefusedError(NO_HELLO) from None
+        if message is None or message["type"] != "hello":
+            raise RefusedError(NO_HELLO)
+        token = message.get("token")
+        return token if isinstance(token, str) else ""
+
+    async def read(self) -> None:
+        """Read until the socket ends; raises `RefusedError` when the page breaks a limit."""
+        try:
+            async with asyncio.timeout(self._config.offer_timeout_s) as deadline:
+                while (message := await self._next()) is not None:
+                    if message["type"] == "offer":
+                        deadline.reschedule(None)
+                    if self._inbox.qsize() >= _INBOX:
+                        raise RefusedError(TOO_FAST)
+                    self._inbox.put_nowait(message)
+        except TimeoutError:
+            raise RefusedError(NO_OFFER) from None
+        finally:
+            self._inbox.put_nowait(None)
+
+    async def receive(self) -> Mapping[str, Json] | None:
+        """The next message of the page; None once the socket has ended."""
+        message = await self._inbox.get()
+        if message is None:
+            self._inbox.put_nowait(None)
+        return message
+
+    async def send(self, message: Mapping[str, Json]) -> None:
+        """Send a message to the page; does nothing once the socket has ended."""
+        if self._gone:
+            return
+        try:
+            await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+        except (WebSocketDisconnect, RuntimeError):
+            self._gone = True
+
+    async def close(self, refusal: Refusal | None = None) -> None:
+        """End the socket, within half a second; says why when there is a reason."""
+        if self._gone or self._websocket.client_state is WebSocketState.DISCONNECTED:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                if refusal is None:
+                    await self._websocket.close(1000)
+                else:
+                    told: dict[str, Json] = {"code": refusal.code, "message": refusal.message}
+                    await self.send({"type": "error"} | told)
+                    await self._websocket.close(refusal.close, refusal.message)
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            """It has ended already, or takes nothing any more."""
+        self._gone = True
+
+    async def _next(self) -> Mapping[str, Json] | None:
+        event = await self._websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            self._gone = True
+            return None
+        if not self._budget.spend(asyncio.get_running_loop().time()):
+            raise RefusedError(TOO_FAST)
+        text = event.get("text")
+        if not isinstance(text, str):
+            raise RefusedError(NOT_JSON)
+        if len(text) > self._config.max_message_bytes or (
+            len(text.encode()) > self._config.max_message_bytes
+        ):
+            raise RefusedError(TOO_BIG)
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RefusedError(NOT_JSON) from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise RefusedError(NOT_JSON)
+        return cast("dict[str, Json]", message)

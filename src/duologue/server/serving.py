@@ -1,0 +1,123 @@
+"""Running the web app on uvicorn, until it is cancelled or told to stop by a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Callable, Generator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from duologue.realtime.errors import ConfigError
+from duologue.server.config import ServerConfig
+
+_STOP_S = 3
+"""What all sessions together may take to end when the server stops, in seconds."""
+
+
+def announce(text: str) -> None:
+    """Write a line for the person at the terminal."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+async def serve_app(
+    app: Starlette,
+    config: ServerConfig,
+    *,
+    ready: Callable[[str], None] | None = None,
+    signals: bool = True,
+) -> None:
+    """Serve an app of this package until cancelled, or, with ``signals``, on SIGINT and SIGTERM.
+
+    ``ready`` is called once with the address to open; it is printed when not given. The end of
+    the server ends all sessions, within some three seconds. Raises `ConfigError` when the port is
+    taken or the certificate can't be used.
+    """
+    listener = _listen(config)
+    port = int(listener.getsockname()[1])
+    server = _Server(_settings(app, config), lambda: _tell(config, port, ready), signals=signals)
+    with listener:
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(server.serve(sockets=[listener]), name="server")
+            try:
+                await asyncio.wait({serving})
+            except asyncio.CancelledError:
+                server.should_exit = True
+                await asyncio.wait({serving}, timeout=_STOP_S + 2)
+                raise
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self, config: uvicorn.Config, on_started: Callable[[], None], *, signals: bool
+    ) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._signals = signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals alone where the program that embeds us wants them."""
+        if self._signals:
+            with super().capture_signals():
+                yield
+        else:
+            yield
+
+
+def _tell(config: ServerConfig, port: int, ready: Callable[[str], None] | None) -> None:
+    address = config.address(port)
+    if ready is not None:
+        ready(address)
+        return
+    announce(f"Talk at {address}")
+    if config.warning:
+        announce(f"Note: {config.warning}")
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=128)
+    except OSError as error:
+        raise ConfigError(
+            f"can't listen on {config.host} port {config.port} ({error.strerror or error}): "
+            "choose another port, or 0 for a free one"
+        ) from error
+
+
+def _settings(app: Starlette, config: ServerConfig) -> uvicorn.Config:
+    """Quiet (an access log would keep addresses), bounded, and quick to notice who has gone."""
+    settings = uvicorn.Config(
+        app,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws_max_size=config.max_message_bytes,
+        ws_ping_interval=config.ping_s,
+        ws_ping_timeout=config.ping_s,
+        ws_per_message_deflate=False,
+        limit_concurrency=2 * config.max_sessions + 64,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=config.certfile,
+        ssl_keyfile=config.keyfile,
+        lifespan="off",
+    )
+    try:
+        settings.load()
+    except OSError as error:
+        raise ConfigError(f"the certificate or its key can't be used: {error}") from error
+    return settings
