@@ -1,0 +1,279 @@
+"""A person at this machine's microphone and loudspeaker, without the loudspeaker's echo."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from duologue.audio import FRAME_MS, AudioFrame, Samples
+from duologue.edges.duplex import Duplex, webrtc_canceller
+from duologue.edges.edge import Person, Quality
+from duologue.extras import require
+from duologue.realtime.errors import ConfigError, DuologueError, MissingExtraError
+
+logger = logging.getLogger(__name__)
+
+CLOSE_S = 0.4
+"""Seconds that a device gets to close; a driver that hangs is left behind."""
+
+_MAX_WAITING = 100
+"""Blocks of 10 ms on their way to the event loop; one more, and the newest is dropped."""
+
+type Block = Callable[[Samples, float, float], Samples]
+"""A device's callback: recorded samples, time now, time these will be heard; returns samples."""
+
+
+class MicrophoneError(DuologueError):
+    """The sound device can't be opened, or has gone; the text says which."""
+
+
+class Stream(Protocol):
+    """An open device that calls back every 10 ms, from a thread of its own."""
+
+    @property
+    def latency(self) -> tuple[float, float]:
+        """Of the microphone and of the loudspeaker, in s."""
+        ...
+
+    def close(self) -> None:
+        """Stop calling back; may take a while."""
+
+
+class Device(Protocol):
+    """A microphone and a loudspeaker."""
+
+    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> Stream:
+        """Start, at ``rate`` Hz, calling ``block``; ``ended`` when the device has gone.
+
+        Both are called from the device's thread. May take a while; raises `MicrophoneError`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SoundDevice:
+    """Devices of this machine by PortAudio; None is the system's own choice.
+
+    ``input`` and ``output`` are a number or a part of a name, as `devices` lists them. Needs the
+    extra ``mic``, and on Linux the PortAudio library.
+    """
+
+    input: int | str | None = None
+    output: int | str | None = None
+
+    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> Stream:
+        """Start the devices; raises `MicrophoneError` or `MissingExtraError`."""
+        sounddevice = _sounddevice()
+
+        def callback(
+            recorded: np.ndarray[tuple[int, int], np.dtype[np.int16]],
+            played: np.ndarray[tuple[int, int], np.dtype[np.int16]],
+            _frames: int,
+            times: _Times,
+            _status: object,
+        ) -> None:
+            played[:] = block(recorded[:, 0], times.currentTime, times.outputBufferDacTime)[:, None]
+
+        try:
+            stream = sounddevice.Stream(
+                samplerate=rate,
+                blocksize=rate // 100,
+                device=(self.input, self.output),
+                channels=1,
+                dtype="int16",
+                latency="low",
+                callback=callback,
+                finished_callback=ended,
+            )
+            stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise MicrophoneError(
+                f"can't open the microphone and the loudspeaker: {reason} "
+                "(see `duologue doctor` for the devices)"
+            ) from error
+        opened: Stream = stream
+        return opened
+
+
+class _Times(Protocol):
+    currentTime: float  # noqa: N815  # PortAudio's names
+    outputBufferDacTime: float  # noqa: N815
+
+
+def devices() -> list[tuple[int, str, int, int]]:
+    """Every sound device: number, name, channels in, channels out. Raises `MissingExtraError`."""
+    return [
+        (
+            int(device["index"]),
+            str(device["name"]),
+            int(device["max_input_channels"]),
+            int(device["max_output_channels"]),
+        )
+        for device in _sounddevice().query_devices()
+    ]
+
+
+def _sounddevice() -> ModuleType:
+    try:
+        return require("sounddevice", "mic")
+    except OSError as error:
+        raise MissingExtraError(
+            "the PortAudio library is missing: apt install libportaudio2 (Debian, Ubuntu)"
+        ) from error
+
+
+class Edge:
+    """This machine's microphone and loudspeaker.
+
+    ``input`` and ``output`` choose devices as in `SoundDevice`; ``device`` replaces them.
+    ``rate`` is in Hz, a multiple of 100. With headphones, ``echo_cancellation=False`` saves 1 %
+    of a core. Blocks that the event loop is too busy for are dropped, the newest first, and
+    counted in ``dropped``.
+    """
+
+    def __init__(
+        self,
+        *,
+        input: int | str | None = None,  # noqa: A002  # the field's own word
+        output: int | str | None = None,
+        rate: int = 48000,
+        echo_cancellation: bool = True,
+        noise_suppression: bool = True,
+        device: Device | None = None,
+    ) -> None:
+        if rate <= 0 or rate % 100:
+            raise ConfigError(f"rate must be in Hz and a multiple of 100, not {rate}")
+        self._device: Device = SoundDevice(input, output) if device is None else device
+        self._rate = rate
+        self._echo_cancellation = echo_cancellation
+        self._noise_suppression = noise_suppression
+        self._duplex: Duplex | None = None
+        self._latency = 0.0
+        self.dropped = 0
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of the frames that `play` takes."""
+        return self._rate
+
+    @property
+    def quality(self) -> Quality:
+        """Our own device says what it has played."""
+        return "device"
+
+    @property
+    def lead_ms(self) -> int:
+        """One frame, so that a busy moment of the event loop is not heard."""
+        return FRAME_MS
+
+    @property
+    def latency_ms(self) -> float:
+        """The device's own, once it is open."""
+        return self._latency * 1000
+
+    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+        """Open the devices and talk until they are gone, which raises `MicrophoneError`."""
+        loop = asyncio.get_running_loop()
+        gone = asyncio.Event()
+        cancel = (
+            webrtc_canceller(self._rate, noise_suppression=self._noise_suppression)
+            if self._echo_cancellation
+            else None
+        )
+        duplex = Duplex(self._rate, cancel)
+        line = _Line(self._device)
+        sent = received = 0  # each counted by one thread only
+
+        def arrived(frames: list[AudioFrame], played: int | None) -> None:
+            nonlocal received
+            received += 1
+            if line.hung_up:
+                return
+            for frame in frames:
+                person.audio(frame)
+            if played is not None:
+                person.played(played)
+
+        def block(near: Samples, now: float, dac: float) -> Samples:
+            nonlocal sent
+            far, frames, played = duplex.block(near, now, dac)
+            if sent - received >= _MAX_WAITING:
+                self.dropped += sum(map(len, frames))
+                frames = []
+            if not line.hung_up and (frames or played is not None):
+                sent += 1
+                _call(loop, arrived, frames, played)
+            return far
+
+        try:
+            await asyncio.to_thread(line.open, self._rate, block, lambda: _call(loop, gone.set))
+            self._latency = line.latency
+            self._duplex = duplex
+            ready()
+            await gone.wait()
+            raise MicrophoneError("the sound device has gone")
+        finally:
+            self._duplex = None
+            await line.close()
+
+    def play(self, frame: AudioFrame | None) -> None:
+        """Take the next sound for the loudspeaker; None is silence and counts like sound."""
+        if self._duplex is not None:
+            silence = np.zeros(self._rate * FRAME_MS // 1000, np.int16)
+            self._duplex.write(silence if frame is None else frame.samples)
+
+    def clear(self) -> None:
+        """Drop what the device has not taken yet."""
+        if self._duplex is not None:
+            self._duplex.clear()
+
+
+def _call[*Ts](
+    loop: asyncio.AbstractEventLoop, function: Callable[[*Ts], object], *args: *Ts
+) -> None:
+    try:
+        loop.call_soon_threadsafe(function, *args)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
+
+
+class _Line:
+    """One opening of a device, in a thread, that can be given up at any time."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._stream: Stream | None = None
+        self.hung_up = False
+        self.latency = 0.0
+
+    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> None:
+        stream = self._device.open(rate, block, ended)
+        with self._lock:
+            if not self.hung_up:
+                self._stream = stream
+                self.latency = stream.latency[1]
+                return
+        # Nobody waits for it any more.
+        stream.close()
+
+    async def close(self) -> None:
+        with self._lock:
+            self.hung_up = True
+            stream, self._stream = self._stream, None
+        if stream is None:
+            return
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await asyncio.to_thread(stream.close)
+        except TimeoutError:
+            logger.warning("the sound device did not close within %g s", CLOSE_S)
