@@ -95,6 +95,8 @@ class SoundDevice:
             stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             reason = str(error).splitlines()[0]
+            if "device -1" in reason:
+                reason = "this machine has none"
             raise MicrophoneError(
                 f"can't open the microphone and the loudspeaker: {reason} "
                 "(see `duologue doctor` for the devices)"
