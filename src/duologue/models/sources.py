@@ -223,7 +223,7 @@ class _Bar:
                 total=self._total or None,
                 unit="B",
                 unit_scale=True,
-                unit_divisor=1024,
+                unit_divisor=1000,
                 mininterval=0.2,
                 disable=None,
             )

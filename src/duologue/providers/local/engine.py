@@ -120,7 +120,6 @@ async def load(
     `MissingExtraError` without the extra ``local``.
     """
     profile = profile_of(name)
-    share_interpreter()
     vad, turn, stt, tts, (loaded, llm) = await asyncio.gather(
         asyncio.to_thread(load_vad),
         asyncio.to_thread(load_turn, offline=offline),
@@ -153,6 +152,7 @@ def load_stt(*, offline: bool = False) -> STT:
 
 def load_tts(voice: str = "heart") -> TTS:
     """The voice; blocks, and raises `ConfigError` for an unknown one."""
+    share_interpreter()
     return _voices(voice)
 
 

@@ -1,0 +1,7 @@
+"""OpenAI, and every server that speaks its protocols."""
+
+from __future__ import annotations
+
+from duologue.providers.openai.llm import LLM
+
+__all__ = ["LLM"]
