@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from duologue.pipeline.words import has_words
 from duologue.realtime.errors import ConfigError
-
-_FILLERS = frozenset(
-    ["ah", "eh", "er", "erm", "hm", "hmm", "huh", "mhm", "mm", "oh", "uh", "uhm", "um"]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +34,6 @@ class Decision(Enum):
     HOLD = "hold"
     RESUME = "resume"
     INTERRUPT = "interrupt"
-
-
-def has_words(text: str) -> bool:
-    """Whether a transcript has a word in it that is more than a filler such as "uh"."""
-    words = "".join(c if c.isalnum() or c == "'" else " " for c in text.lower()).split()
-    return any(word not in _FILLERS for word in words)
 
 
 class BargeIn:

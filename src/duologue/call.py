@@ -163,6 +163,10 @@ class Call:
         """So many samples of what the edge was given were played."""
         self.playout.confirm(samples)
 
+    async def listening(self) -> None:
+        """Wait till the model hears."""
+        await self._realtime.ready()
+
     @property
     def settled(self) -> bool:
         """Nothing is being said, made, played or awaited on either side."""

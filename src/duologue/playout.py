@@ -233,7 +233,7 @@ class Playout:
     def _cut(self, track: _Track) -> Cut:
         track.speech.finish("cut", track.played / self.rate, self._quality(track))
         starts = [*track.items.items()]
-        ends = [start for _, start in starts[1:]] + [track.received]
+        ends = [*(start for _, start in starts[1:]), track.received][: len(starts)]
         return Cut(
             track.speech,
             [

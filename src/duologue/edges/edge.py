@@ -30,6 +30,9 @@ class Person(Protocol):
         Counted at the edge's ``output_rate`` since it opened, each None as one frame of silence.
         """
 
+    async def listening(self) -> None:
+        """Wait till the model hears. What comes before is kept for it, up to ten seconds."""
+
     @property
     def settled(self) -> bool:
         """Nothing is being said, made, played or awaited on either side."""

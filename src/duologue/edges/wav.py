@@ -118,12 +118,13 @@ class Edge:
         """Speak, listen, and leave; the recording is there when this returns or is cancelled."""
         if self._out is not None:
             self._recording = RecordingTimeline(self._out, self._rate)
+        ready()
+        await person.listening()
         self._began = self._clock.now()
         if self._lead_in:
             self._speech.append(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
         self._say(self._clips.popleft())
         try:
-            ready()
             await self._talk(person, self._began)
         finally:
             self._began = None

@@ -12,10 +12,10 @@ from uuid import uuid4
 import numpy as np
 
 from duologue.audio import AudioFrame, Framer, Resampler, Samples
-from duologue.barge_in import has_words
 from duologue.clock import Clock
 from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
 from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.pipeline.words import has_words, words_after
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import (
     Output,
@@ -25,6 +25,9 @@ from duologue.realtime.outputs import (
     UserTranscript,
 )
 
+REJOIN_S = 2.0
+"""Speech that follows the last turn's within so many seconds is transcribed together with it: a
+recogniser mishears a short piece that it hears alone."""
 VOTE_S = 8.0
 """Sound of a turn that the turn detector is given, in seconds: what smart-turn v3 looks at."""
 
@@ -49,6 +52,8 @@ class _Turn:
     recent: deque[Samples]
     recent_samples: int = 0
     text: str = ""
+    before: str = ""
+    """What the stream had transcribed when this turn began: the turn before, which it goes on."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody, or the time-out, says that it is over; no vote is needed."""
 
@@ -83,9 +88,11 @@ class Hearing:
         self._preroll: deque[AudioFrame] = deque()
         self._preroll_s = 0.0
         self._turn: _Turn | None = None
+        self._last: _Turn | None = None
         self._pause: asyncio.Task[None] | None = None
         self._partial: asyncio.Task[None] | None = None
         self._partial_after = 0.0
+        self._last_end = 0.0
 
     def push(self, frame: AudioFrame) -> None:
         """Take the next sound, at the STT's rate."""
@@ -124,8 +131,7 @@ class Hearing:
         taking = self._taking
         match step:
             case Step.STARTED:
-                turn = _Turn(uuid4().hex, self._stt.stream(), deque())
-                self._turn = turn
+                turn = self._turn = self._begin()
                 for frame in self._preroll:
                     self._keep(turn, frame)
                 self._preroll.clear()
@@ -148,6 +154,15 @@ class Hearing:
             case Step.TIMEOUT:
                 if self._turn is not None:
                     self._turn.over.set()
+
+    def _begin(self) -> _Turn:
+        last, self._last = self._last, None
+        if last is not None:
+            if self._taking.speech_start - self._last_end < REJOIN_S:
+                before = " ".join(text for text in (last.before, last.text) if text)
+                return _Turn(uuid4().hex, last.stream, deque(), before=before)
+            self._tasks.create_task(last.stream.close(), name="stt close")
+        return _Turn(uuid4().hex, self._stt.stream(), deque())
 
     def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
         turn.stream.push(frame)
@@ -196,7 +211,7 @@ class Hearing:
         self._turn = None
         self._taking.end()
         self._pause = None
-        await turn.stream.close()
+        self._last, self._last_end = turn, self._taking.speech_end
         text = turn.text if words else ""
         await self._answerer.turn_ended(turn.item_id, text, self._taking.speech_end)
 
@@ -215,7 +230,7 @@ class Hearing:
 
     async def _transcribe(self, turn: _Turn) -> None:
         try:
-            text = await turn.stream.text()
+            text = words_after(await turn.stream.text(), turn.before)
         except SessionError as error:
             self._emit(ProviderError(ErrorKind.RETRY, error.code, f"transcription: {error}"))
             return

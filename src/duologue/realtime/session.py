@@ -8,8 +8,8 @@ what follows a tool's result, and an end that is told exactly once.
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Protocol
@@ -58,7 +58,8 @@ from duologue.realtime.replies import Changes, Replies, Request
 from duologue.realtime.tool_calls import ToolCalls
 from duologue.video import VideoFrame
 
-log = logging.getLogger(__name__)
+KEPT_S = 10.0
+"""Sound of the person that is kept while there is no connection, in seconds."""
 
 
 class Listener(Protocol):
@@ -106,6 +107,10 @@ class Realtime(ABC):
         self._settled = asyncio.Event()
         self._reason = ""
         self._connected = False
+        self.lost_audio = 0
+        """Samples of the person that came while there was no connection and could not be kept."""
+        self._early: deque[AudioFrame] = deque()
+        self._early_s = 0.0
         self._resampler: Resampler | None = None
         self._timer: Timer | None = None
 
@@ -160,8 +165,13 @@ class Realtime(ABC):
             raise SessionClosedError(f"the session is over: {self._reason}")
 
     def send_audio(self, frame: AudioFrame) -> None:
-        """The next sound of the person, at any rate; dropped while there is no connection."""
+        """The next sound of the person, at any rate.
+
+        While there is no connection the newest ten seconds are kept, and sent when there is one;
+        ``lost_audio`` counts the samples that fell out.
+        """
         if not self._connected:
+            self._keep(frame)
             return
         rate = self.profile.input_rate
         if frame.rate != rate:
@@ -172,6 +182,14 @@ class Realtime(ABC):
                 return
             frame = AudioFrame(samples, rate)
         self._transmit(SendAudio(frame))
+
+    def _keep(self, frame: AudioFrame) -> None:
+        self._early.append(frame)
+        self._early_s += frame.duration
+        while self._early_s > KEPT_S:
+            oldest = self._early.popleft()
+            self._early_s -= oldest.duration
+            self.lost_audio += len(oldest)
 
     def send_video(self, frame: VideoFrame) -> None:
         """A picture for the model; raises `UnsupportedError` where it takes none."""
@@ -288,6 +306,9 @@ class Realtime(ABC):
             RealtimeConnectedEvent(self.session_id, dict(started.config), capabilities)
         )
         self._settled.set()
+        early, self._early, self._early_s = self._early, deque(), 0.0
+        for frame in early:
+            self.send_audio(frame)
 
     def _end(self, reason: str, clean: bool) -> None:
         self._connected = False

@@ -75,8 +75,11 @@ class Realtime(BaseRealtime):
         if self._parts is None:
             self._parts = await self._load()
             llm = self._parts.llm
-            tools = "reliable" if llm.tools_reliable else "experimental"
-            self.profile = replace(self.profile, model=llm.model, tools=tools)
+            self.profile = replace(
+                self.profile,
+                model=llm.model,
+                tools="reliable" if llm.tools_reliable else "experimental",
+            )
         await self._parts.llm.prepare(setup.instructions, setup.tools)
 
     def open(self, setup: SessionSetup) -> Connection:
