@@ -39,6 +39,7 @@ class Answering:
     def settled(self):
         return self._heard == 0 and self._left <= 0
 
+    async def listening(self): ...
     def video(self, frame): ...
     def text(self, text): ...
     def played(self, samples): ...
@@ -165,6 +166,35 @@ async def test_more_clips_wait_until_the_agent_has_settled():
     assert person.answers == 3
     assert person.frames[-1][0] == pytest.approx(3 * (0.5 + 0.5 + 2.0 + 1.0), abs=0.3)
     assert {frame.rate for _, frame in person.frames} == {16000}
+
+
+@virtual_time
+async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
+    out = tmp_path_factory.mktemp("rec") / "out.wav"
+    edge = wav.Edge(sound(0.5), out, wait_for_greeting=True, settle_s=1.0)
+    person = Answering(edge, seconds=0)
+    person._left = 2.0
+    task = asyncio.create_task(person.clock())
+    await edge.run(person, lambda: None)
+    task.cancel()
+    left, right = read(out)
+    assert np.flatnonzero(right)[-1] / RATE == pytest.approx(2.0, abs=0.03)
+    assert np.flatnonzero(left)[0] / RATE == pytest.approx(3.0, abs=0.05)
+
+
+@virtual_time
+async def test_nothing_is_said_before_the_model_hears_and_nothing_is_left_behind(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rec")
+    edge = wav.Edge(sound(0.5), folder / "out.wav")
+    person = Answering(edge)
+    person.listening = lambda: asyncio.sleep(3)
+    task = asyncio.create_task(edge.run(person, lambda: None))
+    await asyncio.sleep(2.9)
+    assert not person.frames
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [path.name for path in folder.iterdir()] == ["out.wav"]
 
 
 @virtual_time

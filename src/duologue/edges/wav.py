@@ -42,7 +42,8 @@ class Edge:
     ``source`` is one clip or a sequence: each after the first begins when the agent has been
     settled for ``settle_s``; ``interjections`` go in between, in order. After the last, silence,
     until the agent was settled for ``settle_s`` or ``wait_s`` have passed; then the person is
-    gone. ``lead_in_s`` of silence comes first. ``out`` gets a stereo WAV at ``rate`` Hz.
+    gone. ``lead_in_s`` of silence comes first; with ``wait_for_greeting`` also the first clip waits
+    for the agent to settle. ``out`` gets a stereo WAV at ``rate`` Hz.
 
     Clips are sent at the rate of the first one. Raises `ConfigError` for files that can't be
     read or written.
@@ -56,6 +57,7 @@ class Edge:
         rate: int = 24000,
         interjections: Sequence[Interjection] = (),
         lead_in_s: float = 0.0,
+        wait_for_greeting: bool = False,
         settle_s: float = 1.5,
         wait_s: float = 60.0,
         clock: Clock | None = None,
@@ -77,6 +79,7 @@ class Edge:
         )
         self._rate = rate
         self._lead_in = round(lead_in_s * first.rate)
+        self._wait_for_greeting = wait_for_greeting
         self._settle = settle_s
         self._wait = wait_s
         self._clock: Clock = LoopClock() if clock is None else clock
@@ -118,13 +121,14 @@ class Edge:
         """Speak, listen, and leave; the recording is there when this returns or is cancelled."""
         if self._out is not None:
             self._recording = RecordingTimeline(self._out, self._rate)
-        ready()
-        await person.listening()
-        self._began = self._clock.now()
-        if self._lead_in:
-            self._speech.append(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
-        self._say(self._clips.popleft())
         try:
+            ready()
+            await person.listening()
+            self._began = self._clock.now()
+            if self._lead_in:
+                self._say(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
+            if not self._wait_for_greeting:
+                self._say(self._clips.popleft())
             await self._talk(person, self._began)
         finally:
             self._began = None
