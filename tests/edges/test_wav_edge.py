@@ -179,7 +179,7 @@ async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
     task.cancel()
     left, right = read(out)
     assert np.flatnonzero(right)[-1] / RATE == pytest.approx(2.0, abs=0.03)
-    assert np.flatnonzero(left)[0] / RATE == pytest.approx(3.0, abs=0.05)
+    assert np.flatnonzero(left > 500)[0] / RATE == pytest.approx(3.0, abs=0.05)
 
 
 @virtual_time
