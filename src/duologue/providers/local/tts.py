@@ -18,6 +18,13 @@ RATE = 24000
 FRAME_MS = 40
 _FRAME = RATE * FRAME_MS // 1000
 
+QUIET = 50
+"""Samples no louder than this (of 32767) are silence."""
+LEAD = RATE * 20 // 1000
+"""Silence left before a sentence, in samples."""
+TAIL = RATE * 180 // 1000
+"""Silence left behind one, in samples."""
+
 _MARKS = re.compile(r"[*_`#~|<>\[\]{}]+")
 """Markdown that a small model writes though it was told not to; never spoken."""
 
@@ -63,7 +70,18 @@ class Hibari:
         # A fixed seed: the same words always sound the same.
         sound = self._hibari.from_phonemes(phonemes, self._speed, seed=0)
         samples: Samples = (np.clip(sound, -1.0, 1.0) * 32767.0).astype(np.int16)
+        return _trimmed(samples)
+
+
+def _trimmed(samples: Samples) -> Samples:
+    """Without most of the silence around it: hibari puts 0.3 s before every sentence.
+
+    A person would wait for it after each turn, and 0.4 s behind each clause is no natural pause.
+    """
+    loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > QUIET)
+    if not len(loud):
         return samples
+    return samples[max(0, int(loud[0]) - LEAD) : int(loud[-1]) + TAIL]
 
 
 def _frames(samples: Samples) -> Iterator[AudioFrame]:
