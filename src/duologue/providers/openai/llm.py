@@ -100,8 +100,10 @@ class LLM:
             request["tools"] = tool_list(tools)
         calls: dict[int, _Call] = {}
         usage: TokenUsage | None = None
+        trouble = "can't be reached"
         try:
             stream = await self._open().chat.completions.create(**request, **self._options)
+            trouble = "broke off"
             async with stream:
                 async for chunk in stream:
                     if chunk.usage is not None:
@@ -122,7 +124,7 @@ class LLM:
         except openai.APIConnectionError as error:
             where = self._open().base_url
             raise SessionError(
-                f"{where} can't be reached: {error.__cause__ or error}",
+                f"{where} {trouble}: {error.__cause__ or error}",
                 code="connection",
                 kind=ErrorKind.RETRY,
             ) from error

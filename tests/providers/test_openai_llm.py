@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.providers import openai
+from duologue.providers.openai.messages import chat_messages
+from duologue.realtime.commands import ToolSpec
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+
+pytest.importorskip("openai", reason="needs duologue[openai]")
+
+WEATHER = ToolSpec("weather", "The weather.", {"type": "object", "properties": {}})
+HISTORY = [UserItem("u", "Hello.")]
+
+type Answer = Callable[[Request], Awaitable[None]]
+
+
+class Request:
+    """One request to the server below, and how to answer it."""
+
+    def __init__(
+        self, path: str, headers: dict[str, str], body: dict[str, object], out: asyncio.StreamWriter
+    ) -> None:
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self._out = out
+        self.gone = asyncio.Event()
+
+    async def stream(self, *chunks: dict[str, object], end: bool = True) -> None:
+        """Server-sent events, as the API streams them."""
+        self._out.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for chunk in chunks:
+            await self.event(json.dumps(chunk))
+        if end:
+            await self.event("[DONE]")
+
+    async def event(self, data: str) -> None:
+        self._out.write(f"data: {data}\n\n".encode())
+        await self._out.drain()
+
+    async def refuse(self, status: int, message: str, code: str) -> None:
+        body = json.dumps({"error": {"message": message, "code": code}}).encode()
+        self._out.write(
+            f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await self._out.drain()
+
+
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[tuple[openai.LLM, list[Request]]]:
+    """A server on loopback that speaks the protocol, and a model that talks to it."""
+    requests: list[Request] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        request = Request(first.split()[1], headers, body, writer)
+        requests.append(request)
+
+        async def watch() -> None:
+            await reader.read()
+            request.gone.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch())
+            await answer(request)
+            writer.close()
+            await asyncio.wait_for(request.gone.wait(), 5)
+            watching.cancel()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    llm = openai.LLM("some-model", base_url=f"http://127.0.0.1:{port}/v1", api_key="secret")
+    try:
+        yield llm, requests
+    finally:
+        await llm.close()
+        server.close()
+
+
+def delta(**fields: object) -> dict[str, object]:
+    return {"id": "x", "choices": [{"index": 0, "delta": fields}], "object": "c", "created": 0}
+
+
+def usage(prompt: int, completion: int) -> dict[str, object]:
+    used = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 0}
+    return {"id": "x", "choices": [], "usage": used, "object": "c", "created": 0}
+
+
+async def collect(stream: AsyncGenerator[LLMOutput]) -> list[LLMOutput]:
+    async with aclosing(stream):
+        return [output async for output in stream]
+
+
+async def test_words_come_as_they_are_written() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(
+            delta(role="assistant", content=""),
+            delta(content="Hel"),
+            delta(content="lo."),
+            usage(7, 2),
+        )
+
+    async with serving(answer) as (llm, requests):
+        await llm.prepare("Be brief.", [])
+        outputs = await collect(llm.generate("Be brief.", HISTORY, []))
+    assert outputs == [TextDelta("Hel"), TextDelta("lo."), TokenUsage(7, 2)]
+    [request] = requests
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.body["model"] == "some-model"
+    assert request.body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello."},
+    ]
+    assert "tools" not in request.body
+
+
+async def test_tool_calls_are_put_together() -> None:
+    def part(index: int, **fields: object) -> dict[str, object]:
+        return delta(tool_calls=[{"index": index, **fields}])
+
+    async def answer(request: Request) -> None:
+        await request.stream(
+            part(0, id="a", type="function", function={"name": "weather", "arguments": ""}),
+            part(0, function={"arguments": '{"city":'}),
+            part(1, id="b", type="function", function={"name": "weather", "arguments": "{}"}),
+            part(0, function={"arguments": '"Rome"}'}),
+            usage(9, 8),
+        )
+
+    async with serving(answer) as (llm, requests):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    assert outputs == [
+        ToolRequest("a", "weather", '{"city":"Rome"}'),
+        ToolRequest("b", "weather", "{}"),
+        TokenUsage(9, 8),
+    ]
+    [tool] = requests[0].body["tools"]  # type: ignore[misc]
+    assert tool["function"]["name"] == "weather"
+
+
+async def test_closing_the_generator_closes_the_stream() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="One"), end=False)
+        await asyncio.wait_for(request.gone.wait(), 5)
+
+    async with serving(answer) as (llm, requests):
+        stream = llm.generate("", HISTORY, [])
+        assert await anext(stream) == TextDelta("One")
+        assert not requests[0].gone.is_set()
+        await stream.aclose()
+        await asyncio.wait_for(requests[0].gone.wait(), 1)
+
+
+async def test_cancelling_the_reader_closes_the_stream() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="One"), end=False)
+        await asyncio.wait_for(request.gone.wait(), 5)
+
+    async with serving(answer) as (llm, requests):
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async with aclosing(llm.generate("", HISTORY, [])) as stream:
+                async for _ in stream:
+                    begun.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(read())
+            await begun.wait()
+            reading.cancel()
+        await asyncio.wait_for(requests[0].gone.wait(), 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, ErrorKind.FATAL), (404, ErrorKind.FATAL), (400, ErrorKind.RETRY)],
+)
+async def test_a_refusal_keeps_the_words_of_the_server(status: int, kind: ErrorKind) -> None:
+    async def answer(request: Request) -> None:
+        await request.refuse(status, "The server's own words.", "its_code")
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match=r"The server's own words\.") as caught:
+            await collect(llm.generate("", HISTORY, []))
+    assert caught.value.code == "its_code"
+    assert caught.value.kind is kind
+
+
+async def test_an_error_in_mid_stream_keeps_the_words_of_the_server() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(
+            delta(content="One"), {"error": {"message": "Out of luck.", "code": "luck"}}
+        )
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match=r"Out of luck\."):
+            await collect(llm.generate("", HISTORY, []))
+
+
+async def test_a_server_that_is_not_there() -> None:
+    llm = openai.LLM("m", base_url="http://127.0.0.1:1/v1")
+    with pytest.raises(SessionError, match=r"127\.0\.0\.1:1/v1/? can't be reached"):
+        await collect(llm.generate("", HISTORY, []))
+    await llm.close()
+
+
+async def test_a_connection_that_breaks_in_mid_stream() -> None:
+    async def answer(request: Request) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+        request._out.write(head)
+        await request.event(json.dumps(delta(content="One")))
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match="broke off"):
+            await collect(llm.generate("", HISTORY, []))
+
+
+def test_no_key_and_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ConfigError, match="set OPENAI_API_KEY"):
+        openai.LLM("gpt")
+
+
+def test_calls_stand_with_their_results() -> None:
+    history = [
+        UserItem("1", "Weather?"),
+        ToolCallItem("2", "a", "weather", "{}"),
+        ToolCallItem("3", "lost", "weather", "{}"),
+        UserItem("4", "Hello?"),
+        ToolResultItem("5", "a", "no network", failed=True),
+        AgentItem("6", ""),
+        AgentItem("7", "It failed.", state="cut"),
+        SystemItem("8", "Be kind."),
+        UserItem("9", None),
+    ]
+    messages = chat_messages("", history)
+    assert [message["role"] for message in messages] == [
+        "user",
+        "assistant",
+        "tool",
+        "user",
+        "assistant",
+        "system",
+    ]
+    assert messages[2] == {"role": "tool", "tool_call_id": "a", "content": "error: no network"}
+    assert [call["id"] for call in messages[1]["tool_calls"]] == ["a"]  # type: ignore[union-attr,index,call-overload]
