@@ -154,6 +154,7 @@ class Peer:
         )
         self._in = AudioIn(config.receive_rate, on_audio, self._clock)
         self._statistics: tuple[int, ReceptionStatistics] | None = None
+        self._heard: int | None = None
         self._sending: _Sending | None = None
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque()
@@ -197,6 +198,11 @@ class Peer:
     def timestamp(self) -> int:
         """RTP timestamp of the next frame to send: 32 bits of 48 kHz samples."""
         return self._out.timestamp
+
+    @property
+    def heard(self) -> int | None:
+        """RTP timestamp of the last audio packet received; None before the first."""
+        return self._heard
 
     @property
     def counters(self) -> dict[str, int]:
@@ -269,26 +275,32 @@ class Peer:
         return True
 
     async def close(self) -> None:
-        """Hang up and free every socket, task and thread, in `CLOSE_TIMEOUT`; idempotent."""
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-            return
-        self._closing = asyncio.get_running_loop().create_future()
-        if self._connect_timer is not None:
-            self._connect_timer.cancel()
-        self._sending = None
-        self._in.close()
-        self._set("closed")
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await self._connection.close()
-        except TimeoutError:
+        """Hang up and free every socket, task and thread, in `CLOSE_TIMEOUT`; idempotent.
+
+        Goes on to its end even if the caller is cancelled: half a farewell would leak.
+        """
+        if self._closing is None:
+            if self._connect_timer is not None:
+                self._connect_timer.cancel()
+            self._sending = None
+            self._in.close()
+            self._closing = asyncio.ensure_future(self._hang_up())
+            self._set("closed")
+        await asyncio.shield(self._closing)
+
+    async def _hang_up(self) -> None:
+        farewell = asyncio.ensure_future(self._connection.close())
+        done, _ = await asyncio.wait([farewell], timeout=CLOSE_TIMEOUT * 0.75)
+        if not done:
             # Only a TURN server that does not answer makes it wait; its sockets are cut instead.
-            logger.warning("closing a connection took over %.1f s; it was cut", CLOSE_TIMEOUT)
+            logger.warning("a connection did not close in time; its sockets were cut")
             for ice in inside.ice_transports(self._connection):
                 inside.cut(ice)
-        finally:
-            self._closing.set_result(None)
+            done, _ = await asyncio.wait([farewell], timeout=CLOSE_TIMEOUT * 0.25)
+        if done:
+            farewell.result()
+        else:
+            farewell.cancel()
 
     async def _take_remote(self, text: str, kind: str) -> None:
         descriptions.check(text)
@@ -367,7 +379,8 @@ class Peer:
         # RFC 7675 lets consent last 30 s; a conversation notices a dead line long before.
         clock = self._clock
         heard = clock.now()
-        while True:
+        # aioice may begin this after a close that came while it was connecting.
+        while self._closing is None:
             await clock.sleep(0.5 if self._state == "interrupted" else 0.7)
             if await ask():
                 heard = clock.now()
@@ -390,6 +403,7 @@ class Peer:
             inside.set_report(self._audio.receiver, source, statistics[1])
         statistics[1].add(packet.sequence_number, packet.timestamp, time.time())
         if packet.payload:
+            self._heard = packet.timestamp
             self._in.receive(source, packet.sequence_number, packet.timestamp, packet.payload)
 
     def _take_picture(self, picture: av.VideoFrame) -> None:
