@@ -1,0 +1,299 @@
+// The page: joins the buttons, the call, the voices and the words.
+
+import { Call } from "./call.js";
+import { Pace } from "./latency.js";
+import { MIC_GONE, MUTE_REMINDER, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
+import { Transcript } from "./transcript.js";
+import { Waves } from "./waves.js";
+
+const MOST_RETRIES = 6;
+const RETRY_MS = 1000;
+const HEALTHY_MS = 10000;
+
+const at = (id) => document.getElementById(id);
+const body = document.body;
+const transcript = new Transcript(at("turns"), at("log"), at("spoken"));
+const waves = new Waves(at("waves"));
+const pace = new Pace();
+const token = takeToken();
+
+let call = null;
+let microphone = null;
+let camera = null;
+let model = null;
+let muted = false;
+let attempt = 0;
+let timer = null;
+let connectedAt = 0;
+
+// States: idle, connecting, live, retrying.
+function state(name, status) {
+  body.dataset.call = name;
+  if (name !== "live") delete body.dataset.turn;
+  at("status-text").textContent = status;
+  const idle = name === "idle";
+  at("talk").textContent = idle ? "Talk" : "End";
+  if (idle) at("talk").removeAttribute("aria-keyshortcuts");
+  else at("talk").setAttribute("aria-keyshortcuts", "Escape");
+  at("compose").hidden = name !== "live";
+  at("mute").hidden = at("camera").hidden = idle;
+}
+
+function turn(name, status) {
+  if (body.dataset.call !== "live") return;
+  body.dataset.turn = name;
+  at("status-text").textContent = status;
+}
+
+function notice(text, kind = "note") {
+  at("notice").dataset.kind = kind;
+  at("notice-text").textContent = text;
+  at("notice").hidden = !text;
+}
+
+async function talk() {
+  const problem = unsupported();
+  if (problem) return notice(problem, "error");
+  notice("");
+  attempt = 0;
+  waves.open();
+  state("connecting", "Asking for the microphone");
+  try {
+    microphone = await navigator.mediaDevices.getUserMedia({
+      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
+    });
+  } catch (error) {
+    hangUp();
+    return notice(deviceSentence(error, "microphone"), "error");
+  }
+  if (body.dataset.call === "idle") return release();
+  microphone.getAudioTracks()[0].addEventListener("ended", () => {
+    hangUp();
+    notice(MIC_GONE, "error");
+  });
+  waves.show("person", microphone);
+  setMuted(false);
+  pace.clear();
+  at("pace").textContent = "";
+  transcript.clear();
+  dial();
+}
+
+function dial() {
+  state(attempt ? "retrying" : "connecting", attempt ? "Reconnecting" : "Connecting");
+  model = null;
+  const next = (call = new Call(microphone, token));
+  const on = (name, react) =>
+    next.addEventListener(name, ({ detail }) => call === next && react(detail));
+  on("config", (config) => {
+    transcript.agentName = at("agent-name").textContent = config.agent ?? "Agent";
+    at("welcome").hidden = true;
+  });
+  on("voice", (stream) => {
+    at("voice").srcObject = stream;
+    at("voice").play().catch(() => notice("The browser keeps the agent silent: allow sound for this page.", "error"));
+    waves.show("agent", stream);
+  });
+  on("connected", () => {
+    if (attempt) transcript.line("a new conversation");
+    transcript.begin();
+    connectedAt = performance.now();
+    state("live", "Waking the model");
+    if (model) turn("listening", "Listening");
+    else turn("thinking", "Waking the model");
+    if (muted) next.mute(true);
+    if (camera) next.show(camera.getVideoTracks()[0]);
+    if (attempt) notice("");
+  });
+  on("shaky", () => turn("thinking", "The line is shaky"));
+  on("problem", ({ message }) => notice(message, "error"));
+  on("event", react);
+  on("ended", ended);
+}
+
+function ended({ code, reason, error, lost, asked, reached }) {
+  if (asked) return;
+  if (error?.code === "call_failed") lost = true;
+  const wasLive = body.dataset.call === "live";
+  if (wasLive && performance.now() - connectedAt > HEALTHY_MS) attempt = 0;
+  if (lost && (wasLive || attempt) && attempt < MOST_RETRIES) return retry();
+  hangUp();
+  if (error?.code === "no_sound") notice(NO_SOUND, "error");
+  else if (error) notice(error.message, "error");
+  else if (lost && !reached) notice(UNREACHABLE, "error");
+  else if (lost) notice("The line to the server broke: press Talk to begin again.", "error");
+  else if (code === 1000) transcript.line("the call has ended");
+  else notice(closeSentence(code, reason), "error");
+}
+
+function retry() {
+  call = null;
+  transcript.begin();
+  const wait = RETRY_MS * 2 ** attempt * (0.8 + 0.4 * Math.random());
+  attempt += 1;
+  state("retrying", "Reconnecting");
+  notice(`The server is gone; calling again in ${Math.max(1, Math.round(wait / 1000))} s (${attempt} of ${MOST_RETRIES}).`, "error");
+  timer = setTimeout(dial, wait);
+}
+
+// Ends whatever is under way, on this side.
+function hangUp() {
+  clearTimeout(timer);
+  call?.end();
+  call = null;
+  transcript.begin();
+  release();
+  state("idle", transcript.empty ? "Ready" : "Ended");
+  at("welcome").hidden = !transcript.empty;
+}
+
+function release() {
+  for (const stream of [microphone, camera]) for (const track of stream?.getTracks() ?? []) track.stop();
+  microphone = null;
+  showCamera(null);
+  at("voice").srcObject = null;
+  waves.close();
+}
+
+function react(event) {
+  switch (event.type) {
+    case "RealtimeConnectedEvent":
+      model = event.capabilities ?? {};
+      return turn("listening", muted ? "Muted" : "Listening");
+    case "RealtimeReconnectingEvent":
+      return turn("thinking", "The model's line broke, making a new one");
+    case "RealtimeReconnectedEvent":
+      if (event.outcome === "fresh") transcript.line("the model's line broke: it has forgotten what was said");
+      return turn("listening", "Listening");
+    case "RealtimeDisconnectedEvent":
+      if (!event.clean) notice(`The model is gone (${event.reason}): press End, then Talk, to begin again.`, "error");
+      return turn("idle", "The model is gone");
+    case "UserTurnStartedEvent":
+      transcript.personBegan();
+      return turn("person", "Hearing you");
+    case "UserTranscriptEvent":
+      return transcript.personWords(event.text, event.final);
+    case "UserTurnEndedEvent":
+      transcript.personEnded(event.text);
+      return event.text === null ? turn("listening", "Listening") : turn("thinking", "Thinking");
+    case "AgentTurnStartedEvent":
+      return turn("agent", "Speaking");
+    case "AgentTranscriptEvent":
+      if (event.final) transcript.agentHeard(event.speech_id, event.text);
+      else transcript.agentWords(event.speech_id, event.text);
+      return;
+    case "AgentTurnEndedEvent":
+      if (body.dataset.turn === "agent") turn("listening", muted ? "Muted" : "Listening");
+      return;
+    case "SpeechHeldEvent":
+      return turn("held", "Paused, listening to you");
+    case "SpeechResumedEvent":
+      return turn("agent", "Speaking");
+    case "InterruptionEvent":
+      return transcript.interrupted(event);
+    case "ToolStartEvent":
+      transcript.toolBegan(event);
+      return turn("tool", `Using ${event.name}`);
+    case "ToolEndEvent":
+      return transcript.toolEnded(event);
+    case "TurnMetricsEvent":
+      return showMetrics(event);
+    case "ErrorEvent":
+      return notice(event.message, event.source === "edge" ? "note" : "error");
+  }
+}
+
+function showMetrics(event) {
+  const ear = call?.earMs;
+  const known = Number.isFinite(ear) && Number.isFinite(event.first_played_ms);
+  transcript.metrics({ ...event, ear_ms: known ? event.first_played_ms + ear : null });
+  pace.add(event.first_played_ms);
+  at("pace").textContent = pace.text;
+}
+
+function setMuted(value) {
+  muted = value;
+  waves.muted = value;
+  call?.mute(value);
+  at("mute").setAttribute("aria-pressed", String(value));
+  at("mute").querySelector("span").textContent = value ? "Unmute" : "Mute";
+  if (["listening", "person"].includes(body.dataset.turn)) turn("listening", value ? "Muted" : "Listening");
+  if (!value && at("notice-text").textContent === MUTE_REMINDER) notice("");
+}
+
+async function toggleCamera() {
+  if (camera) {
+    for (const track of camera.getTracks()) track.stop();
+    showCamera(null);
+    return call?.show(null);
+  }
+  if (model?.video === false) {
+    return notice(`${model.model ?? "This model"} can't see, so the camera stays off.`);
+  }
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({
+      video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 10, max: 15 } },
+    });
+    if (!call) return stream.getTracks().forEach((track) => track.stop());
+    showCamera(stream);
+    await call.show(stream.getVideoTracks()[0]);
+  } catch (error) {
+    notice(deviceSentence(error, "camera"), "error");
+  }
+}
+
+function showCamera(stream) {
+  camera = stream;
+  at("preview").srcObject = stream;
+  at("preview").hidden = !stream;
+  if (stream) at("preview").play().catch(() => {});
+  at("camera").setAttribute("aria-pressed", String(Boolean(stream)));
+}
+
+// The token comes in the address and is taken out of it, so that it is not shared by accident.
+function takeToken() {
+  const here = new URL(location.href);
+  const found = new URLSearchParams(here.hash.slice(1)).get("token") ?? here.searchParams.get("token");
+  try {
+    if (found === null) return sessionStorage.getItem("duologue-token") ?? "";
+    sessionStorage.setItem("duologue-token", found);
+  } catch {
+    return found ?? "";
+  }
+  here.hash = "";
+  here.searchParams.delete("token");
+  history.replaceState(null, "", here.pathname + here.search);
+  return found;
+}
+
+at("talk").addEventListener("click", () => (body.dataset.call === "idle" ? talk() : hangUp()));
+at("mute").addEventListener("click", () => setMuted(!muted));
+at("camera").addEventListener("click", toggleCamera);
+at("notice-close").addEventListener("click", () => {
+  notice("");
+  at("talk").focus();
+});
+at("compose").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = at("text").value.trim();
+  if (!text || !call) return;
+  call.write(text);
+  transcript.personWrote(text);
+  turn("thinking", "Thinking");
+  at("text").value = "";
+});
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+  if (event.target instanceof HTMLInputElement) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  if (body.dataset.call === "idle") return;
+  if (event.key === "Escape") hangUp();
+  else if (event.key === "m" || event.key === "M") setMuted(!muted);
+});
+window.addEventListener("pagehide", () => call?.end());
+
+state("idle", "Ready");
+const problem = unsupported();
+if (problem) notice(problem, "error");

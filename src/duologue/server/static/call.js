@@ -1,0 +1,186 @@
+// One call: signalling over a WebSocket, sound and pictures over WebRTC.
+
+const GATHER_MS = 1000;
+const CONNECT_MS = 15000;
+const REPORT_MS = 100;
+const STATS_MS = 1000;
+const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
+
+// Events: config(detail), connected, shaky, event(detail), problem(detail {code, message}),
+// voice(detail stream), ended(detail {code, reason, error, lost, reached}). `ended` comes exactly
+// once; `lost` when the line broke, `reached` when the server had answered before.
+export class Call extends EventTarget {
+  #socket;
+  #peer = null;
+  #channel = null;
+  #video = null;
+  #microphone;
+  #token;
+  #timers = [];
+  #reached = false;
+  #error = null;
+  #over = false;
+  #reported = null;
+  #ear = null;
+  #before = { delay: 0, count: 0 };
+
+  constructor(microphone, token) {
+    super();
+    this.#microphone = microphone;
+    this.#token = token;
+    const address = new URL("call", document.baseURI);
+    address.protocol = address.protocol.replace("http", "ws");
+    address.search = address.hash = "";
+    this.#socket = new WebSocket(address);
+    this.#socket.addEventListener("open", () => this.#send({ type: "hello", token: this.#token }));
+    this.#socket.addEventListener("message", ({ data }) => this.#receive(JSON.parse(data)));
+    this.#socket.addEventListener("close", ({ code, reason }) => this.#end(code, reason));
+    this.#later(() => this.#fail("no_sound"), CONNECT_MS);
+  }
+
+  // What the way from the server to the ear adds, in ms, as far as the browser knows; or null.
+  get earMs() {
+    return this.#ear;
+  }
+
+  write(text) {
+    this.#send({ type: "text", text });
+  }
+
+  mute(muted) {
+    for (const track of this.#microphone.getAudioTracks()) track.enabled = !muted;
+    this.#send({ type: "mute", muted });
+  }
+
+  async show(track) {
+    await this.#video?.replaceTrack(track);
+  }
+
+  end() {
+    this.#send({ type: "bye" });
+    this.#end(1000, "", { asked: true });
+  }
+
+  #tell(name, detail) {
+    this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+
+  #later(action, ms) {
+    this.#timers.push(setTimeout(action, ms));
+  }
+
+  #every(action, ms) {
+    this.#timers.push(setInterval(action, ms));
+  }
+
+  #send(message) {
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(message));
+  }
+
+  #fail(code) {
+    if (this.#peer?.connectionState === "connected") return;
+    this.#error ??= { code };
+    this.#end(1000, "");
+  }
+
+  #end(code, reason, { asked = false } = {}) {
+    if (this.#over) return;
+    this.#over = true;
+    for (const timer of this.#timers) clearTimeout(timer);
+    this.#peer?.close();
+    this.#socket.close();
+    const lost = !asked && !this.#error && CLOSE_GOING_AWAY.includes(code);
+    this.#tell("ended", { code, reason, error: this.#error, lost, asked, reached: this.#reached });
+  }
+
+  async #receive(message) {
+    if (this.#over) return;
+    switch (message.type) {
+      case "config":
+        this.#reached = true;
+        this.#tell("config", message);
+        await this.#offer(message.ice_servers ?? []);
+        break;
+      case "answer":
+        await this.#peer.setRemoteDescription({ type: "answer", sdp: message.sdp });
+        break;
+      case "event":
+        this.#tell("event", message.event);
+        break;
+      case "error":
+        this.#reached = true;
+        if (message.code === "bad_message") this.#tell("problem", message);
+        else this.#error = message;
+        break;
+    }
+  }
+
+  async #offer(servers) {
+    const peer = (this.#peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" }));
+    this.#channel = peer.createDataChannel("duologue", { ordered: false, maxRetransmits: 0 });
+    const [track] = this.#microphone.getAudioTracks();
+    peer.addTransceiver(track, { direction: "sendrecv", streams: [this.#microphone] });
+    this.#video = peer.addTransceiver("video", { direction: "sendonly" }).sender;
+    peer.addEventListener("track", ({ track: voice, streams }) => {
+      if (voice.kind === "audio") this.#tell("voice", streams[0] ?? new MediaStream([voice]));
+    });
+    peer.addEventListener("connectionstatechange", () => this.#changed());
+    await peer.setLocalDescription(await peer.createOffer());
+    await gathered(peer);
+    this.#send({ type: "offer", sdp: peer.localDescription.sdp });
+  }
+
+  #changed() {
+    switch (this.#peer.connectionState) {
+      case "connected":
+        this.#tell("connected");
+        this.#every(() => this.#report(), REPORT_MS);
+        this.#every(() => this.#measure(), STATS_MS);
+        break;
+      case "disconnected":
+        this.#tell("shaky");
+        break;
+      case "failed":
+        this.#end(1006, "");
+        break;
+    }
+  }
+
+  // Tell the server what has really been played, so that an interruption is cut at the right word.
+  #report() {
+    if (this.#channel?.readyState !== "open") return;
+    const receiver = this.#peer.getReceivers().find(({ track }) => track.kind === "audio");
+    const rtp = receiver?.getSynchronizationSources?.()[0]?.rtpTimestamp;
+    if (rtp === undefined || rtp === this.#reported) return;
+    this.#reported = rtp;
+    this.#channel.send(JSON.stringify({ type: "played", rtp }));
+  }
+
+  async #measure() {
+    let buffer = null;
+    let way = null;
+    for (const stat of (await this.#peer.getStats()).values()) {
+      if (stat.type === "inbound-rtp" && stat.kind === "audio") {
+        const count = stat.jitterBufferEmittedCount - this.#before.count;
+        if (count > 0) buffer = ((stat.jitterBufferDelay - this.#before.delay) / count) * 1000;
+        this.#before = { delay: stat.jitterBufferDelay, count: stat.jitterBufferEmittedCount };
+      }
+      if (stat.type === "candidate-pair" && stat.nominated && stat.currentRoundTripTime !== undefined) {
+        way = stat.currentRoundTripTime * 500;
+      }
+    }
+    if (buffer !== null && way !== null) this.#ear = buffer + way;
+  }
+}
+
+function gathered(peer) {
+  if (peer.iceGatheringState === "complete") return Promise.resolve();
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, GATHER_MS);
+    peer.addEventListener("icegatheringstatechange", () => {
+      if (peer.iceGatheringState !== "complete") return;
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}

@@ -1,0 +1,230 @@
+// The conversation in words: what was said, what was written, and what of it was heard.
+
+import { splitHeard } from "./heard.js";
+import { latencyBar } from "./latency.js";
+
+const MOST_TURNS = 300;
+const NEAR_END_PX = 320;
+
+export class Transcript {
+  #list;
+  #box;
+  #spoken;
+  #person = null;
+  #speeches = new Map();
+  #tools = new Map();
+  agentName = "Agent";
+
+  // `list` takes the turns, `box` scrolls, `spoken` is read out by screen readers.
+  constructor(list, box, spoken) {
+    this.#list = list;
+    this.#box = box;
+    this.#spoken = spoken;
+    new ResizeObserver(() => this.#follow()).observe(box);
+  }
+
+  get empty() {
+    return !this.#list.childElementCount;
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#spoken.replaceChildren();
+    this.#forget();
+  }
+
+  // A new call below an older one: nothing of the old one changes any more.
+  begin() {
+    for (const speech of this.#speeches.values()) {
+      if (!speech.settled) this.#settle(speech, speech.made, false);
+    }
+    this.#closePerson();
+    this.#forget();
+  }
+
+  personBegan() {
+    this.#closePerson();
+  }
+
+  personWords(text, final) {
+    if (!text) return;
+    let turn = this.#person;
+    if (!turn || (turn.over && turn.final)) {
+      turn = this.#person = { ...this.#addTurn("person", "You"), final: false, over: false };
+    }
+    turn.words.textContent = text;
+    turn.item.classList.toggle("open", !final);
+    if (final && !turn.final) {
+      turn.final = true;
+      this.#readOut(`You: ${text}`);
+    }
+    this.#follow();
+  }
+
+  personEnded(text) {
+    if (text && !this.#person?.final) this.personWords(text, true);
+    if (text === null && this.#person && !this.#person.final) this.#person.item.remove();
+    this.#closePerson();
+  }
+
+  personWrote(text) {
+    const turn = this.#addTurn("person", "You");
+    turn.words.textContent = text;
+    this.#follow();
+  }
+
+  agentWords(id, text) {
+    const speech = this.#speech(id);
+    if (speech.settled) return;
+    speech.made += text;
+    speech.words.textContent = speech.made;
+    this.#follow();
+  }
+
+  agentHeard(id, heard) {
+    const speech = this.#speech(id);
+    if (speech.made.length < heard.length) speech.made = heard;
+    this.#settle(speech, heard, heard.trim() !== speech.made.trim());
+    this.#follow();
+  }
+
+  interrupted(event) {
+    for (const [id, speech] of this.#speeches) {
+      if (speech.settled) continue;
+      const heard = id === event.speech_id ? event.heard_text : "";
+      this.#settle(speech, heard, true);
+      if (id === event.speech_id && event.played_ms) {
+        this.#note(speech, `Interrupted after ${(event.played_ms / 1000).toFixed(1)} s`);
+      }
+    }
+    this.#follow();
+  }
+
+  metrics(event) {
+    const speech = this.#speech(event.speech_id);
+    speech.item.querySelector(".latency")?.remove();
+    speech.item.append(latencyBar(event));
+    this.#follow();
+  }
+
+  toolBegan(event) {
+    const item = document.createElement("li");
+    item.className = "turn aside";
+    const line = document.createElement("p");
+    line.className = "tool";
+    const call = document.createElement("code");
+    call.textContent = `${event.name}(${brief(event.arguments)})`;
+    const state = document.createElement("span");
+    state.textContent = " …";
+    line.append(call, state);
+    item.append(line);
+    this.#tools.set(event.call_id, state);
+    this.#append(item);
+  }
+
+  toolEnded(event) {
+    const state = this.#tools.get(event.call_id);
+    this.#tools.delete(event.call_id);
+    const words = { done: "done", failed: "failed", timeout: "took too long", cancelled: "was cancelled" };
+    if (state) state.textContent = ` ${words[event.status] ?? event.status} · ${event.seconds.toFixed(1)} s`;
+  }
+
+  line(text) {
+    const item = document.createElement("li");
+    item.className = "line";
+    item.textContent = text;
+    this.#append(item);
+  }
+
+  #forget() {
+    this.#person = null;
+    this.#speeches.clear();
+    this.#tools.clear();
+  }
+
+  #closePerson() {
+    if (!this.#person) return;
+    this.#person.item.classList.remove("open");
+    this.#person.over = true;
+    if (this.#person.final) this.#person = null;
+  }
+
+  #speech(id) {
+    let speech = this.#speeches.get(id);
+    if (!speech) {
+      speech = { ...this.#addTurn("agent", this.agentName), made: "", settled: false };
+      speech.item.classList.add("open");
+      this.#speeches.set(id, speech);
+    }
+    return speech;
+  }
+
+  #settle(speech, heardText, cut) {
+    const { heard, rest } = splitHeard(speech.made, heardText);
+    speech.words.textContent = heard;
+    if (cut && rest.trim()) {
+      const struck = document.createElement("s");
+      const label = document.createElement("span");
+      label.className = "unseen";
+      label.textContent = " Not heard: ";
+      struck.append(label, rest);
+      speech.words.append(struck);
+    }
+    speech.item.classList.remove("open");
+    speech.item.classList.toggle("cut", cut);
+    if (!speech.settled && speech.made.trim()) {
+      this.#readOut(`${this.agentName}: ${heard}${cut ? " (interrupted)" : ""}`);
+    }
+    speech.settled = true;
+  }
+
+  #note(speech, text) {
+    const note = document.createElement("p");
+    note.className = "note";
+    note.textContent = text;
+    speech.words.after(note);
+  }
+
+  #addTurn(who, name) {
+    const item = document.createElement("li");
+    item.className = `turn ${who}`;
+    const label = document.createElement("p");
+    label.className = "who";
+    label.textContent = name;
+    const words = document.createElement("p");
+    words.className = "words";
+    item.append(label, words);
+    this.#append(item);
+    return { item, words };
+  }
+
+  #append(item) {
+    this.#list.append(item);
+    while (this.#list.childElementCount > MOST_TURNS) this.#list.firstElementChild.remove();
+    this.#follow();
+  }
+
+  // Stay at the end, unless the person has scrolled up to read.
+  #follow() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#box;
+    if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.#box.scrollTop = scrollHeight;
+  }
+
+  #readOut(text) {
+    const line = document.createElement("p");
+    line.textContent = text;
+    this.#spoken.append(line);
+    while (this.#spoken.childElementCount > 5) this.#spoken.firstElementChild.remove();
+  }
+}
+
+function brief(text) {
+  let inner = text.trim();
+  try {
+    const pairs = Object.entries(JSON.parse(inner));
+    inner = pairs.map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join(", ");
+  } catch {
+    // The model wrote something else than JSON: shown as it is.
+  }
+  return inner.length > 80 ? `${inner.slice(0, 79)}…` : inner;
+}
