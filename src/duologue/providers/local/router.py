@@ -114,12 +114,13 @@ class TurnReader:
         end = _closing_quote(body)
         if end is not None:
             body = body[:end]
-        # An escape may be half written: try without its last characters (at most \uXXXX twice).
+        # An escape may be half written, and so may a pair of \uXXXX: hold those back.
         for cut in range(min(len(body), 12) + 1):
             try:
-                return str(json.loads(f'"{body[: len(body) - cut]}"'))
+                text = str(json.loads(f'"{body[: len(body) - cut]}"'))
             except ValueError:
                 continue
+            return text[:-1] if end is None and "\ud800" <= text[-1:] <= "\udbff" else text
         return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,12 @@ SEGMENT_SECONDS = 15
 SEARCH_SECONDS = 6
 """How far back from the end of a segment a quiet place is looked for."""
 
+SILENCE = 30.0
+"""Below this `loudest` (-60 dB of full scale) nothing is heard."""
+
 _MIN_SAMPLES = 1600
+_COMPOUND = re.compile(r"(?<![\w-])([a-z]{3,})-([a-z]{3,})(?![\w-])")
+"""Words that the model joins at will ("ill-tempered") are written apart, as they were said."""
 _BEGIN = 1
 _END = 2
 
@@ -73,7 +79,7 @@ class Moonshine:
 
     def transcribe(self, samples: Samples) -> str:
         """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks."""
-        if len(samples) < _MIN_SAMPLES:
+        if len(samples) < _MIN_SAMPLES or loudest(samples) < SILENCE:
             return ""
         audio = to_floats(samples)[None]
         # The decoder wants the mask of the samples, not of the encoder's frames.
@@ -87,11 +93,14 @@ class Moonshine:
         feeds["encoder_attention_mask"] = mask
         token = _BEGIN
         words: list[bytes] = []
+        doubt = 0.0
         for step in range(max(4, math.ceil(len(samples) / RATE * TOKENS_PER_SECOND))):
             feeds["input_ids"] = np.array([[token]], np.int64)
             feeds["use_cache_branch"] = np.array([step > 0])
             logits, *present = self._decoder.run(None, feeds)
-            token = int(logits[0, -1].argmax())
+            scores = logits[0, -1]
+            token = int(scores.argmax())
+            doubt += float(np.log(np.exp(scores - scores[token]).sum()))
             if token == _END:
                 break
             words.append(self._tokens[token])
@@ -100,7 +109,9 @@ class Moonshine:
                 if cache.decoder or step == 0:
                     feeds[cache.name] = value
         text = b"".join(words).decode("utf-8", "replace").replace("\u2581", " ").strip()
-        return text if any(letter.isalnum() for letter in text) else ""
+        if is_noise(text, doubt / (step + 1)):
+            return ""
+        return _COMPOUND.sub(r"\1 \2", text)
 
 
 class MoonshineStream:
@@ -153,6 +164,26 @@ class MoonshineStream:
         self._chunks = [rest]
         self._length = len(rest)
         self._last = (0, "")
+
+
+def is_noise(text: str, doubt: float) -> bool:
+    """Whether ``text`` is what the model makes of a cough or a hiss rather than of words.
+
+    ``doubt`` is the mean negative log probability of its tokens. Measured on bursts of noise: the
+    answer is a lone "You", notes of music, or rarely "Thank you." or "Uh?" with a doubt of about
+    0.5; thanks that were spoken have 0.1.
+    """
+    words = re.sub(r"[^a-z ]", "", text.lower()).strip()
+    if not any(letter.isalnum() for letter in text) or words == "you":
+        return True
+    return doubt > 0.4 and words in {"thank you", "uh"}
+
+
+def loudest(samples: Samples) -> float:
+    """The root mean square of the loudest 50 ms, in int16 steps."""
+    size = RATE // 20
+    blocks = samples[: len(samples) // size * size].reshape(-1, size)
+    return float(np.sqrt(np.square(blocks, dtype=np.float32).mean(axis=1).max()))
 
 
 def quiet_place(audio: Samples) -> int:

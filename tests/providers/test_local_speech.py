@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import re
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duologue.audio import AudioFrame, Resampler, Samples
+from duologue.models import Store
+from duologue.realtime.errors import ConfigError
+
+pytest.importorskip("onnxruntime", reason="needs duologue[local]")
+
+from duologue.providers.local import engine, features, stt
+from duologue.providers.local.turn import DANGLING_LIMIT, dangles
+
+SPEECH = Path(__file__).parent.parent / "data" / "speech"
+
+TEXTS = {
+    "austen-0880": "he was not an ill disposed young man",
+    "austen-0930": "he might even have been made amiable himself",
+    "jfk": (
+        "and so my fellow americans ask not what your country can do for you "
+        "ask what you can do for your country"
+    ),
+}
+
+
+def clip(name: str) -> Samples:
+    with wave.open(str(SPEECH / f"{name}.wav")) as file:
+        assert file.getframerate() == 16000
+        return np.frombuffer(file.readframes(file.getnframes()), "<i2")
+
+
+def words(text: str) -> list[str]:
+    return re.sub(r"[^a-z0-9' ]", "", text.lower()).split()
+
+
+def word_errors(said: list[str], heard: list[str]) -> int:
+    row = list(range(len(heard) + 1))
+    for i, word in enumerate(said, 1):
+        last, row[0] = row[0], i
+        for j, other in enumerate(heard, 1):
+            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (word != other))
+    return row[-1]
+
+
+async def hear(recogniser: object, samples: Samples) -> str:
+    assert isinstance(recogniser, stt.Moonshine)
+    stream = recogniser.stream()
+    for at in range(0, len(samples), 320):
+        stream.push(AudioFrame(samples[at : at + 320], 16000))
+    text = await stream.text()
+    await stream.close()
+    return text
+
+
+@pytest.mark.models
+async def test_word_error_rate_of_real_people(weights: Store) -> None:
+    recogniser = engine.load_stt()
+    errors = total = 0
+    for name, text in TEXTS.items():
+        errors += word_errors(words(text), words(await hear(recogniser, clip(name))))
+        total += len(words(text))
+    assert errors / total <= 0.05
+
+
+@pytest.mark.models
+async def test_partials_grow_and_long_speech_is_cut_in_silence(weights: Store) -> None:
+    recogniser = engine.load_stt()
+    stream = recogniser.stream()
+    assert await stream.text() == ""
+    speech = np.concatenate([clip("jfk"), np.zeros(8000, np.int16)] * 3)
+    partials = []
+    for at in range(0, len(speech), 80000):
+        stream.push(AudioFrame(speech[at : at + 80000], 16000))
+        partials.append(await stream.text())
+    assert [len(words(text)) for text in partials] == sorted(len(words(t)) for t in partials)
+    assert word_errors(words(TEXTS["jfk"]) * 3, words(partials[-1])) <= 3
+    await stream.close()
+    assert len(speech) / 16000 > stt.SEGMENT_SECONDS * 2
+
+
+@pytest.mark.models
+async def test_no_words_in_noise_or_nothing(weights: Store) -> None:
+    recogniser = engine.load_stt()
+    assert await hear(recogniser, np.zeros(800, np.int16)) == ""
+    assert await hear(recogniser, np.zeros(16000, np.int16)) == ""
+    with pytest.raises(ValueError, match="16000 Hz, not 8000"):
+        recogniser.stream().push(AudioFrame.silence(0.1, 8000))
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_cough_is_no_word(weights: Store, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    burst = rng.standard_normal(5000) * np.exp(-np.arange(5000) / 1250) * 9000
+    burst = np.convolve(burst, np.ones(6) / 6, "same")
+    hiss = rng.integers(-10, 10, 4000)
+    cough = np.concatenate([hiss, burst, hiss]).astype(np.int16)
+    assert await hear(engine.load_stt(), cough) == ""
+
+
+@pytest.mark.models
+async def test_a_short_word_is_heard(weights: Store) -> None:
+    voice, recogniser = engine.load_tts(), engine.load_stt()
+    for word in ("Yes.", "No.", "Stop.", "Thank you."):
+        resampler = Resampler(24000, 16000)
+        sound = [resampler.push(frame.samples) async for frame in voice.synthesize(word)]
+        heard = await hear(recogniser, np.concatenate([*sound, resampler.flush()]))
+        assert words(heard) == words(word)
+
+
+@given(st.integers(16000, 16000 * 15), st.integers(0, 10**9))
+@settings(max_examples=30, deadline=None)
+def test_a_cut_falls_into_the_quiet_place(length: int, where: int) -> None:
+    first = max(0, length - stt.SEARCH_SECONDS * 16000)
+    quiet = first + where % (length - first - 6400)
+    audio = np.full(length, 1000, np.int16)
+    audio[quiet : quiet + 6400] = 0
+    assert quiet <= stt.quiet_place(audio) <= quiet + 6400
+
+
+def test_tokens_have_lengths_of_one_or_two_bytes(tmp_path: Path) -> None:
+    long = b"x" * 300
+    file = tmp_path / "tokenizer.bin"
+    file.write_bytes(b"\x02ab\x00" + bytes((300 % 128 + 128, 300 // 128)) + long)
+    assert stt.read_tokens(file) == [b"ab", b"", long]
+
+
+def test_voice_is_told_from_silence() -> None:
+    vad = engine.load_vad()
+    for name in TEXTS:
+        stream = vad.stream()
+        speech = clip(name)
+        frames = [speech[at : at + 256] for at in range(0, len(speech) - 255, 256)]
+        chances = [stream.push(frame) for frame in frames]
+        assert 0.5 < np.mean(np.array(chances) > 0.5) <= 1
+        silence = [stream.push(np.zeros(256, np.int16)) for _ in range(60)]
+        assert max(silence[20:]) < 0.5
+
+
+def test_streams_of_the_vad_do_not_mix() -> None:
+    vad = engine.load_vad()
+    speech = clip("jfk")
+    one, other = vad.stream(), vad.stream()
+    alone = [one.push(speech[at : at + 256]) for at in range(0, 64000, 256)]
+    one = vad.stream()
+    mixed = []
+    for at in range(0, 64000, 256):
+        mixed.append(one.push(speech[at : at + 256]))
+        other.push(np.zeros(256, np.int16))
+    assert mixed == alone
+
+
+@pytest.mark.parametrize("rate", [440.0, 1000.0, 3000.0])
+def test_a_tone_peaks_in_its_own_mel_band(rate: float) -> None:
+    tone = np.sin(2 * np.pi * rate * np.arange(128000) / 16000).astype(np.float32)
+    mels = features.log_mel(tone)
+    assert mels.shape == (80, 800)
+    assert mels.dtype == np.float32
+    assert mels.max() - mels.min() <= 2.0 + 1e-5  # 8 decades, divided by 4
+    peak = int(features.mel_filters()[round(rate / 40)].argmax())
+    assert np.all(np.abs(mels[:, 10:-10].argmax(axis=0) - peak) <= 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["Book a table for.", "I want to, um...", "and", "That\u2019s what I\u2019m"]
+)
+def test_dangling(text: str) -> None:
+    assert dangles(text)
+
+
+@pytest.mark.parametrize("text", ["", "Hello.", "What is the format?", "It is in the hat."])
+def test_not_dangling(text: str) -> None:
+    assert not dangles(text)
+
+
+@pytest.mark.models
+async def test_a_sentence_is_over_and_half_of_one_is_not(weights: Store) -> None:
+    turn = engine.load_turn()
+    speech = np.concatenate([clip("jfk"), np.zeros(3200, np.int16)])
+    assert await turn.end_of_turn(speech, TEXTS["jfk"]) > 0.5
+    assert await turn.end_of_turn(speech, "ask what you can do for") <= DANGLING_LIMIT
+    half = np.concatenate([clip("jfk")[: 16000 * 8], np.zeros(3200, np.int16)])
+    assert await turn.end_of_turn(half, "") < 0.5
+    assert 0 <= await turn.end_of_turn(np.zeros(0, np.int16), "") <= 1
+
+
+@pytest.mark.models
+async def test_the_voice_is_understood(weights: Store) -> None:
+    voice, recogniser = engine.load_tts(), engine.load_stt()
+    said = "Good morning. The train to London leaves at nine."
+    frames = [frame async for frame in voice.synthesize(said)]
+    assert {frame.rate for frame in frames} == {voice.rate}
+    assert max(frame.duration for frame in frames) <= 0.04
+    resampler = Resampler(24000, 16000)
+    sound = [resampler.push(frame.samples) for frame in frames]
+    heard = await hear(recogniser, np.concatenate([*sound, resampler.flush()]))
+    assert word_errors(words(said), words(heard.replace("9", "nine"))) <= 1
+    again = [frame async for frame in voice.synthesize(said)]
+    assert np.array_equal(
+        np.concatenate([frame.samples for frame in frames]),
+        np.concatenate([frame.samples for frame in again]),
+    )
+
+
+async def test_marks_are_not_spoken() -> None:
+    voice = engine.load_tts()
+
+    async def sound(text: str) -> list[bytes]:
+        return [frame.to_bytes() async for frame in voice.synthesize(text)]
+
+    assert await sound("**Hello** `there`.") == await sound("Hello there.")
+    assert await sound("") == []
+    assert await sound("***") == []
+
+
+def test_an_unknown_voice_or_speed_is_refused() -> None:
+    from duologue.providers.local.tts import Hibari
+
+    with pytest.raises(ConfigError, match="there is no voice 'bob'; there are: heart"):
+        engine.load_tts("bob")
+    with pytest.raises(ConfigError, match=r"0\.5 to 2"):
+        Hibari(speed=9)
