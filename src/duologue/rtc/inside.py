@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import queue
+import struct
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache
 from importlib.metadata import version
@@ -21,11 +22,15 @@ from aiortc.rtcdtlstransport import RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, StreamStatistics
 from aiortc.rtp import RtpPacket
+from pylibsrtp import Error as SrtpError
 
 from duologue.realtime.errors import UnsupportedError
 
 PINNED = "1.16."
 """Versions of aiortc whose inside is known here."""
+
+_RTP = struct.Struct("!BBHII")
+"""The fixed part of an RTP header (RFC 3550, section 5.1)."""
 
 _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
@@ -40,6 +45,7 @@ def verify() -> None:
         (RTCRtpReceiver, "_handle_rtp_packet", ["self", "packet", "arrival_time_ms"]),
         (RTCDtlsTransport, "_send_rtp", ["self", "data"]),
         (Connection, "get_component_candidates", ["self", "component", "addresses", "timeout"]),
+        (Connection, "data_received", ["self", "data", "component"]),
         (Connection, "query_consent", ["self"]),
         (Connection, "build_request", ["self", "pair", "nominate"]),
     )
@@ -54,6 +60,7 @@ def verify() -> None:
         (RTCRtpReceiver.receive, ("self._track._queue",)),
         (StreamStatistics.__init__, ("packets_received",)),
         (RemoteStreamTrack.__init__, ("_queue",)),
+        (RTCDtlsTransport.__init__, ("_rx_srtp", "_rtp_router")),
         (RTCIceGatherer.__init__, ("_connection",)),
         (Connection.__init__, ("_nominated", "_query_consent_task")),
         (Connection.connect, ("self.query_consent()",)),
@@ -125,17 +132,42 @@ def set_consent(
     vars(connection)["query_consent"] = query_consent
 
 
-def take_packets(receiver: RTCRtpReceiver, take: Callable[[RtpPacket], None]) -> None:
-    """Hand every RTP packet to ``take`` on arrival, in place of aiortc's jitter buffer."""
+def take_rtp(
+    transport: RTCDtlsTransport, kind: int, take: Callable[[int, int, int, bytes], None]
+) -> None:
+    """Decrypt RTP of payload type ``kind`` on arrival and hand it to ``take``, all in one call.
 
-    async def handle(packet: RtpPacket, arrival_time_ms: int) -> None:
-        take(packet)
+    ``take`` gets SSRC, sequence number, timestamp and payload. Everything else goes aiortc's way;
+    there each packet waits in a queue for a task (a third more CPU) and then in a jitter buffer.
+    Packets that fail decryption or are cut short are dropped, as aiortc does.
+    """
+    connection = transport.transport.iceGatherer._connection
+    pass_on = connection.data_received
+    unprotect = transport._rx_srtp.unprotect
 
-    vars(receiver)["_handle_rtp_packet"] = handle
+    def data_received(data: bytes, component: int) -> None:
+        if len(data) < _RTP.size or data[0] >> 6 != 2 or data[1] & 0x7F != kind:
+            pass_on(data, component)
+            return
+        try:
+            data = unprotect(data)
+        except SrtpError:
+            return
+        first, _, sequence, timestamp, source = _RTP.unpack_from(data)
+        start = 12 + 4 * (first & 15)
+        if first & 0x10 and len(data) >= start + 4:
+            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4])
+        end = len(data) - data[-1] if first & 0x20 else len(data)
+        if start <= end:
+            take(source, sequence, timestamp, data[start:end])
+
+    vars(connection)["data_received"] = data_received
 
 
 def set_report(receiver: RTCRtpReceiver, source: int, statistics: object) -> None:
     """Report ``statistics`` for the stream ``source`` (its SSRC), and no other, to the sender."""
+    # So that the sender's own reports find the receiver, whose times the next report repeats.
+    receiver.transport._rtp_router.ssrc_table[source] = receiver
     streams: dict[int, object] = vars(receiver)["_RTCRtpReceiver__remote_streams"]
     streams.clear()
     streams[source] = statistics

@@ -37,7 +37,6 @@ from aiortc import (  # noqa: E402
 )
 from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 from aiortc.rtcdtlstransport import RTCDtlsTransport  # noqa: E402
-from aiortc.rtp import RtpPacket  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
 
@@ -45,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 0.4
 """Longest that `Peer.close` takes, in s, but for the event loop's own lateness."""
+
+FAREWELL_TIMEOUT = 5.0
+"""Longest that the other side's servers are waited for behind it, in s."""
 
 MOST_UNSENT = 256 * 1024
 """Bytes that may wait on the data channel; a message that finds more is dropped and counted."""
@@ -54,6 +56,9 @@ MOST_EARLY = 64
 
 MOST_UNDECODED = 30
 """Video packets that may wait for the decoder before the next are dropped and counted."""
+
+# Farewells under way, so that none is forgotten before its end.
+_farewells: set[asyncio.Future[None]] = set()
 
 _HEADER = struct.Struct("!BBHII")
 _MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -175,7 +180,6 @@ class Peer:
         self._audio.setCodecPreferences(
             [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.name == "opus"]
         )
-        inside.take_packets(self._audio.receiver, self._take)
         self._connection.on("connectionstatechange", self._connection_changed)
         self._connection.on("datachannel", self._adopt)
 
@@ -275,9 +279,10 @@ class Peer:
         return True
 
     async def close(self) -> None:
-        """Hang up and free every socket, task and thread, in `CLOSE_TIMEOUT`; idempotent.
+        """Hang up and free every socket, task and thread; idempotent, at most `CLOSE_TIMEOUT`.
 
-        Goes on to its end even if the caller is cancelled: half a farewell would leak.
+        A farewell that takes longer (a TURN server that does not answer) goes on behind, as it
+        does when the caller is cancelled: half of one would leak.
         """
         if self._closing is None:
             if self._connect_timer is not None:
@@ -285,22 +290,19 @@ class Peer:
             self._sending = None
             self._in.close()
             self._closing = asyncio.ensure_future(self._hang_up())
+            _farewells.add(self._closing)
+            self._closing.add_done_callback(_farewells.discard)
             self._set("closed")
-        await asyncio.shield(self._closing)
+        await asyncio.wait([self._closing], timeout=CLOSE_TIMEOUT)
 
     async def _hang_up(self) -> None:
-        farewell = asyncio.ensure_future(self._connection.close())
-        done, _ = await asyncio.wait([farewell], timeout=CLOSE_TIMEOUT * 0.75)
-        if not done:
-            # Only a TURN server that does not answer makes it wait; its sockets are cut instead.
+        try:
+            async with asyncio.timeout(FAREWELL_TIMEOUT):
+                await self._connection.close()
+        except TimeoutError:
             logger.warning("a connection did not close in time; its sockets were cut")
             for ice in inside.ice_transports(self._connection):
                 inside.cut(ice)
-            done, _ = await asyncio.wait([farewell], timeout=CLOSE_TIMEOUT * 0.25)
-        if done:
-            farewell.result()
-        else:
-            farewell.cancel()
 
     async def _take_remote(self, text: str, kind: str) -> None:
         descriptions.check(text)
@@ -370,6 +372,7 @@ class Peer:
         kind, name = self._audio._codecs[0].payloadType, self._audio.mid
         if kind is None or self._state == "failed":
             return
+        inside.take_rtp(self._audio.receiver.transport, kind, self._take)
         number = next((e.id for e in self._audio._headerExtensions if e.uri == _MID), None)
         mid = (number, name) if number is not None and name is not None else None
         self._sending = _Sending(self._audio.sender, kind, mid)
@@ -395,16 +398,15 @@ class Peer:
                 self._fail(f"the far side has been silent for {silent:.0f} s")
                 return
 
-    def _take(self, packet: RtpPacket) -> None:
-        source = packet.ssrc
+    def _take(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
         statistics = self._statistics
         if statistics is None or statistics[0] != source:
             statistics = self._statistics = (source, ReceptionStatistics())
             inside.set_report(self._audio.receiver, source, statistics[1])
-        statistics[1].add(packet.sequence_number, packet.timestamp, time.time())
-        if packet.payload:
-            self._heard = packet.timestamp
-            self._in.receive(source, packet.sequence_number, packet.timestamp, packet.payload)
+        statistics[1].add(sequence, timestamp, time.time())
+        if payload:
+            self._heard = timestamp
+            self._in.receive(source, sequence, timestamp, payload)
 
     def _take_picture(self, picture: av.VideoFrame) -> None:
         self.video_frames += 1

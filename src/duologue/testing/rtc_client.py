@@ -133,12 +133,14 @@ class Caller:
 
     async def hang_up(self) -> None:
         """Say goodbye and close; idempotent."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-            self._reader = None
-            await self._signalling.send({"type": BYE})
-        await self.peer.close()
+        reader, self._reader = self._reader, None
+        try:
+            if reader is not None:
+                reader.cancel()
+                await asyncio.wait([reader])
+                await self._signalling.send({"type": BYE})
+        finally:
+            await self.peer.close()
 
     async def _wait(self, event: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

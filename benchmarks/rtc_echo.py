@@ -1,0 +1,280 @@
+"""The browser edge alone: an echo behind it, native callers before it, each in its own process.
+
+python benchmarks/rtc_echo.py --sessions 25 --seconds 20 [--loss 0.02] [--core 0]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import cast
+
+import numpy as np
+
+from duologue.audio import AudioFrame
+from duologue.clock import LoopClock
+from duologue.edges.browser import CallEdge
+from duologue.items import Json
+from duologue.testing.bad_network import BadNetwork
+from duologue.testing.rtc_client import Caller
+from duologue.ticker import ticker_for
+from duologue.video import VideoFrame
+
+RATE = 24000
+SIZE = RATE // 50
+
+
+class SocketLine:
+    """Signalling as JSON lines over TCP on loopback."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def receive(self) -> Mapping[str, Json] | None:
+        line = await self._reader.readline()
+        return cast("Mapping[str, Json]", json.loads(line)) if line else None
+
+    async def send(self, message: Mapping[str, Json]) -> None:
+        with suppress(ConnectionError):
+            self._writer.write(json.dumps(message).encode() + b"\n")
+            await self._writer.drain()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class Echo:
+    """Says back the newest that it heard at the next tick, as an agent that never waits would."""
+
+    settled = True
+
+    def __init__(self, edge: CallEdge) -> None:
+        self.edge = edge
+        self._newest: AudioFrame | None = None
+
+    def audio(self, frame: AudioFrame) -> None:
+        self._newest = frame
+
+    def video(self, frame: Callable[[], VideoFrame]) -> None:
+        pass
+
+    def text(self, text: str) -> None:
+        pass
+
+    def played(self, samples: int) -> None:
+        pass
+
+    def tick(self, _: float) -> None:
+        frame, self._newest = self._newest, None
+        self.edge.play(frame if frame is not None and len(frame) == SIZE else None)
+
+
+async def serve() -> None:
+    """Answer calls till the control line ends; answer each line on it with the CPU time used."""
+    over = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        line = SocketLine(reader, writer)
+        if await reader.readexactly(1) == b"c":
+            while await reader.readline():
+                await line.send({"cpu": time.process_time(), "t": time.perf_counter()})
+            over.set()
+            return
+        edge = CallEdge(line, loopback=True, rate=RATE)
+        echo = Echo(edge)
+        subscriptions = []
+        try:
+            await edge.run(
+                echo,
+                lambda: subscriptions.append(ticker_for(LoopClock()).subscribe(echo.tick)),
+            )
+        finally:
+            for subscription in subscriptions:
+                subscription.cancel()
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await over.wait()
+    server.close()
+
+
+class Load:
+    """One caller: speech-like noise all the time, and on one of them clicks that are timed."""
+
+    def __init__(self, stack: AsyncExitStack, clicks: bool, seed: int) -> None:
+        self.clicks = clicks
+        self.frames = 0
+        self.heard = 0
+        self.trips: list[tuple[float, float]] = []
+        self._sent_at = 0.0
+        self._hot = False
+        noise = np.random.default_rng(seed).normal(size=RATE * 2).cumsum()
+        noise -= np.linspace(noise[0], noise[-1], len(noise))
+        noise *= 200 if clicks else 6000 / np.abs(noise).max()
+        self._sound = np.zeros(RATE * 2) if clicks else noise
+        self._click = (12000 * np.sin(np.arange(SIZE) * 0.3)).astype(np.int16)
+        self.caller: Caller | None = None
+
+    def tick(self, _: float) -> None:
+        assert self.caller is not None
+        self.frames += 1
+        if self.clicks and self.frames % 25 == 0:
+            samples = self._click
+            self._sent_at = time.perf_counter()
+        else:
+            at = self.frames % 100 * SIZE
+            samples = self._sound[at : at + SIZE].astype(np.int16)
+        self.caller.send(AudioFrame(samples, RATE))
+        if self.frames % 10 == 0:
+            self.caller.report_played()
+
+    def hear(self, frame: AudioFrame) -> None:
+        self.heard += len(frame)
+        if not self.clicks:
+            return
+        loud = bool(np.abs(frame.samples).max() > 3000)
+        if loud and not self._hot and self._sent_at:
+            now = time.perf_counter()
+            self.trips.append((now, (now - self._sent_at) * 1000))
+        self._hot = loud
+
+
+async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[str, object]:
+    """Call, wait 3 s, measure for ``seconds``."""
+    control = SocketLine(*await asyncio.open_connection("127.0.0.1", port))
+    control._writer.write(b"c")
+
+    async def used() -> tuple[float, float]:
+        await control.send({})
+        answer = await control.receive()
+        assert answer is not None
+        return float(cast("float", answer["cpu"])), float(cast("float", answer["t"]))
+
+    async with AsyncExitStack() as stack:
+        loads = []
+        connects = []
+        networks = []
+        for i in range(sessions):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"s")
+            network = None
+            if loss:
+                network = await stack.enter_async_context(BadNetwork(loss=loss, seed=i))
+                networks.append(network)
+            load = Load(stack, i == 0, i)
+            start = time.perf_counter()
+            load.caller = await stack.enter_async_context(
+                Caller(
+                    SocketLine(reader, writer),
+                    on_audio=load.hear,
+                    rate=RATE,
+                    reroute=network.reroute if network else None,
+                )
+            )
+            connects.append((time.perf_counter() - start) * 1000)
+            stack.callback(writer.close)
+            loads.append(load)
+            # Spread over the 20 ms, as callers in life are.
+            await asyncio.sleep(0.001)
+        subscriptions = []
+        clock = LoopClock()
+        for i, load in enumerate(loads):
+            ticker = ticker_for(clock) if sessions == 1 else _Spread(i * 0.02 / sessions)
+            subscriptions.append(ticker.subscribe(load.tick))
+        await asyncio.sleep(3)
+        begin = time.perf_counter()
+        before = [load.heard for load in loads]
+        cpu0, t0 = await used()
+        await asyncio.sleep(seconds)
+        cpu1, t1 = await used()
+        after = [load.heard for load in loads]
+        for subscription in subscriptions:
+            subscription.cancel()
+        trips = [ms for at, ms in loads[0].trips if at >= begin]
+        third = len(trips) // 3 or 1
+        fps = [(b - a) / SIZE / (t1 - t0) for a, b in zip(before, after, strict=True)]
+        return {
+            "sessions": sessions,
+            "loss": loss,
+            "connect_ms": round(statistics.median(connects), 1),
+            "round_trip_ms": [round(q, 2) for q in _quantiles(trips)],
+            "round_trip_first_third_ms": round(statistics.median(trips[:third]), 2),
+            "round_trip_last_third_ms": round(statistics.median(trips[-third:]), 2),
+            "frames_per_s": [round(min(fps), 2), round(max(fps), 2)],
+            "server_cpu_per_session_pct": round((cpu1 - cpu0) / (t1 - t0) * 100 / sessions, 2),
+            "caller": {k: v for k, v in loads[0].caller.peer.counters.items() if v}
+            if loads[0].caller
+            else {},
+        }
+
+
+class _Spread:
+    """A clock of its own for one caller, shifted by ``offset`` s."""
+
+    def __init__(self, offset: float) -> None:
+        self._offset = offset
+        self._timer: asyncio.TimerHandle | None = None
+
+    def subscribe(self, callback: Callable[[float], None]) -> _Spread:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + 0.05 + self._offset
+
+        def run() -> None:
+            nonlocal when
+            callback(when)
+            when += 0.02
+            self._timer = loop.call_at(when, run)
+
+        self._timer = loop.call_at(when, run)
+        return self
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _quantiles(values: list[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered[min(len(ordered) - 1, int(q * len(ordered)))] for q in (0.5, 0.9, 0.99)]
+
+
+def main() -> None:
+    """Start the server in its own process and drive it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sessions", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--loss", type=float, default=0.0)
+    parser.add_argument("--core", type=int, help="pin the server to this core")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {options.core})
+    if options.serve:
+        asyncio.run(serve())
+        return
+    command = [sys.executable, __file__, "--serve"]
+    if options.core is not None:
+        command += ["--core", str(options.core)]
+        os.sched_setaffinity(0, set(range(os.cpu_count() or 1)) - {options.core})
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        try:
+            result = asyncio.run(drive(port, options.sessions, options.seconds, options.loss))
+            print(json.dumps(result))
+        finally:
+            server.terminate()
+
+
+if __name__ == "__main__":
+    main()
