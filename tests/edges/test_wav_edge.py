@@ -160,6 +160,19 @@ async def test_an_interjection_comes_one_second_into_the_answer(tmp_path_factory
 
 
 @virtual_time
+async def test_an_interjection_can_wait_for_a_later_answer(tmp_path_factory):
+    out = tmp_path_factory.mktemp("rec") / "out.wav"
+    later = wav.Interjection(sound(0.5, value=3000), after_agent_speech_s=0.5, after_clips=2)
+    person = await converse(
+        wav.Edge([sound(0.5), sound(0.5)], out, interjections=[later], settle_s=1.0)
+    )
+    assert person.answers == 3
+    left, _ = read(out)
+    loud = np.flatnonzero(left > 2000)[0] / RATE
+    assert loud == pytest.approx(4.0 + 0.5 + 0.5 + 0.5, abs=0.2)
+
+
+@virtual_time
 async def test_more_clips_wait_until_the_agent_has_settled():
     edge = wav.Edge([sound(0.5), sound(0.5), sound(0.5, 8000)], settle_s=1.0)
     person = await converse(edge)

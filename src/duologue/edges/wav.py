@@ -29,11 +29,13 @@ _FRAMES_PER_SECOND = 1000 // FRAME_MS
 class Interjection:
     """Something said into the agent's answer, once it has spoken for ``after_agent_speech_s``.
 
-    Counted in seconds of agent sound since the person's last clip ended.
+    Counted in seconds of agent sound since the person's last clip ended, and not before so many
+    clips of the edge's ``source`` were spoken (0: the greeting counts as an answer too).
     """
 
     audio: Source
     after_agent_speech_s: float = 1.0
+    after_clips: int = 1
 
 
 class Edge:
@@ -74,7 +76,7 @@ class Edge:
         """Hz of the person's sound."""
         self._clips = deque([first, *(load_audio(clip, first.rate) for clip in sources[1:])])
         self._interjections = deque(
-            (item.after_agent_speech_s, load_audio(item.audio, first.rate))
+            (item.after_agent_speech_s, item.after_clips, load_audio(item.audio, first.rate))
             for item in interjections
         )
         self._rate = rate
@@ -90,6 +92,7 @@ class Edge:
         self._began: float | None = None
         self._speech: deque[AudioFrame] = deque()
         self._agent_samples = 0
+        self._spoken = 0
         self._resampler = Resampler(first.rate, rate)
         self._silence = np.zeros(rate // _FRAMES_PER_SECOND, np.int16)
 
@@ -128,7 +131,7 @@ class Edge:
             if self._lead_in:
                 self._say(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
             if not self._wait_for_greeting:
-                self._say(self._clips.popleft())
+                self._say_next()
             await self._talk(person, self._began)
         finally:
             self._began = None
@@ -163,7 +166,11 @@ class Edge:
             if settled or given_up:
                 if not self._clips:
                     return
-                self._say(self._clips.popleft())
+                self._say_next()
+
+    def _say_next(self) -> None:
+        self._spoken += 1
+        self._say(self._clips.popleft())
 
     def _say(self, clip: AudioFrame) -> None:
         self._speech.append(clip)
@@ -207,8 +214,8 @@ class Edge:
         if frame is not None and not self._speech:
             self._agent_samples += len(frame)
             if self._interjections:
-                after, clip = self._interjections[0]
-                if self._agent_samples >= after * self._rate:
+                after, clips, clip = self._interjections[0]
+                if self._spoken >= clips and self._agent_samples >= after * self._rate:
                     self._interjections.popleft()
                     self._say(clip)
 

@@ -1,0 +1,69 @@
+"""The command line; each command is imported only when it is called or helped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+_COMMANDS = {
+    "demo": ("demo", "Hear it, then talk to it: a recorded caller first, then the page."),
+    "talk": ("talk", "Talk in the terminal, by microphone and loudspeaker."),
+    "serve": ("serve", "Serve the page to talk from in a browser."),
+    "run": ("run", "Hold one conversation with recorded speech, and record it."),
+    "models": ("models", "Weights of the local engine: what there is, and what is here."),
+    "doctor": ("doctor", "Say what is installed and what is missing, with the fix."),
+}
+
+
+class _Commands(click.Group):
+    """Commands by name, loaded when needed; errors of this library become one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"duologue.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        # Without loading any of them, so that --help is quick.
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        from duologue.realtime.errors import ConfigError, DuologueError, MissingExtraError
+
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, MissingExtraError) as error:
+            _fail(str(error), 2)
+        except DuologueError as error:
+            _fail(str(error), 1)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    click.echo(f"duologue: {' '.join(text.split())}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="duologue", message="%(prog)s %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens, on stderr.")
+def main(verbose: bool) -> None:
+    """Talk with a model by voice; no key and no account needed.
+
+    The engine inside runs on this machine. Its weights are fetched at the first use (254 MB for
+    the profile tiny, 640 MB for small). Begin with: duologue demo
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(name)s: %(message)s" if verbose else "%(message)s",
+        stream=sys.stderr,
+    )

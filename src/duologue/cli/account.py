@@ -1,0 +1,167 @@
+"""An account of a conversation: printed as it goes on, kept, and written as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+from collections.abc import Callable
+from os import PathLike
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from duologue.event_json import event_to_json
+from duologue.events import (
+    AgentTranscriptEvent,
+    ErrorEvent,
+    Event,
+    InterruptionEvent,
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    RealtimeReconnectedEvent,
+    RealtimeReconnectingEvent,
+    ToolEndEvent,
+    TurnMetricsEvent,
+    UserTranscriptEvent,
+)
+from duologue.realtime.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duologue.event_bus import EventBus
+
+_NAMES = {"person": "you", "agent": "agent", "note": ""}
+_COLOURS = {"person": "cyan", "agent": "green", "note": "yellow"}
+
+
+class Account:
+    """Listens to one agent's events; times are in s since the session began.
+
+    ``echo`` prints finished lines; ``live`` shows the person's words while they are spoken, and
+    is for terminals only.
+    """
+
+    def __init__(self, now: Callable[[], float], *, echo: bool = True, live: bool = False) -> None:
+        self._now = now
+        self._began: float | None = None
+        self._echo = echo
+        self._live = live and echo
+        self._partial = 0
+        self._file: IO[str] | None = None
+        self._metrics: dict[str, TurnMetricsEvent] = {}
+        self._cut: set[str] = set()
+        self.events: list[tuple[float, Event]] = []
+        self.ended: RealtimeDisconnectedEvent | None = None
+
+    def write_to(self, path: str | PathLike[str]) -> None:
+        """Also write each event to a JSON lines file; raises `ConfigError` when that can't be."""
+        try:
+            self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
+        except OSError as error:
+            reason = (error.strerror or "not possible").lower()
+            raise ConfigError(f"can't write {path}: {reason}") from error
+
+    def listen(self, bus: EventBus) -> None:
+        """Follow the events of an agent."""
+        bus.tap(self._take)
+
+    def close(self) -> None:
+        """Finish the line and the file."""
+        self._wipe()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @property
+    def latencies(self) -> list[float]:
+        """Of each answer, from the end of the person's speech to the first sound, in ms."""
+        return [
+            event.first_played_ms
+            for _, event in self.events
+            if isinstance(event, TurnMetricsEvent) and event.first_played_ms is not None
+        ]
+
+    def summary(self) -> str:
+        """The number of answers and how soon they came, in one line."""
+        latencies = self.latencies
+        if not latencies:
+            return "The agent did not answer."
+        answers = "1 answer" if len(latencies) == 1 else f"{len(latencies)} answers"
+        median = statistics.median(latencies)
+        return f"{answers}; first sound {median:.0f} ms after the end of speech (median)."
+
+    def _take(self, event: Event) -> None:
+        now = self._now()
+        if self._began is None and isinstance(event, RealtimeConnectedEvent):
+            self._began = now
+        at = 0.0 if self._began is None else now - self._began
+        self.events.append((at, event))
+        if self._file is not None:
+            line = {"t": round(at, 4), **event_to_json(event)}
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if isinstance(event, RealtimeDisconnectedEvent):
+            self.ended = event
+        self._tell(at, event)
+
+    def _tell(self, at: float, event: Event) -> None:
+        match event:
+            case UserTranscriptEvent(text=text, final=False):
+                self._partly(at, text)
+            case UserTranscriptEvent(text=text) if text:
+                self._line(at, "person", text)
+            case TurnMetricsEvent():
+                self._metrics[event.speech_id] = event
+            case InterruptionEvent(speech_id=str(speech_id)):
+                self._cut.add(speech_id)
+            case AgentTranscriptEvent(text=text, final=True, speech_id=speech_id):
+                cut = speech_id in self._cut
+                if text or cut:
+                    self._line(at, "agent", f"{text} -- (interrupted)".strip() if cut else text)
+                    self._times(speech_id)
+            case ToolEndEvent():
+                self._line(at, "note", f"tool {event.name}: {event.status}")
+            case ErrorEvent():
+                self._line(at, "note", f"{event.source}: {event.message}")
+            case RealtimeReconnectingEvent():
+                self._line(at, "note", f"reconnecting: {event.reason}")
+            case RealtimeReconnectedEvent():
+                self._line(at, "note", f"connected again ({event.outcome})")
+            case RealtimeDisconnectedEvent(clean=False):
+                self._line(at, "note", f"the session ended: {event.reason}")
+
+    def _times(self, speech_id: str) -> None:
+        metrics = self._metrics.get(speech_id)
+        if metrics is None or metrics.first_played_ms is None:
+            return
+        steps = [
+            f"{name} {value:.0f}"
+            for name, value in (
+                ("turn over", metrics.endpoint_ms),
+                ("first word", metrics.first_text_ms),
+                ("first sound", metrics.first_played_ms),
+            )
+            if value is not None
+        ]
+        self._line(None, "note", f"{' · '.join(steps)} ms after the end of speech", dim=True)
+
+    def _line(self, at: float | None, who: str, text: str, *, dim: bool = False) -> None:
+        if not self._echo:
+            return
+        self._wipe()
+        time = " " * 9 if at is None else f"{at:7.2f} s"
+        name = click.style(f"{_NAMES[who]:>6}", fg=_COLOURS[who], bold=True)
+        click.echo(f"{click.style(time, dim=True)} {name}  {click.style(text, dim=dim)}")
+
+    def _partly(self, at: float, text: str) -> None:
+        if not self._live:
+            return
+        self._wipe()
+        width = shutil.get_terminal_size()[0]
+        shown = f"{at:7.2f} s {_NAMES['person']:>6}  {text} ..."[-(width - 1) :]
+        self._partial = len(shown)
+        click.echo(click.style(shown, dim=True), nl=False)
+
+    def _wipe(self) -> None:
+        if self._partial:
+            click.echo("\r" + " " * self._partial + "\r", nl=False)
+            self._partial = 0

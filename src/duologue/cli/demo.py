@@ -1,0 +1,94 @@
+"""``duologue demo``: a recorded caller first, then the page."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from duologue.cli.options import make_agent
+from duologue.cli.run import converse, finish
+
+if TYPE_CHECKING:
+    from duologue.cli.account import Account
+
+INSTRUCTIONS = (
+    "You are Ada, the receptionist of the Blue Door, a small hotel by the harbour of a quiet town. "
+    "You answer the telephone. Answer in one short spoken sentence, and only from these facts. "
+    "Breakfast is served from seven to ten in the garden room. A double room costs ninety euros "
+    "a night, a single room sixty. The hotel has twelve rooms, a garden, a library with a "
+    "fireplace, and a view of the harbour. Dogs are welcome and stay for free. Guests park behind "
+    "the house for free. Check-in is from three in the afternoon. The reception closes at eleven."
+)
+GREETING = "The Blue Door, good morning. Ada speaking."
+INTERRUPT_AFTER_S = 1.2
+"""Into the answer to the question about the hotel."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Stop after the recorded caller.")
+@click.option(
+    "--profile",
+    type=click.Choice(["tiny", "small", "better"]),
+    default="small",
+    show_default=True,
+    help="Size of the engine.",
+)
+@click.option(
+    "--to",
+    "folder",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Where conversation.wav and conversation.png go; this folder by default.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail.")
+def demo(once: bool, profile: str, folder: Path, port: int, offline: bool) -> None:
+    """Hear it, then talk to it.
+
+    First a recorded caller talks with the engine inside, in real time: two questions, then one
+    that is cut short by another. The conversation is printed with its times and written to
+    conversation.wav (left the caller, right the agent) and conversation.png. Then the page to
+    talk from is served at http://localhost:8000 until Ctrl-C.
+
+    The first time, the weights of the engine are fetched (640 MB for small, 254 MB for tiny).
+    """
+    from duologue.cli.picture import draw_conversation
+
+    click.echo("A recorded caller talks with the engine inside.\n")
+    sound, picture = folder / "conversation.wav", folder / "conversation.png"
+    account = asyncio.run(_call(profile, sound, offline=offline))
+    draw_conversation(
+        sound, account.events, picture, "The Blue Door: a recorded caller and the engine inside"
+    )
+    click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
+    finish(account)
+    if not once:
+        from duologue.cli.serve import serve_page
+        from duologue.server import ServerConfig
+
+        click.echo("\nNow you. Ada at the Blue Door knows breakfast, rooms, prices and parking.")
+        config = ServerConfig(port=port)
+        serve_page(config, profile, INSTRUCTIONS, offline=offline, wait="")
+
+
+async def _call(profile: str, sound: Path, *, offline: bool) -> Account:
+    from duologue.edges import wav
+    from duologue.edges.audio_file import read_audio
+
+    def clip(name: str) -> wav.Source:
+        return read_audio(Path(str(files("duologue.cli") / "clips" / f"{name}.flac")))
+
+    edge = wav.Edge(
+        [clip("breakfast"), clip("room"), clip("parking")],
+        sound,
+        wait_for_greeting=True,
+        settle_s=0.8,
+        interjections=[wav.Interjection(clip("price"), INTERRUPT_AFTER_S, after_clips=2)],
+    )
+    agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
+    return await converse(agent, echo=True, say=GREETING)

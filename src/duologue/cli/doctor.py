@@ -1,0 +1,143 @@
+"""``duologue doctor``: what is installed, what is missing, and the fix."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from duologue.realtime.errors import DuologueError
+
+_EXTRAS = {
+    "local": (
+        "the engine inside",
+        ("earshot", "hibari", "onnxruntime", "xllamacpp", "soundfile", "PIL"),
+    ),
+    "server": ("the page", ("starlette", "uvicorn", "websockets")),
+    "webrtc": ("calls from a browser", ("aiortc",)),
+    "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
+    "wav": ("sound files", ("soundfile",)),
+    "openai": ("language models behind an OpenAI-compatible address", ("openai",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line: what was looked at, whether it is there, and what to do if not."""
+
+    name: str
+    good: bool
+    text: str
+    fix: str = ""
+
+
+@click.command()
+def doctor() -> None:
+    """Say what is installed and what is missing, one line each, with the fix.
+
+    Exit code: 0 when the engine inside and the page can run, 1 when they can't.
+    """
+    needed = {"python", "local", "server", "webrtc"}
+    bad = False
+    for finding in _findings():
+        mark = click.style("ok  ", fg="green") if finding.good else click.style("miss", fg="yellow")
+        fix = f"  ->  {finding.fix}" if finding.fix else ""
+        click.echo(f"{mark} {finding.name:12} {finding.text}{fix}")
+        bad = bad or (not finding.good and finding.name in needed)
+    if bad:
+        click.get_current_context().exit(1)
+
+
+def _findings() -> Iterator[Finding]:
+    yield Finding(
+        "python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
+    yield Finding("duologue", True, _version("duologue"))
+    yield _machine()
+    for extra, (use, modules) in _EXTRAS.items():
+        yield _extra(extra, use, modules)
+    yield from _sound()
+    yield from _weights()
+
+
+def _machine() -> Finding:
+    cores = os.cpu_count() or 1
+    text = f"{cores} cores"
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    except (ValueError, OSError):
+        memory = None
+    if memory is not None:
+        text += f", {memory:.0f} GB of memory"
+    if cores < 2 or (memory is not None and memory < 2):
+        return Finding("machine", False, text, "use --profile tiny")
+    return Finding("machine", True, text)
+
+
+def _extra(extra: str, use: str, modules: tuple[str, ...]) -> Finding:
+    missing = [name for name in modules if not _imports(name)]
+    if missing:
+        fix = f"pip install 'duologue[{extra}]'"
+        return Finding(extra, False, f"{use}: {', '.join(missing)} missing", fix)
+    return Finding(extra, True, use)
+
+
+def _imports(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    except OSError:
+        return True  # a package is there, the library it binds is not: told apart below
+    return True
+
+
+def _sound() -> Iterator[Finding]:
+    from duologue.edges import microphone
+
+    try:
+        found = microphone.devices()
+    except DuologueError as error:
+        text, _, fix = str(error).partition(": ")
+        yield Finding("devices", False, text, fix)
+        return
+    inputs = sum(1 for _, _, channels, _ in found if channels)
+    outputs = sum(1 for _, _, _, channels in found if channels)
+    good = bool(inputs and outputs)
+    fix = "" if good else "plug in a headset, or talk from the page: duologue serve"
+    yield Finding(
+        "devices", good, f"{_count(inputs, 'microphone')}, {_count(outputs, 'loudspeaker')}", fix
+    )
+
+
+def _weights() -> Iterator[Finding]:
+    from duologue.models import Store
+
+    store = Store()
+    missing = [entry for entry in store.entries() if entry.state != "ready"]
+    ready = len(store.entries()) - len(missing)
+    yield Finding("weights", True, f"{ready} here, in {store.root}")
+    for entry in missing:
+        size = f"{entry.weight.bytes / 1e6:,.0f} MB"
+        yield Finding(
+            "weights",
+            False,
+            f"{entry.weight.name} ({size}) {entry.state}",
+            f"duologue models fetch {entry.weight.name} (or at first use)",
+        )
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed as a package"

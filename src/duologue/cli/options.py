@@ -1,0 +1,59 @@
+"""Options that several commands take, and the agent that they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from duologue.agent import Agent
+    from duologue.edges.edge import Edge
+    from duologue.realtime.session import Realtime
+
+DEFAULT_INSTRUCTIONS = (
+    "You are a friendly voice assistant. Answer in one or two short spoken sentences."
+)
+
+type Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def engine_options(function: Callable[..., None]) -> Callable[..., None]:
+    """``--profile``, ``--instructions`` and ``--offline``."""
+    for option in reversed(
+        (
+            click.option(
+                "--profile",
+                type=click.Choice(["tiny", "small", "better"]),
+                default="small",
+                show_default=True,
+                help="Size of the engine: tiny answers soonest, better knows most.",
+            ),
+            click.option(
+                "--instructions",
+                metavar="TEXT",
+                default=DEFAULT_INSTRUCTIONS,
+                help="Who the agent is and how it speaks; @notes.md pulls in a file.",
+            ),
+            click.option(
+                "--offline", is_flag=True, help="Fetch no weights; use what is here, or fail."
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def make_realtime(profile: str, *, offline: bool) -> Realtime:
+    """The engine inside, in that size."""
+    from duologue.providers.local.realtime import Realtime
+
+    return Realtime(profile, offline=offline)
+
+
+def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
+    """An agent with the engine inside."""
+    from duologue.agent import Agent
+
+    return Agent(edge=edge, llm=make_realtime(profile, offline=offline), instructions=instructions)

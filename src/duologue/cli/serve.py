@@ -1,0 +1,111 @@
+"""``duologue serve``: the page to talk from."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from duologue.cli.options import engine_options, make_agent, make_realtime
+
+if TYPE_CHECKING:
+    from duologue.server import ServerConfig
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--token",
+    metavar="TEXT",
+    help="What a browser must know to call, 16 characters or more; an address other than this "
+    "machine's demands one. Better in the environment: DUOLOGUE_TOKEN.",
+)
+@click.option("--certfile", type=_FILE, help="TLS certificate; browsers want https elsewhere.")
+@click.option("--keyfile", type=_FILE, help="Key of the certificate.")
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="Another name the page is opened under."
+)
+@click.option(
+    "--max-sessions",
+    type=click.IntRange(1),
+    help="Calls at once; the next is refused. 8 for each core by default.",
+)
+@engine_options
+def serve(
+    host: str,
+    port: int,
+    token: str | None,
+    certfile: Path | None,
+    keyfile: Path | None,
+    allow_host: tuple[str, ...],
+    max_sessions: int | None,
+    profile: str,
+    instructions: str,
+    offline: bool,
+) -> None:
+    """Serve the page to talk from, until Ctrl-C.
+
+    Only this machine reaches it by default, at http://localhost:8000.
+
+    \b
+    duologue serve --profile tiny
+    DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
+    """
+    from duologue.server import ServerConfig
+    from duologue.server.config import default_sessions
+
+    config = ServerConfig(
+        host=host,
+        port=port,
+        token=token or os.environ.get("DUOLOGUE_TOKEN") or None,
+        certfile=certfile,
+        keyfile=keyfile,
+        allowed_hosts=allow_host,
+        max_sessions=max_sessions or default_sessions(),
+    )
+    serve_page(config, profile, instructions, offline=offline)
+
+
+def serve_page(
+    config: ServerConfig,
+    profile: str,
+    instructions: str,
+    *,
+    offline: bool,
+    wait: str = "Loading the engine ...",
+) -> None:
+    """Load the engine, so that the first caller need not wait, and serve until Ctrl-C."""
+    from duologue.instructions import load_instructions
+    from duologue.realtime.codec import SessionSetup
+    from duologue.server import serve as serve_calls
+
+    async def main() -> None:
+        text = load_instructions(instructions)
+        if wait:
+            click.echo(wait)
+        await make_realtime(profile, offline=offline).prepare(SessionSetup(text))
+        await serve_calls(
+            lambda edge: make_agent(edge, profile, text, offline=offline), config, ready=tell
+        )
+
+    def tell(address: str) -> None:
+        click.echo(f"Talk at {address} (Ctrl-C ends it)")
+        if config.warning:
+            click.echo(f"Note: {config.warning}")
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        click.echo("")

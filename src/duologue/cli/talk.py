@@ -1,0 +1,73 @@
+"""``duologue talk``: by this machine's microphone and loudspeaker."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+import click
+
+from duologue.cli.options import engine_options
+
+
+@click.command()
+@click.option(
+    "--input", "input_", metavar="DEVICE", help="Microphone: its number or a part of its name."
+)
+@click.option("--output", metavar="DEVICE", help="Loudspeaker: its number or a part of its name.")
+@click.option("--devices", "list_devices", is_flag=True, help="List the sound devices and stop.")
+@click.option("--headphones", is_flag=True, help="There is no echo: leave out its cancellation.")
+@click.option("--say", metavar="TEXT", help="The agent speaks first, and says exactly this.")
+@click.option(
+    "--events",
+    metavar="EVENTS.jsonl",
+    type=click.Path(path_type=Path),
+    help="Write every event, one JSON a line.",
+)
+@engine_options
+def talk(
+    input_: str | None,
+    output: str | None,
+    list_devices: bool,
+    headphones: bool,
+    say: str | None,
+    events: Path | None,
+    profile: str,
+    instructions: str,
+    offline: bool,
+) -> None:
+    """Talk in the terminal, by microphone and loudspeaker, until Ctrl-C.
+
+    What you say appears while you speak, what the agent says when it was heard.
+
+    \b
+    duologue talk --devices
+    duologue talk --input 3 --output "USB" --headphones
+    """
+    from duologue.cli.options import make_agent
+    from duologue.cli.run import converse, finish
+    from duologue.edges import microphone
+
+    if list_devices:
+        for number, name, inputs, outputs in microphone.devices():
+            uses = [use for use, count in (("input", inputs), ("output", outputs)) if count]
+            click.echo(f"{number:>3}  {name}  ({' and '.join(uses) or 'no use'})")
+        return
+    edge = microphone.Edge(
+        input=_device(input_), output=_device(output), echo_cancellation=not headphones
+    )
+    agent = make_agent(edge, profile, instructions, offline=offline)
+    click.echo("Loading the engine; then speak. Ctrl-C ends it.")
+    try:
+        account = asyncio.run(
+            converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty())
+        )
+    except KeyboardInterrupt:
+        click.echo("")
+        return
+    finish(account)
+
+
+def _device(name: str | None) -> int | str | None:
+    return int(name) if name is not None and name.isdigit() else name
