@@ -94,6 +94,34 @@ def test_every_tick_is_called_or_counted_as_skipped(moves: list[float]) -> None:
     assert clock.pending == 1
 
 
+def test_a_tick_of_many_lets_others_run_in_between_and_still_calls_each_once() -> None:
+    clock = HandClock()
+    ticker = Ticker(clock)
+    called: list[tuple[int, float]] = []
+
+    def busy(n: int) -> Callable[[float], None]:
+        def callback(when: float) -> None:
+            called.append((n, when))
+            clock.time += 0.0011
+
+        return callback
+
+    subscriptions = [ticker.subscribe(busy(n)) for n in range(10)]
+    clock.advance(0.02)
+    assert len(called) == 3
+    subscriptions[9].cancel()
+    for _ in range(10):
+        clock.advance(0)
+    assert [n for n, _ in called] == list(range(9))
+    assert {when for _, when in called} == {100.02}
+    clock.advance(0.04 - 0.0099 - 0.02)
+    clock.advance(0)
+    clock.advance(0)
+    assert [n for n, _ in called[9:]] == list(range(9))
+    assert clock.pending == 1
+    assert ticker.skipped == 0
+
+
 def test_a_failing_subscriber_is_logged_once_and_harms_nobody(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

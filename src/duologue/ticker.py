@@ -19,6 +19,9 @@ PERIOD = FRAME_MS / 1000
 CATCH_UP = 5
 """Ticks made up for at once after a stall; the rest of a longer stall is given up."""
 
+SLICE = 0.003
+"""Time in s after which a tick lets the event loop do other things before its next subscriber."""
+
 # A loop may fire a timer this much (in s) before its time: its clock's resolution.
 _EARLY = 0.0005
 
@@ -60,17 +63,22 @@ class Ticker:
 
     Ticks lie on a grid that starts with the first subscriber, so lateness never adds up. After a
     stall at most `CATCH_UP` missed ticks follow at once, each with its own time; ``skipped``
-    counts those that were given up. A subscriber that raises is logged once, is counted in
+    counts those that were given up. A tick of many subscribers is cut into slices of `SLICE`, so
+    that the loop stays free. A subscriber that raises is logged once, is counted in
     its ``failures``, and harms nobody else.
     """
 
     __slots__ = (
+        "_after",
         "_clock",
         "_index",
+        "_last",
+        "_rest",
         "_start",
         "_subscribers",
         "_ticking",
         "_timer",
+        "_when",
         "skipped",
         "ticks",
     )
@@ -81,6 +89,10 @@ class Ticker:
         self._timer: Timer | None = None
         self._start = 0.0
         self._index = 0
+        self._last = 0
+        self._after = 0
+        self._when = 0.0
+        self._rest: list[Subscription] = []
         self._ticking = False
         self.ticks = 0
         self.skipped = 0
@@ -107,6 +119,7 @@ class Ticker:
         if not self._subscribers and self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            self._rest.clear()
 
     def _arm(self) -> None:
         self._timer = self._clock.call_at(self._start + self._index * PERIOD, self._wake)
@@ -114,17 +127,26 @@ class Ticker:
     def _wake(self) -> None:
         self._timer = None
         self._ticking = True
-        due = math.floor((self._clock.now() - self._start + _EARLY) / PERIOD)
-        last = min(due, self._index + CATCH_UP)
-        while self._index <= last and self._subscribers:
-            when = self._start + self._index * PERIOD
+        begin = self._clock.now()
+        if not self._rest:
+            due = math.floor((begin - self._start + _EARLY) / PERIOD)
+            self._last = min(due, self._index + CATCH_UP)
+            self.skipped += max(0, due - self._last)
+            self._after = due + 1
+        while True:
+            while self._rest:
+                self._rest.pop()._call(self._when)
+                if self._rest and self._clock.now() - begin > SLICE:
+                    self._ticking = False
+                    self._timer = self._clock.call_at(begin, self._wake)
+                    return
+            if self._index > self._last or not self._subscribers:
+                break
+            self._when = self._start + self._index * PERIOD
             self._index += 1
             self.ticks += 1
-            for subscription in self._subscribers:
-                subscription._call(when)
-        if self._index <= due:
-            self.skipped += due + 1 - self._index
-            self._index = due + 1
+            self._rest = list(reversed(self._subscribers))
+        self._index = max(self._index, self._after)
         self._ticking = False
         if self._subscribers:
             self._arm()

@@ -349,7 +349,7 @@ async def test_chromium_hears_its_echo_and_confirms_what_it_played(tmp_path: Pat
         trips = [min(b - m for m in mic if m < b) for b in back if any(m < b for m in mic)]
         print("browser round trip ms", json.dumps([round(t) for t in trips]), edge.counters)
         assert len(trips) >= 3
-        assert sorted(trips)[len(trips) // 2] < 150
+        assert sorted(trips)[len(trips) // 2] < 250
         # Chromium says what it played: about as much as was given, late by its buffers.
         assert len(echo.reports) > 20
         assert echo.given - echo.reports[-1] < 24000

@@ -32,6 +32,7 @@ from aiortc import (  # noqa: E402
     RTCDataChannel,
     RTCIceServer,
     RTCPeerConnection,
+    RTCRtpReceiver,
     RTCRtpSender,
     RTCSessionDescription,
 )
@@ -126,6 +127,14 @@ def _pixels(picture: av.VideoFrame) -> NDArray[np.uint8]:
     return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
+def _hand[**P](callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    # What is raised here would end aiortc's transport, and with it the call, without a word.
+    try:
+        callback(*args, **kwargs)
+    except Exception:
+        logger.exception("a callback of a call failed; the call goes on")
+
+
 class Peer:
     """One WebRTC connection with one audio stream each way, a data channel, and video inward.
 
@@ -163,6 +172,7 @@ class Peer:
         self._sending: _Sending | None = None
         self._channel: RTCDataChannel | None = None
         self._early: deque[str] = deque()
+        self._watched: set[RTCRtpReceiver] = set()
         self._connect_timer: Timer | None = None
         self._closing: asyncio.Future[None] | None = None
         self.messages_dropped = 0
@@ -315,7 +325,10 @@ class Peer:
             raise PeerError(f"the {kind} could not be used: {error or type(error)}") from error
         for transceiver in self._connection.getTransceivers():
             receiver = transceiver.receiver
-            if transceiver.kind == "video" and self.config.video and receiver.track is not None:
+            if receiver in self._watched or receiver.track is None:
+                continue
+            if transceiver.kind == "video" and self.config.video:
+                self._watched.add(receiver)
                 inside.take_frames(receiver, self._take_picture, self._drop_picture, MOST_UNDECODED)
         self._begin()
 
@@ -349,7 +362,7 @@ class Peer:
         self._state = state
         self._reason = reason
         if self._on_state is not None:
-            self._on_state(state, reason)
+            _hand(self._on_state, state, reason)
 
     def _fail(self, reason: str) -> None:
         self._sending = None
@@ -412,7 +425,7 @@ class Peer:
         self.video_frames += 1
         at = self._clock.now()
         if self._on_video is not None:
-            self._on_video(lambda: VideoFrame(_pixels(picture), at))
+            _hand(self._on_video, lambda: VideoFrame(_pixels(picture), at))
 
     def _drop_picture(self) -> None:
         self.video_dropped += 1
@@ -432,4 +445,4 @@ class Peer:
 
     def _take_message(self, message: str | bytes) -> None:
         if isinstance(message, str) and self._on_message is not None:
-            self._on_message(message)
+            _hand(self._on_message, message)
