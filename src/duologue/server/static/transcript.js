@@ -161,14 +161,14 @@ export class Transcript {
 
   #settle(speech, heardText, cut) {
     const { heard, rest } = splitHeard(speech.made, heardText);
-    speech.words.textContent = heard;
+    speech.words.textContent = heard.trim();
     if (cut && rest.trim()) {
       const struck = document.createElement("s");
       const label = document.createElement("span");
       label.className = "unseen";
-      label.textContent = " Not heard: ";
-      struck.append(label, rest);
-      speech.words.append(struck);
+      label.textContent = "Not heard: ";
+      struck.append(label, rest.trim());
+      speech.words.append(" ", struck);
     }
     speech.item.classList.remove("open");
     speech.item.classList.toggle("cut", cut);

@@ -1,0 +1,332 @@
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+
+import pytest
+import websockets
+from served import answer, goodbye, served, until
+
+from duologue.realtime.errors import ConfigError
+
+TOKEN = "correct-horse-battery"  # noqa: S105
+
+
+class Recorder:
+    """Answers offers, and keeps what became of each call."""
+
+    def __init__(self) -> None:
+        self.got: list = []
+        self.ended: list[str] = []
+
+    async def __call__(self, signalling) -> None:
+        try:
+            while (message := await signalling.receive()) is not None:
+                self.got.append(message)
+                if message["type"] == "bye":
+                    break
+                await signalling.send({"type": "echo", "of": message["type"]})
+            self.ended.append("ended")
+        except asyncio.CancelledError:
+            self.ended.append("cancelled")
+            raise
+
+
+async def test_a_call_from_hello_to_bye():
+    conduct = Recorder()
+    async with served(conduct, page={"agent": "Ada"}) as server:
+        async with server.socket() as socket:
+            config = await answer(socket)
+            assert config == {"type": "config", "ice_servers": [], "agent": "Ada"}
+            assert server.calls.sessions == 1
+            await socket.send('{"type": "offer", "sdp": "v=0"}')
+            assert await answer(socket) == {"type": "echo", "of": "offer"}
+            await socket.send('{"type": "bye"}')
+            assert await goodbye(socket) == ({}, 1000, "")
+        assert conduct.got == [{"type": "offer", "sdp": "v=0"}, {"type": "bye"}]
+        await until(lambda: server.calls.sessions == 0)
+    assert conduct.ended == ["ended"]
+
+
+async def test_the_socket_ends_the_session():
+    conduct = Recorder()
+    async with served(conduct) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+        await until(lambda: conduct.ended == ["ended"])
+        await until(lambda: server.calls.sessions == 0)
+
+
+async def test_a_session_that_does_not_end_is_cancelled():
+    state = []
+
+    async def stubborn(signalling) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            state.append("cancelled")
+            raise
+
+    async with served(stubborn, goodbye_s=0.2) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+        await until(lambda: state == ["cancelled"])
+        await until(lambda: server.calls.sessions == 0)
+
+
+async def test_a_wrong_token_is_refused():
+    async with served(Recorder(), token=TOKEN) as server:
+        for token in ["", "correct-horse-batterz", "correct-horse-battery-", "ü" * 21]:
+            async with server.socket(token) as socket:
+                told, code, reason = await goodbye(socket)
+            assert (told["code"], code) == ("token", 4401)
+            assert told["message"] == reason
+            assert server.calls.sessions == 0
+
+
+async def test_the_right_token_is_let_in_and_logged_nowhere(caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    async with served(Recorder(), token=TOKEN) as server:
+        await server.get(f"/?token={TOKEN}")
+        async with server.socket(TOKEN) as socket:
+            assert (await answer(socket))["type"] == "config"
+    own = [r.getMessage() for r in caplog.records if not r.name.startswith("websockets.client")]
+    assert not [line for line in own if TOKEN in line]
+    assert TOKEN not in "".join(capfd.readouterr())
+
+
+async def test_a_foreign_page_is_refused():
+    async with served(Recorder()) as server:
+        names = ("evil.example", "localhost:1", f"localhost.evil.example:{server.port}")
+        for origin in [*(f"http://{name}" for name in names), "null", "file://"]:
+            with pytest.raises(websockets.InvalidStatus) as caught:
+                async with server.socket(origin=origin):
+                    pass
+            assert caught.value.response.status_code == 403
+            assert b"own page" in caught.value.response.body
+
+
+async def test_a_client_without_origin_is_no_foreign_page():
+    async with served(Recorder()) as server, server.socket(origin=None) as socket:
+        assert (await answer(socket))["type"] == "config"
+
+
+async def test_a_rebound_name_is_refused():
+    async with served(Recorder()) as server:
+        origin = f"http://evil.example:{server.port}"
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with server.socket(origin=origin, name="evil.example"):
+                pass
+        assert caught.value.response.status_code == 403
+
+
+async def test_a_full_house_refuses_the_next_and_takes_one_later():
+    async with served(Recorder(), max_sessions=2) as server:
+        async with server.socket() as first, server.socket() as second:
+            await answer(first)
+            await answer(second)
+            async with server.socket() as third:
+                told, code, reason = await goodbye(third)
+            assert (told["code"], code) == ("full", 1013)
+            assert "2 people talk" in reason
+            assert server.calls.refused == 1
+        await until(lambda: server.calls.sessions == 0)
+        async with server.socket() as socket:
+            assert (await answer(socket))["type"] == "config"
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "close"),
+    [
+        (b"binary", "format", 1003),
+        ("no json", "format", 1003),
+        ("[1]", "format", 1003),
+        ('{"kind": "offer"}', "format", 1003),
+        ('{"type": 3}', "format", 1003),
+        ("[" * 60000, "format", 1003),
+        (json.dumps({"type": "text", "text": "é" * 300}, ensure_ascii=False), "too_big", 1009),
+    ],
+)
+async def test_what_is_no_message_ends_the_call(message, code, close):
+    limit = 500 if code == "too_big" else 65536
+    async with served(Recorder(), max_message_bytes=limit) as server, server.socket() as socket:
+        await answer(socket)
+        await socket.send(message)
+        told, closed, _ = await goodbye(socket)
+        assert closed == close
+        assert not told or told["code"] == code  # uvicorn may refuse the size before us
+        await until(lambda: server.calls.sessions == 0)
+
+
+async def test_a_big_message_is_refused_before_it_is_read():
+    async with served(Recorder()) as server, server.socket() as socket:
+        await answer(socket)
+        await socket.send(json.dumps({"type": "text", "text": "x" * 66000}))
+        _, closed, _ = await goodbye(socket)
+        assert closed == 1009
+
+
+async def test_a_flood_ends_the_call_and_a_stream_does_not():
+    conduct = Recorder()
+    async with served(conduct, messages_per_s=20) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+            for _ in range(30):
+                await socket.send('{"type": "mute", "muted": true}')
+                await asyncio.sleep(0.05)
+            await socket.send('{"type": "bye"}')
+            assert (await goodbye(socket))[1] == 1000
+        async with server.socket() as socket:
+            await answer(socket)
+            for _ in range(40):
+                await socket.send('{"type": "mute", "muted": true}')
+            told, code, _ = await goodbye(socket)
+            assert (told["code"], code) == ("too_fast", 4429)
+
+
+async def test_a_call_that_reads_nothing_is_ended_not_kept():
+    async def deaf(signalling) -> None:
+        await asyncio.sleep(60)
+
+    async with (
+        served(deaf, messages_per_s=1000, goodbye_s=0.1) as server,
+        server.socket() as socket,
+    ):
+        await answer(socket)
+        for _ in range(100):
+            await socket.send('{"type": "mute", "muted": true}')
+        assert (await goodbye(socket))[1] == 4429
+
+
+@pytest.mark.parametrize("hello", [None, "other"])
+async def test_who_does_not_introduce_themselves_is_reaped(hello):
+    async with served(Recorder(), hello_timeout_s=0.2) as server, server.socket(None) as socket:
+        if hello:
+            await socket.send('{"type": "offer", "sdp": ""}')
+        told, code, _ = await goodbye(socket)
+        assert (told["code"], code) == ("hello", 4408)
+
+
+async def test_who_makes_no_offer_is_reaped():
+    async with served(Recorder(), offer_timeout_s=0.3) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+            await socket.send('{"type": "mute", "muted": true}')
+            told, code, _ = await goodbye(socket)
+            assert (told["code"], code) == ("offer", 4408)
+        async with server.socket() as socket:
+            await answer(socket)
+            await socket.send('{"type": "offer", "sdp": ""}')
+            await asyncio.sleep(0.5)
+            assert server.calls.sessions == 1
+
+
+async def test_who_does_not_answer_a_ping_is_reaped():
+    async with served(Recorder(), ping_s=0.2) as server:
+        reader, writer = await asyncio.open_connection("localhost", server.port)
+        writer.write(
+            f"GET /call HTTP/1.1\r\nHost: localhost:{server.port}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        assert b"101" in await reader.readuntil(b"\r\n\r\n")
+        hello = b'{"type":"hello"}'
+        writer.write(bytes([0x81, 0x80 | len(hello)]) + b"\0\0\0\0" + hello)
+        await until(lambda: server.calls.sessions == 1)
+        await until(lambda: server.calls.sessions == 0)
+        writer.close()
+
+
+async def test_too_many_strangers_are_kept_out():
+    async with served(Recorder(), hello_timeout_s=30) as server:
+        strangers = [server.socket(None) for _ in range(32)]
+        for stranger in strangers:
+            await stranger.__aenter__()
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with server.socket(None):
+                pass
+        assert caught.value.response.status_code == 503
+        for stranger in strangers:
+            await stranger.__aexit__(None, None, None)
+        await asyncio.sleep(0.1)
+        async with server.socket() as socket:
+            assert (await answer(socket))["type"] == "config"
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ConfigError("the model is not there: fetch it"), "the model is not there: fetch it"),
+        (RuntimeError("secret inside"), "Something failed on the server"),
+        (ConfigError("é" * 300), "The call ended: éé"),
+    ],
+)
+async def test_a_call_that_fails_says_so(error, says, caplog):
+    async def failing(signalling) -> None:
+        raise error
+
+    async with served(failing) as server, server.socket() as socket:
+        told, code, reason = await goodbye(socket)
+        assert (told["code"], code) == ("failed", 1011)
+        assert says in told["message"]
+        assert reason == told["message"]
+        assert "secret" not in reason
+    assert any(record.name.startswith("duologue.server") for record in caplog.records)
+
+
+async def test_the_end_of_the_server_ends_sessions_in_bounded_time():
+    conduct = Recorder()
+    async with served(conduct) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+            began = time.monotonic()
+            server.task.cancel()
+            _, code, _ = await goodbye(socket)
+            assert code == 1012
+        await asyncio.wait({server.task})
+        assert time.monotonic() - began < 3
+    assert conduct.ended == ["ended"]
+
+
+async def test_a_stubborn_session_does_not_keep_the_server():
+    async def stubborn(signalling) -> None:
+        await asyncio.sleep(60)
+
+    async with served(stubborn) as server, server.socket() as socket:
+        await answer(socket)
+        began = time.monotonic()
+        server.task.cancel()
+        await asyncio.wait({server.task})
+        assert time.monotonic() - began < 4
+
+
+async def test_a_signal_ends_a_server_program():
+    program = (
+        "import asyncio\n"
+        "from duologue.server import ServerConfig, create_call_app, serve_app\n"
+        "async def conduct(s):\n"
+        "    while await s.receive() is not None: pass\n"
+        "    print('session ended', flush=True)\n"
+        "config = ServerConfig(port=0)\n"
+        "asyncio.run(serve_app(create_call_app(conduct, config), config))\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+    assert line.startswith("Talk at http://localhost:")
+    async with websockets.connect(line.split()[-1].replace("http", "ws") + "call") as socket:
+        await socket.send('{"type": "hello"}')
+        await answer(socket)
+        os.kill(process.pid, signal.SIGTERM)
+        out, _ = await asyncio.wait_for(process.communicate(), 5)
+    assert b"session ended" in out
+    assert process.returncode == -signal.SIGTERM

@@ -1,0 +1,341 @@
+import asyncio
+
+import pytest
+import pytest_asyncio
+from page import Stage, chromium, opened, talk
+from served import served, until
+
+from duologue.events import (
+    AgentTranscriptEvent,
+    AgentTurnEndedEvent,
+    AgentTurnStartedEvent,
+    ErrorEvent,
+    InterruptionEvent,
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    SpeechHeldEvent,
+    SpeechResumedEvent,
+    ToolEndEvent,
+    ToolStartEvent,
+    TurnMetricsEvent,
+    UserTranscriptEvent,
+    UserTurnEndedEvent,
+    UserTurnStartedEvent,
+)
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser():
+    async with chromium() as browser:
+        yield browser
+
+
+CONNECTED = RealtimeConnectedEvent("s", {}, {"video": True, "model": "scripted"})
+
+
+async def test_a_conversation_in_words(browser):
+    stage = Stage()
+    async with served(stage, page={"agent": "Ada"}) as server, opened(browser, server.url) as page:
+        turns, status = page.locator("#turns > li"), page.locator("#status-text")
+        await talk(page, stage)
+        assert await status.inner_text() == "Waking the model"
+        stage.tell(CONNECTED)
+        await page.wait_for_selector('body[data-turn="listening"]')
+
+        stage.tell(UserTurnStartedEvent("p"), UserTranscriptEvent("What is", False, "p"))
+        await page.wait_for_selector(".person.open")
+        assert await turns.nth(0).locator(".words").inner_text() == "What is"
+        assert await status.inner_text() == "Hearing you"
+        stage.tell(UserTranscriptEvent("What is that?", True, "p"))
+        stage.tell(UserTurnEndedEvent("p", "What is that?"))
+        await page.wait_for_selector('body[data-turn="thinking"]')
+        assert await page.locator(".person.open").count() == 0
+
+        stage.tell(AgentTranscriptEvent("A tower, ", False, "a"), AgentTurnStartedEvent("a"))
+        stage.tell(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
+        stage.tell(AgentTranscriptEvent("built in 1519 ", False, "a"))
+        stage.tell(AgentTranscriptEvent("by a king. ", False, "a"))
+        await page.wait_for_selector('body[data-turn="agent"]')
+        words = turns.nth(1).locator(".words")
+        assert await words.inner_text() == "A tower, built in 1519 by a king. "
+
+        stage.tell(SpeechHeldEvent("a"))
+        await page.wait_for_selector('body[data-turn="held"]')
+        stage.tell(SpeechResumedEvent("a", 300))
+        await page.wait_for_selector('body[data-turn="agent"]')
+
+        stage.tell(InterruptionEvent(1, "a", 1234, "A tower, built", "confirmed"))
+        stage.tell(AgentTranscriptEvent("A tower, built", True, "a"))
+        stage.tell(AgentTurnEndedEvent("a", True))
+        struck = turns.nth(1).locator("s")
+        await struck.wait_for()
+        assert await struck.text_content() == "Not heard: in 1519 by a king."
+        assert await words.text_content() == "A tower, built Not heard: in 1519 by a king."
+        assert await turns.nth(1).locator(".note").inner_text() == "Interrupted after 1.2 s"
+
+        bar = turns.nth(1).locator(".track")
+        told = await bar.get_attribute("aria-label")
+        for part in ("turn over after 180", "first word after 250", "first sound after 410 ms"):
+            assert part in told
+        assert await page.locator("#pace").inner_text() == "answers after 410 ms"
+
+        stage.tell(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))
+        stage.tell(UserTurnEndedEvent("p", None))
+        stage.tell(ToolStartEvent("c", "weather", '{"city": "Rome"}'))
+        stage.tell(ToolEndEvent("c", "weather", "done", "{}", 0.31))
+        stage.tell(AgentTranscriptEvent("Sunny.", False, "b"), AgentTurnStartedEvent("b"))
+        stage.tell(AgentTranscriptEvent("Sunny.", True, "b"), AgentTurnEndedEvent("b", False))
+        await page.wait_for_selector('body[data-turn="listening"]')
+        assert await page.locator(".tool").inner_text() == 'weather(city: "Rome") done · 0.3 s'
+        assert await turns.count() == 4  # the cough left nothing
+        assert await turns.nth(3).locator("s").count() == 0
+        assert await turns.nth(3).locator(".who").inner_text() == "Ada"
+
+        spoken = await page.locator("#spoken > p").all_inner_texts()
+        assert spoken == ["You: What is that?", "Ada: A tower, built (interrupted)", "Ada: Sunny."]
+
+        stage.tell(ErrorEvent("model", "the model had a hiccup"))
+        await page.wait_for_selector("#notice:not([hidden])")
+        assert await page.locator("#notice-text").inner_text() == "the model had a hiccup"
+        await page.click("#notice-close")
+        assert await page.locator("#notice").is_hidden()
+
+        await page.click("#talk")
+        await page.wait_for_selector('body[data-call="idle"]')
+        await until(lambda: server.calls.sessions == 0)
+        assert await page.locator("s").count() == 1  # the end changes nothing above
+
+
+async def test_words_that_nobody_heard_are_all_struck(browser):
+    stage = Stage()
+    async with served(stage) as server, opened(browser, server.url) as page:
+        await talk(page, stage)
+        stage.tell(CONNECTED, AgentTranscriptEvent("<b>Never</b> said", False, "a"))
+        stage.tell(InterruptionEvent(1, None, 0, "", "confirmed"))
+        await page.wait_for_selector("s")
+        assert await page.locator("s").text_content() == "Not heard: <b>Never</b> said"
+        stage.tell(RealtimeDisconnectedEvent("quota used up", False))
+        await page.wait_for_selector("#notice:not([hidden])")
+        assert "quota used up" in await page.locator("#notice-text").inner_text()
+
+
+async def test_voices_pictures_and_keys(browser):
+    stage = Stage()
+    async with served(stage) as server, opened(browser, server.url) as page:
+        await talk(page, stage)
+        stage.tell(CONNECTED)
+        await page.wait_for_selector('body[data-turn="listening"]')
+        await until(lambda: stage.loudness > 500)
+        await until(lambda: stage.confirmed > 24000)
+        assert stage.edge.quality == "confirmed"
+        assert stage.edge.counters["reports_ignored"] == 0
+        painted = """(up) => {
+            const c = document.getElementById("waves"), p = c.getContext("2d");
+            const half = c.height / 2, top = up ? 0 : half + 4;
+            const data = p.getImageData(c.width / 2, top, c.width / 2 - 20, half - 4).data;
+            return data.filter((v, i) => i % 4 === 3 && v > 0).length;
+        }"""
+        assert await page.evaluate(painted, False) > 1000
+        assert await page.evaluate(painted, True) > 100
+
+        await page.keyboard.press("m")
+        await until(lambda: stage.loudness == 0)
+        assert await page.locator("#mute").get_attribute("aria-pressed") == "true"
+        assert await page.locator("#status-text").inner_text() == "Muted"
+        await page.click("#mute")
+        await until(lambda: stage.loudness > 500)
+
+        await page.fill("#text", "say m")
+        await page.locator("#text").press("m")
+        assert await page.locator("#mute").get_attribute("aria-pressed") == "false"
+        await page.locator("#text").press("Enter")
+        await until(lambda: stage.texts == ["say mm"])
+        assert await page.locator(".person .words").inner_text() == "say mm"
+        assert await page.locator("#text").input_value() == ""
+
+        await page.click("#camera")
+        await until(lambda: stage.pictures > 2)
+        assert await page.locator("#preview").is_visible()
+        await page.click("#camera")
+        assert await page.locator("#preview").is_hidden()
+        seen = stage.pictures
+        await asyncio.sleep(0.5)
+        assert stage.pictures <= seen + 3
+
+        await page.locator("#text").focus()
+        await page.keyboard.press("Escape")
+        assert await page.get_attribute("body", "data-call") == "live"
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector('body[data-call="idle"]')
+        await until(lambda: server.calls.sessions == 0)
+        stopped = "document.getElementById('voice').srcObject === null"
+        assert await page.evaluate(stopped)
+
+
+async def test_a_model_that_cannot_see_says_so_politely(browser):
+    stage = Stage()
+    async with served(stage) as server, opened(browser, server.url) as page:
+        await talk(page, stage)
+        stage.tell(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
+        await page.wait_for_selector('body[data-turn="listening"]')
+        await page.click("#camera")
+        await page.wait_for_selector("#notice:not([hidden])")
+        assert "tiny can't see" in await page.locator("#notice-text").inner_text()
+        assert await page.locator("#camera").get_attribute("aria-pressed") == "false"
+
+
+REFUSE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', '%s'); };"
+
+
+async def test_what_keeps_a_call_from_beginning(browser):
+    stage = Stage()
+    async with served(stage) as server:
+        for script, says in [
+            (REFUSE % "NotAllowedError", "may not use the microphone: allow it by the icon"),
+            (REFUSE % "NotFoundError", "No microphone was found: plug one in"),
+            (REFUSE % "NotReadableError", "another program uses it: close that"),
+            ("delete window.RTCPeerConnection;", "use a current Chrome"),
+        ]:
+            async with opened(browser, server.url, script) as page:
+                await page.click("#talk")
+                await page.wait_for_selector("#notice:not([hidden])")
+                assert says in await page.locator("#notice-text").inner_text()
+                assert await page.get_attribute("body", "data-call") == "idle"
+    assert stage.calls == 0
+
+
+async def test_a_full_server_says_so(browser):
+    stage = Stage()
+    async with (
+        served(stage, max_sessions=1) as server,
+        opened(browser, server.url) as page,
+        opened(browser, server.url) as other,
+    ):
+        await talk(page, stage)
+        await other.click("#talk")
+        await other.wait_for_selector("#notice:not([hidden])")
+        assert "All places are taken" in await other.locator("#notice-text").inner_text()
+        assert await other.get_attribute("body", "data-call") == "idle"
+
+
+async def test_the_token_opens_the_door_and_leaves_the_address(browser):
+    token = "correct-horse-battery"  # noqa: S105
+    stage = Stage()
+    async with served(stage, token=token) as server, opened(browser, server.url) as page:
+        assert server.url.endswith(f"#token={token}")
+        assert page.url == f"http://localhost:{server.port}/"
+        await page.reload()
+        await talk(page, stage)
+        async with opened(browser, f"http://localhost:{server.port}/?token={token}") as page:
+            assert page.url == f"http://localhost:{server.port}/"
+            await talk(page, stage)
+        async with opened(browser, f"http://localhost:{server.port}/") as page:
+            await page.click("#talk")
+            await page.wait_for_selector("#notice:not([hidden])")
+            assert "needs the right token" in await page.locator("#notice-text").inner_text()
+
+
+async def test_a_server_that_went_away_is_called_again(browser):
+    stage = Stage()
+    async with served(stage) as server:
+        port = server.port
+        context = opened(browser, server.url)
+        page = await context.__aenter__()
+        await talk(page, stage)
+        stage.tell(CONNECTED, AgentTranscriptEvent("Old words", False, "a"))
+        await page.wait_for_selector(".agent")
+    await page.wait_for_selector('body[data-call="retrying"]')
+    said = await page.locator("#notice-text").inner_text()
+    assert "The server is gone; calling again in 1 s (1 of 6)" in said
+    async with served(stage, port=port) as server:
+        await page.wait_for_selector('body[data-call="live"]')
+        stage.tell(CONNECTED, AgentTranscriptEvent("New words", False, "a"))
+        await page.wait_for_selector("text=New words")
+        lines = await page.locator("#turns > li").all_inner_texts()
+        assert [line.split("\n")[-1] for line in lines] == [
+            "Old words",
+            "a new conversation",
+            "New words",
+        ]
+        assert await page.locator("#notice").is_hidden()
+        await page.click("#talk")
+        await page.wait_for_selector('body[data-call="idle"]')
+    await page.click("#talk")
+    await page.wait_for_selector("#notice:not([hidden])")
+    assert "does not answer" in await page.locator("#notice-text").inner_text()
+    page.complaints.clear()  # Chromium itself tells that nobody listens
+    await context.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_fits_a_phone_and_can_be_read(browser, scheme):
+    stage = Stage()
+    small = {"width": 320, "height": 568}
+    async with served(stage) as server:
+        options = {"viewport": small, "color_scheme": scheme, "reduced_motion": "reduce"}
+        async with opened(browser, server.url, **options) as page:
+            await talk(page, stage)
+            stage.tell(CONNECTED, AgentTranscriptEvent("long" * 60, False, "a"))
+            stage.tell(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
+            stage.tell(InterruptionEvent(1, "a", 900, "long" * 10, "confirmed"))
+            await page.wait_for_selector("s")
+            wide = "document.documentElement.scrollWidth"
+            assert await page.evaluate(wide) <= small["width"]
+            for button in await page.locator("button:visible").all():
+                box = await button.bounding_box()
+                assert min(box["width"], box["height"]) >= 44
+                assert box["x"] >= 0
+                assert box["x"] + box["width"] <= small["width"]
+            poor = await page.evaluate(_POOR_CONTRAST)
+            assert poor == []
+            animated = await page.evaluate("document.getAnimations().length")
+            assert animated == 0
+
+
+_POOR_CONTRAST = """() => {
+    const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const light = (colour) => {
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => {
+            v /= 255;
+            return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let e = element; e; e = e.parentElement) {
+            const colour = getComputedStyle(e).backgroundColor;
+            if (!/, 0\\)$|transparent/.test(colour)) return colour;
+        }
+    };
+    const poor = [];
+    for (const e of document.querySelectorAll("p, s, button, h1, b, input, .legend span")) {
+        if (!e.checkVisibility() || !(e.textContent.trim() || e.value || e.placeholder)) continue;
+        const [a, b] = [light(getComputedStyle(e).color), light(behind(e))].sort((x, y) => y - x);
+        const ratio = (a + 0.05) / (b + 0.05);
+        if (ratio < 4.5) poor.push([e.className || e.tagName, ratio]);
+    }
+    return poor;
+}"""
+
+
+async def test_how_words_are_matched_to_what_was_heard(browser):
+    async with served(Stage()) as server, opened(browser, server.url) as page:
+        split = """async ([made, heard]) => {
+            const { splitHeard } = await import("/static/heard.js");
+            const parts = splitHeard(made, heard);
+            return [parts.heard, parts.rest];
+        }"""
+        for made, heard, expected in [
+            ("one two three", "one two", ["one two", " three"]),
+            ("one  two\nthree", "one two", ["one  two", "\nthree"]),
+            ("one two", "one two", ["one two", ""]),
+            ("one two", "", ["", "one two"]),
+            ("one two three", "One two", ["One two", " three"]),
+            ("été 🎈 fin", "été 🎈", ["été 🎈", " fin"]),
+            ("short", "longer than it", ["longer than it", ""]),
+        ]:
+            assert await page.evaluate(split, [made, heard]) == expected
