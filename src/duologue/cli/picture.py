@@ -127,7 +127,7 @@ def draw_conversation(
     picture.words(0, _said_by_person(events), person, _PERSON)
     picture.words(1, _said_by_agent(events), agent, _AGENT)
     for at, event in events:
-        if isinstance(event, InterruptionEvent) and event.speech_id is not None:
+        if isinstance(event, InterruptionEvent) and event.played_ms:
             picture.cut(at)
     try:
         picture.save(out)
@@ -230,7 +230,14 @@ class _Picture:
                 edge = self.top(0) + _LANE if lane == 0 else self.top(1)
                 self._line([(at, edge), (at, y)], _INK, 1)
             self._line([(start, y), (end, y)], _INK, 2)
-            self._text(end + 6, y, f"{gap.ms} ms", 13, _INK, anchor="lm")
+            self._text(
+                end + 6,
+                y,
+                f"{gap.ms} ms" if gap.ms < 10000 else f"{gap.ms / 1000:.0f} s",
+                13,
+                _INK,
+                anchor="lm",
+            )
 
     def words(
         self, lane: int, said: Sequence[tuple[float, str]], spans: Sequence[Stretch], colour: str
@@ -244,6 +251,7 @@ class _Picture:
         begins = [self.x(spans[index].start) if spans else _MARGIN for index in sorted(room)]
         ends = [*(begin - 12 for begin in begins[1:]), self._width - _MARGIN / 2]
         for index, left, right in zip(sorted(room), begins, ends, strict=True):
+            left = min(left, self._width - _MARGIN - 150)
             self._paragraph(left, y, min(max(right - left, 60), 420), " ".join(room[index]), colour)
 
     def cut(self, at: float) -> None:

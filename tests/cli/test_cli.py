@@ -1,0 +1,279 @@
+import asyncio
+import json
+import subprocess
+import sys
+import wave
+
+import click
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+from PIL import Image
+
+from duologue import events
+from duologue.cli import main
+from duologue.cli.account import Account
+from duologue.cli.picture import Stretch, latencies, stretches
+from duologue.realtime.errors import SessionError
+from duologue.testing.scripted import At, Reply, ScriptedRealtime
+from duologue.testing.virtual_time import run_virtual
+
+RATE = 24000
+
+
+def speech(path, seconds, rate=16000):
+    t = np.arange(round(seconds * rate)) / rate
+    soundfile.write(path, 0.4 * np.sin(2 * np.pi * 300 * t), rate)
+    return str(path)
+
+
+@pytest.fixture
+def question(tmp_path):
+    return speech(tmp_path / "question.wav", 1.0)
+
+
+@pytest.fixture
+def command(monkeypatch, tmp_path):
+    """Runs a command in virtual time, with a scripted model in place of the engine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(asyncio, "run", run_virtual)
+
+    def run(*args, model=None):
+        made = model or ScriptedRealtime(
+            [Reply("We close at nine.", 2.0), Reply("Goodbye then.", 1.0)],
+            transcripts=["When do you close?", "Stop."],
+        )
+        monkeypatch.setattr("duologue.cli.options.make_realtime", lambda *a, **k: made)
+        return CliRunner().invoke(main, [str(arg) for arg in args])
+
+    return run
+
+
+def read(path):
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getframerate()) == (2, RATE)
+        both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def test_run_records_prints_and_writes_every_event(command, question, tmp_path):
+    result = command("run", question, "--out", "out.wav", "--events", "out.jsonl")
+    assert result.exit_code == 0, result.output
+    assert "you  When do you close?" in result.output
+    assert "agent  We close at nine." in result.output
+    assert "1 answer; first sound" in result.output
+
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    kinds = [line["type"] for line in lines]
+    assert kinds[0] == "RealtimeConnectedEvent"
+    assert kinds[-1] == "RealtimeDisconnectedEvent"
+    assert lines[-1]["clean"] is True
+    assert kinds.count("RealtimeDisconnectedEvent") == 1
+    assert "TurnMetricsEvent" in kinds
+    for line in lines:
+        assert {*line} - {"t", "type"} == {*getattr(events, line["type"]).__dataclass_fields__}
+    times = [line["t"] for line in lines]
+    assert times == sorted(times)
+    assert times[0] == 0
+
+    left, right = read(tmp_path / "out.wav")
+    person, agent = stretches(left, RATE), stretches(right, RATE)
+    assert len(person) == 1
+    assert len(agent) == 1
+    assert agent[0].end - agent[0].start == pytest.approx(2.0, abs=0.03)
+    # The events and the recording share one timeline.
+    started = next(line["t"] for line in lines if line["type"] == "AgentTurnStartedEvent")
+    assert started == pytest.approx(agent[0].start, abs=0.04)
+
+
+def test_run_says_first_and_the_caller_waits(command, question, tmp_path):
+    result = command("run", question, "--out", "out.wav", "--say", "Good morning, this is Ada.")
+    assert result.exit_code == 0
+    assert result.output.index("Good morning, this is Ada.") < result.output.index("When do you")
+    left, right = read(tmp_path / "out.wav")
+    greeting = stretches(right, RATE)[0]
+    assert stretches(left, RATE)[0].start > greeting.end
+
+
+def test_run_with_an_interjection_cuts_the_answer(command, question, tmp_path):
+    speech(tmp_path / "stop.flac", 0.8, 44100)
+    model = ScriptedRealtime(
+        [Reply("This is a long answer that goes on and on.", 6.0), Reply("Nine.", 1.0)],
+        transcripts=["When do you close?", "Just the time."],
+    )
+    result = command(
+        *("run", question, "--interject", "stop.flac", "--after", "1"),
+        *("--out", "out.wav", "--picture", "out.png"),
+        model=model,
+    )
+    assert result.exit_code == 0, result.output
+    assert "-- (interrupted)" in result.output
+    left, right = read(tmp_path / "out.wav")
+    person, agent = stretches(left, RATE), stretches(right, RATE)
+    assert person[1].start - agent[0].start == pytest.approx(1.0, abs=0.06)
+    assert agent[0].end - person[1].start < 0.6
+    assert agent[1].start > person[1].end
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.width >= 1800
+        assert len(picture.getcolors(1 << 24)) > 20
+
+
+def test_run_says_when_the_session_did_not_end_cleanly(command, question):
+    model = ScriptedRealtime(at=[At(0.5, SessionError("the model is gone", code="gone"))])
+    result = command("run", question, model=model)
+    assert result.exit_code == 1
+    assert "the model is gone" in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["none.wav"], "can't read none.wav: no such file"),
+        (["text.wav"], "can't read text.wav: not a sound file"),
+        (["empty.wav"], "can't read empty.wav: it is empty"),
+        (["silent.wav"], "can't use silent.wav: there is no sound in it"),
+        (["good.wav", "--interject", "none.wav"], "can't read none.wav"),
+        (["good.wav", "--out", "no/out.wav"], "can't write no/out.wav"),
+        (["good.wav", "--events", "no/out.jsonl"], "can't write no/out.jsonl"),
+        (["good.wav", "--picture", "out.png"], "give --out too"),
+        (["good.wav", "--instructions", "Read @none.md"], "no such file in the working directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(command, tmp_path, args, message):
+    (tmp_path / "text.wav").write_text("this is not sound")
+    (tmp_path / "empty.wav").touch()
+    soundfile.write(tmp_path / "silent.wav", np.zeros(0), 16000)
+    speech(tmp_path / "good.wav", 0.3)
+    result = command("run", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("duologue: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_demo_once_writes_sound_and_picture(command, tmp_path):
+    model = ScriptedRealtime(
+        [
+            Reply("From seven to ten.", 2.0),
+            Reply("It is a small hotel by the harbour.", 8.0),
+            Reply("Ninety euros.", 1.5),
+            Reply("Behind the house.", 1.5),
+        ],
+        transcripts=["What time is breakfast?", "Tell me more.", "How much?", "Where do I park?"],
+    )
+    result = command("demo", "--once", model=model)
+    assert result.exit_code == 0, result.output
+    assert "Ada speaking." in result.output
+    assert "(interrupted)" in result.output
+    assert "4 answers" in result.output
+    assert "conversation.wav and conversation.png" in result.output
+    left, right = read(tmp_path / "conversation.wav")
+    assert len(stretches(left, RATE)) == 4
+    assert len(stretches(right, RATE)) == 5
+    assert (tmp_path / "conversation.png").stat().st_size > 10_000
+
+
+def test_live_words_are_rewritten_and_colours_are_for_terminals_only(capsys):
+    account = Account(lambda: 1.0, live=True)
+    account._take(events.UserTranscriptEvent("When do", False, "person"))
+    account._take(events.UserTranscriptEvent("When do you close?", True, "person"))
+    account.close()
+    out = capsys.readouterr().out
+    assert "When do ..." in out
+    assert out.index("\r") < out.index("When do you close?")
+
+
+def test_stretches_and_latencies():
+    samples = np.zeros(RATE * 10, np.int16)
+    for start, end in ((1, 2), (2.3, 3), (5, 6)):
+        samples[round(start * RATE) : round(end * RATE)] = 5000
+    found = stretches(samples, RATE)
+    assert [(round(s.start, 2), round(s.end, 2)) for s in found] == [(1, 3), (5, 6)]
+    agent = [Stretch(0.1, 0.5), Stretch(3.4, 4.5), Stretch(4.7, 5.2), Stretch(6.25, 7)]
+    assert [gap.ms for gap in latencies(found, agent)] == [400, 250]
+
+
+def test_talk_without_portaudio_or_devices_is_one_line(command):
+    result = command("talk", "--devices")
+    if result.exit_code:
+        assert result.exit_code == 2
+        assert result.stderr.startswith("duologue: ")
+        assert result.stderr.count("\n") == 1
+
+
+def test_talk_joins_the_microphone(command, monkeypatch):
+    from duologue.edges import wav
+
+    def edge(**options):
+        assert options == {"input": 3, "output": "USB", "echo_cancellation": False}
+        from duologue.audio import AudioFrame
+
+        return wav.Edge(AudioFrame(np.full(8000, 9000, np.int16), 16000), wait_for_greeting=True)
+
+    monkeypatch.setattr("duologue.edges.microphone.Edge", edge)
+    result = command("talk", "--input", "3", "--output", "USB", "--headphones", "--say", "Hello.")
+    assert result.exit_code == 0, result.output
+    assert "agent  Hello." in result.output
+
+
+def test_doctor_has_a_line_and_a_fix_for_everything(command):
+    result = command("doctor")
+    lines = result.output.splitlines()
+    assert all(line.startswith(("ok  ", "miss")) for line in lines)
+    assert all("->" in line for line in lines if line.startswith("miss"))
+    named = {line.split()[1] for line in lines}
+    assert named >= {
+        "python",
+        "duologue",
+        "machine",
+        "local",
+        "server",
+        "mic",
+        "devices",
+        "weights",
+    }
+
+
+def test_doctor_names_the_extra_of_what_is_missing(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "aiortc", None)
+    result = command("doctor")
+    assert result.exit_code == 1
+    assert "aiortc missing  ->  pip install 'duologue[webrtc]'" in result.output
+
+
+def test_serve_refuses_an_open_address_without_token(command):
+    result = command("serve", "--host", "0.0.0.0")  # noqa: S104
+    assert result.exit_code == 2
+    assert "token" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "talk", "serve", "run", "models", "doctor"])
+def test_help_of_each_command(name):
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output) > 200
+    context = click.Context(main)
+    assert main.get_command(context, name).get_short_help_str()
+
+
+def test_help_and_an_unknown_command():
+    result = CliRunner().invoke(main, ["--help"])
+    assert "demo" in result.output
+    assert CliRunner().invoke(main, ["nothing"]).exit_code == 2
+    assert "0.1" in CliRunner().invoke(main, ["--version"]).output
+
+
+def test_python_m_is_quick_and_loads_nothing_heavy():
+    code = (
+        "import sys; from duologue.cli import main; main(['--help'], standalone_mode=False); "
+        "assert not {'numpy', 'pydantic', 'onnxruntime', 'starlette', 'aiortc'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "duologue", "run", "none.wav"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr == "duologue: can't read none.wav: no such file or directory\n"
