@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -220,6 +221,22 @@ async def test_close_ends_both_sides_and_leaves_nothing() -> None:
     assert threading.active_count() == threads
 
 
+async def test_many_calls_leave_no_task_thread_or_socket() -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("counting open files needs /proc")
+    counts = []
+    for _ in range(12):
+        caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+        async with connected(caller, callee):
+            caller.send_audio(TONE)
+        await asyncio.sleep(0.02)
+        counts.append((len(asyncio.all_tasks()), threading.active_count(), open_files()))
+    assert counts[-1] == counts[1]
+
+
 @pytest.mark.parametrize("step", range(3))
 async def test_close_in_any_state(step: int) -> None:
     tasks = asyncio.all_tasks()
@@ -243,7 +260,7 @@ async def test_messages_go_both_ways_and_early_ones_wait() -> None:
     callee = Peer(CONFIG, on_audio=nothing, on_message=at_callee.append)
     for i in range(70):
         assert caller.send_message(f"early {i}")
-    assert caller.messages_dropped == 6
+    assert caller.counters["messages_dropped"] == 6
     async with connected(caller, callee):
         await until(lambda: len(at_callee) == 64)
         assert at_callee[0] == "early 6"
@@ -252,7 +269,7 @@ async def test_messages_go_both_ways_and_early_ones_wait() -> None:
         results = [callee.send_message("x" * 60000) for _ in range(20)]
         assert results[0]
         assert not results[-1]
-        assert callee.messages_dropped == results.count(False)
+        assert callee.counters["messages_dropped"] == results.count(False)
 
 
 class Pictures(MediaStreamTrack):

@@ -63,5 +63,5 @@ class PeerConfig:
         for rate in (self.send_rate, self.receive_rate):
             if rate not in RATES:
                 raise ConfigError(f"Opus takes {', '.join(map(str, RATES))} Hz, not {rate}")
-        if not 0 < self.interrupted_after <= self.failed_after:
-            raise ConfigError("interrupted_after takes a time above 0 and up to failed_after")
+        if not 1.5 <= self.interrupted_after <= self.failed_after:
+            raise ConfigError("interrupted_after takes 1.5 s or more, and up to failed_after")

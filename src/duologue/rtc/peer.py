@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
-from secrets import randbelow
-from typing import Never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +16,7 @@ from duologue.extras import require
 from duologue.rtc import sdp as descriptions
 from duologue.rtc.audio_path import AudioIn, AudioOut
 from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
+from duologue.rtc.consent import LineWatch
 from duologue.rtc.reports import ReceptionStatistics
 from duologue.video import VideoFrame
 
@@ -27,9 +24,7 @@ require("aiortc", "webrtc")
 
 import av  # noqa: E402
 from aiortc import (  # noqa: E402
-    MediaStreamTrack,
     RTCConfiguration,
-    RTCDataChannel,
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpReceiver,
@@ -37,9 +32,10 @@ from aiortc import (  # noqa: E402
     RTCSessionDescription,
 )
 from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
-from aiortc.rtcdtlstransport import RTCDtlsTransport  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
+from duologue.rtc.channel import TextChannel  # noqa: E402
+from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -49,73 +45,13 @@ CLOSE_TIMEOUT = 0.4
 FAREWELL_TIMEOUT = 5.0
 """Longest that the other side's servers are waited for behind it, in s."""
 
-MOST_UNSENT = 256 * 1024
-"""Bytes that may wait on the data channel; a message that finds more is dropped and counted."""
-
-MOST_EARLY = 64
-"""Messages kept for a channel that is not open yet; the oldest is dropped and counted."""
-
 MOST_UNDECODED = 30
 """Video packets that may wait for the decoder before the next are dropped and counted."""
 
 # Farewells under way, so that none is forgotten before its end.
 _farewells: set[asyncio.Future[None]] = set()
 
-_HEADER = struct.Struct("!BBHII")
 _MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
-
-
-class _Idle(MediaStreamTrack):
-    """Keeps aiortc's own sending task asleep: our packets do not pass through it."""
-
-    kind = "audio"
-
-    async def recv(self) -> Never:
-        while True:
-            await asyncio.Event().wait()
-
-
-class _Sending:
-    """The sending half once connected: headers, counts and the way out."""
-
-    __slots__ = (
-        "_extension",
-        "_first",
-        "_kind",
-        "_sender",
-        "_source",
-        "_transport",
-        "octets",
-        "packets",
-        "sequence",
-    )
-
-    def __init__(self, sender: RTCRtpSender, kind: int, mid: tuple[int, str] | None) -> None:
-        self._sender = sender
-        self._transport: RTCDtlsTransport = sender.transport
-        self._source: int = sender._ssrc
-        self._kind = kind
-        self._first = 0x80
-        self._extension = b""
-        if mid is not None and 0 < mid[0] < 15 and 0 < len(mid[1].encode()) <= 16:
-            # One-byte header extension (RFC 8285, section 4.2) with the media id (RFC 8843).
-            name = mid[1].encode()
-            element = bytes([mid[0] << 4 | len(name) - 1]) + name
-            element += bytes(-len(element) % 4)
-            self._extension = struct.pack("!HH", 0xBEDE, len(element) // 4) + element
-            self._first = 0x90
-        # Low at first: an early wrap can break the far side's decryption (RFC 3711, 3.3.1).
-        self.sequence = randbelow(0x8000)
-        self.packets = 0
-        self.octets = 0
-
-    def send(self, payload: bytes, timestamp: int) -> None:
-        header = _HEADER.pack(self._first, self._kind, self.sequence, timestamp, self._source)
-        self.sequence = (self.sequence + 1) & 0xFFFF
-        inside.send_now(self._transport, header + self._extension + payload)
-        self.packets = (self.packets + 1) & 0xFFFFFFFF
-        self.octets = (self.octets + len(payload)) & 0xFFFFFFFF
-        inside.set_sent(self._sender, self.packets, self.octets, timestamp, time.time())
 
 
 def _server(server: IceServer) -> RTCIceServer:
@@ -169,14 +105,11 @@ class Peer:
         self._in = AudioIn(config.receive_rate, on_audio, self._clock)
         self._statistics: tuple[int, ReceptionStatistics] | None = None
         self._heard: int | None = None
-        self._sending: _Sending | None = None
-        self._channel: RTCDataChannel | None = None
-        self._early: deque[str] = deque()
+        self._sending: RtpSending | None = None
+        self._channel = TextChannel(config.channel, self._take_message)
         self._watched: set[RTCRtpReceiver] = set()
         self._connect_timer: Timer | None = None
         self._closing: asyncio.Future[None] | None = None
-        self.messages_dropped = 0
-        """Texts that were not sent because too much waited."""
         self.video_frames = 0
         self.video_dropped = 0
         """Video packets dropped because the decoder could not follow."""
@@ -186,12 +119,12 @@ class Peer:
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
-        self._audio = self._connection.addTransceiver(_Idle(), direction="sendrecv")
+        self._audio = self._connection.addTransceiver(IdleTrack(), direction="sendrecv")
         self._audio.setCodecPreferences(
             [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.name == "opus"]
         )
         self._connection.on("connectionstatechange", self._connection_changed)
-        self._connection.on("datachannel", self._adopt)
+        self._connection.on("datachannel", self._channel.adopt)
 
     @property
     def state(self) -> PeerState:
@@ -224,7 +157,7 @@ class Peer:
         return {
             **self._in.counters,
             "sent": self._sending.packets if self._sending else 0,
-            "messages_dropped": self.messages_dropped,
+            "messages_dropped": self._channel.dropped,
             "video_frames": self.video_frames,
             "video_dropped": self.video_dropped,
         }
@@ -243,7 +176,7 @@ class Peer:
 
     async def offer(self) -> str:
         """Make an offer, with a data channel; to be followed by `answer`."""
-        self._adopt(self._connection.createDataChannel(self.config.channel))
+        self._channel.adopt(self._connection.createDataChannel(self.config.channel))
         return await self._describe()
 
     async def answer(self, sdp: str) -> None:
@@ -274,19 +207,8 @@ class Peer:
         self._out.flush()
 
     def send_message(self, text: str) -> bool:
-        """Send a text on the data channel; False if it was dropped (see `MOST_UNSENT`)."""
-        channel = self._channel
-        if channel is None or channel.readyState == "connecting":
-            if len(self._early) >= MOST_EARLY:
-                self._early.popleft()
-                self.messages_dropped += 1
-            self._early.append(text)
-            return True
-        if channel.readyState != "open" or channel.bufferedAmount > MOST_UNSENT:
-            self.messages_dropped += 1
-            return False
-        channel.send(text)
-        return True
+        """Send a text on the data channel; False if it was dropped (see `rtc.channel`)."""
+        return self._channel.send(text)
 
     async def close(self) -> None:
         """Hang up and free every socket, task and thread; idempotent, at most `CLOSE_TIMEOUT`.
@@ -388,28 +310,21 @@ class Peer:
         inside.take_rtp(self._audio.receiver.transport, kind, self._take)
         number = next((e.id for e in self._audio._headerExtensions if e.uri == _MID), None)
         mid = (number, name) if number is not None and name is not None else None
-        self._sending = _Sending(self._audio.sender, kind, mid)
+        self._sending = RtpSending(self._audio.sender, kind, mid)
         self._set("connected")
 
     async def _watch(self, ask: Callable[[], Awaitable[bool]]) -> None:
-        # RFC 7675 lets consent last 30 s; a conversation notices a dead line long before.
-        clock = self._clock
-        heard = clock.now()
+        watch = LineWatch(
+            self._clock,
+            interrupted_after=self.config.interrupted_after,
+            failed_after=self.config.failed_after,
+            last_packet=lambda: self._in.last,
+            on_change=lambda there: self._set("connected" if there else "interrupted"),
+        )
         # aioice may begin this after a close that came while it was connecting.
-        while self._closing is None:
-            await clock.sleep(0.5 if self._state == "interrupted" else 0.7)
-            if await ask():
-                heard = clock.now()
-            silent = clock.now() - max(heard, self._in.last)
-            if silent < self.config.interrupted_after - 1.2:
-                if self._state == "interrupted":
-                    self._set("connected")
-            elif silent < self.config.failed_after:
-                if self._state == "connected":
-                    self._set("interrupted")
-            else:
-                self._fail(f"the far side has been silent for {silent:.0f} s")
-                return
+        silent = await watch.run(ask, lambda: self._closing is None)
+        if self._closing is None:
+            self._fail(f"the far side has been silent for {silent:.0f} s")
 
     def _take(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
         statistics = self._statistics
@@ -430,19 +345,6 @@ class Peer:
     def _drop_picture(self) -> None:
         self.video_dropped += 1
 
-    def _adopt(self, channel: RTCDataChannel) -> None:
-        if channel.label != self.config.channel or self._channel is not None:
-            return
-        self._channel = channel
-        channel.on("message", self._take_message)
-        channel.on("open", self._send_early)
-        if channel.readyState == "open":
-            self._send_early()
-
-    def _send_early(self) -> None:
-        while self._early:
-            self.send_message(self._early.popleft())
-
-    def _take_message(self, message: str | bytes) -> None:
-        if isinstance(message, str) and self._on_message is not None:
-            _hand(self._on_message, message)
+    def _take_message(self, text: str) -> None:
+        if self._on_message is not None:
+            _hand(self._on_message, text)

@@ -1,0 +1,61 @@
+"""The data channel as a bounded line of texts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from aiortc import RTCDataChannel
+
+MOST_UNSENT = 256 * 1024
+"""Bytes that may wait on the data channel; a message that finds more is dropped and counted."""
+
+MOST_EARLY = 64
+"""Messages kept for a channel that is not open yet; the oldest is dropped and counted."""
+
+
+class TextChannel:
+    """Sends and takes texts on the data channel named ``label``, once there is one."""
+
+    __slots__ = ("_channel", "_early", "_label", "_on_text", "dropped")
+
+    def __init__(self, label: str, on_text: Callable[[str], None]) -> None:
+        self._label = label
+        self._on_text = on_text
+        self._channel: RTCDataChannel | None = None
+        self._early: deque[str] = deque()
+        self.dropped = 0
+        """Texts that were not sent because too much waited."""
+
+    def adopt(self, channel: RTCDataChannel) -> None:
+        """Use ``channel`` if it has the label and is the first that has."""
+        if channel.label != self._label or self._channel is not None:
+            return
+        self._channel = channel
+        channel.on("message", self._take)
+        channel.on("open", self._send_early)
+        if channel.readyState == "open":
+            self._send_early()
+
+    def send(self, text: str) -> bool:
+        """Send a text, or keep it till the channel opens; False if it was dropped."""
+        channel = self._channel
+        if channel is None or channel.readyState == "connecting":
+            if len(self._early) >= MOST_EARLY:
+                self._early.popleft()
+                self.dropped += 1
+            self._early.append(text)
+            return True
+        if channel.readyState != "open" or channel.bufferedAmount > MOST_UNSENT:
+            self.dropped += 1
+            return False
+        channel.send(text)
+        return True
+
+    def _send_early(self) -> None:
+        while self._early:
+            self.send(self._early.popleft())
+
+    def _take(self, message: str | bytes) -> None:
+        if isinstance(message, str):
+            self._on_text(message)
