@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, gcd
 
 import numpy as np
-import soxr
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 type Samples = NDArray[np.int16]
@@ -66,40 +68,95 @@ class AudioFrame:
 class Resampler:
     """Changes the rate of one stream, chunk by chunk, band-limited and without seams.
 
-    soxr ``LQ``: above 80 dB of signal to noise, aliases below -80 dB, and at most 7 ms held back
-    until `flush` (contract C10). Equal rates pass through untouched.
+    A linear-phase filter of our own: above 80 dB of signal to noise, aliases below -80 dB, and at
+    most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back up to
+    20 ms, at 8 kHz 60 ms). Equal rates pass through untouched.
     """
 
-    __slots__ = ("_stream", "in_rate", "out_rate")
+    __slots__ = ("_down", "_held", "_kernel", "_received", "_sent", "_up", "in_rate", "out_rate")
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
         if in_rate <= 0 or out_rate <= 0:
             raise ValueError(f"Resampler takes rates in Hz above 0, not {in_rate} and {out_rate}")
         self.in_rate = in_rate
         self.out_rate = out_rate
-        self._stream: soxr.ResampleStream | None = None
+        common = gcd(in_rate, out_rate)
+        self._up = out_rate // common
+        self._down = in_rate // common
+        self._kernel = _EMPTY_KERNEL if in_rate == out_rate else _kernel(self._up, self._down)
         self._open()
 
     def _open(self) -> None:
-        if self.in_rate != self.out_rate:
-            self._stream = soxr.ResampleStream(
-                self.in_rate, self.out_rate, 1, dtype="int16", quality="LQ"
-            )
+        """``_held`` begins where the filter does for the next output that is a multiple of up."""
+        self._held = np.zeros(_reach(self._up, self._down), np.float32)
+        self._received = 0
+        self._sent = 0
 
     def push(self, samples: Samples) -> Samples:
         """Resample the next int16 samples of the stream; may return fewer, later ones follow."""
-        if self._stream is None:
+        if self._up == self._down:
             return samples
-        out: Samples = self._stream.resample_chunk(samples)
-        return out
+        self._received += len(samples)
+        known = self._received - _reach(self._up, self._down)
+        return self._filter(samples.astype(np.float32), known * self._up // self._down)
 
     def flush(self) -> Samples:
         """End the stream: the tail that was held back. The next `push` starts a new stream."""
-        if self._stream is None:
+        if self._up == self._down:
             return _EMPTY
-        out: Samples = self._stream.resample_chunk(_EMPTY, last=True)
+        silence = np.zeros(_reach(self._up, self._down), np.float32)
+        out = self._filter(silence, -(-self._received * self._up // self._down))
         self._open()
         return out
+
+    def _filter(self, samples: NDArray[np.float32], until: int) -> Samples:
+        """Take in samples, and give the outputs before ``until`` that have not been given yet."""
+        up, down, kernel = self._up, self._down, self._kernel
+        if until <= self._sent:
+            self._held = np.concatenate((self._held, samples))
+            return _EMPTY
+        first = self._sent % up
+        count = until - self._sent
+        # A row of windows gives `up` outputs; the last row may be only begun.
+        rows = -(-(first + count) // up)
+        width = len(kernel)
+        missing = (rows - 1) * down + width - len(self._held) - len(samples)
+        padding = np.zeros(max(0, missing), np.float32)
+        held = np.concatenate((self._held, samples, padding))
+        step = held.itemsize
+        windows = as_strided(held, (rows, width), (down * step, step), writeable=False)
+        out = (np.ascontiguousarray(windows) @ kernel).reshape(-1)[first : first + count]
+        self._sent = until
+        end = len(held) - len(padding)
+        self._held = held[(first + count) // up * down : end].copy()
+        return np.clip(np.rint(out), -32768, 32767).astype(np.int16)
+
+
+_EMPTY_KERNEL: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+_STOP_DB = 92.0
+_TRANSITION = 0.2
+"""Width of the filter's slope, centred on the band edge, as a part of the band."""
+
+
+def _reach(up: int, down: int) -> int:
+    """Input samples that the filter looks ahead: half of its length (Kaiser's formula)."""
+    width = np.pi * _TRANSITION * min(1.0, up / down)
+    return ceil((_STOP_DB - 7.95) / (2.285 * width) / 2) + 1
+
+
+@lru_cache(maxsize=32)
+def _kernel(up: int, down: int) -> NDArray[np.float32]:
+    """Factors of shape (window, up): a window of input samples times it is ``up`` outputs."""
+    reach = _reach(up, down)
+    band = min(1.0, up / down)
+    at = np.arange(up) * down / up + reach
+    time = np.arange(2 * reach + 1 + (up - 1) * down // up)[:, None] - at
+    beta = 0.1102 * (_STOP_DB - 8.7)
+    window = np.i0(beta * np.sqrt(np.clip(1 - (time / reach) ** 2, 0, None)))
+    factors = np.sinc(band * time) * np.where(np.abs(time) < reach, window, 0.0)
+    kernel: NDArray[np.float32] = (factors / factors.sum(axis=0)).astype(np.float32)
+    kernel.setflags(write=False)
+    return kernel
 
 
 class Framer:
