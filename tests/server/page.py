@@ -87,7 +87,7 @@ async def chromium(voice: Path | None = None) -> AsyncIterator:
         "--allow-loopback-in-peer-connection",
     ]
     if voice is not None:
-        flags.append(f"--use-file-for-fake-audio-capture={voice}")
+        flags.append(f"--use-file-for-fake-audio-capture={voice}%noloop")
     async with playwright.async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=flags)
         try:

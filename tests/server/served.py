@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import websockets
+from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection
 
 from duologue.server import Conduct, ServerConfig, create_call_app, serve_app
@@ -54,7 +55,12 @@ class Served:
 @asynccontextmanager
 async def served(conduct: Conduct, **settings) -> AsyncIterator[Served]:
     config = ServerConfig(**{"port": 0} | settings)
-    app = create_call_app(conduct, config)
+    async with serving(create_call_app(conduct, config), config) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving(app: Starlette, config: ServerConfig) -> AsyncIterator[Served]:
     ready = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve_app(app, config, ready=ready.set_result, signals=False))

@@ -55,6 +55,7 @@ def conduct_with(make_agent: MakeAgent, config: ServerConfig) -> Conduct:
     async def conduct(signalling: Signalling) -> None:
         edge = CallEdge(signalling, ice_servers=config.ice_servers, loopback=config.local)
         agent = make_agent(edge)
+        await signalling.send({"type": "agent", "name": agent.agent_user.name})
         agent.events.tap(lambda event: edge.send_event(event_to_json(event)))
         try:
             async with agent.join():

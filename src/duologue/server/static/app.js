@@ -86,9 +86,10 @@ function dial() {
   const on = (name, react) =>
     next.addEventListener(name, ({ detail }) => call === next && react(detail));
   on("config", (config) => {
-    transcript.agentName = at("agent-name").textContent = config.agent ?? "Agent";
+    nameAgent(config.agent ?? "Agent");
     at("welcome").hidden = true;
   });
+  on("agent", nameAgent);
   on("voice", (stream) => {
     at("voice").srcObject = stream;
     at("voice").play().catch(() => notice("The browser keeps the agent silent: allow sound for this page.", "error"));
@@ -209,6 +210,10 @@ function showMetrics(event) {
   transcript.metrics({ ...event, ear_ms: known ? event.first_played_ms + ear : null });
   pace.add(event.first_played_ms);
   at("pace").textContent = pace.text;
+}
+
+function nameAgent(name) {
+  transcript.agentName = at("agent-name").textContent = name;
 }
 
 function setMuted(value) {

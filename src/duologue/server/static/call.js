@@ -6,7 +6,7 @@ const REPORT_MS = 100;
 const STATS_MS = 1000;
 const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
 
-// Events: config(detail), connected, shaky, event(detail), problem(detail {code, message}),
+// Events: config(detail), agent(detail name), connected, shaky, event(detail), problem(detail {code, message}),
 // voice(detail stream), ended(detail {code, reason, error, lost, reached}). `ended` comes exactly
 // once; `lost` when the line broke, `reached` when the server had answered before.
 export class Call extends EventTarget {
@@ -100,6 +100,9 @@ export class Call extends EventTarget {
         this.#reached = true;
         this.#tell("config", message);
         await this.#offer(message.ice_servers ?? []);
+        break;
+      case "agent":
+        this.#tell("agent", message.name);
         break;
       case "answer":
         await this.#peer.setRemoteDescription({ type: "answer", sdp: message.sdp });

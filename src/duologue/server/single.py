@@ -1,0 +1,147 @@
+"""An edge that serves the page itself, for one person and one conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from duologue.audio import AudioFrame
+from duologue.edges.browser import CallEdge
+from duologue.edges.edge import Person, Quality
+from duologue.items import Json
+from duologue.realtime.errors import ConfigError
+from duologue.rtc.config import IceServer, PeerError
+from duologue.rtc.signalling import Signalling
+from duologue.server.app import create_call_app
+from duologue.server.config import ServerConfig
+from duologue.server.serving import serve_app
+
+log = logging.getLogger(__name__)
+
+_GOODBYE_S = 0.2
+"""What the call may take to end with the edge, in seconds: an edge hangs up in half a second."""
+
+
+class Edge:
+    """Serves the page, prints its address, and waits for one person to press Talk.
+
+    Others who call meanwhile are told that the place is taken. The conversation ends when the
+    person ends the call; who never got a connection is forgotten and the next one is awaited.
+    ``host``, ``port`` (0 takes a free one), ``token``, ``certfile`` and ``keyfile`` are those of
+    `ServerConfig`; ``rate`` in Hz is what `play` takes. ``ready`` gets the address instead of its
+    being printed. Raises `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        *,
+        token: str | None = None,
+        certfile: Path | None = None,
+        keyfile: Path | None = None,
+        ice_servers: Sequence[IceServer] = (),
+        rate: int = 24000,
+        ready: Callable[[str], None] | None = None,
+    ) -> None:
+        self._config = ServerConfig(
+            host=host,
+            port=port,
+            token=token,
+            certfile=certfile,
+            keyfile=keyfile,
+            ice_servers=tuple(ice_servers),
+            max_sessions=1,
+            goodbye_s=_GOODBYE_S,
+        )
+        self._rate = rate
+        self._address = ready
+        self._call: CallEdge | None = None
+        self._ran = False
+
+    @property
+    def output_rate(self) -> int:
+        """Hz of the frames that `play` takes."""
+        return self._rate
+
+    @property
+    def quality(self) -> Quality:
+        """``confirmed`` by the page; ``estimated`` if it never reports."""
+        return self._call.quality if self._call is not None else "confirmed"
+
+    @property
+    def lead_ms(self) -> int:
+        """0: a frame leaves when it is given."""
+        return 0
+
+    @property
+    def latency_ms(self) -> float:
+        """From `play` to the ear, in ms: see `CallEdge.latency_ms`."""
+        return self._call.latency_ms if self._call is not None else 60.0
+
+    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+        """Serve until the person who called has gone.
+
+        Raises `ConfigError` when the port is taken, and `PeerError` when the connection broke.
+        """
+        if self._ran:
+            raise ConfigError("an edge runs once: make a new one for the next conversation")
+        self._ran = True
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def conduct(signalling: Signalling) -> None:
+            if over.done():
+                return
+            talked = False
+
+            def connected() -> None:
+                nonlocal talked
+                talked = True
+                ready()
+
+            config = self._config
+            self._call = call = CallEdge(
+                signalling,
+                rate=self._rate,
+                ice_servers=config.ice_servers,
+                loopback=config.local,
+            )
+            try:
+                await call.run(person, connected)
+            except PeerError as error:
+                log.info("a call was lost: %s", error)
+                if talked and not over.done():
+                    over.set_exception(error)
+            finally:
+                if talked and not over.done():
+                    over.set_result(None)
+
+        app = create_call_app(conduct, self._config)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                serving = tasks.create_task(
+                    serve_app(app, self._config, ready=self._address, signals=False), name="page"
+                )
+                await asyncio.wait({serving, over}, return_when=asyncio.FIRST_COMPLETED)
+                serving.cancel()
+        except* ConfigError as errors:
+            raise errors.exceptions[0] from None
+        if over.done():
+            over.result()
+
+    def play(self, frame: AudioFrame | None) -> None:
+        """Send the next 20 ms at once; None is silence."""
+        if self._call is not None:
+            self._call.play(frame)
+
+    def clear(self) -> None:
+        """Drop what was taken and not sent."""
+        if self._call is not None:
+            self._call.clear()
+
+    def send_event(self, event: Mapping[str, Json]) -> None:
+        """Show the page an event; see `CallEdge.send_event`."""
+        if self._call is not None:
+            self._call.send_event(event)
