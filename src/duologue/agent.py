@@ -14,8 +14,9 @@ from duologue.barge_in import BargeIn, BargeInPolicy
 from duologue.call import Call
 from duologue.clock import Clock, LoopClock
 from duologue.conversation import Conversation
-from duologue.edges.edge import Edge
+from duologue.edges.edge import Edge, EventSink
 from duologue.event_bus import EventBus
+from duologue.event_json import event_to_json
 from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
 from duologue.instructions import load_instructions
 from duologue.items import AgentItem, UserItem
@@ -97,6 +98,9 @@ class Agent:
         self.person = person or User("Person", "person")
         self.instructions = load_instructions(instructions, root)
         self.events = EventBus()
+        if isinstance(edge, EventSink):
+            show = edge.send_event
+            self.events.tap(lambda event: show(event_to_json(event)))
         self.conversation = conversation or Conversation()
         self.tools = ToolRegistry()
         self.llm = self._model(llm, stt, tts, turn_detection, vad)

@@ -7,6 +7,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +32,9 @@ from duologue.rtc.signalling import (
     TEXT,
     Signalling,
 )
+
+if TYPE_CHECKING:
+    from duologue.server.single import Edge as Edge
 
 logger = logging.getLogger(__name__)
 
@@ -308,3 +312,12 @@ class CallEdge:
                     person.played(self._played.samples + self._unheard * self._played.size)
             case _:
                 self._played.ignored += 1
+
+
+def __getattr__(name: str) -> object:
+    """`Edge`, which serves the page itself, needs the web server and is loaded when asked for."""
+    if name == "Edge":
+        from duologue.server.single import Edge
+
+        return Edge
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol, runtime_checkable
 
 from duologue.audio import AudioFrame
+from duologue.items import Json
 from duologue.video import VideoFrame
 
 type Quality = Literal["confirmed", "device", "estimated"]
@@ -78,3 +79,11 @@ class Edge(Protocol):
 
     def clear(self) -> None:
         """Drop what was taken and not played yet."""
+
+
+@runtime_checkable
+class EventSink(Protocol):
+    """An edge that also shows the conversation, as a page with a transcript does."""
+
+    def send_event(self, event: Mapping[str, Json]) -> None:
+        """Take the next public event, as JSON (see `event_to_json`); never blocks."""

@@ -10,7 +10,6 @@ from starlette.applications import Starlette
 from duologue.agent import Agent
 from duologue.edges.browser import CallEdge
 from duologue.edges.edge import Edge
-from duologue.event_json import event_to_json
 from duologue.rtc.config import PeerError
 from duologue.rtc.signalling import Signalling
 from duologue.server.app import create_call_app
@@ -50,13 +49,12 @@ async def serve(
 
 
 def conduct_with(make_agent: MakeAgent, config: ServerConfig) -> Conduct:
-    """Conduct each call with an agent of its own, and show the caller every public event."""
+    """Conduct each call with an agent of its own; the edge shows the caller every public event."""
 
     async def conduct(signalling: Signalling) -> None:
         edge = CallEdge(signalling, ice_servers=config.ice_servers, loopback=config.local)
         agent = make_agent(edge)
         await signalling.send({"type": "agent", "name": agent.agent_user.name})
-        agent.events.tap(lambda event: edge.send_event(event_to_json(event)))
         try:
             async with agent.join():
                 await agent.finish()
