@@ -114,10 +114,7 @@ class Llama:
             "max_tokens": max_tokens,
             **options,
         }
-        # By the loop, so that virtual time waits for it.
-        asyncio.get_running_loop().run_in_executor(
-            slot.thread, self._work, slot, run, request
-        )
+        slot.thread.submit(self._work, slot, run, request)
         try:
             while (chunk := await run.queue.get()) is not None:
                 if isinstance(chunk, SessionError):
