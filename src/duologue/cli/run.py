@@ -54,6 +54,12 @@ if TYPE_CHECKING:
     show_default=True,
     help="How long the agent has spoken when an interjection begins.",
 )
+@click.option(
+    "--fast",
+    is_flag=True,
+    help="Do not wait in real time: as fast as the model computes. Latencies then leave out the "
+    "computing.",
+)
 @click.option("--quiet", is_flag=True, help="Print no conversation.")
 @engine_options
 def run(
@@ -64,12 +70,13 @@ def run(
     say: str | None,
     interject: tuple[Path, ...],
     after: float,
+    fast: bool,
     quiet: bool,
     profile: str,
     instructions: str,
     offline: bool,
 ) -> None:
-    """Hold one conversation with recorded speech, in real time.
+    """Hold one conversation with recorded speech, in real time, or faster.
 
     IN.wav is a WAV or FLAC file of any rate and channel count. Of several, each is spoken when
     the agent has answered the one before. When all is answered the person hangs up.
@@ -84,6 +91,7 @@ def run(
     from duologue.cli.options import make_agent
     from duologue.edges import wav
     from duologue.realtime.errors import ConfigError
+    from duologue.testing.virtual_time import run_virtual
 
     if picture is not None and out is None:
         raise ConfigError("--picture draws the recording: give --out too")
@@ -93,15 +101,16 @@ def run(
         wait_for_greeting=say is not None,
         interjections=[wav.Interjection(path, after) for path in interject],
     )
-    agent = make_agent(edge, profile, instructions, offline=offline)
-    clean = asyncio.run(converse(agent, echo=not quiet, events=events, say=say))
+    agent = make_agent(edge, profile, instructions, offline=offline, fast=fast)
+    start = run_virtual if fast else asyncio.run
+    account = start(converse(agent, echo=not quiet, events=events, say=say))
     if picture is not None and out is not None:
         from duologue.cli.picture import draw_conversation
 
-        draw_conversation(out, clean.events, picture)
+        draw_conversation(out, account.events, picture)
     if not quiet:
-        click.echo(clean.summary())
-    finish(clean)
+        click.echo(account.summary())
+    finish(account)
 
 
 async def converse(

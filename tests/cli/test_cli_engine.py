@@ -1,0 +1,85 @@
+"""The commands with the real engine inside, as a person runs them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("xllamacpp", reason="needs duologue[local]")
+
+from duologue.models import Store, WeightsError
+from duologue.providers.local.engine import weights_of
+
+pytestmark = pytest.mark.models
+
+CLIPS = Path(__file__).parents[1] / "data" / "speech"
+DUOLOGUE = [sys.executable, "-m", "duologue"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights():
+    try:
+        for name in weights_of("tiny"):
+            Store().ensure(name, progress=False)
+    except WeightsError as error:
+        pytest.skip(f"the weights can't be had here: {error}")
+
+
+def test_run_hears_answers_and_records(tmp_path):
+    options = "--profile tiny --fast --out out.wav --events out.jsonl --picture out.png"
+    done = subprocess.run(
+        [*DUOLOGUE, "run", CLIPS / "austen-0930.wav", *options.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "might even have been made" in done.stdout
+    assert "Traceback" not in done.stderr
+    events = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    said = next(e for e in events if e["type"] == "UserTranscriptEvent" and e["final"])
+    words = said["text"].lower().strip(".,?!").split()
+    assert words == ["he", "might", "even", "have", "been", "made", "amiable", "himself"]
+    assert events[-1] == {
+        "t": events[-1]["t"],
+        "type": "RealtimeDisconnectedEvent",
+        "reason": events[-1]["reason"],
+        "clean": True,
+    }
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
+    assert np.abs(both[:, 0]).max() > 1000
+    assert np.abs(both[:, 1]).max() > 1000
+    assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "out.jsonl", "out.png"}
+
+
+def test_serve_answers_and_ends_when_told(tmp_path):
+    with subprocess.Popen(
+        [*DUOLOGUE, "serve", "--port", "0", "--profile", "tiny"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as server:
+        try:
+            line = ""
+            while "Talk at" not in line:
+                line = server.stdout.readline()
+                assert line, server.stderr.read()
+            address = line.split()[2]
+            with urllib.request.urlopen(address, timeout=10) as page:  # noqa: S310
+                assert b"<title" in page.read()
+            server.send_signal(signal.SIGINT)
+            assert server.wait(10) == 0
+            assert "Traceback" not in server.stderr.read()
+        finally:
+            server.kill()
