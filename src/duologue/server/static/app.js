@@ -25,12 +25,14 @@ let muted = false;
 let attempt = 0;
 let timer = null;
 let connectedAt = 0;
+let asked = 0;
 
 // States: idle, connecting, live, retrying.
 function state(name, status) {
   body.dataset.call = name;
   if (name !== "live") delete body.dataset.turn;
   at("status-text").textContent = status;
+  at("call-state").textContent = name === "live" ? "Connected" : status;
   const idle = name === "idle";
   at("talk").textContent = idle ? "Talk" : "End";
   if (idle) at("talk").removeAttribute("aria-keyshortcuts");
@@ -56,17 +58,21 @@ async function talk() {
   if (problem) return notice(problem, "error");
   notice("");
   attempt = 0;
+  const asking = (asked += 1);
   waves.open();
   state("connecting", "Asking for the microphone");
+  let stream;
   try {
-    microphone = await navigator.mediaDevices.getUserMedia({
+    stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     });
   } catch (error) {
+    if (asking !== asked) return;
     hangUp();
     return notice(deviceSentence(error, "microphone"), "error");
   }
-  if (body.dataset.call === "idle") return release();
+  if (asking !== asked) return stream.getTracks().forEach((track) => track.stop());
+  microphone = stream;
   microphone.getAudioTracks()[0].addEventListener("ended", () => {
     hangUp();
     notice(MIC_GONE, "error");
@@ -107,6 +113,7 @@ function dial() {
     if (attempt) notice("");
   });
   on("shaky", () => turn("thinking", "The line is shaky"));
+  on("steady", () => turn("listening", muted ? "Muted" : "Listening"));
   on("problem", ({ message }) => notice(message, "error"));
   on("event", react);
   on("ended", ended);
@@ -114,12 +121,13 @@ function dial() {
 
 function ended({ code, reason, error, lost, asked, reached }) {
   if (asked) return;
-  if (error?.code === "call_failed") lost = true;
   const wasLive = body.dataset.call === "live";
+  const unheard = error?.code === "no_sound" || (error?.code === "call_failed" && !wasLive);
+  if (error?.code === "call_failed") lost = true;
   if (wasLive && performance.now() - connectedAt > HEALTHY_MS) attempt = 0;
   if (lost && (wasLive || attempt) && attempt < MOST_RETRIES) return retry();
   hangUp();
-  if (error?.code === "no_sound") notice(NO_SOUND, "error");
+  if (unheard) notice(NO_SOUND, "error");
   else if (error) notice(error.message, "error");
   else if (lost && !reached) notice(UNREACHABLE, "error");
   else if (lost) notice("The line to the server broke: press Talk to begin again.", "error");
@@ -140,6 +148,7 @@ function retry() {
 // Ends whatever is under way, on this side.
 function hangUp() {
   clearTimeout(timer);
+  asked += 1;
   call?.end();
   call = null;
   transcript.begin();

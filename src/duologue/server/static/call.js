@@ -6,9 +6,10 @@ const REPORT_MS = 100;
 const STATS_MS = 1000;
 const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
 
-// Events: config(detail), agent(detail name), connected, shaky, event(detail), problem(detail {code, message}),
-// voice(detail stream), ended(detail {code, reason, error, lost, reached}). `ended` comes exactly
-// once; `lost` when the line broke, `reached` when the server had answered before.
+// Events: config(detail), agent(detail name), connected, shaky, steady, event(detail),
+// problem(detail {code, message}), voice(detail stream), and exactly once
+// ended(detail {code, reason, error, lost, asked, reached}): `lost` when the line broke, `asked` when
+// this side ended it, `reached` when the server had answered before.
 export class Call extends EventTarget {
   #socket;
   #peer = null;
@@ -18,6 +19,7 @@ export class Call extends EventTarget {
   #token;
   #timers = [];
   #reached = false;
+  #connected = false;
   #error = null;
   #over = false;
   #reported = null;
@@ -78,7 +80,7 @@ export class Call extends EventTarget {
   }
 
   #fail(code) {
-    if (this.#peer?.connectionState === "connected") return;
+    if (this.#connected) return;
     this.#error ??= { code };
     this.#end(1000, "");
   }
@@ -136,6 +138,11 @@ export class Call extends EventTarget {
   #changed() {
     switch (this.#peer.connectionState) {
       case "connected":
+        if (this.#connected) {
+          this.#tell("steady");
+          break;
+        }
+        this.#connected = true;
         this.#tell("connected");
         this.#every(() => this.#report(), REPORT_MS);
         this.#every(() => this.#measure(), STATS_MS);
