@@ -7,19 +7,20 @@ version, `verify` with a clear message, and a test that fails when the inside ch
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import queue
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from aioice import Candidate, stun
 from aioice.ice import Connection
 from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
-from aiortc.rtcdtlstransport import RTCDtlsTransport
+from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport
 from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
+from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
 from aiortc.rtcrtpreceiver import RemoteStreamTrack, StreamStatistics
 from aiortc.rtp import RtpPacket
 from pylibsrtp import Error as SrtpError
@@ -36,7 +37,6 @@ _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
 
 
-@cache
 def verify() -> None:
     """Raise `UnsupportedError` unless the installed aiortc is built as this module needs it."""
     found = version("aiortc")
@@ -57,7 +57,7 @@ def verify() -> None:
         (RTCRtpReceiver._run_rtcp, ("fraction_lost", "packets_lost", "max_seq", "jitter")),
         (RTCRtpSender._run_rtcp, ("__ntp_timestamp", "__rtp_timestamp", "__packet_count")),
         (RTCRtpReceiver.__init__, ("__remote_streams", "__decoder_queue")),
-        (RTCRtpReceiver.receive, ("self._track._queue",)),
+        (RTCRtpReceiver.receive, ("self._track._queue", "__started", "__rtcp_task")),
         (StreamStatistics.__init__, ("packets_received",)),
         (RemoteStreamTrack.__init__, ("_queue",)),
         (RTCDtlsTransport.__init__, ("_rx_srtp", "_rtp_router")),
@@ -73,6 +73,11 @@ def verify() -> None:
             f"aiortc {found} is not built as this library needs it ({', '.join(wrong)}): "
             "pip install 'aiortc>=1.16,<1.17'"
         )
+
+
+def warm_up() -> None:
+    """Do what is slow only the first time (20 ms of late imports), so that no call is held up."""
+    RTCCertificate.generateCertificate()._create_ssl_context(SRTP_PROFILES)
 
 
 def ice_transports(peer: RTCPeerConnection) -> list[RTCIceTransport]:
@@ -162,6 +167,23 @@ def take_rtp(
             take(source, sequence, timestamp, data[start:end])
 
     vars(connection)["data_received"] = data_received
+
+
+def receive_without_decoder(receiver: RTCRtpReceiver) -> None:
+    """Let ``receiver`` report to the sender, but start no thread to decode what never reaches it.
+
+    Starting one stops the event loop till the system runs it.
+    """
+
+    async def receive(parameters: RTCRtpReceiveParameters) -> None:
+        inner = vars(receiver)
+        if not inner["_RTCRtpReceiver__started"]:
+            inner["_RTCRtpReceiver__started"] = True
+            receiver.transport._register_rtp_receiver(receiver, parameters)
+            # Ended by the receiver's own stop(), like the one that it would have made itself.
+            inner["_RTCRtpReceiver__rtcp_task"] = asyncio.ensure_future(receiver._run_rtcp())
+
+    vars(receiver)["receive"] = receive
 
 
 def set_report(receiver: RTCRtpReceiver, source: int, statistics: object) -> None:

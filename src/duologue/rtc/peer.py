@@ -37,6 +37,9 @@ from duologue.rtc import inside  # noqa: E402
 from duologue.rtc.channel import TextChannel  # noqa: E402
 from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
 
+inside.verify()
+inside.warm_up()
+
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 0.4
@@ -91,7 +94,6 @@ class Peer:
         on_state: Callable[[PeerState, str], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        inside.verify()
         self.config = config
         self._clock = clock if clock is not None else LoopClock()
         self._on_video = on_video
@@ -123,6 +125,7 @@ class Peer:
         self._audio.setCodecPreferences(
             [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.name == "opus"]
         )
+        inside.receive_without_decoder(self._audio.receiver)
         self._connection.on("connectionstatechange", self._connection_changed)
         self._connection.on("datachannel", self._channel.adopt)
 
