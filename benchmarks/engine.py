@@ -1,0 +1,186 @@
+"""The engine inside: how soon it answers, how soon it falls silent, and what it understands."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from benchmarks.clips import INTERRUPTIONS, QUESTIONS, recorded, stretches, synthesise
+from benchmarks.figures import Figure, give, median, percentile
+
+from duologue.agent import Agent
+from duologue.audio import AudioFrame, Samples
+from duologue.edges import wav
+from duologue.events import (
+    Event,
+    InterruptionEvent,
+    SpeechHeldEvent,
+    TurnMetricsEvent,
+    UserTranscriptEvent,
+)
+from duologue.pipeline.words import plain_words
+from duologue.providers.local.realtime import Realtime
+
+INSTRUCTIONS = (
+    "You are Ava, a friendly voice assistant. You speak with the person over the phone. "
+    "Answer in one or two short plain sentences."
+)
+TEXTS = {
+    "austen-0880": "he was not an ill disposed young man",
+    "austen-0930": "he might even have been made amiable himself",
+    "jfk": "and so my fellow americans ask not what your country can do for you "
+    "ask what you can do for your country",
+}
+
+
+async def converse(
+    profile: str,
+    clips: Sequence[AudioFrame],
+    interjections: Sequence[wav.Interjection] = (),
+) -> tuple[Samples, Samples, int, list[tuple[float, Event]]]:
+    """One conversation; the person's and the agent's sound, their rate, and timed events."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "conversation.wav"
+        edge = wav.Edge(clips, path, interjections=interjections, settle_s=0.6)
+        agent = Agent(edge=edge, llm=Realtime(profile), instructions=INSTRUCTIONS)
+        events: list[tuple[float, Event]] = []
+        agent.events.tap(lambda event: events.append((time.monotonic(), event)))
+        async with agent.join():
+            await agent.finish()
+        with wave.open(str(path)) as file:
+            both = np.frombuffer(file.readframes(file.getnframes()), np.int16).reshape(-1, 2)
+            return both[:, 0], both[:, 1], file.getframerate(), events
+
+
+async def answer(profile: str, target_ms: float) -> list[Figure]:
+    """End of speech to first agent sample, as the recording has it."""
+    clips = [await synthesise(question) for question in QUESTIONS]
+    person, agent, rate, events = await converse(profile, clips)
+    heard = [begin for begin, _ in stretches(agent, rate, level=50)]
+    waits = []
+    for begin, end in stretches(person, rate, gap_s=1.0):
+        first = next((start for start in heard if start > begin), None)
+        if first is not None:
+            waits.append((first - end) / rate * 1000)
+    steps = [event for _, event in events if isinstance(event, TurnMetricsEvent)]
+    parts = [
+        f"{name.removesuffix('_ms').replace('_', ' ')} {median(values):.0f}"
+        for name in ("endpoint_ms", "first_text_ms", "first_audio_ms")
+        if (values := [v for step in steps if (v := getattr(step, name)) is not None])
+    ]
+    middle = median(waits)
+    return [
+        Figure(
+            f"end of speech to first agent sample, wav edge, `{profile}`, median",
+            f"<= {target_ms:.0f} ms",
+            f"{middle:.0f} ms (p90 {percentile(waits, 90):.0f})",
+            middle <= target_ms,
+            f"{len(waits)} turns; by the engine's own clock, ms: {', '.join(parts)}",
+        )
+    ]
+
+
+async def barge_in(profile: str) -> list[Figure]:
+    """First sample of a person's interruption to the agent's last."""
+    questions = [await synthesise(question) for question in QUESTIONS]
+    cuts = [await synthesise(INTERRUPTIONS[n % len(INTERRUPTIONS)]) for n in range(len(questions))]
+    waits, after_vad, stale = [], [], 0
+    for number, (question, cut) in enumerate(zip(questions, cuts, strict=True)):
+        interjection = wav.Interjection(cut, 0.5 + 0.07 * number)
+        person, agent, rate, events = await converse(profile, [question], [interjection])
+        spoken = stretches(person, rate, gap_s=0.3)
+        held = [at for at, event in events if isinstance(event, SpeechHeldEvent)]
+        first = next((at for at, event in events if isinstance(event, TurnMetricsEvent)), None)
+        cut_events = [event for _, event in events if isinstance(event, InterruptionEvent)]
+        if not held or first is None or not cut_events:
+            continue
+        answers = stretches(agent, rate, level=0, gap_s=0.25)
+        begin = next((b for b, _ in spoken if b > answers[0][0]), None)
+        if begin is None:
+            continue
+        last = next((end for _, end in reversed(answers) if end > answers[0][0]), 0)
+        last = max(end for start, end in answers if start < begin)
+        waits.append((last - begin) / rate * 1000)
+        after_vad.append((last - answers[0][0]) / rate * 1000 - (held[0] - first) * 1000)
+        stale += sum(1 for start, _ in answers if begin < start < last)
+    if not waits:
+        return [Figure("barge-in", "<= 350 ms", "no interruption was seen", reached=False)]
+    worst, late = percentile(waits, 95), percentile(after_vad, 95)
+    return [
+        Figure(
+            f"person's first speech sample to last agent sample, `{profile}`, p95",
+            "<= 350 ms",
+            f"{worst:.0f} ms (median {median(waits):.0f})",
+            worst <= 350,
+            f"{len(waits)} interruptions",
+        ),
+        Figure(
+            "of which after the VAD has said speech, p95",
+            "<= 20 ms",
+            f"{max(late, 0):.0f} ms",
+            late <= 20,
+        ),
+        Figure(
+            "samples of an old epoch after interrupt() returned",
+            "0",
+            str(stale),
+            stale == 0,
+            "recordings of the interruptions above; the contract is property-tested",
+        ),
+    ]
+
+
+def word_errors(said: Sequence[str], meant: Sequence[str]) -> int:
+    """Words put in, left out or changed (Levenshtein)."""
+    row = list(range(len(meant) + 1))
+    for i, word in enumerate(said, 1):
+        previous, row[0] = row[0], i
+        for j, other in enumerate(meant, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (word != other))
+    return row[-1]
+
+
+async def understanding(profile: str) -> list[Figure]:
+    """Word error rate on clips of real people, through the whole conversation."""
+    errors = words = 0
+    parts = []
+    for name, text in TEXTS.items():
+        *_, events = await converse(profile, [recorded(name)])
+        finals = [e.text for _, e in events if isinstance(e, UserTranscriptEvent) and e.final]
+        wrong = word_errors(plain_words(" ".join(finals)), plain_words(text))
+        parts.append(f"{name} {wrong} of {len(text.split())}")
+        errors, words = errors + wrong, words + len(text.split())
+    rate = errors / words * 100
+    return [
+        Figure(
+            "word error rate, clips of real people",
+            "<= 5 %",
+            f"{rate:.1f} %",
+            rate <= 5,
+            "; ".join(parts),
+        )
+    ]
+
+
+async def main() -> None:
+    figures: list[Figure] = []
+    chosen = sys.argv[1:] or ["tiny", "small", "barge-in", "words"]
+    if "tiny" in chosen:
+        figures += await answer("tiny", 430)
+    if "small" in chosen:
+        figures += await answer("small", 650)
+    if "barge-in" in chosen:
+        figures += await barge_in("tiny")
+    if "words" in chosen:
+        figures += await understanding("tiny")
+    give(figures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

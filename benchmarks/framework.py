@@ -1,0 +1,238 @@
+"""The framework alone: a scripted model that echoes, wav edges, 24 kHz both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from benchmarks.figures import Figure, give, median, open_files, percentile, rss_mb
+
+from duologue.agent import Agent
+from duologue.audio import AudioFrame
+from duologue.edges import wav
+from duologue.edges.edge import Person
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import Command, SendAudio
+from duologue.realtime.outputs import Output, ReplyAudio
+from duologue.testing import Reply, ScriptedRealtime
+
+RATE = 24000
+FRAME = RATE // 50
+
+
+def numbered(seconds: float) -> AudioFrame:
+    """Sound whose every 20 ms says which they are: its samples are all the frame's number."""
+    frames = np.arange(1, int(seconds * 50) + 1, dtype=np.int16)
+    return AudioFrame(np.repeat(frames, FRAME), RATE)
+
+
+class _Marks:
+    """When each numbered frame passed a place."""
+
+    def __init__(self) -> None:
+        self.at: dict[int, float] = {}
+
+    def pass_by(self, frame: AudioFrame) -> None:
+        if len(frame) and frame.samples[0]:
+            self.at.setdefault(int(frame.samples[0]), time.perf_counter())
+
+
+class _Edge(wav.Edge):
+    """A wav edge that notes when sound leaves it and when it comes."""
+
+    def __init__(self, source: AudioFrame) -> None:
+        super().__init__(source, rate=RATE, settle_s=0.1, wait_s=0.1)
+        self.left = _Marks()
+        self.came = _Marks()
+
+    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+        left = self.left
+        hear = person.audio
+
+        def audio(frame: AudioFrame) -> None:
+            left.pass_by(frame)
+            hear(frame)
+
+        person.audio = audio  # type: ignore[method-assign]
+        await super().run(person, ready)
+
+    def play(self, frame: AudioFrame | None) -> None:
+        if frame is not None:
+            self.came.pass_by(frame)
+        super().play(frame)
+
+
+class _Noted:
+    """A connection that notes when sound comes to the model and leaves it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.came = _Marks()
+        self.left = _Marks()
+
+    async def run(self, receive: Callable[[Output], None]) -> None:
+        def noted(output: Output) -> None:
+            if isinstance(output, ReplyAudio):
+                self.left.pass_by(output.frame)
+            receive(output)
+
+        await self._connection.run(noted)
+
+    def transmit(self, command: Command) -> None:
+        if isinstance(command, SendAudio):
+            self.came.pass_by(command.frame)
+        self._connection.transmit(command)
+
+
+class _Model(ScriptedRealtime):
+    noted: _Noted
+
+    def open(self, setup: SessionSetup) -> Connection:
+        self.noted = _Noted(super().open(setup))
+        return self.noted
+
+
+async def latency() -> list[Figure]:
+    """Added latency each way, of one session."""
+    edge, model = _Edge(numbered(20.0)), _Model(echo=True)
+    async with Agent(edge=edge, llm=model).join() as agent:
+        await agent.finish()
+    up = [(model.noted.came.at[n] - at) * 1000 for n, at in edge.left.at.items()]
+    down = [(edge.came.at[n] - at) * 1000 for n, at in model.noted.left.at.items()]
+    figures = []
+    for name, values in (("to the model", up), ("to the person", down)):
+        middle, worst = median(values), percentile(values, 99)
+        figures.append(
+            Figure(
+                f"framework alone: added latency {name}, median / p99",
+                "<= 0.3 / 2 ms",
+                f"{middle:.3f} / {worst:.3f} ms",
+                middle <= 0.3 and worst <= 2,
+                f"{len(values)} frames of 20 ms",
+            )
+        )
+    return figures
+
+
+async def talk(sound: AudioFrame) -> None:
+    """One session that talks as long as the sound, and is closed."""
+    edge = wav.Edge(sound, rate=RATE, settle_s=0.1, wait_s=0.1)
+    async with Agent(edge=edge, llm=ScriptedRealtime(echo=True)).join() as agent:
+        await agent.finish()
+
+
+async def running(sessions: int, sound: AudioFrame) -> list[asyncio.Task[None]]:
+    """So many sessions, spread over 20 ms, a second after the last began."""
+    tasks = []
+    for _ in range(sessions):
+        tasks.append(asyncio.create_task(talk(sound)))
+        await asyncio.sleep(0.02 / sessions)
+    await asyncio.sleep(1)
+    return tasks
+
+
+async def processor(sessions: int, seconds: float) -> list[Figure]:
+    """CPU of many sessions in one process."""
+    tasks = await running(sessions, numbered(seconds + 2))
+    cpu, wall = time.process_time(), time.perf_counter()
+    await asyncio.sleep(seconds)
+    share = (time.process_time() - cpu) / (time.perf_counter() - wall) / sessions * 100
+    await asyncio.gather(*tasks)
+    return [
+        Figure(
+            f"framework alone: CPU of one session of {sessions}",
+            "<= 0.7 % of a core",
+            f"{share:.2f} %",
+            share <= 0.7,
+            "the wav edge's own 50 timers a second included",
+        )
+    ]
+
+
+async def memory(sessions: int) -> list[Figure]:
+    """Memory that live sessions take, beyond what ten of them took before."""
+    sound = numbered(4.0)
+    await asyncio.gather(*await running(10, sound))
+    gc.collect()
+    before = rss_mb()
+    tasks = await running(sessions, sound)
+    each = (rss_mb() - before) / sessions
+    await asyncio.gather(*tasks)
+    return [
+        Figure(
+            f"framework alone: memory of one session of {sessions}",
+            "<= 0.3 MB",
+            f"{each:.3f} MB",
+            each <= 0.3,
+        )
+    ]
+
+
+async def leaks(sessions: int) -> list[Figure]:
+    """Sessions opened, talked, closed: what is left of them."""
+    sound = numbered(0.5)
+
+    async def batch() -> None:
+        await asyncio.gather(*(talk(sound) for _ in range(50)))
+
+    def state() -> tuple[int, int, int, float]:
+        gc.collect()
+        return len(asyncio.all_tasks()), threading.active_count(), open_files(), rss_mb()
+
+    await batch()
+    before = state()
+    for _ in range(sessions // 50):
+        await batch()
+    after = state()
+    grown = after[3] - before[3]
+    return [
+        Figure(
+            f"{sessions} sessions opened, talked, closed: tasks, threads, sockets; memory",
+            "equal; < 5 MB",
+            f"{before[:3]} before, {after[:3]} after; {grown:+.2f} MB",
+            before[:3] == after[:3] and grown < 5,
+        )
+    ]
+
+
+async def closing(rounds: int) -> list[Figure]:
+    """close() at random moments of a conversation with replies under way."""
+    dice = random.Random(1)  # noqa: S311
+    took = []
+    for _ in range(rounds):
+        model = ScriptedRealtime([Reply("word " * 50, after_s=0.05, pace=3)] * 3)
+        edge = wav.Edge(numbered(3.0), rate=RATE)
+        async with Agent(edge=edge, llm=model).join() as agent:
+            agent.say("Hello and welcome.")
+            agent.simple_response("Hello?", interrupt=False)
+            await asyncio.sleep(dice.random())
+            began = time.perf_counter()
+            await agent.close()
+        took.append(time.perf_counter() - began)
+    return [
+        Figure(
+            "close() in any state, worst",
+            "<= 1 s",
+            f"{max(took) * 1000:.0f} ms",
+            max(took) <= 1,
+            f"{rounds} random moments; closed and left",
+        )
+    ]
+
+
+async def main() -> None:
+    figures = await latency()
+    figures += await memory(100)
+    figures += await processor(10, 15)
+    figures += await leaks(200)
+    figures += await closing(30)
+    give(figures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
