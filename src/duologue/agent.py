@@ -101,7 +101,8 @@ class Agent:
         if isinstance(edge, EventSink):
             show = edge.send_event
             self.events.tap(lambda event: show(event_to_json(event)))
-        self.conversation = conversation or Conversation()
+        # Not `or`: an empty conversation is falsy, and its store would be lost.
+        self.conversation = Conversation() if conversation is None else conversation
         self.tools = ToolRegistry()
         self.llm = self._model(llm, stt, tts, turn_detection, vad)
         self._tts = tts if isinstance(llm, Realtime) else None

@@ -1,1 +1,7 @@
 """The engine inside: speech recognition, a small language model and a voice, on this machine."""
+
+from __future__ import annotations
+
+from duologue.providers.local.realtime import Realtime
+
+__all__ = ["Realtime"]
