@@ -330,6 +330,8 @@ class Peer:
             self._fail(f"the far side has been silent for {silent:.0f} s")
 
     def _take(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
+        if self._closing is not None:
+            return
         statistics = self._statistics
         if statistics is None or statistics[0] != source:
             statistics = self._statistics = (source, ReceptionStatistics())
