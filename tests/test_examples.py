@@ -1,0 +1,194 @@
+"""Every example runs as its first lines say."""
+
+import ast
+import asyncio
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import pytest
+
+from duologue.testing import ScriptedRealtime, run_virtual
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+CLIPS = Path(__file__).parent / "data" / "speech"
+
+
+def run(name: str, *arguments: object, cwd: Path, timeout: float = 30) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def load(name: str) -> ModuleType:
+    """An example as a module, without running it."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def weights():
+    pytest.importorskip("xllamacpp", reason="needs duologue[local]")
+    from duologue.models import Store, WeightsError
+    from duologue.providers.local.engine import weights_of
+
+    try:
+        for name in weights_of("tiny"):
+            Store().ensure(name, progress=False)
+    except WeightsError as error:
+        pytest.skip(f"the weights can't be had here: {error}")
+
+
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text("utf-8")
+    names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]
+    assert names
+    missing = [name for name in names if name not in text and f'"{Path(name).stem}"' not in text]
+    assert not missing
+
+
+def test_scripted_agent(tmp_path):
+    out = run("scripted_agent.py", cwd=tmp_path)
+    assert "text='Breakfast is from seven to ten.', state='heard'" in out
+
+
+def test_tools(tmp_path):
+    out = run("tools.py", cwd=tmp_path)
+    assert 'free_rooms done: [{"number":7,"price":90.0}]' in out
+    assert "heard: We have room seven, for ninety euros." in out
+
+
+def test_barge_in(tmp_path):
+    out = run("barge_in.py", cwd=tmp_path)
+    assert "resumed after 600 ms" in out
+    assert "heard: 'Guests park behind the house,'" in out
+    assert "text='A double room is ninety euros.', state='heard'" in out
+    assert out.count("held:") == 2
+    assert out.count("interrupted after") == 1
+
+
+def test_history(tmp_path):
+    out = run("history.py", cwd=tmp_path)
+    assert "the first conversation began with 0 items\nthe second began with 2 items\n" in out
+    again = run("history.py", cwd=tmp_path)
+    assert "the first conversation began with 4 items\n" in again
+
+
+def cells(notebook: Path) -> list[str]:
+    content = json.loads(notebook.read_text("utf-8"))
+    return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
+
+
+def test_notebook(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+
+    async def execute() -> None:
+        for number, cell in enumerate(cells(EXAMPLES / "notebook.ipynb")):
+            code = compile(cell, f"cell {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            assert isinstance(code, CodeType)
+            result = eval(code, names)  # noqa: S307 - the notebook is ours
+            if inspect.iscoroutine(result):
+                await result
+
+    run_virtual(execute())
+    assert "heard" in capsys.readouterr().out
+    assert (tmp_path / "talk.wav").stat().st_size > 48000
+
+
+def test_mount_in_starlette(monkeypatch):
+    pytest.importorskip("starlette", reason="needs duologue[server]")
+    pytest.importorskip("aiortc", reason="needs duologue[webrtc]")
+    from starlette.testclient import TestClient
+
+    from duologue import Agent
+
+    module = load("mount_in_starlette")
+    made = []
+
+    def make_agent(edge):
+        made.append(edge)
+        return Agent(edge=edge, llm=ScriptedRealtime())
+
+    monkeypatch.setattr(module, "make_agent", make_agent)
+    client = TestClient(module.app, base_url="http://localhost:8000")
+    assert 'href="/voice/"' in client.get("/").text
+    assert "static/app.js" in client.get("/voice/").text
+    assert client.get("/voice/static/app.js").status_code == 200
+    assert client.get("/voice/health").json() == {"status": "ok", "sessions": 0, "limit": 4}
+    headers = {"origin": "http://localhost:8000", "host": "localhost:8000"}
+    with client.websocket_connect("/voice/call", headers=headers) as socket:
+        socket.send_json({"type": "hello", "token": ""})
+        assert socket.receive_json()["type"] == "config"
+        assert socket.receive_json() == {"type": "agent", "name": "Agent"}
+        socket.send_json({"type": "bye"})
+    assert len(made) == 1
+
+
+def test_microphone_is_importable():
+    assert inspect.iscoroutinefunction(load("microphone").main)
+
+
+@pytest.mark.models
+def test_hello(tmp_path, weights):
+    out = run("hello.py", CLIPS / "austen-0930.wav", "tiny", cwd=tmp_path, timeout=120)
+    assert "person: He might even have been made amiable himself" in out
+    assert "agent:" in out
+    assert "ms after the end of speech" in out
+    assert (tmp_path / "hello.wav").stat().st_size > 100_000
+
+
+@pytest.mark.models
+async def test_pipeline_ollama(tmp_path, weights):
+    pytest.importorskip("openai", reason="needs duologue[openai]")
+    requests: list[dict[str, object]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        requests.append(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        for words in ("He may ", "well have been."):
+            chunk = {
+                "id": "1",
+                "object": "chat.completion.chunk",
+                "created": 0,
+                "model": "test",
+                "choices": [{"index": 0, "delta": {"content": words}, "finish_reason": None}],
+            }
+            writer.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        out = await asyncio.to_thread(
+            run,
+            "pipeline_ollama.py",
+            CLIPS / "austen-0930.wav",
+            f"http://127.0.0.1:{port}/v1",
+            "test",
+            cwd=tmp_path,
+            timeout=120,
+        )
+    assert "text='He may well have been.', state='heard'" in out
+    messages = requests[-1]["messages"]
+    assert "amiable himself" in str(messages)
+    assert requests[-1]["temperature"] == 0.3
