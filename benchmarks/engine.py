@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+
 from benchmarks.clips import INTERRUPTIONS, QUESTIONS, recorded, stretches, synthesise
 from benchmarks.figures import Figure, give, median, percentile
-
 from duologue.agent import Agent
 from duologue.audio import AudioFrame, Samples
 from duologue.edges import wav

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from benchmarks.figures import Figure, give, median, open_files, percentile, rss_mb
 
+from benchmarks.figures import Figure, give, median, open_files, percentile, rss_mb
 from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.edges import wav

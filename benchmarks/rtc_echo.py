@@ -20,8 +20,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import cast
 
 import numpy as np
-from benchmarks.figures import Figure, give, percentile
 
+from benchmarks.figures import Figure, give, percentile
 from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock

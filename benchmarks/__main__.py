@@ -1,0 +1,97 @@
+"""Measure everything and write docs/benchmarks.md: ``python -m benchmarks [NAME ...]``.
+
+Each benchmark runs in a process of its own. With names, only those run, and their lines replace
+the ones that the page has.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.figures import Figure
+
+PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+RUNS: dict[str, list[str]] = {
+    "framework": ["benchmarks.framework"],
+    "tiny": ["benchmarks.engine", "tiny"],
+    "small": ["benchmarks.engine", "small"],
+    "barge-in": ["benchmarks.engine", "barge-in"],
+    "words": ["benchmarks.engine", "words"],
+    "rtc": ["benchmarks.rtc_echo"],
+    "browser": ["benchmarks.browser", "tiny"],
+}
+HEAD = (
+    "# Benchmarks\n\n"
+    "Measured by `make bench`, each line by a process of its own; one of them again: "
+    "`python -m benchmarks NAME`. Machines like this one are shared and noisy: medians say more "
+    "than single figures. A figure that was not reached is written as it is, with what limits "
+    "it.\n\n"
+)
+
+
+def machine() -> str:
+    """What this was measured on."""
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
+    cpu = f"{len(names)} x {names[0]}" if names else platform.processor()
+    return f"{platform.system()} {platform.machine()}, {cpu}, Python {platform.python_version()}"
+
+
+def measure(name: str) -> list[Figure]:
+    """Run one benchmark and read its figures."""
+    module, *arguments = RUNS[name]
+    sys.stderr.write(f"{name} ...\n")
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=1800, check=False)
+    found = [
+        Figure(**json.loads(line.removeprefix("FIGURE ")))
+        for line in done.stdout.splitlines()
+        if line.startswith("FIGURE ")
+    ]
+    if done.returncode or not found:
+        note = f"exit code {done.returncode}"
+        found.append(Figure(name, "", "could not be measured", reached=False, note=note))
+    for figure in found:
+        sys.stderr.write(f"  {figure.name}: {figure.value}\n")
+    return found
+
+
+def rows(name: str, figures: list[Figure], where: str) -> list[str]:
+    """The lines of the table, each marked with its benchmark's name."""
+    return [
+        f"| {name} | {f.name} | {f.target} | {f.value} | {'yes' if f.reached else 'no'} "
+        f"| {f.note}{'; ' if f.note else ''}{where} |"
+        for f in figures
+    ]
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or list(RUNS)
+    unknown = [name for name in chosen if name not in RUNS]
+    if unknown:
+        sys.exit(f"no benchmark is called {unknown[0]!r}; there are: {', '.join(RUNS)}")
+    lines = PAGE.read_text().splitlines() if PAGE.exists() else []
+    kept = {
+        name: [line for line in lines if line.startswith(f"| {name} |")]
+        for name in RUNS
+        if name not in chosen
+    }
+    today = f"{dt.datetime.now(dt.UTC).date()}"
+    for name in chosen:
+        kept[name] = rows(name, measure(name), today)
+    table = [
+        "| run | figure | to reach | measured | reached | notes |",
+        "|---|---|---|---|---|---|",
+    ]
+    table += [line for name in RUNS for line in kept[name]]
+    PAGE.write_text(f"{HEAD}Machine: {machine()}.\n\n" + "\n".join(table) + "\n")
+
+
+if __name__ == "__main__":
+    main()
