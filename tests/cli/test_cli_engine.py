@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 import wave
 from pathlib import Path
@@ -59,6 +60,32 @@ def test_run_hears_answers_and_records(tmp_path):
     assert np.abs(both[:, 0]).max() > 1000
     assert np.abs(both[:, 1]).max() > 1000
     assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "out.jsonl", "out.png"}
+
+
+def test_a_run_that_is_terminated_keeps_its_recording(tmp_path):
+    options = "--profile tiny --out out.wav --events e"
+    with subprocess.Popen(
+        [*DUOLOGUE, "run", CLIPS / "jfk.wav", *options.split()],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        try:
+            deadline = time.monotonic() + 60
+            events = tmp_path / "e"
+            while not (events.exists() and "Connected" in events.read_text()):
+                assert run.poll() is None, run.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            time.sleep(1)
+            run.terminate()
+            assert run.wait(10) == 143
+            assert "Traceback" not in run.stderr.read()
+        finally:
+            run.kill()
+    assert {path.name for path in tmp_path.iterdir()} == {"out.wav", "e"}
+    assert (tmp_path / "out.wav").stat().st_size > 40_000
 
 
 def test_serve_answers_and_ends_when_told(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from duologue.cli.options import make_agent
-from duologue.cli.run import converse, finish
+from duologue.cli.run import converse, finish, hold
 
 if TYPE_CHECKING:
     from duologue.cli.account import Account
@@ -61,7 +60,7 @@ def demo(once: bool, profile: str, folder: Path, port: int, offline: bool) -> No
 
     click.echo("A recorded caller talks with the engine inside.\n")
     sound, picture = folder / "conversation.wav", folder / "conversation.png"
-    account = asyncio.run(_call(profile, sound, offline=offline))
+    account = hold(_call(profile, sound, offline=offline))
     draw_conversation(
         sound, account.events, picture, "The Blue Door: a recorded caller and the engine inside"
     )

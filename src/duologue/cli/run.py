@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -103,7 +106,7 @@ def run(
     )
     agent = make_agent(edge, profile, instructions, offline=offline, fast=fast)
     start = run_virtual if fast else asyncio.run
-    account = start(converse(agent, echo=not quiet, events=events, say=say))
+    account = hold(converse(agent, echo=not quiet, events=events, say=say), start)
     if picture is not None and out is not None:
         from duologue.cli.picture import draw_conversation
 
@@ -111,6 +114,35 @@ def run(
     if not quiet:
         click.echo(account.summary())
     finish(account)
+
+
+def hold(
+    conversation: Coroutine[Any, Any, Account],
+    start: Callable[[Coroutine[Any, Any, Account]], Account] | None = None,
+) -> Account:
+    """Run a conversation; SIGTERM ends it as Ctrl-C does, with recordings kept, and exits."""
+    terminated = False
+
+    async def main() -> Account:
+        nonlocal terminated
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            if task is not None:
+                task.cancel()
+
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
+            loop.add_signal_handler(signal.SIGTERM, terminate)
+        return await conversation
+
+    try:
+        return (start or asyncio.run)(main())
+    except asyncio.CancelledError:
+        if terminated:
+            sys.exit(128 + signal.SIGTERM)
+        raise
 
 
 async def converse(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def talk(
     duologue talk --input 3 --output "USB" --headphones
     """
     from duologue.cli.options import make_agent
-    from duologue.cli.run import converse, finish
+    from duologue.cli.run import converse, finish, hold
     from duologue.edges import microphone
 
     if list_devices:
@@ -60,9 +59,7 @@ def talk(
     agent = make_agent(edge, profile, instructions, offline=offline)
     click.echo("Loading the engine; then speak. Ctrl-C ends it.")
     try:
-        account = asyncio.run(
-            converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty())
-        )
+        account = hold(converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty()))
     except KeyboardInterrupt:
         click.echo("")
         return
