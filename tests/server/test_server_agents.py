@@ -123,6 +123,32 @@ async def test_the_edge_that_serves_itself(browser):
         await asyncio.open_connection("127.0.0.1", int(address.split(":")[2].strip("/")))
 
 
+async def test_an_agent_that_leaves_ends_the_call_on_the_page(browser):
+    ready = asyncio.get_running_loop().create_future()
+    agent = Agent(
+        edge=Edge(port=0, ready=ready.set_result), llm=ScriptedRealtime([LONG], profile=SIGHTED)
+    )
+    leave = asyncio.Event()
+
+    async def converse() -> float:
+        async with agent.join():
+            agent.say(LONG)
+            await leave.wait()
+            began = time.monotonic()
+        return time.monotonic() - began
+
+    async with asyncio.TaskGroup() as tasks:
+        conversation = tasks.create_task(converse())
+        async with opened(browser, await ready, MUTED) as page:
+            await talk(page)
+            await page.wait_for_selector('body[data-turn="agent"]')
+            leave.set()
+            assert await conversation < 1.0
+            await page.wait_for_selector('body[data-call="idle"]')
+            assert await page.locator("#turns > li").last.inner_text() == "the call has ended"
+            assert await page.locator("#notice").is_hidden()
+
+
 async def test_an_edge_on_a_port_that_is_taken_says_so():
     ready = asyncio.get_running_loop().create_future()
     first = Edge(port=0, ready=ready.set_result)

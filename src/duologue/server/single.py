@@ -59,6 +59,7 @@ class Edge:
         self._rate = rate
         self._address = ready
         self._call: CallEdge | None = None
+        self._talking: asyncio.Task[object] | None = None
         self._ran = False
 
     @property
@@ -102,6 +103,7 @@ class Edge:
                 ready()
 
             config = self._config
+            self._talking = asyncio.current_task()
             self._call = call = CallEdge(
                 signalling,
                 rate=self._rate,
@@ -124,7 +126,11 @@ class Edge:
                 serving = tasks.create_task(
                     serve_app(app, self._config, ready=self._address, signals=False), name="page"
                 )
-                await asyncio.wait({serving, over}, return_when=asyncio.FIRST_COMPLETED)
+                try:
+                    await asyncio.wait({serving, over}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    await self._hang_up()
+                    raise
                 serving.cancel()
         except* ConfigError as errors:
             raise errors.exceptions[0] from None
@@ -145,3 +151,9 @@ class Edge:
         """Show the page an event; see `CallEdge.send_event`."""
         if self._call is not None:
             self._call.send_event(event)
+
+    async def _hang_up(self) -> None:
+        """End the call before the server goes, so that the page sees an end and no breakdown."""
+        if self._talking is not None:
+            self._talking.cancel()
+            await asyncio.wait({self._talking}, timeout=_GOODBYE_S)
