@@ -59,7 +59,11 @@ class Edge(Protocol):
 
     @property
     def lead_ms(self) -> int:
-        """How far ahead of real time the edge takes frames, in ms: 0, or 20 where it buffers."""
+        """How far ahead of real time the edge takes frames, in ms.
+
+        0: exactly one frame, or None, at each tick. More (20): it buffers, gets frames as soon as
+        there are any, up to the tick after next, and is never given None.
+        """
         ...
 
     @property
@@ -78,7 +82,7 @@ class Edge(Protocol):
         """Take the next 20 ms for the person's ear; None is silence. Never blocks."""
 
     def clear(self) -> None:
-        """Drop what was taken and not played yet."""
+        """Drop what was taken and not played yet; it counts as played for `Person.played`."""
 
 
 @runtime_checkable
