@@ -80,8 +80,8 @@ async def test_a_voice_is_heard_and_answered():
     desk = Desk("Yes.", transcripts=["he was not an ill disposed young man"])
     config = ServerConfig(port=0)
     async with (
-        serving(create_app(desk, config), config) as server,
         chromium(SPEECH / "austen-0880.wav") as browser,
+        serving(create_app(desk, config), config) as server,
         opened(browser, server.url) as page,
     ):
         await talk(page)

@@ -288,6 +288,9 @@ async def test_it_fits_a_phone_and_can_be_read(browser, scheme):
                 assert min(box["width"], box["height"]) >= 44
                 assert box["x"] >= 0
                 assert box["x"] + box["width"] <= small["width"]
+            await page.click("#mute")
+            await page.click("#camera")
+            await page.wait_for_selector("#preview:not([hidden])")
             poor = await page.evaluate(_POOR_CONTRAST)
             assert poor == []
             animated = await page.evaluate("document.getAnimations().length")

@@ -2,7 +2,7 @@
 
 import { Call } from "./call.js";
 import { Pace } from "./latency.js";
-import { MIC_GONE, MUTE_REMINDER, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
+import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
 import { Transcript } from "./transcript.js";
 import { Waves } from "./waves.js";
 
@@ -227,12 +227,11 @@ function nameAgent(name) {
 
 function setMuted(value) {
   muted = value;
-  waves.muted = value;
+  at("person-name").textContent = value ? "You, muted" : "You";
   call?.mute(value);
   at("mute").setAttribute("aria-pressed", String(value));
   at("mute").querySelector("span").textContent = value ? "Unmute" : "Mute";
   if (["listening", "person"].includes(body.dataset.turn)) turn("listening", value ? "Muted" : "Listening");
-  if (!value && at("notice-text").textContent === MUTE_REMINDER) notice("");
 }
 
 async function toggleCamera() {
@@ -261,6 +260,7 @@ function showCamera(stream) {
   at("preview").srcObject = stream;
   at("preview").hidden = !stream;
   if (stream) at("preview").play().catch(() => {});
+  waves.inset = stream ? at("preview").offsetWidth : 0;
   at("camera").setAttribute("aria-pressed", String(Boolean(stream)));
 }
 

@@ -28,7 +28,6 @@ export const UNREACHABLE = "The server does not answer: check that it is running
 export const NO_SOUND =
   "No sound gets through to the server: the network between may block it. Try another network, then press Talk.";
 export const MIC_GONE = "The microphone went away: plug it in again, then press Talk.";
-export const MUTE_REMINDER = "You are muted: press M or the button to be heard again.";
 
 export function closeSentence(code, reason) {
   if (reason) return reason;

@@ -9,7 +9,6 @@ class Voice {
   #analyser;
   #samples = new Float32Array(1024);
   #source = null;
-  levels = [];
   peak = 0;
 
   constructor(context, source) {
@@ -51,7 +50,7 @@ export class Waves {
   #frame = 0;
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #colours = {};
-  muted = false;
+  #inset = 0;
 
   constructor(canvas) {
     this.#canvas = canvas;
@@ -59,6 +58,12 @@ export class Waves {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#restyle());
     new ResizeObserver(() => this.#resize()).observe(canvas);
     this.#restyle();
+  }
+
+  // Leaves so many pixels free at the right, where the camera's picture is.
+  set inset(pixels) {
+    this.#inset = pixels;
+    this.#draw(0);
   }
 
   // Has to be called from a click, so that browsers let sound be measured.
@@ -71,11 +76,6 @@ export class Waves {
   show(who, stream) {
     this.#voices[who]?.close();
     this.#voices[who] = new Voice(this.#context, this.#context.createMediaStreamSource(stream));
-  }
-
-  // What the agent's last bars were worth, 0 to 1; for tests and for the curious.
-  get levels() {
-    return { person: this.#levels.person.at(-1) ?? 0, agent: this.#levels.agent.at(-1) ?? 0 };
   }
 
   close() {
@@ -93,7 +93,7 @@ export class Waves {
 
   #restyle() {
     const style = getComputedStyle(document.documentElement);
-    for (const name of ["person", "agent", "line", "muted"]) {
+    for (const name of ["person", "agent", "line"]) {
       this.#colours[name] = style.getPropertyValue(`--${name}`).trim();
     }
     this.#draw(0);
@@ -127,18 +127,18 @@ export class Waves {
 
   #draw(part) {
     const paint = this.#paint;
-    const width = this.#canvas.clientWidth;
+    const width = this.#canvas.clientWidth - this.#inset;
     const height = this.#canvas.clientHeight;
     const middle = height / 2;
-    paint.clearRect(0, 0, width, height);
+    paint.clearRect(0, 0, this.#canvas.clientWidth, height);
     paint.fillStyle = this.#colours.line;
     paint.fillRect(16, Math.round(middle), width - 32, 1);
     const reach = middle - 14;
     const strength = this.#frame ? 1 : 0.3;
-    const person = this.muted ? this.#colours.muted : this.#colours.person;
-    for (const [who, colour, up] of [["person", person, true], ["agent", this.#colours.agent, false]]) {
+    for (const who of ["person", "agent"]) {
+      const up = who === "person";
       const levels = this.#frame ? this.#levels[who] : sketch(width, who);
-      paint.fillStyle = colour;
+      paint.fillStyle = this.#colours[who];
       for (let back = 0; back < levels.length; back += 1) {
         const level = levels[levels.length - 1 - back];
         const x = width - 16 - (back + part) * STEP_PX;
