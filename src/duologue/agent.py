@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import overload
@@ -58,6 +58,7 @@ class _Live:
     edge: asyncio.Task[None] | None = None
     model: asyncio.Task[None] | None = None
     ticks: Subscription | None = None
+    saying: set[asyncio.Task[None]] = field(default_factory=set)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
@@ -164,8 +165,9 @@ class Agent:
         """
         if self._joined:
             raise ConfigError("an Agent joins once: make a new one for the next conversation")
-        self._joined = True
         setup = self._setup()
+        self._joined = True
+        live: _Live | None = None
         failure: BaseException | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -176,12 +178,11 @@ class Agent:
                     yield self
                 except BaseException as error:  # noqa: BLE001 - raised again, outside of the group
                     failure = error
-                await self._end(live)
+                await self._end(live, failure)
         except BaseExceptionGroup as group:
             failure = _first(group)
-        if live.failure is not None and (
-            failure is None or isinstance(failure, SessionClosedError)
-        ):
+        told = failure is not None and not isinstance(failure, SessionClosedError)
+        if live is not None and live.failure is not None and not told:
             failure = live.failure
         if failure is not None:
             raise failure
@@ -216,7 +217,9 @@ class Agent:
         speech = Speech(self.llm.epoch, interruptible=interruptible)
         if self._tts is not None:
             live.call.playout.begin(speech)
-            live.tasks.create_task(self._speak(self._tts, live, speech, text), name="say")
+            task = live.tasks.create_task(self._speak(self._tts, live, speech, text), name="say")
+            live.saying.add(task)
+            task.add_done_callback(live.saying.discard)
         else:
             self._ask(speech, lambda request_id: self.llm.say(request_id, text))
         return speech
@@ -242,18 +245,21 @@ class Agent:
 
     async def close(self) -> None:
         """End the conversation now, within a second; again is harmless."""
-        live = self._live
-        if live is None:
-            return
+        if self._live is not None:
+            await self._close(self._live, None)
+
+    async def _close(self, live: _Live, failure: BaseException | None) -> None:
         live.over.set()
         live.call.close()
-        ends = [task for task in (live.edge, live.model) if task is not None]
+        ends = [task for task in (live.edge, live.model, *live.saying) if task is not None]
         for task in ends:
             task.cancel()
         if ends:
             await asyncio.wait(ends, timeout=CLOSE_S)
         if live.call.disconnected_event is None:
-            live.call.disconnected(RealtimeDisconnectedEvent("closed", clean=True))
+            failed = isinstance(failure, Exception)
+            reason = str(failure) if failed else "closed"
+            live.call.disconnected(RealtimeDisconnectedEvent(reason, clean=not failed))
 
     def _model(
         self,
@@ -313,11 +319,13 @@ class Agent:
         await self.llm.ready()
         live.ticks = ticker_for(self._clock).subscribe(live.call.playout.tick)
 
-    async def _end(self, live: _Live) -> None:
-        await self.close()
+    async def _end(self, live: _Live, failure: BaseException | None) -> None:
         if live.ticks is not None:
             live.ticks.cancel()
-        await live.call.tools.close()
+        # Side by side, so that the whole end stays within its second.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._close(live, failure), name="close")
+            tasks.create_task(live.call.tools.close(), name="close tools")
         await self.events.drain()
         self.events.stop()
         self._live = None
@@ -351,20 +359,20 @@ class Agent:
     async def _speak(self, tts: TTS, live: _Live, speech: Speech, text: str) -> None:
         """Speak through the agent's own synthesiser, and tell the model what was heard of it."""
         playout = live.call.playout
-        item_id = uuid4().hex
         speech.add_text(text)
         try:
-            async for frame in tts.synthesize(text):
-                if not playout.write(speech, item_id, frame, speech.epoch):
-                    break
+            async with aclosing(tts.synthesize(text)) as frames:
+                async for frame in frames:
+                    if not playout.write(speech, speech.id, frame, speech.epoch):
+                        break
         except SessionError as error:
             self.events.emit(ErrorEvent("tts", str(error), error.code))
-            speech.fail(error)
+            speech.fail_at_end(error)
         playout.end(speech)
         with suppress(SessionError):
             await speech
         if speech.heard_text and self.llm.connected:
-            self.llm.add_item(AgentItem(item_id, speech.heard_text, speech_id=speech.id))
+            self.llm.add_item(AgentItem(speech.id, speech.heard_text, speech_id=speech.id))
 
     def _check_live(self, *, ended: bool = False) -> _Live:
         live = self._live

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from duologue.audio import AudioFrame
 from duologue.barge_in import BargeIn, Decision
@@ -31,7 +32,7 @@ from duologue.items import AgentItem, UserItem
 from duologue.playout import Cut, Playout
 from duologue.processors import Processor
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.errors import ErrorKind
+from duologue.realtime.errors import ErrorKind, SessionClosedError, SessionError
 from duologue.realtime.outputs import (
     GoAway,
     Output,
@@ -105,7 +106,7 @@ class Call:
         self._replies: dict[str, _Reply] = {}
         self._carried: Speech | None = None
         self._items: dict[str, str] = {}
-        self._texts: dict[str, str] = {}
+        self._closed = False
         self._metrics = TurnMetrics()
         self._sampler = FrameSampler(realtime.fps)
         self._timer: Timer | None = None
@@ -120,10 +121,13 @@ class Call:
 
     def close(self) -> None:
         """Let go of timers; end the speeches that nobody will hear."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         for cut in self.playout.interrupt(self._realtime.epoch):
             self._tell_cut(cut)
+        self._replies.clear()
+        self._carried = None
         for speech in self._asked.values():
             speech.finish("cut", 0.0, self._edge.quality)
         self._asked.clear()
@@ -156,7 +160,7 @@ class Call:
 
     def text(self, text: str) -> None:
         """The person wrote something."""
-        if self._realtime.connected:
+        if self._realtime.connected and not self._closed:
             self._write(text)
 
     def played(self, samples: int) -> None:
@@ -188,9 +192,10 @@ class Call:
     def speech_ended(self, speech: Speech) -> None:
         """A speech was heard to its end."""
         item_id = self._items.pop(speech.id, speech.id)
-        if speech.heard_text or speech.played_ms:
+        if self._conversation.get(item_id) is not None:
+            state: Literal["heard", "cut"] = "heard" if speech.state == "heard" else "cut"
             self._conversation.put(
-                AgentItem(item_id, speech.heard_text, "heard", speech.played_ms, speech.id)
+                AgentItem(item_id, speech.heard_text, state, speech.played_ms, speech.id)
             )
             self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
             self._emit(AgentTurnEndedEvent(speech.id, interrupted=False))
@@ -202,21 +207,32 @@ class Call:
         self._emit(event)
 
     def disconnected(self, event: RealtimeDisconnectedEvent) -> None:
-        """The session is over."""
+        """The session is over: what it has said so far may still be heard."""
+        if self.disconnected_event is not None:
+            return
         self.disconnected_event = event
-        for speech in [*self._asked.values()]:
-            speech.finish("cut", 0.0, self._edge.quality)
-        self._asked.clear()
+        error = SessionClosedError(f"the session is over: {event.reason}")
+        unfinished = [reply.speech for reply in self._replies.values()]
+        if self._carried is not None:
+            unfinished.append(self._carried)
+        for speech in unfinished:
+            speech.fail_at_end(error)
+            self.playout.end(speech)
+        self._replies.clear()
+        self._carried = None
         self._emit(event)
 
     def reply_ended(self, request_id: str, error: Exception | None) -> None:
         """A request has ended without a reply."""
         speech = self._asked.pop(request_id, None)
-        if error is not None:
+        if error is not None and not self._closed:
             self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
         if speech is None:
-            return
-        if error is None:
+            if error is not None and self._carried is not None:
+                carried, self._carried = self._carried, None
+                carried.fail_at_end(error)
+                self.playout.end(carried)
+        elif error is None:
             speech.finish("cut", 0.0, self._edge.quality)
         else:
             speech.fail(error)
@@ -255,7 +271,7 @@ class Call:
             case ReplyDone():
                 self._reply_done(output)
             case ReplyInterrupted():
-                if self.playout.active or self._realtime.pending:
+                if self.playout.active or self._realtime.answering:
                     self._realtime.interrupt()
             case ToolCall():
                 reply = self._replies.get(output.reply_id)
@@ -290,18 +306,18 @@ class Call:
                 self._emit(UserTranscriptEvent(text, final, self._participant))
                 self._decide(self._barge_in.words(text, now, may_interrupt=may))
                 if final and text:
-                    self._texts[item_id] = text
                     self._metrics.transcript(now)
                     self._conversation.put(UserItem(item_id, text, self._participant))
             case UserTurnEnded(item_id=item_id, speech_end=speech_end, empty=empty):
-                text = self._texts.pop(item_id, "")
+                said = self._conversation.get(item_id)
                 self._decide(self._barge_in.turn_ended(empty=empty))
                 self._speaking = False
-                if not empty and self._conversation.get(item_id) is None:
+                if not empty and said is None:
                     self._conversation.put(UserItem(item_id, None, self._participant))
                 if signal.reply_follows:
                     self._metrics.turn_ended(now, speech_end)
-                self._emit(UserTurnEndedEvent(self._participant, text or None))
+                words = said.text if isinstance(said, UserItem) else None
+                self._emit(UserTurnEndedEvent(self._participant, words))
 
     def _reply_started(self, started: ReplyStarted, epoch: int) -> None:
         speech = self._asked.pop(started.request_id or "", None)
@@ -333,7 +349,7 @@ class Call:
         if words.start is not None:
             offset = speech.begin_item(words.item_id)
             start = offset + words.start / self._realtime.profile.output_rate
-        speech.add_text(words.text, start)
+        speech.add_text(words.text, start, words.item_id)
         self._emit(AgentTranscriptEvent(words.text, False, speech.id))
 
     def _reply_done(self, done: ReplyDone) -> None:
@@ -343,7 +359,9 @@ class Call:
         if done.status == "failed":
             message = done.message or "the model failed to reply"
             self._emit(ErrorEvent("model", message))
-        if reply.called_tools and not reply.speech.seconds:
+            reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
+            self.playout.end(reply.speech)
+        elif reply.called_tools and not reply.speech.seconds:
             self._carried = reply.speech
         else:
             self.playout.end(reply.speech)
@@ -364,17 +382,21 @@ class Call:
         if not cut.items and item_id != speech.id:
             changes.append(DeleteItem(item_id))
         for heard in cut.items:
+            if heard.item_id == speech.id:
+                continue  # Spoken by the agent's own TTS: the model does not know it yet.
             if not heard.played_ms:
                 changes.append(DeleteItem(heard.item_id))
-            elif speech.state == "cut":
-                changes.append(Truncate(heard.item_id, heard.played_ms, speech.heard_text))
+            else:
+                text = speech.words_until(speech.played_ms / 1000, heard.item_id)
+                changes.append(Truncate(heard.item_id, heard.played_ms, text))
         return changes
 
     def _may_interrupt(self) -> bool:
         current = self.playout.current
         if current is not None:
             return current.interruptible
-        return self._realtime.pending
+        asked = self._asked.values()
+        return self._realtime.answering and all(speech.interruptible for speech in asked)
 
     def _decide(self, decision: Decision) -> None:
         current = self.playout.current

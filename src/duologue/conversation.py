@@ -23,6 +23,10 @@ _KINDS: dict[str, Callable[..., Item]] = {
 }
 
 
+_START = b'{"kind": '
+"""How every line of a `JsonlStore` begins."""
+
+
 class Store(Protocol):
     """Where a conversation is kept; called for every change, in order, on the event loop."""
 
@@ -79,6 +83,7 @@ class Conversation:
 class JsonlStore:
     """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
 
+    A last line that a crash cut short is dropped when the file is next read.
     Raises `ConfigError` from `load` for a file that is not such a record.
     """
 
@@ -90,8 +95,14 @@ class JsonlStore:
         if not self._path.exists():
             return ()
         items: dict[str, Item] = {}
-        with self._path.open(encoding="utf-8") as lines:
+        with self._path.open("r+b") as lines:
+            whole = 0
             for number, line in enumerate(lines, 1):
+                torn = not line.endswith(b"\n")
+                if torn and (line.startswith(_START) or _START.startswith(line)):
+                    lines.truncate(whole)  # A crash cut this one short.
+                    break
+                whole += len(line)
                 try:
                     fields = json.loads(line)
                     kind = fields.pop("kind")

@@ -140,6 +140,11 @@ class EventBus:
                 result = subscription.handler(event)
                 if inspect.iscoroutine(result):
                     await bounded(result, f"event handler {subscription.name}")
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                log.warning("event handler %s was cancelled from inside", subscription.name)
             except Exception as error:
                 log.warning("event handler %s failed", subscription.name, exc_info=error)
                 if not isinstance(event, ErrorEvent):
@@ -161,7 +166,7 @@ def _annotated_types(handler: Callable[..., object], scope: dict[str, object]) -
         if not inspect.isroutine(handler):
             function = type(handler).__call__
         hints = typing.get_type_hints(function, localns=scope)
-    except NameError as error:
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise ConfigError(f"{name}: {error}; annotate its argument with an event type") from error
     hint = hints.get(parameters[0].name)
     if hint is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -318,26 +318,30 @@ class Playout:
 
     def _play_partly(self, now: float) -> None:
         for sent in self._way:
-            seconds = now - self._edge.latency_ms / 1000 - sent.at
-            if seconds <= 0:
+            played = min(self._samples(now - self._edge.latency_ms / 1000 - sent.at), sent.length)
+            if played <= 0:
                 break
-            played = min(int(seconds * self.rate), sent.length)
             sent.track.played = max(sent.track.played, sent.offset + played)
 
     def _rewind(self, now: float) -> None:
-        """Take back from the edge what has not been played, to the very sample."""
+        """Take back from the edge what it has not begun to play, to the very sample."""
         self._settle(now)
-        self._play_partly(now)
         self._edge.clear()
-        while self._way:
+        while self._way and self._samples(now - self._way[-1].at) < self._way[-1].length:
             sent = self._way.pop()
             track = sent.track
-            played = max(0, min(track.played - sent.offset, sent.length))
-            rest = sent.samples[played : sent.length]
-            track.sent = sent.offset + played
-            if len(rest):
-                track.frames.appendleft(rest)
-                self._buffered += len(rest)
-                if track not in self._waiting:
-                    self._waiting.appendleft(track)
+            gone = max(0, self._samples(now - sent.at))
+            rest = sent.samples[gone : sent.length]
+            track.sent = sent.offset + gone
+            track.frames.appendleft(rest)
+            self._buffered += len(rest)
+            if track not in self._waiting:
+                self._waiting.appendleft(track)
+            if gone:
+                begun = replace(sent, length=gone, samples=sent.samples[:gone])
+                self._way.append(begun)
+                break
         self._horizon = now
+
+    def _samples(self, seconds: float) -> int:
+        return int(seconds * self.rate + 1e-3)

@@ -20,6 +20,7 @@ type SpeechState = Literal["waiting", "playing", "heard", "cut", "failed"]
 class _Words:
     text: str
     start: float | None
+    item_id: str
 
 
 class Speech:
@@ -83,19 +84,34 @@ class Speech:
         """All the words made so far, heard or not."""
         return "".join(words.text for words in self._words)
 
-    def add_text(self, text: str, start: float | None = None) -> None:
-        """Take the next words; ``start`` is where in this speech, in s, they begin, if known."""
-        self._words.append(_Words(text, start))
+    def add_text(self, text: str, start: float | None = None, item_id: str = "") -> None:
+        """Take the next words, of one of the model's items.
+
+        ``start`` is where in this speech, in s, they begin to be spoken, where that is known.
+        """
+        self._words.append(_Words(text, start, item_id))
 
     def begin_item(self, item_id: str) -> float:
         """Where, in seconds of this speech, the sound of one of the model's items begins."""
         return self._items.setdefault(item_id, self.seconds)
 
-    def words_until(self, seconds: float) -> str:
-        """What has been said after so many seconds of this speech: whole words, never more."""
+    def words_until(self, seconds: float, item_id: str | None = None) -> str:
+        """What has been said after so many seconds of this speech: whole words, never more.
+
+        With ``item_id``, only the words of that item.
+        """
+        left = len(self._said(seconds))
+        parts = []
+        for words in self._words:
+            if item_id is None or words.item_id == item_id:
+                parts.append(words.text[:left])
+            left = max(0, left - len(words.text))
+        return "".join(parts).rstrip()
+
+    def _said(self, seconds: float) -> str:
         starts = [words.start for words in self._words]
         if not starts or None in starts:
-            return _spoken(self.text, 0.0, self.seconds, seconds, open_end=True).rstrip()
+            return _spoken(self.text, 0.0, self.seconds, seconds, open_end=True)
         text = ""
         for index, words in enumerate(self._words):
             start = words.start or 0.0
@@ -105,17 +121,24 @@ class Speech:
             text += part
             if part != words.text:
                 break
-        return text.rstrip()
+        return text
 
     def finish(self, state: SpeechState, played_s: float, quality: Quality) -> None:
         """End it: what was played of it, in seconds, and how well that is known."""
         if self.done:
             return
-        self.state = state
+        if state == "cut":
+            self._error = None
+        whole = state == "heard" and self._error is None and played_s > 0
+        self.state = state if self._error is None else "failed"
         self.played_ms = int(played_s * 1000)
         self.quality = quality
-        self.heard_text = self.text.rstrip() if state == "heard" else self.words_until(played_s)
+        self.heard_text = self.text.rstrip() if whole else self.words_until(played_s)
         self._done.set()
+
+    def fail_at_end(self, error: Exception) -> None:
+        """No more of it will come, because of ``error``; what there is may still be played."""
+        self._error = error
 
     def fail(self, error: Exception) -> None:
         """End it with the error that whoever awaits it will see."""

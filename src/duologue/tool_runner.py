@@ -35,8 +35,9 @@ class ToolRunner:
         self._conversation = conversation
         self._emit = emit
         self._clock = clock
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[ToolOutcome]] = {}
         self._names: dict[str, str] = {}
+        self._seen: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -45,8 +46,9 @@ class ToolRunner:
 
     def call(self, call: ToolCall, *, stale: bool, tasks: asyncio.TaskGroup) -> None:
         """Run a call; a stale one is answered without being run, and a repeated one is ignored."""
-        if call.call_id in self._running:
+        if call.call_id in self._seen:
             return
+        self._seen.add(call.call_id)
         item = ToolCallItem(uuid4().hex, call.call_id, call.name, call.arguments)
         self._conversation.put(item)
         if stale:
@@ -54,8 +56,12 @@ class ToolRunner:
             return
         self._emit(ToolStartEvent(call.call_id, call.name, call.arguments))
         self._names[call.call_id] = call.name
-        task = tasks.create_task(self._run(call), name=f"tool {call.name}")
+        work = bounded(self._registry.call(call.name, call.arguments), f"tool {call.name}")
+        task = tasks.create_task(work, name=f"tool {call.name}")
         self._running[call.call_id] = task
+        began = self._clock.now()
+        # A callback and not the task itself, which would never run if cancelled before it began.
+        task.add_done_callback(lambda task: self._ended(call, began, task))
 
     def cancel(self, call_ids: Sequence[str]) -> None:
         """The model wants no result of these calls any more; they get one all the same."""
@@ -80,19 +86,15 @@ class ToolRunner:
         tool = self._registry.get(self._names[call_id])
         return tool is not None and tool.cancel_on_interrupt
 
-    async def _run(self, call: ToolCall) -> None:
-        began = self._clock.now()
-        outcome = ToolOutcome("cancelled", CANCELLED)
-        try:
-            work = self._registry.call(call.name, call.arguments)
-            outcome = await bounded(work, f"tool {call.name}")
-        finally:
-            del self._running[call.call_id]
-            del self._names[call.call_id]
-            seconds = self._clock.now() - began
-            status, output = outcome.status, outcome.output
-            self._emit(ToolEndEvent(call.call_id, call.name, status, output, seconds))
-            self._answer(call, outcome)
+    def _ended(self, call: ToolCall, began: float, task: asyncio.Task[ToolOutcome]) -> None:
+        del self._running[call.call_id]
+        del self._names[call.call_id]
+        seconds = self._clock.now() - began
+        stopped = task.cancelled() or task.exception() is not None
+        outcome = ToolOutcome("cancelled", CANCELLED) if stopped else task.result()
+        status, output = outcome.status, outcome.output
+        self._emit(ToolEndEvent(call.call_id, call.name, status, output, seconds))
+        self._answer(call, outcome)
 
     def _answer(self, call: ToolCall, outcome: ToolOutcome) -> None:
         failed = outcome.status != "done"

@@ -29,8 +29,11 @@ class TurnMetrics:
 
     def turn_ended(self, now: float, speech_end: float | None) -> None:
         """The person's turn has ended; ``speech_end`` is when their sound did."""
+        end = speech_end if speech_end is not None else now
         transcript = self._turn.transcript
-        self._turn = _Turn(speech_end if speech_end is not None else now, now, transcript)
+        if transcript is not None and transcript < end:
+            transcript = None  # Of a turn before, which nobody answered.
+        self._turn = _Turn(end, now, transcript)
         self._open = True
 
     def text(self, now: float) -> None:

@@ -58,6 +58,7 @@ class FrameSampler:
         if now < self._next:
             self.skipped += 1
             return False
-        self._next = max(self._next + self._period, now + self._period / 2)
+        first = self._next == float("-inf")
+        self._next = max(self._next + self._period, now + self._period / (1 if first else 2))
         self.passed += 1
         return True

@@ -181,10 +181,7 @@ class PipelineConnection:
             draft = self._draft(None, None)
             if self._tasks is not None:
                 draft.start(self._tasks)
-        if self._replying is not None:
-            await self._replying.done.wait()
-        self._replying = draft
-        draft.commit(None)
+        await self._tell_reply(draft, None)
 
     def _draft(self, text: str | None, instructions: str | None) -> Draft:
         """A reply to the history, followed by ``text`` if it is not in there yet."""
@@ -199,10 +196,11 @@ class PipelineConnection:
         if self._tasks is None:
             return
         draft.start(self._tasks)
-        self._tasks.create_task(self._commit(draft, request_id), name="reply commit")
+        self._tasks.create_task(self._tell_reply(draft, request_id), name="reply commit")
 
-    async def _commit(self, draft: Draft, request_id: str) -> None:
-        if self._replying is not None:
+    async def _tell_reply(self, draft: Draft, request_id: str | None) -> None:
+        """Tell a reply once the ones before it are made."""
+        while self._replying is not None and not self._replying.done.is_set():
             await self._replying.done.wait()
         self._replying = draft
         draft.commit(request_id)
@@ -234,7 +232,6 @@ class PipelineConnection:
 
     def _tell_deferred(self) -> None:
         while self._deferred:
-            output = self._deferred[0]
+            output = self._deferred.popleft()
             if self._receive is not None:
                 self._receive(output)
-            self._deferred.popleft()

@@ -16,6 +16,8 @@ AUTOMATIC_S = 8.0
 """An automatic reply that has not begun by then is not coming; requests go on."""
 REQUESTED_S = 30.0
 """A request that was neither begun nor refused by then has failed, and its caller is told."""
+BUSY_TRIES = 2
+"""How often a request is asked again at once that was refused as busy though no reply runs."""
 CANCELLED_S = 5.0
 """A cancelled reply that nothing was heard of for so long has ended (Qwen sends no end)."""
 
@@ -59,6 +61,8 @@ class Replies:
         self._waiting: deque[Request] = deque()
         self._asked: Request | None = None
         self._asked_at = 0.0
+        self._asked_again = 0
+        self._dropped = False
         self._automatic: deque[tuple[int, float]] = deque()
         self._running: dict[str, Reply] = {}
 
@@ -67,11 +71,23 @@ class Replies:
         """A reply is being made, was asked for, or is expected."""
         return bool(self._running or self._asked or self._automatic or self._waiting)
 
+    def live(self, epoch: int) -> bool:
+        """As `pending`, but only what is of ``epoch``."""
+        asked = [] if self._asked is None else [self._asked]
+        epochs = [request.epoch for request in (*asked, *self._waiting)]
+        epochs += [reply.epoch for reply in self._running.values() if reply.cancelled_at is None]
+        epochs += [expected for expected, _ in self._automatic]
+        return epoch in epochs
+
     @property
     def deadline(self) -> float | None:
         """When `poll` is due, in clock seconds."""
         times = [when + AUTOMATIC_S for _, when in self._automatic]
-        times += [r.cancelled_at + CANCELLED_S for r in self._running.values() if r.cancelled_at]
+        times += [
+            reply.cancelled_at + CANCELLED_S
+            for reply in self._running.values()
+            if reply.cancelled_at is not None
+        ]
         if self._asked is not None:
             times.append(self._asked_at + REQUESTED_S)
         return min(times, default=None)
@@ -87,7 +103,12 @@ class Replies:
         return self._advance(now)
 
     def expect(self, epoch: int, now: float) -> None:
-        """The model will reply by itself, to what the person said."""
+        """The model will reply by itself, to what the person said.
+
+        An older answer that has not begun by now was given up by the provider when it heard the
+        person go on; waiting for it would take this one for stale.
+        """
+        self._automatic = deque(entry for entry in self._automatic if entry[0] >= epoch)
         self._automatic.append((epoch, now))
 
     def started(self, reply_id: str, request_id: str | None, epoch: int, now: float) -> Changes:
@@ -95,6 +116,7 @@ class Replies:
         asked = self._asked
         if asked is not None and request_id == asked.id:
             self._asked = None
+            self._asked_again = 0
             epoch_of_reply = asked.epoch
         elif self._automatic:
             epoch_of_reply, _ = self._automatic.popleft()
@@ -117,10 +139,16 @@ class Replies:
         asked = self._asked
         if asked is None or asked.id != refusal.request_id:
             return Changes()
+        dropped = self._dropped
         self._asked = None
-        if refusal.busy and self._running:
+        if dropped:
+            return self._advance(now)
+        if refusal.busy and (self._running or self._asked_again < BUSY_TRIES):
+            # Nothing runs: the reply that was in the way has ended while the refusal was coming.
+            self._asked_again += not self._running
             self._waiting.appendleft(asked)
-            return Changes()
+            return self._advance(now)
+        self._asked_again = 0
         changes = self._advance(now)
         changes.refused.append(refusal)
         return changes
@@ -133,7 +161,8 @@ class Replies:
                 reply.cancelled_at = now
                 changes.commands.append(CancelReply(reply.id))
         changes.dropped.extend(r.id for r in self._waiting if r.epoch < epoch)
-        if self._asked is not None and self._asked.epoch < epoch:
+        if self._asked is not None and self._asked.epoch < epoch and not self._dropped:
+            self._dropped = True
             changes.dropped.append(self._asked.id)
         self._waiting = deque(r for r in self._waiting if r.epoch >= epoch)
         return changes
@@ -148,8 +177,11 @@ class Replies:
         asked = self._asked
         if asked is None or self._asked_at + REQUESTED_S > now:
             return self._advance(now)
+        dropped = self._dropped
         self._asked = None
         changes = self._advance(now)
+        if dropped:
+            return changes
         message = f"the model did not begin to reply within {REQUESTED_S:.0f} s"
         changes.refused.append(ReplyRefused(asked.id, "timeout", message))
         return changes
@@ -157,7 +189,7 @@ class Replies:
     def close(self) -> list[str]:
         """The session is over: the requests that will have no reply."""
         ended = [r.id for r in self._waiting]
-        if self._asked is not None:
+        if self._asked is not None and not self._dropped:
             ended.append(self._asked.id)
         self._waiting.clear()
         self._automatic.clear()
@@ -170,4 +202,5 @@ class Replies:
             return Changes()
         self._asked = self._waiting.popleft()
         self._asked_at = now
+        self._dropped = False
         return Changes([self._asked.command])

@@ -132,6 +132,11 @@ class Realtime(ABC):
         """A reply is being made or awaited, or a tool's result is."""
         return self._replies.pending or self._tools.pending
 
+    @property
+    def answering(self) -> bool:
+        """As `pending`, but only what no interruption has made stale yet."""
+        return self._replies.live(self.epoch) or self._tools.live(self.epoch)
+
     async def run(self, setup: SessionSetup, listener: Listener) -> None:
         """Live till the session ends; cancelling it closes the session.
 

@@ -28,6 +28,10 @@ class ToolCalls:
         """Some call has no result yet."""
         return bool(self._reply_of)
 
+    def live(self, epoch: int) -> bool:
+        """Some call of a reply of ``epoch`` has no result yet."""
+        return any(group.open and group.epoch == epoch for group in self._groups.values())
+
     def called(self, reply_id: str, call_id: str, epoch: int) -> None:
         """A reply of ``epoch`` made a call."""
         self._groups.setdefault(reply_id, _Group(epoch)).open.add(call_id)
