@@ -1,0 +1,87 @@
+"""A person in tests: an edge that says nothing by itself and knows what it was given."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from duologue import Agent
+from duologue.audio import AudioFrame
+
+RATE = 16000
+
+
+class Phone:
+    """An edge whose person does what the test says."""
+
+    output_rate = 24000
+    quality = "estimated"
+    lead_ms = 0
+    latency_ms = 0.0
+
+    def __init__(self, *, fails_at=None, hangs_up_in=0.0, never_ready=False):
+        self.person = None
+        self.frames = []
+        self.clears = 0
+        self.hung_up = asyncio.Event()
+        self.fails_at = fails_at
+        self.hangs_up_in = hangs_up_in
+        self.never_ready = never_ready
+
+    async def run(self, person, ready):
+        self.person = person
+        if not self.never_ready:
+            ready()
+        try:
+            if self.fails_at is not None:
+                await asyncio.sleep(self.fails_at)
+                raise OSError("the line is broken")
+            await self.hung_up.wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(self.hangs_up_in)
+            raise
+
+    def play(self, frame):
+        self.frames.append(None if frame is None else frame.samples)
+
+    def clear(self):
+        self.clears += 1
+
+    @property
+    def sound(self):
+        """All that was played, without the silence where there was nothing to play."""
+        frames = [frame for frame in self.frames if frame is not None]
+        return np.concatenate(frames) if frames else np.zeros(0, np.int16)
+
+    async def speak(self, seconds, level=8000):
+        """Be loud for so long, in real time."""
+        for _ in range(round(seconds * 50)):
+            await asyncio.sleep(0.02)
+            self.person.audio(AudioFrame(np.full(RATE // 50, level, np.int16), RATE))
+
+    async def be_silent(self, seconds):
+        await self.speak(seconds, 0)
+
+
+@asynccontextmanager
+async def talking(llm, phone=None, **options):
+    """An agent in a conversation, with everything it told in ``agent.told``."""
+    agent = Agent(edge=phone or Phone(), llm=llm, **options)
+    agent.told = []
+    agent.events.tap(agent.told.append)
+    async with agent.join():
+        yield agent
+
+
+def kinds(agent):
+    return [type(event).__name__ for event in agent.told]
+
+
+def of(agent, kind):
+    return [event for event in agent.told if isinstance(event, kind)]
+
+
+def tone(seconds, hz=440.0, rate=24000):
+    """The sound of a scripted reply."""
+    at = np.arange(round(seconds * rate))
+    return (8000 * np.sin(2 * np.pi * hz / rate * at)).astype(np.int16)
