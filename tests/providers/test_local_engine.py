@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -66,6 +67,8 @@ async def test_the_engine_is_loaded_once(weights: Store) -> None:
 
 @pytest.mark.models
 async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
+    if os.getloadavg()[0] > (os.cpu_count() or 1) + 1:
+        pytest.skip("other programs keep this machine too busy to measure delays")
     parts = await engine.load("tiny")
     await parts.llm.prepare("You are Ava.", [])
     delays: list[float] = []
@@ -101,7 +104,7 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
         watching = tasks.create_task(watch())
         await both()
         # A busy machine may take the core away in one try; the engine would do so in all.
-        for _ in range(4):
+        for _ in range(3):
             delays.clear()
             await both()
             assert len(delays) > 50
