@@ -64,11 +64,13 @@ class Phone:
 
 
 @asynccontextmanager
-async def talking(llm, phone=None, **options):
+async def talking(llm, phone=None, prepare=None, **options):
     """An agent in a conversation, with everything it told in ``agent.told``."""
     agent = Agent(edge=phone or Phone(), llm=llm, **options)
     agent.told = []
     agent.events.tap(agent.told.append)
+    if prepare is not None:
+        prepare(agent)
     async with agent.join():
         yield agent
 

@@ -37,7 +37,6 @@ class ToolRunner:
         self._clock = clock
         self._running: dict[str, asyncio.Task[ToolOutcome]] = {}
         self._names: dict[str, str] = {}
-        self._seen: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -45,10 +44,7 @@ class ToolRunner:
         return bool(self._running)
 
     def call(self, call: ToolCall, *, stale: bool, tasks: asyncio.TaskGroup) -> None:
-        """Run a call; a stale one is answered without being run, and a repeated one is ignored."""
-        if call.call_id in self._seen:
-            return
-        self._seen.add(call.call_id)
+        """Run a call; a stale one is answered without being run."""
         item = ToolCallItem(uuid4().hex, call.call_id, call.name, call.arguments)
         self._conversation.put(item)
         if stale:
@@ -56,8 +52,7 @@ class ToolRunner:
             return
         self._emit(ToolStartEvent(call.call_id, call.name, call.arguments))
         self._names[call.call_id] = call.name
-        work = bounded(self._registry.call(call.name, call.arguments), f"tool {call.name}")
-        task = tasks.create_task(work, name=f"tool {call.name}")
+        task = tasks.create_task(self._run(call), name=f"tool {call.name}")
         self._running[call.call_id] = task
         began = self._clock.now()
         # A callback and not the task itself, which would never run if cancelled before it began.
@@ -85,6 +80,10 @@ class ToolRunner:
     def _cancels(self, call_id: str) -> bool:
         tool = self._registry.get(self._names[call_id])
         return tool is not None and tool.cancel_on_interrupt
+
+    async def _run(self, call: ToolCall) -> ToolOutcome:
+        work = self._registry.call(call.name, call.arguments)
+        return await bounded(work, f"tool {call.name}")
 
     def _ended(self, call: ToolCall, began: float, task: asyncio.Task[ToolOutcome]) -> None:
         del self._running[call.call_id]

@@ -288,8 +288,8 @@ class Realtime(ABC):
             case ToolCall(reply_id=reply_id, call_id=call_id):
                 epoch = self._replies.epoch_of(reply_id)
                 epoch = self.epoch if epoch is None else epoch
-                self._tools.called(reply_id, call_id, epoch)
-                self._up(output, epoch)
+                if self._tools.called(reply_id, call_id, epoch):
+                    self._up(output, epoch)
             case UserTurnEnded(reply_follows=reply_follows):
                 self._up(output, self.epoch)
                 if reply_follows:

@@ -22,6 +22,7 @@ class ToolCalls:
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
         self._reply_of: dict[str, str] = {}
+        self._known: set[str] = set()
 
     @property
     def pending(self) -> bool:
@@ -32,10 +33,14 @@ class ToolCalls:
         """Some call of a reply of ``epoch`` has no result yet."""
         return any(group.open and group.epoch == epoch for group in self._groups.values())
 
-    def called(self, reply_id: str, call_id: str, epoch: int) -> None:
-        """A reply of ``epoch`` made a call."""
+    def called(self, reply_id: str, call_id: str, epoch: int) -> bool:
+        """A reply of ``epoch`` made a call; False for one that was told before."""
+        if call_id in self._known:
+            return False
+        self._known.add(call_id)
         self._groups.setdefault(reply_id, _Group(epoch)).open.add(call_id)
         self._reply_of[call_id] = reply_id
+        return True
 
     def answered(self, call_id: str) -> int | None:
         """A call has its result; returns the reply's epoch if that was the group's last."""
