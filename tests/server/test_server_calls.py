@@ -330,3 +330,15 @@ async def test_a_signal_ends_a_server_program():
         out, _ = await asyncio.wait_for(process.communicate(), 5)
     assert b"session ended" in out
     assert process.returncode == -signal.SIGTERM
+
+
+async def test_sessions_leave_nothing_behind():
+    async with served(Recorder(), messages_per_s=500) as server:
+        before = len(asyncio.all_tasks())
+        for _ in range(25):
+            async with server.socket() as socket:
+                await answer(socket)
+                await socket.send('{"type": "offer", "sdp": ""}')
+                await answer(socket)
+        await until(lambda: server.calls.sessions == 0)
+        await until(lambda: len(asyncio.all_tasks()) == before)
