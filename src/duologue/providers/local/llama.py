@@ -39,7 +39,7 @@ class _Slot:
     index: int
     thread: ThreadPoolExecutor
     cached: list[str] = field(default_factory=list)
-    running: int = 0
+    runs: list[_Run] = field(default_factory=list)
 
 
 class _Run:
@@ -64,7 +64,7 @@ class _Run:
 
 
 class Llama:
-    """A GGUF model, loaded; ``threads`` is the cores it computes on (all by default).
+    """A GGUF model, loaded; ``threads`` is the cores it reads prompts on (all by default).
 
     Loading blocks for 0.5 to 5 s. Raises `SessionError` when the file is not a model.
     """
@@ -80,10 +80,11 @@ class Llama:
         params.verbosity = -1
         params.use_jinja = True
         params.warmup = False
-        cores = threads or os.cpu_count() or 2
-        # Neither a lower priority nor fewer spins: where other programs want the cores too, both
-        # make the threads wait for each other at every layer, and a word takes ten times as long.
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = cores
+        # Words are made by one thread: several wait for each other at every layer, so a word takes
+        # ten times as long as soon as another program wants a core, and alone they win a quarter.
+        # Reading is many words at once and gains from all cores.
+        params.cpuparams.n_threads = 1
+        params.cpuparams_batch.n_threads = threads or os.cpu_count() or 2
         # The runtime also listens on a loopback port; nobody gets to know this key.
         params.api_keys = [secrets.token_urlsafe(32)]
         try:
@@ -104,7 +105,7 @@ class Llama:
         the model refuses the request.
         """
         run = _Run()
-        slot = self._choose(messages)
+        slot = self._choose(run, messages)
         request: dict[str, Json] = {
             "messages": list(messages),
             "stream": True,
@@ -123,13 +124,13 @@ class Llama:
         finally:
             run.stopped.set()
 
-    def _choose(self, messages: Sequence[Message]) -> _Slot:
+    def _choose(self, run: _Run, messages: Sequence[Message]) -> _Slot:
         """The slot that spares the most work: little to read anew, little lost, nobody busy."""
         texts = [f"{message['role']}: {message['content']}" for message in messages]
         with self._choosing:
             slot = min(self._slots, key=lambda slot: _cost(slot, texts))
             slot.cached = texts
-            slot.running += 1
+            slot.runs.append(run)
         return slot
 
     def _work(self, slot: _Slot, run: _Run, request: dict[str, Json]) -> None:
@@ -138,7 +139,7 @@ class Llama:
                 self._complete(run, request)
         finally:
             with self._choosing:
-                slot.running -= 1
+                slot.runs.remove(run)
             run.put(None)
 
     def _complete(self, run: _Run, request: dict[str, Json]) -> None:
@@ -156,7 +157,11 @@ class Llama:
 
 
 def _cost(slot: _Slot, texts: list[str]) -> int:
-    """Characters to read anew, plus characters of another conversation lost, plus the wait."""
+    """Characters to read anew, plus characters of another conversation lost, plus the wait.
+
+    A request that was stopped (speech that went on after all) makes way within some 50 ms, which is
+    less than another slot takes to read the conversation from its beginning.
+    """
     common = 0
     for mine, theirs in zip(texts, slot.cached, strict=False):
         if mine != theirs:
@@ -164,7 +169,8 @@ def _cost(slot: _Slot, texts: list[str]) -> int:
         common += 1
     fresh = sum(map(len, texts[common:]))
     lost = sum(map(len, slot.cached[common:]))
-    return fresh + lost + 500 * slot.running
+    waits = sum(50 if run.stopped.is_set() else 500 for run in slot.runs)
+    return fresh + lost + waits
 
 
 def _read(chunk: object) -> list[Chunk]:
