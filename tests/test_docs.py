@@ -1,0 +1,182 @@
+"""What the documentation says is so: its programs, links, tables and options."""
+
+import ast
+import contextlib
+import importlib
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import get_args
+
+import click
+import pytest
+
+from duologue import BargeInPolicy, MissingExtraError, Profile, events
+from duologue.cli import main as commands
+from duologue.pipeline.turn_taking import Endpointing
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md")) + sorted(ROOT.glob("*.md"))
+
+
+def blocks() -> Iterator[tuple[str, str]]:
+    """Every Python program of the documentation, with where it is."""
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.S | re.M):
+            line = text[: match.start()].count("\n") + 1
+            yield f"{page.relative_to(ROOT)}:{line}", match[1]
+
+
+BLOCKS = dict(blocks())
+PROGRAMS = {where: code for where, code in BLOCKS.items() if "run_virtual(main())" in code}
+
+
+@pytest.mark.parametrize("where", BLOCKS)
+def test_programs_compile_and_name_what_exists(where):
+    code = BLOCKS[where]
+    compile(code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    tree = ast.parse(code)
+    modules: dict[str, object] = {}
+    try:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for name in node.names:
+                    importlib.import_module(name.name)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.module
+                module = importlib.import_module(node.module)
+                for name in node.names:
+                    found = getattr(module, name.name, None)
+                    if found is None:
+                        found = importlib.import_module(f"{node.module}.{name.name}")
+                    modules[name.asname or name.name] = found
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner = modules.get(node.value.id)
+                if getattr(owner, "__spec__", None) is not None:
+                    assert hasattr(owner, node.attr), f"{node.value.id}.{node.attr}"
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("where", PROGRAMS)
+def test_programs_in_virtual_time_print_what_they_say(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = PROGRAMS[where]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(compile(code, where, "exec"), {"__name__": "documentation"})  # noqa: S102 - ours
+    expected = re.findall(r"print\(.*\)\s+# (.*)$", code, re.M)
+    if expected:
+        assert out.getvalue().splitlines() == expected
+
+
+def plain(text: str) -> str:
+    """A page without its programs."""
+    return re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", plain(page.read_text("utf-8")), re.M)
+    texts = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", plain(page.read_text("utf-8"))):
+        if target.startswith(("https://", "http://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        assert file.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def test_the_index_has_every_page():
+    linked = {
+        (DOCS / target).resolve()
+        for target in re.findall(r"\]\(([^)#\s]+)\)", (DOCS / "README.md").read_text("utf-8"))
+    }
+    pages = {page for page in DOCS.rglob("*.md") if page.name != "README.md"}
+    assert not pages - linked
+
+
+def sections(page: Path) -> dict[str, str]:
+    """The text below each heading, up to the next one."""
+    parts = re.split(r"^#+ (.*)$", page.read_text("utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def rows(section: str) -> list[list[str]]:
+    """Table rows whose first cell is code; cells as they stand."""
+    return [
+        [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in section.splitlines()
+        if line.startswith("| `")
+    ]
+
+
+def test_every_event_has_its_section_and_every_field_its_row():
+    classes = {kind.__name__: kind for kind in get_args(events.Event.__value__)}
+    told = {name: text for name, text in sections(DOCS / "events.md").items() if name in classes}
+    listed = [name for name in sections(DOCS / "events.md") if name.endswith("Event")]
+    assert sorted(listed) == sorted(classes)
+    for name, kind in classes.items():
+        documented = [row[0].strip("`") for row in rows(told[name])]
+        assert documented == [field.name for field in fields(kind)], name
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "kind"),
+    [
+        ("barge-in.md", "The policy", BargeInPolicy),
+        ("pipeline.md", "Turns", Endpointing),
+        ("realtime.md", "Profile", Profile),
+    ],
+)
+def test_tables_of_fields_have_all_fields_and_their_defaults(page, heading, kind):
+    told: dict[str, str] = {}
+    for names, default, *_ in rows(sections(DOCS / page)[heading]):
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
+    known = {
+        field.name: "" if field.default is MISSING else str(field.default) for field in fields(kind)
+    }
+    assert told == known
+
+
+def described(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+    """A command and all below it, by the whole line that calls them."""
+    yield name, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=name)
+        for below in command.list_commands(context):
+            found = command.get_command(context, below)
+            assert found is not None
+            yield from described(found, f"{name} {below}")
+
+
+def test_every_command_and_option_is_described_and_exists():
+    told = {
+        name: text
+        for name, text in sections(DOCS / "cli.md").items()
+        if name.split()[0] == "duologue"
+    }
+    known = dict(described(commands, "duologue"))
+    assert sorted(told) == sorted(known)
+    for name, command in known.items():
+        options = {
+            option
+            for parameter in command.params
+            if isinstance(parameter, click.Option)
+            for option in parameter.opts
+        }
+        first_cells = " ".join(row[0] for row in rows(told[name]))
+        assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", first_cells)) == options, name
