@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from duologue.realtime.codec import Codec, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
-from duologue.realtime.errors import SessionError
+from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
 
 AUDIO_LIMIT_S = 10.0
 """Sound that may wait for a peer that does not read; beyond it the oldest is dropped."""
 CONTROL_LIMIT = 1024
 """Commands that may wait; beyond it the connection fails, for none of them may be lost."""
+CLOSE_S = 0.5
+"""What a wire may take to close; then it is left behind."""
+
+_FULL = "the model does not read: too many commands wait for it"
 
 
 class WireConnection[M]:
@@ -36,6 +41,7 @@ class WireConnection[M]:
         self._video: SendVideo | None = None
         self._waiting_s = 0.0
         self._wake = asyncio.Event()
+        self._full = asyncio.Event()
         self.dropped_audio = 0
         self.dropped_video = 0
 
@@ -47,17 +53,24 @@ class WireConnection[M]:
                 await wire.send(message)
             async with asyncio.TaskGroup() as tasks:
                 writer = tasks.create_task(self._write(wire), name="wire writer")
+                guard = tasks.create_task(self._fail_when_full(), name="wire guard")
                 while (answer := await wire.receive()) is not None:
                     for output in self._codec.decode(answer):
                         receive(output)
                 writer.cancel()
+                guard.cancel()
         except* SessionError as errors:
             raise errors.exceptions[0] from None
         finally:
-            await wire.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await wire.close()
 
     def transmit(self, command: Command) -> None:
-        """Queue a command in its lane; raises `SessionError` when the control lane is full."""
+        """Queue a command in its lane; raises `SessionError` when the control lane is full.
+
+        The connection ends with that error, too.
+        """
         match command:
             case SendVideo():
                 self.dropped_video += self._video is not None
@@ -71,9 +84,14 @@ class WireConnection[M]:
                 self._media.append(command)
             case _:
                 if len(self._control) >= CONTROL_LIMIT:
-                    raise SessionError("the model does not read: too many commands wait for it")
+                    self._full.set()
+                    raise SessionError(_FULL, kind=ErrorKind.RECYCLE)
                 self._control.append(command)
         self._wake.set()
+
+    async def _fail_when_full(self) -> None:
+        await self._full.wait()
+        raise SessionError(_FULL, kind=ErrorKind.RECYCLE)
 
     def _drop_oldest(self) -> None:
         for index, command in enumerate(self._media):

@@ -1,0 +1,204 @@
+import asyncio
+
+import numpy as np
+import pytest
+
+from duologue.audio import AudioFrame
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import (
+    CancelReply,
+    ClearInput,
+    EndTurn,
+    RequestReply,
+    SendAudio,
+    SendVideo,
+)
+from duologue.realtime.errors import SessionError
+from duologue.realtime.outputs import GoAway, SessionStarted
+from duologue.realtime.wire_connection import CONTROL_LIMIT, WireConnection
+from duologue.testing import virtual_time
+from duologue.video import VideoFrame
+
+
+class FakeWire:
+    """Reads and writes lists; ``reading`` unset is a peer that does not read."""
+
+    def __init__(self, *, close_s=0.0):
+        self.sent = []
+        self.inbox = asyncio.Queue()
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.closed = 0
+        self.close_s = close_s
+
+    async def send(self, message):
+        await self.reading.wait()
+        self.sent.append(message)
+
+    async def receive(self):
+        message = await self.inbox.get()
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    async def close(self):
+        await asyncio.sleep(self.close_s)
+        self.closed += 1
+
+
+class FakeCodec:
+    def open(self, setup):
+        return [f"hello {setup.instructions}"]
+
+    def encode(self, command):
+        return [command]
+
+    def decode(self, message):
+        return [SessionStarted()] if message == "hello" else [GoAway(1.0)] * int(message)
+
+
+def connect(**options):
+    wire = FakeWire(**options)
+    return wire, WireConnection(lambda: wire, FakeCodec(), SessionSetup("be kind"))
+
+
+def sound(value=0, seconds=0.02):
+    return SendAudio(AudioFrame(np.full(round(seconds * 1000), value, np.int16), 1000))
+
+
+def picture(at):
+    return SendVideo(VideoFrame(np.zeros((2, 2, 3), np.uint8), at))
+
+
+@virtual_time
+async def test_it_lives_as_long_as_its_wire():
+    wire, connection = connect()
+    told = []
+    for message in ("hello", "2", "0", None):
+        wire.inbox.put_nowait(message)
+    await connection.run(told.append)
+    assert told == [SessionStarted(), GoAway(1.0), GoAway(1.0)]
+    assert wire.sent[0] == "hello be kind"
+    assert wire.closed == 1
+    assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("moment", ["greeting", "sending", "receiving"])
+def test_an_end_that_is_not_clean_is_raised(moment):
+    @virtual_time
+    async def run():
+        wire, connection = connect()
+        error = SessionError("lost", code="1006")
+
+        async def fail(message):
+            if moment == "greeting" or message != "hello be kind":
+                raise error
+
+        if moment == "receiving":
+            wire.inbox.put_nowait(error)
+        else:
+            wire.send = fail
+            connection.transmit(CancelReply("r"))
+        with pytest.raises(SessionError) as caught:
+            await connection.run(lambda output: None)
+        assert caught.value is error
+        assert wire.closed == 1
+        assert len(asyncio.all_tasks()) == 1
+
+    run()
+
+
+@virtual_time
+async def test_control_never_waits_behind_media():
+    wire, connection = connect()
+    task = asyncio.create_task(connection.run(lambda output: None))
+    await asyncio.sleep(0.01)
+    wire.reading.clear()
+    commands = [sound(1), picture(1.0), sound(2), EndTurn(), CancelReply("r"), RequestReply("q")]
+    for command in commands:
+        connection.transmit(command)
+    await asyncio.sleep(1.0)
+    wire.reading.set()
+    await asyncio.sleep(0.01)
+    kinds = [type(c).__name__ for c in wire.sent[1:]]
+    assert kinds in (
+        ["CancelReply", "RequestReply", "SendAudio", "SendAudio", "EndTurn", "SendVideo"],
+        # One message may have been on its way already.
+        ["SendAudio", "CancelReply", "RequestReply", "SendAudio", "EndTurn", "SendVideo"],
+    )
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@virtual_time
+async def test_sound_for_a_stalled_peer_is_bounded_and_the_oldest_goes():
+    wire, connection = connect()
+    wire.reading.clear()
+    for value in range(600):
+        connection.transmit(sound(value))
+        if value == 550:
+            connection.transmit(ClearInput())
+    assert connection.dropped_audio == 100 * 20
+    for at in range(5):
+        connection.transmit(picture(float(at)))
+    assert connection.dropped_video == 4
+    task = asyncio.create_task(connection.run(lambda output: None))
+    wire.reading.set()
+    await asyncio.sleep(0.1)
+    sounds = [c.frame.samples[0] for c in wire.sent if isinstance(c, SendAudio)]
+    assert sounds == [*range(100, 600)]
+    assert wire.sent.index(next(c for c in wire.sent if isinstance(c, ClearInput))) == 1 + 451
+    assert [c.frame.at for c in wire.sent if isinstance(c, SendVideo)] == [4.0]
+    for value in range(500):
+        connection.transmit(sound(value))
+    assert connection.dropped_audio == 100 * 20
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@virtual_time
+async def test_a_peer_that_never_reads_commands_ends_the_connection():
+    wire, connection = connect()
+    task = asyncio.create_task(connection.run(lambda output: None))
+    await asyncio.sleep(0.01)
+    wire.reading.clear()
+    await asyncio.sleep(0.01)
+    for _ in range(CONTROL_LIMIT):
+        connection.transmit(CancelReply("r"))
+    with pytest.raises(SessionError, match="does not read"):
+        connection.transmit(CancelReply("r"))
+    with pytest.raises(SessionError, match="does not read"):
+        await task
+    assert wire.closed == 1
+
+
+@pytest.mark.parametrize("close_s", [0.0, 0.4, 60.0])
+@pytest.mark.parametrize("stalled", [False, True])
+def test_cancelling_closes_it_in_time(close_s, stalled):
+    @virtual_time
+    async def run():
+        wire, connection = connect(close_s=close_s)
+        if stalled:
+            wire.reading.clear()
+        task = asyncio.create_task(connection.run(lambda output: None))
+        await asyncio.sleep(0.1)
+        connection.transmit(sound())
+        began = asyncio.get_running_loop().time()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.get_running_loop().time() - began <= 0.5
+        assert wire.closed == (close_s < 0.5)
+        assert len(asyncio.all_tasks()) == 1
+
+    run()
+
+
+@virtual_time
+async def test_a_codec_with_a_bug_is_not_silent():
+    wire, connection = connect()
+    wire.inbox.put_nowait("not a number")
+    with pytest.raises(ExceptionGroup) as caught:
+        await connection.run(lambda output: None)
+    assert caught.group_contains(ValueError)
+    assert wire.closed == 1
