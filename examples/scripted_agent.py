@@ -38,7 +38,11 @@ async def test_greets_and_answers() -> None:
 
     await converse(agent)
 
-    said = [(type(item), item.text) for item in agent.conversation]
+    said = [
+        (type(item), item.text)
+        for item in agent.conversation
+        if isinstance(item, UserItem | AgentItem)
+    ]
     assert said == [
         (AgentItem, "Good morning."),
         (UserItem, "When is breakfast?"),
