@@ -31,7 +31,7 @@ async def home(request: Request) -> HTMLResponse:
     return HTMLResponse('<a href="/voice/">Talk to Ada</a>')
 
 
-# The limits hold here too; host and port are those of the server that you run.
+# Where other machines reach your server, say so: ServerConfig(host="0.0.0.0", token=...).
 voice = create_app(lambda edge: make_agent(edge), ServerConfig(max_sessions=4))
 app = Starlette(routes=[Route("/", home), Mount("/voice", voice)])
 
