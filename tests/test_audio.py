@@ -52,11 +52,11 @@ def fit(samples, hz, rate):
     return np.mean(wave**2), np.mean((samples - wave) ** 2)
 
 
-@pytest.mark.parametrize(("in_rate", "out_rate"), PAIRS)
-@pytest.mark.parametrize("hz", [300, 1000, 3000, 6000])
+@pytest.mark.parametrize(
+    ("in_rate", "out_rate", "hz"),
+    [(*pair, hz) for pair in PAIRS for hz in (300, 1000, 3000, 6000) if hz < 0.4 * min(pair)],
+)
 def test_resampling_keeps_a_tone_clean(in_rate, out_rate, hz):
-    if hz > 0.4 * min(in_rate, out_rate):
-        pytest.skip("above the band edge")
     out = resample(tone(hz, in_rate), in_rate, out_rate).astype(float)
     middle = out[out_rate // 5 : -out_rate // 5]
     signal, noise = fit(middle, hz, out_rate)
@@ -176,3 +176,14 @@ def test_framer_keeps_every_sample_in_order(sizes, ms):
 def test_framer_refuses_frames_that_are_not_whole_samples(rate, ms):
     with pytest.raises(ValueError, match="whole number"):
         Framer(rate, ms)
+
+
+@pytest.mark.parametrize(("in_rate", "out_rate"), [(44100, 16000), (11025, 48000), (8001, 16000)])
+def test_other_rates_are_resampled_too(in_rate, out_rate):
+    out = resample(tone(440, in_rate), in_rate, out_rate).astype(float)
+    assert len(out) == pytest.approx(out_rate, abs=1)
+    signal, noise = fit(out[out_rate // 5 : -out_rate // 5], 440, out_rate)
+    assert 10 * np.log10(signal / noise) >= 80
+    again = Resampler(in_rate, out_rate)
+    first = np.concatenate([again.push(tone(440, in_rate)), again.flush()])
+    assert np.abs(np.concatenate([again.push(tone(440, in_rate)), again.flush()]) - first).max() < 3

@@ -7,6 +7,7 @@ from functools import lru_cache
 from math import ceil, gcd
 
 import numpy as np
+import soxr
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
@@ -70,10 +71,21 @@ class Resampler:
 
     A linear-phase filter of our own: above 80 dB of signal to noise, aliases below -80 dB, and at
     most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back up to
-    20 ms, at 8 kHz 60 ms). Equal rates pass through untouched.
+    20 ms, at 8 kHz 60 ms). Equal rates pass through untouched; odd ones, whose ratio has no short
+    form, are left to soxr.
     """
 
-    __slots__ = ("_down", "_held", "_kernel", "_received", "_sent", "_up", "in_rate", "out_rate")
+    __slots__ = (
+        "_down",
+        "_held",
+        "_kernel",
+        "_odd",
+        "_received",
+        "_sent",
+        "_up",
+        "in_rate",
+        "out_rate",
+    )
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
         if in_rate <= 0 or out_rate <= 0:
@@ -83,7 +95,12 @@ class Resampler:
         common = gcd(in_rate, out_rate)
         self._up = out_rate // common
         self._down = in_rate // common
-        self._kernel = _EMPTY_KERNEL if in_rate == out_rate else _kernel(self._up, self._down)
+        odd = max(self._up, self._down) > _LONGEST
+        plain = in_rate == out_rate or odd
+        self._kernel = _EMPTY_KERNEL if plain else _kernel(self._up, self._down)
+        self._odd: soxr.ResampleStream | None = None
+        if odd:
+            self._odd = soxr.ResampleStream(in_rate, out_rate, 1, dtype="int16", quality="LQ")
         self._open()
 
     def _open(self) -> None:
@@ -96,6 +113,9 @@ class Resampler:
         """Resample the next int16 samples of the stream; may return fewer, later ones follow."""
         if self._up == self._down:
             return samples
+        if self._odd is not None:
+            out: Samples = self._odd.resample_chunk(samples)
+            return out
         self._received += len(samples)
         known = self._received - _reach(self._up, self._down)
         return self._filter(samples.astype(np.float32), known * self._up // self._down)
@@ -104,6 +124,10 @@ class Resampler:
         """End the stream: the tail that was held back. The next `push` starts a new stream."""
         if self._up == self._down:
             return _EMPTY
+        if self._odd is not None:
+            tail: Samples = self._odd.resample_chunk(_EMPTY, last=True)
+            self._odd.clear()
+            return tail
         silence = np.zeros(_reach(self._up, self._down), np.float32)
         out = self._filter(silence, -(-self._received * self._up // self._down))
         self._open()
@@ -133,6 +157,8 @@ class Resampler:
 
 
 _EMPTY_KERNEL: NDArray[np.float32] = np.zeros((0, 0), np.float32)
+_LONGEST = 1000
+"""Both parts of the ratio of two rates may be so large; 11025 to 48000 Hz is 147 to 640."""
 _STOP_DB = 92.0
 _TRANSITION = 0.2
 """Width of the filter's slope, centred on the band edge, as a part of the band."""
