@@ -82,21 +82,27 @@ class PipelineConnection:
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Live until cancelled; see `Connection.run`."""
         self._receive = receive
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            parts = self._parts
-            self._hearing = Hearing(
-                vad=parts.vad,
-                stt=parts.stt,
-                turn=parts.turn,
-                endpointing=parts.endpointing,
-                answerer=self,
-                emit=self._emit,
-                tasks=tasks,
-                clock=self._clock,
-            )
-            receive(SessionStarted({"llm": parts.llm.model, "instructions": self._instructions}))
-            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                parts = self._parts
+                self._hearing = Hearing(
+                    vad=parts.vad,
+                    stt=parts.stt,
+                    turn=parts.turn,
+                    endpointing=parts.endpointing,
+                    answerer=self,
+                    emit=self._emit,
+                    tasks=tasks,
+                    clock=self._clock,
+                )
+                receive(
+                    SessionStarted({"llm": parts.llm.model, "instructions": self._instructions})
+                )
+                await asyncio.Event().wait()
+        finally:
+            if self._hearing is not None:
+                await self._hearing.close()
 
     def transmit(self, command: Command) -> None:
         """Take a command; what follows from it is told later on the loop."""

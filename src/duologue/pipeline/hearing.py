@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import uuid4
@@ -28,6 +29,8 @@ from duologue.realtime.outputs import (
 REJOIN_S = 2.0
 """Speech that follows the last turn's within so many seconds is transcribed together with it: a
 recogniser mishears a short piece that it hears alone."""
+CLOSE_S = 0.3
+"""What a recogniser may take to let go of a turn at the end of a session, in seconds."""
 VOTE_S = 8.0
 """Sound of a turn that the turn detector is given, in seconds: what smart-turn v3 looks at."""
 
@@ -126,6 +129,14 @@ class Hearing:
         self._answerer.discard()
         if turn is not None:
             self._tasks.create_task(turn.stream.close(), name="stt close")
+
+    async def close(self) -> None:
+        """Let go of the recogniser; what it has not let go of by then is left to it."""
+        turns = [turn for turn in (self._turn, self._last) if turn is not None]
+        with suppress(TimeoutError, SessionError):
+            async with asyncio.timeout(CLOSE_S):
+                for turn in turns:
+                    await turn.stream.close()
 
     def _take(self, step: Step) -> None:
         taking = self._taking
