@@ -1,0 +1,99 @@
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.realtime.errors import ConfigError
+
+FRAME = 0.016
+
+
+def follow(pattern, config=None):
+    """Steps with their times, for a pattern of (loud?, seconds)."""
+    taking = TurnTaking(config or Endpointing())
+    now, out = 0.0, []
+    for loud, seconds in pattern:
+        for _ in range(round(seconds / FRAME)):
+            now += FRAME
+            for step in taking.push(1.0 if loud else 0.0, FRAME, now):
+                out.append((step, round(now, 3)))
+                if step is Step.TIMEOUT:
+                    taking.end()
+    return taking, out
+
+
+def steps(pattern, config=None):
+    return [step for step, _ in follow(pattern, config)[1]]
+
+
+def test_a_turn_from_begin_to_end():
+    taking, out = follow([(False, 0.16), (True, 0.192), (False, 1.6)])
+    assert [step for step, _ in out] == [Step.STARTED, Step.PAUSED, Step.VOTE, Step.TIMEOUT]
+    at = dict(out)
+    assert at[Step.STARTED] == pytest.approx(0.16 + 0.048, abs=0.001)
+    assert at[Step.PAUSED] - 0.352 == pytest.approx(0.06, abs=FRAME)
+    assert at[Step.VOTE] - 0.352 == pytest.approx(0.15, abs=FRAME)
+    assert at[Step.TIMEOUT] - 0.352 == pytest.approx(0.7, abs=FRAME)
+    assert taking.speech_start == pytest.approx(0.16)
+    assert taking.speech_end == pytest.approx(0.352)
+    assert not taking.in_turn
+
+
+def test_clicks_begin_no_turn():
+    assert steps([(True, 0.032), (False, 0.032)] * 20) == []
+
+
+def test_the_person_may_go_on_after_a_pause():
+    assert steps([(True, 0.192), (False, 0.096), (True, 0.032)]) == [
+        Step.STARTED,
+        Step.PAUSED,
+        Step.RESUMED,
+    ]
+
+
+def test_a_click_in_a_pause_does_not_take_up_the_turn():
+    pattern = [(True, 0.192), (False, 0.096), (True, 0.016), (False, 1.0)]
+    assert steps(pattern) == [Step.STARTED, Step.PAUSED, Step.VOTE, Step.TIMEOUT]
+
+
+def test_a_short_gap_is_no_pause():
+    assert steps([(True, 0.192), (False, 0.032), (True, 0.032)]) == [Step.STARTED]
+
+
+def test_partials_come_at_their_pace():
+    out = steps([(True, 2.0)])
+    assert out[0] is Step.STARTED
+    assert out[1:] == [Step.PARTIAL] * len(out[1:])
+    assert 6 <= len(out[1:]) <= 8
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1.5)), max_size=20))
+def test_the_steps_of_any_sound_make_sense(pattern):
+    state = None
+    for step in steps(pattern):
+        allowed = {
+            None: {Step.STARTED},
+            "speaking": {Step.PARTIAL, Step.PAUSED},
+            "paused": {Step.VOTE, Step.RESUMED},
+            "voted": {Step.TIMEOUT, Step.RESUMED},
+        }[state]
+        assert step in allowed
+        state = {Step.PAUSED: "paused", Step.VOTE: "voted", Step.TIMEOUT: None}.get(
+            step, "speaking"
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"probability": 1.1},
+        {"speculate_s": 0.0},
+        {"speculate_s": 0.3},
+        {"vote_s": 0.9},
+    ],
+)
+def test_times_out_of_order_are_refused(options):
+    with pytest.raises(ConfigError, match="Endpointing takes"):
+        Endpointing(**options)

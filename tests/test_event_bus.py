@@ -1,0 +1,261 @@
+import asyncio
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+
+from duologue.event_bus import QUEUE_LIMIT, EventBus
+from duologue.events import (
+    AgentTurnEndedEvent,
+    AgentTurnStartedEvent,
+    ErrorEvent,
+    Event,
+    UserTranscriptEvent,
+    UserTurnStartedEvent,
+)
+from duologue.realtime.errors import ConfigError
+from duologue.testing import virtual_time
+
+type Turns = AgentTurnStartedEvent | UserTurnStartedEvent
+
+
+def text(words):
+    return UserTranscriptEvent(words, True, "p")
+
+
+@asynccontextmanager
+async def running(bus):
+    async with asyncio.TaskGroup() as tasks:
+        bus.start(tasks)
+        try:
+            yield
+        finally:
+            await bus.drain()
+            bus.stop()
+
+
+@virtual_time
+async def test_a_handler_gets_what_its_annotation_says():
+    bus, got = EventBus(), {"one": [], "union": [], "alias": [], "all": [], "string": []}
+
+    @bus.subscribe
+    async def one(event: UserTranscriptEvent):
+        got["one"].append(event)
+
+    @bus.subscribe
+    def union(event: UserTranscriptEvent | AgentTurnEndedEvent) -> None:
+        got["union"].append(event)
+
+    @bus.subscribe
+    def alias(event: Turns) -> None:
+        got["alias"].append(event)
+
+    @bus.subscribe
+    def everything(event: Event) -> None:
+        got["all"].append(event)
+
+    @bus.subscribe
+    def string(event: "UserTurnStartedEvent") -> None:
+        got["string"].append(event)
+
+    sent = [
+        text("a"),
+        UserTurnStartedEvent("p"),
+        AgentTurnStartedEvent("s"),
+        AgentTurnEndedEvent("s", interrupted=False),
+        text("b"),
+    ]
+    async with running(bus):
+        for event in sent:
+            bus.emit(event)
+    assert got["one"] == [sent[0], sent[4]]
+    assert got["union"] == [sent[0], sent[3], sent[4]]
+    assert got["alias"] == sent[1:3]
+    assert got["all"] == sent
+    assert got["string"] == [sent[1]]
+
+
+@virtual_time
+async def test_methods_and_objects_may_be_handlers():
+    class Logger:
+        def __init__(self):
+            self.got = []
+
+        def on_text(self, event: UserTranscriptEvent) -> None:
+            self.got.append(event)
+
+        def __call__(self, event: UserTranscriptEvent) -> None:
+            self.got.append(event)
+
+    bus, logger = EventBus(), Logger()
+    bus.subscribe(logger.on_text)
+    bus.subscribe(logger)
+    async with running(bus):
+        bus.emit(text("a"))
+    assert logger.got == [text("a")] * 2
+
+
+def no_annotation(event): ...
+
+
+def wrong_type(event: int): ...
+
+
+def half_wrong(event: UserTranscriptEvent | str): ...
+
+
+def no_argument(): ...
+
+
+def unknown_name(event: "NoSuchEvent"): ...  # noqa: F821
+
+
+def no_such_part(event: "asyncio.NoSuchEvent"): ...
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        no_annotation,
+        wrong_type,
+        half_wrong,
+        no_argument,
+        unknown_name,
+        no_such_part,
+        partial(wrong_type),
+    ],
+)
+def test_what_is_no_event_is_refused_at_once(handler):
+    with pytest.raises(ConfigError, match=r"event|annotate"):
+        EventBus().subscribe(handler)
+
+
+@virtual_time
+async def test_a_slow_handler_keeps_its_order_and_holds_up_nobody():
+    bus, slow, quick = EventBus(), [], []
+    loop = asyncio.get_running_loop()
+
+    @bus.subscribe
+    async def dawdle(event: UserTranscriptEvent):
+        await asyncio.sleep(0.05)
+        slow.append(event.text)
+
+    @bus.subscribe
+    def at_once(event: UserTranscriptEvent):
+        quick.append((event.text, loop.time()))
+
+    async with running(bus):
+        for letter in "abc":
+            bus.emit(text(letter))
+        await asyncio.sleep(0.01)
+        assert [t for t, _ in quick] == ["a", "b", "c"]
+        assert slow == []
+    assert slow == ["a", "b", "c"]
+
+
+@virtual_time
+async def test_a_failing_handler_is_told_of_and_goes_on():
+    bus, errors, got = EventBus(), [], []
+
+    @bus.subscribe
+    async def fragile(event: UserTranscriptEvent):
+        if event.text == "bad":
+            raise ValueError("no good")
+        if event.text == "worse":
+            raise asyncio.CancelledError
+        got.append(event.text)
+
+    @bus.subscribe
+    def on_error(event: ErrorEvent):
+        errors.append(event)
+        raise RuntimeError("the one who hears of errors fails, too")
+
+    async with running(bus):
+        for word in ("bad", "good", "worse", "good"):
+            bus.emit(text(word))
+    assert got == ["good", "good"]
+    (error,) = errors
+    assert error.source.endswith("fragile")
+    assert error.message == "ValueError: no good"
+
+
+@virtual_time
+async def test_what_waits_is_bounded_and_the_oldest_goes():
+    bus, got = EventBus(), []
+
+    @bus.subscribe
+    def collect(event: UserTranscriptEvent):
+        got.append(int(event.text))
+
+    for number in range(QUEUE_LIMIT + 10):
+        bus.emit(text(str(number)))
+    assert bus._subscriptions[0].dropped == 10
+    async with running(bus):
+        pass
+    assert got == [*range(10, QUEUE_LIMIT + 10)]
+
+
+@virtual_time
+async def test_the_end_does_not_wait_for_a_handler_that_hangs():
+    bus = EventBus()
+
+    @bus.subscribe
+    async def hang(event: UserTranscriptEvent):
+        await asyncio.Event().wait()
+
+    began = asyncio.get_running_loop().time()
+    async with running(bus):
+        bus.emit(text("a"))
+    assert asyncio.get_running_loop().time() - began <= 0.31
+    assert len(asyncio.all_tasks()) == 1
+
+
+@virtual_time
+async def test_a_handler_may_come_late_and_leave_early():
+    bus, got, tapped = EventBus(), [], []
+    bus.tap(tapped.append)
+
+    def collect(event: UserTranscriptEvent):
+        got.append(event.text)
+
+    async with running(bus):
+        bus.emit(text("before"))
+        assert bus.subscribe(collect) is collect
+        bus.emit(text("during"))
+        await asyncio.sleep(0.01)
+        bus.unsubscribe(collect)
+        bus.emit(text("after"))
+    assert got == ["during"]
+    assert [e.text for e in tapped] == ["before", "during", "after"]
+
+
+@virtual_time
+async def test_what_was_sent_before_the_start_waits_for_it():
+    bus, got = EventBus(), []
+
+    @bus.subscribe
+    def collect(event: UserTranscriptEvent):
+        got.append(event.text)
+
+    bus.emit(text("early"))
+    await bus.drain()
+    async with running(bus):
+        pass
+    bus.emit(text("between"))
+    async with running(bus):
+        pass
+    assert got == ["early", "between"]
+
+
+@virtual_time
+async def test_a_handler_may_end_its_own_delivery():
+    bus, got = EventBus(), []
+
+    @bus.subscribe
+    async def last(event: UserTranscriptEvent):
+        await bus.drain()
+        got.append(event.text)
+
+    async with running(bus):
+        bus.emit(text("a"))
+    assert got == ["a"]

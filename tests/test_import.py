@@ -1,0 +1,67 @@
+"""`import duologue` is quick and brings nothing that not everybody needs."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+import duologue
+
+HEAVY = [
+    "aiortc",
+    "av",
+    "earshot",
+    "matplotlib",
+    "onnxruntime",
+    "openai",
+    "pydantic",
+    "sounddevice",
+    "soundfile",
+    "starlette",
+    "uvicorn",
+    "websockets",
+    "xllamacpp",
+]
+
+
+def seconds(code):
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - began
+
+
+def test_import_takes_under_150_ms():
+    bare = statistics.median(seconds("pass") for _ in range(5))
+    imported = statistics.median(seconds("import duologue") for _ in range(5))
+    assert imported - bare < 0.150
+
+
+def modules_after(code):
+    code += "\nimport sys; print('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return {name.partition(".")[0] for name in run.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import duologue",
+        "from duologue import " + ", ".join(duologue.__all__),
+        "import duologue.testing, duologue.events, duologue.pipeline.parts",
+    ],
+)
+def test_the_core_imports_no_extra(code):
+    assert not modules_after(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", duologue.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(duologue, name).__name__ == name
+    assert name in dir(duologue)
+
+
+def test_another_name_is_an_error():
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = duologue.Nothing

@@ -1,0 +1,59 @@
+import pytest
+
+from duologue.events import TurnMetricsEvent
+from duologue.turn_metrics import TurnMetrics
+
+
+def test_the_steps_of_a_turn():
+    metrics = TurnMetrics()
+    metrics.transcript(10.2)
+    metrics.turn_ended(10.3, 10.0)
+    metrics.text(10.4)
+    metrics.text(10.9)
+    metrics.audio(10.5)
+    metrics.audio(10.9)
+    event = metrics.played("s", 10.6)
+    assert event == TurnMetricsEvent(
+        "s",
+        endpoint_ms=pytest.approx(300),
+        transcript_ms=pytest.approx(200),
+        first_text_ms=pytest.approx(400),
+        first_audio_ms=pytest.approx(500),
+        first_played_ms=pytest.approx(600),
+    )
+    assert metrics.played("s2", 11.0) is None
+
+
+def test_what_is_not_known_is_none():
+    metrics = TurnMetrics()
+    metrics.turn_ended(10.3, None)
+    event = metrics.played("s", 10.6)
+    assert (event.endpoint_ms, event.first_played_ms) == (0.0, 300.0)
+    assert event.transcript_ms is event.first_text_ms is event.first_audio_ms is None
+
+
+def test_a_transcript_may_come_after_the_end_of_the_turn():
+    metrics = TurnMetrics()
+    metrics.turn_ended(10.3, 10.0)
+    metrics.transcript(10.4)
+    assert metrics.played("s", 10.6).transcript_ms == 400.0
+
+
+def test_a_transcript_of_a_turn_before_does_not_count():
+    metrics = TurnMetrics()
+    metrics.transcript(5.0)
+    metrics.turn_ended(10.3, 10.0)
+    assert metrics.played("s", 10.6).transcript_ms is None
+
+
+def test_an_interruption_forgets_the_turn():
+    metrics = TurnMetrics()
+    metrics.turn_ended(10.3, 10.0)
+    metrics.interrupted()
+    assert metrics.played("s", 10.6) is None
+
+
+def test_a_speech_that_answers_nobody_has_no_times():
+    metrics = TurnMetrics()
+    metrics.text(1.0)
+    assert metrics.played("s", 2.0) is None

@@ -1,0 +1,199 @@
+import asyncio
+from contextlib import asynccontextmanager, suppress
+
+import numpy as np
+import pytest
+
+from duologue.audio import AudioFrame
+from duologue.items import SystemItem
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import AddItem, CancelReply, EndTurn, RequestReply
+from duologue.realtime.errors import ReplyRefusedError, SessionError
+from duologue.realtime.outputs import (
+    ReplyAudio,
+    ReplyDone,
+    ReplyStarted,
+    ReplyText,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    Usage,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.profile import Profile
+from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
+
+
+class Ear:
+    def __init__(self):
+        self.told, self.ended = [], []
+
+    def connected(self, event): ...
+    def disconnected(self, event): ...
+    def interrupted(self, epoch):
+        return ()
+
+    def output(self, output, epoch):
+        self.told.append((asyncio.get_running_loop().time(), output))
+
+    def reply_ended(self, request_id, error):
+        self.ended.append((request_id, error))
+
+    def of(self, kind):
+        return [output for _, output in self.told if isinstance(output, kind)]
+
+    def at(self, kind):
+        return [at for at, output in self.told if isinstance(output, kind)]
+
+
+@asynccontextmanager
+async def running(model):
+    ear = Ear()
+    task = asyncio.create_task(model.run(SessionSetup("Be kind."), ear))
+    await model.ready()
+    try:
+        yield ear
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert len(asyncio.all_tasks()) == 1
+
+
+async def speak(model, seconds, level=8000):
+    for _ in range(round(seconds * 50)):
+        await asyncio.sleep(0.02)
+        model.send_audio(AudioFrame(np.full(480, level, np.int16), 24000))
+
+
+@virtual_time
+async def test_requests_get_the_replies_in_order_then_silence():
+    model = ScriptedRealtime([Reply("Hello.", seconds=1.0, after_s=0.3), "Second."])
+    async with running(model) as ear:
+        model.request_reply("a")
+        await asyncio.sleep(1)
+        model.request_reply("b")
+        model.request_reply("c")
+        await asyncio.sleep(1)
+        assert [o.text for o in ear.of(ReplyText)] == ["Hello.", "Second."]
+        assert [o.request_id for o in ear.of(ReplyStarted)] == ["a", "b", "c"]
+        assert ear.at(ReplyStarted)[0] == pytest.approx(0.3)
+        first = [
+            o.frame for o in ear.of(ReplyAudio) if o.reply_id == ear.of(ReplyStarted)[0].reply_id
+        ]
+        assert sum(map(len, first)) == 24000
+        assert max(map(len, first)) == 2400
+        assert len(model.commands) == 3
+        assert model.commands[0] == RequestReply("a")
+
+
+@virtual_time
+async def test_sound_may_come_as_fast_as_it_is_spoken():
+    model = ScriptedRealtime([Reply("x", seconds=2.0, pace=2.0, after_s=0.0)])
+    async with running(model) as ear:
+        model.request_reply("a")
+        await asyncio.sleep(3)
+        times = ear.at(ReplyAudio)
+        assert times[-1] - times[0] == pytest.approx(0.95)
+
+
+@virtual_time
+async def test_turns_are_heard_by_loudness():
+    model = ScriptedRealtime(["Fine."], transcripts=["how are you", "", "bye"])
+    async with running(model) as ear:
+        await speak(model, 0.5)
+        await speak(model, 1.0, 0)
+        assert [type(o).__name__ for _, o in ear.told[:2]] == ["SpeechStarted", "UserTranscript"]
+        assert ear.at(SpeechStarted)[0] < 0.1
+        assert ear.at(SpeechStopped)[0] == pytest.approx(0.65, abs=0.05)
+        assert ear.at(UserTurnEnded)[0] == pytest.approx(1.0, abs=0.05)
+        assert ear.of(UserTranscript)[-1].final
+        assert [o.text for o in ear.of(ReplyText)] == ["Fine."]
+        await speak(model, 0.2)
+        await speak(model, 1.0, 0)
+        assert ear.of(UserTurnEnded)[-1].empty
+        await speak(model, 0.2)
+        await speak(model, 1.0, 0)
+        last = ear.of(UserTurnEnded)[-1]
+        assert (last.empty, last.reply_follows) == (False, False)
+        assert model.heard_samples == 24000 * 3.9
+
+
+@virtual_time
+async def test_failures_refusals_and_tools():
+    model = ScriptedRealtime(
+        [
+            Reply("", refused="quota"),
+            Reply("half", fails="broken"),
+            Reply("", 0.0, tools=[ToolUse("look", {"at": "sky"})]),
+        ]
+    )
+    async with running(model) as ear:
+        for request in "abc":
+            model.request_reply(request)
+            await asyncio.sleep(0.5)
+        (request_id, error), *_ = ear.ended
+        assert request_id == "a"
+        assert isinstance(error, ReplyRefusedError)
+        assert [(o.status, o.message) for o in ear.of(ReplyDone)] == [
+            ("failed", "broken"),
+            ("completed", None),
+        ]
+        (call,) = ear.of(ToolCall)
+        assert (call.name, call.arguments) == ("look", '{"at": "sky"}')
+
+
+@virtual_time
+async def test_a_reply_can_be_cancelled():
+    model = ScriptedRealtime([Reply("x" * 60, pace=1.0)])
+    async with running(model) as ear:
+        model.request_reply("a")
+        await asyncio.sleep(1)
+        model.interrupt()
+        await asyncio.sleep(0.01)
+        assert [o.status for o in ear.of(ReplyDone)] == ["cancelled"]
+        model._transmit(CancelReply("unknown"))
+        sound = len(ear.of(ReplyAudio))
+        await asyncio.sleep(3)
+        assert len(ear.of(ReplyAudio)) == sound
+        assert not model.pending
+
+
+@virtual_time
+async def test_things_happen_at_their_time():
+    usage, error = Usage({}, {}), SessionError("lost")
+    model = ScriptedRealtime(at=[At(2.0, error), At(1.0, usage)])
+    ear = Ear()
+    with pytest.raises(SessionError) as caught:
+        await model.run(SessionSetup(), ear)
+    assert caught.value is error
+    assert ear.told == [(1.0, usage)]
+    assert asyncio.get_running_loop().time() == 2.0
+
+
+@virtual_time
+async def test_an_echo_says_what_it_hears():
+    model = ScriptedRealtime(echo=True)
+    async with running(model) as ear:
+        await speak(model, 0.2, 123)
+        await asyncio.sleep(0.01)
+        frames = [o.frame for o in ear.of(ReplyAudio)]
+        assert len(frames) == 10
+        assert all((f.samples == 123).all() for f in frames)
+
+
+@virtual_time
+async def test_the_program_may_end_the_turn_and_add_to_the_history():
+    profile = Profile("p", "m", manual_turns=True)
+    model = ScriptedRealtime(["Ok."], transcripts=["so"], profile=profile)
+    async with running(model) as ear:
+        model.add_item(SystemItem("s", "x"))
+        model.say("q", "Exactly this.")
+        await asyncio.sleep(2)
+        model.end_turn()
+        await asyncio.sleep(2)
+        assert model.commands[0] == AddItem(SystemItem("s", "x"))
+        assert model.commands[-1] == EndTurn()
+        assert [o.text for o in ear.of(ReplyText)] == ["Exactly this.", "Ok."]
+        assert [o.text for o in ear.of(UserTranscript)] == ["so"]
