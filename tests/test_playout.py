@@ -39,6 +39,7 @@ class FakeEdge:
         self.latency_ms = latency_ms
         self.timeline = []  # (when in samples, value), in order
         self.given = 0
+        self.positions = {}  # of each value among all that was given
         self.cleared = 0
         self.end = 0  # when the last of what was taken will have been played
 
@@ -50,6 +51,7 @@ class FakeEdge:
         samples = np.zeros(RATE // 50, np.int16) if frame is None else frame.samples
         begin = max(self.end, self.now) if self.lead_ms else self.now
         self.timeline += [(begin + i, int(v), self.given + i) for i, v in enumerate(samples)]
+        self.positions.update((int(v), self.given + i) for i, v in enumerate(samples))
         self.given += len(samples)
         self.end = begin + len(samples)
 
@@ -227,7 +229,7 @@ class Gate(RuleBasedStateMachine):
             if self.edge.quality == "estimated":
                 assert speech.played_ms * MS <= heard
             elif speech.quality != "estimated":
-                sent = {v: p for _, v, p in self.edge.timeline}
+                sent = self.edge.positions
                 confirmed = sum(sent[v] < self.most_confirmed for v in numbers if v in sent)
                 assert speech.played_ms * MS <= confirmed
 
