@@ -70,26 +70,24 @@ async def test_the_sound_before_the_first_sign_of_speech_belongs_to_it():
 
 @virtual_time
 async def test_the_turn_detector_hears_the_end_of_the_turn():
-    turn = Turn(0.2, 1.0)
+    turn = Turn()
     async with session(turn=turn) as pipeline:
         await speak(pipeline, 10.0)
-        await be_silent(pipeline, 0.3)
-        await speak(pipeline, 0.3)
         await be_silent(pipeline, 0.4)
-        (first, text), (second, _) = turn.heard
-        assert first == pytest.approx(8.0, abs=0.05)
-        assert second == pytest.approx(8.0, abs=0.05)
+        seconds, text = turn.heard[0]
+        assert seconds == pytest.approx(8.0, abs=0.05)
         assert text.endswith("w100")
         assert len(pipeline.ear.of(UserTurnEnded)) == 1
 
 
 @virtual_time
 async def test_a_failing_detector_leaves_it_to_the_time_out():
-    async with session(turn=Turn(SessionError("broken"))) as pipeline:
+    async with session(turn=Turn(*[SessionError("broken")] * 20)) as pipeline:
         await speak(pipeline, 0.5)
         end = asyncio.get_running_loop().time()
         await be_silent(pipeline, 1.5)
-        assert [e.message for e in pipeline.ear.of(ProviderError)] == ["turn detection: broken"]
+        messages = {e.message for e in pipeline.ear.of(ProviderError)}
+        assert messages == {"turn detection: broken"}
         assert pipeline.ear.when(UserTurnEnded) - end == pytest.approx(0.7, abs=0.03)
 
 

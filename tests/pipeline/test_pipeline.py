@@ -88,7 +88,7 @@ async def test_what_was_begun_is_thrown_away_if_the_person_goes_on():
 
 @virtual_time
 async def test_a_doubtful_turn_waits_for_the_time_out():
-    async with session(turn=Turn(0.1)) as pipeline:
+    async with session(turn=Turn(*[0.1] * 20)) as pipeline:
         await speak(pipeline, 0.5)
         end = asyncio.get_running_loop().time()
         await be_silent(pipeline, 2.0)
