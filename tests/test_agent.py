@@ -15,6 +15,7 @@ from duologue.events import (
     RealtimeDisconnectedEvent,
     SpeechHeldEvent,
     SpeechResumedEvent,
+    ToolEndEvent,
     TurnMetricsEvent,
     UsageEvent,
     UserTranscriptEvent,
@@ -31,14 +32,20 @@ from duologue.realtime.errors import (
     UnsupportedError,
 )
 from duologue.realtime.outputs import (
+    GoAway,
     ProviderError,
+    ReplyAudio,
+    ReplyDone,
     ReplyInterrupted,
+    ReplyStarted,
+    ReplyText,
     SpeechStarted,
     Usage,
     UserTranscript,
+    UserTurnEnded,
 )
 from duologue.realtime.profile import Profile
-from duologue.testing import At, Reply, ScriptedRealtime, virtual_time
+from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
 from duologue.video import VideoFrame
 from talk import Phone, kinds, of, talking, tone
 
@@ -388,6 +395,105 @@ async def test_the_model_fails_in_mid_call():
 
 async def _wait(speech):
     return await speech
+
+
+@virtual_time
+async def test_the_model_fails_while_a_tool_runs():
+    model = ScriptedRealtime(
+        [Reply("", 0.0, tools=[ToolUse("slow")])], at=[At(1.0, SessionError("gone"))]
+    )
+
+    def add(agent):
+        @agent.tool
+        async def slow() -> str:
+            await asyncio.sleep(9)
+            return "x"
+
+    async with talking(model, prepare=add) as agent:
+        with pytest.raises(SessionClosedError, match="gone"):
+            await agent.simple_response("go")
+        assert not agent.edge.person.settled
+        with pytest.raises(SessionError, match="gone"):
+            await agent.finish()
+    assert [e.status for e in of(agent, ToolEndEvent)] == ["cancelled"]
+    assert not settled_tasks()
+
+
+@virtual_time
+async def test_closing_cuts_what_was_only_asked_for():
+    model = ScriptedRealtime([Reply("late", after_s=5.0)])
+    phone = Phone()
+    async with talking(model, phone) as agent:
+        first = agent.simple_response("one")
+        second = agent.simple_response("two", interrupt=False)
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(agent.close())
+        await asyncio.sleep(0)
+        phone.person.text("too late")
+        await closing
+        assert first.interrupted
+        assert second.interrupted
+    assert not of(agent, ErrorEvent)
+    assert [i.text for i in agent.conversation] == ["one", "two"]
+
+
+@virtual_time
+async def test_a_transcript_that_comes_late_takes_its_place():
+    model = ScriptedRealtime(
+        at=[
+            At(0.1, SpeechStarted("u")),
+            At(0.5, UserTurnEnded("u")),
+            At(0.6, ReplyStarted("r")),
+            At(0.6, ReplyText("r", "i", "Yes.")),
+            At(0.6, ReplyAudio("r", "i", AudioFrame.silence(0.5, 24000))),
+            At(0.6, ReplyDone("r")),
+            At(0.8, UserTranscript("u", "are you there", final=True)),
+            At(0.9, ReplyText("unknown", "i", "words of nobody")),
+            At(0.9, GoAway(60.0)),
+        ]
+    )
+    async with talking(model) as agent:
+        await asyncio.sleep(0.55)
+        assert [i.text for i in agent.conversation] == [None]
+        await asyncio.sleep(2)
+        assert [i.text for i in agent.conversation] == ["are you there", "Yes."]
+        assert of(agent, UserTurnEndedEvent) == [UserTurnEndedEvent("person", None)]
+
+
+@virtual_time
+async def test_an_item_whose_words_came_without_sound_is_taken_back():
+    model = ScriptedRealtime(
+        at=[
+            At(0.1, ReplyStarted("r")),
+            At(0.1, ReplyText("r", "i", "Words. ")),
+            At(0.2, ReplyAudio("r", "i", AudioFrame.silence(1.0, 24000))),
+            At(0.2, ReplyText("r", "j", "More words.")),
+            At(0.2, ReplyAudio("r", "j", AudioFrame.silence(1.0, 24000))),
+            At(3.0, ReplyDone("r")),
+            At(3.1, ReplyStarted("r2")),
+            At(3.1, ReplyText("r2", "k", "Unheard.")),
+        ]
+    )
+    async with talking(model) as agent:
+        await asyncio.sleep(1.9)
+        agent.interrupt()
+        cuts = [c for c in model.commands if isinstance(c, Truncate | DeleteItem)]
+        assert [(c.item_id, c.heard_text) for c in cuts] == [("i", "Words."), ("j", "More")]
+        assert cuts[0].played_ms == 1000
+        await asyncio.sleep(1.5)
+        agent.interrupt()
+        assert model.commands[-1] == DeleteItem("k")
+        assert [i.text for i in agent.conversation] == ["Words. More"]
+
+
+@virtual_time
+async def test_a_reply_that_is_far_too_long_is_bounded_and_told_once():
+    model = ScriptedRealtime([Reply("x", seconds=620.0, chunk_ms=1000)])
+    async with talking(model) as agent:
+        agent.simple_response("go")
+        await asyncio.sleep(1.0)
+        (error,) = of(agent, ErrorEvent)
+        assert "ten minutes" in error.message
 
 
 @virtual_time

@@ -1,0 +1,120 @@
+"""The classic pipeline behind an agent: what was heard is what the model knows."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from parts import LLM, STT, TTS, Turn
+
+from duologue.events import AgentTurnEndedEvent, ErrorEvent, InterruptionEvent, ToolEndEvent
+from duologue.items import AgentItem, UserItem
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.pipeline.parts import ToolRequest
+from duologue.realtime.errors import SessionError
+from duologue.testing import virtual_time
+from talk import Phone, of, talking
+
+
+def texts(history):
+    return [item.text for item in history if isinstance(item, UserItem | AgentItem)]
+
+
+def pipeline_agent(llm, phone, **options):
+    parts = {"stt": STT(), "tts": TTS(), "turn_detection": Turn(), "vad": EnergyVAD()}
+    return talking(llm, phone, **{**parts, **options})
+
+
+@virtual_time
+async def test_an_interrupted_answer_is_known_as_far_as_it_was_heard():
+    phone = Phone()
+    llm = LLM("One two three. Four five six. Seven eight nine. Ten eleven twelve.", "Sure.")
+    async with pipeline_agent(llm, phone) as agent:
+        await phone.speak(0.5)
+        await phone.be_silent(2.0)
+        assert len(phone.sound)
+        await phone.speak(0.6)
+        await phone.be_silent(3.0)
+        (cut,) = of(agent, InterruptionEvent)
+        assert 500 < cut.played_ms < 2200
+        heard = cut.heard_text
+        assert "One" in heard
+        assert "twelve" not in heard
+        assert texts(llm.asked[-1][1])[1] == heard
+        said = [i for i in agent.conversation if isinstance(i, AgentItem)]
+        assert [(i.text, i.state) for i in said] == [(heard, "cut"), ("Sure.", "heard")]
+        assert agent.llm.epoch == 1
+
+
+@virtual_time
+async def test_an_answer_of_which_nothing_was_heard_was_never_given():
+    phone = Phone()
+    llm = LLM("First thought.", "Second thought.")
+    async with pipeline_agent(llm, phone, tts=TTS(takes_s=0.3)) as agent:
+        agent.simple_response("Think.")
+        await asyncio.sleep(0.2)
+        agent.interrupt()
+        assert (await agent.simple_response("Again.")).heard_text == "Second thought."
+        assert texts(llm.asked[1][1]) == ["Think.", "Again."]
+        assert texts(agent.conversation) == ["Think.", "Again.", "Second thought."]
+        assert len(of(agent, AgentTurnEndedEvent)) == 1
+
+
+@virtual_time
+async def test_a_cough_in_the_answer_changes_nothing():
+    phone = Phone()
+    llm = LLM("One two three. Four five six. Seven eight nine.")
+    stt = STT(says=lambda loud: "hello there" if loud > 0.3 and not stt.cough else "uh")
+    stt.cough = False
+    async with pipeline_agent(llm, phone, stt=stt) as agent:
+        await phone.speak(0.5)
+        await phone.be_silent(1.0)
+        before = len(phone.sound)
+        assert before
+        stt.cough = True
+        await phone.be_silent(1.5)
+        await phone.speak(0.2)
+        await phone.be_silent(4.0)
+        assert agent.llm.epoch == 0
+        letters = sum(map(len, agent.llm._parts.tts.said))
+        assert np.count_nonzero(phone.sound) == letters * 1200
+        assert len(llm.asked) == 1
+
+
+@virtual_time
+async def test_a_failing_model_is_told_and_the_next_answer_comes():
+    phone = Phone()
+    llm = LLM([SessionError("overloaded")], "Here I am.")
+    async with pipeline_agent(llm, phone) as agent:
+        with pytest.raises(SessionError, match="overloaded"):
+            await agent.simple_response("Hello?")
+        assert [e.message for e in of(agent, ErrorEvent)] == ["overloaded"]
+        assert (await agent.simple_response("Hello?")).heard_text == "Here I am."
+
+
+@virtual_time
+async def test_a_tool_called_by_a_pipeline():
+    def add(agent):
+        @agent.tool
+        def colour(of: str) -> str:
+            return f"{of} is blue"
+
+    phone = Phone()
+    llm = LLM([ToolRequest("c", "colour", '{"of": "sky"}')], "It is blue.")
+    async with pipeline_agent(llm, phone, prepare=add) as agent:
+        await phone.speak(0.5)
+        await phone.be_silent(2.0)
+        assert [(e.status, e.output) for e in of(agent, ToolEndEvent)] == [("done", "sky is blue")]
+        outputs = [getattr(item, "output", None) for item in llm.asked[1][1]]
+        assert "sky is blue" in outputs
+        assert texts(agent.conversation)[-1] == "It is blue."
+        assert [spec.name for spec in llm.asked[0][2]] == ["colour"]
+
+
+@virtual_time
+async def test_say_through_a_pipeline_is_exact():
+    llm = LLM()
+    async with pipeline_agent(llm, Phone()) as agent:
+        assert (await agent.say("Wait. Just a moment!")).heard_text == "Wait. Just a moment!"
+        assert not llm.asked
+        await agent.simple_response("And?")
+        assert texts(llm.asked[0][1]) == ["Wait. Just a moment!", "And?"]
