@@ -79,6 +79,12 @@ def settled_tasks():
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
+def own_timers():
+    """Callbacks of the library that are still to come."""
+    timers = [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()]
+    return [t for t in timers if getattr(t._callback, "__module__", "").startswith("duologue")]
+
+
 # Speaking
 
 
@@ -339,15 +345,73 @@ def test_what_is_not_interruptible_goes_on(how):
     run()
 
 
+class Distant(ScriptedRealtime):
+    """Takes three seconds to hear that its reply was cancelled."""
+
+    def open(self, setup):
+        connection = super().open(setup)
+        transmit = connection.transmit
+
+        def late(command):
+            if isinstance(command, CancelReply):
+                asyncio.get_running_loop().call_later(3.0, transmit, command)
+            else:
+                transmit(command)
+
+        connection.transmit = late
+        return connection
+
+
 @virtual_time
-async def test_late_signals_do_not_cut_the_next_answer():
-    model = ScriptedRealtime([Reply("x", seconds=5.0), Reply("y", seconds=1.0)])
-    async with talking(model) as agent:
-        agent.simple_response("one")
-        await asyncio.sleep(1.0)
-        agent.interrupt()
-        model._receive(ReplyInterrupted())
+async def test_a_model_that_is_slow_to_stop_is_interrupted_once():
+    phone = Phone()
+    replies = [Reply("x" * 90, pace=1.0), Reply("Sorry.", seconds=0.5, tone=300)]
+    model = Distant(
+        replies,
+        transcripts=["stop that please"],
+        at=[At(2.5, ReplyInterrupted()), At(2.7, ReplyInterrupted("r"))],
+    )
+    async with talking(model, phone) as agent:
+        agent.simple_response("talk")
+        await asyncio.sleep(1.5)
+        await phone.speak(1.5)
+        assert agent.llm.pending
         assert agent.llm.epoch == 1
+        heard = len(phone.sound)
+        await phone.be_silent(5.0)
+        assert agent.llm.epoch == 1
+        assert len(of(agent, InterruptionEvent)) == 1
+        assert agent_items(agent)[-1].text == "Sorry."
+        assert len(phone.sound) == heard + 12000
+
+
+@virtual_time
+async def test_a_notice_that_is_only_asked_for_is_protected_too():
+    phone = Phone()
+    model = ScriptedRealtime(transcripts=["blah blah"])
+    async with talking(model, phone) as agent:
+        await phone.speak(0.4)
+        speech = agent.say("please hold the line", interruptible=False)
+        await phone.speak(0.5)
+        assert not speech.interrupted
+        await phone.be_silent(3.0)
+        assert speech.state == "heard"
+        assert agent.llm.epoch == 0
+
+
+@virtual_time
+async def test_an_interruption_ends_a_hold():
+    phone = Phone()
+    model = ScriptedRealtime([Reply("x", seconds=9.0)], transcripts=[""])
+    async with talking(model, phone) as agent:
+        agent.simple_response("talk")
+        await asyncio.sleep(1.0)
+        await phone.speak(0.2)
+        assert of(agent, SpeechHeldEvent)
+        agent.interrupt()
+        agent.say("new")
+        await phone.be_silent(2.0)
+        assert not of(agent, SpeechResumedEvent)
 
 
 # Ends
@@ -528,6 +592,21 @@ async def test_the_model_ends_cleanly():
 
 
 @virtual_time
+async def test_a_model_that_is_slow_to_leave_is_told_of_once():
+    class Slow(ScriptedRealtime):
+        async def run(self, setup, listener):
+            try:
+                await super().run(setup, listener)
+            finally:
+                await asyncio.sleep(0.1)
+                listener.disconnected(RealtimeDisconnectedEvent("again", clean=False))
+
+    async with talking(Slow()) as agent:
+        pass
+    assert of(agent, RealtimeDisconnectedEvent) == [RealtimeDisconnectedEvent("closed", clean=True)]
+
+
+@virtual_time
 async def test_a_model_that_can_not_begin():
     class Unready(ScriptedRealtime):
         async def prepare(self, setup):
@@ -672,7 +751,7 @@ async def test_it_ends_within_a_second_at_any_moment(script, plan, after, end, o
     assert all(speech.done for speech in speeches)
     await asyncio.sleep(0)
     assert not settled_tasks()
-    assert not [t for t in loop._scheduled if not t.cancelled() and "duologue" in repr(t)]
+    assert not own_timers()
     assert sum(isinstance(e, InterruptionEvent) for e in told) == model.epoch
     by_id = {s.id: s for s in speeches}
     for item in agent.conversation:

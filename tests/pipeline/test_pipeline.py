@@ -35,14 +35,14 @@ def said(history):
 
 @virtual_time
 async def test_a_turn_is_answered():
-    llm = LLM("Hello there, my friend. How are you?")
+    llm = LLM("Hello there friend. How are you?")
     async with session(llm=llm, turn=Turn()) as pipeline:
         assert llm.prepared == ("Be kind.", ())
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 3.0)
         ear = pipeline.ear
-        assert ear.text.strip() == "Hello there, my friend. How are you?"
-        assert pipeline.tts.said == ["Hello there, my friend.", "How are you?"]
+        assert ear.text.strip() == "Hello there friend. How are you?"
+        assert pipeline.tts.said == ["Hello there friend.", "How are you?"]
         (started,) = ear.of(ReplyStarted)
         assert ear.of(ReplyDone) == [ReplyDone(started.reply_id)]
         letters = sum(map(len, pipeline.tts.said))
