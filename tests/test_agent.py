@@ -387,15 +387,16 @@ async def test_a_model_that_is_slow_to_stop_is_interrupted_once():
 
 @virtual_time
 async def test_a_notice_that_is_only_asked_for_is_protected_too():
-    phone = Phone()
-    model = ScriptedRealtime(transcripts=["blah blah"])
-    async with talking(model, phone) as agent:
-        await phone.speak(0.4)
+    model = ScriptedRealtime(
+        at=[
+            At(1.02, SpeechStarted("u", at=0.5)),
+            At(1.05, UserTranscript("u", "stop it", final=False)),
+        ]
+    )
+    async with talking(model) as agent:
+        await asyncio.sleep(1.0)
         speech = agent.say("please hold the line", interruptible=False)
-        await phone.speak(0.5)
-        assert not speech.interrupted
-        await phone.be_silent(3.0)
-        assert speech.state == "heard"
+        assert (await speech).state == "heard"
         assert agent.llm.epoch == 0
 
 
@@ -409,9 +410,12 @@ async def test_an_interruption_ends_a_hold():
         await phone.speak(0.2)
         assert of(agent, SpeechHeldEvent)
         agent.interrupt()
-        agent.say("new")
-        await phone.be_silent(2.0)
+        agent.say("something new and rather long")
+        await phone.be_silent(1.2)
         assert not of(agent, SpeechResumedEvent)
+        await phone.speak(0.1)
+        assert len(of(agent, SpeechHeldEvent)) == 2
+    assert not own_timers()
 
 
 # Ends

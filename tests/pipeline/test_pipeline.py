@@ -69,12 +69,14 @@ async def test_an_answer_begins_at_the_first_pause_and_is_not_waited_for_again()
 
 @virtual_time
 async def test_what_was_begun_is_thrown_away_if_the_person_goes_on():
-    llm = LLM("Wrong answer.", "Right answer.")
+    llm = LLM("Wrong answer.", "Right answer.", wait_s=0.4)
     async with session(llm=llm, turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.12)
         assert len(llm.asked) == 1
-        await speak(pipeline, 0.5)
+        await speak(pipeline, 0.1)
+        assert llm.closed == 1
+        await speak(pipeline, 0.4)
         await be_silent(pipeline, 2.0)
         assert len(llm.asked) == 2
         assert llm.closed == 2
@@ -293,13 +295,14 @@ async def test_a_turn_may_be_forgotten():
 
 @virtual_time
 async def test_answers_to_two_turns_are_told_one_after_the_other():
-    llm = LLM("First answer.", "Second answer.")
+    slow = "answer that is long enough to be still in the making by then."
+    llm = LLM(f"First {slow}", f"Second {slow}")
     async with session(llm=llm, turn=Turn(), tts=TTS(takes_s=0.1)) as pipeline:
         pipeline.say("q", "A notice that takes its time to be made.")
         for _ in range(2):
             await speak(pipeline, 0.3)
             await be_silent(pipeline, 0.5)
-        await be_silent(pipeline, 12.0)
+        await be_silent(pipeline, 25.0)
         order = [(type(o).__name__, o.reply_id) for o in pipeline.ear.of(ReplyStarted, ReplyDone)]
         assert [kind for kind, _ in order] == ["ReplyStarted", "ReplyDone"] * 3
         assert [a for _, a in order[::2]] == [b for _, b in order[1::2]]
