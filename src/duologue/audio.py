@@ -177,9 +177,11 @@ def _kernel(up: int, down: int) -> NDArray[np.float32]:
     band = min(1.0, up / down)
     at = np.arange(up) * down / up + reach
     time = np.arange(2 * reach + 1 + (up - 1) * down // up)[:, None] - at
+    inside = np.abs(time) < reach
     beta = 0.1102 * (_STOP_DB - 8.7)
-    window = np.i0(beta * np.sqrt(np.clip(1 - (time / reach) ** 2, 0, None)))
-    factors = np.sinc(band * time) * np.where(np.abs(time) < reach, window, 0.0)
+    near = time[inside]
+    factors = np.zeros(time.shape)
+    factors[inside] = np.sinc(band * near) * np.i0(beta * np.sqrt(1 - (near / reach) ** 2))
     kernel: NDArray[np.float32] = (factors / factors.sum(axis=0)).astype(np.float32)
     kernel.setflags(write=False)
     return kernel
