@@ -136,6 +136,8 @@ class Call:
 
     def audio(self, frame: AudioFrame) -> None:
         """The next sound of the person."""
+        if self._closed:
+            return
         for processor in self._processors:
             changed = processor.audio(frame)
             if changed is None:

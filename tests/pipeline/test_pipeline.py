@@ -1,8 +1,10 @@
 import asyncio
 
+import numpy as np
 import pytest
 from parts import LLM, STT, TTS, Turn, be_silent, session, speak
 
+from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.pipeline.parts import TextDelta, TokenUsage, ToolRequest
 from duologue.realtime.commands import (
@@ -318,3 +320,24 @@ async def test_the_streams_are_let_go_at_the_end():
         stt = pipeline.stt
     assert len(stt.streams) == 2
     assert all(stream.closed for stream in stt.streams)
+
+
+@virtual_time
+async def test_sound_and_commands_that_come_as_it_ends_begin_nothing():
+    class Lingering(STT):
+        def stream(self):
+            stream = super().stream()
+
+            async def close():
+                pipeline.request_reply("late")
+                for _ in range(30):
+                    pipeline.send_audio(AudioFrame(np.full(320, 8000, np.int16), 16000))
+                stream.closed = True
+
+            stream.close = close
+            return stream
+
+    async with session(stt=Lingering(), turn=Turn()) as pipeline:
+        await speak(pipeline, 0.3)
+    assert [stream.closed for stream in pipeline.stt.streams] == [True]
+    assert not pipeline.llm.asked

@@ -2,15 +2,24 @@
 
 import asyncio
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from parts import LLM, STT, TTS, Turn
 
-from duologue.events import AgentTurnEndedEvent, ErrorEvent, InterruptionEvent, ToolEndEvent
-from duologue.items import AgentItem, UserItem
+from duologue.events import (
+    AgentTurnEndedEvent,
+    ErrorEvent,
+    InterruptionEvent,
+    RealtimeDisconnectedEvent,
+    ToolEndEvent,
+    ToolStartEvent,
+)
+from duologue.items import AgentItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.pipeline.parts import ToolRequest
-from duologue.realtime.errors import SessionError
+from duologue.realtime.errors import SessionClosedError, SessionError
 from duologue.testing import virtual_time
 from talk import Phone, of, talking
 
@@ -118,3 +127,93 @@ async def test_say_through_a_pipeline_is_exact():
         assert not llm.asked
         await agent.simple_response("And?")
         assert texts(llm.asked[0][1]) == ["Wait. Just a moment!", "And?"]
+
+
+steps = st.one_of(
+    st.tuples(st.just("speak"), st.floats(0.02, 0.9)),
+    st.tuples(st.just("silence"), st.floats(0.02, 1.5)),
+    st.tuples(st.just("ask"), st.booleans()),
+    st.tuples(st.just("say"), st.booleans()),
+    st.tuples(st.just("interrupt"), st.just(0)),
+    st.tuples(st.just("write"), st.just(0)),
+)
+answers = st.sampled_from(
+    [
+        "Yes.",
+        "A long answer that goes on. And on it goes. And on.",
+        [ToolRequest("c1", "wait", "{}")],
+        ["Let me see.", ToolRequest("c2", "wait", "{}")],
+        [SessionError("overloaded")],
+        ["Half a", SessionError("cut off")],
+    ]
+)
+
+
+@given(
+    plan=st.lists(steps, max_size=8),
+    script=st.lists(answers, max_size=6, unique_by=str),
+    hears=st.sampled_from(["stop now", "uh"]),
+    closes=st.booleans(),
+    after=st.floats(0, 4),
+)
+@settings(deadline=None, max_examples=60)
+@virtual_time
+async def test_any_conversation_ends_well(plan, script, hears, closes, after):
+    def add(agent):
+        @agent.tool
+        async def wait() -> str:
+            await asyncio.sleep(1.0)
+            return "waited"
+
+    loop = asyncio.get_running_loop()
+    phone, llm = Phone(hangs_up_in=0.3), LLM(*script)
+    stt = STT(says=lambda loud: hears if loud > 0.05 else "")
+    speeches, agents, ended = [], [], None
+    try:
+        async with pipeline_agent(llm, phone, stt=stt, prepare=add) as agent:
+            agents.append(agent)
+            if closes:
+                loop.call_later(after, lambda: asyncio.ensure_future(agent.close()))
+            for step, value in plan:
+                match step:
+                    case "speak":
+                        await phone.speak(value)
+                    case "silence":
+                        await phone.be_silent(value)
+                    case "ask":
+                        speeches.append(agent.simple_response("go", interrupt=value))
+                    case "say":
+                        speeches.append(agent.say("some words", interruptible=value))
+                    case "interrupt":
+                        agent.interrupt()
+                    case "write":
+                        phone.person.text("hi")
+            if not closes:
+                await phone.be_silent(1.5)
+                for _ in range(400):
+                    if phone.person.settled:
+                        break
+                    await phone.be_silent(0.1)
+                assert phone.person.settled, "everything comes to rest"
+                assert all(speech.done for speech in speeches)
+            ended = loop.time()
+    except SessionClosedError:
+        ended = loop.time()
+    (agent,) = agents
+    assert loop.time() - ended <= 1.0
+    assert len(of(agent, RealtimeDisconnectedEvent)) == 1
+    assert len(of(agent, InterruptionEvent)) == agent.llm.epoch
+    assert all(speech.done for speech in speeches)
+    assert len(of(agent, ToolStartEvent)) == len(of(agent, ToolEndEvent))
+    calls = [i.call_id for i in agent.conversation if isinstance(i, ToolCallItem)]
+    results = [i.call_id for i in agent.conversation if isinstance(i, ToolResultItem)]
+    assert sorted(calls) == sorted(results)
+    await asyncio.sleep(0)
+    assert len(asyncio.all_tasks()) == 1
+    spoken = {i.speech_id: i for i in agent.conversation if isinstance(i, AgentItem)}
+    assert all(item.state != "speaking" for item in spoken.values())
+    for speech in speeches:
+        if speech.id in spoken:
+            assert spoken[speech.id].text == speech.heard_text
+        else:
+            assert not speech.heard_text

@@ -197,3 +197,30 @@ async def test_the_program_may_end_the_turn_and_add_to_the_history():
         assert model.commands[-1] == EndTurn()
         assert [o.text for o in ear.of(ReplyText)] == ["Exactly this.", "Ok."]
         assert [o.text for o in ear.of(UserTranscript)] == ["so"]
+
+
+@virtual_time
+async def test_what_comes_as_it_ends_begins_nothing():
+    model = ScriptedRealtime(["a" * 60, "b"], at=[At(1.0, SessionError("lost"))])
+    ear = Ear()
+    task = asyncio.create_task(model.run(SessionSetup(), ear))
+    await model.ready()
+    model.request_reply("q")
+    late, loop = [], asyncio.get_running_loop()
+
+    def ask():
+        late.append(model.connected)
+        if model.connected:
+            model.request_reply("late")
+            model.interrupt()
+            model.request_reply("later")
+
+    for seconds in (1.0, 1.0 + 1e-9):
+        loop.call_at(seconds, lambda: loop.call_soon(ask))
+    with pytest.raises(SessionError):
+        await task
+    await asyncio.sleep(1)
+    told = len(ear.told)
+    model._receive(Usage({}, {}))
+    assert len(ear.told) == told
+    assert len(late) == 2

@@ -74,6 +74,7 @@ class PipelineConnection:
         self._receive: Callable[[Output], None] | None = None
         self._deferred: deque[Output] = deque()
         self._transmitting = False
+        self._over = False
         self._tasks: asyncio.TaskGroup | None = None
         self._hearing: Hearing | None = None
         self._prepared: Draft | None = None
@@ -99,13 +100,18 @@ class PipelineConnection:
                 receive(
                     SessionStarted({"llm": parts.llm.model, "instructions": self._instructions})
                 )
-                await asyncio.Event().wait()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._over = True
         finally:
             if self._hearing is not None:
                 await self._hearing.close()
 
     def transmit(self, command: Command) -> None:
         """Take a command; what follows from it is told later on the loop."""
+        if self._over:
+            return  # What runs is being ended; nothing new may begin.
         self._transmitting = True
         try:
             self._take(command)

@@ -262,6 +262,8 @@ class Realtime(ABC):
 
     def _receive(self, output: Output) -> None:
         """Take an output of the connection: the way up, in order."""
+        if self._connection is None:
+            return  # It came after the end.
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
                 epoch = self._replies.epoch_of(reply_id)

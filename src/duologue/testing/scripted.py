@@ -140,15 +140,21 @@ class _ScriptedConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                began = self._clock.now()
-                for step in sorted(self._model.at, key=lambda step: step.seconds):
-                    await self._clock.sleep(max(0.0, began + step.seconds - self._clock.now()))
-                    if isinstance(step.what, SessionError):
-                        raise step.what
-                    receive(step.what)
-                await asyncio.Event().wait()
+                try:
+                    await self._follow(receive)
+                finally:
+                    self._tasks = None
         except* SessionError as errors:
             raise errors.exceptions[0] from None
+
+    async def _follow(self, receive: Callable[[Output], None]) -> None:
+        began = self._clock.now()
+        for step in sorted(self._model.at, key=lambda step: step.seconds):
+            await self._clock.sleep(max(0.0, began + step.seconds - self._clock.now()))
+            if isinstance(step.what, SessionError):
+                raise step.what
+            receive(step.what)
+        await asyncio.Event().wait()
 
     def transmit(self, command: Command) -> None:
         model = self._model
