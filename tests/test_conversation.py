@@ -89,3 +89,22 @@ def test_a_line_that_a_crash_cut_short_is_dropped(tmp_path, length):
 
 def test_no_file_is_a_new_conversation(tmp_path):
     assert len(Conversation(JsonlStore(str(tmp_path / "new.jsonl")))) == 0
+
+
+def test_a_model_is_given_what_is_whole():
+    conversation = Conversation()
+    whole = [
+        SystemItem("s", ""),
+        UserItem("u", "hello"),
+        ToolCallItem("c", "call", "look", "{}"),
+        ToolResultItem("r", "call", "blue"),
+        AgentItem("a", "it is blue"),
+    ]
+    broken = [
+        UserItem("u2", None),
+        AgentItem("a2", "", "speaking"),
+        ToolCallItem("c2", "call 2", "look", "{}"),
+    ]
+    for item in (*whole, *broken):
+        conversation.put(item)
+    assert conversation.history == tuple(whole)

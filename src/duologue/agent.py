@@ -289,7 +289,7 @@ class Agent:
                 f"{model} calls tools that nothing asked for: use another model, "
                 "or Agent(experimental_tools=True)"
             )
-        return SessionSetup(self.instructions, specs, self.conversation.items)
+        return SessionSetup(self.instructions, specs, self.conversation.history)
 
     def _call(self, tasks: asyncio.TaskGroup) -> Call:
         runner = ToolRunner(self.tools, self.llm, self.conversation, self.events.emit, self._clock)

@@ -64,6 +64,16 @@ class Conversation:
         """All items, oldest first."""
         return tuple(self._items.values())
 
+    @property
+    def history(self) -> tuple[Item, ...]:
+        """What a model can go on from: items with words, and tool calls that were answered.
+
+        A crash leaves others behind: a speech that was only beginning, a call under way.
+        """
+        items = self._items.values()
+        answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
+        return tuple(item for item in items if _is_whole(item, answered))
+
     def get(self, item_id: str) -> Item | None:
         """The item of that id, if there is one."""
         return self._items.get(item_id)
@@ -78,6 +88,16 @@ class Conversation:
         """Take an item out; harmless when there is none."""
         if self._items.pop(item_id, None) is not None and self._store is not None:
             self._store.remove(item_id)
+
+
+def _is_whole(item: Item, answered: set[str]) -> bool:
+    match item:
+        case UserItem(text=text) | AgentItem(text=text):
+            return bool(text)
+        case ToolCallItem(call_id=call_id):
+            return call_id in answered
+        case SystemItem() | ToolResultItem():
+            return True
 
 
 class JsonlStore:
