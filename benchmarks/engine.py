@@ -18,6 +18,7 @@ from duologue.agent import Agent
 from duologue.audio import AudioFrame, Samples
 from duologue.edges import wav
 from duologue.events import (
+    AgentTurnStartedEvent,
     Event,
     InterruptionEvent,
     SpeechHeldEvent,
@@ -43,14 +44,27 @@ async def converse(
     profile: str,
     clips: Sequence[AudioFrame],
     interjections: Sequence[wav.Interjection] = (),
+    *,
+    cut_after_s: float | None = None,
 ) -> tuple[Samples, Samples, int, list[tuple[float, Event]]]:
-    """One conversation; the person's and the agent's sound, their rate, and timed events."""
+    """One conversation; the person's and the agent's sound, their rate, and timed events.
+
+    ``cut_after_s``: the answers are cut short, where only their beginning matters.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "conversation.wav"
         edge = wav.Edge(clips, path, interjections=interjections, settle_s=0.6)
         agent = Agent(edge=edge, llm=Realtime(profile), instructions=INSTRUCTIONS)
         events: list[tuple[float, Event]] = []
         agent.events.tap(lambda event: events.append((time.monotonic(), event)))
+
+        if cut_after_s is not None:
+
+            @agent.events.subscribe
+            async def cut(event: AgentTurnStartedEvent) -> None:
+                await asyncio.sleep(cut_after_s)
+                agent.interrupt()
+
         async with agent.join():
             await agent.finish()
         with wave.open(str(path)) as file:
@@ -61,7 +75,7 @@ async def converse(
 async def answer(profile: str, target_ms: float) -> list[Figure]:
     """End of speech to first agent sample, as the recording has it."""
     clips = [await synthesise(question) for question in QUESTIONS]
-    person, agent, rate, events = await converse(profile, clips)
+    person, agent, rate, events = await converse(profile, clips, cut_after_s=0.8)
     heard = [begin for begin, _ in stretches(agent, rate, level=50)]
     waits = []
     for begin, end in stretches(person, rate, gap_s=1.0):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
-FIRST_CHARS = 18
+FIRST_PAUSE_CHARS = 6
 """The first piece may end at a comma once it has so many characters: it is heard sooner."""
+FIRST_PHRASE_CHARS = 14
+"""And before a word that begins a new phrase, once it has so many."""
 LONG_CHARS = 120
 """A sentence longer than this is cut at its next comma."""
 
@@ -14,17 +16,26 @@ _ABBREVIATIONS = frozenset(
 )
 _END = re.compile(r"[.!?…]+[\"')\]]*(?=\s)|\n")
 _PAUSE = re.compile(r"[,;:](?=\s)")
+_PHRASE = re.compile(
+    r"\s(?=(?:and|but|or|so|because|that|which|who|when|where|while|if|is|are|was|were|can|will"
+    r"|would|has|have|at|in|on|with|from|for|by|about|between|to)\s)",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(r"[*_`#]+")
 
 
 class Clauses:
-    """Takes deltas, gives clauses; what they contain together is all the text, markup left out."""
+    """Takes deltas, gives clauses; what they contain together is all the text, markup left out.
+
+    With ``hurry`` the first clause is as short as can be spoken by itself: a language model makes
+    words hardly faster than they are spoken, and the person is waiting for the first of them.
+    """
 
     __slots__ = ("_first", "_held")
 
-    def __init__(self) -> None:
+    def __init__(self, *, hurry: bool = True) -> None:
         self._held = ""
-        self._first = True
+        self._first = hurry
 
     def push(self, delta: str) -> list[str]:
         """Take the next words; return the clauses that are complete, each with its spaces."""
@@ -43,12 +54,24 @@ class Clauses:
         return [rest] if rest.strip() else []
 
     def _cut(self) -> int | None:
+        end = self._sentence()
+        before = len(self._held) if end is None else end
+        if not self._first:
+            return end if end is not None else self._pause(LONG_CHARS, before)
+        early = self._pause(FIRST_PAUSE_CHARS, before) or self._phrase(before)
+        return early if early is not None else end
+
+    def _sentence(self) -> int | None:
         for match in _END.finditer(self._held):
             if not self._is_abbreviation(match.end()):
-                end = match.end()
-                pause = self._pause(FIRST_CHARS, end) if self._first else None
-                return pause or self._with_space(end)
-        return self._pause(FIRST_CHARS if self._first else LONG_CHARS, len(self._held))
+                return self._with_space(match.end())
+        return None
+
+    def _phrase(self, before: int) -> int | None:
+        for match in _PHRASE.finditer(self._held, 0, before):
+            if match.start() >= FIRST_PHRASE_CHARS:
+                return match.end()
+        return None
 
     def _pause(self, least: int, before: int) -> int | None:
         for match in _PAUSE.finditer(self._held, 0, before):

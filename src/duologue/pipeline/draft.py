@@ -36,6 +36,8 @@ class Draft:
         tts: TTS,
         emit: Callable[[Output], None],
         basis: object,
+        *,
+        hurry: bool = True,
     ) -> None:
         self.id = uuid4().hex
         self.item_id = uuid4().hex
@@ -43,6 +45,7 @@ class Draft:
         self.done = asyncio.Event()
         self._words = words
         self._tts = tts
+        self._hurry = hurry
         self._emit = emit
         self._kept: list[Output] | None = []
         self._clauses: asyncio.Queue[str | None] = asyncio.Queue(CLAUSES_AHEAD)
@@ -96,7 +99,7 @@ class Draft:
             self._put(end)
 
     async def _write(self) -> None:
-        clauses = Clauses()
+        clauses = Clauses(hurry=self._hurry)
         async with aclosing(self._words) as words:
             async for output in words:
                 match output:

@@ -14,6 +14,7 @@ import numpy as np
 
 from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
+from duologue.pipeline.level_gate import LevelGate
 from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
 from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
 from duologue.pipeline.words import has_words, words_after
@@ -88,6 +89,7 @@ class Hearing:
         self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
         self._resampler = Resampler(stt.rate, vad.rate)
         self._taking = TurnTaking(endpointing)
+        self._gate = LevelGate()
         self._preroll: deque[AudioFrame] = deque()
         self._preroll_s = 0.0
         self._turn: _Turn | None = None
@@ -112,7 +114,10 @@ class Hearing:
         seconds = self._framer.size / self._vad_rate
         for index, chunk in enumerate(chunks):
             at = now - held - (len(chunks) - 1 - index) * seconds
-            for step in self._taking.push(self._vad.push(chunk), seconds, at):
+            activity = self._vad.push(chunk)
+            if self._gate.is_quiet(chunk, speech=activity > self._config.threshold):
+                activity = 0.0
+            for step in self._taking.push(activity, seconds, at):
                 self._take(step)
 
     def end_turn(self) -> None:
@@ -184,6 +189,9 @@ class Hearing:
 
     def _start_pause(self, turn: _Turn) -> None:
         if self._pause is None or self._pause.done():
+            if self._partial is not None:
+                # The whole turn is transcribed now, and does not wait for a part of it.
+                self._partial.cancel()
             self._pause = self._tasks.create_task(self._run_pause(turn), name="end of turn")
 
     def _start_partial(self) -> None:
@@ -213,10 +221,14 @@ class Hearing:
         words = has_words(turn.text)
         if words:
             self._answerer.prepare(turn.text)
-        if not turn.over.is_set():
+        while not turn.over.is_set():
+            # The detector takes its time: it is asked early, and heard when the silence is over.
+            over = not words or await self._vote(turn) >= self._config.probability
             await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
-            if words and await self._vote(turn) < self._config.probability:
-                await turn.over.wait()
+            if over:
+                break
+            await self._again(turn, vote_at + self._config.vote_s)
+            vote_at += self._config.vote_s
         if self._turn is not turn:
             return
         self._turn = None
@@ -225,6 +237,12 @@ class Hearing:
         self._last, self._last_end = turn, self._taking.speech_end
         text = turn.text if words else ""
         await self._answerer.turn_ended(turn.item_id, text, self._taking.speech_end)
+
+    async def _again(self, turn: _Turn, when: float) -> None:
+        """Wait until the detector is asked again, which hears more silence then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, when - self._clock.now())):
+                await turn.over.wait()
 
     async def _vote(self, turn: _Turn) -> float:
         if self._detector is None:

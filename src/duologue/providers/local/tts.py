@@ -24,6 +24,8 @@ LEAD = RATE * 20 // 1000
 """Silence left before a sentence, in samples."""
 TAIL = RATE * 180 // 1000
 """Silence left behind one, in samples."""
+OPEN_TAIL = RATE * 30 // 1000
+"""Silence left behind words that go on in the next piece, in samples."""
 
 _MARKS = re.compile(r"[*_`#~|<>\[\]{}]+")
 """Markdown that a small model writes though it was told not to; never spoken."""
@@ -58,22 +60,23 @@ class Hibari:
 
     async def synthesize(self, text: str) -> AsyncGenerator[AudioFrame]:
         """Stream the sound of ``text`` in frames of at most 40 ms, sentence by sentence."""
+        tail = TAIL if text.rstrip().endswith((".", "!", "?", ",", ";", ":")) else OPEN_TAIL
         for phonemes in await in_thread(partial(self._phonemes, text)):
-            samples = await in_thread(partial(self._speak, phonemes))
+            samples = await in_thread(partial(self._speak, phonemes, tail))
             for frame in _frames(samples):
                 yield frame
 
     def _phonemes(self, text: str) -> list[str]:
         return self._hibari.phonemize(_MARKS.sub(" ", text))
 
-    def _speak(self, phonemes: str) -> Samples:
+    def _speak(self, phonemes: str, tail: int = TAIL) -> Samples:
         # A fixed seed: the same words always sound the same.
         sound = self._hibari.from_phonemes(phonemes, self._speed, seed=0)
         samples: Samples = (np.clip(sound, -1.0, 1.0) * 32767.0).astype(np.int16)
-        return _trimmed(samples)
+        return _trimmed(samples, tail)
 
 
-def _trimmed(samples: Samples) -> Samples:
+def _trimmed(samples: Samples, tail: int) -> Samples:
     """Without most of the silence around it: hibari puts 0.3 s before every sentence.
 
     A person would wait for it after each turn, and 0.4 s behind each clause is no natural pause.
@@ -81,7 +84,7 @@ def _trimmed(samples: Samples) -> Samples:
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > QUIET)
     if not len(loud):
         return samples
-    return samples[max(0, int(loud[0]) - LEAD) : int(loud[-1]) + TAIL]
+    return samples[max(0, int(loud[0]) - LEAD) : int(loud[-1]) + tail]
 
 
 def _frames(samples: Samples) -> Iterator[AudioFrame]:
