@@ -418,6 +418,30 @@ async def test_an_interruption_ends_a_hold():
     assert not own_timers()
 
 
+@virtual_time
+async def test_what_no_client_has_confirmed_was_not_heard():
+    phone = Phone()
+    phone.quality = "confirmed"
+    replies = [Reply("never arrived", seconds=5.0), Reply("arrived and known", seconds=5.0)]
+    model = ScriptedRealtime(replies)
+    async with talking(model, phone) as agent:
+        agent.simple_response("one")
+        await asyncio.sleep(1.0)
+        agent.interrupt()
+        (item,) = agent.conversation
+        assert item.text == "one"
+        assert isinstance(model.commands[-1], DeleteItem)
+        assert of(agent, AgentTurnEndedEvent)[0].interrupted
+        speech = agent.simple_response("two")
+        await asyncio.sleep(1.0)
+        phone.person.played(len(phone.frames) * 480 - 4800)
+        agent.interrupt()
+        assert 500 < speech.played_ms < 900
+        assert speech.quality == "confirmed"
+        (cut,) = [c for c in model.commands if isinstance(c, Truncate)]
+        assert cut.played_ms == speech.played_ms
+
+
 # Ends
 
 
