@@ -1,0 +1,96 @@
+"""A person's voice in real Chromium, the engine inside, and what the page shows of it."""
+
+import os
+import wave
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from page import chromium, opened, talk
+from served import serving
+
+from duologue.agent import Agent, User
+from duologue.audio import Resampler
+from duologue.items import AgentItem
+from duologue.providers import local
+from duologue.server import ServerConfig, create_app
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.models,
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+PROFILE = os.environ.get("DUOLOGUE_TEST_PROFILE", "tiny")
+SCREENSHOT = os.environ.get("DUOLOGUE_SCREENSHOT")
+"""Where to put the picture for the docs: written when the variable is set."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def voice(weights, tmp_path_factory):
+    """A question, an interruption some seconds into the answer, and silence."""
+    from duologue.providers.local import engine
+
+    async def spoken(text):
+        tts = engine.load_tts()
+        parts = [frame.samples async for frame in tts.synthesize(text)]
+        resampler = Resampler(tts.rate, 48000)
+        return np.concatenate((resampler.push(np.concatenate(parts)), resampler.flush()))
+
+    def silence(seconds):
+        return np.zeros(int(48000 * seconds), np.int16)
+
+    samples = np.concatenate(
+        (
+            silence(2.0),
+            await spoken("Please tell me a long story about a dog and a cat."),
+            silence(4.0),
+            await spoken("No, wait, tell me what is the capital of France."),
+            silence(30.0),
+        )
+    )
+    path = tmp_path_factory.mktemp("voice") / "voice.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+async def test_a_voice_in_the_browser_interrupts_the_engine(voice):
+    agents = []
+
+    def make(edge):
+        agents.append(
+            Agent(
+                edge=edge,
+                llm=local.Realtime(PROFILE),
+                agent_user=User("Ada", "ada"),
+                instructions="You are Ada, a friendly storyteller.",
+            )
+        )
+        return agents[-1]
+
+    config = ServerConfig(port=0)
+    async with (
+        chromium(voice) as browser,
+        serving(create_app(make, config), config) as server,
+        opened(browser, server.url, viewport={"width": 1000, "height": 700}) as page,
+    ):
+        await talk(page)
+        await page.wait_for_selector("text=Paris", timeout=40000)
+        await page.wait_for_timeout(1500)
+        if SCREENSHOT:
+            await page.screenshot(path=SCREENSHOT)
+        shown = await page.inner_text("body")
+        struck = await page.locator("s").all_inner_texts()
+        [agent] = agents
+        said = [item for item in agent.conversation if isinstance(item, AgentItem)]
+        assert "dog and a cat" in shown
+        assert "capital of France" in shown
+        assert "".join(struck).strip()
+        assert said[0].state == "cut"
+        assert said[0].played_ms > 300
+        assert said[0].text in shown
+        assert agent.llm.epoch >= 1
