@@ -113,7 +113,7 @@ class Turn:
         self.heard = []
 
     async def end_of_turn(self, audio, text):
-        self.heard.append((len(audio) / self.rate, text))
+        self.heard.append((len(audio) / self.rate, await text()))
         vote = self.votes.pop(0) if self.votes else 1.0
         if isinstance(vote, Exception):
             raise vote

@@ -80,6 +80,9 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
             await asyncio.sleep(0.002)
             delays.append(time.perf_counter() - due)
 
+    async def words() -> str:
+        return "hello"
+
     async def listen() -> None:
         voice = parts.vad.stream()
         stream = parts.stt.stream()
@@ -87,7 +90,7 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
             voice.push(sound[at : at + 256])
         stream.push(AudioFrame(sound, 16000))
         await stream.text()
-        await parts.turn.end_of_turn(sound, "hello")
+        await parts.turn.end_of_turn(sound, words)
 
     async def talk() -> None:
         history = [UserItem("1", "Tell me about dogs.")]

@@ -27,9 +27,11 @@ from duologue.realtime.outputs import (
     UserTranscript,
 )
 
-REJOIN_S = 2.0
+REJOIN_S = 1.5
 """Speech that follows the last turn's within so many seconds is transcribed together with it: a
 recogniser mishears a short piece that it hears alone."""
+REJOIN_LIMIT_S = 8.0
+"""But no longer than this together: every transcript is of the whole, and costs by its length."""
 CLOSE_S = 0.3
 """What a recogniser may take to let go of a turn at the end of a session, in seconds."""
 VOTE_S = 8.0
@@ -56,6 +58,8 @@ class _Turn:
     recent: deque[Samples]
     recent_samples: int = 0
     text: str = ""
+    stream_s: float = 0.0
+    """Sound that the stream has been given, in seconds."""
     before: str = ""
     """What the stream had transcribed when this turn began: the turn before, which it goes on."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -174,14 +178,17 @@ class Hearing:
     def _begin(self) -> _Turn:
         last, self._last = self._last, None
         if last is not None:
-            if self._taking.speech_start - self._last_end < REJOIN_S:
+            gap = self._taking.speech_start - self._last_end
+            if gap < REJOIN_S and last.stream_s < REJOIN_LIMIT_S:
                 before = " ".join(text for text in (last.before, last.text) if text)
-                return _Turn(uuid4().hex, last.stream, deque(), before=before)
+                seconds = last.stream_s
+                return _Turn(uuid4().hex, last.stream, deque(), stream_s=seconds, before=before)
             self._tasks.create_task(last.stream.close(), name="stt close")
         return _Turn(uuid4().hex, self._stt.stream(), deque())
 
     def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
         turn.stream.push(frame)
+        turn.stream_s += frame.duration
         turn.recent.append(frame.samples)
         turn.recent_samples += len(frame)
         while turn.recent_samples - len(turn.recent[0]) > VOTE_S * frame.rate:
@@ -215,20 +222,27 @@ class Hearing:
         self._partial_after = now + 3 * (now - began)
 
     async def _run_pause(self, turn: _Turn) -> None:
-        """Transcribe, begin on an answer, vote, and end the turn once it is over."""
+        """Transcribe and vote side by side, begin on an answer, end the turn once it is over."""
         vote_at = self._clock.now() + self._config.vote_s - self._config.speculate_s
-        await self._transcribe(turn)
-        words = has_words(turn.text)
-        if words:
-            self._answerer.prepare(turn.text)
-        while not turn.over.is_set():
-            # The detector takes its time: it is asked early, and heard when the silence is over.
-            over = not words or await self._vote(turn) >= self._config.probability
-            await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
-            if over:
-                break
-            await self._again(turn, vote_at + self._config.vote_s)
-            vote_at += self._config.vote_s
+        transcribing = self._tasks.create_task(self._transcribe(turn), name="transcript")
+        voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
+        try:
+            await transcribing
+            words = has_words(turn.text)
+            if words:
+                self._answerer.prepare(turn.text)
+            while not turn.over.is_set():
+                # The vote is asked for early, and counts when there was silence for long enough.
+                over = not words or await voting >= self._config.probability
+                await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
+                if over:
+                    break
+                vote_at += self._config.vote_s
+                await self._again(turn, vote_at)
+                voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
+        finally:
+            transcribing.cancel()
+            voting.cancel()
         if self._turn is not turn:
             return
         self._turn = None
@@ -244,15 +258,20 @@ class Hearing:
             async with asyncio.timeout(max(0.0, when - self._clock.now())):
                 await turn.over.wait()
 
-    async def _vote(self, turn: _Turn) -> float:
+    async def _vote(self, turn: _Turn, transcribing: asyncio.Task[None]) -> float:
         if self._detector is None:
             return 0.0
         audio = np.concatenate(turn.recent)
         if self._detector.rate != self._stt.rate:
             resampler = Resampler(self._stt.rate, self._detector.rate)
             audio = np.concatenate((resampler.push(audio), resampler.flush()))
+
+        async def text() -> str:
+            await asyncio.wait({transcribing})
+            return turn.text
+
         try:
-            return await self._detector.end_of_turn(audio, turn.text)
+            return await self._detector.end_of_turn(audio, text)
         except SessionError as error:
             self._emit(ProviderError(ErrorKind.RETRY, error.code, f"turn detection: {error}"))
             return 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,8 +38,12 @@ class TurnDetector(Protocol):
     rate: int
     """Hz of the audio it takes."""
 
-    async def end_of_turn(self, audio: Samples, text: str) -> float:
-        """Probability, 0 to 1, that the turn is over after ``audio``, transcribed as ``text``."""
+    async def end_of_turn(self, audio: Samples, text: Callable[[], Awaitable[str]]) -> float:
+        """Probability, 0 to 1, that the turn is over after ``audio``.
+
+        ``await text()`` gives its transcript, which is still being made: a detector that listens
+        begins with the sound.
+        """
         ...
 
 

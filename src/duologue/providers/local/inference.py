@@ -17,7 +17,7 @@ from duologue.extras import require
 type Floats = NDArray[np.float32]
 
 _POOL = ThreadPoolExecutor(
-    max_workers=max(2, min(4, os.cpu_count() or 2)), thread_name_prefix="duologue-inference"
+    max_workers=max(3, min(4, os.cpu_count() or 2)), thread_name_prefix="duologue-inference"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -77,8 +78,11 @@ class Moonshine:
         """Start on a new turn."""
         return MoonshineStream(self)
 
-    def transcribe(self, samples: Samples) -> str:
-        """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks."""
+    def transcribe(self, samples: Samples, stopped: threading.Event | None = None) -> str:
+        """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks.
+
+        Once ``stopped`` is set it gives up at the next word, and what it returns is of no use.
+        """
         if len(samples) < _MIN_SAMPLES or loudest(samples) < SILENCE:
             return ""
         audio = to_floats(samples)[None]
@@ -95,6 +99,8 @@ class Moonshine:
         words: list[bytes] = []
         doubt = 0.0
         for step in range(max(4, math.ceil(len(samples) / RATE * TOKENS_PER_SECOND))):
+            if stopped is not None and stopped.is_set():
+                break
             feeds["input_ids"] = np.array([[token]], np.int64)
             feeds["use_cache_branch"] = np.array([step > 0])
             logits, *present = self._decoder.run(None, feeds)
@@ -138,15 +144,23 @@ class MoonshineStream:
             while self._length > SEGMENT_SECONDS * RATE:
                 audio = self._joined()
                 cut = quiet_place(audio[: SEGMENT_SECONDS * RATE])
-                text = await in_thread(partial(self._model.transcribe, audio[:cut]))
+                text = await self._transcribe(audio[:cut])
                 self._drop(cut)
                 self._settled.append(text)
             length = self._length
             if self._last[0] != length:
                 audio = self._joined()
-                text = await in_thread(partial(self._model.transcribe, audio))
+                text = await self._transcribe(audio)
                 self._last = (length, text)
             return " ".join(part for part in (*self._settled, self._last[1]) if part)
+
+    async def _transcribe(self, audio: Samples) -> str:
+        """Transcribe in a thread, which stops soon when nobody waits for it any more."""
+        stopped = threading.Event()
+        try:
+            return await in_thread(partial(self._model.transcribe, audio, stopped))
+        finally:
+            stopped.set()
 
     async def close(self) -> None:
         """Let go of the turn."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,10 @@ class SmartTurn:
         self._session = open_session(str(path))
         self.predict(np.zeros(RATE, np.int16))  # the first run is twice as slow
 
-    async def end_of_turn(self, audio: Samples, text: str) -> float:
+    async def end_of_turn(self, audio: Samples, text: Callable[[], Awaitable[str]]) -> float:
         """Probability, 0 to 1, that the turn is over after int16 ``audio``, heard as ``text``."""
         probability = await in_thread(lambda: self.predict(audio))
-        return min(probability, DANGLING_LIMIT) if dangles(text) else probability
+        return min(probability, DANGLING_LIMIT) if dangles(await text()) else probability
 
     def predict(self, audio: Samples) -> float:
         """What the model says of the sound alone; blocks."""
