@@ -79,7 +79,8 @@ async def test_a_voice_in_the_browser_interrupts_the_engine(voice):
         opened(browser, server.url, viewport={"width": 1000, "height": 700}) as page,
     ):
         await talk(page)
-        await page.wait_for_selector("text=Paris", timeout=40000)
+        await page.wait_for_selector("text=capital of France", timeout=30000)
+        await page.locator(".agent .words").nth(1).wait_for(timeout=15000)
         await page.wait_for_timeout(1500)
         if SCREENSHOT:
             await page.screenshot(path=SCREENSHOT)
