@@ -151,7 +151,7 @@ async def listen(address: str, sound: Path, seconds: float) -> dict[str, list[fl
             executable_path="/usr/bin/chromium",
             args=[*FLAGS, f"--use-file-for-fake-audio-capture={sound}%noloop"],
         )
-        page = await browser.new_page()
+        page = await browser.new_page(bypass_csp=True)
         await page.add_init_script(TAP)
         await page.goto(address)
         await page.get_by_role("button", name="Talk").click()

@@ -28,6 +28,8 @@ from duologue.events import (
 from duologue.pipeline.words import plain_words
 from duologue.providers.local.realtime import Realtime
 
+MARK = 3
+"""How well events and recording are known to agree, in ms."""
 INSTRUCTIONS = (
     "You are Ava, a friendly voice assistant. You speak with the person over the phone. "
     "Answer in one or two short plain sentences."
@@ -46,10 +48,11 @@ async def converse(
     interjections: Sequence[wav.Interjection] = (),
     *,
     cut_after_s: float | None = None,
+    answers: int = 0,
 ) -> tuple[Samples, Samples, int, list[tuple[float, Event]]]:
     """One conversation; the person's and the agent's sound, their rate, and timed events.
 
-    ``cut_after_s``: the answers are cut short, where only their beginning matters.
+    ``cut_after_s``: answers after the first ``answers`` are cut short, where they do not matter.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "conversation.wav"
@@ -62,8 +65,11 @@ async def converse(
 
             @agent.events.subscribe
             async def cut(event: AgentTurnStartedEvent) -> None:
-                await asyncio.sleep(cut_after_s)
-                agent.interrupt()
+                nonlocal answers
+                answers -= 1
+                if answers < 0:
+                    await asyncio.sleep(cut_after_s)
+                    agent.interrupt()
 
         async with agent.join():
             await agent.finish()
@@ -107,22 +113,26 @@ async def barge_in(profile: str) -> list[Figure]:
     waits, after_vad, stale = [], [], 0
     for number, (question, cut) in enumerate(zip(questions, cuts, strict=True)):
         interjection = wav.Interjection(cut, 0.5 + 0.07 * number)
-        person, agent, rate, events = await converse(profile, [question], [interjection])
-        spoken = stretches(person, rate, gap_s=0.3)
+        person, agent, rate, events = await converse(
+            profile, [question], [interjection], cut_after_s=0.3, answers=1
+        )
         held = [at for at, event in events if isinstance(event, SpeechHeldEvent)]
-        first = next((at for at, event in events if isinstance(event, TurnMetricsEvent)), None)
-        cut_events = [event for _, event in events if isinstance(event, InterruptionEvent)]
-        if not held or first is None or not cut_events:
+        starts = [at for at, event in events if isinstance(event, AgentTurnStartedEvent)]
+        cuts_at = [at for at, event in events if isinstance(event, InterruptionEvent)]
+        sounds = stretches(agent, rate, level=0, gap_s=0.25)
+        spoken = stretches(person, rate, gap_s=0.3)
+        begin = next((b for b, _ in spoken if sounds and b > sounds[0][0]), None)
+        if begin is None or not held or not cuts_at or len(starts) < 2:
             continue
-        answers = stretches(agent, rate, level=0, gap_s=0.25)
-        begin = next((b for b, _ in spoken if b > answers[0][0]), None)
-        if begin is None:
-            continue
-        last = next((end for _, end in reversed(answers) if end > answers[0][0]), 0)
-        last = max(end for start, end in answers if start < begin)
+
+        # Where in the recording something happened: the first sound is the mark.
+        mark = sounds[0][0] - starts[0] * rate
+        last = max(end for start, end in sounds if start < begin)
         waits.append((last - begin) / rate * 1000)
-        after_vad.append((last - answers[0][0]) / rate * 1000 - (held[0] - first) * 1000)
-        stale += sum(1 for start, _ in answers if begin < start < last)
+        after_vad.append((last - mark - held[0] * rate) / rate * 1000)
+        silent_from = int(mark + (cuts_at[0] + MARK / 1000) * rate)
+        silent = agent[silent_from : int(mark + (starts[1] - 0.01) * rate)]
+        stale += int(np.count_nonzero(silent))
     if not waits:
         return [Figure("barge-in", "<= 350 ms", "no interruption was seen", reached=False)]
     worst, late = percentile(waits, 95), percentile(after_vad, 95)
