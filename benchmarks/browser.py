@@ -137,8 +137,8 @@ async def main() -> None:
                 f"<= {target} ms",
                 f"{median(waits):.0f} ms (p90 {percentile(waits, 90):.0f})",
                 median(waits) <= target,
-                f"{len(waits)} turns; Chromium's own jitter buffer and devices included, and "
-                "Chromium, server and model share two cores",
+                f"{len(waits)} turns; with Chromium's jitter buffer and audio devices; it draws "
+                "without a GPU and shares the cores with the model",
             )
         ]
     )
