@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from duologue.audio import AudioFrame
 from duologue.barge_in import BargeIn, Decision
@@ -13,9 +11,6 @@ from duologue.clock import Clock, Timer
 from duologue.conversation import Conversation
 from duologue.edges.edge import Edge
 from duologue.events import (
-    AgentTranscriptEvent,
-    AgentTurnEndedEvent,
-    AgentTurnStartedEvent,
     ErrorEvent,
     Event,
     InterruptionEvent,
@@ -28,11 +23,11 @@ from duologue.events import (
     UserTurnEndedEvent,
     UserTurnStartedEvent,
 )
-from duologue.items import AgentItem, UserItem
-from duologue.playout import Cut, Playout
+from duologue.items import UserItem
+from duologue.playout import Playout
 from duologue.processors import Processor
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.errors import ErrorKind, SessionClosedError, SessionError
+from duologue.realtime.errors import ErrorKind, SessionClosedError
 from duologue.realtime.outputs import (
     GoAway,
     Output,
@@ -54,17 +49,10 @@ from duologue.realtime.outputs import (
 )
 from duologue.realtime.session import Realtime
 from duologue.speech import Speech
+from duologue.speeches import Speeches
 from duologue.tool_runner import ToolRunner
 from duologue.turn_metrics import TurnMetrics
 from duologue.video import FrameSampler, VideoFrame
-
-
-@dataclass(slots=True)
-class _Reply:
-    """A reply of the model, and the speech that speaks it."""
-
-    speech: Speech
-    called_tools: bool = False
 
 
 class Call:
@@ -102,12 +90,16 @@ class Call:
         self._clock = clock
         self.playout = Playout(edge, clock, self)
         self.disconnected_event: RealtimeDisconnectedEvent | None = None
-        self._asked: dict[str, Speech] = {}
-        self._replies: dict[str, _Reply] = {}
-        self._carried: Speech | None = None
-        self._items: dict[str, str] = {}
         self._closed = False
         self._metrics = TurnMetrics()
+        self._speeches = Speeches(
+            playout=self.playout,
+            conversation=conversation,
+            metrics=self._metrics,
+            rate=lambda: realtime.profile.output_rate,
+            emit=emit,
+            clock=clock,
+        )
         self._sampler = FrameSampler(realtime.fps)
         self._timer: Timer | None = None
         self._speaking = False
@@ -117,7 +109,7 @@ class Call:
 
     def expect(self, request_id: str, speech: Speech) -> None:
         """This speech will speak the reply to that request."""
-        self._asked[request_id] = speech
+        self._speeches.expect(request_id, speech)
 
     def close(self) -> None:
         """Let go of timers; end the speeches that nobody will hear."""
@@ -125,12 +117,8 @@ class Call:
         if self._timer is not None:
             self._timer.cancel()
         for cut in self.playout.interrupt(self._realtime.epoch):
-            self._tell_cut(cut)
-        self._replies.clear()
-        self._carried = None
-        for speech in self._asked.values():
-            speech.finish("cut", 0.0, self._edge.quality)
-        self._asked.clear()
+            self._speeches.cut(cut)
+        self._speeches.close(self._edge.quality)
 
     # Person: what the edge tells
 
@@ -184,23 +172,11 @@ class Call:
 
     def speech_started(self, speech: Speech) -> None:
         """The first sound of a speech is on its way."""
-        item_id = self._items.get(speech.id, speech.id)
-        self._conversation.put(AgentItem(item_id, "", "speaking", 0, speech.id))
-        self._emit(AgentTurnStartedEvent(speech.id))
-        metrics = self._metrics.played(speech.id, self._clock.now())
-        if metrics is not None:
-            self._emit(metrics)
+        self._speeches.started(speech)
 
     def speech_ended(self, speech: Speech) -> None:
         """A speech was heard to its end."""
-        item_id = self._items.pop(speech.id, speech.id)
-        if self._conversation.get(item_id) is not None:
-            state: Literal["heard", "cut"] = "heard" if speech.state == "heard" else "cut"
-            self._conversation.put(
-                AgentItem(item_id, speech.heard_text, state, speech.played_ms, speech.id)
-            )
-            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=False))
+        self._speeches.heard(speech)
 
     # Listener: what the model tells
 
@@ -213,31 +189,14 @@ class Call:
         if self.disconnected_event is not None:
             return
         self.disconnected_event = event
-        error = SessionClosedError(f"the session is over: {event.reason}")
-        unfinished = [reply.speech for reply in self._replies.values()]
-        if self._carried is not None:
-            unfinished.append(self._carried)
-        for speech in unfinished:
-            speech.fail_at_end(error)
-            self.playout.end(speech)
-        self._replies.clear()
-        self._carried = None
+        self._speeches.fail(SessionClosedError(f"the session is over: {event.reason}"))
         self._emit(event)
 
     def reply_ended(self, request_id: str, error: Exception | None) -> None:
         """A request has ended without a reply."""
-        speech = self._asked.pop(request_id, None)
         if error is not None and not self._closed:
             self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
-        if speech is None:
-            if error is not None and self._carried is not None:
-                carried, self._carried = self._carried, None
-                carried.fail_at_end(error)
-                self.playout.end(carried)
-        elif error is None:
-            speech.finish("cut", 0.0, self._edge.quality)
-        else:
-            speech.fail(error)
+        self._speeches.ended(request_id, error, self._edge.quality)
 
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """Shut the gate; tell what was heard; say how the model's history is to be cut."""
@@ -253,9 +212,8 @@ class Call:
         self._emit(InterruptionEvent(epoch, speech_id, played_ms, heard, quality))
         changes: list[Truncate | DeleteItem] = []
         for cut in cuts:
-            changes += self._tell_cut(cut)
-        self._replies.clear()
-        self._carried = None
+            changes += self._speeches.cut(cut)
+        self._speeches.forget()
         self.tools.interrupted()
         return changes
 
@@ -263,22 +221,20 @@ class Call:
         """What the model told."""
         match output:
             case ReplyAudio():
-                self._reply_audio(output, epoch)
+                self._speeches.sound(output, epoch)
             case ReplyText():
-                self._reply_text(output)
+                self._speeches.words(output)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._person_signal(output)
             case ReplyStarted():
-                self._reply_started(output, epoch)
+                self._speeches.begin(output, epoch)
             case ReplyDone():
-                self._reply_done(output)
+                self._speeches.done(output)
             case ReplyInterrupted():
                 if self.playout.active or self._realtime.answering:
                     self._realtime.interrupt()
             case ToolCall():
-                reply = self._replies.get(output.reply_id)
-                if reply is not None:
-                    reply.called_tools = True
+                self._speeches.called_tools(output.reply_id)
                 stale = epoch < self._realtime.epoch
                 self.tools.call(output, stale=stale, tasks=self._tasks)
             case ToolCallsCancelled(call_ids=call_ids):
@@ -321,84 +277,11 @@ class Call:
                 words = said.text if isinstance(said, UserItem) else None
                 self._emit(UserTurnEndedEvent(self._participant, words))
 
-    def _reply_started(self, started: ReplyStarted, epoch: int) -> None:
-        speech = self._asked.pop(started.request_id or "", None)
-        if speech is None:
-            carried, self._carried = self._carried, None
-            speech = carried if carried is not None else Speech(epoch)
-        self._replies[started.reply_id] = _Reply(speech)
-        self.playout.begin(speech)
-
-    def _reply_audio(self, audio: ReplyAudio, epoch: int) -> None:
-        reply = self._replies.get(audio.reply_id)
-        if reply is None:
-            return
-        speech = reply.speech
-        self._items.setdefault(speech.id, audio.item_id)
-        speech.begin_item(audio.item_id)
-        self._metrics.audio(self._clock.now())
-        if not self.playout.write(speech, audio.item_id, audio.frame, epoch) and not speech.done:
-            self._tell_once(speech.id, "a reply is longer than ten minutes: the rest was dropped")
-
-    def _reply_text(self, words: ReplyText) -> None:
-        reply = self._replies.get(words.reply_id)
-        if reply is None:
-            return
-        speech = reply.speech
-        self._items.setdefault(speech.id, words.item_id)
-        self._metrics.text(self._clock.now())
-        start = None
-        if words.start is not None:
-            offset = speech.begin_item(words.item_id)
-            start = offset + words.start / self._realtime.profile.output_rate
-        speech.add_text(words.text, start, words.item_id)
-        self._emit(AgentTranscriptEvent(words.text, False, speech.id))
-
-    def _reply_done(self, done: ReplyDone) -> None:
-        reply = self._replies.pop(done.reply_id, None)
-        if reply is None:
-            return
-        if done.status == "failed":
-            message = done.message or "the model failed to reply"
-            self._emit(ErrorEvent("model", message))
-            reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
-            self.playout.end(reply.speech)
-        elif reply.called_tools and not reply.speech.seconds:
-            self._carried = reply.speech
-        else:
-            self.playout.end(reply.speech)
-
-    def _tell_cut(self, cut: Cut) -> list[Truncate | DeleteItem]:
-        speech = cut.speech
-        item_id = self._items.pop(speech.id, speech.id)
-        if speech.played_ms:
-            text, played_ms = speech.heard_text, speech.played_ms
-            self._conversation.put(AgentItem(item_id, text, "cut", played_ms, speech.id))
-            self._emit(AgentTranscriptEvent(text, True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
-        elif self._conversation.get(item_id) is not None:
-            self._conversation.remove(item_id)
-            self._emit(AgentTranscriptEvent("", True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
-        changes: list[Truncate | DeleteItem] = []
-        if not cut.items and item_id != speech.id:
-            changes.append(DeleteItem(item_id))
-        for heard in cut.items:
-            if heard.item_id == speech.id:
-                continue  # Spoken by the agent's own TTS: the model does not know it yet.
-            if not heard.played_ms:
-                changes.append(DeleteItem(heard.item_id))
-            else:
-                text = speech.words_until(speech.played_ms / 1000, heard.item_id)
-                changes.append(Truncate(heard.item_id, heard.played_ms, text))
-        return changes
-
     def _may_interrupt(self) -> bool:
         current = self.playout.current
         if current is not None:
             return current.interruptible
-        asked = self._asked.values()
-        return self._realtime.answering and all(speech.interruptible for speech in asked)
+        return self._realtime.answering and self._speeches.asked_may_be_interrupted
 
     def _decide(self, decision: Decision) -> None:
         current = self.playout.current

@@ -1,0 +1,216 @@
+"""The model's replies as speeches at the person's ear, and both in the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from duologue.clock import Clock
+from duologue.conversation import Conversation
+from duologue.edges.edge import Quality
+from duologue.events import (
+    AgentTranscriptEvent,
+    AgentTurnEndedEvent,
+    AgentTurnStartedEvent,
+    ErrorEvent,
+    Event,
+)
+from duologue.items import AgentItem
+from duologue.playout import Cut, Playout
+from duologue.realtime.commands import DeleteItem, Truncate
+from duologue.realtime.errors import ErrorKind, SessionError
+from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyStarted, ReplyText
+from duologue.speech import Speech
+from duologue.turn_metrics import TurnMetrics
+
+
+@dataclass(slots=True)
+class _Reply:
+    """A reply of the model, and the speech that speaks it."""
+
+    speech: Speech
+    called_tools: bool = False
+
+
+class Speeches:
+    """Which speech speaks which reply, which item of the model's it is, and what was heard of it.
+
+    A reply that only called tools has no sound: its speech is carried on to the reply that follows
+    their results.
+    """
+
+    def __init__(
+        self,
+        *,
+        playout: Playout,
+        conversation: Conversation,
+        metrics: TurnMetrics,
+        rate: Callable[[], int],
+        emit: Callable[[Event], None],
+        clock: Clock,
+    ) -> None:
+        self._playout = playout
+        self._conversation = conversation
+        self._metrics = metrics
+        self._rate = rate
+        self._emit = emit
+        self._clock = clock
+        self._asked: dict[str, Speech] = {}
+        self._replies: dict[str, _Reply] = {}
+        self._carried: Speech | None = None
+        self._items: dict[str, str] = {}
+        self._too_long: set[str] = set()
+
+    @property
+    def asked_may_be_interrupted(self) -> bool:
+        """Nothing that was asked for and has not begun is protected from interruptions."""
+        return all(speech.interruptible for speech in self._asked.values())
+
+    def expect(self, request_id: str, speech: Speech) -> None:
+        """This speech will speak the reply to that request."""
+        self._asked[request_id] = speech
+
+    def forget(self) -> None:
+        """Whatever is being replied is stale, and was cut."""
+        self._replies.clear()
+        self._carried = None
+
+    def close(self, quality: Quality) -> None:
+        """Nothing more will be heard."""
+        self.forget()
+        for speech in self._asked.values():
+            speech.finish("cut", 0.0, quality)
+        self._asked.clear()
+
+    def fail(self, error: Exception) -> None:
+        """The model is gone: what it has said so far may still be heard."""
+        unfinished = [reply.speech for reply in self._replies.values()]
+        if self._carried is not None:
+            unfinished.append(self._carried)
+        for speech in unfinished:
+            speech.fail_at_end(error)
+            self._playout.end(speech)
+        self.forget()
+
+    def called_tools(self, reply_id: str) -> None:
+        """A reply called a tool."""
+        reply = self._replies.get(reply_id)
+        if reply is not None:
+            reply.called_tools = True
+
+    def ended(self, request_id: str, error: Exception | None, quality: Quality) -> None:
+        """A request has ended without a reply."""
+        speech = self._asked.pop(request_id, None)
+        if speech is None:
+            if error is not None and self._carried is not None:
+                carried, self._carried = self._carried, None
+                carried.fail_at_end(error)
+                self._playout.end(carried)
+        elif error is None:
+            speech.finish("cut", 0.0, quality)
+        else:
+            speech.fail(error)
+
+    def begin(self, started: ReplyStarted, epoch: int) -> None:
+        """The model began a reply."""
+        speech = self._asked.pop(started.request_id or "", None)
+        if speech is None:
+            carried, self._carried = self._carried, None
+            speech = carried if carried is not None else Speech(epoch)
+        self._replies[started.reply_id] = _Reply(speech)
+        self._playout.begin(speech)
+
+    def sound(self, audio: ReplyAudio, epoch: int) -> None:
+        """The next sound of a reply."""
+        reply = self._replies.get(audio.reply_id)
+        if reply is None:
+            return
+        speech = reply.speech
+        self._items.setdefault(speech.id, audio.item_id)
+        speech.begin_item(audio.item_id)
+        self._metrics.audio(self._clock.now())
+        if not self._playout.write(speech, audio.item_id, audio.frame, epoch) and not speech.done:
+            self._tell_too_long(speech)
+
+    def words(self, words: ReplyText) -> None:
+        """The next words of a reply."""
+        reply = self._replies.get(words.reply_id)
+        if reply is None:
+            return
+        speech = reply.speech
+        self._items.setdefault(speech.id, words.item_id)
+        self._metrics.text(self._clock.now())
+        start = None
+        if words.start is not None:
+            offset = speech.begin_item(words.item_id)
+            start = offset + words.start / self._rate()
+        speech.add_text(words.text, start, words.item_id)
+        self._emit(AgentTranscriptEvent(words.text, False, speech.id))
+
+    def done(self, done: ReplyDone) -> None:
+        """A reply was made to its end, or has failed."""
+        reply = self._replies.pop(done.reply_id, None)
+        if reply is None:
+            return
+        if done.status == "failed":
+            message = done.message or "the model failed to reply"
+            self._emit(ErrorEvent("model", message))
+            reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
+            self._playout.end(reply.speech)
+        elif reply.called_tools and not reply.speech.seconds:
+            self._carried = reply.speech
+        else:
+            self._playout.end(reply.speech)
+
+    def started(self, speech: Speech) -> None:
+        """The first sound of a speech is on its way."""
+        item_id = self._items.get(speech.id, speech.id)
+        self._conversation.put(AgentItem(item_id, "", "speaking", 0, speech.id))
+        self._emit(AgentTurnStartedEvent(speech.id))
+        metrics = self._metrics.played(speech.id, self._clock.now())
+        if metrics is not None:
+            self._emit(metrics)
+
+    def heard(self, speech: Speech) -> None:
+        """A speech was heard to its end."""
+        item_id = self._items.pop(speech.id, speech.id)
+        if self._conversation.get(item_id) is not None:
+            state: Literal["heard", "cut"] = "heard" if speech.state == "heard" else "cut"
+            self._conversation.put(
+                AgentItem(item_id, speech.heard_text, state, speech.played_ms, speech.id)
+            )
+            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=False))
+
+    def cut(self, cut: Cut) -> list[Truncate | DeleteItem]:
+        """A speech was cut: tell what was heard, and how the model's history is to be cut."""
+        speech = cut.speech
+        item_id = self._items.pop(speech.id, speech.id)
+        if speech.played_ms:
+            text, played_ms = speech.heard_text, speech.played_ms
+            self._conversation.put(AgentItem(item_id, text, "cut", played_ms, speech.id))
+            self._emit(AgentTranscriptEvent(text, True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
+        elif self._conversation.get(item_id) is not None:
+            self._conversation.remove(item_id)
+            self._emit(AgentTranscriptEvent("", True, speech.id))
+            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
+        changes: list[Truncate | DeleteItem] = []
+        if not cut.items and item_id != speech.id:
+            changes.append(DeleteItem(item_id))
+        for heard in cut.items:
+            if heard.item_id == speech.id:
+                continue  # Spoken by the agent's own TTS: the model does not know it yet.
+            if not heard.played_ms:
+                changes.append(DeleteItem(heard.item_id))
+            else:
+                text = speech.words_until(speech.played_ms / 1000, heard.item_id)
+                changes.append(Truncate(heard.item_id, heard.played_ms, text))
+        return changes
+
+    def _tell_too_long(self, speech: Speech) -> None:
+        if speech.id not in self._too_long:
+            self._too_long.add(speech.id)
+            message = "a reply is longer than ten minutes: the rest was dropped"
+            self._emit(ErrorEvent("model", message))
