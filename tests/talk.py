@@ -7,6 +7,7 @@ import numpy as np
 
 from duologue import Agent
 from duologue.audio import AudioFrame
+from duologue.items import AgentItem
 
 RATE = 16000
 
@@ -87,3 +88,38 @@ def tone(seconds, hz=440.0, rate=24000):
     """The sound of a scripted reply."""
     at = np.arange(round(seconds * rate))
     return (8000 * np.sin(2 * np.pi * hz / rate * at)).astype(np.int16)
+
+
+class FakeTTS:
+    rate = 24000
+
+    def __init__(self, *, fails=None, hangs=False):
+        self.fails = fails
+        self.hangs = hangs
+        self.closed = 0
+
+    async def synthesize(self, text):
+        try:
+            for _ in range(len(text)):
+                await asyncio.sleep(0.01)
+                yield AudioFrame(np.full(2400, 500, np.int16), 24000)
+            if self.hangs:
+                await asyncio.Event().wait()
+            if self.fails:
+                raise self.fails
+        finally:
+            self.closed += 1
+
+
+def agent_items(agent):
+    return [item for item in agent.conversation if isinstance(item, AgentItem)]
+
+
+def settled_tasks():
+    return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+def own_timers():
+    """Callbacks of the library that are still to come."""
+    timers = [t for t in asyncio.get_running_loop()._scheduled if not t.cancelled()]
+    return [t for t in timers if getattr(t._callback, "__module__", "").startswith("duologue")]

@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
 from uuid import uuid4
 
 from duologue.barge_in import BargeIn, BargeInPolicy
@@ -35,7 +34,6 @@ from duologue.speech import Speech
 from duologue.ticker import Subscription, ticker_for
 from duologue.tool_runner import ToolRunner
 from duologue.tools import ToolRegistry
-from duologue.tools.registry import DEFAULT_TIMEOUT
 
 CLOSE_S = 0.6
 """What the edge and the model together may take to end, in seconds (contract C8)."""
@@ -105,6 +103,8 @@ class Agent:
         # Not `or`: an empty conversation is falsy, and its store would be lost.
         self.conversation = Conversation() if conversation is None else conversation
         self.tools = ToolRegistry()
+        self.tool = self.tools.add
+        """Let the model call a function, plain or ``async``: a decorator, bare or with options."""
         self.llm = self._model(llm, stt, tts, turn_detection, vad)
         self._tts = tts if isinstance(llm, Realtime) else None
         self._processors = tuple(processors)
@@ -113,48 +113,6 @@ class Agent:
         self._clock: Clock = clock or LoopClock()
         self._live: _Live | None = None
         self._joined = False
-
-    @overload
-    def tool[F: Callable[..., object]](self, function: F, /) -> F: ...
-
-    @overload
-    def tool[F: Callable[..., object]](
-        self,
-        /,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        cancel_on_interrupt: bool = False,
-    ) -> Callable[[F], F]: ...
-
-    def tool[F: Callable[..., object]](
-        self,
-        function: F | None = None,
-        /,
-        *,
-        name: str | None = None,
-        description: str | None = None,
-        timeout: float | None = DEFAULT_TIMEOUT,
-        cancel_on_interrupt: bool = False,
-    ) -> F | Callable[[F], F]:
-        """Let the model call a function, plain or ``async``; a decorator, with or without options.
-
-        Its hints become the JSON schema and its docstring the description. ``timeout`` in seconds
-        (None: no limit). Raises `ConfigError` for hints that can't be described.
-        """
-
-        def add(chosen: F) -> F:
-            self.tools.add(
-                chosen,
-                name=name,
-                description=description,
-                timeout=timeout,
-                cancel_on_interrupt=cancel_on_interrupt,
-            )
-            return chosen
-
-        return add if function is None else add(function)
 
     @asynccontextmanager
     async def join(self) -> AsyncGenerator[Agent]:
