@@ -14,8 +14,10 @@ from duologue.events import (
     ErrorEvent,
     Event,
     InterruptionEvent,
+    RateLimitsEvent,
     RealtimeConnectedEvent,
     RealtimeDisconnectedEvent,
+    SayMismatchEvent,
     SpeechHeldEvent,
     SpeechResumedEvent,
     UsageEvent,
@@ -32,12 +34,14 @@ from duologue.realtime.outputs import (
     GoAway,
     Output,
     ProviderError,
+    RateLimits,
     ReplyAudio,
     ReplyDone,
     ReplyInterrupted,
     ReplyRefused,
     ReplyStarted,
     ReplyText,
+    SayMismatch,
     SessionStarted,
     SpeechStarted,
     SpeechStopped,
@@ -241,6 +245,12 @@ class Call:
                 self.tools.cancel(call_ids)
             case Usage(input=input_tokens, output=output_tokens):
                 self._emit(UsageEvent(input_tokens, output_tokens))
+            case RateLimits(limits=limits):
+                self._emit(RateLimitsEvent(limits))
+            case SayMismatch(reply_id=reply_id, wanted=wanted, said=said):
+                speech_id = self._speeches.speech_of(reply_id)
+                if speech_id is not None:
+                    self._emit(SayMismatchEvent(speech_id, wanted, said))
             case ProviderError(kind=kind, code=code, message=message):
                 if kind is not ErrorKind.BENIGN:
                     self._emit(ErrorEvent("model", message, code))

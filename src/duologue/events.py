@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.edges.edge import Quality
 from duologue.items import Json
+from duologue.realtime.outputs import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +148,22 @@ class UsageEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimitsEvent:
+    """What is left of the provider's limits."""
+
+    limits: Sequence[RateLimit]
+
+
+@dataclass(frozen=True, slots=True)
+class SayMismatchEvent:
+    """The model was to say ``wanted`` word for word, and said ``said`` instead."""
+
+    speech_id: str
+    wanted: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class TurnMetricsEvent:
     """Where the time of one turn went, each in ms after the person's speech ended; None: unknown.
 
@@ -188,6 +205,8 @@ type Event = (
     | ToolStartEvent
     | ToolEndEvent
     | UsageEvent
+    | RateLimitsEvent
+    | SayMismatchEvent
     | TurnMetricsEvent
     | ErrorEvent
 )

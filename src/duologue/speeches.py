@@ -93,6 +93,11 @@ class Speeches:
             self._playout.end(speech)
         self.forget()
 
+    def speech_of(self, reply_id: str) -> str | None:
+        """The id of the speech that speaks a reply; None for one that is not under way."""
+        reply = self._replies.get(reply_id)
+        return None if reply is None else reply.speech.id
+
     def called_tools(self, reply_id: str) -> None:
         """A reply called a tool."""
         reply = self._replies.get(reply_id)

@@ -31,6 +31,9 @@ class FakeWire:
         self.closed = 0
         self.close_s = close_s
 
+    async def open(self):
+        pass
+
     async def send(self, message):
         await self.reading.wait()
         self.sent.append(message)
@@ -55,6 +58,9 @@ class FakeCodec:
 
     def decode(self, message):
         return [SessionStarted()] if message == "hello" else [GoAway(1.0)] * int(message)
+
+    def pending(self):
+        return []
 
 
 def connect(**options):

@@ -147,9 +147,9 @@ class PipelineConnection:
                 self._instructions = self._instructions if instructions is None else instructions
                 self._tools = self._tools if tools is None else tuple(tools)
                 self._version += 1
-            case EndTurn():
+            case EndTurn(reply=reply):
                 if self._hearing is not None:
-                    self._hearing.end_turn()
+                    self._hearing.end_turn(reply=reply)
             case ClearInput():
                 if self._hearing is not None:
                     self._hearing.clear()
@@ -175,18 +175,23 @@ class PipelineConnection:
         if draft is not None:
             draft.cancel()
 
-    async def turn_ended(self, item_id: str, text: str, speech_end: float) -> None:
-        """Tell the turn, then answer it, unless there were no words in it."""
+    async def turn_ended(
+        self, item_id: str, text: str, speech_end: float, *, reply: bool = True
+    ) -> None:
+        """Tell the turn, then answer it, unless there were no words in it or nobody wants that."""
         if not text:
             self.discard()
             self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
             return
         basis = _Basis(self._version, text)
         self._emit(UserTranscript(item_id, text, final=True))
-        self._emit(UserTurnEnded(item_id, speech_end))
-        draft, self._prepared = self._prepared, None
+        self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
         stale = self._version != basis.version
         self._put(UserItem(item_id, text))
+        if not reply:
+            self.discard()
+            return
+        draft, self._prepared = self._prepared, None
         if draft is None or draft.basis != basis or stale:
             if draft is not None:
                 draft.cancel()

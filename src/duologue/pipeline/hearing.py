@@ -47,8 +47,10 @@ class Answerer(Protocol):
     def discard(self) -> None:
         """They had not: throw the answer away."""
 
-    async def turn_ended(self, item_id: str, text: str, speech_end: float) -> None:
-        """They have; ``text`` is empty where there were no words."""
+    async def turn_ended(
+        self, item_id: str, text: str, speech_end: float, *, reply: bool = True
+    ) -> None:
+        """They have; ``text`` is empty where there were no words, ``reply`` if it is answered."""
 
 
 @dataclass(slots=True)
@@ -62,6 +64,7 @@ class _Turn:
     """Sound that the stream has been given, in seconds."""
     before: str = ""
     """What the stream had transcribed when this turn began: the turn before, which it goes on."""
+    reply: bool = True
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody, or the time-out, says that it is over; no vote is needed."""
 
@@ -124,9 +127,13 @@ class Hearing:
             for step in self._taking.push(activity, seconds, at):
                 self._take(step)
 
-    def end_turn(self) -> None:
-        """The turn is over because somebody says so; harmless while nobody speaks."""
+    def end_turn(self, *, reply: bool = True) -> None:
+        """The turn is over because somebody says so; harmless while nobody speaks.
+
+        Without ``reply`` it is heard and not answered.
+        """
         if self._turn is not None:
+            self._turn.reply = reply
             self._turn.over.set()
             self._start_pause(self._turn)
 
@@ -250,7 +257,9 @@ class Hearing:
         self._pause = None
         self._last, self._last_end = turn, self._taking.speech_end
         text = turn.text if words else ""
-        await self._answerer.turn_ended(turn.item_id, text, self._taking.speech_end)
+        await self._answerer.turn_ended(
+            turn.item_id, text, self._taking.speech_end, reply=turn.reply
+        )
 
     async def _again(self, turn: _Turn, when: float) -> None:
         """Wait until the detector is asked again, which hears more silence then."""

@@ -58,9 +58,16 @@ class Codec[M](Protocol):
         """What a message means; never raises for a message that it does not know."""
         ...
 
+    def pending(self) -> Sequence[M]:
+        """What the codec itself has to send because of what it decoded, each once."""
+        ...
+
 
 class Wire[M](Protocol):
     """A socket (or what serves as one) that carries messages of type M."""
+
+    async def open(self) -> None:
+        """Connect. Raises `SessionError`, with the other side's own words where it has any."""
 
     async def send(self, message: M) -> None:
         """Send one message; waits while the peer does not read."""

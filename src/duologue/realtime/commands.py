@@ -28,14 +28,26 @@ class SendAudio:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SendVideo:
-    """One picture that the model may look at."""
+    """One picture that the model may look at.
+
+    ``now``: it keeps its place among the other commands instead of giving way to sound, because
+    what follows is about it. ``jpeg`` is the picture as its connection has encoded it, in a
+    thread, for a provider that wants JPEG.
+    """
 
     frame: VideoFrame
+    now: bool = False
+    jpeg: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EndTurn:
-    """The person's turn is over (manual turns); takes its place behind the audio sent so far."""
+    """The person's turn is over (manual turns); takes its place behind the audio sent so far.
+
+    ``reply=False``: the model is not to answer it by itself.
+    """
+
+    reply: bool = True
 
 
 @dataclass(frozen=True, slots=True)

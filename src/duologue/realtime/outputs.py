@@ -13,26 +13,36 @@ from duologue.realtime.errors import ErrorKind
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted:
-    """The session is live; ``expires_in`` is the provider's limit in seconds, where it has one."""
+    """The connection is live; ``expires_in`` is the provider's limit in seconds, where it has one.
+
+    ``restored``: the provider itself has resumed the session of the connection before.
+    """
 
     config: Mapping[str, Json] = field(default_factory=dict)
     expires_in: float | None = None
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The person began to speak; ``at`` is when, in clock seconds, where the source knows."""
+    """The person began to speak; ``at`` is when, in clock seconds, where the source knows.
+
+    ``position`` is where in the sound sent on this connection, in samples at the profile's input
+    rate, where the source knows.
+    """
 
     item_id: str
     at: float | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """The person stopped; a pause perhaps, or no words at all. ``at`` as in `SpeechStarted`."""
+    """The person stopped; a pause perhaps, or no words at all. Fields as in `SpeechStarted`."""
 
     item_id: str
     at: float | None = None
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +152,32 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class RateLimit:
+    """One limit of the provider: ``remaining`` of ``limit``, full again in ``reset_s`` seconds."""
+
+    name: str
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """What is left of the provider's limits."""
+
+    limits: Sequence[RateLimit]
+
+
+@dataclass(frozen=True, slots=True)
+class SayMismatch:
+    """The model was told to say ``wanted`` word for word, and said ``said``."""
+
+    reply_id: str
+    wanted: str
+    said: str
+
+
+@dataclass(frozen=True, slots=True)
 class GoAway:
     """The provider will end this connection in ``time_left`` seconds."""
 
@@ -172,6 +208,8 @@ type Output = (
     | ToolCall
     | ToolCallsCancelled
     | Usage
+    | RateLimits
+    | SayMismatch
     | GoAway
     | ProviderError
 )

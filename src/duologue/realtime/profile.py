@@ -34,5 +34,9 @@ class Profile:
     """``partial``: words come while the person is still speaking."""
     manual_turns: bool = False
     """Takes `EndTurn`."""
+    turn_reply: Literal["requested", "automatic"] = "automatic"
+    """Whether the model replies by itself to a turn that `EndTurn` has ended."""
+    replays: bool = True
+    """A new session can be given the history of an older one."""
     mutable_instructions: bool = True
     mutable_tools: bool = True

@@ -6,11 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from duologue.realtime.codec import Codec, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
+from duologue.video import VideoFrame
 
 AUDIO_LIMIT_S = 10.0
 """Sound that may wait for a peer that does not read; beyond it the oldest is dropped."""
@@ -22,25 +24,42 @@ CLOSE_S = 0.5
 _FULL = "the model does not read: too many commands wait for it"
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer[M]:
+    """A message that the codec itself sends."""
+
+    message: M
+
+
 class WireConnection[M]:
     """A `Connection` made of a wire and a codec.
 
     Control never waits behind media (contract C7): commands other than sound and pictures have a
     lane of their own that is emptied first. Media is bounded by dropping the oldest sound
     (``dropped_audio``, in samples) and all pictures but the newest (``dropped_video``).
+
+    With ``encode_picture``, pictures become JPEG by it, in a thread.
     """
 
     def __init__(
-        self, connect: Callable[[], Wire[M]], codec: Codec[M], setup: SessionSetup
+        self,
+        connect: Callable[[], Wire[M]],
+        codec: Codec[M],
+        setup: SessionSetup,
+        *,
+        encode_picture: Callable[[VideoFrame], bytes] | None = None,
     ) -> None:
         self._connect = connect
         self._codec = codec
         self._setup = setup
-        self._control: deque[Command] = deque()
+        self._encode_picture = encode_picture
+        self._control: deque[Command | _Answer[M]] = deque()
         self._media: deque[Command] = deque()
         self._video: SendVideo | None = None
+        self._raw_video: SendVideo | None = None
         self._waiting_s = 0.0
         self._wake = asyncio.Event()
+        self._wake_video = asyncio.Event()
         self._full = asyncio.Event()
         self.dropped_audio = 0
         self.dropped_video = 0
@@ -48,17 +67,25 @@ class WireConnection[M]:
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Open the wire and live as long as it does; see `Connection.run`."""
         wire = self._connect()
+        codec = self._codec
         try:
-            for message in self._codec.open(self._setup):
+            await wire.open()
+            for message in codec.open(self._setup):
                 await wire.send(message)
             async with asyncio.TaskGroup() as tasks:
-                writer = tasks.create_task(self._write(wire), name="wire writer")
-                guard = tasks.create_task(self._fail_when_full(), name="wire guard")
+                helpers = [
+                    tasks.create_task(self._write(wire), name="wire writer"),
+                    tasks.create_task(self._fail_when_full(), name="wire guard"),
+                ]
+                if self._encode_picture is not None:
+                    helpers.append(tasks.create_task(self._encode_pictures(), name="pictures"))
                 while (answer := await wire.receive()) is not None:
-                    for output in self._codec.decode(answer):
+                    for output in codec.decode(answer):
                         receive(output)
-                writer.cancel()
-                guard.cancel()
+                    for own in codec.pending():
+                        self._put(_Answer(own))
+                for helper in helpers:
+                    helper.cancel()
         except* SessionError as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -72,7 +99,12 @@ class WireConnection[M]:
         The connection ends with that error, too.
         """
         match command:
-            case SendVideo():
+            case SendVideo(now=False) if self._encode_picture is not None:
+                self.dropped_video += self._raw_video is not None
+                self._raw_video = command
+                self._wake_video.set()
+                return
+            case SendVideo(now=False):
                 self.dropped_video += self._video is not None
                 self._video = command
             case SendAudio(frame=frame):
@@ -83,10 +115,15 @@ class WireConnection[M]:
             case EndTurn() | ClearInput():
                 self._media.append(command)
             case _:
-                if len(self._control) >= CONTROL_LIMIT:
-                    self._full.set()
-                    raise SessionError(_FULL, kind=ErrorKind.RECYCLE)
-                self._control.append(command)
+                self._put(command)
+                return
+        self._wake.set()
+
+    def _put(self, command: Command | _Answer[M]) -> None:
+        if len(self._control) >= CONTROL_LIMIT:
+            self._full.set()
+            raise SessionError(_FULL, kind=ErrorKind.RECYCLE)
+        self._control.append(command)
         self._wake.set()
 
     async def _fail_when_full(self) -> None:
@@ -101,17 +138,38 @@ class WireConnection[M]:
                 self.dropped_audio += len(command.frame)
                 return
 
+    async def _encode_pictures(self) -> None:
+        while True:
+            await self._wake_video.wait()
+            self._wake_video.clear()
+            raw, self._raw_video = self._raw_video, None
+            if raw is not None:
+                self.dropped_video += self._video is not None
+                self._video = await self._encoded(raw)
+                self._wake.set()
+
+    async def _encoded(self, video: SendVideo) -> SendVideo:
+        if self._encode_picture is None or video.jpeg is not None:
+            return video
+        return replace(video, jpeg=await asyncio.to_thread(self._encode_picture, video.frame))
+
     async def _write(self, wire: Wire[M]) -> None:
         while True:
             command = self._next()
-            if command is None:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
+            match command:
+                case None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                case _Answer(message=message):
+                    await wire.send(message)
+                    continue
+                case SendVideo():
+                    command = await self._encoded(command)
             for message in self._codec.encode(command):
                 await wire.send(message)
 
-    def _next(self) -> Command | None:
+    def _next(self) -> Command | _Answer[M] | None:
         if self._control:
             return self._control.popleft()
         if self._media:

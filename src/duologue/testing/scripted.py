@@ -88,8 +88,9 @@ class ScriptedRealtime(Realtime):
     """Hears turns by loudness, and answers each turn or request with the next of ``replies``.
 
     ``transcripts`` are what the person's turns say, in order (then "..."). ``at`` is told at its
-    time, whatever happens. ``echo`` sends the person's sound back instead of answering. Every
-    command is kept in ``commands`` (sound only counted, in ``heard_samples``).
+    time, whatever happens. ``echo`` sends the person's sound back instead of answering. With
+    ``manual``, only `end_turn` ends a turn. Every command is kept in ``commands`` (sound only
+    counted, in ``heard_samples``).
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class ScriptedRealtime(Realtime):
         transcripts: Iterable[str] = (),
         at: Sequence[At] = (),
         echo: bool = False,
+        manual: bool = False,
         profile: Profile | None = None,
         fps: float = 1.0,
         clock: Clock | None = None,
@@ -111,6 +113,7 @@ class ScriptedRealtime(Realtime):
         self.heard_samples = 0
         self.at = tuple(at)
         self.echo = echo
+        self.manual = manual
 
     def open(self, setup: SessionSetup) -> Connection:
         """Start on the script."""
@@ -163,7 +166,7 @@ class _ScriptedConnection:
             if model.echo:
                 frame = AudioFrame(command.frame.samples, command.frame.rate)
                 self._later(ReplyAudio(self._echo_id, self._echo_id, frame))
-            else:
+            elif not model.manual:
                 self._hear(command.frame)
             return
         model.commands.append(command)
@@ -178,8 +181,8 @@ class _ScriptedConnection:
                 if task is not None:
                     task.cancel()
                     self._later(ReplyDone(reply_id, "cancelled"))
-            case EndTurn():
-                self._end_turn()
+            case EndTurn(reply=wanted):
+                self._end_turn(wanted)
             case _:
                 """Kept for whoever looks at the commands."""
 
@@ -205,7 +208,7 @@ class _ScriptedConnection:
                     case Step.PARTIAL | Step.PAUSED | Step.RESUMED:
                         pass
 
-    def _end_turn(self) -> None:
+    def _end_turn(self, wanted: bool = True) -> None:
         model = self._model
         self._taking.end()
         item_id = self._turn_id or uuid4().hex
@@ -213,7 +216,7 @@ class _ScriptedConnection:
         if not text:
             self._later(UserTurnEnded(item_id, reply_follows=False, empty=True))
             return
-        reply = model.replies.popleft() if model.replies else None
+        reply = model.replies.popleft() if model.replies and wanted else None
         self._later(UserTranscript(item_id, text, final=True))
         self._later(UserTurnEnded(item_id, self._taking.speech_end, reply is not None))
         if reply is not None:
