@@ -142,8 +142,8 @@ async def test_an_interruption_ends_the_tools_that_want_it_and_asks_for_no_reply
 async def test_a_call_and_its_cancellation_in_one_breath():
     model = ScriptedRealtime()
     async with talking_with_tools(model) as agent:
-        model._receive(ToolCall("r", "c1", "slow", '{"x": 1}'))
-        model._receive(ToolCallsCancelled(["c1", "unknown"]))
+        model._policy.receive(ToolCall("r", "c1", "slow", '{"x": 1}'))
+        model._policy.receive(ToolCallsCancelled(["c1", "unknown"]))
         await asyncio.sleep(0.1)
         assert [e.status for e in of(agent, ToolEndEvent)] == ["cancelled"]
         check_one_result_each(agent, model)
@@ -154,7 +154,7 @@ async def test_a_call_that_is_told_twice_runs_once():
     model = ScriptedRealtime()
     async with talking_with_tools(model) as agent:
         for _ in range(2):
-            model._receive(ToolCall("r", "c1", "plain", '{"x": 1}'))
+            model._policy.receive(ToolCall("r", "c1", "plain", '{"x": 1}'))
             await asyncio.sleep(0.1)
         assert len(of(agent, ToolStartEvent)) == 1
         check_one_result_each(agent, model)
@@ -166,7 +166,7 @@ async def test_a_call_of_an_interrupted_reply_is_answered_and_not_run():
     async with talking_with_tools(model) as agent:
         agent.simple_response("do it")
         await asyncio.sleep(0.1)
-        connection = model._connection
+        connection = model._policy.life.link.connection
         connection_transmit = connection.transmit
         # A model that hears of the cancellation too late, and calls all the same.
         connection.transmit = lambda c: None if "Cancel" in repr(c) else connection_transmit(c)

@@ -95,6 +95,7 @@ class Agent:
         self.edge = edge
         self.agent_user = agent_user or User()
         self.person = person or User("Person", "person")
+        self._root = root
         self.instructions = load_instructions(instructions, root)
         self.events = EventBus()
         if isinstance(edge, EventSink):
@@ -154,6 +155,8 @@ class Agent:
         live = self._check_live()
         if interrupt and not live.call.settled:
             self.llm.interrupt()
+        if self.llm.connected:
+            live.call.look()
         item = UserItem(uuid4().hex, text, self.person.id, spoken=False)
         self.llm.add_item(item)
         self.conversation.put(item)
@@ -189,6 +192,18 @@ class Agent:
         """
         self._check_live()
         return self.llm.interrupt()
+
+    def update_instructions(self, instructions: str) -> None:
+        """Change who the agent is, from the next reply on; raises as `Realtime` does."""
+        self._check_live()
+        text = load_instructions(instructions, self._root)
+        self.llm.update_instructions(text)
+        self.instructions = text
+
+    def update_tools(self) -> None:
+        """Tell the model the tools as they are registered now; raises as `Realtime` does."""
+        self._check_live()
+        self.llm.update_tools(self.tools.specs())
 
     async def finish(self) -> None:
         """Wait till the conversation is over: the person has left, or the session has ended.

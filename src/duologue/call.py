@@ -17,6 +17,8 @@ from duologue.events import (
     RateLimitsEvent,
     RealtimeConnectedEvent,
     RealtimeDisconnectedEvent,
+    RealtimeReconnectedEvent,
+    RealtimeReconnectingEvent,
     SayMismatchEvent,
     SpeechHeldEvent,
     SpeechResumedEvent,
@@ -25,7 +27,7 @@ from duologue.events import (
     UserTurnEndedEvent,
     UserTurnStartedEvent,
 )
-from duologue.items import UserItem
+from duologue.items import Item, UserItem
 from duologue.playout import Playout
 from duologue.processors import Processor
 from duologue.realtime.commands import DeleteItem, Truncate
@@ -57,6 +59,9 @@ from duologue.speeches import Speeches
 from duologue.tool_runner import ToolRunner
 from duologue.turn_metrics import TurnMetrics
 from duologue.video import FrameSampler, VideoFrame
+
+_FRESH_S = 2.0
+"""A camera that has sent nothing for so long shows nothing of this moment."""
 
 
 class Call:
@@ -105,6 +110,7 @@ class Call:
             clock=clock,
         )
         self._sampler = FrameSampler(realtime.fps)
+        self._picture: tuple[float, Callable[[], VideoFrame]] | None = None
         self._timer: Timer | None = None
         self._speaking = False
         self._told: set[str] = set()
@@ -143,18 +149,28 @@ class Call:
             model = self._realtime.profile.model
             self._tell_once("video", f"{model} can't see: the camera's pictures are not used")
             return
-        if not self._realtime.connected or not self._sampler.wants(self._clock.now()):
-            return
+        now = self._clock.now()
+        self._picture = (now, frame)
+        if self._realtime.connected and self._sampler.wants(now):
+            self._show(frame, now=False)
+
+    def look(self) -> None:
+        """Let the model see this very moment, before what it is asked next."""
+        picture, self._picture = self._picture, None
+        if picture is not None and self._clock.now() - picture[0] <= _FRESH_S:
+            self._show(picture[1], now=True)
+
+    def _show(self, frame: Callable[[], VideoFrame], *, now: bool) -> None:
         picture: VideoFrame | None = frame()
         for processor in self._processors:
             if picture is not None:
                 picture = processor.video(picture)
         if picture is not None:
-            self._realtime.send_video(picture)
+            self._realtime.send_video(picture, now=now)
 
     def text(self, text: str) -> None:
         """The person wrote something."""
-        if self._realtime.connected and not self._closed:
+        if self._realtime.alive and not self._closed:
             self._write(text)
 
     def played(self, samples: int) -> None:
@@ -184,9 +200,34 @@ class Call:
 
     # Listener: what the model tells
 
+    def history(self) -> Sequence[Item]:
+        """What was said and heard so far, with what is being spoken and run just now."""
+        return self._conversation.history_with(self._speeches.spoken(), self.tools.running)
+
     def connected(self, event: RealtimeConnectedEvent) -> None:
         """The session is live."""
         self._emit(event)
+
+    def reconnecting(self, event: RealtimeReconnectingEvent) -> None:
+        """The next connection is being made."""
+        self._emit(event)
+
+    def reconnected(self, event: RealtimeReconnectedEvent) -> None:
+        """The session goes on."""
+        self._emit(event)
+
+    def reply_said(self, reply_id: str) -> str | None:
+        """The words of a reply whose sound has come so far; None when no sound has."""
+        return self._speeches.said(reply_id)
+
+    def reply_lost(self, reply_id: str, request_id: str | None) -> None:
+        """A reply ended with its connection; the reply to that request goes on with it."""
+        self._speeches.lost(reply_id, request_id)
+
+    def reheard(self, item_ids: Sequence[str]) -> None:
+        """These turns will come again under other ids."""
+        for item_id in item_ids:
+            self._conversation.remove(item_id)
 
     def disconnected(self, event: RealtimeDisconnectedEvent) -> None:
         """The session is over: what it has said so far may still be heard."""

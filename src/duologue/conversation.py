@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,8 +70,22 @@ class Conversation:
 
         A crash leaves others behind: a speech that was only beginning, a call under way.
         """
-        items = self._items.values()
+        return self.history_with({}, ())
+
+    def history_with(self, spoken: Mapping[str, str], running: Iterable[str]) -> tuple[Item, ...]:
+        """As `history`, in the middle of a conversation.
+
+        ``spoken`` are the words so far of agent items that are being spoken, by item id;
+        ``running`` the ids of calls whose results are still to come.
+        """
+        items = [
+            replace(item, text=spoken[item.id])
+            if isinstance(item, AgentItem) and item.id in spoken
+            else item
+            for item in self._items.values()
+        ]
         answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
+        answered.update(running)
         return tuple(item for item in items if _is_whole(item, answered))
 
     def get(self, item_id: str) -> Item | None:

@@ -91,6 +91,10 @@ class Speech:
         """
         self._words.append(_Words(text, start, item_id))
 
+    def forget_words(self) -> None:
+        """No sound of it has come, and all of it will come again."""
+        self._words.clear()
+
     def begin_item(self, item_id: str) -> float:
         """Where, in seconds of this speech, the sound of one of the model's items begins."""
         return self._items.setdefault(item_id, self.seconds)

@@ -98,6 +98,38 @@ class Speeches:
         reply = self._replies.get(reply_id)
         return None if reply is None else reply.speech.id
 
+    def spoken(self) -> dict[str, str]:
+        """What has come so far of the speeches that are not over, by the id of their item."""
+        speech = self._playout.current
+        if speech is None or not speech.seconds:
+            return {}
+        return {self._items.get(speech.id, speech.id): speech.words_until(speech.seconds)}
+
+    def said(self, reply_id: str) -> str | None:
+        """The words of a reply whose sound has come; None when none has."""
+        reply = self._replies.get(reply_id)
+        if reply is None or not reply.speech.seconds:
+            return None
+        return reply.speech.words_until(reply.speech.seconds)
+
+    def lost(self, reply_id: str, request_id: str | None) -> None:
+        """A reply ended with its connection: the reply to that request speaks on for it.
+
+        Without a request, a speech of which nothing has come waits for the next reply.
+        """
+        reply = self._replies.pop(reply_id, None)
+        if reply is None:
+            return
+        speech = reply.speech
+        if not speech.seconds:
+            speech.forget_words()
+        if request_id is not None:
+            self._asked[request_id] = speech
+        elif not speech.seconds:
+            self._carried = speech
+        else:
+            self._playout.end(speech)
+
     def called_tools(self, reply_id: str) -> None:
         """A reply called a tool."""
         reply = self._replies.get(reply_id)
@@ -114,8 +146,12 @@ class Speeches:
                 self._playout.end(carried)
         elif error is None:
             speech.finish("cut", 0.0, quality)
+        elif speech.seconds:
+            speech.fail_at_end(error)
+            self._playout.end(speech)
         else:
             speech.fail(error)
+            self._playout.end(speech)
 
     def begin(self, started: ReplyStarted, epoch: int) -> None:
         """The model began a reply."""
@@ -204,9 +240,11 @@ class Speeches:
         changes: list[Truncate | DeleteItem] = []
         if not cut.items and item_id != speech.id:
             changes.append(DeleteItem(item_id))
-        for heard in cut.items:
+        for index, heard in enumerate(cut.items):
             if heard.item_id == speech.id:
                 continue  # Spoken by the agent's own TTS: the model does not know it yet.
+            if heard.played_ms == heard.total_ms and index + 1 < len(cut.items):
+                continue  # Heard to its end, and another came after it.
             if not heard.played_ms:
                 changes.append(DeleteItem(heard.item_id))
             else:

@@ -43,6 +43,11 @@ class ToolRunner:
         """Some tool is running."""
         return bool(self._running)
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The ids of the calls whose results are still to come."""
+        return tuple(self._running)
+
     def call(self, call: ToolCall, *, stale: bool, tasks: asyncio.TaskGroup) -> None:
         """Run a call; a stale one is answered without being run."""
         item = ToolCallItem(uuid4().hex, call.call_id, call.name, call.arguments)

@@ -261,7 +261,7 @@ async def test_a_cancelled_reply_stops_the_work():
         assert llm.closed == 1
         assert [d.status for d in pipeline.ear.of(ReplyDone)] == ["cancelled"]
         told = len(pipeline.ear.told)
-        pipeline._transmit(CancelReply("unknown"))
+        pipeline._policy.transmit(CancelReply("unknown"))
         await asyncio.sleep(2.0)
         assert len(pipeline.ear.told) == told
         assert not pipeline.pending
@@ -283,10 +283,10 @@ async def test_the_person_says_that_they_are_done():
 @virtual_time
 async def test_a_turn_may_be_forgotten():
     async with session(turn=Turn()) as pipeline:
-        pipeline._transmit(ClearInput())
+        pipeline._policy.transmit(ClearInput())
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.1)
-        pipeline._transmit(ClearInput())
+        pipeline._policy.transmit(ClearInput())
         await be_silent(pipeline, 1.0)
         assert not pipeline.ear.of(UserTurnEnded)
         assert all(stream.closed for stream in pipeline.stt.streams)

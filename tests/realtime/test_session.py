@@ -38,7 +38,8 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.profile import Profile
-from duologue.realtime.session import KEPT_S, Realtime
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.session import Realtime
 from duologue.testing import At, ScriptedRealtime, virtual_time
 from duologue.video import VideoFrame
 
@@ -47,6 +48,25 @@ class Listener:
     def __init__(self):
         self.told = []
         self.cuts = []
+        self.items = ()
+
+    def history(self):
+        return self.items
+
+    def reconnecting(self, event):
+        self.told.append(event)
+
+    def reconnected(self, event):
+        self.told.append(event)
+
+    def reply_said(self, reply_id):
+        return None
+
+    def reply_lost(self, reply_id, request_id):
+        self.told.append(("lost", reply_id, request_id))
+
+    def reheard(self, item_ids):
+        self.told.append(("reheard", *item_ids))
 
     def connected(self, event):
         self.told.append(event)
@@ -183,7 +203,10 @@ def test_the_end_is_told_exactly_once(way, started):
                 model.line.failure = KeyError("x")
         model.line.over.set()
         await asyncio.wait([task])
-        assert listener.ends == [("over", *ENDS[way])]
+        end = ENDS[way]
+        if way == "clean" and not started:
+            end = ("the model ended the session before it began", False)
+        assert listener.ends == [("over", *end)]
         asked = [t for t in listener.told if isinstance(t, tuple) and t[0] == "q"]
         assert len(asked) == (started and way != "unprepared")
         assert all(isinstance(error, SessionClosedError) for _, error in asked)
@@ -202,13 +225,15 @@ def test_the_end_is_told_exactly_once(way, started):
 async def test_early_sound_is_kept_in_order_and_bounded():
     model = Model(input_rate=8000)
     for value in range(600):
-        model.send_audio(sound(160, 8000, value))
-    assert model.lost_audio == (600 - KEPT_S * 50) * 160
+        model.send_audio(sound(160, 8000, 1000 + value))
+    assert model.lost_audio == (600 - ReconnectPolicy().keep_s * 50) * 160
     await begin(model)
-    sent = [c.frame.samples[0] for c in model.line.commands if isinstance(c, SendAudio)]
-    assert sent == [*range(100, 600)]
+    sent = [c.frame.samples for c in model.line.commands if isinstance(c, SendAudio)]
+    assert max(map(len, sent)) == 4000
+    assert [*np.concatenate(sent)[::160]] == [*range(1100, 1600)]
     model.send_audio(sound(160, 8000, 7))
     assert model.line.commands[-1].frame.samples[0] == 7
+    assert len(model.line.commands) == len(sent) + 1
 
 
 @virtual_time
@@ -255,7 +280,7 @@ async def test_what_a_model_can_not_do_is_an_error():
         able.line.commands[0],
         EndTurn(),
         UpdateSession(instructions="new"),
-        UpdateSession(tools=[]),
+        UpdateSession(tools=()),
         AddItem(SystemItem("i", "x")),
         Say("q", "hello"),
     ]
@@ -382,7 +407,8 @@ async def test_a_fatal_error_ends_the_session():
 
 @virtual_time
 async def test_errors_that_are_not_fatal_are_told_and_the_session_goes_on():
-    errors = [ProviderError(kind, "x", "y") for kind in ErrorKind if kind is not ErrorKind.FATAL]
+    ending = (ErrorKind.FATAL, ErrorKind.RECYCLE)
+    errors = [ProviderError(kind, "x", "y") for kind in ErrorKind if kind not in ending]
     model = ScriptedRealtime(at=[At(0.5, error) for error in errors])
     listener = Listener()
     task = asyncio.create_task(model.run(SessionSetup(), listener))

@@ -153,7 +153,7 @@ async def test_a_reply_can_be_cancelled():
         model.interrupt()
         await asyncio.sleep(0.01)
         assert [o.status for o in ear.of(ReplyDone)] == ["cancelled"]
-        model._transmit(CancelReply("unknown"))
+        model._policy.transmit(CancelReply("unknown"))
         sound = len(ear.of(ReplyAudio))
         await asyncio.sleep(3)
         assert len(ear.of(ReplyAudio)) == sound
@@ -212,7 +212,7 @@ async def test_what_comes_as_it_ends_begins_nothing():
     def ask():
         if model.connected:
             late.append(len(late))
-            model._transmit(RequestReply(f"late {len(late)}"))
+            model._policy.transmit(RequestReply(f"late {len(late)}"))
             loop.call_soon(ask)
 
     loop.call_at(1.0, ask)
@@ -220,6 +220,6 @@ async def test_what_comes_as_it_ends_begins_nothing():
         await task
     await asyncio.sleep(1)
     told = len(ear.told)
-    model._receive(Usage({}, {}))
+    model._policy.receive(Usage({}, {}))
     assert len(ear.told) == told
     assert len(late) > 1

@@ -58,7 +58,8 @@ class UserTranscript:
 class UserTurnEnded:
     """The person's turn is over and is now an item of the history.
 
-    ``speech_end`` is when the sound ended, in clock seconds, where the source knows;
+    ``speech_end`` is when the sound ended, in clock seconds, and ``position`` where, as in
+    `SpeechStarted`, where the source knows;
     ``reply_follows`` when the model will reply without being asked; ``empty`` when there were no
     words (a cough), and so there is no item.
     """
@@ -67,6 +68,7 @@ class UserTurnEnded:
     speech_end: float | None = None
     reply_follows: bool = True
     empty: bool = False
+    position: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

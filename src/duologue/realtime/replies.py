@@ -41,7 +41,8 @@ class Reply:
 
     id: str
     epoch: int
-    request_id: str | None
+    request: Request | None
+    """What it answers; None for one that the model makes by itself."""
     cancelled_at: float | None = None
 
 
@@ -65,6 +66,7 @@ class Replies:
         self._dropped = False
         self._automatic: deque[tuple[int, float]] = deque()
         self._running: dict[str, Reply] = {}
+        self._paused = False
 
     @property
     def pending(self) -> bool:
@@ -114,15 +116,17 @@ class Replies:
     def started(self, reply_id: str, request_id: str | None, epoch: int, now: float) -> Changes:
         """The provider began a reply; ``epoch`` is the session's."""
         asked = self._asked
+        answered: Request | None = None
         if asked is not None and request_id == asked.id:
             self._asked = None
             self._asked_again = 0
             epoch_of_reply = asked.epoch
+            answered = asked
         elif self._automatic:
             epoch_of_reply, _ = self._automatic.popleft()
         else:
             epoch_of_reply = epoch
-        reply = Reply(reply_id, epoch_of_reply, request_id)
+        reply = Reply(reply_id, epoch_of_reply, answered)
         self._running[reply_id] = reply
         if epoch_of_reply >= epoch:
             return Changes()
@@ -186,6 +190,28 @@ class Replies:
         changes.refused.append(ReplyRefused(asked.id, "timeout", message))
         return changes
 
+    def lost(self) -> tuple[list[Reply], list[int]]:
+        """The connection is gone: ask for nothing until `resume`.
+
+        Returns the replies that were being made and are not cancelled, and the epochs of the
+        automatic ones that had not begun. What was asked for and had not begun waits again.
+        """
+        self._paused = True
+        running = [reply for reply in self._running.values() if reply.cancelled_at is None]
+        expected = [epoch for epoch, _ in self._automatic]
+        if self._asked is not None and not self._dropped:
+            self._waiting.appendleft(self._asked)
+        self._asked = None
+        self._asked_again = 0
+        self._running.clear()
+        self._automatic.clear()
+        return running, expected
+
+    def resume(self, now: float) -> Changes:
+        """There is a connection again."""
+        self._paused = False
+        return self._advance(now)
+
     def close(self) -> list[str]:
         """The session is over: the requests that will have no reply."""
         ended = [r.id for r in self._waiting]
@@ -198,7 +224,8 @@ class Replies:
         return ended
 
     def _advance(self, now: float) -> Changes:
-        if not self._waiting or self._running or self._asked or self._automatic:
+        busy = self._running or self._asked or self._automatic or self._paused
+        if not self._waiting or busy:
             return Changes()
         self._asked = self._waiting.popleft()
         self._asked_at = now

@@ -58,6 +58,23 @@ class ToolCalls:
         group.done = True
         return self._over(reply_id)
 
+    def has(self, reply_id: str) -> bool:
+        """That reply made calls, and its group is not over."""
+        return reply_id in self._groups
+
+    def lost(self) -> list[int]:
+        """The connection is gone, and every reply has ended with it.
+
+        Returns the epochs of those whose calls have all been answered.
+        """
+        over = []
+        for reply_id, group in [*self._groups.items()]:
+            group.done = True
+            epoch = self._over(reply_id)
+            if epoch is not None:
+                over.append(epoch)
+        return over
+
     def clear(self) -> None:
         """Forget everything."""
         self._groups.clear()

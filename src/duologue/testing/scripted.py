@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from duologue.audio import AudioFrame, Framer
+from duologue.audio import AudioFrame, Framer, Resampler
 from duologue.clock import Clock
 from duologue.items import Json
 from duologue.pipeline.energy_vad import EnergyVAD
@@ -41,6 +41,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.profile import Profile
+from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime
 
 CHARS_PER_S = 15
@@ -61,8 +62,8 @@ class Reply:
 
     It begins ``after_s`` seconds after it was due, lasts ``seconds`` (else as long as its text
     takes), and comes in chunks of ``chunk_ms``, ``pace`` times as fast as it is spoken (0: all at
-    once). Its sound is a tone of ``tone`` Hz. ``fails`` ends it with that message, ``refused``
-    refuses the request with that code.
+    once). Its sound is ``audio``, else a tone of ``tone`` Hz. ``fails`` ends it with that message,
+    ``refused`` refuses the request with that code.
     """
 
     text: str = ""
@@ -74,6 +75,7 @@ class Reply:
     tools: Sequence[ToolUse] = ()
     fails: str | None = None
     refused: str | None = None
+    audio: AudioFrame | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,10 @@ class ScriptedRealtime(Realtime):
         profile: Profile | None = None,
         fps: float = 1.0,
         clock: Clock | None = None,
+        reconnect: ReconnectPolicy | None = None,
     ) -> None:
         chosen = profile or Profile("scripted", "script", user_transcripts="partial")
-        super().__init__(chosen, fps=fps, clock=clock)
+        super().__init__(chosen, fps=fps, clock=clock, reconnect=reconnect)
         self.replies = deque(Reply(r) if isinstance(r, str) else r for r in replies)
         self.transcripts = deque(transcripts)
         self.commands: list[Command] = []
@@ -254,6 +257,13 @@ class _ScriptedConnection:
 
     def _sound(self, reply: Reply) -> Iterable[AudioFrame]:
         rate = self._model.profile.output_rate
+        if reply.audio is not None:
+            resampler = Resampler(reply.audio.rate, rate)
+            sound = np.concatenate((resampler.push(reply.audio.samples), resampler.flush()))
+            size = reply.chunk_ms * rate // 1000
+            for begin in range(0, len(sound), size):
+                yield AudioFrame(sound[begin : begin + size], rate)
+            return
         seconds = len(reply.text) / CHARS_PER_S if reply.seconds is None else reply.seconds
         total, step = round(seconds * rate), reply.chunk_ms * rate // 1000
         for begin in range(0, total, step):

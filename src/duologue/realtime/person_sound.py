@@ -1,0 +1,112 @@
+"""The way of the person's sound to the model: resampled, kept, and sent again where it was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from duologue.audio import AudioFrame, Resampler
+from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
+from duologue.realtime.input_sound import InputRing, InputTurns
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+
+_BEFORE_S = 1.0
+"""Where the provider does not tell where speech began, it is taken to be so long before."""
+
+type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
+
+
+class PersonSound:
+    """Sound at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
+
+    ``words``: the model tells what the person said. ``keeps``: connections may be lost, so that
+    sound is kept while there is one, too. ``lost`` counts samples that no connection has heard.
+    """
+
+    def __init__(self, rate: int, keep_s: float, *, words: bool, keeps: bool) -> None:
+        self.rate = rate
+        self.lost = 0
+        self._keeps = keeps
+        self._ring = InputRing(rate, keep_s)
+        self._turns = InputTurns(rate, words=words)
+        self._resampler: Resampler | None = None
+        self._base = 0
+        self._from = 0
+        """Position from which on the next connection has to hear."""
+
+    @property
+    def speaking(self) -> bool:
+        """The person speaks, or their words are not known yet."""
+        return self._turns.open
+
+    def take(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
+        """Keep the next sound, of any rate; returns what is to be sent, None while too short."""
+        if frame.rate != self.rate:
+            if self._resampler is None or self._resampler.in_rate != frame.rate:
+                self._resampler = Resampler(frame.rate, self.rate)
+            frame = AudioFrame(self._resampler.push(frame.samples), self.rate)
+        if not len(frame):
+            return None
+        if not live:
+            self._ring.push(frame.samples)
+            overflow = self._ring.start - self._from
+            if overflow > 0:
+                self.lost += overflow
+                self._from = self._ring.start
+        elif self._keeps:
+            self._ring.push(frame.samples)
+        return frame
+
+    def mark(self, command: EndTurn | ClearInput) -> None:
+        """The program has ended the turn, or cleared it, behind the sound so far."""
+        if self._keeps:
+            self._ring.mark(command)
+            if isinstance(command, EndTurn):
+                self._turns.marked(self._ring.end)
+
+    def follow(self, signal: TurnSignal) -> None:
+        """The model has heard something: know what is safe as words."""
+        if not self._keeps:
+            return
+        turns, base, end = self._turns, self._base, self._ring.end
+        match signal:
+            case SpeechStarted(item_id=item_id, position=position):
+                began = end - int(self.rate * _BEFORE_S) if position is None else base + position
+                turns.started(item_id, began)
+            case SpeechStopped(item_id=item_id, position=position):
+                if position is not None:
+                    turns.stopped(item_id, base + position)
+            case UserTranscript(item_id=item_id, final=final):
+                if final:
+                    turns.worded(item_id)
+            case UserTurnEnded(item_id=item_id, position=position, empty=empty):
+                at = None if position is None else base + position
+                turns.ended(item_id, at, end, empty=empty)
+        self._ring.forget(turns.settled)
+
+    def connection_lost(self) -> Sequence[str]:
+        """The connection is gone; returns the turns that had ended and will be heard again."""
+        unsettled = self._turns.lost()
+        self._from = max(unsettled.position, self._ring.start)
+        if unsettled.needed is not None:
+            self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
+        return unsettled.reheard
+
+    def again(self) -> list[SendAudio | EndTurn | ClearInput]:
+        """What a new connection has to hear first, all from where the last one is not safe."""
+        self._base = self._from
+        kept = self._ring.since(self._from)
+        if not self._keeps:
+            self._ring.forget(self._ring.end)
+        position = self._from
+        commands: list[SendAudio | EndTurn | ClearInput] = []
+        for piece in kept:
+            match piece:
+                case EndTurn():
+                    self._turns.marked(position)
+                    commands.append(piece)
+                case ClearInput():
+                    commands.append(piece)
+                case _:
+                    position += len(piece)
+                    commands.append(SendAudio(AudioFrame(piece, self.rate)))
+        return commands

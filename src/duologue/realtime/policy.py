@@ -1,0 +1,409 @@
+"""The policy of a session, once for all models.
+
+Epochs and staleness, cancelling, one writer of replies, what follows a tool's result, and going on
+over lost connections: what was being made is asked for again, what was not heard is sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Literal, Protocol
+from uuid import uuid4
+
+from duologue.audio import AudioFrame
+from duologue.clock import Clock, Timer
+from duologue.events import (
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    RealtimeReconnectedEvent,
+    RealtimeReconnectingEvent,
+)
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import (
+    Command,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendToolResult,
+    UpdateSession,
+)
+from duologue.realtime.errors import (
+    ErrorKind,
+    ReplyRefusedError,
+    SessionClosedError,
+    SessionError,
+)
+from duologue.realtime.history import changes_between
+from duologue.realtime.life import Life, Link
+from duologue.realtime.listener import Listener
+from duologue.realtime.outputs import (
+    Output,
+    ProviderError,
+    ReplyAudio,
+    ReplyDone,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.person_sound import PersonSound
+from duologue.realtime.profile import Profile
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.replies import Changes, Replies, Reply, Request
+from duologue.realtime.tool_calls import ToolCalls
+
+GO_ON = (
+    "The connection broke while you were speaking. The person has heard you up to where your last "
+    "message ends. Go on from there, without repeating anything and without mentioning it."
+)
+"""Said to a model whose reply was broken off by the loss of a connection."""
+
+
+class Model(Protocol):
+    """What the policy needs of a `Realtime`."""
+
+    profile: Profile
+    clock: Clock
+
+    @property
+    def session_id(self) -> str:
+        """A UUID."""
+        ...
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        ...
+
+
+class SessionPolicy:
+    """One session: the owner of its `Life`, and what stands behind the methods of `Realtime`."""
+
+    def __init__(self, model: Model, policy: ReconnectPolicy, *, keeps: bool) -> None:
+        profile = model.profile
+        self.model = model
+        self.epoch = 0
+        self.stale = 0
+        self.is_open = False
+        """The session has been live and has not ended."""
+        self.life = Life(self, policy, model.clock, renews=keeps)
+        self.person = PersonSound(
+            profile.input_rate,
+            policy.keep_s,
+            words=profile.user_transcripts != "none",
+            keeps=keeps,
+        )
+        self._clock = model.clock
+        self._replies = Replies()
+        self._tools = ToolCalls()
+        self._setup = SessionSetup()
+        self._listener: Listener | None = None
+        self._told_live: Callable[[], None] = lambda: None
+        self._lost_at = 0.0
+        self._lost_audio = 0
+        self._ended_turns = 0
+        self._timer: Timer | None = None
+
+    @property
+    def live(self) -> bool:
+        """The session is open and has a connection."""
+        return self.is_open and self.life.live
+
+    @property
+    def pending(self) -> bool:
+        """A reply is being made or awaited, or a tool's result is."""
+        return self._replies.pending or self._tools.pending
+
+    @property
+    def answering(self) -> bool:
+        """As `pending`, but only what is not stale."""
+        return self._replies.live(self.epoch) or self._tools.live(self.epoch)
+
+    @property
+    def quiet(self) -> bool:
+        """Nobody speaks, nothing is awaited: the connection may be changed unnoticed."""
+        return not (self.pending or self.person.speaking)
+
+    def begin(self, setup: SessionSetup, listener: Listener, live: Callable[[], None]) -> None:
+        """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
+        if self._listener is not None:
+            raise RuntimeError("a Realtime runs once: make a new one for the next session")
+        self._listener = listener
+        self._setup = setup
+        self._told_live = live
+
+    def end(self, reason: str, clean: bool) -> None:
+        """The session is over."""
+        self.is_open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        listener = self._told
+        for request_id in self._replies.close():
+            listener.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
+        self._tools.clear()
+        listener.disconnected(RealtimeDisconnectedEvent(reason, clean))
+
+    # What the agent asks for
+
+    def check_open(self) -> None:
+        """Raise `SessionClosedError` unless the session is open."""
+        if not self.is_open:
+            raise SessionClosedError("the session is not connected")
+
+    def transmit(self, command: Command) -> None:
+        """Send a command if there is a connection; the next one learns it from the history."""
+        self.check_open()
+        if self.life.link is not None:
+            self.life.link.connection.transmit(command)
+
+    def hear(self, frame: AudioFrame) -> None:
+        """The next sound of the person."""
+        live = self.live
+        sound = self.person.take(frame, live=live)
+        if live and sound is not None:
+            self.transmit(SendAudio(sound))
+
+    def end_turn(self, command: EndTurn) -> None:
+        """The person's turn is over."""
+        self.check_open()
+        self.person.mark(command)
+        self._ended_turns += command.reply and self.model.profile.turn_reply == "requested"
+        self.transmit(command)
+
+    def request(self, command: RequestReply | Say) -> None:
+        """Somebody wants a reply."""
+        self.check_open()
+        self._apply(self._replies.request(Request(command, self.epoch), self._clock.now()))
+
+    def interrupt(self) -> int:
+        """Everything that was made or asked for so far is stale."""
+        self.epoch += 1
+        cuts = self._listener.interrupted(self.epoch) if self._listener else ()
+        self._apply(self._replies.interrupt(self.epoch, self._clock.now()))
+        if self.is_open and self.model.profile.truncates:
+            for cut in cuts:
+                self.transmit(cut)
+        return self.epoch
+
+    def tool_result(self, result: SendToolResult) -> None:
+        """A tool has its result; after the session's end nobody wants it."""
+        if not self.is_open:
+            return
+        self.transmit(result)
+        self._after_tools(self._tools.answered(result.call_id))
+        self._look()
+
+    def update(self, change: UpdateSession) -> None:
+        """Change instructions or tools, for this connection and those that follow."""
+        self.check_open()
+        if change.instructions is not None:
+            self._setup = replace(self._setup, instructions=change.instructions)
+        if change.tools is not None:
+            self._setup = replace(self._setup, tools=change.tools)
+        self.transmit(change)
+
+    # Owner: what the life of the session tells
+
+    def setup(self) -> SessionSetup:
+        """What the next connection begins with."""
+        if not self.is_open:
+            return self._setup
+        return replace(self._setup, history=tuple(self._told.history()))
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        return self.model.open(setup)
+
+    def reconnecting(self, reason: str, attempt: int) -> None:
+        """The next connection is about to be made."""
+        self._told.reconnecting(RealtimeReconnectingEvent(reason, attempt))
+
+    def went_live(self, link: Link, before: Link | None) -> None:
+        """Bring the new connection to where the session is, and go on."""
+        listener, now = self._told, self._clock.now()
+        if before is not None:
+            self._let_go(now)
+        first, self.is_open = not self.is_open, True
+        if first:
+            config = {} if link.started is None else dict(link.started.config)
+            capabilities = asdict(self.model.profile)
+            listener.connected(RealtimeConnectedEvent(self.model.session_id, config, capabilities))
+            self._told_live()
+        else:
+            self._bring_up_to_date(link)
+        for command in self.person.again():
+            self.transmit(command)
+        if not first:
+            rate = self.model.profile.input_rate
+            lost_ms = (self.person.lost - self._lost_audio) * 1000 // rate
+            gap_ms = int((now - self._lost_at) * 1000)
+            outcome = _outcome(link, self.model.profile)
+            listener.reconnected(RealtimeReconnectedEvent(outcome, lost_ms, gap_ms))
+        self._apply(self._replies.resume(self._clock.now()))
+
+    def lost(self, link: Link) -> None:
+        """The connection is gone."""
+        del link
+        self._let_go(self._clock.now())
+
+    def receive(self, output: Output) -> None:
+        """Take an output of the connection: the way up, in order."""
+        if not self.is_open:
+            return  # It came after the end.
+        match output:
+            case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
+                epoch = self._replies.epoch_of(reply_id)
+                if epoch is None or epoch < self.epoch:
+                    self.stale += 1
+                    return
+                self._told.output(output, epoch)
+                return
+            case ReplyStarted(reply_id=reply_id, request_id=request_id):
+                now = self._clock.now()
+                changes = self._replies.started(reply_id, request_id, self.epoch, now)
+                self._apply(changes)
+                epoch = self._replies.epoch_of(reply_id)
+                if epoch == self.epoch:
+                    self._told.output(output, epoch)
+            case ReplyDone(reply_id=reply_id):
+                epoch = self._replies.epoch_of(reply_id)
+                if epoch is None:
+                    return
+                self._told.output(output, epoch)
+                self._apply(self._replies.done(reply_id, self._clock.now()))
+                self._after_tools(self._tools.reply_done(reply_id))
+            case ToolCall(reply_id=reply_id, call_id=call_id):
+                epoch = self._replies.epoch_of(reply_id)
+                epoch = self.epoch if epoch is None else epoch
+                if self._tools.called(reply_id, call_id, epoch):
+                    self._told.output(output, epoch)
+            case SpeechStarted() | SpeechStopped() | UserTranscript():
+                self.person.follow(output)
+                self._told.output(output, self.epoch)
+            case UserTurnEnded():
+                self.person.follow(output)
+                self._told.output(output, self.epoch)
+                self._answer(output)
+            case ReplyRefused():
+                self._apply(self._replies.refused(output, self._clock.now()))
+            case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
+                if kind is ErrorKind.FATAL:
+                    self._told.output(output, self.epoch)
+                raise SessionError(output.message, code=output.code, kind=kind)
+            case _:
+                self._told.output(output, self.epoch)
+        self._look()
+
+    @property
+    def _told(self) -> Listener:
+        assert self._listener is not None  # noqa: S101 - begin has set it
+        return self._listener
+
+    def _look(self) -> None:
+        if self.life.watching:
+            self.life.poke()
+
+    def _answer(self, ended: UserTurnEnded) -> None:
+        if ended.reply_follows:
+            self._replies.expect(self.epoch, self._clock.now())
+            self._arm()
+        elif self._ended_turns:
+            self._ended_turns -= 1
+            self.request(RequestReply(uuid4().hex))
+
+    def _after_tools(self, epoch: int | None) -> None:
+        """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
+        if epoch == self.epoch and self.model.profile.tool_reply == "requested":
+            self.request(RequestReply(uuid4().hex))
+
+    # From one connection to the next
+
+    def _let_go(self, now: float) -> None:
+        """What was under way on the connection that is gone has to be had again."""
+        self._lost_at = now
+        self._lost_audio = self.person.lost
+        reheard = self.person.connection_lost()
+        if reheard:
+            self._told.reheard(reheard)
+        running, expected = self._replies.lost()
+        for reply in running:
+            self._have_again(reply, answered_anyway=bool(reheard) and reply.request is None)
+        if not reheard:
+            for epoch in expected:
+                if epoch == self.epoch:
+                    self.request(RequestReply(uuid4().hex))
+        for epoch in self._tools.lost():
+            self._after_tools(epoch)
+
+    def _have_again(self, reply: Reply, *, answered_anyway: bool) -> None:
+        if reply.epoch < self.epoch:
+            return
+        said = self._told.reply_said(reply.id)
+        if answered_anyway or self._tools.has(reply.id):
+            self._told.reply_lost(reply.id, None)
+            return
+        command = _rest_of(reply, said)
+        self._told.reply_lost(reply.id, None if command is None else command.request_id)
+        if command is not None:
+            self.request(command)
+
+    def _bring_up_to_date(self, link: Link) -> None:
+        """Tell a new connection what has changed since it was begun."""
+        now, known = self.setup(), link.setup
+        for change in changes_between(known.history, now.history):
+            self.transmit(change)
+        instructions = now.instructions if now.instructions != known.instructions else None
+        tools = now.tools if tuple(now.tools) != tuple(known.tools) else None
+        if instructions is not None or tools is not None:
+            self.transmit(UpdateSession(instructions, tools))
+
+    def _apply(self, changes: Changes) -> None:
+        for command in changes.commands:
+            if self.is_open:
+                self.transmit(command)
+        if self._listener is not None:
+            for request_id in changes.dropped:
+                self._listener.reply_ended(request_id, None)
+            for refusal in changes.refused:
+                error = ReplyRefusedError(refusal.message, code=refusal.code)
+                self._listener.reply_ended(refusal.request_id, error)
+        self._arm()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._replies.deadline
+        if deadline is not None and self.is_open:
+            self._timer = self._clock.call_at(deadline, self._poll)
+
+    def _poll(self) -> None:
+        self._apply(self._replies.poll(self._clock.now()))
+        self._look()
+
+
+def _rest_of(reply: Reply, said: str | None) -> RequestReply | Say | None:
+    """What to ask for when a reply broke off having ``said`` that; None if nothing is left."""
+    request_id = uuid4().hex
+    asked = None if reply.request is None else reply.request.command
+    match asked:
+        case Say(text=text):
+            rest = text[len(said or "") :].strip() if text.startswith(said or "") else text
+            return Say(request_id, rest) if rest else None
+        case RequestReply(instructions=instructions) if said is None:
+            return RequestReply(request_id, instructions)
+        case RequestReply(instructions=str(instructions)):
+            return RequestReply(request_id, f"{instructions}\n\n{GO_ON}")
+        case _:
+            return RequestReply(request_id, None if said is None else GO_ON)
+
+
+def _outcome(link: Link, profile: Profile) -> Literal["restored", "replayed", "fresh"]:
+    if link.started is not None and link.started.restored:
+        return "restored"
+    return "replayed" if profile.replays or not link.setup.history else "fresh"

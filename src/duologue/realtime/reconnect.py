@@ -1,0 +1,63 @@
+"""When the next connection is made, and how often it is tried (contract C5)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from duologue.realtime.errors import ConfigError
+
+STABLE_S = 2.0
+"""A connection that lived for so long was a good one: attempts are counted anew after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectPolicy:
+    """How a session outlives its connections; times in seconds.
+
+    ``max_attempts``: connections tried after one was lost, before the session ends;
+    ``first_attempts``: the same for the first one (0 of either: none). Between them it waits from
+    ``base_s`` doubling to ``cap_s``, less up to half of it by chance. ``connect_timeout_s``: one
+    attempt. ``keep_s``: sound of the person that is kept to be sent again. ``max_age_s``: no
+    connection gets older; None takes what the provider says. ``roll_over_ahead_s``: so long before
+    its end a silence is looked for in which to change to the next connection, but at most a fifth
+    of its age; when no silence comes it changes all the same.
+
+    Raises `ConfigError` for values that can't work.
+    """
+
+    max_attempts: int = 10
+    first_attempts: int = 3
+    base_s: float = 0.2
+    cap_s: float = 10.0
+    connect_timeout_s: float = 10.0
+    keep_s: float = 10.0
+    max_age_s: float | None = None
+    roll_over_ahead_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 0 or self.first_attempts < 1:
+            raise ConfigError("ReconnectPolicy takes max_attempts from 0, first_attempts from 1")
+        if not 0 < self.base_s <= self.cap_s:
+            raise ConfigError("ReconnectPolicy takes 0 < base_s <= cap_s")
+        if self.connect_timeout_s <= 0 or self.keep_s <= 0 or self.roll_over_ahead_s < 0:
+            raise ConfigError("ReconnectPolicy takes times above 0 s")
+        if self.max_age_s is not None and self.max_age_s <= 0:
+            raise ConfigError("ReconnectPolicy takes a max_age_s above 0, or None")
+
+    def wait_s(self, attempt: int, dice: random.Random) -> float:
+        """Seconds to wait before an attempt, the first being 1."""
+        longest = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30))
+        return longest * (1 - dice.random() / 2)
+
+    def roll_over_at(self, expires_in: float | None) -> tuple[float, float] | None:
+        """From which age on, and by which at the latest, the next connection takes over.
+
+        ``expires_in`` is the provider's limit. None: a connection may get as old as it will.
+        """
+        limits = [limit for limit in (expires_in, self.max_age_s) if limit is not None]
+        if not limits:
+            return None
+        age = max(0.0, min(limits))
+        ahead = min(self.roll_over_ahead_s, age / 5)
+        return age - ahead, age - ahead / 10
