@@ -1,4 +1,9 @@
-"""What programs import to test their agents: virtual time and scripted models."""
+"""What programs import to test their agents: virtual time, scripted models, simulated providers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from duologue.testing.scripted import At, Reply, ScriptedRealtime, ToolUse
 from duologue.testing.virtual_time import (
@@ -8,9 +13,13 @@ from duologue.testing.virtual_time import (
     virtual_time,
 )
 
+if TYPE_CHECKING:
+    from duologue.simulator.openai.server import OpenAISimulator
+
 __all__ = [
     "At",
     "DeadlockError",
+    "OpenAISimulator",
     "Reply",
     "ScriptedRealtime",
     "ToolUse",
@@ -18,3 +27,19 @@ __all__ = [
     "run_virtual",
     "virtual_time",
 ]
+
+_HOMES = {"OpenAISimulator": "duologue.simulator.openai.server"}
+
+
+def __getattr__(name: str) -> object:
+    """Load a simulator on first use: it needs an extra, and the rest does not."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

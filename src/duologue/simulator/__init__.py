@@ -1,0 +1,1 @@
+"""Simulated providers: a server that speaks a provider's protocol in front of any `Realtime`."""

@@ -1,0 +1,1 @@
+"""OpenAI's Realtime protocol, the server's side; needs the ``simulate`` extra."""

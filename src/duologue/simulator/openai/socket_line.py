@@ -1,0 +1,82 @@
+"""A session over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import cast
+
+from aiohttp import WSMsgType, web
+
+from duologue.clock import Clock
+from duologue.simulator.faults import FaultPlan
+from duologue.simulator.openai.line import EventLine
+from duologue.simulator.openai.session import Session
+
+MOST_BYTES = 32 * 1024 * 1024
+"""Largest message taken; the protocol allows 15 MiB of sound in an event."""
+
+
+class SocketLine(EventLine):
+    """The server's end of one WebSocket."""
+
+    def __init__(
+        self,
+        websocket: web.WebSocketResponse,
+        transport: asyncio.Transport,
+        plan: FaultPlan,
+        clock: Clock,
+        seed: int,
+    ) -> None:
+        super().__init__(plan, clock, seed)
+        self._socket = websocket
+        self._transport = transport
+
+    async def serve(self, session: Session) -> None:
+        """Hold the session until either side ends it."""
+        async with asyncio.TaskGroup() as tasks:
+            below = [
+                tasks.create_task(self.write(), name="simulator writes"),
+                tasks.create_task(session.run_brain(), name="simulator brain"),
+            ]
+            await session.begin()
+            await self._read(session)
+            session.close()
+            for task in below:
+                task.cancel()
+
+    async def deliver(self, data: str | bytes) -> None:
+        """Send one message."""
+        if isinstance(data, str):
+            await self._socket.send_str(data)
+        else:
+            await self._socket.send_bytes(data)
+
+    async def end(self, code: int, reason: str) -> None:
+        """Close with a code."""
+        await self._socket.close(code=code, message=reason.encode())
+
+    def break_off(self) -> None:
+        """Reset the TCP connection."""
+        found = cast("socket.socket | None", self._transport.get_extra_info("socket"))
+        if found is not None:
+            # With a linger time of 0 the kernel sends a RST instead of a FIN.
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def lose(self, fraction: float) -> None:
+        """TCP loses nothing."""
+
+    async def _read(self, session: Session) -> None:
+        while True:
+            wait = self.deaf_until - self.clock.now()
+            if wait > 0:
+                await self.clock.sleep(wait)
+                continue
+            message = await self._socket.receive()
+            match message.type:
+                case WSMsgType.TEXT | WSMsgType.BINARY:
+                    session.take(message.data)
+                case _:
+                    return

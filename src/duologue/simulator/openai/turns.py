@@ -1,0 +1,216 @@
+"""What becomes of a turn: its events, its item, its transcript, and the answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from duologue.audio import Samples
+from duologue.clock import Clock, Timer
+from duologue.items import Json
+from duologue.simulator.openai.answer import Answer, Emit
+from duologue.simulator.openai.configuration import Configuration
+from duologue.simulator.openai.conversation import Conversation
+from duologue.simulator.openai.events import Object
+from duologue.simulator.openai.hearing import Hearing, Turn
+from duologue.simulator.openai.responses import Responses
+from duologue.simulator.openai.schema import RATE
+from duologue.simulator.openai.shapes import RefusedError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeardTurn:
+    """A committed turn: where it lay in the session's sound, in samples at 24 kHz, and its sound.
+
+    ``samples`` is int16, empty unless the simulator was told to ``keep_audio``.
+    """
+
+    item_id: str
+    start: int
+    end: int
+    samples: Samples
+
+
+class Turns:
+    """The client's side of one conversation."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        conversation: Conversation,
+        responses: Responses,
+        emit: Emit,
+        clock: Clock,
+        *,
+        transcription_delay: float,
+        keep_audio: bool,
+    ) -> None:
+        self._configuration = configuration
+        self._conversation = conversation
+        self._responses = responses
+        self._link = responses.link
+        self._link.turn_heard = self.turn_heard
+        self._emit = emit
+        self._clock = clock
+        self._delay = transcription_delay
+        self._keep_audio = keep_audio
+        self._timers: set[Timer] = set()
+        self._idle: Timer | None = None
+        self._idle_from = 0
+        self._seconds: dict[str, float] = {}
+        self.hearing = Hearing(self)
+        self.heard: list[HeardTurn] = []
+        self.interrupt: Callable[[], None] = lambda: None
+        """Stop what the agent says; set by who owns it."""
+        self.refused: Callable[[RefusedError], None] = lambda _: None
+        responses.on_end = self.answered
+        self.configure()
+
+    def configure(self) -> None:
+        """Follow the session's turn detection from now on."""
+        self.hearing.configure(self._configuration.turn_detection)
+        self._stop_idle()
+
+    def clear(self) -> None:
+        """Forget what is not committed."""
+        if self.hearing.clear():
+            self._link.forget_turn()
+        self._emit("input_audio_buffer.cleared", {})
+
+    def close(self) -> None:
+        """Nothing happens any more."""
+        self._stop_idle()
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+
+    # TurnSink: what the hearing tells
+
+    def speech_started(self, turn: Turn, at_ms: int) -> None:
+        """Tell it, and stop what the agent says, if that is wanted."""
+        self._stop_idle()
+        started: Object = {"audio_start_ms": at_ms, "item_id": turn.item_id}
+        self._emit("input_audio_buffer.speech_started", started)
+        detection = self._configuration.turn_detection
+        if detection is not None and detection.interrupt_response:
+            self.interrupt()
+
+    def speech_heard(self, samples: Samples) -> None:
+        """Hand it to the brain."""
+        self._link.hear(samples)
+
+    def speech_stopped(self, turn: Turn, at_ms: int) -> None:
+        """Tell it."""
+        self._emit(
+            "input_audio_buffer.speech_stopped",
+            {"audio_end_ms": at_ms, "item_id": turn.item_id},
+        )
+
+    def turn_committed(self, turn: Turn, *, streamed: bool) -> None:
+        """Make an item of it, and answer it, if that is wanted."""
+        if not streamed:
+            for frame in turn.frames:
+                self._link.hear(frame)
+        self._put(turn)
+        self._link.end_turn(turn.item_id)
+        detection = self._configuration.turn_detection
+        if detection is not None and detection.create_response:
+            self._answer()
+
+    def turn_heard(self, item_id: str, text: str, brain_id: str) -> None:
+        """The words of a turn have come; the client gets them later, as from another service."""
+        if brain_id:
+            self._conversation.brain_ids[item_id] = brain_id
+        if self._configuration.transcription is None:
+            return
+
+        def tell() -> None:
+            self._timers.discard(timer)
+            self._transcribed(item_id, text)
+
+        timer = self._clock.call_at(self._clock.now() + self._delay, tell)
+        self._timers.add(timer)
+
+    def answered(self, answer: Answer) -> None:
+        """A response has ended; after it and a long silence the agent goes on by itself."""
+        detection = self._configuration.turn_detection
+        if detection is None or detection.idle_ms is None or self.hearing.speaking:
+            return
+        self._stop_idle()
+        seconds = answer.samples / RATE
+        self._idle_from = self.hearing.written + answer.samples
+        when = self._clock.now() + seconds + detection.idle_ms / 1000
+        self._idle = self._clock.call_at(when, self._idled)
+
+    def _idled(self) -> None:
+        self._idle = None
+        if self._responses.pending:
+            return
+        turn = self.hearing.take_idle(self._idle_from)
+        start_ms, end_ms = (at * 1000 // RATE for at in (turn.start, turn.end))
+        self._emit(
+            "input_audio_buffer.timeout_triggered",
+            {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": turn.item_id},
+        )
+        self._put(turn)
+        self._answer()
+
+    def _stop_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+
+    def _put(self, turn: Turn) -> None:
+        item_id = turn.item_id
+        samples = turn.samples
+        self._seconds[item_id] = len(samples) / RATE
+        kept = samples if self._keep_audio else np.zeros(0, np.int16)
+        self.heard.append(HeardTurn(item_id, turn.start, turn.end, kept))
+        self._conversation.audio_ms[item_id] = len(samples) * 1000 // RATE
+        content: list[Json] = [{"type": "input_audio", "transcript": None}]
+        item: Object = {
+            "id": item_id,
+            "object": "realtime.item",
+            "type": "message",
+            "status": "completed",
+            "role": "user",
+            "content": content,
+        }
+        before = self._conversation.put(item)
+        self._emit("input_audio_buffer.committed", {"previous_item_id": before, "item_id": item_id})
+        for kind in ("added", "done"):
+            told: Object = {"previous_item_id": before, "item": dict(item)}
+            self._emit(f"conversation.item.{kind}", told)
+
+    def _answer(self) -> None:
+        try:
+            self._responses.create(None)
+        except RefusedError as refusal:
+            self.refused(refusal)
+
+    def _transcribed(self, item_id: str, text: str) -> None:
+        if self._conversation.has(item_id):
+            content: list[Json] = [{"type": "input_audio", "transcript": text}]
+            self._conversation.find(item_id)["content"] = content
+        kind = "conversation.item.input_audio_transcription"
+        place: Object = {"item_id": item_id, "content_index": 0}
+        if text:
+            self._emit(f"{kind}.delta", {**place, "delta": text})
+        self._emit(
+            f"{kind}.completed", {**place, "transcript": text, "usage": self._usage(item_id, text)}
+        )
+
+    def _usage(self, item_id: str, text: str) -> Object:
+        seconds = self._seconds.get(item_id, 0.0)
+        if self._configuration.transcription == "whisper-1":
+            return {"type": "duration", "seconds": round(seconds, 3)}
+        audio, words = round(seconds * 10), len(text.split())
+        return {
+            "type": "tokens",
+            "input_tokens": audio,
+            "output_tokens": words,
+            "total_tokens": audio + words,
+            "input_token_details": {"text_tokens": 0, "audio_tokens": audio},
+        }

@@ -1,0 +1,43 @@
+"""YAML files, with the line in what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from duologue.extras import require
+from duologue.items import Json
+from duologue.realtime.errors import ConfigError
+
+
+def load_yaml(file: Path) -> Json:
+    """What is in a file. Raises `ConfigError`, in one line."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"{file}: {reason}") from None
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, where: str) -> Json:
+    """What a text says; ``where`` it is from. Raises `ConfigError`, in one line."""
+    yaml = require("yaml", "simulate")
+    try:
+        value: Json = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it is not YAML"
+        raise ConfigError(f"{where}{line}: {problem}") from None
+    return value
+
+
+def lines_of_steps(text: str) -> list[int]:
+    """The lines on which the entries begin, of the list itself or of its field ``steps``."""
+    yaml = require("yaml", "simulate")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(node, yaml.MappingNode):
+        node = next((below for key, below in node.value if key.value == "steps"), None)
+    if not isinstance(node, yaml.SequenceNode):
+        return []
+    return [below.start_mark.line + 1 for below in node.value]
