@@ -159,6 +159,7 @@ class Playout:
         track = self._tracks.get(speech.id)
         if track is None or track.ended:
             return
+        speech.whole = True
         self._drain(track)
         tail = track.framer.flush()
         if len(tail):

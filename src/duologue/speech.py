@@ -13,6 +13,9 @@ from duologue.edges.edge import Quality
 _CHARS_PER_S = 20
 """Faster than people speak: bounds what is claimed as heard where words have no times."""
 
+_SLOW_CHARS_PER_S = 14
+"""As people speak: where more is to follow, rather a word twice than one left out."""
+
 type SpeechState = Literal["waiting", "playing", "heard", "cut", "failed"]
 
 
@@ -43,6 +46,7 @@ class Speech:
         "quality",
         "seconds",
         "state",
+        "whole",
     )
 
     def __init__(self, epoch: int, *, interruptible: bool = True) -> None:
@@ -57,6 +61,8 @@ class Speech:
         self._items: dict[str, float] = {}
         self.seconds = 0.0
         """Sound received so far; nobody can have heard more."""
+        self.whole = False
+        """No more sound will come."""
         self._done = asyncio.Event()
         self._error: Exception | None = None
 
@@ -98,6 +104,15 @@ class Speech:
     def begin_item(self, item_id: str) -> float:
         """Where, in seconds of this speech, the sound of one of the model's items begins."""
         return self._items.setdefault(item_id, self.seconds)
+
+    def words_received(self) -> str:
+        """What the sound received so far says, heard or not: whole words, rather one too few."""
+        if self.whole:
+            return self.text.rstrip()
+        spoken = _spoken(
+            self.text, 0.0, self.seconds, self.seconds, open_end=True, speed=_SLOW_CHARS_PER_S
+        )
+        return spoken.rstrip()
 
     def words_until(self, seconds: float, item_id: str | None = None) -> str:
         """What has been said after so many seconds of this speech: whole words, never more.
@@ -153,17 +168,19 @@ class Speech:
         self._done.set()
 
 
-def _spoken(text: str, start: float, end: float, now: float, *, open_end: bool) -> str:
+def _spoken(
+    text: str, start: float, end: float, now: float, *, open_end: bool, speed: int = _CHARS_PER_S
+) -> str:
     """The whole words of ``text``, spoken evenly from start to end (s), that are over by now.
 
-    With an open end more sound may follow, so that speech is assumed to be no faster than 20
+    With an open end more sound may follow, so that speech is assumed to be no faster than ``speed``
     characters a second.
     """
     if now <= start or end <= start:
         return "" if now <= start or open_end else text
     chars = len(text) * min(now - start, end - start) / (end - start)
     if open_end:
-        chars = min(chars, (now - start) * _CHARS_PER_S)
+        chars = min(chars, (now - start) * speed)
     if chars >= len(text):
         return text
     cut = int(chars)

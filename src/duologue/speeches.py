@@ -103,14 +103,14 @@ class Speeches:
         speech = self._playout.current
         if speech is None or not speech.seconds:
             return {}
-        return {self._items.get(speech.id, speech.id): speech.words_until(speech.seconds)}
+        return {self._items.get(speech.id, speech.id): speech.words_received()}
 
     def said(self, reply_id: str) -> str | None:
         """The words of a reply whose sound has come; None when none has."""
         reply = self._replies.get(reply_id)
         if reply is None or not reply.speech.seconds:
             return None
-        return reply.speech.words_until(reply.speech.seconds)
+        return reply.speech.words_received()
 
     def lost(self, reply_id: str, request_id: str | None) -> None:
         """A reply ended with its connection: the reply to that request speaks on for it.

@@ -140,13 +140,14 @@ class _ScriptedConnection:
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         self._receive = receive
-        receive(SessionStarted({"script": True, "instructions": self._setup.instructions}))
-        if self._model.echo:
-            receive(ReplyStarted(self._echo_id))
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 try:
+                    instructions = self._setup.instructions
+                    receive(SessionStarted({"script": True, "instructions": instructions}))
+                    if self._model.echo:
+                        receive(ReplyStarted(self._echo_id))
                     await self._follow(receive)
                 finally:
                     self._tasks = None
