@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
+from certified import certify
 from openai import AsyncOpenAI
 
 RATE = 24000
@@ -43,7 +45,9 @@ class Client:
     async def until(self, *types: str, seconds: float = 60.0) -> Any:
         async with asyncio.timeout(seconds):
             while True:
-                event = await self.connection.recv()
+                raw = await self.connection.recv_bytes()
+                certify(json.loads(raw))
+                event = self.connection.parse_event(raw)
                 self.events.append(event)
                 if event.type in types:
                     return event
@@ -67,6 +71,17 @@ class Client:
         error = (await self.until("error")).error
         assert error.event_id == "mine"
         return error
+
+    def of(self, kind: str) -> list[Any]:
+        """The events of a type that came so far."""
+        return [event for event in self.events if event.type == kind]
+
+    async def settle(self, seconds: float = 1.0) -> None:
+        """Take what comes within that time."""
+        try:
+            await self.until("never", seconds=seconds)
+        except TimeoutError:
+            pass
 
     async def talk(self, seconds: float = 0.5) -> None:
         """A turn, and the silence that ends it."""
