@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -78,10 +78,8 @@ class Client:
 
     async def settle(self, seconds: float = 1.0) -> None:
         """Take what comes within that time."""
-        try:
+        with suppress(TimeoutError):
             await self.until("never", seconds=seconds)
-        except TimeoutError:
-            pass
 
     async def talk(self, seconds: float = 0.5) -> None:
         """A turn, and the silence that ends it."""

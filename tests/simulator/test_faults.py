@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-import websockets.asyncio.client  # noqa: E402
-import websockets.exceptions  # noqa: E402
-from openai_client import MODEL, connected, sdk  # noqa: E402
+import websockets.asyncio.client
+import websockets.exceptions
+from openai_client import MODEL, connected, sdk
 
-from duologue.realtime.errors import ConfigError  # noqa: E402
-from duologue.simulator.faults import (  # noqa: E402
+from duologue.realtime.errors import ConfigError
+from duologue.simulator.faults import (
     PRESETS,
     Close,
     Delay,
@@ -28,7 +28,7 @@ from duologue.simulator.faults import (  # noqa: E402
     load_faults,
     parse_faults,
 )
-from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
+from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 
 def now() -> float:

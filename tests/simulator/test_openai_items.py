@@ -9,11 +9,11 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import connected, encoded, tone  # noqa: E402
+from openai_client import connected, encoded, tone
 
-from duologue.items import AgentItem, SystemItem, ToolCallItem, UserItem  # noqa: E402
-from duologue.realtime.commands import AddItem, DeleteItem  # noqa: E402
-from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
+from duologue.items import AgentItem, SystemItem, ToolCallItem, UserItem
+from duologue.realtime.commands import AddItem, DeleteItem
+from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 JPEG = base64.b64encode(b"\xff\xd8\xff\xe0 a picture").decode()
 

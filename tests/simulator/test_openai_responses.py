@@ -7,11 +7,11 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected, tone  # noqa: E402
+from openai_client import QUICK, connected, tone
 
-from duologue.realtime.commands import RequestReply, Say, Truncate, UpdateSession  # noqa: E402
-from duologue.simulator.brains import SCRIPTED  # noqa: E402
-from duologue.testing import (  # noqa: E402
+from duologue.realtime.commands import RequestReply, Say, Truncate, UpdateSession
+from duologue.simulator.brains import SCRIPTED
+from duologue.testing import (
     OpenAISimulator,
     Reply,
     ScriptedRealtime,

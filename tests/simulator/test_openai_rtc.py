@@ -136,12 +136,16 @@ async def test_wrong_calls_are_refused():
 
 async def test_packets_can_be_lost_both_ways():
     faults = [Fault(Loss(0.3))]
-    async with OpenAISimulator(replies=[LONG], faults=faults, seed=3) as sim:
-        async with calling(sim, audio=HEARING) as call:
-            call.send("response.create")
-            await call.until("output_audio_buffer.stopped")
-            counters = sim._lines[0].peer.counters
-            assert counters["lost"] + counters["fec"] > 10
+    async with (
+        OpenAISimulator(replies=[LONG], faults=faults, seed=3) as sim,
+        calling(sim, audio=HEARING) as call,
+    ):
+        call.send("response.create")
+        await call.until("output_audio_buffer.stopped")
+        counters = sim._lines[0].peer.counters
+        assert counters["lost"] + counters["fec"] > 10
+        # 3 s of sound are 150 packets; aiortc conceals nothing, and so there are fewer frames.
+        assert sum(loud for _, loud in call.heard) < 140
 
 
 async def test_a_call_can_fall_silent():

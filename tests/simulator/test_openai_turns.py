@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected, encoded, silence, tone  # noqa: E402
+from openai_client import QUICK, connected, encoded, silence, tone
 
-from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
+from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 WHISPER = {"model": "whisper-1"}
 MANUAL = {"turn_detection": None}

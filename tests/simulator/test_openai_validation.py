@@ -9,14 +9,14 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from openai_client import MODEL, QUICK, connected  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai_client import MODEL, QUICK, connected
 
-from duologue.simulator.openai.configuration import Configuration, check_session  # noqa: E402
-from duologue.simulator.openai.schema import CLIENT_EVENTS  # noqa: E402
-from duologue.simulator.openai.shapes import RefusedError, check  # noqa: E402
-from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
+from duologue.simulator.openai.configuration import Configuration, check_session
+from duologue.simulator.openai.schema import CLIENT_EVENTS
+from duologue.simulator.openai.shapes import RefusedError, check
+from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 
 def given_input(**fields: object) -> dict[str, object]:

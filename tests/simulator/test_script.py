@@ -11,11 +11,11 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("yaml", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected  # noqa: E402
+from openai_client import QUICK, connected
 
-from duologue.realtime.errors import ConfigError  # noqa: E402
-from duologue.simulator.script import Script  # noqa: E402
-from duologue.testing import OpenAISimulator, virtual_time  # noqa: E402
+from duologue.realtime.errors import ConfigError
+from duologue.simulator.script import Script
+from duologue.testing import OpenAISimulator, virtual_time
 
 PARIS = """
 - hear: what is the weather in Paris

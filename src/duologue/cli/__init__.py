@@ -15,6 +15,7 @@ _COMMANDS = {
     "serve": ("serve", "Serve the page to talk from in a browser."),
     "run": ("run", "Hold one conversation with recorded speech, and record it."),
     "models": ("models", "Weights of the local engine: what there is, and what is here."),
+    "simulate": ("simulate", "Simulate a provider's service on this machine."),
     "doctor": ("doctor", "Say what is installed and what is missing, with the fix."),
 }
 

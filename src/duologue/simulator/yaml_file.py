@@ -10,7 +10,6 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 
-
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 
 
@@ -44,7 +43,7 @@ def parse_yaml(text: str, where: str) -> Json:
     """What a text says; ``where`` it is from. Raises `ConfigError`, in one line."""
     yaml = require("yaml", "simulate")
     try:
-        value: Json = yaml.load(text, Loader=_loader())  # noqa: S506 - a safe one
+        value: Json = yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""

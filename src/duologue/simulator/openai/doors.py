@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -20,6 +21,8 @@ from duologue.simulator.openai.socket_line import MOST_BYTES, SocketLine
 
 MODEL = "gpt-realtime-2.1"
 """The model of a call that names none."""
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _REASONS = {
     401: ("invalid_api_key", "Incorrect API key provided."),
@@ -74,6 +77,7 @@ def application(house: House) -> web.Application:
     app.router.add_post("/v1/realtime/calls", doors.call)
     app.router.add_post("/v1/realtime/calls/{id}/hangup", doors.hang_up)
     app.router.add_post("/v1/realtime/client_secrets", doors.secret)
+    app.router.add_route("OPTIONS", "/v1/{any:.*}", _preflight)
     return app
 
 
@@ -88,7 +92,7 @@ class _HttpError(Exception):
 
 @web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors as OpenAI writes them; and pages of a browser may look at the answers."""
+    """Errors as OpenAI writes them; and pages of this machine may look at the answers."""
     try:
         response = await handler(request)
     except _HttpError as error:
@@ -98,10 +102,16 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = _error(error.status, kind, error.code, error.message, None)
     except RefusedError as refusal:
         response = _error(400, refusal.kind, refusal.code, refusal.message, refusal.param)
-    if not response.prepared:
-        response.headers["Access-Control-Allow-Origin"] = "*"
+    origin = request.headers.get("Origin", "")
+    if not response.prepared and urlsplit(origin).hostname in _LOOPBACK:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Allow-Headers"] = "authorization, content-type"
         response.headers["Access-Control-Expose-Headers"] = "Location"
     return response
+
+
+async def _preflight(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=204)
 
 
 def _error(status: int, kind: str, code: str, message: str, param: str | None) -> web.Response:

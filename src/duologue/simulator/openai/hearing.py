@@ -82,13 +82,18 @@ class Hearing:
         """A turn has begun and is not over."""
         return self._turn is not None
 
-    def configure(self, detection: TurnDetection | None) -> None:
-        """Find turns like this from now on; None when the client ends them."""
-        if detection is None and self._turn is not None:
+    def configure(self, detection: TurnDetection | None) -> bool:
+        """Find turns like this from now on; None when the client ends them.
+
+        True when a turn had begun: its sound stays in the buffer, and is told again as a whole.
+        """
+        begun = detection is None and self._turn is not None
+        if begun and self._turn is not None:
             self._kept, self._kept_samples = self._turn.frames, len(self._turn.samples)
             self._turn = None
         self._loud = self._silence = 0
         self._detection = detection
+        return begun
 
     def push(self, samples: Samples) -> None:
         """Take the next sound."""

@@ -70,7 +70,8 @@ class Turns:
 
     def configure(self) -> None:
         """Follow the session's turn detection from now on."""
-        self.hearing.configure(self._configuration.turn_detection)
+        if self.hearing.configure(self._configuration.turn_detection):
+            self._link.forget_turn()
         self._stop_idle()
 
     def clear(self) -> None:
