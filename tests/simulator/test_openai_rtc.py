@@ -110,6 +110,34 @@ async def test_speech_cancels_what_is_being_made():
         assert "output_audio_buffer.stopped" not in call.types
 
 
+async def test_what_was_cleared_stays_so_while_it_is_being_made():
+    reply = Reply("One two three.", seconds=1.0, pace=1.0)
+    async with OpenAISimulator(replies=[reply]) as sim, calling(sim) as call:
+        call.send("response.create")
+        await call.until("output_audio_buffer.started")
+        await asyncio.sleep(0.2)
+        call.send("output_audio_buffer.clear")
+        await call.until("output_audio_buffer.cleared")
+        done = await call.until("response.done")
+        assert done["response"]["status"] == "completed"
+        assert call.types.count("output_audio_buffer.started") == 1
+        assert "output_audio_buffer.stopped" not in call.types
+        # The next one is heard again.
+        said = {"instructions": 'Say exactly """Yes."""'}
+        call.send("response.create", response=said)
+        await call.until("output_audio_buffer.stopped")
+
+
+async def test_an_event_that_is_too_large_harms_nothing_else():
+    async with OpenAISimulator() as sim, calling(sim) as call:
+        # The client's event just fits into a message of 256 KiB, and the answer to it does not.
+        call.send("session.update", session={"type": "realtime", "instructions": "x" * 261_900})
+        call.send("response.cancel")
+        await call.until("error")
+        assert len(sim.sessions[0].configuration["instructions"]) == 261_900
+        assert "session.updated" not in call.types
+
+
 async def test_a_call_is_hung_up():
     async with OpenAISimulator() as sim, calling(sim) as call, sdk(sim) as client:
         await client.realtime.calls.hangup(call.id)

@@ -10,6 +10,7 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 
 from openai_client import QUICK, connected, encoded, silence, tone
 
+from duologue.realtime.commands import DeleteItem
 from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 WHISPER = {"model": "whisper-1"}
@@ -88,6 +89,17 @@ def test_positions_do_not_depend_on_chunks(chunk):
 
 
 @virtual_time
+async def test_a_click_is_no_turn():
+    async with answering() as sim, connected(sim, turn_detection=QUICK) as client:
+        await client.append(np.concatenate((silence(0.2), tone(0.02), silence(0.5))))
+        await client.settle()
+        assert "input_audio_buffer.speech_started" not in client.types
+        await client.append(np.concatenate((tone(0.04), silence(0.5))))
+        started = await client.until("input_audio_buffer.speech_started")
+        assert started.audio_start_ms == 720 - 300
+
+
+@virtual_time
 async def test_a_louder_threshold_hears_less():
     async with answering() as sim, connected(sim) as client:
         quiet = tone(0.5) // 12  # an RMS of 353
@@ -153,9 +165,26 @@ async def test_what_is_cleared_is_no_turn():
         await client.append(silence(1.0))
         await client.settle()
         assert "input_audio_buffer.speech_stopped" not in client.types
+        # The brain had heard a part of it, and forgets that.
+        assert isinstance(sim.sessions[0].brain.commands[-1], DeleteItem)
         await client.talk()
         await client.until("response.done")
         assert len(sim.sessions[0].heard) == 1
+
+
+@virtual_time
+async def test_a_turn_under_way_can_become_the_clients():
+    async with (
+        answering(keep_audio=True) as sim,
+        connected(sim, turn_detection=QUICK) as client,
+    ):
+        await client.append(tone(0.3))
+        await client.until("input_audio_buffer.speech_started")
+        await client.update(audio={"input": {"turn_detection": None}})
+        await client.append(np.concatenate((tone(0.1), silence(1.0))))
+        await client.send("input_audio_buffer.commit")
+        await client.until("input_audio_buffer.committed")
+        assert len(sim.sessions[0].heard[0].samples) == round(1.4 * 24000)
 
 
 @virtual_time

@@ -42,7 +42,6 @@ class EventLine(ABC):
         self._wake = asyncio.Event()
         self._last = ""
         self._late: faults.Delay | None = None
-        self._last_due = 0.0
         self._held_until = 0.0
         self.deaf_until = 0.0
         """Nothing is read before that time, in clock seconds."""
@@ -145,8 +144,7 @@ class EventLine(ABC):
         due = self.clock.now()
         if self._late is not None:
             due += (self._late.ms + self._random.random() * self._late.jitter_ms) / 1000
-        self._last_due = max(self._last_due, due)
-        self._waiting.append(_Entry(self._last_due, data))
+        self._waiting.append(_Entry(due, data))
         self._wake.set()
         if not isinstance(data, _Close):
             self._unsent += len(data)

@@ -23,10 +23,16 @@ class _Piece:
 
 
 class Playout:
-    """Plays one response after another, 20 ms a tick; silence between them."""
+    """Plays one response after another, 20 ms a tick; silence between them.
 
-    def __init__(self, send: Callable[[AudioFrame | None], object]) -> None:
+    ``at_once``: there are no ticks, sound is sent as it comes; for measurements.
+    """
+
+    def __init__(
+        self, send: Callable[[AudioFrame | None], object], *, at_once: bool = False
+    ) -> None:
         self._send = send
+        self._at_once = at_once
         self._pieces: deque[_Piece] = deque()
         self._begun: dict[str, bool] = {}
         """Responses whose sound has begun, and whether all of it is here."""
@@ -44,6 +50,8 @@ class Playout:
             self.emit("output_audio_buffer.started", {"response_id": answer.id})
         self._sent.setdefault(answer.item_id, 0)
         self._pieces.append(_Piece(answer.id, answer.item_id, samples))
+        while self._at_once and sum(len(piece.samples) for piece in self._pieces) >= _FRAME:
+            self._send(self._frame(answer.id))
 
     def pause(self, answer: Answer) -> None:
         """A message has all its sound; it plays on."""
@@ -68,6 +76,8 @@ class Playout:
 
     def tick(self, _: float) -> None:
         """Send the next 20 ms."""
+        if self._at_once:
+            return
         if not self._pieces:
             self._send(None)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from duologue.simulator.openai.session import Session
 from duologue.testing.bad_network import BadNetwork
 from duologue.ticker import ticker_for
 
+logger = logging.getLogger(__name__)
+
 NOISE = 200
 """Sound that is nowhere louder (of 32767) is silence: Opus gives some where there was none."""
 
@@ -30,7 +33,7 @@ RETRY_S = 0.02
 class RtcCall(EventLine):
     """One call; its id is the last part of its address."""
 
-    def __init__(self, plan: FaultPlan, clock: Clock, seed: int) -> None:
+    def __init__(self, plan: FaultPlan, clock: Clock, seed: int, *, loopback: bool) -> None:
         super().__init__(plan, clock, seed)
         self.id = new_id("rtc")
         self._session: Session | None = None
@@ -46,7 +49,7 @@ class RtcCall(EventLine):
             on_state=self._changed,
             clock=clock,
         )
-        self.playout = Playout(self.peer.send_audio)
+        self.playout = Playout(self.peer.send_audio, at_once=loopback)
 
     async def accept(self, offer: str) -> str:
         """Answer the client's offer. Raises `PeerError`, or ``ValueError``."""
@@ -88,8 +91,12 @@ class RtcCall(EventLine):
     async def deliver(self, data: str | bytes) -> None:
         """Send one message on the data channel, once there is one."""
         text = data if isinstance(data, str) else data.decode("latin-1")
-        while not self.peer.send_message(text):
-            await self.clock.sleep(RETRY_S)
+        try:
+            while not self.peer.send_message(text):
+                await self.clock.sleep(RETRY_S)
+        except ValueError:
+            # The channel's own limit, which the client has named: 256 KiB with aiortc.
+            logger.warning("an event of %d characters is too large for the client", len(text))
 
     async def end(self, code: int, reason: str) -> None:
         """Hang up; WebRTC has no codes."""

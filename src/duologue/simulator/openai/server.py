@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -35,6 +36,8 @@ from duologue.simulator.openai.rtc_call import RtcCall  # noqa: E402
 from duologue.simulator.openai.session import Session, SessionOptions  # noqa: E402
 from duologue.simulator.openai.shapes import RefusedError  # noqa: E402
 from duologue.simulator.openai.socket_line import SocketLine  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 KEY = "sk-simulator"
 """The key that is good unless you say another."""
@@ -149,14 +152,19 @@ class OpenAISimulator:
         return self._port
 
     @property
+    def _named(self) -> str:
+        """The host as an address has it."""
+        return f"[{self._host}]" if ":" in self._host else self._host
+
+    @property
     def url(self) -> str:
         """The ``base_url`` for a client."""
-        return f"http://{self._host}:{self._port}/v1"
+        return f"http://{self._named}:{self._port}/v1"
 
     @property
     def ws_url(self) -> str:
         """The address of the WebSocket, to be followed by ``?model=``."""
-        return f"ws://{self._host}:{self._port}/v1/realtime"
+        return f"ws://{self._named}:{self._port}/v1/realtime"
 
     @property
     def faults(self) -> Sequence[Fault]:
@@ -222,7 +230,7 @@ class OpenAISimulator:
 
     async def call(self, offer: str, configuration: Configuration) -> tuple[RtcCall, str]:
         """Begin a call; its answer. Raises `PeerError`, or ``ValueError``."""
-        call = RtcCall(self._plan, self._clock, self._seed)
+        call = RtcCall(self._plan, self._clock, self._seed, loopback=self._options.loopback)
         try:
             answer = await call.accept(offer)
         except BaseException:
@@ -246,6 +254,8 @@ class OpenAISimulator:
     async def _hold_call(self, call: RtcCall, session: Session) -> None:
         try:
             await call.serve(session)
+        except Exception:
+            logger.exception("a simulated call failed; the others go on")
         finally:
             self._calls.pop(call.id, None)
             self._close(call, session)
