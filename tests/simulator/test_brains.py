@@ -15,7 +15,10 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 
 from openai_client import QUICK, connected, silence, tone
 
-from duologue.audio import Resampler
+from duologue.audio import AudioFrame, Resampler
+from duologue.pipeline.parts import TextDelta
+from duologue.pipeline.pipeline import Pipeline
+from duologue.pipeline.turn_taking import Endpointing
 from duologue.simulator.script import Script
 from duologue.testing import OpenAISimulator, virtual_time
 
@@ -70,9 +73,102 @@ async def test_a_loopback_gives_every_chunk_back_at_once():
         assert "input_audio_buffer.speech_started" not in client.types
 
 
-def speech() -> np.ndarray:
-    file = sorted(SPEECH.rglob("*.wav"))[0]
-    with wave.open(str(file)) as sound:
+class Words:
+    """Transcribes turns as the next of ``texts``, as an `STT`."""
+
+    rate = 16000
+
+    def __init__(self, *texts):
+        self.texts = list(texts)
+
+    def stream(self):
+        text = self.texts.pop(0)
+
+        class Stream:
+            def push(self, frame):
+                pass
+
+            async def text(self):
+                await asyncio.sleep(0.3)
+                return text
+
+            async def close(self):
+                pass
+
+        return Stream()
+
+
+class Answers:
+    """Answers "one two three four", as an `LLM`; ``asked`` is what it was given."""
+
+    model = "fake"
+    tools_reliable = True
+
+    def __init__(self):
+        self.asked = []
+
+    async def prepare(self, instructions, tools):
+        pass
+
+    async def generate(self, instructions, history, tools):
+        self.asked.append((instructions, list(history), list(tools)))
+        for word in ("one ", "two ", "three ", "four. "):
+            await asyncio.sleep(0.01)
+            yield TextDelta(word)
+
+
+class Tones:
+    """One second of sound for a clause, as a `TTS`."""
+
+    rate = 24000
+
+    async def synthesize(self, text):
+        for _ in range(10):
+            await asyncio.sleep(0.02)
+            yield AudioFrame(np.full(2400, 900, np.int16), self.rate)
+
+
+@virtual_time
+async def test_a_pipeline_knows_the_turn_and_what_was_cut():
+    llm = Answers()
+    never = Endpointing(speculate_s=3600, vote_s=3600, timeout_s=3600)
+
+    def make():
+        stt = Words("Hello.", "", "Go on.")
+        return Pipeline(llm=llm, stt=stt, tts=Tones(), endpointing=never)
+
+    async with (
+        OpenAISimulator(make) as sim,
+        connected(sim, turn_detection=QUICK, transcription={"model": "whisper-1"}) as client,
+    ):
+        await client.update(instructions="Be brief.")
+        await client.talk()
+        first = (await client.until("response.done")).response.output[0]
+        instructions, history, _ = llm.asked[0]
+        assert instructions == "Be brief."
+        assert [item.text for item in history] == ["Hello."]
+        await client.send(
+            "conversation.item.truncate", item_id=first.id, content_index=0, audio_end_ms=500
+        )
+        # A cough is answered too, as the service does.
+        await asyncio.sleep(3)
+        await client.talk()
+        await client.until("response.done")
+        _, history, _ = llm.asked[1]
+        assert [item.text for item in history] == ["Hello.", "one two"]
+        assert history[1].state == "cut"
+        await client.send("conversation.item.delete", item_id=first.id)
+        await asyncio.sleep(3)
+        await client.talk()
+        await client.until("response.done")
+        _, history, _ = llm.asked[2]
+        assert [item.text for item in history] == ["Hello.", "one two three four. ", "Go on."]
+        heard = client.of("conversation.item.input_audio_transcription.completed")
+        assert [event.transcript for event in heard] == ["Hello.", "", "Go on."]
+
+
+def speech(name: str) -> np.ndarray:
+    with wave.open(str(SPEECH / f"{name}.wav")) as sound:
         rate = sound.getframerate()
         samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
     resampler = Resampler(rate, 24000)
@@ -87,14 +183,15 @@ async def test_the_engine_inside_hears_and_answers(weights):
         OpenAISimulator("local", profile="tiny") as sim,
         connected(sim, transcription=whisper) as client,
     ):
-        await client.append(np.concatenate((silence(0.4), speech(), silence(0.8))))
-        done = await client.until("response.done", seconds=60)
-        heard = client.of("conversation.item.input_audio_transcription.completed")
-        await asyncio.sleep(0)
-        print(heard[0].transcript, "|", done.response.output[0].content[0].transcript)
-        assert len(heard[0].transcript.split()) > 3
-        assert len(client.of("response.created")) == 1
-        assert np.abs(sound_of(client).astype(np.int32)).max() > 1000
+        for name, word in (("austen-0930", "amiable"), ("austen-0880", "young man")):
+            client.events.clear()
+            await client.append(np.concatenate((silence(0.4), speech(name), silence(0.8))))
+            done = await client.until("response.done", seconds=60)
+            heard = client.of("conversation.item.input_audio_transcription.completed")
+            assert word in heard[0].transcript
+            assert len(client.of("response.created")) == 1
+            assert done.response.output[0].content[0].transcript
+            assert np.abs(sound_of(client).astype(np.int32)).max() > 1000
 
 
 @pytest.mark.models

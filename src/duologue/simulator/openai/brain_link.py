@@ -184,7 +184,8 @@ class BrainLink:
         else:
             self.turn_heard(turn.item_id, turn.text, brain_id)
             self.on_turn()
-        self._next()
+        # Not at once: a brain may tell a turn just before it puts it into its history.
+        self._clock.call_at(self._clock.now(), self._next)
 
     # Listener: what the brain tells
 

@@ -143,8 +143,9 @@ class Configuration:
 
     @property
     def instructions(self) -> str:
-        """What the model is told."""
-        return text_at(self.value, "instructions")
+        """What the model is told; the service's own words are not for another model."""
+        told = text_at(self.value, "instructions")
+        return "" if told == INSTRUCTIONS else told
 
     @property
     def tools(self) -> tuple[ToolSpec, ...]:
