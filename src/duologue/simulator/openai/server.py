@@ -42,6 +42,9 @@ logger = logging.getLogger(__name__)
 KEY = "sk-simulator"
 """The key that is good unless you say another."""
 
+MOST_KEPT = 256
+"""Sessions that are kept to be looked at; the oldest go."""
+
 MOST_CALLS = 64
 """Sessions at once; the next is refused with 429."""
 
@@ -85,7 +88,7 @@ class OpenAISimulator:
             raise ConfigError(f"clock_scale takes a number above 0, not {clock_scale}")
         self.key = key
         self.sessions: list[Session] = []
-        """All sessions so far, in order."""
+        """The sessions so far, in order; of very many the newest."""
         self.failures: list[str] = []
         """What scripts expected and did not get, each with its place in the script."""
         self.unknown_models = frozenset(unknown_models)
@@ -280,6 +283,7 @@ class OpenAISimulator:
         session.taken = line.runner.saw
         self.sessions.append(session)
         self._lines.append(line)
+        del self.sessions[:-MOST_KEPT], self._lines[:-MOST_KEPT]
         self._open.add(line)
         return session
 
