@@ -16,6 +16,10 @@ class PeerError(DuologueError):
     """The far side could not be reached, or what it sent could not be used."""
 
 
+class MessageTooLongError(PeerError):
+    """A message is longer than the far side takes on its data channel."""
+
+
 @dataclass(frozen=True, slots=True)
 class IceServer:
     """A STUN or TURN server: ``urls`` such as ``stun:host:3478`` or ``turn:host?transport=tcp``.

@@ -210,8 +210,15 @@ class Peer:
         self._out.flush()
 
     def send_message(self, text: str) -> bool:
-        """Send a text on the data channel; False if it was dropped (see `rtc.channel`)."""
+        """Send a text on the data channel; False if it was dropped (see `rtc.channel`).
+
+        Raises `MessageTooLongError` for one that the far side does not take.
+        """
         return self._channel.send(text)
+
+    async def drain(self, most: int) -> bool:
+        """Wait till the data channel is open and at most ``most`` bytes wait; False if closed."""
+        return await self._channel.drain(most)
 
     async def close(self) -> None:
         """Hang up and free every socket, task and thread; idempotent, at most `CLOSE_TIMEOUT`.

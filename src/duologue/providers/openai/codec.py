@@ -1,0 +1,330 @@
+"""OpenAI Realtime events to and from the session's commands and outputs, without a socket."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from duologue.audio import AudioFrame
+from duologue.extras import require
+from duologue.items import Json
+from duologue.providers.openai.dialect import Dialect, Transport
+from duologue.providers.openai.encoder import Encoder
+from duologue.providers.openai.fields import (
+    MalformedError,
+    inner,
+    number,
+    objects,
+    some_text,
+    text,
+    whole,
+)
+from duologue.providers.openai.hearing import Hearing
+from duologue.providers.openai.outbox import Outbox
+from duologue.providers.openai.responses import Responses
+from duologue.providers.openai.rtc_sound import RtcSound
+from duologue.providers.openai.server_items import ServerItems
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import Command, SendAudio
+from duologue.realtime.outputs import (
+    Output,
+    RateLimit,
+    RateLimits,
+    ReplyAudio,
+    ReplyInterrupted,
+    SessionStarted,
+)
+
+require("orjson", "openai")
+require("pybase64", "openai")
+
+import orjson  # noqa: E402
+import pybase64  # noqa: E402
+
+type Message = bytes | AudioFrame
+"""One event as JSON, or (WebRTC) a piece of sound."""
+
+type JsonObject = dict[str, Json]
+
+_APPEND = b'{"type":"input_audio_buffer.append","audio":"'
+_END = b'"}'
+_REMEMBERED = 1024
+"""Ids of the newest events, to know one that comes twice."""
+
+_IGNORED = frozenset(
+    {
+        "conversation.created",
+        "conversation.item.done",
+        "conversation.item.input_audio_transcription.segment",
+        "conversation.item.retrieved",
+        "conversation.item.truncated",
+        "input_audio_buffer.cleared",
+        "input_audio_buffer.dtmf_event_received",
+        "input_audio_buffer.timeout_triggered",
+        "mcp_list_tools.completed",
+        "mcp_list_tools.failed",
+        "mcp_list_tools.in_progress",
+        "response.content_part.done",
+        "response.function_call_arguments.delta",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call_arguments.delta",
+        "response.mcp_call_arguments.done",
+        "response.output_audio.done",
+    }
+)
+
+
+class Codec:
+    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
+
+    ``pictures_kept``: more than so many pictures are not left in the conversation. ``now`` gives
+    Unix seconds, to tell when the server's session expires. ``unknown`` counts events by name
+    that are not of the protocol, ``malformed`` what is not built as it says.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        transport: Transport = "websocket",
+        pictures_kept: int = 20,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._dialect = dialect
+        self._rtc = transport == "webrtc"
+        self._now = now
+        self._started = False
+        self._expires_at: float | None = None
+        self._items = ServerItems(dialect.output_rate, pictures_kept)
+        self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
+        self._responses = Responses()
+        self._outbox = Outbox(self._items)
+        self._encoder = Encoder(dialect.session, self._items, self._responses, rtc=self._rtc)
+        self._sound = RtcSound()
+        self._interrupted: deque[str] = deque(maxlen=64)
+        self._seen: set[str] = set()
+        self._seen_order: deque[str] = deque()
+        self.unknown: Counter[str] = Counter()
+        self.malformed = 0
+        responses, hearing = self._responses, self._hearing
+        transcription = "conversation.item.input_audio_transcription"
+        self._handlers: dict[str, Callable[[JsonObject], Sequence[Output]]] = {
+            "response.output_audio.delta": self._audio,
+            "response.output_audio_transcript.delta": self._words,
+            "response.output_audio_transcript.done": lambda e: responses.worded(e, "transcript"),
+            "response.output_text.delta": responses.words,
+            "response.output_text.done": lambda e: responses.worded(e, "text"),
+            "response.content_part.added": self._part,
+            "response.output_item.added": self._item_added,
+            "response.function_call_arguments.done": responses.arguments,
+            "response.output_item.done": responses.item_done,
+            "response.created": self._response_created,
+            "response.done": self._response_done,
+            "input_audio_buffer.speech_started": hearing.started,
+            "input_audio_buffer.speech_stopped": hearing.stopped,
+            "input_audio_buffer.committed": self._committed,
+            f"{transcription}.delta": hearing.words,
+            f"{transcription}.completed": hearing.worded,
+            f"{transcription}.failed": hearing.failed,
+            "conversation.item.added": self._item_there,
+            "conversation.item.created": self._item_there,
+            "conversation.item.deleted": self._item_gone,
+            "output_audio_buffer.started": lambda e: self._heard(
+                self._sound.started(text(e, "response_id"))
+            ),
+            "output_audio_buffer.stopped": lambda e: self._sound.stopped(text(e, "response_id")),
+            "output_audio_buffer.cleared": self._buffer_cleared,
+            "session.created": self._session_created,
+            "session.updated": self._session_updated,
+            "rate_limits.updated": _rate_limits,
+            "error": self._outbox.refused,
+        }
+
+    def open(self, setup: SessionSetup) -> Sequence[Message]:
+        """The session (which over WebRTC went with the offer) and the history."""
+        self._encoder.instructions = setup.instructions
+        session = self._dialect.session.whole(setup)
+        self._hearing.configure(session)
+        events: list[JsonObject] = []
+        if not self._rtc:
+            events.append({"type": "session.update", "session": session})
+        for item in setup.history:
+            events += self._items.put(item)
+        return self._send(events)
+
+    def encode(self, command: Command) -> Sequence[Message]:
+        """The messages that carry a command."""
+        if isinstance(command, SendAudio):
+            frame = command.frame
+            if self._rtc:
+                return (frame,)
+            return (b"".join((_APPEND, pybase64.b64encode(frame.to_bytes()), _END)),)
+        return self._send(self._encoder.events(command))
+
+    def decode(self, message: Message) -> Sequence[Output]:
+        """What an event or a piece of sound means."""
+        if isinstance(message, AudioFrame):
+            return self._heard(self._sound.frame(message))
+        try:
+            event = orjson.loads(message)
+        except orjson.JSONDecodeError:
+            self.malformed += 1
+            return ()
+        name = event.get("type") if isinstance(event, dict) else None
+        if not isinstance(name, str):
+            self.malformed += 1
+            return ()
+        if self._came_before(event.get("event_id")):
+            return ()
+        name = self._dialect.names.get(name, name)
+        handler = self._handlers.get(name)
+        if handler is None:
+            if name not in _IGNORED:
+                self._count_unknown(name)
+            return ()
+        try:
+            return handler(event)
+        except MalformedError:
+            self.malformed += 1
+            return ()
+
+    def pending(self) -> Sequence[Message]:
+        """What the codec itself has to send, each once."""
+        return self._outbox.pending()
+
+    def _send(self, events: Sequence[JsonObject]) -> list[Message]:
+        return [self._outbox.message(event) for event in events]
+
+    def _came_before(self, event_id: object) -> bool:
+        if not isinstance(event_id, str):
+            return False
+        if event_id in self._seen:
+            return True
+        self._seen.add(event_id)
+        self._seen_order.append(event_id)
+        if len(self._seen_order) > _REMEMBERED:
+            self._seen.discard(self._seen_order.popleft())
+        return False
+
+    def _count_unknown(self, name: str) -> None:
+        # Bounded: a server that invents names must not fill the memory.
+        self.unknown[name[:80] if len(self.unknown) < _REMEMBERED else "..."] += 1
+
+    def _session_created(self, event: JsonObject) -> Sequence[Output]:
+        session = inner(event, "session")
+        self._expires_at = number(session, "expires_at")
+        return self._start(session) if self._rtc else ()
+
+    def _session_updated(self, event: JsonObject) -> Sequence[Output]:
+        session = inner(event, "session")
+        self._hearing.configure(session)
+        return self._start(session)
+
+    def _start(self, session: JsonObject) -> Sequence[Output]:
+        if self._started:
+            return ()
+        self._started = self._outbox.started = True
+        self._hearing.configure(session)
+        expires_at = number(session, "expires_at") or self._expires_at
+        left = None if expires_at is None else expires_at - self._now()
+        return (SessionStarted(session, left if left is not None and left > 0 else None),)
+
+    def _committed(self, event: JsonObject) -> Sequence[Output]:
+        self._items.added(text(event, "item_id"), some_text(event, "previous_item_id"))
+        return self._hearing.committed(event)
+
+    def _item_there(self, event: JsonObject) -> Sequence[Output]:
+        item_id = text(inner(event, "item"), "id")
+        self._items.added(item_id, some_text(event, "previous_item_id"))
+        return ()
+
+    def _item_gone(self, event: JsonObject) -> Sequence[Output]:
+        self._items.gone(text(event, "item_id"))
+        return ()
+
+    def _response_created(self, event: JsonObject) -> Sequence[Output]:
+        outputs = self._responses.created(event)
+        self._outbox.answered(some_text(inner(inner(event, "response"), "metadata"), "request_id"))
+        return outputs
+
+    def _item_added(self, event: JsonObject) -> Sequence[Output]:
+        self._responses.item(event)
+        return ()
+
+    def _part(self, event: JsonObject) -> Sequence[Output]:
+        kind = inner(event, "part").get("type")
+        if kind in ("audio", "output_audio"):
+            self._will_sound(event)
+        return ()
+
+    def _will_sound(self, event: JsonObject) -> None:
+        if self._rtc and (reply_id := text(event, "response_id")) in self._responses:
+            self._sound.sounds(reply_id, text(event, "item_id"))
+
+    def _words(self, event: JsonObject) -> Sequence[Output]:
+        self._will_sound(event)
+        return self._responses.words(event)
+
+    def _audio(self, event: JsonObject) -> Sequence[Output]:
+        reply_id, item_id = text(event, "response_id"), text(event, "item_id")
+        try:
+            pcm = pybase64.b64decode(text(event, "delta"))
+        except ValueError as error:
+            raise MalformedError("delta") from error
+        response = self._responses.get(reply_id)
+        if response is not None:
+            pcm = response.rest + pcm
+            even = len(pcm) & ~1
+            response.rest, pcm = pcm[even:], pcm[:even]
+        else:
+            pcm = pcm[: len(pcm) & ~1]
+        if not pcm:
+            return ()
+        samples = np.frombuffer(pcm, "<i2")
+        if response is not None and response.wanted is None:
+            self._items.sounded(item_id, len(samples), whole(event, "content_index") or 0)
+        return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
+
+    def _heard(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        """Keep account of sound that came by RTP."""
+        for output in outputs:
+            if isinstance(output, ReplyAudio) and not self._responses.scripted(output.reply_id):
+                self._items.sounded(output.item_id, len(output.frame))
+        return outputs
+
+    def _response_done(self, event: JsonObject) -> Sequence[Output]:
+        ended = self._responses.done(event)
+        if ended is None:
+            return ()
+        outputs = list(ended.before)
+        if ended.turn_detected and ended.done.reply_id not in self._interrupted:
+            self._interrupted.append(ended.done.reply_id)
+            outputs.append(ReplyInterrupted(ended.done.reply_id))
+        outputs += self._sound.done(ended.done) if self._rtc else (ended.done,)
+        for item_id, said in ended.spoken:
+            self._outbox.send(self._items.spoke(item_id, said))
+        return [*outputs, *ended.after]
+
+    def _buffer_cleared(self, event: JsonObject) -> Sequence[Output]:
+        reply_id = text(event, "response_id")
+        known = reply_id in self._encoder.cleared or reply_id in self._interrupted
+        self._interrupted.append(reply_id)
+        return self._sound.cleared(reply_id, asked=known)
+
+
+def _rate_limits(event: JsonObject) -> Sequence[Output]:
+    limits = [
+        RateLimit(
+            some_text(limit, "name") or "",
+            int(number(limit, "limit") or 0),
+            int(number(limit, "remaining") or 0),
+            number(limit, "reset_seconds") or 0.0,
+        )
+        for limit in objects(event, "rate_limits")
+    ]
+    return (RateLimits(limits),) if limits else ()

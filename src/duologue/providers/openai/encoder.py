@@ -1,0 +1,124 @@
+"""Commands as events for the server."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import assert_never
+from uuid import uuid4
+
+from duologue.extras import require
+from duologue.items import Json
+from duologue.providers.openai.dialect import SessionBuilder
+from duologue.providers.openai.items import tool_output
+from duologue.providers.openai.responses import Responses
+from duologue.providers.openai.server_items import ServerItems
+from duologue.providers.openai.spoken import instructions_to_say
+from duologue.realtime.commands import (
+    AddItem,
+    CancelReply,
+    ClearInput,
+    Command,
+    DeleteItem,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendToolResult,
+    SendVideo,
+    Truncate,
+    UpdateSession,
+)
+
+require("pybase64", "openai")
+
+import pybase64  # noqa: E402
+
+type JsonObject = dict[str, Json]
+
+
+class Encoder:
+    """Knows what a command is in the protocol; ``rtc``: the server owns the buffer of its sound."""
+
+    __slots__ = ("_items", "_responses", "_rtc", "_session", "cleared", "instructions")
+
+    def __init__(
+        self, session: SessionBuilder, items: ServerItems, responses: Responses, *, rtc: bool
+    ) -> None:
+        self._session = session
+        self._items = items
+        self._responses = responses
+        self._rtc = rtc
+        self.instructions = ""
+        self.cleared: deque[str] = deque(maxlen=64)
+        """Replies whose buffered sound was thrown away on our word."""
+
+    def events(self, command: Command) -> Sequence[JsonObject]:
+        """The events that carry a command; sound goes another way."""
+        match command:
+            case SendAudio():
+                return ()
+            case SendVideo(jpeg=jpeg):
+                if jpeg is None:
+                    return ()
+                return self._items.show(uuid4().hex, pybase64.b64encode_as_string(jpeg))
+            case EndTurn():
+                return ({"type": "input_audio_buffer.commit"},)
+            case ClearInput():
+                return ({"type": "input_audio_buffer.clear"},)
+            case AddItem(item=item):
+                return self._items.put(item)
+            case DeleteItem(item_id=item_id):
+                self._responses.settle(item_id)
+                return self._items.delete(item_id)
+            case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard):
+                self._responses.settle(item_id)
+                return self._items.truncate(item_id, played_ms, heard)
+            case SendToolResult(call_id=call_id, output=output, failed=failed):
+                result: JsonObject = {
+                    "type": "function_call_output",
+                    "call_id": call_id,
+                    "output": tool_output(output, failed=failed),
+                }
+                return ({"type": "conversation.item.create", "item": result},)
+            case UpdateSession():
+                if command.instructions is not None:
+                    self.instructions = command.instructions
+                change = self._session.change(command)
+                return ({"type": "session.update", "session": change},)
+            case RequestReply(request_id=request_id, instructions=instructions):
+                response: JsonObject = {"metadata": {"request_id": request_id}}
+                if instructions:
+                    # Instructions of a response take the place of the session's.
+                    both = (self.instructions, instructions)
+                    response["instructions"] = "\n\n".join(part for part in both if part)
+                return ({"type": "response.create", "response": response},)
+            case Say(request_id=request_id, text=wanted):
+                self._responses.say(command)
+                return (
+                    {
+                        "type": "response.create",
+                        "response": {
+                            "conversation": "none",
+                            "input": [],
+                            "output_modalities": ["audio"],
+                            "tools": [],
+                            "tool_choice": "none",
+                            "metadata": {"request_id": request_id},
+                            "instructions": instructions_to_say(wanted),
+                        },
+                    },
+                )
+            case CancelReply(reply_id=reply_id):
+                return self._cancel(reply_id)
+            case _:
+                assert_never(command)
+
+    def _cancel(self, reply_id: str) -> Sequence[JsonObject]:
+        events: list[JsonObject] = []
+        if reply_id in self._responses:
+            events.append({"type": "response.cancel", "response_id": reply_id})
+        if self._rtc:
+            self.cleared.append(reply_id)
+            events.append({"type": "output_audio_buffer.clear"})
+        return events

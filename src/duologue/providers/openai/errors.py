@@ -1,0 +1,118 @@
+"""OpenAI's errors, sorted into the kinds that a session knows what to do about."""
+
+from __future__ import annotations
+
+import orjson
+
+from duologue.realtime.errors import ErrorKind, SessionError
+
+_BENIGN = frozenset(
+    {
+        "response_cancel_not_active",
+        "item_truncate_invalid_audio_end_ms",
+        "input_audio_buffer_commit_empty",
+        "output_audio_buffer_not_active",
+    }
+)
+_RETRY = frozenset(
+    {
+        "conversation_already_has_active_response",
+        "internal_error",
+        "overloaded",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "server_error",
+        "server_overloaded",
+        "slow_down",
+    }
+)
+_RECYCLE = frozenset({"session_expired", "session_not_found", "connection_closed"})
+_FATAL = frozenset(
+    {
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "inference_not_allowed",
+        "insufficient_quota",
+        "invalid_api_key",
+        "invalid_model",
+        "model_not_found",
+        "organization_deactivated",
+        "unsupported_country_region_territory",
+    }
+)
+_FATAL_TYPES = frozenset({"authentication_error", "insufficient_quota", "permission_error"})
+_RETRY_TYPES = frozenset({"rate_limit_error", "server_error", "tokens", "requests"})
+
+_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
+_RETRY_STATUS = frozenset({408, 409, 425, 429})
+
+_FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+"""Closes that say that we did wrong; all others are the line's or the server's."""
+
+_LONGEST = 500
+
+
+def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
+    """The kind of an ``error`` event, by its code, then its type, then its words."""
+    if code in _BENIGN or "already shorter" in message:
+        return ErrorKind.BENIGN
+    if code in _FATAL:
+        return ErrorKind.FATAL
+    if code in _RECYCLE:
+        return ErrorKind.RECYCLE
+    if code in _RETRY:
+        return ErrorKind.RETRY
+    if error_type in _FATAL_TYPES:
+        return ErrorKind.FATAL
+    if error_type in _RETRY_TYPES:
+        return ErrorKind.RETRY
+    return ErrorKind.UNKNOWN
+
+
+def http_error(status: int, body: bytes) -> SessionError:
+    """What an HTTP answer other than success means, in the server's own words where it has any."""
+    code, error_type, message = _words(body)
+    kind = kind_of(code, error_type)
+    if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
+        if status in _FATAL_STATUS:
+            kind = ErrorKind.FATAL
+        elif status in _RETRY_STATUS or status >= 500:
+            kind = ErrorKind.RETRY
+        else:
+            kind = ErrorKind.UNKNOWN
+    text = message or f"the server answered with HTTP {status}"
+    return SessionError(text, code=code or str(status), kind=kind)
+
+
+def close_error(code: int, reason: str) -> SessionError:
+    """What the end of a connection means; also a clean close is one, for nobody asked for it."""
+    if kind_of(reason) is ErrorKind.FATAL:
+        kind = ErrorKind.FATAL
+    else:
+        kind = ErrorKind.FATAL if code in _FATAL_CLOSES else ErrorKind.RECYCLE
+    words = _one_line(reason) or "the server closed the connection"
+    return SessionError(f"{words} (close code {code})", code=str(code), kind=kind)
+
+
+def _words(body: bytes) -> tuple[str, str, str]:
+    """Code, type and message of an error body; what is not there is empty."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "", "", ""
+    error = found.get("error") if isinstance(found, dict) else None
+    if isinstance(error, str):
+        return "", "", _one_line(error)
+    if not isinstance(error, dict):
+        return "", "", ""
+    code, error_type, message = (error.get(key) for key in ("code", "type", "message"))
+    return (
+        code if isinstance(code, str) else "",
+        error_type if isinstance(error_type, str) else "",
+        _one_line(message) if isinstance(message, str) else "",
+    )
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_LONGEST]

@@ -1,0 +1,51 @@
+"""Reading fields of a server's JSON, which may be anything."""
+
+from __future__ import annotations
+
+from duologue.items import Json
+
+type JsonObject = dict[str, Json]
+
+
+class MalformedError(ValueError):
+    """An event is not built as the protocol says."""
+
+
+def text(event: JsonObject, key: str) -> str:
+    """A string that must be there."""
+    value = event.get(key)
+    if not isinstance(value, str):
+        raise MalformedError(key)
+    return value
+
+
+def some_text(event: JsonObject, key: str) -> str | None:
+    """A string, or None for anything else."""
+    value = event.get(key)
+    return value if isinstance(value, str) else None
+
+
+def number(event: JsonObject, key: str) -> float | None:
+    """A number, or None for anything else."""
+    value = event.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value
+
+
+def whole(event: JsonObject, key: str) -> int | None:
+    """A whole number, or None for anything else."""
+    value = event.get(key)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def inner(event: JsonObject, key: str) -> JsonObject:
+    """An object, empty for anything else."""
+    value = event.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def objects(event: JsonObject, key: str) -> list[JsonObject]:
+    """The objects of a list; whatever else is in it is left out."""
+    value = event.get(key)
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -1,0 +1,110 @@
+"""What the server hears of the person: speech, turns and their words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from duologue.items import Json
+from duologue.providers.openai.fields import inner, some_text, text, whole
+from duologue.realtime.errors import ErrorKind
+from duologue.realtime.outputs import (
+    Output,
+    ProviderError,
+    SpeechStarted,
+    SpeechStopped,
+    UserTranscript,
+    UserTurnEnded,
+)
+
+type JsonObject = dict[str, Json]
+
+_MOST_OPEN = 64
+"""Turns whose words are still coming; the oldest is forgotten beyond it."""
+
+
+class Hearing:
+    """Turns of the person; ``rate`` is Hz of their sound.
+
+    ``placed``: the server's times count the sound that was sent, so they are places in it. That is
+    not so over WebRTC, where the network decides what arrives.
+    """
+
+    __slots__ = ("_placed", "_rate", "_stops", "_words", "replies")
+
+    def __init__(self, rate: int, *, placed: bool) -> None:
+        self._rate = rate
+        self._placed = placed
+        self._words: dict[str, str] = {}
+        self._stops: dict[str, int] = {}
+        self.replies = False
+        """The server replies to a turn by itself."""
+
+    def configure(self, session: Mapping[str, Json]) -> None:
+        """Take from a session object whether the server replies by itself."""
+        found: Mapping[str, Json] = session
+        audio = session.get("audio")
+        if isinstance(audio, dict):
+            heard = audio.get("input")
+            found = heard if isinstance(heard, dict) else {}
+        if "turn_detection" in found:
+            detection = found["turn_detection"]
+            on = isinstance(detection, dict)
+            self.replies = on and detection.get("create_response") is not False  # type: ignore[union-attr]
+
+    def started(self, event: JsonObject) -> Sequence[Output]:
+        """``input_audio_buffer.speech_started``."""
+        return [SpeechStarted(text(event, "item_id"), None, self._place(event, "audio_start_ms"))]
+
+    def stopped(self, event: JsonObject) -> Sequence[Output]:
+        """``input_audio_buffer.speech_stopped``."""
+        item_id = text(event, "item_id")
+        place = self._place(event, "audio_end_ms")
+        if place is not None:
+            self._stops[item_id] = place
+            _bound(self._stops)
+        return [SpeechStopped(item_id, None, place)]
+
+    def committed(self, event: JsonObject) -> Sequence[Output]:
+        """``input_audio_buffer.committed``."""
+        item_id = text(event, "item_id")
+        place = self._stops.pop(item_id, None)
+        return [UserTurnEnded(item_id, reply_follows=self.replies, position=place)]
+
+    def words(self, event: JsonObject) -> Sequence[Output]:
+        """``...input_audio_transcription.delta``: the next words, or all so far (``text``)."""
+        item_id = text(event, "item_id")
+        delta = some_text(event, "delta")
+        if delta is not None:
+            so_far = self._words.get(item_id, "") + delta
+        else:
+            so_far = text(event, "text") + (some_text(event, "stash") or "")
+        self._words[item_id] = so_far
+        _bound(self._words)
+        return [UserTranscript(item_id, so_far, final=False)]
+
+    def worded(self, event: JsonObject) -> Sequence[Output]:
+        """``...input_audio_transcription.completed``."""
+        item_id = text(event, "item_id")
+        self._words.pop(item_id, None)
+        return [UserTranscript(item_id, text(event, "transcript").strip(), final=True)]
+
+    def failed(self, event: JsonObject) -> Sequence[Output]:
+        """``...input_audio_transcription.failed``: there will be no words."""
+        item_id = text(event, "item_id")
+        self._words.pop(item_id, None)
+        error = inner(event, "error")
+        code = some_text(error, "code") or some_text(error, "type") or "transcription_failed"
+        message = some_text(error, "message") or "what the person said could not be transcribed"
+        return [
+            UserTranscript(item_id, "", final=True),
+            ProviderError(ErrorKind.RETRY, code, message),
+        ]
+
+    def _place(self, event: JsonObject, key: str) -> int | None:
+        ms = whole(event, key)
+        return ms * self._rate // 1000 if self._placed and ms is not None else None
+
+
+def _bound[T](entries: dict[str, T]) -> None:
+    if len(entries) > _MOST_OPEN:
+        del entries[next(iter(entries))]

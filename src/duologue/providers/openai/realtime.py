@@ -1,0 +1,187 @@
+"""`Realtime` of OpenAI: speech to speech, over WebRTC or a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from duologue.clock import Clock
+from duologue.extras import require
+from duologue.items import Json
+from duologue.providers.openai.codec import Codec, Message
+from duologue.providers.openai.config import (
+    CustomVoice,
+    Effort,
+    NoiseReduction,
+    RealtimeConfig,
+    ServerVAD,
+    Transcription,
+    Truncation,
+    TurnDetection,
+)
+from duologue.providers.openai.dialect import Dialect, Transport
+from duologue.providers.openai.errors import close_error, http_error
+from duologue.providers.openai.profile import profile_of
+from duologue.providers.openai.session_json import OpenAISession
+from duologue.providers.websocket import WebSocketWire
+from duologue.realtime.codec import Connection, SessionSetup, Wire
+from duologue.realtime.errors import ConfigError
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.session import Realtime as BaseRealtime
+from duologue.realtime.wire_connection import WireConnection
+from duologue.rtc.config import IceServer
+from duologue.video import VideoFrame, encode_jpeg
+
+BASE_URL = "https://api.openai.com/v1"
+
+MOST_JPEG = 180_000
+"""Bytes of a picture that fits, as base64, into a message of WebRTC's data channel."""
+_QUALITIES = (80, 60, 40, 20)
+
+
+class Realtime(BaseRealtime):
+    """A speech-to-speech model of OpenAI, or of a server that speaks its protocol.
+
+    ``transport``: ``webrtc`` (sound by RTP, made for lossy networks) or ``websocket``. ``video``:
+    ``images`` sends ``fps`` pictures a second, ``off`` none; ``pictures_kept`` of them stay in
+    the conversation, their longer side at most ``longest_side`` pixels. ``api_key`` and
+    ``base_url`` are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given.
+    ``transcription`` None: the history will not have the person's words. ``session`` is merged
+    into the session object deep and last, for what has no argument here (``prompt``, ``tracing``).
+    ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
+    server.
+
+    Raises `ConfigError` for values that can't work, and without a key.
+    """
+
+    def __init__(
+        self,
+        model: str = "gpt-realtime-2.1",
+        voice: str | CustomVoice = "marin",
+        *,
+        transport: Transport = "webrtc",
+        video: Literal["images", "off"] = "images",
+        fps: float = 1.0,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        turn_detection: TurnDetection = ServerVAD(),  # noqa: B008 - frozen
+        transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
+        noise_reduction: NoiseReduction | None = None,
+        speed: float | None = None,
+        reasoning_effort: Effort | None = None,
+        max_output_tokens: int | str | None = None,
+        tool_choice: str | None = None,
+        truncation: Truncation | None = None,
+        parallel_tool_calls: bool | None = None,
+        session: Mapping[str, Json] | None = None,
+        pictures_kept: int = 20,
+        longest_side: int = 1024,
+        headers: Mapping[str, str] | None = None,
+        ice_servers: Sequence[IceServer] = (),
+        reconnect: ReconnectPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if transport not in ("webrtc", "websocket"):
+            raise ConfigError(f"transport takes webrtc or websocket, not {transport!r}")
+        if video not in ("images", "off"):
+            raise ConfigError(f"video takes images or off, not {video!r}")
+        if pictures_kept < 1 or longest_side < 16:
+            raise ConfigError("pictures_kept takes 1 or more, longest_side 16 or more")
+        self._config = RealtimeConfig(
+            model=model,
+            voice=voice,
+            turn_detection=turn_detection,
+            transcription=transcription,
+            noise_reduction=noise_reduction,
+            speed=speed,
+            reasoning_effort=reasoning_effort,
+            max_output_tokens=max_output_tokens,
+            tool_choice=tool_choice,
+            truncation=truncation,
+            parallel_tool_calls=parallel_tool_calls,
+        )
+        key = api_key or os.environ.get("OPENAI_API_KEY")
+        if not key:
+            raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key")
+        self._headers = {"Authorization": f"Bearer {key}", **(headers or {})}
+        self._base_url = _checked(base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL)
+        self._transport: Transport = transport
+        self._extra = dict(session or {})
+        self._pictures = video == "images"
+        self._pictures_kept = pictures_kept
+        self._longest_side = longest_side
+        self._ice_servers = tuple(ice_servers)
+        profile = profile_of(self._config, video=self._pictures)
+        super().__init__(profile, fps=fps, reconnect=reconnect or ReconnectPolicy(), clock=clock)
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Import what the transport needs, in a thread; raises `MissingExtraError`."""
+        rtc = self._transport == "webrtc"
+        module = "duologue.providers.openai.webrtc" if rtc else "websockets.asyncio.client"
+        await asyncio.to_thread(require, module, "openai")
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        builder = OpenAISession(self._config, self._transport, self._extra)
+        codec = Codec(
+            Dialect(builder), transport=self._transport, pictures_kept=self._pictures_kept
+        )
+        rtc = self._transport == "webrtc"
+        connect = partial(self._call, builder.whole(setup)) if rtc else self._socket
+        encode = None
+        if self._pictures:
+            most = MOST_JPEG if rtc else None
+            encode = partial(_jpeg, longest=self._longest_side, most=most)
+        return WireConnection[Message](connect, codec, setup, encode_picture=encode)
+
+    def _call(self, session: Mapping[str, Json]) -> Wire[Message]:
+        from duologue.providers.openai.webrtc import WebRTCWire
+
+        return WebRTCWire(
+            f"{self._base_url}/realtime/calls",
+            headers=self._headers,
+            session=session,
+            ice_servers=self._ice_servers,
+            clock=self.clock,
+        )
+
+    def _socket(self) -> Wire[Message]:
+        address = urlsplit(self._base_url)
+        scheme = "wss" if address.scheme == "https" else "ws"
+        path = f"{address.path}/realtime"
+        query = f"model={quote(self._config.model, safe='')}"
+        return _Socket(
+            urlunsplit((scheme, address.netloc, path, query, "")),
+            headers=self._headers,
+            refused=http_error,
+            closed=close_error,
+        )
+
+
+class _Socket(WebSocketWire):
+    """The wire of a codec whose messages may be sound as well, which over this one they are not."""
+
+    async def send(self, message: Message) -> None:
+        """Send an event."""
+        if isinstance(message, bytes):
+            await super().send(message)
+
+
+def _checked(base_url: str) -> str:
+    address = urlsplit(base_url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ConfigError(f"base_url takes an address such as {BASE_URL}, not {base_url!r}")
+    return base_url.rstrip("/")
+
+
+def _jpeg(frame: VideoFrame, *, longest: int, most: int | None) -> bytes:
+    """A picture as JPEG, of less quality where it would not fit into ``most`` bytes."""
+    for quality in _QUALITIES:
+        jpeg = encode_jpeg(frame, longest=longest, quality=quality)
+        if most is None or len(jpeg) <= most:
+            break
+    return jpeg

@@ -1,0 +1,221 @@
+"""Responses of the server: what each answers, says and calls."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from duologue.items import Json
+from duologue.providers.openai.errors import kind_of
+from duologue.providers.openai.fields import inner, objects, some_text, text, whole
+from duologue.providers.openai.spoken import same_words
+from duologue.realtime.commands import Say
+from duologue.realtime.errors import ErrorKind
+from duologue.realtime.outputs import (
+    Output,
+    ProviderError,
+    ReplyDone,
+    ReplyStarted,
+    ReplyText,
+    SayMismatch,
+    ToolCall,
+    Usage,
+)
+
+type JsonObject = dict[str, Json]
+
+_MOST = 256
+"""Responses, and requests, that are followed at a time; the oldest is forgotten beyond it."""
+
+
+@dataclass(slots=True)
+class Response:
+    """A response that is being made; ``wanted`` is the scripted text that it was told to say."""
+
+    id: str
+    wanted: str | None
+    said: dict[str, str] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    """Items of scripted text that have been cut, and are in the conversation as they should be."""
+    calls: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Name and call id, by item."""
+    called: set[str] = field(default_factory=set)
+    rest: bytes = b""
+    """Half a sample of its sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A response is over: what to tell, and what has to go into the conversation.
+
+    ``turn_detected``: the server cut it because it heard the person.
+    """
+
+    before: Sequence[Output]
+    done: ReplyDone
+    after: Sequence[Output]
+    spoken: Sequence[tuple[str, str]]
+    turn_detected: bool
+
+
+class Responses:
+    """All responses of one connection."""
+
+    __slots__ = ("_live", "_says", "_scripted")
+
+    def __init__(self) -> None:
+        self._live: dict[str, Response] = {}
+        self._scripted: deque[str] = deque(maxlen=_MOST)
+        self._says: dict[str, str] = {}
+
+    def __contains__(self, reply_id: str) -> bool:
+        return reply_id in self._live
+
+    def get(self, reply_id: str) -> Response | None:
+        """A response that is being made."""
+        return self._live.get(reply_id)
+
+    def scripted(self, reply_id: str) -> bool:
+        """Whether it was told to say scripted text, and so is not in the conversation."""
+        return reply_id in self._scripted
+
+    def say(self, command: Say) -> None:
+        """Scripted text was asked for."""
+        self._says[command.request_id] = command.text
+        _bound(self._says)
+
+    def settle(self, item_id: str) -> None:
+        """An item was cut by the program: nothing more is done about it here."""
+        for response in self._live.values():
+            if response.wanted is not None:
+                response.settled.add(item_id)
+
+    def created(self, event: JsonObject) -> Sequence[Output]:
+        """``response.created``."""
+        made = inner(event, "response")
+        reply_id = text(made, "id")
+        request_id = some_text(inner(made, "metadata"), "request_id")
+        wanted = None if request_id is None else self._says.pop(request_id, None)
+        self._live[reply_id] = Response(reply_id, wanted)
+        if wanted is not None:
+            self._scripted.append(reply_id)
+        _bound(self._live)
+        return [ReplyStarted(reply_id, request_id)]
+
+    def item(self, event: JsonObject) -> None:
+        """``response.output_item.added``: remember the calls, whose arguments come alone."""
+        response = self._live.get(text(event, "response_id"))
+        item = inner(event, "item")
+        if response is not None and item.get("type") == "function_call":
+            response.calls[text(item, "id")] = text(item, "name"), text(item, "call_id")
+
+    def words(self, event: JsonObject) -> Sequence[Output]:
+        """The next words, spoken or written."""
+        reply_id, item_id = text(event, "response_id"), text(event, "item_id")
+        delta = text(event, "delta")
+        response = self._live.get(reply_id)
+        if response is not None:
+            response.said[item_id] = response.said.get(item_id, "") + delta
+        return [ReplyText(reply_id, item_id, delta)]
+
+    def worded(self, event: JsonObject, key: str) -> Sequence[Output]:
+        """All words of an item: what did not come as deltas is told now."""
+        reply_id, item_id = text(event, "response_id"), text(event, "item_id")
+        response = self._live.get(reply_id)
+        whole_text = text(event, key)
+        if response is None:
+            return []
+        said = response.said.get(item_id, "")
+        response.said[item_id] = whole_text
+        if whole_text == said or not whole_text.startswith(said):
+            return []
+        return [ReplyText(reply_id, item_id, whole_text[len(said) :])]
+
+    def arguments(self, event: JsonObject) -> Sequence[Output]:
+        """``response.function_call_arguments.done``."""
+        response = self._live.get(text(event, "response_id"))
+        if response is None:
+            return []
+        name, call_id = response.calls.get(text(event, "item_id"), ("", ""))
+        name = some_text(event, "name") or name
+        call_id = some_text(event, "call_id") or call_id
+        return self._call(response, call_id, name, text(event, "arguments"))
+
+    def item_done(self, event: JsonObject) -> Sequence[Output]:
+        """``response.output_item.done``."""
+        response = self._live.get(text(event, "response_id"))
+        return [] if response is None else self._call_of(response, inner(event, "item"))
+
+    def done(self, event: JsonObject) -> Ended | None:
+        """``response.done``; None for a response that is not known."""
+        made = inner(event, "response")
+        response = self._live.pop(text(made, "id"), None)
+        if response is None:
+            return None
+        status: Literal["completed", "cancelled", "failed"] = "completed"
+        details = inner(made, "status_details")
+        reason = some_text(details, "reason")
+        message = None
+        before: list[Output] = []
+        after: list[Output] = []
+        match made.get("status"):
+            case "cancelled":
+                status = "cancelled"
+            case "failed":
+                status = "failed"
+                error = inner(details, "error")
+                code = some_text(error, "code") or ""
+                error_type = some_text(error, "type") or ""
+                message = some_text(error, "message") or code or "the model failed to reply"
+                kind = kind_of(code, error_type)
+                if kind in (ErrorKind.FATAL, ErrorKind.RECYCLE):
+                    after.append(ProviderError(kind, code or error_type, message))
+            case "incomplete":
+                message = f"the reply was cut short: {reason or 'no reason given'}"
+        if status == "completed":
+            for item in objects(made, "output"):
+                before += self._call_of(response, item)
+        before += _usage(inner(made, "usage"))
+        spoken: list[tuple[str, str]] = []
+        if response.wanted is not None and status == "completed":
+            said = " ".join(response.said.values())
+            if not same_words(response.wanted, said):
+                before.append(SayMismatch(response.id, response.wanted, said))
+            spoken = [one for one in response.said.items() if one[0] not in response.settled]
+        cut = status == "cancelled" and reason == "turn_detected"
+        return Ended(before, ReplyDone(response.id, status, message), after, spoken, cut)
+
+    def _call_of(self, response: Response, item: JsonObject) -> Sequence[Output]:
+        if item.get("type") != "function_call" or item.get("status") == "incomplete":
+            return []
+        name, call_id = text(item, "name"), text(item, "call_id")
+        return self._call(response, call_id, name, text(item, "arguments"))
+
+    def _call(
+        self, response: Response, call_id: str, name: str, arguments: str
+    ) -> Sequence[Output]:
+        if not name or not call_id or call_id in response.called:
+            return []
+        response.called.add(call_id)
+        return [ToolCall(response.id, call_id, name, arguments)]
+
+
+def _usage(usage: JsonObject) -> Sequence[Output]:
+    # OpenAI says token_details, Qwen tokens_details.
+    counts: list[dict[str, int]] = []
+    for side, kinds in (("input", _INPUT), ("output", _OUTPUT)):
+        details = inner(usage, f"{side}_token_details") or inner(usage, f"{side}_tokens_details")
+        found = {kind: whole(details, f"{kind}_tokens") for kind in kinds}
+        counts.append({kind: count for kind, count in found.items() if count is not None})
+    return [Usage(*counts)] if any(counts) else []
+
+
+_INPUT = ("text", "audio", "image", "cached")
+_OUTPUT = ("text", "audio")
+
+
+def _bound[T](entries: dict[str, T]) -> None:
+    if len(entries) > _MOST:
+        del entries[next(iter(entries))]

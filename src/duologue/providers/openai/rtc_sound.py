@@ -1,0 +1,170 @@
+"""Sound over WebRTC: which of a stream that never stops belongs to which reply.
+
+The data channel says when a reply's sound begins and ends, the sound comes by RTP, and the two are
+not in step. Sans-IO and without a clock: time is counted in the frames that come.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from duologue.audio import AudioFrame
+from duologue.realtime.outputs import Output, ReplyAudio, ReplyDone, ReplyInterrupted
+
+KEPT_S = 0.24
+"""Sound from before ``started`` that may belong to the reply, in seconds."""
+TAIL_S = 0.2
+"""Sound from behind ``stopped`` or ``cleared`` that may still belong to the reply, in seconds."""
+LOUD = 200
+"""A frame with no sample above it is silence: what Opus makes of silence stays below."""
+
+_REMEMBERED = 64
+
+
+class RtcSound:
+    """Cuts the received sound into replies, and holds each `ReplyDone` back till its sound ends."""
+
+    __slots__ = (
+        "_done",
+        "_draining_s",
+        "_ended",
+        "_items",
+        "_kept",
+        "_kept_s",
+        "_last_loud",
+        "_open",
+        "_sounding",
+        "_tail_s",
+        "dropped",
+    )
+
+    def __init__(self) -> None:
+        self._kept: deque[AudioFrame] = deque()
+        self._kept_s = 0.0
+        self._open: str | None = None
+        self._tail_s: float | None = None
+        self._draining_s = 0.0
+        self._last_loud = False
+        self._items: dict[str, str] = {}
+        self._sounding: set[str] = set()
+        self._ended: deque[str] = deque(maxlen=_REMEMBERED)
+        self._done: dict[str, ReplyDone] = {}
+        self.dropped = 0
+        """Samples that belonged to no reply and were not silence."""
+
+    def sounds(self, reply_id: str, item_id: str) -> None:
+        """The reply will have sound, now of the item ``item_id``."""
+        self._items[reply_id] = item_id
+        self._sounding.add(reply_id)
+
+    def frame(self, frame: AudioFrame) -> Sequence[Output]:
+        """The next received sound, silence included."""
+        loud = _loud(frame)
+        self._last_loud = loud
+        reply_id = self._open
+        if reply_id is None:
+            self._keep(frame, loud=loud)
+            return ()
+        if self._tail_s is None:
+            return (self._audio(reply_id, frame),)
+        if not loud:
+            return self._close(reply_id)
+        self._tail_s -= frame.duration
+        out: list[Output] = [self._audio(reply_id, frame)]
+        if self._tail_s < frame.duration / 2:
+            self._draining_s = 0.0
+            out += self._close(reply_id)
+        return out
+
+    def started(self, reply_id: str) -> Sequence[Output]:
+        """``output_audio_buffer.started``: the sound of this reply begins about now."""
+        if reply_id in self._ended or reply_id == self._open:
+            return ()
+        out: list[Output] = []
+        if self._open is not None:
+            out += self._close(self._open)
+        self._open = reply_id
+        self._tail_s = None
+        self._draining_s = 0.0
+        self._sounding.add(reply_id)
+        while self._kept and not _loud(self._kept[0]):
+            self._kept.popleft()
+        out += [self._audio(reply_id, frame) for frame in self._kept]
+        self._forget()
+        return out
+
+    def stopped(self, reply_id: str) -> Sequence[Output]:
+        """``output_audio_buffer.stopped``: all of it was sent; a part may be under way."""
+        if reply_id != self._open:
+            return self._end(reply_id)
+        if not self._last_loud:
+            return self._close(reply_id)
+        self._tail_s = TAIL_S
+        return ()
+
+    def cleared(self, reply_id: str, *, asked: bool) -> Sequence[Output]:
+        """``output_audio_buffer.cleared``: the rest was thrown away, by us if ``asked``."""
+        if reply_id in self._ended:
+            return ()
+        told: list[Output] = [] if asked else [ReplyInterrupted(reply_id)]
+        done = self._done.get(reply_id)
+        if done is not None and done.status == "completed":
+            self._done[reply_id] = ReplyDone(reply_id, "cancelled", done.message)
+        if reply_id == self._open:
+            self._open = None
+            self._tail_s = None
+            self._forget()
+            # What is under way must not pass for the beginning of the next reply.
+            self._draining_s = TAIL_S if self._last_loud else 0.0
+        return [*told, *self._end(reply_id)]
+
+    def done(self, done: ReplyDone) -> Sequence[Output]:
+        """``response.done``: told now, or when the sound has ended."""
+        reply_id = done.reply_id
+        waits = reply_id in self._sounding and reply_id not in self._ended
+        if waits and done.status != "completed" and reply_id != self._open:
+            # Cut before its sound began: no end of it will come.
+            waits = False
+        self._done[reply_id] = done
+        return () if waits else self._end(reply_id)
+
+    def _close(self, reply_id: str) -> Sequence[Output]:
+        self._open = None
+        self._tail_s = None
+        return self._end(reply_id)
+
+    def _end(self, reply_id: str) -> Sequence[Output]:
+        """The sound of a reply is over: tell its end, if it has come."""
+        if reply_id not in self._ended:
+            self._ended.append(reply_id)
+        done = self._done.pop(reply_id, None)
+        if done is None:
+            return ()
+        self._sounding.discard(reply_id)
+        self._items.pop(reply_id, None)
+        return (done,)
+
+    def _audio(self, reply_id: str, frame: AudioFrame) -> ReplyAudio:
+        return ReplyAudio(reply_id, self._items.get(reply_id, reply_id), frame)
+
+    def _keep(self, frame: AudioFrame, *, loud: bool) -> None:
+        if self._draining_s > 0:
+            self._draining_s = self._draining_s - frame.duration if loud else 0.0
+            return
+        self._kept.append(frame)
+        self._kept_s += frame.duration
+        while self._kept_s > KEPT_S + 0.001:
+            oldest = self._kept.popleft()
+            self._kept_s -= oldest.duration
+            if _loud(oldest):
+                self.dropped += len(oldest)
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_s = 0.0
+
+
+def _loud(frame: AudioFrame) -> bool:
+    samples = frame.samples
+    return bool(len(samples)) and (int(samples.max()) > LOUD or int(samples.min()) < -LOUD)

@@ -1,0 +1,140 @@
+"""The conversation as one server has it: what is where, and how it is cut."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+
+from duologue.items import Item, Json
+from duologue.providers.openai.items import item_json, message, picture, wire_id
+
+type JsonObject = dict[str, Json]
+
+
+@dataclass(slots=True)
+class _Sound:
+    """An item that the model spoke on this connection."""
+
+    samples: int = 0
+    content_index: int = 0
+
+
+class ServerItems:
+    """Order and nature of the items at the server; methods return the events to send.
+
+    The model's own spoken items can be truncated. Those that came as text (a history that was
+    replayed, scripted text) are taken out and put in again, in the same place. ``rate`` is Hz of
+    the model's sound; at most ``pictures_kept`` pictures stay.
+    """
+
+    __slots__ = ("_leaving", "_order", "_pictures", "_pictures_kept", "_rate", "_sounds")
+
+    def __init__(self, rate: int, pictures_kept: int) -> None:
+        self._rate = rate
+        self._pictures_kept = pictures_kept
+        self._order: list[str] = []
+        self._sounds: dict[str, _Sound] = {}
+        self._pictures: deque[str] = deque()
+        self._leaving: Counter[str] = Counter()
+
+    def __contains__(self, item_id: str) -> bool:
+        return item_id in self._order
+
+    def added(self, item_id: str, previous: str | None) -> None:
+        """The server has put an item behind ``previous``; None is at the end."""
+        if item_id in self._order:
+            if previous is None:
+                return
+            self._order.remove(item_id)
+        if previous == "root":
+            self._order.insert(0, item_id)
+        elif previous in self._order:
+            self._order.insert(self._order.index(previous) + 1, item_id)
+        else:
+            self._order.append(item_id)
+
+    def gone(self, item_id: str) -> None:
+        """The server has taken an item out, or has none to take out.
+
+        One that we took out ourselves may be there again by now.
+        """
+        if self._leaving[item_id] > 1:
+            self._leaving[item_id] -= 1
+        elif not self._leaving.pop(item_id, 0):
+            self._forget(item_id)
+
+    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
+        """The server has sent so much sound of one of its own items."""
+        sound = self._sounds.setdefault(item_id, _Sound())
+        sound.samples += samples
+        sound.content_index = content_index
+
+    def put(self, item: Item) -> list[JsonObject]:
+        """Put an item at the end, or in the place of the one that has its id."""
+        made = item_json(item)
+        if made is None:
+            return []
+        return self._put(item.id, made)
+
+    def spoke(self, item_id: str, text: str) -> list[JsonObject]:
+        """Put in what the model said outside of the conversation."""
+        return self._put(item_id, message(item_id, "assistant", text)) if text else []
+
+    def show(self, item_id: str, base64: str) -> list[JsonObject]:
+        """Put in a picture, and take out the oldest if there are too many."""
+        events: list[JsonObject] = []
+        while len(self._pictures) >= self._pictures_kept:
+            events += self.delete(self._pictures.popleft())
+        self._pictures.append(item_id)
+        return [*events, *self._put(item_id, picture(item_id, base64))]
+
+    def delete(self, item_id: str) -> list[JsonObject]:
+        """Take an item out; nothing is sent for one that is not there."""
+        item_id = self._name(item_id)
+        if item_id not in self._order and item_id not in self._sounds:
+            return []
+        self._forget(item_id)
+        return [self._take_out(item_id)]
+
+    def truncate(self, item_id: str, played_ms: int, heard_text: str) -> list[JsonObject]:
+        """Cut an item of the model to what was heard of it."""
+        sound = self._sounds.get(item_id)
+        if sound is not None:
+            there_ms = sound.samples * 1000 // self._rate
+            return [
+                {
+                    "type": "conversation.item.truncate",
+                    "item_id": item_id,
+                    "content_index": sound.content_index,
+                    "audio_end_ms": max(0, min(played_ms, there_ms)),
+                }
+            ]
+        if not heard_text:
+            return self.delete(item_id)
+        return self._put(item_id, message(item_id, "assistant", heard_text))
+
+    def _name(self, item_id: str) -> str:
+        """What the server calls an item: its own ids may be longer than ours."""
+        known = item_id in self._order or item_id in self._sounds
+        return item_id if known else wire_id(item_id)
+
+    def _put(self, item_id: str, item: JsonObject) -> list[JsonObject]:
+        create: JsonObject = {"type": "conversation.item.create", "item": item}
+        there = self._name(item_id)
+        if there not in self._order:
+            self._order.append(there)
+            return [create]
+        at = self._order.index(there)
+        self._order[at] = wire_id(item_id)
+        self._sounds.pop(there, None)
+        create["previous_item_id"] = self._order[at - 1] if at else "root"
+        return [self._take_out(there), create]
+
+    def _take_out(self, item_id: str) -> JsonObject:
+        self._leaving[item_id] += 1
+        return {"type": "conversation.item.delete", "item_id": item_id}
+
+    def _forget(self, item_id: str) -> None:
+        if item_id in self._order:
+            self._order.remove(item_id)
+        self._sounds.pop(item_id, None)

@@ -1,0 +1,250 @@
+"""A wire over WebRTC: events on a data channel, sound by RTP, set up by one HTTP request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from duologue.audio import AudioFrame, Framer
+from duologue.clock import Clock, LoopClock
+from duologue.extras import require
+from duologue.items import Json
+from duologue.providers.openai.errors import http_error
+from duologue.realtime.errors import ErrorKind, SessionError
+from duologue.rtc.config import (
+    IceServer,
+    MessageTooLongError,
+    PeerConfig,
+    PeerError,
+    PeerState,
+)
+
+require("orjson", "openai")
+require("httpx", "openai")
+require("aiortc", "openai")
+
+import httpx  # noqa: E402
+import orjson  # noqa: E402
+
+from duologue.rtc.peer import Peer  # noqa: E402
+
+if TYPE_CHECKING:
+    from duologue.providers.openai.codec import Message
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "oai-events"
+RATE = 24000
+CONNECT_S = 10.0
+"""What the request, and then the connection, may each take."""
+MOST_UNSENT = 64 * 1024
+"""Bytes that may wait on the data channel before the next message does."""
+MOST_SOUND = 250
+"""Received frames that may wait, 5 s; beyond it the oldest is dropped."""
+MOST_EVENTS = 4096
+"""Received events that may wait; beyond it the connection fails, for none may be lost."""
+CATCH_UP_S = 0.010
+"""Time between two frames of 20 ms of which more wait: twice real time."""
+PAUSE_FRAMES = 15
+"""Frames of silence (0.3 s) that are sent of a pause while more waits."""
+LOUD = 200
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class WebRTCWire:
+    """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
+
+    ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
+    that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        session: Mapping[str, Json],
+        ice_servers: Sequence[IceServer] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self._url = url
+        self._host = urlsplit(url).hostname or url
+        self._headers = {"Accept": "application/sdp", **headers}
+        self._session = session
+        self._clock = clock or LoopClock()
+        loopback = self._host in _LOOPBACK
+        self._loopback = loopback
+        self._config = PeerConfig(
+            send_rate=RATE,
+            receive_rate=RATE,
+            channel=CHANNEL,
+            loopback=loopback,
+            ice_servers=tuple(ice_servers),
+            connect_timeout=CONNECT_S,
+            interrupted_after=2.0,
+            failed_after=3.0,
+        )
+        self._peer: Peer | None = None
+        self._inbox: deque[Message] = deque()
+        self._sounds = 0
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._error: SessionError | None = None
+        self._framer = Framer(RATE)
+        self._next_at = float("-inf")
+        self._quiet = 0
+        self.dropped_sound = 0
+        self.dropped_pictures = 0
+        self.skipped = 0
+
+    async def open(self) -> None:
+        """Offer, ask, and wait for the connection; raises `SessionError`."""
+        peer = self._peer = Peer(
+            self._config,
+            on_audio=self._take_sound,
+            on_message=self._take_event,
+            on_state=self._take_state,
+            clock=self._clock,
+        )
+        try:
+            await peer.answer(await self._ask(await peer.offer()))
+        except PeerError as error:
+            raise self._lost(str(error)) from error
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await self._settled.wait()
+                if self._error is None:
+                    await peer.drain(MOST_UNSENT)
+        except TimeoutError:
+            raise self._lost(f"no connection within {CONNECT_S:g} s") from None
+        if self._error is not None:
+            raise self._error
+
+    async def send(self, message: Message) -> None:
+        """Send an event, once little waits before it, or sound, at most at twice its pace."""
+        peer = self._peer
+        if peer is None:
+            raise self._lost("the connection is closed")
+        if isinstance(message, AudioFrame):
+            for samples in self._framer.push(message.samples):
+                await self._send_frame(peer, AudioFrame(samples, RATE))
+            return
+        try:
+            sent = await peer.drain(MOST_UNSENT) and peer.send_message(message.decode())
+        except MessageTooLongError as error:
+            self._drop(message, str(error))
+            return
+        if not sent:
+            raise self._error or self._lost("the data channel is closed")
+
+    async def receive(self) -> Message | None:
+        """The next event or piece of sound, in the order they came; never None."""
+        while not self._inbox:
+            if self._error is not None:
+                raise self._error
+            self._wake.clear()
+            await self._wake.wait()
+        message = self._inbox.popleft()
+        self._sounds -= isinstance(message, AudioFrame)
+        return message
+
+    async def close(self) -> None:
+        """Hang up, in less than half a second."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            await peer.close()
+
+    async def _ask(self, offer: str) -> str:
+        """Send the offer, and return the answer."""
+        parts = {
+            "sdp": (None, offer.encode(), "application/sdp"),
+            "session": (None, orjson.dumps(self._session), "application/json"),
+        }
+        try:
+            async with httpx.AsyncClient(timeout=CONNECT_S, trust_env=not self._loopback) as client:
+                response = await client.post(self._url, files=parts, headers=self._headers)
+        except httpx.TimeoutException:
+            raise self._lost(f"no answer within {CONNECT_S:g} s") from None
+        except httpx.HTTPError as error:
+            raise self._lost(str(error) or type(error).__name__) from error
+        if response.status_code not in (200, 201):
+            raise http_error(response.status_code, response.content)
+        return response.text
+
+    async def _send_frame(self, peer: Peer, frame: AudioFrame) -> None:
+        now = self._clock.now()
+        samples = frame.samples
+        quiet = int(samples.max()) <= LOUD and int(samples.min()) >= -LOUD
+        self._quiet = self._quiet + 1 if quiet else 0
+        if now < self._next_at:
+            # More waits than is spoken: sound that was kept while there was no connection.
+            if self._quiet > PAUSE_FRAMES:
+                self.skipped += 1
+                return
+            await self._clock.sleep(self._next_at - now)
+        self._next_at = max(now, self._next_at) + CATCH_UP_S
+        peer.send_audio(frame)
+
+    def _drop(self, message: bytes, why: str) -> None:
+        """Leave out a message that is too long: a picture, or tell it as the server would."""
+        event = orjson.loads(message)
+        if _is_picture(event):
+            self.dropped_pictures += 1
+            return
+        error = {
+            "type": "message_too_long",
+            "code": "message_too_long",
+            "message": f"{event.get('type')} was not sent: {why}; a WebSocket takes more",
+            "event_id": event.get("event_id"),
+        }
+        self._take_event(orjson.dumps({"type": "error", "error": error}).decode())
+
+    def _take_event(self, text: str) -> None:
+        if len(self._inbox) - self._sounds >= MOST_EVENTS:
+            self._fail(self._lost("more events came than could be taken"))
+            return
+        self._inbox.append(text.encode())
+        self._wake.set()
+
+    def _take_sound(self, frame: AudioFrame) -> None:
+        if self._sounds >= MOST_SOUND:
+            oldest = next(i for i, m in enumerate(self._inbox) if isinstance(m, AudioFrame))
+            del self._inbox[oldest]
+            self._sounds -= 1
+            self.dropped_sound += 1
+        self._inbox.append(frame)
+        self._sounds += 1
+        self._wake.set()
+
+    def _take_state(self, state: PeerState, reason: str) -> None:
+        match state:
+            case "connected":
+                self._settled.set()
+            case "failed":
+                self._fail(self._lost(reason))
+            case "closed":
+                self._fail(self._lost("the connection was closed"))
+            case "interrupted":
+                logger.debug("nothing is heard of the server; waiting for it")
+
+    def _fail(self, error: SessionError) -> None:
+        if self._error is None:
+            self._error = error
+        self._settled.set()
+        self._wake.set()
+
+    def _lost(self, why: str) -> SessionError:
+        return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+def _is_picture(event: object) -> bool:
+    match event:
+        case {"item": {"content": [{"type": "input_image"}]}}:
+            return True
+        case _:
+            return False

@@ -1,0 +1,136 @@
+"""A wire over a WebSocket, for every provider that speaks text messages on one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from duologue.extras import require
+from duologue.realtime.errors import ErrorKind, SessionError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection
+    from websockets.exceptions import ConnectionClosed
+
+LONGEST = 32 * 1024 * 1024
+"""Bytes of the longest message that is taken."""
+OPEN_S = 10.0
+PING_EVERY_S = 2.0
+PONG_S = 4.0
+"""A line that is dead is noticed in at most the two together."""
+CLOSE_S = 0.4
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+class WebSocketWire:
+    """Messages as bytes, each a text frame, to and from ``url``.
+
+    ``refused`` makes the error of an HTTP status and body that came instead of a connection;
+    ``closed`` the one of a close code and reason, or None where that is a clean end. Nothing is
+    compressed: sound gets no smaller. Proxies of the environment are used, but not for this
+    machine.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        refused: Callable[[int, bytes], SessionError],
+        closed: Callable[[int, str], SessionError | None],
+        extra: str = "openai",
+        ping_every: float = PING_EVERY_S,
+        pong_within: float = PONG_S,
+    ) -> None:
+        self._url = url
+        self._host = urlsplit(url).hostname or url
+        self._headers = dict(headers)
+        self._refused = refused
+        self._closed = closed
+        self._extra = extra
+        self._ping_every = ping_every
+        self._pong_within = pong_within
+        self._socket: ClientConnection | None = None
+
+    async def open(self) -> None:
+        """Connect within ten seconds.
+
+        Raises `SessionError`, with the server's own words if it has any, and `MissingExtraError`.
+        """
+        require("websockets", self._extra)
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidHandshake, InvalidStatus
+
+        try:
+            # Awaited, it does not try again: that is the session's business.
+            self._socket = await connect(
+                self._url,
+                additional_headers=self._headers,
+                compression=None,
+                max_size=LONGEST,
+                open_timeout=OPEN_S,
+                ping_interval=self._ping_every,
+                ping_timeout=self._pong_within,
+                close_timeout=CLOSE_S,
+                proxy=None if self._host in _LOOPBACK else True,
+            )
+        except InvalidStatus as error:
+            response = error.response
+            raise self._refused(response.status_code, bytes(response.body or b"")) from None
+        except TimeoutError:
+            raise self._lost(f"can't be reached: no answer within {OPEN_S:g} s") from None
+        except (OSError, InvalidHandshake, EOFError) as error:
+            raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
+
+    async def send(self, message: bytes) -> None:
+        """Send a text frame, without decoding it; waits while the server does not read."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self._live().send(message, text=True)
+        except ConnectionClosed as error:
+            raise self._end(error) or self._lost("closed the connection") from None
+
+    async def receive(self) -> bytes | None:
+        """The next message; None after an end that ``closed`` calls clean."""
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            return await self._live().recv(decode=False)
+        except ConnectionClosed as error:
+            ended = self._end(error)
+            if ended is None:
+                return None
+            raise ended from None
+
+    async def close(self) -> None:
+        """Close within half a second, politely if the server does its part."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await socket.close()
+        finally:
+            socket.transport.abort()
+
+    def _live(self) -> ClientConnection:
+        if self._socket is None:
+            raise self._lost("is not connected")
+        return self._socket
+
+    def _end(self, error: ConnectionClosed) -> SessionError | None:
+        """What the server said at the end; without a word the code is 1006 (RFC 6455, 7.1.5)."""
+        if error.rcvd is not None:
+            return self._closed(error.rcvd.code, error.rcvd.reason)
+        if error.sent is not None and error.sent.code == 1011:
+            return self._lost("does not answer any more")
+        return self._closed(1006, "the connection broke")
+
+    def _lost(self, what: str) -> SessionError:
+        return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
