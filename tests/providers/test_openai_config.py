@@ -1,0 +1,159 @@
+import subprocess
+import sys
+
+import pytest
+
+from duologue.providers import openai
+from duologue.providers.openai.config import RealtimeConfig
+from duologue.providers.openai.profile import profile_of
+from duologue.providers.openai.session_json import session_object
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import ToolSpec
+from duologue.realtime.errors import ConfigError
+
+TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: openai.ServerVAD(threshold=1.5), "threshold takes 0 to 1, not 1.5"),
+        (lambda: openai.ServerVAD(idle_timeout_ms=1), "5000 to 30000"),
+        (lambda: openai.SemanticVAD(eagerness="very"), "low, medium, high, auto, not 'very'"),
+        (lambda: openai.Transcription(""), "gpt-transcribe"),
+        (lambda: openai.Transcription(delay="long"), "minimal, low"),
+        (lambda: openai.Transcription(keywords="cat"), "a list of strings"),
+        (lambda: openai.NoiseReduction("middle"), "near_field, far_field"),
+        (lambda: openai.RetentionRatio(2), "retention_ratio takes 0 to 1"),
+        (lambda: openai.CustomVoice(""), "voice_1234"),
+        (lambda: RealtimeConfig(voice="siri"), "alloy, .* or CustomVoice"),
+        (lambda: RealtimeConfig(speed=2), "speed takes 0.25 to 1.5"),
+        (lambda: RealtimeConfig(max_output_tokens=0), "1 to 32000"),
+        (lambda: RealtimeConfig(max_output_tokens="all"), "a number or 'inf'"),
+        (lambda: RealtimeConfig(reasoning_effort="huge"), "minimal, low"),
+        (lambda: RealtimeConfig(model="gpt-realtime", reasoning_effort="low"), "gpt-realtime-2"),
+        (
+            lambda: RealtimeConfig(model="gpt-realtime-2025-08-28", parallel_tool_calls=True),
+            "gpt-realtime-2 and later",
+        ),
+        (lambda: RealtimeConfig(truncation="some"), "auto, disabled or RetentionRatio"),
+        (lambda: RealtimeConfig(tool_choice=""), "name of a function"),
+        (lambda: RealtimeConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
+        (lambda: openai.Realtime(api_key="k", transport="smoke"), "webrtc or websocket"),
+        (lambda: openai.Realtime(api_key="k", video="track"), "images or off"),
+        (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url takes"),
+        (lambda: openai.Realtime(api_key="k", pictures_kept=0), "1 or more"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_says_what_is_right(make, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_key_is_told_at_once(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        openai.Realtime()
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert openai.Realtime().profile.model == "gpt-realtime-2.1"
+
+
+def test_the_session_has_what_was_asked_for():
+    config = RealtimeConfig(
+        voice=openai.CustomVoice("voice_1"),
+        turn_detection=openai.SemanticVAD("low", interrupt_response=False),
+        transcription=openai.Transcription(language="de", keywords=["Katze"]),
+        noise_reduction=openai.NoiseReduction("far_field", 0.5),
+        speed=1.2,
+        reasoning_effort="low",
+        max_output_tokens="inf",
+        tool_choice="time",
+        truncation=openai.RetentionRatio(0.8, 5000),
+        parallel_tool_calls=False,
+    )
+    session = session_object(
+        config, SessionSetup("be kind", [TOOL]), extra={"audio": {"output": {"speed": 1.0}}}
+    )
+    assert session == {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "instructions": "be kind",
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "turn_detection": {
+                    "type": "semantic_vad",
+                    "eagerness": "low",
+                    "create_response": True,
+                    "interrupt_response": False,
+                },
+                "transcription": {
+                    "model": "gpt-transcribe",
+                    "language": "de",
+                    "keywords": ["Katze"],
+                },
+                "noise_reduction": {"type": "far_field", "strength": 0.5},
+            },
+            "output": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "voice": {"id": "voice_1"},
+                "speed": 1.0,
+            },
+        },
+        "tools": [
+            {
+                "type": "function",
+                "name": "time",
+                "description": "Tells the time",
+                "parameters": {"type": "object", "properties": {}},
+            }
+        ],
+        "tool_choice": {"type": "function", "name": "time"},
+        "max_output_tokens": "inf",
+        "truncation": {
+            "type": "retention_ratio",
+            "retention_ratio": 0.8,
+            "token_limits": {"post_instructions": 5000},
+        },
+        "reasoning": {"effort": "low"},
+        "parallel_tool_calls": False,
+    }
+
+
+def test_the_model_goes_with_the_offer_and_the_format_with_the_socket():
+    by_call = session_object(RealtimeConfig(), SessionSetup(), transport="webrtc")
+    assert by_call["model"] == "gpt-realtime-2.1"
+    assert "format" not in by_call["audio"]["input"]
+    by_socket = session_object(RealtimeConfig(), SessionSetup())
+    assert "model" not in by_socket
+    assert "instructions" not in by_socket
+    assert by_socket["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert by_socket["audio"]["input"]["transcription"] == {"model": "gpt-transcribe"}
+
+
+def test_off_is_said_as_null():
+    config = RealtimeConfig(turn_detection=openai.ManualTurns(), transcription=None)
+    heard = session_object(config, SessionSetup())["audio"]["input"]
+    assert heard["turn_detection"] is None
+    assert heard["transcription"] is None
+    profile = profile_of(config)
+    assert profile.manual_turns
+    assert not profile.speech_signals
+    assert profile.user_transcripts == "none"
+
+
+def test_a_new_model_has_the_newest_profile():
+    profile = profile_of(RealtimeConfig(model="gpt-realtime-9"), video=False)
+    assert (profile.say, profile.turn_reply, profile.user_transcripts, profile.video) == (
+        "instructed", "requested", "final", False,
+    )  # fmt: skip
+
+
+def test_importing_brings_no_client_and_no_transport():
+    code = (
+        "import sys; from duologue.providers import openai; openai.Realtime; openai.ServerVAD\n"
+        "print(*{'openai', 'websockets', 'aiortc', 'av', 'httpx'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == ""

@@ -1,0 +1,131 @@
+import numpy as np
+import pytest
+
+from duologue.audio import AudioFrame
+from duologue.providers.openai.rtc_sound import RtcSound
+from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyInterrupted
+
+LOUD = AudioFrame(np.full(480, 5000, np.int16), 24000)
+QUIET = AudioFrame(np.full(480, 90, np.int16), 24000)
+
+
+def play(sound, frames):
+    """Feed ``#`` as sound and ``.`` as silence; what came out, in the same signs."""
+    out = ""
+    for sign in frames:
+        out += told(sound.frame(LOUD if sign == "#" else QUIET))
+    return out
+
+
+def told(outputs):
+    signs = ""
+    for output in outputs:
+        match output:
+            case ReplyAudio(frame=frame):
+                signs += "#" if frame is LOUD else "."
+            case ReplyDone(status=status):
+                signs += f"({status})"
+            case ReplyInterrupted():
+                signs += "!"
+    return signs
+
+
+def done(status="completed", reply_id="r"):
+    return ReplyDone(reply_id, status)
+
+
+@pytest.fixture
+def sound():
+    sound = RtcSound()
+    sound.sounds("r", "item")
+    return sound
+
+
+def test_silence_between_replies_is_dropped(sound):
+    assert play(sound, "." * 50) == ""
+    assert sound.dropped == 0
+
+
+def test_a_reply_is_what_comes_between_started_and_stopped(sound):
+    assert told(sound.started("r")) == ""
+    [audio] = sound.frame(LOUD)
+    assert (audio.reply_id, audio.item_id) == ("r", "item")
+    assert play(sound, "#..#.") == "#..#."
+    assert told(sound.done(done())) == ""
+    assert told(sound.stopped("r")) == "(completed)"
+    assert play(sound, "#.#") == ""
+
+
+def test_sound_ahead_of_started_belongs_to_the_reply_from_its_first_noise(sound):
+    play(sound, "......##.#")
+    assert told(sound.started("r")) == "##.#"
+    assert play(sound, "#") == "#"
+
+
+def test_no_more_than_240_ms_ahead_is_kept(sound):
+    play(sound, "#" * 40)
+    assert told(sound.started("r")) == "#" * 12
+    assert sound.dropped == 28 * 480
+
+
+def test_sound_behind_stopped_goes_on_to_the_first_silence(sound):
+    sound.started("r")
+    play(sound, "##")
+    sound.done(done())
+    assert told(sound.stopped("r")) == ""
+    assert play(sound, "##.##") == "##(completed)"
+
+
+def test_sound_behind_stopped_ends_after_200_ms(sound):
+    sound.started("r")
+    play(sound, "##")
+    sound.stopped("r")
+    assert play(sound, "#" * 30) == "#" * 10
+    assert told(sound.done(done())) == "(completed)"
+
+
+def test_cleared_drops_the_rest_at_once_and_what_is_under_way(sound):
+    sound.started("r")
+    play(sound, "##")
+    sound.done(done())
+    assert told(sound.cleared("r", asked=False)) == "!(cancelled)"
+    assert play(sound, "###") == ""
+    sound.sounds("next", "item 2")
+    assert told(sound.started("next")) == ""
+    assert play(sound, "#") == "#"
+
+
+def test_cleared_on_our_word_interrupts_nothing_and_waits_for_done(sound):
+    sound.started("r")
+    play(sound, "#.")
+    assert told(sound.cleared("r", asked=True)) == ""
+    assert told(sound.done(done("cancelled"))) == "(cancelled)"
+    assert told(sound.cleared("r", asked=False)) == ""
+
+
+def test_done_without_sound_is_told_at_once(sound):
+    assert told(sound.done(done(reply_id="tools only"))) == "(completed)"
+
+
+def test_done_before_started_waits_for_the_sound(sound):
+    assert told(sound.done(done())) == ""
+    sound.started("r")
+    assert play(sound, "#.") == "#."
+    assert told(sound.stopped("r")) == "(completed)"
+
+
+@pytest.mark.parametrize("status", ["cancelled", "failed"])
+def test_a_reply_cut_before_its_sound_has_ended(sound, status):
+    assert told(sound.done(done(status))) == f"({status})"
+    assert told(sound.started("r")) == ""
+    assert play(sound, "###") == ""
+
+
+def test_the_next_reply_ends_the_tail_of_the_last(sound):
+    sound.started("r")
+    play(sound, "##")
+    sound.done(done())
+    sound.stopped("r")
+    sound.sounds("next", "item 2")
+    assert told(sound.started("next")) == "(completed)"
+    assert [output.reply_id for output in sound.frame(LOUD)] == ["next"]
