@@ -95,6 +95,9 @@ class Speech:
 
         ``start`` is where in this speech, in s, they begin to be spoken, where that is known.
         """
+        last = self._words[-1] if self._words else None
+        if last is not None and last.item_id != item_id and not last.text.endswith((" ", "\n")):
+            last.text += " "
         self._words.append(_Words(text, start, item_id))
 
     def forget_words(self) -> None:

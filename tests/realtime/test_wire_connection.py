@@ -65,7 +65,9 @@ class FakeCodec:
 
 def connect(**options):
     wire = FakeWire(**options)
-    return wire, WireConnection(lambda: wire, FakeCodec(), SessionSetup("be kind"))
+    return wire, WireConnection(
+        lambda: wire, FakeCodec(), SessionSetup("be kind"), audio_limit_s=10.0
+    )
 
 
 def sound(value=0, seconds=0.02):

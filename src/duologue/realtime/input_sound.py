@@ -21,8 +21,8 @@ _UNSURE_S = 0.3
 """A turn's end whose place the provider does not tell is taken to be so much earlier: what follows
 may not have reached it."""
 
-_LONGEST_S = 0.5
-"""Kept sound is given out in pieces of at most this length."""
+_LONGEST_S = 0.1
+"""Kept sound is given out in pieces of at most this length, so that nothing waits behind one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,10 +38,11 @@ class InputRing:
     Silence takes no memory. `EndTurn` and `ClearInput` keep their places between the sound.
     """
 
-    __slots__ = ("_limit", "_marks", "_pieces", "end", "rate", "start")
+    __slots__ = ("_limit", "_marks", "_pieces", "end", "rate", "seconds", "start")
 
     def __init__(self, rate: int, seconds: float) -> None:
         self.rate = rate
+        self.seconds = seconds
         self._limit = int(rate * seconds)
         self._pieces: deque[_Piece] = deque()
         self._marks: deque[tuple[int, EndTurn | ClearInput]] = deque()
@@ -77,7 +78,7 @@ class InputRing:
             self._marks.popleft()
 
     def since(self, position: int) -> list[Samples | EndTurn | ClearInput]:
-        """What is kept from ``position`` on, in order, in pieces of up to half a second."""
+        """What is kept from ``position`` on, in order, in pieces of up to 0.1 s."""
         out: list[Samples | EndTurn | ClearInput] = []
         marks = deque(mark for mark in self._marks if mark[0] > position)
         held: list[Samples] = []

@@ -21,7 +21,7 @@ from typing import Protocol
 from duologue.clock import Clock
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.errors import ErrorKind, SessionError
-from duologue.realtime.outputs import GoAway, Output, SessionStarted
+from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 
 FORCED_S = 1.0
@@ -236,6 +236,9 @@ class Life:
                 self.roll_over("the model ends this connection", within)
             self._owner.receive(output)
         else:
+            ends = ErrorKind.FATAL, ErrorKind.RECYCLE
+            if isinstance(output, ProviderError) and output.kind in ends:
+                raise SessionError(output.message, code=output.code, kind=output.kind)
             self.unused += 1
 
     def _go_live(self, link: Link) -> None:

@@ -56,6 +56,11 @@ class PersonSound:
             self._ring.push(frame.samples)
         return frame
 
+    @property
+    def keep_s(self) -> float:
+        """Seconds of sound that are kept."""
+        return self._ring.seconds
+
     def mark(self, command: EndTurn | ClearInput) -> None:
         """The program has ended the turn, or cleared it, behind the sound so far."""
         if self._keeps:

@@ -14,8 +14,9 @@ from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
 from duologue.video import VideoFrame
 
-AUDIO_LIMIT_S = 10.0
-"""Sound that may wait for a peer that does not read; beyond it the oldest is dropped."""
+AUDIO_LIMIT_S = 15.0
+"""Sound that may wait for a peer that does not read; beyond it the oldest is dropped. More than the
+ten seconds that are kept while there is no connection, so that those never push each other out."""
 CONTROL_LIMIT = 1024
 """Commands that may wait; beyond it the connection fails, for none of them may be lost."""
 CLOSE_S = 0.5
@@ -35,8 +36,9 @@ class WireConnection[M]:
     """A `Connection` made of a wire and a codec.
 
     Control never waits behind media (contract C7): commands other than sound and pictures have a
-    lane of their own that is emptied first. Media is bounded by dropping the oldest sound
-    (``dropped_audio``, in samples) and all pictures but the newest (``dropped_video``).
+    lane of their own that is emptied first. Media is bounded by dropping the oldest sound (beyond
+    ``audio_limit_s``; counted in ``dropped_audio``, in samples) and all pictures but the newest
+    (``dropped_video``).
 
     With ``encode_picture``, pictures become JPEG by it, in a thread.
     """
@@ -48,11 +50,13 @@ class WireConnection[M]:
         setup: SessionSetup,
         *,
         encode_picture: Callable[[VideoFrame], bytes] | None = None,
+        audio_limit_s: float = AUDIO_LIMIT_S,
     ) -> None:
         self._connect = connect
         self._codec = codec
         self._setup = setup
         self._encode_picture = encode_picture
+        self._audio_limit_s = audio_limit_s
         self._control: deque[Command | _Answer[M]] = deque()
         self._media: deque[Command] = deque()
         self._video: SendVideo | None = None
@@ -110,7 +114,7 @@ class WireConnection[M]:
             case SendAudio(frame=frame):
                 self._media.append(command)
                 self._waiting_s += frame.duration
-                if self._waiting_s > AUDIO_LIMIT_S:
+                if self._waiting_s > self._audio_limit_s:
                     self._drop_oldest()
             case EndTurn() | ClearInput():
                 self._media.append(command)

@@ -74,7 +74,7 @@ class _JumpingSelector(selectors.BaseSelector):
                 return events
             # One file is the loop's own wake-up pipe; any other is a socket with traffic perhaps.
             if len(self._inner.get_map()) > 1:
-                events = self._inner.select(GRACE)
+                events = self._inner.select(loop.grace)
                 if events:
                     return events
             loop._jump(when)
@@ -85,15 +85,17 @@ class _JumpingSelector(selectors.BaseSelector):
 class VirtualTimeLoop(SelectorEventLoop):
     """An event loop in virtual time (contract C9): `time` jumps to the next timer when idle.
 
-    ``start`` is the first value of `time`, in s. Callbacks and coroutines take no virtual time.
-    While work runs in executor threads (``run_in_executor``, ``asyncio.to_thread``), or inside
+    ``start`` is the first value of `time`, in s; ``grace`` the real seconds that open sockets get
+    before each jump: 0 will do where both ends of each are on this loop. Callbacks and coroutines
+    take no virtual time. While work runs in executor threads (``run_in_executor``, ``asyncio.to_thread``), or inside
     `hold`, time stands still and the loop really waits for it; so such work must not itself wait
     for a timer of this loop. Sockets and ``call_soon_threadsafe`` work as ever. When nothing can
     wake the loop any more, it raises `DeadlockError` after `PATIENCE` real seconds.
     """
 
-    def __init__(self, start: float = 0.0) -> None:
+    def __init__(self, start: float = 0.0, *, grace: float = GRACE) -> None:
         self._virtual_now = start
+        self.grace = grace
         self._virtual_timers: list[asyncio.TimerHandle] = []
         self.working = 0
         """Pieces of work in threads for which time stands still."""
@@ -206,13 +208,15 @@ def _where(awaitable: object) -> str:
     return " > ".join(names) + place
 
 
-def run_virtual[T](main: Coroutine[Any, Any, T], *, start: float = 0.0) -> T:
+def run_virtual[T](
+    main: Coroutine[Any, Any, T], *, start: float = 0.0, grace: float = GRACE
+) -> T:
     """Run ``main`` in a new `VirtualTimeLoop` that begins at ``start`` s, and return its result.
 
     Like ``asyncio.run``: tasks that are left are cancelled, generators and threads ended. Raises
     `DeadlockError` when ``main`` waits for what can't come.
     """
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(start)) as runner:
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(start, grace=grace)) as runner:
         return runner.run(main)
 
 

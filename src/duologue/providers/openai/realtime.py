@@ -40,6 +40,8 @@ BASE_URL = "https://api.openai.com/v1"
 
 MOST_JPEG = 180_000
 """Bytes of a picture that fits, as base64, into a message of WebRTC's data channel."""
+_SPARE_S = 5.0
+"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 _QUALITIES = (80, 60, 40, 20)
 
 
@@ -136,7 +138,13 @@ class Realtime(BaseRealtime):
         if self._pictures:
             most = MOST_JPEG if rtc else None
             encode = partial(_jpeg, longest=self._longest_side, most=most)
-        return WireConnection[Message](connect, codec, setup, encode_picture=encode)
+        return WireConnection[Message](
+            connect,
+            codec,
+            setup,
+            encode_picture=encode,
+            audio_limit_s=self._policy.person.keep_s + _SPARE_S,
+        )
 
     def _call(self, session: Mapping[str, Json]) -> Wire[Message]:
         from duologue.providers.openai.webrtc import WebRTCWire

@@ -49,8 +49,8 @@ MOST_EVENTS = 4096
 """Received events that may wait; beyond it the connection fails, for none may be lost."""
 CATCH_UP_S = 0.010
 """Time between two frames of 20 ms of which more wait: twice real time."""
-PAUSE_FRAMES = 15
-"""Frames of silence (0.3 s) that are sent of a pause while more waits."""
+PAUSE_FRAMES = 40
+"""Frames of silence (0.8 s) that are sent of a pause while more waits: enough to end a turn."""
 LOUD = 200
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

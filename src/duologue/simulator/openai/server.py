@@ -296,5 +296,7 @@ class OpenAISimulator:
         for line in [*self._open]:
             if isinstance(line, RtcCall):
                 await line.hang_up()
+            elif line.deaf_until > self._clock.now():
+                line.cut()
             else:
                 line.close(1001, "the simulator stops")

@@ -17,6 +17,8 @@ from duologue.simulator.openai.session import Session
 MOST_BYTES = 32 * 1024 * 1024
 """Largest message taken; the protocol allows 15 MiB of sound in an event."""
 
+_DEAF_STEP_S = 0.2
+
 
 class SocketLine(EventLine):
     """The server's end of one WebSocket."""
@@ -71,8 +73,9 @@ class SocketLine(EventLine):
     async def _read(self, session: Session) -> None:
         while True:
             wait = self.deaf_until - self.clock.now()
-            if wait > 0:
-                await self.clock.sleep(wait)
+            if wait > 0 and not self.over:
+                # In short steps: a stalled session ends with the simulator, too.
+                await self.clock.sleep(min(wait, _DEAF_STEP_S))
                 continue
             message = await self._socket.receive()
             match message.type:

@@ -1,0 +1,231 @@
+"""Ends of every kind, and a far side that misbehaves."""
+
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from subjects import SUBJECTS, conversation
+
+from conftest import conformance
+from duologue.audio import AudioFrame
+from duologue.events import (
+    ErrorEvent,
+    RateLimitsEvent,
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    RealtimeReconnectedEvent,
+    UsageEvent,
+)
+from duologue.realtime.errors import SessionClosedError, SessionError
+from duologue.testing import Reply, ToolUse, run_virtual
+from talk import agent_items, of
+
+OPENAI = [name for name in SUBJECTS if name.startswith("openai")]
+
+
+def openai_only(function):
+    @pytest.mark.parametrize("subject", OPENAI)
+    def run(subject):
+        run_virtual(function(subject), grace=0.0)
+
+    run.__name__ = function.__name__
+    return run
+
+
+@conformance
+@pytest.mark.parametrize("moment", [0.0, 0.2, 0.5, 0.9, 1.2, 1.5, 2.0, 3.0, 4.5])
+async def test_closing_at_every_point_of_a_conversation(subject, moment):
+    replies = [Reply(tools=[ToolUse("slow")]), "That was it.", "More."]
+
+    def register(agent):
+        @agent.tool
+        async def slow() -> str:
+            """Take a second."""
+            await asyncio.sleep(1)
+            return "result"
+
+    options = {"agent": {"prepare": register}}
+    async with conversation(subject, replies, ["the question"], **options) as (agent, line, _far):
+        line.voice = True
+        speech = agent.say("One moment.")
+        await asyncio.sleep(min(moment, 1.0))
+        line.voice = False
+        await asyncio.sleep(max(0.0, moment - 1.0))
+        loop = asyncio.get_running_loop()
+        began, real = loop.time(), time.perf_counter()
+        await agent.close()
+        assert loop.time() - began <= 1
+        assert time.perf_counter() - real < 1
+        await agent.close()
+        assert speech.done
+        with pytest.raises(SessionClosedError):
+            agent.say("late")
+    (end,) = of(agent, RealtimeDisconnectedEvent)
+    assert end.clean
+    assert not agent.llm.alive
+
+
+@openai_only
+async def test_a_wrong_key_is_told_at_once_in_the_servers_words(subject):
+    with pytest.raises(SessionError, match=r"(?i)api key"):
+        async with conversation(subject, api_key="sk-wrong"):
+            pass
+    assert asyncio.get_running_loop().time() < 1
+
+
+@openai_only
+async def test_a_session_that_the_server_refuses_is_no_hang(subject):
+    with pytest.raises(SessionError, match="nonsense"):
+        async with conversation(subject, session={"nonsense": 1}):
+            pass
+    assert asyncio.get_running_loop().time() < 2
+
+
+@openai_only
+async def test_a_server_that_closes_cleanly_is_connected_to_again(subject):
+    from duologue.simulator.faults import Close, Fault
+
+    async with conversation(subject, ["Here."]) as (agent, _line, far):
+        if subject.endswith("websocket"):
+            far.simulator.faults = [Fault(Close(1000, "bye"), at=0.5)]
+            await far.lose()
+            await asyncio.sleep(2)
+        else:
+            call_id = next(iter(far.simulator._calls))
+            await far.simulator.hang_up(call_id)
+            await asyncio.sleep(5)
+        assert agent.llm.connected
+        assert of(agent, RealtimeReconnectedEvent)
+        assert (await agent.simple_response("there?")).heard_text == "Here."
+
+
+@openai_only
+async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing(subject):
+    from duologue.simulator.faults import Duplicate, Fault, Garbage, Unknown
+
+    faults = [
+        Fault(Unknown(), on="response.created"),
+        Fault(Garbage(), on="response.created"),
+        Fault(Duplicate("response.created")),
+        Fault(Duplicate("response.output_audio.delta"), times=20),
+        Fault(Duplicate("response.output_audio_transcript.delta"), times=20),
+        Fault(Duplicate("response.done")),
+    ]
+    async with conversation(subject, ["All is well."], simulator={"faults": faults}) as (
+        agent,
+        line,
+        _far,
+    ):
+        speech = await agent.simple_response("well?")
+        assert speech.heard_text == "All is well."
+        assert len(line.sound) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert not of(agent, ErrorEvent)
+
+
+@openai_only
+async def test_errors_of_the_server_are_told_and_the_session_goes_on(subject):
+    from duologue.simulator.faults import Error, Fault
+
+    faults = [Fault(Error("server_error", "something broke"), at=0.5)]
+    async with conversation(subject, ["Fine."], simulator={"faults": faults}) as (agent, _l, _far):
+        await asyncio.sleep(1)
+        (error,) = of(agent, ErrorEvent)
+        assert (error.message, error.code) == ("something broke", "server_error")
+        assert (await agent.simple_response("fine?")).heard_text == "Fine."
+
+
+@openai_only
+async def test_usage_and_rate_limits_are_told(subject):
+    async with conversation(subject, ["Some words."], ["the question"]) as (agent, line, _far):
+        await line.speak(0.6)
+        await asyncio.sleep(3)
+        (usage,) = of(agent, UsageEvent)
+        assert usage.output["audio"] > 0
+        assert usage.input["text"] >= 0
+        assert of(agent, RateLimitsEvent)[0].limits[0].limit > 0
+
+
+@openai_only
+async def test_the_session_is_what_was_asked_for(subject):
+    from duologue.providers.openai import NoiseReduction, SemanticVAD, Transcription
+
+    options = {
+        "model": "gpt-realtime-2.1-mini",
+        "voice": "cedar",
+        "turn_detection": SemanticVAD("high"),
+        "transcription": Transcription(language="en"),
+        "noise_reduction": NoiseReduction("near_field"),
+        "speed": 1.25,
+        "max_output_tokens": 2000,
+        "session": {"audio": {"input": {"turn_detection": {"interrupt_response": False}}}},
+    }
+    async with conversation(subject, agent={"instructions": "Be kind."}, **options) as (
+        agent,
+        _line,
+        far,
+    ):
+        session = of(agent, RealtimeConnectedEvent)[0].session_config
+        assert session == far.session.configuration
+        assert session["model"] == "gpt-realtime-2.1-mini"
+        assert session["instructions"] == "Be kind."
+        assert session["max_output_tokens"] == 2000
+        hears, speaks = session["audio"]["input"], session["audio"]["output"]
+        assert (speaks["voice"], speaks["speed"]) == ("cedar", 1.25)
+        assert hears["turn_detection"]["eagerness"] == "high"
+        assert hears["turn_detection"]["interrupt_response"] is False
+        assert hears["transcription"]["language"] == "en"
+        assert hears["noise_reduction"]["type"] == "near_field"
+
+
+@openai_only
+async def test_a_mismatch_of_scripted_text_is_told(subject):
+    from duologue.events import SayMismatchEvent
+
+    options = {"simulator": {"paraphrase": True}}
+    async with conversation(subject, ["Something else."], **options) as (agent, _line, _far):
+        speech = await agent.say("Exactly this.")
+        (event,) = of(agent, SayMismatchEvent)
+        assert event == SayMismatchEvent(speech.id, "Exactly this.", "Something else.")
+        assert [i.text for i in agent_items(agent)] == ["Something else."]
+
+
+@openai_only
+async def test_manual_turns(subject):
+    from duologue.providers.openai import ManualTurns
+
+    options = {"turn_detection": ManualTurns()}
+    async with conversation(subject, ["Yes.", "No."], ["is it you"], **options) as (
+        agent,
+        line,
+        _far,
+    ):
+        await line.speak(0.6)
+        await asyncio.sleep(2)
+        assert not agent.conversation.items
+        agent.llm.end_turn()
+        await asyncio.sleep(3)
+        assert [i.text for i in agent.conversation] == ["is it you", "Yes."]
+        assert not of(agent, ErrorEvent)
+
+
+def test_a_peer_that_does_not_read_is_bounded():
+    from duologue.simulator.faults import Fault, Stall
+
+    async def run():
+        async with conversation("openai-websocket", ["Hi."]) as (agent, line, far):
+            connection = agent.llm._policy.life.link.connection
+            far.simulator.faults = [Fault(Stall("reading", 8.0), on="input_audio_buffer.append")]
+            line.voice = True
+            frame = AudioFrame(np.full(4800, 9000, np.int16), 24000)
+            for _ in range(600):
+                agent.llm.send_audio(frame)
+                await asyncio.sleep(0.002)
+            assert connection.dropped_audio > 0 or agent.llm._policy.life.link is None
+            assert connection._waiting_s <= 15.3
+            at = asyncio.get_running_loop().time()
+            agent.interrupt()
+            assert asyncio.get_running_loop().time() == at
+            await agent.close()
+
+    run_virtual(run(), grace=0.0)

@@ -1,0 +1,157 @@
+"""Interrupting every Realtime: epochs, what was heard, and what the model knows of it."""
+
+import asyncio
+
+import pytest
+from subjects import conversation
+
+from conftest import conformance
+from duologue.events import (
+    AgentTurnEndedEvent,
+    ErrorEvent,
+    InterruptionEvent,
+    ToolEndEvent,
+)
+from duologue.items import AgentItem
+from duologue.testing import Reply, ToolUse
+from talk import agent_items, of
+
+LONG = " ".join(f"word{index}" for index in range(40))
+"""About 18 seconds of speech."""
+
+
+def silent_since(line, when):
+    """Seconds of loud sound that the person got after ``when``."""
+    return sum(0.02 for at in line.at if at > when + 0.001)
+
+
+@conformance
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.3, 1.0, 3.0])
+async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
+    replies = [Reply(LONG, after_s=0.2), "Yes?"]
+    async with conversation(subject, replies) as (agent, line, far):
+        speech = agent.simple_response("Tell me a long story.")
+        await asyncio.sleep(moment)
+        at = asyncio.get_running_loop().time()
+        assert agent.interrupt() == 1
+        assert agent.llm.epoch == 1
+        await speech
+        assert speech.interrupted
+        await asyncio.sleep(2)
+        assert silent_since(line, at) == 0
+        (event,) = of(agent, InterruptionEvent)
+        assert event.epoch == 1
+        assert event.played_ms == speech.played_ms <= moment * 1000
+        assert LONG.startswith(event.heard_text)
+        heard = [i.text for i in agent_items(agent)]
+        assert heard == ([event.heard_text] if event.played_ms else [])
+        known = far.history()
+        if known is not None:
+            said = [text for role, text in known if role == "agent"]
+            assert said in ([], [""], [event.heard_text]) or said[0].startswith(event.heard_text)
+            assert len(" ".join(said)) < len(LONG) / 2
+        answer = await agent.simple_response("Are you there?")
+        assert answer.heard_text == "Yes?"
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_interrupting_twice_and_nothing(subject):
+    async with conversation(subject, [LONG, "Second."]) as (agent, _line, _far):
+        assert agent.interrupt() == 1
+        agent.simple_response("Go.")
+        await asyncio.sleep(1)
+        assert agent.interrupt() == 2
+        assert agent.interrupt() == 3
+        await asyncio.sleep(1)
+        assert (await agent.simple_response("Again.")).heard_text == "Second."
+        await asyncio.sleep(0.5)
+        assert agent.interrupt() == 4
+        await asyncio.sleep(1)
+        assert [i.text for i in agent_items(agent)][-1] == "Second."
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_a_voice_interrupts_once_however_many_signals(subject):
+    async with conversation(subject, [LONG, "Of course."], ["tell me more", "stop please"]) as (
+        agent,
+        line,
+        far,
+    ):
+        await line.speak(0.6)
+        await asyncio.sleep(3)
+        assert line.at
+        await line.speak(0.8)
+        at = asyncio.get_running_loop().time()
+        await asyncio.sleep(4)
+        (event,) = of(agent, InterruptionEvent)
+        assert agent.llm.epoch == event.epoch == 1
+        assert event.played_ms > 500
+        assert LONG.startswith(event.heard_text)
+        first, second = agent_items(agent)
+        assert (first.text, first.state) == (event.heard_text, "cut")
+        assert second.text == "Of course."
+        ends = [e.interrupted for e in of(agent, AgentTurnEndedEvent)]
+        assert ends == [True, False]
+        known = far.history()
+        if known is not None:
+            assert [role for role, _ in known] in (
+                ["user", "agent", "user", "agent"],
+                ["user", "user", "agent"],  # A server that drops the words of a cut item.
+            )
+        assert min((t for t in line.at if t > at), default=at + 1) > at + 0.1
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_speech_that_may_not_be_interrupted_by_a_voice(subject):
+    async with conversation(subject, ["Sure."], ["hello hello"]) as (agent, line, _far):
+        speech = agent.say("These are twenty words or so of legal notice.", interruptible=False)
+        await asyncio.sleep(0.8)
+        await line.speak(0.6)
+        await speech
+        assert speech.heard_text == "These are twenty words or so of legal notice."
+        assert not of(agent, InterruptionEvent)
+
+
+@conformance
+async def test_a_say_that_is_cut_is_known_as_far_as_it_was_heard(subject):
+    text = "one two three four five six seven eight nine ten eleven twelve"
+    async with conversation(subject, ["Ok."]) as (agent, _line, far):
+        speech = agent.say(text)
+        await asyncio.sleep(2)
+        agent.interrupt()
+        await speech
+        assert 1000 < speech.played_ms < 2000
+        assert text.startswith(speech.heard_text)
+        await asyncio.sleep(1)
+        (item,) = agent_items(agent)
+        assert item.text == speech.heard_text
+        assert far.history() in (None, [("agent", speech.heard_text)])
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_tools_of_an_interrupted_reply(subject):
+    replies = [Reply(tools=[ToolUse("slow")], after_s=0.1), "Something else."]
+
+    def register(agent):
+        @agent.tool
+        async def slow() -> str:
+            """Take two seconds."""
+            await asyncio.sleep(2)
+            return "late result"
+
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, line, _far):
+        agent.simple_response("Look it up.")
+        await asyncio.sleep(1)
+        agent.interrupt()
+        await asyncio.sleep(3)
+        (end,) = of(agent, ToolEndEvent)
+        assert (end.status, end.output) == ("done", "late result")
+        assert not line.at
+        assert not [i for i in agent.conversation if isinstance(i, AgentItem)]
+        assert not agent.llm.pending
+        assert (await agent.simple_response("What now?")).heard_text == "Something else."
+        assert not of(agent, ErrorEvent)

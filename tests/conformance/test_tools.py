@@ -1,0 +1,111 @@
+"""Tools with every Realtime: each call has exactly one result, and one reply follows them."""
+
+import asyncio
+
+from subjects import conversation
+
+from conftest import conformance
+from duologue.events import ErrorEvent, ToolEndEvent, ToolStartEvent
+from duologue.items import ToolCallItem, ToolResultItem
+from duologue.testing import Reply, ToolUse
+from talk import of
+
+
+def register(agent):
+    agent.ran = []
+
+    @agent.tool
+    async def weather(city: str) -> str:
+        """The weather."""
+        agent.ran.append(city)
+        return f"sunny in {city}"
+
+    @agent.tool(timeout=0.5)
+    async def slow() -> str:
+        """Takes too long."""
+        await asyncio.sleep(5)
+        return "never"
+
+    @agent.tool
+    async def broken() -> str:
+        """Fails."""
+        raise ValueError("no such thing")
+
+    @agent.tool
+    async def huge() -> str:
+        """Says too much."""
+        return "x" * 1_000_000
+
+    @agent.tool(cancel_on_interrupt=True)
+    async def search() -> str:
+        """Can be cancelled."""
+        await asyncio.sleep(5)
+        return "found"
+
+
+@conformance
+async def test_one_call(subject):
+    replies = [Reply(tools=[ToolUse("weather", {"city": "Paris"})]), "Sunny."]
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+        speech = await agent.simple_response("How is it in Paris?")
+        assert speech.heard_text == "Sunny."
+        assert agent.ran == ["Paris"]
+        (start,), (end,) = of(agent, ToolStartEvent), of(agent, ToolEndEvent)
+        assert start.call_id == end.call_id
+        assert (end.status, end.output) == ("done", "sunny in Paris")
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_many_calls_in_one_reply_and_one_answer(subject):
+    cities = ["Paris", "Rome", "Oslo"]
+    replies = [Reply(tools=[ToolUse("weather", {"city": c}) for c in cities]), "All fine.", "No."]
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+        speech = await agent.simple_response("Everywhere?")
+        assert speech.heard_text == "All fine."
+        assert sorted(agent.ran) == sorted(cities)
+        await asyncio.sleep(2)
+        assert not agent.llm.pending
+        calls = [i.call_id for i in agent.conversation if isinstance(i, ToolCallItem)]
+        results = [i.call_id for i in agent.conversation if isinstance(i, ToolResultItem)]
+        assert len(set(calls)) == 3
+        assert sorted(results) == sorted(calls)
+        assert len(of(agent, ToolEndEvent)) == 3
+
+
+@conformance
+async def test_calls_that_go_wrong_are_answered_all_the_same(subject):
+    wrong = [ToolUse("slow"), ToolUse("broken"), ToolUse("huge"), ToolUse("nothing")]
+    replies = [Reply(tools=wrong), "I could not."]
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+        speech = await agent.simple_response("Try.")
+        assert speech.heard_text == "I could not."
+        ends = {e.name: (e.status, e.output) for e in of(agent, ToolEndEvent)}
+        assert ends["slow"][0] == "timeout"
+        assert ends["broken"] == ("failed", "The tool failed: ValueError: no such thing")
+        assert "too long" in ends["huge"][1]
+        assert "no tool named 'nothing'" in ends["nothing"][1]
+
+
+@conformance
+async def test_a_tool_that_ends_with_an_interruption(subject):
+    replies = [Reply(tools=[ToolUse("search")]), "Never mind."]
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, line, _far):
+        agent.simple_response("Search.")
+        await asyncio.sleep(1)
+        agent.interrupt()
+        await asyncio.sleep(1)
+        (end,) = of(agent, ToolEndEvent)
+        assert end.status == "cancelled"
+        assert not line.at
+        assert (await agent.simple_response("And now?")).heard_text == "Never mind."
+
+
+@conformance
+async def test_words_before_a_call_are_heard(subject):
+    replies = [Reply("Let me look.", tools=[ToolUse("weather", {"city": "Rome"})]), "It is warm."]
+    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+        agent.simple_response("Rome?")
+        await asyncio.sleep(4)
+        said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
+        assert said == ["Let me look.", "It is warm."]

@@ -1,0 +1,50 @@
+"""Pictures: the newest at fps, and the one of this moment when somebody asks."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from subjects import conversation
+
+from conftest import conformance
+from duologue.events import ErrorEvent
+from duologue.video import VideoFrame
+from talk import of
+
+
+def camera(at):
+    pixels = np.full((72, 128, 3), int(at * 50) % 255, np.uint8)
+    return VideoFrame(pixels, at)
+
+
+@conformance
+@pytest.mark.parametrize("fps", [1.0, 4.0])
+async def test_pictures_come_at_fps(subject, fps):
+    if subject == "local":
+        pytest.skip("the engine inside does not see; that it says so is tested below")
+    async with conversation(subject, fps=fps) as (agent, line, far):
+        line.camera = camera
+        await asyncio.sleep(5)
+        assert far.pictures() == pytest.approx(5 * fps, abs=2)
+        line.camera = None
+        await asyncio.sleep(1)
+        before = far.pictures()
+        await asyncio.sleep(2)
+        assert far.pictures() == before
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+async def test_a_question_sees_this_moment(subject):
+    async with conversation(subject, ["I see grey."]) as (agent, line, far):
+        line.camera = camera
+        await asyncio.sleep(1.5)
+        if not agent.llm.profile.video:
+            (error,) = of(agent, ErrorEvent)
+            assert "can't see" in error.message
+            return
+        before = far.pictures()
+        speech = agent.simple_response("What do you see?")
+        await asyncio.sleep(0.1)
+        assert far.pictures() == before + 1
+        assert (await speech).heard_text == "I see grey."
