@@ -182,7 +182,10 @@ class Agent:
             live.saying.add(task)
             task.add_done_callback(live.saying.discard)
         else:
-            self._ask(speech, lambda request_id: self.llm.say(request_id, text))
+            self._ask(
+                speech,
+                lambda request_id: self.llm.say(request_id, text, interruptible=interruptible),
+            )
         return speech
 
     def interrupt(self) -> int:

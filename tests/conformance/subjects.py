@@ -4,10 +4,13 @@ A new provider joins by one line in `SUBJECTS`.
 """
 
 import asyncio
+import functools
+import json
 from collections import deque
 from contextlib import asynccontextmanager
 
 import numpy as np
+import pytest
 
 from duologue.audio import AudioFrame
 from duologue.pipeline.energy_vad import EnergyVAD
@@ -15,7 +18,7 @@ from duologue.pipeline.parts import TextDelta, ToolRequest
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import Reply, ScriptedRealtime
+from duologue.testing import Reply, ScriptedRealtime, run_virtual
 from talk import FakeTTS, Phone, talking
 
 RATE = 16000
@@ -187,8 +190,6 @@ class _LocalLLM:
         if reply.text:
             yield TextDelta(reply.text)
         for index, use in enumerate(reply.tools):
-            import json
-
             yield ToolRequest(f"call_{len(history)}_{index}", use.name, json.dumps(use.arguments))
 
 
@@ -377,4 +378,15 @@ async def conversation(subject, replies=(), transcripts=(), *, agent=None, **opt
     assert not left, left
 
 
-__all__ = ["POLICY", "SUBJECTS", "FakeTTS", "conversation"]
+def conformance(function):
+    """Run a test once for every Realtime, each in virtual time."""
+
+    @pytest.mark.parametrize("subject", SUBJECTS)
+    @functools.wraps(function)
+    def run(subject, **more):
+        run_virtual(function(subject, **more), grace=0.0)
+
+    return run
+
+
+__all__ = ["POLICY", "SUBJECTS", "FakeTTS", "conformance", "conversation"]

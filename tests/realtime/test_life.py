@@ -1,4 +1,5 @@
 import asyncio
+import random
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -102,6 +103,7 @@ class Model(Realtime):
     def __init__(self, plans=(), policy=None, **abilities):
         profile = Profile("test", "m", input_rate=RATE, output_rate=RATE, **abilities)
         super().__init__(profile, reconnect=policy or ReconnectPolicy())
+        self._policy.life._dice = random.Random(1)  # noqa: S311
         self.plans = list(plans) or [{}]
         self.lines = []
         self.at = []

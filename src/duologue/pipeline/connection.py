@@ -185,9 +185,12 @@ class PipelineConnection:
             return
         basis = _Basis(self._version, text)
         self._emit(UserTranscript(item_id, text, final=True))
-        self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
         stale = self._version != basis.version
         self._put(UserItem(item_id, text))
+        # Whoever asks for a reply because of it has the turn in the history already.
+        version = self._version
+        self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
+        stale = stale or self._version != version
         if not reply:
             self.discard()
             return

@@ -88,10 +88,11 @@ class RequestReply:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Make the model speak exactly ``text``."""
+    """Make the model speak exactly ``text``; the person may talk it down if ``interruptible``."""
 
     request_id: str
     text: str
+    interruptible: bool = True
 
 
 @dataclass(frozen=True, slots=True)

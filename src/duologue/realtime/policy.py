@@ -392,9 +392,9 @@ def _rest_of(reply: Reply, said: str | None) -> RequestReply | Say | None:
     request_id = uuid4().hex
     asked = None if reply.request is None else reply.request.command
     match asked:
-        case Say(text=text):
+        case Say(text=text, interruptible=interruptible):
             rest = text[len(said or "") :].strip() if text.startswith(said or "") else text
-            return Say(request_id, rest) if rest else None
+            return Say(request_id, rest, interruptible) if rest else None
         case RequestReply(instructions=instructions) if said is None:
             return RequestReply(request_id, instructions)
         case RequestReply(instructions=str(instructions)):

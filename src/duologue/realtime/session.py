@@ -189,13 +189,16 @@ class Realtime(ABC):
         """
         self._policy.request(RequestReply(request_id, instructions))
 
-    def say(self, request_id: str, text: str) -> None:
-        """Have exactly ``text`` spoken; ``request_id`` as for `request_reply`."""
+    def say(self, request_id: str, text: str, *, interruptible: bool = True) -> None:
+        """Have exactly ``text`` spoken; ``request_id`` as for `request_reply`.
+
+        Not ``interruptible``: the model is not to stop by itself when it hears the person.
+        """
         if self.profile.say == "none":
             raise UnsupportedError(
                 f"{self.profile.model} can't say scripted text: give Agent a tts"
             )
-        self._policy.request(Say(request_id, text))
+        self._policy.request(Say(request_id, text, interruptible))
 
     def interrupt(self) -> int:
         """Stop the agent now; returns the new epoch.

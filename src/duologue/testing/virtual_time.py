@@ -87,10 +87,11 @@ class VirtualTimeLoop(SelectorEventLoop):
 
     ``start`` is the first value of `time`, in s; ``grace`` the real seconds that open sockets get
     before each jump: 0 will do where both ends of each are on this loop. Callbacks and coroutines
-    take no virtual time. While work runs in executor threads (``run_in_executor``, ``asyncio.to_thread``), or inside
-    `hold`, time stands still and the loop really waits for it; so such work must not itself wait
-    for a timer of this loop. Sockets and ``call_soon_threadsafe`` work as ever. When nothing can
-    wake the loop any more, it raises `DeadlockError` after `PATIENCE` real seconds.
+    take no virtual time. While work runs in executor threads (``run_in_executor``,
+    ``asyncio.to_thread``), or inside `hold`, time stands still and the loop really waits for it; so
+    such work must not itself wait for a timer of this loop. Sockets and ``call_soon_threadsafe``
+    work as ever. When nothing can wake the loop any more, it raises `DeadlockError` after
+    `PATIENCE` real seconds.
     """
 
     def __init__(self, start: float = 0.0, *, grace: float = GRACE) -> None:
@@ -208,9 +209,7 @@ def _where(awaitable: object) -> str:
     return " > ".join(names) + place
 
 
-def run_virtual[T](
-    main: Coroutine[Any, Any, T], *, start: float = 0.0, grace: float = GRACE
-) -> T:
+def run_virtual[T](main: Coroutine[Any, Any, T], *, start: float = 0.0, grace: float = GRACE) -> T:
     """Run ``main`` in a new `VirtualTimeLoop` that begins at ``start`` s, and return its result.
 
     Like ``asyncio.run``: tasks that are left are cancelled, generators and threads ended. Raises

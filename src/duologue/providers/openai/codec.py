@@ -22,6 +22,7 @@ from duologue.providers.openai.fields import (
     text,
     whole,
 )
+from duologue.providers.openai.guard import Guard
 from duologue.providers.openai.hearing import Hearing
 from duologue.providers.openai.outbox import Outbox
 from duologue.providers.openai.responses import Responses
@@ -104,7 +105,10 @@ class Codec:
         self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
         self._responses = Responses()
         self._outbox = Outbox(self._items)
-        self._encoder = Encoder(dialect.session, self._items, self._responses, rtc=self._rtc)
+        self._guard = Guard(dialect.session, self._hearing)
+        self._encoder = Encoder(
+            dialect.session, self._items, self._responses, self._guard, rtc=self._rtc
+        )
         self._sound = RtcSound()
         self._interrupted: deque[str] = deque(maxlen=64)
         self._seen: set[str] = set()
@@ -168,6 +172,12 @@ class Codec:
 
     def decode(self, message: Message) -> Sequence[Output]:
         """What an event or a piece of sound means."""
+        outputs = self._outputs(message)
+        if outputs and self._guard.active:
+            self._outbox.send(self._guard.follow(outputs))
+        return outputs
+
+    def _outputs(self, message: Message) -> Sequence[Output]:
         if isinstance(message, AudioFrame):
             return self._heard(self._sound.frame(message))
         try:

@@ -24,6 +24,10 @@ class SessionBuilder(Protocol):
         """What changes in mid-session."""
         ...
 
+    def turn_detection(self, detection: Json) -> dict[str, Json]:
+        """A session in which just the turn detection changes."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:

@@ -10,6 +10,7 @@ from uuid import uuid4
 from duologue.extras import require
 from duologue.items import Json
 from duologue.providers.openai.dialect import SessionBuilder
+from duologue.providers.openai.guard import Guard
 from duologue.providers.openai.items import tool_output
 from duologue.providers.openai.responses import Responses
 from duologue.providers.openai.server_items import ServerItems
@@ -40,12 +41,19 @@ type JsonObject = dict[str, Json]
 class Encoder:
     """Knows what a command is in the protocol; ``rtc``: the server owns the buffer of its sound."""
 
-    __slots__ = ("_items", "_responses", "_rtc", "_session", "cleared", "instructions")
+    __slots__ = ("_guard", "_items", "_responses", "_rtc", "_session", "cleared", "instructions")
 
     def __init__(
-        self, session: SessionBuilder, items: ServerItems, responses: Responses, *, rtc: bool
+        self,
+        session: SessionBuilder,
+        items: ServerItems,
+        responses: Responses,
+        guard: Guard,
+        *,
+        rtc: bool,
     ) -> None:
         self._session = session
+        self._guard = guard
         self._items = items
         self._responses = responses
         self._rtc = rtc
@@ -96,6 +104,7 @@ class Encoder:
             case Say(request_id=request_id, text=wanted):
                 self._responses.say(command)
                 return (
+                    *self._guard.say(command),
                     {
                         "type": "response.create",
                         "response": {

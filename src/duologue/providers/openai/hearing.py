@@ -29,13 +29,15 @@ class Hearing:
     not so over WebRTC, where the network decides what arrives.
     """
 
-    __slots__ = ("_placed", "_rate", "_stops", "_words", "replies")
+    __slots__ = ("_placed", "_rate", "_stops", "_words", "detection", "replies")
 
     def __init__(self, rate: int, *, placed: bool) -> None:
         self._rate = rate
         self._placed = placed
         self._words: dict[str, str] = {}
         self._stops: dict[str, int] = {}
+        self.detection: Json = None
+        """How the server finds turns, as it told; None when it does not."""
         self.replies = False
         """The server replies to a turn by itself."""
 
@@ -48,6 +50,7 @@ class Hearing:
             found = heard if isinstance(heard, dict) else {}
         if "turn_detection" in found:
             detection = found["turn_detection"]
+            self.detection = detection
             on = isinstance(detection, dict)
             self.replies = on and detection.get("create_response") is not False  # type: ignore[union-attr]
 

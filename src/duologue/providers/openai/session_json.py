@@ -49,6 +49,10 @@ class OpenAISession:
             session["tools"] = tool_list(update.tools)
         return session
 
+    def turn_detection(self, detection: Json) -> JsonObject:
+        """A session in which just the turn detection changes."""
+        return {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}
+
 
 def session_object(
     config: RealtimeConfig,

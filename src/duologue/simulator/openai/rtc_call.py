@@ -10,7 +10,7 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.clock import Clock
 from duologue.rtc import inside, sdp
-from duologue.rtc.config import PeerConfig, PeerState
+from duologue.rtc.config import MessageTooLongError, PeerConfig, PeerState
 from duologue.rtc.peer import Peer
 from duologue.simulator.faults import FaultPlan
 from duologue.simulator.openai.events import new_id
@@ -27,7 +27,8 @@ NOISE = 200
 """Sound that is nowhere louder (of 32767) is silence: Opus gives some where there was none."""
 
 CHANNEL = "oai-events"
-RETRY_S = 0.02
+MOST_UNSENT = 64 * 1024
+"""Bytes that may wait on the data channel before the next event does."""
 
 
 class RtcCall(EventLine):
@@ -92,9 +93,9 @@ class RtcCall(EventLine):
         """Send one message on the data channel, once there is one."""
         text = data if isinstance(data, str) else data.decode("latin-1")
         try:
-            while not self.peer.send_message(text):
-                await self.clock.sleep(RETRY_S)
-        except ValueError:
+            if not (await self.peer.drain(MOST_UNSENT) and self.peer.send_message(text)):
+                self.over = True
+        except MessageTooLongError:
             # The channel's own limit, which the client has named: 256 KiB with aiortc.
             logger.warning("an event of %d characters is too large for the client", len(text))
 

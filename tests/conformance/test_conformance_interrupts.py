@@ -3,9 +3,8 @@
 import asyncio
 
 import pytest
-from subjects import conversation
+from subjects import conformance, conversation
 
-from conftest import conformance
 from duologue.events import (
     AgentTurnEndedEvent,
     ErrorEvent,

@@ -4,9 +4,8 @@ import asyncio
 
 import numpy as np
 import pytest
-from subjects import conversation
+from subjects import conformance, conversation
 
-from conftest import conformance
 from duologue.events import ErrorEvent
 from duologue.video import VideoFrame
 from talk import of

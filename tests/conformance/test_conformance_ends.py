@@ -5,9 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from subjects import SUBJECTS, conversation
+from subjects import SUBJECTS, conformance, conversation
 
-from conftest import conformance
 from duologue.audio import AudioFrame
 from duologue.events import (
     ErrorEvent,

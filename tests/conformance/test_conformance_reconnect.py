@@ -4,9 +4,8 @@ import asyncio
 import random
 
 import pytest
-from subjects import SUBJECTS, conversation
+from subjects import SUBJECTS, conformance, conversation
 
-from conftest import conformance
 from duologue.events import (
     ErrorEvent,
     RealtimeDisconnectedEvent,

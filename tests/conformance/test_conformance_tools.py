@@ -2,9 +2,8 @@
 
 import asyncio
 
-from subjects import conversation
+from subjects import conformance, conversation
 
-from conftest import conformance
 from duologue.events import ErrorEvent, ToolEndEvent, ToolStartEvent
 from duologue.items import ToolCallItem, ToolResultItem
 from duologue.testing import Reply, ToolUse
