@@ -7,6 +7,7 @@ import pytest
 from subjects import conformance, conversation
 
 from duologue.events import ErrorEvent
+from duologue.testing import run_virtual
 from duologue.video import VideoFrame
 from talk import of
 
@@ -31,6 +32,23 @@ async def test_pictures_come_at_fps(subject, fps):
         await asyncio.sleep(2)
         assert far.pictures() == before
         assert not of(agent, ErrorEvent)
+
+
+def test_pictures_go_by_a_video_track_when_that_is_asked_for():
+    async def run():
+        async with conversation("openai-webrtc", ["Grey."], video="track", fps=4.0) as (
+            agent,
+            line,
+            far,
+        ):
+            line.camera = camera
+            await asyncio.sleep(4)
+            assert far.pictures() == 0
+            assert far.simulator.video_frames == pytest.approx(16, abs=3)
+            assert (await agent.simple_response("What do you see?")).heard_text == "Grey."
+            assert not of(agent, ErrorEvent)
+
+    run_virtual(run(), grace=0.001)
 
 
 @conformance

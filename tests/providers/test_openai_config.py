@@ -40,7 +40,11 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: RealtimeConfig(tool_choice=""), "name of a function"),
         (lambda: RealtimeConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
         (lambda: openai.Realtime(api_key="k", transport="smoke"), "webrtc or websocket"),
-        (lambda: openai.Realtime(api_key="k", video="track"), "images or off"),
+        (lambda: openai.Realtime(api_key="k", video="film"), "images, track or off"),
+        (
+            lambda: openai.Realtime(api_key="k", video="track", transport="websocket"),
+            "needs transport='webrtc'",
+        ),
         (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url takes"),
         (lambda: openai.Realtime(api_key="k", pictures_kept=0), "1 or more"),
     ],

@@ -44,9 +44,10 @@ class PeerConfig:
 
     ``send_rate`` and ``receive_rate`` in Hz: Opus is encoded from the one and decoded to the
     other. ``loopback`` offers 127.0.0.1 besides the machine's addresses: only where signalling
-    came over loopback. ``channel`` is the data channel's label. Times in s: ``gather_timeout``
-    for STUN and TURN, ``connect_timeout`` from the descriptions to a connection,
-    ``interrupted_after`` and ``failed_after`` without a sign of the far side.
+    came over loopback. ``video`` takes pictures, ``send_video`` offers a track for ours.
+    ``channel`` is the data channel's label. Times in s: ``gather_timeout`` for STUN and TURN,
+    ``connect_timeout`` from the descriptions to a connection, ``interrupted_after`` and
+    ``failed_after`` without a sign of the far side.
     Raises `ConfigError`.
     """
 
@@ -55,6 +56,7 @@ class PeerConfig:
     bitrate: int = 32000
     application: Application = "voip"
     video: bool = False
+    send_video: bool = False
     channel: str = "duologue"
     ice_servers: tuple[IceServer, ...] = ()
     loopback: bool = False

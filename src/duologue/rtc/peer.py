@@ -35,6 +35,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
 from duologue.rtc.channel import TextChannel  # noqa: E402
+from duologue.rtc.pictures import PictureTrack  # noqa: E402
 from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
 
 inside.verify()
@@ -109,6 +110,7 @@ class Peer:
         self._heard: int | None = None
         self._sending: RtpSending | None = None
         self._channel = TextChannel(config.channel, self._take_message)
+        self._pictures = PictureTrack(self._clock) if config.send_video else None
         self._watched: set[RTCRtpReceiver] = set()
         self._connect_timer: Timer | None = None
         self._closing: asyncio.Future[None] | None = None
@@ -163,6 +165,7 @@ class Peer:
             "messages_dropped": self._channel.dropped,
             "video_frames": self.video_frames,
             "video_dropped": self.video_dropped,
+            "pictures_skipped": self._pictures.skipped if self._pictures else 0,
         }
 
     async def accept(self, sdp: str) -> str:
@@ -179,6 +182,8 @@ class Peer:
 
     async def offer(self) -> str:
         """Make an offer, with a data channel; to be followed by `answer`."""
+        if self._pictures is not None:
+            self._connection.addTransceiver(self._pictures, direction="sendonly")
         self._channel.adopt(self._connection.createDataChannel(self.config.channel))
         return await self._describe()
 
@@ -204,6 +209,15 @@ class Peer:
         except ConnectionError:
             self._sending = None
         return timestamp
+
+    def send_picture(self, frame: VideoFrame) -> None:
+        """Send a picture on our own track; the newest wins when they come too fast.
+
+        ``ValueError`` without ``config.send_video``.
+        """
+        if self._pictures is None:
+            raise ValueError("this connection offers no video: set send_video in its PeerConfig")
+        self._pictures.show(frame)
 
     def flush(self) -> None:
         """Drop what `send_audio` took and has not sent: 6.5 ms of look-ahead, nothing else."""

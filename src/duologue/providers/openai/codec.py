@@ -29,7 +29,7 @@ from duologue.providers.openai.responses import Responses
 from duologue.providers.openai.rtc_sound import RtcSound
 from duologue.providers.openai.server_items import ServerItems
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import Command, SendAudio
+from duologue.realtime.commands import Command, SendAudio, SendVideo
 from duologue.realtime.outputs import (
     Output,
     RateLimit,
@@ -38,6 +38,7 @@ from duologue.realtime.outputs import (
     ReplyInterrupted,
     SessionStarted,
 )
+from duologue.video import VideoFrame
 
 require("orjson", "openai")
 require("pybase64", "openai")
@@ -45,8 +46,8 @@ require("pybase64", "openai")
 import orjson  # noqa: E402
 import pybase64  # noqa: E402
 
-type Message = bytes | AudioFrame
-"""One event as JSON, or (WebRTC) a piece of sound."""
+type Message = bytes | AudioFrame | VideoFrame
+"""One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""
 
 type JsonObject = dict[str, Json]
 
@@ -83,9 +84,10 @@ _IGNORED = frozenset(
 class Codec:
     """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
 
-    ``pictures_kept``: more than so many pictures are not left in the conversation. ``now`` gives
-    Unix seconds, to tell when the server's session expires. ``unknown`` counts events by name
-    that are not of the protocol, ``malformed`` what is not built as it says.
+    ``video_track``: pictures go by WebRTC's own video. ``pictures_kept``: more than so many
+    pictures are not left in the conversation. ``now`` gives Unix seconds, to tell when the
+    server's session expires. ``unknown`` counts events by name that are not of the protocol,
+    ``malformed`` what is not built as it says.
     """
 
     def __init__(
@@ -94,10 +96,12 @@ class Codec:
         *,
         transport: Transport = "websocket",
         pictures_kept: int = 20,
+        video_track: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._dialect = dialect
         self._rtc = transport == "webrtc"
+        self._video_track = video_track
         self._now = now
         self._started = False
         self._expires_at: float | None = None
@@ -168,6 +172,8 @@ class Codec:
             if self._rtc:
                 return (frame,)
             return (b"".join((_APPEND, pybase64.b64encode(frame.to_bytes()), _END)),)
+        if isinstance(command, SendVideo) and self._video_track:
+            return (command.frame,)
         return self._send(self._encoder.events(command))
 
     def decode(self, message: Message) -> Sequence[Output]:
@@ -180,6 +186,8 @@ class Codec:
     def _outputs(self, message: Message) -> Sequence[Output]:
         if isinstance(message, AudioFrame):
             return self._heard(self._sound.frame(message))
+        if isinstance(message, VideoFrame):
+            return ()
         try:
             event = orjson.loads(message)
         except orjson.JSONDecodeError:

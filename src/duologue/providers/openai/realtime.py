@@ -66,7 +66,7 @@ class Realtime(BaseRealtime):
         voice: str | CustomVoice = "marin",
         *,
         transport: Transport = "webrtc",
-        video: Literal["images", "off"] = "images",
+        video: Literal["images", "track", "off"] = "images",
         fps: float = 1.0,
         api_key: str | None = None,
         base_url: str | None = None,
@@ -89,8 +89,10 @@ class Realtime(BaseRealtime):
     ) -> None:
         if transport not in ("webrtc", "websocket"):
             raise ConfigError(f"transport takes webrtc or websocket, not {transport!r}")
-        if video not in ("images", "off"):
-            raise ConfigError(f"video takes images or off, not {video!r}")
+        if video not in ("images", "track", "off"):
+            raise ConfigError(f"video takes images, track or off, not {video!r}")
+        if video == "track" and transport != "webrtc":
+            raise ConfigError("a video track needs transport='webrtc'; 'images' go by both")
         if pictures_kept < 1 or longest_side < 16:
             raise ConfigError("pictures_kept takes 1 or more, longest_side 16 or more")
         self._config = RealtimeConfig(
@@ -113,11 +115,11 @@ class Realtime(BaseRealtime):
         self._base_url = _checked(base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL)
         self._transport: Transport = transport
         self._extra = dict(session or {})
-        self._pictures = video == "images"
+        self._video = video
         self._pictures_kept = pictures_kept
         self._longest_side = longest_side
         self._ice_servers = tuple(ice_servers)
-        profile = profile_of(self._config, video=self._pictures)
+        profile = profile_of(self._config, video=video != "off")
         super().__init__(profile, fps=fps, reconnect=reconnect or ReconnectPolicy(), clock=clock)
 
     async def prepare(self, setup: SessionSetup) -> None:
@@ -130,12 +132,15 @@ class Realtime(BaseRealtime):
         """Make the next connection."""
         builder = OpenAISession(self._config, self._transport, self._extra)
         codec = Codec(
-            Dialect(builder), transport=self._transport, pictures_kept=self._pictures_kept
+            Dialect(builder),
+            transport=self._transport,
+            pictures_kept=self._pictures_kept,
+            video_track=self._video == "track",
         )
         rtc = self._transport == "webrtc"
         connect = partial(self._call, builder.whole(setup)) if rtc else self._socket
         encode = None
-        if self._pictures:
+        if self._video == "images":
             most = MOST_JPEG if rtc else None
             encode = partial(_jpeg, longest=self._longest_side, most=most)
         return WireConnection[Message](
@@ -153,6 +158,7 @@ class Realtime(BaseRealtime):
             f"{self._base_url}/realtime/calls",
             headers=self._headers,
             session=session,
+            video=self._video == "track",
             ice_servers=self._ice_servers,
             clock=self.clock,
         )

@@ -22,6 +22,7 @@ from duologue.rtc.config import (
     PeerError,
     PeerState,
 )
+from duologue.video import VideoFrame
 
 require("orjson", "openai")
 require("httpx", "openai")
@@ -59,6 +60,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class WebRTCWire:
     """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
 
+    With ``video`` it offers a track for our pictures.
+
     ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
     that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
     """
@@ -69,6 +72,7 @@ class WebRTCWire:
         *,
         headers: Mapping[str, str],
         session: Mapping[str, Json],
+        video: bool = False,
         ice_servers: Sequence[IceServer] = (),
         clock: Clock | None = None,
     ) -> None:
@@ -82,6 +86,7 @@ class WebRTCWire:
         self._config = PeerConfig(
             send_rate=RATE,
             receive_rate=RATE,
+            send_video=video,
             channel=CHANNEL,
             loopback=loopback,
             ice_servers=tuple(ice_servers),
@@ -130,6 +135,9 @@ class WebRTCWire:
         peer = self._peer
         if peer is None:
             raise self._lost("the connection is closed")
+        if isinstance(message, VideoFrame):
+            peer.send_picture(message)
+            return
         if isinstance(message, AudioFrame):
             for samples in self._framer.push(message.samples):
                 await self._send_frame(peer, AudioFrame(samples, RATE))
