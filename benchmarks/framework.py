@@ -31,7 +31,7 @@ def numbered(seconds: float) -> AudioFrame:
     return AudioFrame(np.repeat(frames, FRAME), RATE)
 
 
-class _Marks:
+class Marks:
     """When each numbered frame passed a place."""
 
     def __init__(self) -> None:
@@ -42,13 +42,13 @@ class _Marks:
             self.at.setdefault(int(frame.samples[0]), time.perf_counter())
 
 
-class _Edge(wav.Edge):
+class MarkedEdge(wav.Edge):
     """A wav edge that notes when sound leaves it and when it comes."""
 
     def __init__(self, source: AudioFrame) -> None:
         super().__init__(source, rate=RATE, settle_s=0.1, wait_s=0.1)
-        self.left = _Marks()
-        self.came = _Marks()
+        self.left = Marks()
+        self.came = Marks()
 
     async def run(self, person: Person, ready: Callable[[], None]) -> None:
         left = self.left
@@ -72,8 +72,8 @@ class _Noted:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.came = _Marks()
-        self.left = _Marks()
+        self.came = Marks()
+        self.left = Marks()
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         def noted(output: Output) -> None:
@@ -99,7 +99,7 @@ class _Model(ScriptedRealtime):
 
 async def latency() -> list[Figure]:
     """Added latency each way, of one session."""
-    edge, model = _Edge(numbered(20.0)), _Model(echo=True)
+    edge, model = MarkedEdge(numbered(20.0)), _Model(echo=True)
     async with Agent(edge=edge, llm=model).join() as agent:
         await agent.finish()
     up = [(model.noted.came.at[n] - at) * 1000 for n, at in edge.left.at.items()]
