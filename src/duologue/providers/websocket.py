@@ -22,6 +22,8 @@ PING_EVERY_S = 2.0
 PONG_S = 4.0
 """A line that is dead is noticed in at most the two together."""
 CLOSE_S = 0.4
+AT_ONCE = 16 * 1024
+"""Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -55,6 +57,8 @@ class WebSocketWire:
         self._ping_every = ping_every
         self._pong_within = pong_within
         self._socket: ClientConnection | None = None
+        self._gone: type[ConnectionClosed]
+        """Known once there is a socket."""
 
     async def open(self) -> None:
         """Connect within ten seconds.
@@ -63,8 +67,9 @@ class WebSocketWire:
         """
         require("websockets", self._extra)
         from websockets.asyncio.client import connect
-        from websockets.exceptions import InvalidHandshake, InvalidStatus
+        from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+        self._gone = ConnectionClosed
         try:
             # Awaited, it does not try again: that is the session's business.
             self._socket = await connect(
@@ -88,20 +93,35 @@ class WebSocketWire:
 
     async def send(self, message: bytes) -> None:
         """Send a text frame, without decoding it; waits while the server does not read."""
-        from websockets.exceptions import ConnectionClosed
-
+        live = self._live()
         try:
-            await self._live().send(message, text=True)
-        except ConnectionClosed as error:
+            await live.send(message, text=True)
+        except self._gone as error:
             raise self._end(error) or self._lost("closed the connection") from None
+
+    def send_now(self, message: bytes) -> bool:
+        """Send a text frame before returning; False, and not sent, if it would have to wait."""
+        socket = self._socket
+        if socket is None or len(message) > AT_ONCE or socket.transport.get_write_buffer_size():
+            return False
+        # With an empty buffer and a short message, websockets' `send` never waits, so it is run
+        # here without a task.
+        sending = socket.send(message, text=True)
+        try:
+            sending.send(None)
+        except StopIteration:
+            return True
+        except self._gone:
+            return False
+        sending.close()
+        return False
 
     async def receive(self) -> bytes | None:
         """The next message; None after an end that ``closed`` calls clean."""
-        from websockets.exceptions import ConnectionClosed
-
+        live = self._live()
         try:
-            return await self._live().recv(decode=False)
-        except ConnectionClosed as error:
+            return await live.recv(decode=False)
+        except self._gone as error:
             ended = self._end(error)
             if ended is None:
                 return None

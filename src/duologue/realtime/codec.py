@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from duologue.items import Item
 from duologue.realtime.commands import Command, ToolSpec
@@ -78,3 +78,12 @@ class Wire[M](Protocol):
 
     async def close(self) -> None:
         """Close, within half a second."""
+
+
+@runtime_checkable
+class EagerWire[M](Wire[M], Protocol):
+    """A wire that can also send without waiting, so that nothing has to be woken up for it."""
+
+    def send_now(self, message: M) -> bool:
+        """Send one message before returning; False if it would have to wait, and was not sent."""
+        ...

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from duologue.realtime.codec import Codec, SessionSetup, Wire
+from duologue.realtime.codec import Codec, EagerWire, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
@@ -62,6 +62,8 @@ class WireConnection[M]:
         self._video: SendVideo | None = None
         self._raw_video: SendVideo | None = None
         self._waiting_s = 0.0
+        self._eager: EagerWire[M] | None = None
+        self._writing = False
         self._wake = asyncio.Event()
         self._wake_video = asyncio.Event()
         self._full = asyncio.Event()
@@ -76,6 +78,7 @@ class WireConnection[M]:
             await wire.open()
             for message in codec.open(self._setup):
                 await wire.send(message)
+            self._eager = wire if isinstance(wire, EagerWire) else None
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(self._write(wire), name="wire writer"),
@@ -93,6 +96,7 @@ class WireConnection[M]:
         except* SessionError as errors:
             raise errors.exceptions[0] from None
         finally:
+            self._eager = None
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await wire.close()
@@ -111,6 +115,11 @@ class WireConnection[M]:
             case SendVideo(now=False):
                 self.dropped_video += self._video is not None
                 self._video = command
+            case SendVideo():
+                self._put(command)
+                return
+            case _ if self._sent_at_once(command):
+                return
             case SendAudio(frame=frame):
                 self._media.append(command)
                 self._waiting_s += frame.duration
@@ -122,6 +131,18 @@ class WireConnection[M]:
                 self._put(command)
                 return
         self._wake.set()
+
+    def _sent_at_once(self, command: Command) -> bool:
+        """Send a command without the writer, if nothing waits before it."""
+        eager = self._eager
+        if eager is None or self._writing or self._control or self._media:
+            return False
+        messages = deque(self._codec.encode(command))
+        while messages and eager.send_now(messages[0]):
+            messages.popleft()
+        for message in messages:
+            self._put(_Answer(message))
+        return True
 
     def _put(self, command: Command | _Answer[M]) -> None:
         if len(self._control) >= CONTROL_LIMIT:
@@ -166,12 +187,17 @@ class WireConnection[M]:
                     await self._wake.wait()
                     continue
                 case _Answer(message=message):
+                    self._writing = True
                     await wire.send(message)
+                    self._writing = False
                     continue
                 case SendVideo():
+                    self._writing = True
                     command = await self._encoded(command)
+            self._writing = True
             for message in self._codec.encode(command):
                 await wire.send(message)
+            self._writing = False
 
     def _next(self) -> Command | _Answer[M] | None:
         if self._control:

@@ -184,6 +184,10 @@ class _Socket(WebSocketWire):
         if isinstance(message, bytes):
             await super().send(message)
 
+    def send_now(self, message: Message) -> bool:
+        """Send an event, if that needs no waiting."""
+        return isinstance(message, bytes) and super().send_now(message)
+
 
 def _checked(base_url: str) -> str:
     address = urlsplit(base_url)
