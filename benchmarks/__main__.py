@@ -25,6 +25,13 @@ RUNS: dict[str, list[str]] = {
     "words": ["benchmarks.engine", "words"],
     "rtc": ["benchmarks.rtc_echo"],
     "browser": ["benchmarks.browser", "tiny"],
+    "openai-ws": ["benchmarks.openai_websocket"],
+    "openai-path": ["benchmarks.openai_path"],
+    "openai-interrupts": ["benchmarks.openai_truth", "interrupts"],
+    "openai-heard": ["benchmarks.openai_truth", "heard"],
+    "openai-kills": ["benchmarks.openai_truth", "kills"],
+    "openai-rolling": ["benchmarks.openai_truth", "rolling"],
+    "openai-setup": ["benchmarks.openai_truth", "setup"],
 }
 HEAD = (
     "# Benchmarks\n\n"

@@ -86,7 +86,13 @@ async def main() -> None:
 
 
 class Provider:
-    """The provider's process, on the last core where that can be said; use as ``with``."""
+    """The provider's process, on the last core where that can be said; use as ``with``.
+
+    With ``pinned`` this process stays on the first one.
+    """
+
+    def __init__(self, *, pinned: bool = True) -> None:
+        self._pinned = pinned
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -96,7 +102,8 @@ class Provider:
             text=True,
         )
         pin(self._process.pid, last=True)
-        pin(0, last=False)
+        if self._pinned:
+            pin(0, last=False)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
         return self

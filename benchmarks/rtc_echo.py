@@ -27,8 +27,10 @@ from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
 from duologue.edges.browser import CallEdge
 from duologue.items import Json
+from duologue.providers import openai
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import Command, SendAudio
+from duologue.realtime.session import Realtime
 from duologue.testing import ScriptedRealtime
 from duologue.testing.bad_network import BadNetwork
 from duologue.testing.rtc_client import Caller
@@ -120,14 +122,22 @@ async def answer_bare(line: SocketLine) -> None:
             subscription.cancel()
 
 
-async def answer(line: SocketLine) -> None:
-    """A call to an agent whose model sends back what it hears."""
+class _Provided(openai.Realtime):
+    def open(self, setup: SessionSetup) -> Connection:
+        return _Loud(super().open(setup))
+
+
+async def answer(line: SocketLine, provider: str) -> None:
+    """A call to an agent whose model, or the provider at that address, sends back what it hears."""
     edge = CallEdge(line, loopback=True, rate=RATE)
-    async with Agent(edge=edge, llm=_Model(echo=True)).join() as agent:
+    model: Realtime = _Model(echo=True)
+    if provider:
+        model = _Provided(transport="websocket", base_url=provider, api_key="k", video="off")
+    async with Agent(edge=edge, llm=model).join() as agent:
         await agent.finish()
 
 
-async def serve(bare: bool) -> None:
+async def serve(bare: bool, provider: str) -> None:
     """Answer calls till the control line ends; answer each line on it with the CPU time used."""
     over = asyncio.Event()
 
@@ -139,7 +149,7 @@ async def serve(bare: bool) -> None:
             over.set()
             return
         try:
-            await (answer_bare(line) if bare else answer(line))
+            await (answer_bare(line) if bare else answer(line, provider))
         finally:
             writer.close()
 
@@ -283,10 +293,14 @@ class _Spread:
             self._timer.cancel()
 
 
-def run(sessions: int, seconds: float, loss: float = 0.0, bare: bool = False) -> dict[str, object]:
+def run(
+    sessions: int, seconds: float, loss: float = 0.0, bare: bool = False, provider: str = ""
+) -> dict[str, object]:
     """One run: the server in a process of its own, on core 0 where that can be said."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     command = [sys.executable, "-m", "benchmarks.rtc_echo", "--serve", *(["--bare"] * bare)]
+    if provider:
+        command += ["--provider", provider]
     if len(cores) > 1:
         command += ["--core", str(cores[0])]
         os.sched_setaffinity(0, cores[1:])
@@ -340,15 +354,20 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--loss", type=float, default=0.0)
     parser.add_argument("--bare", action="store_true", help="no agent behind the edge")
+    parser.add_argument("--provider", default="", help="base URL of a provider that echoes")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         if options.core is not None:
             os.sched_setaffinity(0, {options.core})
-        asyncio.run(serve(options.bare))
+        asyncio.run(serve(options.bare, options.provider))
     elif options.sessions:
-        print(json.dumps(run(options.sessions, options.seconds, options.loss, options.bare)))
+        print(
+            json.dumps(
+                run(options.sessions, options.seconds, options.loss, options.bare, options.provider)
+            )
+        )
     else:
         give(figures())
 

@@ -37,6 +37,7 @@ class Line(Phone):
         self.at = []
         self.camera = None
         self.turn = -1
+        self.spoken_ms = {}
 
     async def run(self, person, ready):
         self.person = person
@@ -50,6 +51,8 @@ class Line(Phone):
             tone = (9000 * np.sin(2 * np.pi * hz / RATE * at)).astype(np.int16)
             person.audio(AudioFrame(tone if self.voice else np.zeros(320, np.int16), RATE))
             self.sent += 320
+            if self.voice:
+                self.spoken_ms[self.turn] = self.spoken_ms.get(self.turn, 0) + 20
             if self.camera is not None and index % 2 == 0:
                 person.video(lambda: self.camera(loop.time()))
             index += 1
