@@ -16,6 +16,7 @@ import pytest
 from duologue import BargeInPolicy, MissingExtraError, Profile, events
 from duologue.cli import main as commands
 from duologue.pipeline.turn_taking import Endpointing
+from duologue.realtime.reconnect import ReconnectPolicy
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -140,6 +141,7 @@ def test_every_event_has_its_section_and_every_field_its_row():
         ("barge-in.md", "The policy", BargeInPolicy),
         ("pipeline.md", "Turns", Endpointing),
         ("realtime.md", "Profile", Profile),
+        ("realtime.md", "Connections", ReconnectPolicy),
     ],
 )
 def test_tables_of_fields_have_all_fields_and_their_defaults(page, heading, kind):

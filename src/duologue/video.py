@@ -45,7 +45,7 @@ def encode_jpeg(frame: VideoFrame, *, longest: int = 1024, quality: int = 80) ->
 
     Takes some ms: call it in a thread. Raises `MissingExtraError` without Pillow.
     """
-    image = require("PIL.Image", "openai").fromarray(frame.pixels)
+    image = require("PIL.Image", "video").fromarray(frame.pixels)
     # Reducing by whole numbers first is several times faster, and not visible.
     image.thumbnail((longest, longest), reducing_gap=2.0)
     out = BytesIO()

@@ -15,7 +15,7 @@ from duologue.rtc.peer import Peer
 from duologue.simulator.faults import FaultPlan
 from duologue.simulator.openai.events import new_id
 from duologue.simulator.openai.line import EventLine
-from duologue.simulator.openai.playout import Playout
+from duologue.simulator.openai.output_buffer import OutputBuffer
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.session import Session
 from duologue.testing.bad_network import BadNetwork
@@ -50,7 +50,7 @@ class RtcCall(EventLine):
             on_state=self._changed,
             clock=clock,
         )
-        self.playout = Playout(self.peer.send_audio, at_once=loopback)
+        self.playout = OutputBuffer(self.peer.send_audio, at_once=loopback)
 
     async def accept(self, offer: str) -> str:
         """Answer the client's offer. Raises `PeerError`, or ``ValueError``."""

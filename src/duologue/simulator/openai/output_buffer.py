@@ -22,7 +22,7 @@ class _Piece:
     samples: Samples
 
 
-class Playout:
+class OutputBuffer:
     """Plays one response after another, 20 ms a tick; silence between them.
 
     ``at_once``: there are no ticks, sound is sent as it comes; for measurements.
