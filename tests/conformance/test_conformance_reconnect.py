@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
-from subjects import SUBJECTS, conformance, conversation
+from subjects import POLICY, SUBJECTS, conformance, conversation
 
 from duologue.events import (
     ErrorEvent,
@@ -254,7 +255,9 @@ def test_rolling_over_at_the_age_limit_of_the_service(subject):
 async def test_losing_it_again_and_again(subject):
     dice = random.Random(7)  # noqa: S311
     turns = [f"question number {i}" for i in range(12)]
-    async with conversation(subject, ["An answer."] * 60, turns) as (agent, line, far):
+    # Over WebRTC each loss takes up to three seconds to be seen: a turn may need a few of them.
+    more = {"reconnect": replace(POLICY, keep_s=30.0)} if subject in OPENAI else {}
+    async with conversation(subject, ["An answer."] * 60, turns, **more) as (agent, line, far):
         needs_breaks(far)
         over = asyncio.Event()
 
