@@ -30,8 +30,14 @@ lint: setup
 types: setup
 	.venv/bin/mypy
 
+# The engine talks in real time, so its tests have a process without a thousand others behind them.
 unit: setup
+ifeq ($(strip $(ARGS)),)
+	.venv/bin/python -m pytest -m models
+	.venv/bin/python -m pytest -m "not models"
+else
 	.venv/bin/python -m pytest $(ARGS)
+endif
 
 bench: setup ## measure the figures of docs/benchmarks.md
 	.venv/bin/python -m benchmarks $(ARGS)
