@@ -1,13 +1,11 @@
 import asyncio
-import random
-from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lines import FATAL, LOST, Ear, Model, again, living, sound
 
-from duologue.audio import AudioFrame
 from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
 from duologue.items import AgentItem, ToolResultItem, UserItem
 from duologue.realtime.codec import SessionSetup
@@ -17,7 +15,6 @@ from duologue.realtime.commands import (
     EndTurn,
     RequestReply,
     Say,
-    SendAudio,
     Truncate,
     UpdateSession,
 )
@@ -35,7 +32,6 @@ from duologue.realtime.outputs import (
     ReplyAudio,
     ReplyDone,
     ReplyStarted,
-    SessionStarted,
     SpeechStarted,
     ToolCall,
     Usage,
@@ -43,145 +39,8 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.policy import GO_ON
-from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.realtime.session import Realtime
 from duologue.testing import virtual_time
-
-RATE = 1000
-LOST = SessionError("the line broke", code="1006", kind=ErrorKind.RECYCLE)
-FATAL = SessionError("wrong key", code="invalid_api_key")
-
-
-class Line:
-    """One connection in the test's hands; ``answers`` is when it says that it is live."""
-
-    def __init__(self, setup, answers=0.0, fails=None, expires_in=None, restored=False):
-        self.setup = setup
-        self.answers = answers
-        self.fails = fails
-        self.started = SessionStarted({}, expires_in, restored)
-        self.commands = []
-        self.ended = asyncio.Event()
-        self.failure = None
-        self.tell = None
-        self.closed = False
-
-    async def run(self, receive):
-        self.tell = receive
-        try:
-            if self.answers:
-                await asyncio.sleep(self.answers)
-            if self.fails is not None:
-                raise self.fails
-            receive(self.started)
-            await self.ended.wait()
-            if self.failure is not None:
-                raise self.failure
-        finally:
-            self.closed = True
-
-    def transmit(self, command):
-        self.commands.append(command)
-
-    def lose(self, failure=LOST):
-        self.failure = failure
-        self.ended.set()
-
-    @property
-    def heard(self):
-        frames = [c.frame.samples for c in self.commands if isinstance(c, SendAudio)]
-        return np.concatenate([np.zeros(0, np.int16), *frames])
-
-    def sent(self, kind):
-        return [c for c in self.commands if isinstance(c, kind)]
-
-
-class Model(Realtime):
-    """Makes lines by ``plans``, each the options of one; the last goes for all that follow."""
-
-    def __init__(self, plans=(), policy=None, **abilities):
-        profile = Profile("test", "m", input_rate=RATE, output_rate=RATE, **abilities)
-        super().__init__(profile, reconnect=policy or ReconnectPolicy())
-        self._policy.life._dice = random.Random(1)  # noqa: S311
-        self.plans = list(plans) or [{}]
-        self.lines = []
-        self.at = []
-
-    def open(self, setup):
-        plan = self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
-        self.lines.append(Line(setup, **plan))
-        self.at.append(self.clock.now())
-        return self.lines[-1]
-
-    @property
-    def line(self):
-        return self.lines[-1]
-
-
-class Ear:
-    def __init__(self):
-        self.told = []
-        self.items = ()
-        self.said = {}
-        self.lost = []
-        self.cuts = []
-
-    def history(self):
-        return self.items
-
-    def connected(self, event):
-        self.told.append(event)
-
-    reconnecting = reconnected = connected
-
-    def disconnected(self, event):
-        self.told.append(event)
-
-    def output(self, output, epoch):
-        self.told.append(output)
-
-    def interrupted(self, epoch):
-        return self.cuts
-
-    def reply_ended(self, request_id, error):
-        self.told.append((request_id, error))
-
-    def reply_said(self, reply_id):
-        return self.said.get(reply_id)
-
-    def reply_lost(self, reply_id, request_id):
-        self.lost.append((reply_id, request_id))
-
-    def reheard(self, item_ids):
-        self.told.append(tuple(item_ids))
-
-    def of(self, kind):
-        return [t for t in self.told if isinstance(t, kind)]
-
-
-@asynccontextmanager
-async def living(model, history=()):
-    ear = Ear()
-    ear.items = history
-    task = asyncio.create_task(model.run(SessionSetup("be kind", (), history), ear))
-    await model.ready()
-    try:
-        yield ear
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        assert all(line.closed for line in model.lines)
-        assert len([t for t in asyncio.all_tasks() if t is not asyncio.current_task()]) == 0
-
-
-def sound(numbers):
-    return AudioFrame(np.asarray(numbers, np.int16), RATE)
-
-
-async def again(model, count=2):
-    while len(model.lines) < count or not model.connected:
-        await asyncio.sleep(0.01)
 
 
 @virtual_time
@@ -552,110 +411,6 @@ async def test_a_turn_that_the_program_ended_is_ended_again():
         await again(model, 3)
         assert len(model.line.heard) == 100
         assert not model.line.sent(EndTurn)
-
-
-@virtual_time
-async def test_roll_over_makes_the_next_connection_first_and_waits_for_a_silence():
-    model = Model([{"expires_in": 100.0}, {"answers": 0.5}])
-    async with living(model) as ear:
-        await asyncio.sleep(79)
-        assert len(model.lines) == 1
-        model.line.tell(ReplyStarted("r"))
-        await asyncio.sleep(5)
-        assert len(model.lines) == 1
-        model.line.tell(ReplyDone("r"))
-        await asyncio.sleep(0.1)
-        assert len(model.lines) == 2
-        assert not model.lines[0].closed
-        model.send_audio(sound(np.full(100, 1000)))
-        assert len(model.lines[0].heard) == 100
-        await asyncio.sleep(0.6)
-        assert model.lines[0].closed
-        assert len(model.lines[1].heard) == 100
-        assert ear.of(RealtimeReconnectingEvent)[0].attempt == 0
-        (event,) = ear.of(RealtimeReconnectedEvent)
-        assert (event.outcome, event.lost_ms, event.gap_ms) == ("replayed", 0, 0)
-        assert not ear.lost
-
-
-@virtual_time
-async def test_roll_over_does_not_wait_for_ever_and_takes_the_reply_along():
-    model = Model([{"expires_in": 10.0}, {}])
-    async with living(model) as ear:
-        model.line.tell(ReplyStarted("r"))
-        ear.said["r"] = "half"
-        await asyncio.sleep(10)
-        assert model.lines[0].closed
-        assert model.line.sent(RequestReply)[0].instructions == GO_ON
-        assert model.connected
-
-
-@virtual_time
-async def test_a_person_who_begins_to_speak_while_it_rolls_over_is_not_cut():
-    model = Model([{}, {"answers": 1.0}])
-    async with living(model):
-        model.roll_over()
-        await asyncio.sleep(0.5)
-        model.line_two = model.lines[1]
-        model.lines[0].tell(SpeechStarted("u", position=0))
-        await asyncio.sleep(2)
-        assert not model.lines[0].closed
-        model.lines[0].tell(UserTurnEnded("u", position=10, reply_follows=False))
-        model.lines[0].tell(UserTranscript("u", "hello", final=True))
-        await asyncio.sleep(0.1)
-        assert model.lines[0].closed
-        assert len(model.lines) == 2
-
-
-@virtual_time
-async def test_a_connection_that_ends_while_the_next_is_made_is_replaced():
-    model = Model([{}, {"answers": 1.0}, {}])
-    async with living(model):
-        model.roll_over()
-        await asyncio.sleep(0.5)
-        model.lines[0].lose()
-        await asyncio.sleep(0.5)
-        assert model.connected
-        assert len(model.lines) == 3
-        assert model.lines[1].closed
-
-
-@virtual_time
-async def test_a_next_connection_that_fails_is_tried_again_while_the_old_one_lives():
-    model = Model([{}, {"fails": LOST}, {"fails": LOST}, {}])
-    async with living(model) as ear:
-        model.roll_over()
-        await asyncio.sleep(2)
-        assert len(model.lines) == 4
-        assert model.connected
-        assert len(ear.of(RealtimeReconnectedEvent)) == 1
-
-
-@virtual_time
-async def test_a_roll_over_that_never_works_leaves_the_connection_be():
-    model = Model([{}, {"fails": LOST}], ReconnectPolicy(max_attempts=2, base_s=0.1))
-    async with living(model):
-        model.roll_over()
-        await asyncio.sleep(2)
-        assert len(model.lines) == 3
-        assert model.connected
-        assert not model.lines[0].closed
-
-
-@virtual_time
-async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
-    model = Model()
-    async with living(model):
-        model.line.tell(ReplyStarted("r"))
-        model.line.tell(GoAway(5.0))
-        await asyncio.sleep(3.5)
-        assert len(model.lines) == 1
-        await asyncio.sleep(1)
-        assert model.lines[0].closed
-        model.roll_over()
-        model.roll_over(0.5)
-        await asyncio.sleep(1)
-        assert len(model.lines) == 3
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 0.6, 1.2, 1.9])

@@ -1,0 +1,126 @@
+"""Changing connections before one ends."""
+
+import asyncio
+
+import numpy as np
+from lines import LOST, Model, living, sound
+
+from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
+from duologue.realtime.commands import (
+    RequestReply,
+)
+from duologue.realtime.outputs import (
+    GoAway,
+    ReplyDone,
+    ReplyStarted,
+    SpeechStarted,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.policy import GO_ON
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.testing import virtual_time
+
+
+@virtual_time
+async def test_roll_over_makes_the_next_connection_first_and_waits_for_a_silence():
+    model = Model([{"expires_in": 100.0}, {"answers": 0.5}])
+    async with living(model) as ear:
+        await asyncio.sleep(79)
+        assert len(model.lines) == 1
+        model.line.tell(ReplyStarted("r"))
+        await asyncio.sleep(5)
+        assert len(model.lines) == 1
+        model.line.tell(ReplyDone("r"))
+        await asyncio.sleep(0.1)
+        assert len(model.lines) == 2
+        assert not model.lines[0].closed
+        model.send_audio(sound(np.full(100, 1000)))
+        assert len(model.lines[0].heard) == 100
+        await asyncio.sleep(0.6)
+        assert model.lines[0].closed
+        assert len(model.lines[1].heard) == 100
+        assert ear.of(RealtimeReconnectingEvent)[0].attempt == 0
+        (event,) = ear.of(RealtimeReconnectedEvent)
+        assert (event.outcome, event.lost_ms, event.gap_ms) == ("replayed", 0, 0)
+        assert not ear.lost
+
+
+@virtual_time
+async def test_roll_over_does_not_wait_for_ever_and_takes_the_reply_along():
+    model = Model([{"expires_in": 10.0}, {}])
+    async with living(model) as ear:
+        model.line.tell(ReplyStarted("r"))
+        ear.said["r"] = "half"
+        await asyncio.sleep(10)
+        assert model.lines[0].closed
+        assert model.line.sent(RequestReply)[0].instructions == GO_ON
+        assert model.connected
+
+
+@virtual_time
+async def test_a_person_who_begins_to_speak_while_it_rolls_over_is_not_cut():
+    model = Model([{}, {"answers": 1.0}])
+    async with living(model):
+        model.roll_over()
+        await asyncio.sleep(0.5)
+        model.line_two = model.lines[1]
+        model.lines[0].tell(SpeechStarted("u", position=0))
+        await asyncio.sleep(2)
+        assert not model.lines[0].closed
+        model.lines[0].tell(UserTurnEnded("u", position=10, reply_follows=False))
+        model.lines[0].tell(UserTranscript("u", "hello", final=True))
+        await asyncio.sleep(0.1)
+        assert model.lines[0].closed
+        assert len(model.lines) == 2
+
+
+@virtual_time
+async def test_a_connection_that_ends_while_the_next_is_made_is_replaced():
+    model = Model([{}, {"answers": 1.0}, {}])
+    async with living(model):
+        model.roll_over()
+        await asyncio.sleep(0.5)
+        model.lines[0].lose()
+        await asyncio.sleep(0.5)
+        assert model.connected
+        assert len(model.lines) == 3
+        assert model.lines[1].closed
+
+
+@virtual_time
+async def test_a_next_connection_that_fails_is_tried_again_while_the_old_one_lives():
+    model = Model([{}, {"fails": LOST}, {"fails": LOST}, {}])
+    async with living(model) as ear:
+        model.roll_over()
+        await asyncio.sleep(2)
+        assert len(model.lines) == 4
+        assert model.connected
+        assert len(ear.of(RealtimeReconnectedEvent)) == 1
+
+
+@virtual_time
+async def test_a_roll_over_that_never_works_leaves_the_connection_be():
+    model = Model([{}, {"fails": LOST}], ReconnectPolicy(max_attempts=2, base_s=0.1))
+    async with living(model):
+        model.roll_over()
+        await asyncio.sleep(2)
+        assert len(model.lines) == 3
+        assert model.connected
+        assert not model.lines[0].closed
+
+
+@virtual_time
+async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
+    model = Model()
+    async with living(model):
+        model.line.tell(ReplyStarted("r"))
+        model.line.tell(GoAway(5.0))
+        await asyncio.sleep(3.5)
+        assert len(model.lines) == 1
+        await asyncio.sleep(1)
+        assert model.lines[0].closed
+        model.roll_over()
+        model.roll_over(0.5)
+        await asyncio.sleep(1)
+        assert len(model.lines) == 3
