@@ -115,8 +115,6 @@ class Call:
         self._speaking = False
         self._told: set[str] = set()
 
-    # The agent's side
-
     def expect(self, request_id: str, speech: Speech) -> None:
         """This speech will speak the reply to that request."""
         self._speeches.expect(request_id, speech)
@@ -187,8 +185,6 @@ class Call:
         return not (
             self._speaking or self.playout.active or self._realtime.pending or self.tools.busy
         )
-
-    # PlayoutListener: what the gate tells
 
     def speech_started(self, speech: Speech) -> None:
         """The first sound of a speech is on its way."""

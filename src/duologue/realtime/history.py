@@ -1,14 +1,25 @@
-"""What has changed in a history between two looks at it, as commands for a model."""
+"""What has changed in a session between two looks at it, as commands for a model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from duologue.items import AgentItem, Item
-from duologue.realtime.commands import AddItem, DeleteItem, Truncate
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import AddItem, Command, DeleteItem, Truncate, UpdateSession
 
 
-def changes_between(
+def changes_between(before: SessionSetup, after: SessionSetup) -> list[Command]:
+    """The commands that bring a model from ``before`` to ``after``."""
+    changes: list[Command] = list(history_changes(before.history, after.history))
+    instructions = after.instructions if after.instructions != before.instructions else None
+    tools = after.tools if tuple(after.tools) != tuple(before.tools) else None
+    if instructions is not None or tools is not None:
+        changes.append(UpdateSession(instructions, tools))
+    return changes
+
+
+def history_changes(
     before: Sequence[Item], after: Sequence[Item]
 ) -> list[AddItem | DeleteItem | Truncate]:
     """The commands that turn the history ``before`` into ``after``.

@@ -235,7 +235,8 @@ class SessionPolicy:
             listener.connected(RealtimeConnectedEvent(self.model.session_id, config, capabilities))
             self._told_live()
         else:
-            self._bring_up_to_date(link)
+            for change in changes_between(link.setup, self.setup()):
+                self.transmit(change)
         for command in self.person.again():
             self.transmit(command)
         if not first:
@@ -351,16 +352,6 @@ class SessionPolicy:
         self._told.reply_lost(reply.id, None if command is None else command.request_id)
         if command is not None:
             self.request(command)
-
-    def _bring_up_to_date(self, link: Link) -> None:
-        """Tell a new connection what has changed since it was begun."""
-        now, known = self.setup(), link.setup
-        for change in changes_between(known.history, now.history):
-            self.transmit(change)
-        instructions = now.instructions if now.instructions != known.instructions else None
-        tools = now.tools if tuple(now.tools) != tuple(known.tools) else None
-        if instructions is not None or tools is not None:
-            self.transmit(UpdateSession(instructions, tools))
 
     def _apply(self, changes: Changes) -> None:
         for command in changes.commands:
