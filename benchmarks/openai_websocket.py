@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 
-import orjson
-import pybase64
-from websockets.asyncio.client import connect
-
+from benchmarks import bare
 from benchmarks.figures import Figure, give, median, percentile, rss_mb
 from benchmarks.framework import FRAME, RATE, MarkedEdge, numbered
 from benchmarks.provider import Provider
@@ -43,9 +42,14 @@ async def latency(provider: Provider) -> list[Figure]:
     came, left, _ = provider.report()
     up = [(came[n] - at) * 1000 for n, at in edge.left.at.items() if n in came]
     down = [(edge.came.at[n] - at) * 1000 for n, at in left.items() if n in edge.came.at]
-    bare_up, bare_down = await bare(provider)
+    began = asyncio.get_running_loop().time() + 0.5
+    floor = bare.BareClient(provider.socket_url, numbered(10.0).samples, began)
+    await floor.run(500)
+    came, left, _ = provider.report()
+    floor_up = [(came[n] - at) * 1000 for n, at in floor.sent.items() if n in came]
+    floor_down = [(floor.got[n] - at) * 1000 for n, at in left.items() if n in floor.got]
     figures = []
-    for name, values, floor in (("to", up, bare_up), ("from", down, bare_down)):
+    for name, values, least in (("to", up, floor_up), ("from", down, floor_down)):
         middle, worst = median(values), percentile(values, 99)
         figures.append(
             Figure(
@@ -54,44 +58,11 @@ async def latency(provider: Provider) -> list[Figure]:
                 f"{middle:.2f} / {worst:.2f} ms",
                 middle <= 0.45 and worst <= 2,
                 f"{len(values)} frames; the 20 ms output clock left out (an edge with a lead); "
-                f"a bare client here: {median(floor):.2f} / {percentile(floor, 99):.2f} ms",
+                "a client of websockets and orjson alone: "
+                f"{median(least):.2f} / {percentile(least, 99):.2f} ms",
             )
         )
     return figures
-
-
-async def bare(provider: Provider) -> tuple[list[float], list[float]]:
-    """The same way with nothing but websockets and orjson: the floor on this machine."""
-    sound = numbered(10.0)
-    sent: dict[int, float] = {}
-    got: dict[int, float] = {}
-    url = f"ws://127.0.0.1:{provider.port}/v1/realtime"
-    async with connect(url, compression=None) as line:
-
-        async def hear() -> None:
-            async for message in line:
-                event = orjson.loads(message)
-                if event["type"] == "response.output_audio.delta":
-                    pcm = pybase64.b64decode(event["delta"])
-                    number = int.from_bytes(pcm[:2], "little", signed=True)
-                    got.setdefault(number, time.perf_counter())
-
-        async with asyncio.TaskGroup() as tasks:
-            hearing = tasks.create_task(hear())
-            began = time.perf_counter()
-            for n in range(1, 501):
-                await asyncio.sleep(max(0.0, began + n * 0.02 - time.perf_counter()))
-                pcm = sound.samples[(n - 1) * FRAME : n * FRAME].tobytes()
-                sent[n] = time.perf_counter()
-                event = {"type": "input_audio_buffer.append", "audio": pybase64.b64encode(pcm)}
-                await line.send(orjson.dumps({**event, "audio": event["audio"].decode()}).decode())
-            await asyncio.sleep(0.1)
-            hearing.cancel()
-    came, left, _ = provider.report()
-    return (
-        [(came[n] - at) * 1000 for n, at in sent.items() if n in came],
-        [(got[n] - at) * 1000 for n, at in left.items() if n in got],
-    )
 
 
 class FedEdge:
@@ -124,81 +95,108 @@ async def talk(provider: Provider, edge: FedEdge) -> None:
         await agent.finish()
 
 
-async def feed(edges: list[FedEdge], sound: AudioFrame) -> None:
-    """Speak for all lines, 20 ms at a time."""
-    frames = [AudioFrame(f, RATE) for f in sound.samples.reshape(-1, FRAME)]
+def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
+    """Speak on a line till it hangs up, 20 ms at a time, from ``began`` on by the loop's clock."""
+    frames = sound.samples.reshape(-1, FRAME)
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    for index in range(1_000_000):
-        await asyncio.sleep(max(0.0, began + index * 0.02 - loop.time()))
-        for edge in edges:
-            if edge.person is not None:
-                edge.person.audio(frames[index % len(frames)])
+
+    def speak(index: int) -> None:
+        if edge.hung_up.is_set():
+            return
+        if edge.person is not None:
+            # A copy: sound that comes from somewhere is new each time, and is kept for a while.
+            edge.person.audio(AudioFrame(frames[index % len(frames)].copy(), RATE))
+        loop.call_at(began + (index + 1) * 0.02, speak, index + 1)
+
+    loop.call_at(began, speak, 0)
 
 
 @asynccontextmanager
-async def running(provider: Provider, sessions: int) -> AsyncGenerator[list[FedEdge]]:
-    """So many sessions, some seconds after the last began."""
+async def running(
+    provider: Provider, sessions: int, sound: AudioFrame, apart: float = 0.0
+) -> AsyncGenerator[list[FedEdge]]:
+    """So many sessions, 3 s after the last began; each speaks ``apart`` s after the one before."""
     edges = [FedEdge() for _ in range(sessions)]
     async with asyncio.TaskGroup() as tasks:
         for edge in edges:
             tasks.create_task(talk(provider, edge))
             await asyncio.sleep(0.02)
-        feeding = tasks.create_task(feed(edges, sparse(10.0)))
+        began = asyncio.get_running_loop().time() + 0.1
+        for number, edge in enumerate(edges):
+            feed(edge, sound, began + number * apart)
         await asyncio.sleep(3)
         yield edges
-        feeding.cancel()
         for edge in edges:
             edge.hung_up.set()
 
 
-async def processor(provider: Provider, sessions: int, seconds: float) -> list[Figure]:
+async def processor(
+    provider: Provider, sessions: int, seconds: float, *, apart: float, named: str
+) -> Figure:
     """CPU of many sessions in one process, sound both ways all the time."""
-    async with running(provider, sessions) as edges:
+    sound = sparse(10.0)
+    async with running(provider, sessions, sound, apart) as edges:
         cpu, wall, frames = time.process_time(), time.perf_counter(), sum(e.frames for e in edges)
         await asyncio.sleep(seconds)
         passed = time.perf_counter() - wall
         share = (time.process_time() - cpu) / passed / sessions * 100
         rate = (sum(e.frames for e in edges) - frames) / passed / sessions
-    return [
-        Figure(
-            f"OpenAI, WebSocket: CPU of one session of {sessions}",
-            "<= 0.6 % of a core",
-            f"{share:.2f} %",
-            share <= 0.6,
-            f"24 kHz both ways all the time, {rate:.1f} frames/s arrive; one driver speaks for all",
-        )
-    ]
+    await asyncio.sleep(0.5)
+    floor = await bare.processor(provider.socket_url, sound.samples, sessions, seconds / 2, apart)
+    return Figure(
+        f"OpenAI, WebSocket: CPU of one session of {sessions}, {named}",
+        "<= 0.6 % of a core",
+        f"{share:.2f} %",
+        share <= 0.6,
+        f"24 kHz both ways all the time, {rate:.1f} frames/s arrive, no TLS; clients of "
+        f"websockets and orjson alone: {floor:.2f} %",
+    )
 
 
 async def memory(provider: Provider, sessions: int) -> list[Figure]:
-    """Memory that live sessions take, beyond what ten of them took before."""
-    async with running(provider, 10):
-        await asyncio.sleep(3)
-    gc.collect()
-    before = rss_mb()
-    async with running(provider, sessions):
-        await asyncio.sleep(9)
-        each = (rss_mb() - before) / sessions
+    """Memory of a session: that of so many live ones less that of ten, also of loud speakers."""
+    each = []
+    for sound in (sparse(10.0), numbered(10.0)):
+        async with running(provider, 10, sound):
+            await asyncio.sleep(9)
+            gc.collect()
+            before = rss_mb()
+            async with running(provider, sessions - 10, sound):
+                await asyncio.sleep(9)
+                gc.collect()
+                each.append((rss_mb() - before) / (sessions - 10))
+        await asyncio.sleep(0.5)
+    quiet, loud = each
     return [
         Figure(
             f"OpenAI, WebSocket: memory of one session of {sessions}",
             "<= 0.1 MB",
-            f"{each:.3f} MB",
-            each <= 0.1,
-            "silence with loud marks; someone who speaks without a pause for ten seconds: 0.48 "
-            "MB more, kept for a lost connection",
+            f"{quiet:.3f} MB",
+            quiet <= 0.1,
+            "silence with loud marks. The newest ten seconds are kept for a lost connection: who "
+            f"speaks for ten without a pause takes {loud:.2f} MB, till their words are known",
         )
     ]
 
 
-async def main() -> None:
+async def all_of_it(provider: Provider) -> list[Figure]:
+    """Every figure of one process."""
+    figures = await latency(provider)
+    figures += await memory(provider, 100)
+    figures.append(await processor(provider, 40, 10, apart=0.0, named="all by one clock"))
+    figures.append(await processor(provider, 40, 10, apart=0.0005, named="each by its own clock"))
+    return figures
+
+
+def main() -> None:
     with Provider() as provider:
-        figures = await latency(provider)
-        figures += await memory(provider, 100)
-        figures += await processor(provider, 40, 15)
+        figures = asyncio.run(all_of_it(provider))
+        if find_spec("uvloop") is not None:
+            named = "each by its own clock, uvloop"
+            faster = importlib.import_module("uvloop")
+            figures.append(faster.run(processor(provider, 40, 10, apart=0.0005, named=named)))
     give(figures)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -1,7 +1,8 @@
 """A provider as thin as can be, in a process of its own: it sends all sound straight back.
 
 ``Provider`` starts it; ``python -m benchmarks.provider`` is it. It notes when each numbered frame
-came and left by the clock that all processes of the machine share.
+came and left by the clock that all processes of the machine share. Its events are as long as the
+service's, each with an id of its own: to know those costs a client time and memory.
 """
 
 from __future__ import annotations
@@ -11,15 +12,26 @@ import os
 import subprocess
 import sys
 import time
+from itertools import count
 from types import TracebackType
 from typing import Self
 
+import numpy as np
 import orjson
 import pybase64
-from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 SESSION = {"type": "realtime", "id": "sess_1", "model": "bench", "audio": {"input": {}}}
+REPLY = "resp_CLzqZ8dTLYkQyQLUeaIuW"
+HEAD = (
+    b'{"type":"response.output_audio.delta","event_id":"event_%021d","response_id":"'
+    + REPLY.encode()
+    + b'","item_id":"item_CLzqZ5X9IwIfXzsC0vBwm","output_index":0,"content_index":0,"delta":"'
+)
+LOUD = "/loud/v1"
+"""Sessions behind this path are not sent back silence."""
 
 
 class Noted:
@@ -28,36 +40,76 @@ class Noted:
     def __init__(self) -> None:
         self.came: dict[int, float] = {}
         self.left: dict[int, float] = {}
-        self.sessions = 0
 
 
-async def hold(connection: ServerConnection, noted: Noted) -> None:
-    """One session: an endless reply that is what was heard."""
-    noted.sessions += 1
-    events = [
-        {"type": "session.created", "session": SESSION},
-        {"type": "session.updated", "session": SESSION},
-        {"type": "response.created", "response": {"id": "r", "status": "in_progress"}},
-    ]
-    for event in events:
-        await connection.send(orjson.dumps(event).decode())
-    head = b'{"type":"response.output_audio.delta","response_id":"r","item_id":"i",'
-    head += b'"output_index":0,"content_index":0,"delta":"'
-    try:
-        while True:
-            message = await connection.recv(decode=False)
-            at = time.perf_counter()
-            event = orjson.loads(message)
-            if event["type"] != "input_audio_buffer.append":
-                continue
-            audio = event["audio"]
-            number = int.from_bytes(pybase64.b64decode(audio[:4])[:2], "little", signed=True)
-            if number:
-                noted.came.setdefault(number, at)
-                noted.left.setdefault(number, time.perf_counter())
-            await connection.send(head + audio.encode() + b'"}', text=True)
-    except ConnectionClosed:
-        return
+class Line(asyncio.Protocol):
+    """One session: an endless reply that is what was heard.
+
+    A frame has come when its bytes are there: what this side then does with it is not counted.
+    """
+
+    def __init__(self, noted: Noted) -> None:
+        self._noted = noted
+        self._web = ServerProtocol(max_size=None)
+        self._numbers = count()
+        self._only_loud = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        at = time.perf_counter()
+        self._web.receive_data(data)
+        for event in self._web.events_received():
+            match event:
+                case Request():
+                    self._only_loud = event.path.startswith(LOUD)
+                    self._web.send_response(self._web.accept(event))
+                    self._begin()
+                case Frame(opcode=Opcode.TEXT):
+                    self._take(bytes(event.data), at)
+        self._flush()
+
+    def eof_received(self) -> None:
+        self._web.receive_eof()
+        self._flush()
+
+    def _begin(self) -> None:
+        response = {"id": REPLY, "status": "in_progress"}
+        for event in (
+            {"type": "session.created", "session": SESSION},
+            {"type": "session.updated", "session": SESSION},
+            {"type": "response.created", "response": response},
+        ):
+            event["event_id"] = f"event_{next(self._numbers):021d}"
+            self._web.send_text(orjson.dumps(event))
+
+    def _take(self, message: bytes, at: float) -> None:
+        event = orjson.loads(message)
+        if event["type"] != "input_audio_buffer.append":
+            return
+        audio = event["audio"]
+        if self._only_loud and is_quiet(audio):
+            return
+        answer = b"".join((HEAD % next(self._numbers), audio.encode(), b'"}'))
+        number = int.from_bytes(pybase64.b64decode(audio[:4])[:2], "little", signed=True)
+        if number:
+            self._noted.came.setdefault(number, at)
+            self._noted.left.setdefault(number, time.perf_counter())
+        self._web.send_text(answer)
+
+    def _flush(self) -> None:
+        for data in self._web.data_to_send():
+            if data:
+                self._transport.write(data)
+            else:
+                self._transport.close()
+
+
+def is_quiet(audio: str) -> bool:
+    """It is silence, or the noise that a codec made of it."""
+    return int(np.abs(np.frombuffer(pybase64.b64decode(audio), "<i2")).max(initial=0)) <= 300
 
 
 async def main() -> None:
@@ -66,9 +118,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    server = await serve(
-        lambda connection: hold(connection, noted), "127.0.0.1", 0, compression=None, max_size=None
-    )
+    server = await loop.create_server(lambda: Line(noted), "127.0.0.1", 0)
     async with server:
         port = next(iter(server.sockets)).getsockname()[1]
         sys.stdout.write(f"{port}\n")
@@ -122,6 +172,16 @@ class Provider:
     def url(self) -> str:
         """The ``base_url`` for a client."""
         return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def socket_url(self) -> str:
+        """Where its WebSocket is."""
+        return f"ws://127.0.0.1:{self.port}/v1/realtime"
+
+    @property
+    def loud_url(self) -> str:
+        """The ``base_url`` for a client that is not to be sent silence back."""
+        return f"http://127.0.0.1:{self.port}{LOUD}"
 
     def report(self) -> tuple[dict[int, float], dict[int, float], float]:
         """When frames came and left since the last report, and the CPU seconds used so far."""

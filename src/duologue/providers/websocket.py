@@ -14,6 +14,7 @@ from duologue.realtime.errors import ErrorKind, SessionError
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
     from websockets.exceptions import ConnectionClosed
+    from websockets.protocol import State
 
 LONGEST = 32 * 1024 * 1024
 """Bytes of the longest message that is taken."""
@@ -58,7 +59,8 @@ class WebSocketWire:
         self._pong_within = pong_within
         self._socket: ClientConnection | None = None
         self._gone: type[ConnectionClosed]
-        """Known once there is a socket."""
+        self._open: State
+        """Both known once there is a socket."""
 
     async def open(self) -> None:
         """Connect within ten seconds.
@@ -68,8 +70,10 @@ class WebSocketWire:
         require("websockets", self._extra)
         from websockets.asyncio.client import connect
         from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+        from websockets.protocol import State
 
         self._gone = ConnectionClosed
+        self._open = State.OPEN
         try:
             # Awaited, it does not try again: that is the session's business.
             self._socket = await connect(
@@ -102,19 +106,15 @@ class WebSocketWire:
     def send_now(self, message: bytes) -> bool:
         """Send a text frame before returning; False, and not sent, if it would have to wait."""
         socket = self._socket
-        if socket is None or len(message) > AT_ONCE or socket.transport.get_write_buffer_size():
+        if socket is None or len(message) > AT_ONCE or socket.state is not self._open:
             return False
-        # With an empty buffer and a short message, websockets' `send` never waits, so it is run
-        # here without a task.
-        sending = socket.send(message, text=True)
-        try:
-            sending.send(None)
-        except StopIteration:
-            return True
-        except self._gone:
+        transport, protocol = socket.transport, socket.protocol
+        if transport.is_closing() or transport.get_write_buffer_size():
             return False
-        sending.close()
-        return False
+        # What websockets' `send` does when it does not have to wait, at half its cost.
+        protocol.send_text(message)
+        transport.write(b"".join(protocol.data_to_send()))
+        return True
 
     async def receive(self) -> bytes | None:
         """The next message; None after an end that ``closed`` calls clean."""

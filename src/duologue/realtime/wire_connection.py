@@ -76,8 +76,7 @@ class WireConnection[M]:
         codec = self._codec
         try:
             await wire.open()
-            for message in codec.open(self._setup):
-                await wire.send(message)
+            await self._begin(wire)
             self._eager = wire if isinstance(wire, EagerWire) else None
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
@@ -100,6 +99,11 @@ class WireConnection[M]:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await wire.close()
+
+    async def _begin(self, wire: Wire[M]) -> None:
+        # Here and not in `run`, which would hold on to the last message for as long as it lives.
+        for message in self._codec.open(self._setup):
+            await wire.send(message)
 
     def transmit(self, command: Command) -> None:
         """Queue a command in its lane; raises `SessionError` when the control lane is full.

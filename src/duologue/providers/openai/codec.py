@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -53,8 +54,12 @@ type JsonObject = dict[str, Json]
 
 _APPEND = b'{"type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
-_REMEMBERED = 1024
+_REMEMBERED = 32
 """Ids of the newest events, to know one that comes twice."""
+_MOST_UNKNOWN = 256
+"""Names of events that are counted each; the rest together."""
+
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 _IGNORED = frozenset(
     {
@@ -115,43 +120,9 @@ class Codec:
         )
         self._sound = RtcSound()
         self._interrupted: deque[str] = deque(maxlen=64)
-        self._seen: set[str] = set()
-        self._seen_order: deque[str] = deque()
+        self._seen: deque[str] = deque(maxlen=_REMEMBERED)
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
-        responses, hearing = self._responses, self._hearing
-        transcription = "conversation.item.input_audio_transcription"
-        self._handlers: dict[str, Callable[[JsonObject], Sequence[Output]]] = {
-            "response.output_audio.delta": self._audio,
-            "response.output_audio_transcript.delta": self._words,
-            "response.output_audio_transcript.done": lambda e: responses.worded(e, "transcript"),
-            "response.output_text.delta": responses.words,
-            "response.output_text.done": lambda e: responses.worded(e, "text"),
-            "response.content_part.added": self._part,
-            "response.output_item.added": self._item_added,
-            "response.function_call_arguments.done": responses.arguments,
-            "response.output_item.done": responses.item_done,
-            "response.created": self._response_created,
-            "response.done": self._response_done,
-            "input_audio_buffer.speech_started": hearing.started,
-            "input_audio_buffer.speech_stopped": hearing.stopped,
-            "input_audio_buffer.committed": self._committed,
-            f"{transcription}.delta": hearing.words,
-            f"{transcription}.completed": hearing.worded,
-            f"{transcription}.failed": hearing.failed,
-            "conversation.item.added": self._item_there,
-            "conversation.item.created": self._item_there,
-            "conversation.item.deleted": self._item_gone,
-            "output_audio_buffer.started": lambda e: self._heard(
-                self._sound.started(text(e, "response_id"))
-            ),
-            "output_audio_buffer.stopped": lambda e: self._sound.stopped(text(e, "response_id")),
-            "output_audio_buffer.cleared": self._buffer_cleared,
-            "session.created": self._session_created,
-            "session.updated": self._session_updated,
-            "rate_limits.updated": _rate_limits,
-            "error": self._outbox.refused,
-        }
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
         """The session (which over WebRTC went with the offer) and the history."""
@@ -206,7 +177,7 @@ class Codec:
                 self._count_unknown(name)
             return ()
         try:
-            return handler(event)
+            return handler(self, event)
         except MalformedError:
             self.malformed += 1
             return ()
@@ -223,15 +194,12 @@ class Codec:
             return False
         if event_id in self._seen:
             return True
-        self._seen.add(event_id)
-        self._seen_order.append(event_id)
-        if len(self._seen_order) > _REMEMBERED:
-            self._seen.discard(self._seen_order.popleft())
+        self._seen.append(event_id)
         return False
 
     def _count_unknown(self, name: str) -> None:
         # Bounded: a server that invents names must not fill the memory.
-        self.unknown[name[:80] if len(self.unknown) < _REMEMBERED else "..."] += 1
+        self.unknown[name[:80] if len(self.unknown) < _MOST_UNKNOWN else "..."] += 1
 
     def _session_created(self, event: JsonObject) -> Sequence[Output]:
         session = inner(event, "session")
@@ -328,11 +296,45 @@ class Codec:
             self._outbox.send(self._items.spoke(item_id, said))
         return [*outputs, *ended.after]
 
+    def _buffer_started(self, event: JsonObject) -> Sequence[Output]:
+        return self._heard(self._sound.started(text(event, "response_id")))
+
     def _buffer_cleared(self, event: JsonObject) -> Sequence[Output]:
         reply_id = text(event, "response_id")
         known = reply_id in self._encoder.cleared or reply_id in self._interrupted
         self._interrupted.append(reply_id)
         return self._sound.cleared(reply_id, asked=known)
+
+    # One for all connections: a session's own table would be several kilobytes.
+    _handlers: ClassVar[Mapping[str, Callable[[Codec, JsonObject], Sequence[Output]]]] = {
+        "response.output_audio.delta": _audio,
+        "response.output_audio_transcript.delta": _words,
+        "response.output_audio_transcript.done": lambda c, e: c._responses.worded(e, "transcript"),
+        "response.output_text.delta": lambda c, e: c._responses.words(e),
+        "response.output_text.done": lambda c, e: c._responses.worded(e, "text"),
+        "response.content_part.added": _part,
+        "response.output_item.added": _item_added,
+        "response.function_call_arguments.done": lambda c, e: c._responses.arguments(e),
+        "response.output_item.done": lambda c, e: c._responses.item_done(e),
+        "response.created": _response_created,
+        "response.done": _response_done,
+        "input_audio_buffer.speech_started": lambda c, e: c._hearing.started(e),
+        "input_audio_buffer.speech_stopped": lambda c, e: c._hearing.stopped(e),
+        "input_audio_buffer.committed": _committed,
+        f"{_TRANSCRIPTION}.delta": lambda c, e: c._hearing.words(e),
+        f"{_TRANSCRIPTION}.completed": lambda c, e: c._hearing.worded(e),
+        f"{_TRANSCRIPTION}.failed": lambda c, e: c._hearing.failed(e),
+        "conversation.item.added": _item_there,
+        "conversation.item.created": _item_there,
+        "conversation.item.deleted": _item_gone,
+        "output_audio_buffer.started": _buffer_started,
+        "output_audio_buffer.stopped": lambda c, e: c._sound.stopped(text(e, "response_id")),
+        "output_audio_buffer.cleared": _buffer_cleared,
+        "session.created": _session_created,
+        "session.updated": _session_updated,
+        "rate_limits.updated": lambda _, e: _rate_limits(e),
+        "error": lambda c, e: c._outbox.refused(e),
+    }
 
 
 def _rate_limits(event: JsonObject) -> Sequence[Output]:

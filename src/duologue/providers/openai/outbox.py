@@ -53,7 +53,8 @@ class Outbox:
             self._count += 1
             event_id = f"{name.rpartition('.')[2]}_{self._count}"
             if name != "conversation.item.create" or "previous_item_id" in event:
-                self._sent[event_id] = event
+                # Of a session only that it was one: it is long.
+                self._sent[event_id] = {"type": name} if name == "session.update" else event
         for sent in (self._sent, self._requests):
             if len(sent) > _MOST:
                 del sent[next(iter(sent))]
