@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ PAUSE_FRAMES = 40
 """Frames of silence (0.8 s) that are sent of a pause while more waits: enough to end a turn."""
 LOUD = 200
 
+_contexts: list[ssl.SSLContext] = []
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -174,8 +176,12 @@ class WebRTCWire:
             "sdp": (None, offer.encode(), "application/sdp"),
             "session": (None, orjson.dumps(self._session), "application/json"),
         }
+        # Without TLS nothing has to be trusted, and nothing is looked up.
+        trusted = await _trusted() if self._url.startswith("https:") else False
         try:
-            async with httpx.AsyncClient(timeout=CONNECT_S, trust_env=not self._loopback) as client:
+            async with httpx.AsyncClient(
+                verify=trusted, timeout=CONNECT_S, trust_env=not self._loopback
+            ) as client:
                 response = await client.post(self._url, files=parts, headers=self._headers)
         except httpx.TimeoutException:
             raise self._lost(f"no answer within {CONNECT_S:g} s") from None
@@ -249,6 +255,16 @@ class WebRTCWire:
 
     def _lost(self, why: str) -> SessionError:
         return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+async def _trusted() -> ssl.SSLContext:
+    """Whom TLS trusts: read once, in a thread, for it takes more than 20 ms."""
+    return _contexts[0] if _contexts else await asyncio.to_thread(_read_trusted)
+
+
+def _read_trusted() -> ssl.SSLContext:
+    _contexts[:] = [httpx.create_ssl_context()]
+    return _contexts[0]
 
 
 def _is_picture(event: object) -> bool:
