@@ -31,7 +31,7 @@ RUNS: dict[str, list[str]] = {
     "openai-heard": ["benchmarks.openai_truth", "heard"],
     "openai-kills": ["benchmarks.openai_truth", "kills"],
     "openai-rolling": ["benchmarks.openai_truth", "rolling"],
-    "openai-setup": ["benchmarks.openai_truth", "setup"],
+    "openai-setup": ["benchmarks.openai_setup"],
 }
 HEAD = (
     "# Benchmarks\n\n"

@@ -122,17 +122,12 @@ async def answer_bare(line: SocketLine) -> None:
             subscription.cancel()
 
 
-class _Provided(openai.Realtime):
-    def open(self, setup: SessionSetup) -> Connection:
-        return _Loud(super().open(setup))
-
-
 async def answer(line: SocketLine, provider: str) -> None:
-    """A call to an agent whose model, or the provider at that address, sends back what it hears."""
+    """A call to an agent whose model, or the provider at that address, sends back what is loud."""
     edge = CallEdge(line, loopback=True, rate=RATE)
     model: Realtime = _Model(echo=True)
     if provider:
-        model = _Provided(transport="websocket", base_url=provider, api_key="k", video="off")
+        model = openai.Realtime(transport="websocket", base_url=provider, api_key="k", video="off")
     async with Agent(edge=edge, llm=model).join() as agent:
         await agent.finish()
 
