@@ -12,15 +12,17 @@ from benchmarks.rtc_echo import run
 def main() -> None:
     with Provider(pinned=False) as provider:
         few = run(5, 15, provider=provider.loud_url)
-        many = run(25, 20, provider=provider.loud_url)
-    trip = max(cast("list[float]", r["round_trip_ms"])[0] for r in (few, many))
-    worst = cast("list[float]", many["round_trip_ms"])[1]
-    cpu = cast("float", many["cpu_per_session"])
-    rate = cast("list[float]", many["frames_per_s"])[0]
+        many = [run(25, 15, provider=provider.loud_url) for _ in range(3)]
+    trip = max(cast("list[float]", r["round_trip_ms"])[0] for r in (few, *many))
+    worst = max(cast("list[float]", r["round_trip_ms"])[1] for r in many)
+    costs = sorted(cast("float", r["cpu_per_session"]) for r in many)
+    cpu = costs[1]
+    rate = min(cast("list[float]", r["frames_per_s"])[0] for r in many)
     give(
         [
             Figure(
-                "caller to edge to agent to provider and back: round trip, median of 5 and of 25",
+                "caller to edge to agent to provider and back: round trip, median of 5 and of 25, "
+                "the slowest",
                 "<= 25 ms",
                 f"{trip:.1f} ms (p90 of 25: {worst:.1f})",
                 trip <= 25,
@@ -31,8 +33,9 @@ def main() -> None:
                 "<= 2.5 % of a core; >= 35",
                 f"{cpu:.2f} %; {95 / cpu:.0f}",
                 cpu <= 2.5 and 95 / cpu >= 35,
+                f"the middle of three runs ({costs[0]:.2f} to {costs[2]:.2f} %); "
                 f"{rate:.1f} frames/s come back; driver and provider run elsewhere; sessions: "
-                "95 % of a core by the CPU of one",
+                "95 % of a core by the CPU of one; most of it is WebRTC's, see `rtc`",
             ),
         ]
     )
