@@ -42,7 +42,8 @@ def self_signed(folder):
     return context
 
 
-async def test_a_server_that_nobody_vouches_for_is_told_nothing(tmp_path):
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+async def test_a_server_that_nobody_vouches_for_is_told_nothing(tmp_path, scheme):
     asked = []
 
     async def answer(request):
@@ -55,7 +56,7 @@ async def test_a_server_that_nobody_vouches_for_is_told_nothing(tmp_path):
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self_signed(tmp_path))
     await site.start()
-    url = f"https://localhost:{runner.addresses[0][1]}/v1/realtime/calls"
+    url = f"{scheme}://localhost:{runner.addresses[0][1]}/v1/realtime/calls"
     for _ in range(2):  # What is trusted is read once only.
         wire = WebRTCWire(url, headers={"Authorization": "Bearer k"}, session={})
         with pytest.raises(SessionError, match="CERTIFICATE_VERIFY_FAILED"):

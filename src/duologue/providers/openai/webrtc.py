@@ -176,8 +176,8 @@ class WebRTCWire:
             "sdp": (None, offer.encode(), "application/sdp"),
             "session": (None, orjson.dumps(self._session), "application/json"),
         }
-        # Without TLS nothing has to be trusted, and nothing is looked up.
-        trusted = await _trusted() if self._url.startswith("https:") else False
+        # Only where there surely is no TLS is nothing looked up; schemes have no case (RFC 3986).
+        trusted = False if urlsplit(self._url).scheme == "http" else await _trusted()
         try:
             async with httpx.AsyncClient(
                 verify=trusted, timeout=CONNECT_S, trust_env=not self._loopback
