@@ -12,7 +12,7 @@ from duologue.events import (
 from duologue.items import ToolCallItem, ToolResultItem, UserItem
 from duologue.realtime.commands import AddItem, RequestReply, Say, Truncate
 from duologue.realtime.errors import ErrorKind, ReplyRefusedError, SessionError
-from duologue.realtime.policy import GO_ON
+from duologue.realtime.going_on import GO_ON
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import Reply, ScriptedRealtime, ToolUse, virtual_time
 from talk import Phone, agent_items, kinds, of, talking

@@ -9,6 +9,7 @@ from subjects import POLICY, SUBJECTS, conformance, conversation
 
 from duologue.events import (
     ErrorEvent,
+    InterruptionEvent,
     RealtimeDisconnectedEvent,
     RealtimeReconnectedEvent,
     RealtimeReconnectingEvent,
@@ -132,6 +133,46 @@ def test_a_lost_connection_at_every_step_of_the_protocol(subject, step):
             known = " ".join(i.text for i in agent.conversation)
             # Where sound has come, but not its end, the model is told a word less than was heard.
             assert words == known or step == "output_audio_buffer.stopped"
+            assert not of(agent, ErrorEvent)
+
+    run_virtual(run(), grace=0.0)
+
+
+@pytest.mark.parametrize("subject", OPENAI)
+@pytest.mark.parametrize("delay", [0.5, 1.5])
+@pytest.mark.parametrize("moment", [0.9, 1.1, 1.3, 1.5, 1.8, 2.1, 2.4])
+def test_a_turn_is_answered_once_though_its_words_come_late(subject, delay, moment):
+    async def run():
+        simulator = {"transcription_delay": delay}
+        async with conversation(
+            subject, ["An answer."] * 6, ["the first one", "the second one"], simulator=simulator
+        ) as (agent, line, far):
+
+            async def lose():
+                await asyncio.sleep(moment)
+                await far.lose()
+
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(lose())
+                await line.speak(0.8)
+                await asyncio.sleep(14)
+            assert users(agent) == ["the first one"]
+            assert len(agent_items(agent)) == 1
+            assert isinstance(agent.conversation.items[0], UserItem)
+            assert not of(agent, InterruptionEvent)
+            known = far.history()
+            spoken = [words for role, words in known if role == "agent"]
+            # What broke off and went on before the words came stays there, and is not doubled.
+            assert known[0][0] == "user" or len(spoken) == 2
+            assert " ".join(spoken).count("answer") <= agent_items(agent)[0].text.count("answer")
+            assert [words for role, words in known if role == "user"] == ["the first one"]
+            # And the person is heard as ever.
+            await line.speak(0.8)
+            await asyncio.sleep(6)
+            assert users(agent) == ["the first one", "the second one"]
+            assert len(agent_items(agent)) == 2
+            assert not agent.llm.pending
+            assert agent.llm.lost_audio == 0
             assert not of(agent, ErrorEvent)
 
     run_virtual(run(), grace=0.0)

@@ -25,6 +25,7 @@ from duologue.realtime.errors import (
     SessionError,
     UnsupportedError,
 )
+from duologue.realtime.going_on import GO_ON
 from duologue.realtime.life import State
 from duologue.realtime.outputs import (
     GoAway,
@@ -38,7 +39,6 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-from duologue.realtime.policy import GO_ON
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import virtual_time
 
@@ -503,3 +503,27 @@ async def test_a_reply_being_spoken_is_gone_on_with_by_sound():
         await again(model)
         assert not ear.lost
         assert not model.line.sent(RequestReply)
+
+
+@virtual_time
+async def test_an_answered_turn_that_the_program_ended_holds_up_nothing():
+    model = Model(manual_turns=True, turn_reply="requested")
+    async with living(model) as ear:
+        model.send_audio(sound(np.full(300, 1000)))
+        model.end_turn()
+        model.line.tell(UserTurnEnded("u", reply_follows=False))
+        asked = model.line.sent(RequestReply)[0].request_id
+        model.line.tell(ReplyStarted("r", asked))
+        model.line.tell(ReplyAudio("r", "i", sound([1] * 10)))
+        model.line.tell(ReplyDone("r"))
+        model.line.lose()
+        await again(model)
+        model.request_reply("next")
+        assert not model.line.sent(RequestReply)
+        told = len(ear.told)
+        model.line.tell(UserTurnEnded("u2", reply_follows=False))
+        assert [c.request_id for c in model.line.sent(RequestReply)] == ["next"]
+        assert len(ear.told) == told
+        words = UserTranscript("u2", "hi", final=True)
+        model.line.tell(words)
+        assert ear.told[-1] == UserTranscript("u", "hi", final=True)

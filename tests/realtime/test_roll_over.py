@@ -9,6 +9,7 @@ from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
 from duologue.realtime.commands import (
     RequestReply,
 )
+from duologue.realtime.going_on import GO_ON
 from duologue.realtime.outputs import (
     GoAway,
     ReplyDone,
@@ -17,7 +18,6 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-from duologue.realtime.policy import GO_ON
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import virtual_time
 

@@ -116,6 +116,7 @@ class _Turn:
     item_id: str
     end: int | None = None
     over: bool = False
+    answered: bool = False
     known: bool = False
     """Its words are in the history, or will never be."""
 
@@ -124,12 +125,14 @@ class _Turn:
 class Unsettled:
     """What a lost connection leaves behind: sound from ``position`` on has to be heard again.
 
-    ``reheard`` are the turns in it that had ended already: they will come again as new ones.
-    ``needed`` is where the sound begins that was surely speech, None where none was heard.
+    ``reheard`` are the turns in it that had ended already, ``answered`` those of them that an
+    answer has come to: all will come again as new ones. ``needed`` is where the sound begins that
+    was surely speech, None where none was heard.
     """
 
     position: int
     reheard: list[str]
+    answered: list[str]
     needed: int | None
 
 
@@ -189,6 +192,11 @@ class InputTurns:
         turn.known = True
         self._settle()
 
+    def answer_came(self) -> None:
+        """The turns that have ended are being answered."""
+        for turn in self._turns.values():
+            turn.answered = turn.answered or turn.over
+
     def lost(self) -> Unsettled:
         """The connection is gone: forget what is not settled, and say what it is."""
         turns = list(self._turns.values())
@@ -197,7 +205,8 @@ class InputTurns:
         self._starts.clear()
         self._marks.clear()
         reheard = [turn.item_id for turn in turns if turn.over or turn.known]
-        return Unsettled(self.settled, reheard, min(starts, default=None))
+        answered = [turn.item_id for turn in turns if turn.answered]
+        return Unsettled(self.settled, reheard, answered, min(starts, default=None))
 
     def _settle(self) -> None:
         for turn in [*self._turns.values()]:

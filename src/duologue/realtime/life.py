@@ -107,7 +107,7 @@ class Owner(Protocol):
     def went_live(self, link: Link, before: Link | None) -> None:
         """``link`` is the current connection from now on; ``before`` was."""
 
-    def lost(self, link: Link) -> None:
+    def lost(self) -> None:
         """The current connection is gone, and there is no next one yet."""
 
 
@@ -335,7 +335,7 @@ class Life:
         self.link = None
         self._due = None
         self._move(State.RECONNECTING)
-        self._owner.lost(link)
+        self._owner.lost()
         self._early = attempts + 1
         return await self._establish(failure, attempts)
 

@@ -8,11 +8,10 @@ from duologue.audio import AudioFrame, Resampler
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
 from duologue.realtime.input_sound import InputRing, InputTurns
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+from duologue.realtime.rehearing import Rehearing, TurnSignal
 
 _BEFORE_S = 1.0
 """Where the provider does not tell where speech began, it is taken to be so long before."""
-
-type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
 
 
 class PersonSound:
@@ -28,6 +27,8 @@ class PersonSound:
         self._keeps = keeps
         self._ring = InputRing(rate, keep_s)
         self._turns = InputTurns(rate, words=words)
+        self._rehearing = Rehearing()
+        self._answered: list[str] = []
         self._resampler: Resampler | None = None
         self._base = 0
         self._from = 0
@@ -68,10 +69,22 @@ class PersonSound:
             if isinstance(command, EndTurn):
                 self._turns.marked(self._ring.end)
 
-    def follow(self, signal: TurnSignal) -> None:
-        """The model has heard something: know what is safe as words."""
+    @property
+    def rehears(self) -> int:
+        """Turns that the connection hears again though they were answered."""
+        return len(self._answered)
+
+    def answered(self) -> None:
+        """The turns that have ended so far are being answered."""
+        self._turns.answer_came()
+
+    def follow(self, signal: TurnSignal, now: float) -> TurnSignal | None:
+        """The model has heard something; returns what is to be told of it, None for nothing.
+
+        Nothing is told of turns that it hears again, but their words, under their first id.
+        """
         if not self._keeps:
-            return
+            return signal
         turns, base, end = self._turns, self._base, self._ring.end
         match signal:
             case SpeechStarted(item_id=item_id, position=position):
@@ -87,16 +100,19 @@ class PersonSound:
                 at = None if position is None else base + position
                 turns.ended(item_id, at, end, empty=empty)
         self._ring.forget(turns.settled)
+        return self._rehearing.take(signal, now)
 
     def connection_lost(self) -> Sequence[str]:
-        """The connection is gone; returns the turns that had ended and will be heard again."""
+        """The connection is gone; returns the turns that had ended and will come again as new."""
         unsettled = self._turns.lost()
         self._from = max(unsettled.position, self._ring.start)
         if unsettled.needed is not None:
             self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
-        return unsettled.reheard
+        again, others = self._rehearing.lost(unsettled.reheard)
+        self._answered = again + [one for one in others if one in unsettled.answered]
+        return [one for one in others if one not in unsettled.answered]
 
-    def again(self) -> list[SendAudio | EndTurn | ClearInput]:
+    def again(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
         """What a new connection has to hear first, all from where the last one is not safe."""
         self._base = self._from
         kept = self._ring.since(self._from)
@@ -114,4 +130,6 @@ class PersonSound:
                 case _:
                     position += len(piece)
                     commands.append(SendAudio(AudioFrame(piece, self.rate)))
+        length = position - self._from
+        self._rehearing.begin(self._answered, length, length / self.rate, now)
         return commands

@@ -7,16 +7,14 @@ over lost connections: what was being made is asked for again, what was not hear
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from typing import Literal, Protocol
+from dataclasses import replace
+from typing import Protocol
 from uuid import uuid4
 
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, Timer
 from duologue.events import (
-    RealtimeConnectedEvent,
     RealtimeDisconnectedEvent,
-    RealtimeReconnectedEvent,
     RealtimeReconnectingEvent,
 )
 from duologue.realtime.codec import Connection, SessionSetup
@@ -35,6 +33,7 @@ from duologue.realtime.errors import (
     SessionClosedError,
     SessionError,
 )
+from duologue.realtime.going_on import ANSWERED, asked_again, connected, put_before, reconnected
 from duologue.realtime.history import changes_between
 from duologue.realtime.life import Life, Link
 from duologue.realtime.listener import Listener
@@ -55,14 +54,9 @@ from duologue.realtime.outputs import (
 from duologue.realtime.person_sound import PersonSound
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.realtime.replies import Changes, Replies, Reply, Request
+from duologue.realtime.rehearing import TurnSignal
+from duologue.realtime.replies import Changes, Replies, Request
 from duologue.realtime.tool_calls import ToolCalls
-
-GO_ON = (
-    "The connection broke while you were speaking. The person has heard you up to where your last "
-    "message ends. Go on from there, without repeating anything and without mentioning it."
-)
-"""Said to a model whose reply was broken off by the loss of a connection."""
 
 
 class Model(Protocol):
@@ -107,6 +101,10 @@ class SessionPolicy:
         self._lost_at = 0.0
         self._lost_audio = 0
         self._ended_turns = 0
+        self._unanswered = False
+        """A turn has ended, and no sound of an answer has come yet."""
+        self._spoke = False
+        """Something of a reply has come on this connection."""
         self._timer: Timer | None = None
 
     @property
@@ -142,13 +140,10 @@ class SessionPolicy:
         self.is_open = False
         if self._timer is not None:
             self._timer.cancel()
-        listener = self._told
         for request_id in self._replies.close():
-            listener.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
+            self._told.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
         self._tools.clear()
-        listener.disconnected(RealtimeDisconnectedEvent(reason, clean))
-
-    # What the agent asks for
+        self._told.disconnected(RealtimeDisconnectedEvent(reason, clean))
 
     def check_open(self) -> None:
         """Raise `SessionClosedError` unless the session is open."""
@@ -228,28 +223,25 @@ class SessionPolicy:
         listener, now = self._told, self._clock.now()
         if before is not None:
             self._let_go(now)
+        self._spoke = False
         first, self.is_open = not self.is_open, True
         if first:
-            config = {} if link.started is None else dict(link.started.config)
-            capabilities = asdict(self.model.profile)
-            listener.connected(RealtimeConnectedEvent(self.model.session_id, config, capabilities))
+            listener.connected(connected(link, self.model.session_id, self.model.profile))
             self._told_live()
         else:
             for change in changes_between(link.setup, self.setup()):
                 self.transmit(change)
-        for command in self.person.again():
+        for command in self.person.again(now):
             self.transmit(command)
+        for _ in range(self.person.rehears):
+            self._replies.expect(ANSWERED, now)
         if not first:
-            rate = self.model.profile.input_rate
-            lost_ms = (self.person.lost - self._lost_audio) * 1000 // rate
-            gap_ms = int((now - self._lost_at) * 1000)
-            outcome = _outcome(link, self.model.profile)
-            listener.reconnected(RealtimeReconnectedEvent(outcome, lost_ms, gap_ms))
+            lost, gap_s = self.person.lost - self._lost_audio, now - self._lost_at
+            listener.reconnected(reconnected(link, self.model.profile, lost, gap_s))
         self._apply(self._replies.resume(self._clock.now()))
 
-    def lost(self, link: Link) -> None:
+    def lost(self) -> None:
         """The connection is gone."""
-        del link
         self._let_go(self._clock.now())
 
     def receive(self, output: Output) -> None:
@@ -262,6 +254,10 @@ class SessionPolicy:
                 if epoch is None or epoch < self.epoch:
                     self.stale += 1
                     return
+                self._spoke = True
+                if self._unanswered and isinstance(output, ReplyAudio):
+                    self.person.answered()
+                    self._unanswered = False
                 self._told.output(output, epoch)
                 return
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
@@ -282,14 +278,10 @@ class SessionPolicy:
                 epoch = self._replies.epoch_of(reply_id)
                 epoch = self.epoch if epoch is None else epoch
                 if self._tools.called(reply_id, call_id, epoch):
+                    self.person.answered()
                     self._told.output(output, epoch)
-            case SpeechStarted() | SpeechStopped() | UserTranscript():
-                self.person.follow(output)
-                self._told.output(output, self.epoch)
-            case UserTurnEnded():
-                self.person.follow(output)
-                self._told.output(output, self.epoch)
-                self._answer(output)
+            case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
+                self._take_signal(output)
             case ReplyRefused():
                 self._apply(self._replies.refused(output, self._clock.now()))
             case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
@@ -309,20 +301,33 @@ class SessionPolicy:
         if self.life.watching:
             self.life.poke()
 
-    def _answer(self, ended: UserTurnEnded) -> None:
-        if ended.reply_follows:
-            self._replies.expect(self.epoch, self._clock.now())
-            self._arm()
-        elif self._ended_turns:
-            self._ended_turns -= 1
-            self.request(RequestReply(uuid4().hex))
+    def _take_signal(self, signal: TurnSignal) -> None:
+        told = self.person.follow(signal, self._clock.now())
+        if told is not None:
+            self._told.output(told, self.epoch)
+        match told, signal:
+            case UserTurnEnded(reply_follows=reply_follows), _:
+                self._unanswered = True
+                if reply_follows:
+                    self._replies.expect(self.epoch, self._clock.now())
+                    self._arm()
+                elif self._ended_turns:
+                    self._ended_turns -= 1
+                    self.request(RequestReply(uuid4().hex))
+            case None, UserTurnEnded(reply_follows=False):
+                self._apply(self._replies.unexpect(ANSWERED, self._clock.now()))
+            case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
+                # Once this connection has spoken, its own items are not to be moved about.
+                if not self._spoke:
+                    for change in put_before(item_id, signal.item_id, self._told.history()):
+                        self.transmit(change)
+            case _:
+                pass
 
     def _after_tools(self, epoch: int | None) -> None:
         """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
         if epoch == self.epoch and self.model.profile.tool_reply == "requested":
             self.request(RequestReply(uuid4().hex))
-
-    # From one connection to the next
 
     def _let_go(self, now: float) -> None:
         """What was under way on the connection that is gone has to be had again."""
@@ -333,25 +338,18 @@ class SessionPolicy:
             self._told.reheard(reheard)
         running, expected = self._replies.lost()
         for reply in running:
-            self._have_again(reply, answered_anyway=bool(reheard) and reply.request is None)
-        if not reheard:
-            for epoch in expected:
-                if epoch == self.epoch:
-                    self.request(RequestReply(uuid4().hex))
+            if reply.epoch == self.epoch:
+                answered_anyway = bool(reheard) and reply.request is None
+                answered_anyway = answered_anyway or self._tools.has(reply.id)
+                said = self._told.reply_said(reply.id)
+                command = None if answered_anyway else asked_again(reply, said)
+                self._told.reply_lost(reply.id, command.request_id if command else None)
+                if command is not None:
+                    self.request(command)
+        for _ in expected if not reheard else ():
+            self.request(RequestReply(uuid4().hex))
         for epoch in self._tools.lost():
             self._after_tools(epoch)
-
-    def _have_again(self, reply: Reply, *, answered_anyway: bool) -> None:
-        if reply.epoch < self.epoch:
-            return
-        said = self._told.reply_said(reply.id)
-        if answered_anyway or self._tools.has(reply.id):
-            self._told.reply_lost(reply.id, None)
-            return
-        command = _rest_of(reply, said)
-        self._told.reply_lost(reply.id, None if command is None else command.request_id)
-        if command is not None:
-            self.request(command)
 
     def _apply(self, changes: Changes) -> None:
         for command in changes.commands:
@@ -376,25 +374,3 @@ class SessionPolicy:
     def _poll(self) -> None:
         self._apply(self._replies.poll(self._clock.now()))
         self._look()
-
-
-def _rest_of(reply: Reply, said: str | None) -> RequestReply | Say | None:
-    """What to ask for when a reply broke off having ``said`` that; None if nothing is left."""
-    request_id = uuid4().hex
-    asked = None if reply.request is None else reply.request.command
-    match asked:
-        case Say(text=text, interruptible=interruptible):
-            rest = text[len(said or "") :].strip() if text.startswith(said or "") else text
-            return Say(request_id, rest, interruptible) if rest else None
-        case RequestReply(instructions=instructions) if said is None:
-            return RequestReply(request_id, instructions)
-        case RequestReply(instructions=str(instructions)):
-            return RequestReply(request_id, f"{instructions}\n\n{GO_ON}")
-        case _:
-            return RequestReply(request_id, None if said is None else GO_ON)
-
-
-def _outcome(link: Link, profile: Profile) -> Literal["restored", "replayed", "fresh"]:
-    if link.started is not None and link.started.restored:
-        return "restored"
-    return "replayed" if profile.replays or not link.setup.history else "fresh"

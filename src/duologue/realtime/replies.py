@@ -113,6 +113,13 @@ class Replies:
         self._automatic = deque(entry for entry in self._automatic if entry[0] >= epoch)
         self._automatic.append((epoch, now))
 
+    def unexpect(self, epoch: int, now: float) -> Changes:
+        """An automatic reply of that epoch is not coming after all."""
+        found = next((entry for entry in self._automatic if entry[0] == epoch), None)
+        if found is not None:
+            self._automatic.remove(found)
+        return self._advance(now)
+
     def started(self, reply_id: str, request_id: str | None, epoch: int, now: float) -> Changes:
         """The provider began a reply; ``epoch`` is the session's."""
         asked = self._asked

@@ -1,0 +1,70 @@
+"""From one connection to the next: what is asked again, what is told, what is put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal
+from uuid import uuid4
+
+from duologue.events import RealtimeConnectedEvent, RealtimeReconnectedEvent
+from duologue.items import Item
+from duologue.realtime.commands import AddItem, DeleteItem, RequestReply, Say
+from duologue.realtime.life import Link
+from duologue.realtime.profile import Profile
+from duologue.realtime.replies import Reply
+
+GO_ON = (
+    "The connection broke while you were speaking. The person has heard you up to where your last "
+    "message ends. Go on from there, without repeating anything and without mentioning it."
+)
+"""Said to a model whose reply was broken off by the loss of a connection."""
+
+ANSWERED = -1
+"""Epoch of a reply to a turn that was answered before: older than all, and so cancelled."""
+
+
+def asked_again(reply: Reply, said: str | None) -> RequestReply | Say | None:
+    """What to ask for when a reply broke off having ``said`` that; None if nothing is left."""
+    request_id = uuid4().hex
+    asked = None if reply.request is None else reply.request.command
+    match asked:
+        case Say(text=text, interruptible=interruptible):
+            rest = text[len(said or "") :].strip() if text.startswith(said or "") else text
+            return Say(request_id, rest, interruptible) if rest else None
+        case RequestReply(instructions=instructions) if said is None:
+            return RequestReply(request_id, instructions)
+        case RequestReply(instructions=str(instructions)):
+            return RequestReply(request_id, f"{instructions}\n\n{GO_ON}")
+        case _:
+            return RequestReply(request_id, None if said is None else GO_ON)
+
+
+def connected(link: Link, session_id: str, profile: Profile) -> RealtimeConnectedEvent:
+    """What is told when the first connection is live."""
+    config = {} if link.started is None else dict(link.started.config)
+    return RealtimeConnectedEvent(session_id, config, asdict(profile))
+
+
+def reconnected(link: Link, profile: Profile, lost: int, gap_s: float) -> RealtimeReconnectedEvent:
+    """What is told when a later one is; ``lost`` samples of the person were heard by none."""
+    outcome: Literal["restored", "replayed", "fresh"]
+    if link.started is not None and link.started.restored:
+        outcome = "restored"
+    else:
+        outcome = "replayed" if profile.replays or not link.setup.history else "fresh"
+    return RealtimeReconnectedEvent(outcome, lost * 1000 // profile.input_rate, int(gap_s * 1000))
+
+
+def put_before(item_id: str, again_id: str, history: Sequence[Item]) -> list[AddItem | DeleteItem]:
+    """Bring a turn whose words came late to where it was said.
+
+    A connection that has said nothing itself knows it at its end, as ``again_id``; in ``history``
+    it is ``item_id``, before what answered it.
+    """
+    ids = [item.id for item in history]
+    if item_id not in ids:
+        return []
+    tail = history[ids.index(item_id) :]
+    gone = [DeleteItem(again_id), *(DeleteItem(item.id) for item in tail[1:])]
+    return [*gone, *(AddItem(item) for item in tail)]

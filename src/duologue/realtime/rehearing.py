@@ -1,0 +1,88 @@
+"""Turns that were answered before their words were known: heard again, for the words only.
+
+Sans-IO. A provider that hears them on a new connection takes them for new: it signals them under
+other ids, and answers them again. Neither is told on; only the words are, under the old id.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+
+type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
+
+LATE_S = 5.0
+"""Beyond the length of the sound, what has not been heard again by then will not be, in s."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    old_id: str
+    over: bool = False
+    worded: bool = False
+
+
+class Rehearing:
+    """Tells such turns from new ones, by their order, their place in the sound, and the time."""
+
+    __slots__ = ("_heard", "_length", "_until", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[str] = deque()
+        self._heard: dict[str, _Turn] = {}
+        self._length = 0
+        self._until = 0.0
+
+    def begin(self, item_ids: Sequence[str], length: int, seconds: float, now: float) -> None:
+        """These turns lie in the next ``length`` samples of a connection, ``seconds`` long."""
+        self._waiting = deque(item_ids)
+        self._heard.clear()
+        self._length = length
+        self._until = now + 2 * seconds + LATE_S
+
+    def lost(self, unsettled: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The connection is gone: the old ids of what was still to be heard, and other turns."""
+        mine = [turn.old_id for turn in self._heard.values() if not turn.worded]
+        others = [item_id for item_id in unsettled if item_id not in self._heard]
+        mine += self._waiting
+        self._waiting.clear()
+        self._heard.clear()
+        return mine, others
+
+    def take(self, signal: TurnSignal, now: float) -> TurnSignal | None:
+        """What is to be told of a signal; None when nothing is."""
+        item_id = signal.item_id
+        turn = self._heard.get(item_id)
+        if turn is None:
+            if not self._waiting or not self._begins(signal, now):
+                return signal
+            turn = self._heard[item_id] = _Turn(self._waiting.popleft())
+        told: TurnSignal | None = None
+        match signal:
+            case UserTurnEnded():
+                turn.over = True
+            case UserTranscript(final=True):
+                turn.worded = True
+                told = replace(signal, item_id=turn.old_id)
+            case _:
+                pass
+        if turn.over and turn.worded:
+            del self._heard[item_id]
+        return told
+
+    def _begins(self, signal: TurnSignal, now: float) -> bool:
+        """A turn that is not known begins by this, and it is one of ours."""
+        match signal:
+            case SpeechStarted(position=position):
+                late = position is not None and position >= self._length
+            case UserTurnEnded():  # Turns that the program ends do not begin.
+                late = False
+            case _:
+                return False
+        if late or now > self._until:
+            self._waiting.clear()
+            return False
+        return True
