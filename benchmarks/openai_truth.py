@@ -271,8 +271,8 @@ async def kills(count: int, seed: int) -> list[Figure]:
             f"{wrong_ms + lost_ms:.0f} ms, {wrong}",
             not (wrong_ms or lost_ms or wrong),
             f"{len(turns)} turns of 1 s, {len(answers)} answers, {again} new connections "
-            f"(one in ten is killed at once, {early} in all), TCP resets, transcripts 0.7 s late, virtual time; lengths "
-            "to 4 ms",
+            f"(one in ten is killed at once, {early} in all), TCP resets, transcripts 0.7 s late, "
+            "virtual time; lengths to 4 ms",
         )
     ]
 
