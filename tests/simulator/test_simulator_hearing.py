@@ -10,8 +10,8 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.simulator.hearing import Hearing
 from duologue.simulator.openai.configuration import TurnDetection
-from duologue.simulator.openai.hearing import Hearing
 
 DETECTION = TurnDetection(
     threshold=0.5,

@@ -9,8 +9,8 @@ from typing import Literal, Protocol
 
 from duologue.audio import Resampler, Samples
 from duologue.items import Json
+from duologue.simulator.fields import Object, new_id
 from duologue.simulator.openai.conversation import Conversation
-from duologue.simulator.openai.events import Object, new_id
 from duologue.simulator.openai.schema import RATE
 
 type Emit = Callable[[str, Object], None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from duologue.items import Json
 from duologue.realtime.commands import ToolSpec
-from duologue.simulator.openai.events import (
+from duologue.simulator.fields import (
     Object,
     flag_at,
     inside,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pybase64
 
 from duologue.items import AgentItem, Item, Json, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.simulator.openai.events import Object, inside, new_id, objects_at, text_at
+from duologue.simulator.fields import Object, inside, new_id, objects_at, text_at
 from duologue.simulator.openai.schema import ITEMS
 from duologue.simulator.openai.shapes import RefusedError, check, missing
 

@@ -12,12 +12,12 @@ from aiohttp import web
 
 from duologue.items import Json
 from duologue.rtc.config import PeerError
+from duologue.simulator.fields import Object, int_at, text_at
 from duologue.simulator.openai.configuration import Configuration, check_session
-from duologue.simulator.openai.events import Object, int_at, text_at
 from duologue.simulator.openai.keys import Keys, bearer
 from duologue.simulator.openai.rtc_call import RtcCall
 from duologue.simulator.openai.shapes import RefusedError, Table, Text, Whole, check, missing
-from duologue.simulator.openai.socket_line import MOST_BYTES, SocketLine
+from duologue.simulator.socket_line import MOST_BYTES, SocketLine
 
 MODEL = "gpt-realtime-2.1"
 """The model of a call that names none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duologue.simulator.openai.events import Object, text_at
+from duologue.simulator.fields import Object, text_at
 
 MOST_APPENDS = 5000
 """Events of sound that are kept; all others are, up to `MOST_EVENTS`."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from duologue.audio import Resampler, Samples
 from duologue.items import Json
-from duologue.simulator.openai.events import text_at
+from duologue.simulator.fields import text_at
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
 

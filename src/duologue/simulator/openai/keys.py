@@ -6,7 +6,7 @@ import hmac
 
 from duologue.clock import Clock
 from duologue.items import Json
-from duologue.simulator.openai.events import Object, new_id
+from duologue.simulator.fields import Object, new_id
 
 MOST_KEYS = 1000
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from duologue.audio import Samples
+from duologue.simulator.fields import inside
 from duologue.simulator.openai.answer import Answer, Wanted
 from duologue.simulator.openai.configuration import Configuration
-from duologue.simulator.openai.events import inside
 from duologue.simulator.openai.responses import Responses
 
 

@@ -11,11 +11,11 @@ from duologue.clock import Clock
 from duologue.items import Json
 from duologue.realtime.commands import Truncate
 from duologue.realtime.session import Realtime
+from duologue.simulator.brain_link import BrainLink
+from duologue.simulator.fields import Object, inside, objects_at, text_at
 from duologue.simulator.openai.answer import Answer, Emit, Voice, Wanted
-from duologue.simulator.openai.brain_link import BrainLink
 from duologue.simulator.openai.configuration import Configuration, check_modalities
 from duologue.simulator.openai.conversation import Conversation, words_of
-from duologue.simulator.openai.events import Object, inside, objects_at, text_at
 from duologue.simulator.openai.shapes import RefusedError
 
 _EXACTLY = re.compile(r"\b(?:exactly|verbatim)\b", re.IGNORECASE)

@@ -13,8 +13,8 @@ from duologue.rtc import inside, sdp
 from duologue.rtc.config import MessageTooLongError, PeerConfig, PeerState
 from duologue.rtc.peer import Peer
 from duologue.simulator.faults import FaultPlan
-from duologue.simulator.openai.events import new_id
-from duologue.simulator.openai.line import EventLine
+from duologue.simulator.fields import new_id
+from duologue.simulator.line import EventLine
 from duologue.simulator.openai.output_buffer import OutputBuffer
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.session import Session

@@ -28,14 +28,14 @@ require("aiortc", "simulate")
 
 from aiohttp import web  # noqa: E402
 
+from duologue.simulator.line import EventLine  # noqa: E402
 from duologue.simulator.openai.configuration import Configuration  # noqa: E402
 from duologue.simulator.openai.doors import application  # noqa: E402
 from duologue.simulator.openai.keys import Keys  # noqa: E402
-from duologue.simulator.openai.line import EventLine  # noqa: E402
 from duologue.simulator.openai.rtc_call import RtcCall  # noqa: E402
 from duologue.simulator.openai.session import Session, SessionOptions  # noqa: E402
 from duologue.simulator.openai.shapes import RefusedError  # noqa: E402
-from duologue.simulator.openai.socket_line import SocketLine  # noqa: E402
+from duologue.simulator.socket_line import SocketLine  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

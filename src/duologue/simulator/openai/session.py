@@ -15,11 +15,12 @@ from duologue.realtime.commands import DeleteItem
 from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
+from duologue.simulator.fields import Object, inside, int_at, new_id, objects_at, text_at
+from duologue.simulator.hearing import LEAST_S, TurnTooShortError
 from duologue.simulator.openai.answer import Voice
 from duologue.simulator.openai.configuration import Configuration
 from duologue.simulator.openai.conversation import Conversation, Image, for_brain, images_of
 from duologue.simulator.openai.event_log import EventLog
-from duologue.simulator.openai.events import Object, inside, int_at, new_id, objects_at, text_at
 from duologue.simulator.openai.formats import AudioDecoder
 from duologue.simulator.openai.loopback import Loopback
 from duologue.simulator.openai.responses import Responses
@@ -231,7 +232,7 @@ class Session:
             case "input_audio_buffer.append":
                 self.hear(self._decoder.decode(text_at(event, "audio")))
             case "input_audio_buffer.commit":
-                self._turns.hearing.commit()
+                self._commit()
             case "input_audio_buffer.clear":
                 self._turns.clear()
             case "output_audio_buffer.clear":
@@ -258,6 +259,17 @@ class Session:
                 self._truncate(text_at(event, "item_id"), int_at(event, "content_index"), end_ms)
             case "session.update":
                 self._update(event["session"])
+
+    def _commit(self) -> None:
+        try:
+            self._turns.hearing.commit()
+        except TurnTooShortError as error:
+            raise RefusedError(
+                "input_audio_buffer_commit_empty",
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                f"{LEAST_S * 1000:.0f}ms of audio, but buffer only has "
+                f"{error.seconds * 1000:.2f}ms of audio.",
+            ) from None
 
     def _update(self, change: Json) -> None:
         before = self._configuration.value

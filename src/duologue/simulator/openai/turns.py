@@ -10,11 +10,11 @@ import numpy as np
 from duologue.audio import Samples
 from duologue.clock import Clock, Timer
 from duologue.items import Json
+from duologue.simulator.fields import Object
+from duologue.simulator.hearing import Hearing, Turn
 from duologue.simulator.openai.answer import Answer, Emit
 from duologue.simulator.openai.configuration import Configuration
 from duologue.simulator.openai.conversation import Conversation
-from duologue.simulator.openai.events import Object
-from duologue.simulator.openai.hearing import Hearing, Turn
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError

@@ -30,7 +30,6 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.session import Realtime
-from duologue.simulator.openai.schema import RATE
 
 TURN_S = 10.0
 """A turn that the brain has not told the end of within so many seconds had no words for it."""
@@ -72,10 +71,16 @@ class Answering(Protocol):
 
 
 class BrainLink:
-    """Asks the brain for one answer after another, each once it knows the turns before it."""
+    """Asks the brain for one answer after another, each once it knows the turns before it.
 
-    def __init__(self, brain: Realtime, answering: Answering, clock: Clock) -> None:
+    ``rate`` is Hz of the sound that it is given to `hear`.
+    """
+
+    def __init__(
+        self, brain: Realtime, answering: Answering, clock: Clock, *, rate: int = 24000
+    ) -> None:
         self.brain = brain
+        self._rate = rate
         self._answering = answering
         self._clock = clock
         self.turn_heard: Callable[[str, str, str], None] = lambda *_: None
@@ -100,9 +105,9 @@ class BrainLink:
                     turn.timer.cancel()
 
     def hear(self, samples: Samples) -> None:
-        """The next sound of a turn, at 24 kHz."""
+        """The next sound of a turn."""
         if len(samples) and self.brain.connected:
-            self.brain.send_audio(AudioFrame(samples, RATE))
+            self.brain.send_audio(AudioFrame(samples, self._rate))
 
     def end_turn(self, item_id: str) -> None:
         """The turn is over; the brain tells what was said in it."""

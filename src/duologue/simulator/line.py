@@ -13,7 +13,7 @@ import orjson
 
 from duologue.clock import Clock
 from duologue.simulator import faults
-from duologue.simulator.openai.events import new_id
+from duologue.simulator.fields import new_id
 
 MOST_UNSENT = 64 * 1024 * 1024
 """Characters that may wait for a client that does not read; then it is cut off."""
@@ -105,8 +105,7 @@ class EventLine(ABC):
             case faults.Duplicate():
                 self._put(self._last)
             case faults.Unknown(kind):
-                event = {"type": kind, "event_id": new_id("event"), "surprise": [1, {"a": None}]}
-                self._put(orjson.dumps(event).decode())
+                self._put(self.surprise(kind))
             case faults.Garbage(kind):
                 self._put(b"\x00\xff\x00" if kind == "binary" else "{not JSON")
             case faults.Error():
@@ -121,6 +120,11 @@ class EventLine(ABC):
         self.over = True
         self._wake.set()
         self.break_off()
+
+    def surprise(self, kind: str) -> str:
+        """An event of a type that nobody knows."""
+        event = {"type": kind, "event_id": new_id("event"), "surprise": [1, {"a": None}]}
+        return orjson.dumps(event).decode()
 
     @abstractmethod
     async def deliver(self, data: str | bytes) -> None:

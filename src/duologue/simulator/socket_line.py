@@ -5,19 +5,34 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import WSMsgType, web
 
 from duologue.clock import Clock
 from duologue.simulator.faults import FaultPlan
-from duologue.simulator.openai.line import EventLine
-from duologue.simulator.openai.session import Session
+from duologue.simulator.line import EventLine
 
 MOST_BYTES = 32 * 1024 * 1024
 """Largest message taken; the protocol allows 15 MiB of sound in an event."""
 
 _DEAF_STEP_S = 0.2
+
+
+class ServedSession(Protocol):
+    """What a line needs of the session that it carries."""
+
+    async def run_brain(self) -> None:
+        """Live as long as the model does."""
+
+    async def begin(self) -> None:
+        """Tell the client that the session is there, once the model is."""
+
+    def take(self, text: str | bytes) -> None:
+        """A message of the client, as it came."""
+
+    def close(self) -> None:
+        """The line is gone."""
 
 
 class SocketLine(EventLine):
@@ -35,7 +50,7 @@ class SocketLine(EventLine):
         self._socket = websocket
         self._transport = transport
 
-    async def serve(self, session: Session) -> None:
+    async def serve(self, session: ServedSession) -> None:
         """Hold the session until either side ends it."""
         async with asyncio.TaskGroup() as tasks:
             below = [
@@ -70,7 +85,7 @@ class SocketLine(EventLine):
     def lose(self, fraction: float) -> None:
         """TCP loses nothing."""
 
-    async def _read(self, session: Session) -> None:
+    async def _read(self, session: ServedSession) -> None:
         while True:
             wait = self.deaf_until - self.clock.now()
             if wait > 0 and not self.over:

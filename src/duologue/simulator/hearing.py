@@ -1,4 +1,4 @@
-"""The input audio buffer: from the client's sound to turns, by loudness, in 20 ms frames."""
+"""From the client's sound to turns, by loudness, in 20 ms frames."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from duologue.audio import Framer, Samples
-from duologue.simulator.openai.configuration import TurnDetection
-from duologue.simulator.openai.events import new_id
-from duologue.simulator.openai.schema import RATE
-from duologue.simulator.openai.shapes import RefusedError
+from duologue.simulator.fields import new_id
 
 LEVEL = 600.0
 """Loudness (RMS of int16) that a threshold of 1 stands for."""
@@ -35,8 +32,35 @@ class Turn:
 
     @property
     def samples(self) -> Samples:
-        """Its sound at 24 kHz."""
+        """Its sound."""
         return np.concatenate(self.frames) if self.frames else np.zeros(0, np.int16)
+
+
+class TurnTooShortError(ValueError):
+    """The client ended a turn of so few ``seconds`` that it is none."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a turn of {seconds:.3f} s is too short")
+        self.seconds = seconds
+
+
+class Detection(Protocol):
+    """How turns are found; times in ms, ``threshold`` from 0 to 1."""
+
+    @property
+    def threshold(self) -> float:
+        """How loud speech is."""
+        ...
+
+    @property
+    def prefix_ms(self) -> int:
+        """Sound before the speech that belongs to the turn."""
+        ...
+
+    @property
+    def silence_ms(self) -> int:
+        """Silence that ends a turn."""
+        ...
 
 
 class TurnSink(Protocol):
@@ -55,17 +79,14 @@ class TurnSink(Protocol):
         """The turn is an item now; ``streamed`` when its sound was told by `speech_heard`."""
 
 
-def _ms(position: int) -> int:
-    return position * 1000 // RATE
-
-
 class Hearing:
-    """Takes the sound of one session at 24 kHz; what follows does not depend on its chunks."""
+    """Takes the sound of one session at ``rate`` Hz; what follows does not depend on its chunks."""
 
-    def __init__(self, sink: TurnSink) -> None:
+    def __init__(self, sink: TurnSink, *, rate: int = 24000) -> None:
         self._sink = sink
-        self._detection: TurnDetection | None = None
-        self._framer = Framer(RATE)
+        self._rate = rate
+        self._detection: Detection | None = None
+        self._framer = Framer(rate)
         self._kept: deque[Samples] = deque()
         self._kept_samples = 0
         self._position = 0
@@ -82,7 +103,7 @@ class Hearing:
         """A turn has begun and is not over."""
         return self._turn is not None
 
-    def configure(self, detection: TurnDetection | None) -> bool:
+    def configure(self, detection: Detection | None) -> bool:
         """Find turns like this from now on; None when the client ends them.
 
         True when a turn had begun: its sound stays in the buffer, and is told again as a whole.
@@ -102,7 +123,7 @@ class Hearing:
             self._take(frame)
 
     def commit(self) -> None:
-        """The client ends the turn. Raises `RefusedError` when there is too little of it."""
+        """The client ends the turn. Raises `TurnTooShortError`."""
         rest = self._framer.flush()
         turn, streamed = self._turn, self._turn is not None
         self._position += len(rest)
@@ -112,14 +133,9 @@ class Hearing:
         else:
             turn.frames.append(rest)
             self._sink.speech_heard(rest)
-        seconds = (self._position - turn.start) / RATE
+        seconds = (self._position - turn.start) / self._rate
         if seconds < LEAST_S:
-            raise RefusedError(
-                "input_audio_buffer_commit_empty",
-                "Error committing input audio buffer: buffer too small. Expected at least "
-                f"{LEAST_S * 1000:.0f}ms of audio, but buffer only has {seconds * 1000:.2f}ms of "
-                "audio.",
-            )
+            raise TurnTooShortError(seconds)
         self._end(turn, streamed=streamed)
 
     def take_idle(self, start: int) -> Turn:
@@ -148,8 +164,8 @@ class Hearing:
             turn.frames.append(frame)
             self._sink.speech_heard(frame)
             self._silence = 0 if loud else self._silence + len(frame)
-            if self._silence * 1000 >= max(1, detection.silence_ms) * RATE:
-                self._sink.speech_stopped(turn, _ms(self._position))
+            if self._silence * 1000 >= max(1, detection.silence_ms) * self._rate:
+                self._sink.speech_stopped(turn, self._ms(self._position))
                 self._end(turn, streamed=True)
             return
         self._keep(frame)
@@ -157,15 +173,15 @@ class Hearing:
         if self._loud == START_FRAMES:
             self._begin(detection)
         else:
-            self._trim(detection.prefix_ms * RATE // 1000 + self._loud * self._framer.size)
+            self._trim(detection.prefix_ms * self._rate // 1000 + self._loud * self._framer.size)
 
-    def _begin(self, detection: TurnDetection) -> None:
-        self._trim(detection.prefix_ms * RATE // 1000 + self._loud * self._framer.size)
+    def _begin(self, detection: Detection) -> None:
+        self._trim(detection.prefix_ms * self._rate // 1000 + self._loud * self._framer.size)
         start = self._position - self._kept_samples
         turn = self._turn = Turn(new_id("item"), start, self._kept)
         self._kept, self._kept_samples = deque(), 0
         self._loud = self._silence = 0
-        self._sink.speech_started(turn, _ms(start))
+        self._sink.speech_started(turn, self._ms(start))
         self._sink.speech_heard(turn.samples)
 
     def _end(self, turn: Turn, *, streamed: bool) -> None:
@@ -173,10 +189,13 @@ class Hearing:
         self._forget()
         self._sink.turn_committed(turn, streamed=streamed)
 
+    def _ms(self, position: int) -> int:
+        return position * 1000 // self._rate
+
     def _keep(self, frame: Samples) -> None:
         self._kept.append(frame)
         self._kept_samples += len(frame)
-        most = round(MOST_S * RATE)
+        most = round(MOST_S * self._rate)
         if self._kept_samples > most:
             self.dropped += self._kept_samples - most
             self._trim(most)
