@@ -1,0 +1,37 @@
+"""``duologue simulate``: a provider's service on this machine, without a key of theirs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+_COMMANDS = {
+    "openai": "OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.",
+}
+"""Each in a module of its own here, and of its own name."""
+
+
+class _Simulators(click.Group):
+    """Commands by name, loaded when needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Simulators)
+def simulate() -> None:
+    """Simulate a provider's service on this machine, for programs that talk to it.
+
+    No key of theirs is needed, and nothing leaves this machine.
+    """

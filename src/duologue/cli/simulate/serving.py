@@ -1,0 +1,133 @@
+"""What all simulated services share on the command line: options, and serving until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import click
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the shared options say; ``key`` is None where none was given."""
+
+    host: str
+    port: int
+    brain: str
+    profile: str
+    faults: tuple[str, ...]
+    clock_scale: float
+    key: str | None
+
+
+class Simulator(Protocol):
+    """A simulated service."""
+
+    failures: list[str]
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def simulator_options(*, lives: str) -> Callable[[Callable[[Options], None]], Callable[..., Any]]:
+    """Give a command the shared options, as one `Options`.
+
+    ``lives`` says what ``--clock-scale`` does to the sessions. Raises `ConfigError` for another
+    host without a key.
+    """
+    decorators = [
+        click.option(
+            "--host", default="127.0.0.1", show_default=True, help="Address to listen on."
+        ),
+        click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=8765,
+            show_default=True,
+            help="Port to listen on; 0 takes a free one.",
+        ),
+        click.option(
+            "--brain",
+            metavar="echo|local|loopback|SCRIPT.yaml",
+            default="echo",
+            show_default=True,
+            help="Who answers: each turn's sound again, the engine inside, the sound at once, a "
+            "script.",
+        ),
+        click.option(
+            "--profile",
+            type=click.Choice(["tiny", "small", "better"]),
+            default="tiny",
+            show_default=True,
+            help="Size of the engine, for --brain local.",
+        ),
+        click.option(
+            "--faults",
+            multiple=True,
+            metavar="NAME|FILE.yaml",
+            help="What goes wrong; may be given several times.",
+        ),
+        click.option(
+            "--clock-scale",
+            type=click.FloatRange(0.0, min_open=True),
+            default=1.0,
+            show_default=True,
+            help=lives,
+        ),
+        click.option(
+            "--key",
+            metavar="TEXT",
+            help="The key that is good; demanded with another --host.",
+        ),
+    ]
+
+    def decorate(command: Callable[[Options], None]) -> Callable[..., Any]:
+        def run(**options: Any) -> None:
+            from duologue.realtime.errors import ConfigError
+
+            taken = Options(**options)
+            if taken.host not in _LOOPBACK and not taken.key:
+                raise ConfigError(f"--host {taken.host} lets others in: give a --key of your own")
+            command(taken)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        wrapped: Callable[..., Any] = run
+        for decorator in reversed(decorators):
+            wrapped = decorator(wrapped)
+        return wrapped
+
+    return decorate
+
+
+def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[str]]) -> None:
+    """Serve until Ctrl-C, having said ``lines``; then say what scripts expected and did not get."""
+
+    async def main() -> None:
+        if options.brain == "local":
+            click.echo("Loading the engine ...")
+        try:
+            async with simulator:
+                for line in lines():
+                    click.echo(line)
+                click.echo("Ctrl-C ends it.")
+                await asyncio.Event().wait()
+        finally:
+            for failure in simulator.failures:
+                click.echo(failure, err=True)
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        click.echo("")
