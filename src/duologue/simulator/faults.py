@@ -185,7 +185,10 @@ class FaultTarget(Protocol):
 class FaultPlan:
     """The faults of a simulator, and how often each has yet to fire."""
 
-    def __init__(self, faults: Sequence[Fault | str] = ()) -> None:
+    def __init__(
+        self, faults: Sequence[Fault | str] = (), presets: Mapping[str, Fault] = PRESETS
+    ) -> None:
+        self._presets = presets
         self.faults: tuple[Fault, ...] = ()
         self._left: dict[int, int] = {}
         self._runners: set[FaultRunner] = set()
@@ -196,7 +199,8 @@ class FaultPlan:
     def set(self, faults: Sequence[Fault | str]) -> None:
         """Have these from now on, also in sessions that run; their times begin now."""
         self.faults = tuple(
-            fault if isinstance(fault, Fault) else fault_named(fault) for fault in faults
+            fault if isinstance(fault, Fault) else fault_named(fault, self._presets)
+            for fault in faults
         )
         self._left = {index: fault.times for index, fault in enumerate(self.faults)}
         for runner in [*self._runners]:
@@ -286,33 +290,33 @@ class FaultRunner:
         self._timers.clear()
 
 
-def fault_named(name: str) -> Fault:
-    """A fault of `PRESETS`. Raises `ConfigError`."""
-    fault = PRESETS.get(name)
+def fault_named(name: str, presets: Mapping[str, Fault] = PRESETS) -> Fault:
+    """A fault of ``presets``. Raises `ConfigError`."""
+    fault = presets.get(name)
     if fault is None:
-        raise ConfigError(f"no fault is called {name!r}: there are {', '.join(PRESETS)}")
+        raise ConfigError(f"no fault is called {name!r}: there are {', '.join(presets)}")
     return fault if not isinstance(fault.action, Duplicate) else _on_its_event(fault)
 
 
-def load_faults(name: str) -> list[Fault]:
+def load_faults(name: str, presets: Mapping[str, Fault] = PRESETS) -> list[Fault]:
     """The faults of a name or of a YAML file. Raises `ConfigError`."""
-    if name in PRESETS or not name.endswith((".yaml", ".yml")):
-        return [fault_named(name)]
-    return parse_faults(load_yaml(Path(name)), name)
+    if name in presets or not name.endswith((".yaml", ".yml")):
+        return [fault_named(name, presets)]
+    return parse_faults(load_yaml(Path(name)), name, presets)
 
 
-def parse_faults(value: Json, where: str) -> list[Fault]:
+def parse_faults(value: Json, where: str, presets: Mapping[str, Fault] = PRESETS) -> list[Fault]:
     """Faults as they stand in a file: a list of names and of objects. Raises `ConfigError`."""
     if not isinstance(value, list):
         raise ConfigError(f"{where}: faults are a list")
-    return [_parse(one, f"{where}: fault {index + 1}") for index, one in enumerate(value)]
+    return [_parse(one, f"{where}: fault {index + 1}", presets) for index, one in enumerate(value)]
 
 
-def _parse(value: Json, where: str) -> Fault:
+def _parse(value: Json, where: str, presets: Mapping[str, Fault]) -> Fault:
     if isinstance(value, str):
-        if value in ACTIONS and value not in PRESETS:
+        if value in ACTIONS and value not in presets:
             return _on_its_event(Fault(ACTIONS[value]()))
-        return fault_named(value)
+        return fault_named(value, presets)
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: takes a name or an object")
     kinds = [key for key in value if key in ACTIONS]
