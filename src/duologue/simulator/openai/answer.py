@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from duologue.audio import Resampler, Samples
 from duologue.items import Json
-from duologue.simulator.fields import Object, new_id
+from duologue.simulator.fields import Object, new_id, text_at
 from duologue.simulator.openai.conversation import Conversation
+from duologue.simulator.openai.dialect import GA, Dialect, Emit
 from duologue.simulator.openai.schema import RATE
 
-type Emit = Callable[[str, Object], None]
 type Status = Literal["completed", "cancelled", "failed", "incomplete"]
 
 _WORDS = re.compile(r"\s*\S+\s*$|\s*\S+|\s+")
@@ -61,6 +60,8 @@ class _Message:
 @dataclass(slots=True, eq=False)
 class Answer:
     """One response under way."""
+
+    dialect: ClassVar[Dialect] = GA
 
     wanted: Wanted
     emit: Emit
@@ -118,10 +119,11 @@ class Answer:
         """The next words."""
         message = self._open()
         message.text += text
-        kind = "output_text" if self.wanted.modality == "text" else "output_audio_transcript"
+        names = self.dialect
+        name = names.text if self.wanted.modality == "text" else names.transcript
         for word in _WORDS.findall(text):
             self.words += 1
-            self.emit(f"response.{kind}.delta", {**self.place, "delta": word})
+            self.emit(f"response.{name}.delta", {**self.place, "delta": word})
 
     def speak(self, samples: Samples) -> None:
         """The next sound."""
@@ -167,8 +169,12 @@ class Answer:
             return
         self._close("completed" if status == "completed" else "incomplete")
         self.status = status
-        self.emit("response.done", {"response": self.shown(details)})
+        self.tell_done(details)
         self.voice.end(self)
+
+    def tell_done(self, details: Json) -> None:
+        """Tell that it is over."""
+        self.emit("response.done", {"response": self.shown(details)})
 
     def shown(self, details: Json = None) -> Object:
         """The response object as it is now."""
@@ -222,25 +228,28 @@ class Answer:
         )
         if self.in_band:
             before = self.conversation.put(item)
-            self.emit("conversation.item.added", {"previous_item_id": before, "item": dict(item)})
+            told = self.dialect.placed(before, item)
+            self.emit(f"conversation.item.{self.dialect.item}", told)
         return index
 
     def _close(self, status: str) -> None:
         message = self._message
         if message is None:
             return
+        names = self.dialect
         if self.wanted.modality == "text":
-            self.emit("response.output_text.done", {**self.place, "text": message.text})
+            self.emit(f"response.{names.text}.done", {**self.place, "text": message.text})
         else:
             if self._resampler is not None:
                 self._sound(self._resampler.flush())
                 self._resampler = None
             self.voice.pause(self)
-            self.emit("response.output_audio.done", self.place)
-            self.emit(
-                "response.output_audio_transcript.done",
-                {**self.place, "transcript": message.text},
-            )
+            told: list[tuple[str, Object]] = [
+                (names.audio, self.place),
+                (names.transcript, {**self.place, "transcript": message.text}),
+            ]
+            for name, fields in reversed(told) if names.transcript_first else told:
+                self.emit(f"response.{name}.done", fields)
         self.emit("response.content_part.done", {**self.place, "part": self._part()})
         message.item["content"] = [self._content()]
         self._finish(message.item, message.output_index, status)
@@ -252,16 +261,17 @@ class Answer:
             "response.output_item.done",
             {"response_id": self.id, "output_index": index, "item": dict(item)},
         )
-        if self.in_band and item in self.conversation.items:
+        done = self.dialect.item_done
+        if done is not None and self.in_band and item in self.conversation.items:
             at = self.conversation.items.index(item)
-            before = self.conversation.items[at - 1]["id"] if at else None
-            self.emit("conversation.item.done", {"previous_item_id": before, "item": dict(item)})
+            before = text_at(self.conversation.items[at - 1], "id") if at else None
+            self.emit(f"conversation.item.{done}", self.dialect.placed(before, item))
 
     def _content(self) -> Object:
         text = self._message.text if self._message is not None else ""
         if self.wanted.modality == "text":
-            return {"type": "output_text", "text": text}
-        return {"type": "output_audio", "transcript": text}
+            return {"type": self.dialect.text, "text": text}
+        return {"type": self.dialect.audio, "transcript": text}
 
     def _part(self) -> Object:
         text = self._message.text if self._message is not None else ""

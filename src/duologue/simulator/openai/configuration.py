@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Protocol
 
 from duologue.items import Json
 from duologue.realtime.commands import ToolSpec
@@ -58,6 +59,33 @@ class TurnDetection:
     idle_ms: int | None
     create_response: bool
     interrupt_response: bool
+
+
+class SessionObject(Protocol):
+    """What the session of any dialect is asked about its session object."""
+
+    value: Object
+    """As the client is shown it."""
+
+    @property
+    def turn_detection(self) -> TurnDetection | None:
+        """How turns are found; None when the client ends them."""
+        ...
+
+    @property
+    def transcription(self) -> str | None:
+        """The model that transcribes, perhaps without a name; None when nothing does."""
+        ...
+
+    @property
+    def instructions(self) -> str:
+        """What the model is told."""
+        ...
+
+    @property
+    def tools(self) -> tuple[ToolSpec, ...]:
+        """The functions that the model may call."""
+        ...
 
 
 class Configuration:

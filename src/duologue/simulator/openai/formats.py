@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from duologue.audio import Resampler, Samples
 from duologue.items import Json
-from duologue.simulator.fields import text_at
+from duologue.simulator.fields import int_at, text_at
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
 
+_G711 = ("audio/pcmu", "audio/pcma")
 _G711_RATE = 8000
 
 
@@ -45,12 +46,19 @@ def _compressed(kind: str) -> NDArray[np.uint8]:
     return order[near].astype(np.uint8)
 
 
-class AudioDecoder:
-    """Reads a stream of base64 texts of one format as int16 at 24 kHz."""
+def _rate_of(audio_format: Json) -> int:
+    """Hz of a format on the wire."""
+    if text_at(audio_format, "type") in _G711:
+        return _G711_RATE
+    return int_at(audio_format, "rate", default=RATE)
 
-    def __init__(self, audio_format: Json) -> None:
+
+class AudioDecoder:
+    """Reads a stream of base64 texts of one format as int16 at ``rate`` Hz."""
+
+    def __init__(self, audio_format: Json, rate: int = RATE) -> None:
         self._kind = text_at(audio_format, "type")
-        self._resampler = Resampler(_G711_RATE, RATE)
+        self._resampler = Resampler(_rate_of(audio_format), rate)
 
     def decode(self, text: str) -> Samples:
         """The samples of the next text. Raises `RefusedError` when it is no audio."""
@@ -60,13 +68,13 @@ class AudioDecoder:
             raise RefusedError(
                 "invalid_value", "Invalid 'audio': it is not valid base64.", "audio"
             ) from None
-        if self._kind in ("audio/pcmu", "audio/pcma"):
+        if self._kind in _G711:
             return self._resampler.push(_expanded(self._kind)[np.frombuffer(data, np.uint8)])
         if len(data) % 2:
             raise RefusedError(
                 "invalid_value", "Invalid 'audio': PCM takes an even number of bytes.", "audio"
             )
-        return np.frombuffer(data, "<i2")
+        return self._resampler.push(np.frombuffer(data, "<i2"))
 
 
 class AudioEncoder:
@@ -74,8 +82,7 @@ class AudioEncoder:
 
     def __init__(self, audio_format: Json, rate: int) -> None:
         self._kind = text_at(audio_format, "type")
-        g711 = self._kind in ("audio/pcmu", "audio/pcma")
-        self._resampler = Resampler(rate, _G711_RATE if g711 else RATE)
+        self._resampler = Resampler(rate, _rate_of(audio_format))
 
     def encode(self, samples: Samples) -> str:
         """The next text; perhaps an empty one."""
@@ -86,7 +93,7 @@ class AudioEncoder:
         return self._text(self._resampler.flush())
 
     def _text(self, samples: Samples) -> str:
-        if self._kind in ("audio/pcmu", "audio/pcma"):
+        if self._kind in _G711:
             data = _compressed(self._kind)[samples.astype(np.int32) + 32768].tobytes()
         else:
             data = samples.astype("<i2", copy=False).tobytes()

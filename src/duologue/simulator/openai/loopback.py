@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from duologue.audio import Samples
-from duologue.simulator.fields import inside
-from duologue.simulator.openai.answer import Answer, Wanted
-from duologue.simulator.openai.configuration import Configuration
+from duologue.simulator.openai.answer import Answer
 from duologue.simulator.openai.responses import Responses
 
 
 class Loopback:
     """Begins its response with the first sound, and never ends it."""
 
-    def __init__(
-        self, responses: Responses, configuration: Configuration, conversation_id: str
-    ) -> None:
+    def __init__(self, responses: Responses) -> None:
         self._responses = responses
-        self._configuration = configuration
-        self._conversation_id = conversation_id
         self._answer: Answer | None = None
 
     def push(self, samples: Samples) -> None:
-        """Send it back, at 24 kHz."""
+        """Send it back; ``samples`` at the rate of the brain's answers."""
         if self._answer is None:
-            output = inside(self._configuration.value, "audio", "output")
-            self._answer = self._responses.begin(
-                Wanted(
-                    conversation_id=self._conversation_id,
-                    modality="audio",
-                    audio_format=inside(output, "format"),
-                    voice=inside(output, "voice"),
-                    limit=None,
-                )
-            )
+            wanted = self._responses.wanted(None)
+            self._answer = self._responses.begin(replace(wanted, modality="audio", limit=None))
         self._answer.speak(samples)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from duologue.audio import FRAME_MS, AudioFrame, Samples
-from duologue.simulator.openai.answer import Answer, Emit
+from duologue.simulator.openai.answer import Answer
+from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.schema import RATE
 
 _FRAME = RATE * FRAME_MS // 1000

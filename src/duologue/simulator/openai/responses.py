@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from duologue.audio import Samples
 from duologue.clock import Clock
@@ -13,9 +13,11 @@ from duologue.realtime.commands import Truncate
 from duologue.realtime.session import Realtime
 from duologue.simulator.brain_link import BrainLink
 from duologue.simulator.fields import Object, inside, objects_at, text_at
-from duologue.simulator.openai.answer import Answer, Emit, Voice, Wanted
-from duologue.simulator.openai.configuration import Configuration, check_modalities
+from duologue.simulator.openai.answer import Answer, Voice, Wanted
+from duologue.simulator.openai.configuration import SessionObject, check_modalities
 from duologue.simulator.openai.conversation import Conversation, words_of
+from duologue.simulator.openai.dialect import Emit
+from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
 
 _EXACTLY = re.compile(r"\b(?:exactly|verbatim)\b", re.IGNORECASE)
@@ -31,16 +33,19 @@ _RESET_S = 60.0
 class Responses:
     """Makes responses of what the brain answers."""
 
+    answer_type: ClassVar[type[Answer]] = Answer
+
     def __init__(
         self,
         brain: Realtime,
-        configuration: Configuration,
+        configuration: SessionObject,
         conversation: Conversation,
         emit: Emit,
         voice: Voice,
         clock: Clock,
         *,
         paraphrase: bool,
+        rate: int = RATE,
     ) -> None:
         self._configuration = configuration
         self._conversation = conversation
@@ -49,7 +54,7 @@ class Responses:
         self._paraphrase = paraphrase
         self._running: dict[str, Answer] = {}
         self._made = 0
-        self.link = BrainLink(brain, self, clock)
+        self.link = BrainLink(brain, self, clock, rate=rate)
         self.on_end: Callable[[Answer], None] = lambda _: None
         self.spoken = False
         """The model has spoken in this session."""
@@ -69,14 +74,10 @@ class Responses:
 
         Raises `RefusedError` when one is under way.
         """
-        wanted = self._wanted(params)
+        wanted = self.wanted(params)
         active = self.active
         if wanted.conversation_id is not None and active is not None:
-            raise RefusedError(
-                "conversation_already_has_active_response",
-                "Conversation already has an active response in progress: "
-                f"{active.id}. Wait until the response is finished before creating a new one.",
-            )
+            raise self.busy(active)
         if len(self._running) > MOST_OUT_OF_BAND:
             raise RefusedError("rate_limit_exceeded", "Too many responses at once.")
         answer = self.begin(wanted)
@@ -89,18 +90,18 @@ class Responses:
 
     def begin(self, wanted: Wanted) -> Answer:
         """A new response, told to the client and to nobody else."""
-        answer = Answer(
+        answer = self.answer_type(
             wanted,
             self._emit,
             self._conversation,
             self._voice,
-            _input_tokens(self._conversation, self._configuration.instructions),
+            self.input_tokens(),
             rate=self.link.brain.profile.output_rate,
         )
         self._running[answer.id] = answer
         answer.begin()
         self._made += 1
-        self._tell_limits(answer)
+        self.tell_limits()
         return answer
 
     def cancel(
@@ -109,9 +110,7 @@ class Responses:
         """End a response early. Raises `RefusedError` when there is none."""
         answer = self.active if response_id is None else self._running.get(response_id)
         if answer is None:
-            raise RefusedError(
-                "response_cancel_not_active", "Cancellation failed: no active response found"
-            )
+            raise self.nothing_active()
         self._end(answer, "cancelled", {"type": "cancelled", "reason": reason})
         self.link.stop(answer.id)
 
@@ -177,7 +176,22 @@ class Responses:
         answer.end(status, details)
         self.on_end(answer)
 
-    def _wanted(self, params: Json) -> Wanted:
+    def busy(self, active: Answer) -> RefusedError:
+        """The refusal of a response beside the active one."""
+        return RefusedError(
+            "conversation_already_has_active_response",
+            "Conversation already has an active response in progress: "
+            f"{active.id}. Wait until the response is finished before creating a new one.",
+        )
+
+    def nothing_active(self) -> RefusedError:
+        """The refusal to cancel where there is nothing."""
+        return RefusedError(
+            "response_cancel_not_active", "Cancellation failed: no active response found"
+        )
+
+    def wanted(self, params: Json) -> Wanted:
+        """What a response is to be, as ``response.create`` (None: nobody's) wants it."""
         check_modalities(inside(params, "output_modalities"), "response.output_modalities")
         configured = self._configuration.value
         modalities = inside(params, "output_modalities") or configured["output_modalities"]
@@ -202,7 +216,8 @@ class Responses:
             instructions=text_at(params, "instructions") or None,
         )
 
-    def _tell_limits(self, answer: Answer) -> None:
+    def tell_limits(self) -> None:
+        """Tell how much of the account's limits is left, where that is told."""
         # As if the minute began with the session and each response reserved its share.
         used = {"requests": self._made, "tokens": min(self._made * 500, _LIMITS["tokens"])}
         limits: list[Json] = [
@@ -216,6 +231,22 @@ class Responses:
         ]
         self._emit("rate_limits.updated", {"rate_limits": limits})
 
+    def input_tokens(self) -> Object:
+        """A count of what the model is given: a token is 4 letters or 100 ms; an image is 765."""
+        conversation = self._conversation
+        text, audio, images = len(self._configuration.instructions) // 4, 0, 0
+        for item in conversation.items:
+            text += (len(text_at(item, "arguments")) + len(text_at(item, "output"))) // 4
+            for part in objects_at(item, "content"):
+                match part["type"]:
+                    case "input_audio" | self.answer_type.dialect.audio:
+                        audio += conversation.audio_ms.get(text_at(item, "id"), 0) // 100
+                    case "input_image":
+                        images += 765
+                    case _:
+                        text += len(text_at(part, "text")) // 4
+        return {"text_tokens": text, "audio_tokens": audio, "image_tokens": images}
+
 
 def _with_input(instructions: str | None, params: Json) -> str | None:
     """The instructions, and below them what else the response is to be based on."""
@@ -225,19 +256,3 @@ def _with_input(instructions: str | None, params: Json) -> str | None:
         if words_of(item)
     ]
     return "\n".join([*([instructions] if instructions else []), *lines]) or None
-
-
-def _input_tokens(conversation: Conversation, instructions: str) -> Object:
-    """A count of what the model is given: a token is 4 letters or 100 ms; an image is 765."""
-    text, audio, images = len(instructions) // 4, 0, 0
-    for item in conversation.items:
-        text += (len(text_at(item, "arguments")) + len(text_at(item, "output"))) // 4
-        for part in objects_at(item, "content"):
-            match part["type"]:
-                case "input_audio" | "output_audio":
-                    audio += conversation.audio_ms.get(text_at(item, "id"), 0) // 100
-                case "input_image":
-                    images += 765
-                case _:
-                    text += len(text_at(part, "text")) // 4
-    return {"text_tokens": text, "audio_tokens": audio, "image_tokens": images}

@@ -31,9 +31,10 @@ from aiohttp import web  # noqa: E402
 from duologue.simulator.line import EventLine  # noqa: E402
 from duologue.simulator.openai.configuration import Configuration  # noqa: E402
 from duologue.simulator.openai.doors import application  # noqa: E402
+from duologue.simulator.openai.event_session import SessionOptions  # noqa: E402
 from duologue.simulator.openai.keys import Keys  # noqa: E402
 from duologue.simulator.openai.rtc_call import RtcCall  # noqa: E402
-from duologue.simulator.openai.session import Session, SessionOptions  # noqa: E402
+from duologue.simulator.openai.session import Session  # noqa: E402
 from duologue.simulator.openai.shapes import RefusedError  # noqa: E402
 from duologue.simulator.socket_line import SocketLine  # noqa: E402
 

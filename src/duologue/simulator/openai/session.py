@@ -1,45 +1,30 @@
-"""One session: takes the client's events, and tells it the server's."""
+"""One session of OpenAI's own dialect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
-import orjson
-
-from duologue.audio import Samples
-from duologue.clock import Clock, Timer
+from duologue.clock import Clock
 from duologue.items import Json
 from duologue.realtime.commands import DeleteItem
-from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
-from duologue.simulator.fields import Object, inside, int_at, new_id, objects_at, text_at
-from duologue.simulator.hearing import LEAST_S, TurnTooShortError
+from duologue.simulator.fields import Object, inside, int_at, objects_at, text_at
+from duologue.simulator.hearing import LEAST_S
 from duologue.simulator.openai.answer import Voice
 from duologue.simulator.openai.configuration import Configuration
-from duologue.simulator.openai.conversation import Conversation, Image, for_brain, images_of
-from duologue.simulator.openai.event_log import EventLog
+from duologue.simulator.openai.conversation import for_brain, images_of
+from duologue.simulator.openai.dialect import GA
+from duologue.simulator.openai.event_session import EventSession, Line, SessionOptions
 from duologue.simulator.openai.formats import AudioDecoder
-from duologue.simulator.openai.loopback import Loopback
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import CLIENT_EVENTS
-from duologue.simulator.openai.shapes import RefusedError, check
-from duologue.simulator.openai.turns import HeardTurn, Turns
+from duologue.simulator.openai.shapes import RefusedError, Shape
+from duologue.simulator.openai.turns import Turns
 from duologue.simulator.openai.voices import EventVoice
 
 TOO_LONG = "Your session hit the maximum duration of 60 minutes."
-
-
-class Line(Protocol):
-    """Where a session's events go."""
-
-    def send(self, kind: str, text: str) -> None:
-        """Send an event, in order; never waits."""
-
-    def close(self, code: int, reason: str) -> None:
-        """End the line, behind what was sent."""
 
 
 class Player(Voice, Protocol):
@@ -49,19 +34,10 @@ class Player(Voice, Protocol):
         """Drop what was not sent; the items that this cut, and what was sent of each, in ms."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """How the sessions of a simulator are; times in s of the clock."""
-
-    transcription_delay: float = 0.0
-    paraphrase: bool = False
-    max_session_s: float = 3600.0
-    keep_audio: bool = False
-    loopback: bool = False
-
-
-class Session:
+class Session(EventSession):
     """One client's session. Public attributes are for tests to look at."""
+
+    client_events: ClassVar[Shape] = CLIENT_EVENTS
 
     def __init__(
         self,
@@ -74,23 +50,10 @@ class Session:
         player: Player | None = None,
         expectations: Expectations | None = None,
     ) -> None:
+        super().__init__(configuration, options, line, clock, expectations)
         self._configuration = configuration
-        self._options = options
-        self._line = line
-        self._clock = clock
         self._player = player
-        self._timer: Timer | None = None
         self._decoder = AudioDecoder(configuration.input_format)
-        self._expectations = expectations
-        self._log = EventLog()
-        self._conversation = Conversation()
-        self.images: list[Image] = []
-        """The pictures that the client sent."""
-        self.audio_in_samples = 0
-        """Sound taken so far, in samples at 24 kHz."""
-        self.closed = False
-        self.taken: Callable[[str], None] = lambda _: None
-        """Is told the type of each event of the client, before anything is done about it."""
         self._responses = Responses(
             brain,
             configuration,
@@ -109,130 +72,38 @@ class Session:
             transcription_delay=options.transcription_delay,
             keep_audio=options.keep_audio,
         )
-        self._turns.interrupt = self._interrupt
-        self._turns.refused = self.refuse
-        self._loopback = (
-            Loopback(self._responses, configuration, self._conversation.id)
-            if options.loopback
-            else None
-        )
-        if expectations is not None:
-            self._responses.link.on_turn = expectations.turn
-            self._responses.link.on_reply = expectations.reply
+        self._begin_with_them(self._interrupt)
 
-    @property
-    def events_in(self) -> list[Object]:
-        """The client's events in order; of sound only the length of its text."""
-        return self._log.taken
+    def expire(self) -> None:
+        """An hour is over."""
+        self._line.close(1001, TOO_LONG)
 
-    @property
-    def events_out(self) -> list[str]:
-        """The types of the server's events, in order."""
-        return self._log.told
-
-    @property
-    def conversation(self) -> list[Object]:
-        """The items in order, as the client would be shown them."""
-        return self._conversation.items
-
-    @property
-    def configuration(self) -> Object:
-        """The session object."""
-        return self._configuration.value
-
-    @property
-    def heard(self) -> list[HeardTurn]:
-        """The committed turns; with their sound if the simulator keeps it."""
-        return self._turns.heard
-
-    @property
-    def brain(self) -> Realtime:
-        """The model behind it."""
-        return self._responses.link.brain
-
-    async def run_brain(self) -> None:
-        """Live as long as the brain; when that fails the session ends with an error."""
-        link = self._responses.link
-        await link.run(self._configuration.instructions, self._configuration.tools)
-        if not self.closed:
-            message = link.error or "The server had an error while processing your request."
-            self._responses.fail("server_error", message)
-            self.refuse(RefusedError("server_error", message, kind="server_error"))
-            self._line.close(1011, "internal error")
-
-    async def begin(self) -> None:
-        """Tell the client that the session is there, once the brain is."""
-        try:
-            await self.brain.ready()
-        except SessionClosedError:
-            return  # `run_brain` has told it.
-        self._timer = self._clock.call_at(
-            self._clock.now() + self._options.max_session_s,
-            lambda: self._line.close(1001, TOO_LONG),
-        )
-        self.emit("session.created", {"session": self._configuration.value})
-
-    def close(self) -> None:
-        """The line is gone."""
-        self.closed = True
-        self._turns.close()
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._expectations is not None:
-            self._expectations.close()
-
-    def emit(self, kind: str, fields: Object) -> None:
-        """Tell the client an event."""
-        if self.closed:
-            return
-        self._log.tell(kind)
-        event = {"type": kind, "event_id": new_id("event"), **fields}
-        self._line.send(kind, orjson.dumps(event).decode())
-
-    def refuse(self, refusal: RefusedError, event_id: str | None = None) -> None:
-        """Tell the client an error; the session goes on."""
-        error: Object = {
+    def error_of(self, refusal: RefusedError, event_id: str | None) -> Object:
+        """The error as OpenAI tells it."""
+        return {
             "type": refusal.kind,
             "code": refusal.code,
             "message": refusal.message,
             "param": refusal.param,
             "event_id": event_id,
         }
-        self.emit("error", {"error": error})
 
-    def take(self, text: str | bytes) -> None:
-        """An event of the client, as it came."""
-        try:
-            event: Json = orjson.loads(text)
-        except orjson.JSONDecodeError:
-            event = None
-        if not isinstance(event, dict):
-            self.refuse(RefusedError("invalid_json", "The event is not a JSON object."))
-            return
-        self._log.take(event)
-        self.taken(text_at(event, "type"))
-        try:
-            check(CLIENT_EVENTS, event, "")
-            self._take(text_at(event, "type"), event)
-        except RefusedError as refusal:
-            self.refuse(refusal, text_at(event, "event_id") or None)
-        if self._expectations is not None:
-            self._expectations.saw(event)
+    def too_short(self, seconds: float) -> RefusedError:
+        """The refusal of a turn of so few seconds."""
+        return RefusedError(
+            "input_audio_buffer_commit_empty",
+            "Error committing input audio buffer: buffer too small. Expected at least "
+            f"{LEAST_S * 1000:.0f}ms of audio, but buffer only has {seconds * 1000:.2f}ms "
+            "of audio.",
+        )
 
-    def hear(self, samples: Samples) -> None:
-        """The client's next sound, at 24 kHz."""
-        self.audio_in_samples += len(samples)
-        if self._loopback is not None:
-            self._loopback.push(samples)
-        else:
-            self._turns.hearing.push(samples)
-
-    def _take(self, kind: str, event: Object) -> None:
+    def handle(self, kind: str, event: Object) -> None:
+        """An event of the client, of a right shape. Raises `RefusedError`."""
         match kind:
             case "input_audio_buffer.append":
                 self.hear(self._decoder.decode(text_at(event, "audio")))
             case "input_audio_buffer.commit":
-                self._commit()
+                self.commit()
             case "input_audio_buffer.clear":
                 self._turns.clear()
             case "output_audio_buffer.clear":
@@ -259,17 +130,6 @@ class Session:
                 self._truncate(text_at(event, "item_id"), int_at(event, "content_index"), end_ms)
             case "session.update":
                 self._update(event["session"])
-
-    def _commit(self) -> None:
-        try:
-            self._turns.hearing.commit()
-        except TurnTooShortError as error:
-            raise RefusedError(
-                "input_audio_buffer_commit_empty",
-                "Error committing input audio buffer: buffer too small. Expected at least "
-                f"{LEAST_S * 1000:.0f}ms of audio, but buffer only has "
-                f"{error.seconds * 1000:.2f}ms of audio.",
-            ) from None
 
     def _update(self, change: Json) -> None:
         before = self._configuration.value
@@ -299,8 +159,7 @@ class Session:
         before = self._conversation.put(item, text_at(event, "previous_item_id") or None)
         self.images += images
         self._responses.link.add(for_brain(item))
-        for kind in ("added", "done"):
-            self.emit(f"conversation.item.{kind}", {"previous_item_id": before, "item": item})
+        GA.tell_put(self.emit, before, item)
 
     def _delete_item(self, item_id: str) -> None:
         self._conversation.delete(item_id)

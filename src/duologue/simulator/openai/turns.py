@@ -12,9 +12,10 @@ from duologue.clock import Clock, Timer
 from duologue.items import Json
 from duologue.simulator.fields import Object
 from duologue.simulator.hearing import Hearing, Turn
-from duologue.simulator.openai.answer import Answer, Emit
-from duologue.simulator.openai.configuration import Configuration
+from duologue.simulator.openai.answer import Answer
+from duologue.simulator.openai.configuration import SessionObject
 from duologue.simulator.openai.conversation import Conversation
+from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
@@ -22,9 +23,10 @@ from duologue.simulator.openai.shapes import RefusedError
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeardTurn:
-    """A committed turn: where it lay in the session's sound, in samples at 24 kHz, and its sound.
+    """A committed turn: where it lay in the session's sound, and that sound.
 
-    ``samples`` is int16, empty unless the simulator was told to ``keep_audio``.
+    ``start`` and ``end`` are in samples at the rate of the session; ``samples`` is int16, empty
+    unless the simulator was told to ``keep_audio``.
     """
 
     item_id: str
@@ -38,7 +40,7 @@ class Turns:
 
     def __init__(
         self,
-        configuration: Configuration,
+        configuration: SessionObject,
         conversation: Conversation,
         responses: Responses,
         emit: Emit,
@@ -46,6 +48,7 @@ class Turns:
         *,
         transcription_delay: float,
         keep_audio: bool,
+        rate: int = RATE,
     ) -> None:
         self._configuration = configuration
         self._conversation = conversation
@@ -56,11 +59,13 @@ class Turns:
         self._clock = clock
         self._delay = transcription_delay
         self._keep_audio = keep_audio
+        self._rate = rate
+        self._dialect = responses.answer_type.dialect
         self._timers: set[Timer] = set()
         self._idle: Timer | None = None
         self._idle_from = 0
         self._seconds: dict[str, float] = {}
-        self.hearing = Hearing(self)
+        self.hearing = Hearing(self, rate=rate)
         self.heard: list[HeardTurn] = []
         self.interrupt: Callable[[], None] = lambda: None
         """Stop what the agent says; set by who owns it."""
@@ -129,7 +134,7 @@ class Turns:
 
         def tell() -> None:
             self._timers.discard(timer)
-            self._transcribed(item_id, text)
+            self.transcribed(item_id, text)
 
         timer = self._clock.call_at(self._clock.now() + self._delay, tell)
         self._timers.add(timer)
@@ -141,7 +146,7 @@ class Turns:
             return
         self._stop_idle()
         seconds = answer.samples / RATE
-        self._idle_from = self.hearing.written + answer.samples
+        self._idle_from = self.hearing.written + round(seconds * self._rate)
         when = self._clock.now() + seconds + detection.idle_ms / 1000
         self._idle = self._clock.call_at(when, self._idled)
 
@@ -150,7 +155,7 @@ class Turns:
         if self._responses.pending:
             return
         turn = self.hearing.take_idle(self._idle_from)
-        start_ms, end_ms = (at * 1000 // RATE for at in (turn.start, turn.end))
+        start_ms, end_ms = (at * 1000 // self._rate for at in (turn.start, turn.end))
         self._emit(
             "input_audio_buffer.timeout_triggered",
             {"audio_start_ms": start_ms, "audio_end_ms": end_ms, "item_id": turn.item_id},
@@ -166,10 +171,10 @@ class Turns:
     def _put(self, turn: Turn) -> None:
         item_id = turn.item_id
         samples = turn.samples
-        self._seconds[item_id] = len(samples) / RATE
+        self._seconds[item_id] = len(samples) / self._rate
         kept = samples if self._keep_audio else np.zeros(0, np.int16)
         self.heard.append(HeardTurn(item_id, turn.start, turn.end, kept))
-        self._conversation.audio_ms[item_id] = len(samples) * 1000 // RATE
+        self._conversation.audio_ms[item_id] = len(samples) * 1000 // self._rate
         content: list[Json] = [{"type": "input_audio", "transcript": None}]
         item: Object = {
             "id": item_id,
@@ -180,10 +185,11 @@ class Turns:
             "content": content,
         }
         before = self._conversation.put(item)
-        self._emit("input_audio_buffer.committed", {"previous_item_id": before, "item_id": item_id})
-        for kind in ("added", "done"):
-            told: Object = {"previous_item_id": before, "item": dict(item)}
-            self._emit(f"conversation.item.{kind}", told)
+        told: Object = {"item_id": item_id}
+        if self._dialect.previous:
+            told = {"previous_item_id": before, **told}
+        self._emit("input_audio_buffer.committed", told)
+        self._dialect.tell_put(self._emit, before, item)
 
     def _answer(self) -> None:
         try:
@@ -191,7 +197,8 @@ class Turns:
         except RefusedError as refusal:
             self.refused(refusal)
 
-    def _transcribed(self, item_id: str, text: str) -> None:
+    def transcribed(self, item_id: str, text: str) -> None:
+        """Tell the words of a turn, late or not."""
         if self._conversation.has(item_id):
             content: list[Json] = [{"type": "input_audio", "transcript": text}]
             self._conversation.find(item_id)["content"] = content

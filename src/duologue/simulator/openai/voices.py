@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from duologue.audio import Samples
-from duologue.simulator.openai.answer import Answer, Emit
+from duologue.simulator.openai.answer import Answer
+from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.formats import AudioEncoder
 from duologue.simulator.openai.schema import RATE
 
 
 class EventVoice:
-    """Sends sound as ``response.output_audio.delta``; the client plays it when it likes."""
+    """Sends sound as ``response.*.delta``; the client plays it when it likes."""
 
     def __init__(self, emit: Emit) -> None:
         self._emit = emit
@@ -34,4 +35,4 @@ class EventVoice:
 
     def _delta(self, answer: Answer, text: str) -> None:
         if text:
-            self._emit("response.output_audio.delta", {**answer.place, "delta": text})
+            self._emit(f"response.{answer.dialect.audio}.delta", {**answer.place, "delta": text})
