@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from datetime import date
 from typing import Annotated, Literal
 
@@ -203,7 +204,7 @@ def unknown_type(x: "Nowhere"):  # noqa: F821
     pass
 
 
-async def generator(x: int):
+def generator(x: int):
     yield x
 
 
@@ -214,11 +215,12 @@ async def generator(x: int):
         (stars, {}, "can't take \\*args"),
         (keywords, {}, "can't take \\*args"),
         (unknown_type, {}, "type hint of tool 'unknown_type'.*Nowhere"),
-        (generator, {}, "must return"),
+        (generator, {}, "make it 'async def'"),
         (lambda: None, {}, "pass name="),
         (lambda: None, {"name": "a b"}, "'a b' must be"),
         (lambda: None, {"name": "x" * 65}, "must be 1 to 64"),
         (lambda: None, {"name": "x", "timeout": 0}, "timeout is in seconds above 0"),
+        (lambda: None, {"name": "x", "scheduling": "later"}, "scheduling is silent"),
         ("text", {"name": "x"}, "must be a function"),
     ],
 )
@@ -412,3 +414,42 @@ def test_importing_tools_does_not_import_pydantic():
         "assert not {'pydantic', 'docstring_parser'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_an_async_generator_gives_parts_and_the_last_is_the_result(tools):
+    @tools.add(scheduling="when_idle")
+    async def book(room: str) -> AsyncIterator[str]:
+        yield "asking"
+        yield {"room": room}
+        yield "booked"
+
+    @tools.add
+    async def nothing() -> AsyncIterator[str]:
+        for one in ():
+            yield one
+
+    parts = []
+    outcome = await tools.call("book", '{"room": "7"}', parts.append)
+    assert (outcome.status, outcome.output) == ("done", "booked")
+    assert parts == ["asking", '{"room":"7"}', "booked"]
+    assert (await tools.call("book", '{"room": "7"}')).output == "booked"
+    assert (await tools.call("nothing", "{}", parts.append)).output == "done"
+    assert [spec.scheduling for spec in tools.specs()] == ["when_idle", None]
+
+
+async def test_a_generator_is_closed_when_its_time_is_over(tools):
+    closed = []
+
+    @tools.add(timeout=0.01)
+    async def slow() -> AsyncIterator[str]:
+        try:
+            yield "begun"
+            await asyncio.sleep(60)
+        finally:
+            closed.append(True)
+        yield "done"
+
+    parts = []
+    outcome = await tools.call("slow", "{}", parts.append)
+    assert (outcome.status, closed) == ("timeout", [True])
+    assert parts == ["begun"]

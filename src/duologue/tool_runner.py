@@ -87,7 +87,16 @@ class ToolRunner:
         return tool is not None and tool.cancel_on_interrupt
 
     async def _run(self, call: ToolCall) -> ToolOutcome:
-        work = self._registry.call(call.name, call.arguments)
+        part = None
+        if self._realtime.profile.tool_updates:
+
+            def part(text: str) -> None:
+                if self._realtime.alive:
+                    self._realtime.send_tool_result(
+                        call.call_id, call.name, text, failed=False, more=True
+                    )
+
+        work = self._registry.call(call.name, call.arguments, part)
         return await bounded(work, f"tool {call.name}")
 
     def _ended(self, call: ToolCall, began: float, task: asyncio.Task[ToolOutcome]) -> None:

@@ -80,6 +80,11 @@ class TurnTaking:
         self.speech_end = 0.0
         """When it last was heard, in clock seconds."""
 
+    @property
+    def speaking(self) -> bool:
+        """The person is in a turn, and not in a pause of it."""
+        return self.in_turn and Step.PAUSED not in self._passed
+
     def push(self, probability: float, seconds: float, now: float) -> list[Step]:
         """Take the voice activity of the ``seconds`` of sound that end ``now``."""
         config = self._config

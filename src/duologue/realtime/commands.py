@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from duologue.audio import AudioFrame
 from duologue.items import Item, Json
 from duologue.video import VideoFrame
 
+type Scheduling = Literal["silent", "when_idle", "interrupt"]
+
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as the model sees it; ``parameters`` is a JSON schema of type object."""
+    """A tool as the model sees it; ``parameters`` is a JSON schema of type object.
+
+    ``scheduling``: what becomes of its result where the model goes on talking while it runs: known
+    and not spoken of, spoken of when nobody speaks, or at once. None: the model waits for it.
+    """
 
     name: str
     description: str
     parameters: dict[str, Json]
+    scheduling: Scheduling | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,12 +112,16 @@ class CancelReply:
 
 @dataclass(frozen=True, slots=True)
 class SendToolResult:
-    """The one answer to a tool call."""
+    """The one answer to a tool call; with ``more``, a part of it, and others follow.
+
+    The last part comes twice: once as such, and once as the answer.
+    """
 
     call_id: str
     name: str
     output: str
     failed: bool = False
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,12 +94,14 @@ class ReplyText:
 
     ``start`` is where in the item's audio, in samples at the profile's output rate, these words
     begin to be spoken, where the engine knows it; they end where the next ones begin.
+    ``planned``: what the model means to say next, before it tells what it did say.
     """
 
     reply_id: str
     item_id: str
     text: str
     start: int | None = None
+    planned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.audio import AudioFrame, Resampler
+from duologue.pipeline.parts import VAD
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
 from duologue.realtime.input_sound import InputRing, InputTurns
+from duologue.realtime.local_turns import LocalTurns
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.realtime.rehearing import Rehearing, TurnSignal
 
@@ -18,12 +20,17 @@ class PersonSound:
     """Sound at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
 
     ``words``: the model tells what the person said. ``keeps``: connections may be lost, so that
-    sound is kept while there is one, too. ``lost`` counts samples that no connection has heard.
+    sound is kept while there is one, too. ``vad`` finds the turns of a model that does not signal
+    them. ``lost`` counts samples that no connection has heard.
     """
 
-    def __init__(self, rate: int, keep_s: float, *, words: bool, keeps: bool) -> None:
+    def __init__(
+        self, rate: int, keep_s: float, *, words: bool, keeps: bool, vad: VAD | None = None
+    ) -> None:
         self.rate = rate
         self.lost = 0
+        self._local = None if vad is None else LocalTurns(vad, rate)
+        self._echoes: set[str] = set()
         self._keeps = keeps
         self._ring = InputRing(rate, keep_s)
         self._turns = InputTurns(rate, words=words)
@@ -57,6 +64,26 @@ class PersonSound:
             self._ring.push(frame.samples)
         return frame
 
+    def listen(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
+        """What is heard here of the turns, in sound that `take` has given."""
+        return () if self._local is None else self._local.hear(frame.samples, self._ring.end, now)
+
+    def found(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
+        """The signals that follow from one of the model's."""
+        return (signal,) if self._local is None else self._local.take(signal, now)
+
+    def reply_began(self, *, asked: bool) -> Sequence[TurnSignal]:
+        """The signals that follow when the model begins to speak, ``asked`` to or by itself."""
+        return () if self._local is None else self._local.reply_began(asked=asked)
+
+    def reply_done(self) -> Sequence[TurnSignal]:
+        """The signals that follow when a reply has ended."""
+        return () if self._local is None else self._local.reply_done()
+
+    def end_turn(self, *, reply_follows: bool) -> Sequence[TurnSignal]:
+        """The signals that follow when the program ends the turn."""
+        return () if self._local is None else self._local.end_turn(reply_follows=reply_follows)
+
     @property
     def keep_s(self) -> float:
         """Seconds of sound that are kept."""
@@ -86,6 +113,8 @@ class PersonSound:
         if not self._keeps:
             return signal
         turns, base, end = self._turns, self._base, self._ring.end
+        if self._local is not None:
+            base = 0
         match signal:
             case SpeechStarted(item_id=item_id, position=position):
                 began = end - int(self.rate * _BEFORE_S) if position is None else base + position
@@ -100,7 +129,16 @@ class PersonSound:
                 at = None if position is None else base + position
                 turns.ended(item_id, at, end, empty=empty)
         self._ring.forget(turns.settled)
-        return self._rehearing.take(signal, now)
+        if self._local is None:
+            return self._rehearing.take(signal, now)
+        if signal.item_id not in self._echoes:
+            return signal
+        match signal:
+            case UserTranscript(final=True):
+                self._echoes.discard(signal.item_id)
+                return signal
+            case _:
+                return None
 
     def connection_lost(self) -> Sequence[str]:
         """The connection is gone; returns the turns that had ended and will come again as new."""
@@ -110,7 +148,20 @@ class PersonSound:
             self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
         again, others = self._rehearing.lost(unsettled.reheard)
         self._answered = again + [one for one in others if one in unsettled.answered]
-        return [one for one in others if one not in unsettled.answered]
+        unanswered = [one for one in others if one not in unsettled.answered]
+        if self._local is not None:
+            self._go_on(self._local, unanswered)
+        return unanswered
+
+    def _go_on(self, local: LocalTurns, unanswered: Sequence[str]) -> None:
+        """The next connection will hear turns again that are not found here once more."""
+        under_way = local.lost(unanswered, self._answered)
+        self._answered = list(local.echoes)
+        self._echoes = set(self._answered)
+        for item_id in self._answered:
+            self._turns.started(item_id, self._from)
+        if under_way is not None:
+            self._turns.started(under_way, self._from if local.begin is None else local.begin)
 
     def again(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
         """What a new connection has to hear first, all from where the last one is not safe."""
@@ -131,5 +182,6 @@ class PersonSound:
                     position += len(piece)
                     commands.append(SendAudio(AudioFrame(piece, self.rate)))
         length = position - self._from
-        self._rehearing.begin(self._answered, length, length / self.rate, now)
+        if self._local is None:
+            self._rehearing.begin(self._answered, length, length / self.rate, now)
         return commands

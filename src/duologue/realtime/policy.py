@@ -6,17 +6,20 @@ over lost connections: what was being made is asked for again, what was not hear
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
 
 from duologue.audio import AudioFrame
-from duologue.clock import Clock, Timer
+from duologue.clock import Clock
 from duologue.events import (
     RealtimeDisconnectedEvent,
     RealtimeReconnectingEvent,
 )
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.pipeline.parts import VAD
+from duologue.realtime.asking import Asking
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     Command,
@@ -29,7 +32,6 @@ from duologue.realtime.commands import (
 )
 from duologue.realtime.errors import (
     ErrorKind,
-    ReplyRefusedError,
     SessionClosedError,
     SessionError,
 )
@@ -55,7 +57,7 @@ from duologue.realtime.person_sound import PersonSound
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.rehearing import TurnSignal
-from duologue.realtime.replies import Changes, Replies, Request
+from duologue.realtime.replies import Replies, Request
 from duologue.realtime.tool_calls import ToolCalls
 
 
@@ -64,6 +66,7 @@ class Model(Protocol):
 
     profile: Profile
     clock: Clock
+    vad: VAD | None
 
     @property
     def session_id(self) -> str:
@@ -91,9 +94,17 @@ class SessionPolicy:
             policy.keep_s,
             words=profile.user_transcripts != "none",
             keeps=keeps,
+            vad=None if profile.speech_signals else model.vad or EnergyVAD(),
         )
         self._clock = model.clock
-        self._replies = Replies()
+        self._replies = Replies(confirms=profile.cancels)
+        self._asking = Asking(
+            self._replies,
+            model.clock,
+            transmit=self.transmit,
+            ended=lambda request_id, error: self._told.reply_ended(request_id, error),
+            looked=self._look,
+        )
         self._tools = ToolCalls()
         self._setup = SessionSetup()
         self._listener: Listener | None = None
@@ -105,7 +116,6 @@ class SessionPolicy:
         """A turn has ended, and no sound of an answer has come yet."""
         self._spoke = False
         """Something of a reply has come on this connection."""
-        self._timer: Timer | None = None
 
     @property
     def live(self) -> bool:
@@ -138,8 +148,7 @@ class SessionPolicy:
     def end(self, reason: str, clean: bool) -> None:
         """The session is over."""
         self.is_open = False
-        if self._timer is not None:
-            self._timer.cancel()
+        self._asking.close()
         for request_id in self._replies.close():
             self._told.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
         self._tools.clear()
@@ -160,8 +169,12 @@ class SessionPolicy:
         """The next sound of the person."""
         live = self.live
         sound = self.person.take(frame, live=live)
-        if live and sound is not None:
+        if sound is None:
+            return
+        if live:
             self.transmit(SendAudio(sound))
+        if self.is_open:
+            self._take_signals(self.person.listen(sound, self._clock.now()))
 
     def end_turn(self, command: EndTurn) -> None:
         """The person's turn is over."""
@@ -169,18 +182,20 @@ class SessionPolicy:
         self.person.mark(command)
         self._ended_turns += command.reply and self.model.profile.turn_reply == "requested"
         self.transmit(command)
+        follows = command.reply and self.model.profile.turn_reply == "automatic"
+        self._take_signals(self.person.end_turn(reply_follows=follows))
 
     def request(self, command: RequestReply | Say) -> None:
         """Somebody wants a reply."""
         self.check_open()
-        self._apply(self._replies.request(Request(command, self.epoch), self._clock.now()))
+        self._asking.apply(self._replies.request(Request(command, self.epoch), self._clock.now()))
 
     def interrupt(self) -> int:
         """Everything that was made or asked for so far is stale."""
         self.epoch += 1
         cuts = self._listener.interrupted(self.epoch) if self._listener else ()
-        self._apply(self._replies.interrupt(self.epoch, self._clock.now()))
-        if self.is_open and self.model.profile.truncates:
+        self._asking.apply(self._replies.interrupt(self.epoch, self._clock.now()))
+        if self.is_open and (self.model.profile.truncates or self.model.profile.told_cuts):
             for cut in cuts:
                 self.transmit(cut)
         return self.epoch
@@ -190,8 +205,9 @@ class SessionPolicy:
         if not self.is_open:
             return
         self.transmit(result)
-        self._after_tools(self._tools.answered(result.call_id))
-        self._look()
+        if not result.more:
+            self._after_tools(self._tools.answered(result.call_id))
+            self._look()
 
     def update(self, change: UpdateSession) -> None:
         """Change instructions or tools, for this connection and those that follow."""
@@ -225,6 +241,7 @@ class SessionPolicy:
             self._let_go(now)
         self._spoke = False
         first, self.is_open = not self.is_open, True
+        self._asking.is_open = True
         if first:
             listener.connected(connected(link, self.model.session_id, self.model.profile))
             self._told_live()
@@ -238,7 +255,7 @@ class SessionPolicy:
         if not first:
             lost, gap_s = self.person.lost - self._lost_audio, now - self._lost_at
             listener.reconnected(reconnected(link, self.model.profile, lost, gap_s))
-        self._apply(self._replies.resume(self._clock.now()))
+        self._asking.apply(self._replies.resume(self._clock.now()))
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -261,9 +278,10 @@ class SessionPolicy:
                 self._told.output(output, epoch)
                 return
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
+                self._take_signals(self.person.reply_began(asked=request_id is not None))
                 now = self._clock.now()
                 changes = self._replies.started(reply_id, request_id, self.epoch, now)
-                self._apply(changes)
+                self._asking.apply(changes)
                 epoch = self._replies.epoch_of(reply_id)
                 if epoch == self.epoch:
                     self._told.output(output, epoch)
@@ -272,8 +290,9 @@ class SessionPolicy:
                 if epoch is None:
                     return
                 self._told.output(output, epoch)
-                self._apply(self._replies.done(reply_id, self._clock.now()))
+                self._asking.apply(self._replies.done(reply_id, self._clock.now()))
                 self._after_tools(self._tools.reply_done(reply_id))
+                self._take_signals(self.person.reply_done())
             case ToolCall(reply_id=reply_id, call_id=call_id):
                 epoch = self._replies.epoch_of(reply_id)
                 epoch = self.epoch if epoch is None else epoch
@@ -281,9 +300,9 @@ class SessionPolicy:
                     self.person.answered()
                     self._told.output(output, epoch)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
-                self._take_signal(output)
+                self._take_signals(self.person.found(output, self._clock.now()))
             case ReplyRefused():
-                self._apply(self._replies.refused(output, self._clock.now()))
+                self._asking.apply(self._replies.refused(output, self._clock.now()))
             case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
                 if kind is ErrorKind.FATAL:
                     self._told.output(output, self.epoch)
@@ -301,6 +320,10 @@ class SessionPolicy:
         if self.life.watching:
             self.life.poke()
 
+    def _take_signals(self, signals: Sequence[TurnSignal]) -> None:
+        for signal in signals:
+            self._take_signal(signal)
+
     def _take_signal(self, signal: TurnSignal) -> None:
         told = self.person.follow(signal, self._clock.now())
         if told is not None:
@@ -310,12 +333,12 @@ class SessionPolicy:
                 self._unanswered = True
                 if reply_follows:
                     self._replies.expect(self.epoch, self._clock.now())
-                    self._arm()
+                    self._asking.arm()
                 elif self._ended_turns:
                     self._ended_turns -= 1
                     self.request(RequestReply(uuid4().hex))
             case None, UserTurnEnded(reply_follows=False):
-                self._apply(self._replies.unexpect(ANSWERED, self._clock.now()))
+                self._asking.apply(self._replies.unexpect(ANSWERED, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
                 # Once this connection has spoken, its own items are not to be moved about.
                 if not self._spoke:
@@ -350,27 +373,3 @@ class SessionPolicy:
             self.request(RequestReply(uuid4().hex))
         for epoch in self._tools.lost():
             self._after_tools(epoch)
-
-    def _apply(self, changes: Changes) -> None:
-        for command in changes.commands:
-            if self.is_open:
-                self.transmit(command)
-        if self._listener is not None:
-            for request_id in changes.dropped:
-                self._listener.reply_ended(request_id, None)
-            for refusal in changes.refused:
-                error = ReplyRefusedError(refusal.message, code=refusal.code)
-                self._listener.reply_ended(refusal.request_id, error)
-        self._arm()
-
-    def _arm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        deadline = self._replies.deadline
-        if deadline is not None and self.is_open:
-            self._timer = self._clock.call_at(deadline, self._poll)
-
-    def _poll(self) -> None:
-        self._apply(self._replies.poll(self._clock.now()))
-        self._look()

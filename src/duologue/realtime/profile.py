@@ -28,14 +28,20 @@ class Profile:
     """How scripted text is spoken: by a synthesiser, by asking the model nicely, or not at all."""
     truncates: bool = True
     """Its history can be cut to what was heard."""
+    told_cuts: bool = False
+    """Where its history can't be cut, it is told in words what was not heard."""
+    cancels: bool = True
+    """Tells when a cancelled reply has ended; otherwise nothing waits for that."""
     speech_signals: bool = True
-    """Tells at once when the person starts and stops speaking."""
+    """Tells when the person starts and stops speaking; otherwise that is found in their sound."""
     user_transcripts: Literal["partial", "final", "none"] = "final"
     """``partial``: words come while the person is still speaking."""
     manual_turns: bool = False
     """Takes `EndTurn`."""
     turn_reply: Literal["requested", "automatic"] = "automatic"
     """Whether the model replies by itself to a turn that `EndTurn` has ended."""
+    tool_updates: bool = False
+    """Takes several results of one call, of which the last one ends it."""
     replays: bool = True
     """A new session can be given the history of an older one."""
     mutable_instructions: bool = True

@@ -56,9 +56,13 @@ class Changes:
 
 
 class Replies:
-    """The sequence of replies of one session."""
+    """The sequence of replies of one session.
 
-    def __init__(self) -> None:
+    ``confirms``: the provider tells when a cancelled reply has ended, and is waited for.
+    """
+
+    def __init__(self, *, confirms: bool = True) -> None:
+        self._confirms = confirms
         self._waiting: deque[Request] = deque()
         self._asked: Request | None = None
         self._asked_at = 0.0
@@ -71,7 +75,14 @@ class Replies:
     @property
     def pending(self) -> bool:
         """A reply is being made, was asked for, or is expected."""
-        return bool(self._running or self._asked or self._automatic or self._waiting)
+        return bool(self._runs or self._asked or self._automatic or self._waiting)
+
+    @property
+    def _runs(self) -> bool:
+        """A reply is under way that has to end before the next one may begin."""
+        if self._confirms:
+            return bool(self._running)
+        return any(reply.cancelled_at is None for reply in self._running.values())
 
     def live(self, epoch: int) -> bool:
         """As `pending`, but only what is of ``epoch``."""
@@ -154,9 +165,9 @@ class Replies:
         self._asked = None
         if dropped:
             return self._advance(now)
-        if refusal.busy and (self._running or self._asked_again < BUSY_TRIES):
+        if refusal.busy and (self._runs or self._asked_again < BUSY_TRIES):
             # Nothing runs: the reply that was in the way has ended while the refusal was coming.
-            self._asked_again += not self._running
+            self._asked_again += not self._runs
             self._waiting.appendleft(asked)
             return self._advance(now)
         self._asked_again = 0
@@ -231,7 +242,7 @@ class Replies:
         return ended
 
     def _advance(self, now: float) -> Changes:
-        busy = self._running or self._asked or self._automatic or self._paused
+        busy = self._runs or self._asked or self._automatic or self._paused
         if not self._waiting or busy:
             return Changes()
         self._asked = self._waiting.popleft()

@@ -14,6 +14,7 @@ from uuid import uuid4
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, LoopClock
 from duologue.items import Item
+from duologue.pipeline.parts import VAD
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     AddItem,
@@ -42,9 +43,12 @@ class Realtime(ABC):
     """A live session with a model. ``fps`` is the pictures a second that the model is sent.
 
     ``reconnect`` says how the session outlives its connections; None for an engine in this
-    process, whose connection is not lost. Runs once: `run` lives as long as the session. All other
-    methods are synchronous and never block; they raise `SessionClosedError` before the session is
-    live and after its end. While a lost connection is being replaced, what they ask for is kept.
+    process, whose connection is not lost. ``vad`` hears when the person speaks, for a model that
+    does not signal it; None takes loudness alone. Runs once: `run` lives as long as the session.
+
+    All other methods are synchronous and never block; they raise `SessionClosedError` before the
+    session is live and after its end. While a lost connection is being replaced, what they ask for
+    is kept.
     """
 
     def __init__(
@@ -54,8 +58,10 @@ class Realtime(ABC):
         fps: float = 1.0,
         clock: Clock | None = None,
         reconnect: ReconnectPolicy | None = None,
+        vad: VAD | None = None,
     ) -> None:
         self.profile = profile
+        self.vad = vad
         self.fps = fps
         self.session_id = str(uuid4())
         self.clock: Clock = clock or LoopClock()
@@ -208,9 +214,14 @@ class Realtime(ABC):
         """
         return self._policy.interrupt()
 
-    def send_tool_result(self, call_id: str, name: str, output: str, *, failed: bool) -> None:
-        """Answer a tool call; the reply that follows is asked for when all calls are answered."""
-        self._policy.tool_result(SendToolResult(call_id, name, output, failed))
+    def send_tool_result(
+        self, call_id: str, name: str, output: str, *, failed: bool, more: bool = False
+    ) -> None:
+        """Answer a tool call; the reply that follows is asked for when all calls are answered.
+
+        ``more``: this is a part of it, for a model whose profile has ``tool_updates``.
+        """
+        self._policy.tool_result(SendToolResult(call_id, name, output, failed, more))
 
     def update_instructions(self, instructions: str) -> None:
         """Change the instructions in mid-session; `UnsupportedError` where the model can't."""

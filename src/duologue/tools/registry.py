@@ -6,11 +6,12 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Literal, cast, overload
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Literal, cast, get_args, overload
 
-from duologue.realtime.commands import ToolSpec
+from duologue.realtime.commands import Scheduling, ToolSpec
 from duologue.realtime.errors import ConfigError
 from duologue.tools.schema import Signature, WrongArgumentsError, read_signature
 
@@ -42,11 +43,12 @@ class Tool:
     signature: Signature
     timeout: float | None
     cancel_on_interrupt: bool
+    scheduling: Scheduling | None = None
 
     @property
     def spec(self) -> ToolSpec:
         """The tool as the model sees it."""
-        return self.signature.spec
+        return replace(self.signature.spec, scheduling=self.scheduling)
 
 
 class ToolRegistry:
@@ -88,6 +90,7 @@ class ToolRegistry:
         description: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         cancel_on_interrupt: bool = False,
+        scheduling: Scheduling | None = None,
     ) -> Callable[P, R]: ...
 
     @overload
@@ -100,6 +103,7 @@ class ToolRegistry:
         description: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         cancel_on_interrupt: bool = False,
+        scheduling: Scheduling | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
 
     def add[**P, R](
@@ -111,10 +115,15 @@ class ToolRegistry:
         description: str | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         cancel_on_interrupt: bool = False,
+        scheduling: Scheduling | None = None,
     ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
         """Register a function, sync or async; returns it unchanged. A decorator, bare or called.
 
         ``timeout`` is in s, None for no limit. ``cancel_on_interrupt``: a barge-in cancels it.
+        ``scheduling``: the model goes on talking while the tool runs, and takes the result
+        ``silent`` (knows it, does not speak of it), ``when_idle`` or ``interrupt`` (at once), where
+        it can do that; other models wait for the result. An async generator gives parts of its
+        result to a model that takes them; the last one is the result, and all that others get.
         Argument types come from type hints, texts from ``Annotated`` or the docstring. Sync
         functions run in a thread, which a time-out leaves behind but can't stop. Raises
         `ConfigError` for an argument without a type hint, ``*args``, a name that is taken or
@@ -127,25 +136,32 @@ class ToolRegistry:
                 raise ConfigError(f"there is a tool named {signature.spec.name!r} already")
             if timeout is not None and not timeout > 0:
                 raise ConfigError(f"a tool's timeout is in seconds above 0, not {timeout}")
+            if scheduling not in (None, *get_args(Scheduling.__value__)):
+                raise ConfigError(
+                    f"a tool's scheduling is silent, when_idle or interrupt, not {scheduling!r}"
+                )
             self._tools[signature.spec.name] = Tool(
-                function, signature, timeout, cancel_on_interrupt
+                function, signature, timeout, cancel_on_interrupt, scheduling
             )
             return function
 
         return register if function is None else register(function)
 
-    async def call(self, name: str, arguments: str) -> ToolOutcome:
+    async def call(
+        self, name: str, arguments: str, part: Callable[[str], None] | None = None
+    ) -> ToolOutcome:
         """Run a tool with ``arguments`` (JSON text as the model wrote it), and never raise.
 
-        Whatever goes wrong is an outcome whose ``output`` tells the model. Only cancelling the
-        caller raises, as ever; the tool is then cancelled too.
+        ``part`` is given what an async generator yields, at once. Whatever goes wrong is an outcome
+        whose ``output`` tells the model. Only cancelling the caller raises, as ever; the tool is
+        then cancelled too.
         """
         began = time.perf_counter()
-        status, output = await self._outcome(name, arguments)
+        status, output = await self._outcome(name, arguments, part)
         return ToolOutcome(status, output, time.perf_counter() - began)
 
     async def _outcome(
-        self, name: str, arguments: str
+        self, name: str, arguments: str, part: Callable[[str], None] | None
     ) -> tuple[Literal["done", "failed", "timeout", "cancelled"], str]:
         tool = self._tools.get(name)
         if tool is None:
@@ -157,6 +173,9 @@ class ToolRegistry:
             return "failed", str(error)
         try:
             async with asyncio.timeout(tool.timeout) as limit:
+                if inspect.isasyncgenfunction(tool.function):
+                    parts = cast("AsyncGenerator[object]", tool.function(*positional, **keywords))
+                    return await self._last(parts, part)
                 result = await _run(tool.function, positional, keywords)
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -169,6 +188,20 @@ class ToolRegistry:
             logger.warning("tool %s failed", name, exc_info=error)
             return "failed", f"The tool failed: {type(error).__name__}: {error}"[:_MAX_ERROR]
         return self._text(result)
+
+    async def _last(
+        self, parts: AsyncGenerator[object], part: Callable[[str], None] | None
+    ) -> tuple[Literal["done", "failed"], str]:
+        """The last that a generator yields; all that it yields goes to ``part`` at once."""
+        last = self._text(None)
+        async with aclosing(parts):
+            async for value in parts:
+                last = self._text(value)
+                if last[0] == "failed":
+                    break
+                if part is not None:
+                    part(last[1])
+        return last
 
     def _text(self, result: object) -> tuple[Literal["done", "failed"], str]:
         if isinstance(result, str):

@@ -66,8 +66,8 @@ def read_signature(
         raise ConfigError(
             f"tool name {name!r} must be 1 to 64 letters, digits, '_' or '-': pass name=..."
         )
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigError(f"tool {name!r} must return its result, not yield parts of it")
+    if inspect.isgeneratorfunction(function):
+        raise ConfigError(f"tool {name!r} yields parts of its result: make it 'async def'")
 
     doc = _docstring(function)
     model, positional, keywords = _arguments(function, name, doc)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from duologue.models import Store, WeightsError
+from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
 from duologue.providers.local.llama import Llama
 from duologue.providers.local.llm import LocalLLM
 from duologue.providers.local.stt import Moonshine
 from duologue.providers.local.tts import Hibari
 from duologue.providers.local.turn import SmartTurn
-from duologue.providers.local.vad import EarshotVAD
 from duologue.realtime.errors import ConfigError
 
 logger = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ class _Detector(Protocol):
 class EarshotVAD:
     """Voice activity detection; a `VAD` of 16 kHz and 256 samples a frame.
 
-    Raises `MissingExtraError` without the extra ``local``.
+    Raises `MissingExtraError`, naming ``extra``, when earshot is not installed.
     """
 
     rate = 16000
     frame_samples = 256
 
-    def __init__(self) -> None:
-        self._detector = require("earshot", "local").Detector
+    def __init__(self, extra: str = "local") -> None:
+        self._detector = require("earshot", extra).Detector
 
     def stream(self) -> EarshotStream:
         """Start on a new stream."""

@@ -1,0 +1,240 @@
+"""Turns of the person for a model that does not signal them: voice activity here, words from there.
+
+Sans-IO. When the person speaks is found in their own sound, sooner than a model could tell it.
+What they said comes from the model, under ids of its own and without a word on which turn it
+belongs to. A turn is over when the model begins to answer it, or after a long silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from duologue.audio import Framer, Resampler, Samples
+from duologue.pipeline.parts import VAD
+from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+
+type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
+
+SIGNALS = Endpointing(speculate_s=0.06, vote_s=0.3, timeout_s=3.0)
+"""Speech has stopped after 0.3 s without any; after 3 s the turn is over, answered or not."""
+
+BURST_S = 0.25
+"""Words that come within so many seconds of others, while these are late, belong with them."""
+
+_MOST_PIECES = 64
+"""Pieces of words whose turn is remembered, since more of them may come."""
+
+
+@dataclass(slots=True, eq=False)
+class _Turn:
+    item_id: str
+    pieces: dict[str, str] = field(default_factory=dict)
+    told: str = ""
+    """The words that were told last."""
+    final: bool = False
+    """And they were told to be all."""
+    begin: int | None = None
+    end: int | None = None
+    """Positions; None where it is not known."""
+    stopped: float | None = None
+
+    @property
+    def text(self) -> str:
+        """All its words so far; pieces bring their own spaces."""
+        return "".join(self.pieces.values()).strip()
+
+    def words(self, *, final: bool) -> Sequence[UserTranscript]:
+        """Its words, if that is news."""
+        text = self.text
+        if not text or (text == self.told and (self.final or not final)):
+            return ()
+        self.told, self.final = text, final
+        return (UserTranscript(self.item_id, text, final),)
+
+
+class LocalTurns:
+    """Signals of one session's turns; ``rate`` is Hz of the sound that the model is sent.
+
+    Positions are samples of the whole session's sound. A turn of which voice activity missed the
+    beginning has words and an end, and no `SpeechStarted`.
+    """
+
+    __slots__ = (
+        "_echoes",
+        "_framer",
+        "_homes",
+        "_last",
+        "_late_at",
+        "_rate",
+        "_replying",
+        "_resampler",
+        "_seconds",
+        "_stream",
+        "_taking",
+        "_turn",
+    )
+
+    def __init__(self, vad: VAD, rate: int, config: Endpointing = SIGNALS) -> None:
+        self._rate = rate
+        self._stream = vad.stream()
+        self._resampler = Resampler(rate, vad.rate)
+        self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
+        self._seconds = vad.frame_samples / vad.rate
+        self._taking = TurnTaking(config)
+        self._turn: _Turn | None = None
+        self._last: _Turn | None = None
+        self._homes: dict[str, _Turn] = {}
+        self._echoes: list[_Turn] = []
+        self._late_at = float("-inf")
+        self._replying = False
+
+    @property
+    def echoes(self) -> Sequence[str]:
+        """Turns that were answered, and that the model hears again for their words only."""
+        return [turn.item_id for turn in self._echoes]
+
+    def hear(self, samples: Samples, position: int, now: float) -> Sequence[TurnSignal]:
+        """The next sound of the person, which ends ``now`` (s) and at ``position``."""
+        told: list[TurnSignal] = []
+        frames = self._framer.push(self._resampler.push(samples))
+        for index, frame in enumerate(frames):
+            at = now - (len(frames) - 1 - index) * self._seconds
+            for step in self._taking.push(self._stream.push(frame), self._seconds, at):
+                told += self._step(step, position, now)
+        return told
+
+    def take(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
+        """Something that the model told of the person: words of theirs, or that a turn is over."""
+        match signal:
+            case UserTranscript(item_id=piece_id, text=text):
+                return self._worded(piece_id, text, now)
+            case UserTurnEnded(reply_follows=reply_follows):
+                return self._over(reply_follows=reply_follows)
+            case SpeechStarted() | SpeechStopped():
+                return (signal,)
+
+    def reply_began(self, *, asked: bool) -> Sequence[TurnSignal]:
+        """The model begins to speak; ``asked`` when something else than the person made it."""
+        self._replying = True
+        if asked:
+            return ()
+        if self._echoes:
+            turn = self._last = self._echoes.pop(0)
+            self._homes.clear()
+            ended = UserTurnEnded(turn.item_id, reply_follows=False)
+            return (*turn.words(final=True), ended)
+        turn_ = self._turn
+        if turn_ is None or (self._taking.speaking and not turn_.text):
+            return ()
+        return self._over(reply_follows=True)
+
+    def reply_done(self) -> Sequence[TurnSignal]:
+        """A reply has ended: the turn that it answered has all its words now."""
+        self._replying = False
+        return self._settle()
+
+    def end_turn(self, *, reply_follows: bool) -> Sequence[TurnSignal]:
+        """The program has ended the turn."""
+        if self._turn is None:
+            self._turn = _Turn(uuid4().hex)
+        return self._over(reply_follows=reply_follows)
+
+    def lost(self, unanswered: Sequence[str], answered: Sequence[str]) -> str | None:
+        """The connection is gone, and the words of these turns with it: the next will tell them.
+
+        It will also answer them, the ``answered`` ones once more. Returns the turn that is under
+        way, if there is one.
+        """
+        last, self._last = self._last, None
+        if self._turn is None and last is not None and last.item_id in unanswered:
+            self._turn = last
+        again = [*self.echoes, *answered]
+        self._echoes = [_Turn(item_id) for item_id in dict.fromkeys(again)]
+        self._homes.clear()
+        self._replying = False
+        turn = self._turn
+        if turn is None:
+            return None
+        turn.pieces.clear()
+        turn.told, turn.final = "", False
+        return turn.item_id
+
+    @property
+    def begin(self) -> int | None:
+        """Where the turn that is under way began."""
+        return None if self._turn is None else self._turn.begin
+
+    def _step(self, step: Step, position: int, now: float) -> Sequence[TurnSignal]:
+        taking, turn = self._taking, self._turn
+        match step:
+            case Step.STARTED:
+                settled = self._settle()
+                turn = turn or _Turn(uuid4().hex)
+                self._turn = turn
+                if turn.begin is None:
+                    turn.begin = position - round((now - taking.speech_start) * self._rate)
+                return (*settled, SpeechStarted(turn.item_id, taking.speech_start, turn.begin))
+            case Step.RESUMED if turn is not None:
+                turn.end = turn.stopped = None
+                return (SpeechStarted(turn.item_id, None, turn.begin),)
+            case Step.VOTE if turn is not None:
+                turn.stopped = taking.speech_end
+                turn.end = position - round((now - taking.speech_end) * self._rate)
+                return (SpeechStopped(turn.item_id, turn.stopped, turn.end),)
+            case Step.TIMEOUT if turn is not None:
+                return self._over(reply_follows=bool(turn.text), empty=not turn.text)
+            case _:
+                return ()
+
+    def _worded(self, piece_id: str, text: str, now: float) -> Sequence[TurnSignal]:
+        home = self._homes.get(piece_id)
+        ended: Sequence[TurnSignal] = ()
+        if home is None:
+            home = self._home(now)
+            if home is None:
+                home = _Turn(uuid4().hex)
+                if self._replying:
+                    # The answer to it is running already.
+                    self._last = home
+                    ended = (UserTurnEnded(home.item_id, reply_follows=False),)
+                else:
+                    self._turn = home
+            self._homes[piece_id] = home
+            if len(self._homes) > _MOST_PIECES:
+                del self._homes[next(iter(self._homes))]
+        if home is self._last:
+            self._late_at = now
+        home.pieces[piece_id] = text
+        return (*home.words(final=False), *ended)
+
+    def _home(self, now: float) -> _Turn | None:
+        """The turn that words belong to which have come now."""
+        if self._echoes:
+            return self._echoes[0]
+        last, turn = self._last, self._turn
+        if last is not None and turn is not None:
+            # They speak again before the words of what was answered have come: those come first.
+            return last if not last.pieces or now - self._late_at <= BURST_S else turn
+        return turn or last
+
+    def _over(self, *, reply_follows: bool, empty: bool = False) -> Sequence[TurnSignal]:
+        turn, self._turn = self._turn, None
+        self._taking.end()
+        if turn is None:
+            return ()
+        self._last = None if empty else turn
+        self._late_at = float("-inf")
+        ended = UserTurnEnded(turn.item_id, turn.stopped, reply_follows, empty, turn.end)
+        return (*turn.words(final=True), ended)
+
+    def _settle(self) -> Sequence[TurnSignal]:
+        """Words that came after the end of the last turn are all of them, if any came."""
+        last = self._last
+        if last is None or not last.pieces:
+            return ()
+        if not self._replying:
+            self._last = None
+        return last.words(final=True)
