@@ -15,6 +15,7 @@ from duologue.items import Json
 from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
+from duologue.simulator.faults import Error
 from duologue.simulator.fields import Object, new_id, text_at
 from duologue.simulator.hearing import TurnTooShortError
 from duologue.simulator.openai.configuration import SessionObject
@@ -56,6 +57,9 @@ class EventSession(ABC):
     client_events: ClassVar[Shape]
     """Every event that a client may send."""
 
+    taken: Callable[[str], None]
+    """Is told the type of each event of the client, before anything is done about it."""
+
     _responses: Responses
     _turns: Turns
 
@@ -81,8 +85,7 @@ class EventSession(ABC):
         self.audio_in_samples = 0
         """Sound taken so far, in samples at the rate of the session."""
         self.closed = False
-        self.taken: Callable[[str], None] = lambda _: None
-        """Is told the type of each event of the client, before anything is done about it."""
+        self.taken = lambda _: None
 
     def _begin_with_them(self, interrupt: Callable[[], None]) -> None:
         """Tie turns, responses and expectations together; ``interrupt`` stops what is said."""
@@ -165,6 +168,10 @@ class EventSession(ABC):
     def refuse(self, refusal: RefusedError, event_id: str | None = None) -> None:
         """Tell the client an error; the session goes on."""
         self.emit("error", {"error": self.error_of(refusal, event_id)})
+
+    def complain(self, error: Error) -> None:
+        """Tell the client an error that nobody made."""
+        self.refuse(RefusedError(error.code, error.message, kind="server_error"))
 
     def take(self, text: str | bytes) -> None:
         """An event of the client, as it came."""
