@@ -210,3 +210,43 @@ async def test_a_codec_with_a_bug_is_not_silent():
         await connection.run(lambda output: None)
     assert caught.group_contains(ValueError)
     assert wire.closed == 1
+
+
+class PoliteCodec(FakeCodec):
+    def farewell(self):
+        return ["that was all", "goodbye"]
+
+
+@virtual_time
+async def test_a_session_that_we_end_is_taken_leave_of():
+    wire = FakeWire()
+    connection = WireConnection(lambda: wire, PoliteCodec(), SessionSetup("hi"))
+    task = asyncio.create_task(connection.run(lambda output: None))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait([task])
+    assert wire.sent == ["hello hi", "that was all", "goodbye"]
+    assert wire.closed == 1
+
+
+@virtual_time
+async def test_nobody_is_taken_leave_of_who_has_hung_up():
+    wire = FakeWire()
+    wire.inbox.put_nowait(SessionError("the line broke"))
+    with pytest.raises(SessionError, match="broke"):
+        await WireConnection(lambda: wire, PoliteCodec(), SessionSetup()).run(lambda output: None)
+    assert wire.sent == ["hello "]
+    assert wire.closed == 1
+
+
+@virtual_time
+async def test_a_leave_that_nobody_takes_does_not_hold_up_the_end():
+    wire = FakeWire(close_s=5.0)
+    connection = WireConnection(lambda: wire, PoliteCodec(), SessionSetup())
+    task = asyncio.create_task(connection.run(lambda output: None))
+    await asyncio.sleep(0.1)
+    wire.reading.clear()
+    began = asyncio.get_running_loop().time()
+    task.cancel()
+    await asyncio.wait([task])
+    assert asyncio.get_running_loop().time() - began <= 0.5

@@ -63,6 +63,15 @@ class Codec[M](Protocol):
         ...
 
 
+@runtime_checkable
+class PoliteCodec[M](Codec[M], Protocol):
+    """A codec of a protocol in which a session has to be taken leave of."""
+
+    def farewell(self) -> Sequence[M]:
+        """The messages that end the session, sent when we end it; then the wire is closed."""
+        ...
+
+
 class Wire[M](Protocol):
     """A socket (or what serves as one) that carries messages of type M."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from duologue.realtime.codec import Codec, EagerWire, SessionSetup, Wire
+from duologue.realtime.codec import Codec, EagerWire, PoliteCodec, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
@@ -21,6 +21,8 @@ CONTROL_LIMIT = 1024
 """Commands that may wait; beyond it the connection fails, for none of them may be lost."""
 CLOSE_S = 0.5
 """What a wire may take to close; then it is left behind."""
+FAREWELL_S = 0.1
+"""What taking leave may take of that."""
 
 _FULL = "the model does not read: too many commands wait for it"
 
@@ -73,6 +75,22 @@ class WireConnection[M]:
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Open the wire and live as long as it does; see `Connection.run`."""
         wire = self._connect()
+        leaving = False
+        try:
+            await self._live(wire, receive)
+        except asyncio.CancelledError:
+            leaving = True
+            raise
+        finally:
+            self._eager = None
+            until = asyncio.get_running_loop().time() + CLOSE_S
+            if leaving:
+                await self._take_leave(wire)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await wire.close()
+
+    async def _live(self, wire: Wire[M], receive: Callable[[Output], None]) -> None:
         codec = self._codec
         try:
             await wire.open()
@@ -94,11 +112,13 @@ class WireConnection[M]:
                     helper.cancel()
         except* SessionError as errors:
             raise errors.exceptions[0] from None
-        finally:
-            self._eager = None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await wire.close()
+
+    async def _take_leave(self, wire: Wire[M]) -> None:
+        if isinstance(self._codec, PoliteCodec):
+            with suppress(TimeoutError, SessionError):
+                async with asyncio.timeout(FAREWELL_S):
+                    for message in self._codec.farewell():
+                        await wire.send(message)
 
     async def _begin(self, wire: Wire[M]) -> None:
         # Here and not in `run`, which would hold on to the last message for as long as it lives.
