@@ -14,7 +14,7 @@ from duologue.simulator.fields import new_id
 LEVEL = 600.0
 """Loudness (RMS of int16) that a threshold of 1 stands for."""
 START_FRAMES = 2
-"""Loud frames in a row that begin a turn."""
+"""Loud frames in a row that begin a turn, where nothing else is said."""
 LEAST_S = 0.1
 """The shortest turn that can be committed, in seconds."""
 MOST_S = 900.0
@@ -91,6 +91,7 @@ class Hearing:
         self._kept_samples = 0
         self._position = 0
         self._turn: Turn | None = None
+        self._start_frames = START_FRAMES
         self._loud = 0
         self._silence = 0
         self.written = 0
@@ -103,9 +104,10 @@ class Hearing:
         """A turn has begun and is not over."""
         return self._turn is not None
 
-    def configure(self, detection: Detection | None) -> bool:
+    def configure(self, detection: Detection | None, *, start_frames: int = START_FRAMES) -> bool:
         """Find turns like this from now on; None when the client ends them.
 
+        So many loud frames of 20 ms in a row begin one.
         True when a turn had begun: its sound stays in the buffer, and is told again as a whole.
         """
         begun = detection is None and self._turn is not None
@@ -114,6 +116,7 @@ class Hearing:
             self._turn = None
         self._loud = self._silence = 0
         self._detection = detection
+        self._start_frames = start_frames
         return begun
 
     def push(self, samples: Samples) -> None:
@@ -170,7 +173,7 @@ class Hearing:
             return
         self._keep(frame)
         self._loud = self._loud + 1 if loud else 0
-        if self._loud == START_FRAMES:
+        if self._loud == self._start_frames:
             self._begin(detection)
         else:
             self._trim(detection.prefix_ms * self._rate // 1000 + self._loud * self._framer.size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -72,6 +73,8 @@ class HttpService[S: KeptSession](ABC):
         self._open: set[EventLine] = set()
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
+        self._server_context: ssl.SSLContext | None = None
+        """For a service that speaks TLS; set by its subclass."""
 
     @abstractmethod
     def application(self) -> web.Application:
@@ -88,7 +91,7 @@ class HttpService[S: KeptSession](ABC):
             self._stack.push_async_callback(runner.cleanup)
             self._stack.push_async_callback(self._end_sessions)
             await runner.setup()
-            site = web.TCPSite(runner, self._host, self._port)
+            site = web.TCPSite(runner, self._host, self._port, ssl_context=self._server_context)
             try:
                 await site.start()
             except OSError as error:
