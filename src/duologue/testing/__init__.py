@@ -14,11 +14,13 @@ from duologue.testing.virtual_time import (
 )
 
 if TYPE_CHECKING:
+    from duologue.simulator.gemini.server import GeminiSimulator
     from duologue.simulator.openai.server import OpenAISimulator
 
 __all__ = [
     "At",
     "DeadlockError",
+    "GeminiSimulator",
     "OpenAISimulator",
     "Reply",
     "ScriptedRealtime",
@@ -28,7 +30,10 @@ __all__ = [
     "virtual_time",
 ]
 
-_HOMES = {"OpenAISimulator": "duologue.simulator.openai.server"}
+_HOMES = {
+    "GeminiSimulator": "duologue.simulator.gemini.server",
+    "OpenAISimulator": "duologue.simulator.openai.server",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,45 @@
+"""Gemini's faults by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from duologue.simulator.faults import (
+    Burst,
+    Close,
+    Delay,
+    Duplicate,
+    Error,
+    Fault,
+    Garbage,
+    Handshake,
+    Reset,
+    Stall,
+    Unknown,
+)
+from duologue.simulator.gemini.session import BROKEN, DEADLINE, GONE
+
+_SOUND = "serverContent.modelTurn"
+
+PRESETS: Mapping[str, Fault] = {
+    "close": Fault(Close(1011, BROKEN), on=_SOUND),
+    "deadline": Fault(Close(1011, DEADLINE), at=2.0),
+    "expired": Fault(Close(1008, GONE), at=2.0),
+    "unavailable": Fault(Close(1011, "The service is currently unavailable."), at=2.0),
+    "invalid": Fault(Close(1007, "Request contains an invalid argument."), at=2.0),
+    "reset": Fault(Reset(), at=2.0),
+    "reset-in-answer": Fault(Reset(), on=_SOUND, nth=2),
+    "deaf": Fault(Stall("reading", 5.0), at=1.0),
+    "stall": Fault(Stall("writing", 3.0), on=_SOUND),
+    "slow": Fault(Delay(300.0, 100.0)),
+    "burst": Fault(Burst(1.5), on=_SOUND),
+    "duplicate": Fault(Duplicate(_SOUND), on=_SOUND, times=1000),
+    "unknown": Fault(Unknown("simulatorSurprise"), on="setupComplete", times=1000),
+    "garbage": Fault(Garbage(), on="setupComplete", times=1000),
+    "error": Fault(Error(message=BROKEN), on=_SOUND),
+    "goaway": Fault(Error("go_away"), at=2.0),
+    "unauthorized": Fault(Handshake(401), times=1000),
+    "busy": Fault(Handshake(429), times=2),
+    "down": Fault(Handshake(503), times=2),
+}
+"""Faults by name."""

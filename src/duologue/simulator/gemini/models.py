@@ -1,0 +1,65 @@
+"""What differs from model to model.
+
+Source: https://ai.google.dev/gemini-api/docs/models/gemini-3.8-live (migration from 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRules:
+    """What one model takes and how it behaves."""
+
+    text: bool = True
+    """It can answer in text."""
+    thinking_level: bool = True
+    """It takes ``thinkingConfig.thinkingLevel``."""
+    affective: bool = True
+    """It takes ``enableAffectiveDialog``."""
+    silent: bool = True
+    """``proactiveAudio`` can be false."""
+    non_blocking: bool = False
+    """Functions are NON_BLOCKING where their declaration does not say."""
+    seeds_only: bool = False
+    """``clientContent`` is for the history at the beginning alone."""
+    content_interrupts: bool = True
+    """Every ``clientContent`` stops what is generated, not only one with ``turnComplete``."""
+    status: bool = False
+    """``turnComplete`` comes with an ``interactionStatus``."""
+    all_video: bool = False
+    """The turn coverage that is meant when none is asked for includes all video."""
+
+
+_RULES = {
+    "gemini-3.8-live": ModelRules(
+        text=False,
+        thinking_level=False,
+        affective=False,
+        silent=False,
+        non_blocking=True,
+        content_interrupts=False,
+        status=True,
+        all_video=True,
+    ),
+    "gemini-3.8-live-extended-thinking": ModelRules(
+        text=False,
+        affective=False,
+        silent=False,
+        non_blocking=True,
+        content_interrupts=False,
+        status=True,
+        all_video=True,
+    ),
+    "gemini-3.1-flash-live": ModelRules(text=False, affective=False, seeds_only=True),
+    "gemini-live-2.5-flash-native-audio": ModelRules(text=False),
+    "gemini-2.5-flash-native-audio": ModelRules(text=False),
+}
+
+
+def rules_of(model: str) -> ModelRules:
+    """The rules of a model by its name, with or without the path before it."""
+    name = model.rpartition("/")[2]
+    known = [prefix for prefix in _RULES if name.startswith(prefix)]
+    return _RULES[max(known, key=len)] if known else ModelRules()

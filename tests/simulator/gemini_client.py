@@ -1,0 +1,143 @@
+"""A client of the simulated service for tests: the official SDK, and a little around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import numpy as np
+import orjson
+from gemini_certified import certify, kinds_of
+from google import genai
+from google.genai import types
+
+RATE = 16000
+MODEL = "gemini-3.8-live"
+QUICK = {"automatic_activity_detection": {"silence_duration_ms": 200}}
+
+
+def tone(seconds: float) -> np.ndarray:
+    at = np.arange(round(seconds * RATE))
+    return (6000 * np.sin(2 * np.pi * 300 / RATE * at)).astype(np.int16)
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE), np.int16)
+
+
+class Client:
+    """One session of the SDK; ``messages`` are all that came."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.messages: list[Any] = []
+        self.kinds: list[str] = []
+        self.fields: set[str] = set()
+        inner = session._ws
+
+        async def recv(decode: bool | None = None) -> bytes:
+            raw = await inner.recv(decode=decode)
+            message = orjson.loads(raw)
+            self.fields |= certify(message)
+            self.kinds += kinds_of(message)
+            return raw
+
+        session._ws = _Watched(inner, recv)
+
+    async def receive(self) -> Any:
+        message = await self.session._receive()
+        self.messages.append(message)
+        return message
+
+    async def until(self, *kinds: str, seconds: float = 60.0) -> Any:
+        """Take what comes up to one of these kinds."""
+        async with asyncio.timeout(seconds):
+            while True:
+                seen = len(self.kinds)
+                message = await self.receive()
+                if set(self.kinds[seen:]) & set(kinds):
+                    return message
+
+    async def settle(self, seconds: float = 1.0) -> None:
+        """Take what comes within that time."""
+        with suppress(TimeoutError):
+            await self.until("never", seconds=seconds)
+
+    async def append(self, samples: np.ndarray, chunk: int = 1600) -> None:
+        for begin in range(0, len(samples), chunk):
+            data = samples[begin : begin + chunk].tobytes()
+            blob = types.Blob(data=data, mime_type="audio/pcm;rate=16000")
+            await self.session.send_realtime_input(audio=blob)
+
+    async def talk(self, seconds: float = 0.5) -> None:
+        """A turn, and the silence that ends it."""
+        await self.append(np.concatenate((tone(seconds), silence(0.6))))
+
+    @property
+    def heard(self) -> str:
+        """The person's words that came."""
+        return "".join(
+            message.server_content.input_transcription.text
+            for message in self.messages
+            if message.server_content and message.server_content.input_transcription
+        )
+
+    @property
+    def said(self) -> str:
+        """The model's words that came."""
+        return "".join(
+            message.server_content.output_transcription.text
+            for message in self.messages
+            if message.server_content and message.server_content.output_transcription
+        )
+
+    @property
+    def sound(self) -> np.ndarray:
+        """The model's sound that came."""
+        data = b"".join(message.data for message in self.messages if message.data)
+        return np.frombuffer(data, "<i2")
+
+    def count(self, kind: str) -> int:
+        return self.kinds.count(kind)
+
+
+class _Watched:
+    def __init__(self, inner: Any, recv: Any) -> None:
+        self._inner = inner
+        self.recv = recv
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def sdk(simulator: Any, key: str = "", **options: Any) -> genai.Client:
+    arguments = {"ssl": simulator.ssl_context, "max_size": None}
+    return genai.Client(
+        api_key=key or simulator.key,
+        vertexai=False,
+        http_options=types.HttpOptions(
+            base_url=simulator.url, async_client_args=arguments, **options
+        ),
+    )
+
+
+@asynccontextmanager
+async def connected(
+    simulator: Any, *, model: str = MODEL, version: str | None = None, key: str = "", **config: Any
+) -> AsyncIterator[Client]:
+    """A session; transcripts are asked for, and turns end after 0.2 s of silence."""
+    options = {} if version is None else {"api_version": version}
+    wanted = {
+        "response_modalities": ["AUDIO"],
+        "input_audio_transcription": {},
+        "output_audio_transcription": {},
+        "realtime_input_config": QUICK,
+        **config,
+    }
+    wanted = {name: value for name, value in wanted.items() if value is not None}
+    client = sdk(simulator, key, **options)
+    async with client.aio.live.connect(model=model, config=wanted) as session:
+        assert session.setup_complete is not None
+        yield Client(session)
