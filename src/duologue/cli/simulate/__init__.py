@@ -8,6 +8,7 @@ import click
 
 _COMMANDS = {
     "openai": "OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.",
+    "gemini": "Google's Gemini Live service, over WebSocket, until Ctrl-C.",
 }
 """Each in a module of its own here, and of its own name."""
 

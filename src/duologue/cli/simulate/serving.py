@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -41,8 +41,8 @@ class Simulator(Protocol):
     ) -> None: ...
 
 
-def simulator_options(*, lives: str) -> Callable[[Callable[[Options], None]], Callable[..., Any]]:
-    """Give a command the shared options, as one `Options`.
+def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable[..., Any]]:
+    """Give a command the shared options, as one `Options`; options of its own come by name.
 
     ``lives`` says what ``--clock-scale`` does to the sessions. Raises `ConfigError` for another
     host without a key.
@@ -93,14 +93,17 @@ def simulator_options(*, lives: str) -> Callable[[Callable[[Options], None]], Ca
         ),
     ]
 
-    def decorate(command: Callable[[Options], None]) -> Callable[..., Any]:
+    def decorate(command: Callable[..., None]) -> Callable[..., Any]:
+        shared = {field.name for field in fields(Options)}
+
         def run(**options: Any) -> None:
             from duologue.realtime.errors import ConfigError
 
+            own = {name: options.pop(name) for name in [*options] if name not in shared}
             taken = Options(**options)
             if taken.host not in _LOOPBACK and not taken.key:
                 raise ConfigError(f"--host {taken.host} lets others in: give a --key of your own")
-            command(taken)
+            command(taken, **own)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         wrapped: Callable[..., Any] = run

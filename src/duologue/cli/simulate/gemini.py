@@ -1,0 +1,63 @@
+"""``duologue simulate gemini``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from duologue.cli.simulate.serving import Options, serve, simulator_options
+
+
+@click.command()
+@click.option(
+    "--tls",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="CA.pem",
+    help="Speak TLS, as Google's own package wants it, and write here whom clients are to trust.",
+)
+@simulator_options(lives="Connections end after ten minutes divided by this.")
+def gemini(options: Options, tls: Path | None) -> None:
+    """Google's Gemini Live service, over WebSocket, until Ctrl-C.
+
+    \b
+    duologue simulate gemini --brain local
+    duologue simulate gemini --tls ca.pem --faults goaway
+    """
+    from duologue.simulator.faults import load_faults
+    from duologue.simulator.gemini.faults import PRESETS
+    from duologue.simulator.gemini.server import KEY, GeminiSimulator
+
+    simulator = GeminiSimulator(
+        options.brain,
+        host=options.host,
+        port=options.port,
+        key=options.key or KEY,
+        faults=[fault for name in options.faults for fault in load_faults(name, PRESETS)],
+        profile=options.profile,
+        tls=tls is not None,
+        clock_scale=options.clock_scale,
+    )
+    if tls is not None:
+        write(tls, simulator.ca_pem)
+    shown = "..." if options.key else KEY
+    trust = "" if tls is None else f" SSL_CERT_FILE={tls}"
+    serve(
+        simulator,
+        options,
+        lambda: [
+            f"WebSocket  {simulator.ws_url}",
+            f"base_url   {simulator.url}",
+            f"GOOGLE_GEMINI_BASE_URL={simulator.url} GEMINI_API_KEY={shown}{trust}",
+        ],
+    )
+
+
+def write(file: Path, pem: bytes) -> None:
+    """Write a certificate to a file. Raises `ConfigError`."""
+    from duologue.realtime.errors import ConfigError
+
+    try:
+        file.write_bytes(pem)
+    except OSError as error:
+        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None
