@@ -150,11 +150,11 @@ class HttpService[S: KeptSession](ABC):
         await asyncio.sleep(0)
 
     def refusal(self) -> tuple[int, str] | None:
-        """The status and code by which the next connection is refused, if it is."""
+        """The status by which the next connection is refused, if it is, and a code or none."""
         fault = self._plan.handshake()
         if fault is not None:
             return fault.status, fault.code
-        return (429, "rate_limit_exceeded") if len(self._open) >= MOST_OPEN else None
+        return (429, "") if len(self._open) >= MOST_OPEN else None
 
     def socket_line(self, websocket: web.WebSocketResponse, request: web.Request) -> SocketLine:
         """The line of a new session."""

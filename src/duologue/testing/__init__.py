@@ -16,12 +16,14 @@ from duologue.testing.virtual_time import (
 if TYPE_CHECKING:
     from duologue.simulator.gemini.server import GeminiSimulator
     from duologue.simulator.openai.server import OpenAISimulator
+    from duologue.simulator.qwen.server import QwenSimulator
 
 __all__ = [
     "At",
     "DeadlockError",
     "GeminiSimulator",
     "OpenAISimulator",
+    "QwenSimulator",
     "Reply",
     "ScriptedRealtime",
     "ToolUse",
@@ -33,6 +35,7 @@ __all__ = [
 _HOMES = {
     "GeminiSimulator": "duologue.simulator.gemini.server",
     "OpenAISimulator": "duologue.simulator.openai.server",
+    "QwenSimulator": "duologue.simulator.qwen.server",
 }
 
 

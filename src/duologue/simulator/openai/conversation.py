@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pybase64
@@ -9,7 +10,7 @@ import pybase64
 from duologue.items import AgentItem, Item, Json, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.simulator.fields import Object, inside, new_id, objects_at, text_at
 from duologue.simulator.openai.schema import ITEMS
-from duologue.simulator.openai.shapes import RefusedError, check, missing
+from duologue.simulator.openai.shapes import RefusedError, Shape, check, missing
 
 MOST_ITEMS = 10_000
 """Items of a session; the next is refused."""
@@ -26,9 +27,13 @@ class Image:
 
 
 class Conversation:
-    """What was said, in order. ``items`` are as the client is shown them."""
+    """What was said, in order. ``items`` are as the client is shown them.
 
-    def __init__(self) -> None:
+    ``shapes`` are those of the items that a client may create, by their type.
+    """
+
+    def __init__(self, shapes: Mapping[str, Shape] = ITEMS) -> None:
+        self._shapes = shapes
         self.id = new_id("conv")
         self.items: list[Object] = []
         self.audio_ms: dict[str, int] = {}
@@ -72,9 +77,9 @@ class Conversation:
         kind = inside(value, "type")
         if kind is None:
             raise missing("item.type")
-        shape = ITEMS.get(kind) if isinstance(kind, str) else None
+        shape = self._shapes.get(kind) if isinstance(kind, str) else None
         if shape is None or not isinstance(value, dict):
-            listed = ", ".join(f"'{name}'" for name in ITEMS)
+            listed = ", ".join(f"'{name}'" for name in self._shapes)
             raise RefusedError(
                 "invalid_value",
                 f"Invalid value: '{kind}'. Supported values are: {listed}.",

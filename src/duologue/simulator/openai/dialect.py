@@ -28,6 +28,8 @@ class Dialect:
     """``conversation.item.NAME`` tells that it is whole, where that is told."""
     previous: bool = True
     """Those two say behind which item it stands."""
+    words_first: bool = False
+    """A turn is answered once its words have come, and not as soon as it is over."""
     transcript_first: bool = False
     """Of a message that is whole, the words are told before the sound."""
 

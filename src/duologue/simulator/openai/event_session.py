@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -56,6 +56,8 @@ class EventSession(ABC):
 
     client_events: ClassVar[Shape]
     """Every event that a client may send."""
+    items: ClassVar[Mapping[str, Shape]]
+    """Every item that a client may create, by its type."""
 
     taken: Callable[[str], None]
     """Is told the type of each event of the client, before anything is done about it."""
@@ -78,7 +80,7 @@ class EventSession(ABC):
         self._timer: Timer | None = None
         self._expectations = expectations
         self._log = EventLog()
-        self._conversation = Conversation()
+        self._conversation = Conversation(self.items)
         self._loopback: Loopback | None = None
         self.images: list[Image] = []
         """The pictures that the client sent."""

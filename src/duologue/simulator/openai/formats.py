@@ -53,6 +53,16 @@ def _rate_of(audio_format: Json) -> int:
     return int_at(audio_format, "rate", default=RATE)
 
 
+def bytes_of(text: str, param: str = "audio") -> bytes:
+    """What the base64 text of a field says. Raises `RefusedError` when it says nothing."""
+    try:
+        return bytes(pybase64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        raise RefusedError(
+            "invalid_value", f"Invalid '{param}': it is not valid base64.", param
+        ) from None
+
+
 class AudioDecoder:
     """Reads a stream of base64 texts of one format as int16 at ``rate`` Hz."""
 
@@ -62,12 +72,10 @@ class AudioDecoder:
 
     def decode(self, text: str) -> Samples:
         """The samples of the next text. Raises `RefusedError` when it is no audio."""
-        try:
-            data = pybase64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise RefusedError(
-                "invalid_value", "Invalid 'audio': it is not valid base64.", "audio"
-            ) from None
+        return self.read(bytes_of(text))
+
+    def read(self, data: bytes) -> Samples:
+        """The samples of the next bytes. Raises `RefusedError` when they are no audio."""
         if self._kind in _G711:
             return self._resampler.push(_expanded(self._kind)[np.frombuffer(data, np.uint8)])
         if len(data) % 2:

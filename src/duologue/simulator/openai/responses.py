@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Literal
 
 from duologue.audio import Samples
 from duologue.clock import Clock
@@ -33,7 +33,8 @@ _RESET_S = 60.0
 class Responses:
     """Makes responses of what the brain answers."""
 
-    answer_type: ClassVar[type[Answer]] = Answer
+    answer_type: type[Answer] = Answer
+    """What responses are made of; set by a dialect."""
 
     def __init__(
         self,

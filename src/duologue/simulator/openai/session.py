@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from duologue.clock import Clock
@@ -19,7 +19,7 @@ from duologue.simulator.openai.dialect import GA
 from duologue.simulator.openai.event_session import EventSession, Line, SessionOptions
 from duologue.simulator.openai.formats import AudioDecoder
 from duologue.simulator.openai.responses import Responses
-from duologue.simulator.openai.schema import CLIENT_EVENTS
+from duologue.simulator.openai.schema import CLIENT_EVENTS, ITEMS
 from duologue.simulator.openai.shapes import RefusedError, Shape
 from duologue.simulator.openai.turns import Turns
 from duologue.simulator.openai.voices import EventVoice
@@ -38,6 +38,7 @@ class Session(EventSession):
     """One client's session. Public attributes are for tests to look at."""
 
     client_events: ClassVar[Shape] = CLIENT_EVENTS
+    items: ClassVar[Mapping[str, Shape]] = ITEMS
 
     def __init__(
         self,

@@ -65,11 +65,15 @@ class Turns:
         self._idle: Timer | None = None
         self._idle_from = 0
         self._seconds: dict[str, float] = {}
+        self._owed: dict[str, bool] = {}
+        """Turns that are answered once their words have come; True when that was interrupted."""
         self.hearing = Hearing(self, rate=rate)
         self.heard: list[HeardTurn] = []
         self.interrupt: Callable[[], None] = lambda: None
         """Stop what the agent says; set by who owns it."""
         self.refused: Callable[[RefusedError], None] = lambda _: None
+        self.on_heard: Callable[[HeardTurn], None] = lambda _: None
+        """Is told of each turn that was committed."""
         responses.on_end = self.answered
         self.configure()
 
@@ -101,6 +105,7 @@ class Turns:
         self._emit("input_audio_buffer.speech_started", started)
         detection = self._configuration.turn_detection
         if detection is not None and detection.interrupt_response:
+            self._owed = dict.fromkeys(self._owed, True)
             self.interrupt()
 
     def speech_heard(self, samples: Samples) -> None:
@@ -122,21 +127,40 @@ class Turns:
         self._put(turn)
         self._link.end_turn(turn.item_id)
         detection = self._configuration.turn_detection
-        if detection is not None and detection.create_response:
+        if detection is None or not detection.create_response:
+            return
+        if self._dialect.words_first:
+            self._owed[turn.item_id] = False
+        else:
             self._answer()
 
     def turn_heard(self, item_id: str, text: str, brain_id: str) -> None:
-        """The words of a turn have come; the client gets them later, as from another service."""
+        """The words of a turn have come; the client may get them later, as from elsewhere."""
         if brain_id:
             self._conversation.brain_ids[item_id] = brain_id
-        if self._configuration.transcription is None:
-            return
+        told = self._configuration.transcription is not None
+        if told and self._delay:
+            self._later(self._delay, lambda: self.transcribed(item_id, text))
 
-        def tell() -> None:
+        def go_on() -> None:
+            if told and not self._delay:
+                self.transcribed(item_id, text)
+            interrupted = self._owed.pop(item_id, None)
+            if interrupted is not None:
+                self._answer()
+            if interrupted:
+                self.interrupt()
+
+        self._later(0.0, go_on)
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        """Do something in so many seconds, unless the session is over by then."""
+
+        def do() -> None:
             self._timers.discard(timer)
-            self.transcribed(item_id, text)
+            what()
 
-        timer = self._clock.call_at(self._clock.now() + self._delay, tell)
+        timer = self._clock.call_at(self._clock.now() + seconds, do)
         self._timers.add(timer)
 
     def answered(self, answer: Answer) -> None:
@@ -173,7 +197,9 @@ class Turns:
         samples = turn.samples
         self._seconds[item_id] = len(samples) / self._rate
         kept = samples if self._keep_audio else np.zeros(0, np.int16)
-        self.heard.append(HeardTurn(item_id, turn.start, turn.end, kept))
+        heard = HeardTurn(item_id, turn.start, turn.end, kept)
+        self.heard.append(heard)
+        self.on_heard(heard)
         self._conversation.audio_ms[item_id] = len(samples) * 1000 // self._rate
         content: list[Json] = [{"type": "input_audio", "transcript": None}]
         item: Object = {

@@ -1,0 +1,1 @@
+"""Qwen Omni Realtime on this machine."""
