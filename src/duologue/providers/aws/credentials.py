@@ -1,0 +1,105 @@
+"""Whose account a stream is opened with: the SDK's chain, a named profile, or what you give."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from duologue.extras import require
+from duologue.providers.aws.errors import one_line
+from duologue.realtime.errors import ErrorKind, SessionError
+
+AHEAD_S = 180.0
+"""So long before its credentials expire, a stream is to be replaced by one with newer ones."""
+LEAST_S = 20.0
+"""A stream gets at least so old, even with credentials that nobody renews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Keys of an AWS account; ``expires_at`` where they expire (UTC when it has no time zone)."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+
+    def lives_s(self, now: datetime) -> float | None:
+        """How old a stream with them should get, in s: to three minutes before they expire.
+
+        Of what is left, at most a third is given away like that. None: they do not expire.
+        """
+        if self.expires_at is None:
+            return None
+        zoned = self.expires_at
+        if zoned.tzinfo is None:
+            zoned = zoned.replace(tzinfo=UTC)
+        left = (zoned - now).total_seconds()
+        return max(LEAST_S, left - min(AHEAD_S, left / 3))
+
+
+type CredentialSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
+"""Keys, or what gives the newest ones: a coroutine function, or a function for a thread."""
+
+
+async def resolve(source: CredentialSource | None, profile: str | None, region: str) -> Credentials:
+    """The keys to open the next stream with, never older ones that the chain has kept.
+
+    Raises `SessionError`.
+    """
+    if isinstance(source, Credentials):
+        return source
+    if source is None:
+        return await _from_chain(profile, region)
+    given: object
+    if inspect.iscoroutinefunction(source):
+        given = await source()
+    else:
+        given = await asyncio.to_thread(source)
+        if inspect.isawaitable(given):
+            given = await given
+    if not isinstance(given, Credentials):
+        raise SessionError(
+            f"credentials gave a {type(given).__name__}: it has to return aws.Credentials",
+            code="credentials",
+        )
+    return given
+
+
+async def _from_chain(profile: str | None, region: str) -> Credentials:
+    require("aws_sdk_bedrock_runtime", "aws")
+    from smithy_aws_core.identity import AWSCredentialsIdentity, IdentityChain, IdentityChainError
+    from smithy_core.exceptions import SmithyError
+    from smithy_http.aio.aiohttp import AIOHTTPClient
+
+    http = AIOHTTPClient()
+    try:
+        # A new chain for each stream: one that is kept gives keys until they have expired.
+        chain = await IdentityChain.create(
+            AWSCredentialsIdentity, profile_name=profile, region_override=region, http_client=http
+        )
+        found = await chain.get_identity(properties={})
+    except IdentityChainError as error:
+        if error.failures:
+            tried = "; ".join(f"{one.provider_name}: {one.error}" for one in error.failures)
+            raise SessionError(
+                f"no AWS credentials: {one_line(tried)}", code="credentials", kind=ErrorKind.RETRY
+            ) from error
+        where = f"the profile {profile}" if profile else "the environment or a profile"
+        hints = " ".join(str(source) for source in error.unclaimed_sources)
+        raise SessionError(
+            f"no AWS credentials in {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"or give profile or credentials. {hints}".rstrip(),
+            code="credentials",
+        ) from error
+    except (SmithyError, OSError) as error:
+        message = f"no AWS credentials: {error or type(error).__name__}"
+        raise SessionError(message, code="credentials", kind=ErrorKind.RETRY) from error
+    finally:
+        await http.close()
+    return Credentials(
+        found.access_key_id, found.secret_access_key, found.session_token, found.expiration
+    )

@@ -1,0 +1,296 @@
+"""One HTTP/2 request that is sent and answered at the same time, on a connection of its own.
+
+No tasks: what comes is taken by the event loop's own callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
+
+from duologue.clock import Clock, Timer
+from duologue.extras import require
+
+require("h2", "aws")
+
+from h2.config import H2Configuration  # noqa: E402
+from h2.connection import H2Connection  # noqa: E402
+from h2.errors import ErrorCodes  # noqa: E402
+from h2.events import (  # noqa: E402
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError  # noqa: E402
+from h2.settings import SettingCodes  # noqa: E402
+
+type Headers = Sequence[tuple[str, str]]
+
+WINDOW = 1 << 20
+"""Bytes of an answer that the server may send before they are read: 16 s of speech at 24 kHz."""
+LONGEST = WINDOW // 2
+"""Bytes that are read at once at most: of the window, half may be used up without our saying so."""
+_FIRST_WINDOW = 65535
+"""What a connection begins with (RFC 9113, 6.9.2)."""
+PING_EVERY_S = 3.0
+PONG_S = 4.0
+"""A line that is dead is noticed in at most the two together."""
+GONE_S = 0.1
+"""What a socket may take to go."""
+
+
+class ConnectionLostError(ConnectionError):
+    """The connection is gone, or was given up; the text says how, without the host."""
+
+
+class H2Stream(asyncio.Protocol):
+    """The request and the answer; `connect` first.
+
+    Writing waits for the server's flow control and for the socket, and the answer is bounded by
+    our own. Once the connection is lost, or the answer is over, writing raises
+    `ConnectionLostError` at once; reading does as soon as all that had come was read, unless the
+    server has ended the answer in order.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._transport: asyncio.Transport | None = None
+        self._id = 0
+        self._answer = bytearray()
+        self._response: Headers | None = None
+        self._whole = False
+        self._failure: ConnectionLostError | None = None
+        self._input_ended = False
+        self._paused = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._gone.set()
+        self._heard_at = 0.0
+        self._timer: Timer | None = None
+
+    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Connect; without ``tls`` in the clear, knowing that the server speaks HTTP/2.
+
+        Raises `OSError`.
+        """
+        loop = asyncio.get_running_loop()
+        if tls is None:
+            await loop.create_connection(lambda: self, host, port)
+        else:
+            await loop.create_connection(
+                lambda: self, host, port, ssl=tls, server_hostname=host, ssl_shutdown_timeout=GONE_S
+            )
+        assert self._transport is not None  # noqa: S101 - connection_made has set it
+        if tls is not None:
+            connection = self._transport.get_extra_info("ssl_object")
+            if connection.selected_alpn_protocol() != "h2":
+                self.abort()
+                raise ConnectionLostError("does not speak HTTP/2")
+        self._h2.initiate_connection()
+        self._h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
+        self._h2.increment_flow_control_window(WINDOW - _FIRST_WINDOW)
+        self._flush()
+        self._heard_at = self._clock.now()
+        self._watch()
+
+    def request(self, headers: Headers) -> None:
+        """Send the head of the request."""
+        self._check()
+        self._id = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(self._id, headers)
+        self._flush()
+
+    async def write(self, data: bytes) -> None:
+        """Send the next bytes of the request."""
+        left = memoryview(data)
+        while left:
+            self._check()
+            room = min(
+                self._h2.local_flow_control_window(self._id), self._h2.max_outbound_frame_size
+            )
+            if room <= 0 or self._paused:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            self._h2.send_data(self._id, bytes(left[:room]))
+            left = left[room:]
+            self._flush()
+
+    def end_input(self) -> None:
+        """The request is complete; again is harmless, and so it is when the answer is over."""
+        if not self._input_ended and self._failure is None and not self._whole and self._id:
+            self._input_ended = True
+            self._h2.end_stream(self._id)
+            self._flush()
+
+    async def response(self) -> Headers:
+        """The head of the answer."""
+        while self._response is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._next_news()
+        return self._response
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes of the answer, ``size`` of them; fewer only at its end."""
+        if size > LONGEST:
+            raise ConnectionLostError(f"sends {size} bytes in one piece, which is too long")
+        while len(self._answer) < size and not self._whole:
+            if self._failure is not None:
+                raise self._failure
+            await self._next_news()
+        data = bytes(self._answer[:size])
+        del self._answer[:size]
+        if data and not self._whole and self._failure is None:
+            with suppress(ProtocolError):
+                self._h2.acknowledge_received_data(len(data), self._id)
+            self._flush()
+        return data
+
+    @property
+    def answered(self) -> bool:
+        """The head of the answer is there, or there will be none."""
+        return self._response is not None or self._failure is not None
+
+    @property
+    def readable(self) -> bool:
+        """There is something to be read: bytes, an end or a failure."""
+        return bool(self._answer) or self._whole or self._failure is not None
+
+    async def wait(self, seconds: float, *, head: bool = False) -> bool:
+        """Wait till it is `readable` (with ``head``: `answered`); False if it is not by then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not (self.answered if head else self.readable):
+                    await self._next_news()
+        return self.answered if head else self.readable
+
+    def abort(self, why: str = "was closed") -> None:
+        """Give it up now: nothing more is sent or read."""
+        live = self._failure is None and self._id and not (self._whole and self._input_ended)
+        self._fail(ConnectionLostError(why))
+        if live:
+            with suppress(ProtocolError):
+                self._h2.reset_stream(self._id, ErrorCodes.CANCEL)
+            self._flush()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Give it up, and wait till the socket is gone."""
+        self.abort()
+        await self._gone.wait()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is a socket."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._gone.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._heard_at = self._clock.now()
+        if self._failure is not None:
+            return
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as error:
+            self._flush()
+            self.abort(f"broke the protocol: {error}")
+            return
+        for event in events:
+            self._take(event)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        how = f": {exc}" if exc is not None else ""
+        self._fail(ConnectionLostError(f"closed the connection{how}"))
+        self._gone.set()
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self._paused = False
+        self._room.set()
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ResponseReceived(headers=headers) if self._response is None:
+                # Text, because the configuration names an encoding.
+                self._response = cast("Headers", headers)
+            case DataReceived(data=data, flow_controlled_length=length):
+                self._answer += data or b""
+                padding = (length or 0) - len(data or b"")
+                if padding:
+                    self._h2.acknowledge_received_data(padding, self._id)
+            case StreamEnded():
+                self._whole = True
+            case StreamReset(error_code=code) if not self._whole:
+                self._fail(ConnectionLostError(f"reset the stream ({_name(code)})"))
+            case ConnectionTerminated(error_code=code) if not self._whole:
+                self._fail(ConnectionLostError(f"ended the connection ({_name(code)})"))
+            case WindowUpdated() | RemoteSettingsChanged():
+                pass
+            case _:
+                return
+        self._news.set()
+        self._room.set()
+
+    def _fail(self, failure: ConnectionLostError) -> None:
+        if self._failure is None:
+            self._failure = failure
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._news.set()
+        self._room.set()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._whole:
+            raise ConnectionLostError("ended the stream")
+        if self._input_ended:
+            raise ConnectionLostError("was told that the stream is complete")
+
+    async def _next_news(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _watch(self) -> None:
+        """Ask a server that is silent whether it is there at all."""
+        silent = self._clock.now() - self._heard_at
+        if silent >= PING_EVERY_S + PONG_S:
+            self.abort("does not answer any more")
+            return
+        wait = PING_EVERY_S - silent
+        if wait <= 0:
+            wait = PONG_S
+            with suppress(ProtocolError):
+                self._h2.ping(b"duologue")
+            self._flush()
+        self._timer = self._clock.call_at(self._clock.now() + wait, self._watch)
+
+
+def _name(code: ErrorCodes | int | None) -> str:
+    return code.name if isinstance(code, ErrorCodes) else str(code)

@@ -1,0 +1,293 @@
+"""The wire to Bedrock: one stream both ways over HTTP/2, its events signed and framed by the SDK.
+
+It is no WebSocket: a POST whose body and whose answer are event-stream frames, both at once
+(API reference, InvokeModelWithBidirectionalStream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from duologue.clock import Clock
+from duologue.extras import require
+from duologue.providers.aws.credentials import Credentials
+from duologue.providers.aws.errors import exception_error, http_error, one_line
+from duologue.providers.aws.h2_transport import H2Transport, ResponseBody
+from duologue.realtime.errors import ErrorKind, SessionError
+
+require("aws_sdk_bedrock_runtime", "aws")
+require("orjson", "aws")
+require("pybase64", "aws")
+
+import orjson  # noqa: E402
+import pybase64  # noqa: E402
+from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient  # noqa: E402
+from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig  # noqa: E402
+from aws_sdk_bedrock_runtime.models import (  # noqa: E402
+    BidirectionalInputPayloadPart,
+    InvokeModelWithBidirectionalStreamInput,
+    InvokeModelWithBidirectionalStreamInputChunk,
+    InvokeModelWithBidirectionalStreamOperationInput,
+    InvokeModelWithBidirectionalStreamOperationOutput,
+    InvokeModelWithBidirectionalStreamOutput,
+)
+from smithy_aws_event_stream.events import Event  # noqa: E402
+from smithy_aws_event_stream.exceptions import EventError  # noqa: E402
+from smithy_core.aio.eventstream import DuplexEventStream  # noqa: E402
+from smithy_core.exceptions import SmithyError  # noqa: E402
+
+STREAM_S = 480.0
+"""A stream ends after eight minutes, says the reference of the operation."""
+OPEN_S = 10.0
+CLOSE_S = 0.3
+"""What the service gets to end the stream in order, once it was told that we have ended it."""
+HEAD_S = 2.0
+"""After so long without an answer, the service is given more than the beginning of a session."""
+IDLE_S = 10.0
+"""After so long without anything either way, there has to be sound: without, a session ends."""
+_REASON_S = 0.2
+
+type _Call = DuplexEventStream[
+    InvokeModelWithBidirectionalStreamInput,
+    InvokeModelWithBidirectionalStreamOutput,
+    InvokeModelWithBidirectionalStreamOperationOutput,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The service has taken the stream, which should not get older than ``expires_in`` seconds."""
+
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing has come for some time, nor was anything sent."""
+
+
+type Message = bytes | Accepted | Idle
+"""One event as JSON, or what the wire itself tells the codec."""
+
+
+class BedrockWire:
+    """A `Wire` to ``model``, which is the id or the ARN of one.
+
+    ``credentials`` gives the keys of this stream. ``endpoint`` is the address of the service;
+    without ``tls`` HTTP/2 is spoken in the clear.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        region: str,
+        endpoint: str,
+        credentials: Callable[[], Awaitable[Credentials]],
+        tls: ssl.SSLContext | None,
+        clock: Clock,
+    ) -> None:
+        self._model = model
+        self._region = region
+        self._endpoint = endpoint
+        self._host = urlsplit(endpoint).hostname or endpoint
+        self._credentials = credentials
+        self._tls = tls
+        self._clock = clock
+        self._expires_in = STREAM_S
+        self._transport: H2Transport | None = None
+        self._calling: asyncio.Task[_Call] | None = None
+        self._call: _Call | None = None
+        self._accepted = False
+        self._reading = False
+        self._ended: SessionError | None = None
+        self._over = asyncio.Event()
+        self._torn = False
+        self._sent_at = 0.0
+
+    async def open(self) -> None:
+        """Connect within ten seconds; the service says what it thinks of it only later.
+
+        Raises `SessionError`.
+        """
+        try:
+            async with asyncio.timeout(OPEN_S):
+                await self._open()
+        except TimeoutError:
+            raise self._lost(f"can't be reached: no connection within {OPEN_S:g} s") from None
+        except OSError as error:
+            raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
+        except SmithyError as error:
+            raise SessionError(f"the AWS SDK failed: {one_line(str(error))}", code="sdk") from error
+
+    async def send(self, message: Message) -> None:
+        """Send one event; waits while the service does not read. Raises `SessionError`."""
+        if not isinstance(message, bytes):
+            return
+        if self._call is None:
+            raise self._lost("is not connected")
+        part = BidirectionalInputPayloadPart(bytes_=message)
+        self._torn = True
+        try:
+            await self._call.input_stream.send(
+                InvokeModelWithBidirectionalStreamInputChunk(value=part)
+            )
+        except (OSError, SmithyError) as error:
+            raise await self._reason(error) from error
+        self._torn = False
+        self._sent_at = self._clock.now()
+
+    async def receive(self) -> Message | None:
+        """The next event, or what the wire itself has to tell; never None: no end is clean.
+
+        Raises `SessionError`, with the service's own words if it gave any.
+        """
+        if self._call is None or self._transport is None:
+            raise self._lost("is not connected")
+        stream = self._transport.stream
+        self._reading = True
+        try:
+            if not self._accepted:
+                if not await stream.wait(HEAD_S, head=True):
+                    return Idle()
+                await self._call.await_output()
+                self._accepted = True
+                return Accepted(self._expires_in)
+            while not await stream.wait(IDLE_S):
+                if self._clock.now() - self._sent_at >= IDLE_S:
+                    return Idle()
+            return await self._next(ResponseBody(stream))
+        except (OSError, SmithyError, ValueError) as error:
+            self._ended = self._error(error)
+            raise self._ended from error
+        except SessionError as error:
+            self._ended = error
+            raise
+        finally:
+            self._reading = False
+            if self._ended is not None:
+                self._over.set()
+
+    async def close(self) -> None:
+        """Close within half a second, in order if the service does its part."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        try:
+            with suppress(OSError, SmithyError):
+                async with asyncio.timeout(CLOSE_S):
+                    if self._call is not None and not self._torn:
+                        await self._call.input_stream.close()
+                        while await transport.stream.read(1 << 16):
+                            """What comes now comes too late."""
+        finally:
+            await transport.stream.close()
+            await self._call_over()
+
+    async def _open(self) -> None:
+        keys = await self._credentials()
+        lives = keys.lives_s(datetime.now(UTC))
+        self._expires_in = STREAM_S if lives is None else min(STREAM_S, lives)
+        transport = self._transport = H2Transport(self._clock)
+        config = await AsyncBedrockRuntimeConfig.resolve(
+            region=self._region,
+            endpoint_uri=self._endpoint,
+            # Pinned: frames are signed one upon the other, all with the keys of the request.
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_access_key,
+            aws_session_token=keys.session_token,
+            transport=transport,
+            interceptors=[transport.interceptor],
+        )
+        address = urlsplit(self._endpoint)
+        port = address.port or (80 if self._tls is None else 443)
+        await transport.connect(self._host, port, self._tls)
+        client = AsyncBedrockRuntimeClient(config)
+        request = InvokeModelWithBidirectionalStreamOperationInput(model_id=self._model)
+        self._calling = asyncio.create_task(
+            client.invoke_model_with_bidirectional_stream(request), name="bedrock call"
+        )
+        # Cancelled in the middle, the SDK would leave its own tasks behind: see _call_over.
+        self._call = await asyncio.shield(self._calling)
+        self._sent_at = self._clock.now()
+
+    async def _call_over(self) -> None:
+        """Wait till the SDK's tasks have ended, as they do when the stream is gone."""
+        if self._calling is None:
+            return
+        done, _ = await asyncio.wait([self._calling], timeout=_REASON_S)
+        if not done:
+            self._calling.cancel()
+            await asyncio.wait([self._calling])
+        elif not self._accepted and self._calling.exception() is None:
+            await asyncio.gather(self._calling.result().await_output(), return_exceptions=True)
+
+    async def _next(self, body: ResponseBody) -> bytes:
+        while True:
+            event = await Event.decode_async(body)
+            if event is None:
+                raise self._lost("ended the stream")
+            headers, payload = event.message.headers, event.message.payload
+            match headers.get(":message-type"):
+                case "event":
+                    found = _json(payload).get("bytes")
+                    if isinstance(found, str):
+                        return pybase64.b64decode(found)
+                case "exception":
+                    message = _json(payload).get("message")
+                    name = str(headers.get(":exception-type"))
+                    raise exception_error(name, message if isinstance(message, str) else "")
+                case "error":
+                    # What the service has no model of (event-stream specification, "errors").
+                    name = str(headers.get(":error-code"))
+                    raise exception_error(name, str(headers.get(":error-message", "")))
+                case _:
+                    """Of a newer version of the service."""
+
+    async def _reason(self, error: Exception) -> SessionError:
+        """Why nothing can be sent any more, which the service may have said already."""
+        if self._reading:
+            # Whoever reads is told first, and only there are its words.
+            try:
+                async with asyncio.timeout(_REASON_S):
+                    await self._over.wait()
+            except TimeoutError:
+                return self._error(error)
+        elif self._ended is None:
+            try:
+                async with asyncio.timeout(_REASON_S):
+                    while True:
+                        await self.receive()
+            except TimeoutError:
+                return self._error(error)
+            except SessionError as reason:
+                return reason
+        return self._ended or self._error(error)
+
+    def _error(self, error: BaseException) -> SessionError:
+        refusal = None if self._transport is None else self._transport.refusal
+        if refusal is not None:
+            return http_error(refusal.status, refusal.error_type, refusal.body)
+        if isinstance(error, EventError | ValueError):
+            return self._lost(f"sent what can't be read: {one_line(str(error))}")
+        cause: BaseException = error
+        while not isinstance(cause, ConnectionError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        return self._lost(one_line(str(cause)) or type(cause).__name__)
+
+    def _lost(self, what: str) -> SessionError:
+        return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+def _json(payload: bytes) -> dict[str, object]:
+    try:
+        found = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
