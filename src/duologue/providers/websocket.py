@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -32,9 +32,10 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class WebSocketWire:
     """Messages as bytes, each a text frame, to and from ``url``.
 
-    ``refused`` makes the error of an HTTP status and body that came instead of a connection;
-    ``closed`` the one of a close code and reason, or None where that is a clean end. Nothing is
-    compressed: sound gets no smaller. Proxies of the environment are used, but not for this
+    ``headers`` may be a function, for what has to be had anew for a connection. ``refused`` makes
+    the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
+    close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
+    smaller. Proxies of the environment are used, but not for this
     machine.
     """
 
@@ -42,7 +43,7 @@ class WebSocketWire:
         self,
         url: str,
         *,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]],
         refused: Callable[[int, bytes], SessionError],
         closed: Callable[[int, str], SessionError | None],
         extra: str = "openai",
@@ -51,7 +52,7 @@ class WebSocketWire:
     ) -> None:
         self._url = url
         self._host = urlsplit(url).hostname or url
-        self._headers = dict(headers)
+        self._headers = headers
         self._refused = refused
         self._closed = closed
         self._extra = extra
@@ -74,11 +75,12 @@ class WebSocketWire:
 
         self._gone = ConnectionClosed
         self._open = State.OPEN
+        headers = await self._headers() if callable(self._headers) else self._headers
         try:
             # Awaited, it does not try again: that is the session's business.
             self._socket = await connect(
                 self._url,
-                additional_headers=self._headers,
+                additional_headers=headers,
                 compression=None,
                 max_size=LONGEST,
                 open_timeout=OPEN_S,

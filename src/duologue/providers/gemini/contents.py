@@ -1,0 +1,78 @@
+"""Items of a conversation as the turns (`Content`) of Gemini, and what is told it in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from duologue.extras import require
+from duologue.items import AgentItem, Item, Json, SystemItem, ToolCallItem, ToolResultItem, UserItem
+
+require("orjson", "gemini")
+
+import orjson  # noqa: E402
+
+type JsonObject = dict[str, Json]
+
+
+def content_of(item: Item, names: Mapping[str, str]) -> JsonObject | None:
+    """An item as one turn; None for one without words. ``names`` are tools by their call."""
+    match item:
+        case UserItem(text=text) | SystemItem(text=text):
+            return text_content(text) if text else None
+        case AgentItem(text=text):
+            return text_content(text, role="model") if text else None
+        case ToolCallItem(call_id=call_id, name=name, arguments=arguments):
+            call: JsonObject = {"id": call_id, "name": name, "args": _object(arguments)}
+            return {"role": "model", "parts": [{"functionCall": call}]}
+        case ToolResultItem(call_id=call_id, output=output, failed=failed):
+            response: JsonObject = {
+                "id": call_id,
+                "name": names.get(call_id, ""),
+                "response": result_of(output, failed=failed),
+            }
+            return {"role": "user", "parts": [{"functionResponse": response}]}
+
+
+def contents_of(items: Sequence[Item]) -> list[JsonObject]:
+    """A history as turns; a call without its result is left out, as the server would refuse it."""
+    names = {item.call_id: item.name for item in items if isinstance(item, ToolCallItem)}
+    answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
+    contents: list[JsonObject] = []
+    for item in items:
+        match item:
+            case ToolCallItem(call_id=call_id) if call_id not in answered:
+                continue
+            case ToolResultItem(call_id=call_id) if call_id not in names:
+                continue
+        content = content_of(item, names)
+        if content is not None:
+            contents.append(content)
+    return contents
+
+
+def text_content(text: str, role: str = "user") -> JsonObject:
+    """A turn of text."""
+    return {"role": role, "parts": [{"text": text}]}
+
+
+def result_of(output: str, *, failed: bool) -> JsonObject:
+    """A tool's result as the object that Gemini wants: an object as it is, else ``output``."""
+    if failed:
+        return {"error": output}
+    found = _object(output)
+    return found or {"output": output}
+
+
+def heard_note(heard: str) -> str:
+    """What a model is told whose last message was not heard to its end."""
+    if not heard:
+        return "[The person did not hear your last message at all: it was interrupted before.]"
+    return f'[The person interrupted your last message. Heard was only: "{heard}"]'
+
+
+def _object(text: str) -> JsonObject:
+    try:
+        found: Json = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

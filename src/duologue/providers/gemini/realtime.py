@@ -1,0 +1,192 @@
+"""`Realtime` of Google: Gemini Live over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+from duologue.clock import Clock
+from duologue.extras import require
+from duologue.items import Json
+from duologue.pipeline.earshot_vad import EarshotVAD
+from duologue.pipeline.parts import VAD
+from duologue.providers.gemini.access import Vertex, access_of
+from duologue.providers.gemini.codec import Codec
+from duologue.providers.gemini.config import (
+    AutomaticActivity,
+    Compression,
+    LiveConfig,
+    Proactivity,
+    Resolution,
+    Thinking,
+    Transcription,
+    TurnDetection,
+)
+from duologue.providers.gemini.errors import close_error, http_error
+from duologue.providers.gemini.profile import profile_of
+from duologue.providers.gemini.resumption import Resumption
+from duologue.providers.websocket import WebSocketWire
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.errors import ErrorKind, SessionError, UnsupportedError
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.session import Realtime as BaseRealtime
+from duologue.realtime.wire_connection import WireConnection
+from duologue.video import SceneChange, VideoFrame, encode_jpeg
+
+_SPARE_S = 5.0
+"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
+_SIDES: Mapping[Resolution | None, int] = {None: 768, "low": 384, "medium": 768, "high": 1024}
+"""Longer side of a picture in pixels: a tile of Gemini's is 768 wide, ``low`` has a quarter."""
+
+
+class Realtime(BaseRealtime):
+    """A Gemini model that hears, sees and speaks, on the Gemini API or on Vertex AI.
+
+    ``api_key`` is read from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY`` when not given; instead of it
+    ``token`` is an ephemeral one, or ``vertex`` a Google Cloud project. ``language`` is BCP 47.
+    ``video``: ``images`` sends ``fps`` pictures a second, scaled to what ``media_resolution`` uses;
+    with ``skip_unchanged`` only those that differ, but one in 10 s. ``turn_detection`` is the
+    server's; ``vad`` finds here, sooner, when the person speaks (None takes `EarshotVAD`).
+    ``tell_cuts``: the model is told in words what of its messages was not heard.
+    ``input_transcription`` None: the history will not have the person's words. ``compression``
+    None: a session ends after 15 minutes, with video after 2. ``config`` is merged into the setup
+    deep and last, for what has no argument here (``safetySettings``, ``explicitVadSignal``).
+    ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
+    server.
+
+    Raises `ConfigError` for values that can't work, and without a key.
+    """
+
+    def __init__(
+        self,
+        model: str = "gemini-3.8-live",
+        voice: str | None = None,
+        *,
+        video: Literal["images", "off"] = "images",
+        fps: float = 1.0,
+        media_resolution: Resolution | None = None,
+        skip_unchanged: bool = False,
+        language: str | None = None,
+        turn_detection: TurnDetection = AutomaticActivity(),  # noqa: B008 - frozen
+        input_transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
+        output_transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
+        thinking: Thinking | None = None,
+        proactivity: Proactivity | None = None,
+        affective_dialog: bool = False,
+        compression: Compression | None = Compression(),  # noqa: B008 - frozen
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        max_output_tokens: int | None = None,
+        seed: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        tell_cuts: bool = True,
+        vad: VAD | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        vertex: Vertex | None = None,
+        base_url: str | None = None,
+        api_version: str | None = None,
+        config: Mapping[str, Json] | None = None,
+        reconnect: ReconnectPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = LiveConfig(
+            model=model,
+            voice=voice,
+            language=language,
+            media_resolution=media_resolution,
+            turn_detection=turn_detection,
+            input_transcription=input_transcription,
+            output_transcription=output_transcription,
+            thinking=thinking,
+            proactivity=proactivity,
+            affective_dialog=affective_dialog,
+            compression=compression,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_output_tokens=max_output_tokens,
+            seed=seed,
+            labels=labels or {},
+        )
+        self._access = access_of(
+            api_key=api_key,
+            token=token,
+            vertex=vertex,
+            base_url=base_url,
+            api_version=api_version,
+        )
+        self._vertex = vertex is not None
+        self._extra = dict(config or {})
+        self._tell_cuts = tell_cuts
+        self._longest_side = _SIDES[media_resolution]
+        self._scene = SceneChange() if skip_unchanged else None
+        self.skipped_video = 0
+        """Pictures that were not sent because they showed nothing new."""
+        profile = profile_of(
+            self._config, video=video != "off", told_cuts=tell_cuts, vertex=self._vertex
+        )
+        super().__init__(
+            profile,
+            fps=fps,
+            reconnect=reconnect or ReconnectPolicy(),
+            clock=clock,
+            vad=vad or EarshotVAD("gemini"),
+        )
+        self._resumption = Resumption(lambda: self._policy.setup().history)
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Import what the transport needs, in a thread; raises `MissingExtraError`."""
+        await asyncio.to_thread(require, "websockets.asyncio.client", "gemini")
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        codec = Codec(
+            self._config,
+            self._resumption,
+            model=self._access.model(self._config.model),
+            told_cuts=self._tell_cuts,
+            transparent=self._vertex,
+            extra=self._extra,
+        )
+        if self._scene is not None:
+            self._scene.forget()
+        return WireConnection[bytes](
+            lambda: WebSocketWire(
+                self._access.url,
+                headers=self._access.headers,
+                refused=http_error,
+                closed=partial(self._closed, codec),
+                extra="gemini",
+            ),
+            codec,
+            setup,
+            encode_picture=partial(encode_jpeg, longest=self._longest_side),
+            audio_limit_s=self._policy.person.keep_s + _SPARE_S,
+        )
+
+    def send_video(self, frame: VideoFrame, *, now: bool = False) -> None:
+        """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
+        if self._scene is not None and self.connected:
+            changed = self._scene.changed(frame, self.clock.now())
+            if not (changed or now):
+                self.skipped_video += 1
+                return
+        super().send_video(frame, now=now)
+
+    def end_turn(self, *, reply: bool = True) -> None:
+        """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``."""
+        if not reply:
+            raise UnsupportedError(f"{self.profile.model} answers every turn that was ended")
+        super().end_turn()
+
+    def _closed(self, codec: Codec, code: int, reason: str) -> SessionError:
+        error = close_error(code, reason)
+        if codec.resuming:
+            # It does not know the handle (any more): a new session is given the history instead.
+            self._resumption.forget()
+            error.kind = ErrorKind.RECYCLE
+        return error
