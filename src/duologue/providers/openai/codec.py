@@ -12,8 +12,10 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.openai.dialect import Dialect, Transport
+from duologue.providers.openai.asked import Asked
+from duologue.providers.openai.dialect import Dialect, ServerHistory, Transport
 from duologue.providers.openai.encoder import Encoder
+from duologue.providers.openai.errors import Meaning
 from duologue.providers.openai.fields import (
     MalformedError,
     inner,
@@ -30,7 +32,15 @@ from duologue.providers.openai.responses import Responses
 from duologue.providers.openai.rtc_sound import RtcSound
 from duologue.providers.openai.server_items import ServerItems
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import Command, SendAudio, SendVideo
+from duologue.realtime.commands import (
+    ClearInput,
+    Command,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendVideo,
+)
 from duologue.realtime.outputs import (
     Output,
     RateLimit,
@@ -52,8 +62,10 @@ type Message = bytes | AudioFrame | VideoFrame
 
 type JsonObject = dict[str, Json]
 
-_APPEND = b'{"type":"input_audio_buffer.append","audio":"'
+_APPEND = b'"type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
+_LEAD_IN_S = 0.1
+"""Silence that goes before a picture where some sound has to, in seconds."""
 _REMEMBERED = 32
 """Ids of the newest events, to know one that comes twice."""
 _MOST_UNKNOWN = 256
@@ -82,6 +94,7 @@ _IGNORED = frozenset(
         "response.mcp_call_arguments.delta",
         "response.mcp_call_arguments.done",
         "response.output_audio.done",
+        "session.finished",
     }
 )
 
@@ -89,10 +102,10 @@ _IGNORED = frozenset(
 class Codec:
     """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
 
-    ``video_track``: pictures go by WebRTC's own video. ``pictures_kept``: more than so many
-    pictures are not left in the conversation. ``now`` gives Unix seconds, to tell when the
-    server's session expires. ``unknown`` counts events by name that are not of the protocol,
-    ``malformed`` what is not built as it says.
+    ``video_track``: pictures go by WebRTC's own video. ``history`` keeps the server's conversation,
+    by default as OpenAI takes it, with no more than ``pictures_kept`` pictures left in it. ``now``
+    gives Unix seconds, to tell when the server's session expires. ``unknown`` counts events by name
+    that are not of the protocol, ``malformed`` what is not built as it says.
     """
 
     def __init__(
@@ -100,6 +113,7 @@ class Codec:
         dialect: Dialect,
         *,
         transport: Transport = "websocket",
+        history: ServerHistory | None = None,
         pictures_kept: int = 20,
         video_track: bool = False,
         now: Callable[[], float] = time.time,
@@ -110,14 +124,13 @@ class Codec:
         self._now = now
         self._started = False
         self._expires_at: float | None = None
-        self._items = ServerItems(dialect.output_rate, pictures_kept)
+        self._items = history or ServerItems(dialect.output_rate, pictures_kept)
         self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
-        self._responses = Responses()
-        self._outbox = Outbox(self._items)
+        self._responses = Responses(ends_cancelled=dialect.ends_cancelled)
+        self._asked = Asked(tells_which=dialect.tells_which)
+        self._outbox = Outbox(dialect, self._items, self._asked)
         self._guard = Guard(dialect.session, self._hearing)
-        self._encoder = Encoder(
-            dialect.session, self._items, self._responses, self._guard, rtc=self._rtc
-        )
+        self._encoder = Encoder(dialect, self._items, self._responses, self._guard, rtc=self._rtc)
         self._sound = RtcSound()
         self._interrupted: deque[str] = deque(maxlen=64)
         self._seen: deque[str] = deque(maxlen=_REMEMBERED)
@@ -138,14 +151,25 @@ class Codec:
 
     def encode(self, command: Command) -> Sequence[Message]:
         """The messages that carry a command."""
-        if isinstance(command, SendAudio):
-            frame = command.frame
-            if self._rtc:
-                return (frame,)
-            return (b"".join((_APPEND, pybase64.b64encode(frame.to_bytes()), _END)),)
-        if isinstance(command, SendVideo) and self._video_track:
-            return (command.frame,)
+        match command:
+            case SendAudio(frame=frame):
+                if self._rtc:
+                    return (frame,)
+                self._hearing.sent(len(frame))
+                return (self._append(frame),)
+            case SendVideo(frame=picture) if self._video_track:
+                return (picture,)
+            case SendVideo(jpeg=bytes()):
+                return [*self._lead_in(), *self._send(self._encoder.events(command))]
+            case RequestReply(request_id=request_id) | Say(request_id=request_id):
+                return self._send(self._encoder.events(command), request_id)
+            case EndTurn() | ClearInput():
+                self._hearing.has_sound = False
         return self._send(self._encoder.events(command))
+
+    def farewell(self) -> Sequence[Message]:
+        """The messages that end the session."""
+        return self._send([{"type": name} for name in self._dialect.farewell])
 
     def decode(self, message: Message) -> Sequence[Output]:
         """What an event or a piece of sound means."""
@@ -186,8 +210,24 @@ class Codec:
         """What the codec itself has to send, each once."""
         return self._outbox.pending()
 
-    def _send(self, events: Sequence[JsonObject]) -> list[Message]:
-        return [self._outbox.message(event) for event in events]
+    def _send(self, events: Sequence[JsonObject], request_id: str | None = None) -> list[Message]:
+        """The last of ``events`` is that request, if it is given."""
+        messages: list[Message] = [self._outbox.message(event) for event in events[:-1]]
+        return [*messages, *(self._outbox.message(event, request_id) for event in events[-1:])]
+
+    def _append(self, frame: AudioFrame) -> bytes:
+        head = b"{"
+        if self._dialect.sound_ids:
+            head = b'{"event_id":"%b",' % self._outbox.next_id("sound").encode()
+        return b"".join((head, _APPEND, pybase64.b64encode(frame.to_bytes()), _END))
+
+    def _lead_in(self) -> Sequence[Message]:
+        """Silence before a picture, where the server takes it only behind some sound."""
+        if not self._dialect.pictures_need_sound or self._hearing.has_sound:
+            return ()
+        silence = AudioFrame.silence(_LEAD_IN_S, self._dialect.input_rate)
+        self._hearing.insert(len(silence))
+        return (self._append(silence),)
 
     def _came_before(self, event_id: object) -> bool:
         if not isinstance(event_id, str):
@@ -217,12 +257,24 @@ class Codec:
         self._started = self._outbox.started = True
         self._hearing.configure(session)
         expires_at = number(session, "expires_at") or self._expires_at
-        left = None if expires_at is None else expires_at - self._now()
+        left = self._dialect.lifetime_s
+        if expires_at is not None:
+            left = expires_at - self._now()
         return (SessionStarted(session, left if left is not None and left > 0 else None),)
 
     def _committed(self, event: JsonObject) -> Sequence[Output]:
         self._items.added(text(event, "item_id"), some_text(event, "previous_item_id"))
-        return self._hearing.committed(event)
+        outputs = self._hearing.committed(event)
+        return [*outputs, *self._asked.turn_ended(reply_follows=self._hearing.replies)]
+
+    def _speech_started(self, event: JsonObject) -> Sequence[Output]:
+        outputs = self._hearing.started(event)
+        stops = self._dialect.stops_at_speech and self._hearing.interrupts
+        running = self._responses.running if stops and not self._guard.active else None
+        if running is None or running in self._interrupted:
+            return outputs
+        self._interrupted.append(running)
+        return [*outputs, ReplyInterrupted(running)]
 
     def _item_there(self, event: JsonObject) -> Sequence[Output]:
         item_id = text(inner(event, "item"), "id")
@@ -234,9 +286,10 @@ class Codec:
         return ()
 
     def _response_created(self, event: JsonObject) -> Sequence[Output]:
-        outputs = self._responses.created(event)
-        self._outbox.answered(some_text(inner(inner(event, "response"), "metadata"), "request_id"))
-        return outputs
+        made = inner(event, "response")
+        reply_id = text(made, "id")
+        named = some_text(inner(made, "metadata"), "request_id")
+        return self._responses.created(reply_id, self._asked.began(named))
 
     def _item_added(self, event: JsonObject) -> Sequence[Output]:
         self._responses.item(event)
@@ -286,7 +339,7 @@ class Codec:
     def _response_done(self, event: JsonObject) -> Sequence[Output]:
         ended = self._responses.done(event)
         if ended is None:
-            return ()
+            return self._responses.late(event)
         outputs = list(ended.before)
         if ended.turn_detected and ended.done.reply_id not in self._interrupted:
             self._interrupted.append(ended.done.reply_id)
@@ -305,6 +358,15 @@ class Codec:
         self._interrupted.append(reply_id)
         return self._sound.cleared(reply_id, asked=known)
 
+    def _error(self, event: JsonObject) -> Sequence[Output]:
+        outputs = self._outbox.refused(event)
+        error = inner(event, "error")
+        code, message = some_text(error, "code") or "", some_text(error, "message") or ""
+        meaning = self._dialect.meaning_of(code, message)
+        if self._dialect.ends_cancelled or meaning is not Meaning.NOT_ACTIVE:
+            return outputs
+        return [*self._responses.none_active(), *outputs]
+
     # One for all connections: a session's own table would be several kilobytes.
     _handlers: ClassVar[Mapping[str, Callable[[Codec, JsonObject], Sequence[Output]]]] = {
         "response.output_audio.delta": _audio,
@@ -318,7 +380,7 @@ class Codec:
         "response.output_item.done": lambda c, e: c._responses.item_done(e),
         "response.created": _response_created,
         "response.done": _response_done,
-        "input_audio_buffer.speech_started": lambda c, e: c._hearing.started(e),
+        "input_audio_buffer.speech_started": _speech_started,
         "input_audio_buffer.speech_stopped": lambda c, e: c._hearing.stopped(e),
         "input_audio_buffer.committed": _committed,
         f"{_TRANSCRIPTION}.delta": lambda c, e: c._hearing.words(e),
@@ -333,7 +395,7 @@ class Codec:
         "session.created": _session_created,
         "session.updated": _session_updated,
         "rate_limits.updated": lambda _, e: _rate_limits(e),
-        "error": lambda c, e: c._outbox.refused(e),
+        "error": _error,
     }
 
 

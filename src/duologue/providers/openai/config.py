@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from duologue.providers.checks import one_of, within
 from duologue.realtime.errors import ConfigError
 
 VOICES = (
@@ -18,17 +19,6 @@ MOST_TOKENS = 32000
 """Most tokens of one reply, by the model pages (the types of the SDK still say 4096)."""
 
 type Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} takes {low:g} to {high:g}, not {value}")
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str], more: str = "") -> None:
-    if value not in allowed:
-        ending = f" {more}" if more else ""
-        raise ConfigError(f"{name} takes {', '.join(allowed)}{ending}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +36,11 @@ class ServerVAD:
     idle_timeout_ms: int | None = None
 
     def __post_init__(self) -> None:
-        _within("threshold", self.threshold, 0, 1)
-        _within("prefix_padding_ms", self.prefix_padding_ms, 0, 10000)
-        _within("silence_duration_ms", self.silence_duration_ms, 0, 10000)
+        within("threshold", self.threshold, 0, 1)
+        within("prefix_padding_ms", self.prefix_padding_ms, 0, 10000)
+        within("silence_duration_ms", self.silence_duration_ms, 0, 10000)
         if self.idle_timeout_ms is not None:
-            _within("idle_timeout_ms", self.idle_timeout_ms, 5000, 30000)
+            within("idle_timeout_ms", self.idle_timeout_ms, 5000, 30000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +56,7 @@ class SemanticVAD:
     interrupt_response: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("eagerness", self.eagerness, ("low", "medium", "high", "auto"))
+        one_of("eagerness", self.eagerness, ("low", "medium", "high", "auto"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +86,7 @@ class Transcription:
         if not self.model:
             raise ConfigError("Transcription takes the name of a model, such as gpt-transcribe")
         if self.delay is not None:
-            _one_of("delay", self.delay, DELAYS)
+            one_of("delay", self.delay, DELAYS)
         for name, words in (("keywords", self.keywords), ("languages", self.languages)):
             if isinstance(words, str):
                 raise ConfigError(f"{name} takes a list of strings, not one string")
@@ -110,7 +100,7 @@ class NoiseReduction:
     strength: float | None = None
 
     def __post_init__(self) -> None:
-        _one_of("noise reduction", self.type, ("near_field", "far_field"))
+        one_of("noise reduction", self.type, ("near_field", "far_field"))
         if self.strength is not None and self.strength < 0:
             raise ConfigError(f"strength takes a number from 0, not {self.strength}")
 
@@ -126,7 +116,7 @@ class RetentionRatio:
     post_instructions: int | None = None
 
     def __post_init__(self) -> None:
-        _within("retention_ratio", self.retention_ratio, 0, 1)
+        within("retention_ratio", self.retention_ratio, 0, 1)
         if self.post_instructions is not None and self.post_instructions < 1:
             raise ConfigError(f"post_instructions takes 1 or more, not {self.post_instructions}")
 
@@ -169,13 +159,13 @@ class RealtimeConfig:
         if not self.model:
             raise ConfigError("model takes the name of a model, such as gpt-realtime-2.1")
         if isinstance(self.voice, str):
-            _one_of("voice", self.voice, VOICES, "or CustomVoice(id)")
+            one_of("voice", self.voice, VOICES, "or CustomVoice(id)")
         if not isinstance(self.turn_detection, ServerVAD | SemanticVAD | ManualTurns):
             raise ConfigError("turn_detection takes ServerVAD, SemanticVAD or ManualTurns")
         if self.speed is not None:
-            _within("speed", self.speed, 0.25, 1.5)
+            within("speed", self.speed, 0.25, 1.5)
         if self.reasoning_effort is not None:
-            _one_of("reasoning_effort", self.reasoning_effort, EFFORTS)
+            one_of("reasoning_effort", self.reasoning_effort, EFFORTS)
             self._needs_reasoning("reasoning_effort")
         if self.parallel_tool_calls is not None:
             self._needs_reasoning("parallel_tool_calls")
@@ -183,13 +173,13 @@ class RealtimeConfig:
         if limit is not None and limit != "inf":
             if not isinstance(limit, int):
                 raise ConfigError(f"max_output_tokens takes a number or 'inf', not {limit!r}")
-            _within("max_output_tokens", limit, 1, MOST_TOKENS)
+            within("max_output_tokens", limit, 1, MOST_TOKENS)
         if self.tool_choice == "":
             raise ConfigError(
                 "tool_choice takes auto, none, required or the name of a function, not ''"
             )
         if isinstance(self.truncation, str):
-            _one_of("truncation", self.truncation, ("auto", "disabled"), "or RetentionRatio")
+            one_of("truncation", self.truncation, ("auto", "disabled"), "or RetentionRatio")
 
     def _needs_reasoning(self, name: str) -> None:
         if not self.model.startswith("gpt-realtime-2") or self.model.startswith("gpt-realtime-20"):

@@ -2,30 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from duologue.items import Json
+from duologue.items import Item, Json
+from duologue.providers.openai.errors import Meaning, kind_of, meaning_of
+from duologue.providers.openai.requests import NamedRequests
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import UpdateSession
+from duologue.realtime.commands import SendToolResult, UpdateSession
+from duologue.realtime.errors import ErrorKind
 
 type Transport = Literal["webrtc", "websocket"]
+
+type JsonObject = dict[str, Json]
 
 
 class SessionBuilder(Protocol):
     """Makes the session object of one server."""
 
-    def whole(self, setup: SessionSetup) -> dict[str, Json]:
+    def whole(self, setup: SessionSetup) -> JsonObject:
         """The session to begin with."""
         ...
 
-    def change(self, update: UpdateSession) -> dict[str, Json]:
+    def change(self, update: UpdateSession) -> JsonObject:
         """What changes in mid-session."""
         ...
 
-    def turn_detection(self, detection: Json) -> dict[str, Json]:
+    def turn_detection(self, detection: Json) -> JsonObject:
         """A session in which just the turn detection changes."""
+        ...
+
+
+class RequestBuilder(Protocol):
+    """Makes the events that ask a server for a response, and the one that stops it."""
+
+    def reply(self, request_id: str, general: str, special: str | None) -> JsonObject:
+        """Ask for a response; ``special`` are instructions for it beside the ``general`` ones."""
+        ...
+
+    def say(self, request_id: str, text: str) -> JsonObject:
+        """Ask for a response that says just that."""
+        ...
+
+    def cancel(self, reply_id: str) -> JsonObject:
+        """Stop a response."""
+        ...
+
+
+class ServerHistory(Protocol):
+    """The conversation as one server has it; methods return the events to send."""
+
+    def put(self, item: Item) -> Sequence[JsonObject]:
+        """Put an item at the end, or in the place of the one that has its id."""
+        ...
+
+    def answer(self, result: SendToolResult) -> Sequence[JsonObject]:
+        """Give the result of a call."""
+        ...
+
+    def show(self, item_id: str, base64: str) -> Sequence[JsonObject]:
+        """Show a picture."""
+        ...
+
+    def spoke(self, item_id: str, text: str) -> Sequence[JsonObject]:
+        """Put in scripted text that a response has said."""
+        ...
+
+    def truncate(self, item_id: str, played_ms: int, heard_text: str) -> Sequence[JsonObject]:
+        """Cut an item of the model to what was heard of it."""
+        ...
+
+    def delete(self, item_id: str) -> Sequence[JsonObject]:
+        """Take an item out."""
+        ...
+
+    def added(self, item_id: str, previous: str | None) -> None:
+        """The server has put in an item."""
+        ...
+
+    def gone(self, item_id: str) -> None:
+        """The server has taken out an item."""
+        ...
+
+    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
+        """The server has sent so much sound of one of its own items."""
         ...
 
 
@@ -37,6 +98,23 @@ class Dialect:
     """
 
     session: SessionBuilder
+    requests: RequestBuilder = field(default_factory=NamedRequests)
     names: Mapping[str, str] = field(default_factory=dict)
     input_rate: int = 24000
     output_rate: int = 24000
+    lifetime_s: float | None = None
+    """How long a session lives whose end the server does not tell."""
+    farewell: Sequence[str] = ()
+    """Events by which a session is taken leave of."""
+    kind_of: Callable[[str, str, str], ErrorKind] = kind_of
+    meaning_of: Callable[[str, str], Meaning | None] = meaning_of
+    tells_which: bool = True
+    """Responses and errors say which request they are about; else their order tells."""
+    ends_cancelled: bool = True
+    """A response that is cancelled has an end of its own; else its last item is the end."""
+    stops_at_speech: bool = False
+    """Where the person may interrupt, a response is over with the sign that they speak."""
+    sound_ids: bool = False
+    """Events that carry sound have ids as well."""
+    pictures_need_sound: bool = False
+    """A picture is taken only behind some sound."""

@@ -9,12 +9,9 @@ from uuid import uuid4
 
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.openai.dialect import SessionBuilder
+from duologue.providers.openai.dialect import Dialect, ServerHistory
 from duologue.providers.openai.guard import Guard
-from duologue.providers.openai.items import tool_output
 from duologue.providers.openai.responses import Responses
-from duologue.providers.openai.server_items import ServerItems
-from duologue.providers.openai.spoken import instructions_to_say
 from duologue.realtime.commands import (
     AddItem,
     CancelReply,
@@ -41,18 +38,18 @@ type JsonObject = dict[str, Json]
 class Encoder:
     """Knows what a command is in the protocol; ``rtc``: the server owns the buffer of its sound."""
 
-    __slots__ = ("_guard", "_items", "_responses", "_rtc", "_session", "cleared", "instructions")
+    __slots__ = ("_dialect", "_guard", "_items", "_responses", "_rtc", "cleared", "instructions")
 
     def __init__(
         self,
-        session: SessionBuilder,
-        items: ServerItems,
+        dialect: Dialect,
+        items: ServerHistory,
         responses: Responses,
         guard: Guard,
         *,
         rtc: bool,
     ) -> None:
-        self._session = session
+        self._dialect = dialect
         self._guard = guard
         self._items = items
         self._responses = responses
@@ -82,42 +79,19 @@ class Encoder:
             case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard):
                 self._responses.settle(item_id)
                 return self._items.truncate(item_id, played_ms, heard)
-            case SendToolResult(call_id=call_id, output=output, failed=failed):
-                result: JsonObject = {
-                    "type": "function_call_output",
-                    "call_id": call_id,
-                    "output": tool_output(output, failed=failed),
-                }
-                return ({"type": "conversation.item.create", "item": result},)
+            case SendToolResult():
+                return self._items.answer(command)
             case UpdateSession():
                 if command.instructions is not None:
                     self.instructions = command.instructions
-                change = self._session.change(command)
+                change = self._dialect.session.change(command)
                 return ({"type": "session.update", "session": change},)
-            case RequestReply(request_id=request_id, instructions=instructions):
-                response: JsonObject = {"metadata": {"request_id": request_id}}
-                if instructions:
-                    # Instructions of a response take the place of the session's.
-                    both = (self.instructions, instructions)
-                    response["instructions"] = "\n\n".join(part for part in both if part)
-                return ({"type": "response.create", "response": response},)
+            case RequestReply(request_id=request_id, instructions=special):
+                return (self._dialect.requests.reply(request_id, self.instructions, special),)
             case Say(request_id=request_id, text=wanted):
                 self._responses.say(command)
-                return (
-                    *self._guard.say(command),
-                    {
-                        "type": "response.create",
-                        "response": {
-                            "conversation": "none",
-                            "input": [],
-                            "output_modalities": ["audio"],
-                            "tools": [],
-                            "tool_choice": "none",
-                            "metadata": {"request_id": request_id},
-                            "instructions": instructions_to_say(wanted),
-                        },
-                    },
-                )
+                said = self._dialect.requests.say(request_id, wanted)
+                return (*self._guard.say(command), said)
             case CancelReply(reply_id=reply_id):
                 return self._cancel(reply_id)
             case _:
@@ -126,7 +100,8 @@ class Encoder:
     def _cancel(self, reply_id: str) -> Sequence[JsonObject]:
         events: list[JsonObject] = []
         if reply_id in self._responses:
-            events.append({"type": "response.cancel", "response_id": reply_id})
+            self._responses.cancel(reply_id)
+            events.append(self._dialect.requests.cancel(reply_id))
         if self._rtc:
             self.cleared.append(reply_id)
             events.append({"type": "output_audio_buffer.clear"})

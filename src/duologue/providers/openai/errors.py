@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import orjson
 
 from duologue.realtime.errors import ErrorKind, SessionError
+
+
+class Meaning(Enum):
+    """What an error says of the events that we sent, beside that one was not taken."""
+
+    BUSY = "busy"
+    """A response that was asked for: another one is under way."""
+    SPEAKING = "speaking"
+    """A response that was asked for: the person is speaking."""
+    REFUSED = "refused"
+    """A response that was asked for, for another reason."""
+    EMPTY = "empty"
+    """The end of a turn: nothing was heard."""
+    NOT_ACTIVE = "not active"
+    """A response that was to be cancelled: it has ended."""
+
+
+_MEANINGS = {
+    "conversation_already_has_active_response": Meaning.BUSY,
+    "input_audio_buffer_commit_empty": Meaning.EMPTY,
+    "response_cancel_not_active": Meaning.NOT_ACTIVE,
+}
 
 _BENIGN = frozenset(
     {
@@ -68,6 +92,12 @@ def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
     if error_type in _RETRY_TYPES:
         return ErrorKind.RETRY
     return ErrorKind.UNKNOWN
+
+
+def meaning_of(code: str, message: str) -> Meaning | None:
+    """What an ``error`` event says, by its code."""
+    del message
+    return _MEANINGS.get(code)
 
 
 def http_error(status: int, body: bytes) -> SessionError:

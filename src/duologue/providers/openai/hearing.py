@@ -29,13 +29,27 @@ class Hearing:
     not so over WebRTC, where the network decides what arrives.
     """
 
-    __slots__ = ("_placed", "_rate", "_stops", "_words", "detection", "replies")
+    __slots__ = (
+        "_inserted",
+        "_placed",
+        "_rate",
+        "_sent",
+        "_stops",
+        "_words",
+        "detection",
+        "has_sound",
+        "replies",
+    )
 
     def __init__(self, rate: int, *, placed: bool) -> None:
         self._rate = rate
         self._placed = placed
         self._words: dict[str, str] = {}
         self._stops: dict[str, int] = {}
+        self._sent = 0
+        self._inserted: list[tuple[int, int]] = []
+        self.has_sound = False
+        """Some sound was sent of the turn that has not ended yet."""
         self.detection: Json = None
         """How the server finds turns, as it told; None when it does not."""
         self.replies = False
@@ -43,16 +57,31 @@ class Hearing:
 
     def configure(self, session: Mapping[str, Json]) -> None:
         """Take from a session object whether the server replies by itself."""
-        found: Mapping[str, Json] = session
         audio = session.get("audio")
-        if isinstance(audio, dict):
-            heard = audio.get("input")
-            found = heard if isinstance(heard, dict) else {}
-        if "turn_detection" in found:
+        heard = audio.get("input") if isinstance(audio, dict) else None
+        for found in (session, heard):
+            if not isinstance(found, Mapping) or "turn_detection" not in found:
+                continue
             detection = found["turn_detection"]
             self.detection = detection
             on = isinstance(detection, dict)
             self.replies = on and detection.get("create_response") is not False  # type: ignore[union-attr]
+
+    @property
+    def interrupts(self) -> bool:
+        """The server stops its response when it hears the person."""
+        detection = self.detection
+        return isinstance(detection, dict) and detection.get("interrupt_response") is not False
+
+    def sent(self, samples: int) -> None:
+        """So much more sound is on its way to the server."""
+        self._sent += samples
+        self.has_sound = True
+
+    def insert(self, samples: int) -> None:
+        """So much silence as well, which the person's sound does not have."""
+        self._inserted.append((self._sent, samples))
+        self.sent(samples)
 
     def started(self, event: JsonObject) -> Sequence[Output]:
         """``input_audio_buffer.speech_started``."""
@@ -70,6 +99,8 @@ class Hearing:
     def committed(self, event: JsonObject) -> Sequence[Output]:
         """``input_audio_buffer.committed``."""
         item_id = text(event, "item_id")
+        if self.detection is not None:
+            self.has_sound = False
         place = self._stops.pop(item_id, None)
         return [UserTurnEnded(item_id, reply_follows=self.replies, position=place)]
 
@@ -105,7 +136,10 @@ class Hearing:
 
     def _place(self, event: JsonObject, key: str) -> int | None:
         ms = whole(event, key)
-        return ms * self._rate // 1000 if self._placed and ms is not None else None
+        if not self._placed or ms is None:
+            return None
+        place = ms * self._rate // 1000
+        return place - sum(min(n, place - at) for at, n in self._inserted if at < place)
 
 
 def _bound[T](entries: dict[str, T]) -> None:

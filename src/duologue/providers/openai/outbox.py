@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.openai.errors import kind_of
+from duologue.providers.openai.asked import Asked
+from duologue.providers.openai.dialect import Dialect, ServerHistory
+from duologue.providers.openai.errors import Meaning
 from duologue.providers.openai.fields import inner, some_text
-from duologue.providers.openai.server_items import ServerItems
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import Output, ProviderError, ReplyRefused, UserTurnEnded
 
@@ -19,46 +20,56 @@ import orjson  # noqa: E402
 
 type JsonObject = dict[str, Json]
 
+_ABOUT_REQUESTS = frozenset({Meaning.BUSY, Meaning.SPEAKING, Meaning.REFUSED})
+
+_REMEMBERED = frozenset(
+    {
+        "conversation.item.delete",
+        "conversation.item.truncate",
+        "input_audio_buffer.commit",
+        "output_audio_buffer.clear",
+        "session.update",
+    }
+)
+"""Events for which something is done when they are refused; of others nothing is kept."""
 _MOST = 256
 """Sent events that are remembered; the oldest is forgotten beyond it."""
 _LENGTH = re.compile(r"\bof (\d+) ?ms")
-_BUSY = "conversation_already_has_active_response"
-_EMPTY = "input_audio_buffer_commit_empty"
 
 
 class Outbox:
     """Gives events their ids, and heals what the server did not take."""
 
-    __slots__ = ("_count", "_items", "_pending", "_requests", "_sent", "started")
+    __slots__ = ("_asked", "_count", "_dialect", "_items", "_pending", "_sent", "started")
 
-    def __init__(self, items: ServerItems) -> None:
+    def __init__(self, dialect: Dialect, items: ServerHistory, asked: Asked) -> None:
+        self._dialect = dialect
         self._items = items
+        self._asked = asked
         self._count = 0
         self._sent: dict[str, JsonObject] = {}
-        self._requests: dict[str, str] = {}
         self._pending: list[bytes] = []
         self.started = False
         """The server has taken the session."""
 
-    def message(self, event: JsonObject) -> bytes:
-        """An event as it is sent, with an id of its own."""
+    def message(self, event: JsonObject, request_id: str | None = None) -> bytes:
+        """An event as it is sent, with an id of its own; ``request_id`` if it is that request."""
         name = str(event["type"])
-        request_id = None
-        if name == "response.create":
-            request_id = some_text(inner(inner(event, "response"), "metadata"), "request_id")
         if request_id is not None:
-            event_id = f"request_{request_id}"
-            self._requests[event_id] = request_id
+            event_id = self._asked.sent(request_id)
         else:
-            self._count += 1
-            event_id = f"{name.rpartition('.')[2]}_{self._count}"
-            if name != "conversation.item.create" or "previous_item_id" in event:
+            event_id = self.next_id(name.rpartition(".")[2])
+            if name in _REMEMBERED or "previous_item_id" in event:
                 # Of a session only that it was one: it is long.
                 self._sent[event_id] = {"type": name} if name == "session.update" else event
-        for sent in (self._sent, self._requests):
-            if len(sent) > _MOST:
-                del sent[next(iter(sent))]
+                if len(self._sent) > _MOST:
+                    del self._sent[next(iter(self._sent))]
         return orjson.dumps({"event_id": event_id, **event})
+
+    def next_id(self, name: str) -> str:
+        """An id for one more event."""
+        self._count += 1
+        return f"{name}_{self._count}"
 
     def send(self, events: Sequence[JsonObject]) -> None:
         """Send these by `pending`."""
@@ -69,32 +80,34 @@ class Outbox:
         pending, self._pending = self._pending, []
         return pending
 
-    def answered(self, request_id: str | None) -> None:
-        """The response to a request has begun: an error can't mean it any more."""
-        self._requests.pop(f"request_{request_id}", None)
-
     def refused(self, event: JsonObject) -> Sequence[Output]:
         """An ``error`` event."""
         error = inner(event, "error")
         error_type = some_text(error, "type") or ""
         code = some_text(error, "code") or error_type or "error"
         message = some_text(error, "message") or code
-        kind = kind_of(code, error_type, message)
+        kind = self._dialect.kind_of(code, error_type, message)
+        meaning = self._dialect.meaning_of(code, message)
         event_id = some_text(error, "event_id")
-        request_id = self._request_of(event_id, code)
+        request_id = self._request_of(event_id, meaning)
         if request_id is not None:
-            refusal = ReplyRefused(request_id, code, message, busy=code == _BUSY)
+            busy = meaning in (Meaning.BUSY, Meaning.SPEAKING)
+            refusal = ReplyRefused(request_id, code, message, busy=busy)
+            if meaning is Meaning.SPEAKING:
+                self._asked.hold(refusal)
+                return ()
             if kind is ErrorKind.FATAL:
                 return (refusal, ProviderError(kind, code, message))
             return (refusal,)
-        sent = self._sent.pop(event_id, None) if event_id else None
-        if sent is None:
+        event_id = event_id or self._guess(kind, meaning)
+        sent = self._sent.pop(event_id, None) if event_id is not None else None
+        if event_id is None or sent is None:
             return (ProviderError(kind, code, message),)
         match sent["type"]:
             case "session.update" if not self.started:
                 # Nothing that follows would be as it was asked for.
                 kind = ErrorKind.FATAL
-            case "input_audio_buffer.commit" if code == _EMPTY and event_id is not None:
+            case "input_audio_buffer.commit" if meaning is Meaning.EMPTY:
                 ended = UserTurnEnded(event_id, reply_follows=False, empty=True)
                 return (ended, ProviderError(ErrorKind.BENIGN, code, message))
             case "conversation.item.delete":
@@ -110,13 +123,23 @@ class Outbox:
                 kind = self._heal_cut(sent, message, kind)
         return (ProviderError(kind, code, message),)
 
-    def _request_of(self, event_id: str | None, code: str) -> str | None:
+    def _request_of(self, event_id: str | None, meaning: Meaning | None) -> str | None:
         """The request that an error refuses."""
         if event_id is not None:
-            return self._requests.pop(event_id, None)
-        if code == _BUSY and self._requests:
-            return self._requests.pop(next(iter(self._requests)))
-        return None
+            return self._asked.refused(event_id)
+        return self._asked.oldest() if meaning in _ABOUT_REQUESTS else None
+
+    def _guess(self, kind: ErrorKind, meaning: Meaning | None) -> str | None:
+        """The event that an error is about, from a server that does not tell which."""
+        if self._dialect.tells_which:
+            return None
+        if not self.started and kind is ErrorKind.UNKNOWN:
+            name = "session.update"
+        elif meaning is Meaning.EMPTY:
+            name = "input_audio_buffer.commit"
+        else:
+            return None
+        return next((key for key, sent in self._sent.items() if sent["type"] == name), None)
 
     def _heal_cut(self, sent: JsonObject, message: str, kind: ErrorKind) -> ErrorKind:
         """Cut at the length that the server names, if it is a shorter one."""

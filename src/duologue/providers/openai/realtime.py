@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.openai.codec import Codec, Message
 from duologue.providers.openai.config import (
     CustomVoice,
@@ -25,16 +26,15 @@ from duologue.providers.openai.config import (
 )
 from duologue.providers.openai.dialect import Dialect, Transport
 from duologue.providers.openai.errors import close_error, http_error
+from duologue.providers.openai.event_socket import EventSocket
 from duologue.providers.openai.profile import profile_of
 from duologue.providers.openai.session_json import OpenAISession
-from duologue.providers.websocket import WebSocketWire
 from duologue.realtime.codec import Connection, SessionSetup, Wire
 from duologue.realtime.errors import ConfigError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime as BaseRealtime
 from duologue.realtime.wire_connection import WireConnection
 from duologue.rtc.config import IceServer
-from duologue.video import VideoFrame, encode_jpeg
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -42,7 +42,6 @@ MOST_JPEG = 180_000
 """Bytes of a picture that fits, as base64, into a message of WebRTC's data channel."""
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
-_QUALITIES = (80, 60, 40, 20)
 
 
 class Realtime(BaseRealtime):
@@ -142,7 +141,7 @@ class Realtime(BaseRealtime):
         encode = None
         if self._video == "images":
             most = MOST_JPEG if rtc else None
-            encode = partial(_jpeg, longest=self._longest_side, most=most)
+            encode = partial(fitting_jpeg, longest=self._longest_side, most=most)
         return WireConnection[Message](
             connect,
             codec,
@@ -168,7 +167,7 @@ class Realtime(BaseRealtime):
         scheme = "wss" if address.scheme == "https" else "ws"
         path = f"{address.path}/realtime"
         query = f"model={quote(self._config.model, safe='')}"
-        return _Socket(
+        return EventSocket(
             urlunsplit((scheme, address.netloc, path, query, "")),
             headers=self._headers,
             refused=http_error,
@@ -176,30 +175,8 @@ class Realtime(BaseRealtime):
         )
 
 
-class _Socket(WebSocketWire):
-    """The wire of a codec whose messages may be sound as well, which over this one they are not."""
-
-    async def send(self, message: Message) -> None:
-        """Send an event."""
-        if isinstance(message, bytes):
-            await super().send(message)
-
-    def send_now(self, message: Message) -> bool:
-        """Send an event, if that needs no waiting."""
-        return isinstance(message, bytes) and super().send_now(message)
-
-
 def _checked(base_url: str) -> str:
     address = urlsplit(base_url)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise ConfigError(f"base_url takes an address such as {BASE_URL}, not {base_url!r}")
     return base_url.rstrip("/")
-
-
-def _jpeg(frame: VideoFrame, *, longest: int, most: int | None) -> bytes:
-    """A picture as JPEG, of less quality where it would not fit into ``most`` bytes."""
-    for quality in _QUALITIES:
-        jpeg = encode_jpeg(frame, longest=longest, quality=quality)
-        if most is None or len(jpeg) <= most:
-            break
-    return jpeg

@@ -42,6 +42,9 @@ class Response:
     calls: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Name and call id, by item."""
     called: set[str] = field(default_factory=set)
+    items: set[str] = field(default_factory=set)
+    """Items that are being made."""
+    cancelled: bool = False
     rest: bytes = b""
     """Half a sample of its sound."""
 
@@ -61,11 +64,17 @@ class Ended:
 
 
 class Responses:
-    """All responses of one connection."""
+    """All responses of one connection.
 
-    __slots__ = ("_live", "_says", "_scripted")
+    ``ends_cancelled``: a response that is cancelled has an end of its own; else the end of its last
+    item has to do.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_ends_cancelled", "_given_up", "_live", "_says", "_scripted")
+
+    def __init__(self, *, ends_cancelled: bool = True) -> None:
+        self._ends_cancelled = ends_cancelled
+        self._given_up: deque[str] = deque(maxlen=_MOST)
         self._live: dict[str, Response] = {}
         self._scripted: deque[str] = deque(maxlen=_MOST)
         self._says: dict[str, str] = {}
@@ -76,6 +85,22 @@ class Responses:
     def get(self, reply_id: str) -> Response | None:
         """A response that is being made."""
         return self._live.get(reply_id)
+
+    @property
+    def running(self) -> str | None:
+        """The newest response that is being made, and not cancelled."""
+        live = (response.id for response in reversed(self._live.values()))
+        return next((one for one in live if not self._live[one].cancelled), None)
+
+    def cancel(self, reply_id: str) -> None:
+        """A response is to be stopped."""
+        if reply_id in self._live:
+            self._live[reply_id].cancelled = True
+
+    def none_active(self) -> Sequence[Output]:
+        """The server makes no response: those that were cancelled have ended."""
+        cancelled = [response for response in self._live.values() if response.cancelled]
+        return [self._give_up(response) for response in cancelled]
 
     def scripted(self, reply_id: str) -> bool:
         """Whether it was told to say scripted text, and so is not in the conversation."""
@@ -92,11 +117,8 @@ class Responses:
             if response.wanted is not None:
                 response.settled.add(item_id)
 
-    def created(self, event: JsonObject) -> Sequence[Output]:
-        """``response.created``."""
-        made = inner(event, "response")
-        reply_id = text(made, "id")
-        request_id = some_text(inner(made, "metadata"), "request_id")
+    def created(self, reply_id: str, request_id: str | None) -> Sequence[Output]:
+        """``response.created``: it answers that request, if one."""
         wanted = None if request_id is None else self._says.pop(request_id, None)
         self._live[reply_id] = Response(reply_id, wanted)
         if wanted is not None:
@@ -108,7 +130,10 @@ class Responses:
         """``response.output_item.added``: remember the calls, whose arguments come alone."""
         response = self._live.get(text(event, "response_id"))
         item = inner(event, "item")
-        if response is not None and item.get("type") == "function_call":
+        if response is None:
+            return
+        response.items.add(text(item, "id"))
+        if item.get("type") == "function_call":
             response.calls[text(item, "id")] = text(item, "name"), text(item, "call_id")
 
     def words(self, event: JsonObject) -> Sequence[Output]:
@@ -146,7 +171,24 @@ class Responses:
     def item_done(self, event: JsonObject) -> Sequence[Output]:
         """``response.output_item.done``."""
         response = self._live.get(text(event, "response_id"))
-        return [] if response is None else self._call_of(response, inner(event, "item"))
+        if response is None:
+            return []
+        item = inner(event, "item")
+        outputs = list(self._call_of(response, item))
+        response.items.discard(some_text(item, "id") or "")
+        cut = response.cancelled or item.get("status") in ("cancelled", "incomplete")
+        if cut and not response.items and not self._ends_cancelled:
+            outputs.append(self._give_up(response))
+        return outputs
+
+    def late(self, event: JsonObject) -> Sequence[Output]:
+        """``response.done`` of one that is over already: what it cost."""
+        made = inner(event, "response")
+        reply_id = text(made, "id")
+        if reply_id not in self._given_up:
+            return []
+        self._given_up.remove(reply_id)
+        return _usage(inner(made, "usage"))
 
     def done(self, event: JsonObject) -> Ended | None:
         """``response.done``; None for a response that is not known."""
@@ -187,6 +229,12 @@ class Responses:
         cut = status == "cancelled" and reason == "turn_detected"
         return Ended(before, ReplyDone(response.id, status, message), after, spoken, cut)
 
+    def _give_up(self, response: Response) -> ReplyDone:
+        """A cancelled response is over, though the server has not said so."""
+        del self._live[response.id]
+        self._given_up.append(response.id)
+        return ReplyDone(response.id, "cancelled")
+
     def _call_of(self, response: Response, item: JsonObject) -> Sequence[Output]:
         if item.get("type") != "function_call" or item.get("status") == "incomplete":
             return []
@@ -205,15 +253,14 @@ class Responses:
 def _usage(usage: JsonObject) -> Sequence[Output]:
     # OpenAI says token_details, Qwen tokens_details.
     counts: list[dict[str, int]] = []
-    for side, kinds in (("input", _INPUT), ("output", _OUTPUT)):
+    for side in ("input", "output"):
         details = inner(usage, f"{side}_token_details") or inner(usage, f"{side}_tokens_details")
-        found = {kind: whole(details, f"{kind}_tokens") for kind in kinds}
-        counts.append({kind: count for kind, count in found.items() if count is not None})
+        found = {key: whole(details, key) for key in details if key.endswith(_TOKENS)}
+        counts.append({k.removesuffix(_TOKENS): n for k, n in found.items() if n is not None})
     return [Usage(*counts)] if any(counts) else []
 
 
-_INPUT = ("text", "audio", "image", "cached")
-_OUTPUT = ("text", "audio")
+_TOKENS = "_tokens"
 
 
 def _bound[T](entries: dict[str, T]) -> None:

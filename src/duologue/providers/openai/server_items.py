@@ -6,7 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from duologue.items import Item, Json
-from duologue.providers.openai.items import item_json, message, picture, wire_id
+from duologue.providers.openai.items import item_json, message, picture, tool_output, wire_id
+from duologue.realtime.commands import SendToolResult
 
 type JsonObject = dict[str, Json]
 
@@ -75,6 +76,15 @@ class ServerItems:
         if made is None:
             return []
         return self._put(item.id, made)
+
+    def answer(self, result: SendToolResult) -> list[JsonObject]:
+        """Give the result of a call."""
+        item: JsonObject = {
+            "type": "function_call_output",
+            "call_id": result.call_id,
+            "output": tool_output(result.output, failed=result.failed),
+        }
+        return [{"type": "conversation.item.create", "item": item}]
 
     def spoke(self, item_id: str, text: str) -> list[JsonObject]:
         """Put in what the model said outside of the conversation."""

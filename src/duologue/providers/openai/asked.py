@@ -1,0 +1,66 @@
+"""Requests that are with the server, and which of them its answers are about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from duologue.realtime.outputs import ReplyRefused
+
+_MOST = 256
+"""Requests that are followed at a time; the oldest is forgotten beyond it."""
+
+
+class Asked:
+    """Which request a response answers, and which one an error refuses.
+
+    Where the server ``tells_which``, it says so itself. Else responses come in the order in which
+    they were asked for, but that a turn of the person that has ended meanwhile comes first.
+    """
+
+    __slots__ = ("_automatic", "_held", "_requests", "_tells_which")
+
+    def __init__(self, *, tells_which: bool) -> None:
+        self._tells_which = tells_which
+        self._requests: dict[str, str] = {}
+        self._automatic = 0
+        self._held: list[ReplyRefused] = []
+
+    def sent(self, request_id: str) -> str:
+        """A request is on its way; returns the id of its event."""
+        event_id = f"request_{request_id}"
+        self._requests[event_id] = request_id
+        if len(self._requests) > _MOST:
+            del self._requests[next(iter(self._requests))]
+        # Who asks does so when nothing comes by itself any more.
+        self._automatic = 0
+        return event_id
+
+    def began(self, named: str | None) -> str | None:
+        """A response has begun, which carries that name: the request that it answers, if one."""
+        if self._tells_which or named is not None:
+            self._requests.pop(f"request_{named}", None)
+            return named
+        if self._automatic:
+            self._automatic -= 1
+            return None
+        return self.oldest()
+
+    def turn_ended(self, *, reply_follows: bool) -> Sequence[ReplyRefused]:
+        """A turn of the person is over; returns the refusals that had to wait for that."""
+        self._automatic += reply_follows
+        held, self._held = self._held, []
+        return held
+
+    def refused(self, event_id: str) -> str | None:
+        """The server does not take an event: the request that it was, if one."""
+        return self._requests.pop(event_id, None)
+
+    def oldest(self) -> str | None:
+        """The request that has waited longest; it is not waited for any more."""
+        if not self._requests:
+            return None
+        return self._requests.pop(next(iter(self._requests)))
+
+    def hold(self, refusal: ReplyRefused) -> None:
+        """Tell of a refusal when the person's turn is over, because it was the reason."""
+        self._held.append(refusal)
