@@ -80,7 +80,7 @@ class BrainLink:
         self, brain: Realtime, answering: Answering, clock: Clock, *, rate: int = 24000
     ) -> None:
         self.brain = brain
-        self._rate = rate
+        self.rate = rate
         self._answering = answering
         self._clock = clock
         self.turn_heard: Callable[[str, str, str], None] = lambda *_: None
@@ -107,7 +107,7 @@ class BrainLink:
     def hear(self, samples: Samples) -> None:
         """The next sound of a turn."""
         if len(samples) and self.brain.connected:
-            self.brain.send_audio(AudioFrame(samples, self._rate))
+            self.brain.send_audio(AudioFrame(samples, self.rate))
 
     def end_turn(self, item_id: str) -> None:
         """The turn is over; the brain tells what was said in it."""

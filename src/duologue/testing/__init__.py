@@ -15,6 +15,7 @@ from duologue.testing.virtual_time import (
 
 if TYPE_CHECKING:
     from duologue.simulator.gemini.server import GeminiSimulator
+    from duologue.simulator.nova.server import NovaSimulator
     from duologue.simulator.openai.server import OpenAISimulator
     from duologue.simulator.qwen.server import QwenSimulator
 
@@ -22,6 +23,7 @@ __all__ = [
     "At",
     "DeadlockError",
     "GeminiSimulator",
+    "NovaSimulator",
     "OpenAISimulator",
     "QwenSimulator",
     "Reply",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "GeminiSimulator": "duologue.simulator.gemini.server",
+    "NovaSimulator": "duologue.simulator.nova.server",
     "OpenAISimulator": "duologue.simulator.openai.server",
     "QwenSimulator": "duologue.simulator.qwen.server",
 }

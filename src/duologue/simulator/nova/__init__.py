@@ -1,0 +1,1 @@
+"""Amazon Nova Sonic, simulated: Bedrock's bidirectional stream on HTTP/2."""

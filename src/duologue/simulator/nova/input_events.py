@@ -1,0 +1,271 @@
+"""The client's events as the service takes them: their fields, types and bounds.
+
+From "Handling input events with the bidirectional API" in the Amazon Nova user guides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+from pydantic.dataclasses import dataclass
+
+from duologue.items import Json
+from duologue.simulator.fields import Object
+
+_FIELDS = ConfigDict(alias_generator=to_camel, extra="forbid")
+
+type Rate = Literal[8000, 16000, 24000]
+type Sensitivity = Literal["HIGH", "MEDIUM", "LOW"]
+type Name = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class RefusedError(Exception):
+    """The service refuses what the client sent, and ends the stream with this message."""
+
+
+def _schema(text: str) -> str:
+    try:
+        value: Json = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("Input should be a JSON schema as a string")
+    return text
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class InferenceConfiguration:
+    """How the model makes its words."""
+
+    max_tokens: Annotated[StrictInt, Field(ge=1, le=10_000)] = 1024
+    top_p: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.9
+    temperature: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.7
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class TurnDetectionConfiguration:
+    """How long a silence ends a turn."""
+
+    endpointing_sensitivity: Sensitivity
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class SessionStart:
+    """``sessionStart``."""
+
+    inference_configuration: InferenceConfiguration = field(default_factory=InferenceConfiguration)
+    turn_detection_configuration: TurnDetectionConfiguration | None = None
+    endpointing_sensitivity: Sensitivity | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class TextConfiguration:
+    """Text, in or out."""
+
+    media_type: Literal["text/plain", "application/json"] = "text/plain"
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class AudioConfiguration:
+    """Sound, in or out; ``voice_id`` only out."""
+
+    sample_rate_hertz: Rate
+    media_type: Literal["audio/lpcm"] = "audio/lpcm"
+    sample_size_bits: Literal[16] = 16
+    channel_count: Literal[1] = 1
+    voice_id: str | None = None
+    encoding: Literal["base64"] = "base64"
+    audio_type: Literal["SPEECH"] = "SPEECH"
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class InputSchema:
+    """What a tool takes: a JSON schema, as a string."""
+
+    json: Annotated[str, AfterValidator(_schema)]
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ToolSpecification:
+    """A tool that the model may call."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    input_schema: InputSchema
+    description: Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class Tool:
+    """A tool."""
+
+    tool_spec: ToolSpecification
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class NamedTool:
+    """The tool to be called."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class Nothing:
+    """An empty object."""
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ToolChoice:
+    """Which tool is to be called: one of the three."""
+
+    auto: Nothing | None = None
+    any: Nothing | None = None
+    tool: NamedTool | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ToolConfiguration:
+    """All tools."""
+
+    tools: list[Tool] = field(default_factory=list)
+    tool_choice: ToolChoice | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class PromptStart:
+    """``promptStart``."""
+
+    prompt_name: Name
+    audio_output_configuration: AudioConfiguration
+    text_output_configuration: TextConfiguration = field(default_factory=TextConfiguration)
+    tool_use_output_configuration: TextConfiguration | None = None
+    tool_configuration: ToolConfiguration | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ToolResultConfiguration:
+    """Which call a TOOL block answers."""
+
+    tool_use_id: str
+    type: Literal["TEXT"] = "TEXT"
+    text_input_configuration: TextConfiguration = field(default_factory=TextConfiguration)
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ContentStart:
+    """``contentStart``: a block begins."""
+
+    prompt_name: Name
+    content_name: Name
+    type: Literal["TEXT", "AUDIO", "TOOL"]
+    role: Literal["SYSTEM", "USER", "ASSISTANT", "TOOL", "SYSTEM_SPEECH"]
+    interactive: StrictBool = False
+    text_input_configuration: TextConfiguration | None = None
+    audio_input_configuration: AudioConfiguration | None = None
+    tool_result_input_configuration: ToolResultConfiguration | None = None
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class TextInput:
+    """``textInput``."""
+
+    prompt_name: Name
+    content_name: Name
+    content: str
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class AudioInput:
+    """``audioInput``; ``content`` is base64 of 16-bit samples."""
+
+    prompt_name: Name
+    content_name: Name
+    content: str
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ToolResult:
+    """``toolResult``."""
+
+    prompt_name: Name
+    content_name: Name
+    content: str
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class ContentEnd:
+    """``contentEnd``: a block is over."""
+
+    prompt_name: Name
+    content_name: Name
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class PromptEnd:
+    """``promptEnd``."""
+
+    prompt_name: Name
+
+
+@dataclass(frozen=True, slots=True, config=_FIELDS)
+class SessionEnd:
+    """``sessionEnd``."""
+
+
+type InputEvent = (
+    SessionStart
+    | PromptStart
+    | ContentStart
+    | TextInput
+    | AudioInput
+    | ToolResult
+    | ContentEnd
+    | PromptEnd
+    | SessionEnd
+)
+
+_ADAPTERS: Mapping[str, TypeAdapter[InputEvent]] = {
+    "sessionStart": TypeAdapter(SessionStart),
+    "promptStart": TypeAdapter(PromptStart),
+    "contentStart": TypeAdapter(ContentStart),
+    "textInput": TypeAdapter(TextInput),
+    "audioInput": TypeAdapter(AudioInput),
+    "toolResult": TypeAdapter(ToolResult),
+    "contentEnd": TypeAdapter(ContentEnd),
+    "promptEnd": TypeAdapter(PromptEnd),
+    "sessionEnd": TypeAdapter(SessionEnd),
+}
+
+
+def named(value: Json) -> tuple[str, Object]:
+    """Name and fields of what came as ``{"event": {name: {...}}}``. Raises `RefusedError`."""
+    event = value.get("event") if isinstance(value, dict) else None
+    if not isinstance(event, dict) or len(event) != 1 or value != {"event": event}:
+        raise RefusedError('Invalid input request: an event is {"event": {NAME: {...}}}.')
+    ((name, fields),) = event.items()
+    if name not in _ADAPTERS or not isinstance(fields, dict):
+        raise RefusedError(f"Invalid input request: {name} is not an event.")
+    return name, fields
+
+
+def parse(name: str, fields: Object) -> InputEvent:
+    """The event of that name. Raises `RefusedError`."""
+    try:
+        return _ADAPTERS[name].validate_python(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in (name, *first["loc"]))
+        raise RefusedError(f"Invalid input request: {where}: {first['msg']}.") from None
