@@ -45,6 +45,8 @@ class Wanted:
     limit: int | None
     metadata: Json = None
     instructions: str | None = None
+    plugins: Json = None
+    """What else it was made with, as its usage tells it."""
 
 
 @dataclass(slots=True)

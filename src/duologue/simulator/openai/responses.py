@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,9 +18,7 @@ from duologue.simulator.openai.conversation import Conversation, words_of
 from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
-
-_EXACTLY = re.compile(r"\b(?:exactly|verbatim)\b", re.IGNORECASE)
-_QUOTED = re.compile(r'"""\s*(.*?)\s*"""', re.DOTALL)
+from duologue.simulator.verbatim import asked_verbatim
 
 MOST_OUT_OF_BAND = 16
 """Responses beside the conversation at once."""
@@ -84,9 +81,7 @@ class Responses:
         answer = self.begin(wanted)
         text = None
         if wanted.instructions and not self._paraphrase:
-            quoted = _QUOTED.search(wanted.instructions)
-            if quoted is not None and _EXACTLY.search(wanted.instructions):
-                text = quoted[1]
+            text = asked_verbatim(wanted.instructions)
         self.link.ask(answer.id, _with_input(wanted.instructions, params), text)
 
     def begin(self, wanted: Wanted) -> Answer:

@@ -51,8 +51,8 @@ class QwenAnswer(Answer):
             "input_tokens_details": {"text_tokens": 0, "audio_tokens": 0, **given},
             "output_tokens_details": {"text_tokens": self.words, "audio_tokens": audio},
         }
-        if self.wanted.metadata is not None:
-            usage["plugins"] = self.wanted.metadata
+        if self.wanted.plugins is not None:
+            usage["plugins"] = self.wanted.plugins
         return usage
 
 

@@ -138,8 +138,9 @@ class Configuration:
             if not able.nested_audio:
                 raise _wrong(f"{now['model']} does not support 'audio'.", "session.audio")
             self._check_nested(given)
-        if given.get("voice") == "":
-            raise _wrong("Voice '' is not supported.", "session.voice")
+        for path in (("voice",), ("audio", "output", "voice")):
+            if inside(given, *path) == "":
+                raise _wrong("Voice '' is not supported.", f"session.{'.'.join(path)}")
         self._check_tools(given, now)
         self._check_detection(given, now)
         check_sampling(given, "session")

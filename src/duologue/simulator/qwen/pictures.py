@@ -14,27 +14,42 @@ MOST_CHARACTERS = 256 * 1024
 MOST_PIXELS = 1920
 """Pixels of its longer side: 1080p is the largest that is taken."""
 
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers behind which a JPEG says how large it is."""
+
 
 def jpeg_of(text: str) -> bytes:
     """The JPEG in a base64 text. Raises `RefusedError` when it is too large or none."""
     if len(text) > MOST_CHARACTERS:
-        raise RefusedError(
-            "invalid_value", "The image is too large: at most 256 KB after base64.", "image"
-        )
+        raise _wrong("The image is too large: at most 256 KB after base64.")
     data = bytes_of(text, "image")
     if not data.startswith(b"\xff\xd8\xff"):
-        raise RefusedError("invalid_value", "The image format must be JPG or JPEG.", "image")
+        raise _wrong("The image format must be JPG or JPEG.")
+    # Asked first: a few bytes may claim gigabytes of pixels.
+    if max(_size_of(data)) > MOST_PIXELS:
+        raise _wrong("The image is larger than 1080p.")
     return data
 
 
 def pixels_of(jpeg: bytes) -> NDArray[np.uint8]:
-    """RGB of shape (height, width, 3). Raises `RefusedError` when it is broken or too large."""
+    """RGB of shape (height, width, 3). Raises `RefusedError` when it is broken."""
     decoder = av.CodecContext.create("mjpeg", "r")
     try:
         (frame, *_) = [*decoder.decode(av.Packet(jpeg)), *decoder.decode(None)]
-        pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+        return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
     except (av.FFmpegError, ValueError):
-        raise RefusedError("invalid_value", "The image can't be decoded.", "image") from None
-    if max(pixels.shape) > MOST_PIXELS:
-        raise RefusedError("invalid_value", "The image is larger than 1080p.", "image")
-    return pixels
+        raise _wrong("The image can't be decoded.") from None
+
+
+def _size_of(jpeg: bytes) -> tuple[int, int]:
+    """Height and width, as the header says."""
+    at = 2
+    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
+        if jpeg[at + 1] in _FRAMES:
+            return int.from_bytes(jpeg[at + 5 : at + 7]), int.from_bytes(jpeg[at + 7 : at + 9])
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    raise _wrong("The image can't be decoded.")
+
+
+def _wrong(message: str) -> RefusedError:
+    return RefusedError("invalid_value", message, "image")

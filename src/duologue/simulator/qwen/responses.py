@@ -42,15 +42,15 @@ class QwenResponses(Responses):
         configured = self._configuration.value
         modalities = given.get("modalities") or configured["modalities"]
         limit = given.get("max_tokens") or configured.get("max_tokens")
-        searched: Object = {"search": {"count": 1, "strategy": "agent"}}
+        searched: Object = {"search": {"count": 1}}
         return Wanted(
             conversation_id=self._conversation.id,
             modality="text" if modalities == ["text"] else "audio",
             audio_format={"type": "audio/pcm", "rate": self.output_rate},
             voice=configured["voice"],
             limit=limit if isinstance(limit, int) else None,
-            metadata=searched if flag_at(configured, "enable_search") else None,
             instructions=text_at(given, "instructions") or None,
+            plugins=searched if flag_at(configured, "enable_search") else None,
         )
 
     def input_tokens(self) -> Object:

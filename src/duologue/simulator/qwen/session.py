@@ -29,6 +29,9 @@ from duologue.simulator.qwen.schema import CLIENT_EVENTS, ITEMS
 from duologue.simulator.qwen.turns import QwenTurns
 from duologue.video import VideoFrame
 
+_CODES = ("unknown_parameter", "missing_required_parameter", "cannot_update_voice")
+"""Codes that say more than that a value is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class QwenOptions(SessionOptions):
@@ -121,7 +124,9 @@ class QwenSession(EventSession):
     def error_of(self, refusal: RefusedError, event_id: str | None) -> Object:
         """The error as this service tells it: without whose it is, and what it can't say."""
         error: Object = {"type": refusal.kind}
-        if refusal.code:
+        if refusal.param and refusal.code not in _CODES:
+            error["code"] = "invalid_value"
+        elif refusal.code:
             error["code"] = refusal.code
         error["message"] = refusal.message
         if refusal.param:
@@ -129,7 +134,7 @@ class QwenSession(EventSession):
         return error
 
     def too_short(self, seconds: float) -> RefusedError:
-        """The refusal of a turn of so few seconds."""
+        """The refusal of a turn of so few seconds, or of one that the service ends itself."""
         return RefusedError(
             "", "Error committing input audio buffer, maybe no invalid audio stream."
         )
@@ -153,8 +158,7 @@ class QwenSession(EventSession):
                 self._look(text_at(event, "image"))
             case "input_audio_buffer.commit":
                 if self._configuration.turn_detection is not None:
-                    # So it was seen to answer while it finds the turns itself.
-                    raise RefusedError("", "Internal service error: null", kind="server_error")
+                    raise self.too_short(0.0)
                 self.commit()
             case "input_audio_buffer.clear":
                 self._filled = False
