@@ -272,7 +272,7 @@ class Call:
             case ReplyDone():
                 self._speeches.done(output)
             case ReplyInterrupted():
-                if self.playout.active or self._realtime.answering:
+                if self._may_interrupt():
                     self._realtime.interrupt()
             case ToolCall():
                 self._speeches.called_tools(output.reply_id)

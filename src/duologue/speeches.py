@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from duologue.clock import Clock
@@ -23,6 +23,10 @@ from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyStarted, ReplyText
 from duologue.speech import Speech
 from duologue.turn_metrics import TurnMetrics
+
+
+_MOST_RECENT = 4
+"""Replies that have ended and whose words may still be coming."""
 
 
 @dataclass(slots=True)
@@ -58,6 +62,7 @@ class Speeches:
         self._clock = clock
         self._asked: dict[str, Speech] = {}
         self._replies: dict[str, _Reply] = {}
+        self._recent: dict[str, Speech] = {}
         self._carried: Speech | None = None
         self._items: dict[str, str] = {}
         self._too_long: set[str] = set()
@@ -74,6 +79,7 @@ class Speeches:
     def forget(self) -> None:
         """Whatever is being replied is stale, and was cut."""
         self._replies.clear()
+        self._recent.clear()
         self._carried = None
 
     def close(self, quality: Quality) -> None:
@@ -175,11 +181,14 @@ class Speeches:
             self._tell_too_long(speech)
 
     def words(self, words: ReplyText) -> None:
-        """The next words of a reply."""
+        """The next words of a reply; they may come after its sound, and after its end."""
         reply = self._replies.get(words.reply_id)
-        if reply is None:
+        speech = self._recent.get(words.reply_id) if reply is None else reply.speech
+        if speech is None:
             return
-        speech = reply.speech
+        if speech.done:
+            self._add_late(speech, words)
+            return
         self._items.setdefault(speech.id, words.item_id)
         self._metrics.text(self._clock.now())
         start = None
@@ -189,11 +198,24 @@ class Speeches:
         speech.add_text(words.text, start, words.item_id)
         self._emit(AgentTranscriptEvent(words.text, False, speech.id))
 
+    def _add_late(self, speech: Speech, words: ReplyText) -> None:
+        """Words of a speech that was heard to its end before they came."""
+        item = self._conversation.get(words.item_id)
+        if speech.state != "heard" or not isinstance(item, AgentItem):
+            return
+        speech.add_text(words.text, None, words.item_id)
+        speech.heard_text = speech.text.rstrip()
+        self._conversation.put(replace(item, text=speech.heard_text))
+        self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+
     def done(self, done: ReplyDone) -> None:
         """A reply was made to its end, or has failed."""
         reply = self._replies.pop(done.reply_id, None)
         if reply is None:
             return
+        self._recent[done.reply_id] = reply.speech
+        if len(self._recent) > _MOST_RECENT:
+            del self._recent[next(iter(self._recent))]
         if done.status == "failed":
             message = done.message or "the model failed to reply"
             self._emit(ErrorEvent("model", message))

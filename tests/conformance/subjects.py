@@ -6,8 +6,10 @@ A new provider joins by one line in `SUBJECTS`.
 import asyncio
 import functools
 import json
+import re
 from collections import deque
 from contextlib import asynccontextmanager
+from html import unescape
 
 import numpy as np
 import pytest
@@ -75,6 +77,10 @@ class Far:
 
     breaks = False
     """Its connection can be lost."""
+    outcome = "replayed"
+    """How a session goes on after that."""
+    failure = "overloaded"
+    """What is told of a reply that failed for that reason."""
 
     def __init__(self, realtime):
         self.realtime = realtime
@@ -82,6 +88,12 @@ class Far:
     async def lose(self):
         """Break the connection without a word."""
         raise NotImplementedError
+
+    async def known(self):
+        """What the model knows, as `history`, once it has been told what was cut."""
+        if self.realtime.profile.told_cuts:
+            await asyncio.sleep(20)  # Its own turn, which it takes to be heard, is over then.
+        return self.history()
 
     def history(self):
         """What the model knows, as (role, words); None where that can't be seen."""
@@ -360,11 +372,120 @@ def openai(transport):
     return subject
 
 
+_CUT = re.compile(
+    r"\[The person interrupted you\. Of your last (?:message|(\d+) messages) "
+    r'(?:nothing was heard\.|only this was heard: "(.*)")\]'
+)
+
+
+class _GeminiFar(Far):
+    breaks = True
+    outcome = "restored"
+    failure = "response rejected"
+
+    def __init__(self, realtime, simulator):
+        super().__init__(realtime)
+        self.simulator = simulator
+
+    @property
+    def session(self):
+        return self.simulator.sessions[-1]
+
+    async def lose(self):
+        await self.simulator.kill()
+
+    def history(self):
+        """As a model reads it that does what it is told in words."""
+        out = []
+        for content in self.session.conversation:
+            words = "".join(part.get("text") or "" for part in content["parts"]).strip()
+            cut = _CUT.fullmatch(words)
+            if cut is not None:
+                for _ in range(int(cut[1] or 1)):
+                    assert out.pop()[0] == "agent"
+                if cut[2]:
+                    out.append(("agent", cut[2]))
+            elif words and not words.startswith(("[Not said by the person", "Say exactly")):
+                out.append(("user" if content["role"] == "user" else "agent", words))
+        return out
+
+    def heard_s(self):
+        return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
+
+    def tools(self):
+        return [tool["name"] for tool in self.session.tools]
+
+    def instructions(self):
+        return self.session.system_instruction
+
+    def pictures(self):
+        sessions = self.simulator.sessions
+        turns = [t for s in sessions for content in s.conversation for t in content["parts"]]
+        return sum(len(s.images) for s in sessions) + sum("inlineData" in part for part in turns)
+
+
+@asynccontextmanager
+async def gemini(replies, transcripts, *, simulator=None, **options):
+    from duologue.providers.gemini import AutomaticActivity, Realtime
+    from duologue.testing import GeminiSimulator
+
+    script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
+    words = tuple(transcripts)
+    async with GeminiSimulator(lambda: Brain(script, words), **(simulator or {})) as server:
+        options.setdefault("reconnect", POLICY)
+        options.setdefault("api_key", server.key)
+        options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
+        model = Realtime(base_url=server.url, vad=EnergyVAD(), **options)
+        yield model, _GeminiFar(model, server)
+
+
+class _QwenFar(_OpenAIFar):
+    """What it says of its history is what the model was told: nothing can be taken back there."""
+
+    def history(self):
+        out = []
+        for role, words in super().history():
+            told = re.fullmatch(r"<heard>[^:]*?(?:: (.*)|nothing\.)</heard>", words)
+            if told is None:
+                out.append((role, words))
+                continue
+            last = max(at for at, (role, _) in enumerate(out) if role == "agent")
+            out[last : last + 1] = [("agent", unescape(told[1]))] if told[1] else []
+        return out
+
+    def heard_s(self):
+        return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
+
+    def tools(self):
+        return [tool["function"]["name"] for tool in self.session.configuration["tools"]]
+
+
+@asynccontextmanager
+async def qwen(replies, transcripts, *, simulator=None, **options):
+    from duologue.providers.qwen import Realtime, ServerVAD
+    from duologue.testing import QwenSimulator
+
+    script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
+    words = tuple(transcripts)
+    simulator = {"done_after_cancel": False, **(simulator or {})}
+    async with QwenSimulator(lambda: Brain(script, words), **simulator) as server:
+        options.setdefault("reconnect", POLICY)
+        options.setdefault("api_key", server.key)
+        options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
+        yield (model := Realtime(base_url=server.url, **options)), _QwenFar(model, server)
+
+
+GOES_ON = frozenset({"gemini"})
+"""Models that speak by themselves once they have their results, also if that is not wanted."""
+
+
 SUBJECTS = {
     "scripted": scripted,
     "local": local,
     "openai-websocket": openai("websocket"),
     "openai-webrtc": openai("webrtc"),
+    "gemini": gemini,
+    "qwen": qwen,
 }
 
 

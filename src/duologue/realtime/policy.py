@@ -206,7 +206,9 @@ class SessionPolicy:
             return
         self.transmit(result)
         if not result.more:
-            self._after_tools(self._tools.answered(result.call_id))
+            epoch = self._tools.answered(result.call_id)
+            if not any(t.name == result.name and t.scheduling == "silent" for t in self._setup.tools):
+                self._after_tools(epoch)
             self._look()
 
     def update(self, change: UpdateSession) -> None:
@@ -268,6 +270,8 @@ class SessionPolicy:
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
                 epoch = self._replies.epoch_of(reply_id)
+                if epoch is None and isinstance(output, ReplyText):
+                    epoch = self._replies.ended_epoch(reply_id)
                 if epoch is None or epoch < self.epoch:
                     self.stale += 1
                     return
@@ -347,9 +351,15 @@ class SessionPolicy:
             case _:
                 pass
 
-    def _after_tools(self, epoch: int | None) -> None:
+    def _after_tools(self, epoch: int | None, *, lost: bool = False) -> None:
         """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
-        if epoch == self.epoch and self.model.profile.tool_reply == "requested":
+        if epoch is None:
+            return
+        if not lost and self.model.profile.tool_reply == "automatic":
+            # Of an interrupted one too: what the model makes of that is stale when it comes.
+            self._replies.expect(epoch, self._clock.now())
+            self._asking.arm()
+        elif epoch == self.epoch:
             self.request(RequestReply(uuid4().hex))
 
     def _let_go(self, now: float) -> None:
@@ -372,4 +382,4 @@ class SessionPolicy:
         for _ in expected if not reheard else ():
             self.request(RequestReply(uuid4().hex))
         for epoch in self._tools.lost():
-            self._after_tools(epoch)
+            self._after_tools(epoch, lost=True)

@@ -18,6 +18,8 @@ REQUESTED_S = 30.0
 """A request that was neither begun nor refused by then has failed, and its caller is told."""
 BUSY_TRIES = 2
 """How often a request is asked again at once that was refused as busy though no reply runs."""
+_MOST_ENDED = 16
+"""Ended replies that are remembered, since words of them may come late."""
 CANCELLED_S = 5.0
 """A cancelled reply that nothing was heard of for so long has ended (Qwen sends no end)."""
 
@@ -70,6 +72,7 @@ class Replies:
         self._dropped = False
         self._automatic: deque[tuple[int, float]] = deque()
         self._running: dict[str, Reply] = {}
+        self._ended: dict[str, int] = {}
         self._paused = False
 
     @property
@@ -109,6 +112,10 @@ class Replies:
         """The epoch that a running reply was made in; None for an unknown one."""
         reply = self._running.get(reply_id)
         return None if reply is None else reply.epoch
+
+    def ended_epoch(self, reply_id: str) -> int | None:
+        """The epoch of a reply that has ended not long ago; None for an unknown one."""
+        return self._ended.get(reply_id)
 
     def request(self, request: Request, now: float) -> Changes:
         """Somebody wants a reply."""
@@ -153,7 +160,11 @@ class Replies:
 
     def done(self, reply_id: str, now: float) -> Changes:
         """The provider has ended a reply, in whatever way."""
-        self._running.pop(reply_id, None)
+        reply = self._running.pop(reply_id, None)
+        if reply is not None:
+            self._ended[reply_id] = reply.epoch
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
         return self._advance(now)
 
     def refused(self, refusal: ReplyRefused, now: float) -> Changes:

@@ -39,6 +39,8 @@ class Answer:
     rest: bytes = b""
     """Half a sample that the last piece of sound ended with."""
     cancelled: bool = False
+    cut: bool = False
+    """What was heard of it is known."""
 
 
 class Answers:
@@ -50,11 +52,20 @@ class Answers:
     an ``interrupted`` that is nobody's barge-in.
     """
 
-    __slots__ = ("_asked", "_ended", "_own_interrupt", "_quiet", "current", "turn_open")
+    __slots__ = (
+        "_asked",
+        "_cancelled",
+        "_ended",
+        "_own_interrupt",
+        "_quiet",
+        "current",
+        "turn_open",
+    )
 
     def __init__(self) -> None:
         self.current: Answer | None = None
         self._ended: Answer | None = None
+        self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
         self._quiet = True
@@ -97,9 +108,31 @@ class Answers:
         """Nobody wants the rest of it."""
         if self.current is not None and self.current.id == reply_id:
             self.current.cancelled = True
+            self._cancelled = self.current
+
+    def cut(self, item_id: str) -> None:
+        """What was heard of that message is known."""
+        if self._cancelled is not None and self._cancelled.item_id == item_id:
+            self._cancelled.cut = True
+
+    def unheard(self) -> Sequence[str]:
+        """The message of a cancelled reply that has ended, of which nobody has heard anything."""
+        answer = self._cancelled
+        if answer is None or answer is self.current:
+            return ()
+        self._cancelled = None
+        return () if answer.cut else (answer.item_id,)
+
+    def called(self) -> Sequence[Output]:
+        """A tool is called: what follows is a reply of its own."""
+        answer, self.current = self.current, None
+        self._ended = None
+        if answer is None:
+            return ()
+        return (ReplyDone(answer.id, "cancelled" if answer.cancelled else "completed"),)
 
     def generated(self) -> Sequence[Output]:
-        """``generationComplete``, or a tool is called: all sound of the reply has come."""
+        """``generationComplete``: all sound of the reply has come."""
         answer, self.current = self.current, None
         if answer is None:
             return ()

@@ -15,6 +15,7 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.providers.gemini.answers import Answers, Asked
 from duologue.providers.gemini.config import LiveConfig, ManualTurns
+from duologue.providers.gemini.contents import instruction_note
 from duologue.providers.gemini.context import Context, picture_message
 from duologue.providers.gemini.errors import error_message
 from duologue.providers.gemini.models import traits_of
@@ -155,10 +156,10 @@ class Codec:
 
     def encode(self, command: Command) -> Sequence[bytes]:
         """The messages that carry a command, behind what is to be told before them."""
-        before = self.pending()
+        before, self._pending = self._pending, []
         match command:
             case SendAudio(frame=frame):
-                return [*before, *self._sound(frame.to_bytes(), len(frame))]
+                return [*before, *self.pending(), *self._sound(frame.to_bytes(), len(frame))]
             case SendVideo(jpeg=jpeg, now=now):
                 messages = []
                 if jpeg is not None:
@@ -171,7 +172,8 @@ class Codec:
                 self._edit(command)
                 return before
             case RequestReply(request_id=request_id, instructions=instructions):
-                messages = self._request(Asked(request_id), instructions)
+                told = None if instructions is None else instruction_note(instructions)
+                messages = self._request(Asked(request_id), told)
             case Say(request_id=request_id, text=text):
                 messages = self._request(Asked(request_id, text), instructions_to_say(text))
             case CancelReply(reply_id=reply_id):
@@ -187,6 +189,12 @@ class Codec:
 
     def decode(self, message: bytes) -> Sequence[Output]:
         """What a message means; one may carry several things."""
+        outputs = self._outputs(message)
+        for item_id in self._answers.unheard():
+            self._context.cut(item_id, "")
+        return outputs
+
+    def _outputs(self, message: bytes) -> Sequence[Output]:
         try:
             value = orjson.loads(message)
         except orjson.JSONDecodeError:
@@ -249,8 +257,10 @@ class Codec:
             case AddItem(item=item):
                 self._context.add(item)
             case DeleteItem(item_id=item_id):
+                self._answers.cut(item_id)
                 self._context.cut(item_id, "")
             case Truncate(item_id=item_id, heard_text=heard):
+                self._answers.cut(item_id)
                 self._context.cut(item_id, heard)
 
     def _request(self, asked: Asked, text: str | None) -> list[JsonObject]:
@@ -334,7 +344,7 @@ class Codec:
             self._context.called(call_id, name)
             outputs += [*begun, ToolCall(answer.id, call_id, name, arguments)]
         # What the model says after its results, or beside them, is a reply of its own.
-        return [*outputs, *self._answers.generated()]
+        return [*outputs, *self._answers.called()]
 
     def _calls_cancelled(self, message: JsonObject) -> Sequence[Output]:
         ids = message.get("ids")

@@ -63,11 +63,17 @@ def result_of(output: str, *, failed: bool) -> JsonObject:
     return found or {"output": output}
 
 
-def heard_note(heard: str) -> str:
-    """What a model is told whose last message was not heard to its end."""
-    if not heard:
-        return "[The person did not hear your last message at all: it was interrupted before.]"
-    return f'[The person interrupted your last message. Heard was only: "{heard}"]'
+def heard_note(heard: Sequence[str]) -> str:
+    """What a model is told whose last messages were cut; ``heard`` is what was heard of each."""
+    which = "message" if len(heard) == 1 else f"{len(heard)} messages"
+    words = " ".join(filter(None, heard))
+    what = f'only this was heard: "{words}"' if words else "nothing was heard."
+    return f"[The person interrupted you. Of your last {which} {what}]"
+
+
+def instruction_note(instructions: str) -> str:
+    """Instructions for one reply, as nobody's words."""
+    return f"[Not said by the person, for your next reply only: {instructions}]"
 
 
 def _object(text: str) -> JsonObject:

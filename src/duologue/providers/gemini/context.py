@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from duologue.extras import require
 from duologue.items import AgentItem, Item, Json, ToolCallItem, ToolResultItem
@@ -28,6 +29,13 @@ GO_ON = "."
 """Said in the place of the person when the model is to speak and nothing new was said to it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """Messages that came one after another and were cut together: what was heard of each."""
+
+    heard: dict[str, str]
+
+
 class Context:
     """Keeps what is to be told until the moment for it, and makes the messages of it.
 
@@ -38,7 +46,7 @@ class Context:
         self._traits = traits
         self._resumption = resumption
         self._told_cuts = told_cuts and traits.free_context
-        self._waiting: list[JsonObject] = []
+        self._waiting: list[JsonObject | _Cuts] = []
         self._look: bytes | None = None
         self._names: dict[str, str] = {}
         self._orphans: dict[str, ToolCallItem] = {}
@@ -85,8 +93,13 @@ class Context:
 
     def cut(self, item_id: str, heard: str) -> None:
         """Of one of the model's messages only that was heard."""
-        if self._resumption.cut(item_id, heard) and self._told_cuts:
-            self._waiting.append(text_content(heard_note(heard)))
+        if not self._resumption.cut(item_id, heard) or not self._told_cuts:
+            return
+        last = self._waiting[-1] if self._waiting else None
+        cuts = last if isinstance(last, _Cuts) else _Cuts({})
+        if cuts is not last:
+            self._waiting.append(cuts)
+        cuts.heard[item_id] = heard
 
     def look(self, jpeg: bytes) -> list[JsonObject]:
         """A picture that the next text is about; the messages that have to go before that."""
@@ -156,7 +169,11 @@ class Context:
             self._waiting += contents_of((call, result))
 
     def _flush(self, *, complete: bool) -> list[JsonObject]:
-        turns, self._waiting = self._waiting, []
+        turns = [
+            text_content(heard_note(list(one.heard.values()))) if isinstance(one, _Cuts) else one
+            for one in self._waiting
+        ]
+        self._waiting = []
         look, self._look = self._look, None
         if not self._traits.free_context:
             text = "\n\n".join(filter(None, map(_as_text, turns)))
@@ -185,9 +202,9 @@ def _responses(response: JsonObject) -> JsonObject:
     return {"toolResponse": {"functionResponses": [response]}}
 
 
-def _is_new(content: JsonObject) -> bool:
+def _is_new(content: JsonObject | _Cuts) -> bool:
     """Whether the model has something to answer in it."""
-    return content.get("role") == "user"
+    return not isinstance(content, _Cuts) and content.get("role") == "user"
 
 
 def _as_text(content: JsonObject) -> str:

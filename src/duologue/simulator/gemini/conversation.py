@@ -70,6 +70,13 @@ class Conversation:
             total += entry.cost
         return total
 
+    def last_said(self) -> str:
+        """The text of the last content, if it is the person's."""
+        last = self.entries[-1].content if self.entries else {}
+        if last.get("role") != "user":
+            return ""
+        return "".join(text_at(part, "text") for part in objects_at(last, "parts"))
+
     def add(self, role: str, parts: list[Json], cost: Cost) -> Entry:
         """Put in a content behind all others."""
         entry = Entry({"role": role, "parts": parts}, cost)

@@ -18,6 +18,7 @@ from duologue.simulator.gemini.conversation import Conversation, Cost, for_brain
 from duologue.simulator.gemini.schema import IN_RATE
 from duologue.simulator.gemini.setup import GENERAL, Setup
 from duologue.simulator.gemini.shapes import POLICY, RefusedError
+from duologue.simulator.verbatim import asked_verbatim
 
 REASONS = frozenset(
     {
@@ -51,13 +52,21 @@ class Replies:
     """Makes the model's turns of what the brain answers, one at a time."""
 
     def __init__(
-        self, brain: Realtime, conversation: Conversation, emit: Emit, clock: Clock, *, pace: float
+        self,
+        brain: Realtime,
+        conversation: Conversation,
+        emit: Emit,
+        clock: Clock,
+        *,
+        pace: float,
+        paraphrase: bool,
     ) -> None:
         self.setup = Setup({})
         self.conversation = conversation
         self._emit = emit
         self._clock = clock
         self._pace = pace
+        self._paraphrase = paraphrase
         self.link = BrainLink(brain, self, clock, rate=IN_RATE)
         self.active: Answer | None = None
         self._asked = ""
@@ -184,7 +193,8 @@ class Replies:
     def _ask(self, answer: Answer) -> None:
         answer.begin()
         self._asked = new_id("ask")
-        self.link.ask(self._asked, None, None)
+        said = self.conversation.last_said()
+        self.link.ask(self._asked, None, None if self._paraphrase else asked_verbatim(said))
 
     def _go_on(self) -> None:
         """Go on with the turn once all functions have answered that it waits for."""

@@ -48,7 +48,8 @@ class GeminiSimulator(HttpService[Session]):
     sent in bursts, so many times as fast as speech (0: at once). Connections end after
     ``max_connection_s``, told ``go_away_s`` before; sessions after ``max_session_s`` with 1011; in
     s, all divided by ``clock_scale``, and so are the limits of sessions without compression.
-    ``transcription_delay`` in s. With ``keep_audio`` the sessions' ``heard`` have their sound.
+    ``transcription_delay`` in s. ``paraphrase``: the model does not say word for word what it is
+    told to. With ``keep_audio`` the sessions' ``heard`` have their sound.
     ``resumes_open=False``: a session can't be resumed while an older connection of it is open.
     Raises `ConfigError`, and `MissingExtraError` without the extra ``simulate``.
     """
@@ -72,6 +73,7 @@ class GeminiSimulator(HttpService[Session]):
         go_away_s: float = 10.0,
         max_session_s: float = 3480.0,
         transcription_delay: float = 0.0,
+        paraphrase: bool = False,
         keep_audio: bool = False,
         resumes_open: bool = True,
         unknown_models: Sequence[str] = (),
@@ -95,6 +97,7 @@ class GeminiSimulator(HttpService[Session]):
             transcription_delay=transcription_delay or self._brain.script.transcription_delay,
             keep_audio=keep_audio,
             loopback=self._brain.loopback,
+            paraphrase=paraphrase or self._brain.script.paraphrase,
             audio_pace=audio_pace,
             max_connection_s=max_connection_s / clock_scale,
             go_away_s=go_away_s / clock_scale,
@@ -160,7 +163,7 @@ class GeminiSimulator(HttpService[Session]):
         session.taken = line.runner.saw
 
         def accepted() -> None:
-            session.expectations = self.expectations()
+            session.expect(self.expectations())
             self.keep(line, session)
 
         session.accepted = accepted

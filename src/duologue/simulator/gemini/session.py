@@ -68,6 +68,7 @@ class SessionOptions:
     transcription_delay: float = 0.0
     keep_audio: bool = False
     loopback: bool = False
+    paraphrase: bool = False
     audio_pace: float = 4.0
     max_connection_s: float = 600.0
     go_away_s: float = 10.0
@@ -108,7 +109,8 @@ class Session:
         self._video_since: float | None = None
         self._seeded = False
         self._told_idle = False
-        self.expectations: Expectations | None = None
+        self._leaving = False
+        self._expectations: Expectations | None = None
         self.id = new_id("session")
         self.images: list[Image] = []
         """The pictures that the client sent."""
@@ -120,7 +122,14 @@ class Session:
         self.taken = lambda _: None
         self.accepted: Callable[[], None] = lambda: None
         """Is told once the setup is good."""
-        self._replies = Replies(brain, Conversation(), self.emit, clock, pace=options.audio_pace)
+        self._replies = Replies(
+            brain,
+            Conversation(),
+            self.emit,
+            clock,
+            pace=options.audio_pace,
+            paraphrase=options.paraphrase,
+        )
         self._replies.changed = self._tell_state
         self._turns = Turns(
             self._replies,
@@ -181,6 +190,13 @@ class Session:
         """The model behind it."""
         return self._replies.link.brain
 
+    def expect(self, expectations: Expectations | None) -> None:
+        """Have the client's messages looked at, from now on."""
+        self._expectations = expectations
+        if expectations is not None:
+            self._replies.link.on_turn = expectations.turn
+            self._replies.link.on_reply = expectations.reply
+
     async def begin(self) -> None:
         """Nothing is told before the client has said what it wants."""
 
@@ -204,8 +220,8 @@ class Session:
         self._replies.close()
         self._turns.close()
         self._stop_timers()
-        if self.expectations is not None:
-            self.expectations.close()
+        if self._expectations is not None:
+            self._expectations.close()
 
     def emit(self, kind: str, message: Object) -> None:
         """Tell the client a message."""
@@ -252,12 +268,10 @@ class Session:
     def _admit(self, message: Object) -> None:
         kinds = _kinds(message)
         self._log.take(kinds[0][0], message)
-        for kind, body in kinds:
+        for kind, _ in kinds:
             self.taken(kind)
-            if self.closed:
-                return
-            if self.expectations is not None:
-                self.expectations.saw({"type": kind, **body})
+        if self.closed:
+            return
         if self._setup is None:
             if "setup" not in message:
                 raise RefusedError("The first message must be setup.")
@@ -268,6 +282,9 @@ class Session:
             self._early.append(message)
         else:
             self._take(message)
+        if self._expectations is not None:
+            for kind, body in kinds:
+                self._expectations.saw({"type": kind, **body})
 
     def _configure(self, value: Object) -> None:
         setup = self._door.admit(value)
@@ -420,6 +437,8 @@ class Session:
 
     def _arm(self) -> None:
         """Have the connection end when it is to."""
+        if self._leaving:
+            return
         self._stop_timers()
         options, now = self._options, self._clock.now()
         ends = self._connected + options.max_connection_s
@@ -434,6 +453,7 @@ class Session:
         self._at(deadline, lambda: self.refuse(RefusedError(DEADLINE, INTERNAL)))
 
     def _say_go_away(self, seconds: float) -> None:
+        self._leaving = True
         self.emit("goAway", {"goAway": {"timeLeft": f"{seconds:.9g}s"}})
 
     def _at(self, when: float, then: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ GENERAL = "Request contains an invalid argument."
 """What the service says of most that is wrong."""
 
 _FRAME_MS = 20
+_PREFIX_MS = 300
 _LOUD = {"HIGH": 0.5, "LOW": 0.9}
 _SILENCE_MS = {"HIGH": 500, "LOW": 1000}
 _MOST_MS = 60_000
@@ -93,7 +94,7 @@ class Setup:
         needed = int_at(config, "prefixPaddingMs", default=2 * _FRAME_MS)
         return Detection(
             threshold=_LOUD.get(start, _LOUD[usual]),
-            prefix_ms=300,
+            prefix_ms=_MOST_MS if self.covers_all else _PREFIX_MS,
             silence_ms=int_at(config, "silenceDurationMs", default=silence),
             start_frames=max(1, -(-needed // _FRAME_MS)),
         )
