@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import orjson
+import websockets.asyncio.client
+import websockets.exceptions
 from gemini_certified import certify, kinds_of
 from google import genai
 from google.genai import types
@@ -121,6 +123,67 @@ def sdk(simulator: Any, key: str = "", **options: Any) -> genai.Client:
             base_url=simulator.url, async_client_args=arguments, **options
         ),
     )
+
+
+PATH = "/ws/google.ai.generativelanguage.{}.GenerativeService.BidiGenerateContent"
+
+
+class Raw:
+    """A session on a plain socket: what is sent is sent as it is."""
+
+    def __init__(self, socket: Any) -> None:
+        self.socket = socket
+
+    async def send(self, message: object) -> None:
+        await self.socket.send(orjson.dumps(message).decode())
+
+    async def receive(self) -> dict[str, Any]:
+        data = await self.socket.recv(decode=False)
+        message: dict[str, Any] = orjson.loads(data)
+        certify(message)
+        return message
+
+    async def until(self, kind: str, seconds: float = 60.0) -> dict[str, Any]:
+        async with asyncio.timeout(seconds):
+            while True:
+                message = await self.receive()
+                if kind in kinds_of(message):
+                    return message
+
+    async def refused(self, seconds: float = 60.0) -> tuple[int, str]:
+        """The close code and the reason that come; what comes before is passed over."""
+        async with asyncio.timeout(seconds):
+            try:
+                while True:
+                    await self.receive()
+            except websockets.exceptions.ConnectionClosed as closed:
+                return (closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, "")
+
+
+@asynccontextmanager
+async def raw(
+    simulator: Any, path: str = "", headers: dict[str, str] | None = None
+) -> AsyncIterator[Raw]:
+    """A plain socket, with the right key unless there are other headers."""
+    url = f"{simulator.url.replace('http', 'ws', 1)}{path or PATH.format('v1beta')}"
+    wanted = {"x-goog-api-key": simulator.key} if headers is None else headers
+    async with websockets.connect(
+        url, additional_headers=wanted, ssl=simulator.ssl_context, max_size=None
+    ) as socket:
+        yield Raw(socket)
+
+
+def setup(model: str = MODEL, **fields: Any) -> dict[str, Any]:
+    return {"setup": {"model": f"models/{model}", **fields}}
+
+
+@asynccontextmanager
+async def started(simulator: Any, model: str = MODEL, **fields: Any) -> AsyncIterator[Raw]:
+    """A plain socket with a setup that was taken."""
+    async with raw(simulator) as client:
+        await client.send(setup(model, **fields))
+        assert "setupComplete" in await client.receive()
+        yield client
 
 
 @asynccontextmanager
