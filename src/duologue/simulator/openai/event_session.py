@@ -21,6 +21,7 @@ from duologue.simulator.hearing import TurnTooShortError
 from duologue.simulator.openai.configuration import SessionObject
 from duologue.simulator.openai.conversation import Conversation, Image
 from duologue.simulator.openai.event_log import EventLog
+from duologue.simulator.openai.formats import AudioDecoder
 from duologue.simulator.openai.loopback import Loopback
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.shapes import RefusedError, Shape, check
@@ -51,7 +52,8 @@ class SessionOptions:
 class EventSession(ABC):
     """One client's session, in some dialect. Public attributes are for tests to look at.
 
-    A dialect's own session sets ``_responses`` and ``_turns``, then calls `_begin_with_them`.
+    A dialect's own session sets ``_decoder``, ``_responses`` and ``_turns``, then calls
+    `_begin_with_them`.
     """
 
     client_events: ClassVar[Shape]
@@ -62,6 +64,7 @@ class EventSession(ABC):
     taken: Callable[[str], None]
     """Is told the type of each event of the client, before anything is done about it."""
 
+    _decoder: AudioDecoder
     _responses: Responses
     _turns: Turns
 
@@ -216,6 +219,7 @@ class EventSession(ABC):
 
     def commit(self) -> None:
         """The client ends its turn. Raises `RefusedError` when it is too short."""
+        self.hear(self._decoder.flush())
         try:
             self._turns.hearing.commit()
         except TurnTooShortError as error:

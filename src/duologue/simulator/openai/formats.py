@@ -84,6 +84,10 @@ class AudioDecoder:
             )
         return self._resampler.push(np.frombuffer(data, "<i2"))
 
+    def flush(self) -> Samples:
+        """What it has held back; the next text begins a new stream."""
+        return self._resampler.flush()
+
 
 class AudioEncoder:
     """Writes int16 of one rate as base64 texts of one format."""
