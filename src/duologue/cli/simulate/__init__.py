@@ -9,6 +9,7 @@ import click
 _COMMANDS = {
     "openai": "OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.",
     "gemini": "Google's Gemini Live service, over WebSocket, until Ctrl-C.",
+    "qwen": "Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.",
 }
 """Each in a module of its own here, and of its own name."""
 

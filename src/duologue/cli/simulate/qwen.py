@@ -1,0 +1,41 @@
+"""``duologue simulate qwen``."""
+
+from __future__ import annotations
+
+import click
+
+from duologue.cli.simulate.serving import Options, serve, simulator_options
+
+
+@click.command()
+@simulator_options(lives="Sessions end after two hours, or five idle minutes, divided by this.")
+def qwen(options: Options) -> None:
+    """Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.
+
+    \b
+    duologue simulate qwen --brain local
+    duologue simulate qwen --brain script.yaml --faults idle
+    """
+    from duologue.simulator.faults import load_faults
+    from duologue.simulator.qwen.faults import PRESETS
+    from duologue.simulator.qwen.server import KEY, QwenSimulator
+
+    simulator = QwenSimulator(
+        options.brain,
+        host=options.host,
+        port=options.port,
+        key=options.key or KEY,
+        faults=[fault for name in options.faults for fault in load_faults(name, PRESETS)],
+        profile=options.profile,
+        clock_scale=options.clock_scale,
+    )
+    shown = "..." if options.key else KEY
+    serve(
+        simulator,
+        options,
+        lambda: [
+            f"WebSocket  {simulator.ws_url}?model=qwen3.5-omni-plus-realtime",
+            f"url        {simulator.ws_url}",
+            f"DASHSCOPE_API_KEY={shown}",
+        ],
+    )
