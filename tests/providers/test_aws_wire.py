@@ -13,7 +13,8 @@ from bedrock_service import event, frame, serving
 from duologue.clock import LoopClock
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.h2_stream import LONGEST, PING_EVERY_S, PONG_S
-from duologue.providers.aws.wire import IDLE_S, Accepted, BedrockWire, Idle
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle
+from duologue.providers.aws.wire import BedrockWire
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.testing import run_virtual
 

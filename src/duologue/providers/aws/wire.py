@@ -10,7 +10,6 @@ import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from duologue.extras import require
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.errors import exception_error, http_error, one_line
 from duologue.providers.aws.h2_transport import H2Transport, ResponseBody
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message
 from duologue.realtime.errors import ErrorKind, SessionError
 
 require("aws_sdk_bedrock_runtime", "aws")
@@ -49,8 +49,6 @@ CLOSE_S = 0.3
 """What the service gets to end the stream in order, once it was told that we have ended it."""
 HEAD_S = 2.0
 """After so long without an answer, the service is given more than the beginning of a session."""
-IDLE_S = 10.0
-"""After so long without anything either way, there has to be sound: without, a session ends."""
 _REASON_S = 0.2
 
 type _Call = DuplexEventStream[
@@ -58,22 +56,6 @@ type _Call = DuplexEventStream[
     InvokeModelWithBidirectionalStreamOutput,
     InvokeModelWithBidirectionalStreamOperationOutput,
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The service has taken the stream, which should not get older than ``expires_in`` seconds."""
-
-    expires_in: float
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """Nothing has come for some time, nor was anything sent."""
-
-
-type Message = bytes | Accepted | Idle
-"""One event as JSON, or what the wire itself tells the codec."""
 
 
 class BedrockWire:

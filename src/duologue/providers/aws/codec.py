@@ -1,0 +1,277 @@
+"""Nova Sonic's events to and from the session's commands and outputs, without a socket."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from typing import assert_never
+from uuid import uuid4
+
+import numpy as np
+
+from duologue.items import AgentItem, Item, Json, SystemItem, UserItem
+from duologue.providers.aws.blocks import Blocks
+from duologue.providers.aws.config import RealtimeConfig
+from duologue.providers.aws.history import messages, tool_note
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message
+from duologue.providers.aws.order import EventOrder, Stage
+from duologue.providers.aws.profile import generation_of
+from duologue.providers.aws.replies import Asked, Replies
+from duologue.providers.openai.spoken import instructions_to_say
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import (
+    AddItem,
+    CancelReply,
+    ClearInput,
+    Command,
+    DeleteItem,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendToolResult,
+    SendVideo,
+    Truncate,
+    UpdateSession,
+)
+from duologue.realtime.outputs import Output, ReplyRefused, SessionStarted
+
+SILENCE_MS = 100
+"""Sound that is sent where nobody gives any, and the service wants some."""
+LATE_S = 1.0
+"""A reply that should have been played for so long is over, though nobody has told."""
+ANSWERED_S = 10.0
+"""A text that was not answered by then will not be."""
+
+_GO_ON = "[The person has said nothing new. Go on with the conversation.]"
+_FOR_THIS = "[For your next reply, and not said by the person: {}]"
+_HEARD = "[The person interrupted you, and has heard no more than: {}]"
+_NOTHING = "nothing at all"
+_MOST_NOTES = 16
+
+
+class Codec:
+    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
+
+    The history waits until the sound begins, since it can't be added to once it was sent. A text
+    waits until the reply before it has been played, since the service takes it for an interruption.
+    """
+
+    def __init__(self, config: RealtimeConfig) -> None:
+        self._config = config
+        self._generation = generation_of(config.model)
+        self._order = EventOrder(config)
+        self._replies = Replies(config.output_sample_rate)
+        self.blocks = Blocks(self._replies, self._order.called)
+        self._history: list[Item] = []
+        self._words: list[str] = []
+        """What was written for the next text."""
+        self._notes: list[str] = []
+        """What the model is to know with it."""
+        self._heard: tuple[str, str] | None = None
+        """What was heard of which item, where the service has not noticed."""
+        self._waiting: deque[tuple[Asked, str]] = deque()
+        """Texts that wait to be sent."""
+        self._sent = 0
+        """Samples of the person that were sent: the clock of this codec."""
+        self._sounding = ""
+        self._sounds_since = 0
+        self._asked_since = 0
+        self._pending: list[Message] = []
+        self._refused: list[Output] = []
+
+    def open(self, setup: SessionSetup) -> Sequence[Message]:
+        """The beginning of the session; the history follows when it is needed."""
+        self._history = list(setup.history)
+        return self._order.begin(setup.instructions, setup.tools)
+
+    def encode(self, command: Command) -> Sequence[Message]:
+        """The messages that carry a command."""
+        match command:
+            case SendAudio(frame=frame):
+                self._sent += len(frame)
+                return [*self._start_sound(), *self._due(), *self._order.audio(frame.samples)]
+            case AddItem(item=item):
+                self._add(item)
+                return ()
+            case Truncate(item_id=item_id, heard_text=heard):
+                self._cut(item_id, heard)
+                return self._due()
+            case DeleteItem(item_id=item_id):
+                self._cut(item_id, "")
+                return self._due()
+            case CancelReply(reply_id=reply_id):
+                self._replies.cancel(reply_id)
+                return self._due()
+            case RequestReply(request_id=request_id, instructions=instructions):
+                return self._ask(Asked(request_id), self._text(instructions))
+            case Say(request_id=request_id, text=text):
+                return self._ask(Asked(request_id, text), instructions_to_say(text))
+            case SendToolResult():
+                return self._result(command)
+            case SendVideo() | EndTurn() | ClearInput() | UpdateSession():
+                return ()  # Its profile says that it can't.
+            case _:
+                assert_never(command)
+
+    def decode(self, message: Message) -> Sequence[Output]:
+        """What an event means, or what the wire tells."""
+        outputs: list[Output] = []
+        match message:
+            case Accepted(expires_in=expires_in):
+                outputs.append(SessionStarted(self._told(), expires_in))
+            case Idle():
+                self._sent += round(IDLE_S * self._config.input_sample_rate)
+                self._pending += self._start_sound()
+                silence = np.zeros(self._config.input_sample_rate * SILENCE_MS // 1000, np.int16)
+                self._pending += self._order.audio(silence)
+            case _:
+                outputs += self.blocks.take(message)
+        last = self._replies.last
+        if last is not None and last.samples and last.id != self._sounding:
+            self._sounding, self._sounds_since = last.id, self._sent
+        self._pending += self._due()
+        outputs += self._refused
+        self._refused.clear()
+        return outputs
+
+    def pending(self) -> Sequence[Message]:
+        """What the codec itself has to send, each once."""
+        pending, self._pending = self._pending, []
+        return pending
+
+    def farewell(self) -> Sequence[Message]:
+        """The end of the sound, of the prompt and of the session."""
+        return self._order.end()
+
+    def _told(self) -> dict[str, Json]:
+        config = self._config
+        told: dict[str, Json] = {
+            "model": config.model,
+            "region": config.region,
+            "voice": config.voice,
+            "maxTokens": config.max_tokens,
+            "temperature": config.temperature,
+            "topP": config.top_p,
+        }
+        if self._generation.endpointing:
+            told["endpointingSensitivity"] = config.endpointing.upper()
+        return told
+
+    def _start_sound(self) -> Sequence[Message]:
+        if self._order.stage is not Stage.BEGUN:
+            return ()
+        history, self._history = self._history, []
+        return self._order.start_sound(messages(history, self._generation))
+
+    def _add(self, item: Item) -> None:
+        if self._order.stage is Stage.BEGUN:
+            self._history.append(item)
+            return
+        match item:
+            case UserItem(text=str(text), spoken=False):
+                self._words.append(text)
+            case SystemItem(text=text):
+                self._note(f"[{text}]")
+            case AgentItem(id=item_id, text=text) if self._replies.by_item(item_id) is None:
+                self._note(f"[You have said: {text}]")
+            case _:
+                """What was spoken it has heard itself, and of its tools it knows."""
+
+    def _cut(self, item_id: str, heard: str) -> None:
+        """An item is to be what was heard of it, or nothing."""
+        if self._order.stage is Stage.BEGUN:
+            index = next((i for i, one in enumerate(self._history) if one.id == item_id), None)
+            item = None if index is None else self._history[index]
+            if index is not None and isinstance(item, AgentItem) and heard:
+                self._history[index] = AgentItem(item_id, heard, "cut", item.played_ms)
+            elif index is not None:
+                del self._history[index]
+            return
+        reply = self._replies.by_item(item_id)
+        if reply is not None:
+            reply.cut = True
+            self._heard = item_id, heard
+
+    def _note(self, note: str) -> None:
+        self._notes = [*self._notes, note][-_MOST_NOTES:]
+
+    def _text(self, instructions: str | None) -> str:
+        """Everything that waits for the next text, and what it is for."""
+        while self._order.stage is Stage.BEGUN and self._history:
+            match self._history[-1]:
+                case UserItem(text=text):
+                    # What is to be answered comes by itself; as history it would not be.
+                    self._words[:0] = [text] if text else []
+                    self._history.pop()
+                case _:
+                    break
+        parts = [*self._notes, *self._cut_note(), *self._words]
+        if instructions:
+            parts.append(_FOR_THIS.format(instructions))
+        elif not self._words:
+            parts.append(_GO_ON)
+        self._notes, self._words = [], []
+        return "\n".join(parts)
+
+    def _cut_note(self) -> Sequence[str]:
+        """What was heard of the newest reply, if the service takes it for heard."""
+        cut, self._heard = self._heard, None
+        last = self._replies.last
+        if cut is None or last is None or last.item_id != cut[0] or last.told_cut:
+            return ()
+        return [_HEARD.format(json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING)]
+
+    def _ask(self, asked: Asked, text: str) -> Sequence[Message]:
+        if not self._generation.text:
+            message = f"{self._config.model} replies to speech only: use amazon.nova-2-sonic-v1:0"
+            self._refused.append(ReplyRefused(asked.request_id, "unsupported", message))
+            return ()
+        self._waiting.append((asked, text))
+        return self._due()
+
+    def _due(self) -> Sequence[Message]:
+        """The next text that waits, if it may be sent now."""
+        if not self._waiting or self._busy():
+            return ()
+        asked, text = self._waiting.popleft()
+        self._replies.asked = asked
+        self._asked_since = self._sent
+        self.blocks.sent_text = text
+        return [*self._start_sound(), *self._order.text(text)]
+
+    def _busy(self) -> bool:
+        """The last text is not answered, or the newest reply is still being played, it seems."""
+        if self._replies.asked is not None and self._since(self._asked_since) < ANSWERED_S:
+            return True
+        last = self._replies.last
+        if last is None or not last.playing:
+            return False
+        length = last.samples / self._config.output_sample_rate
+        return not last.over or self._since(self._sounds_since) < length + LATE_S
+
+    def _since(self, sent: int) -> float:
+        return (self._sent - sent) / self._config.input_sample_rate
+
+    def _result(self, command: SendToolResult) -> Sequence[Message]:
+        output = command.output
+        if self._order.knows(command.call_id):
+            return self._order.result(command.call_id, _as_json(output, failed=command.failed))
+        # Called on a connection that is gone: this one was told of it in its history.
+        note = tool_note(command.name, "…", output, failed=command.failed)
+        if not self._generation.text:
+            return ()
+        self._note(note)
+        return self._ask(Asked(uuid4().hex), self._text(None))
+
+
+def _as_json(output: str, *, failed: bool) -> str:
+    """A result as the service takes it: the JSON text of an object."""
+    if not failed:
+        try:
+            if isinstance(json.loads(output), dict):
+                return output
+        except ValueError:
+            """Words."""
+    return json.dumps({"error" if failed else "result": output}, ensure_ascii=False)

@@ -1,0 +1,75 @@
+"""What a session of Amazon Nova Sonic is set up with: values checked when they are given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from duologue.providers.aws.profile import generation_of
+from duologue.realtime.errors import ConfigError
+
+VOICES = (
+    "amy", "ambre", "arjun", "beatrice", "carlos", "carolina", "florian", "kiara", "lennart",
+    "leo", "lorenzo", "lupe", "matthew", "olivia", "tiffany", "tina",
+)  # fmt: skip
+"""Those of Nova 2 Sonic; what else is given goes to the service as it is."""
+RATES = (8000, 16000, 24000)
+SENSITIVITIES = ("high", "medium", "low")
+
+MOST_TOKENS = 10000
+"""Most tokens of one reply that other clients of the service send."""
+
+type Endpointing = Literal["high", "medium", "low"]
+
+_VOICE = re.compile(r"[a-z][a-z0-9_-]*")
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} takes {low:g} to {high:g}, not {value}")
+
+
+def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} takes {', '.join(map(str, allowed))}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeConfig:
+    """Everything that a session of Nova Sonic can be told; raises `ConfigError`.
+
+    Its fields are explained at `Realtime`; the defaults of the numbers are those of AWS' guides.
+    """
+
+    model: str = "amazon.nova-2-sonic-v1:0"
+    region: str = "us-east-1"
+    voice: str = "matthew"
+    endpointing: Endpointing = "high"
+    max_tokens: int = 1024
+    temperature: float = 0.7
+    top_p: float = 0.9
+    input_sample_rate: int = 16000
+    output_sample_rate: int = 24000
+    tool_choice: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("model takes the id of a model, such as amazon.nova-2-sonic-v1:0")
+        if not re.fullmatch(r"[a-z0-9-]+", self.region):
+            raise ConfigError(f"region takes an AWS region such as us-east-1, not {self.region!r}")
+        if not _VOICE.fullmatch(self.voice):
+            raise ConfigError(f"voice takes {', '.join(VOICES)}, not {self.voice!r}")
+        _one_of("endpointing", self.endpointing, SENSITIVITIES)
+        if self.endpointing != "high" and not generation_of(self.model).endpointing:
+            raise ConfigError(f"endpointing is for Nova 2 Sonic, not {self.model}")
+        _within("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        _within("temperature", self.temperature, 0, 1)
+        _within("top_p", self.top_p, 0, 1)
+        _one_of("input_sample_rate", self.input_sample_rate, RATES)
+        _one_of("output_sample_rate", self.output_sample_rate, RATES)
+        if self.tool_choice in ("", "none"):
+            raise ConfigError(
+                "tool_choice takes auto, any or the name of a tool; for none, give the agent none"
+            )

@@ -1,0 +1,24 @@
+"""What passes between the wire and the codec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+IDLE_S = 10.0
+"""After so long without anything either way, there has to be sound: without, a session ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The service has taken the stream, which should not get older than ``expires_in`` seconds."""
+
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing has come for some time, nor was anything sent."""
+
+
+type Message = bytes | Accepted | Idle
+"""One event as JSON, or what the wire itself tells the codec."""
