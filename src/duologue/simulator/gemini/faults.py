@@ -17,7 +17,8 @@ from duologue.simulator.faults import (
     Stall,
     Unknown,
 )
-from duologue.simulator.gemini.session import BROKEN, DEADLINE, GONE
+from duologue.simulator.gemini.lifetime import DEADLINE, GONE
+from duologue.simulator.gemini.session import BROKEN
 
 _SOUND = "serverContent.modelTurn"
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from duologue.clock import Clock
+from duologue.simulator.fields import Object
+from duologue.simulator.gemini.answer import Emit
 from duologue.simulator.gemini.conversation import Conversation
 from duologue.simulator.gemini.shapes import INTERNAL, POLICY, RefusedError
 
@@ -81,3 +84,36 @@ class Handles:
         self._stale[handle] = None
         while len(self._stale) > MOST_HANDLES:
             del self._stale[next(iter(self._stale))]
+
+
+class Resumption:
+    """Tells the client whether its session can be resumed, and by which handle.
+
+    ``snapshot`` makes one of the session as it is.
+    """
+
+    def __init__(self, handles: Handles, emit: Emit, snapshot: Callable[[], Snapshot]) -> None:
+        self._handles = handles
+        self._emit = emit
+        self._snapshot = snapshot
+        self._resumable = False
+        self._transparent: bool | None = None
+
+    def begin(self, *, transparent: bool) -> None:
+        """The client wants to know."""
+        self._transparent = transparent
+
+    def tell(self, messages: int, *, resumable: bool, again: bool = False) -> None:
+        """Tell it if it has changed, or ``again``; ``messages`` have come from the client."""
+        if self._transparent is None or not (resumable or self._resumable):
+            return
+        if resumable and self._resumable and not again:
+            return
+        self._resumable = resumable
+        told: Object = {}
+        if resumable:
+            told = {"newHandle": self._handles.give(self._snapshot()), "resumable": True}
+            if self._transparent:
+                told["lastConsumedClientMessageIndex"] = str(messages)
+        # What is false or empty is left out by proto JSON: not resumable is an empty object.
+        self._emit("sessionResumptionUpdate", {"sessionResumptionUpdate": told})

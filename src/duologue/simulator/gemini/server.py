@@ -23,6 +23,7 @@ from aiohttp import web  # noqa: E402
 from duologue.simulator.gemini.doors import Door, application  # noqa: E402
 from duologue.simulator.gemini.faults import PRESETS  # noqa: E402
 from duologue.simulator.gemini.keys import Keys  # noqa: E402
+from duologue.simulator.gemini.lifetime import Limits  # noqa: E402
 from duologue.simulator.gemini.resumption import VALID_S, Handles  # noqa: E402
 from duologue.simulator.gemini.session import Session, SessionOptions  # noqa: E402
 from duologue.simulator.gemini.socket_line import GeminiLine  # noqa: E402
@@ -30,6 +31,9 @@ from duologue.simulator.http_service import HttpService  # noqa: E402
 
 KEY = "gemini-simulator"
 """The key that is good unless you say another."""
+
+AUDIO_S, VIDEO_S = 900.0, 120.0
+"""How long a session without compression may be, without pictures and with them."""
 
 API = "/ws/google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent"
 
@@ -99,11 +103,13 @@ class GeminiSimulator(HttpService[Session]):
             loopback=self._brain.loopback,
             paraphrase=paraphrase or self._brain.script.paraphrase,
             audio_pace=audio_pace,
-            max_connection_s=max_connection_s / clock_scale,
-            go_away_s=go_away_s / clock_scale,
-            max_session_s=max_session_s / clock_scale,
-            audio_limit_s=900.0 / clock_scale,
-            video_limit_s=120.0 / clock_scale,
+            limits=Limits(
+                max_connection_s / clock_scale,
+                go_away_s / clock_scale,
+                max_session_s / clock_scale,
+                AUDIO_S / clock_scale,
+                VIDEO_S / clock_scale,
+            ),
         )
         self._binary = binary_frames
         self.keys = Keys(key, self._clock)
