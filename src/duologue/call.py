@@ -43,6 +43,7 @@ from duologue.realtime.outputs import (
     ReplyRefused,
     ReplyStarted,
     ReplyText,
+    Resumable,
     SayMismatch,
     SessionStarted,
     SpeechStarted,
@@ -291,7 +292,7 @@ class Call:
             case ProviderError(kind=kind, code=code, message=message):
                 if kind is not ErrorKind.BENIGN:
                     self._emit(ErrorEvent("model", message, code))
-            case GoAway() | SessionStarted() | ReplyRefused():
+            case GoAway() | Resumable() | SessionStarted() | ReplyRefused():
                 """The session's own business."""
 
     def _person_signal(

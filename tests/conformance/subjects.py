@@ -409,6 +409,10 @@ class _GeminiFar(Far):
                 out.append(("user" if content["role"] == "user" else "agent", words))
         return out
 
+    async def known(self):
+        # Gemini 3.1 is told what was cut with the next text only.
+        return None if "3.1" in self.realtime.profile.model else await super().known()
+
     def heard_s(self):
         return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
 
@@ -424,19 +428,22 @@ class _GeminiFar(Far):
         return sum(len(s.images) for s in sessions) + sum("inlineData" in part for part in turns)
 
 
-@asynccontextmanager
-async def gemini(replies, transcripts, *, simulator=None, **options):
-    from duologue.providers.gemini import AutomaticActivity, Realtime
-    from duologue.testing import GeminiSimulator
+def gemini(model):
+    @asynccontextmanager
+    async def subject(replies, transcripts, *, simulator=None, **options):
+        from duologue.providers.gemini import AutomaticActivity, Realtime
+        from duologue.testing import GeminiSimulator
 
-    script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
-    words = tuple(transcripts)
-    async with GeminiSimulator(lambda: Brain(script, words), **(simulator or {})) as server:
-        options.setdefault("reconnect", POLICY)
-        options.setdefault("api_key", server.key)
-        options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
-        model = Realtime(base_url=server.url, vad=EnergyVAD(), **options)
-        yield model, _GeminiFar(model, server)
+        script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
+        words = tuple(transcripts)
+        async with GeminiSimulator(lambda: Brain(script, words), **(simulator or {})) as server:
+            options.setdefault("reconnect", POLICY)
+            options.setdefault("api_key", server.key)
+            options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
+            realtime = Realtime(model, base_url=server.url, vad=EnergyVAD(), **options)
+            yield realtime, _GeminiFar(realtime, server)
+
+    return subject
 
 
 class _QwenFar(_OpenAIFar):
@@ -475,7 +482,67 @@ async def qwen(replies, transcripts, *, simulator=None, **options):
         yield (model := Realtime(base_url=server.url, **options)), _QwenFar(model, server)
 
 
-GOES_ON = frozenset({"gemini"})
+class _NovaFar(Far):
+    breaks = True
+
+    def __init__(self, realtime, simulator):
+        super().__init__(realtime)
+        self.simulator = simulator
+
+    @property
+    def session(self):
+        return self.simulator.sessions[-1]
+
+    async def lose(self):
+        await self.simulator.kill()
+
+    def history(self):
+        """As a model reads it that does what it is told in words."""
+        out = []
+        for said in self.session.conversation:
+            for line in said.text.split("\n") if said.role == "USER" else (said.text,):
+                heard = re.fullmatch(
+                    r"\[The person interrupted you, and has heard no more than: (.*)\]", line
+                )
+                if heard is not None:
+                    assert out.pop()[0] == "agent"
+                    if heard[1] != "nothing at all":
+                        out.append(("agent", json.loads(heard[1])))
+                elif line and not (line.startswith("[") and line.endswith("]")):
+                    out.append(("user" if said.role == "USER" else "agent", line))
+        return out
+
+    async def known(self):
+        # It is told what was cut with the next text only.
+        return
+
+    def heard_s(self):
+        return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
+
+    def tools(self):
+        return self.session.tools
+
+    def instructions(self):
+        return self.session.system
+
+
+@asynccontextmanager
+async def nova(replies, transcripts, *, simulator=None, **options):
+    from duologue.providers.aws import Credentials, Realtime
+    from duologue.testing import NovaSimulator
+
+    script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
+    words = tuple(transcripts)
+    simulator = {"endpointing_ms": {"HIGH": 300}, **(simulator or {})}
+    async with NovaSimulator(lambda: Brain(script, words), **simulator) as server:
+        keys = server.credentials
+        options.setdefault("reconnect", POLICY)
+        options.setdefault("credentials", Credentials(keys.access_key, keys.secret_key))
+        model = Realtime(endpoint_uri=server.url, vad=EnergyVAD(), **options)
+        yield model, _NovaFar(model, server)
+
+
+GOES_ON = frozenset({"gemini-3.8", "gemini-3.1"})
 """Models that speak by themselves once they have their results, also if that is not wanted."""
 
 
@@ -484,8 +551,10 @@ SUBJECTS = {
     "local": local,
     "openai-websocket": openai("websocket"),
     "openai-webrtc": openai("webrtc"),
-    "gemini": gemini,
+    "gemini-3.8": gemini("gemini-3.8-live"),
+    "gemini-3.1": gemini("gemini-3.1-flash-live-preview"),
     "qwen": qwen,
+    "nova": nova,
 }
 
 

@@ -213,10 +213,12 @@ async def test_what_is_asked_while_there_is_no_connection(subject):
         assert agent.llm.alive
         said = agent.say("A moment please.")
         assert (await said).heard_text == "A moment please."
-        agent.update_instructions("Be kind.")
+        mutable = agent.llm.profile.mutable_instructions
+        if mutable:
+            agent.update_instructions("Be kind.")
         answer = await agent.simple_response("second")
         assert answer.heard_text == "Two."
-        assert far.instructions() == "Be kind."
+        assert not mutable or far.instructions() == "Be kind."
         known = far.history()
         if known is not None:
             words = [words for _, words in known]

@@ -46,14 +46,28 @@ def connected(link: Link, session_id: str, profile: Profile) -> RealtimeConnecte
     return RealtimeConnectedEvent(session_id, config, asdict(profile))
 
 
-def reconnected(link: Link, profile: Profile, lost: int, gap_s: float) -> RealtimeReconnectedEvent:
-    """What is told when a later one is; ``lost`` samples of the person were heard by none."""
-    outcome: Literal["restored", "replayed", "fresh"]
-    if link.started is not None and link.started.restored:
-        outcome = "restored"
-    else:
-        outcome = "replayed" if profile.replays or not link.setup.history else "fresh"
-    return RealtimeReconnectedEvent(outcome, lost * 1000 // profile.input_rate, int(gap_s * 1000))
+class Gap:
+    """The time between two connections, and what of the person's sound it has cost."""
+
+    __slots__ = ("_began", "_lost")
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._lost = 0
+
+    def begin(self, lost: int, now: float) -> None:
+        """There is no connection any more; so many samples were ``lost`` before."""
+        self._began, self._lost = now, lost
+
+    def end(self, link: Link, profile: Profile, lost: int, now: float) -> RealtimeReconnectedEvent:
+        """What is told when there is one again, and so many samples were ``lost`` in all."""
+        outcome: Literal["restored", "replayed", "fresh"]
+        if link.started is not None and link.started.restored:
+            outcome = "restored"
+        else:
+            outcome = "replayed" if profile.replays or not link.setup.history else "fresh"
+        lost_ms = (lost - self._lost) * 1000 // profile.input_rate
+        return RealtimeReconnectedEvent(outcome, lost_ms, int((now - self._began) * 1000))
 
 
 def put_before(item_id: str, again_id: str, history: Sequence[Item]) -> list[AddItem | DeleteItem]:

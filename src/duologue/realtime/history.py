@@ -19,6 +19,16 @@ def changes_between(before: SessionSetup, after: SessionSetup) -> list[Command]:
     return changes
 
 
+def changed(setup: SessionSetup, update: UpdateSession) -> SessionSetup:
+    """A setup with other instructions or tools."""
+    instructions, tools = update.instructions, update.tools
+    return SessionSetup(
+        setup.instructions if instructions is None else instructions,
+        setup.tools if tools is None else tools,
+        setup.history,
+    )
+
+
 def history_changes(
     before: Sequence[Item], after: Sequence[Item]
 ) -> list[AddItem | DeleteItem | Truncate]:

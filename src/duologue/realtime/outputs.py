@@ -189,6 +189,16 @@ class GoAway:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumable:
+    """Whether another connection could take the session up as it is just now.
+
+    Where a provider does not tell, it could.
+    """
+
+    now: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderError:
     """Something went wrong; ``kind`` comes from the provider's table of errors."""
 
@@ -215,5 +225,6 @@ type Output = (
     | RateLimits
     | SayMismatch
     | GoAway
+    | Resumable
     | ProviderError
 )

@@ -35,8 +35,8 @@ from duologue.realtime.errors import (
     SessionClosedError,
     SessionError,
 )
-from duologue.realtime.going_on import ANSWERED, asked_again, connected, put_before, reconnected
-from duologue.realtime.history import changes_between
+from duologue.realtime.going_on import ANSWERED, Gap, asked_again, connected, put_before
+from duologue.realtime.history import changed, changes_between
 from duologue.realtime.life import Life, Link
 from duologue.realtime.listener import Listener
 from duologue.realtime.outputs import (
@@ -47,6 +47,7 @@ from duologue.realtime.outputs import (
     ReplyRefused,
     ReplyStarted,
     ReplyText,
+    Resumable,
     SpeechStarted,
     SpeechStopped,
     ToolCall,
@@ -58,7 +59,7 @@ from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.rehearing import TurnSignal
 from duologue.realtime.replies import Replies, Request
-from duologue.realtime.tool_calls import ToolCalls
+from duologue.realtime.tool_calls import ToolCalls, is_silent
 
 
 class Model(Protocol):
@@ -109,11 +110,11 @@ class SessionPolicy:
         self._setup = SessionSetup()
         self._listener: Listener | None = None
         self._told_live: Callable[[], None] = lambda: None
-        self._lost_at = 0.0
-        self._lost_audio = 0
+        self._gap = Gap()
         self._ended_turns = 0
         self._unanswered = False
         """A turn has ended, and no sound of an answer has come yet."""
+        self._resumable = True
         self._spoke = False
         """Something of a reply has come on this connection."""
 
@@ -135,7 +136,7 @@ class SessionPolicy:
     @property
     def quiet(self) -> bool:
         """Nobody speaks, nothing is awaited: the connection may be changed unnoticed."""
-        return not (self.pending or self.person.speaking)
+        return self._resumable and not (self.pending or self.person.speaking)
 
     def begin(self, setup: SessionSetup, listener: Listener, live: Callable[[], None]) -> None:
         """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
@@ -207,17 +208,14 @@ class SessionPolicy:
         self.transmit(result)
         if not result.more:
             epoch = self._tools.answered(result.call_id)
-            if not any(t.name == result.name and t.scheduling == "silent" for t in self._setup.tools):
+            if not is_silent(result.name, self._setup.tools):
                 self._after_tools(epoch)
             self._look()
 
     def update(self, change: UpdateSession) -> None:
         """Change instructions or tools, for this connection and those that follow."""
         self.check_open()
-        if change.instructions is not None:
-            self._setup = replace(self._setup, instructions=change.instructions)
-        if change.tools is not None:
-            self._setup = replace(self._setup, tools=change.tools)
+        self._setup = changed(self._setup, change)
         self.transmit(change)
 
     # Owner: what the life of the session tells
@@ -241,7 +239,7 @@ class SessionPolicy:
         listener, now = self._told, self._clock.now()
         if before is not None:
             self._let_go(now)
-        self._spoke = False
+        self._spoke, self._resumable = False, True
         first, self.is_open = not self.is_open, True
         self._asking.is_open = True
         if first:
@@ -255,8 +253,7 @@ class SessionPolicy:
         for _ in range(self.person.rehears):
             self._replies.expect(ANSWERED, now)
         if not first:
-            lost, gap_s = self.person.lost - self._lost_audio, now - self._lost_at
-            listener.reconnected(reconnected(link, self.model.profile, lost, gap_s))
+            listener.reconnected(self._gap.end(link, self.model.profile, self.person.lost, now))
         self._asking.apply(self._replies.resume(self._clock.now()))
 
     def lost(self) -> None:
@@ -284,8 +281,7 @@ class SessionPolicy:
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
                 self._take_signals(self.person.reply_began(asked=request_id is not None))
                 now = self._clock.now()
-                changes = self._replies.started(reply_id, request_id, self.epoch, now)
-                self._asking.apply(changes)
+                self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
                 epoch = self._replies.epoch_of(reply_id)
                 if epoch == self.epoch:
                     self._told.output(output, epoch)
@@ -305,6 +301,8 @@ class SessionPolicy:
                     self._told.output(output, epoch)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._take_signals(self.person.found(output, self._clock.now()))
+            case Resumable(now=now_resumable):
+                self._resumable = now_resumable
             case ReplyRefused():
                 self._asking.apply(self._replies.refused(output, self._clock.now()))
             case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
@@ -364,18 +362,16 @@ class SessionPolicy:
 
     def _let_go(self, now: float) -> None:
         """What was under way on the connection that is gone has to be had again."""
-        self._lost_at = now
-        self._lost_audio = self.person.lost
+        self._gap.begin(self.person.lost, now)
         reheard = self.person.connection_lost()
         if reheard:
             self._told.reheard(reheard)
         running, expected = self._replies.lost()
         for reply in running:
             if reply.epoch == self.epoch:
-                answered_anyway = bool(reheard) and reply.request is None
-                answered_anyway = answered_anyway or self._tools.has(reply.id)
+                anyway = (bool(reheard) and reply.request is None) or self._tools.has(reply.id)
                 said = self._told.reply_said(reply.id)
-                command = None if answered_anyway else asked_again(reply, said)
+                command = None if anyway else asked_again(reply, said)
                 self._told.reply_lost(reply.id, command.request_id if command else None)
                 if command is not None:
                     self.request(command)

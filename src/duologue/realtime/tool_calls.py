@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+from duologue.realtime.commands import ToolSpec
+
+
+def is_silent(name: str, tools: Sequence[ToolSpec]) -> bool:
+    """The model is to know that tool's result, and not to speak of it."""
+    return any(tool.name == name and tool.scheduling == "silent" for tool in tools)
 
 
 @dataclass(slots=True)

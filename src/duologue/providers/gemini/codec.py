@@ -48,12 +48,12 @@ from duologue.realtime.commands import (
     UpdateSession,
 )
 from duologue.realtime.errors import ErrorKind
-from duologue.realtime.history import history_changes
 from duologue.realtime.outputs import (
     GoAway,
     Output,
     ProviderError,
     ReplyAudio,
+    Resumable,
     SessionStarted,
     ToolCall,
     ToolCallsCancelled,
@@ -131,7 +131,7 @@ class Codec:
     def open(self, setup: SessionSetup) -> Sequence[bytes]:
         """The setup alone: the server takes nothing else before it has answered that."""
         handle = self._resumption.handle
-        since = () if handle is None else history_changes(handle.history, setup.history)
+        since = self._resumption.since(setup.history)
         if handle is not None and since and not self._traits.free_context:
             handle = None  # What was said since could not be told any more.
         self.resuming = self._restored = handle is not None
@@ -358,9 +358,10 @@ class Codec:
 
     def _resumption_update(self, message: JsonObject) -> Sequence[Output]:
         handle = some_text(message, "newHandle")
-        if handle and message.get("resumable") is True and not self._context.waiting:
+        resumable = bool(handle) and message.get("resumable") is True
+        if handle and resumable and not self._context.waiting:
             self._resumption.keep(handle)
-        return ()
+        return (Resumable(resumable),)
 
     def _error(self, error: JsonObject) -> Sequence[Output]:
         found = error_message(

@@ -39,13 +39,14 @@ class _Cuts:
 class Context:
     """Keeps what is to be told until the moment for it, and makes the messages of it.
 
-    Any of it interrupts the server's turn, so it waits for the turn's end, or for a request.
+    Any of it interrupts the server's turn, so it waits for the turn's end, or for a request. A
+    model that takes no turns in mid-session is told with the next text.
     """
 
     def __init__(self, traits: Traits, resumption: Resumption, *, told_cuts: bool) -> None:
         self._traits = traits
         self._resumption = resumption
-        self._told_cuts = told_cuts and traits.free_context
+        self._told_cuts = told_cuts
         self._waiting: list[JsonObject | _Cuts] = []
         self._look: bytes | None = None
         self._names: dict[str, str] = {}
@@ -208,13 +209,14 @@ def _is_new(content: JsonObject | _Cuts) -> bool:
 
 
 def _as_text(content: JsonObject) -> str:
-    """A turn of the person or of a tool as text, for a model that takes no turns any more."""
+    """A turn as text, for a model that takes no turns any more."""
     lines = []
     parts = content["parts"]
     for part in parts if isinstance(parts, list) else ():
         match part:
-            case {"text": str(text)} if content.get("role") == "user":
-                lines.append(text)
+            case {"text": str(text)}:
+                user = content.get("role") == "user"
+                lines.append(text if user else f'[You have said to the person: "{text}"]')
             case {"functionResponse": {"name": name, "response": response}}:
                 lines.append(f"[Result of {name}: {response}]")
     return "\n".join(lines)

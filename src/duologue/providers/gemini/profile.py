@@ -24,7 +24,7 @@ def profile_of(config: LiveConfig, *, video: bool, told_cuts: bool, vertex: bool
         tool_reply="automatic",
         say="instructed",
         truncates=False,
-        told_cuts=told_cuts and traits.free_context,
+        told_cuts=told_cuts,
         cancels=False,
         speech_signals=False,
         user_transcripts="none" if config.input_transcription is None else "final",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from duologue.items import Item
+from duologue.items import AgentItem, Item
+from duologue.realtime.commands import AddItem, DeleteItem, Truncate
+from duologue.realtime.history import history_changes
 
 _MOST_SAID = 256
 """Messages of the model whose words are remembered, to know whether they were cut."""
@@ -17,6 +19,8 @@ class Handle:
 
     value: str
     history: Sequence[Item]
+    said: frozenset[str]
+    """The messages of the model's own that it had made by then."""
 
 
 class Resumption:
@@ -35,11 +39,30 @@ class Resumption:
 
     def keep(self, value: str) -> None:
         """The server can be resumed by this handle, from what it knows now."""
-        self.handle = Handle(value, tuple(self._history()))
+        self.handle = Handle(value, tuple(self._history()), frozenset(self._said))
 
     def forget(self) -> None:
         """The server does not take the handle."""
         self.handle = None
+
+    def since(self, history: Sequence[Item]) -> list[AddItem | DeleteItem | Truncate]:
+        """What the server does not know that goes on by the handle, of ``history``."""
+        handle = self.handle
+        if handle is None:
+            return []
+        changes: list[AddItem | DeleteItem | Truncate] = []
+        for change in history_changes(handle.history, history):
+            match change:
+                case AddItem(item=AgentItem(id=item_id, text=text) as item) if (
+                    item_id in handle.said
+                ):
+                    if self._differs(item_id, text):
+                        changes.append(Truncate(item_id, item.played_ms, text))
+                case Truncate(item_id=item_id, heard_text=text) if not self._differs(item_id, text):
+                    continue
+                case _:
+                    changes.append(change)
+        return changes
 
     def say(self, item_id: str, text: str) -> None:
         """The next words of one of the model's messages, as the server knows it."""
@@ -54,8 +77,11 @@ class Resumption:
 
     def cut(self, item_id: str, heard: str) -> bool:
         """Only so much of a message was heard; False if that is all that the server knows of it."""
-        said = self._said.get(item_id)
-        if said is None or said.split() == heard.split():
+        if not self._differs(item_id, heard):
             return False
         self.know(item_id, heard)
         return True
+
+    def _differs(self, item_id: str, heard: str) -> bool:
+        said = self._said.get(item_id)
+        return said is not None and said.split() != heard.split()
