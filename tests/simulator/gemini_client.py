@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -133,6 +134,7 @@ class Raw:
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket
+        self.fields: set[str] = set()
 
     async def send(self, message: object) -> None:
         await self.socket.send(orjson.dumps(message).decode())
@@ -140,7 +142,7 @@ class Raw:
     async def receive(self) -> dict[str, Any]:
         data = await self.socket.recv(decode=False)
         message: dict[str, Any] = orjson.loads(data)
-        certify(message)
+        self.fields |= certify(message)
         return message
 
     async def until(self, kind: str, seconds: float = 60.0) -> dict[str, Any]:
@@ -149,6 +151,12 @@ class Raw:
                 message = await self.receive()
                 if kind in kinds_of(message):
                     return message
+
+    async def talk(self, seconds: float = 0.5) -> None:
+        """A turn, and the silence that ends it."""
+        data = np.concatenate((tone(seconds), silence(0.6))).tobytes()
+        blob = {"mimeType": "audio/pcm;rate=16000", "data": base64.b64encode(data).decode()}
+        await self.send({"realtimeInput": {"audio": blob}})
 
     async def refused(self, seconds: float = 60.0) -> tuple[int, str]:
         """The close code and the reason that come; what comes before is passed over."""
