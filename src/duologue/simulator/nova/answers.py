@@ -40,10 +40,15 @@ class Answers:
         self._double_encoded = double_encoded
         self._running: dict[str, Speech] = {}
         self._calls: set[str] = set()
+        self._callers: set[str] = set()
         self._done: Callable[[], None] | None = None
         self._timer: Timer | None = None
         self.playing = Playing(blocks, clock)
         self.link = BrainLink(brain, self, clock)
+        self.owed = False
+        """The results of tools have come while the person was speaking."""
+        self.speaking: Callable[[], bool] = lambda: False
+        """Says whether the person is speaking."""
         self.called: Callable[[str], None] = lambda _: None
         """Is told the id of every call of a tool."""
         self.failed: Callable[[str, str], None] = lambda *_: None
@@ -76,24 +81,21 @@ class Answers:
         quoted = _QUOTED.search(text)
         return quoted[1] if quoted is not None else None
 
-    def returned(self, tool_use_id: str, content: str, *, answer: bool) -> bool:
-        """A tool has its result; with the last one the model goes on, if it is to ``answer``.
-
-        True when it was the last one.
-        """
+    def returned(self, tool_use_id: str, content: str) -> None:
+        """A tool has its result; with the last one the model goes on by itself."""
         self.link.add(ToolResultItem(uuid4().hex, tool_use_id, content))
         self._calls.discard(tool_use_id)
-        if not self._calls and answer:
-            self.ask()
-        return not self._calls
+        self._go_on()
 
     def interrupt(self) -> None:
         """The person speaks or writes: end what is made, and cut what is played."""
         told = self._blocks.audio_open
-        for answer_id, speech in [*self._running.items()]:
+        # The last one first: else the brain would be asked for those that wait.
+        for answer_id, speech in reversed([*self._running.items()]):
             del self._running[answer_id]
             speech.cut()
             self.link.stop(answer_id)
+        self._callers.clear()
         cut = self.playing.cut()
         if told or cut:
             self._blocks.interrupted()
@@ -131,6 +133,7 @@ class Answers:
         """A tool is called."""
         if answer_id in self._running:
             self._calls.add(call_id)
+            self._callers.add(answer_id)
             self._running[answer_id].call(call_id, name, arguments)
 
     def answer_ended(self, answer_id: str, code: str, message: str | None) -> None:
@@ -150,7 +153,20 @@ class Answers:
 
     def _ended(self, answer_id: str) -> None:
         self._running.pop(answer_id, None)
+        if answer_id in self._callers:
+            self._callers.discard(answer_id)
+            self._go_on()
         self._check_done()
+
+    def _go_on(self) -> None:
+        """Answer once the model has all results."""
+        if self._calls or self._callers:
+            return
+        if self.speaking():
+            # The answer to what the person is just saying will have them, too.
+            self.owed = True
+        else:
+            self.ask()
 
     def _kept(self, answer: Played) -> Truncate | DeleteItem:
         """What the brain is to remember of an answer that was cut: its sentences that were said."""

@@ -208,7 +208,11 @@ class ServerConnection(asyncio.Protocol):
         if self._transport is not None:
             self._h2.close_connection()
             self._flush()
-            self._transport.close()
+            if self._transport.get_write_buffer_size():
+                # Nobody reads: closing would wait for that.
+                self._transport.abort()
+            else:
+                self._transport.close()
             self._lose()
 
     # asyncio.Protocol

@@ -123,7 +123,6 @@ class Session:
         self._turns: Turns | None = None
         self._loopback: Loopback | None = None
         self._turn_answers: dict[str, tuple[str, float]] = {}
-        self._owed = False
         self._last_input = clock.now()
         self._age: Timer | None = None
         self._idle: Timer | None = None
@@ -267,10 +266,7 @@ class Session:
                 await self._awaken()
                 self._ask(text)
             case Returned(tool_use_id, content):
-                speaking = self._turns is not None and self._turns.speaking
-                last = self._made.returned(tool_use_id, content, answer=not speaking)
-                # The answer to what the person is just saying will have them, too.
-                self._owed = self._owed or (last and speaking)
+                self._made.returned(tool_use_id, content)
             case SoundEnded():
                 if self._turns is not None:
                     self._turns.end()
@@ -332,6 +328,7 @@ class Session:
         turns.started = answers.interrupt
         turns.sound = answers.link.hear
         turns.ended = self._turn_ended
+        answers.speaking = lambda: turns.speaking
         self._turns = turns
 
     def _turn_ended(self, item_id: str, seconds: float) -> None:
@@ -344,10 +341,11 @@ class Session:
         """The brain has found the words of a turn, or that there were none."""
         del brain_id
         answer_id, seconds = self._turn_answers.pop(item_id, ("", 0.0))
-        if not text and not self._owed:
-            self._made.drop(answer_id)
+        answers = self._made
+        if not text and not answers.owed:
+            answers.drop(answer_id)
             return
-        self._owed = False
+        answers.owed = False
         if text and self._blocks is not None:
             self._remember(Said("USER", text))
             self._blocks.user(text)

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote
 
@@ -45,7 +45,7 @@ class Credentials:
     """The keys that are good, and where."""
 
     access_key: str
-    secret_key: str
+    secret_key: str = field(repr=False)
     region: str
 
     def signing_key(self, day: str) -> bytes:

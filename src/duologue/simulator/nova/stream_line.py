@@ -30,7 +30,7 @@ class ServedSession(Protocol):
         """Live as long as the model does."""
 
     def begin(self) -> None:
-        """The client's first event has come."""
+        """The stream is there."""
 
     async def take(self, data: bytes) -> None:
         """An event of the client, as it came."""
@@ -60,10 +60,12 @@ class StreamLine(EventLine):
         self._stream = stream
         self._chain = chain
         self._padding = random.Random(seed)  # noqa: S311 - no secret
+        self._begun = False
 
     async def serve(self, session: ServedSession) -> None:
         """Hold the session until either side ends it."""
         async with asyncio.TaskGroup() as tasks:
+            session.begin()
             writing = tasks.create_task(self.write(), name="simulator writes")
             brain = tasks.create_task(session.run_brain(), name="simulator brain")
             if await self._read(session):
@@ -90,12 +92,14 @@ class StreamLine(EventLine):
 
     async def deliver(self, data: str | bytes) -> None:
         """Send one message."""
+        self._respond()
         if isinstance(data, str):
             data = encode(self._chunk(data))
         await self._stream.write(data)
 
     async def end(self, code: int, reason: str) -> None:
         """End the stream."""
+        self._respond()
         self._stream.end()
 
     def break_off(self) -> None:
@@ -119,6 +123,11 @@ class StreamLine(EventLine):
         """An event of a name that nobody knows."""
         return orjson.dumps({"event": {kind: {"surprise": [1, {"a": None}]}}}).decode()
 
+    def _respond(self) -> None:
+        if not self._begun:
+            self._begun = True
+            self._stream.respond(200, _HEADERS)
+
     def _chunk(self, text: str) -> Message:
         payload = {
             "bytes": pybase64.b64encode_as_string(text.encode()),
@@ -135,7 +144,6 @@ class StreamLine(EventLine):
     async def _read(self, session: ServedSession) -> bool:
         """Take what the client sends; True when it has sent all."""
         decoder = Decoder()
-        begun = False
         while True:
             wait = self.deaf_until - self.clock.now()
             if wait > 0 and not self.over:
@@ -151,15 +159,11 @@ class StreamLine(EventLine):
             try:
                 for message in decoder.push(data):
                     event = self._event(message)
-                    if not begun:
-                        begun = True
-                        self._stream.respond(200, _HEADERS)
-                        session.begin()
+                    # Not before: a client that waits for it before it sends waits for ever.
+                    self._respond()
                     if event:
                         await session.take(event)
             except (SignatureError, FramingError) as error:
-                if not begun:
-                    self._stream.respond(200, _HEADERS)
                 named = error.kind if isinstance(error, SignatureError) else None
                 self.reject(named or "SerializationException", f"{error}")
                 session.close()

@@ -1,0 +1,142 @@
+"""Tools of Nova Sonic: called, answered, and gone on with."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+pytest.importorskip("h2", reason="the simulate extra is not installed")
+
+from nova_client import QUICK, connected, silence, tone, tool
+
+from duologue.items import ToolResultItem
+from duologue.realtime.commands import AddItem
+from duologue.testing import NovaSimulator, Reply, ToolUse, virtual_time
+
+PLANNED = "TEXT ASSISTANT SPECULATIVE"
+
+
+def calling(*replies, **options):
+    return NovaSimulator(replies=replies, endpointing_ms=QUICK, **options)
+
+
+def planned(client):
+    return [words for kind, words, _ in client.blocks if kind == PLANNED]
+
+
+@virtual_time
+async def test_a_call_is_answered_and_the_model_goes_on():
+    reply = Reply("Let me look.", 0.5, tools=[ToolUse("weather", {"city": "Rome"})])
+    async with calling(reply, "It is warm.") as sim, connected(sim, tools=[tool()]) as client:
+        await client.talk()
+        use = await client.until("toolUse")
+        assert use["toolName"] == "weather"
+        assert json.loads(use["content"]) == {"city": "Rome"}
+        await client.until("contentEnd", stopReason="TOOL_USE")
+        await client.result(use["toolUseId"], {"degrees": 25})
+        await client.turn()
+        assert client.blocks == [
+            ("TEXT USER FINAL", "...", "PARTIAL_TURN"),
+            (PLANNED, "Let me look.", "PARTIAL_TURN"),
+            ("AUDIO ASSISTANT", "", "PARTIAL_TURN"),
+            ("TOOL TOOL", "weather", "TOOL_USE"),
+            (PLANNED, "It is warm.", "PARTIAL_TURN"),
+            ("AUDIO ASSISTANT", "", "END_TURN"),
+            ("TEXT ASSISTANT FINAL", "Let me look.", "PARTIAL_TURN"),
+            ("TEXT ASSISTANT FINAL", "It is warm.", "END_TURN"),
+        ]
+        session = sim.sessions[0]
+        assert session.tools == ["weather"]
+        (item,) = [c.item for c in session.brain.commands if isinstance(c, AddItem)]
+        assert isinstance(item, ToolResultItem)
+        assert (item.call_id, json.loads(item.output)) == (use["toolUseId"], {"degrees": 25})
+
+
+@virtual_time
+async def test_the_model_waits_for_all_results():
+    uses = [ToolUse("weather", {"city": city}) for city in ("Rome", "Oslo", "Paris")]
+    async with calling(Reply(tools=uses), "Done.") as sim, connected(sim, tools=[tool()]) as client:
+        await client.text("Everywhere?", interactive=True)
+        found = [await client.until("toolUse") for _ in uses]
+        assert [json.loads(use["content"])["city"] for use in found] == ["Rome", "Oslo", "Paris"]
+        for use in (found[1], found[0]):
+            await client.result(use["toolUseId"], "ok")
+        await client.settle(3.0)
+        assert planned(client) == []
+        await client.result(found[2]["toolUseId"], "ok")
+        await client.turn()
+        assert planned(client) == ["Done."]
+
+
+@virtual_time
+async def test_arguments_may_be_json_in_json():
+    reply = Reply(tools=[ToolUse("weather", {"city": "Rome"})])
+    async with calling(reply, double_encoded_tools=True) as sim, connected(sim) as client:
+        await client.talk()
+        use = await client.until("toolUse")
+        assert json.loads(json.loads(use["content"])) == {"city": "Rome"}
+
+
+@virtual_time
+async def test_a_call_that_was_interrupted_is_answered_all_the_same():
+    reply = Reply(tools=[ToolUse("weather")])
+    async with calling(reply, "What else?", "It is warm.") as sim, connected(sim) as client:
+        await client.talk()
+        use = await client.until("toolUse")
+        await client.talk()
+        await client.turn()
+        assert planned(client) == ["What else?"]
+        await client.result(use["toolUseId"], "warm")
+        await client.turn()
+        assert planned(client) == ["What else?", "It is warm."]
+
+
+@pytest.mark.parametrize("words", ["and Oslo?", ""])
+def test_results_that_come_while_the_person_speaks_go_into_the_next_answer(words):
+    @virtual_time
+    async def talk():
+        replies = [Reply(tools=[ToolUse("weather")]), "Both warm.", "Too much."]
+        simulator = calling(*replies, transcripts=["Rome?", words])
+        async with simulator as sim, connected(sim) as client:
+            await client.talk()
+            use = await client.until("toolUse")
+            await client.hear(tone(0.5))
+            await client.result(use["toolUseId"], "warm")
+            await client.settle(2.0)
+            assert planned(client) == []
+            await client.hear(silence(0.5))
+            await client.turn()
+            await client.settle(3.0)
+            return planned(client)
+
+    assert talk() == ["Both warm."]
+
+
+@virtual_time
+async def test_a_result_that_nobody_waits_for_is_refused():
+    async with calling(Reply(tools=[ToolUse("weather")]), "Ok.") as sim:
+        async with connected(sim) as client:
+            await client.result("nobody", "x")
+            assert "No tool use nobody" in (await client.error()).message
+        async with connected(sim) as client:
+            await client.talk()
+            use = await client.until("toolUse")
+            await client.result(use["toolUseId"], "x")
+            await client.result(use["toolUseId"], "x")
+            assert use["toolUseId"] in (await client.error()).message
+
+
+@virtual_time
+async def test_a_tool_may_take_its_time():
+    async with calling(Reply(tools=[ToolUse("weather")]), "Warm.") as sim, connected(sim) as client:
+        await client.talk()
+        use = await client.until("toolUse")
+        for _ in range(4):
+            await asyncio.sleep(30)
+            await client.hear(silence(0.1))  # The sound goes on all the time.
+        await client.result(use["toolUseId"], "warm")
+        await client.turn()
+        assert planned(client) == ["Warm."]
