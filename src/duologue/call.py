@@ -114,7 +114,7 @@ class Call:
         self._picture: tuple[float, Callable[[], VideoFrame]] | None = None
         self._timer: Timer | None = None
         self._speaking = False
-        self._told: set[str] = set()
+        self._told_blind = False
 
     def expect(self, request_id: str, speech: Speech) -> None:
         """This speech will speak the reply to that request."""
@@ -145,8 +145,10 @@ class Call:
     def video(self, frame: Callable[[], VideoFrame]) -> None:
         """A picture is there; it is taken at the model's ``fps``."""
         if not self._realtime.profile.video:
-            model = self._realtime.profile.model
-            self._tell_once("video", f"{model} can't see: the camera's pictures are not used")
+            if not self._told_blind:
+                self._told_blind = True
+                blind = f"{self._realtime.profile.model} can't see"
+                self._emit(ErrorEvent("edge", f"{blind}: the camera's pictures are not used"))
             return
         now = self._clock.now()
         self._picture = (now, frame)
@@ -239,6 +241,10 @@ class Call:
         if error is not None and not self._closed:
             self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
         self._speeches.ended(request_id, error, self._edge.quality)
+
+    def said_anyway(self, words: ReplyText) -> None:
+        """What the model takes itself to have said, in a reply that was cut."""
+        self._speeches.said_anyway(words)
 
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """Shut the gate; tell what was heard; say how the model's history is to be cut."""
@@ -359,8 +365,3 @@ class Call:
     def _poll(self) -> None:
         may = self._may_interrupt()
         self._decide(self._barge_in.poll(self._clock.now(), may_interrupt=may))
-
-    def _tell_once(self, key: str, message: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
-            self._emit(ErrorEvent("edge" if key == "video" else "model", message))

@@ -24,6 +24,7 @@ class _Words:
     text: str
     start: float | None
     item_id: str
+    planned: bool = False
 
 
 class Speech:
@@ -90,15 +91,40 @@ class Speech:
         """All the words made so far, heard or not."""
         return "".join(words.text for words in self._words)
 
+    @property
+    def said(self) -> str:
+        """The words that the model has told as said, without what it only means to say."""
+        return "".join(words.text for words in self._words if not words.planned).rstrip()
+
+    @property
+    def planned(self) -> bool:
+        """Some of its words are only planned so far."""
+        return any(words.planned for words in self._words)
+
+    def plan_text(self, text: str, item_id: str) -> None:
+        """Take words that the model means to say: `add_text` says them, or others, in their place.
+
+        Until then they stand for what the sound says.
+        """
+        self._append(_Words(text, None, item_id, planned=True))
+
     def add_text(self, text: str, start: float | None = None, item_id: str = "") -> None:
         """Take the next words, of one of the model's items.
 
         ``start`` is where in this speech, in s, they begin to be spoken, where that is known.
         """
+        planned = next((words for words in self._words if words.planned), None)
+        if planned is not None and item_id == planned.item_id:
+            planned.text, planned.planned = text, False
+        else:
+            self._append(_Words(text, start, item_id))
+
+    def _append(self, words: _Words) -> None:
         last = self._words[-1] if self._words else None
-        if last is not None and last.item_id != item_id and not last.text.endswith((" ", "\n")):
+        other = last is not None and last.item_id != words.item_id
+        if last is not None and other and not last.text.endswith((" ", "\n")):
             last.text += " "
-        self._words.append(_Words(text, start, item_id))
+        self._words.append(words)
 
     def forget_words(self) -> None:
         """No sound of it has come, and all of it will come again."""

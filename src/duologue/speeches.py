@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from duologue.clock import Clock
 from duologue.conversation import Conversation
@@ -16,14 +16,13 @@ from duologue.events import (
     ErrorEvent,
     Event,
 )
-from duologue.items import AgentItem
+from duologue.items import AgentItem, Item
 from duologue.playout import Cut, Playout
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyStarted, ReplyText
 from duologue.speech import Speech
 from duologue.turn_metrics import TurnMetrics
-
 
 _MOST_RECENT = 4
 """Replies that have ended and whose words may still be coming."""
@@ -63,6 +62,7 @@ class Speeches:
         self._asked: dict[str, Speech] = {}
         self._replies: dict[str, _Reply] = {}
         self._recent: dict[str, Speech] = {}
+        self._cut_plans: dict[str, Speech] = {}
         self._carried: Speech | None = None
         self._items: dict[str, str] = {}
         self._too_long: set[str] = set()
@@ -78,6 +78,11 @@ class Speeches:
 
     def forget(self) -> None:
         """Whatever is being replied is stale, and was cut."""
+        for reply_id, reply in self._replies.items():
+            if reply.speech.state == "cut" and reply.speech.planned:
+                self._cut_plans[reply_id] = reply.speech
+        while len(self._cut_plans) > _MOST_RECENT:
+            del self._cut_plans[next(iter(self._cut_plans))]
         self._replies.clear()
         self._recent.clear()
         self._carried = None
@@ -191,12 +196,35 @@ class Speeches:
             return
         self._items.setdefault(speech.id, words.item_id)
         self._metrics.text(self._clock.now())
+        if words.planned:
+            speech.plan_text(words.text, words.item_id)
+            return
         start = None
         if words.start is not None:
             offset = speech.begin_item(words.item_id)
             start = offset + words.start / self._rate()
         speech.add_text(words.text, start, words.item_id)
         self._emit(AgentTranscriptEvent(words.text, False, speech.id))
+
+    def said_anyway(self, words: ReplyText) -> None:
+        """What the model takes itself to have said of a speech that was cut."""
+        speech = self._cut_plans.get(words.reply_id)
+        if speech is not None:
+            speech.add_text(words.text, None, words.item_id)
+
+    def _compare(self, reply_id: str) -> None:
+        """All is known now that the model took itself to have said: heard was the less of both."""
+        speech = self._cut_plans.pop(reply_id, None)
+        if speech is None:
+            return
+        said, heard = speech.said, speech.heard_text
+        if len(said) >= len(heard) or not heard.startswith(said):
+            return
+        item = next((one for one in self._conversation if _is_of(one, speech)), None)
+        if item is not None and said:
+            speech.heard_text = said
+            self._conversation.put(replace(item, text=said))
+            self._emit(AgentTranscriptEvent(said, True, speech.id))
 
     def _add_late(self, speech: Speech, words: ReplyText) -> None:
         """Words of a speech that was heard to its end before they came."""
@@ -212,6 +240,7 @@ class Speeches:
         """A reply was made to its end, or has failed."""
         reply = self._replies.pop(done.reply_id, None)
         if reply is None:
+            self._compare(done.reply_id)
             return
         self._recent[done.reply_id] = reply.speech
         if len(self._recent) > _MOST_RECENT:
@@ -279,3 +308,7 @@ class Speeches:
             self._too_long.add(speech.id)
             message = "a reply is longer than ten minutes: the rest was dropped"
             self._emit(ErrorEvent("model", message))
+
+
+def _is_of(item: Item, speech: Speech) -> TypeGuard[AgentItem]:
+    return isinstance(item, AgentItem) and item.speech_id == speech.id

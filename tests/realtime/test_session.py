@@ -59,6 +59,9 @@ class Listener:
     def reconnected(self, event):
         self.told.append(event)
 
+    def said_anyway(self, words):
+        pass
+
     def reply_said(self, reply_id):
         return None
 

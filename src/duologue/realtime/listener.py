@@ -13,7 +13,7 @@ from duologue.events import (
 )
 from duologue.items import Item
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.outputs import Output
+from duologue.realtime.outputs import Output, ReplyText
 
 
 class Listener(Protocol):
@@ -40,6 +40,9 @@ class Listener(Protocol):
 
         A stale `ToolCall` does come, with its old epoch: it must be answered, not run.
         """
+
+    def said_anyway(self, words: ReplyText) -> None:
+        """What the model takes itself to have said, in a reply that was cut before it told so."""
 
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """Shut the gate now; returns how the model's history is to be cut."""

@@ -108,7 +108,8 @@ class SessionPolicy:
         )
         self._tools = ToolCalls()
         self._setup = SessionSetup()
-        self._listener: Listener | None = None
+        self._told: Listener
+        self._begun = False
         self._told_live: Callable[[], None] = lambda: None
         self._gap = Gap()
         self._ended_turns = 0
@@ -140,9 +141,9 @@ class SessionPolicy:
 
     def begin(self, setup: SessionSetup, listener: Listener, live: Callable[[], None]) -> None:
         """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
-        if self._listener is not None:
+        if self._begun:
             raise RuntimeError("a Realtime runs once: make a new one for the next session")
-        self._listener = listener
+        self._told, self._begun = listener, True
         self._setup = setup
         self._told_live = live
 
@@ -194,7 +195,7 @@ class SessionPolicy:
     def interrupt(self) -> int:
         """Everything that was made or asked for so far is stale."""
         self.epoch += 1
-        cuts = self._listener.interrupted(self.epoch) if self._listener else ()
+        cuts = self._told.interrupted(self.epoch) if self._begun else ()
         self._asking.apply(self._replies.interrupt(self.epoch, self._clock.now()))
         if self.is_open and (self.model.profile.truncates or self.model.profile.told_cuts):
             for cut in cuts:
@@ -271,6 +272,8 @@ class SessionPolicy:
                     epoch = self._replies.ended_epoch(reply_id)
                 if epoch is None or epoch < self.epoch:
                     self.stale += 1
+                    if isinstance(output, ReplyText) and not output.planned:
+                        self._told.said_anyway(output)
                     return
                 self._spoke = True
                 if self._unanswered and isinstance(output, ReplyAudio):
@@ -312,11 +315,6 @@ class SessionPolicy:
             case _:
                 self._told.output(output, self.epoch)
         self._look()
-
-    @property
-    def _told(self) -> Listener:
-        assert self._listener is not None  # noqa: S101 - begin has set it
-        return self._listener
 
     def _look(self) -> None:
         if self.life.watching:

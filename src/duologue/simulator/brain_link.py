@@ -234,6 +234,9 @@ class BrainLink:
             case _:
                 return
 
+    def said_anyway(self, words: object) -> None:
+        """A brain tells what it says before it is cut."""
+
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """The session cuts the history itself, where the client says so."""
         return ()

@@ -1,0 +1,250 @@
+"""An agent with a model that plans its words, confirms no cancelling, and signals no speech."""
+
+import asyncio
+
+from duologue.audio import AudioFrame
+from duologue.events import (
+    AgentTranscriptEvent,
+    AgentTurnEndedEvent,
+    InterruptionEvent,
+    UserTranscriptEvent,
+    UserTurnEndedEvent,
+    UserTurnStartedEvent,
+)
+from duologue.items import UserItem
+from duologue.realtime.commands import CancelReply, RequestReply, SendToolResult
+from duologue.realtime.outputs import (
+    ReplyAudio,
+    ReplyDone,
+    ReplyInterrupted,
+    ReplyStarted,
+    ReplyText,
+    SessionStarted,
+    ToolCall,
+    UserTranscript,
+)
+from duologue.realtime.profile import Profile
+from duologue.realtime.session import Realtime
+from duologue.testing import virtual_time
+from talk import Phone, agent_items, of, talking, tone
+
+PLAN = "one two three four five six seven eight"
+
+
+class Line:
+    """Its connection: what the model tells is told by the test."""
+
+    def __init__(self, model):
+        self.model = model
+
+    async def run(self, receive):
+        self.model.tell = receive
+        receive(SessionStarted())
+        await asyncio.Event().wait()
+
+    def transmit(self, command):
+        if type(command).__name__ != "SendAudio":
+            self.model.sent.append(command)
+
+
+class Driven(Realtime):
+    def __init__(self, **abilities):
+        profile = Profile(
+            "driven",
+            "driven-1",
+            tool_reply="automatic",
+            truncates=False,
+            cancels=False,
+            speech_signals=False,
+            **abilities,
+        )
+        super().__init__(profile)
+        self.sent = []
+        self.tell = None
+
+    def open(self, setup):
+        return Line(self)
+
+    def says(self, reply_id, seconds, *texts, planned=()):
+        self.tell(ReplyStarted(reply_id))
+        for text in planned:
+            self.tell(ReplyText(reply_id, f"item_{reply_id}", text, planned=True))
+        self.tell(ReplyAudio(reply_id, f"item_{reply_id}", AudioFrame(tone(seconds), 24000)))
+        for text in texts:
+            self.tell(ReplyText(reply_id, f"item_{reply_id}", text))
+
+    def last(self, kind):
+        return [command for command in self.sent if isinstance(command, kind)][-1]
+
+
+@virtual_time
+async def test_what_is_planned_is_never_the_transcript():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 1.0, planned=["I plan this. ", "And that."])
+        await asyncio.sleep(0.5)
+        assert not of(agent, AgentTranscriptEvent)
+        model.tell(ReplyText("r", "item_r", "I said this. "))
+        model.tell(ReplyText("r", "item_r", "And those."))
+        model.tell(ReplyDone("r"))
+        await asyncio.sleep(1)
+        said = [(e.text, e.final) for e in of(agent, AgentTranscriptEvent)]
+        assert said == [
+            ("I said this. ", False),
+            ("And those.", False),
+            ("I said this. And those.", True),
+        ]
+        (item,) = agent_items(agent)
+        assert (item.text, item.state) == ("I said this. And those.", "heard")
+
+
+@virtual_time
+async def test_of_a_cut_reply_the_less_counts_that_both_sides_know():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 4.0, planned=[PLAN])
+        await asyncio.sleep(2)
+        model.tell(ReplyInterrupted("r"))
+        (event,) = of(agent, InterruptionEvent)
+        assert PLAN.startswith(event.heard_text)
+        assert len(event.heard_text.split()) > 2
+        model.tell(ReplyText("r", "item_r", "one two"))
+        (item,) = agent_items(agent)
+        assert item.text == event.heard_text
+        model.tell(ReplyDone("r", "cancelled"))
+        (item,) = agent_items(agent)
+        assert (item.text, item.state) == ("one two", "cut")
+        assert of(agent, AgentTranscriptEvent)[-1].text == "one two"
+
+
+@virtual_time
+async def test_a_model_that_takes_more_to_be_heard_is_not_believed():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 4.0, planned=[PLAN])
+        await asyncio.sleep(1)
+        model.tell(ReplyInterrupted("r"))
+        (item,) = agent_items(agent)
+        for text, status in ((PLAN, "cancelled"), ("other words", "cancelled")):
+            model.tell(ReplyText("r", "item_r", text))
+            model.tell(ReplyDone("r", status))
+        assert agent_items(agent) == [item]
+
+
+@virtual_time
+async def test_words_that_come_after_the_reply_are_of_it_still():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 1.0, "While it ")
+        model.tell(ReplyDone("r"))
+        await asyncio.sleep(0.5)
+        model.tell(ReplyText("r", "item_r", "plays "))
+        await asyncio.sleep(1)
+        assert agent_items(agent)[0].text == "While it plays"
+        model.tell(ReplyText("r", "item_r", "and after."))
+        (item,) = agent_items(agent)
+        assert (item.text, item.state) == ("While it plays and after.", "heard")
+        assert of(agent, AgentTranscriptEvent)[-1] == AgentTranscriptEvent(
+            "While it plays and after.", True, item.speech_id
+        )
+        assert len(of(agent, AgentTurnEndedEvent)) == 1
+        agent.interrupt()
+        model.tell(ReplyText("r", "item_r", " Never."))
+        assert agent_items(agent) == [item]
+
+
+@virtual_time
+async def test_the_next_request_does_not_wait_for_a_cancelled_reply():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 5.0, "A long story.")
+        await asyncio.sleep(1)
+        agent.simple_response("Stop. And now?")
+        assert isinstance(model.sent[-1], RequestReply)
+        assert model.last(CancelReply).reply_id == "r"
+        model.tell(ReplyAudio("r", "item_r", AudioFrame(tone(1.0), 24000)))
+        assert agent.llm.stale == 1
+        model.tell(ReplyDone("r", "cancelled"))
+        model.tell(ReplyStarted("s", model.last(RequestReply).request_id))
+        model.tell(ReplyAudio("s", "item_s", AudioFrame(tone(0.5), 24000)))
+        model.tell(ReplyDone("s"))
+        await asyncio.sleep(1)
+        assert [item.id for item in agent_items(agent)] == ["item_r", "item_s"]
+
+
+@virtual_time
+async def test_what_may_not_be_interrupted_is_not_by_the_models_word_either():
+    model = Driven(say="instructed")
+    async with talking(model) as agent:
+        speech = agent.say("The law says so.", interruptible=False)
+        request_id = model.sent[-1].request_id
+        model.tell(ReplyStarted("r", request_id))
+        model.tell(ReplyAudio("r", "item_r", AudioFrame(tone(1.0), 24000)))
+        model.tell(ReplyInterrupted("r"))
+        model.tell(ReplyDone("r"))
+        await speech
+        assert speech.state == "heard"
+        assert agent.llm.epoch == 0
+
+
+@virtual_time
+async def test_a_model_that_goes_on_after_its_tools_is_awaited_and_unheard_when_stale():
+    model = Driven()
+
+    def register(agent):
+        @agent.tool
+        async def look() -> str:
+            """Look."""
+            await asyncio.sleep(0.5)
+            return "seen"
+
+    async with talking(model, prepare=register) as agent:
+        for round_, stale in (("a", False), ("b", True)):
+            model.tell(ReplyStarted(round_))
+            model.tell(ToolCall(round_, f"call_{round_}", "look", "{}"))
+            model.tell(ReplyDone(round_))
+            await asyncio.sleep(0.2)
+            if stale:
+                agent.interrupt()
+            await asyncio.sleep(0.5)
+            assert model.last(SendToolResult).call_id == f"call_{round_}"
+            assert agent.llm.pending
+            assert agent.llm.answering is not stale
+            model.says(f"{round_}2", 0.5, "Seen.")
+            model.tell(ReplyDone(f"{round_}2"))
+            await asyncio.sleep(1)
+            assert not agent.llm.pending
+        assert [item.id for item in agent_items(agent)] == ["item_a2"]
+
+
+@virtual_time
+async def test_turns_are_found_in_the_sound_and_words_come_before_the_answer():
+    model, phone = Driven(), Phone()
+    async with talking(model, phone) as agent:
+        await phone.be_silent(0.3)
+        await phone.speak(0.8)
+        model.tell(UserTranscript("w1", "how are ", final=False))
+        await phone.be_silent(0.4)
+        model.tell(UserTranscript("w2", "you", final=False))
+        model.says("r", 2.0, "Fine.")
+        model.tell(ReplyDone("r"))
+        order = [
+            type(event)
+            for event in agent.told
+            if isinstance(event, UserTurnStartedEvent | UserTurnEndedEvent | UserTranscriptEvent)
+        ]
+        assert order == [
+            UserTurnStartedEvent,
+            UserTranscriptEvent,
+            UserTranscriptEvent,
+            UserTranscriptEvent,
+            UserTurnEndedEvent,
+        ]
+        assert of(agent, UserTurnEndedEvent)[0].text == "how are you"
+        await phone.be_silent(0.5)
+        await phone.speak(0.4)
+        (event,) = of(agent, InterruptionEvent)
+        model.tell(ReplyInterrupted("r"))
+        assert len(of(agent, InterruptionEvent)) == agent.llm.epoch == 1
+        assert event.played_ms < 1200
+        assert [i.text for i in agent.conversation if isinstance(i, UserItem)] == ["how are you"]
