@@ -218,7 +218,7 @@ class Speeches:
         if speech is None:
             return
         said, heard = speech.said, speech.heard_text
-        if len(said) >= len(heard) or not heard.startswith(said):
+        if said == heard or not heard.startswith(said):
             return
         item = next((one for one in self._conversation if _is_of(one, speech)), None)
         if item is not None and said:
