@@ -208,9 +208,10 @@ class Client:
                     return event[1]
 
     async def turn(self):
-        """Receive up to the last words of an answer, once they have been said."""
+        """Receive an answer to its end: its last words, once they have been said."""
         await self.until("contentEnd", type="AUDIO", stopReason="END_TURN")
         await self.until("contentEnd", type="TEXT", stopReason="END_TURN")
+        await self.until("usageEvent")
 
     async def settle(self, seconds=1.0):
         """Take what comes within that time."""

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
 pytest.importorskip("h2", reason="the simulate extra is not installed")
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from smithy_aws_event_stream.events import Byte, Event, EventMessage, Long, Short
 
@@ -43,7 +43,8 @@ VALUES = st.one_of(
 MESSAGES = st.builds(Message, st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=500))
 
 
-@given(st.lists(MESSAGES, max_size=5), st.data())
+@settings(max_examples=50)
+@given(st.lists(MESSAGES, max_size=4), st.data())
 def test_messages_come_back_whatever_the_chunks(messages, data):
     stream = b"".join(encode(message) for message in messages)
     decoder, found = Decoder(), []

@@ -172,14 +172,14 @@ def allowed(events):
     return roles == ["USER", "ASSISTANT"] * (len(roles) // 2) + ["USER"] * (len(roles) % 2)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(conversations())
 def test_a_right_order_is_taken(events):
     assert allowed(events)
     assert follow(events, calls=CALLS)[1:] == (None, "")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(conversations(), st.data())
 def test_two_events_in_a_wrong_order_are_found(events, data):
     at = data.draw(st.integers(0, len(events) - 2))
@@ -188,7 +188,7 @@ def test_two_events_in_a_wrong_order_are_found(events, data):
     assert refused(events, calls=CALLS) == (not allowed(events)), events
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(conversations(), st.data())
 def test_an_event_that_misses_or_comes_twice_is_found(events, data):
     at = data.draw(st.integers(0, len(events) - 1))
@@ -199,7 +199,7 @@ def test_an_event_that_misses_or_comes_twice_is_found(events, data):
     assert refused(events, calls=CALLS) == (not allowed(events)), events
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.permutations(range(6)))
 def test_contents_in_a_wrong_order_are_found(order):
     contents = [

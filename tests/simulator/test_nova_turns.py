@@ -253,6 +253,16 @@ async def test_a_turn_without_words_gets_no_answer():
 
 
 @virtual_time
+async def test_an_answer_of_nothing_ends_the_turn_all_the_same():
+    async with answering(Reply("", 0.0), "Yes.") as sim, connected(sim) as client:
+        await client.talk()
+        await client.until("contentEnd", type="AUDIO", stopReason="END_TURN")
+        await client.talk()
+        await client.turn()
+        assert client.names.count("audioOutput") == 3
+
+
+@virtual_time
 async def test_a_text_makes_the_model_speak_though_nobody_has_spoken():
     async with answering("Hello!", "Bye.") as sim, connected(sim, audio=False) as client:
         await client.text("Greet the person.", interactive=True)
@@ -334,7 +344,6 @@ async def test_usage_is_told_by_modality_and_adds_up():
     async with simulator as sim, connected(sim) as client:
         await client.talk(1.0)
         await client.turn()
-        await client.until("usageEvent")
         usages = client.of("usageEvent")
         sums = {"input": [0, 0], "output": [0, 0]}
         for usage in usages:

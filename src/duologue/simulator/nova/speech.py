@@ -65,6 +65,7 @@ class Speech:
         self._left: int | None = 0
         self._samples = 0
         self._pending = False
+        self._told = False
         self._whole = False
         self._brain_id = ""
         self.over = False
@@ -132,6 +133,7 @@ class Speech:
         while self._parts and not self.over:
             match self._parts[0]:
                 case _Call(call_id, name, arguments):
+                    self._told = True
                     self._finish(last=False)
                     self._called(call_id, name, arguments)
                 case _Piece() as piece:
@@ -140,6 +142,10 @@ class Speech:
                         return
             self._parts.popleft()
         if self._whole and not self.over:
+            if not self._told:
+                # Whoever waits for the end of the turn is to have it.
+                self._blocks.open_audio()
+                self._blocks.close_audio("END_TURN")
             self._finish(last=True)
             self.over = True
             self._ended()
@@ -174,6 +180,7 @@ class Speech:
         if text:
             self._blocks.planned(text)
         self._blocks.open_audio()
+        self._told = True
         self._sentence, self._samples = text, 0
 
     def _sound(self, played: Played, samples: Samples) -> None:

@@ -1,0 +1,151 @@
+"""Who answers behind the simulated Nova Sonic, and what scripts expect of its clients."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+pytest.importorskip("h2", reason="the simulate extra is not installed")
+pytest.importorskip("yaml", reason="the simulate extra is not installed")
+
+import aws_sdk_bedrock_runtime.models as sdk_models
+from nova_client import QUICK, connected, silence, tone, tool
+
+from duologue.realtime.errors import ErrorKind, SessionError
+from duologue.simulator.script import Script
+from duologue.testing import At, NovaSimulator, Reply, ScriptedRealtime, virtual_time
+
+
+@virtual_time
+async def test_an_echo_gives_each_turn_back():
+    async with (
+        NovaSimulator("echo", endpointing_ms=QUICK, keep_audio=True) as sim,
+        connected(sim, input=24000) as client,
+    ):
+        for seconds in (0.3, 0.5):
+            client.events.clear()
+            await client.hear(np.concatenate((tone(seconds, 24000), silence(0.4, 24000))))
+            await client.turn()
+            assert np.array_equal(client.sound, sim.sessions[0].heard[-1].samples)
+
+
+@virtual_time
+async def test_a_loopback_gives_every_chunk_back_at_once():
+    async with NovaSimulator("loopback") as sim, connected(sim, input=24000) as client:
+        sent = np.concatenate((tone(0.1, 24000), silence(0.1, 24000), tone(0.1, 24000)))
+        for begin in range(0, len(sent), 480):
+            await client.hear(sent[begin : begin + 480], 480)
+            await client.until("audioOutput")
+        assert np.array_equal(client.sound, sent)
+        assert client.names[:2] == ["completionStart", "contentStart"]
+        assert client.names.count("contentStart") == 1
+
+
+SCRIPT = """
+- hear: what is the weather in Rome
+- call: weather
+  with: {city: Rome}
+- expect: toolResult
+  where: {content: '"warm"'}
+- say: It is warm.
+- expect: promptEnd
+  within: 1
+"""
+
+
+@pytest.mark.parametrize("result", ["warm", "cold"])
+def test_a_script_expects_something_of_the_client(result):
+    @virtual_time
+    async def talk():
+        script = Script.parse(SCRIPT)
+        async with NovaSimulator(script, endpointing_ms=QUICK) as sim:
+            async with connected(sim, tools=[tool()]) as client:
+                await client.talk()
+                use = await client.until("toolUse")
+                await client.result(use["toolUseId"], result)
+                await client.turn()
+                assert client.blocks[0][1] == "what is the weather in Rome"
+                await client.end()
+                await client.until("never")
+            return sim.failures
+
+    if result == "warm":
+        assert talk() == []
+    else:
+        assert [failure.partition(": ")[2] for failure in talk()] == [
+            "toolResult had not come when the session ended",
+            "promptEnd had not come when the session ended",
+        ]
+
+
+@virtual_time
+async def test_each_session_has_a_brain_of_its_own_that_knows_the_prompt_and_the_tools():
+    made = []
+
+    def make():
+        profile = ScriptedRealtime().profile
+        made.append(ScriptedRealtime(["Yes."], manual=True, profile=profile))
+        return made[-1]
+
+    seen = []
+    opened = ScriptedRealtime.open
+
+    def spy(brain, setup):
+        seen.append((setup.instructions, [(one.name, one.parameters) for one in setup.tools]))
+        return opened(brain, setup)
+
+    ScriptedRealtime.open = spy
+    try:
+        async with NovaSimulator(make, endpointing_ms=QUICK) as sim:
+            for words in ("Be kind.", "Be brief."):
+                async with connected(sim, text=words, tools=[tool()]):
+                    await asyncio.sleep(0.1)
+            assert [session.brain for session in sim.sessions] == made
+            assert [session.system for session in sim.sessions] == ["Be kind.", "Be brief."]
+    finally:
+        ScriptedRealtime.open = opened
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    assert seen == [("Be kind.", [("weather", schema)]), ("Be brief.", [("weather", schema)])]
+
+
+@virtual_time
+async def test_a_brain_that_breaks_ends_the_stream():
+    def make():
+        error = SessionError("out of order", kind=ErrorKind.FATAL)
+        return ScriptedRealtime(manual=True, at=[At(1.0, error)])
+
+    async with NovaSimulator(make) as sim, connected(sim) as client:
+        error = await client.error()
+        assert isinstance(error, sdk_models.InternalServerException)
+        assert error.message == "out of order"
+        assert sim.sessions[0].closed
+
+
+@virtual_time
+async def test_what_went_over_the_stream_can_be_looked_at():
+    simulator = NovaSimulator(replies=[Reply("Yes.", 0.2)] * 2, endpointing_ms=QUICK)
+    async with simulator as sim, connected(sim, turns="HIGH", tools=[tool()]) as client:
+        await client.hear(tone(0.1), 160)
+        await client.text("Well?", interactive=True)
+        await client.talk()
+        await client.turn()
+        session = sim.sessions[0]
+        assert [next(iter(event)) for event in session.events_in] == [
+            "sessionStart",
+            "promptStart",
+            *["contentStart", "textInput", "contentEnd"],
+            "contentStart",
+            "audioInput",
+            *["contentStart", "textInput", "contentEnd"],
+            "audioInput",
+        ]
+        sound = session.events_in[6]["audioInput"]
+        assert (sound["content"], sound["events"]) == (10 * 428, 10)
+        assert session.audio_in_samples == 1600 + 14400
+        start = session.configuration["sessionStart"]
+        assert start["turnDetectionConfiguration"] == {"endpointingSensitivity": "HIGH"}
+        assert session.configuration["promptStart"]["audioOutputConfiguration"]["voiceId"]
+        assert session.tools == ["weather"]

@@ -1,0 +1,431 @@
+"""Nova Sonic's HTTP/2: who is let in, when the answer begins, how streams end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+
+import h2.connection
+import h2.events
+import pytest
+
+pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+pytest.importorskip("h2", reason="the simulate extra is not installed")
+
+from aws_sdk_bedrock_runtime.models import (
+    ModelTimeoutException,
+    ThrottlingException,
+    ValidationException,
+)
+from nova_client import MODEL, PROMPT, QUICK, connected, opened, sdk, silence, tone
+from nova_transport import H2Transport
+from smithy_aws_event_stream.exceptions import UnmodeledEventError
+
+from duologue.realtime.errors import ConfigError
+from duologue.simulator.faults import Fault, Stall
+from duologue.simulator.nova.eventstream import Decoder, Message, encode
+from duologue.simulator.nova.sigv4 import Credentials
+from duologue.testing import NovaSimulator, Reply, virtual_time
+
+YES = Reply("Yes.", 0.2)
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+def answering(*replies, **options):
+    return NovaSimulator(replies=replies or [YES] * 5, endpointing_ms=QUICK, **options)
+
+
+async def refused(sim, model=MODEL, **keys):
+    """What the SDK makes of a request that is refused."""
+    async with H2Transport(sim.ssl_context) as transport:
+        client = await opened(await sdk(sim, transport, **keys), model)
+        error = await client.error()
+        head = dict(await transport.exchanges[0].head)
+        return error, head
+
+
+@pytest.mark.parametrize(
+    ("keys", "kind"),
+    [
+        ({"key": "AKIDOTHER"}, "UnrecognizedClientException"),
+        ({"secret": "other"}, "InvalidSignatureException"),
+    ],
+)
+def test_wrong_keys_are_forbidden(keys, kind):
+    @virtual_time
+    async def talk():
+        async with answering() as sim:
+            error, head = await refused(sim, **keys)
+            assert (head[":status"], head["x-amzn-errortype"]) == ("403", kind)
+            assert not sim.sessions
+            return error
+
+    assert talk() is not None
+
+
+@virtual_time
+async def test_without_checks_every_key_is_good():
+    async with answering(check_signatures=False) as sim, H2Transport() as transport:
+        client = await opened(await sdk(sim, transport, key="AKIDOTHER"))
+        await client.start()
+        await client.talk()
+        await client.turn()
+
+
+@virtual_time
+async def test_keys_may_change_and_hold_for_the_streams_that_come_then():
+    async with answering() as sim, connected(sim) as old:
+        await asyncio.sleep(0.1)
+        sim.credentials = Credentials("NEW", "new", sim.credentials.region)
+        await old.talk()
+        await old.turn()
+        async with connected(sim) as new:
+            await new.talk()
+            await new.turn()
+
+
+@virtual_time
+async def test_unknown_models_are_refused():
+    async with answering(unknown_models=["amazon.nova-sonic-v1:0"]) as sim:
+        for model in ("amazon.nova-lite-v1:0", "amazon.nova-sonic-v1:0"):
+            error, head = await refused(sim, model)
+            assert isinstance(error, ValidationException)
+            assert error.message == "The provided model identifier is invalid."
+            assert head[":status"] == "400"
+        for model in (MODEL, f"us.{MODEL}"):
+            async with connected(sim, model) as client:
+                await client.talk()
+                await client.turn()
+        assert [session.model for session in sim.sessions] == [MODEL, f"us.{MODEL}"]
+
+
+@virtual_time
+async def test_so_many_streams_and_no_more():
+    async with answering() as sim:
+        async with asyncio.TaskGroup() as tasks:
+            done = asyncio.Event()
+
+            async def hold():
+                async with connected(sim):
+                    await done.wait()
+
+            for _ in range(20):
+                tasks.create_task(hold())
+            await asyncio.sleep(1)
+            error, head = await refused(sim)
+            assert isinstance(error, ThrottlingException)
+            assert head[":status"] == "429"
+            done.set()
+        async with connected(sim) as client:
+            await client.talk()
+            await client.turn()
+
+
+@virtual_time
+async def test_the_answer_begins_with_the_first_event():
+    async with answering() as sim, connected(sim, start=False) as client:
+        await asyncio.sleep(5)
+        (exchange,) = client.transport.exchanges
+        assert not exchange.head.done()
+        await client.send("sessionStart")
+        await asyncio.sleep(0.1)
+        head = dict(exchange.head.result())
+        assert head[":status"] == "200"
+        assert head["content-type"] == "application/vnd.amazon.eventstream"
+
+
+@pytest.mark.parametrize("change", ["signature", "bytes", "unsigned", "not framed"])
+def test_chunks_that_are_not_as_they_were_signed_end_the_stream(change):
+    @virtual_time
+    async def talk():
+        async with answering() as sim, connected(sim) as client:
+            await client.talk()
+            await client.turn()
+            body = client.stream.input_stream._writer
+            whole = body.write
+
+            async def write(data):
+                data = bytearray(data)
+                match change:
+                    case "bytes":
+                        data[-20] ^= 1
+                    case "signature":
+                        (message,) = Decoder().push(bytes(data))
+                        headers = {**message.headers, ":chunk-signature": bytes(32)}
+                        data = encode(Message(headers, message.payload))
+                    case "unsigned":
+                        headers = {":message-type": "event", ":event-type": "chunk"}
+                        data = encode(Message(headers, b'{"bytes": "e30="}'))
+                    case "not framed":
+                        data = b"GET / HTTP/1.1\r\n\r\n"
+                await whole(bytes(data))
+
+            body.write = write
+            await client.hear(silence(0.01))
+            error = await client.error()
+            assert sim.sessions[0].closed
+            return error
+
+    error = talk()
+    assert isinstance(error, UnmodeledEventError)
+    kind = "InvalidSignatureException" if change in ("signature", "unsigned") else "Serialization"
+    assert kind in str(error)
+
+
+@virtual_time
+async def test_what_the_service_refuses_ends_the_stream_with_its_exception():
+    async with answering() as sim, connected(sim, start=False) as client:
+        await client.send("promptStart", promptName=PROMPT)
+        error = await client.error()
+        assert isinstance(error, ValidationException)
+        assert "promptStart.audioOutputConfiguration" in error.message
+    async with answering() as sim, connected(sim, start=False) as client:
+        await client.raw("{not JSON")
+        assert "not JSON" in (await client.error()).message
+    assert sim.sessions[0].events_out == ["validationException"]
+
+
+@pytest.mark.parametrize("scale", [1, 60])
+def test_a_stream_ends_after_eight_minutes(scale):
+    @virtual_time
+    async def talk():
+        async with answering(clock_scale=scale) as sim, connected(sim) as client:
+            began = now()
+
+            async def go_on():
+                while True:
+                    await asyncio.sleep(1)
+                    await client.hear(silence(0.1))
+
+            going = asyncio.create_task(go_on())
+            error = await client.error()
+            going.cancel()
+            assert isinstance(error, ModelTimeoutException)
+            assert "Model has timed out in processing the request" in error.message
+            assert sim.sessions[0].closed
+            assert not sim.sessions[0].ended_politely
+            return now() - began
+
+    assert talk() == pytest.approx(480 / scale, abs=1)
+
+
+@virtual_time
+async def test_a_client_that_sends_nothing_is_not_waited_for():
+    async with answering() as sim, connected(sim) as client:
+        await asyncio.sleep(50)
+        await client.hear(silence(0.1))
+        began = now()
+        error = await client.error()
+        assert isinstance(error, ValidationException)
+        assert error.message == "Timed out waiting for input events"
+        assert now() - began == pytest.approx(55, abs=0.1)
+        # Nor is one that sends nothing at all.
+        async with connected(sim, start=False) as client:
+            assert (await client.error()).message == "Timed out waiting for input events"
+
+
+@virtual_time
+async def test_streams_can_be_cut():
+    async with answering() as sim:
+        async with connected(sim) as one, connected(sim) as two, connected(sim) as three:
+            await asyncio.sleep(0.1)
+            await sim.kill(1)
+            assert isinstance(await two.error(), OSError)
+            await one.talk()
+            await one.turn()
+            await sim.drop_all()
+            for client in (one, three):
+                assert isinstance(await client.error(), OSError)
+        assert all(session.closed for session in sim.sessions)
+        async with connected(sim):
+            await asyncio.sleep(0.1)
+            assert len(sim.sessions) == 4
+
+
+async def test_a_cut_is_a_reset_of_tcp():
+    async with answering() as sim:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+        connection = h2.connection.H2Connection()
+        connection.initiate_connection()
+        writer.write(connection.data_to_send())
+        await reader.read(1000)
+        await sim.drop_all()
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+
+@virtual_time
+async def test_a_client_that_goes_without_a_word_leaves_nothing():
+    async with answering() as sim:
+        async with connected(sim) as client:
+            await client.talk()
+            await client.until("audioOutput")
+            client.transport.exchanges[0].writer.transport.abort()
+            await asyncio.sleep(0.1)
+            assert sim.sessions[0].closed
+            assert not sim.sessions[0].ended_politely
+        names = {task.get_name() for task in asyncio.all_tasks()}
+        assert not {name for name in names if name.startswith("simulator")}
+
+
+@virtual_time
+async def test_a_client_that_resets_its_stream_leaves_the_others_on_its_connection():
+    async with answering() as sim, connected(sim) as client:
+        await client.talk()
+        await client.until("audioOutput")
+        exchange = client.transport.exchanges[0]
+        exchange.h2.reset_stream(exchange.number)
+        exchange.flush()
+        await asyncio.sleep(0.1)
+        assert sim.sessions[0].closed
+        exchange.h2.ping(b"12345678")
+        exchange.flush()
+        await asyncio.sleep(0.1)
+        assert not exchange.reader.at_eof()
+
+
+@virtual_time
+async def test_a_client_that_reads_nothing_gets_all_of_it_later():
+    async with answering(Reply("A long one.", 30.0)) as sim, connected(sim) as client:
+        await client.talk()
+        await client.until("audioOutput")
+        exchange = client.transport.exchanges[0]
+        exchange.paused.clear()
+        await asyncio.sleep(2)
+        exchange.paused.set()
+        await client.until("contentEnd", type="AUDIO")
+        assert len(client.sound) == 30 * 24000
+
+
+@virtual_time
+async def test_a_service_that_reads_nothing_holds_the_client_up():
+    deaf = Fault(Stall("reading", 10.0), at=1.0)
+    async with answering(faults=[deaf]) as sim, connected(sim) as client:
+        await asyncio.sleep(1.5)
+        (exchange,) = client.transport.exchanges
+        sending = asyncio.create_task(client.hear(tone(60.0)))
+        await asyncio.sleep(5)
+        assert not sending.done()
+        assert exchange.h2.local_flow_control_window(exchange.number) == 0
+        await sending
+        await asyncio.sleep(0.1)
+        assert now() > 10
+        assert sim.sessions[0].audio_in_samples == 60 * 16000
+
+
+@virtual_time
+async def test_sound_of_an_hour_goes_in_by_flow_control():
+    async with answering(max_stream_s=4000) as sim, connected(sim) as client:
+        await client.hear(silence(600.0), chunk=160_000)
+        await client.talk()
+        await client.turn()
+        assert sim.sessions[0].audio_in_samples > 600 * 16000
+
+
+async def test_tls_needs_its_certificate_and_http_2():
+    async with answering(tls=True) as sim:
+        assert sim.url.startswith("https://127.0.0.1:")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", sim.port, ssl=ssl.create_default_context())
+        for name in ("127.0.0.1", "localhost"):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", sim.port, ssl=sim.ssl_context, server_hostname=name
+            )
+            assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+            writer.close()
+        context = ssl.create_default_context(cadata=sim.ca_pem.decode())
+        context.set_alpn_protocols(["http/1.1"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", sim.port, ssl=context)
+        assert (await reader.read()).startswith(b"HTTP/1.1 505")
+        writer.close()
+        async with connected(sim) as client:
+            await client.talk()
+            await client.turn()
+
+
+async def test_another_protocol_is_told_so():
+    async with answering() as sim:
+        reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+        writer.write(b"POST /model/x HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await reader.read()).endswith(b"This is an HTTP/2 service.")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/model/x/invoke-with-bidirectional-stream"), ("POST", "/model/x/converse")],
+)
+def test_other_operations_are_unknown(method, path):
+    @virtual_time
+    async def talk():
+        async with answering() as sim:
+            reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            connection = h2.connection.H2Connection()
+            connection.initiate_connection()
+            fields = {":method": method, ":path": path, ":scheme": "http", ":authority": "x"}
+            connection.send_headers(1, list(fields.items()))
+            writer.write(connection.data_to_send())
+            found = {}
+            body = b""
+            while "end" not in found:
+                for event in connection.receive_data(await reader.read(65536)):
+                    match event:
+                        case h2.events.ResponseReceived(headers=headers):
+                            found.update(headers)
+                        case h2.events.DataReceived(data=data):
+                            body += data
+                        case h2.events.StreamEnded():
+                            found["end"] = True
+            writer.close()
+            return found[b":status"], found[b"x-amzn-errortype"]
+
+    assert talk() == (b"404", b"UnknownOperationException")
+
+
+@virtual_time
+async def test_the_simulator_stops_at_once_whatever_goes_on():
+    async with H2Transport() as transport:
+        async with answering(Reply("Long.", 60.0), faults=["deaf"]) as sim:
+            client = await opened(await sdk(sim, transport))
+            await client.start()
+            await client.talk()
+            await client.until("audioOutput")
+            transport.exchanges[0].paused.clear()
+            await asyncio.sleep(2)
+            began = now()
+        assert now() - began < 0.5
+        transport.exchanges[0].paused.set()
+        assert isinstance(await client.error(), OSError)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left
+
+
+async def test_a_port_in_use_is_one_line():
+    async with answering() as sim:
+        with pytest.raises(ConfigError, match=f"can't listen on 127.0.0.1 port {sim.port}"):
+            async with answering(port=sim.port):
+                pass
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ConfigError, match="no brain 'parrot'"):
+        NovaSimulator("parrot")
+    with pytest.raises(ConfigError, match="clock_scale"):
+        NovaSimulator(clock_scale=0)
+    with pytest.raises(ConfigError, match="no fault is called 'ice'"):
+        NovaSimulator(faults=["ice"])
+
+
+async def test_it_listens_on_other_addresses_of_this_machine():
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6")
+    async with answering(host="::1", tls=True) as sim:
+        assert sim.url == f"https://[::1]:{sim.port}"
+        async with connected(sim) as client:
+            await client.talk()
+            await client.turn()
