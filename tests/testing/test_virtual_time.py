@@ -48,6 +48,22 @@ async def test_waiting_until_a_time_always_gets_there():
 
 
 @virtual_time
+async def test_no_timer_is_called_a_hair_too_early():
+    loop = asyncio.get_running_loop()
+    called = []
+
+    def look():
+        called.append(now())
+        if now() < 5.0 and len(called) < 100:
+            loop.call_at(5.0, look)
+
+    loop.call_at(5.0 - 2e-14, lambda: None)
+    loop.call_at(5.0, look)
+    await asyncio.sleep(6)
+    assert called == [5.0]
+
+
+@virtual_time
 async def test_cancelled_timers_do_not_hold_time_up():
     loop = asyncio.get_running_loop()
     loop.call_later(100, pytest.fail, "it was cancelled").cancel()

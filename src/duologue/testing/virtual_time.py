@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import heapq
+import math
 import selectors
 from asyncio import SelectorEventLoop
 from collections.abc import Callable, Coroutine, Generator, Mapping
@@ -103,6 +104,16 @@ class VirtualTimeLoop(SelectorEventLoop):
         selector = _JumpingSelector()
         super().__init__(selector)
         selector.loop = self
+
+    @property
+    def _clock_resolution(self) -> float:
+        # asyncio calls timers that are due within this. Who is called a hair too early, and sets
+        # the same timer again, would be called for ever: time does not go on by itself here.
+        return math.ulp(self._virtual_now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, seconds: float) -> None:
+        """The base would take the system's."""
 
     def time(self) -> float:
         """Virtual seconds."""
