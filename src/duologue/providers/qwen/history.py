@@ -1,0 +1,152 @@
+"""The conversation as Qwen has it: items are put in at its end, and none can be taken back."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import assert_never
+
+from duologue.items import (
+    AgentItem,
+    Item,
+    Json,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+)
+from duologue.providers.openai.items import tool_output
+from duologue.realtime.commands import SendToolResult
+
+type JsonObject = dict[str, Json]
+
+HEARD = "Of what you said last, the person heard only this: {}"
+HEARD_NOTHING = "Of what you said last, the person heard nothing."
+
+_MOST = 4096
+"""Items that are known by their ids; the oldest is forgotten beyond it."""
+
+
+class AppendedHistory:
+    """Puts in what is new; where the model knows too much, it is told so in words.
+
+    ``text``: the model takes text as items (qwen3.5 and later). An older one is not given a
+    history, and what a person wrote to it goes with the request for the answer (`take_unsaid`).
+
+    The service gives every item an id of its own, and takes a message of text as the person's or
+    the model's. What is neither, such as guidance, or the result of a tool that was called on an
+    earlier connection, is put in as a message with a mark around it.
+    """
+
+    __slots__ = ("_calls", "_known", "_spoken", "_text", "_unsaid")
+
+    def __init__(self, *, text: bool) -> None:
+        self._text = text
+        self._known: dict[str, None] = {}
+        self._spoken: dict[str, None] = {}
+        self._calls: dict[str, ToolCallItem] = {}
+        self._unsaid: list[str] = []
+
+    def put(self, item: Item) -> list[JsonObject]:
+        """Put an item at the end; nothing for one that is there, or without words."""
+        if item.id in self._known:
+            return []
+        _remember(self._known, item.id)
+        match item:
+            case UserItem(text=text):
+                return self._written(text, spoken=item.spoken) if text else []
+            case AgentItem(text=text):
+                self._unsaid.clear()
+                _remember(self._spoken, item.id)
+                return self._message("assistant", text) if text else []
+            case SystemItem(text=text):
+                return self._marked("guidance", text) if text else []
+            case ToolCallItem(call_id=call_id):
+                self._calls[call_id] = item
+                return []
+            case ToolResultItem(call_id=call_id, output=output, failed=failed):
+                return self._result(call_id, tool_output(output, failed=failed))
+            case _:
+                assert_never(item)
+
+    def answer(self, result: SendToolResult) -> list[JsonObject]:
+        """Give the result of a call."""
+        return self._result(result.call_id, tool_output(result.output, failed=result.failed))
+
+    def show(self, item_id: str, base64: str) -> list[JsonObject]:
+        """Show a picture: it goes with the sound, and is no item."""
+        del item_id
+        return [{"type": "input_image_buffer.append", "image": base64}]
+
+    def spoke(self, item_id: str, text: str) -> list[JsonObject]:
+        """What a response has said is in the conversation already."""
+        del item_id, text
+        return []
+
+    def truncate(self, item_id: str, played_ms: int, heard_text: str) -> list[JsonObject]:
+        """Tell what was heard of an item of the model."""
+        del played_ms
+        if item_id not in self._spoken:
+            return []
+        words = HEARD.format(heard_text) if heard_text else HEARD_NOTHING
+        return self._marked("heard", words)
+
+    def delete(self, item_id: str) -> list[JsonObject]:
+        """Tell that nothing was heard of an item of the model; of others nothing is told."""
+        return self.truncate(item_id, 0, "")
+
+    def added(self, item_id: str, previous: str | None) -> None:
+        """The server has put in an item, of which it need not be told any more."""
+        del previous
+        _remember(self._known, item_id)
+
+    def gone(self, item_id: str) -> None:
+        """Nothing is ever taken out."""
+
+    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
+        """The server has sent sound of an item of the model."""
+        del samples, content_index
+        _remember(self._spoken, item_id)
+
+    def take_unsaid(self) -> list[str]:
+        """What the person wrote to a model that takes no text, each once."""
+        unsaid, self._unsaid = self._unsaid, []
+        return unsaid
+
+    def _written(self, text: str, *, spoken: bool) -> list[JsonObject]:
+        if not self._text and not spoken:
+            self._unsaid.append(text)
+        return self._message("user", text)
+
+    def _result(self, call_id: str, output: str) -> list[JsonObject]:
+        call = self._calls.get(call_id)
+        if call is None:
+            item: JsonObject = {
+                "type": "function_call_output",
+                "call_id": call_id,
+                "output": output,
+            }
+            return [_create(item)]
+        # The server knows nothing of this call: it was made on an earlier connection.
+        called = f'name="{escape(call.name)}" arguments="{escape(call.arguments)}"'
+        return self._marked("tool_result", output, called)
+
+    def _marked(self, mark: str, text: str, more: str = "") -> list[JsonObject]:
+        opening = f"{mark} {more}".strip()
+        return self._message("user", f"<{opening}>{escape(text, quote=False)}</{mark}>")
+
+    def _message(self, role: str, text: str) -> list[JsonObject]:
+        if not self._text:
+            return []
+        kind = "text" if role == "assistant" else "input_text"
+        content: list[Json] = [{"type": kind, "text": text}]
+        return [_create({"type": "message", "role": role, "content": content})]
+
+
+def _create(item: JsonObject) -> JsonObject:
+    return {"type": "conversation.item.create", "item": item}
+
+
+def _remember(known: dict[str, None], item_id: str) -> None:
+    known[item_id] = None
+    if len(known) > _MOST:
+        del known[next(iter(known))]

@@ -1,0 +1,58 @@
+"""Where a session is: the gateway of a workspace, or the older one that all share.
+
+Hosts and environment variables are those of Alibaba's own SDK (dashscope 2.0).
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from duologue.providers.checks import one_of
+from duologue.providers.qwen.models import traits_of
+from duologue.realtime.errors import ConfigError
+
+PATH = "/api-ws/v1/realtime"
+DEFAULT_REGION = "cn-beijing"
+SHARED = {
+    "cn-beijing": "dashscope.aliyuncs.com",
+    "ap-southeast-1": "dashscope-intl.aliyuncs.com",
+    "cn-hongkong": "cn-hongkong.dashscope.aliyuncs.com",
+    "us-east-1": "dashscope-intl.aliyuncs.com",
+    "eu-central-1": "dashscope-intl.aliyuncs.com",
+    "ap-northeast-1": "dashscope-intl.aliyuncs.com",
+}
+"""Gateways for keys without a workspace, by region; a key is good in its own region only."""
+
+_SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_WORKSPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+
+
+def session_url(
+    model: str, *, base_url: str | None, workspace: str | None, region: str | None
+) -> str:
+    """The address of a session: ``base_url``, or else the gateway of ``workspace`` in ``region``.
+
+    Raises `ConfigError` for values that can't work, and for a model that needs a workspace.
+    """
+    if base_url is not None:
+        return _with_model(base_url, model)
+    region = region or DEFAULT_REGION
+    one_of("region", region, tuple(SHARED))
+    if workspace:
+        if _WORKSPACE.fullmatch(workspace) is None:
+            raise ConfigError(f"workspace takes an id such as llm-1234abcd, not {workspace!r}")
+        return _with_model(f"wss://{workspace}.{region}.maas.aliyuncs.com", model)
+    if traits_of(model).needs_workspace:
+        raise ConfigError(f"{model} needs workspace, or DASHSCOPE_WORKSPACE")
+    return _with_model(f"wss://{SHARED[region]}", model)
+
+
+def _with_model(base_url: str, model: str) -> str:
+    address = urlsplit(base_url)
+    scheme = _SCHEMES.get(address.scheme)
+    if scheme is None or not address.hostname:
+        raise ConfigError(f"base_url takes an address such as wss://host{PATH}, not {base_url!r}")
+    path = address.path.rstrip("/") or PATH
+    query = [pair for pair in parse_qsl(address.query) if pair[0] != "model"]
+    return urlunsplit((scheme, address.netloc, path, urlencode([*query, ("model", model)]), ""))
