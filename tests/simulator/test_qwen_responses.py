@@ -193,6 +193,27 @@ def test_what_is_to_be_said_exactly_is_said_so_unless_it_is_paraphrased(paraphra
     assert talk() == (("Well, hello.", False) if paraphrase else ("Good morning.", True))
 
 
+@pytest.mark.parametrize(
+    ("wanted", "param"),
+    [
+        ({"modalities": ["audio"]}, "response.modalities"),
+        ({"temperature": 2}, "response.temperature"),
+        ({"max_tokens": "inf"}, "response.max_tokens"),
+        ({"conversation": "none"}, "response.conversation"),
+    ],
+)
+def test_a_response_that_is_wrongly_wanted_is_refused(wanted, param):
+    @virtual_time
+    async def talk():
+        async with answering(Reply("Hi.", 0.1)) as sim, connected(sim) as client:
+            error = await client.error("response.create", response=wanted)
+            await client.settle()
+            assert "response.created" not in client.types
+            return error["param"]
+
+    assert talk() == param
+
+
 @virtual_time
 async def test_instructions_reach_the_brain():
     async with answering(Reply("Hi.", 0.1)) as sim, connected(sim) as client:

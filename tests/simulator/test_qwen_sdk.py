@@ -9,7 +9,9 @@ import asyncio
 import base64
 import queue
 import warnings
+import wave
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,8 +32,10 @@ from PIL import Image
 from qwen_client import encoded, silence, tone
 from websocket import WebSocketBadStatusException
 
+from duologue.audio import Resampler
 from duologue.testing import QwenSimulator, Reply, ToolUse
 
+SPEECH = Path(__file__).parents[1] / "data" / "speech"
 PLUS = "qwen3.5-omni-plus-realtime"
 LATEST = "qwen3.8-omni-flash-realtime"
 BOTH = [MultiModality.TEXT, MultiModality.AUDIO]
@@ -79,7 +83,7 @@ class Callback(OmniRealtimeCallback):
 
     def until(self, *types: str) -> dict[str, object]:
         while True:
-            event = self.queue.get(timeout=5)
+            event = self.queue.get(timeout=60)
             self.types.append(event["type"])
             if event["type"] in types:
                 return event
@@ -237,6 +241,27 @@ async def test_the_legacy_client_is_told_by_output_item_done_where_nothing_else_
         types = await asyncio.to_thread(talk, simulator)
         assert types.count("response.created") == 2
         assert types.count("response.done") == 1
+
+
+@pytest.mark.models
+async def test_the_engine_inside_hears_real_speech_and_answers(weights):
+    def talk(simulator: QwenSimulator) -> None:
+        conversation, callback = legacy(simulator)
+        conversation.update_session(output_modalities=BOTH, voice="Ethan")
+        with wave.open(str(SPEECH / "austen-0880.wav")) as file:
+            rate = file.getframerate()
+            samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        for piece in pieces(Resampler(rate, 16000).push(samples), silence(1.0)):
+            conversation.append_audio(encoded(piece))
+        heard = callback.until("conversation.item.input_audio_transcription.completed")
+        assert "young man" in heard["transcript"]
+        done = callback.until("response.done")["response"]
+        assert done["output"][0]["content"][0]["transcript"]
+        assert done["usage"]["output_tokens_details"]["audio_tokens"] > 5
+        conversation.close()
+
+    async with QwenSimulator("local", profile="tiny") as simulator:
+        await asyncio.to_thread(talk, simulator)
 
 
 async def test_the_second_client_speaks_the_new_shape():

@@ -114,6 +114,11 @@ def sent_as(**audio: object) -> dict[str, object]:
             "invalid_value",
             "session.voice",
         ),
+        (
+            {"audio": {"output": {"format": {"type": "wav"}}}},
+            "invalid_value",
+            "session.audio.output.format.type",
+        ),
         ({"audio": {"output": {"voice": ""}}}, "invalid_value", "session.audio.output.voice"),
     ],
 )

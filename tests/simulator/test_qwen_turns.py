@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import wave
+from io import BytesIO
+
 import numpy as np
 import pytest
 
@@ -291,6 +294,25 @@ def test_old_names_of_formats_leave_the_rates(name):
             return len(sound) * 3 // 4 / 2 / 24000
 
     assert talk() == pytest.approx(0.7, abs=0.02)
+
+
+@virtual_time
+async def test_sound_may_come_as_a_wav_file():
+    sound = np.concatenate((tone(0.5, 24000), silence(0.5, 24000)))
+    file = BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setparams((1, 2, 24000, 0, "NONE", ""))
+        writer.writeframes(sound.tobytes())
+    formats = {"input": {"format": {"type": "wav", "sample_rate": 24000}}}
+    async with answering() as sim, connected(sim, audio=formats) as client:
+        await client.update(turn_detection=QUICK)
+        data = np.frombuffer(file.getvalue(), np.uint8)
+        await client.append(data, 5000)
+        stopped = await client.until("input_audio_buffer.speech_stopped")
+        assert stopped["audio_end_ms"] == 700
+        await client.until("response.done")
+        # The filter between the rates holds back 4 ms.
+        assert sim.sessions[0].audio_in_samples == pytest.approx(RATE, abs=64)
 
 
 @virtual_time

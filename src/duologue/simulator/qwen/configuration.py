@@ -101,6 +101,11 @@ class Configuration:
         return nested or int_at(self.value, "sample_rate", default=HEARD_RATE)
 
     @property
+    def input_wav(self) -> bool:
+        """The client's sound begins with the header of a WAV file."""
+        return inside(self.value, "audio", "input", "format", "type") == "wav"
+
+    @property
     def output_rate(self) -> int:
         """Hz of the agent's sound."""
         return int_at(self.value, "audio", "output", "format", "sample_rate", default=OUTPUT_RATE)

@@ -15,7 +15,7 @@ from duologue.simulator.fields import Object, text_at
 from duologue.simulator.openai.answer import Answer
 from duologue.simulator.openai.conversation import Image, for_brain
 from duologue.simulator.openai.event_session import EventSession, Line, SessionOptions
-from duologue.simulator.openai.formats import AudioDecoder
+from duologue.simulator.openai.formats import AudioDecoder, bytes_of
 from duologue.simulator.openai.shapes import RefusedError, Shape
 from duologue.simulator.openai.turns import HeardTurn
 from duologue.simulator.openai.voices import EventVoice
@@ -28,6 +28,9 @@ from duologue.simulator.qwen.responses import QwenResponses
 from duologue.simulator.qwen.schema import CLIENT_EVENTS, ITEMS
 from duologue.simulator.qwen.turns import QwenTurns
 from duologue.video import VideoFrame
+
+MOST_IMAGES = 1000
+"""Pictures that are kept to be looked at; the oldest go."""
 
 _CODES = ("unknown_parameter", "missing_required_parameter", "cannot_update_voice")
 """Codes that say more than that a value is wrong."""
@@ -151,9 +154,7 @@ class QwenSession(EventSession):
         """An event of the client, of a right shape. Raises `RefusedError`."""
         match kind:
             case "input_audio_buffer.append":
-                samples = self._decoder.decode(text_at(event, "audio"))
-                self._filled = True
-                self.hear(samples)
+                self._append(bytes_of(text_at(event, "audio")))
             case "input_image_buffer.append":
                 self._look(text_at(event, "image"))
             case "input_audio_buffer.commit":
@@ -195,6 +196,13 @@ class QwenSession(EventSession):
         wire: Object = {"type": "audio/pcm", "rate": self._configuration.input_rate}
         return AudioDecoder(wire, HEARD_RATE)
 
+    def _append(self, data: bytes) -> None:
+        if self._configuration.input_wav and data.startswith(b"RIFF"):
+            data = data[data.find(b"data") + 8 :]
+        samples = self._decoder.read(data)
+        self._filled = True
+        self.hear(samples)
+
     def _create_item(self, event: Object) -> None:
         item = self._conversation.create(event["item"])
         if item["type"] == "message" and not self._configuration.abilities.text_items:
@@ -214,6 +222,7 @@ class QwenSession(EventSession):
         jpeg = jpeg_of(text)
         pixels = pixels_of(jpeg)
         self.images.append(Image("", "image/jpeg", jpeg, "auto"))
+        del self.images[:-MOST_IMAGES]
         self._responses.images += 1
         brain = self._responses.link.brain
         if brain.connected and brain.profile.video:
