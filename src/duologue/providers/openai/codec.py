@@ -325,15 +325,17 @@ class Codec:
         if not pcm:
             return ()
         samples = np.frombuffer(pcm, "<i2")
-        if response is not None and response.wanted is None:
-            self._items.sounded(item_id, len(samples), whole(event, "content_index") or 0)
+        if response is not None:
+            part, scripted = whole(event, "content_index") or 0, response.wanted is not None
+            self._items.sounded(item_id, len(samples), part, scripted=scripted)
         return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
 
     def _heard(self, outputs: Sequence[Output]) -> Sequence[Output]:
         """Keep account of sound that came by RTP."""
         for output in outputs:
-            if isinstance(output, ReplyAudio) and not self._responses.scripted(output.reply_id):
-                self._items.sounded(output.item_id, len(output.frame))
+            if isinstance(output, ReplyAudio):
+                scripted = self._responses.scripted(output.reply_id)
+                self._items.sounded(output.item_id, len(output.frame), scripted=scripted)
         return outputs
 
     def _response_done(self, event: JsonObject) -> Sequence[Output]:

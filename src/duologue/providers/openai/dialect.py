@@ -85,8 +85,8 @@ class ServerHistory(Protocol):
         """The server has taken out an item."""
         ...
 
-    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
-        """The server has sent so much sound of one of its own items."""
+    def sounded(self, item_id: str, samples: int, part: int = 0, *, scripted: bool = False) -> None:
+        """The server has sent so much sound of one of its items; ``scripted``: as told."""
         ...
 
 

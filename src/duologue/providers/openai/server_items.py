@@ -64,11 +64,16 @@ class ServerItems:
         elif not self._leaving.pop(item_id, 0):
             self._forget(item_id)
 
-    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
-        """The server has sent so much sound of one of its own items."""
+    def sounded(self, item_id: str, samples: int, part: int = 0, *, scripted: bool = False) -> None:
+        """The server has sent so much sound of one of its own items.
+
+        What is ``scripted`` is not in the conversation.
+        """
+        if scripted:
+            return
         sound = self._sounds.setdefault(item_id, _Sound())
         sound.samples += samples
-        sound.content_index = content_index
+        sound.content_index = part
 
     def put(self, item: Item) -> list[JsonObject]:
         """Put an item at the end, or in the place of the one that has its id."""

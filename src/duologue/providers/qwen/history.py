@@ -102,9 +102,9 @@ class AppendedHistory:
     def gone(self, item_id: str) -> None:
         """Nothing is ever taken out."""
 
-    def sounded(self, item_id: str, samples: int, content_index: int = 0) -> None:
-        """The server has sent sound of an item of the model."""
-        del samples, content_index
+    def sounded(self, item_id: str, samples: int, part: int = 0, *, scripted: bool = False) -> None:
+        """The server has sent sound of an item of the model: scripted or not, it is there."""
+        del samples, part, scripted
         _remember(self._spoken, item_id)
 
     def take_unsaid(self) -> list[str]:
