@@ -102,6 +102,15 @@ async def test_words_come_along_with_the_sound():
 
 
 @virtual_time
+async def test_no_words_are_lost_however_short_their_sound_is():
+    text = "one two three four five six seven eight nine ten eleven twelve thirteen"
+    async with answering(Reply(text, seconds=0.2)) as sim, connected(sim) as client:
+        await client.session.send_realtime_input(text="Count.")
+        await client.until("serverContent.generationComplete")
+        assert client.said == text
+
+
+@virtual_time
 async def test_speech_interrupts_and_what_was_sent_stays():
     text = "one two three four five six seven eight nine ten eleven twelve thirteen"
     async with (
@@ -341,6 +350,37 @@ async def test_gemini_3_8_does_not_wait_for_functions_and_3_1_does():
             assert client.said == "Well."
 
 
+@pytest.mark.parametrize("thinks", [False, True])
+def test_extended_thinking_goes_on_while_functions_run(thinks):
+    @virtual_time
+    async def talk():
+        model = "gemini-3.8-live-extended-thinking" if thinks else "gemini-3.8-live"
+        first = Reply("One moment.", 0.2, tools=[ToolUse("f")])
+        async with (
+            answering(first, Reply("Well.", 0.2)) as sim,
+            connected(sim, model=model, tools=functions(f=None)) as client,
+        ):
+            await client.talk()
+            (call,) = (await client.until("toolCall")).tool_call.function_calls
+            states = []
+            for _ in range(2):
+                done = await client.until("serverContent.turnComplete")
+                states.append(done.server_content.interaction_status.value)
+                if len(states) == 1:
+                    await respond(client, call)
+            return states
+
+    assert talk() == ["IN_PROGRESS" if thinks else "IDLE", "IDLE"]
+
+
+@virtual_time
+async def test_a_test_can_send_what_the_simulator_does_not():
+    async with answering() as sim, connected(sim) as client:
+        sim.send({"serverContent": {"interrupted": True}})
+        await client.until("serverContent.interrupted")
+        assert sim.sessions[0].messages_out[-1] == "serverContent"
+
+
 @pytest.mark.parametrize(
     ("scheduling", "seconds"), [(None, 2.9), ("WHEN_IDLE", 2.9), ("INTERRUPT", 0.0)]
 )
@@ -365,6 +405,28 @@ def test_scheduling_says_what_an_answer_brings_about(scheduling, seconds):
             return took
 
     assert talk() == pytest.approx(seconds, abs=0.3)
+
+
+@virtual_time
+async def test_speech_comes_before_an_answer_that_waits_for_the_model():
+    replies = [calling("f"), Reply("A long story.", 3.0), Reply("Well.", 0.2), Reply("Twice.", 0.2)]
+    async with answering(*replies) as sim, connected(sim, tools=functions(f=None)) as client:
+        await client.talk()
+        (call,) = (await client.until("toolCall")).tool_call.function_calls
+        await client.until("serverContent.turnComplete")
+        await client.session.send_realtime_input(text="Tell me a story.")
+        await client.until("serverContent.modelTurn")
+        await respond(client, call)
+        await client.settle(0.1)
+        await client.append(tone(0.5))
+        await client.until("serverContent.interrupted")
+        await client.settle()
+        # The person speaks: nobody answers before that is over, and then once.
+        assert client.kinds[-1] == "usageMetadata"
+        await client.append(silence(0.5))
+        await client.settle(5.0)
+        assert client.said.endswith("Well.")
+        assert "Twice." not in client.said
 
 
 @virtual_time

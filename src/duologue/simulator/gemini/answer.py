@@ -126,9 +126,6 @@ class Answer:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._queue.clear()
-        self._unsaid.clear()
-        self.calls.clear()
 
     def take_parts(self) -> list[Json]:
         """What was said in this stretch, as parts of a content."""

@@ -28,6 +28,8 @@ class ModelRules:
     """Every ``clientContent`` stops what is generated, not only one with ``turnComplete``."""
     status: bool = False
     """``turnComplete`` comes with an ``interactionStatus``."""
+    thinks_on: bool = False
+    """While functions run that it does not wait for, that status is IN_PROGRESS."""
     all_video: bool = False
     """The turn coverage that is meant when none is asked for includes all video."""
 
@@ -50,6 +52,7 @@ _RULES = {
         non_blocking=True,
         content_interrupts=False,
         status=True,
+        thinks_on=True,
         all_video=True,
     ),
     "gemini-3.1-flash-live": ModelRules(text=False, affective=False, seeds_only=True),

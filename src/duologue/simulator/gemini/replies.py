@@ -257,8 +257,10 @@ class Replies:
         told: Object = {"turnComplete": True}
         if reason:
             told["turnCompleteReason"] = reason
-        if self.setup.rules.status:
-            told["interactionStatus"] = "IN_PROGRESS" if self._wanted else "IDLE"
+        rules = self.setup.rules
+        if rules.status:
+            goes_on = self._wanted or (rules.thinks_on and bool(self._pending))
+            told["interactionStatus"] = "IN_PROGRESS" if goes_on else "IDLE"
         self._emit(
             "serverContent.turnComplete",
             {"serverContent": told, "usageMetadata": _usage(answer)},

@@ -11,6 +11,7 @@ from duologue.extras import require
 from duologue.realtime.errors import ConfigError
 from duologue.simulator.brains import BrainFactory, brain_of
 from duologue.simulator.faults import Fault, FaultPlan
+from duologue.simulator.fields import Object
 from duologue.simulator.script import Script
 from duologue.testing.scripted import Reply
 
@@ -146,6 +147,10 @@ class GeminiSimulator(HttpService[Session]):
     def go_away(self, session: int = -1, *, time_left: float = 10.0) -> None:
         """Tell a client that its connection ends in so many seconds, and end it then."""
         self.sessions[session].go_away(time_left)
+
+    def send(self, message: Object, session: int = -1) -> None:
+        """Send a client a message as it is."""
+        self.sessions[session].emit(next(iter(message), ""), message)
 
     def forget_handles(self) -> None:
         """All handles that were given are stale from now on."""
