@@ -51,6 +51,7 @@ class Exchange:
         self.paused = asyncio.Event()
         self.paused.set()
         self.over = False
+        self.whole = False
         self.reset = None
 
     def flush(self):
@@ -79,7 +80,7 @@ class Exchange:
 
     async def read(self):
         try:
-            while not self.over:
+            while True:
                 await self.paused.wait()
                 data = await self.reader.read(65536)
                 if not data:
@@ -88,7 +89,8 @@ class Exchange:
                     self.take(event)
                 self.flush()
         except OSError as error:
-            self.fail(error)
+            if not self.whole:
+                self.fail(error)
 
     def take(self, event):
         match event:
@@ -100,6 +102,7 @@ class Exchange:
                 self.over = True
                 self.chunks.put_nowait(None)
                 self.window.set()
+                self.whole = True
             case h2.events.StreamReset(error_code=code):
                 self.reset = code
                 if not self.over:
@@ -129,8 +132,9 @@ class Exchange:
                 if self.over:
                     return
                 await self.writer.drain()
-            self.h2.end_stream(self.number)
-            self.flush()
+            if self.reset is None:
+                self.h2.end_stream(self.number)
+                self.flush()
         except OSError as error:
             self.fail(error)
 

@@ -23,7 +23,7 @@ from nova_transport import H2Transport
 from smithy_aws_event_stream.exceptions import UnmodeledEventError
 
 from duologue.realtime.errors import ConfigError
-from duologue.simulator.faults import Fault, Stall
+from duologue.simulator.faults import Close, Fault, Stall
 from duologue.simulator.nova.eventstream import Decoder, Message, encode
 from duologue.simulator.nova.sigv4 import Credentials
 from duologue.testing import NovaSimulator, Reply, virtual_time
@@ -174,6 +174,27 @@ def test_chunks_that_are_not_as_they_were_signed_end_the_stream(change):
     assert isinstance(error, UnmodeledEventError)
     kind = "InvalidSignatureException" if change in ("signature", "unsigned") else "Serialization"
     assert kind in str(error)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_client_that_goes_on_after_the_end_is_told_that_nobody_listens(ends):
+    @virtual_time
+    async def talk():
+        async with answering(faults=[Fault(Close(0, ""), at=1.0)]) as sim, connected(sim) as client:
+            assert await client.error() is None
+            assert not sim.sessions[0].ended_politely
+            (exchange,) = client.transport.exchanges
+            if ends:
+                exchange.h2.end_stream(exchange.number)
+            else:
+                exchange.h2.send_data(exchange.number, b"more")
+            exchange.flush()
+            await asyncio.sleep(0.9)
+            assert exchange.reset is None
+            await asyncio.sleep(0.3)
+            return exchange.reset
+
+    assert talk() == (None if ends else 0)
 
 
 @virtual_time

@@ -10,6 +10,7 @@ _COMMANDS = {
     "openai": "OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.",
     "gemini": "Google's Gemini Live service, over WebSocket, until Ctrl-C.",
     "qwen": "Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.",
+    "nova": "Amazon Nova Sonic as Bedrock serves it, over HTTP/2, until Ctrl-C.",
 }
 """Each in a module of its own here, and of its own name."""
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import click
 
-from duologue.cli.simulate.serving import Options, serve, simulator_options
+from duologue.cli.simulate.serving import (
+    Options,
+    serve,
+    simulator_options,
+    write_certificate,
+)
 
 
 @click.command()
@@ -39,7 +44,7 @@ def gemini(options: Options, tls: Path | None) -> None:
         clock_scale=options.clock_scale,
     )
     if tls is not None:
-        write(tls, simulator.ca_pem)
+        write_certificate(tls, simulator.ca_pem)
     shown = "..." if options.key else KEY
     trust = "" if tls is None else f" SSL_CERT_FILE={tls}"
     serve(
@@ -51,13 +56,3 @@ def gemini(options: Options, tls: Path | None) -> None:
             f"GOOGLE_GEMINI_BASE_URL={simulator.url} GEMINI_API_KEY={shown}{trust}",
         ],
     )
-
-
-def write(file: Path, pem: bytes) -> None:
-    """Write a certificate to a file. Raises `ConfigError`."""
-    from duologue.realtime.errors import ConfigError
-
-    try:
-        file.write_bytes(pem)
-    except OSError as error:
-        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -134,3 +135,13 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
         asyncio.run(main())
     except KeyboardInterrupt:
         click.echo("")
+
+
+def write_certificate(file: Path, pem: bytes) -> None:
+    """Write a certificate to a file. Raises `ConfigError`."""
+    from duologue.realtime.errors import ConfigError
+
+    try:
+        file.write_bytes(pem)
+    except OSError as error:
+        raise ConfigError(f"{file}: {(error.strerror or str(error)).lower()}") from None

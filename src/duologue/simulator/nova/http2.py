@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import cast
 
+from duologue.clock import Clock, Timer
 from duologue.extras import require
 
 require("h2", "simulate")
@@ -34,6 +35,8 @@ MOST_STREAMS = 32
 """Requests at once on a connection."""
 WINDOW = 65535
 """Bytes that a client may send on a stream before they are read."""
+PATIENCE_S = 1.0
+"""So long may a client go on sending once its answer is whole."""
 
 _HTTP_1 = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n"
@@ -95,7 +98,7 @@ class Stream:
                 await self._writable.wait()
 
     def end(self) -> None:
-        """The answer is whole. If the client goes on it is told that nobody listens."""
+        """The answer is whole. A client that goes on is told after a while that nobody listens."""
         if self._over:
             return
         self._over = True
@@ -143,16 +146,19 @@ class ServerConnection(asyncio.Protocol):
 
     def __init__(
         self,
+        clock: Clock,
         requested: Callable[[Stream], None],
         opened: Callable[[ServerConnection], None],
         closed: Callable[[ServerConnection], None],
     ) -> None:
+        self._clock = clock
         self._requested = requested
         self._opened = opened
         self._closed = closed
         self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
+        self._ended: dict[int, Timer] = {}
         self._first = bytearray()
         self._paused = False
 
@@ -184,12 +190,13 @@ class ServerConnection(asyncio.Protocol):
         return max(0, size)
 
     def end(self, number: int, *, whole: bool) -> None:
-        """End an answer."""
+        """End an answer; ``whole``: the request has ended, too."""
         self._h2.end_stream(number)
-        if not whole:
-            self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
         self._flush()
         self._forget(number)
+        if not whole:
+            when = self._clock.now() + PATIENCE_S
+            self._ended[number] = self._clock.call_at(when, lambda: self._reset(number))
 
     def cut(self) -> None:
         """Reset the TCP connection."""
@@ -286,9 +293,11 @@ class ServerConnection(asyncio.Protocol):
                 else:
                     found.take(data, size)
             case StreamEnded(stream_id=number):
+                self._done(number)
                 if number in self._streams:
                     self._streams[number].finish()
             case StreamReset(stream_id=number):
+                self._done(number)
                 if number in self._streams:
                     self._streams[number].lose()
                     self._forget(number)
@@ -304,6 +313,17 @@ class ServerConnection(asyncio.Protocol):
     def _forget(self, number: int) -> None:
         self.acknowledge(number, self._streams.pop(number).drain())
 
+    def _reset(self, number: int) -> None:
+        """The client goes on though it has its answer."""
+        self._done(number)
+        self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
+        self._flush()
+
+    def _done(self, number: int) -> None:
+        timer = self._ended.pop(number, None)
+        if timer is not None:
+            timer.cancel()
+
     def _refuse(self) -> None:
         """Somebody speaks another protocol."""
         if self._transport is not None:
@@ -318,6 +338,8 @@ class ServerConnection(asyncio.Protocol):
         for stream in [*self._streams.values()]:
             stream.lose()
         self._streams.clear()
+        for number in [*self._ended]:
+            self._done(number)
         self._closed(self)
 
     def _flush(self) -> None:

@@ -169,7 +169,10 @@ class NovaSimulator:
             try:
                 server = await loop.create_server(
                     lambda: ServerConnection(
-                        self._requested, self._connections.add, self._connections.discard
+                        self._clock,
+                        self._requested,
+                        self._connections.add,
+                        self._connections.discard,
                     ),
                     self._host,
                     self._port,

@@ -1,0 +1,65 @@
+"""``duologue simulate nova``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from duologue.cli.simulate.serving import (
+    Options,
+    serve,
+    simulator_options,
+    write_certificate,
+)
+
+
+@click.command()
+@click.option(
+    "--tls",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="CA.pem",
+    help="Speak TLS, as the SDK's own transport wants it, and write here whom clients are to "
+    "trust.",
+)
+@simulator_options(lives="Streams end after eight minutes divided by this.")
+def nova(options: Options, tls: Path | None) -> None:
+    """Amazon Nova Sonic as Bedrock serves it, over HTTP/2, until Ctrl-C.
+
+    A --key is ACCESS_KEY:SECRET_KEY.
+
+    \b
+    duologue simulate nova --brain local
+    duologue simulate nova --tls ca.pem --faults unstable
+    """
+    from duologue.realtime.errors import ConfigError
+    from duologue.simulator.faults import load_faults
+    from duologue.simulator.nova.faults import PRESETS
+    from duologue.simulator.nova.server import ACCESS_KEY, SECRET_KEY, NovaSimulator
+
+    access_key, colon, secret_key = (options.key or f"{ACCESS_KEY}:{SECRET_KEY}").partition(":")
+    if not (access_key and colon and secret_key):
+        raise ConfigError("--key takes ACCESS_KEY:SECRET_KEY")
+    simulator = NovaSimulator(
+        options.brain,
+        host=options.host,
+        port=options.port,
+        tls=tls is not None,
+        access_key=access_key,
+        secret_key=secret_key,
+        faults=[fault for name in options.faults for fault in load_faults(name, PRESETS)],
+        profile=options.profile,
+        clock_scale=options.clock_scale,
+    )
+    if tls is not None:
+        write_certificate(tls, simulator.ca_pem or b"")
+    shown = "..." if options.key else secret_key
+    serve(
+        simulator,
+        options,
+        lambda: [
+            f"endpoint_uri  {simulator.url}",
+            f"region        {simulator.credentials.region}",
+            f"AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={shown}",
+        ],
+    )
