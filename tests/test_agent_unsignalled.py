@@ -100,23 +100,28 @@ async def test_what_is_planned_is_never_the_transcript():
         assert (item.text, item.state) == ("I said this. And those.", "heard")
 
 
-@virtual_time
-async def test_of_a_cut_reply_the_less_counts_that_both_sides_know():
-    model = Driven()
-    async with talking(model) as agent:
-        model.says("r", 4.0, planned=[PLAN])
-        await asyncio.sleep(2)
-        model.tell(ReplyInterrupted("r"))
-        (event,) = of(agent, InterruptionEvent)
-        assert PLAN.startswith(event.heard_text)
-        assert len(event.heard_text.split()) > 2
-        model.tell(ReplyText("r", "item_r", "one two"))
-        (item,) = agent_items(agent)
-        assert item.text == event.heard_text
-        model.tell(ReplyDone("r", "cancelled"))
-        (item,) = agent_items(agent)
-        assert (item.text, item.state) == ("one two", "cut")
-        assert of(agent, AgentTranscriptEvent)[-1].text == "one two"
+@pytest.mark.parametrize("made", [False, True])
+def test_of_a_cut_reply_the_less_counts_that_both_sides_know(made):
+    async def main():
+        model = Driven()
+        async with talking(model) as agent:
+            model.says("r", 4.0, planned=["one two three ", "four five six seven eight"])
+            if made:
+                model.tell(ReplyDone("r"))
+            await asyncio.sleep(3)
+            model.tell(ReplyInterrupted("r"))
+            (event,) = of(agent, InterruptionEvent)
+            assert event.heard_text == "one two three four five six"
+            for text, known in (
+                ("one two three ", "one two three"),
+                ("four", "one two three four"),
+            ):
+                model.tell(ReplyText("r", "item_r", text))
+                (item,) = agent_items(agent)
+                assert (item.text, item.state) == (known, "cut")
+                assert of(agent, AgentTranscriptEvent)[-1].text == known
+
+    run_virtual(main())
 
 
 @pytest.mark.parametrize("text", [PLAN, "uno"])

@@ -62,7 +62,7 @@ class Speeches:
         self._asked: dict[str, Speech] = {}
         self._replies: dict[str, _Reply] = {}
         self._recent: dict[str, Speech] = {}
-        self._cut_plans: dict[str, Speech] = {}
+        self._cut_plans: dict[str, tuple[Speech, str]] = {}
         self._carried: Speech | None = None
         self._items: dict[str, str] = {}
         self._too_long: set[str] = set()
@@ -78,9 +78,10 @@ class Speeches:
 
     def forget(self) -> None:
         """Whatever is being replied is stale, and was cut."""
-        for reply_id, reply in self._replies.items():
-            if reply.speech.state == "cut" and reply.speech.planned:
-                self._cut_plans[reply_id] = reply.speech
+        speeches = {key: reply.speech for key, reply in self._replies.items()}
+        for reply_id, speech in {**self._recent, **speeches}.items():
+            if speech.state == "cut" and speech.planned:
+                self._cut_plans[reply_id] = speech, speech.heard_text
         while len(self._cut_plans) > _MOST_RECENT:
             del self._cut_plans[next(iter(self._cut_plans))]
         self._replies.clear()
@@ -207,24 +208,19 @@ class Speeches:
         self._emit(AgentTranscriptEvent(words.text, False, speech.id))
 
     def said_anyway(self, words: ReplyText) -> None:
-        """What the model takes itself to have said of a speech that was cut."""
-        speech = self._cut_plans.get(words.reply_id)
-        if speech is not None:
-            speech.add_text(words.text, None, words.item_id)
-
-    def _compare(self, reply_id: str) -> None:
-        """All is known now that the model took itself to have said: heard was the less of both."""
-        speech = self._cut_plans.pop(reply_id, None)
-        if speech is None:
+        """What the model takes itself to have said of a speech that was cut: the less counts."""
+        cut = self._cut_plans.get(words.reply_id)
+        if cut is None:
             return
-        said, heard = speech.said, speech.heard_text
-        if said == heard or not heard.startswith(said):
-            return
+        speech, heard = cut
+        speech.add_text(words.text, None, words.item_id)
+        said = speech.said
+        less = said if said and heard.startswith(said) else heard
         item = next((one for one in self._conversation if _is_of(one, speech)), None)
-        if item is not None and said:
-            speech.heard_text = said
-            self._conversation.put(replace(item, text=said))
-            self._emit(AgentTranscriptEvent(said, True, speech.id))
+        if item is not None and less != speech.heard_text:
+            speech.heard_text = less
+            self._conversation.put(replace(item, text=less))
+            self._emit(AgentTranscriptEvent(less, True, speech.id))
 
     def _add_late(self, speech: Speech, words: ReplyText) -> None:
         """Words of a speech that was heard to its end before they came."""
@@ -240,7 +236,6 @@ class Speeches:
         """A reply was made to its end, or has failed."""
         reply = self._replies.pop(done.reply_id, None)
         if reply is None:
-            self._compare(done.reply_id)
             return
         self._recent[done.reply_id] = reply.speech
         if len(self._recent) > _MOST_RECENT:
