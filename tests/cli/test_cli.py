@@ -2,7 +2,9 @@ import asyncio
 import json
 import subprocess
 import sys
+import tomllib
 import wave
+from pathlib import Path
 
 import click
 import numpy as np
@@ -277,3 +279,10 @@ def test_python_m_is_quick_and_loads_nothing_heavy():
     )
     assert done.returncode == 2
     assert done.stderr == "duologue: can't read none.wav: no such file or directory\n"
+
+
+def test_the_doctor_looks_at_every_extra():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = set(project["project"]["optional-dependencies"]) - {"all"}
+    output = CliRunner().invoke(main, ["doctor"]).output
+    assert extras <= {line.split()[1] for line in output.splitlines() if len(line.split()) > 1}

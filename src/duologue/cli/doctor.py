@@ -22,7 +22,25 @@ _EXTRAS = {
     "webrtc": ("calls from a browser", ("aiortc",)),
     "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
     "wav": ("sound files", ("soundfile",)),
-    "openai": ("language models behind an OpenAI-compatible address", ("openai",)),
+    "video": ("pictures", ("PIL",)),
+    "openai": (
+        "OpenAI Realtime, and language models behind an OpenAI-compatible address",
+        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "PIL"),
+    ),
+    "gemini": (
+        "Gemini Live",
+        ("websockets", "orjson", "pybase64", "earshot", "PIL"),
+    ),
+    "vertex": ("Gemini Live on Vertex AI", ("google.auth", "requests")),
+    "aws": (
+        "Amazon Nova Sonic",
+        ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
+    ),
+    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "PIL")),
+    "simulate": (
+        "providers on this machine",
+        ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
+    ),
 }
 
 
