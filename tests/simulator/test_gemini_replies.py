@@ -13,7 +13,7 @@ from gemini_client import connected, silence, started, tone
 from google.genai import errors, types
 
 from duologue.items import ToolResultItem
-from duologue.realtime.commands import AddItem
+from duologue.realtime.commands import AddItem, CancelReply
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.testing import At, GeminiSimulator, Reply, ScriptedRealtime, ToolUse, virtual_time
 
@@ -139,6 +139,20 @@ async def test_speech_interrupts_and_what_was_sent_stays():
         await client.append(silence(0.5))
         await client.until("serverContent.generationComplete")
         assert sim.sessions[0].conversation[1] == {"role": "model", "parts": [{"text": said}]}
+
+
+@virtual_time
+async def test_speech_stops_the_brain():
+    async with (
+        answering(Reply("A long story.", seconds=5.0, pace=1.0)) as sim,
+        connected(sim) as client,
+    ):
+        await client.talk()
+        await client.until("serverContent.modelTurn")
+        await client.append(tone(0.1))
+        await client.until("serverContent.interrupted")
+        commands = sim.sessions[0].brain.commands
+        assert any(isinstance(one, CancelReply) for one in commands)
 
 
 @virtual_time

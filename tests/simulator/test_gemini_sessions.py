@@ -11,9 +11,13 @@ pytest.importorskip("google.genai", reason="google-genai is not installed")
 
 from gemini_client import connected, raw, setup, silence, started, tone
 from google.genai import errors, types
+from hypothesis import given
+from hypothesis import strategies as st
 
 from duologue.items import AgentItem, UserItem
 from duologue.realtime.commands import AddItem, UpdateSession
+from duologue.simulator.gemini.conversation import Conversation, Cost
+from duologue.simulator.gemini.setup import Compression
 from duologue.testing import GeminiSimulator, Reply, ScriptedRealtime, ToolUse, virtual_time
 
 FLASH_31 = "gemini-3.1-flash-live-preview"
@@ -147,12 +151,14 @@ async def test_wrong_and_stale_handles_are_refused():
         async with connected(sim, session_resumption={}) as client:
             await client.until("sessionResumptionUpdate")
             (forgotten,) = handles(client)
-        sim.forget_handles()
+        gone = "BidiGenerateContent session not found"
         for handle, code, reason in (
-            (old, 1008, "BidiGenerateContent session not found"),
-            (forgotten, 1008, "BidiGenerateContent session not found"),
+            (old, 1008, gone),
+            (forgotten, 1008, gone),
             ("nonsense", 1007, "Invalid session handle"),
         ):
+            if handle == forgotten:
+                sim.forget_handles()
             with pytest.raises(errors.APIError) as refused:
                 async with connected(sim, session_resumption={"handle": handle}):
                     pass
@@ -287,6 +293,52 @@ async def test_compression_drops_the_oldest_turns():
         assert session.dropped > 0
         assert session.conversation[0]["role"] == "user"
         assert len(session.conversation) + session.dropped == 24
+
+
+TURNS = st.lists(
+    st.tuples(st.sampled_from(["person", "model", "answer"]), st.integers(1, 50)), max_size=30
+)
+
+
+@given(TURNS, st.integers(2, 300), st.data())
+def test_what_is_kept_begins_with_a_turn_of_the_person(turns, trigger, data):
+    target = data.draw(st.integers(0, trigger - 1))
+    conversation = Conversation()
+    for who, tokens in turns:
+        part = {"functionResponse": {"id": "f"}} if who == "answer" else {"text": who}
+        conversation.add("model" if who == "model" else "user", [part], Cost(text=tokens))
+    before = conversation.contents
+    total = conversation.cost.total
+    dropped = conversation.compress(Compression(trigger, target))
+    kept = conversation.contents
+    assert kept == before[dropped:]
+    if total <= trigger:
+        assert dropped == 0
+    else:
+        assert conversation.cost.total <= target
+        assert not kept or kept[0] == {"role": "user", "parts": [{"text": "person"}]}
+        # No more than had to go.
+        behind = before[:dropped]
+        later = [at for at, one in enumerate(behind) if one["parts"] == [{"text": "person"}]]
+        for at in later[1:]:
+            assert sum(tokens for _, tokens in turns[at:]) > target
+
+
+@virtual_time
+async def test_an_answer_to_a_call_of_the_older_connection_is_passed_over():
+    call = {"functionCall": {"id": "c1", "name": "f", "args": {}}}
+    async with answering(tls=False) as sim:
+        async with started(sim, sessionResumption={}) as client:
+            await client.send({"clientContent": {"turns": [{"role": "model", "parts": [call]}]}})
+            await client.until("sessionResumptionUpdate")
+            update = await client.until("sessionResumptionUpdate")
+            handle = update["sessionResumptionUpdate"]["newHandle"]
+        async with started(sim, sessionResumption={"handle": handle}) as client:
+            answer = {"id": "c1", "name": "f", "response": {}}
+            await client.send({"toolResponse": {"functionResponses": [answer]}})
+            await client.send({"realtimeInput": {"text": "Hello."}})
+            await client.until("serverContent.turnComplete")
+            assert len(sim.sessions[1].conversation) == 3
 
 
 @virtual_time

@@ -261,6 +261,21 @@ async def test_a_turn_may_include_the_silence_before_it():
 
 
 @virtual_time
+async def test_a_turn_of_the_client_may_include_what_came_before_it():
+    config = {**MANUAL, "turn_coverage": "TURN_INCLUDES_ALL_INPUT"}
+    async with (
+        answering(keep_audio=True) as sim,
+        connected(sim, realtime_input_config=config) as client,
+    ):
+        await client.append(silence(1.0))
+        await client.session.send_realtime_input(activity_start=types.ActivityStart())
+        await client.append(tone(0.5))
+        await client.session.send_realtime_input(activity_end=types.ActivityEnd())
+        await client.until("serverContent.turnComplete")
+        assert len(sim.sessions[0].heard[0].samples) == round(1.5 * RATE)
+
+
+@virtual_time
 async def test_a_transcript_may_come_behind_the_answer():
     async with (
         answering(transcripts=["Hello there, my good old friend."], transcription_delay=5.0) as sim,

@@ -103,11 +103,9 @@ class Resumption:
         """The client wants to know."""
         self._transparent = transparent
 
-    def tell(self, messages: int, *, resumable: bool, again: bool = False) -> None:
-        """Tell it if it has changed, or ``again``; ``messages`` have come from the client."""
+    def tell(self, messages: int, *, resumable: bool) -> None:
+        """Tell a new handle, or once that there is none; ``messages`` is the client's last one."""
         if self._transparent is None or not (resumable or self._resumable):
-            return
-        if resumable and self._resumable and not again:
             return
         self._resumable = resumable
         told: Object = {}

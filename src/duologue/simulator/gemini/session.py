@@ -335,7 +335,7 @@ class Session:
             self._seeded = True
         elif complete:
             self._replies.want()
-        self._tell_state(again=True)
+        self._tell_state()
 
     def _update(self, body: Object) -> None:
         setup = self._replies.setup.updated(body)
@@ -349,9 +349,9 @@ class Session:
     def _waits_for_history(self) -> bool:
         return self._replies.setup.seeded and not self._seeded and not self.resumed
 
-    def _tell_state(self, *, again: bool = False) -> None:
-        """Tell whether the session can be resumed, and by which handle, when that has changed."""
-        self._resumption.tell(self._messages, resumable=self._replies.idle, again=again)
+    def _tell_state(self) -> None:
+        """Tell by which handle the session can be resumed as it is now, if it can."""
+        self._resumption.tell(self._messages, resumable=self._replies.idle)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(

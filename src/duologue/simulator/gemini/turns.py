@@ -85,7 +85,7 @@ class Turns:
 
     def push(self, samples: Samples) -> None:
         """The next sound, at 16 kHz."""
-        if self._active or not self.setup.manual:
+        if self._active or not self.setup.manual or self.setup.covers_all:
             self.hearing.push(samples)
 
     def picture(self) -> None:
@@ -117,7 +117,6 @@ class Turns:
         """The client says that the person speaks. Raises `RefusedError`."""
         if not self.setup.manual:
             raise RefusedError(EXPLICIT)
-        self.hearing.clear()
         self._active, self._input = True, False
         if self.setup.interrupts:
             self._replies.interrupt()
