@@ -484,6 +484,7 @@ async def qwen(replies, transcripts, *, simulator=None, **options):
 
 class _NovaFar(Far):
     breaks = True
+    failure = None
 
     def __init__(self, realtime, simulator):
         super().__init__(realtime)
@@ -542,7 +543,7 @@ async def nova(replies, transcripts, *, simulator=None, **options):
         yield model, _NovaFar(model, server)
 
 
-GOES_ON = frozenset({"gemini-3.8", "gemini-3.1"})
+GOES_ON = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
 """Models that speak by themselves once they have their results, also if that is not wanted."""
 
 

@@ -135,6 +135,10 @@ async def test_a_reply_that_fails_is_told_and_the_session_goes_on(subject):
     replies = [Reply("", 0.0, fails="overloaded"), "Now it works."]
     async with conversation(subject, replies) as (agent, _line, far):
         speech = agent.simple_response("one")
+        if far.failure is None:
+            # It fails with its stream, and is asked for again on the next one.
+            assert (await speech).heard_text == "Now it works."
+            return
         with pytest.raises(Exception, match=far.failure):
             await speech
         (error,) = of(agent, ErrorEvent)

@@ -20,8 +20,8 @@ def camera(at):
 @conformance
 @pytest.mark.parametrize("fps", [1.0, 4.0])
 async def test_pictures_come_at_fps(subject, fps):
-    if subject == "local":
-        pytest.skip("the engine inside does not see; that it says so is tested below")
+    if subject in ("local", "nova"):
+        pytest.skip("its profile says that it does not see; that it says so is tested below")
     async with conversation(subject, fps=fps) as (agent, line, far):
         line.camera = camera
         await asyncio.sleep(5)

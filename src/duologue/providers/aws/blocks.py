@@ -90,10 +90,12 @@ class Blocks:
         self._open[some_text(fields, "contentId") or ""] = block
         if len(self._open) > _MOST_OPEN:
             del self._open[next(iter(self._open))]
-        outputs: Sequence[Output] = ()
-        if role == "ASSISTANT" and (kind == "AUDIO" or block.planned):
-            block.reply, outputs = self._replies.begin()
-        return outputs
+        if role != "ASSISTANT" or not (kind == "AUDIO" or block.planned):
+            return ()
+        # What it says now follows the results of its tools, or takes no notice of them.
+        before = self._replies.end_calls()
+        block.reply, outputs = self._replies.begin()
+        return [*before, *outputs]
 
     def _text(self, fields: JsonObject) -> Sequence[Output]:
         block = self._block(fields)
@@ -133,9 +135,8 @@ class Blocks:
                 return self._replies.interrupt()
             case "AUDIO" if stop == "END_TURN":
                 return self._ended(block.reply)
-            case "TOOL" if stop != "INTERRUPTED":
-                # What it says next follows the result, or takes no notice of it: another reply.
-                return self._replies.end()
+            case "TOOL":
+                return self._replies.interrupt() if stop == "INTERRUPTED" else ()
             case "TEXT" if block.role == "ASSISTANT":
                 return self._said(block, stop)
             case _:

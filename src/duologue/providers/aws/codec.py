@@ -14,7 +14,7 @@ from duologue.items import AgentItem, Item, Json, SystemItem, UserItem
 from duologue.providers.aws.blocks import Blocks
 from duologue.providers.aws.config import RealtimeConfig
 from duologue.providers.aws.history import messages, tool_note
-from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message, Quiet
 from duologue.providers.aws.order import EventOrder, Stage
 from duologue.providers.aws.profile import generation_of
 from duologue.providers.aws.replies import Asked, Replies
@@ -102,7 +102,10 @@ class Codec:
                 self._cut(item_id, "")
                 return self._due()
             case CancelReply(reply_id=reply_id):
-                self._replies.cancel(reply_id)
+                item_id = self._replies.cancel(reply_id)
+                if item_id is not None:
+                    # Unless it is told soon that something was.
+                    self._heard = item_id, ""
                 return self._due()
             case RequestReply(request_id=request_id, instructions=instructions):
                 return self._ask(Asked(request_id), self._text(instructions))
@@ -121,6 +124,8 @@ class Codec:
         match message:
             case Accepted(expires_in=expires_in):
                 outputs.append(SessionStarted(self._told(), expires_in))
+            case Quiet():
+                outputs += self._replies.end_calls()
             case Idle():
                 self._sent += round(IDLE_S * self._config.input_sample_rate)
                 self._pending += self._start_sound()
@@ -219,7 +224,9 @@ class Codec:
         """What was heard of the newest reply, if the service takes it for heard."""
         cut, self._heard = self._heard, None
         last = self._replies.last
-        if cut is None or last is None or last.item_id != cut[0] or last.told_cut:
+        if cut is None or last is None or last.item_id != cut[0]:
+            return ()
+        if last.told_cut or not last.samples:
             return ()
         return [_HEARD.format(json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+QUIET_S = 0.25
+"""After so long without anything, what came last is taken to be complete."""
 IDLE_S = 10.0
 """After so long without anything either way, there has to be sound: without, a session ends."""
 
@@ -16,9 +18,14 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """Nothing has come for a moment; told once, until something comes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing has come for some time, nor was anything sent."""
 
 
-type Message = bytes | Accepted | Idle
+type Message = bytes | Accepted | Quiet | Idle
 """One event as JSON, or what the wire itself tells the codec."""

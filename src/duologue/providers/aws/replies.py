@@ -49,6 +49,8 @@ class Reply:
     """It was cut, by the person or by us: more words may never come."""
     told_cut: bool = False
     """The service has cut it, so it knows of that."""
+    calls: bool = False
+    """It has called tools, and says no more before it has their results."""
     rest: bytes = b""
     """Half a sample of its sound."""
 
@@ -85,11 +87,13 @@ class Replies:
         """The reply that is this item of the conversation."""
         return next((one for one in self._all if one.item_id == item_id), None)
 
-    def cancel(self, reply_id: str) -> None:
-        """We have cancelled a reply; it goes on coming for as long as the service likes."""
-        for reply in self._all:
-            if reply.id == reply_id:
-                reply.cut = True
+    def cancel(self, reply_id: str) -> str | None:
+        """We have cancelled a reply, which goes on coming all the same; returns its item."""
+        reply = next((one for one in self._all if one.id == reply_id), None)
+        if reply is None:
+            return None
+        reply.cut = True
+        return reply.item_id
 
     def begin(self) -> tuple[Reply, Sequence[Output]]:
         """Something of a reply comes: of the one that is being made, or of a new one."""
@@ -139,8 +143,9 @@ class Replies:
         return [ReplyAudio(reply.id, reply.item_id, AudioFrame(samples, self._rate))]
 
     def call(self, call_id: str, name: str, arguments: str) -> Sequence[Output]:
-        """It calls a tool."""
+        """It calls a tool, perhaps the first of several."""
         reply, began = self.begin()
+        reply.calls = True
         return [*began, ToolCall(reply.id, call_id, name, arguments)]
 
     def end(self, status: Literal["completed", "cancelled"] = "completed") -> Sequence[Output]:
@@ -150,6 +155,10 @@ class Replies:
             return ()
         reply.over = True
         return [ReplyDone(reply.id, status)]
+
+    def end_calls(self) -> Sequence[Output]:
+        """The one that is being made has called its tools, if it did, and that was all of it."""
+        return self.end() if self._open is not None and self._open.calls else ()
 
     def interrupt(self) -> Sequence[Output]:
         """The service has heard the person, and stopped: told once, and not when we were first."""

@@ -18,7 +18,7 @@ from duologue.extras import require
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.errors import exception_error, http_error, one_line
 from duologue.providers.aws.h2_transport import H2Transport, ResponseBody
-from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message
+from duologue.providers.aws.messages import IDLE_S, QUIET_S, Accepted, Idle, Message, Quiet
 from duologue.realtime.errors import ErrorKind, SessionError
 
 require("aws_sdk_bedrock_runtime", "aws")
@@ -87,6 +87,7 @@ class BedrockWire:
         self._calling: asyncio.Task[_Call] | None = None
         self._call: _Call | None = None
         self._accepted = False
+        self._quiet = True
         self._reading = False
         self._ended: SessionError | None = None
         self._over = asyncio.Event()
@@ -141,9 +142,13 @@ class BedrockWire:
                 await self._call.await_output()
                 self._accepted = True
                 return Accepted(self._expires_in)
+            if not self._quiet and not await stream.wait(QUIET_S):
+                self._quiet = True
+                return Quiet()
             while not await stream.wait(IDLE_S):
                 if self._clock.now() - self._sent_at >= IDLE_S:
                     return Idle()
+            self._quiet = False
             return await self._next(ResponseBody(stream))
         except (OSError, SmithyError, ValueError) as error:
             self._ended = self._error(error)
