@@ -340,8 +340,9 @@ class SessionPolicy:
             case None, UserTurnEnded(reply_follows=False):
                 self._asking.apply(self._replies.unexpect(ANSWERED, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
-                # Once this connection has spoken, its own items are not to be moved about.
-                if not self._spoke:
+                # Once this connection has spoken, its own items are not to be moved about; nor can
+                # they be where none can be taken out.
+                if not self._spoke and self.model.profile.truncates:
                     for change in put_before(item_id, signal.item_id, self._told.history()):
                         self.transmit(change)
             case _:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 
 from duologue.extras import require
-from duologue.providers.openai.errors import Meaning
 from duologue.realtime.errors import ErrorKind, SessionError
 
 require("orjson", "qwen")
 
 import orjson  # noqa: E402
+
+from duologue.providers.openai.errors import Meaning  # noqa: E402 - needs it as well
 
 _KINDS: dict[ErrorKind, tuple[str, ...]] = {
     ErrorKind.RECYCLE: (

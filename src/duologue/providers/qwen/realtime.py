@@ -12,14 +12,13 @@ from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
 from duologue.providers.jpeg import fitting_jpeg
+from duologue.providers.qwen.codec import EventSocket, Message, qwen_codec
 from duologue.providers.qwen.config import QwenConfig, ServerVAD, Transcription, TurnDetection
-from duologue.providers.qwen.errors import close_error, http_error, kind_of, meaning_of
-from duologue.providers.qwen.history import AppendedHistory
+from duologue.providers.qwen.errors import close_error, http_error
 from duologue.providers.qwen.hosts import session_url
 from duologue.providers.qwen.idle import Idle
-from duologue.providers.qwen.models import INPUT_RATE, LIFETIME_S, OUTPUT_RATE
+from duologue.providers.qwen.models import OUTPUT_RATE
 from duologue.providers.qwen.profile import profile_of
-from duologue.providers.qwen.requests import QwenRequests
 from duologue.providers.qwen.session_json import QwenSession
 from duologue.realtime.codec import Connection, SessionSetup, Wire
 from duologue.realtime.commands import ToolSpec
@@ -29,26 +28,10 @@ from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime as BaseRealtime
 from duologue.realtime.wire_connection import WireConnection
 
-require("pybase64", "qwen")
-
-from duologue.providers.openai.codec import Codec, Message  # noqa: E402 - needs what the extra has
-from duologue.providers.openai.dialect import Dialect  # noqa: E402
-from duologue.providers.openai.event_socket import EventSocket  # noqa: E402
-
 MOST_JPEG = 190_000
 """Bytes of a picture: the service takes 256 KB as base64 (Model Studio, client events)."""
 MOST_PIXELS = 1920
 """The longer side of a picture at most: the service takes 1080p."""
-
-NAMES = {
-    "response.audio.delta": "response.output_audio.delta",
-    "response.audio.done": "response.output_audio.done",
-    "response.audio_transcript.delta": "response.output_audio_transcript.delta",
-    "response.audio_transcript.done": "response.output_audio_transcript.done",
-    "response.text.delta": "response.output_text.delta",
-    "response.text.done": "response.output_text.done",
-}
-"""Names of events in OpenAI's protocol of today, by those of its beta, which the service speaks."""
 
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
@@ -170,27 +153,10 @@ class Realtime(BaseRealtime):
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
-        history = AppendedHistory(text=self._config.traits.text_items)
-        dialect = Dialect(
-            self._session,
-            requests=QwenRequests(history),
-            names=NAMES,
-            input_rate=INPUT_RATE,
-            output_rate=self._config.output_rate,
-            lifetime_s=LIFETIME_S,
-            farewell=("session.finish",),
-            kind_of=kind_of,
-            meaning_of=meaning_of,
-            tells_which=False,
-            ends_cancelled=False,
-            stops_at_speech=True,
-            sound_ids=True,
-            pictures_need_sound=True,
-        )
         encode = partial(fitting_jpeg, longest=self._longest_side, most=MOST_JPEG)
         connection = WireConnection[Message](
             self._socket,
-            Codec(dialect, history=history),
+            qwen_codec(self._session),
             setup,
             encode_picture=encode if self._video == "images" else None,
             audio_limit_s=self._policy.person.keep_s + _SPARE_S,
