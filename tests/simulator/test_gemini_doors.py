@@ -96,6 +96,7 @@ async def test_vertex_has_a_path_and_a_key_of_its_own():
             await talker.append(np.concatenate((tone(0.5), silence(1.1))))
             await talker.until("serverContent.turnComplete")
             assert talker.count("voiceActivity") == 2
+            assert sim.sessions[0].heard[0].end == pytest.approx(1.5 * 16000, abs=320)
         assert sim.sessions[0].setup["model"] == (
             "projects/p/locations/l/publishers/google/models/gemini-live-2.5-flash-native-audio"
         )
@@ -159,6 +160,22 @@ async def test_a_token_expires():
                 async with connected(sim, key=token.name, version="v1alpha"):
                     pass
             assert late.value.code == 1008
+        # It does not go on with a session either.
+        config = {"uses": 0, "expire_time": now + dt.timedelta(seconds=300)}
+        token = await tokens.create(config=config)
+        async with connected(
+            sim, key=token.name, version="v1alpha", session_resumption={}
+        ) as client:
+            await client.until("sessionResumptionUpdate")
+            handle = client.messages[-1].session_resumption_update.new_handle
+        again = {"version": "v1alpha", "session_resumption": {"handle": handle}}
+        async with connected(sim, key=token.name, **again):
+            assert sim.sessions[-1].resumed
+        await asyncio.sleep(305)
+        with pytest.raises(errors.APIError) as late:
+            async with connected(sim, key=token.name, **again):
+                pass
+        assert late.value.code == 1008
         with pytest.raises(errors.ClientError):
             await tokens.create(config={"expire_time": now - dt.timedelta(seconds=5)})
 
