@@ -18,6 +18,14 @@ from aws_sdk_bedrock_runtime.models import (
     ThrottlingException,
     ValidationException,
 )
+from hpack import Encoder
+from hyperframe.frame import (
+    DataFrame,
+    HeadersFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from nova_client import MODEL, PROMPT, QUICK, connected, opened, sdk, silence, tone
 from nova_transport import H2Transport
 from smithy_aws_event_stream.exceptions import UnmodeledEventError
@@ -25,6 +33,7 @@ from smithy_aws_event_stream.exceptions import UnmodeledEventError
 from duologue.realtime.errors import ConfigError
 from duologue.simulator.faults import Close, Fault, Stall
 from duologue.simulator.nova.eventstream import Decoder, Message, encode
+from duologue.simulator.nova.http2 import PREFACE
 from duologue.simulator.nova.sigv4 import Credentials
 from duologue.testing import NovaSimulator, Reply, virtual_time
 
@@ -120,6 +129,26 @@ async def test_so_many_streams_and_no_more():
             assert isinstance(error, ThrottlingException)
             assert head[":status"] == "429"
             done.set()
+        async with connected(sim) as client:
+            await client.talk()
+            await client.turn()
+
+
+@virtual_time
+async def test_so_many_connections_and_no_more():
+    async with answering() as sim:
+        writers = []
+        for _ in range(64):
+            reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            writer.write(PREFACE + SettingsFrame(0).serialize())
+            await reader.read(1000)
+            writers.append(writer)
+        reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+        with pytest.raises(ConnectionResetError):
+            await reader.read(1000)
+        for one in (*writers, writer):
+            one.close()
+        await asyncio.sleep(0.1)
         async with connected(sim) as client:
             await client.talk()
             await client.turn()
@@ -375,6 +404,38 @@ async def test_another_protocol_is_told_so():
         writer.write(b"POST /model/x HTTP/1.1\r\nhost: x\r\n\r\n")
         assert (await reader.read()).endswith(b"This is an HTTP/2 service.")
         writer.close()
+
+
+@virtual_time
+async def test_what_is_no_http_2_harms_nobody_else():
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    settings = SettingsFrame(0).serialize()
+    fields = [(b":method", b"POST"), (b":path", b"\xff"), (b":scheme", b"h"), (b"\xff", b"\xff")]
+    request = HeadersFrame(1, Encoder().encode(fields), flags=["END_HEADERS"]).serialize()
+    frames = [
+        b"",
+        b"\x00" * 50,
+        DataFrame(1, b"x").serialize(),
+        request + request,
+        request + RstStreamFrame(1, 8).serialize() + DataFrame(1, b"x").serialize(),
+        WindowUpdateFrame(0, 2**31 - 1).serialize(),
+        request + DataFrame(1, b"x", flags=["END_STREAM"]).serialize() * 2,
+    ]
+    async with answering() as sim:
+        for more in frames:
+            reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
+            writer.write(PREFACE + settings + more)
+            await reader.read(1000)
+            await asyncio.sleep(0.1)
+            writer.transport.abort()
+        async with connected(sim) as client:
+            await client.talk()
+            await client.turn()
+        await asyncio.sleep(2)
+        assert not sim._connections
+        assert not sim._serving
+    assert not failures
 
 
 @pytest.mark.parametrize(

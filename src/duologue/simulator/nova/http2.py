@@ -155,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
         self._requested = requested
         self._opened = opened
         self._closed = closed
-        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))
+        self._h2 = H2Connection(H2Configuration(client_side=False, header_encoding="latin-1"))
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, Stream] = {}
         self._ended: dict[int, Timer] = {}
@@ -228,6 +228,8 @@ class ServerConnection(asyncio.Protocol):
         """A client is there."""
         self._transport = cast("asyncio.Transport", transport)
         self._opened(self)
+        if self._transport is None:
+            return
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._refuse()
@@ -238,6 +240,7 @@ class ServerConnection(asyncio.Protocol):
                 SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
             }
         )
+        # It is sent with the first answer: somebody who speaks HTTP/1 is to understand that.
         self._h2.initiate_connection()
         # A stream that nobody reads is not to stop the others.
         self._h2.increment_flow_control_window(WINDOW * (MOST_STREAMS - 1))

@@ -56,6 +56,9 @@ MOST_KEPT = 256
 MOST_CALLS = 20
 """Streams at once; the next is refused with 429. An account has so many unless it asks for more."""
 
+MOST_CONNECTIONS = 64
+"""Connections at once; the next is cut."""
+
 _PATH = re.compile(r"/model/([^/]+)/invoke-with-bidirectional-stream")
 _MODEL = re.compile(r"(?:.*[:/.])?amazon\.nova(?:-2)?-sonic-v1:0")
 
@@ -169,10 +172,7 @@ class NovaSimulator:
             try:
                 server = await loop.create_server(
                     lambda: ServerConnection(
-                        self._clock,
-                        self._requested,
-                        self._connections.add,
-                        self._connections.discard,
+                        self._clock, self._requested, self._opened, self._connections.discard
                     ),
                     self._host,
                     self._port,
@@ -245,6 +245,12 @@ class NovaSimulator:
         for connection in [*self._connections]:
             connection.cut()
         await asyncio.sleep(0)
+
+    def _opened(self, connection: ServerConnection) -> None:
+        """A client has connected."""
+        self._connections.add(connection)
+        if len(self._connections) > MOST_CONNECTIONS:
+            connection.cut()
 
     def _requested(self, stream: Stream) -> None:
         """A client has sent a request."""
