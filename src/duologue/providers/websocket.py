@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -35,8 +36,10 @@ class WebSocketWire:
     ``headers`` may be a function, for what has to be had anew for a connection. ``refused`` makes
     the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
     close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
-    smaller. Proxies of the environment are used, but not for this
-    machine.
+    smaller. Proxies of the environment are used, but not for this machine.
+
+    ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
+    the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class WebSocketWire:
         extra: str = "openai",
         ping_every: float = PING_EVERY_S,
         pong_within: float = PONG_S,
+        acknowledged_within: float | None = None,
     ) -> None:
         self._url = url
         self._host = urlsplit(url).hostname or url
@@ -58,6 +62,7 @@ class WebSocketWire:
         self._extra = extra
         self._ping_every = ping_every
         self._pong_within = pong_within
+        self._acknowledged_within = acknowledged_within
         self._socket: ClientConnection | None = None
         self._gone: type[ConnectionClosed]
         self._open: State
@@ -96,6 +101,7 @@ class WebSocketWire:
             raise self._lost(f"can't be reached: no answer within {OPEN_S:g} s") from None
         except (OSError, InvalidHandshake, EOFError) as error:
             raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
+        self._bound_silence(self._socket.transport)
 
     async def send(self, message: bytes) -> None:
         """Send a text frame, without decoding it; waits while the server does not read."""
@@ -140,6 +146,12 @@ class WebSocketWire:
                     await socket.close()
         finally:
             socket.transport.abort()
+
+    def _bound_silence(self, transport: asyncio.BaseTransport) -> None:
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        line = transport.get_extra_info("socket")
+        if self._acknowledged_within is not None and option is not None and line is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, int(self._acknowledged_within * 1000))
 
     def _live(self) -> ClientConnection:
         if self._socket is None:
