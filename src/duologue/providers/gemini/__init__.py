@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duologue.providers.gemini.access import Vertex
     from duologue.providers.gemini.config import (
         AutomaticActivity,
         Compression,
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
         Transcription,
     )
     from duologue.providers.gemini.realtime import Realtime
+    from duologue.providers.gemini.vertex import Vertex
 
 __all__ = [
     "Realtime",
@@ -28,7 +28,7 @@ __all__ = [
     "Compression",
 ]
 
-_HOMES = {"Realtime": "realtime", "Vertex": "access"}
+_HOMES = {"Realtime": "realtime", "Vertex": "vertex"}
 
 
 def __getattr__(name: str) -> object:

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from duologue.extras import require
-from duologue.providers.gemini.models import bare_name
-from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+from duologue.providers.gemini.vertex import Bearer, Vertex
+from duologue.realtime.errors import ConfigError
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 _SERVICE = "google.ai.generativelanguage.{}.GenerativeService.BidiGenerateContent"
 _VERTEX_SERVICE = "google.cloud.aiplatform.{}.LlmBidiService/BidiGenerateContent"
-_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
-
-
-class Credentials(Protocol):
-    """What google-auth calls credentials: a bearer token that can be had anew."""
-
-    token: str | None
-
-    @property
-    def valid(self) -> bool:
-        """The token is there, and has not expired."""
-        ...
-
-    def refresh(self, request: object) -> None:
-        """Have a new token; blocks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Vertex:
-    """Gemini on Vertex AI: a Google Cloud project, and where it runs.
-
-    ``credentials`` are those of google-auth; None takes what the machine has (application default
-    credentials). Needs the extra ``vertex``. Raises `ConfigError`.
-    """
-
-    project: str
-    location: str = "us-central1"
-    credentials: Credentials | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        if not self.project or not self.location:
-            raise ConfigError("Vertex takes a project and a location, such as us-central1")
+_TOKEN = "auth_tokens/"  # noqa: S105 - how one begins
 
 
 class Access(Protocol):
@@ -61,6 +28,9 @@ class Access(Protocol):
     def model(self, name: str) -> str:
         """The model's full name."""
         ...
+
+    def prepare(self) -> None:
+        """Import what is needed; raises `MissingExtraError`."""
 
     async def headers(self) -> Mapping[str, str]:
         """The HTTP headers of the next connection. Raises `SessionError`."""
@@ -86,6 +56,9 @@ class KeyAccess:
         """The model's full name."""
         return name if "/" in name else f"models/{name}"
 
+    def prepare(self) -> None:
+        """Nothing is needed."""
+
     async def headers(self) -> Mapping[str, str]:
         """The key or the token."""
         if self.token:
@@ -100,7 +73,7 @@ class VertexAccess:
     vertex: Vertex
     base_url: str
     version: str
-    _found: list[Credentials] = field(default_factory=list, repr=False)
+    bearer: Bearer = field(repr=False)
 
     @property
     def url(self) -> str:
@@ -109,30 +82,15 @@ class VertexAccess:
 
     def model(self, name: str) -> str:
         """The model's full name."""
-        if "/" in name and not name.startswith("models/"):
-            return name
-        place = f"projects/{self.vertex.project}/locations/{self.vertex.location}"
-        return f"{place}/publishers/google/models/{bare_name(name)}"
+        return self.vertex.model(name)
+
+    def prepare(self) -> None:
+        """Import google-auth."""
+        self.bearer.prepare()
 
     async def headers(self) -> Mapping[str, str]:
         """A bearer token; it is looked for, and had anew, in a thread."""
-        return {"Authorization": f"Bearer {await asyncio.to_thread(self._token)}"}
-
-    def _token(self) -> str:
-        auth = require("google.auth", "vertex")
-        transport = require("google.auth.transport.requests", "vertex")
-        try:
-            if not self._found:
-                found = self.vertex.credentials
-                self._found.append(found or auth.default(scopes=[_SCOPE])[0])
-            credentials = self._found[0]
-            if not credentials.valid:
-                credentials.refresh(transport.Request())
-        except (auth.exceptions.GoogleAuthError, OSError) as error:
-            passing = getattr(error, "retryable", False)
-            kind = ErrorKind.RETRY if passing else ErrorKind.FATAL
-            raise SessionError(f"no credentials for Vertex AI: {error}", kind=kind) from error
-        return credentials.token or ""
+        return await self.bearer.headers()
 
 
 def access_of(
@@ -142,25 +100,42 @@ def access_of(
     vertex: Vertex | None,
     base_url: str | None,
     api_version: str | None,
+    alpha: bool = False,
 ) -> Access:
-    """The access that these say, or the environment; raises `ConfigError` for more or less."""
+    """The access that these say, or the environment; raises `ConfigError` for more or less.
+
+    ``alpha``: what is asked for is in ``v1alpha`` of the Gemini API only.
+    """
     if sum(given is not None for given in (api_key, token, vertex)) > 1:
         raise ConfigError("give one of api_key, token and vertex")
+    if api_version is not None and not api_version.isalnum():
+        raise ConfigError(f"api_version takes one such as v1 or v1beta, not {api_version!r}")
     if vertex is not None:
-        host = "aiplatform.googleapis.com"
-        if vertex.location != "global":
-            host = f"{vertex.location}-{host}"
-        address = base_url or os.environ.get("GOOGLE_VERTEX_BASE_URL") or f"https://{host}"
-        return VertexAccess(vertex, _checked(address), api_version or "v1")
+        address = base_url or os.environ.get("GOOGLE_VERTEX_BASE_URL") or f"https://{vertex.host}"
+        bearer = Bearer(vertex.credentials)
+        # The version that Google's own package takes there.
+        return VertexAccess(vertex, _checked(address), api_version or "v1beta1", bearer)
     address = _checked(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL)
     if token is not None:
-        if not token.startswith("auth_tokens/"):
-            raise ConfigError("token takes an ephemeral token: auth_tokens/...")
+        token = _secret("token", token)
+        if not token.startswith(_TOKEN):
+            raise ConfigError(f"token takes an ephemeral token: {_TOKEN}...")
         return KeyAccess(address, api_version or "v1alpha", token=token)
-    key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY")
+    key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY") or ""
+    key = _secret("api_key", key)
     if not key:
         raise ConfigError("no API key: set GEMINI_API_KEY, or give api_key, token or vertex")
-    return KeyAccess(address, api_version or "v1", key=key)
+    if key.startswith(_TOKEN):
+        raise ConfigError("this is an ephemeral token: give it as token, not as api_key")
+    return KeyAccess(address, api_version or ("v1alpha" if alpha else "v1"), key=key)
+
+
+def _secret(name: str, value: str) -> str:
+    """A key without the line end that files have; it goes into a header, so it has to be plain."""
+    value = value.strip()
+    if not (value.isascii() and all(letter.isprintable() and letter != " " for letter in value)):
+        raise ConfigError(f"{name} takes letters, digits and signs only: this is no key")
+    return value
 
 
 def _socket_url(base_url: str, service: str) -> str:
@@ -170,7 +145,12 @@ def _socket_url(base_url: str, service: str) -> str:
 
 
 def _checked(base_url: str) -> str:
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname:
+    try:
+        address = urlsplit(base_url)
+        good = address.scheme in ("http", "https") and bool(address.hostname)
+        good = good and not (address.query or address.fragment) and address.port != 0
+    except ValueError:
+        good = False
+    if not good:
         raise ConfigError(f"base_url takes an address such as {BASE_URL}, not {base_url!r}")
     return base_url.rstrip("/")

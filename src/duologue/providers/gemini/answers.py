@@ -8,8 +8,10 @@ from typing import Literal
 from uuid import uuid4
 
 from duologue.providers.openai.spoken import same_words
+from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     Output,
+    ProviderError,
     ReplyDone,
     ReplyInterrupted,
     ReplyStarted,
@@ -18,6 +20,14 @@ from duologue.realtime.outputs import (
 )
 
 type Status = Literal["completed", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a turn ended that is not whole: Google's reason, and a line about it."""
+
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +48,21 @@ class Answer:
     text: str = ""
     rest: bytes = b""
     """Half a sample that the last piece of sound ended with."""
+    generated: bool = False
+    """All its sound has come."""
     cancelled: bool = False
     cut: bool = False
     """What was heard of it is known."""
+
+    @property
+    def wanted(self) -> str | None:
+        """The text that it is to say, if it is scripted."""
+        return None if self.asked is None else self.asked.wanted
+
+    @property
+    def says_what_was_wanted(self) -> bool:
+        """Nothing is missing in it, and nothing is wrong."""
+        return self.wanted is None or same_words(self.wanted, self.text)
 
 
 class Answers:
@@ -50,6 +72,9 @@ class Answers:
     sound would have been played. A reply has ended before that, with ``generationComplete`` or with
     a call of a tool. What we send in a turn that is not complete interrupts it, and is answered by
     an ``interrupted`` that is nobody's barge-in.
+
+    ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
+    it was wanted.
     """
 
     __slots__ = (
@@ -58,20 +83,34 @@ class Answers:
         "_ended",
         "_own_interrupt",
         "_quiet",
+        "_stopped",
         "current",
+        "goes_on",
+        "transcribed",
         "turn_open",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, transcribed: bool = True) -> None:
+        self.transcribed = transcribed
         self.current: Answer | None = None
         self._ended: Answer | None = None
+        """The last reply of this turn: words that come now are still its own."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
+        self._stopped = False
+        """The turn was interrupted; only its ``turnComplete`` is still to come."""
         self._quiet = True
         """Nothing was said in this turn so far."""
         self.turn_open = False
         """The server's turn has begun, and is not complete."""
+        self.goes_on = False
+        """The turn is complete, and the server has said that another one follows."""
+
+    @property
+    def busy(self) -> bool:
+        """The model has the word, or is about to take it: what is sent now may interrupt it."""
+        return self.turn_open or self.goes_on or self._asked is not None
 
     def ask(self, asked: Asked) -> None:
         """A reply is being asked for."""
@@ -84,13 +123,18 @@ class Answers:
     def content(self) -> tuple[Answer, Sequence[Output]]:
         """Something of a reply has come: which one it is, and what it begins with."""
         self.turn_open = True
-        self._quiet = False
+        self.goes_on = self._stopped = self._quiet = False
         if self.current is not None:
             return self.current, ()
         asked, self._asked = self._asked, None
         self._own_interrupt = False
+        self._ended = None
         answer = self.current = Answer(uuid4().hex, uuid4().hex, asked)
-        return answer, (ReplyStarted(answer.id, None if asked is None else asked.request_id),)
+        begun: list[Output] = [ReplyStarted(answer.id, None if asked is None else asked.request_id)]
+        if not self.transcribed and answer.wanted is not None:
+            answer.text = answer.wanted
+            begun.append(ReplyText(answer.id, answer.item_id, answer.text))
+        return answer, begun
 
     def words(self, text: str) -> tuple[Answer, Sequence[Output]]:
         """Words of a reply; after its end they are still its own, while nothing else has come."""
@@ -102,7 +146,10 @@ class Answers:
         answer.text += text
         if answer.cancelled:
             return answer, begun
-        return answer, (*begun, ReplyText(answer.id, answer.item_id, text))
+        told = ReplyText(answer.id, answer.item_id, text)
+        if answer is self.current and answer.generated and answer.says_what_was_wanted:
+            return answer, (*begun, told, *self._end(answer))
+        return answer, (*begun, told)
 
     def cancel(self, reply_id: str) -> None:
         """Nobody wants the rest of it."""
@@ -123,75 +170,91 @@ class Answers:
         self._cancelled = None
         return () if answer.cut else (answer.item_id,)
 
-    def called(self) -> Sequence[Output]:
-        """A tool is called: what follows is a reply of its own."""
-        answer, self.current = self.current, None
-        self._ended = None
+    def called(self, *, waits: bool) -> Sequence[Output]:
+        """A tool is called: what follows is a reply of its own.
+
+        While the model ``waits`` for results, nothing follows but words that are late.
+        """
+        answer = self.current
         if answer is None:
             return ()
-        return (ReplyDone(answer.id, "cancelled" if answer.cancelled else "completed"),)
+        done = self._end(answer)
+        if not waits:
+            self._ended = None
+        return done
+
+    def answered(self) -> None:
+        """A tool has its result: what comes now is of the next reply."""
+        self._ended = None
 
     def generated(self) -> Sequence[Output]:
         """``generationComplete``: all sound of the reply has come."""
-        answer, self.current = self.current, None
+        answer = self.current
         if answer is None:
             return ()
-        self._ended = answer
-        if answer.asked is not None and answer.asked.wanted is not None and not _said(answer):
-            # Its last words may still be on their way.
-            self.current, self._ended = answer, None
-            return ()
-        return (ReplyDone(answer.id, "cancelled" if answer.cancelled else "completed"),)
+        answer.generated = True
+        if not answer.says_what_was_wanted and not answer.cancelled:
+            return ()  # Its last words may still be on their way.
+        return self._end(answer)
 
     def interrupted(self) -> Sequence[Output]:
         """``interrupted``: the server has given the rest of its turn up."""
         own, self._own_interrupt = self._own_interrupt, False
+        stopped, self._stopped = self._stopped, True
         answer = self.current or self._ended
         outputs: list[Output] = []
-        if not own:
+        if not own and not stopped:
             outputs.append(ReplyInterrupted(None if answer is None else answer.id))
         if self.current is not None:
             outputs.append(ReplyDone(self.current.id, "cancelled"))
         elif self._asked is not None and not own:
             outputs += self._empty("cancelled")
-        self.current = self._ended = None
-        self._quiet = False
+        self.current, self._ended = None, answer
+        self.goes_on = False
         return outputs
 
-    def completed(self, failure: str | None) -> Sequence[Output]:
-        """``turnComplete``: the next content is of the next turn; ``failure`` if it went wrong."""
+    def completed(self, failure: Failure | None, *, goes_on: bool = False) -> Sequence[Output]:
+        """``turnComplete``: the next content is of the next turn.
+
+        ``failure`` if it went wrong; ``goes_on``: the server says that there will be one.
+        """
         own, self._own_interrupt = self._own_interrupt, False
-        answer, self.current = self.current, None
+        stopped, self._stopped = self._stopped, False
         quiet, self._quiet = self._quiet, True
+        answer, self.current = self.current, None
         self._ended = None
-        self.turn_open = False
+        self.turn_open, self.goes_on = False, goes_on
         if answer is not None:
             return _over(answer, failure)
-        if quiet and not own:
+        if own or stopped:
+            return ()
+        if failure is not None and not quiet:
+            # It has been said already, all the same: not in silence.
+            return (ProviderError(ErrorKind.RETRY, failure.code, failure.message),)
+        if quiet and (failure is not None or not goes_on):
             # The model has decided to say nothing; whoever waits for it is to know.
             return self._empty("failed" if failure else "completed", failure)
         return ()
 
-    def _empty(self, status: Status, message: str | None = None) -> Sequence[Output]:
+    def _end(self, answer: Answer) -> Sequence[Output]:
+        self.current, self._ended = None, answer
+        return (ReplyDone(answer.id, "cancelled" if answer.cancelled else "completed"),)
+
+    def _empty(self, status: Status, failure: Failure | None = None) -> Sequence[Output]:
         asked, self._asked = self._asked, None
         reply_id = uuid4().hex
         started = ReplyStarted(reply_id, None if asked is None else asked.request_id)
+        message = None if failure is None else failure.message
         return (started, ReplyDone(reply_id, status, message))
 
 
-def _said(answer: Answer) -> bool:
-    asked = answer.asked
-    return asked is None or asked.wanted is None or same_words(asked.wanted, answer.text)
-
-
-def _over(answer: Answer, failure: str | None) -> Sequence[Output]:
+def _over(answer: Answer, failure: Failure | None) -> Sequence[Output]:
     """The end of a reply that had not ended before its turn."""
-    asked = answer.asked
     if answer.cancelled:
         return (ReplyDone(answer.id, "cancelled"),)
     if failure is not None:
-        return (ReplyDone(answer.id, "failed", failure),)
+        return (ReplyDone(answer.id, "failed", failure.message),)
     done = ReplyDone(answer.id)
-    if asked is None or asked.wanted is None or _said(answer):
+    if answer.wanted is None or answer.says_what_was_wanted:
         return (done,)
-    return (SayMismatch(answer.id, asked.wanted, answer.text.strip()), done)
+    return (SayMismatch(answer.id, answer.wanted, answer.text.strip()), done)

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, assert_never
-from uuid import uuid4
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import assert_never
 
-import numpy as np
-
-from duologue.audio import AudioFrame
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.gemini.activity import Activity
 from duologue.providers.gemini.answers import Answers, Asked
 from duologue.providers.gemini.config import LiveConfig, ManualTurns
 from duologue.providers.gemini.contents import instruction_note
-from duologue.providers.gemini.context import Context, picture_message
-from duologue.providers.gemini.errors import error_message
+from duologue.providers.gemini.context import Context, interrupts, picture_message
+from duologue.providers.gemini.decoder import Decoder
 from duologue.providers.gemini.models import traits_of
-from duologue.providers.gemini.profile import INPUT_RATE, OUTPUT_RATE
-from duologue.providers.gemini.resumption import Resumption
-from duologue.providers.gemini.setup_json import setup_message, system_content, tool_list
-from duologue.providers.openai.fields import (
-    MalformedError,
-    inner,
-    number,
-    objects,
-    some_text,
-    whole,
-)
+from duologue.providers.gemini.profile import INPUT_RATE
+from duologue.providers.gemini.resumption import Resumption, Said
+from duologue.providers.gemini.setup_json import setup_message, update_message
+from duologue.providers.gemini.sound import sound_message
 from duologue.providers.openai.spoken import instructions_to_say
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
@@ -47,52 +36,21 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
-from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
-    GoAway,
     Output,
-    ProviderError,
-    ReplyAudio,
-    Resumable,
-    SessionStarted,
-    ToolCall,
-    ToolCallsCancelled,
-    Usage,
-    UserTranscript,
 )
 
 require("orjson", "gemini")
-require("pybase64", "gemini")
 
 import orjson  # noqa: E402
-import pybase64  # noqa: E402
 
 type JsonObject = dict[str, Json]
-
-_AUDIO = f'{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={INPUT_RATE}","data":"'.encode()
-_END = b'"}}}'
-_BEGIN_ACTIVITY = b'{"realtimeInput":{"activityStart":{}}}'
-_END_ACTIVITY = b'{"realtimeInput":{"activityEnd":{}}}'
-_PREROLL = INPUT_RATE // 2
-"""Sound from before a turn that belongs to it where the program begins turns, in samples."""
-
-_MOST_UNKNOWN = 256
-"""Names of messages that are counted each; the rest together."""
-_RATE = re.compile(r"rate=(\d+)")
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
-_FAILED = frozenset({"MALFORMED_FUNCTION_CALL", "RESPONSE_REJECTED", "BLOCKLIST"})
-_FAILED_PARTS = ("PROHIBITED", "SAFETY", "INPUT_", "OUTPUT_", "BLOCKLIST", "GENERATED_")
-
-_IGNORED = frozenset({"voiceActivity", "voiceActivityDetectionSignal"})
-"""Where the server tells of speech it does so for allow-listed users only: it is found here."""
 
 
 class Codec:
     """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
 
     ``model`` is its full name; ``resumption`` is the session's, ``transparent`` is for Vertex AI.
-    ``unknown`` counts messages by name that are not of the protocol, ``malformed`` what is not
-    built as it says.
     """
 
     def __init__(
@@ -109,32 +67,49 @@ class Codec:
         self._traits = traits_of(config.model)
         self._resumption = resumption
         self._model = model
+        self._told_cuts = told_cuts
         self._transparent = transparent
-        self._extra = extra
-        self._manual = isinstance(config.turn_detection, ManualTurns)
-        self._activity = False
-        self._preroll: deque[bytes] = deque()
-        self._preroll_samples = 0
-        self._answers = Answers()
-        self._context = Context(self._traits, resumption, told_cuts=told_cuts)
-        self._shown: JsonObject = {}
+        self._extra = extra or {}
+        manual = isinstance(config.turn_detection, ManualTurns)
+        self._activity = Activity(INPUT_RATE) if manual else None
+        self._answers = Answers(transcribed=config.output_transcription is not None)
+        self._context = Context(self._traits, Said(), told_cuts=told_cuts)
+        self._decoder = Decoder(
+            self._traits, resumption, self._answers, self._context, self._activity
+        )
         self._seed: list[JsonObject] = []
         self._pending: list[bytes] = []
-        self._pieces = 0
-        self.resuming = False
+
+    @property
+    def resuming(self) -> bool:
         """It asks the server to go on with an older session, which has not answered yet."""
-        self.started = False
-        self._restored = False
-        self.unknown: Counter[str] = Counter()
-        self.malformed = 0
+        return self._decoder.restored and not self._decoder.started
+
+    @property
+    def unknown(self) -> Counter[str]:
+        """Messages that are not of the protocol, counted by name."""
+        return self._decoder.unknown
+
+    @property
+    def malformed(self) -> int:
+        """How much was not built as the protocol says."""
+        return self._decoder.malformed
 
     def open(self, setup: SessionSetup) -> Sequence[bytes]:
         """The setup alone: the server takes nothing else before it has answered that."""
-        handle = self._resumption.handle
-        since = self._resumption.since(setup.history)
-        if handle is not None and since and not self._traits.free_context:
-            handle = None  # What was said since could not be told any more.
-        self.resuming = self._restored = handle is not None
+        handle = self._resumption.take()
+        since: Sequence[AddItem | DeleteItem | Truncate] = ()
+        if handle is not None:
+            since = handle.since(setup.history, cuts=self._told_cuts)
+            if not self._traits.free_context and any(isinstance(one, AddItem) for one in since):
+                handle = None  # What was said since could not be told any more.
+        self._decoder.restored = handle is not None
+        if handle is None:
+            self._seed = self._context.seed(setup.history)
+        else:
+            self._context.said = Said(handle.said)
+            for change in since:
+                self._edit(change)
         self._context.tools(setup.tools)
         message = setup_message(
             self._config,
@@ -142,16 +117,10 @@ class Codec:
             model=self._model,
             handle=None if handle is None else handle.value,
             transparent=self._transparent,
+            seeded=bool(self._seed),
             extra=self._extra,
         )
-        shown = message["setup"]
-        self._shown = dict(shown) if isinstance(shown, dict) else {}
-        self._shown.pop("sessionResumption", None)
-        if handle is None:
-            self._seed = self._context.seed(setup.history)
-        else:
-            for change in since:
-                self._edit(change)
+        self._decoder.asked = message["setup"]
         return [orjson.dumps(message)]
 
     def encode(self, command: Command) -> Sequence[bytes]:
@@ -167,90 +136,77 @@ class Codec:
             case EndTurn():
                 return [*before, *self._end_turn()]
             case ClearInput():
+                if self._activity is not None:
+                    self._activity.clear()
                 return before
             case AddItem() | DeleteItem() | Truncate():
                 self._edit(command)
                 return before
             case RequestReply(request_id=request_id, instructions=instructions):
                 told = None if instructions is None else instruction_note(instructions)
-                messages = self._request(Asked(request_id), told)
+                return [*before, *self._request(Asked(request_id), told)]
             case Say(request_id=request_id, text=text):
-                messages = self._request(Asked(request_id, text), instructions_to_say(text))
+                told = instructions_to_say(text)
+                return [*before, *self._request(Asked(request_id, text), told)]
             case CancelReply(reply_id=reply_id):
                 self._answers.cancel(reply_id)
                 return [*before, *self._begin_activity()]
-            case SendToolResult():
+            case SendToolResult(more=more):
                 messages = self._context.result(command)
+                if not more:
+                    self._answers.answered()
             case UpdateSession():
                 messages = self._update(command)
             case _:
                 assert_never(command)
-        return [*before, *map(orjson.dumps, messages)]
+        return [*before, *self._told(messages)]
 
     def decode(self, message: bytes) -> Sequence[Output]:
         """What a message means; one may carry several things."""
-        outputs = self._outputs(message)
-        for item_id in self._answers.unheard():
-            self._context.cut(item_id, "")
-        return outputs
-
-    def _outputs(self, message: bytes) -> Sequence[Output]:
-        try:
-            value = orjson.loads(message)
-        except orjson.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
-            self.malformed += 1
-            return ()
-        outputs: list[Output] = []
-        for name, handler in self._handlers.items():
-            if name in value:
-                try:
-                    outputs += handler(self, inner(value, name))
-                except MalformedError:
-                    self.malformed += 1
-        for name in value:
-            if name not in self._handlers and name not in _IGNORED:
-                # Bounded: a server that invents names must not fill the memory.
-                known = len(self.unknown) < _MOST_UNKNOWN
-                self.unknown[name[:80] if known else "..."] += 1
+        outputs = self._decoder.decode(message)
+        if self._decoder.started and self._seed:
+            turns: list[Json] = [*self._seed]
+            content: JsonObject = {"turns": turns, "turnComplete": self._traits.seeds}
+            self._pending.append(orjson.dumps({"clientContent": content}))
+            self._seed = []
         return outputs
 
     def pending(self) -> Sequence[bytes]:
         """What the codec itself has to send, each once."""
         pending, self._pending = self._pending, []
-        if self.started and self._context.waiting and not self._answers.turn_open:
-            pending += map(orjson.dumps, self._context.flush())
+        if self._decoder.started and self._context.waiting and not self._answers.busy:
+            pending += self._told(self._context.flush())
         return pending
 
+    def _told(self, messages: Sequence[JsonObject]) -> list[bytes]:
+        if any(map(interrupts, messages)):
+            self._answers.sent_context()
+        return [orjson.dumps(message) for message in messages]
+
     def _sound(self, pcm: bytes, samples: int) -> Sequence[bytes]:
-        message = b"".join((_AUDIO, pybase64.b64encode(pcm), _END))
-        if not self._manual or self._activity:
+        message = sound_message(pcm)
+        if self._activity is None:
             return (message,)
-        self._preroll.append(message)
-        self._preroll_samples += samples
-        if self._answers.current is None:
-            return self._begin_activity()
-        while len(self._preroll) > 1 and self._preroll_samples > _PREROLL:
-            self._preroll.popleft()
-            self._preroll_samples -= samples
-        return ()
+        was_open = self._activity.is_open
+        messages = self._activity.sound(message, samples, busy=self._answers.turn_open)
+        if self._activity.is_open and not was_open:
+            self._answers.sent_context()
+        return messages
 
     def _begin_activity(self) -> Sequence[bytes]:
         """Begin a turn of the person, where the program does that; it interrupts the model."""
-        if not self._manual or self._activity:
+        if self._activity is None or self._activity.is_open:
             return ()
-        self._activity = True
         self._answers.sent_context()
-        before, self._preroll = self._preroll, deque()
-        self._preroll_samples = 0
-        return (_BEGIN_ACTIVITY, *before)
+        return self._activity.begin()
 
-    def _end_turn(self) -> Sequence[bytes]:
-        if not self._activity:
+    def _end_turn(self, *, anyway: bool = False) -> Sequence[bytes]:
+        if self._activity is None:
             return ()
-        self._activity = False
-        return (_END_ACTIVITY,)
+        messages = self._activity.end(anyway=anyway)
+        if len(messages) > 1:
+            self._answers.sent_context()
+        return messages
 
     def _edit(self, change: AddItem | DeleteItem | Truncate) -> None:
         match change:
@@ -263,159 +219,18 @@ class Codec:
                 self._answers.cut(item_id)
                 self._context.cut(item_id, heard)
 
-    def _request(self, asked: Asked, text: str | None) -> list[JsonObject]:
-        messages = self._context.request(text)
-        self._answers.sent_context()
+    def _request(self, asked: Asked, text: str | None) -> Sequence[bytes]:
+        messages = self._told(self._context.request(text))
         self._answers.ask(asked)
-        return messages
+        if self._activity is None or self._traits.free_context:
+            return messages
+        # There text is a part of the turn that the program ends.
+        return [*self._begin_activity(), *messages, *self._end_turn(anyway=True)]
 
     def _update(self, change: UpdateSession) -> list[JsonObject]:
-        update: JsonObject = {}
-        if change.instructions is not None:
-            update["systemInstruction"] = system_content(change.instructions)
         if change.tools is not None:
             self._context.tools(change.tools)
-            asynchronous = self._traits.async_tools != "none"
-            update["tools"] = {"tools": tool_list(change.tools, asynchronous)}
-        return [{"contextUpdate": update}] if update and self._traits.context_update else []
-
-    def _setup_complete(self, _: JsonObject) -> Sequence[Output]:
-        if self.started:
-            return ()
-        self.started, self.resuming = True, False
-        if self._seed:
-            turns: list[Json] = [*self._seed]
-            content: JsonObject = {"turns": turns, "turnComplete": self._traits.seeds}
-            self._pending.append(orjson.dumps({"clientContent": content}))
-            self._seed = []
-        return (SessionStarted(self._shown, self._traits.session_s, self._restored),)
-
-    def _server_content(self, content: JsonObject) -> Sequence[Output]:
-        outputs: list[Output] = []
-        heard = some_text(inner(content, "inputTranscription"), "text")
-        if heard:
-            self._pieces += 1
-            outputs.append(UserTranscript(f"heard_{self._pieces}", heard, final=False))
-        if content.get("interrupted") is True:
-            outputs += self._answers.interrupted()
-        for part in objects(inner(content, "modelTurn"), "parts"):
-            outputs += self._part(part)
-        said = some_text(inner(content, "outputTranscription"), "text")
-        if said:
-            answer, told = self._answers.words(said)
-            self._resumption.say(answer.item_id, said)
-            outputs += told
-        if content.get("generationComplete") is True:
-            outputs += self._answers.generated()
-        if content.get("turnComplete") is True:
-            outputs += self._answers.completed(_failure(content))
-        return outputs
-
-    def _part(self, part: JsonObject) -> Sequence[Output]:
-        blob = inner(part, "inlineData")
-        kind, data = some_text(blob, "mimeType"), some_text(blob, "data")
-        if kind is None or data is None or not kind.startswith("audio/pcm"):
-            return ()  # Thoughts, or words of what is spoken, which come as its transcript.
-        answer, begun = self._answers.content()
-        if answer.cancelled:
-            return begun
-        try:
-            pcm = answer.rest + pybase64.b64decode(data)
-        except ValueError as error:
-            raise MalformedError("data") from error
-        even = len(pcm) & ~1
-        answer.rest = pcm[even:]
-        if not even:
-            return begun
-        found = _RATE.search(kind)
-        rate = OUTPUT_RATE if found is None else int(found[1])
-        frame = AudioFrame(np.frombuffer(pcm[:even], "<i2"), rate)
-        return (*begun, ReplyAudio(answer.id, answer.item_id, frame))
-
-    def _tool_call(self, message: JsonObject) -> Sequence[Output]:
-        outputs: list[Output] = []
-        for call in objects(message, "functionCalls"):
-            name = some_text(call, "name")
-            if name is None:
-                raise MalformedError("name")
-            call_id = some_text(call, "id") or uuid4().hex
-            answer, begun = self._answers.content()
-            arguments = orjson.dumps(inner(call, "args")).decode()
-            self._context.called(call_id, name)
-            outputs += [*begun, ToolCall(answer.id, call_id, name, arguments)]
-        # What the model says after its results, or beside them, is a reply of its own.
-        return [*outputs, *self._answers.called()]
-
-    def _calls_cancelled(self, message: JsonObject) -> Sequence[Output]:
-        ids = message.get("ids")
-        call_ids = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
-        self._context.cancelled(call_ids)
-        return (ToolCallsCancelled(call_ids),)
-
-    def _go_away(self, message: JsonObject) -> Sequence[Output]:
-        found = _SECONDS.fullmatch(some_text(message, "timeLeft") or "")
-        return (GoAway(float(found[1]) if found else 0.0),)
-
-    def _resumption_update(self, message: JsonObject) -> Sequence[Output]:
-        handle = some_text(message, "newHandle")
-        resumable = bool(handle) and message.get("resumable") is True
-        if handle and resumable and not self._context.waiting:
-            self._resumption.keep(handle)
-        return (Resumable(resumable),)
-
-    def _error(self, error: JsonObject) -> Sequence[Output]:
-        found = error_message(
-            whole(error, "code"),
-            some_text(error, "status") or "",
-            some_text(error, "message") or "",
-        )
-        kind = found.kind
-        if not self.started and kind in (ErrorKind.UNKNOWN, ErrorKind.RETRY):
-            kind = ErrorKind.RECYCLE  # It has come instead of the session.
-        return (ProviderError(kind, found.code, str(found)),)
-
-    _handlers: ClassVar[Mapping[str, Callable[[Codec, JsonObject], Sequence[Output]]]] = {
-        "setupComplete": _setup_complete,
-        "toolCallCancellation": _calls_cancelled,
-        "serverContent": _server_content,
-        "toolCall": _tool_call,
-        "usageMetadata": lambda _, m: _usage(m),
-        "sessionResumptionUpdate": _resumption_update,
-        "goAway": _go_away,
-        "error": _error,
-    }
-    """In the order in which one message's parts are to be taken."""
-
-
-def _failure(content: JsonObject) -> str | None:
-    reason = some_text(content, "turnCompleteReason")
-    if reason is None:
-        return None
-    if reason in _FAILED or any(part in reason for part in _FAILED_PARTS):
-        return f"the model did not reply: {reason.lower().replace('_', ' ')}"
-    return None
-
-
-def _usage(usage: JsonObject) -> Sequence[Output]:
-    given = _by_modality(usage, "promptTokensDetails", "promptTokenCount")
-    made = _by_modality(usage, "responseTokensDetails", "responseTokenCount")
-    for counts, key, name in (
-        (given, "toolUsePromptTokenCount", "tool_use"),
-        (given, "cachedContentTokenCount", "cached"),
-        (made, "thoughtsTokenCount", "thoughts"),
-    ):
-        count = number(usage, key)
-        if count:
-            counts[name] = int(count)
-    return (Usage(given, made),) if given or made else ()
-
-
-def _by_modality(usage: JsonObject, details: str, total: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in objects(usage, details):
-        name = (some_text(one, "modality") or "other").lower()
-        counts[name] = counts.get(name, 0) + int(number(one, "tokenCount") or 0)
-    count = number(usage, total)
-    if not counts and count:
-        counts["tokens"] = int(count)
-    return counts
+        if not self._traits.context_update:
+            return []
+        message = update_message(self._config, change, extra=self._extra)
+        return [] if message is None else [message]

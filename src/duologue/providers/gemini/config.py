@@ -63,7 +63,8 @@ class AutomaticActivity:
 class ManualTurns:
     """The program ends the turns of the person by ``Realtime.end_turn``.
 
-    A turn begins with the first sound after the model has ended its reply, or after ``interrupt``.
+    A turn begins with the first sound when the model's own turn is over, or with ``interrupt``; a
+    second of what was said before belongs to it.
     """
 
 

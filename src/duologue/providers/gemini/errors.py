@@ -11,10 +11,26 @@ import orjson  # noqa: E402
 
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Closes that say that we did wrong; all others are the line's or the server's."""
+_OF_THE_LINE = frozenset({1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015})
+"""Closes that say nothing about what was asked for."""
 
+# The same code comes for many reasons: 1007 and 1008 also for what passes, 1011 also for what does
+# not. The reasons are those of Google's pages on the Live API, and of users' reports.
+_HOPELESS = (
+    "api key",
+    "authentication credentials",
+    "billing",
+    "credits",
+    "exceeded your current quota",
+    "permission",
+    "used too many times",
+)
+"""Words of closes that no other connection would change."""
 _FULL = ("token count", "context window", "context length", "maximum number of tokens")
 """Words of a close because the context is full: a new session with the words alone is shorter."""
-_PASSING = ("deadline", "resource_exhausted", "resource has been exhausted", "internal error")
+_BUSY = ("resource has been exhausted", "resource_exhausted", "unavailable")
+"""Words of closes because there is too much to do."""
+_PASSING = (*_BUSY, "aborted", "deadline", "goaway", "internal error")
 """Words of closes that come with codes of their own, and pass."""
 
 _FATAL_STATUS = frozenset(
@@ -34,20 +50,30 @@ _LONGEST = 500
 
 def close_error(code: int, reason: str) -> SessionError:
     """What the end of a connection means; also a clean close is one, for nobody asked for it."""
-    words = _one_line(reason)
-    lower = words.lower()
-    if any(part in lower for part in (*_FULL, *_PASSING)):
-        kind = ErrorKind.RECYCLE
-    else:
+    words = one_line(reason)
+    kind = _kind_by_words(words)
+    if kind is None:
         kind = ErrorKind.FATAL if code in _FATAL_CLOSES else ErrorKind.RECYCLE
     text = words or "the server closed the connection"
     return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
 
 
+def resumption_refused(code: int, reason: str) -> bool:
+    """Whether a close instead of a resumed session is about the handle."""
+    return code not in _OF_THE_LINE and not _has(reason, (*_HOPELESS, *_BUSY))
+
+
+def context_full(reason: str) -> bool:
+    """Whether a connection was closed because the context is full: resumed, it would be again."""
+    return _has(reason, _FULL)
+
+
 def http_error(status: int, body: bytes) -> SessionError:
     """What an HTTP answer other than success means, in the server's own words where it has any."""
     name, message = _words(body)
-    if status in (408, 429) or status >= 500:
+    if _has(message, _HOPELESS):
+        kind = ErrorKind.FATAL
+    elif status in (408, 429) or status >= 500:
         kind = ErrorKind.RETRY
     else:
         kind = ErrorKind.FATAL if 400 <= status < 500 else ErrorKind.UNKNOWN
@@ -57,7 +83,7 @@ def http_error(status: int, body: bytes) -> SessionError:
 
 def error_message(code: int | None, status: str, message: str) -> SessionError:
     """An ``error`` that came as a message (google.rpc.Status)."""
-    if status in _FATAL_STATUS:
+    if status in _FATAL_STATUS or _has(message, _HOPELESS):
         kind = ErrorKind.FATAL
     elif status in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
         kind = ErrorKind.RETRY
@@ -65,8 +91,24 @@ def error_message(code: int | None, status: str, message: str) -> SessionError:
         kind = ErrorKind.RECYCLE
     else:
         kind = ErrorKind.UNKNOWN
-    text = _one_line(message) or status or "the server told an error"
-    return SessionError(text, code=status or str(code or ""), kind=kind)
+    text = one_line(message) or status[:_LONGEST] or "the server told an error"
+    return SessionError(text, code=status[:_LONGEST] or str(code or ""), kind=kind)
+
+
+def one_line(text: str) -> str:
+    """Somebody else's words as one line, not too long."""
+    return " ".join(text.split())[:_LONGEST]
+
+
+def _kind_by_words(words: str) -> ErrorKind | None:
+    if _has(words, _HOPELESS):
+        return ErrorKind.FATAL
+    return ErrorKind.RECYCLE if _has(words, (*_FULL, *_PASSING)) else None
+
+
+def _has(words: str, parts: tuple[str, ...]) -> bool:
+    lower = words.lower()
+    return any(part in lower for part in parts)
 
 
 def _words(body: bytes) -> tuple[str, str]:
@@ -82,10 +124,6 @@ def _words(body: bytes) -> tuple[str, str]:
         return "", ""
     status, message = error.get("status"), error.get("message")
     return (
-        status if isinstance(status, str) else "",
-        _one_line(message) if isinstance(message, str) else "",
+        status[:_LONGEST] if isinstance(status, str) else "",
+        one_line(message) if isinstance(message, str) else "",
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_LONGEST]

@@ -14,7 +14,9 @@ class Traits:
     and text goes as `realtimeInput`. ``seeds``: the history is given under `historyConfig`.
     ``context_update``: instructions and tools can be changed in mid-session. ``async_tools``:
     calls that are not waited for are the ``default``, can be ``declared``, or are not there.
-    ``session_s``: what a connection is cut at although the context is compressed, in seconds.
+    ``status``: the end of a turn says whether another one follows by itself. ``alpha``: proactivity
+    and affective dialog are in the version ``v1alpha`` of the Gemini API only. ``session_s``: what
+    a connection is cut at although the context is compressed, in seconds.
     """
 
     free_context: bool = True
@@ -24,10 +26,12 @@ class Traits:
     proactivity: Literal["always", "optional", "none"] = "always"
     thinking: Literal["level", "budget", "none"] = "none"
     affective_dialog: bool = False
+    status: bool = False
+    alpha: bool = False
     session_s: float | None = None
 
 
-_3_8 = Traits(session_s=58 * 60.0)
+_3_8 = Traits(status=True, session_s=58 * 60.0)
 _3_1 = Traits(
     free_context=False,
     context_update=False,
@@ -42,6 +46,7 @@ _2_5 = Traits(
     proactivity="optional",
     thinking="budget",
     affective_dialog=True,
+    alpha=True,
 )
 
 _MODELS: tuple[tuple[str, Traits], ...] = (

@@ -12,7 +12,7 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.pipeline.parts import VAD
-from duologue.providers.gemini.access import Vertex, access_of
+from duologue.providers.gemini.access import access_of
 from duologue.providers.gemini.codec import Codec
 from duologue.providers.gemini.config import (
     AutomaticActivity,
@@ -24,17 +24,31 @@ from duologue.providers.gemini.config import (
     Transcription,
     TurnDetection,
 )
-from duologue.providers.gemini.errors import close_error, http_error
+from duologue.providers.gemini.errors import (
+    close_error,
+    context_full,
+    http_error,
+    resumption_refused,
+)
+from duologue.providers.gemini.models import traits_of
 from duologue.providers.gemini.profile import profile_of
 from duologue.providers.gemini.resumption import Resumption
+from duologue.providers.gemini.setup_json import check_extra
+from duologue.providers.gemini.vertex import Vertex
 from duologue.providers.websocket import WebSocketWire
 from duologue.realtime.codec import Connection, SessionSetup
-from duologue.realtime.errors import ErrorKind, SessionError, UnsupportedError
+from duologue.realtime.commands import CancelReply
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError, UnsupportedError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime as BaseRealtime
 from duologue.realtime.wire_connection import WireConnection
 from duologue.video import SceneChange, VideoFrame, encode_jpeg
 
+PING_EVERY_S = 20.0
+PONG_S = 60.0
+"""Google's servers take up to half a minute to answer a ping of a connection that is well."""
+ACKNOWLEDGED_S = 8.0
+"""A dead line is noticed by this instead, as long as there is sound to send."""
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 _SIDES: Mapping[Resolution | None, int] = {None: 768, "low": 384, "medium": 768, "high": 1024}
@@ -51,8 +65,9 @@ class Realtime(BaseRealtime):
     server's; ``vad`` finds here, sooner, when the person speaks (None takes `EarshotVAD`).
     ``tell_cuts``: the model is told in words what of its messages was not heard.
     ``input_transcription`` None: the history will not have the person's words. ``compression``
-    None: a session ends after 15 minutes, with video after 2. ``config`` is merged into the setup
-    deep and last, for what has no argument here (``safetySettings``, ``explicitVadSignal``).
+    None: a session ends after 15 minutes, with video after 2. ``labels`` are of the Gemini API.
+    ``config`` is merged into the setup deep and last, for what has no argument here
+    (``safetySettings``, ``{"tools": [{"googleSearch": {}}]}``).
     ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
     server.
 
@@ -112,18 +127,25 @@ class Realtime(BaseRealtime):
             seed=seed,
             labels=labels or {},
         )
+        asks_alpha = affective_dialog or proactivity is not None
         self._access = access_of(
             api_key=api_key,
             token=token,
             vertex=vertex,
             base_url=base_url,
             api_version=api_version,
+            alpha=asks_alpha and traits_of(model).alpha,
         )
         self._vertex = vertex is not None
+        if self._vertex and labels:
+            raise ConfigError("Vertex AI takes no labels: leave them out")
         self._extra = dict(config or {})
+        check_extra(self._extra)
         self._tell_cuts = tell_cuts
         self._longest_side = _SIDES[media_resolution]
         self._scene = SceneChange() if skip_unchanged else None
+        self._scene_of: object = None
+        """The connection that has seen the scene."""
         self.skipped_video = 0
         """Pictures that were not sent because they showed nothing new."""
         profile = profile_of(
@@ -141,6 +163,7 @@ class Realtime(BaseRealtime):
     async def prepare(self, setup: SessionSetup) -> None:
         """Import what the transport needs, in a thread; raises `MissingExtraError`."""
         await asyncio.to_thread(require, "websockets.asyncio.client", "gemini")
+        await asyncio.to_thread(self._access.prepare)
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
@@ -152,8 +175,6 @@ class Realtime(BaseRealtime):
             transparent=self._vertex,
             extra=self._extra,
         )
-        if self._scene is not None:
-            self._scene.forget()
         return WireConnection[bytes](
             lambda: WebSocketWire(
                 self._access.url,
@@ -161,6 +182,9 @@ class Realtime(BaseRealtime):
                 refused=http_error,
                 closed=partial(self._closed, codec),
                 extra="gemini",
+                ping_every=PING_EVERY_S,
+                pong_within=PONG_S,
+                acknowledged_within=ACKNOWLEDGED_S,
             ),
             codec,
             setup,
@@ -170,12 +194,22 @@ class Realtime(BaseRealtime):
 
     def send_video(self, frame: VideoFrame, *, now: bool = False) -> None:
         """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
-        if self._scene is not None and self.connected:
-            changed = self._scene.changed(frame, self.clock.now())
-            if not (changed or now):
+        scene, link = self._scene, self._policy.life.link
+        if scene is not None and link is not None and self.profile.video:
+            if link is not self._scene_of:
+                scene.forget()  # The next connection may know nothing of it.
+                self._scene_of = link
+            if not scene.changed(frame, self.clock.now()) and not now:
                 self.skipped_video += 1
                 return
         super().send_video(frame, now=now)
+
+    def interrupt(self) -> int:
+        """As `Realtime.interrupt`; with `ManualTurns` the person's turn begins, whatever runs."""
+        epoch = super().interrupt()
+        if self.profile.manual_turns and self._policy.live:
+            self._policy.transmit(CancelReply(""))
+        return epoch
 
     def end_turn(self, *, reply: bool = True) -> None:
         """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``."""
@@ -185,7 +219,9 @@ class Realtime(BaseRealtime):
 
     def _closed(self, codec: Codec, code: int, reason: str) -> SessionError:
         error = close_error(code, reason)
-        if codec.resuming:
+        if context_full(reason):
+            self._resumption.forget()
+        elif codec.resuming and resumption_refused(code, reason):
             # It does not know the handle (any more): a new session is given the history instead.
             self._resumption.forget()
             error.kind = ErrorKind.RECYCLE

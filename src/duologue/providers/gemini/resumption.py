@@ -2,25 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from duologue.items import AgentItem, Item
+from duologue.items import AgentItem, Item, UserItem
 from duologue.realtime.commands import AddItem, DeleteItem, Truncate
 from duologue.realtime.history import history_changes
 
 _MOST_SAID = 256
 """Messages of the model whose words are remembered, to know whether they were cut."""
+_TRIES = 3
+"""Connections in a row that may fail with a handle; then the history is given instead."""
+
+
+class Said:
+    """The model's own messages, as the server of one connection has them."""
+
+    __slots__ = ("_told", "_words")
+
+    def __init__(self, words: Mapping[str, str] | None = None) -> None:
+        self._words = dict(words or {})
+        self._told: set[str] = set()
+        """Messages of which the server has been told what was heard."""
+
+    @property
+    def words(self) -> dict[str, str]:
+        """By the ids of the messages, as they are now."""
+        return dict(self._words)
+
+    def add(self, item_id: str, text: str) -> None:
+        """The next words of a message."""
+        if item_id in self._told:
+            return
+        self._words[item_id] = self._words.get(item_id, "") + text
+        if len(self._words) > _MOST_SAID:
+            oldest = next(iter(self._words))
+            del self._words[oldest]
+            self._told.discard(oldest)
+
+    def tell(self, item_id: str, text: str) -> None:
+        """The server was told that this is the message, or what was heard of it."""
+        self._told.discard(item_id)
+        self._words.pop(item_id, None)
+        self.add(item_id, text)
+        self._told.add(item_id)
+
+    def differs(self, item_id: str, heard: str) -> bool:
+        """The server takes more, or something else, for heard of a message than that."""
+        said = self._words.get(item_id)
+        return said is not None and not _same(said, heard)
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A state that the server keeps; ``history`` is what the conversation was then."""
+    """A state that the server keeps.
+
+    ``history`` is what it knew of the conversation then; ``said`` are the words of its own messages
+    as it had them.
+    """
 
     value: str
     history: Sequence[Item]
-    said: frozenset[str]
-    """The messages of the model's own that it had made by then."""
+    said: Mapping[str, str]
+
+    def since(
+        self, history: Sequence[Item], *, cuts: bool
+    ) -> list[AddItem | DeleteItem | Truncate]:
+        """What the server does not know of ``history``; ``cuts``: nor what was not heard."""
+        known = {item.id for item in self.history} | self.said.keys()
+        last = max((at for at, item in enumerate(history) if item.id in known), default=0)
+        # A turn before something that it knows was heard there; only its words have come later.
+        heard = {item.id for item in history[:last] if isinstance(item, UserItem) and item.spoken}
+        changes: list[AddItem | DeleteItem | Truncate] = []
+        for change in history_changes(self.history, history):
+            match change:
+                case AddItem(item=AgentItem(id=item_id, text=text) as item) if item_id in self.said:
+                    if cuts and not _same(self.said[item_id], text):
+                        changes.append(Truncate(item_id, item.played_ms, text))
+                case AddItem(item=item):
+                    if item.id not in heard:
+                        changes.append(change)
+                case Truncate(item_id=item_id, heard_text=text):
+                    if cuts and not _same(self.said.get(item_id, ""), text):
+                        changes.append(change)
+                case DeleteItem():
+                    if cuts:
+                        changes.append(change)
+        return changes
 
 
 class Resumption:
@@ -30,58 +98,37 @@ class Resumption:
     or of a tool's call the one before is the one to go back to.
     """
 
-    __slots__ = ("_history", "_said", "handle")
+    __slots__ = ("_history", "_tries", "handle")
 
     def __init__(self, history: Callable[[], Sequence[Item]]) -> None:
         self._history = history
-        self._said: dict[str, str] = {}
+        self._tries = 0
         self.handle: Handle | None = None
 
-    def keep(self, value: str) -> None:
-        """The server can be resumed by this handle, from what it knows now."""
-        self.handle = Handle(value, tuple(self._history()), frozenset(self._said))
+    def keep(
+        self, value: str, said: Mapping[str, str], known: Callable[[Item], bool] = lambda _: True
+    ) -> None:
+        """The server can be resumed by this handle; ``known`` are the items that it has."""
+        self.handle = Handle(value, tuple(filter(known, self._history())), said)
+        self._tries = 0
+
+    def take(self) -> Handle | None:
+        """The handle for the next connection; one that did not lead to any is given up."""
+        if self.handle is not None:
+            self._tries += 1
+            if self._tries > _TRIES:
+                self.forget()
+        return self.handle
+
+    def taken(self) -> None:
+        """The server goes on by the handle."""
+        self._tries = 0
 
     def forget(self) -> None:
         """The server does not take the handle."""
         self.handle = None
+        self._tries = 0
 
-    def since(self, history: Sequence[Item]) -> list[AddItem | DeleteItem | Truncate]:
-        """What the server does not know that goes on by the handle, of ``history``."""
-        handle = self.handle
-        if handle is None:
-            return []
-        changes: list[AddItem | DeleteItem | Truncate] = []
-        for change in history_changes(handle.history, history):
-            match change:
-                case AddItem(item=AgentItem(id=item_id, text=text) as item) if (
-                    item_id in handle.said
-                ):
-                    if self._differs(item_id, text):
-                        changes.append(Truncate(item_id, item.played_ms, text))
-                case Truncate(item_id=item_id, heard_text=text) if not self._differs(item_id, text):
-                    continue
-                case _:
-                    changes.append(change)
-        return changes
 
-    def say(self, item_id: str, text: str) -> None:
-        """The next words of one of the model's messages, as the server knows it."""
-        self._said[item_id] = self._said.get(item_id, "") + text
-        if len(self._said) > _MOST_SAID:
-            del self._said[next(iter(self._said))]
-
-    def know(self, item_id: str, text: str) -> None:
-        """The server was given that message."""
-        self._said.pop(item_id, None)
-        self.say(item_id, text)
-
-    def cut(self, item_id: str, heard: str) -> bool:
-        """Only so much of a message was heard; False if that is all that the server knows of it."""
-        if not self._differs(item_id, heard):
-            return False
-        self.know(item_id, heard)
-        return True
-
-    def _differs(self, item_id: str, heard: str) -> bool:
-        said = self._said.get(item_id)
-        return said is not None and said.split() != heard.split()
+def _same(said: str, heard: str) -> bool:
+    return said.split() == heard.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from duologue.items import Json
 from duologue.providers.gemini.config import (
@@ -13,7 +14,8 @@ from duologue.providers.gemini.config import (
 from duologue.providers.gemini.contents import text_content
 from duologue.providers.gemini.models import traits_of
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import Scheduling, ToolSpec
+from duologue.realtime.commands import Scheduling, ToolSpec, UpdateSession
+from duologue.realtime.errors import ConfigError
 
 type JsonObject = dict[str, Json]
 
@@ -36,11 +38,12 @@ def setup_message(
     model: str,
     handle: str | None = None,
     transparent: bool = False,
+    seeded: bool = False,
     extra: Mapping[str, Json] | None = None,
-) -> JsonObject:
+) -> dict[str, JsonObject]:
     """The first message; ``model`` is its full name, ``handle`` of the session to resume.
 
-    ``extra`` is merged into it deep and last.
+    ``seeded``: a history follows. ``extra`` is merged into it deep and last.
     """
     traits = traits_of(config.model)
     resumption: JsonObject = {}
@@ -77,11 +80,47 @@ def setup_message(
         if config.proactivity.video:
             proactivity["proactiveVideo"] = True
         value["proactivity"] = proactivity
-    if handle is None and setup.history and traits.seeds:
+    if seeded and traits.seeds:
         value["historyConfig"] = {"initialHistoryInClientContent": True}
     if config.labels:
         value["labels"] = dict(config.labels)
     return {"setup": merged(value, extra or {})}
+
+
+def check_extra(extra: Mapping[str, Json]) -> None:
+    """Raise `ConfigError` for what has an argument, and would not hold if it were said here."""
+    value = merged({"realtimeInputConfig": {}, "generationConfig": {}, "model": ""}, extra)
+    if value["model"]:
+        raise ConfigError("config can't have the model: give it as model")
+    if any(camel(name) == "sessionResumption" for name in extra):
+        raise ConfigError("config can't have sessionResumption: the session sees to it by itself")
+    hearing, speaking = value["realtimeInputConfig"], value["generationConfig"]
+    detection = _inside(hearing, "automaticActivityDetection")
+    if _inside(detection, "disabled") is not None:
+        raise ConfigError("config can't have disabled: give turn_detection=ManualTurns()")
+    if _inside(speaking, "responseModalities") not in (None, ["AUDIO"]):
+        raise ConfigError("config can't have responseModalities: this model speaks")
+
+
+def _inside(value: Json, name: str) -> Json:
+    """What an object has under that name, in either case."""
+    if not isinstance(value, dict):
+        return None
+    return next((one for key, one in value.items() if camel(key) == name), None)
+
+
+def update_message(
+    config: LiveConfig, change: UpdateSession, *, extra: Mapping[str, Json]
+) -> JsonObject | None:
+    """The message that changes a session; None if nothing changes. ``extra`` is in it as before."""
+    update: JsonObject = {}
+    if change.instructions is not None:
+        update["systemInstruction"] = system_content(change.instructions)
+    if change.tools is not None:
+        tools: list[Json] = tool_list(change.tools, traits_of(config.model).async_tools != "none")
+        more = extra.get("tools")
+        update["tools"] = {"tools": [*tools, *more] if isinstance(more, list) else tools}
+    return {"contextUpdate": update} if update else None
 
 
 def system_content(instructions: str) -> JsonObject:
@@ -107,15 +146,31 @@ def tool_list(tools: Sequence[ToolSpec], asynchronous: bool) -> list[Json]:
 
 
 def merged(below: JsonObject, above: Mapping[str, Json]) -> JsonObject:
-    """Both objects as one, at every depth; where both have a value, ``above`` wins."""
+    """Both objects as one, at every depth; where both have a value, ``above`` wins.
+
+    Lists of objects, such as tools, are joined. Names of ``above`` may be in snake_case.
+    """
     value = dict(below)
-    for key, one in above.items():
+    for name, one in above.items():
+        key = camel(name) if name not in value and camel(name) in value else name
         old = value.get(key)
         if isinstance(old, dict) and isinstance(one, dict):
             value[key] = merged(old, one)
+        elif _are_objects(old) and _are_objects(one):
+            value[key] = [*old, *one]
         else:
             value[key] = one
     return value
+
+
+def camel(name: str) -> str:
+    """A name as JSON of protocol buffers has it."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def _are_objects(value: Json) -> TypeGuard[list[Json]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
 def _generation(config: LiveConfig) -> JsonObject:

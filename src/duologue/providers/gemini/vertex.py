@@ -1,0 +1,166 @@
+"""Gemini on Vertex AI: a Google Cloud project, and the bearer tokens that let a session in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Protocol
+
+from duologue.extras import require
+from duologue.providers.gemini.errors import one_line
+from duologue.providers.gemini.models import bare_name
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_TIMEOUT_S = 20.0
+_SEVERAL_REGIONS = ("us", "eu")
+"""Locations that are many, and have addresses of another kind."""
+
+
+class Credentials(Protocol):
+    """What google-auth calls credentials: a bearer token that can be had anew."""
+
+    token: str | None
+
+    @property
+    def valid(self) -> bool:
+        """The token is there, and has not expired."""
+        ...
+
+    def refresh(self, request: object) -> None:
+        """Have a new token; blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """Gemini on Vertex AI: a Google Cloud project, and where it runs.
+
+    ``credentials`` are those of google-auth; None takes what the machine has (application default
+    credentials). Needs the extra ``vertex``. Raises `ConfigError`.
+    """
+
+    project: str
+    location: str = "us-central1"
+    credentials: Credentials | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.project or not self.location:
+            raise ConfigError("Vertex takes a project and a location, such as us-central1")
+        for name in (self.project, self.location):
+            if not all(letter.isalnum() or letter in "-.:_" for letter in name):
+                raise ConfigError(
+                    f"Vertex takes the id of a project and of a location, not {name!r}"
+                )
+
+    @property
+    def host(self) -> str:
+        """Where its service is: https://cloud.google.com/vertex-ai/docs/general/locations."""
+        if self.location == "global":
+            return "aiplatform.googleapis.com"
+        if self.location in _SEVERAL_REGIONS:
+            return f"aiplatform.{self.location}.rep.googleapis.com"
+        return f"{self.location}-aiplatform.googleapis.com"
+
+    def model(self, name: str) -> str:
+        """A model's full name."""
+        if name.startswith("projects/"):
+            return name
+        place = f"projects/{self.project}/locations/{self.location}"
+        if name.startswith("publishers/"):
+            return f"{place}/{name}"
+        return f"{place}/publishers/google/models/{bare_name(name)}"
+
+
+class Bearer:
+    """Bearer tokens, each had anew when it has expired, in a thread."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+
+    @staticmethod
+    def prepare() -> None:
+        """Import what is needed; raises `MissingExtraError`."""
+        require("google.auth", "vertex")
+        require("httpx", "vertex")
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers of the next connection. Raises `SessionError`."""
+        return await asyncio.to_thread(self._headers)
+
+    def _headers(self) -> Mapping[str, str]:
+        auth = require("google.auth", "vertex")
+        try:
+            if self._credentials is None:
+                self._credentials = auth.default(scopes=[_SCOPE])[0]
+            credentials = self._credentials
+            if not credentials.valid:
+                credentials.refresh(_request(auth))
+        except (auth.exceptions.GoogleAuthError, OSError) as error:
+            # What was not reached may be reached the next time: the session has to outlive it.
+            passing = isinstance(error, OSError | auth.exceptions.TransportError)
+            passing = passing or getattr(error, "retryable", False) is True
+            raise _no_credentials(str(error), passing=passing) from error
+        if not credentials.token:
+            raise _no_credentials("google-auth has given no token", passing=False)
+        headers = {"Authorization": f"Bearer {credentials.token}"}
+        project = getattr(credentials, "quota_project_id", None)
+        if isinstance(project, str):
+            headers["x-goog-user-project"] = project
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """An HTTP response as google-auth wants it."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class _Request(Protocol):
+    """What google-auth makes its HTTP requests by."""
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **options: object,
+    ) -> _Response: ...
+
+
+def _request(auth: ModuleType) -> _Request:
+    """By httpx; google-auth itself can use only what is not in the extra."""
+    httpx = require("httpx", "vertex")
+
+    def request(
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **_: object,
+    ) -> _Response:
+        try:
+            found = httpx.request(
+                method,
+                url,
+                content=body,
+                headers=dict(headers or {}),
+                timeout=timeout or _TIMEOUT_S,
+            )
+        except httpx.HTTPError as error:
+            raise auth.exceptions.TransportError(error) from error
+        return _Response(found.status_code, found.headers, found.content)
+
+    return request
+
+
+def _no_credentials(why: str, *, passing: bool) -> SessionError:
+    kind = ErrorKind.RETRY if passing else ErrorKind.FATAL
+    return SessionError(f"no credentials for Vertex AI: {one_line(why)}", kind=kind)
