@@ -25,13 +25,18 @@ RUNS: dict[str, list[str]] = {
     "words": ["benchmarks.engine", "words"],
     "rtc": ["benchmarks.rtc_echo"],
     "browser": ["benchmarks.browser", "tiny"],
-    "openai-ws": ["benchmarks.openai_websocket"],
-    "openai-path": ["benchmarks.openai_path"],
+    "openai-ws": ["benchmarks.transport", "openai"],
+    "openai-path": ["benchmarks.path", "openai"],
     "openai-interrupts": ["benchmarks.openai_truth", "interrupts"],
     "openai-heard": ["benchmarks.openai_truth", "heard"],
     "openai-kills": ["benchmarks.openai_truth", "kills"],
     "openai-rolling": ["benchmarks.openai_truth", "rolling"],
     "openai-setup": ["benchmarks.openai_setup"],
+    "gemini-ws": ["benchmarks.transport", "gemini"],
+    "gemini-path": ["benchmarks.path", "gemini"],
+    "nova-h2": ["benchmarks.transport", "nova"],
+    "qwen-ws": ["benchmarks.transport", "qwen"],
+    "qwen-path": ["benchmarks.path", "qwen"],
 }
 HEAD = (
     "# Benchmarks\n\n"

@@ -4,64 +4,98 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 import orjson
 import pybase64
 from websockets.asyncio.client import ClientConnection, connect
 
-from benchmarks.framework import FRAME
+from benchmarks.dialects import Dialect
 from duologue.audio import Samples
 
+type Send = Callable[[bytes], Coroutine[None, None, None]]
 
-class BareClient:
-    """Sends 20 ms of ``sound`` (24 kHz) every 20 ms from ``began`` on, by the loop's clock."""
 
-    def __init__(self, url: str, sound: Samples, began: float) -> None:
-        self._url = url
-        self._frames = sound.reshape(-1, FRAME)
+class Pace:
+    """Sends 20 ms of ``sound`` every 20 ms from ``began`` on, by the loop's clock."""
+
+    def __init__(self, sound: Samples, rate: int, began: float) -> None:
+        self._frames = sound.reshape(-1, rate // 50)
         self._began = began
         self.sent: dict[int, float] = {}
         self.got: dict[int, float] = {}
         """When each numbered frame left and came back."""
 
-    async def run(self, frames: int) -> None:
-        """Send so many frames, then be there for another 0.1 s."""
+    async def keep(self, frames: int, send: Send) -> None:
+        """Send so many frames, then wait for another 0.1 s."""
         loop = asyncio.get_running_loop()
+        for index in range(frames):
+            await asyncio.sleep(max(0.0, self._began + index * 0.02 - loop.time()))
+            pcm = self._frames[index % len(self._frames)].tobytes()
+            self.sent[number_of(pcm)] = time.perf_counter()
+            await send(pcm)
+        await asyncio.sleep(0.1)
+
+    def take(self, pcm: bytes) -> None:
+        """A frame has come back."""
+        self.got.setdefault(number_of(pcm), time.perf_counter())
+
+
+class Client(Protocol):
+    """One session of a bare client."""
+
+    pace: Pace
+
+    async def run(self, frames: int) -> None:
+        """Send so many frames, and hear them come back."""
+
+
+class BareClient:
+    """One over a WebSocket."""
+
+    def __init__(self, dialect: Dialect, url: str, pace: Pace) -> None:
+        self._dialect = dialect
+        self._url = url
+        self.pace = pace
+
+    async def run(self, frames: int) -> None:
+        dialect = self._dialect
+        async with self._line() as line:
+
+            async def send(pcm: bytes) -> None:
+                await line.send(dialect.hear(pybase64.b64encode(pcm).decode()), text=True)
+
+            await self.pace.keep(frames, send)
+
+    @asynccontextmanager
+    async def _line(self) -> AsyncGenerator[ClientConnection]:
         async with (
             connect(self._url, compression=None, proxy=None) as line,
             asyncio.TaskGroup() as tasks,
         ):
+            if self._dialect.first:
+                await line.send(self._dialect.first, text=True)
+                await line.recv()
             hearing = tasks.create_task(self._hear(line))
-            for index in range(frames):
-                await asyncio.sleep(max(0.0, self._began + index * 0.02 - loop.time()))
-                pcm = self._frames[index % len(self._frames)].tobytes()
-                self.sent[_number(pcm)] = time.perf_counter()
-                audio = pybase64.b64encode(pcm).decode()
-                event = {"type": "input_audio_buffer.append", "audio": audio}
-                await line.send(orjson.dumps(event), text=True)
-            await asyncio.sleep(0.1)
+            yield line
             hearing.cancel()
 
     async def _hear(self, line: ClientConnection) -> None:
         while True:
-            event = orjson.loads(await line.recv(decode=False))
-            if event["type"] == "response.output_audio.delta":
-                pcm = pybase64.b64decode(event["delta"])
-                self.got.setdefault(_number(pcm), time.perf_counter())
+            audio = self._dialect.spoken(orjson.loads(await line.recv(decode=False)))
+            if audio is not None:
+                self.pace.take(pybase64.b64decode(audio))
 
 
-async def processor(url: str, sound: Samples, sessions: int, seconds: float, apart: float) -> float:
-    """CPU of one of so many, in % of a core; each begins ``apart`` s after the one before."""
-    began = asyncio.get_running_loop().time() + 1
-    tasks = [
-        asyncio.create_task(BareClient(url, sound, began + n * apart).run(1_000_000))
-        for n in range(sessions)
-    ]
+async def processor(clients: Sequence[Client], seconds: float) -> float:
+    """CPU of one of them, in % of a core; measured from 2 s on, when all have begun."""
+    tasks = [asyncio.create_task(client.run(1_000_000)) for client in clients]
     await asyncio.sleep(2)
     cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.sleep(seconds)
-    share = (time.process_time() - cpu) / (time.perf_counter() - wall) / sessions * 100
+    share = (time.process_time() - cpu) / (time.perf_counter() - wall) / len(clients) * 100
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -69,5 +103,6 @@ async def processor(url: str, sound: Samples, sessions: int, seconds: float, apa
     return share
 
 
-def _number(pcm: bytes) -> int:
+def number_of(pcm: bytes) -> int:
+    """The number of a frame whose samples all are that."""
     return int.from_bytes(pcm[:2], "little", signed=True)

@@ -22,13 +22,12 @@ from duologue.realtime.outputs import Output, ReplyAudio
 from duologue.testing import Reply, ScriptedRealtime
 
 RATE = 24000
-FRAME = RATE // 50
 
 
-def numbered(seconds: float) -> AudioFrame:
+def numbered(seconds: float, rate: int = RATE) -> AudioFrame:
     """Sound whose every 20 ms says which they are: its samples are all the frame's number."""
     frames = np.arange(1, int(seconds * 50) + 1, dtype=np.int16)
-    return AudioFrame(np.repeat(frames, FRAME), RATE)
+    return AudioFrame(np.repeat(frames, rate // 50), rate)
 
 
 class Marks:

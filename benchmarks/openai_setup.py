@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 
 from benchmarks.figures import Figure, give, median
-from benchmarks.openai_websocket import FedEdge, feed
 from benchmarks.provider import pin
+from benchmarks.transport import FedEdge, feed
 from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.providers import openai

@@ -1,8 +1,8 @@
 """A provider as thin as can be, in a process of its own: it sends all sound straight back.
 
-``Provider`` starts it; ``python -m benchmarks.provider`` is it. It notes when each numbered frame
-came and left by the clock that all processes of the machine share. Its events are as long as the
-service's, each with an id of its own: to know those costs a client time and memory.
+``Provider`` starts it; ``python -m benchmarks.provider NAME`` is it. It notes when each numbered
+frame came and left, and each numbered picture, by the clock that all processes of the machine
+share.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from itertools import count
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -21,25 +21,20 @@ import orjson
 import pybase64
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
+from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-SESSION = {"type": "realtime", "id": "sess_1", "model": "bench", "audio": {"input": {}}}
-REPLY = "resp_CLzqZ8dTLYkQyQLUeaIuW"
-HEAD = (
-    b'{"type":"response.output_audio.delta","event_id":"event_%021d","response_id":"'
-    + REPLY.encode()
-    + b'","item_id":"item_CLzqZ5X9IwIfXzsC0vBwm","output_index":0,"content_index":0,"delta":"'
-)
-LOUD = "/loud/v1"
+from benchmarks.bare import BareClient, Client, Pace, number_of
+from benchmarks.bedrock import BareStream, StreamLine
+from benchmarks.camera import picture_number
+from benchmarks.dialects import DIALECTS, Dialect
+from benchmarks.noted import Noted
+from duologue.audio import Samples
+
+NOVA = "nova"
+"""The one that does not speak over a WebSocket."""
+LOUD = "/loud"
 """Sessions behind this path are not sent back silence."""
-
-
-class Noted:
-    """When each numbered frame came, and when it left again."""
-
-    def __init__(self) -> None:
-        self.came: dict[int, float] = {}
-        self.left: dict[int, float] = {}
 
 
 class Line(asyncio.Protocol):
@@ -48,10 +43,11 @@ class Line(asyncio.Protocol):
     A frame has come when its bytes are there: what this side then does with it is not counted.
     """
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, noted: Noted, dialect: Dialect) -> None:
         self._noted = noted
+        self._dialect = dialect
         self._web = ServerProtocol(max_size=None)
-        self._numbers = count()
+        self._say = self._web.send_binary if dialect.binary else self._web.send_text
         self._only_loud = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -66,8 +62,9 @@ class Line(asyncio.Protocol):
                 case Request():
                     self._only_loud = event.path.startswith(LOUD)
                     self._web.send_response(self._web.accept(event))
-                    self._begin()
-                case Frame(opcode=Opcode.TEXT):
+                    for told in self._dialect.begin():
+                        self._say(told)
+                case Frame(opcode=Opcode.TEXT) if self._web.state is OPEN:
                     self._take(bytes(event.data), at)
         self._flush()
 
@@ -75,29 +72,25 @@ class Line(asyncio.Protocol):
         self._web.receive_eof()
         self._flush()
 
-    def _begin(self) -> None:
-        response = {"id": REPLY, "status": "in_progress"}
-        for event in (
-            {"type": "session.created", "session": SESSION},
-            {"type": "session.updated", "session": SESSION},
-            {"type": "response.created", "response": response},
-        ):
-            event["event_id"] = f"event_{next(self._numbers):021d}"
-            self._web.send_text(orjson.dumps(event))
-
     def _take(self, message: bytes, at: float) -> None:
+        dialect = self._dialect
         event = orjson.loads(message)
-        if event["type"] != "input_audio_buffer.append":
+        audio = dialect.sound(event)
+        if audio is None:
+            for told in dialect.answer(event):
+                self._say(told)
+            picture = dialect.picture(event)
+            if picture is not None:
+                self._noted.pictures[picture_number(pybase64.b64decode(picture))] = at
             return
-        audio = event["audio"]
         if self._only_loud and is_quiet(audio):
             return
-        answer = b"".join((HEAD % next(self._numbers), audio.encode(), b'"}'))
-        number = int.from_bytes(pybase64.b64decode(audio[:4])[:2], "little", signed=True)
+        answer = dialect.speak(dialect.echo(audio))
+        number = number_of(pybase64.b64decode(audio[:4]))
         if number:
             self._noted.came.setdefault(number, at)
             self._noted.left.setdefault(number, time.perf_counter())
-        self._web.send_text(answer)
+        self._say(answer)
 
     def _flush(self) -> None:
         for data in self._web.data_to_send():
@@ -112,27 +105,28 @@ def is_quiet(audio: str) -> bool:
     return int(np.abs(np.frombuffer(pybase64.b64decode(audio), "<i2")).max(initial=0)) <= 300
 
 
-async def main() -> None:
+def line_of(name: str, noted: Noted) -> Callable[[], asyncio.Protocol]:
+    """What makes the sessions of that provider."""
+    if name == NOVA:
+        return lambda: StreamLine(noted)
+    return lambda: Line(noted, DIALECTS[name]())
+
+
+async def main(name: str) -> None:
     """Serve till standard input ends; answer each line on it with what was noted."""
     noted = Noted()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    server = await loop.create_server(lambda: Line(noted), "127.0.0.1", 0)
+    server = await loop.create_server(line_of(name, noted), "127.0.0.1", 0)
     async with server:
         port = next(iter(server.sockets)).getsockname()[1]
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
         while await reader.readline():
-            report = {
-                "came": {str(n): at for n, at in noted.came.items()},
-                "left": {str(n): at for n, at in noted.left.items()},
-                "cpu": time.process_time(),
-            }
-            sys.stdout.write(orjson.dumps(report).decode() + "\n")
+            sys.stdout.write(noted.told() + "\n")
             sys.stdout.flush()
-            noted.came.clear()
-            noted.left.clear()
+            noted.clear()
 
 
 class Provider:
@@ -141,12 +135,13 @@ class Provider:
     With ``pinned`` this process stays on the first one.
     """
 
-    def __init__(self, *, pinned: bool = True) -> None:
+    def __init__(self, name: str, *, pinned: bool = True) -> None:
+        self.name = name
         self._pinned = pinned
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.provider"],
+            [sys.executable, "-m", "benchmarks.provider", self.name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -169,29 +164,35 @@ class Provider:
         self._process.wait(10)
 
     @property
-    def url(self) -> str:
-        """The ``base_url`` for a client."""
-        return f"http://127.0.0.1:{self.port}/v1"
+    def rate(self) -> int:
+        """Hz of the client's sound."""
+        return BareStream.rate if self.name == NOVA else DIALECTS[self.name].rate
 
     @property
-    def socket_url(self) -> str:
-        """Where its WebSocket is."""
-        return f"ws://127.0.0.1:{self.port}/v1/realtime"
+    def url(self) -> str:
+        """The address for a client."""
+        return f"http://127.0.0.1:{self.port}"
 
     @property
     def loud_url(self) -> str:
-        """The ``base_url`` for a client that is not to be sent silence back."""
-        return f"http://127.0.0.1:{self.port}{LOUD}"
+        """The address for a client that is not to be sent silence back."""
+        return self.url + LOUD
 
-    def report(self) -> tuple[dict[int, float], dict[int, float], float]:
-        """When frames came and left since the last report, and the CPU seconds used so far."""
+    def bare(self, sound: Samples, began: float) -> Client:
+        """A bare client that speaks ``sound`` from ``began`` on, in s of the loop's clock."""
+        pace = Pace(sound, self.rate, began)
+        if self.name == NOVA:
+            return BareStream(self.port, pace)
+        dialect = DIALECTS[self.name]()
+        return BareClient(dialect, f"ws://127.0.0.1:{self.port}{dialect.path}", pace)
+
+    def report(self) -> Noted:
+        """What was noted since the last report."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        told = orjson.loads(self._process.stdout.readline())
-        came, left = ({int(n): at for n, at in told[key].items()} for key in ("came", "left"))
-        return came, left, told["cpu"]
+        return Noted.read(self._process.stdout.readline())
 
 
 def pin(process: int, *, last: bool) -> None:
@@ -202,4 +203,4 @@ def pin(process: int, *, last: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(sys.argv[1]))

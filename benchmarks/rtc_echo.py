@@ -21,16 +21,14 @@ from typing import cast
 
 import numpy as np
 
+from benchmarks.clients import realtime, talker
 from benchmarks.figures import Figure, give, percentile
-from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
 from duologue.edges.browser import CallEdge
 from duologue.items import Json
-from duologue.providers import openai
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import Command, SendAudio
-from duologue.realtime.session import Realtime
 from duologue.testing import ScriptedRealtime
 from duologue.testing.bad_network import BadNetwork
 from duologue.testing.rtc_client import Caller
@@ -122,17 +120,15 @@ async def answer_bare(line: SocketLine) -> None:
             subscription.cancel()
 
 
-async def answer(line: SocketLine, provider: str) -> None:
+async def answer(line: SocketLine, provider: tuple[str, str] | None) -> None:
     """A call to an agent whose model, or the provider at that address, sends back what is loud."""
     edge = CallEdge(line, loopback=True, rate=RATE)
-    model: Realtime = _Model(echo=True)
-    if provider:
-        model = openai.Realtime(transport="websocket", base_url=provider, api_key="k", video="off")
-    async with Agent(edge=edge, llm=model).join() as agent:
+    model = _Model(echo=True) if provider is None else realtime(*provider)
+    async with talker(edge, model).join() as agent:
         await agent.finish()
 
 
-async def serve(bare: bool, provider: str) -> None:
+async def serve(bare: bool, provider: tuple[str, str] | None) -> None:
     """Answer calls till the control line ends; answer each line on it with the CPU time used."""
     over = asyncio.Event()
 
@@ -289,13 +285,20 @@ class _Spread:
 
 
 def run(
-    sessions: int, seconds: float, loss: float = 0.0, bare: bool = False, provider: str = ""
+    sessions: int,
+    seconds: float,
+    loss: float = 0.0,
+    bare: bool = False,
+    provider: tuple[str, str] | None = None,
 ) -> dict[str, object]:
-    """One run: the server in a process of its own, on core 0 where that can be said."""
+    """One run: the server in a process of its own, on core 0 where that can be said.
+
+    ``provider`` is the name and the address of one that echoes.
+    """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     command = [sys.executable, "-m", "benchmarks.rtc_echo", "--serve", *(["--bare"] * bare)]
     if provider:
-        command += ["--provider", provider]
+        command += ["--provider", "=".join(provider)]
     if len(cores) > 1:
         command += ["--core", str(cores[0])]
         os.sched_setaffinity(0, cores[1:])
@@ -349,20 +352,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--loss", type=float, default=0.0)
     parser.add_argument("--bare", action="store_true", help="no agent behind the edge")
-    parser.add_argument("--provider", default="", help="base URL of a provider that echoes")
+    parser.add_argument("--provider", help="NAME=URL of a provider that echoes")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    provider = None
+    if options.provider:
+        name, _, url = options.provider.partition("=")
+        provider = name, url
     if options.serve:
         if options.core is not None:
             os.sched_setaffinity(0, {options.core})
-        asyncio.run(serve(options.bare, options.provider))
+        asyncio.run(serve(options.bare, provider))
     elif options.sessions:
-        print(
-            json.dumps(
-                run(options.sessions, options.seconds, options.loss, options.bare, options.provider)
-            )
-        )
+        measured = run(options.sessions, options.seconds, options.loss, options.bare, provider)
+        print(json.dumps(measured))
     else:
         give(figures())
 

@@ -1,64 +1,71 @@
-"""OpenAI Realtime over a WebSocket: what the library adds to the way to the provider and back."""
+"""What the library adds to the way to a provider and back: time, CPU and memory.
+
+``python -m benchmarks.transport openai|gemini|nova|qwen``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import importlib
+import sys
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
 from benchmarks import bare
+from benchmarks.clients import NAMES, realtime, talker, vad_note
 from benchmarks.figures import Figure, give, median, percentile, rss_mb
-from benchmarks.framework import FRAME, RATE, MarkedEdge, numbered
+from benchmarks.framework import RATE, MarkedEdge, numbered
 from benchmarks.provider import Provider
-from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.edges.edge import Person, Quality
-from duologue.providers import openai
+from duologue.realtime.session import Realtime
+
+FLOORS = {"nova": "h2, orjson and hashlib"}
+"""What bare clients are made of, if not of websockets and orjson."""
 
 
-def model(provider: Provider) -> openai.Realtime:
-    """A session with the thin provider."""
-    return openai.Realtime(transport="websocket", base_url=provider.url, api_key="k", video="off")
+def floor_of(provider: Provider) -> str:
+    """What the bare client is made of."""
+    return FLOORS.get(provider.name, "websockets and orjson")
 
 
-def sparse(seconds: float) -> AudioFrame:
+def sparse(seconds: float, rate: int) -> AudioFrame:
     """Silence with a loud 20 ms in every half second, as in a conversation's pauses."""
-    sound = numbered(seconds)
-    samples = sound.samples.copy().reshape(-1, FRAME)
+    samples = numbered(seconds, rate).samples.copy().reshape(-1, rate // 50)
     samples[[i for i in range(len(samples)) if i % 25]] = 0
     samples[samples > 0] = 9000
-    return AudioFrame(samples.reshape(-1), RATE)
+    return AudioFrame(samples.reshape(-1), rate)
 
 
 async def latency(provider: Provider) -> list[Figure]:
     """Added latency each way, of one session."""
-    edge = MarkedEdge(numbered(20.0))
-    async with Agent(edge=edge, llm=model(provider)).join() as agent:
+    edge, llm = MarkedEdge(numbered(20.0, provider.rate)), realtime(provider.name, provider.url)
+    async with talker(edge, llm).join() as agent:
         await agent.finish()
-    came, left, _ = provider.report()
-    up = [(came[n] - at) * 1000 for n, at in edge.left.at.items() if n in came]
-    down = [(edge.came.at[n] - at) * 1000 for n, at in left.items() if n in edge.came.at]
+    noted = provider.report()
+    up = [(noted.came[n] - at) * 1000 for n, at in edge.left.at.items() if n in noted.came]
+    down = [(edge.came.at[n] - at) * 1000 for n, at in noted.left.items() if n in edge.came.at]
     began = asyncio.get_running_loop().time() + 0.5
-    floor = bare.BareClient(provider.socket_url, numbered(10.0).samples, began)
-    await floor.run(500)
-    came, left, _ = provider.report()
-    floor_up = [(came[n] - at) * 1000 for n, at in floor.sent.items() if n in came]
-    floor_down = [(floor.got[n] - at) * 1000 for n, at in left.items() if n in floor.got]
+    client = provider.bare(numbered(10.0, provider.rate).samples, began)
+    await client.run(500)
+    floor, noted = client.pace, provider.report()
+    floor_up = [(noted.came[n] - at) * 1000 for n, at in floor.sent.items() if n in noted.came]
+    floor_down = [(floor.got[n] - at) * 1000 for n, at in noted.left.items() if n in floor.got]
     figures = []
     for name, values, least in (("to", up, floor_up), ("from", down, floor_down)):
         middle, worst = median(values), percentile(values, 99)
+        whole = len(values) >= 0.99 * len(edge.left.at) and len(least) >= 495
         figures.append(
             Figure(
-                f"OpenAI, WebSocket: added latency {name} the provider, median / p99",
+                f"{NAMES[provider.name]}: added latency {name} the provider, median / p99",
                 "<= 0.45 / 2 ms",
                 f"{middle:.2f} / {worst:.2f} ms",
-                middle <= 0.45 and worst <= 2,
-                f"{len(values)} frames; the 20 ms output clock left out (an edge with a lead); "
-                "a client of websockets and orjson alone: "
+                middle <= 0.45 and worst <= 2 and whole,
+                f"{len(values)} frames; the 20 ms output clock left out (an edge with a lead)"
+                f"{vad_note(llm)}; a client of {floor_of(provider)} alone: "
                 f"{median(least):.2f} / {percentile(least, 99):.2f} ms",
             )
         )
@@ -89,15 +96,15 @@ class FedEdge:
     def clear(self) -> None: ...
 
 
-async def talk(provider: Provider, edge: FedEdge) -> None:
+async def talk(edge: FedEdge, llm: Realtime) -> None:
     """One session, till its line hangs up."""
-    async with Agent(edge=edge, llm=model(provider)).join() as agent:
+    async with talker(edge, llm).join() as agent:
         await agent.finish()
 
 
 def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
     """Speak on a line till it hangs up, 20 ms at a time, from ``began`` on by the loop's clock."""
-    frames = sound.samples.reshape(-1, FRAME)
+    frames = sound.samples.reshape(-1, sound.rate // 50)
     loop = asyncio.get_running_loop()
 
     def speak(index: int) -> None:
@@ -105,7 +112,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
             return
         if edge.person is not None:
             # A copy: sound that comes from somewhere is new each time, and is kept for a while.
-            edge.person.audio(AudioFrame(frames[index % len(frames)].copy(), RATE))
+            edge.person.audio(AudioFrame(frames[index % len(frames)].copy(), sound.rate))
         loop.call_at(began + (index + 1) * 0.02, speak, index + 1)
 
     loop.call_at(began, speak, 0)
@@ -119,7 +126,7 @@ async def running(
     edges = [FedEdge() for _ in range(sessions)]
     async with asyncio.TaskGroup() as tasks:
         for edge in edges:
-            tasks.create_task(talk(provider, edge))
+            tasks.create_task(talk(edge, realtime(provider.name, provider.url)))
             await asyncio.sleep(0.02)
         began = asyncio.get_running_loop().time() + 0.1
         for number, edge in enumerate(edges):
@@ -134,7 +141,7 @@ async def processor(
     provider: Provider, sessions: int, seconds: float, *, apart: float, named: str
 ) -> Figure:
     """CPU of many sessions in one process, sound both ways all the time."""
-    sound = sparse(10.0)
+    sound = sparse(10.0, provider.rate)
     async with running(provider, sessions, sound, apart) as edges:
         cpu, wall, frames = time.process_time(), time.perf_counter(), sum(e.frames for e in edges)
         await asyncio.sleep(seconds)
@@ -142,21 +149,25 @@ async def processor(
         share = (time.process_time() - cpu) / passed / sessions * 100
         rate = (sum(e.frames for e in edges) - frames) / passed / sessions
     await asyncio.sleep(0.5)
-    floor = await bare.processor(provider.socket_url, sound.samples, sessions, seconds / 2, apart)
+    began = asyncio.get_running_loop().time() + 1
+    clients = [provider.bare(sound.samples, began + n * apart) for n in range(sessions)]
+    floor = await bare.processor(clients, seconds / 2)
+    hz = f"{provider.rate // 1000} kHz to it and 24 back" if provider.rate != RATE else ""
     return Figure(
-        f"OpenAI, WebSocket: CPU of one session of {sessions}, {named}",
+        f"{NAMES[provider.name]}: CPU of one session of {sessions}, {named}",
         "<= 0.6 % of a core",
         f"{share:.2f} %",
-        share <= 0.6,
-        f"24 kHz both ways all the time, {rate:.1f} frames/s arrive, no TLS; clients of "
-        f"websockets and orjson alone: {floor:.2f} %",
+        share <= 0.6 and rate > 49.5,
+        f"{hz or '24 kHz both ways'} all the time, {rate:.1f} frames/s arrive, no TLS"
+        f"{vad_note(realtime(provider.name, provider.url))}; clients of "
+        f"{floor_of(provider)} alone: {floor:.2f} %",
     )
 
 
 async def memory(provider: Provider, sessions: int) -> list[Figure]:
     """Memory of a session: that of so many live ones less that of ten, also of loud speakers."""
     each = []
-    for sound in (sparse(10.0), numbered(10.0)):
+    for sound in (sparse(10.0, provider.rate), numbered(10.0, provider.rate)):
         async with running(provider, 10, sound):
             await asyncio.sleep(9)
             gc.collect()
@@ -169,7 +180,7 @@ async def memory(provider: Provider, sessions: int) -> list[Figure]:
     quiet, loud = each
     return [
         Figure(
-            f"OpenAI, WebSocket: memory of one session of {sessions}",
+            f"{NAMES[provider.name]}: memory of one session of {sessions}",
             "<= 0.1 MB",
             f"{quiet:.3f} MB",
             quiet <= 0.1,
@@ -189,7 +200,7 @@ async def all_of_it(provider: Provider) -> list[Figure]:
 
 
 def main() -> None:
-    with Provider() as provider:
+    with Provider(sys.argv[1]) as provider:
         figures = asyncio.run(all_of_it(provider))
         if find_spec("uvloop") is not None:
             named = "each by its own clock, uvloop"

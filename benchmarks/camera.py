@@ -1,0 +1,47 @@
+"""A camera of which each picture says which it is: moving, and hard to compress as life is."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+
+WIDTH, HEIGHT = 1280, 720
+_BITS = 16
+_STRIP = HEIGHT // 12
+
+
+def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
+    """So many pictures of shape (720, 1280, 3); each with its number, or all with 1, as stripes."""
+    dice = np.random.default_rng(7)
+    rows, columns = np.mgrid[0:HEIGHT, 0 : WIDTH * 2]
+    light = 110 + 60 * np.sin(rows / 90) + 40 * np.cos(columns / 140 + rows / 200)
+    # Blobs of some pixels, and a little of a sensor's noise.
+    grain = np.kron(dice.normal(0, 16, (HEIGHT // 8, WIDTH // 4)), np.ones((8, 8)))
+    light = light + grain + dice.normal(0, 4, light.shape)
+    tints = np.stack([light, light * 0.9 + 12, light * 0.8 + 30], axis=2)
+    wide = np.clip(tints, 0, 255).astype(np.uint8)
+    found = []
+    for index in range(pictures):
+        shift = index * 12 % WIDTH if moving else 0
+        pixels = np.ascontiguousarray(wide[:, shift : shift + WIDTH])
+        _stamp(pixels, index + 1 if moving else 1)
+        found.append(pixels)
+    return found
+
+
+def _stamp(pixels: NDArray[np.uint8], number: int) -> None:
+    size = WIDTH // _BITS
+    for bit in range(_BITS):
+        pixels[:_STRIP, bit * size : (bit + 1) * size] = 255 * (number >> bit & 1)
+
+
+def picture_number(jpeg: bytes) -> int:
+    """The number of a picture, whatever its size is now."""
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(jpeg)).convert("L")
+    size, row = image.width / _BITS, image.height * _STRIP // HEIGHT // 2
+    shades = [image.getpixel((int((bit + 0.5) * size), row)) for bit in range(_BITS)]
+    return sum((shade > 127) << bit for bit, shade in enumerate(shades))

@@ -1,0 +1,57 @@
+"""The session of each provider's, with the thin provider at the other end."""
+
+from __future__ import annotations
+
+from duologue.agent import Agent
+from duologue.barge_in import BargeInPolicy
+from duologue.edges.edge import Edge
+from duologue.realtime.session import Realtime
+
+NAMES = {
+    "openai": "OpenAI, WebSocket",
+    "gemini": "Gemini, WebSocket",
+    "nova": "Nova, HTTP/2",
+    "qwen": "Qwen, WebSocket",
+}
+"""As the figures have them."""
+
+
+def realtime(name: str, url: str, *, video: bool = False, **options: object) -> Realtime:
+    """A session with the provider at ``url``, as it is by default; also with its own VAD."""
+    seen = "images" if video else "off"
+    match name:
+        case "openai":
+            from duologue.providers import openai
+
+            return openai.Realtime(transport="websocket", base_url=url, api_key="k", video="off")
+        case "gemini":
+            from duologue.providers import gemini
+
+            return gemini.Realtime(base_url=url, api_key="k", video=seen, **options)
+        case "qwen":
+            from duologue.providers import qwen
+
+            return qwen.Realtime(base_url=url, api_key="k", video=seen, **options)
+        case "nova":
+            from duologue.providers import aws
+
+            keys = aws.Credentials("AKIDBENCH", "secret")
+            return aws.Realtime(endpoint_uri=url, credentials=keys)
+    raise SystemExit(f"no provider is called {name!r}; there are: {', '.join(NAMES)}")
+
+
+def talker(edge: Edge, llm: Realtime) -> Agent:
+    """An agent for an echo.
+
+    Where it is found here that the person speaks, that is not to interrupt: an echo speaks while
+    they do, and it would be cut for good.
+    """
+    policy = BargeInPolicy(enabled=llm.profile.speech_signals)
+    return Agent(edge=edge, llm=llm, barge_in=policy)
+
+
+def vad_note(llm: Realtime) -> str:
+    """What is to be said of the voice activity that is found here."""
+    if llm.profile.speech_signals:
+        return ""
+    return f"; with its own voice activity detection ({type(llm.vad).__name__})"
