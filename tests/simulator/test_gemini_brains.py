@@ -130,14 +130,11 @@ async def test_the_engine_inside_hears_and_answers(weights):
         GeminiSimulator("local", profile="tiny", tls=True) as sim,
         connected(sim, realtime_input_config=detection, session_resumption={}) as client,
     ):
-        for index, (name, word) in enumerate(
-            (("austen-0930", "amiable"), ("austen-0880", "young man"))
-        ):
-            client.messages.clear()
-            await client.append(np.concatenate((silence(0.4), speech(name), silence(0.8))))
-            await client.until("serverContent.generationComplete")
-            assert word in client.heard
-            assert client.said
-            assert np.abs(client.sound.astype(int)).max() > 1000
-            # The answer was still playing when the person spoke on.
-            assert client.count("serverContent.interrupted") == index
+        await client.append(np.concatenate((silence(0.4), speech("austen-0930"), silence(0.8))))
+        await client.until("serverContent.generationComplete")
+        assert "amiable" in client.heard
+        assert client.said
+        assert np.abs(client.sound.astype(int)).max() > 1000
+        # The answer is still playing when the person goes on.
+        await client.session.send_realtime_input(text="Go on.")
+        await client.until("serverContent.interrupted")
