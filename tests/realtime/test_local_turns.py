@@ -78,7 +78,9 @@ def test_a_turn_begins_with_the_sound_and_ends_with_the_answer():
 def test_a_cough_without_words_ends_empty_and_unanswered():
     person = Person()
     person.sound(0.1)
-    person.silence(4.0)
+    person.silence(7.8)
+    assert len(person.told) == 2
+    person.silence(0.4)
     _, told = person.kinds()
     ended = told[-1]
     assert isinstance(ended, UserTurnEnded)
@@ -89,7 +91,9 @@ def test_what_nobody_answers_ends_after_a_long_silence():
     person = Person()
     person.sound(0.5)
     person.words("Hm.")
-    person.silence(4.0)
+    person.silence(2.8)
+    assert len(person.told) == 3
+    person.silence(0.4)
     kinds, told = person.kinds()
     assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
     assert (told[-2].final, told[-1].empty, told[-1].reply_follows) == (True, False, True)
@@ -131,6 +135,27 @@ def test_late_words_come_first_when_the_person_speaks_again():
         started[1]: "second turn",
     }
     assert final[-1].item_id == started[1]
+
+
+def test_a_slow_model_has_eight_seconds_for_the_words():
+    person = Person()
+    person.sound(0.5)
+    person.silence(6.0)
+    person.words("At last.")
+    person.reply()
+    kinds, told = person.kinds()
+    assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
+    assert told[-1].reply_follows
+    assert told[-2].final
+
+
+def test_whispered_words_that_nobody_answers_end_too():
+    person = Person()
+    person.silence(1.0)
+    person.words("whispered")
+    person.silence(3.2)
+    kinds, _ = person.kinds()
+    assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
 
 
 def test_a_turn_that_was_not_heard_here_has_words_and_an_end():

@@ -18,8 +18,14 @@ from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscri
 
 type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
 
-SIGNALS = Endpointing(speculate_s=0.06, vote_s=0.3, timeout_s=3.0)
-"""Speech has stopped after 0.3 s without any; after 3 s the turn is over, answered or not."""
+SIGNALS = Endpointing(speculate_s=0.06, vote_s=0.3, timeout_s=60.0)
+"""Speech has stopped after 0.3 s without any."""
+
+ANSWER_S = 3.0
+"""A turn is over after so many seconds of silence, though nothing answers it yet."""
+WORDS_S = 8.0
+"""And after so many when it has no words: then it was no speech. Nova Sonic waits 2 s for the end
+of a turn, and then makes its words."""
 
 BURST_S = 0.25
 """Words that come within so many seconds of others, while these are late, belong with them."""
@@ -40,6 +46,9 @@ class _Turn:
     end: int | None = None
     """Positions; None where it is not known."""
     stopped: float | None = None
+    """When the speech ended, in s."""
+    silent: float | None = None
+    """Since when nothing was heard of it, neither its sound nor its first words."""
 
     @property
     def text(self) -> str:
@@ -104,6 +113,11 @@ class LocalTurns:
             at = now - (len(frames) - 1 - index) * self._seconds
             for step in self._taking.push(self._stream.push(frame), self._seconds, at):
                 told += self._step(step, position, now)
+        turn = self._turn
+        if turn is not None and turn.silent is not None:
+            words = bool(turn.text)
+            if now - turn.silent >= (ANSWER_S if words else WORDS_S):
+                told += self._over(reply_follows=words, empty=not words)
         return told
 
     def take(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
@@ -174,18 +188,17 @@ class LocalTurns:
                 settled = self._settle()
                 turn = turn or _Turn(uuid4().hex)
                 self._turn = turn
+                turn.silent = None
                 if turn.begin is None:
                     turn.begin = position - round((now - taking.speech_start) * self._rate)
                 return (*settled, SpeechStarted(turn.item_id, taking.speech_start, turn.begin))
             case Step.RESUMED if turn is not None:
-                turn.end = turn.stopped = None
+                turn.end = turn.stopped = turn.silent = None
                 return (SpeechStarted(turn.item_id, None, turn.begin),)
             case Step.VOTE if turn is not None:
-                turn.stopped = taking.speech_end
+                turn.stopped = turn.silent = taking.speech_end
                 turn.end = position - round((now - taking.speech_end) * self._rate)
                 return (SpeechStopped(turn.item_id, turn.stopped, turn.end),)
-            case Step.TIMEOUT if turn is not None:
-                return self._over(reply_follows=bool(turn.text), empty=not turn.text)
             case _:
                 return ()
 
@@ -202,6 +215,7 @@ class LocalTurns:
                     ended = (UserTurnEnded(home.item_id, reply_follows=False),)
                 else:
                     self._turn = home
+                    home.silent = now
             self._homes[piece_id] = home
             if len(self._homes) > _MOST_PIECES:
                 del self._homes[next(iter(self._homes))]
