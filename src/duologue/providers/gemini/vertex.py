@@ -50,9 +50,7 @@ class Vertex:
             raise ConfigError("Vertex takes a project and a location, such as us-central1")
         for name in (self.project, self.location):
             if not all(letter.isalnum() or letter in "-.:_" for letter in name):
-                raise ConfigError(
-                    f"Vertex takes the id of a project and of a location, not {name!r}"
-                )
+                raise ConfigError(f"Vertex takes ids of a project and a location, not {name!r}")
 
     @property
     def host(self) -> str:
