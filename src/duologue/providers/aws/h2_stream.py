@@ -6,6 +6,7 @@ No tasks: what comes is taken by the event loop's own callbacks.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from h2.events import (  # noqa: E402
     ConnectionTerminated,
     DataReceived,
     Event,
+    PingAckReceived,
     RemoteSettingsChanged,
     ResponseReceived,
     StreamEnded,
@@ -42,7 +44,9 @@ _FIRST_WINDOW = 65535
 """What a connection begins with (RFC 9113, 6.9.2)."""
 PING_EVERY_S = 3.0
 PONG_S = 4.0
-"""A line that is dead is noticed in at most the two together."""
+"""A line that is dead is noticed in at most eight seconds, if the server answers pings at all."""
+UNACKNOWLEDGED_S = 10.0
+"""What was sent and is not acknowledged by TCP for so long breaks the connection, on Linux."""
 GONE_S = 0.1
 """What a socket may take to go."""
 
@@ -76,6 +80,7 @@ class H2Stream(asyncio.Protocol):
         self._gone = asyncio.Event()
         self._gone.set()
         self._heard_at = 0.0
+        self._answers_pings = False
         self._timer: Timer | None = None
 
     async def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
@@ -96,6 +101,7 @@ class H2Stream(asyncio.Protocol):
             if connection.selected_alpn_protocol() != "h2":
                 self.abort()
                 raise ConnectionLostError("does not speak HTTP/2")
+        self._bound_silence(self._transport)
         self._h2.initiate_connection()
         self._h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
         self._h2.increment_flow_control_window(WINDOW - _FIRST_WINDOW)
@@ -246,6 +252,9 @@ class H2Stream(asyncio.Protocol):
                 self._fail(ConnectionLostError(f"ended the connection ({_name(code)})"))
             case WindowUpdated() | RemoteSettingsChanged():
                 pass
+            case PingAckReceived():
+                self._answers_pings = True
+                return
             case _:
                 return
         self._news.set()
@@ -268,6 +277,12 @@ class H2Stream(asyncio.Protocol):
         if self._input_ended:
             raise ConnectionLostError("was told that the stream is complete")
 
+    def _bound_silence(self, transport: asyncio.Transport) -> None:
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        line = transport.get_extra_info("socket")
+        if option is not None and line is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, int(UNACKNOWLEDGED_S * 1000))
+
     async def _next_news(self) -> None:
         self._news.clear()
         await self._news.wait()
@@ -280,7 +295,7 @@ class H2Stream(asyncio.Protocol):
     def _watch(self) -> None:
         """Ask a server that is silent whether it is there at all."""
         silent = self._clock.now() - self._heard_at
-        if silent >= PING_EVERY_S + PONG_S:
+        if silent >= PING_EVERY_S + PONG_S and self._answers_pings:
             self.abort("does not answer any more")
             return
         wait = PING_EVERY_S - silent
