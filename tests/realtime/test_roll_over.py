@@ -124,3 +124,25 @@ async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
         model.roll_over(0.5)
         await asyncio.sleep(1)
         assert len(model.lines) == 3
+
+
+@virtual_time
+async def test_where_two_connections_are_refused_one_follows_the_other_in_a_silence():
+    model = Model([{"expires_in": 10.0}, {"answers": 0.1, "restored": True}])
+    model.one_at_a_time = True
+    async with living(model) as ear:
+        model.line.tell(ReplyStarted("r"))
+        await asyncio.sleep(9)
+        assert len(model.lines) == 1
+        model.line.tell(ReplyDone("r"))
+        await asyncio.sleep(0.05)
+        assert model.lines[0].closed
+        assert not model.connected
+        assert model.alive
+        model.send_audio(sound(np.full(100, 1000)))
+        await asyncio.sleep(0.5)
+        assert len(model.lines[1].heard) == 100
+        (event,) = ear.of(RealtimeReconnectedEvent)
+        assert (event.outcome, event.lost_ms) == ("restored", 0)
+        assert 100 <= event.gap_ms <= 350
+        assert not ear.lost

@@ -114,8 +114,9 @@ class Owner(Protocol):
 class Life:
     """Runs the connections of one session, and knows the current one.
 
-    Without ``renews`` there is only one, and its end is the session's.
-    ``unused`` counts outputs of connections that were not current. Cancelling `run` closes all.
+    Without ``renews`` there is only one, and its end is the session's. ``alone``: the next one
+    can't be made while there is one. ``unused`` counts outputs of connections that were not
+    current. Cancelling `run` closes all.
     """
 
     def __init__(
@@ -125,12 +126,14 @@ class Life:
         clock: Clock,
         *,
         renews: bool = True,
+        alone: Callable[[], bool] = lambda: False,
         dice: random.Random | None = None,
     ) -> None:
         self._owner = owner
         self._policy = policy
         self._clock = clock
         self.renews = renews
+        self._alone = alone
         self._dice = dice or random.Random()  # noqa: S311 - spreads load, guards nothing
         self._tasks: asyncio.TaskGroup | None = None
         self._wake = asyncio.Event()
@@ -348,6 +351,8 @@ class Life:
         while attempt < max(1, self._policy.max_attempts):
             attempt += 1
             await self._wait(lambda: link.over or self._owner.quiet, lambda: due.end)
+            if not link.over and self._alone():
+                return await self._replace(link, due)
             if not link.over:
                 following = await self._try(lambda: link.over)
                 if following.has_begun() and await self._moment(link, following, due):
@@ -361,6 +366,14 @@ class Life:
             await self._clock.sleep(self._policy.wait_s(attempt, self._dice))
         self._due = None  # It ends when it ends; then there are attempts anew.
         return link
+
+    async def _replace(self, link: Link, due: _Due) -> Link:
+        """Drop a connection, and only then make the next: what is said meanwhile is kept."""
+        self.link = self._due = None
+        self._move(State.RECONNECTING)
+        self._owner.lost()
+        await self._drop(link)
+        return await self._establish(SessionError(due.reason, kind=ErrorKind.RECYCLE), 0)
 
     async def _moment(self, link: Link, following: Link, due: _Due) -> bool:
         """Wait for a silence in which to change; False if one of the two has ended before."""

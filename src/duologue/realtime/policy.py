@@ -68,6 +68,7 @@ class Model(Protocol):
     profile: Profile
     clock: Clock
     vad: VAD | None
+    one_at_a_time: bool
 
     @property
     def session_id(self) -> str:
@@ -89,7 +90,7 @@ class SessionPolicy:
         self.stale = 0
         self.is_open = False
         """The session has been live and has not ended."""
-        self.life = Life(self, policy, model.clock, renews=keeps)
+        self.life = Life(self, policy, model.clock, renews=keeps, alone=lambda: model.one_at_a_time)
         self.person = PersonSound(
             profile.input_rate,
             policy.keep_s,

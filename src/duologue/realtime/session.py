@@ -62,6 +62,8 @@ class Realtime(ABC):
     ) -> None:
         self.profile = profile
         self.vad = vad
+        self.one_at_a_time = False
+        """The provider takes no second connection of a session while there is one."""
         self.fps = fps
         self.session_id = str(uuid4())
         self.clock: Clock = clock or LoopClock()

@@ -219,7 +219,10 @@ class Realtime(BaseRealtime):
 
     def _closed(self, codec: Codec, code: int, reason: str) -> SessionError:
         error = close_error(code, reason)
-        if context_full(reason):
+        if codec.resuming and code == 1011 and self.connected and not self.one_at_a_time:
+            # Reported of the service: it does not resume what another connection still holds.
+            self.one_at_a_time = True
+        elif context_full(reason):
             self._resumption.forget()
         elif codec.resuming and resumption_refused(code, reason):
             # It does not know the handle (any more): a new session is given the history instead.

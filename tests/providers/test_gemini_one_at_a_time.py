@@ -1,0 +1,45 @@
+"""A service that does not resume a session which another connection still holds."""
+
+import asyncio
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+pytest.importorskip("websockets", reason="the gemini extra is not installed")
+
+from duologue.audio import AudioFrame
+from duologue.events import RealtimeReconnectedEvent
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.providers.gemini import Realtime
+from duologue.testing import GeminiSimulator, Reply, run_virtual
+from talk import of, talking
+
+
+def test_it_is_resumed_once_the_old_connection_is_closed():
+    async def main():
+        replies = [Reply("One."), Reply("Two.")]
+        async with GeminiSimulator(replies=replies, resumes_open=False, keep_audio=True) as server:
+            model = Realtime(base_url=server.url, api_key=server.key, vad=EnergyVAD())
+            async with talking(model) as agent:
+                await agent.simple_response("first")
+                await asyncio.sleep(2)
+                server.go_away(time_left=10.0)
+                for _ in range(100):
+                    await asyncio.sleep(0.02)
+                    agent.llm.send_audio(AudioFrame(np.zeros(320, np.int16), 16000))
+                await asyncio.sleep(0.1)
+                (event,) = of(agent, RealtimeReconnectedEvent)
+                assert (event.outcome, event.lost_ms) == ("restored", 0)
+                assert server.sessions[-1].resumed
+                assert sum(session.audio_in_samples for session in server.sessions) >= 32000
+                assert (await agent.simple_response("second")).heard_text == "Two."
+                texts = [
+                    re.sub(r"\s+", " ", part.get("text", ""))
+                    for content in server.sessions[-1].conversation
+                    for part in content["parts"]
+                ]
+                assert [text for text in texts if text] == ["first", "One.", "second", "Two."]
+
+    run_virtual(main(), grace=0.0)
