@@ -136,6 +136,7 @@ class Idle:
         elif self._silence_due <= now:
             if self._in_turn:
                 self._gap_s += PIECE_S
+            self._sound_at = now
             self._send(AudioFrame.silence(PIECE_S, INPUT_RATE))
         elif self._change_due <= now and self._roll_over is not None:
             self._reply_at = now

@@ -28,7 +28,9 @@ def profile_of(config: QwenConfig, *, video: bool = True) -> Profile:
         truncates=False,
         told_cuts=traits.text_items,
         cancels=True,
-        speech_signals=not manual,
+        # In manual turns as well: the program is told of its turns' ends and words, and by ids that
+        # would not be those of turns that are found here.
+        speech_signals=True,
         user_transcripts="final" if words else "none",
         manual_turns=manual,
         turn_reply="requested",
