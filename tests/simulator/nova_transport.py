@@ -9,6 +9,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+from h2.settings import SettingCodes
 from smithy_http import Field, Fields
 from smithy_http.aio import HTTPResponse
 
@@ -52,6 +53,7 @@ class Exchange:
         self.paused.set()
         self.over = False
         self.whole = False
+        self.received = bytearray()
         self.reset = None
 
     def flush(self):
@@ -59,8 +61,11 @@ class Exchange:
         if data and not self.writer.is_closing():
             self.writer.write(data)
 
-    def begin(self, headers):
+    def begin(self, headers, window=None):
         self.h2.initiate_connection()
+        if window is not None:
+            self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window})
+            self.h2.increment_flow_control_window(window - 65535)
         self.number = self.h2.get_next_available_stream_id()
         self.h2.send_headers(self.number, headers)
         self.flush()
@@ -83,6 +88,7 @@ class Exchange:
             while True:
                 await self.paused.wait()
                 data = await self.reader.read(65536)
+                self.received += data
                 if not data:
                     raise ConnectionResetError("the connection is gone")
                 for event in self.h2.receive_data(data):
@@ -145,8 +151,9 @@ class H2Transport:
     SUPPORTS_DUPLEX_STREAMING = True
     TIMEOUT_EXCEPTIONS = (TimeoutError,)
 
-    def __init__(self, ssl_context=None):
+    def __init__(self, ssl_context=None, window=None):
         self.ssl_context = ssl_context
+        self.window = window
         self.exchanges = []
         self.tasks = asyncio.TaskGroup()
 
@@ -182,7 +189,7 @@ class H2Transport:
         for field in request.fields:
             if field.name.lower() not in HOP:
                 headers += [(field.name.lower(), value) for value in field.values]
-        exchange.begin(headers)
+        exchange.begin(headers, self.window)
         self.running.append(self.tasks.create_task(exchange.read()))
         self.running.append(self.tasks.create_task(exchange.write(request.body)))
         head = dict(await exchange.head)

@@ -102,6 +102,10 @@ async def test_the_official_transport_has_many_streams_on_one_connection():
         await clients[1].turn()
         await clients[1].end()
         assert await clients[1].until("never") is None
+        await asyncio.sleep(0.1)
+        (connection,) = sim._connections
+        assert not connection._streams
+        assert not connection._ended
 
 
 async def test_the_official_transport_tells_exceptions():

@@ -25,6 +25,7 @@ from duologue.simulator.faults import (
     Reset,
     load_faults,
 )
+from duologue.simulator.nova.eventstream import Decoder, FramingError
 from duologue.simulator.nova.faults import PRESETS
 from duologue.testing import NovaSimulator, Reply, virtual_time
 
@@ -174,6 +175,20 @@ async def test_what_is_no_event_can_come():
     async with answering("corrupt") as sim, connected(sim) as client:
         await client.talk()
         assert isinstance(await client.error(), ChecksumMismatch)
+        with pytest.raises(FramingError, match="checksum of a message is wrong"):
+            Decoder().push(bytes_of_body(client))
+
+
+def bytes_of_body(client):
+    """What came in DATA frames."""
+    received = client.transport.exchanges[0].received
+    body = b""
+    while received:
+        size, kind = int.from_bytes(received[:3]), received[3]
+        if kind == 0:
+            body += received[9 : 9 + size]
+        del received[: 9 + size]
+    return body
 
 
 @pytest.mark.parametrize(

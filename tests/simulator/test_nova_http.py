@@ -35,7 +35,7 @@ from duologue.simulator.faults import Close, Fault, Stall
 from duologue.simulator.nova.eventstream import Decoder, Message, encode
 from duologue.simulator.nova.http2 import PREFACE
 from duologue.simulator.nova.sigv4 import Credentials
-from duologue.testing import NovaSimulator, Reply, virtual_time
+from duologue.testing import NovaSimulator, Reply, ScriptedRealtime, virtual_time
 
 YES = Reply("Yes.", 0.2)
 
@@ -80,6 +80,22 @@ def test_wrong_keys_are_forbidden(keys, kind):
 async def test_without_checks_every_key_is_good():
     async with answering(check_signatures=False) as sim, H2Transport() as transport:
         client = await opened(await sdk(sim, transport, key="AKIDOTHER"))
+        await client.start()
+        await client.talk()
+        await client.turn()
+
+
+@virtual_time
+async def test_without_checks_chunks_need_no_signature():
+    async with answering(check_signatures=False) as sim, connected(sim, start=False) as client:
+        body = client.stream.input_stream._writer
+        whole = body.write
+
+        async def write(data):
+            (message,) = Decoder().push(bytes(data))
+            await whole(message.payload)
+
+        body.write = write
         await client.start()
         await client.talk()
         await client.turn()
@@ -350,6 +366,52 @@ async def test_a_client_that_reads_nothing_gets_all_of_it_later():
         exchange.paused.set()
         await client.until("contentEnd", type="AUDIO")
         assert len(client.sound) == 30 * 24000
+
+
+class Never(ScriptedRealtime):
+    """A brain that never gets ready."""
+
+    def open(self, setup):
+        return self
+
+    async def run(self, *args):
+        if len(args) == 2:
+            await super().run(*args)
+        await asyncio.Event().wait()
+
+    def transmit(self, command):
+        pass
+
+
+@virtual_time
+async def test_the_simulator_stops_though_a_brain_never_gets_ready():
+    async with H2Transport() as transport:
+        async with NovaSimulator(Never) as sim:
+            client = await opened(await sdk(sim, transport))
+            await client.start()
+            await asyncio.sleep(1)
+            assert len(sim.sessions) == 1
+            began = now()
+        assert now() - began < 0.5
+        assert isinstance(await client.error(), OSError)
+
+
+@virtual_time
+async def test_a_client_that_takes_much_and_reads_nothing_fills_no_memory():
+    async with H2Transport(window=2**31 - 1) as transport:
+        async with answering(Reply("A long one.", 200.0)) as sim:
+            client = await opened(await sdk(sim, transport))
+            await client.start()
+            await client.talk()
+            await client.until("audioOutput")
+            transport.exchanges[0].writer.transport.pause_reading()
+            await asyncio.sleep(2)
+            (connection,) = sim._connections
+            stuck = connection._transport.get_write_buffer_size()
+            assert 0 < stuck < 500_000
+            began = now()
+        assert now() - began < 0.5
+        transport.exchanges[0].writer.transport.abort()
 
 
 @virtual_time

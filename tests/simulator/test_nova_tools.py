@@ -13,7 +13,10 @@ pytest.importorskip("h2", reason="the simulate extra is not installed")
 from nova_client import QUICK, connected, silence, tone, tool
 
 from duologue.items import ToolResultItem
-from duologue.realtime.commands import AddItem
+from duologue.realtime.commands import AddItem, RequestReply
+from duologue.realtime.outputs import ReplyDone, ReplyStarted, SessionStarted, ToolCall
+from duologue.realtime.profile import Profile
+from duologue.realtime.session import Realtime
 from duologue.testing import NovaSimulator, Reply, ToolUse, virtual_time
 
 PLANNED = "TEXT ASSISTANT SPECULATIVE"
@@ -71,6 +74,73 @@ async def test_the_model_waits_for_all_results():
         assert planned(client) == ["Done."]
 
 
+class Calling(Realtime):
+    """Calls one tool, and another one a second later."""
+
+    def __init__(self):
+        super().__init__(Profile("calling", "x", manual_turns=True, turn_reply="requested"))
+        self.asked = 0
+
+    def open(self, setup):
+        return Connection(self)
+
+
+class Connection:
+    def __init__(self, model):
+        self.model = model
+
+    async def run(self, receive):
+        self.receive = receive
+        receive(SessionStarted())
+        async with asyncio.TaskGroup() as self.tasks:
+            await asyncio.Event().wait()
+
+    def transmit(self, command):
+        if isinstance(command, RequestReply):
+            self.model.asked += 1
+            if self.model.asked == 1:
+                self.tasks.create_task(self.call(command.request_id))
+
+    async def call(self, request_id):
+        self.receive(ReplyStarted("reply", request_id))
+        for number in range(2):
+            self.receive(ToolCall("reply", f"call-{number}", "weather", "{}"))
+            await asyncio.sleep(1)
+        self.receive(ReplyDone("reply"))
+
+
+@virtual_time
+async def test_the_model_waits_for_the_calls_that_it_has_not_made_yet():
+    model = Calling()
+    async with NovaSimulator(lambda: model) as sim, connected(sim) as client:
+        await client.text("Everywhere?", interactive=True)
+        for _ in range(2):
+            use = await client.until("toolUse")
+            await client.result(use["toolUseId"], "ok")
+            await asyncio.sleep(0.5)
+            assert model.asked == 1
+        await asyncio.sleep(1)
+        assert model.asked == 2
+
+
+@virtual_time
+async def test_an_interruption_stops_the_answers_that_wait_unasked():
+    long = Reply("One two three four five.", 5.0, pace=1.0)
+    simulator = calling(Reply(tools=[ToolUse("weather")]), long, "Yes?")
+    async with simulator as sim, connected(sim) as client:
+        await client.text("Rome?", interactive=True)
+        use = await client.until("toolUse")
+        await client.text("And?", interactive=True)
+        await client.until("audioOutput")
+        await client.result(use["toolUseId"], "warm")  # Its answer waits for the long one.
+        await asyncio.sleep(0.5)
+        await client.talk()
+        await client.turn()
+        assert planned(client)[-1] == "Yes?"
+        commands = sim.sessions[0].brain.commands
+        assert sum(isinstance(c, RequestReply) for c in commands) == 3
+
+
 @virtual_time
 async def test_arguments_may_be_json_in_json():
     reply = Reply(tools=[ToolUse("weather", {"city": "Rome"})])
@@ -99,7 +169,7 @@ def test_results_that_come_while_the_person_speaks_go_into_the_next_answer(words
     @virtual_time
     async def talk():
         replies = [Reply(tools=[ToolUse("weather")]), "Both warm.", "Too much."]
-        simulator = calling(*replies, transcripts=["Rome?", words])
+        simulator = calling(*replies, transcripts=["Rome?", words, ""])
         async with simulator as sim, connected(sim) as client:
             await client.talk()
             use = await client.until("toolUse")
@@ -109,6 +179,7 @@ def test_results_that_come_while_the_person_speaks_go_into_the_next_answer(words
             assert planned(client) == []
             await client.hear(silence(0.5))
             await client.turn()
+            await client.talk()
             await client.settle(3.0)
             return planned(client)
 

@@ -177,8 +177,10 @@ async def test_an_interruption_while_sound_plays():
             await client.talk()
             await client.until("contentEnd", type="AUDIO", stopReason="END_TURN")
             await asyncio.sleep(4.0)
+            began = now()
             await client.talk()
             await client.turn()
+            assert now() - began == pytest.approx(0.1 + 4 / 15, abs=0.05)
             assert client.blocks[-6:] == [
                 (SAID, "One two three.", "PARTIAL_TURN"),
                 CUT,
@@ -217,6 +219,30 @@ async def test_an_interruption_while_sound_is_made():
         assert len(client.sound) / 24000 - made == pytest.approx(4 / 15, abs=0.01)
         # Nothing of it was heard to the end.
         assert any(isinstance(c, DeleteItem) for c in sim.sessions[0].brain.commands)
+
+
+@virtual_time
+async def test_an_interruption_while_sound_is_made_too_slowly():
+    reply = Reply("One two three four five.", 4.0, pace=0.5)
+    async with answering(reply, "Yes?") as sim, connected(sim) as client:
+        await client.talk()
+        await client.until("audioOutput")
+        await asyncio.sleep(1.15)  # All that was sent has been played.
+        await client.hear(tone(0.1))
+        await client.until("contentEnd", stopReason="INTERRUPTED", type="TEXT")
+        assert client.blocks[-2:] == [("AUDIO ASSISTANT", "", "INTERRUPTED"), CUT]
+
+
+@virtual_time
+async def test_sound_that_is_too_short_for_its_words():
+    reply = Reply("One two three. Four five six. Seven.", 0.5, pace=1.0)
+    async with answering(reply) as sim, connected(sim) as client:
+        await client.talk()
+        await client.turn()
+        planned = [words for kind, words, _ in client.blocks if kind == PLANNED]
+        assert planned == ["One two three.", "Four five six.", "Seven."]
+        assert said(sim.sessions[0])[-1] == ("ASSISTANT", "One two three. Four five six. Seven.")
+        assert len(client.sound) == 12000
 
 
 @virtual_time

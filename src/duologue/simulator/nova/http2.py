@@ -34,7 +34,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MOST_STREAMS = 32
 """Requests at once on a connection."""
 WINDOW = 65535
-"""Bytes that a client may send on a stream before they are read."""
+"""Bytes that a client may send on a stream before they are read: what HTTP/2 begins with."""
 PATIENCE_S = 1.0
 """So long may a client go on sending once its answer is whole."""
 
@@ -234,14 +234,9 @@ class ServerConnection(asyncio.Protocol):
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._refuse()
             return
-        self._h2.update_settings(
-            {
-                SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS,
-                SettingCodes.INITIAL_WINDOW_SIZE: WINDOW,
-            }
-        )
         # It is sent with the first answer: somebody who speaks HTTP/1 is to understand that.
         self._h2.initiate_connection()
+        self._h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: MOST_STREAMS})
         # A stream that nobody reads is not to stop the others.
         self._h2.increment_flow_control_window(WINDOW * (MOST_STREAMS - 1))
 

@@ -194,8 +194,7 @@ class Session:
         """The client sends no more: end the stream."""
         if self.closed:
             return
-        if self._answers is not None and self._blocks is not None:
-            self._answers.close()
+        if self._blocks is not None:
             self._blocks.end()
         self._line.close(0, "")
         self.close()
