@@ -217,6 +217,19 @@ def test_a_turn_that_the_program_ends_takes_its_sound_along(end):
     assert len(line.send(JPEG)) == 2
 
 
+def test_places_stay_right_however_often_silence_was_put_in():
+    line = QwenLine()
+    for _ in range(200):
+        line.send(JPEG)
+        line.send(ClearInput())
+        line.send(SendAudio(frame(160)))
+        line.send(ClearInput())
+    place = 200 * (1600 + 160) // 16
+    [started] = line.get("input_audio_buffer.speech_started", item_id="u", audio_start_ms=place)
+    assert started.position == 200 * 160
+    assert len(line.codec._hearing._inserted) <= 64
+
+
 def test_a_picture_that_is_no_jpeg_yet_brings_nothing():
     assert QwenLine().send(SendVideo(None)) == []
 

@@ -19,7 +19,7 @@ from duologue.realtime.outputs import (
 type JsonObject = dict[str, Json]
 
 _MOST_OPEN = 64
-"""Turns whose words are still coming; the oldest is forgotten beyond it."""
+"""Turns whose words are still coming, and places of silence; the oldest is forgotten beyond it."""
 
 
 class Hearing:
@@ -81,6 +81,10 @@ class Hearing:
     def insert(self, samples: int) -> None:
         """So much silence as well, which the person's sound does not have."""
         self._inserted.append((self._sent, samples))
+        if len(self._inserted) > _MOST_OPEN:
+            # Nobody is told of places that lie so far back.
+            (at, first), (_, second) = self._inserted[:2]
+            self._inserted[:2] = [(at, first + second)]
         self.sent(samples)
 
     def started(self, event: JsonObject) -> Sequence[Output]:
