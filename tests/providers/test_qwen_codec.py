@@ -574,6 +574,35 @@ def test_stale_sound_and_what_nobody_knows_change_nothing():
     assert line.codec.malformed == 1
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+KINDS = (
+    "session.created", "session.updated", "error", "response.created", "response.done",
+    "response.audio.delta", "response.audio_transcript.done", "response.output_item.added",
+    "response.output_item.done", "response.function_call_arguments.done",
+    "input_audio_buffer.speech_started", "input_audio_buffer.committed",
+    "conversation.item.created", "conversation.item.input_audio_transcription.delta",
+)  # fmt: skip
+FIELDS = st.sampled_from(
+    ("session", "error", "response", "response_id", "item", "item_id", "delta", "text", "stash",
+     "transcript", "arguments", "audio_start_ms", "previous_item_id", "event_id")
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.dictionaries(FIELDS, ANYTHING)), max_size=20))
+@settings(max_examples=60, deadline=None)
+def test_nothing_that_comes_breaks_the_codec(events):
+    line = QwenLine()
+    line.began()
+    for kind, fields in events:
+        line.get(kind, **fields)
+    line.send(CancelReply("resp"))
+    line.pending()
+
+
 def test_sound_goes_as_it_is():
     samples = np.arange(-160, 160, dtype=np.int16)
     sent = AudioFrame(samples, 16000)

@@ -103,7 +103,11 @@ def meaning_of(code: str, message: str) -> Meaning | None:
 def http_error(status: int, body: bytes) -> SessionError:
     """What an HTTP answer other than success means, in the server's own words where it has any."""
     code, error_type, message = _words(body)
-    kind = kind_of(code, error_type)
+    return refusal(status, code, message, kind_of(code, error_type))
+
+
+def refusal(status: int, code: str, message: str, kind: ErrorKind) -> SessionError:
+    """The error of an HTTP status; ``kind`` is what the words say, if they say one."""
     if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
         if status in _FATAL_STATUS:
             kind = ErrorKind.FATAL
@@ -121,7 +125,7 @@ def close_error(code: int, reason: str) -> SessionError:
         kind = ErrorKind.FATAL
     else:
         kind = ErrorKind.FATAL if code in _FATAL_CLOSES else ErrorKind.RECYCLE
-    words = _one_line(reason) or "the server closed the connection"
+    words = one_line(reason) or "the server closed the connection"
     return SessionError(f"{words} (close code {code})", code=str(code), kind=kind)
 
 
@@ -133,16 +137,17 @@ def _words(body: bytes) -> tuple[str, str, str]:
         return "", "", ""
     error = found.get("error") if isinstance(found, dict) else None
     if isinstance(error, str):
-        return "", "", _one_line(error)
+        return "", "", one_line(error)
     if not isinstance(error, dict):
         return "", "", ""
     code, error_type, message = (error.get(key) for key in ("code", "type", "message"))
     return (
         code if isinstance(code, str) else "",
         error_type if isinstance(error_type, str) else "",
-        _one_line(message) if isinstance(message, str) else "",
+        one_line(message) if isinstance(message, str) else "",
     )
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A server's words on one line, and not too long."""
     return " ".join(text.split())[:_LONGEST]

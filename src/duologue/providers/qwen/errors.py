@@ -15,7 +15,7 @@ require("orjson", "qwen")
 
 import orjson  # noqa: E402
 
-from duologue.providers.openai.errors import Meaning  # noqa: E402 - needs it as well
+from duologue.providers.openai.errors import Meaning, one_line, refusal  # noqa: E402 - needs it too
 
 _KINDS: dict[ErrorKind, tuple[str, ...]] = {
     ErrorKind.RECYCLE: (
@@ -71,12 +71,8 @@ def _patterns[T](table: dict[T, tuple[str, ...]]) -> list[tuple[T, re.Pattern[st
 _KIND_OF = _patterns(_KINDS)
 _MEANING_OF = _patterns(_MEANINGS)
 
-_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
-_RETRY_STATUS = frozenset({408, 409, 425, 429})
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Closes that say that we did wrong; all others are the line's or the server's."""
-
-_LONGEST = 500
 
 
 def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
@@ -96,16 +92,7 @@ def meaning_of(code: str, message: str) -> Meaning | None:
 def http_error(status: int, body: bytes) -> SessionError:
     """What an HTTP answer other than success means, in the server's own words where it has any."""
     code, message = _words(body)
-    kind = kind_of(code, "", message)
-    if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
-        if status in _FATAL_STATUS:
-            kind = ErrorKind.FATAL
-        elif status in _RETRY_STATUS or status >= 500:
-            kind = ErrorKind.RETRY
-        else:
-            kind = ErrorKind.UNKNOWN
-    text = message or f"the server answered with HTTP {status}"
-    return SessionError(text, code=code or str(status), kind=kind)
+    return refusal(status, code, message, kind_of(code, "", message))
 
 
 def close_error(code: int, reason: str) -> SessionError:
@@ -113,7 +100,7 @@ def close_error(code: int, reason: str) -> SessionError:
 
     An idle session and an account without money are both closed with 1007: the words decide.
     """
-    words = _one_line(reason)
+    words = one_line(reason)
     kind = kind_of("", "", words)
     if kind is ErrorKind.UNKNOWN and code in _FATAL_CLOSES:
         kind = ErrorKind.FATAL
@@ -138,9 +125,5 @@ def _words(body: bytes) -> tuple[str, str]:
         message = error
     return (
         code if isinstance(code, str) else "",
-        _one_line(message) if isinstance(message, str) else "",
+        one_line(message) if isinstance(message, str) else "",
     )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_LONGEST]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from duologue.realtime.errors import ConfigError
 
@@ -42,17 +42,6 @@ class Traits:
     """What the person said is written down in manual turns as well."""
 
 
-_OMNI_38 = Traits(
-    "qwen3.8-omni",
-    text_items=True,
-    tools=True,
-    search=True,
-    semantic_vad=True,
-    idle_timeout=True,
-    rates=True,
-    nested_voice=True,
-    needs_workspace=True,
-)
 _OMNI_35_PLUS = Traits(
     "qwen3.5-omni-plus",
     text_items=True,
@@ -62,16 +51,8 @@ _OMNI_35_PLUS = Traits(
     idle_timeout=True,
     rates=True,
 )
-_OMNI_35_FLASH = Traits(
-    "qwen3.5-omni-flash",
-    text_items=True,
-    tools=True,
-    search=True,
-    semantic_vad=True,
-    idle_timeout=True,
-    rates=True,
-    words_in_manual=False,
-)
+_OMNI_35_FLASH = replace(_OMNI_35_PLUS, family="qwen3.5-omni-flash", words_in_manual=False)
+_OMNI_38 = replace(_OMNI_35_PLUS, family="qwen3.8-omni", nested_voice=True, needs_workspace=True)
 _OMNI_3_FLASH = Traits(
     "qwen3-omni-flash",
     smooth_output=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import assert_never
 
 from duologue.items import Json
@@ -106,29 +106,15 @@ class QwenSession:
 def _turn_detection(value: TurnDetection) -> Json:
     match value:
         case ServerVAD():
-            vad: JsonObject = {
-                "type": "server_vad",
-                "threshold": value.threshold,
-                "prefix_padding_ms": value.prefix_padding_ms,
-                "silence_duration_ms": value.silence_duration_ms,
-                "create_response": value.create_response,
-                "interrupt_response": value.interrupt_response,
-            }
-            if value.idle_timeout_ms is not None:
-                vad["idle_timeout_ms"] = value.idle_timeout_ms
-            return vad
+            return {"type": "server_vad", **_given(value)}
         case SemanticVAD():
-            semantic: JsonObject = {
-                "type": "semantic_vad",
-                "create_response": value.create_response,
-                "interrupt_response": value.interrupt_response,
-            }
-            if value.threshold is not None:
-                semantic["threshold"] = value.threshold
-            if value.silence_duration_ms is not None:
-                semantic["silence_duration_ms"] = value.silence_duration_ms
-            return semantic
+            return {"type": "semantic_vad", **_given(value)}
         case ManualTurns():
             return None
         case _:
             assert_never(value)
+
+
+def _given(value: ServerVAD | SemanticVAD) -> JsonObject:
+    """The fields that are not left to the service; they have its names."""
+    return {name: one for name, one in asdict(value).items() if one is not None}
