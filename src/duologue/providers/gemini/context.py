@@ -19,8 +19,10 @@ from duologue.providers.gemini.resumption import Said
 from duologue.providers.gemini.setup_json import SCHEDULINGS
 from duologue.realtime.commands import SendToolResult, ToolSpec
 
+require("orjson", "gemini")
 require("pybase64", "gemini")
 
+import orjson  # noqa: E402
 import pybase64  # noqa: E402
 
 type JsonObject = dict[str, Json]
@@ -75,6 +77,11 @@ class Context:
     def waiting(self) -> bool:
         """Something is to be told, and may be at any time."""
         return bool(self._waiting) and self._traits.free_context
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The messages of which the server is still to be told what was heard."""
+        return tuple(id_ for one in self._waiting if isinstance(one, _Cuts) for id_ in one.heard)
 
     def knows(self, item: Item) -> bool:
         """Whether the server was told that item, or made it, as far as it goes."""
@@ -295,5 +302,5 @@ def _as_text(content: JsonObject) -> str:
                 user = content.get("role") == "user"
                 lines.append(text if user else f'[You have said to the person: "{text}"]')
             case {"functionResponse": {"name": name, "response": response}}:
-                lines.append(f"[Result of {name}: {response}]")
+                lines.append(f"[Result of {name}: {orjson.dumps(response).decode()}]")
     return "\n".join(lines)

@@ -203,7 +203,8 @@ class Decoder:
         handle = some_text(message, "newHandle")
         resumable = bool(handle) and message.get("resumable") is True
         if handle and resumable and not self._context.unproven:
-            self._resumption.keep(handle, self._context.said.words, self._context.knows)
+            context = self._context
+            self._resumption.keep(handle, context.said.words, context.cuts, context.knows)
         return (Resumable(resumable),)
 
     def _error(self, error: JsonObject) -> Sequence[Output]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from duologue.items import AgentItem, Item, UserItem
@@ -58,12 +58,13 @@ class Handle:
     """A state that the server keeps.
 
     ``history`` is what it knew of the conversation then; ``said`` are the words of its own messages
-    as it had them.
+    as it had them, ``cut`` are those of which it was still to be told what was heard.
     """
 
     value: str
     history: Sequence[Item]
     said: Mapping[str, str]
+    cut: Collection[str] = ()
 
     def since(
         self, history: Sequence[Item], *, cuts: bool
@@ -73,11 +74,15 @@ class Handle:
         last = max((at for at, item in enumerate(history) if item.id in known), default=0)
         # A turn before something that it knows was heard there; only its words have come later.
         heard = {item.id for item in history[:last] if isinstance(item, UserItem) and item.spoken}
-        changes: list[AddItem | DeleteItem | Truncate] = []
+        waiting = self._cuts(history) if cuts else []
+        told = {change.item_id for change in waiting}
+        changes: list[AddItem | DeleteItem | Truncate] = [*waiting]
         for change in history_changes(self.history, history):
             match change:
+                case Truncate(item_id=item_id) | DeleteItem(item_id=item_id) if item_id in told:
+                    continue
                 case AddItem(item=AgentItem(id=item_id, text=text) as item) if item_id in self.said:
-                    if cuts and not _same(self.said[item_id], text):
+                    if cuts and item_id not in told and not _same(self.said[item_id], text):
                         changes.append(Truncate(item_id, item.played_ms, text))
                 case AddItem(item=item):
                     if item.id not in heard:
@@ -89,6 +94,16 @@ class Handle:
                     if cuts:
                         changes.append(change)
         return changes
+
+    def _cuts(self, history: Sequence[Item]) -> list[Truncate | DeleteItem]:
+        """What was heard by now of the messages about which something was still to be told."""
+        heard = {item.id: item for item in history if isinstance(item, AgentItem)}
+        return [
+            Truncate(item_id, heard[item_id].played_ms, heard[item_id].text)
+            if item_id in heard
+            else DeleteItem(item_id)
+            for item_id in self.cut
+        ]
 
 
 class Resumption:
@@ -106,10 +121,14 @@ class Resumption:
         self.handle: Handle | None = None
 
     def keep(
-        self, value: str, said: Mapping[str, str], known: Callable[[Item], bool] = lambda _: True
+        self,
+        value: str,
+        said: Mapping[str, str],
+        cut: Collection[str],
+        known: Callable[[Item], bool],
     ) -> None:
         """The server can be resumed by this handle; ``known`` are the items that it has."""
-        self.handle = Handle(value, tuple(filter(known, self._history())), said)
+        self.handle = Handle(value, tuple(filter(known, self._history())), said, cut)
         self._tries = 0
 
     def take(self) -> Handle | None:
