@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections import deque
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,14 +15,22 @@ from duologue.audio import AudioFrame
 from duologue.events import RealtimeReconnectedEvent
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.providers.gemini import Realtime
-from duologue.testing import GeminiSimulator, Reply, run_virtual
+from duologue.realtime.profile import Profile
+from duologue.testing import GeminiSimulator, Reply, ScriptedRealtime, run_virtual
 from talk import of, talking
+
+
+class Scripted(ScriptedRealtime):
+    def __init__(self, script):
+        super().__init__(manual=True, profile=Profile("scripted", "script", manual_turns=True))
+        self.replies = script
 
 
 def test_it_is_resumed_once_the_old_connection_is_closed():
     async def main():
-        replies = [Reply("One."), Reply("Two.")]
-        async with GeminiSimulator(replies=replies, resumes_open=False, keep_audio=True) as server:
+        script = deque([Reply("One."), Reply("Two.")])  # One for all connections.
+        brain = partial(Scripted, script)
+        async with GeminiSimulator(brain, resumes_open=False, keep_audio=True) as server:
             model = Realtime(base_url=server.url, api_key=server.key, vad=EnergyVAD())
             async with talking(model) as agent:
                 await agent.simple_response("first")
