@@ -4,6 +4,10 @@ import base64
 import json
 
 import numpy as np
+import pytest
+
+pytest.importorskip("orjson", reason="the qwen extra is not installed")
+pytest.importorskip("pybase64", reason="the qwen extra is not installed")
 
 from duologue.audio import AudioFrame
 from duologue.providers.qwen.codec import qwen_codec

@@ -3,6 +3,9 @@ import sys
 
 import pytest
 
+pytest.importorskip("orjson", reason="the qwen extra is not installed")
+pytest.importorskip("pybase64", reason="the qwen extra is not installed")
+
 from duologue.providers import qwen
 from duologue.providers.qwen.config import QwenConfig
 from duologue.providers.qwen.hosts import session_url

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+pytest.importorskip("orjson", reason="the qwen extra is not installed")
+
 from duologue.providers.openai.errors import Meaning
 from duologue.providers.qwen.errors import close_error, http_error, kind_of, meaning_of
 from duologue.realtime.errors import ErrorKind

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+pytest.importorskip("websockets", reason="the qwen extra is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+
 from duologue.audio import AudioFrame
 from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
 from duologue.items import AgentItem, UserItem

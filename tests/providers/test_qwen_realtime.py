@@ -5,6 +5,9 @@ import asyncio
 import numpy as np
 import pytest
 
+pytest.importorskip("websockets", reason="the qwen extra is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+
 from duologue.events import ErrorEvent
 from duologue.items import UserItem
 from duologue.providers import qwen
