@@ -18,6 +18,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.exceptions import ProtocolError
+from h2.settings import SettingCodes
 
 
 def frame(headers, payload=b""):
@@ -160,6 +161,10 @@ class _Server(asyncio.Protocol):
         self.request = Request(transport, alpn)
         if not self.service.silent:
             self.request.h2.initiate_connection()
+            if self.service.window:
+                size = {SettingCodes.INITIAL_WINDOW_SIZE: self.service.window}
+                self.request.h2.update_settings(size)
+                self.request.h2.increment_flow_control_window(self.service.window)
             self.request.flush()
         self.service.requests.append(self.request)
         self.service.came.set()
@@ -183,12 +188,13 @@ class _Server(asyncio.Protocol):
 
 
 class Service:
-    """``silent``: takes connections, and never says a word on them."""
+    """``silent``: takes connections, and never says a word on them. ``window``: more than usual."""
 
     def __init__(self):
         self.requests = []
         self.came = asyncio.Event()
         self.silent = False
+        self.window = 0
         self.broken = 0
         self.url = ""
 

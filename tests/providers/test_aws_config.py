@@ -8,7 +8,9 @@ pytest.importorskip("earshot", reason="the aws extra is not installed")
 from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.providers import aws
+from duologue.realtime.codec import SessionSetup
 from duologue.realtime.errors import ConfigError, UnsupportedError
+from duologue.testing import run_virtual
 
 NOVA_1 = "amazon.nova-sonic-v1:0"
 ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-sonic-v1:0"
@@ -96,6 +98,13 @@ def test_public_names_and_no_others():
     assert "Realtime" in dir(aws)
     with pytest.raises(AttributeError, match="has no attribute 'Nova'"):
         aws.Nova  # noqa: B018
+
+
+def test_a_bundle_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+    pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+    with pytest.raises(ConfigError, match="AWS_CA_BUNDLE names what can't be read: No such file"):
+        run_virtual(aws.Realtime().prepare(SessionSetup()), grace=0.0)
 
 
 def test_whom_to_trust_can_be_said():

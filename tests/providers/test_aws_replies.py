@@ -70,6 +70,10 @@ def test_words_that_were_written_to_it_are_not_what_the_person_said():
     line.send(Say("r", "Hello."))
     ((_, written),) = [one for one in line.sent if one[0] == "textInput"][1:]
     assert not line.heard(written["content"])
+    assert not line.heard("Hello.")
+    assert line.heard("Hello, you.")
+    line.reply("Hello.")
+    assert not line.heard(written["content"])
     assert line.heard("Hello.")
 
 

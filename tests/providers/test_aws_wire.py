@@ -194,6 +194,25 @@ async def test_a_service_that_does_not_read_holds_up_the_sender_and_then_lets_it
 
 
 @nova
+async def test_a_socket_that_is_full_holds_up_the_sender_whatever_the_window(wire, service):
+    service.window = 1 << 28
+    request = await live(wire, service)
+    request.transport.pause_reading()
+
+    async def send():
+        for _ in range(1000):
+            await wire.send(sent("audioInput", content="x" * 100_000))
+
+    task = asyncio.create_task(send())
+    await asyncio.sleep(1.0)
+    assert not task.done()
+    assert wire._transport.stream._transport.get_write_buffer_size() < 1 << 20
+    request.cut()
+    await asyncio.wait([task])
+    assert isinstance(task.exception(), SessionError)
+
+
+@nova
 async def test_an_abort_ends_receiving_and_sending_at_once(wire, service):
     request = await live(wire, service)
     request.reads = False

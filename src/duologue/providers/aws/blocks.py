@@ -105,12 +105,17 @@ class Blocks:
         if block.reply is not None:
             return self._replies.plan(block.reply, words, more=more)
         said = block.role == "USER" and not block.planned
-        if said and block.text.strip() and block.text != self.sent_text:
+        if said and block.text.strip() and not self._was_written(block.text):
             # The turn that it belongs to is found by who listens; pieces bring their own spaces.
             piece = some_text(fields, "contentId") or ""
             apart = block.text if block.text[:1].isspace() else f" {block.text}"
             return [UserTranscript(piece, apart, final=True)]
         return ()
+
+    def _was_written(self, words: str) -> bool:
+        """It tells what we have written to it, perhaps in parts, before it answers that."""
+        waits = self._replies.asked is not None
+        return words == self.sent_text or (waits and words.strip() in self.sent_text)
 
     def _audio(self, fields: JsonObject) -> Sequence[Output]:
         block = self._block(fields)

@@ -114,8 +114,7 @@ class Realtime(BaseRealtime):
         await asyncio.to_thread(require, "duologue.providers.aws.wire", "aws")
         if urlsplit(self._endpoint).scheme == "https":
             if self._ssl is None:
-                bundle = os.environ.get("AWS_CA_BUNDLE")
-                self._ssl = await asyncio.to_thread(ssl.create_default_context, cafile=bundle)
+                self._ssl = await asyncio.to_thread(_trusting, os.environ.get("AWS_CA_BUNDLE"))
             self._ssl.set_alpn_protocols(["h2"])
 
     def open(self, setup: SessionSetup) -> Connection:
@@ -153,6 +152,14 @@ class Realtime(BaseRealtime):
             return await resolve(self._source, self._named, self._config.region)
 
         return keys
+
+
+def _trusting(bundle: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"AWS_CA_BUNDLE names what can't be read: {reason}") from error
 
 
 def _checked(endpoint: str) -> str:
