@@ -57,7 +57,7 @@ class Driven(Realtime):
             tool_reply="automatic",
             truncates=False,
             cancels=False,
-            speech_signals=False,
+            speech_signals="found",
             **abilities,
         )
         super().__init__(profile)

@@ -57,7 +57,7 @@ def test_what_each_model_can_do():
     nova_2 = aws.Realtime(input_sample_rate=8000, output_sample_rate=16000).profile
     assert (nova_2.input_rate, nova_2.output_rate) == (8000, 16000)
     assert not nova_2.video
-    assert not nova_2.speech_signals
+    assert nova_2.speech_signals == "found"
     assert nova_2.say == "instructed"
     assert aws.Realtime("amazon.nova-3-sonic-v1:0").profile.say == "instructed"
     for name in (NOVA_1, ARN):

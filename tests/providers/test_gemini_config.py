@@ -137,7 +137,7 @@ def test_every_model_has_a_profile_of_its_own(model, mutable, updates, tools, fr
     assert profile.tool_updates is updates
     assert (profile.input_rate, profile.output_rate) == (16000, 24000)
     assert (profile.truncates, profile.told_cuts) == (False, True)
-    assert not profile.speech_signals
+    assert profile.speech_signals == "found"
     traits = traits_of(model)
     assert (traits.async_tools, traits.free_context, traits.status) == (tools, free, status)
     # Vertex AI does not take several results of a call.

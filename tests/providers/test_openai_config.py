@@ -143,7 +143,7 @@ def test_off_is_said_as_null():
     assert heard["transcription"] is None
     profile = profile_of(config)
     assert profile.manual_turns
-    assert not profile.speech_signals
+    assert profile.speech_signals == "none"
     assert profile.user_transcripts == "none"
 
 

@@ -220,7 +220,7 @@ def test_manual_turns_and_words():
     manual = {"turn_detection": qwen.ManualTurns()}
     for model, words in ((PLUS, "final"), (FLASH, "none")):
         profile = profile_of(QwenConfig(model=model, **manual), video=False)
-        assert (profile.manual_turns, profile.speech_signals) == (True, True)
+        assert (profile.manual_turns, profile.speech_signals) == (True, "none")
         assert profile.user_transcripts == words
         assert not profile.video
     assert profile_of(QwenConfig(transcription=None)).user_transcripts == "none"

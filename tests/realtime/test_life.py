@@ -527,3 +527,13 @@ async def test_an_answered_turn_that_the_program_ended_holds_up_nothing():
         words = UserTranscript("u2", "hi", final=True)
         model.line.tell(words)
         assert ear.told[-1] == UserTranscript("u", "hi", final=True)
+
+
+@virtual_time
+async def test_a_turn_that_the_program_ended_is_answered_unless_there_was_nothing_in_it():
+    model = Model(manual_turns=True, turn_reply="requested", speech_signals="none")
+    async with living(model):
+        for empty, asked in ((True, 0), (False, 1)):
+            model.end_turn()
+            model.line.tell(UserTurnEnded("turn", reply_follows=False, empty=empty))
+            assert len(model.line.sent(RequestReply)) == asked

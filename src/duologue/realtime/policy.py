@@ -96,7 +96,7 @@ class SessionPolicy:
             policy.keep_s,
             words=profile.user_transcripts != "none",
             keeps=keeps,
-            vad=None if profile.speech_signals else model.vad or EnergyVAD(),
+            vad=model.vad or EnergyVAD() if profile.speech_signals == "found" else None,
         )
         self._clock = model.clock
         self._replies = Replies(confirms=profile.cancels)
@@ -330,14 +330,15 @@ class SessionPolicy:
         if told is not None:
             self._told.output(told, self.epoch)
         match told, signal:
-            case UserTurnEnded(reply_follows=reply_follows), _:
+            case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
                 self._unanswered = True
                 if reply_follows:
                     self._replies.expect(self.epoch, self._clock.now())
                     self._asking.arm()
                 elif self._ended_turns:
                     self._ended_turns -= 1
-                    self.request(RequestReply(uuid4().hex))
+                    if not empty:
+                        self.request(RequestReply(uuid4().hex))
             case None, UserTurnEnded(reply_follows=False):
                 self._asking.apply(self._replies.unexpect(ANSWERED, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:

@@ -32,8 +32,9 @@ class Profile:
     """Where its history can't be cut, it is told in words what was not heard."""
     cancels: bool = True
     """Tells when a cancelled reply has ended; otherwise nothing waits for that."""
-    speech_signals: bool = True
-    """Tells when the person starts and stops speaking; otherwise that is found in their sound."""
+    speech_signals: Literal["told", "found", "none"] = "told"
+    """Whether the model tells when the person starts and stops speaking, that is found here in
+    their sound, or nobody does, because the program says when a turn is over."""
     user_transcripts: Literal["partial", "final", "none"] = "final"
     """``partial``: words come while the person is still speaking."""
     manual_turns: bool = False

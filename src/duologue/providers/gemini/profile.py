@@ -26,7 +26,7 @@ def profile_of(config: LiveConfig, *, video: bool, told_cuts: bool, vertex: bool
         truncates=False,
         told_cuts=told_cuts,
         cancels=False,
-        speech_signals=False,
+        speech_signals="found",
         user_transcripts="none" if config.input_transcription is None else "final",
         manual_turns=manual,
         turn_reply="automatic",

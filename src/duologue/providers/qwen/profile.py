@@ -28,9 +28,7 @@ def profile_of(config: QwenConfig, *, video: bool = True) -> Profile:
         truncates=False,
         told_cuts=traits.text_items,
         cancels=True,
-        # In manual turns as well: the program is told of its turns' ends and words, and by ids that
-        # would not be those of turns that are found here.
-        speech_signals=True,
+        speech_signals="none" if manual else "told",
         user_transcripts="final" if words else "none",
         manual_turns=manual,
         turn_reply="requested",
