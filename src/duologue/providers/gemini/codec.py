@@ -86,6 +86,11 @@ class Codec:
         return self._decoder.restored and not self._decoder.started
 
     @property
+    def restored(self) -> bool:
+        """It has asked for that, or goes on with one."""
+        return self._decoder.restored
+
+    @property
     def unknown(self) -> Counter[str]:
         """Messages that are not of the protocol, counted by name."""
         return self._decoder.unknown
@@ -153,6 +158,8 @@ class Codec:
                 return [*before, *self._begin_activity()]
             case SendToolResult(more=more):
                 messages = self._context.result(command)
+                if messages and self._context.interrupts(command):
+                    self._answers.sent_context()
                 if not more:
                     self._answers.answered()
             case UpdateSession():

@@ -188,6 +188,8 @@ class Context:
         if call_id in self._cancelled:
             return []
         scheduling = self._scheduling.get(result.name)
+        if scheduling is not None and result.quiet:
+            scheduling = "SILENT"
         if call_id in self._orphans:
             if result.more:
                 return []
@@ -212,6 +214,10 @@ class Context:
             response["scheduling"] = scheduling
         response["response"] = result_of(result.output, failed=result.failed)
         return [_responses(response)]
+
+    def interrupts(self, result: SendToolResult) -> bool:
+        """The model stops what it says for this result."""
+        return not result.quiet and self._scheduling.get(result.name) == "INTERRUPT"
 
     def _answer_orphan(self, call_id: str, output: str, *, failed: bool) -> None:
         call = self._orphans.pop(call_id, None)

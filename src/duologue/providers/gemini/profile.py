@@ -30,6 +30,7 @@ def profile_of(config: LiveConfig, *, video: bool, told_cuts: bool, vertex: bool
         user_transcripts="none" if config.input_transcription is None else "final",
         manual_turns=manual,
         turn_reply="automatic",
+        async_tools=traits.async_tools != "none",
         tool_updates=traits.async_tools != "none" and not vertex,
         replays=True,
         mutable_instructions=traits.context_update,

@@ -49,6 +49,8 @@ PONG_S = 60.0
 """Google's servers take up to half a minute to answer a ping of a connection that is well."""
 ACKNOWLEDGED_S = 8.0
 """A dead line is noticed by this instead, as long as there is sound to send."""
+_SOON_S = 20.0
+"""A session that was resumed and is ended within so many seconds has reached a limit of its own."""
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 _SIDES: Mapping[Resolution | None, int] = {None: 768, "low": 384, "medium": 768, "high": 1024}
@@ -65,7 +67,8 @@ class Realtime(BaseRealtime):
     server's; ``vad`` finds here, sooner, when the person speaks (None takes `EarshotVAD`).
     ``tell_cuts``: the model is told in words what of its messages was not heard.
     ``input_transcription`` None: the history will not have the person's words. ``compression``
-    None: a session ends after 15 minutes, with video after 2. ``labels`` are of the Gemini API.
+    None: the service ends a session after 15 minutes, with video after 2, and the next one is given
+    the history. ``labels`` are of the Gemini API.
     ``config`` is merged into the setup deep and last, for what has no argument here
     (``safetySettings``, ``{"tools": [{"googleSearch": {}}]}``).
     ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
@@ -180,7 +183,7 @@ class Realtime(BaseRealtime):
                 self._access.url,
                 headers=self._access.headers,
                 refused=http_error,
-                closed=partial(self._closed, codec),
+                closed=partial(self._closed, codec, self.clock.now()),
                 extra="gemini",
                 ping_every=PING_EVERY_S,
                 pong_within=PONG_S,
@@ -217,15 +220,19 @@ class Realtime(BaseRealtime):
             raise UnsupportedError(f"{self.profile.model} answers every turn that was ended")
         super().end_turn()
 
-    def _closed(self, codec: Codec, code: int, reason: str) -> SessionError:
+    def _closed(self, codec: Codec, opened: float, code: int, reason: str) -> SessionError:
         error = close_error(code, reason)
+        refused = resumption_refused(code, reason)
         if codec.resuming and code == 1011 and self.connected and not self.one_at_a_time:
             # Reported of the service: it does not resume what another connection still holds.
             self.one_at_a_time = True
-        elif context_full(reason):
-            self._resumption.forget()
-        elif codec.resuming and resumption_refused(code, reason):
+        elif codec.resuming and refused:
             # It does not know the handle (any more): a new session is given the history instead.
             self._resumption.forget()
             error.kind = ErrorKind.RECYCLE
+        elif context_full(reason) or (
+            codec.restored and refused and self.clock.now() - opened < _SOON_S
+        ):
+            # The session itself is over, and would be again.
+            self._resumption.forget()
         return error
