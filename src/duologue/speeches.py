@@ -106,9 +106,10 @@ class Speeches:
         self.forget()
 
     def speech_of(self, reply_id: str) -> str | None:
-        """The id of the speech that speaks a reply; None for one that is not under way."""
+        """The id of the speech that speaks a reply; None for one that was not lately."""
         reply = self._replies.get(reply_id)
-        return None if reply is None else reply.speech.id
+        speech = self._recent.get(reply_id) if reply is None else reply.speech
+        return None if speech is None else speech.id
 
     def spoken(self) -> dict[str, str]:
         """What has come so far of the speeches that are not over, by the id of their item."""

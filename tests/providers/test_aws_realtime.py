@@ -158,7 +158,6 @@ async def test_it_is_told_what_was_heard_of_it():
         assert question == "Where were we?"
 
 
-@pytest.mark.xfail(reason="what is found out after a reply has ended is not told on", strict=True)
 @nova
 async def test_scripted_text_that_was_said_otherwise_is_told():
     async with (

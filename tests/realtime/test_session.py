@@ -380,7 +380,7 @@ async def test_no_reply_follows_the_tools_of_an_interrupted_one():
     model.line.tell(ReplyDone("r"))
     model.interrupt()
     model.send_tool_result("a", "t", "1", failed=False)
-    assert model.line.commands == [SendToolResult("a", "t", "1")]
+    assert model.line.commands == [SendToolResult("a", "t", "1", quiet=True)]
     assert not model.pending
 
 

@@ -114,7 +114,8 @@ class CancelReply:
 class SendToolResult:
     """The one answer to a tool call; with ``more``, a part of it, and others follow.
 
-    The last part comes twice: once as such, and once as the answer.
+    The last part comes twice: once as such, and once as the answer. ``quiet``: the call is of a
+    reply that was interrupted, and nobody waits for what the model would say now.
     """
 
     call_id: str
@@ -122,6 +123,7 @@ class SendToolResult:
     output: str
     failed: bool = False
     more: bool = False
+    quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)

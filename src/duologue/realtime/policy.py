@@ -26,6 +26,7 @@ from duologue.realtime.commands import (
     EndTurn,
     RequestReply,
     Say,
+    Scheduling,
     SendAudio,
     SendToolResult,
     UpdateSession,
@@ -59,7 +60,7 @@ from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.rehearing import TurnSignal
 from duologue.realtime.replies import Replies, Request
-from duologue.realtime.tool_calls import ToolCalls, is_silent
+from duologue.realtime.tool_calls import ToolCalls, scheduling_of
 
 
 class Model(Protocol):
@@ -172,11 +173,9 @@ class SessionPolicy:
         """The next sound of the person."""
         live = self.live
         sound = self.person.take(frame, live=live)
-        if sound is None:
-            return
-        if live:
+        if sound is not None and live:
             self.transmit(SendAudio(sound))
-        if self.is_open:
+        if sound is not None and self.is_open:
             self._take_signals(self.person.listen(sound, self._clock.now()))
 
     def end_turn(self, command: EndTurn) -> None:
@@ -207,11 +206,11 @@ class SessionPolicy:
         """A tool has its result; after the session's end nobody wants it."""
         if not self.is_open:
             return
-        self.transmit(result)
+        stale = self._tools.is_older(result.call_id, self.epoch)
+        self.transmit(replace(result, quiet=stale))
         if not result.more:
-            epoch = self._tools.answered(result.call_id)
-            if not is_silent(result.name, self._setup.tools):
-                self._after_tools(epoch)
+            how = scheduling_of(result.name, self._setup.tools, self.model.profile)
+            self._after_tools(self._tools.answered(result.call_id), how)
             self._look()
 
     def update(self, change: UpdateSession) -> None:
@@ -268,9 +267,7 @@ class SessionPolicy:
             return  # It came after the end.
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
-                epoch = self._replies.epoch_of(reply_id)
-                if epoch is None and isinstance(output, ReplyText):
-                    epoch = self._replies.ended_epoch(reply_id)
+                epoch = self._replies.epoch_of(reply_id, ended=isinstance(output, ReplyText))
                 if epoch is None or epoch < self.epoch:
                     self.stale += 1
                     if isinstance(output, ReplyText) and not output.planned:
@@ -350,10 +347,14 @@ class SessionPolicy:
             case _:
                 pass
 
-    def _after_tools(self, epoch: int | None, *, lost: bool = False) -> None:
+    def _after_tools(
+        self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
+    ) -> None:
         """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
-        if epoch is None:
+        if epoch is None or how == "silent" or (how is not None and epoch < self.epoch):
             return
+        if how == "interrupt":
+            epoch = self.interrupt()
         if not lost and self.model.profile.tool_reply == "automatic":
             # Of an interrupted one too: what the model makes of that is stale when it comes.
             self._replies.expect(epoch, self._clock.now())

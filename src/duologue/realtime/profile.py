@@ -41,6 +41,8 @@ class Profile:
     """Takes `EndTurn`."""
     turn_reply: Literal["requested", "automatic"] = "automatic"
     """Whether the model replies by itself to a turn that `EndTurn` has ended."""
+    async_tools: bool = False
+    """Goes on talking while a tool runs that is registered with a scheduling, and follows that."""
     tool_updates: bool = False
     """Takes several results of one call, of which the last one ends it."""
     replays: bool = True

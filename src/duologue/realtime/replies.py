@@ -108,14 +108,15 @@ class Replies:
             times.append(self._asked_at + REQUESTED_S)
         return min(times, default=None)
 
-    def epoch_of(self, reply_id: str) -> int | None:
-        """The epoch that a running reply was made in; None for an unknown one."""
-        reply = self._running.get(reply_id)
-        return None if reply is None else reply.epoch
+    def epoch_of(self, reply_id: str, *, ended: bool = False) -> int | None:
+        """The epoch that a running reply was made in; None for an unknown one.
 
-    def ended_epoch(self, reply_id: str) -> int | None:
-        """The epoch of a reply that has ended not long ago; None for an unknown one."""
-        return self._ended.get(reply_id)
+        With ``ended`` also of one that has ended not long ago.
+        """
+        reply = self._running.get(reply_id)
+        if reply is not None:
+            return reply.epoch
+        return self._ended.get(reply_id) if ended else None
 
     def request(self, request: Request, now: float) -> Changes:
         """Somebody wants a reply."""

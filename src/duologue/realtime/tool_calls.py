@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from duologue.realtime.commands import ToolSpec
+from duologue.realtime.commands import Scheduling, ToolSpec
+from duologue.realtime.profile import Profile
 
 
-def is_silent(name: str, tools: Sequence[ToolSpec]) -> bool:
-    """The model is to know that tool's result, and not to speak of it."""
-    return any(tool.name == name and tool.scheduling == "silent" for tool in tools)
+def scheduling_of(name: str, tools: Sequence[ToolSpec], profile: Profile) -> Scheduling | None:
+    """What becomes of that tool's result; None where the model waits for all of them."""
+    if not profile.async_tools:
+        return None
+    return next((tool.scheduling for tool in tools if tool.name == name), None)
 
 
 @dataclass(slots=True)
@@ -40,6 +43,11 @@ class ToolCalls:
     def live(self, epoch: int) -> bool:
         """Some call of a reply of ``epoch`` has no result yet."""
         return any(group.open and group.epoch == epoch for group in self._groups.values())
+
+    def is_older(self, call_id: str, epoch: int) -> bool:
+        """The call is of a reply of before ``epoch``."""
+        group = self._groups.get(self._reply_of.get(call_id, ""))
+        return group is not None and group.epoch < epoch
 
     def called(self, reply_id: str, call_id: str, epoch: int) -> bool:
         """A reply of ``epoch`` made a call; False for one that was told before."""
