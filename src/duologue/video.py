@@ -79,7 +79,8 @@ class SceneChange:
         """Whether it differs from the last picture for which this was so, at ``now`` seconds."""
         fields = _fields(frame)
         last = self._last
-        if last is not None and now - self._at < self._key_every_s - 1e-9:
+        alike = last is not None and last.shape == fields.shape
+        if last is not None and alike and now - self._at < self._key_every_s - 1e-9:
             difference = np.abs(fields - last)
             if difference.max() < self._field and difference.mean() < self._mean:
                 return False
@@ -87,10 +88,14 @@ class SceneChange:
         return True
 
 
+_LIGHT = np.array((0.299, 0.587, 0.114), np.float32)
+"""What red, green and blue have in the loudness of light, by ITU-R BT.601."""
+
+
 def _fields(frame: VideoFrame) -> NDArray[np.float32]:
-    """The light of 16 by 16 fields, from about 64 by 64 points: some 50 us."""
+    """The light of 16 by 16 fields, from about 64 by 64 points: a fifth of a ms."""
     steps = [max(1, size // 64) for size in frame.pixels.shape[:2]]
-    points = frame.pixels[:: steps[0], :: steps[1], 1].astype(np.float32)
+    points = frame.pixels[:: steps[0], :: steps[1]] @ _LIGHT
     rows = np.array_split(points, min(16, points.shape[0]), axis=0)
     light = np.stack([row.mean(axis=0) for row in rows])
     columns = np.array_split(light, min(16, points.shape[1]), axis=1)
