@@ -440,7 +440,8 @@ def gemini(model):
             options.setdefault("reconnect", POLICY)
             options.setdefault("api_key", server.key)
             options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
-            realtime = Realtime(model, base_url=server.url, vad=EnergyVAD(), **options)
+            options.setdefault("vad", EnergyVAD())
+            realtime = Realtime(model, base_url=server.url, **options)
             yield realtime, _GeminiFar(realtime, server)
 
     return subject
@@ -539,7 +540,8 @@ async def nova(replies, transcripts, *, simulator=None, **options):
         keys = server.credentials
         options.setdefault("reconnect", POLICY)
         options.setdefault("credentials", Credentials(keys.access_key, keys.secret_key))
-        model = Realtime(endpoint_uri=server.url, vad=EnergyVAD(), **options)
+        options.setdefault("vad", EnergyVAD())
+        model = Realtime(endpoint_uri=server.url, **options)
         yield model, _NovaFar(model, server)
 
 

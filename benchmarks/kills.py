@@ -1,0 +1,161 @@
+"""A long conversation whose connection is killed at random moments: what is lost, what is there
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure
+from benchmarks.sides import (
+    FIRST_HZ,
+    SIDES,
+    STEP_HZ,
+    Line,
+    known_to,
+    meeting,
+    on_connection,
+    told,
+)
+from duologue.events import RealtimeReconnectedEvent
+from duologue.items import AgentItem, UserItem
+
+LATE_S = 0.7
+TURNS = 60
+
+
+def loud_ms(samples: np.ndarray, rate: int) -> int:
+    """Milliseconds of speech in a turn, rounded to 4: from its first to its last, without holes."""
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > 1000)
+    if not len(loud):
+        return 0
+    holes = np.diff(loud)
+    # A tone of 400 Hz and more is never below a ninth of its height for as long as 2 ms.
+    length = loud[-1] - loud[0] - int(holes[holes > rate // 500].sum())
+    return 4 * round(length * 250 / rate)
+
+
+def pitch(samples: np.ndarray, rate: int) -> float:
+    """Hz of the loudest tone."""
+    spectrum = np.abs(np.fft.rfft(samples.astype(float)))
+    return float(np.argmax(spectrum)) * rate / len(samples)
+
+
+def heard_ms(far: Any, rate: int) -> dict[int, int]:
+    """How much of each turn the model has heard.
+
+    The last time that a turn was heard is the one that counts; earlier ones broke off.
+    """
+    newest: dict[int, int] = {}
+    for session in far.simulator.sessions:
+        for turn in session.heard:
+            number = round((pitch(turn.samples, rate) - FIRST_HZ) / STEP_HZ)
+            newest[number] = loud_ms(turn.samples, rate)
+    return newest
+
+
+def misplaced(said: list[str], meant: list[str]) -> int:
+    """Turns that are missing, there twice, or in another place."""
+    wrong = sum(abs(said.count(turn) - 1) for turn in meant) + sum(t not in meant for t in said)
+    return wrong or int(said != meant)
+
+
+def wrong_items(items: list[Any], known: list[tuple[str, str]], turns: list[str]) -> int:
+    """Items lost, doubled or misplaced: in the conversation, and in what the model knows of it."""
+    mine = [
+        ("user" if isinstance(item, UserItem) else "agent", item.text or "")
+        for item in items
+        if isinstance(item, UserItem | AgentItem)
+    ]
+    wrong = misplaced([words for role, words in mine if role == "user"], turns)
+    # One speech for each turn: more of them are answers that were given twice.
+    wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
+    wrong += misplaced([words for role, words in known if role == "user"], turns)
+    said, told = by_turn(mine), by_turn(known)
+    shortest = min((len(" ".join(words)) for words in said.values() if words), default=0)
+    for turn in turns:
+        wrong += not said.get(turn)
+        # An answer that broke off and went on is one here, and may be two pieces there.
+        most = 1 if len(" ".join(said.get(turn, ()))) == shortest else 2
+        pieces = len(told.get(turn, ()))
+        wrong += 1 - pieces if pieces < 1 else max(0, pieces - most)
+    return wrong
+
+
+def by_turn(said: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """What was answered to each of the person's turns."""
+    found: dict[str, list[str]] = {}
+    answers: list[str] = []
+    for role, words in said:
+        if role == "user":
+            answers = found.setdefault(words, [])
+        else:
+            answers.append(words)
+    return found
+
+
+class Killer:
+    """Kills so many connections: at random moments, and one in ten of the new ones at once."""
+
+    def __init__(self, far: Any, count: int, dice: random.Random) -> None:
+        self._far = far
+        self._count = count
+        self._dice = dice
+        self.killed = 0
+        self.early = 0
+        on_connection(far.simulator, self._opened)
+
+    def _opened(self, cut: Callable[[], None]) -> None:
+        if self.killed < self._count and self._dice.random() < 0.1:
+            self.killed += 1
+            self.early += 1
+            asyncio.get_running_loop().call_soon(cut)
+
+    async def run(self) -> None:
+        """Kill what is open, till it is enough."""
+        while self.killed < self._count:
+            await asyncio.sleep(self._dice.uniform(0.5, 6.5))
+            if self._far.simulator._open:
+                self.killed += 1
+                await self._far.lose()
+
+
+async def kills(name: str, count: int, seed: int) -> list[Figure]:
+    """So many kills, one after another, while the person says one thing after another."""
+    side = SIDES[name]
+    line = Line()
+    turns = [f"question number {index}" for index in range(TURNS)]
+    options: dict[str, Any] = {"words_late_s": LATE_S, "simulator": {"keep_audio": True}}
+    async with meeting(side, line, ["An answer."] * 400, turns, **options) as (agent, far):
+        killer = Killer(far, count, random.Random(seed))  # noqa: S311
+        async with asyncio.TaskGroup() as tasks:
+            killing = tasks.create_task(killer.run())
+            for _ in turns:
+                await line.speak(1.0)
+                await asyncio.sleep(6.0)
+            await killing
+        await asyncio.sleep(15)
+        items = [*agent.conversation]
+        wrong = wrong_items(items, known_to(name, far), turns)
+        newest = heard_ms(far, side.rate)
+        wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
+        lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
+        again = len(told(agent, RealtimeReconnectedEvent))
+        answers = sum(isinstance(item, AgentItem) for item in items)
+    return [
+        Figure(
+            f"connection killed at {killer.killed} random moments: user audio lost or doubled, "
+            "history items lost or doubled",
+            "0 ms, 0",
+            f"{wrong_ms + lost_ms:.0f} ms, {wrong}",
+            not (wrong_ms or lost_ms or wrong),
+            f"{len(turns)} turns of 1 s, {answers} answers, {again} new connections "
+            f"(one in ten is killed at once, {killer.early} in all), TCP resets, transcripts "
+            f"{LATE_S} s late, virtual time; lengths to 4 ms",
+        )
+    ]
