@@ -46,12 +46,12 @@ def talker(edge: Edge, llm: Realtime) -> Agent:
     Where it is found here that the person speaks, that is not to interrupt: an echo speaks while
     they do, and it would be cut for good.
     """
-    policy = BargeInPolicy(enabled=llm.profile.speech_signals)
+    policy = BargeInPolicy(enabled=llm.profile.speech_signals != "found")
     return Agent(edge=edge, llm=llm, barge_in=policy)
 
 
 def vad_note(llm: Realtime) -> str:
     """What is to be said of the voice activity that is found here."""
-    if llm.profile.speech_signals:
+    if llm.profile.speech_signals != "found":
         return ""
     return f"; with its own voice activity detection ({type(llm.vad).__name__})"
