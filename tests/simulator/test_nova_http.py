@@ -453,7 +453,8 @@ async def test_tls_needs_its_certificate_and_http_2():
         context = ssl.create_default_context(cadata=sim.ca_pem.decode())
         context.set_alpn_protocols(["http/1.1"])
         reader, writer = await asyncio.open_connection("127.0.0.1", sim.port, ssl=context)
-        assert (await reader.read()).startswith(b"HTTP/1.1 505")
+        async with asyncio.timeout(5):
+            assert (await reader.read()).startswith(b"HTTP/1.1 505")
         writer.close()
         async with connected(sim) as client:
             await client.talk()

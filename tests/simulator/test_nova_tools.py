@@ -98,15 +98,15 @@ class Connection:
     def transmit(self, command):
         if isinstance(command, RequestReply):
             self.model.asked += 1
-            if self.model.asked == 1:
-                self.tasks.create_task(self.call(command.request_id))
+            self.tasks.create_task(self.answer(command.request_id, self.model.asked))
 
-    async def call(self, request_id):
-        self.receive(ReplyStarted("reply", request_id))
-        for number in range(2):
-            self.receive(ToolCall("reply", f"call-{number}", "weather", "{}"))
+    async def answer(self, request_id, number):
+        reply_id = f"reply-{number}"
+        self.receive(ReplyStarted(reply_id, request_id))
+        for call in range(2 if number == 1 else 0):
+            self.receive(ToolCall(reply_id, f"call-{call}", "weather", "{}"))
             await asyncio.sleep(1)
-        self.receive(ReplyDone("reply"))
+        self.receive(ReplyDone(reply_id))
 
 
 @virtual_time
@@ -137,8 +137,9 @@ async def test_an_interruption_stops_the_answers_that_wait_unasked():
         await client.talk()
         await client.turn()
         assert planned(client)[-1] == "Yes?"
-        commands = sim.sessions[0].brain.commands
-        assert sum(isinstance(c, RequestReply) for c in commands) == 3
+        brain = sim.sessions[0].brain
+        assert sum(isinstance(c, RequestReply) for c in brain.commands) == 3
+        assert brain.epoch == 1
 
 
 @virtual_time

@@ -89,15 +89,17 @@ class Answers:
 
     def interrupt(self) -> None:
         """The person speaks or writes: end what is made, and cut what is played."""
-        told = self._blocks.audio_open
+        open_one = None
         # The last one first: else the brain would be asked for those that wait.
         for answer_id, speech in reversed([*self._running.items()]):
             del self._running[answer_id]
-            speech.cut()
+            open_one = speech.cut()
             self.link.stop(answer_id)
         self._callers.clear()
-        cut = self.playing.cut()
-        if told or cut:
+        cut = [*self.playing.cut()]
+        if open_one is not None and open_one not in cut:
+            cut.append(open_one)  # All that was made of it was played.
+        if cut:
             self._blocks.interrupted()
         for answer in cut:
             self.link.edit(self._kept(answer))

@@ -27,6 +27,7 @@ class Played:
 
     brain_id: str = ""
     begins: float | None = None
+    ends: float = 0.0
     seconds: float = 0.0
     said: Said = field(default_factory=lambda: Said("ASSISTANT", ""))
 
@@ -72,12 +73,10 @@ class Playing:
         if answer not in self._answers:
             self._answers.append(answer)
         answer.seconds += seconds
-        self.ends = begins + seconds
+        answer.ends = self.ends = begins + seconds
 
     def sentence(self, answer: Played, text: str, *, last: bool) -> None:
         """A sentence has been sent; ``last``: and so has the answer."""
-        if answer not in self._answers:
-            self._answers.append(answer)
         self._sentences.append(_Sentence(max(self._clock.now(), self.ends), text, last, answer))
         self.catch_up()
 
@@ -86,7 +85,7 @@ class Playing:
         now = self._clock.now()
         while self._sentences and self._sentences[0].due <= now and not self._blocks.audio_open:
             self._tell(self._sentences.popleft())
-        self._answers = self._left(now)
+        self._answers = [answer for answer in self._answers if answer.ends > now]
         self.close()
         if self._sentences and self._sentences[0].due > now:
             self._timer = self._clock.call_at(self._sentences[0].due, self.catch_up)
@@ -120,12 +119,3 @@ class Playing:
         else:
             said.text = sentence.text
             self.said(said)
-
-    def _left(self, now: float) -> list[Played]:
-        """The answers of which something is left to play or to tell."""
-        waiting = [sentence.answer for sentence in self._sentences]
-        return [
-            answer
-            for answer in self._answers
-            if answer in waiting or (answer.begins or 0.0) + answer.seconds > now
-        ]

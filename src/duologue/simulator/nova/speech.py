@@ -100,13 +100,14 @@ class Speech:
         self._whole = True
         self._soon()
 
-    def cut(self) -> None:
-        """Tell nothing more of it."""
+    def cut(self) -> Played | None:
+        """Tell nothing more of it; what of it was told, if something was."""
         self.over = True
         self._parts.clear()
         if self._blocks.audio_open:
             self._blocks.close_audio("INTERRUPTED")
             self._blocks.used("output", speech_s=self._samples / self._blocks.rate)
+        return self._played
 
     def _put(self, samples: Samples) -> None:
         if not len(samples):
