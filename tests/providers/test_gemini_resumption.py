@@ -131,6 +131,42 @@ def test_what_was_not_heard_of_what_the_server_has_said_is_told_it():
     assert text.endswith('Of your last message only this was heard: "One"]')
 
 
+def test_what_the_server_has_said_before_anybody_heard_it_is_known_by_its_id():
+    """A reply is made, and the handle given, before it is played."""
+    line = Line()
+    item = spoken(line, "One two three.")
+    heard = line.history.pop()
+    line.handle("h")
+    line.history.append(heard)
+    following = resumed(line)
+    following.get(setupComplete={})
+    assert following.pending() == []
+    line.history[-1] = AgentItem(item, "One", "cut")
+    following = resumed(line)
+    following.get(setupComplete={})
+    ((_, text),) = texts(following.pending()[0])
+    assert text.endswith('only this was heard: "One"]')
+    # Not where that is not to be told.
+    quiet = resumed(line, options={"told_cuts": False})
+    quiet.get(setupComplete={})
+    assert quiet.pending() == []
+
+
+def test_what_was_to_be_told_is_told_once_and_as_it_is_by_now():
+    line = Line(TEXT_ONLY)
+    item = spoken(line, "One two three.")
+    line.history[-1] = AgentItem(item, "One", "cut")
+    line.send(Truncate(item, 300, "One"))
+    line.handle("h")
+    line.history[-1] = AgentItem(item, "One two", "cut")  # It was healed since.
+    following = resumed(line)
+    following.get(setupComplete={})
+    (message,) = following.send(RequestReply("q"))
+    text = message["realtimeInput"]["text"]
+    assert text.count("was heard") == 1
+    assert 'only this was heard: "One two"' in text
+
+
 def test_a_note_that_no_handle_has_seen_is_told_again():
     line = Line()
     item = spoken(line, "One two three.")
@@ -284,14 +320,20 @@ def test_what_is_remembered_is_bounded():
 ITEMS = st.sampled_from("abcdef")
 
 
-@given(st.lists(ITEMS, unique=True), st.lists(ITEMS, unique=True), st.booleans())
-def test_since_leads_from_what_the_server_knew_to_what_is(before, after, cuts):
+@given(
+    st.lists(ITEMS, unique=True),
+    st.lists(ITEMS, unique=True),
+    st.booleans(),
+    st.just(6) | st.integers(0, 6),
+)
+def test_since_leads_from_what_the_server_knew_to_what_is(before, after, cuts, shown):
     """Told item by item, the server knows the history: each once, as far as it was heard."""
     before = [one for one in after if one in before] + [one for one in before if one not in after]
     said = dict.fromkeys(before, "one two")
     handle = Handle("h", [AgentItem(one, "one two") for one in before], said)
     heard = {one: ("one", "one two")[index % 2] for index, one in enumerate(after)}
     known = dict(said)
+    handle = Handle("h", handle.history[:shown], said)  # Some had not been heard by then.
     for change in handle.since([AgentItem(one, heard[one]) for one in after], cuts=cuts):
         match change:
             case AddItem(item=AgentItem(id=item_id, text=text)):
@@ -303,7 +345,8 @@ def test_since_leads_from_what_the_server_knew_to_what_is(before, after, cuts):
             case DeleteItem(item_id=item_id):
                 del known[item_id]
     if cuts:
-        assert known == heard
+        # Of a message that was not in the history yet nobody has said that it is gone.
+        assert known == heard | {one: said[one] for one in before[shown:] if one not in after}
     else:
         assert known.keys() == {*before, *after}
     assert Resumption(lambda: ()).take() is None

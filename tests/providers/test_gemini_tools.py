@@ -130,6 +130,21 @@ def test_a_result_that_interrupts_is_nobodys_barge_in():
     assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
 
 
+@pytest.mark.parametrize("name", ["book", "note", "alarm"])
+def test_a_result_that_nobody_waits_for_any_more_is_not_spoken_of(name):
+    line = line_with_tools()
+    call(line, name)
+    started, _ = line.began()
+    sent = line.send(SendToolResult(name, name, "noon", quiet=True))
+    assert response(sent)["scheduling"] == "SILENT"
+    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
+    # Of a call that an older connection made: it is told, and nothing asked.
+    line = line_with_tools(history=[ToolCallItem("t", "c", name, "{}")])
+    assert line.send(SendToolResult("c", name, "noon", quiet=True)) == []
+    (told,) = line.pending()
+    assert told["clientContent"]["turnComplete"] is False
+
+
 def test_parts_of_a_result_and_its_end():
     line = line_with_tools()
     call(line, "book")

@@ -158,8 +158,6 @@ class Codec:
                 return [*before, *self._begin_activity()]
             case SendToolResult(more=more):
                 messages = self._context.result(command)
-                if messages and self._context.interrupts(command):
-                    self._answers.sent_context()
                 if not more:
                     self._answers.answered()
             case UpdateSession():

@@ -215,10 +215,6 @@ class Context:
         response["response"] = result_of(result.output, failed=result.failed)
         return [_responses(response)]
 
-    def interrupts(self, result: SendToolResult) -> bool:
-        """The model stops what it says for this result."""
-        return not result.quiet and self._scheduling.get(result.name) == "INTERRUPT"
-
     def _answer_orphan(self, call_id: str, output: str, *, failed: bool) -> None:
         call = self._orphans.pop(call_id, None)
         if call is not None:
