@@ -72,7 +72,7 @@ STEPS = st.lists(
 
 
 class Line:
-    def __init__(self):
+    def __init__(self, rate=RATE):
         self.told = Told()
         self.calls = []
         self.ended = 0
@@ -80,7 +80,7 @@ class Line:
         self.blocks = Blocks(self.told.emit, "p", RATE)
         self.playing = Playing(self.blocks, clock)
         self.speech = Speech(
-            self.blocks, self.playing, clock, rate=RATE, called=self.call, ended=self.end
+            self.blocks, self.playing, clock, rate=rate, called=self.call, ended=self.end
         )
 
     def call(self, call_id, name, arguments):
@@ -117,12 +117,23 @@ def spoken(steps):
     return [sentence for part in parts for sentence in sentences(part)]
 
 
+def stretches(steps):
+    """Samples of sound up to each call, and up to the end."""
+    found = [0]
+    for kind, what in steps:
+        if kind == "call":
+            found.append(0)
+        elif kind == "audio":
+            found[-1] += what
+    return found
+
+
 @settings(max_examples=150, deadline=None)
-@given(STEPS)
-def test_all_is_told_once_and_in_order(steps):
+@given(STEPS, st.sampled_from([RATE, 3 * RATE]))
+def test_all_is_told_once_and_in_order(steps, rate):
     @virtual_time
     async def tell():
-        line = Line()
+        line = Line(rate)
         await line.follow(steps)
         await asyncio.sleep(60)
         return line
@@ -131,7 +142,12 @@ def test_all_is_told_once_and_in_order(steps):
     told = line.told
     assert line.ended == 1
     sound = told.of("AUDIO")
-    assert sum(one["samples"] for one in sound) == sum(n for kind, n in steps if kind == "audio")
+    sent = [0]
+    for one in told.blocks:
+        if one["kind"] == "TOOL":
+            sent.append(0)
+        sent[-1] += one["samples"]
+    assert sent == [-(-samples * RATE // rate) for samples in stretches(steps)]
     assert told.words("SPECULATIVE") == spoken(steps)
     assert told.words("FINAL") == told.words("SPECULATIVE")
     assert told.words("TOOL") == [name for kind, name in steps if kind == "call"]

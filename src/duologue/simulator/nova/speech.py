@@ -113,7 +113,7 @@ class Speech:
         if not len(samples):
             return
         last = self._parts[-1] if self._parts else None
-        if not isinstance(last, _Piece) or last.whole:
+        if not isinstance(last, _Piece):
             last = _Piece(deque([""]))
             self._parts.append(last)
         last.sound.append(samples)
