@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +16,12 @@ pytest.importorskip("yaml", reason="the simulate extra is not installed")
 import aws_sdk_bedrock_runtime.models as sdk_models
 from nova_client import QUICK, connected, silence, tone, tool
 
+from duologue.audio import Resampler
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.simulator.script import Script
 from duologue.testing import At, NovaSimulator, Reply, ScriptedRealtime, virtual_time
+
+SPEECH = Path(__file__).parents[1] / "data" / "speech"
 
 
 @virtual_time
@@ -149,3 +154,33 @@ async def test_what_went_over_the_stream_can_be_looked_at():
         assert start["turnDetectionConfiguration"] == {"endpointingSensitivity": "HIGH"}
         assert session.configuration["promptStart"]["audioOutputConfiguration"]["voiceId"]
         assert session.tools == ["weather"]
+
+
+def speech(name):
+    with wave.open(str(SPEECH / f"{name}.wav")) as sound:
+        rate = sound.getframerate()
+        samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
+    resampler = Resampler(rate, 16000)
+    return np.concatenate((resampler.push(samples), resampler.flush()))
+
+
+@pytest.mark.models
+async def test_the_engine_inside_hears_and_answers(weights):
+    pytest.importorskip("xllamacpp", reason="needs duologue[local]")
+    prompt = "Answer in one short sentence."
+    async with (
+        NovaSimulator("local", profile="tiny") as sim,
+        connected(sim, text=prompt, turns="HIGH") as client,
+    ):
+        for name, word in (("austen-0930", "amiable"), ("austen-0880", "young man")):
+            client.events.clear()
+            await client.hear(np.concatenate((silence(0.4), speech(name), silence(1.6))))
+            heard = await client.until("textOutput", role="USER")
+            assert word in heard["content"]
+            seen = len(client.blocks)
+            await client.until("contentEnd", type="AUDIO", stopReason="END_TURN")
+            kind, planned, _ = client.blocks[seen]
+            assert kind == "TEXT ASSISTANT SPECULATIVE"
+            assert len(planned) > 2
+            assert np.abs(client.sound.astype(np.int32)).max() > 1000
+        assert [turn.role for turn in sim.sessions[0].conversation][:1] == ["USER"]
