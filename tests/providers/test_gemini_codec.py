@@ -101,7 +101,10 @@ def test_sound_says_its_rate(rate, hz):
     assert audio.frame.rate == hz
 
 
-@pytest.mark.parametrize("rate", [";rate=0", ";rate=99999999", ";rate=" + "9" * 5000, ";rate=x"])
+@pytest.mark.parametrize(
+    "rate",
+    [";rate=0", ";rate=4000", ";rate=99999", ";rate=99999999", ";rate=" + "9" * 5000, ";rate=x"],
+)
 def test_sound_of_no_rate_is_counted_and_begins_nothing(rate):
     line = Line()
     assert line.sound(rate=rate) == []
@@ -235,8 +238,14 @@ def test_an_interruption_of_what_is_only_playing_names_the_reply():
 def test_an_interruption_of_nothing_is_told_and_ends_nothing():
     line = Line()
     assert line.interrupted() == [ReplyInterrupted(None)]
+    # Whether its turn is completed or not, the next interruption is one.
+    started, _ = line.began()
+    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
+    line = Line()
+    line.interrupted()
     assert line.completed() == []
-    line.began()
+    started, _ = line.began()
+    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
 
 
 def test_a_person_who_speaks_first_ends_what_was_asked_and_had_not_begun():
