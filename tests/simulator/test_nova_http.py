@@ -415,6 +415,22 @@ async def test_a_client_that_takes_much_and_reads_nothing_fills_no_memory():
 
 
 @virtual_time
+async def test_a_client_that_never_reads_the_end_of_its_stream_is_let_go():
+    simulator = answering(Reply("A long one.", 60.0), max_stream_s=5)
+    async with simulator as sim, connected(sim) as client:
+        await client.talk()
+        await client.until("audioOutput")
+        (exchange,) = client.transport.exchanges
+        exchange.paused.clear()
+        await asyncio.sleep(14.8)
+        assert len(sim._serving) == 1
+        await asyncio.sleep(0.3)
+        assert not sim._serving
+        exchange.paused.set()
+        assert isinstance(await client.error(), OSError)
+
+
+@virtual_time
 async def test_a_service_that_reads_nothing_holds_the_client_up():
     deaf = Fault(Stall("reading", 10.0), at=1.0)
     async with answering(faults=[deaf]) as sim, connected(sim) as client:

@@ -105,6 +105,12 @@ class Stream:
         self._connection.end(self._number, whole=self._whole)
         self._wake()
 
+    def reset(self) -> None:
+        """Nothing more of it is sent or taken."""
+        if not self._over:
+            self._connection.reset(self._number)
+            self.lose()
+
     def cut(self) -> None:
         """Reset the TCP connection, and so everything on it."""
         self._connection.cut()
@@ -122,7 +128,7 @@ class Stream:
         self._readable.set()
 
     def lose(self) -> None:
-        """The client has reset it, or the connection is gone."""
+        """It was reset, or the connection is gone."""
         self._over = True
         self._wake()
 
@@ -196,7 +202,13 @@ class ServerConnection(asyncio.Protocol):
         self._forget(number)
         if not whole:
             when = self._clock.now() + PATIENCE_S
-            self._ended[number] = self._clock.call_at(when, lambda: self._reset(number))
+            self._ended[number] = self._clock.call_at(when, lambda: self._turn_away(number))
+
+    def reset(self, number: int) -> None:
+        """End a stream at once."""
+        self._h2.reset_stream(number, ErrorCodes.CANCEL)
+        self._flush()
+        self._forget(number)
 
     def cut(self) -> None:
         """Reset the TCP connection."""
@@ -311,7 +323,7 @@ class ServerConnection(asyncio.Protocol):
     def _forget(self, number: int) -> None:
         self.acknowledge(number, self._streams.pop(number).drain())
 
-    def _reset(self, number: int) -> None:
+    def _turn_away(self, number: int) -> None:
         """The client goes on though it has its answer."""
         self._done(number)
         self._h2.reset_stream(number, ErrorCodes.NO_ERROR)

@@ -10,13 +10,16 @@ from typing import Protocol
 import orjson
 import pybase64
 
-from duologue.clock import Clock
+from duologue.clock import Clock, Timer
 from duologue.items import Json
 from duologue.simulator import faults
 from duologue.simulator.line import EventLine
 from duologue.simulator.nova.eventstream import Decoder, FramingError, Message, Value, encode
 from duologue.simulator.nova.http2 import Stream, StreamClosedError
 from duologue.simulator.nova.sigv4 import ChunkChain, SignatureError
+
+LAST_WORDS_S = 10.0
+"""So long a client may take to read the end of its stream."""
 
 _DEAF_STEP_S = 0.2
 _HEADERS = {"content-type": "application/vnd.amazon.eventstream"}
@@ -61,6 +64,7 @@ class StreamLine(EventLine):
         self._chain = chain
         self._padding = random.Random(seed)  # noqa: S311 - no secret
         self._begun = False
+        self._last_words: Timer | None = None
 
     async def serve(self, session: ServedSession) -> None:
         """Hold the session until either side ends it."""
@@ -74,6 +78,15 @@ class StreamLine(EventLine):
             session.close()
             writing.cancel()
             brain.cancel()
+        if self._last_words is not None:
+            self._last_words.cancel()
+
+    def close(self, code: int, reason: str) -> None:
+        """End the stream, behind what was sent."""
+        super().close(code, reason)
+        if self._last_words is None:
+            when = max(self.clock.now(), self._held_until) + LAST_WORDS_S
+            self._last_words = self.clock.call_at(when, self._stream.reset)
 
     def fail(self, kind: str, message: str) -> None:
         """Send an exception behind what was sent, and end."""
