@@ -238,10 +238,10 @@ class ServerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = wire = cast("asyncio.Transport", transport)
         self._opened(self)
-        if self._transport is None:
-            return
+        if wire.is_closing():
+            return  # There were too many already.
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             self._refuse()
