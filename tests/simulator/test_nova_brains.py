@@ -45,6 +45,9 @@ async def test_a_loopback_gives_every_chunk_back_at_once():
             await client.hear(sent[begin : begin + 480], 480)
             await client.until("audioOutput")
         assert np.array_equal(client.sound, sent)
+        await client.text("Well?", interactive=True)
+        await client.end()
+        assert await client.until("never") is None
         assert client.names[:2] == ["completionStart", "contentStart"]
         assert client.names.count("contentStart") == 1
 

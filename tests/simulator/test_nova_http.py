@@ -397,6 +397,14 @@ async def test_the_simulator_stops_though_a_brain_never_gets_ready():
 
 
 @virtual_time
+async def test_a_stream_ends_though_a_brain_never_gets_ready():
+    async with NovaSimulator(Never) as sim, connected(sim) as client:
+        assert (await client.error()).message == "Timed out waiting for input events"
+        await asyncio.sleep(0.1)
+        assert not sim._serving
+
+
+@virtual_time
 async def test_a_client_that_takes_much_and_reads_nothing_fills_no_memory():
     async with H2Transport(window=2**31 - 1) as transport:
         async with answering(Reply("A long one.", 200.0)) as sim:

@@ -352,6 +352,8 @@ class Session:
 
     def _ask(self, text: str) -> None:
         """The person has written."""
+        if self._options.loopback:
+            return
         answers = self._made
         exactly = answers.exactly(text) if self._order.nova_2 else None
         if exactly is None:

@@ -72,12 +72,15 @@ class StreamLine(EventLine):
             session.begin()
             writing = tasks.create_task(self.write(), name="simulator writes")
             brain = tasks.create_task(session.run_brain(), name="simulator brain")
-            if await self._read(session):
+            reading = tasks.create_task(self._read(session), name="simulator reads")
+            # A session may be waiting for its brain, and not see that its line has ended.
+            await asyncio.wait({reading, writing}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done() and reading.result():
                 session.finish()
                 await writing
             session.close()
-            writing.cancel()
-            brain.cancel()
+            for task in (reading, writing, brain):
+                task.cancel()
         if self._last_words is not None:
             self._last_words.cancel()
 
