@@ -45,7 +45,11 @@ async def test_a_loopback_gives_every_chunk_back_at_once():
             await client.hear(sent[begin : begin + 480], 480)
             await client.until("audioOutput")
         assert np.array_equal(client.sound, sent)
+        failures = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, found: failures.append(found))
         await client.text("Well?", interactive=True)
+        await client.settle()
+        assert not failures
         await client.end()
         assert await client.until("never") is None
         assert client.names[:2] == ["completionStart", "contentStart"]
