@@ -14,7 +14,9 @@ from nova_line import NOVA_1, SILENCE, Line, asked, names, texts
 from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.providers.aws.codec import ANSWERED_S
+from duologue.providers.aws.config import RealtimeConfig
 from duologue.providers.aws.messages import Accepted, Idle, Quiet
+from duologue.providers.aws.order import EventOrder
 from duologue.realtime.commands import (
     AddItem,
     CancelReply,
@@ -165,8 +167,10 @@ def test_what_was_spoken_is_not_told_again():
     line.send(AddItem(AgentItem("tts", "A moment.")))
     line.sound(5)
     ((_, _, text),) = asked(line)
-    assert text.splitlines()[0] == "[You have said: A moment.]"
-    assert len(text.splitlines()) == 2
+    assert text.splitlines() == [
+        "[You have said: A moment.]",
+        "[The person has said nothing new. Go on with the conversation.]",
+    ]
 
 
 def test_scripted_text_is_told_to_be_said_exactly():
@@ -206,6 +210,14 @@ def test_or_until_it_must_have_been_played_if_nobody_tells():
     assert not line.send(Say("r1", "Three."))
     assert not line.sound(6.5)
     assert "Three." in texts(line.sound(1))[0][2]
+
+
+def test_or_until_then_where_no_sound_is_sent_at_all():
+    line = Line()
+    line.reply("One.", "Two.", samples=24000 * 3)
+    assert not line.send(Say("r1", "Three."))
+    line.tell(Idle())
+    assert "Three." in texts(line.answers)[0][2]
 
 
 @pytest.mark.parametrize("cut", ["cancel", "truncate", "delete", "interrupted"])
@@ -283,6 +295,26 @@ def test_a_result_goes_back_as_json_once():
         line.call("c2")
         sent = line.send(SendToolResult("c2", "weather", output, failed=failed))
         assert json.loads(sent[1][1]["content"]) == content
+
+
+def test_what_the_service_would_refuse_is_left_out():
+    order = EventOrder(RealtimeConfig())
+    assert not order.start_sound()
+    assert not order.audio(SILENCE.samples)
+    assert not order.text("Hello.")
+    assert order.begin("be kind", ())
+    assert not order.begin("be kind", ())
+    order.called("c1")
+    assert not order.result("c1", "{}")
+    assert order.start_sound()
+    assert not order.start_sound()
+    assert not order.result("c2", "{}")
+    assert order.result("c1", "{}")
+    assert not order.knows("c1")
+    assert not order.result("c1", "{}")
+    assert not order.text("")
+    assert order.end()
+    assert not order.audio(SILENCE.samples)
 
 
 def test_a_result_that_this_connection_did_not_ask_for_is_told_in_words():

@@ -89,6 +89,12 @@ def test_more_messages_than_it_takes_become_a_transcript_in_front():
     assert found[-1][1].startswith("answer 99 ")
 
 
+def test_and_that_is_the_persons_whoever_spoke_last():
+    found = told([*long_talk(100), UserItem("last", "question 100")])
+    assert [role for role, _ in found] == ["USER", "ASSISTANT"] * 19 + ["USER"]
+    assert found[0][1].count("question") + found[0][1].count("answer") == 201 - 38
+
+
 def test_what_does_not_fit_is_left_out_from_the_oldest_on():
     found = told(long_talk(100, size=500))
     whole = "\n".join(text for _, text in found)

@@ -169,8 +169,18 @@ def test_scripted_text_that_was_cut_is_not_checked():
     line = Line()
     line.send(Say("r", "One. Two."))
     line.reply("One.", "Two.")
-    line.said("One.")
+    assert kinds(line.said("One.")) == ["ReplyText"]
     assert kinds(line.interrupted()) == ["ReplyInterrupted"]
+    assert kinds(line.said("Two")) == ["ReplyText"]
+
+
+def test_scripted_text_is_checked_when_all_of_it_was_said():
+    line = Line()
+    line.send(Say("r", "One. Two."))
+    line.reply("One.", "Two.")
+    outputs = [*line.said("One."), *line.said("Two.")]
+    assert kinds(outputs) == ["ReplyText", "ReplyText"]
+    assert text_of(outputs) == "One. Two."
 
 
 def test_calls_in_a_row_are_of_one_reply_and_what_follows_is_another():
