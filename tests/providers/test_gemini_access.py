@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import sys
 import threading
 
 import pytest
@@ -216,6 +217,7 @@ def test_no_token_is_told_too():
 
 def test_google_auth_makes_its_requests_by_httpx(monkeypatch):
     """A real refresh of google-auth: where it goes, and what it makes of answers."""
+    monkeypatch.setitem(sys.modules, "requests", None)  # Not in the extra: it is not there.
     from google.oauth2.credentials import Credentials
 
     asked = []

@@ -1,8 +1,12 @@
 """What a Gemini session may be told, and what that is as JSON, which Google's package says too."""
 
+import dataclasses
+import inspect
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from gemini_line import MODEL, OLD, TEXT_ONLY, Line, certified, types
@@ -439,3 +443,18 @@ def test_importing_brings_no_client_and_no_transport():
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == ""
+
+
+def test_the_page_has_every_argument_and_its_default():
+    page = Path(__file__).parents[2] / "docs" / "providers" / "gemini.md"
+    rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \| [^|]+ \|$", page.read_text("utf-8"), re.M)
+    told = {}
+    for names, default in rows:
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
+    known = inspect.signature(gemini.Realtime).parameters
+    assert list(known) == [name for name in told if name in known]
+    for name, parameter in known.items():
+        default = parameter.default
+        shown = f"{type(default).__name__}()" if dataclasses.is_dataclass(default) else str(default)
+        if shown != told[name]:
+            assert default is None, name  # And the table says where it comes from.
