@@ -274,6 +274,20 @@ async def test_ends_that_pass_are_followed_by_the_next_connection(fault, words):
 
 
 @virtual
+async def test_what_the_service_does_not_take_in_mid_session_costs_no_more_than_a_connection():
+    faults = [Fault(Close(1008, "Requested entity was not found."), at=30.0, times=4)]
+    async with conversation(["One."], simulator={"faults": faults}) as (agent, _person, server):
+        await agent.simple_response("first")
+        await asyncio.sleep(100)
+        assert len(server.fired) == 3
+        assert [event.outcome for event in of(agent, RealtimeReconnectedEvent)] == ["restored"] * 3
+        assert not of(agent, ErrorEvent)
+        with pytest.raises(SessionError, match="entity was not found") as caught:
+            await agent.finish()
+        assert caught.value.kind is ErrorKind.FATAL
+
+
+@virtual
 async def test_a_key_that_is_not_good_any_more_ends_the_session():
     async with GeminiSimulator(replies=["One."]) as server, talking(realtime(server)) as agent:
         await agent.simple_response("first")

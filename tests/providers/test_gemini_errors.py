@@ -7,6 +7,7 @@ from duologue.providers.gemini.errors import (
     close_error,
     context_full,
     error_message,
+    hopeless,
     http_error,
     resumption_refused,
 )
@@ -77,6 +78,12 @@ def test_a_reason_is_one_line_and_not_too_long():
 )
 def test_which_closes_are_about_the_handle(code, reason, refused):
     assert resumption_refused(code, reason) is refused
+
+
+def test_what_no_other_connection_would_change():
+    assert hopeless(BAD_KEY)
+    assert hopeless(QUOTA.upper())
+    assert not hopeless("Request contains an invalid argument.")
 
 
 def test_a_full_context_is_known_by_its_words():

@@ -86,6 +86,11 @@ class Codec:
         return self._decoder.restored and not self._decoder.started
 
     @property
+    def started(self) -> bool:
+        """The session is there."""
+        return self._decoder.started
+
+    @property
     def restored(self) -> bool:
         """It has asked for that, or goes on with one."""
         return self._decoder.restored

@@ -63,6 +63,11 @@ def resumption_refused(code: int, reason: str) -> bool:
     return code not in _OF_THE_LINE and not _has(reason, (*_HOPELESS, *_BUSY))
 
 
+def hopeless(reason: str) -> bool:
+    """Whether a close was for what no other connection would change."""
+    return _has(reason, _HOPELESS)
+
+
 def context_full(reason: str) -> bool:
     """Whether a connection was closed because the context is full: resumed, it would be again."""
     return _has(reason, _FULL)

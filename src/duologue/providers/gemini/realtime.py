@@ -27,6 +27,7 @@ from duologue.providers.gemini.config import (
 from duologue.providers.gemini.errors import (
     close_error,
     context_full,
+    hopeless,
     http_error,
     resumption_refused,
 )
@@ -51,6 +52,8 @@ ACKNOWLEDGED_S = 8.0
 """A dead line is noticed by this instead, as long as there is sound to send."""
 _SOON_S = 20.0
 """A session that was resumed and is ended within so many seconds has reached a limit of its own."""
+_MOST_REFUSED = 3
+"""So often a session goes on that the service has ended for something that it was sent."""
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 _SIDES: Mapping[Resolution | None, int] = {None: 768, "low": 384, "medium": 768, "high": 1024}
@@ -161,6 +164,7 @@ class Realtime(BaseRealtime):
             clock=clock,
             vad=vad or EarshotVAD("gemini"),
         )
+        self._refused = 0
         self._resumption = Resumption(lambda: self._policy.setup().history)
 
     async def prepare(self, setup: SessionSetup) -> None:
@@ -235,4 +239,10 @@ class Realtime(BaseRealtime):
         ):
             # The session itself is over, and would be again.
             self._resumption.forget()
+        if error.kind is ErrorKind.FATAL and codec.started and not hopeless(reason):
+            # Reported of sessions that were well, after results of tools and after changes of the
+            # connection: they go on by another one.
+            self._refused += 1
+            if self._refused <= _MOST_REFUSED:
+                error.kind = ErrorKind.RECYCLE
         return error
