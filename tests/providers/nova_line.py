@@ -8,7 +8,7 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.providers.aws.codec import Codec
 from duologue.providers.aws.config import RealtimeConfig
-from duologue.providers.aws.messages import Accepted
+from duologue.providers.aws.messages import Accepted, Nudge
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import RequestReply, SendAudio
 from duologue.realtime.outputs import ReplyDone, ReplyStarted
@@ -30,7 +30,9 @@ class Line:
         self.beginning = self.send(SendAudio(SILENCE)) if sound else []
 
     def _out(self, messages):
-        found = [next(iter(json.loads(message)["event"].items())) for message in messages]
+        self.nudged = any(isinstance(message, Nudge) for message in messages)
+        told = [json.loads(message) for message in messages if isinstance(message, bytes)]
+        found = [next(iter(one["event"].items())) for one in told]
         self.sent += found
         return found
 

@@ -15,7 +15,7 @@ from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.providers.aws.codec import ANSWERED_S
 from duologue.providers.aws.config import RealtimeConfig
-from duologue.providers.aws.messages import Accepted, Idle, Quiet
+from duologue.providers.aws.messages import Accepted, Idle, Nudge, Quiet
 from duologue.providers.aws.order import EventOrder
 from duologue.realtime.commands import (
     AddItem,
@@ -220,23 +220,39 @@ def test_or_until_then_where_no_sound_is_sent_at_all():
     assert "Three." in texts(line.answers)[0][2]
 
 
-@pytest.mark.parametrize("cut", ["cancel", "truncate", "delete", "interrupted"])
-def test_or_until_it_was_cut(cut):
+def test_or_until_the_service_has_cut_it():
+    line = Line()
+    line.reply("One.", "Two.", samples=24000 * 3)
+    assert not line.send(Say("r1", "Three."))
+    line.interrupted()
+    assert "Three." in texts(line.answers)[0][2]
+
+
+@pytest.mark.parametrize("cut", ["cancel", "truncate", "delete"])
+def test_what_was_cut_before_keeps_nothing_waiting_and_what_waited_is_refused(cut):
     line = Line()
     reply_id = line.reply("One.", "Two.", samples=24000 * 3)
     item_id = reply_id.replace("reply", "item")
-    assert not line.send(Say("r1", "Three."))
-    match cut:
-        case "cancel":
-            sent = line.send(CancelReply(reply_id))
-        case "truncate":
-            sent = line.send(Truncate(item_id, 100, "One"))
-        case "delete":
-            sent = line.send(DeleteItem(item_id))
-        case "interrupted":
-            line.interrupted()
-            sent = line.answers
-    assert "Three." in texts(sent)[0][2]
+    line.send(AddItem(UserItem("u", "And then?", spoken=False)))
+    assert not line.send(RequestReply("r1"))
+    assert not line.send(Say("r2", "Never said."))
+    sent = line.send(
+        {
+            "cancel": CancelReply(reply_id),
+            "truncate": Truncate(item_id, 100, "One"),
+            "delete": DeleteItem(item_id),
+        }[cut]
+    )
+    assert not sent
+    assert line.nudged
+    refused = line.tell(Nudge())
+    assert [(one.request_id, one.code) for one in refused] == [
+        ("r1", "interrupted"),
+        ("r2", "interrupted"),
+    ]
+    assert not line.tell(Nudge())
+    ((_, _, text),) = asked(line, "r3")
+    assert text.splitlines()[1:] == ["And then?"]
 
 
 def test_it_is_told_what_was_heard_where_it_has_not_noticed_itself():
@@ -373,12 +389,13 @@ def test_what_its_profile_rules_out_is_not_sent():
 def test_nova_1_refuses_what_it_can_not_be_asked():
     line = Line(model=NOVA_1)
     assert not line.send(RequestReply("r1"))
-    (refused,) = line.get("usageEvent")
+    assert line.nudged
+    (refused,) = line.tell(Nudge())
     assert isinstance(refused, ReplyRefused)
     assert (refused.request_id, refused.busy) == ("r1", False)
     assert "amazon.nova-2-sonic" in refused.message
     line.send(SendToolResult("old", "weather", "rain"))
-    assert not line.get("usageEvent")
+    assert not line.tell(Nudge())
 
 
 CALLS = st.sampled_from("ab")

@@ -58,6 +58,18 @@ def test_a_turn_and_its_answer():
     assert not line.get("completionEnd", stopReason="END_TURN")
 
 
+def test_a_sentence_that_is_planned_in_parts_is_one():
+    line = Line()
+    outputs = line.block(
+        "TEXT", "ASSISTANT", "PARTIAL_TURN", "It is", " five.", stage="SPECULATIVE"
+    )
+    outputs += line.audio(100)
+    assert [one.text for one in outputs if isinstance(one, ReplyText)] == ["It is five."]
+    (words,) = line.said("It is five.")
+    assert words.text == "It is five."
+    assert line.codec._replies.last.told == len(line.codec._replies.last.planned) == 1
+
+
 def test_words_of_the_person_come_in_pieces_with_their_own_spaces():
     line = Line()
     pieces = [*line.heard("so", " far"), *line.heard("so good")]

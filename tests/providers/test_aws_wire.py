@@ -13,7 +13,7 @@ from bedrock_service import event, frame, serving
 from duologue.clock import LoopClock
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.h2_stream import LONGEST, PING_EVERY_S, PONG_S
-from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Quiet
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Nudge, Quiet
 from duologue.providers.aws.wire import BedrockWire
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.testing import run_virtual
@@ -132,6 +132,26 @@ async def test_silence_both_ways_is_reported_as_idle_and_sending_puts_it_off(wir
         assert not reading.done()
         await reading
     assert loop.time() - began > 30 + IDLE_S / 2
+
+
+@nova
+async def test_what_the_codec_tells_by_itself_comes_back_at_once(wire, service):
+    request = await live(wire, service)
+    loop = asyncio.get_running_loop()
+    for _ in range(2):
+        reading = asyncio.create_task(wire.receive())
+        await asyncio.sleep(1.0)
+        began = loop.time()
+        await wire.send(Nudge())
+        assert await reading == Nudge()
+        assert loop.time() == began
+    await wire.send(Nudge())
+    request.tell("usageEvent")
+    await asyncio.sleep(0.1)
+    assert await wire.receive() == Nudge()
+    assert b"usageEvent" in await wire.receive()
+    assert await wire.receive() == Quiet()
+    assert request.names() == ["sessionStart"]
 
 
 @nova

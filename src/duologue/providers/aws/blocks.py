@@ -100,10 +100,7 @@ class Blocks:
     def _text(self, fields: JsonObject) -> Sequence[Output]:
         block = self._block(fields)
         words = text(fields, "content")
-        more = bool(block.text)
         block.text += words
-        if block.reply is not None:
-            return self._replies.plan(block.reply, words, more=more)
         said = block.role == "USER" and not block.planned
         if said and block.text.strip() and not self._was_written(block.text):
             # The turn that it belongs to is found by who listens; pieces bring their own spaces.
@@ -142,6 +139,8 @@ class Blocks:
                 return self._ended(block.reply)
             case "TOOL":
                 return self._replies.interrupt() if stop == "INTERRUPTED" else ()
+            case "TEXT" if block.reply is not None and stop != "INTERRUPTED":
+                return self._replies.plan(block.reply, block.text)
             case "TEXT" if block.role == "ASSISTANT":
                 return self._said(block, stop)
             case _:

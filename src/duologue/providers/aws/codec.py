@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import assert_never
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from duologue.items import AgentItem, Item, Json, SystemItem, UserItem
 from duologue.providers.aws.blocks import Blocks
 from duologue.providers.aws.config import RealtimeConfig
 from duologue.providers.aws.history import messages, tool_note
-from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message, Quiet
+from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message, Nudge, Quiet
 from duologue.providers.aws.order import EventOrder, Stage
 from duologue.providers.aws.profile import generation_of
 from duologue.providers.aws.replies import Asked, Replies
@@ -51,6 +52,15 @@ _NOTHING = "nothing at all"
 _MOST_NOTES = 16
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text that waits to be sent; ``words`` are what the model has to know of it in any case."""
+
+    asked: Asked
+    text: str
+    words: Sequence[str] = ()
+
+
 class Codec:
     """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
 
@@ -71,8 +81,7 @@ class Codec:
         """What the model is to know with it."""
         self._heard: tuple[str, str] | None = None
         """What was heard of which item, where the service has not noticed."""
-        self._waiting: deque[tuple[Asked, str]] = deque()
-        """Texts that wait to be sent."""
+        self._waiting: deque[_Text] = deque()
         self._sent = 0
         """Samples of the person that were sent: the clock of this codec."""
         self._sounding = ""
@@ -96,21 +105,19 @@ class Codec:
                 self._add(item)
                 return ()
             case Truncate(item_id=item_id, heard_text=heard):
-                self._cut(item_id, heard)
-                return self._due()
+                return self._cut(item_id, heard)
             case DeleteItem(item_id=item_id):
-                self._cut(item_id, "")
-                return self._due()
+                return self._cut(item_id, "")
             case CancelReply(reply_id=reply_id):
-                item_id = self._replies.cancel(reply_id)
-                if item_id is not None:
-                    # Unless it is told soon that something was.
-                    self._heard = item_id, ""
-                return self._due()
+                cancelled = self._replies.cancel(reply_id)
+                # Nothing was heard of it, unless it is told soon that something was.
+                return self._cut(cancelled, "") if cancelled is not None else ()
             case RequestReply(request_id=request_id, instructions=instructions):
-                return self._ask(Asked(request_id), self._text(instructions))
+                words = self._asked_words()
+                text = self._composed(words, instructions)
+                return self._ask(_Text(Asked(request_id), text, words))
             case Say(request_id=request_id, text=text):
-                return self._ask(Asked(request_id, text), instructions_to_say(text))
+                return self._ask(_Text(Asked(request_id, text), instructions_to_say(text)))
             case SendToolResult():
                 return self._result(command)
             case SendVideo() | EndTurn() | ClearInput() | UpdateSession():
@@ -126,6 +133,8 @@ class Codec:
                 outputs.append(SessionStarted(self._told(), expires_in))
             case Quiet():
                 outputs += self._replies.end_calls()
+            case Nudge():
+                """What is to be told follows below."""
             case Idle():
                 self._sent += round(IDLE_S * self._config.input_sample_rate)
                 self._pending += self._start_sound()
@@ -184,26 +193,41 @@ class Codec:
             case _:
                 """What was spoken it has heard itself, and of its tools it knows."""
 
-    def _cut(self, item_id: str, heard: str) -> None:
+    def _cut(self, item_id: str, heard: str) -> Sequence[Message]:
         """An item is to be what was heard of it, or nothing."""
         if self._order.stage is Stage.BEGUN:
-            index = next((i for i, one in enumerate(self._history) if one.id == item_id), None)
-            item = None if index is None else self._history[index]
-            if index is not None and isinstance(item, AgentItem) and heard:
-                self._history[index] = AgentItem(item_id, heard, "cut", item.played_ms)
-            elif index is not None:
-                del self._history[index]
-            return
+            self._cut_history(item_id, heard)
+            return ()
         reply = self._replies.by_item(item_id)
         if reply is not None:
             reply.cut = True
             self._heard = item_id, heard
+        return self._drop_waiting()
+
+    def _cut_history(self, item_id: str, heard: str) -> None:
+        index = next((i for i, one in enumerate(self._history) if one.id == item_id), None)
+        item = None if index is None else self._history[index]
+        if index is not None and isinstance(item, AgentItem) and heard:
+            self._history[index] = AgentItem(item_id, heard, "cut", item.played_ms)
+        elif index is not None:
+            del self._history[index]
+
+    def _drop_waiting(self) -> Sequence[Message]:
+        """Somebody has interrupted: what was asked for before that is not wanted any more."""
+        if not self._waiting:
+            return ()
+        for one in self._waiting:
+            message = "it was interrupted before it was sent"
+            self._refused.append(ReplyRefused(one.asked.request_id, "interrupted", message))
+            self._words += one.words
+        self._waiting.clear()
+        return [Nudge()]
 
     def _note(self, note: str) -> None:
         self._notes = [*self._notes, note][-_MOST_NOTES:]
 
-    def _text(self, instructions: str | None) -> str:
-        """Everything that waits for the next text, and what it is for."""
+    def _asked_words(self) -> list[str]:
+        """What was written to be answered next."""
         while self._order.stage is Stage.BEGUN and self._history:
             match self._history[-1]:
                 case UserItem(text=text):
@@ -212,12 +236,17 @@ class Codec:
                     self._history.pop()
                 case _:
                     break
-        parts = [*self._notes, *self._cut_note(), *self._words]
+        words, self._words = self._words, []
+        return words
+
+    def _composed(self, words: Sequence[str], instructions: str | None) -> str:
+        """A text of all that the model is to know now, and what it is for."""
+        parts = [*self._notes, *self._cut_note(), *words]
         if instructions:
             parts.append(_FOR_THIS.format(instructions))
-        elif not self._words:
+        elif not words:
             parts.append(_GO_ON)
-        self._notes, self._words = [], []
+        self._notes = []
         return "\n".join(parts)
 
     def _cut_note(self) -> Sequence[str]:
@@ -230,23 +259,24 @@ class Codec:
             return ()
         return [_HEARD.format(json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING)]
 
-    def _ask(self, asked: Asked, text: str) -> Sequence[Message]:
+    def _ask(self, text: _Text) -> Sequence[Message]:
         if not self._generation.text:
             message = f"{self._config.model} replies to speech only: use amazon.nova-2-sonic-v1:0"
-            self._refused.append(ReplyRefused(asked.request_id, "unsupported", message))
-            return ()
-        self._waiting.append((asked, text))
+            request_id = text.asked.request_id
+            self._refused.append(ReplyRefused(request_id, "unsupported", message))
+            return [Nudge()]
+        self._waiting.append(text)
         return self._due()
 
     def _due(self) -> Sequence[Message]:
         """The next text that waits, if it may be sent now."""
         if not self._waiting or self._busy():
             return ()
-        asked, text = self._waiting.popleft()
-        self._replies.asked = asked
+        due = self._waiting.popleft()
+        self._replies.asked = due.asked
         self._asked_since = self._sent
-        self.blocks.sent_text = text
-        return [*self._start_sound(), *self._order.text(text)]
+        self.blocks.sent_text = due.text
+        return [*self._start_sound(), *self._order.text(due.text)]
 
     def _busy(self) -> bool:
         """The last text is not answered, or the newest reply is still being played, it seems."""
@@ -265,12 +295,11 @@ class Codec:
         output = command.output
         if self._order.knows(command.call_id):
             return self._order.result(command.call_id, _as_json(output, failed=command.failed))
-        # Called on a connection that is gone: this one was told of it in its history.
-        note = tool_note(command.name, "…", output, failed=command.failed)
         if not self._generation.text:
             return ()
-        self._note(note)
-        return self._ask(Asked(uuid4().hex), self._text(None))
+        # Called on a connection that is gone: this one was told of it in its history.
+        note = tool_note(command.name, "…", output, failed=command.failed)
+        return self._ask(_Text(Asked(uuid4().hex), self._composed([note], None), [note]))
 
 
 def _as_json(output: str, *, failed: bool) -> str:

@@ -75,6 +75,7 @@ class H2Stream(asyncio.Protocol):
         self._failure: ConnectionLostError | None = None
         self._input_ended = False
         self._paused = False
+        self._poked = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._gone = asyncio.Event()
@@ -174,12 +175,21 @@ class H2Stream(asyncio.Protocol):
         return bool(self._answer) or self._whole or self._failure is not None
 
     async def wait(self, seconds: float, *, head: bool = False) -> bool:
-        """Wait till it is `readable` (with ``head``: `answered`); False if it is not by then."""
+        """Wait till it is `readable` (with ``head``: `answered`); False if it is not by then.
+
+        False also after a `poke`.
+        """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while not (self.answered if head else self.readable):
+                while not (self._poked or (self.answered if head else self.readable)):
                     await self._next_news()
+        self._poked = False
         return self.answered if head else self.readable
+
+    def poke(self) -> None:
+        """Have `wait` return."""
+        self._poked = True
+        self._news.set()
 
     def abort(self, why: str = "was closed") -> None:
         """Give it up now: nothing more is sent or read."""

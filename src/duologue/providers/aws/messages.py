@@ -27,5 +27,10 @@ class Idle:
     """Nothing has come for some time, nor was anything sent."""
 
 
-type Message = bytes | Accepted | Quiet | Idle
-"""One event as JSON, or what the wire itself tells the codec."""
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """The codec has something to tell by itself: it sends this, and the wire gives it back."""
+
+
+type Message = bytes | Accepted | Quiet | Idle | Nudge
+"""One event as JSON, or what wire and codec tell each other."""

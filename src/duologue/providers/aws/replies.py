@@ -107,15 +107,12 @@ class Replies:
         self._all.append(reply)
         return reply, [ReplyStarted(reply.id, None if asked is None else asked.request_id)]
 
-    def plan(self, reply: Reply, text: str, *, more: bool) -> Sequence[Output]:
-        """What it is about to say; ``more`` of the sentence before, or the next one."""
-        if not text or reply.over:
+    def plan(self, reply: Reply, text: str) -> Sequence[Output]:
+        """The next sentence that it is about to say."""
+        if not text.strip() or reply.over:
             return ()
-        if more and reply.planned:
-            reply.planned[-1] += text
-        else:
-            text = _apart("".join(reply.planned), text)
-            reply.planned.append(text)
+        text = _apart("".join(reply.planned), text)
+        reply.planned.append(text)
         return [ReplyText(reply.id, reply.item_id, text, planned=True)]
 
     def say(self, text: str) -> Sequence[Output]:

@@ -18,7 +18,7 @@ from duologue.extras import require
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.errors import exception_error, http_error, one_line
 from duologue.providers.aws.h2_transport import H2Transport, ResponseBody
-from duologue.providers.aws.messages import IDLE_S, QUIET_S, Accepted, Idle, Message, Quiet
+from duologue.providers.aws.messages import IDLE_S, QUIET_S, Accepted, Idle, Message, Nudge, Quiet
 from duologue.realtime.errors import ErrorKind, SessionError
 
 require("aws_sdk_bedrock_runtime", "aws")
@@ -88,6 +88,7 @@ class BedrockWire:
         self._call: _Call | None = None
         self._accepted = False
         self._quiet = True
+        self._nudged = False
         self._reading = False
         self._ended: SessionError | None = None
         self._over = asyncio.Event()
@@ -110,11 +111,16 @@ class BedrockWire:
             raise SessionError(f"the AWS SDK failed: {one_line(str(error))}", code="sdk") from error
 
     async def send(self, message: Message) -> None:
-        """Send one event; waits while the service does not read. Raises `SessionError`."""
-        if not isinstance(message, bytes):
-            return
-        if self._call is None:
+        """Send one event; waits while the service does not read. Raises `SessionError`.
+
+        What is none comes back by `receive`.
+        """
+        if self._call is None or self._transport is None:
             raise self._lost("is not connected")
+        if not isinstance(message, bytes):
+            self._nudged = True
+            self._transport.stream.poke()
+            return
         part = BidirectionalInputPayloadPart(bytes_=message)
         self._torn = True
         try:
@@ -142,14 +148,19 @@ class BedrockWire:
                 await self._call.await_output()
                 self._accepted = True
                 return Accepted(self._expires_in)
-            if not self._quiet and not await stream.wait(QUIET_S):
-                self._quiet = True
-                return Quiet()
-            while not await stream.wait(IDLE_S):
+            while not self._take_nudge():
+                readable = await stream.wait(IDLE_S if self._quiet else QUIET_S)
+                if self._take_nudge():
+                    break
+                if readable:
+                    self._quiet = False
+                    return await self._next(ResponseBody(stream))
+                if not self._quiet:
+                    self._quiet = True
+                    return Quiet()
                 if self._clock.now() - self._sent_at >= IDLE_S:
                     return Idle()
-            self._quiet = False
-            return await self._next(ResponseBody(stream))
+            return Nudge()
         except (OSError, SmithyError, ValueError) as error:
             self._ended = self._error(error)
             raise self._ended from error
@@ -214,6 +225,10 @@ class BedrockWire:
             await asyncio.wait([self._calling])
         elif not self._accepted and self._calling.exception() is None:
             await asyncio.gather(self._calling.result().await_output(), return_exceptions=True)
+
+    def _take_nudge(self) -> bool:
+        nudged, self._nudged = self._nudged, False
+        return nudged
 
     async def _next(self, body: ResponseBody) -> bytes:
         while True:
