@@ -43,6 +43,7 @@ RUNS: dict[str, list[str]] = {
     "nova-heard": ["benchmarks.truth", "nova", "heard"],
     "nova-kills": ["benchmarks.truth", "nova", "kills"],
     "nova-rolling": ["benchmarks.truth", "nova", "rolling"],
+    "nova-minutes": ["benchmarks.minutes"],
     "qwen-ws": ["benchmarks.transport", "qwen"],
     "qwen-path": ["benchmarks.path", "qwen"],
     "qwen-interrupts": ["benchmarks.truth", "qwen", "interrupts"],

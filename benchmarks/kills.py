@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,32 +66,69 @@ def misplaced(said: list[str], meant: list[str]) -> int:
     return wrong or int(said != meant)
 
 
-def wrong_items(items: list[Any], known: list[tuple[str, str]], turns: list[str]) -> int:
-    """Items lost, doubled or misplaced: in the conversation, and in what the model knows of it."""
-    mine = [
+type Said = list[tuple[str, str]]
+"""What was said, as (role, words)."""
+
+
+@dataclass
+class Items:
+    """What is wrong with a conversation, and with what the model knows of it."""
+
+    wrong: int = 0
+    """Items lost or doubled, or turns of the person in another place."""
+    early: int = 0
+    """Pieces of answers that the model has before the turn that they answer.
+
+    It has heard that turn again, and what cannot be put before another item stays where it is.
+    """
+
+
+def compare(items: list[Any], known: Said, turns: list[str]) -> Items:
+    """What became of these turns, each answered once, here and in what the model knows."""
+    mine = said_in(items)
+    found = Items(misplaced([words for role, words in mine if role == "user"], turns))
+    # One speech for each turn: more of them are answers that were given twice.
+    found.wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
+    found.wrong += misplaced([words for role, words in known if role == "user"], turns)
+    said, told = by_turn(mine), by_turn(known)
+    shortest = min((len(" ".join(words)) for words in said.values() if words), default=0)
+    carried = len(told.get("", ()))
+    for turn in turns:
+        found.wrong += not said.get(turn)
+        # An answer that broke off and went on is one here, and may be two pieces there.
+        most = 1 if len(" ".join(said.get(turn, ()))) == shortest else 2
+        pieces = len(told.get(turn, ()))
+        if carried and pieces + carried <= most:
+            found.early += carried
+            pieces += carried
+        else:
+            found.wrong += carried
+        found.wrong += pieces < 1
+        carried = max(0, pieces - most)
+    found.wrong += carried
+    return found
+
+
+def said_in(items: list[Any]) -> Said:
+    """What was said by these items."""
+    return [
         ("user" if isinstance(item, UserItem) else "agent", item.text or "")
         for item in items
         if isinstance(item, UserItem | AgentItem)
     ]
-    wrong = misplaced([words for role, words in mine if role == "user"], turns)
-    # One speech for each turn: more of them are answers that were given twice.
-    wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
-    wrong += misplaced([words for role, words in known if role == "user"], turns)
-    said, told = by_turn(mine), by_turn(known)
-    shortest = min((len(" ".join(words)) for words in said.values() if words), default=0)
-    for turn in turns:
-        wrong += not said.get(turn)
-        # An answer that broke off and went on is one here, and may be two pieces there.
-        most = 1 if len(" ".join(said.get(turn, ()))) == shortest else 2
-        pieces = len(told.get(turn, ()))
-        wrong += 1 - pieces if pieces < 1 else max(0, pieces - most)
-    return wrong
 
 
-def by_turn(said: list[tuple[str, str]]) -> dict[str, list[str]]:
-    """What was answered to each of the person's turns."""
-    found: dict[str, list[str]] = {}
+def early_note(found: Items) -> str:
+    """What is to be said of pieces in another place, if there are any."""
+    if not found.early:
+        return ""
+    return f"; the model has {found.early} pieces of answers before what they answer"
+
+
+def by_turn(said: Said) -> dict[str, list[str]]:
+    """What was answered to each of the person's turns; to none of them what came before."""
     answers: list[str] = []
+    found = {"": answers}
     for role, words in said:
         if role == "user":
             answers = found.setdefault(words, [])
@@ -141,7 +179,7 @@ async def kills(name: str, count: int, seed: int) -> list[Figure]:
             await killing
         await asyncio.sleep(15)
         items = [*agent.conversation]
-        wrong = wrong_items(items, known_to(name, far), turns)
+        found = compare(items, known_to(name, far), turns)
         newest = heard_ms(far, side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
@@ -152,10 +190,10 @@ async def kills(name: str, count: int, seed: int) -> list[Figure]:
             f"connection killed at {killer.killed} random moments: user audio lost or doubled, "
             "history items lost or doubled",
             "0 ms, 0",
-            f"{wrong_ms + lost_ms:.0f} ms, {wrong}",
-            not (wrong_ms or lost_ms or wrong),
+            f"{wrong_ms + lost_ms:.0f} ms, {found.wrong}",
+            not (wrong_ms or lost_ms or found.wrong),
             f"{len(turns)} turns of 1 s, {answers} answers, {again} new connections "
             f"(one in ten is killed at once, {killer.early} in all), TCP resets, transcripts "
-            f"{LATE_S} s late, virtual time; lengths to 4 ms",
+            f"{LATE_S} s late, virtual time; lengths to 4 ms{early_note(found)}",
         )
     ]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.kills import LATE_S, heard_ms, wrong_items
+from benchmarks.kills import LATE_S, compare, early_note, heard_ms
 from benchmarks.sides import SIDES, Line, known_to, meeting, told
 from duologue.events import RealtimeReconnectedEvent
 from duologue.items import AgentItem
@@ -144,7 +144,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
                 await asyncio.sleep(9.0)
         await asyncio.sleep(20)
         items = [*agent.conversation]
-        wrong = wrong_items(items, known_to(name, far), turns)
+        found = compare(items, known_to(name, far), turns)
         newest = heard_ms(far, side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
@@ -156,11 +156,11 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
             f"{change.named} at random moments of turns and answers: user audio lost or doubled, "
             "history items lost or doubled",
             "0 ms, 0",
-            f"{wrong_ms + lost_ms:.0f} ms, {wrong}",
-            not (wrong_ms or lost_ms or wrong) and len(changes) >= count * change.least,
+            f"{wrong_ms + lost_ms:.0f} ms, {found.wrong}",
+            not (wrong_ms or lost_ms or found.wrong) and len(changes) >= count * change.least,
             f"{len(turns)} turns of 1 s, {answers} answers, {len(changes)} changes (longest time "
             f"without a connection {gap} ms), transcripts {LATE_S} s late, virtual time; lengths "
-            "to 4 ms",
+            f"to 4 ms{early_note(found)}",
         )
     ]
 

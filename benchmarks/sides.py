@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from duologue.realtime.outputs import Output, UserTranscript, UserTurnEnded
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "conformance")]
 
-from subjects import FIRST_HZ, RATE, STEP_HZ, SUBJECTS, Line  # noqa: E402
+from subjects import FIRST_HZ, RATE, STEP_HZ, SUBJECTS, Brain, Line  # noqa: E402
 
 from talk import talking  # noqa: E402
 
@@ -24,7 +25,9 @@ __all__ = [
     "SIDES",
     "STEP_HZ",
     "Line",
+    "Brain",
     "Side",
+    "delay_words",
     "known_to",
     "meeting",
     "on_connection",
@@ -99,12 +102,12 @@ async def meeting(
         options["simulator"] = told
     async with SUBJECTS[side.subject](replies, transcripts, **options) as (llm, far):
         if words_late_s and not side.words_beside:
-            _delay_words(far.simulator, words_late_s)
+            delay_words(far.simulator, words_late_s)
         async with talking(llm, line) as agent:
             yield agent, far
 
 
-def _delay_words(simulator: Any, seconds: float) -> None:
+def delay_words(simulator: Any, seconds: float) -> None:
     """Have the model itself find the words so late, and answer them only then."""
     brain = simulator._brain
 
@@ -114,10 +117,13 @@ def _delay_words(simulator: Any, seconds: float) -> None:
 
         def later(receive: Callable[[Output], None]) -> Callable[[Output], None]:
             loop = asyncio.get_running_loop()
+            waiting: deque[Output] = deque()
 
             def take(output: Output) -> None:
                 if isinstance(output, UserTranscript | UserTurnEnded):
-                    loop.call_later(seconds, receive, output)
+                    # Timers of the same time are called in any order.
+                    waiting.append(output)
+                    loop.call_later(seconds, lambda: receive(waiting.popleft()))
                 else:
                     receive(output)
 

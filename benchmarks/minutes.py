@@ -1,0 +1,218 @@
+"""A conversation with Nova Sonic that goes on for a thousand minutes, in virtual time.
+
+``python -m benchmarks.minutes [MINUTES]``. A stream ends after eight of them, so the session goes
+over to a new one some two hundred times, by its own policy. Once a minute the person says
+something, and is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure, give, rss_mb
+from benchmarks.kills import by_turn, misplaced, said_in
+from benchmarks.sides import FIRST_HZ, RATE, STEP_HZ, Brain, delay_words, known_to
+from duologue.agent import Agent
+from duologue.audio import AudioFrame
+from duologue.events import RealtimeReconnectedEvent
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.providers import aws
+from duologue.testing import NovaSimulator, Reply, run_virtual
+
+ANSWER = "An answer. It has two sentences."
+LATE_S = 0.7
+CHUNK_S = 0.1
+PITCHES = 60
+"""Turns after which the same pitch comes again."""
+
+
+class Caller:
+    """A person on the line who keeps nothing: 100 ms of sound at a time."""
+
+    output_rate = 24000
+    quality = "estimated"
+    lead_ms = 0
+    latency_ms = 0.0
+
+    def __init__(self) -> None:
+        self.hz = 0.0
+        self.heard_s = 0.0
+        self.sent_s = 0.0
+
+    async def run(self, person: Any, ready: Callable[[], None]) -> None:
+        ready()
+        size = round(RATE * CHUNK_S)
+        silence = np.zeros(size, np.int16)
+        loop = asyncio.get_running_loop()
+        due, at = loop.time(), np.arange(size)
+        while True:
+            due += CHUNK_S
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            tone = (9000 * np.sin(2 * np.pi * self.hz / RATE * at)).astype(np.int16)
+            person.audio(AudioFrame(tone if self.hz else silence, RATE))
+            self.sent_s += CHUNK_S
+
+    def play(self, frame: AudioFrame | None) -> None:
+        self.heard_s += 0.02 * (frame is not None)
+
+    def clear(self) -> None: ...
+
+
+class Questions:
+    """What was said in a turn, told by its pitch, though a pitch comes again after so many."""
+
+    def __init__(self) -> None:
+        self._newest = 0
+
+    def __len__(self) -> int:
+        return PITCHES
+
+    def __getitem__(self, pitch: int) -> str:
+        last = self._newest - 5
+        number = last + (pitch - last) % PITCHES
+        self._newest = max(self._newest, number)
+        return question(number)
+
+
+def question(number: int) -> str:
+    """What the person says in that turn."""
+    return f"question number {number}"
+
+
+_OTHERS = ("duologue.items", "duologue.realtime.commands", "duologue.simulator", "duologue.testing")
+"""Modules whose objects are kept on purpose: the conversation's items, and all that the simulated
+model was told.
+"""
+
+
+def live_objects() -> int:
+    """Objects of the library that are alive, beside those."""
+    gc.collect()
+    kinds = (type(one) for one in gc.get_objects())
+    return sum(_is_ours(kind) for kind in kinds)
+
+
+def _is_ours(kind: type) -> bool:
+    module = kind.__module__
+    ours = isinstance(module, str) and module.startswith("duologue.")
+    return ours and not module.startswith(_OTHERS)
+
+
+def tasks_now() -> int:
+    """Tasks that are alive."""
+    return len(asyncio.all_tasks())
+
+
+@dataclass
+class Kept:
+    """What there is in memory after so many minutes."""
+
+    minute: int
+    rss: float
+    objects: int
+    tasks: int
+
+
+async def talk(minutes: int) -> list[Figure]:
+    """Talk for so long, and look at what is there now and then."""
+    dice = random.Random(5)  # noqa: S311
+    began = time.perf_counter()
+    questions, caller = Questions(), Caller()
+    replies = deque([Reply(ANSWER)] * (minutes * 2))
+    kept: list[Kept] = []
+    turn = 0
+    async with NovaSimulator(lambda: Brain(replies, questions)) as server:
+        delay_words(server, LATE_S)
+        keys = server.credentials
+        credentials = aws.Credentials(keys.access_key, keys.secret_key)
+        llm = aws.Realtime(endpoint_uri=server.url, credentials=credentials, vad=EnergyVAD())
+        agent = Agent(edge=caller, llm=llm)
+        changes: list[RealtimeReconnectedEvent] = []
+
+        def note(event: object) -> None:
+            if isinstance(event, RealtimeReconnectedEvent):
+                changes.append(event)
+                # Those are kept to be looked at, and would fill the memory.
+                del server.sessions[:-2], server._lines[:-2]
+
+        agent.events.tap(note)
+        async with agent.join():
+            loop = asyncio.get_running_loop()
+            start = loop.time()
+            while (minute := (loop.time() - start) / 60) < minutes:
+                if minute >= (len(kept) + 1) * minutes / 10:
+                    kept.append(Kept(round(minute), rss_mb(), live_objects(), tasks_now()))
+                caller.hz = FIRST_HZ + STEP_HZ * (turn % PITCHES)
+                await asyncio.sleep(dice.uniform(0.8, 2.5))
+                caller.hz = 0.0
+                turn += 1
+                await asyncio.sleep(dice.uniform(45.0, 70.0))
+            kept.append(Kept(round(minute), rss_mb(), live_objects(), tasks_now()))
+            far = SimpleNamespace(session=server.sessions[-1])
+            known = [words for role, words in known_to("nova", far) if role == "user"]
+            lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
+        items = [*agent.conversation]
+    took = time.perf_counter() - began
+    meant = [question(number) for number in range(turn)]
+    wrong = wrong_items(items, known, meant)
+    return [
+        Figure(
+            f"{minutes} minutes: items lost or doubled, user audio lost",
+            "0, 0 ms",
+            f"{wrong}, {lost_ms:.0f} ms",
+            not (wrong or lost_ms) and len(changes) >= minutes / 6.5,
+            f"{turn} turns and answers, {len(changes)} changes of streams by the session's own "
+            f"policy (longest time without one {max(c.gap_ms for c in changes)} ms); the newest "
+            f"{len(known)} turns are known to the model, as far as a history may go; transcripts "
+            f"{LATE_S} s late, virtual time, {took / 60:.0f} minutes of real time",
+        ),
+        memory(kept),
+    ]
+
+
+def wrong_items(items: list[Any], known: list[str], meant: list[str]) -> int:
+    """Items lost, doubled or misplaced, here and in what the model was told at last."""
+    mine = said_in(items)
+    wrong = misplaced([words for role, words in mine if role == "user"], meant)
+    answers = by_turn(mine)
+    wrong += sum(answers.get(turn) != [ANSWER] for turn in meant)
+    # Words that were left out from the oldest on may begin in the middle of a turn.
+    newest = known[1:] if known and known[0] not in meant else known
+    wrong += int(len(newest) < min(20, len(meant)) or newest != meant[len(meant) - len(newest) :])
+    return wrong
+
+
+def memory(kept: list[Kept]) -> Figure:
+    """What is there at the end, beside what was there when a tenth was over."""
+    first, last = kept[0], kept[-1]
+    grown = last.rss - first.rss
+    flat = last.objects <= first.objects + 50 and last.tasks == first.tasks and grown < 5
+    rss = ", ".join(f"{one.rss:.0f}" for one in kept)
+    return Figure(
+        f"memory after {first.minute} and after {last.minute} minutes: objects of the library; "
+        "tasks; MB",
+        "equal; equal; < 5 MB more",
+        f"{first.objects} and {last.objects}; {first.tasks} and {last.tasks}; {grown:+.1f} MB",
+        flat,
+        "objects by the garbage collector, without the conversation's own items, which are kept; "
+        f"MB: resident, of the whole process with the simulator, every tenth: {rss}",
+    )
+
+
+def main() -> None:
+    give(run_virtual(talk(int(sys.argv[1]) if len(sys.argv) > 1 else 1000), grace=0.0))
+
+
+if __name__ == "__main__":
+    main()
