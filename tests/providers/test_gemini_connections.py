@@ -450,9 +450,6 @@ async def test_no_sound_of_the_person_is_lost_over_a_kill(moment):
         assert not of(agent, ErrorEvent)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="silence that was heard is counted as lost when it falls out"
-)
 @virtual
 async def test_nothing_is_lost_by_a_kill_after_a_long_silence():
     async with conversation(["One."], ["first"]) as (agent, person, server):

@@ -388,7 +388,6 @@ async def test_an_interrupt_of_a_tool_that_runs_begins_a_turn():
         assert not of(agent, ErrorEvent)
 
 
-@pytest.mark.xfail(strict=True, reason="LocalTurns tells late words as final at the next speech")
 @virtual
 async def test_words_that_come_after_the_reply_was_made_are_final_without_more_speech():
     simulator = {"transcription_delay": 0.7}

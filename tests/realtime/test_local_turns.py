@@ -114,6 +114,17 @@ def test_words_that_come_after_the_answer_began_are_of_the_turn_before():
     assert [one.final for one in told if isinstance(one, UserTranscript)] == [False, False, True]
 
 
+def test_words_that_come_after_the_answer_was_made_are_final_at_once():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.words("Too late.")
+    _, told = person.kinds()
+    assert told[-1] == UserTranscript(told[0].item_id, "Too late.", final=True)
+
+
 def test_late_words_come_first_when_the_person_speaks_again():
     person = Person()
     person.sound(0.5)

@@ -31,7 +31,7 @@ _EXTRAS = {
         "Gemini Live",
         ("websockets", "orjson", "pybase64", "earshot", "PIL"),
     ),
-    "vertex": ("Gemini Live on Vertex AI", ("google.auth", "requests")),
+    "vertex": ("Gemini Live on Vertex AI", ("google.auth", "httpx")),
     "aws": (
         "Amazon Nova Sonic",
         ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),

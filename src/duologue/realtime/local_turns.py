@@ -222,7 +222,9 @@ class LocalTurns:
         if home is self._last:
             self._late_at = now
         home.pieces[piece_id] = text
-        return (*home.words(final=False), *ended)
+        # Once it was answered to the end, nothing comes any more that would make them final.
+        over = home is self._last and not self._replying
+        return (*home.words(final=over), *ended)
 
     def _home(self, now: float) -> _Turn | None:
         """The turn that words belong to which have come now."""

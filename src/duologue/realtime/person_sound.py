@@ -144,6 +144,9 @@ class PersonSound:
         """The connection is gone; returns the turns that had ended and will come again as new."""
         unsettled = self._turns.lost()
         self._from = max(unsettled.position, self._ring.start)
+        if self._local is not None and unsettled.needed is None:
+            # Nobody has spoken, as far as was heard here.
+            self._from = max(self._from, self._ring.end - int(self.rate * _BEFORE_S))
         if unsettled.needed is not None:
             self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
         again, others = self._rehearing.lost(unsettled.reheard)
