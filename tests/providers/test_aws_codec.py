@@ -32,6 +32,7 @@ from duologue.realtime.commands import (
     UpdateSession,
 )
 from duologue.realtime.outputs import (
+    ReplyInterrupted,
     ReplyRefused,
     ReplyStarted,
     SessionStarted,
@@ -220,16 +221,19 @@ def test_or_until_then_where_no_sound_is_sent_at_all():
     assert "Three." in texts(line.answers)[0][2]
 
 
-def test_or_until_the_service_has_cut_it():
+def test_what_waits_behind_a_reply_that_the_service_has_cut_is_refused():
     line = Line()
     line.reply("One.", "Two.", samples=24000 * 3)
     assert not line.send(Say("r1", "Three."))
-    line.interrupted()
-    assert "Three." in texts(line.answers)[0][2]
+    interrupted, refused = line.interrupted()
+    assert isinstance(interrupted, ReplyInterrupted)
+    assert (refused.request_id, refused.code) == ("r1", "interrupted")
+    assert not line.answers
+    assert not line.sound(10)
 
 
 @pytest.mark.parametrize("cut", ["cancel", "truncate", "delete"])
-def test_what_was_cut_before_keeps_nothing_waiting_and_what_waited_is_refused(cut):
+def test_what_waits_behind_a_reply_that_we_have_cut_is_refused_too(cut):
     line = Line()
     reply_id = line.reply("One.", "Two.", samples=24000 * 3)
     item_id = reply_id.replace("reply", "item")

@@ -159,6 +159,28 @@ async def test_it_is_told_what_was_heard_of_it():
 
 
 @nova
+async def test_what_waits_behind_a_speech_that_is_cut_is_never_asked_for():
+    long = "One is here. Two is there. Three is nowhere. Four is the end of it."
+    async with service(["Yes."], transcripts=["What?"]) as simulator:
+        person = Person()
+        async with talking(realtime(simulator), person) as agent:
+            cut, never = agent.say(long), agent.say("Never said.")
+            await asyncio.sleep(1.5)
+            await person.says(0.6)
+            await cut
+            await never
+            assert cut.interrupted
+            assert never.interrupted
+            assert not never.played_ms
+            await asyncio.sleep(3)
+            assert spoken(agent) == [cut.heard_text, "Yes."]
+            assert (await agent.say("Good.")).heard_text == "Good."
+            events = simulator.sessions[0].events_in
+            written = [e["textInput"]["content"] for e in events if "textInput" in e]
+            assert "Never said." not in "".join(written)
+
+
+@nova
 async def test_scripted_text_that_was_said_otherwise_is_told():
     async with (
         service(["Something like that."], paraphrase=True) as simulator,
@@ -245,7 +267,7 @@ async def test_keys_that_expire_are_replaced_before_they_do():
 RECOVERED = [
     "throttled", "busy", "not-ready", "down", "expired-token", "unstable", "timeout", "internal",
     "unavailable", "corrupt", "reset", "reset-in-answer", "close", "garbage", "unknown",
-    "duplicate", "slow", "burst",
+    "duplicate", "slow", "burst", "stall", "deaf",
 ]  # fmt: skip
 
 

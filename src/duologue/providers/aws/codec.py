@@ -36,7 +36,7 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
-from duologue.realtime.outputs import Output, ReplyRefused, SessionStarted
+from duologue.realtime.outputs import Output, ReplyInterrupted, ReplyRefused, SessionStarted
 
 SILENCE_MS = 100
 """Sound that is sent where nobody gives any, and the service wants some."""
@@ -142,6 +142,8 @@ class Codec:
                 self._pending += self._order.audio(silence)
             case _:
                 outputs += self.blocks.take(message)
+                if any(isinstance(one, ReplyInterrupted) for one in outputs):
+                    self._drop_waiting()
         last = self._replies.last
         if last is not None and last.samples and last.id != self._sounding:
             self._sounding, self._sounds_since = last.id, self._sent
