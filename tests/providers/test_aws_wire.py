@@ -150,6 +150,10 @@ async def test_what_the_codec_tells_by_itself_comes_back_at_once(wire, service):
     await asyncio.sleep(0.1)
     assert await wire.receive() == Nudge()
     assert b"usageEvent" in await wire.receive()
+    reading = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0.1)
+    await wire.send(Nudge())
+    assert await reading == Nudge()
     assert await wire.receive() == Quiet()
     assert request.names() == ["sessionStart"]
 
