@@ -223,7 +223,7 @@ def test_of_an_answered_turn_the_words_come_and_its_second_answer_is_known():
     person.reply()
     _, told = person.kinds()
     assert told[-2] == UserTranscript(item_id, "once more", final=True)
-    assert told[-1] == UserTurnEnded(item_id, reply_follows=False)
+    assert told[-1] == UserTurnEnded(item_id)
     assert not person.turns.echoes
 
 

@@ -138,8 +138,7 @@ class LocalTurns:
         if self._echoes:
             turn = self._last = self._echoes.pop(0)
             self._homes.clear()
-            ended = UserTurnEnded(turn.item_id, reply_follows=False)
-            return (*turn.words(final=True), ended)
+            return (*turn.words(final=True), UserTurnEnded(turn.item_id))
         turn_ = self._turn
         if turn_ is None or (self._taking.speaking and not turn_.text):
             return ()
