@@ -159,7 +159,9 @@ class Speech:
     def _said(self, seconds: float) -> str:
         starts = [words.start for words in self._words]
         if not starts or None in starts:
-            return _spoken(self.text, 0.0, self.seconds, seconds, open_end=True)
+            # Words often come before their sound: the less is claimed while more may follow.
+            speed = _CHARS_PER_S if self.whole else _SLOW_CHARS_PER_S
+            return _spoken(self.text, 0.0, self.seconds, seconds, open_end=True, speed=speed)
         text = ""
         for index, words in enumerate(self._words):
             start = words.start or 0.0

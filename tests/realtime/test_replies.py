@@ -8,6 +8,7 @@ from duologue.realtime.replies import (
     AUTOMATIC_S,
     BUSY_TRIES,
     CANCELLED_S,
+    LONGEST_S,
     REQUESTED_S,
     Replies,
     Request,
@@ -262,3 +263,11 @@ def test_close_ends_what_waits():
     ask(replies, "c")
     replies.interrupt(1, 0.0)
     assert replies.close() == []
+
+
+def test_a_request_that_waits_for_a_speech_has_the_time_of_one():
+    replies = Replies(holds=True)
+    replies.request(Request(RequestReply("a"), 0), 0.0)
+    assert not replies.poll(REQUESTED_S + LONGEST_S - 1).refused
+    (refused,) = replies.poll(REQUESTED_S + LONGEST_S).refused
+    assert refused.code == "timeout"

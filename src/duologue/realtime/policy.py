@@ -100,7 +100,7 @@ class SessionPolicy:
             vad=model.vad or EnergyVAD() if profile.speech_signals == "found" else None,
         )
         self._clock = model.clock
-        self._replies = Replies(confirms=profile.cancels)
+        self._replies = Replies(confirms=profile.cancels, holds=profile.holds_requests)
         self._asking = Asking(
             self._replies,
             model.clock,

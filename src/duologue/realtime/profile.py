@@ -32,6 +32,8 @@ class Profile:
     """Where its history can't be cut, it is told in words what was not heard."""
     cancels: bool = True
     """Tells when a cancelled reply has ended; otherwise nothing waits for that."""
+    holds_requests: bool = False
+    """A request waits at the provider's codec until what is being said has been played."""
     speech_signals: Literal["told", "found", "none"] = "told"
     """Whether the model tells when the person starts and stops speaking, that is found here in
     their sound, or nobody does, because the program says when a turn is over."""

@@ -18,6 +18,8 @@ REQUESTED_S = 30.0
 """A request that was neither begun nor refused by then has failed, and its caller is told."""
 BUSY_TRIES = 2
 """How often a request is asked again at once that was refused as busy though no reply runs."""
+LONGEST_S = 600.0
+"""No speech is longer, so nothing has to be waited for any longer."""
 _MOST_ENDED = 16
 """Ended replies that are remembered, since words of them may come late."""
 CANCELLED_S = 5.0
@@ -60,11 +62,13 @@ class Changes:
 class Replies:
     """The sequence of replies of one session.
 
-    ``confirms``: the provider tells when a cancelled reply has ended, and is waited for.
+    ``confirms``: the provider tells when a cancelled reply has ended, and is waited for. ``holds``:
+    requests wait until what is being said was played.
     """
 
-    def __init__(self, *, confirms: bool = True) -> None:
+    def __init__(self, *, confirms: bool = True, holds: bool = False) -> None:
         self._confirms = confirms
+        self._requested_s = REQUESTED_S + (LONGEST_S if holds else 0.0)
         self._waiting: deque[Request] = deque()
         self._asked: Request | None = None
         self._asked_at = 0.0
@@ -105,7 +109,7 @@ class Replies:
             if reply.cancelled_at is not None
         ]
         if self._asked is not None:
-            times.append(self._asked_at + REQUESTED_S)
+            times.append(self._asked_at + self._requested_s)
         return min(times, default=None)
 
     def epoch_of(self, reply_id: str, *, ended: bool = False) -> int | None:
@@ -209,14 +213,14 @@ class Replies:
             if reply.cancelled_at is not None and reply.cancelled_at + CANCELLED_S <= now:
                 del self._running[reply.id]
         asked = self._asked
-        if asked is None or self._asked_at + REQUESTED_S > now:
+        if asked is None or self._asked_at + self._requested_s > now:
             return self._advance(now)
         dropped = self._dropped
         self._asked = None
         changes = self._advance(now)
         if dropped:
             return changes
-        message = f"the model did not begin to reply within {REQUESTED_S:.0f} s"
+        message = f"the model did not begin to reply within {self._requested_s:.0f} s"
         changes.refused.append(ReplyRefused(asked.id, "timeout", message))
         return changes
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 from duologue.extras import require
 from duologue.items import Json
 from duologue.providers.aws.replies import Replies, Reply
-from duologue.providers.openai.fields import MalformedError, inner, some_text, text, whole
+from duologue.providers.fields import MalformedError, inner, some_text, text, whole
 from duologue.realtime.outputs import Output, Usage, UserTranscript
 
 require("orjson", "aws")

@@ -19,7 +19,7 @@ from duologue.providers.aws.messages import IDLE_S, Accepted, Idle, Message, Nud
 from duologue.providers.aws.order import EventOrder, Stage
 from duologue.providers.aws.profile import generation_of
 from duologue.providers.aws.replies import Asked, Replies
-from duologue.providers.openai.spoken import instructions_to_say
+from duologue.providers.spoken import instructions_to_say
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,

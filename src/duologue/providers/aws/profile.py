@@ -50,6 +50,7 @@ def profile_of(model: str, input_rate: int = 16000, output_rate: int = 24000) ->
         truncates=False,
         told_cuts=generation.text,
         cancels=False,
+        holds_requests=True,
         speech_signals="found",
         user_transcripts="final",
         manual_turns=False,

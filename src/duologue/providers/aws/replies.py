@@ -15,7 +15,7 @@ from uuid import uuid4
 import numpy as np
 
 from duologue.audio import AudioFrame
-from duologue.providers.openai.spoken import same_words
+from duologue.providers.spoken import same_words
 from duologue.realtime.outputs import (
     Output,
     ReplyAudio,

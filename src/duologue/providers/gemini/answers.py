@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
-from duologue.providers.openai.spoken import same_words
+from duologue.providers.spoken import same_words
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     Output,

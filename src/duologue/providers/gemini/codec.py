@@ -19,7 +19,7 @@ from duologue.providers.gemini.profile import INPUT_RATE
 from duologue.providers.gemini.resumption import Resumption, Said
 from duologue.providers.gemini.setup_json import setup_message, update_message
 from duologue.providers.gemini.sound import sound_message
-from duologue.providers.openai.spoken import instructions_to_say
+from duologue.providers.spoken import instructions_to_say
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,

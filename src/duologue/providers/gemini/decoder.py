@@ -13,6 +13,7 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.fields import MalformedError, inner, objects, some_text, whole
 from duologue.providers.gemini.activity import Activity
 from duologue.providers.gemini.answers import Answers, Failure
 from duologue.providers.gemini.context import Context
@@ -21,7 +22,6 @@ from duologue.providers.gemini.models import Traits
 from duologue.providers.gemini.resumption import Resumption
 from duologue.providers.gemini.sound import sound_of
 from duologue.providers.gemini.usage import usage_of
-from duologue.providers.openai.fields import MalformedError, inner, objects, some_text, whole
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     GoAway,

@@ -6,8 +6,8 @@ import re
 
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.fields import MalformedError, inner, some_text
 from duologue.providers.gemini.profile import INPUT_RATE, OUTPUT_RATE
-from duologue.providers.openai.fields import MalformedError, inner, some_text
 
 require("pybase64", "gemini")
 

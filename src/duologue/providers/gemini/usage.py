@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.items import Json
-from duologue.providers.openai.fields import objects, some_text
+from duologue.providers.fields import objects, some_text
 from duologue.realtime.outputs import Usage
 
 type JsonObject = dict[str, Json]

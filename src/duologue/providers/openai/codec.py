@@ -12,11 +12,7 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.openai.asked import Asked
-from duologue.providers.openai.dialect import Dialect, ServerHistory, Transport
-from duologue.providers.openai.encoder import Encoder
-from duologue.providers.openai.errors import Meaning
-from duologue.providers.openai.fields import (
+from duologue.providers.fields import (
     MalformedError,
     inner,
     number,
@@ -25,6 +21,10 @@ from duologue.providers.openai.fields import (
     text,
     whole,
 )
+from duologue.providers.openai.asked import Asked
+from duologue.providers.openai.dialect import Dialect, ServerHistory, Transport
+from duologue.providers.openai.encoder import Encoder
+from duologue.providers.openai.errors import Meaning
 from duologue.providers.openai.guard import Guard
 from duologue.providers.openai.hearing import Hearing
 from duologue.providers.openai.outbox import Outbox

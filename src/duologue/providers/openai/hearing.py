@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from duologue.items import Json
-from duologue.providers.openai.fields import inner, some_text, text, whole
+from duologue.providers.fields import inner, some_text, text, whole
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     Output,

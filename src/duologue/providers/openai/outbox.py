@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.fields import inner, some_text
 from duologue.providers.openai.asked import Asked
 from duologue.providers.openai.dialect import Dialect, ServerHistory
 from duologue.providers.openai.errors import Meaning
-from duologue.providers.openai.fields import inner, some_text
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import Output, ProviderError, ReplyRefused, UserTurnEnded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from duologue.items import Json
-from duologue.providers.openai.spoken import instructions_to_say
+from duologue.providers.spoken import instructions_to_say
 
 type JsonObject = dict[str, Json]
 

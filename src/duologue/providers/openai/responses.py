@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.items import Json
+from duologue.providers.fields import inner, objects, some_text, text, whole
 from duologue.providers.openai.errors import kind_of
-from duologue.providers.openai.fields import inner, objects, some_text, text, whole
-from duologue.providers.openai.spoken import same_words
+from duologue.providers.spoken import same_words
 from duologue.realtime.commands import Say
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (

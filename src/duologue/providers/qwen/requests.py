@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from duologue.items import Json
 from duologue.providers.openai.requests import together
-from duologue.providers.openai.spoken import instructions_to_say
 from duologue.providers.qwen.history import AppendedHistory
+from duologue.providers.spoken import instructions_to_say
 
 type JsonObject = dict[str, Json]
 
