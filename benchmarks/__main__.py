@@ -38,6 +38,7 @@ RUNS: dict[str, list[str]] = {
     "gemini-heard": ["benchmarks.truth", "gemini", "heard"],
     "gemini-kills": ["benchmarks.truth", "gemini", "kills"],
     "gemini-rolling": ["benchmarks.truth", "gemini", "rolling"],
+    "gemini-video": ["benchmarks.video"],
     "nova-h2": ["benchmarks.transport", "nova"],
     "nova-interrupts": ["benchmarks.truth", "nova", "interrupts"],
     "nova-heard": ["benchmarks.truth", "nova", "heard"],

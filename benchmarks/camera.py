@@ -1,4 +1,4 @@
-"""A camera of which each picture says which it is: moving, and hard to compress as life is."""
+"""What a camera sees, moving, and as hard to compress as life is; each picture has a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STRIP = HEIGHT // 12
 
 
 def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
-    """So many pictures of shape (720, 1280, 3); each with its number, or all with 1, as stripes."""
+    """So many pictures of shape (720, 1280, 3), each a little further, or all the same."""
     dice = np.random.default_rng(7)
     rows, columns = np.mgrid[0:HEIGHT, 0 : WIDTH * 2]
     light = 110 + 60 * np.sin(rows / 90) + 40 * np.cos(columns / 140 + rows / 200)
@@ -26,12 +26,13 @@ def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
     for index in range(pictures):
         shift = index * 12 % WIDTH if moving else 0
         pixels = np.ascontiguousarray(wide[:, shift : shift + WIDTH])
-        _stamp(pixels, index + 1 if moving else 1)
+        stamp(pixels, 1)
         found.append(pixels)
     return found
 
 
-def _stamp(pixels: NDArray[np.uint8], number: int) -> None:
+def stamp(pixels: NDArray[np.uint8], number: int) -> None:
+    """Write a number of 16 bits into a picture, as stripes."""
     size = WIDTH // _BITS
     for bit in range(_BITS):
         pixels[:_STRIP, bit * size : (bit + 1) * size] = 255 * (number >> bit & 1)

@@ -1,0 +1,159 @@
+"""What pictures cost on their way to Gemini: CPU, and how old they are when they are sent.
+
+``python -m benchmarks.video [SECONDS]``. A camera of 1280 by 720 at 30 pictures a second, of
+which the model is shown one a second. The thin provider notes when each came, by the number in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.camera import HEIGHT, WIDTH, scene, stamp
+from benchmarks.clients import NAMES, realtime, talker
+from benchmarks.figures import Figure, give, median, percentile
+from benchmarks.provider import Provider
+from benchmarks.transport import FedEdge, feed, sparse
+from duologue.video import VideoFrame
+
+CAMERA_FPS = 30
+PICTURES = 45
+"""Pictures of the scene; then it begins anew."""
+
+
+@dataclass
+class Seen:
+    """One run: CPU in % of a core, and what came of the camera's pictures."""
+
+    cpu: float
+    shown: int
+    ages: list[float]
+    """Of the pictures that came, in ms."""
+    frames: float
+    """Frames of sound that came back in a second."""
+
+
+class Camera:
+    """Shows a line the next picture, 30 times a second, and remembers when it took each."""
+
+    def __init__(self, edge: FedEdge, pictures: list[NDArray[np.uint8]]) -> None:
+        self._edge = edge
+        self._pictures = pictures
+        self.taken: dict[int, float] = {}
+        """When a picture was taken, by its number."""
+
+    async def run(self) -> None:
+        """Take pictures till cancelled."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        index = 0
+        while True:
+            await asyncio.sleep(max(0.0, began + index / CAMERA_FPS - loop.time()))
+            index += 1
+            self.taken[index] = time.perf_counter()
+            if self._edge.person is not None:
+                self._edge.person.video(partial(self._picture, index, loop.time()))
+
+    def _picture(self, number: int, now: float) -> VideoFrame:
+        pixels = self._pictures[number % len(self._pictures)]
+        if len(self._pictures) > 1:
+            stamp(pixels, number)
+        return VideoFrame(pixels, now)
+
+
+async def watch(
+    provider: Provider, pictures: list[NDArray[np.uint8]], seconds: float, **options: object
+) -> Seen:
+    """Talk and look for so long; without pictures the camera is off."""
+    edge = FedEdge()
+    llm = realtime(provider.name, provider.url, video=True, **options)
+    camera = Camera(edge, pictures)
+    sound = sparse(10.0, provider.rate)
+    async with asyncio.TaskGroup() as tasks, talker(edge, llm).join():
+        feed(edge, sound, asyncio.get_running_loop().time() + 0.1)
+        looking = tasks.create_task(camera.run()) if pictures else None
+        await asyncio.sleep(3)
+        provider.report()
+        cpu, wall, frames = time.process_time(), time.perf_counter(), edge.frames
+        shown, ages = 0, []
+        while time.perf_counter() < wall + seconds:
+            # Asked for so often that a picture that is always the same does not come twice.
+            await asyncio.sleep(0.5)
+            came = provider.report().pictures
+            shown += len(came)
+            ages += [(at - camera.taken[number]) * 1000 for number, at in came.items()]
+        passed = time.perf_counter() - wall
+        share = (time.process_time() - cpu) / passed * 100
+        rate = (edge.frames - frames) / passed
+        edge.hung_up.set()
+        if looking is not None:
+            looking.cancel()
+    return Seen(share, shown, ages, rate)
+
+
+async def measure(provider: Provider, seconds: float) -> list[Figure]:
+    """Sound alone, with a moving picture, and with one that stays the same."""
+    moving, still = scene(PICTURES, moving=True), scene(1, moving=False)
+    alone = await watch(provider, [], seconds)
+    plain = await watch(provider, moving, seconds)
+    skipping = await watch(provider, moving, seconds, skip_unchanged=True)
+    quiet = await watch(provider, still, seconds, skip_unchanged=True)
+    again = await watch(provider, [], seconds)
+    base = (alone.cpu + again.cpu) / 2
+    camera = f"a camera of {WIDTH} by {HEIGHT} at {CAMERA_FPS} pictures/s"
+    beside = (
+        f"beyond the {base:.2f} % of the same session without a camera "
+        f"({alone.cpu:.2f} and {again.cpu:.2f})"
+    )
+    figures = []
+    for named, seen in (("", plain), (", skip_unchanged", skipping)):
+        share = seen.cpu - base
+        rate = seen.shown / seconds
+        figures.append(
+            Figure(
+                f"{NAMES[provider.name]}: CPU of moving video at 1 picture/s{named}",
+                "<= 1 % of a core",
+                f"{share:.2f} %",
+                share <= 1 and 0.9 <= rate <= 1.1 and seen.frames > 49.5,
+                f"{beside}; {camera}, its {CAMERA_FPS} timers a second included; "
+                f"{seen.shown} pictures sent in {seconds:.0f} s, scaled to 768 by 432",
+            )
+        )
+    share = quiet.cpu - base
+    figures.append(
+        Figure(
+            f"{NAMES[provider.name]}: CPU of a picture that stays the same, skip_unchanged",
+            "<= 1 % of a core",
+            f"{share:.2f} %",
+            share <= 1 and 1 <= quiet.shown <= seconds / 10 + 1,
+            f"{quiet.shown} pictures sent in {seconds:.0f} s: one in ten seconds",
+        )
+    )
+    ages = [*plain.ages, *skipping.ages]
+    worst = max(ages, default=float("inf"))
+    figures.append(
+        Figure(
+            f"{NAMES[provider.name]}: age of a moving picture when it comes to the provider, worst",
+            "<= 1000 ms, one interval",
+            f"{worst:.0f} ms (median {median(ages):.0f}, p90 {percentile(ages, 90):.0f})",
+            worst <= 1000,
+            f"{len(ages)} pictures, each known by the number in it; {camera}",
+        )
+    )
+    return figures
+
+
+def main() -> None:
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 30.0
+    with Provider("gemini") as provider:
+        give(asyncio.run(measure(provider, seconds)))
+
+
+if __name__ == "__main__":
+    main()
