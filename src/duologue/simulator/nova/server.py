@@ -10,16 +10,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import unquote
 from uuid import uuid4
 
-from duologue.clock import Clock, LoopClock
+from duologue.clock import Clock
 from duologue.extras import require
-from duologue.realtime.errors import ConfigError
 from duologue.simulator.brains import BrainFactory, brain_of
-from duologue.simulator.expectations import Expectations
 from duologue.simulator.faults import Fault, FaultPlan
 from duologue.simulator.nova.faults import PRESETS, TOO_MANY, UNAVAILABLE
 from duologue.simulator.script import Script
@@ -43,6 +39,7 @@ from duologue.simulator.nova.sigv4 import (  # noqa: E402
 )
 from duologue.simulator.nova.stream_line import StreamLine  # noqa: E402
 from duologue.simulator.nova.turns import ENDPOINTING_MS  # noqa: E402
+from duologue.simulator.service import Service  # noqa: E402
 from duologue.simulator.tls import LOOPBACK, ThrowAwayCA  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -51,8 +48,6 @@ ACCESS_KEY = "AKIDSIMULATOR"
 SECRET_KEY = "simulator-secret"  # noqa: S105 - to be thrown away
 """The keys that are good unless you say others."""
 
-MOST_KEPT = 256
-"""Sessions that are kept to be looked at; the oldest go."""
 MOST_CALLS = 20
 """Streams at once; the next is refused with 429. An account has so many unless it asks for more."""
 
@@ -84,7 +79,7 @@ class _HttpError(Exception):
         self.message = message
 
 
-class NovaSimulator:
+class NovaSimulator(Service[Session]):
     """Amazon Nova Sonic on this machine, as Bedrock serves it; use as ``async with``.
 
     HTTP/2 without TLS, or with it (``tls``), then under a certificate authority to throw away.
@@ -128,19 +123,18 @@ class NovaSimulator:
         seed: int = 1,
         clock: Clock | None = None,
     ) -> None:
-        if clock_scale <= 0:
-            raise ConfigError(f"clock_scale takes a number above 0, not {clock_scale}")
+        super().__init__(
+            brain_of(brain, replies=replies, transcripts=transcripts, profile=profile, clock=clock),
+            FaultPlan(faults, PRESETS),
+            host=host,
+            port=port,
+            unknown_models=unknown_models,
+            clock_scale=clock_scale,
+            seed=seed,
+            clock=clock,
+        )
         self.credentials = Credentials(access_key, secret_key, region)
         """The keys that are good; another one may be set at any time, for the next streams."""
-        self.sessions: list[Session] = []
-        """The sessions so far, in order; of very many the newest."""
-        self.failures: list[str] = []
-        """What scripts expected and did not get, each with its place in the script."""
-        self.unknown_models = frozenset(unknown_models)
-        self._clock: Clock = clock or LoopClock()
-        self._brain = brain_of(
-            brain, replies=replies, transcripts=transcripts, profile=profile, clock=clock
-        )
         self._options = SessionOptions(
             endpointing_ms={**ENDPOINTING_MS, **endpointing_ms},
             paraphrase=paraphrase or self._brain.script.paraphrase,
@@ -151,65 +145,28 @@ class NovaSimulator:
             loopback=self._brain.loopback,
         )
         self._checks = check_signatures
-        self._plan = FaultPlan(faults, PRESETS)
-        self._host = host
-        self._port = port
-        self._seed = seed
         self._ca = ThrowAwayCA([*LOOPBACK, host]) if tls else None
-        self._lines: list[StreamLine] = []
-        self._open: set[StreamLine] = set()
         self._connections: set[ServerConnection] = set()
         self._serving: set[asyncio.Task[None]] = set()
-        self._stack = AsyncExitStack()
-        self._tasks: asyncio.TaskGroup | None = None
 
-    async def __aenter__(self) -> Self:
-        if self._brain.prepare is not None:
-            await self._brain.prepare()
-        loop = asyncio.get_running_loop()
-        try:
-            self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
-            try:
-                server = await loop.create_server(
-                    lambda: ServerConnection(
-                        self._clock, self._requested, self._opened, self._connections.discard
-                    ),
-                    self._host,
-                    self._port,
-                    ssl=self._ca.server_context(["h2"]) if self._ca is not None else None,
-                    ssl_shutdown_timeout=0.2 if self._ca is not None else None,
-                )
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise ConfigError(
-                    f"can't listen on {self._host} port {self._port}: {reason}"
-                ) from error
-            self._stack.push_async_callback(self._stop, server)
-            self._port = int(server.sockets[0].getsockname()[1])
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        # The group is not told what happened inside: it would wrap it.
-        await self._stack.aclose()
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._port
+    async def _listen(self, stack: AsyncExitStack) -> int:
+        """Begin to listen; the port."""
+        server = await asyncio.get_running_loop().create_server(
+            lambda: ServerConnection(
+                self._clock, self._requested, self._opened, self._connections.discard
+            ),
+            self._host,
+            self._port,
+            ssl=self._ca.server_context(["h2"]) if self._ca is not None else None,
+            ssl_shutdown_timeout=0.2 if self._ca is not None else None,
+        )
+        stack.push_async_callback(self._stop, server)
+        return int(server.sockets[0].getsockname()[1])
 
     @property
     def url(self) -> str:
         """The ``endpoint_uri`` for a client."""
-        named = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'http' if self._ca is None else 'https'}://{named}:{self._port}"
+        return f"{'http' if self._ca is None else 'https'}://{self._named}:{self._port}"
 
     @property
     def ca_pem(self) -> bytes | None:
@@ -221,27 +178,8 @@ class NovaSimulator:
         """For a client on ``ssl``, with ALPN; None without TLS."""
         return self._ca.client_context(["h2"]) if self._ca is not None else None
 
-    @property
-    def faults(self) -> Sequence[Fault]:
-        """What goes wrong; may be set at any time, also by names."""
-        return self._plan.faults
-
-    @faults.setter
-    def faults(self, faults: Sequence[Fault | str]) -> None:
-        self._plan.set(faults)
-
-    @property
-    def fired(self) -> Sequence[object]:
-        """The faults' actions that have happened so far."""
-        return self._plan.fired
-
-    async def kill(self, session: int = -1) -> None:
-        """Cut a session's connection by a TCP reset, and with it all that is on it."""
-        self._lines[session].cut()
-        await asyncio.sleep(0)
-
     async def drop_all(self) -> None:
-        """Cut every connection, as a power failure would."""
+        """Cut every connection, also those without a stream, as a power failure would."""
         for connection in [*self._connections]:
             connection.cut()
         await asyncio.sleep(0)
@@ -311,25 +249,19 @@ class NovaSimulator:
 
     async def _hold(self, stream: Stream, model: str, chain: ChunkChain | None) -> None:
         line = StreamLine(stream, chain, self._plan, self._clock, self._seed)
-        script = self._brain.script
-        expectations = None
-        if script.expectations:
-            expectations = Expectations(script.expectations, self.failures, self._clock)
         session = Session(
-            self._brain.make(), model, self._options, line, self._clock, expectations=expectations
+            self._brain.make(),
+            model,
+            self._options,
+            line,
+            self._clock,
+            expectations=self.expectations(),
         )
-        line.complain = lambda error: session.failed(error.code, error.message)
-        session.taken = line.runner.saw
-        self.sessions.append(session)
-        self._lines.append(line)
-        del self.sessions[:-MOST_KEPT], self._lines[:-MOST_KEPT]
-        self._open.add(line)
+        self.keep(line, session)
         try:
             await line.serve(session)
         finally:
-            session.close()
-            line.runner.close()
-            self._open.discard(line)
+            self.let_go(line, session)
 
     async def _stop(self, server: asyncio.Server) -> None:
         server.close()

@@ -16,6 +16,7 @@ from duologue.realtime.commands import ToolSpec
 from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
+from duologue.simulator.faults import Error
 from duologue.simulator.fields import Object
 from duologue.simulator.nova.answers import Answers
 from duologue.simulator.nova.blocks import Blocks
@@ -96,6 +97,9 @@ class SessionOptions:
 class Session:
     """One client's stream. Public attributes are for tests to look at."""
 
+    taken: Callable[[str], None]
+    """Is told the name of each event of the client, before anything is done about it."""
+
     def __init__(
         self,
         brain: Realtime,
@@ -135,8 +139,7 @@ class Session:
         self.configuration: Object = {}
         """The fields of ``sessionStart`` and ``promptStart``."""
         self.closed = False
-        self.taken: Callable[[str], None] = lambda _: None
-        """Is told the name of each event of the client, before anything is done about it."""
+        self.taken = lambda _: None
 
     @property
     def events_in(self) -> list[Object]:
@@ -367,6 +370,10 @@ class Session:
         """The model can't go on."""
         known = code in EXCEPTIONS
         self.fail(code if known else "modelStreamErrorException", message)
+
+    def complain(self, error: Error) -> None:
+        """Tell the client an error that nobody made; the stream ends with it."""
+        self.failed(error.code, error.message)
 
     def _end_prompt(self) -> None:
         if self._blocks is not None:
