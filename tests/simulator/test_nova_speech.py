@@ -63,7 +63,8 @@ TEXTS = st.sampled_from(
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("text"), TEXTS),
-        st.tuples(st.just("audio"), st.integers(1, 9000)),
+        # At least 10 ms at the highest rate: of less the resampler may give nothing yet.
+        st.tuples(st.just("audio"), st.integers(240, 9000)),
         st.tuples(st.just("sleep"), st.floats(0.01, 2.0)),
         st.tuples(st.just("call"), st.sampled_from(["weather", "search"])),
     ),
