@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, give, rss_mb
-from benchmarks.kills import by_turn, misplaced, said_in
+from benchmarks.kills import Said, by_turn, misplaced, said_in
 from benchmarks.sides import FIRST_HZ, RATE, STEP_HZ, Brain, delay_words, known_to
 from duologue.agent import Agent
 from duologue.audio import AudioFrame
@@ -176,7 +176,7 @@ async def talk(minutes: int) -> list[Figure]:
                 await asyncio.sleep(dice.uniform(45.0, 70.0))
             kept.append(kept_now(minute))
             far = SimpleNamespace(session=server.sessions[-1])
-            known = [words for role, words in known_to("nova", far) if role == "user"]
+            known = known_to("nova", far)
             lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
         items = [*agent.conversation]
     took = time.perf_counter() - began
@@ -190,23 +190,26 @@ async def talk(minutes: int) -> list[Figure]:
             not (wrong or lost_ms) and len(gaps) >= minutes / 6.5,
             f"{turn} turns and answers, {len(gaps)} changes of streams by the session's own "
             f"policy (longest time without one {max(gaps, default=0)} ms); the newest "
-            f"{len(known)} turns are known to the model, as far as a history may go; transcripts "
+            f"{len(known) // 2} turns and answers are known to the model, as far as a history may "
+            "go; transcripts "
             f"{LATE_S} s late, virtual time, {took / 60:.0f} minutes of real time",
         ),
         memory(kept),
     ]
 
 
-def wrong_items(items: list[Any], known: list[str], meant: list[str]) -> int:
+def wrong_items(items: list[Any], known: Said, meant: list[str]) -> int:
     """Items lost, doubled or misplaced, here and in what the model was told at last."""
     mine = said_in(items)
     wrong = misplaced([words for role, words in mine if role == "user"], meant)
     answers = by_turn(mine)
     wrong += sum(answers.get(turn) != [ANSWER] for turn in meant)
-    # Words that were left out from the oldest on may begin in the middle of a turn.
-    newest = known[1:] if known and known[0] not in meant else known
-    wrong += int(len(newest) < min(20, len(meant)) or newest != meant[len(meant) - len(newest) :])
-    return wrong
+    # The oldest are left out, as many letters as there are too many.
+    first = next((at for at, (_, words) in enumerate(known) if words in meant), len(known))
+    newest = known[first:]
+    whole = [said for turn in meant for said in (("user", turn), ("agent", ANSWER))]
+    wrong += sum(a != b for a, b in zip(newest, whole[len(whole) - len(newest) :], strict=True))
+    return wrong + int(len(newest) < min(40, len(whole)))
 
 
 def memory(kept: list[Kept]) -> Figure:
