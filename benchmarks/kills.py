@@ -28,6 +28,7 @@ from duologue.items import AgentItem, UserItem
 
 LATE_S = 0.7
 TURNS = 60
+ANSWER = "An answer."
 
 
 def loud_ms(samples: np.ndarray, rate: int) -> int:
@@ -83,29 +84,28 @@ class Items:
     """
 
 
-def compare(items: list[Any], known: Said, turns: list[str]) -> Items:
-    """What became of these turns, each answered once, here and in what the model knows."""
+def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Items:
+    """What became of these turns, each answered by that once, here and in what the model knows."""
     mine = said_in(items)
     found = Items(misplaced([words for role, words in mine if role == "user"], turns))
     # One speech for each turn: more of them are answers that were given twice.
     found.wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
     found.wrong += misplaced([words for role, words in known if role == "user"], turns)
     said, told = by_turn(mine), by_turn(known)
-    shortest = min((len(" ".join(words)) for words in said.values() if words), default=0)
-    carried = len(told.get("", ()))
+    early = told.get("", [])
     for turn in turns:
-        found.wrong += not said.get(turn)
+        spoken, pieces = said.get(turn, []), told.get(turn, [])
+        found.wrong += not " ".join(spoken).endswith(answer)
         # An answer that broke off and went on is one here, and may be two pieces there.
-        most = 1 if len(" ".join(said.get(turn, ()))) == shortest else 2
-        pieces = len(told.get(turn, ()))
-        if carried and pieces + carried <= most:
-            found.early += carried
-            pieces += carried
+        most = 1 if spoken == [answer] else 2
+        if len(early) + len(pieces) <= most:
+            found.early += len(early)
+            pieces = [*early, *pieces]
         else:
-            found.wrong += carried
-        found.wrong += pieces < 1
-        carried = max(0, pieces - most)
-    found.wrong += carried
+            found.wrong += len(early)
+        found.wrong += not any(piece.endswith(answer) for piece in pieces[:most])
+        early = pieces[most:]
+    found.wrong += len(early)
     return found
 
 
@@ -169,7 +169,7 @@ async def kills(name: str, count: int, seed: int) -> list[Figure]:
     line = Line()
     turns = [f"question number {index}" for index in range(TURNS)]
     options: dict[str, Any] = {"words_late_s": LATE_S, "simulator": {"keep_audio": True}}
-    async with meeting(side, line, ["An answer."] * 400, turns, **options) as (agent, far):
+    async with meeting(side, line, [ANSWER] * 400, turns, **options) as (agent, far):
         killer = Killer(far, count, random.Random(seed))  # noqa: S311
         async with asyncio.TaskGroup() as tasks:
             killing = tasks.create_task(killer.run())
@@ -179,7 +179,7 @@ async def kills(name: str, count: int, seed: int) -> list[Figure]:
             await killing
         await asyncio.sleep(15)
         items = [*agent.conversation]
-        found = compare(items, known_to(name, far), turns)
+        found = compare(items, known_to(name, far), turns, ANSWER)
         newest = heard_ms(far, side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate

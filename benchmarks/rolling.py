@@ -149,10 +149,11 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(change.come(agent, far, dice))
                 await line.speak(1.0)
-                await asyncio.sleep(dice.uniform(6.0, 9.0))
+                # So long that an answer that broke off has gone on to its end.
+                await asyncio.sleep(dice.uniform(14.0, 18.0))
         await asyncio.sleep(20)
         items = [*agent.conversation]
-        found = compare(items, known_to(name, far), turns)
+        found = compare(items, known_to(name, far), turns, ANSWER)
         newest = heard_ms(far, side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.profile.input_rate
