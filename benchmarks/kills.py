@@ -96,15 +96,15 @@ def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Ite
     for turn in turns:
         spoken, pieces = said.get(turn, []), told.get(turn, [])
         found.wrong += not " ".join(spoken).endswith(answer)
+        whole = next((at for at, piece in enumerate(pieces) if piece.endswith(answer)), None)
+        said_early = whole is None and any(piece.endswith(answer) for piece in early)
+        found.wrong += whole is None and not said_early
+        own = 0 if said_early else len(pieces) if whole is None else whole + 1
         # An answer that broke off and went on is one here, and may be two pieces there.
         most = 1 if spoken == [answer] else 2
-        if len(early) + len(pieces) <= most:
-            found.early += len(early)
-            pieces = [*early, *pieces]
-        else:
-            found.wrong += len(early)
-        found.wrong += not any(piece.endswith(answer) for piece in pieces[:most])
-        early = pieces[most:]
+        found.early += len(early)
+        found.wrong += max(0, len(early) + own - most)
+        early = pieces[own:]
     found.wrong += len(early)
     return found
 
