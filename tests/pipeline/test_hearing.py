@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from parts import STT, Turn, be_silent, session, speak
 
+from duologue.audio import AudioFrame
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.pipeline.turn_taking import Endpointing
 from duologue.realtime.errors import ConfigError, SessionError
@@ -150,3 +151,29 @@ def test_loudness_is_voice():
     assert stream.push(np.full(128, -200, np.int16)) == 0.0
     with pytest.raises(ConfigError, match="level"):
         EnergyVAD(level=0)
+
+
+@virtual_time
+@pytest.mark.parametrize("size", [160, 320, 1600])
+async def test_speech_that_goes_on_is_heard_with_the_silence_before_it(size):
+    config = Endpointing(preroll_s=0.3)
+    async with session(turn=Turn(), endpointing=config) as pipeline:
+        sound = np.concatenate(
+            [
+                np.zeros(16000, np.int16),
+                np.full(12800, 9000, np.int16),
+                np.zeros(19200, np.int16),
+                np.full(12800, 9001, np.int16),
+                np.zeros(16000, np.int16),
+            ]
+        )
+        for at in range(0, len(sound), size):
+            await asyncio.sleep(size / 16000)
+            pipeline.send_audio(AudioFrame(sound[at : at + size], 16000))
+        [stream] = pipeline.stt.streams
+        heard = np.concatenate(stream.sound)
+        began = int(np.flatnonzero(heard)[0])
+        # As much as was asked for, less what the VAD needs to be sure, and nothing left out.
+        assert 3200 <= began <= 4800
+        assert np.array_equal(heard, sound[16000 - began :][: len(heard)])
+        assert np.count_nonzero(heard == 9001) == 12800

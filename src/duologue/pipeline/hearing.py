@@ -16,6 +16,7 @@ from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
 from duologue.pipeline.level_gate import LevelGate
 from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
+from duologue.pipeline.preroll import Preroll
 from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
 from duologue.pipeline.words import has_words, words_after
 from duologue.realtime.errors import ErrorKind, SessionError
@@ -97,8 +98,7 @@ class Hearing:
         self._resampler = Resampler(stt.rate, vad.rate)
         self._taking = TurnTaking(endpointing)
         self._gate = LevelGate()
-        self._preroll: deque[AudioFrame] = deque()
-        self._preroll_s = 0.0
+        self._preroll = Preroll(endpointing.preroll_s + REJOIN_S)
         self._turn: _Turn | None = None
         self._last: _Turn | None = None
         self._pause: asyncio.Task[None] | None = None
@@ -111,10 +111,7 @@ class Hearing:
         if self._turn is not None:
             self._keep(self._turn, frame)
         else:
-            self._preroll.append(frame)
-            self._preroll_s += frame.duration
-            while self._preroll_s - self._preroll[0].duration > self._config.preroll_s:
-                self._preroll_s -= self._preroll.popleft().duration
+            self._preroll.push(frame)
         now = self._clock.now()
         chunks = self._framer.push(self._resampler.push(frame.samples))
         held = len(self._framer) / self._vad_rate
@@ -125,7 +122,7 @@ class Hearing:
             if self._gate.is_quiet(chunk, speech=activity > self._config.threshold):
                 activity = 0.0
             for step in self._taking.push(activity, seconds, at):
-                self._take(step)
+                self._take(step, held + (len(chunks) - 1 - index) * seconds)
 
     def end_turn(self, *, reply: bool = True) -> None:
         """The turn is over because somebody says so; harmless while nobody speaks.
@@ -154,15 +151,12 @@ class Hearing:
                 for turn in turns:
                     await turn.stream.close()
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, ago: float) -> None:
+        """Take a step that was due ``ago`` seconds before the end of the sound that has come."""
         taking = self._taking
         match step:
             case Step.STARTED:
-                turn = self._turn = self._begin()
-                for frame in self._preroll:
-                    self._keep(turn, frame)
-                self._preroll.clear()
-                self._preroll_s = 0.0
+                turn = self._turn = self._begin(ago)
                 self._emit(SpeechStarted(turn.item_id, taking.speech_start))
             case Step.PARTIAL:
                 self._start_partial()
@@ -182,16 +176,25 @@ class Hearing:
                 if self._turn is not None:
                     self._turn.over.set()
 
-    def _begin(self) -> _Turn:
+    def _begin(self, ago: float) -> _Turn:
         last, self._last = self._last, None
+        kept = self._config.preroll_s + ago
+        turn: _Turn | None = None
         if last is not None:
             gap = self._taking.speech_start - self._last_end
             if gap < REJOIN_S and last.stream_s < REJOIN_LIMIT_S:
                 before = " ".join(text for text in (last.before, last.text) if text)
                 seconds = last.stream_s
-                return _Turn(uuid4().hex, last.stream, deque(), stream_s=seconds, before=before)
-            self._tasks.create_task(last.stream.close(), name="stt close")
-        return _Turn(uuid4().hex, self._stt.stream(), deque())
+                turn = _Turn(uuid4().hex, last.stream, deque(), stream_s=seconds, before=before)
+                # With the silence between them: a recogniser stumbles over a piece that is missing.
+                kept += REJOIN_S
+            else:
+                self._tasks.create_task(last.stream.close(), name="stt close")
+        if turn is None:
+            turn = _Turn(uuid4().hex, self._stt.stream(), deque())
+        for frame in self._preroll.take(kept):
+            self._keep(turn, frame)
+        return turn
 
     def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
         turn.stream.push(frame)

@@ -1,0 +1,44 @@
+"""The sound from before a turn, of which its beginning is cut to the sample."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from duologue.audio import AudioFrame
+
+
+class Preroll:
+    """Keeps the newest ``seconds`` of sound at least, and not a frame more than they need."""
+
+    __slots__ = ("_frames", "_samples", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._frames: deque[AudioFrame] = deque()
+        self._samples = 0
+
+    def push(self, frame: AudioFrame) -> None:
+        """Take the next sound; all of it is of one rate."""
+        self._frames.append(frame)
+        self._samples += len(frame)
+        needed = self._seconds * frame.rate
+        while self._frames and self._samples - len(self._frames[0]) >= needed:
+            self._samples -= len(self._frames.popleft())
+
+    def take(self, seconds: float) -> list[AudioFrame]:
+        """The newest ``seconds``, or as much as there is; nothing is kept after that.
+
+        It is cut to the sample, so that a recogniser hears the same whatever the size of the frames
+        that the sound came in.
+        """
+        frames, spare = list(self._frames), 0
+        if frames:
+            spare = self._samples - round(seconds * frames[0].rate)
+        self._frames.clear()
+        self._samples = 0
+        taken = []
+        for frame in frames:
+            if spare < len(frame):
+                taken.append(AudioFrame(frame.samples[spare:], frame.rate) if spare > 0 else frame)
+            spare -= len(frame)
+        return taken
