@@ -11,14 +11,14 @@ import orjson
 
 @dataclass(slots=True)
 class Noted:
-    """When each numbered frame came, and when it left again; when each numbered picture came.
+    """When each numbered frame came, and when it left again; pictures' numbers, and when each came.
 
     ``cpu`` is what the provider's process has used so far, in s; known in a report only.
     """
 
     came: dict[int, float] = field(default_factory=dict)
     left: dict[int, float] = field(default_factory=dict)
-    pictures: dict[int, float] = field(default_factory=dict)
+    pictures: list[tuple[int, float]] = field(default_factory=list)
     cpu: float = 0.0
 
     def told(self) -> str:
@@ -28,12 +28,12 @@ class Noted:
 
     def clear(self) -> None:
         """Note anew."""
-        for times in (self.came, self.left, self.pictures):
-            times.clear()
+        for noted in (self.came, self.left, self.pictures):
+            noted.clear()
 
     @classmethod
     def read(cls, line: str) -> Self:
         """The other way round."""
         told = orjson.loads(line)
-        times = ({int(n): at for n, at in told[k].items()} for k in ("came", "left", "pictures"))
-        return cls(*times, cpu=told["cpu"])
+        came, left = ({int(n): at for n, at in told[k].items()} for k in ("came", "left"))
+        return cls(came, left, [(n, at) for n, at in told["pictures"]], told["cpu"])

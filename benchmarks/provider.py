@@ -81,7 +81,8 @@ class Line(asyncio.Protocol):
                 self._say(told)
             picture = dialect.picture(event)
             if picture is not None:
-                self._noted.pictures[picture_number(pybase64.b64decode(picture))] = at
+                number = picture_number(pybase64.b64decode(picture))
+                self._noted.pictures.append((number, at))
             return
         if self._only_loud and is_quiet(audio):
             return
