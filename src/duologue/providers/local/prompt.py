@@ -13,6 +13,9 @@ SPOKEN = (
     "If you don't know or can't do something, say so briefly."
 )
 
+TELL = "Say this result to the user in one short sentence."
+"""Of ten results `small` tells nine so; told to use plain words it said of two that it can't."""
+
 MAX_CHARACTERS = 12000
 """Of history: about 3000 tokens, so that several conversations fit into the context."""
 _DROP = 8
@@ -44,7 +47,7 @@ def chat_messages(history: Sequence[Item]) -> list[Message]:
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 call = calls.get(call_id, "The tool")
                 verb = "failed" if failed else "returned"
-                _add(messages, "system", f"{call} {verb}: {output}\nTell the user in plain words.")
+                _add(messages, "system", f"{call} {verb}: {output}\n{TELL}")
     while len(messages) > _DROP and sum(len(str(m["content"])) for m in messages) > MAX_CHARACTERS:
         del messages[:_DROP]
     return messages
