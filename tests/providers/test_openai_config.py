@@ -63,6 +63,19 @@ def test_no_key_is_told_at_once(monkeypatch):
     assert openai.Realtime().profile.model == "gpt-realtime-2.1"
 
 
+def test_a_key_is_taken_without_the_line_end_of_its_file():
+    model = openai.Realtime(api_key=" sk-secret\r\n")
+    assert model._headers["Authorization"] == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize("key", ["sk-secret\u2026", "sk-secret\r\nHost: evil", "sk secret", "\x00"])
+def test_what_is_no_key_is_told_without_it(key):
+    with pytest.raises(ConfigError, match="this is no key") as caught:
+        openai.Realtime(api_key=key)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_session_has_what_was_asked_for():
     config = RealtimeConfig(
         voice=openai.CustomVoice("voice_1"),

@@ -229,6 +229,12 @@ async def test_a_connection_that_breaks_in_mid_stream() -> None:
             await collect(llm.generate("", HISTORY, []))
 
 
+def test_what_is_no_key_is_told_without_it() -> None:
+    with pytest.raises(ConfigError, match="this is no key") as caught:
+        openai.LLM("some-model", api_key="sk-secret\r\nHost: evil")
+    assert "secret" not in str(caught.value)
+
+
 def test_no_key_and_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)

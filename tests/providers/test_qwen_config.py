@@ -90,6 +90,14 @@ def test_no_key_is_told_at_once(monkeypatch):
     assert qwen.Realtime().profile.model == PLUS
 
 
+def test_a_key_loses_its_line_end_and_what_is_none_is_not_shown():
+    model = qwen.Realtime(api_key="sk-secret\n", workspace="ws-1")
+    assert model._headers["Authorization"] == "Bearer sk-secret"
+    with pytest.raises(ConfigError, match="this is no key") as caught:
+        qwen.Realtime(api_key="sk-secret\u2026", workspace="ws-1")
+    assert "secret" not in str(caught.value)
+
+
 def test_the_session_of_old_has_its_fields_at_the_top():
     made = session(
         voice="Ethan",

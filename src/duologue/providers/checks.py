@@ -18,3 +18,17 @@ def one_of(name: str, value: str, allowed: Sequence[str], more: str = "") -> Non
     if value not in allowed:
         ending = f" {more}" if more else ""
         raise ConfigError(f"{name} takes {', '.join(allowed)}{ending}, not {value!r}")
+
+
+def secret(name: str, value: str) -> str:
+    """A key without the line end that files have; raises `ConfigError`, which never shows it.
+
+    It goes into a header, so it has to be printable ASCII: HTTP clients show the whole header in
+    their errors when it is not.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} takes a string, not {type(value).__name__}")
+    value = value.strip()
+    if not (value.isascii() and all(letter.isprintable() and letter != " " for letter in value)):
+        raise ConfigError(f"{name} takes letters, digits and signs only: this is no key")
+    return value

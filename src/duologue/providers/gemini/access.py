@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from duologue.providers.checks import secret
 from duologue.providers.gemini.vertex import Bearer, Vertex
 from duologue.realtime.errors import ConfigError
 
@@ -117,25 +118,17 @@ def access_of(
         return VertexAccess(vertex, _checked(address), api_version or "v1beta1", bearer)
     address = _checked(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL)
     if token is not None:
-        token = _secret("token", token)
+        token = secret("token", token)
         if not token.startswith(_TOKEN):
             raise ConfigError(f"token takes an ephemeral token: {_TOKEN}...")
         return KeyAccess(address, api_version or "v1alpha", token=token)
     key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY") or ""
-    key = _secret("api_key", key)
+    key = secret("api_key", key)
     if not key:
         raise ConfigError("no API key: set GEMINI_API_KEY, or give api_key, token or vertex")
     if key.startswith(_TOKEN):
         raise ConfigError("this is an ephemeral token: give it as token, not as api_key")
     return KeyAccess(address, api_version or ("v1alpha" if alpha else "v1"), key=key)
-
-
-def _secret(name: str, value: str) -> str:
-    """A key without the line end that files have; it goes into a header, so it has to be plain."""
-    value = value.strip()
-    if not (value.isascii() and all(letter.isprintable() and letter != " " for letter in value)):
-        raise ConfigError(f"{name} takes letters, digits and signs only: this is no key")
-    return value
 
 
 def _socket_url(base_url: str, service: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from duologue.extras import require
 from duologue.items import Item, Json
 from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.providers.checks import secret
 from duologue.providers.openai.messages import chat_messages, tool_list
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
@@ -49,7 +50,7 @@ class LLM:
         options: dict[str, Json] | None = None,
         timeout: float = 30.0,
     ) -> None:
-        key = api_key or os.environ.get("OPENAI_API_KEY")
+        key = secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
         own_server = base_url or os.environ.get("OPENAI_BASE_URL")
         if not key and not own_server:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.checks import secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.openai.codec import Codec, Message
 from duologue.providers.openai.config import (
@@ -107,7 +108,7 @@ class Realtime(BaseRealtime):
             truncation=truncation,
             parallel_tool_calls=parallel_tool_calls,
         )
-        key = api_key or os.environ.get("OPENAI_API_KEY")
+        key = secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
         if not key:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key")
         self._headers = {"Authorization": f"Bearer {key}", **(headers or {})}

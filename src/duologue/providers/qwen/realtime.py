@@ -11,6 +11,7 @@ from typing import Literal
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.checks import secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.qwen.codec import EventSocket, Message, qwen_codec
 from duologue.providers.qwen.config import QwenConfig, ServerVAD, Transcription, TurnDetection
@@ -106,7 +107,7 @@ class Realtime(BaseRealtime):
             smooth_output=smooth_output,
             enable_search=enable_search,
         )
-        key = api_key or os.environ.get("DASHSCOPE_API_KEY")
+        key = secret("api_key", api_key or os.environ.get("DASHSCOPE_API_KEY") or "")
         if not key:
             raise ConfigError("no API key: set DASHSCOPE_API_KEY, or give api_key")
         workspace = workspace or os.environ.get("DASHSCOPE_WORKSPACE")
