@@ -170,6 +170,33 @@ def test_a_tool_is_called_once_however_often_it_is_told():
     assert got == [CALLED, ReplyDone("resp")]
 
 
+@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
+def test_arguments_that_are_done_because_the_reply_was_cut_call_nothing(status):
+    line = Line()
+    line.began(item=None)
+    line.get("response.output_item.added", response_id="resp", item={**CALL, "arguments": ""})
+    half = {**CALL, "status": status, "arguments": '{"a'}
+    place = {"response_id": "resp", "item_id": "f", "call_id": "c", "name": "time"}
+    done = "response.function_call_arguments.done"
+    assert line.get(done, arguments=half["arguments"], **place) == []
+    assert line.get("response.output_item.done", response_id="resp", item=half) == []
+    assert line.done(status="incomplete", output=[half])[-1].reply_id == "resp"
+    assert not line.get("response.output_item.done", response_id="resp", item=CALL)
+
+
+@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
+def test_arguments_without_an_item_that_is_done_count_only_in_a_whole_reply(status):
+    place = {"response_id": "resp", "item_id": "f", "call_id": "c", "name": "time"}
+    done = "response.function_call_arguments.done"
+    line = Line()
+    line.began(item=None)
+    assert line.get(done, arguments=CALL["arguments"], **place) == []
+    assert line.done() == [CALLED, ReplyDone("resp")]
+    line.began(item=None)
+    assert line.get(done, arguments='{"a', **place) == []
+    assert not [one for one in line.done(status=status) if isinstance(one, ToolCall)]
+
+
 def test_a_call_told_only_at_the_end_counts_and_half_of_one_does_not():
     line = Line()
     line.began(item=None)

@@ -96,8 +96,22 @@ def test_a_call_with_its_arguments():
     line.get("response.output_item.added", response_id="resp", item=call)
     place = {"response_id": "resp", "item_id": "c"}
     done = "response.function_call_arguments.done"
-    assert line.get(done, arguments=" {}", **place) == [ToolCall("resp", "call_1", "time", " {}")]
-    assert line.get("response.output_item.done", response_id="resp", item=call) == []
+    assert line.get(done, arguments=" {}", **place) == []
+    called = ToolCall("resp", "call_1", "time", " {}")
+    assert line.get("response.output_item.done", response_id="resp", item=call) == [called]
+    assert line.done() == [ReplyDone("resp", "completed")]
+
+
+def test_a_call_whose_item_is_never_told_to_be_done_counts_when_its_reply_is():
+    line = QwenLine()
+    line.began(item=None)
+    call = {"id": "c", "type": "function_call", "name": "time", "call_id": "call_1"}
+    line.get("response.output_item.added", response_id="resp", item=call)
+    place = {"response_id": "resp", "item_id": "c"}
+    line.get("response.function_call_arguments.done", arguments="{}", **place)
+    assert line.done() == [
+        ToolCall("resp", "call_1", "time", "{}"), ReplyDone("resp", "completed"),
+    ]  # fmt: skip
 
 
 # Which request a response answers

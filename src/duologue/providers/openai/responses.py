@@ -31,6 +31,15 @@ _MOST = 256
 
 
 @dataclass(slots=True)
+class Call:
+    """A call of a function; ``arguments`` None: they have not come."""
+
+    name: str
+    call_id: str
+    arguments: str | None = None
+
+
+@dataclass(slots=True)
 class Response:
     """A response that is being made; ``wanted`` is the scripted text that it was told to say."""
 
@@ -39,8 +48,8 @@ class Response:
     said: dict[str, str] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     """Items of scripted text that have been cut, and are in the conversation as they should be."""
-    calls: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Name and call id, by item."""
+    calls: dict[str, Call] = field(default_factory=dict)
+    """Calls that are being made, by item."""
     called: set[str] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
     """Items that are being made."""
@@ -134,7 +143,7 @@ class Responses:
             return
         response.items.add(text(item, "id"))
         if item.get("type") == "function_call":
-            response.calls[text(item, "id")] = text(item, "name"), text(item, "call_id")
+            response.calls[text(item, "id")] = Call(text(item, "name"), text(item, "call_id"))
 
     def words(self, event: JsonObject) -> Sequence[Output]:
         """The next words, spoken or written."""
@@ -159,14 +168,15 @@ class Responses:
         return [ReplyText(reply_id, item_id, whole_text[len(said) :])]
 
     def arguments(self, event: JsonObject) -> Sequence[Output]:
-        """``response.function_call_arguments.done``."""
+        """``response.function_call_arguments.done``: kept, for it comes of cut responses, too."""
         response = self._live.get(text(event, "response_id"))
         if response is None:
             return []
-        name, call_id = response.calls.get(text(event, "item_id"), ("", ""))
-        name = some_text(event, "name") or name
-        call_id = some_text(event, "call_id") or call_id
-        return self._call(response, call_id, name, text(event, "arguments"))
+        call = response.calls.setdefault(text(event, "item_id"), Call("", ""))
+        call.name = some_text(event, "name") or call.name
+        call.call_id = some_text(event, "call_id") or call.call_id
+        call.arguments = text(event, "arguments")
+        return []
 
     def item_done(self, event: JsonObject) -> Sequence[Output]:
         """``response.output_item.done``."""
@@ -176,7 +186,7 @@ class Responses:
         item = inner(event, "item")
         outputs = list(self._call_of(response, item))
         response.items.discard(some_text(item, "id") or "")
-        cut = response.cancelled or item.get("status") in ("cancelled", "incomplete")
+        cut = response.cancelled or item.get("status") in _CUT
         if cut and not response.items and not self._ends_cancelled:
             outputs.append(self._give_up(response))
         return outputs
@@ -219,6 +229,10 @@ class Responses:
         if status == "completed":
             for item in objects(made, "output"):
                 before += self._call_of(response, item)
+            if message is None:
+                # A server may tell of a call by its arguments alone.
+                for call in response.calls.values():
+                    before += self._call(response, call)
         before += _usage(inner(made, "usage"))
         spoken: list[tuple[str, str]] = []
         if response.wanted is not None and status == "completed":
@@ -236,18 +250,24 @@ class Responses:
         return ReplyDone(response.id, "cancelled")
 
     def _call_of(self, response: Response, item: JsonObject) -> Sequence[Output]:
-        if item.get("type") != "function_call" or item.get("status") == "incomplete":
+        """The call that a finished item is, if it is one; only half of one is forgotten."""
+        if item.get("type") != "function_call":
             return []
-        name, call_id = text(item, "name"), text(item, "call_id")
-        return self._call(response, call_id, name, text(item, "arguments"))
+        known = response.calls.pop(some_text(item, "id") or "", Call("", ""))
+        if item.get("status") in _CUT:
+            return []
+        name = some_text(item, "name") or known.name
+        call_id = some_text(item, "call_id") or known.call_id
+        arguments = some_text(item, "arguments") or known.arguments or ""
+        return self._call(response, Call(name, call_id, arguments))
 
-    def _call(
-        self, response: Response, call_id: str, name: str, arguments: str
-    ) -> Sequence[Output]:
-        if not name or not call_id or call_id in response.called:
+    def _call(self, response: Response, call: Call) -> Sequence[Output]:
+        if call.arguments is None or not call.name or not call.call_id:
             return []
-        response.called.add(call_id)
-        return [ToolCall(response.id, call_id, name, arguments)]
+        if call.call_id in response.called:
+            return []
+        response.called.add(call.call_id)
+        return [ToolCall(response.id, call.call_id, call.name, call.arguments)]
 
 
 def _usage(usage: JsonObject) -> Sequence[Output]:
@@ -261,6 +281,8 @@ def _usage(usage: JsonObject) -> Sequence[Output]:
 
 
 _TOKENS = "_tokens"
+_CUT = ("cancelled", "incomplete")
+"""What an item is that was cut."""
 
 
 def _bound[T](entries: dict[str, T]) -> None:
