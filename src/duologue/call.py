@@ -233,7 +233,8 @@ class Call:
         if self.disconnected_event is not None:
             return
         self.disconnected_event = event
-        self._speeches.fail(SessionClosedError(f"the session is over: {event.reason}"))
+        error = SessionClosedError(f"the session is over: {event.reason}")
+        self._speeches.fail(error, self._edge.quality)
         self._emit(event)
 
     def reply_ended(self, request_id: str, error: Exception | None) -> None:
@@ -241,6 +242,10 @@ class Call:
         if error is not None and not self._closed:
             self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
         self._speeches.ended(request_id, error, self._edge.quality)
+
+    def nothing_follows(self, epoch: int) -> None:
+        """The model says nothing after its tools."""
+        self._speeches.nothing_follows(epoch)
 
     def said_anyway(self, words: ReplyText) -> None:
         """What the model takes itself to have said, in a reply that was cut."""
@@ -261,7 +266,7 @@ class Call:
         changes: list[Truncate | DeleteItem] = []
         for cut in cuts:
             changes += self._speeches.cut(cut)
-        self._speeches.forget()
+        self._speeches.forget(self._edge.quality)
         self.tools.interrupted()
         return changes
 

@@ -135,6 +135,13 @@ class Playout:
         self._tracks[speech.id] = track
         self._waiting.append(track)
 
+    def withdraw(self, speech: Speech) -> None:
+        """Take a speech out again of which no sound has come; `begin` queues it anew."""
+        track = self._tracks.get(speech.id)
+        if track is not None and not track.received:
+            del self._tracks[speech.id]
+            self._waiting.remove(track)
+
     def write(self, speech: Speech, item_id: str, frame: AudioFrame, epoch: int) -> bool:
         """Take the next sound of a speech, at any rate; False when it was not taken."""
         track = self._tracks.get(speech.id)

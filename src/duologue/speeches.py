@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, TypeGuard
 
+from duologue.carried import Carried
 from duologue.clock import Clock
 from duologue.conversation import Conversation
 from duologue.edges.edge import Quality
@@ -63,20 +64,20 @@ class Speeches:
         self._replies: dict[str, _Reply] = {}
         self._recent: dict[str, Speech] = {}
         self._cut_plans: dict[str, tuple[Speech, str]] = {}
-        self._carried: Speech | None = None
+        self._carried = Carried(playout)
         self._items: dict[str, str] = {}
         self._too_long: set[str] = set()
 
     @property
     def asked_may_be_interrupted(self) -> bool:
         """Nothing that was asked for and has not begun is protected from interruptions."""
-        return all(speech.interruptible for speech in self._asked.values())
+        return all(speech.interruptible for speech in (*self._asked.values(), *self._carried))
 
     def expect(self, request_id: str, speech: Speech) -> None:
         """This speech will speak the reply to that request."""
         self._asked[request_id] = speech
 
-    def forget(self) -> None:
+    def forget(self, quality: Quality) -> None:
         """Whatever is being replied is stale, and was cut."""
         speeches = {key: reply.speech for key, reply in self._replies.items()}
         for reply_id, speech in {**self._recent, **speeches}.items():
@@ -86,24 +87,23 @@ class Speeches:
             del self._cut_plans[next(iter(self._cut_plans))]
         self._replies.clear()
         self._recent.clear()
-        self._carried = None
+        self._carried.cut(quality)
 
     def close(self, quality: Quality) -> None:
         """Nothing more will be heard."""
-        self.forget()
+        self.forget(quality)
         for speech in self._asked.values():
             speech.finish("cut", 0.0, quality)
         self._asked.clear()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: Exception, quality: Quality) -> None:
         """The model is gone: what it has said so far may still be heard."""
-        unfinished = [reply.speech for reply in self._replies.values()]
-        if self._carried is not None:
-            unfinished.append(self._carried)
-        for speech in unfinished:
-            speech.fail_at_end(error)
-            self._playout.end(speech)
-        self.forget()
+        for _ in [*self._carried]:
+            self._carried.fail(error)
+        for reply in self._replies.values():
+            reply.speech.fail_at_end(error)
+            self._playout.end(reply.speech)
+        self.forget(quality)
 
     def speech_of(self, reply_id: str) -> str | None:
         """The id of the speech that speaks a reply; None for one that was not lately."""
@@ -139,7 +139,7 @@ class Speeches:
         if request_id is not None:
             self._asked[request_id] = speech
         elif not speech.seconds:
-            self._carried = speech
+            self._carried.carry(speech)
         else:
             self._playout.end(speech)
 
@@ -153,10 +153,8 @@ class Speeches:
         """A request has ended without a reply."""
         speech = self._asked.pop(request_id, None)
         if speech is None:
-            if error is not None and self._carried is not None:
-                carried, self._carried = self._carried, None
-                carried.fail_at_end(error)
-                self._playout.end(carried)
+            if error is not None:
+                self._carried.fail(error)
         elif error is None:
             speech.finish("cut", 0.0, quality)
         elif speech.seconds:
@@ -166,12 +164,15 @@ class Speeches:
             speech.fail(error)
             self._playout.end(speech)
 
+    def nothing_follows(self, epoch: int) -> None:
+        """The model says nothing after its tools."""
+        self._carried.end(epoch)
+
     def begin(self, started: ReplyStarted, epoch: int) -> None:
         """The model began a reply."""
         speech = self._asked.pop(started.request_id or "", None)
         if speech is None:
-            carried, self._carried = self._carried, None
-            speech = carried if carried is not None else Speech(epoch)
+            speech = self._carried.next() or Speech(epoch)
         self._replies[started.reply_id] = _Reply(speech)
         self._playout.begin(speech)
 
@@ -247,7 +248,7 @@ class Speeches:
             reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
             self._playout.end(reply.speech)
         elif reply.called_tools and not reply.speech.seconds:
-            self._carried = reply.speech
+            self._carried.carry(reply.speech)
         else:
             self._playout.end(reply.speech)
 

@@ -124,6 +124,9 @@ class Ear:
     def said_anyway(self, words):
         pass
 
+    def nothing_follows(self, epoch):
+        self.told.append(("nothing follows", epoch))
+
     def reply_said(self, reply_id):
         return self.said.get(reply_id)
 

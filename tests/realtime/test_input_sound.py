@@ -103,3 +103,16 @@ def test_ends_that_nobody_tells_exactly_are_taken_to_be_earlier():
     turns.ended("c", None, 9000, empty=True)
     assert turns.settled == 8700
     turns.stopped("nobody", 1)
+
+
+def test_more_words_of_a_settled_turn_begin_no_new_one():
+    turns = InputTurns(1000, words=True)
+    for name, start in (("a", 1000), ("b", 3000)):
+        turns.started(name, start)
+        turns.stopped(name, start + 900)
+        turns.ended(name, None, start + 1500, empty=False)
+        turns.worded(name)
+        turns.worded(name)
+        assert turns.settled == start + 900
+        assert not turns.open
+    assert turns.lost().reheard == []

@@ -62,6 +62,9 @@ class Listener:
     def said_anyway(self, words):
         pass
 
+    def nothing_follows(self, epoch):
+        self.told.append(("nothing follows", epoch))
+
     def reply_said(self, reply_id):
         return None
 

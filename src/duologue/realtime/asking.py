@@ -7,6 +7,7 @@ from collections.abc import Callable
 from duologue.clock import Clock, Timer
 from duologue.realtime.commands import Command
 from duologue.realtime.errors import ReplyRefusedError
+from duologue.realtime.listener import Listener
 from duologue.realtime.replies import Changes, Replies
 
 
@@ -22,13 +23,13 @@ class Asking:
         clock: Clock,
         *,
         transmit: Callable[[Command], None],
-        ended: Callable[[str, Exception | None], None],
+        told: Callable[[], Listener],
         looked: Callable[[], None],
     ) -> None:
         self._replies = replies
         self._clock = clock
         self._transmit = transmit
-        self._ended = ended
+        self._told = told
         self._looked = looked
         self._timer: Timer | None = None
         self.is_open = False
@@ -40,10 +41,12 @@ class Asking:
             if self.is_open:
                 self._transmit(command)
         for request_id in changes.dropped:
-            self._ended(request_id, None)
+            self._told().reply_ended(request_id, None)
         for refusal in changes.refused:
             error = ReplyRefusedError(refusal.message, code=refusal.code)
-            self._ended(refusal.request_id, error)
+            self._told().reply_ended(refusal.request_id, error)
+        for epoch in changes.missing:
+            self._told().nothing_follows(epoch)
         self.arm()
 
     def arm(self) -> None:

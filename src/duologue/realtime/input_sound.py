@@ -24,6 +24,9 @@ may not have reached it."""
 _LONGEST_S = 0.1
 """Kept sound is given out in pieces of at most this length, so that nothing waits behind one."""
 
+_MOST_DONE = 64
+"""Settled turns that are remembered, since more words of them may come."""
+
 
 @dataclass(slots=True, eq=False)
 class _Piece:
@@ -142,7 +145,7 @@ class InputTurns:
     ``words``: the model tells what the person said; without that a turn is safe when it has ended.
     """
 
-    __slots__ = ("_marks", "_starts", "_turns", "_words", "rate", "settled")
+    __slots__ = ("_done", "_marks", "_starts", "_turns", "_words", "rate", "settled")
 
     def __init__(self, rate: int, *, words: bool) -> None:
         self.rate = rate
@@ -150,6 +153,7 @@ class InputTurns:
         self._turns: dict[str, _Turn] = {}
         self._starts: dict[str, int] = {}
         self._marks: deque[int] = deque()
+        self._done: deque[str] = deque(maxlen=_MOST_DONE)
         self.settled = 0
         """Position before which nothing has to be heard again."""
 
@@ -188,6 +192,8 @@ class InputTurns:
 
     def worded(self, item_id: str) -> None:
         """The final words of a turn are known."""
+        if item_id not in self._turns and item_id in self._done:
+            return  # More words of a turn that is settled: they begin none.
         turn = self._turns.setdefault(item_id, _Turn(item_id))
         turn.known = True
         self._settle()
@@ -213,5 +219,6 @@ class InputTurns:
             if not (turn.over and turn.known):
                 break
             del self._turns[turn.item_id]
+            self._done.append(turn.item_id)
             self._starts.pop(turn.item_id, None)
             self.settled = max(self.settled, turn.end or 0)

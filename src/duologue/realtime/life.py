@@ -363,7 +363,8 @@ class Life:
                 await self._drop(following)
             if link.over:
                 return await self._after(link)
-            await self._clock.sleep(self._policy.wait_s(attempt, self._dice))
+            until = self._clock.now() + self._policy.wait_s(attempt, self._dice)
+            await self._wait(lambda: link.over, lambda: until)
         self._due = None  # It ends when it ends; then there are attempts anew.
         return link
 

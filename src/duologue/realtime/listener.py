@@ -51,6 +51,9 @@ class Listener(Protocol):
     def reply_ended(self, request_id: str, error: Exception | None) -> None:
         """A request has ended without a reply: refused with ``error``, or interrupted (None)."""
 
+    def nothing_follows(self, epoch: int) -> None:
+        """A reply of that epoch was expected that is not coming: the model says nothing more."""
+
     def reply_said(self, reply_id: str) -> str | None:
         """The words of a reply whose sound has come so far; None when no sound has."""
         ...

@@ -52,6 +52,7 @@ from duologue.realtime.outputs import (
     SpeechStarted,
     SpeechStopped,
     ToolCall,
+    ToolCallsCancelled,
     UserTranscript,
     UserTurnEnded,
 )
@@ -105,7 +106,7 @@ class SessionPolicy:
             self._replies,
             model.clock,
             transmit=self.transmit,
-            ended=lambda request_id, error: self._told.reply_ended(request_id, error),
+            told=lambda: self._told,
             looked=self._look,
         )
         self._tools = ToolCalls()
@@ -145,9 +146,8 @@ class SessionPolicy:
         """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
         if self._begun:
             raise RuntimeError("a Realtime runs once: make a new one for the next session")
-        self._told, self._begun = listener, True
-        self._setup = setup
-        self._told_live = live
+        self._begun = True
+        self._told, self._setup, self._told_live = listener, setup, live
 
     def end(self, reason: str, clean: bool) -> None:
         """The session is over."""
@@ -206,8 +206,7 @@ class SessionPolicy:
         """A tool has its result; after the session's end nobody wants it."""
         if not self.is_open:
             return
-        stale = self._tools.is_older(result.call_id, self.epoch)
-        self.transmit(replace(result, quiet=stale))
+        self.transmit(replace(result, quiet=self._tools.is_older(result.call_id, self.epoch)))
         if not result.more:
             how = scheduling_of(result.name, self._setup.tools, self.model.profile)
             self._after_tools(self._tools.answered(result.call_id), how)
@@ -223,9 +222,8 @@ class SessionPolicy:
 
     def setup(self) -> SessionSetup:
         """What the next connection begins with."""
-        if not self.is_open:
-            return self._setup
-        return replace(self._setup, history=tuple(self._told.history()))
+        history = tuple(self._told.history()) if self.is_open else self._setup.history
+        return replace(self._setup, history=history)
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
@@ -283,9 +281,8 @@ class SessionPolicy:
                 self._take_signals(self.person.reply_began(asked=request_id is not None))
                 now = self._clock.now()
                 self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
-                epoch = self._replies.epoch_of(reply_id)
-                if epoch == self.epoch:
-                    self._told.output(output, epoch)
+                if self._replies.epoch_of(reply_id) == self.epoch:
+                    self._told.output(output, self.epoch)
             case ReplyDone(reply_id=reply_id):
                 epoch = self._replies.epoch_of(reply_id)
                 if epoch is None:
@@ -302,6 +299,10 @@ class SessionPolicy:
                     self._told.output(output, epoch)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._take_signals(self.person.found(output, self._clock.now()))
+            case ToolCallsCancelled(call_ids=call_ids):
+                for epoch in self._tools.cancelled(call_ids):
+                    self._told.nothing_follows(epoch)
+                self._told.output(output, self.epoch)
             case Resumable(now=now_resumable):
                 self._resumable = now_resumable
             case ReplyRefused():
@@ -344,18 +345,18 @@ class SessionPolicy:
                 if not self._spoke and self.model.profile.truncates:
                     for change in put_before(item_id, signal.item_id, self._told.history()):
                         self.transmit(change)
-            case _:
-                pass
 
     def _after_tools(
         self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
     ) -> None:
         """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
-        if epoch is None or how == "silent" or (how is not None and epoch < self.epoch):
+        if epoch is None or (how is not None and epoch < self.epoch):
             return
         if how == "interrupt":
             epoch = self.interrupt()
-        if not lost and self.model.profile.tool_reply == "automatic":
+        if how == "silent":
+            self._told.nothing_follows(epoch)
+        elif not lost and self.model.profile.tool_reply == "automatic":
             # Of an interrupted one too: what the model makes of that is stale when it comes.
             self._replies.expect(epoch, self._clock.now())
             self._asking.arm()

@@ -7,7 +7,7 @@ provider at a time; the others wait for the running reply, automatic ones includ
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from duologue.realtime.commands import CancelReply, Command, RequestReply, Say
 from duologue.realtime.outputs import ReplyRefused
@@ -57,6 +57,8 @@ class Changes:
     commands: list[Command] = field(default_factory=list)
     refused: list[ReplyRefused] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    """Epochs of automatic replies that were expected and are not coming."""
 
 
 class Replies:
@@ -207,18 +209,19 @@ class Replies:
 
     def poll(self, now: float) -> Changes:
         """Some time has passed: give up what is not coming, and say so."""
+        missing: list[int] = []
         while self._automatic and self._automatic[0][1] + AUTOMATIC_S <= now:
-            self._automatic.popleft()
+            missing.append(self._automatic.popleft()[0])
         for reply in [*self._running.values()]:
             if reply.cancelled_at is not None and reply.cancelled_at + CANCELLED_S <= now:
                 del self._running[reply.id]
         asked = self._asked
-        if asked is None or self._asked_at + self._requested_s > now:
-            return self._advance(now)
+        late = asked is not None and self._asked_at + self._requested_s <= now
+        if late:
+            self._asked = None
         dropped = self._dropped
-        self._asked = None
-        changes = self._advance(now)
-        if dropped:
+        changes = replace(self._advance(now), missing=missing)
+        if asked is None or not late or dropped:
             return changes
         message = f"the model did not begin to reply within {self._requested_s:.0f} s"
         changes.refused.append(ReplyRefused(asked.id, "timeout", message))

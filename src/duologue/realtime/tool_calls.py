@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from duologue.realtime.commands import Scheduling, ToolSpec
@@ -65,6 +65,14 @@ class ToolCalls:
             return None
         self._groups[reply_id].open.discard(call_id)
         return self._over(reply_id)
+
+    def cancelled(self, call_ids: Iterable[str]) -> list[int]:
+        """The provider wants no results of these.
+
+        Returns the epochs of the replies that have ended and that nothing follows, therefore.
+        """
+        epochs = [self.answered(call_id) for call_id in call_ids]
+        return [epoch for epoch in epochs if epoch is not None]
 
     def reply_done(self, reply_id: str) -> int | None:
         """The reply has ended; returns its epoch if it made calls and all have their results."""

@@ -234,6 +234,9 @@ class BrainLink:
             case _:
                 return
 
+    def nothing_follows(self, epoch: int) -> None:
+        """A brain says nothing after its tools: then there is nothing."""
+
     def said_anyway(self, words: object) -> None:
         """A brain tells what it says before it is cut."""
 
