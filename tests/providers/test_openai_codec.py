@@ -369,6 +369,36 @@ def test_what_was_never_heard_is_never_put_in():
     assert line.pending() == []
 
 
+def test_each_of_two_texts_in_a_row_that_may_not_be_interrupted_is_guarded():
+    usual = {"type": "server_vad", "interrupt_response": True, "create_response": True}
+
+    def told(events):
+        updates = [event for event in events if event["type"] == "session.update"]
+        return [
+            update["session"]["audio"]["input"]["turn_detection"]["interrupt_response"]
+            for update in updates
+        ]
+
+    def answer(interrupts):
+        heard = {"turn_detection": {**usual, "interrupt_response": interrupts}}
+        line.get("session.updated", session={"audio": {"input": heard}})
+
+    line = Line()
+    answer(True)
+    assert told(line.send(Say("a", "One.", interruptible=False))) == [False]
+    answer(False)
+    line.began("one", request_id="a")
+    line.done("one")
+    assert told(line.pending()) == [True]
+    # The server's answer to that is still under way.
+    assert told(line.send(Say("b", "Two.", interruptible=False))) == [False]
+    answer(True)
+    answer(False)
+    line.began("two", request_id="b")
+    line.done("two")
+    assert told(line.pending()) == [True]
+
+
 def test_scripted_text_that_was_cancelled_is_not_put_in():
     line = Line()
     assert say(line, said="Good", status="cancelled") == [ReplyDone("resp", "cancelled")]

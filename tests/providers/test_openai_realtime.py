@@ -92,6 +92,22 @@ async def test_a_conversation(transport):
             assert not [event for event in agent.told if isinstance(event, ErrorEvent)]
 
 
+@both
+async def test_what_was_said_is_known_to_the_reply_behind_it(transport):
+    async with OpenAISimulator(replies=["It was 4711."]) as simulator:
+        async with talking(realtime(simulator, transport), Person()) as agent:
+            [session] = simulator.sessions
+            agent.say("Code 4711.")
+            await agent.simple_response("Repeat it.", interrupt=False)
+            told = [
+                event["item"]["role"] if "item" in event else event["type"]
+                for event in session.events_in
+                if event["type"] in ("conversation.item.create", "response.create")
+            ]
+            assert told[0] == told[-1] == "response.create"
+            assert sorted(told[1:-1]) == ["assistant", "user"]
+
+
 async def test_a_new_connection_knows_what_was_said():
     async with OpenAISimulator(replies=[Reply("Hello."), Reply("Again.")]) as simulator:
         policy = ReconnectPolicy(base_s=0.05)

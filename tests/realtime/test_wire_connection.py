@@ -91,6 +91,20 @@ async def test_it_lives_as_long_as_its_wire():
     assert len(asyncio.all_tasks()) == 1
 
 
+@virtual_time
+async def test_what_the_codec_sends_of_itself_goes_before_what_an_output_makes_the_session_send():
+    wire, connection = connect()
+    own = ["pong"]
+    connection._codec.pending = lambda: [own.pop()] if own else []
+    wire.inbox.put_nowait("1")
+    answer = CancelReply("r")
+    task = asyncio.create_task(connection.run(lambda output: connection.transmit(answer)))
+    await asyncio.sleep(0.01)
+    assert wire.sent[1:] == ["pong", answer]
+    task.cancel()
+    await asyncio.wait([task])
+
+
 @pytest.mark.parametrize("moment", ["greeting", "sending", "receiving"])
 def test_an_end_that_is_not_clean_is_raised(moment):
     @virtual_time

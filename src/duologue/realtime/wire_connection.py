@@ -104,10 +104,12 @@ class WireConnection[M]:
                 if self._encode_picture is not None:
                     helpers.append(tasks.create_task(self._encode_pictures(), name="pictures"))
                 while (answer := await wire.receive()) is not None:
-                    for output in codec.decode(answer):
-                        receive(output)
+                    outputs = codec.decode(answer)
+                    # Before what the outputs make the session send: that may build on it.
                     for own in codec.pending():
                         self._put(_Answer(own))
+                    for output in outputs:
+                        receive(output)
                 for helper in helpers:
                     helper.cancel()
         except* SessionError as errors:

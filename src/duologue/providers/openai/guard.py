@@ -16,14 +16,15 @@ type JsonObject = dict[str, Json]
 class Guard:
     """Switches the server's own interrupting off and on again around such speech."""
 
-    __slots__ = ("_before", "_hearing", "_replies", "_requests", "_session")
+    __slots__ = ("_hearing", "_off", "_replies", "_requests", "_session", "_usual")
 
     def __init__(self, session: SessionBuilder, hearing: Hearing) -> None:
         self._session = session
         self._hearing = hearing
         self._requests: set[str] = set()
         self._replies: set[str] = set()
-        self._before: Json = None
+        self._usual: JsonObject | None = None
+        self._off = False
 
     @property
     def active(self) -> bool:
@@ -34,19 +35,19 @@ class Guard:
         """The events to be sent before that command's own."""
         if command.interruptible:
             return []
-        first = not self.active
         self._requests.add(command.request_id)
-        detection = self._hearing.detection
-        if not first or not isinstance(detection, dict):
+        if self._off:
             return []
-        if detection.get("interrupt_response") is False:
+        # What the server was last heard to do may be what it was told here, and is told no more:
+        # its answers are late. Nobody else changes it, so what was found first stays what is usual.
+        usual = self._usual or self._hearing.detection
+        if not isinstance(usual, dict) or usual.get("interrupt_response") is False:
             return []
-        self._before = detection
-        return [self._update({**detection, "interrupt_response": False})]
+        self._usual, self._off = usual, True
+        return [self._update({**usual, "interrupt_response": False})]
 
     def follow(self, outputs: Sequence[Output]) -> list[JsonObject]:
         """The events to be sent because of what has ended, if anything has."""
-        was = self.active
         for output in outputs:
             match output:
                 case ReplyStarted(reply_id=reply_id, request_id=str(request_id)):
@@ -59,10 +60,10 @@ class Guard:
                     self._replies.discard(reply_id)
                 case _:
                     pass
-        if self.active or not was or self._before is None:
+        if self.active or not self._off:
             return []
-        before, self._before = self._before, None
-        return [self._update(before)]
+        self._off = False
+        return [self._update(self._usual)]
 
     def _update(self, detection: Json) -> JsonObject:
         return {"type": "session.update", "session": self._session.turn_detection(detection)}
