@@ -143,7 +143,39 @@ def test_words_that_come_after_the_sound_are_still_of_that_reply():
     line.generated()
     assert line.words(" late") == [ReplyText(started.reply_id, audio.item_id, " late")]
     line.completed()
-    assert kinds(line.words("next")) == ["ReplyStarted", "ReplyText"]
+    assert line.words(" later") == [ReplyText(started.reply_id, audio.item_id, " later")]
+    assert line.words("\n") == []
+    again, audio = line.began()
+    assert again.reply_id != started.reply_id
+    assert line.words("next") == [ReplyText(again.reply_id, audio.item_id, "next")]
+
+
+@pytest.mark.parametrize("spoken", [True, False])
+def test_words_that_come_before_their_reply_wait_for_it(spoken):
+    line = Line()
+    assert line.words(" ") == line.words("Fi") == line.words("rst. ") == []  # There is none yet.
+    started, told, audio = line.sound()
+    assert told == ReplyText(started.reply_id, audio.item_id, "First. ")
+    line.completed()
+    if spoken:
+        line.content(inputTranscription={"text": "How are you?"})
+    else:
+        line.send(RequestReply("q"))
+    assert line.words("Fine.") == []
+    started, told, audio = line.sound()
+    assert started.request_id == (None if spoken else "q")
+    assert told == ReplyText(started.reply_id, audio.item_id, "Fine.")
+    assert line.completed() == [ReplyDone(started.reply_id)]
+
+
+def test_a_turn_of_words_alone_is_a_reply_when_it_is_complete():
+    line = Line()
+    line.send(RequestReply("q"))
+    for _ in range(200):
+        assert line.words("x" * 100) == []  # What nobody hears is bounded.
+    started, told, done = line.completed()
+    assert (started.request_id, len(told.text)) == ("q", 4096)
+    assert done == ReplyDone(started.reply_id)
 
 
 def test_a_reply_that_had_no_end_ends_with_its_turn():

@@ -488,3 +488,62 @@ async def test_handles_are_asked_for_by_every_connection():
         handles = [setup["sessionResumption"].get("handle") for setup in setups]
         assert handles[0] is None
         assert len(set(handles)) == 4
+
+
+# Words that come beside the turns of a connection
+
+
+@pytest.mark.parametrize("words", [" indeed.", "\n"])
+@pytest.mark.parametrize("manual", [False, True])
+@virtual
+async def test_words_that_come_after_the_turn_cost_no_answer_and_no_request(words, manual):
+    options = {"turn_detection": gemini.ManualTurns()} if manual else {}
+    replies, transcripts = ["One.", "Two.", "Three."], ["first", "second"]
+    async with conversation(replies, transcripts, **options) as (agent, person, server):
+
+        async def turn(seconds):
+            await person.says(seconds)
+            if manual:
+                agent.llm.end_turn()
+            await asyncio.sleep(4)
+
+        await turn(0.5)
+        session = server.sessions[0]
+        late = {"serverContent": {"outputTranscription": {"text": words}}}
+        session.emit("serverContent.outputTranscription", late)
+        await asyncio.sleep(1)
+        assert not agent.llm.pending
+        assert agent_items(agent)[0].text == "One." + words.rstrip()
+        heard = len(person.at)
+        await turn(2.5)
+        assert len(person.at) > heard
+        assert session.heard[1].end - session.heard[1].start >= 2.5 * 16000
+        began = now()
+        assert (await agent.say("Are you there?")).heard_text == "Are you there?"
+        assert now() - began < 3
+        assert [item.text for item in agent.conversation][2:4] == ["second", "Two."]
+        assert not of(agent, InterruptionEvent)
+        assert not of(agent, ErrorEvent)
+
+
+@virtual
+async def test_words_of_a_reply_that_was_interrupted_do_not_shut_the_next_one_out():
+    async with conversation([LONG, "Two."], ["first", "second"]) as (agent, person, server):
+        session = server.sessions[0]
+        emit, late = session._replies._emit, []
+
+        def emits(kind, message):
+            emit(kind, message)
+            if kind == "serverContent.turnComplete" and not late:
+                words = {"serverContent": {"outputTranscription": {"text": " indeed."}}}
+                late.append(emit("serverContent.outputTranscription", words))
+
+        session._replies._emit = emits
+        await person.says(0.5)
+        await until(lambda: person.at)
+        await asyncio.sleep(1)
+        await person.says(0.5)
+        await asyncio.sleep(5)
+        assert late
+        assert agent.llm.epoch == 1
+        assert [item.text for item in agent.conversation][2:] == ["second", "Two."]

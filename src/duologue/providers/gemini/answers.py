@@ -21,6 +21,9 @@ from duologue.realtime.outputs import (
 
 type Status = Literal["completed", "cancelled", "failed"]
 
+_MOST_EARLY = 4096
+"""Characters that are kept of a reply of which only words have come; the rest is dropped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -73,14 +76,21 @@ class Answers:
     a call of a tool. What we send in a turn that is not complete interrupts it, and is answered by
     an ``interrupted`` that is nobody's barge-in.
 
+    The words of a reply come beside it, in no order that Google promises. While no turn is open
+    they begin none: they are the last of the reply that has ended, until another one is due (it was
+    asked for, the person was heard, a tool has its result): then they wait for the first of that.
+
     ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
     it was wanted.
     """
 
     __slots__ = (
+        "_answered",
         "_asked",
         "_cancelled",
+        "_early",
         "_ended",
+        "_heard",
         "_own_interrupt",
         "_quiet",
         "_stopped",
@@ -94,7 +104,13 @@ class Answers:
         self.transcribed = transcribed
         self.current: Answer | None = None
         self._ended: Answer | None = None
-        """The last reply of this turn: words that come now are still its own."""
+        """The last reply that has ended: words that come now are still its own."""
+        self._early = ""
+        """Words of a reply that has not begun."""
+        self._answered = False
+        """A tool has its result, and no reply has begun since."""
+        self._heard = False
+        """The person has said something since the turn was complete."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -116,6 +132,10 @@ class Answers:
         """A reply is being asked for."""
         self._asked = asked
 
+    def heard(self) -> None:
+        """Words of the person have come."""
+        self._heard = True
+
     def sent_context(self) -> None:
         """Something was sent that interrupts the turn."""
         self._own_interrupt = self._own_interrupt or self.turn_open
@@ -129,18 +149,33 @@ class Answers:
         asked, self._asked = self._asked, None
         self._own_interrupt = False
         self._ended = None
+        self._answered = False
         answer = self.current = Answer(uuid4().hex, uuid4().hex, asked)
         begun: list[Output] = [ReplyStarted(answer.id, None if asked is None else asked.request_id)]
         if not self.transcribed and answer.wanted is not None:
             answer.text = answer.wanted
             begun.append(ReplyText(answer.id, answer.item_id, answer.text))
+        early, self._early = self._early, ""
+        if early:
+            answer.text += early
+            begun.append(ReplyText(answer.id, answer.item_id, early))
         return answer, begun
 
-    def words(self, text: str) -> tuple[Answer, Sequence[Output]]:
-        """Words of a reply; after its end they are still its own, while nothing else has come."""
-        if self.current is None and self._ended is not None and self.turn_open:
+    def words(self, text: str) -> tuple[Answer | None, Sequence[Output]]:
+        """Words of a reply; after its end they are still its own, while nothing else has come.
+
+        None for those that wait for their reply, and for blanks between two turns.
+        """
+        begun: Sequence[Output] = ()
+        between = self.current is None and not self.turn_open
+        if between and not text.strip():
+            return None, ()
+        awaited = between and (self._asked is not None or self._answered or self._heard)
+        if self.current is None and self._ended is not None and not awaited:
             answer = self._ended
-            begun: Sequence[Output] = ()
+        elif between:
+            self._early = (self._early + text)[:_MOST_EARLY]
+            return None, ()
         else:
             answer, begun = self.content()
         answer.text += text
@@ -186,6 +221,7 @@ class Answers:
     def answered(self) -> None:
         """A tool has its result: what comes now is of the next reply."""
         self._ended = None
+        self._answered = True
 
     def generated(self) -> Sequence[Output]:
         """``generationComplete``: all sound of the reply has come."""
@@ -201,7 +237,7 @@ class Answers:
         """``interrupted``: the server has given the rest of its turn up."""
         own, self._own_interrupt = self._own_interrupt, False
         stopped, self._stopped = self._stopped, True
-        answer = self.current or self._ended
+        answer = self.current or (self._ended if self.turn_open else None)
         outputs: list[Output] = []
         if not own and not stopped:
             outputs.append(ReplyInterrupted(None if answer is None else answer.id))
@@ -209,7 +245,7 @@ class Answers:
             outputs.append(ReplyDone(self.current.id, "cancelled"))
         elif self._asked is not None and not own:
             outputs += self._empty("cancelled")
-        self.current, self._ended = None, answer
+        self.current, self._ended = None, answer or self._ended
         self.goes_on = False
         return outputs
 
@@ -221,11 +257,15 @@ class Answers:
         own, self._own_interrupt = self._own_interrupt, False
         stopped, self._stopped = self._stopped, False
         quiet, self._quiet = self._quiet, True
+        begun: Sequence[Output] = ()
+        if self._early and quiet and not (own or stopped):
+            _, begun = self.content()  # All of the turn was words.
+            self._quiet = True
         answer, self.current = self.current, None
-        self._ended = None
-        self.turn_open, self.goes_on = False, goes_on
+        self._ended = answer or self._ended
+        self.turn_open, self.goes_on, self._heard = False, goes_on, False
         if answer is not None:
-            return _over(answer, failure)
+            return (*begun, *_over(answer, failure))
         if own or stopped:
             return ()
         if failure is not None and not quiet:

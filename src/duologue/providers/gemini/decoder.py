@@ -93,8 +93,6 @@ class Decoder:
                     self._context.unproven = False  # It answers what came before it.
                     if self._activity is not None:
                         self._activity.answered()
-                case ReplyText(item_id=item_id, text=text) if not self._answers.transcribed:
-                    self._context.said.add(item_id, text)
         for item_id in self._answers.unheard():
             self._context.cut(item_id, "")
         return outputs
@@ -110,7 +108,7 @@ class Decoder:
         outputs: list[Output] = []
         for name, handler in self._handlers.items():
             if isinstance(value.get(name), dict):
-                outputs += handler(self, inner(value, name))
+                outputs += self._said(handler(self, inner(value, name)))
             else:
                 self.malformed += name in value
         for name in value:
@@ -118,6 +116,12 @@ class Decoder:
                 # Bounded: a server that invents names must not fill the memory.
                 known = len(self.unknown) < _MOST_UNKNOWN
                 self.unknown[name[:80] if known else "..."] += 1
+        return outputs
+
+    def _said(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        for output in outputs:
+            if isinstance(output, ReplyText):
+                self._context.said.add(output.item_id, output.text)
         return outputs
 
     def _setup_complete(self, _: JsonObject) -> Sequence[Output]:
@@ -135,6 +139,7 @@ class Decoder:
         heard = some_text(inner(content, "inputTranscription"), "text")
         if heard:
             self._pieces += 1
+            self._answers.heard()
             outputs.append(UserTranscript(f"heard_{self._pieces}", heard, final=False))
         if content.get("interrupted") is True:
             outputs += self._answers.interrupted()
@@ -143,7 +148,8 @@ class Decoder:
         said = some_text(inner(content, "outputTranscription"), "text")
         if said:
             answer, told = self._answers.words(said)
-            self._context.said.add(answer.item_id, said)
+            if answer is not None and answer.cancelled:
+                self._context.said.add(answer.item_id, said)  # Told to nobody, and said.
             outputs += told
         if content.get("generationComplete") is True:
             outputs += self._answers.generated()
