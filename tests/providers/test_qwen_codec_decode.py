@@ -31,6 +31,7 @@ from duologue.realtime.outputs import (
 
 NONE_ACTIVE = "Conversation has none active response"
 ACTIVE = "Conversation already has an active response"
+FAILED = "Internal service error: null"
 
 
 def test_a_turn_and_its_words_with_what_is_not_sure_yet():
@@ -120,10 +121,18 @@ def test_a_call_whose_item_is_never_told_to_be_done_counts_when_its_reply_is():
 def test_responses_answer_requests_in_their_order():
     line = QwenLine()
     line.send(RequestReply("r1"))
-    line.send(RequestReply("r2"))
     line.began("one", "r1")
+    line.send(RequestReply("r2"))
     line.began("two", "r2")
     line.began("three")
+
+
+def test_a_request_that_nothing_came_of_is_not_taken_for_the_next():
+    line = QwenLine()
+    line.send(RequestReply("lost"))
+    line.send(RequestReply("r"))
+    line.began("asked", "r")
+    line.began("more")
 
 
 def test_a_turn_that_ends_meanwhile_is_answered_first():
@@ -150,12 +159,11 @@ def test_a_turn_is_not_answered_by_itself_where_the_service_is_not_to():
     line.began("asked", "r")
 
 
-def test_a_busy_service_refuses_the_oldest_request():
+def test_a_busy_service_refuses_the_request():
     line = QwenLine()
-    line.send(RequestReply("r1"))
-    line.send(RequestReply("r2"))
-    assert line.error(ACTIVE) == [ReplyRefused("r1", "invalid_request_error", ACTIVE, busy=True)]
-    line.began("two", "r2")
+    line.send(RequestReply("r"))
+    assert line.error(ACTIVE) == [ReplyRefused("r", "invalid_request_error", ACTIVE, busy=True)]
+    line.began("automatic", None)
     [error] = line.error(ACTIVE)
     assert isinstance(error, ProviderError)
     assert error.kind is ErrorKind.RETRY
@@ -179,6 +187,25 @@ def test_another_refusal_of_a_request_reaches_its_caller():
     line.send(RequestReply("r"))
     words = "Invalid value for response.create"
     assert line.error(words) == [ReplyRefused("r", "invalid_request_error", words)]
+
+
+def test_a_service_that_fails_before_a_reply_began_refuses_the_request():
+    line = QwenLine()
+    line.send(RequestReply("r"))
+    assert line.error(FAILED, type="server_error") == [ReplyRefused("r", "server_error", FAILED)]
+    [error] = line.error(FAILED)
+    assert isinstance(error, ProviderError)
+    line.send(RequestReply("next"))
+    line.began("asked", "next")
+
+
+def test_a_failure_while_a_turn_is_owed_an_answer_refuses_no_request():
+    line = QwenLine()
+    line.get("session.updated", session={"turn_detection": {"type": "server_vad"}})
+    line.send(RequestReply("r"))
+    line.turn()
+    [error] = line.error(FAILED)
+    assert isinstance(error, ProviderError)
 
 
 def test_an_error_that_says_which_event_it_is_about_is_believed():

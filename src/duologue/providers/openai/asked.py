@@ -14,7 +14,8 @@ class Asked:
     """Which request a response answers, and which one an error refuses.
 
     Where the server ``tells_which``, it says so itself. Else responses come in the order in which
-    they were asked for, but that a turn of the person that has ended meanwhile comes first.
+    they were asked for, but that a turn of the person that has ended meanwhile comes first; and as
+    a session asks for one at a time, a new request says that nothing has come of the ones before.
     """
 
     __slots__ = ("_automatic", "_held", "_requests", "_tells_which")
@@ -28,6 +29,9 @@ class Asked:
     def sent(self, request_id: str) -> str:
         """A request is on its way; returns the id of its event."""
         event_id = f"request_{request_id}"
+        if not self._tells_which:
+            # What was lost without a word would else be taken for the one that is answered.
+            self._requests.clear()
         self._requests[event_id] = request_id
         if len(self._requests) > _MOST:
             del self._requests[next(iter(self._requests))]
@@ -60,6 +64,13 @@ class Asked:
         if not self._requests:
             return None
         return self._requests.pop(next(iter(self._requests)))
+
+    def failed(self) -> str | None:
+        """Something has failed, nobody says what: the request that it was, if nothing else can be.
+
+        Where the server tells which, or owes an answer to a turn of the person, it is none.
+        """
+        return None if self._tells_which or self._automatic else self.oldest()
 
     def hold(self, refusal: ReplyRefused) -> None:
         """Tell of a refusal when the person's turn is over, because it was the reason."""

@@ -89,7 +89,7 @@ class Outbox:
         kind = self._dialect.kind_of(code, error_type, message)
         meaning = self._dialect.meaning_of(code, message)
         event_id = some_text(error, "event_id")
-        request_id = self._request_of(event_id, meaning)
+        request_id = self._request_of(event_id, kind, meaning)
         if request_id is not None:
             busy = meaning in (Meaning.BUSY, Meaning.SPEAKING)
             refusal = ReplyRefused(request_id, code, message, busy=busy)
@@ -123,11 +123,15 @@ class Outbox:
                 kind = self._heal_cut(sent, message, kind)
         return (ProviderError(kind, code, message),)
 
-    def _request_of(self, event_id: str | None, meaning: Meaning | None) -> str | None:
+    def _request_of(
+        self, event_id: str | None, kind: ErrorKind, meaning: Meaning | None
+    ) -> str | None:
         """The request that an error refuses."""
         if event_id is not None:
             return self._asked.refused(event_id)
-        return self._asked.oldest() if meaning in _ABOUT_REQUESTS else None
+        if meaning in _ABOUT_REQUESTS:
+            return self._asked.oldest()
+        return self._asked.failed() if meaning is None and kind is ErrorKind.RETRY else None
 
     def _guess(self, kind: ErrorKind, meaning: Meaning | None) -> str | None:
         """The event that an error is about, from a server that does not tell which."""
