@@ -95,7 +95,8 @@ async def test_a_conversation(transport):
 @both
 async def test_what_was_said_is_known_to_the_reply_behind_it(transport):
     async with OpenAISimulator(replies=["It was 4711."]) as simulator:
-        async with talking(realtime(simulator, transport), Person()) as agent:
+        model = realtime(simulator, transport)
+        async with talking(model, Person()) as agent:
             [session] = simulator.sessions
             agent.say("Code 4711.")
             await agent.simple_response("Repeat it.", interrupt=False)
@@ -106,6 +107,15 @@ async def test_what_was_said_is_known_to_the_reply_behind_it(transport):
             ]
             assert told[0] == told[-1] == "response.create"
             assert sorted(told[1:-1]) == ["assistant", "user"]
+
+
+@both
+async def test_a_reply_that_is_cut_short_before_its_sound_ends(transport):
+    async with OpenAISimulator(replies=["Hello my dear friend there."]) as simulator:
+        model = realtime(simulator, transport, max_output_tokens=3)
+        async with talking(model, Person()) as agent:
+            async with asyncio.timeout(4):
+                await agent.simple_response("Hi.")
 
 
 async def test_a_new_connection_knows_what_was_said():

@@ -114,6 +114,18 @@ def test_done_before_started_waits_for_the_sound(sound):
     assert told(sound.stopped("r")) == "(completed)"
 
 
+def test_sound_that_never_begins_is_waited_for_no_longer_than_2_s(sound):
+    play(sound, "." * 200)
+    assert told(sound.done(done())) == ""
+    assert play(sound, "." * 99) == ""
+    assert play(sound, ".") == "(completed)"
+    sound.sounds("next", "item 2")
+    assert told(sound.done(done(reply_id="next"))) == ""
+    assert play(sound, "." * 99) == ""
+    sound.started("next")
+    assert play(sound, "." * 200) == "." * 200
+
+
 @pytest.mark.parametrize("status", ["cancelled", "failed"])
 def test_a_reply_cut_before_its_sound_has_ended(sound, status):
     assert told(sound.done(done(status))) == f"({status})"

@@ -19,6 +19,9 @@ TAIL_S = 0.2
 LOUD = 200
 """A frame with no sample above it is silence: what Opus makes of silence stays below."""
 
+LATE_S = 2.0
+"""Silence behind ``response.done`` after which no sound of the reply is waited for, in seconds."""
+
 _REMEMBERED = 64
 
 
@@ -34,6 +37,7 @@ class RtcSound:
         "_kept_s",
         "_last_loud",
         "_open",
+        "_silent_s",
         "_sounding",
         "_tail_s",
         "dropped",
@@ -45,6 +49,7 @@ class RtcSound:
         self._open: str | None = None
         self._tail_s: float | None = None
         self._draining_s = 0.0
+        self._silent_s = 0.0
         self._last_loud = False
         self._items: dict[str, str] = {}
         self._sounding: set[str] = set()
@@ -65,7 +70,7 @@ class RtcSound:
         reply_id = self._open
         if reply_id is None:
             self._keep(frame, loud=loud)
-            return ()
+            return self._give_up(frame)
         if self._tail_s is None:
             return (self._audio(reply_id, frame),)
         if not loud:
@@ -86,7 +91,7 @@ class RtcSound:
             out += self._close(self._open)
         self._open = reply_id
         self._tail_s = None
-        self._draining_s = 0.0
+        self._draining_s = self._silent_s = 0.0
         self._sounding.add(reply_id)
         while self._kept and not _loud(self._kept[0]):
             self._kept.popleft()
@@ -128,6 +133,14 @@ class RtcSound:
             waits = False
         self._done[reply_id] = done
         return () if waits else self._end(reply_id)
+
+    def _give_up(self, frame: AudioFrame) -> Sequence[Output]:
+        """Tell the end of a reply whose sound does not begin: one cut short may have none."""
+        self._silent_s = self._silent_s + frame.duration if self._done else 0.0
+        if self._silent_s < LATE_S - 0.001:
+            return ()
+        self._silent_s = 0.0
+        return self._end(next(iter(self._done)))
 
     def _close(self, reply_id: str) -> Sequence[Output]:
         self._open = None
