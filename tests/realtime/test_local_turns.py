@@ -148,6 +148,49 @@ def test_late_words_come_first_when_the_person_speaks_again():
     assert final[-1].item_id == started[1]
 
 
+def test_a_turn_whose_words_never_come_does_not_take_those_of_the_next():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.silence(3.2)
+    first = person.told[0].item_id
+    assert person.told[-1] == UserTranscript(first, "", final=True)
+    person.sound(0.4)
+    person.words("second turn")
+    person.silence(0.5)
+    person.reply()
+    _, told = person.kinds()
+    words = {one.item_id: one.text for one in told if isinstance(one, UserTranscript)}
+    assert list(words.values()) == ["", "second turn"]
+    assert sum(one == UserTranscript(first, "", final=True) for one in told) == 1
+
+
+def test_a_turn_that_another_one_follows_at_once_is_settled_without_words():
+    person = Person()
+    for _ in range(2):
+        person.sound(0.5)
+        person.silence(0.5)
+        person.reply()
+        person.reply_done()
+    first = person.told[0].item_id
+    assert UserTranscript(first, "", final=True) in person.told
+    person.words("second")
+    assert person.told[-1].item_id != first
+
+
+def test_words_that_come_very_late_are_taken_while_nobody_has_spoken_since():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.silence(6.0)
+    person.words("At last.")
+    assert person.told[-1] == UserTranscript(person.told[0].item_id, "At last.", final=True)
+
+
 def test_a_slow_model_has_eight_seconds_for_the_words():
     person = Person()
     person.sound(0.5)

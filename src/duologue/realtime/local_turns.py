@@ -27,6 +27,9 @@ WORDS_S = 8.0
 """And after so many when it has no words: then it was no speech. Nova Sonic waits 2 s for the end
 of a turn, and then makes its words."""
 
+LATE_S = 3.0
+"""Words may come so many seconds after the end of their turn, though another has begun; a turn that
+has none by then is taken to have none."""
 BURST_S = 0.25
 """Words that come within so many seconds of others, while these are late, belong with them."""
 
@@ -49,6 +52,8 @@ class _Turn:
     """When the speech ended, in s."""
     silent: float | None = None
     """Since when nothing was heard of it, neither its sound nor its first words."""
+    over: float = 0.0
+    """When the whole turn was over, in s."""
 
     @property
     def text(self) -> str:
@@ -62,6 +67,13 @@ class _Turn:
             return ()
         self.told, self.final = text, final
         return (UserTranscript(self.item_id, text, final),)
+
+    def no_words(self) -> Sequence[UserTranscript]:
+        """It has none, if none have come: so nothing that was kept for them is needed."""
+        if self.text or self.final:
+            return ()
+        self.final = True
+        return (UserTranscript(self.item_id, "", final=True),)
 
 
 class LocalTurns:
@@ -77,6 +89,7 @@ class LocalTurns:
         "_homes",
         "_last",
         "_late_at",
+        "_now",
         "_rate",
         "_replying",
         "_resampler",
@@ -98,6 +111,7 @@ class LocalTurns:
         self._homes: dict[str, _Turn] = {}
         self._echoes: list[_Turn] = []
         self._late_at = float("-inf")
+        self._now = float("-inf")
         self._replying = False
 
     @property
@@ -107,7 +121,10 @@ class LocalTurns:
 
     def hear(self, samples: Samples, position: int, now: float) -> Sequence[TurnSignal]:
         """The next sound of the person, which ends ``now`` (s) and at ``position``."""
+        self._now = now
         told: list[TurnSignal] = []
+        if self._last is not None and now - self._last.over > LATE_S:
+            told += self._last.no_words()
         frames = self._framer.push(self._resampler.push(samples))
         for index, frame in enumerate(frames):
             at = now - (len(frames) - 1 - index) * self._seconds
@@ -136,9 +153,11 @@ class LocalTurns:
         if asked:
             return ()
         if self._echoes:
+            before = () if self._last is None else self._last.no_words()
             turn = self._last = self._echoes.pop(0)
+            turn.over = self._now
             self._homes.clear()
-            return (*turn.words(final=True), UserTurnEnded(turn.item_id))
+            return (*before, *turn.words(final=True), UserTurnEnded(turn.item_id))
         turn_ = self._turn
         if turn_ is None or (self._taking.speaking and not turn_.text):
             return ()
@@ -211,6 +230,7 @@ class LocalTurns:
                 if self._replying:
                     # The answer to it is running already.
                     self._last = home
+                    home.over = now
                     ended = (UserTurnEnded(home.item_id, reply_follows=False),)
                 else:
                     self._turn = home
@@ -232,7 +252,8 @@ class LocalTurns:
         last, turn = self._last, self._turn
         if last is not None and turn is not None:
             # They speak again before the words of what was answered have come: those come first.
-            return last if not last.pieces or now - self._late_at <= BURST_S else turn
+            late = not last.text and now - last.over <= LATE_S
+            return last if late or now - self._late_at <= BURST_S else turn
         return turn or last
 
     def _over(self, *, reply_follows: bool, empty: bool = False) -> Sequence[TurnSignal]:
@@ -240,15 +261,17 @@ class LocalTurns:
         self._taking.end()
         if turn is None:
             return ()
+        before = () if self._last is None else self._last.no_words()
         self._last = None if empty else turn
+        turn.over = self._now
         self._late_at = float("-inf")
         ended = UserTurnEnded(turn.item_id, turn.stopped, reply_follows, empty, turn.end)
-        return (*turn.words(final=True), ended)
+        return (*before, *turn.words(final=True), ended)
 
     def _settle(self) -> Sequence[TurnSignal]:
         """Words that came after the end of the last turn are all of them, if any came."""
         last = self._last
-        if last is None or not last.pieces:
+        if last is None or not last.text:
             return ()
         if not self._replying:
             self._last = None

@@ -131,6 +131,9 @@ class PersonSound:
         self._ring.forget(turns.settled)
         if self._local is None:
             return self._rehearing.take(signal, now)
+        if isinstance(signal, UserTranscript) and not signal.text:
+            self._echoes.discard(signal.item_id)
+            return None  # It has no words: that is nobody's news.
         if signal.item_id not in self._echoes:
             return signal
         match signal:
