@@ -26,6 +26,9 @@ from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 
 FORCED_S = 1.0
 """Before the end that a provider has announced, the change is made at the latest by this, in s."""
+BEFORE_S = 5.0
+"""And so long before that the next connection is begun though nobody is silent, in s; where less
+than twice that is left, half of it before."""
 _NEVER = float("inf")
 
 
@@ -350,7 +353,10 @@ class Life:
         attempt = 0
         while attempt < max(1, self._policy.max_attempts):
             attempt += 1
-            await self._wait(lambda: link.over or self._owner.quiet, lambda: due.end)
+            now = self._clock.now()
+            # It takes some time to be there, which it may while the old one still talks.
+            until = partial(_latest, due, now, alone=self._alone())
+            await self._wait(lambda: link.over or self._owner.quiet, until)
             if not link.over and self._alone():
                 return await self._replace(link, due)
             if not link.over:
@@ -363,8 +369,7 @@ class Life:
                 await self._drop(following)
             if link.over:
                 return await self._after(link)
-            until = self._clock.now() + self._policy.wait_s(attempt, self._dice)
-            await self._wait(lambda: link.over, lambda: until)
+            await self._clock.sleep(self._policy.wait_s(attempt, self._dice))
         self._due = None  # It ends when it ends; then there are attempts anew.
         return link
 
@@ -380,6 +385,13 @@ class Life:
         """Wait for a silence in which to change; False if one of the two has ended before."""
         await self._wait(lambda: link.over or following.over or self._owner.quiet, lambda: due.end)
         return not (link.over or following.over)
+
+
+def _latest(due: _Due, now: float, *, alone: bool) -> float:
+    """When the next connection is begun, seen from ``now``, if it is not quiet before."""
+    if alone or due.end == _NEVER:
+        return due.end
+    return due.end - min(BEFORE_S, max(0.0, due.end - now) / 2)
 
 
 def _failure(link: Link, timeout_s: float) -> SessionError:
