@@ -37,7 +37,9 @@ def _one_of(name: str, value: str | None, allowed: Sequence[str]) -> None:
 class AutomaticActivity:
     """The server finds when the person speaks; times in ms, None leaves a value to the server.
 
-    ``interrupts=False``: the person's voice does not stop the model (`activityHandling`).
+    ``interrupts=False``: the service does not stop the model for the person's voice
+    (`activityHandling`). Interruptions are left to the barge-in policy, which stops it here; with
+    ``BargeInPolicy(enabled=False)`` the model finishes.
     ``coverage``: what belongs to a turn, beside the speech: nothing, ``all`` input, or the speech
     and ``activity_and_all_video``.
     """
