@@ -18,7 +18,7 @@ from duologue.realtime.outputs import (
     UserTranscript,
 )
 from duologue.testing import At, Reply, ScriptedRealtime, virtual_time
-from talk import Phone, agent_items, of, own_timers, talking, tone
+from talk import FakeTTS, Phone, agent_items, of, own_timers, talking, tone
 
 
 async def until_speaking(phone):
@@ -216,3 +216,18 @@ async def test_what_no_client_has_confirmed_was_not_heard():
         assert speech.quality == "confirmed"
         (cut,) = [c for c in model.commands if isinstance(c, Truncate)]
         assert cut.played_ms == speech.played_ms
+
+
+@virtual_time
+@pytest.mark.parametrize("own", [False, True])
+async def test_a_notice_behind_other_speech_is_protected_and_so_is_that(own):
+    phone, model = Phone(), ScriptedRealtime(["Yes?"], transcripts=["hi there"])
+    async with talking(model, phone, **({"tts": FakeTTS()} if own else {})) as agent:
+        greeting = agent.say("Good morning and welcome to the hotel by the sea.")
+        await asyncio.sleep(0.5)
+        notice = agent.say("This call is recorded.", interruptible=False)
+        await phone.speak(0.6)
+        await phone.be_silent(8)
+        assert (greeting.state, notice.state) == ("heard", "heard")
+        assert notice.heard_text == "This call is recorded."
+        assert not of(agent, InterruptionEvent)

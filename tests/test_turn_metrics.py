@@ -28,8 +28,12 @@ def test_what_is_not_known_is_none():
     metrics = TurnMetrics()
     metrics.turn_ended(10.3, None)
     event = metrics.played("s", 10.6)
-    assert (event.endpoint_ms, event.first_played_ms) == (0.0, 300.0)
+    assert event.endpoint_ms is event.first_played_ms is None
     assert event.transcript_ms is event.first_text_ms is event.first_audio_ms is None
+    metrics.turn_ended(11.3, 11.0)
+    event = metrics.played("t", 11.6)
+    assert (event.endpoint_ms, event.first_played_ms) == (300.0, 600.0)
+    assert event.transcript_ms is None
 
 
 def test_a_transcript_may_come_after_the_end_of_the_turn():

@@ -337,10 +337,11 @@ class Call:
                 self._emit(UserTurnEndedEvent(self._participant, words))
 
     def _may_interrupt(self) -> bool:
-        current = self.playout.current
-        if current is not None:
-            return current.interruptible
-        return self._realtime.answering and self._speeches.asked_may_be_interrupted
+        """A protected speech protects what it waits for, too: all of it is of one epoch."""
+        something = self.playout.active or self._realtime.answering
+        return (
+            something and self.playout.interruptible and self._speeches.asked_may_be_interrupted
+        )
 
     def _decide(self, decision: Decision) -> None:
         current = self.playout.current

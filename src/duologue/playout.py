@@ -123,6 +123,11 @@ class Playout:
         return next((t.speech for t in self._tracks.values()), None)
 
     @property
+    def interruptible(self) -> bool:
+        """No speech that has not been heard to its end is protected from the person's voice."""
+        return all(track.speech.interruptible for track in self._tracks.values())
+
+    @property
     def held(self) -> bool:
         """Sound is held back while it is decided whether the person speaks."""
         return self._held_at is not None

@@ -28,12 +28,11 @@ class TurnMetrics:
         self._turn.transcript = now
 
     def turn_ended(self, now: float, speech_end: float | None) -> None:
-        """The person's turn has ended; ``speech_end`` is when their sound did."""
-        end = speech_end if speech_end is not None else now
+        """The person's turn has ended; ``speech_end`` is when their sound did, if known."""
         transcript = self._turn.transcript
-        if transcript is not None and transcript < end:
+        if transcript is not None and speech_end is not None and transcript < speech_end:
             transcript = None  # Of a turn before, which nobody answered.
-        self._turn = _Turn(end, now, transcript)
+        self._turn = _Turn(speech_end, now, transcript)
         self._open = True
 
     def text(self, now: float) -> None:

@@ -54,7 +54,18 @@ def test_a_turn_has_its_places_in_the_sound_that_was_sent():
     assert got == [
         SpeechStarted("u", None, 2400),
         SpeechStopped("u", None, 21600),
-        UserTurnEnded("u", reply_follows=True, position=21600),
+        UserTurnEnded("u", reply_follows=True, position=21600, silence_s=0.5),
+    ]
+
+
+def test_a_silence_that_the_server_answers_is_an_empty_turn():
+    line = Line()
+    got = line.get("input_audio_buffer.timeout_triggered", item_id="u", audio_start_ms=0)
+    got += line.get("input_audio_buffer.committed", item_id="u")
+    got += line.get("input_audio_buffer.committed", item_id="v")
+    assert [(ended.item_id, ended.reply_follows, ended.empty) for ended in got] == [
+        ("u", True, True),
+        ("v", True, False),
     ]
 
 

@@ -39,7 +39,7 @@ def test_a_turn_and_its_words_with_what_is_not_sure_yet():
     assert line.turn(end_ms=800) == [
         SpeechStarted("u", None, 0),
         SpeechStopped("u", None, 12800),
-        UserTurnEnded("u", reply_follows=True, position=12800),
+        UserTurnEnded("u", reply_follows=True, position=12800, silence_s=0.8),
     ]
     words = "conversation.item.input_audio_transcription"
     got = line.get(f"{words}.delta", item_id="u", text="", stash="How are")
@@ -175,7 +175,7 @@ def test_a_request_that_is_refused_while_the_person_speaks_waits_for_their_turn(
     line.send(RequestReply("r"))
     assert line.error(words, code="invalid_value", param="response.create") == []
     *_, ended, refused = line.turn()
-    assert ended == UserTurnEnded("u", reply_follows=True, position=12800)
+    assert ended == UserTurnEnded("u", reply_follows=True, position=12800, silence_s=0.8)
     assert refused == ReplyRefused("r", "invalid_value", words, busy=True)
     line.began("automatic", None)
     line.send(RequestReply("r"))

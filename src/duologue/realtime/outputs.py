@@ -61,7 +61,8 @@ class UserTurnEnded:
     ``speech_end`` is when the sound ended, in clock seconds, and ``position`` where, as in
     `SpeechStarted`, where the source knows;
     ``reply_follows`` when the model will reply without being asked; ``empty`` when there were no
-    words (a cough), and so there is no item.
+    words (a cough), and so there is no item. ``silence_s`` of ``position`` lie behind the speech;
+    None where that is not known.
     """
 
     item_id: str
@@ -69,6 +70,7 @@ class UserTurnEnded:
     reply_follows: bool = True
     empty: bool = False
     position: int | None = None
+    silence_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from duologue.audio import AudioFrame, Resampler
 from duologue.pipeline.parts import VAD
@@ -128,6 +129,9 @@ class PersonSound:
             case UserTurnEnded(item_id=item_id, position=position, empty=empty):
                 at = None if position is None else base + position
                 turns.ended(item_id, at, end, empty=empty)
+                if signal.speech_end is None and signal.silence_s is not None:
+                    ago = signal.silence_s + (0.0 if at is None else (end - at) / self.rate)
+                    signal = replace(signal, speech_end=now - ago)
         self._ring.forget(turns.settled)
         if self._local is None:
             return self._rehearing.take(signal, now)

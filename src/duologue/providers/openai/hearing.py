@@ -34,6 +34,7 @@ class Hearing:
         "_placed",
         "_rate",
         "_sent",
+        "_silent",
         "_stops",
         "_words",
         "detection",
@@ -47,6 +48,7 @@ class Hearing:
         self._words: dict[str, str] = {}
         self._stops: dict[str, int] = {}
         self._sent = 0
+        self._silent: dict[str, None] = {}
         self._inserted: list[tuple[int, int]] = []
         self.has_sound = False
         """Some sound was sent of the turn that has not ended yet."""
@@ -100,13 +102,26 @@ class Hearing:
             _bound(self._stops)
         return [SpeechStopped(item_id, None, place)]
 
+    def timed_out(self, event: JsonObject) -> Sequence[Output]:
+        """``input_audio_buffer.timeout_triggered``: that item is silence, which is answered."""
+        self._silent[text(event, "item_id")] = None
+        _bound(self._silent)
+        return []
+
     def committed(self, event: JsonObject) -> Sequence[Output]:
         """``input_audio_buffer.committed``."""
         item_id = text(event, "item_id")
         if self.detection is not None:
             self.has_sound = False
         place = self._stops.pop(item_id, None)
-        return [UserTurnEnded(item_id, reply_follows=self.replies, position=place)]
+        # What the end of a turn includes, by OpenAI's reference of `speech_stopped`.
+        known = self.detection if isinstance(self.detection, dict) else {}
+        ms = whole(known, "silence_duration_ms")
+        silence_s = None if ms is None else ms / 1000
+        # Nobody has spoken in it: it had no beginning, and no words will come of it.
+        empty = item_id in self._silent
+        self._silent.pop(item_id, None)
+        return [UserTurnEnded(item_id, None, self.replies, empty, place, silence_s)]
 
     def words(self, event: JsonObject) -> Sequence[Output]:
         """``...input_audio_transcription.delta``: the next words, or all so far (``text``)."""
