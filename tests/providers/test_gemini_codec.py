@@ -168,6 +168,16 @@ def test_words_that_come_before_their_reply_wait_for_it(spoken):
     assert line.completed() == [ReplyDone(started.reply_id)]
 
 
+def test_words_after_a_turn_that_the_person_spoke_into_are_of_the_next_reply():
+    line = Line()
+    line.began()
+    line.content(inputTranscription={"text": "Mhm, go on."})
+    line.completed()
+    assert line.words("Yes?") == []
+    started, told, audio = line.sound()
+    assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
+
+
 def test_a_turn_of_words_alone_is_a_reply_when_it_is_complete():
     line = Line()
     line.send(RequestReply("q"))

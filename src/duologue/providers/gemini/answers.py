@@ -110,7 +110,7 @@ class Answers:
         self._answered = False
         """A tool has its result, and no reply has begun since."""
         self._heard = False
-        """The person has said something since the turn was complete."""
+        """The person has said something since the reply began or was interrupted."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -149,7 +149,7 @@ class Answers:
         asked, self._asked = self._asked, None
         self._own_interrupt = False
         self._ended = None
-        self._answered = False
+        self._answered = self._heard = False
         answer = self.current = Answer(uuid4().hex, uuid4().hex, asked)
         begun: list[Output] = [ReplyStarted(answer.id, None if asked is None else asked.request_id)]
         if not self.transcribed and answer.wanted is not None:
@@ -246,7 +246,7 @@ class Answers:
         elif self._asked is not None and not own:
             outputs += self._empty("cancelled")
         self.current, self._ended = None, answer or self._ended
-        self.goes_on = False
+        self.goes_on = self._heard = False
         return outputs
 
     def completed(self, failure: Failure | None, *, goes_on: bool = False) -> Sequence[Output]:
@@ -263,7 +263,7 @@ class Answers:
             self._quiet = True
         answer, self.current = self.current, None
         self._ended = answer or self._ended
-        self.turn_open, self.goes_on, self._heard = False, goes_on, False
+        self.turn_open, self.goes_on = False, goes_on
         if answer is not None:
             return (*begun, *_over(answer, failure))
         if own or stopped:
