@@ -114,10 +114,14 @@ class Hearing:
         if self.detection is not None:
             self.has_sound = False
         place = self._stops.pop(item_id, None)
+        # What the end of a turn includes, by OpenAI's reference of `speech_stopped`.
+        known = self.detection if isinstance(self.detection, dict) else {}
+        ms = whole(known, "silence_duration_ms")
+        silence_s = None if ms is None else ms / 1000
         # Nobody has spoken in it: it had no beginning, and no words will come of it.
         empty = item_id in self._silent
         self._silent.pop(item_id, None)
-        return [UserTurnEnded(item_id, None, self.replies, empty, place)]
+        return [UserTurnEnded(item_id, None, self.replies, empty, place, silence_s)]
 
     def words(self, event: JsonObject) -> Sequence[Output]:
         """``...input_audio_transcription.delta``: the next words, or all so far (``text``)."""
