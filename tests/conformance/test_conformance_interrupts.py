@@ -111,6 +111,7 @@ async def test_speech_that_may_not_be_interrupted_by_a_voice(subject):
         await line.speak(0.6)
         await speech
         assert speech.heard_text == "These are twenty words or so of legal notice."
+        assert speech.played_ms > 2500
         assert not of(agent, InterruptionEvent)
 
 

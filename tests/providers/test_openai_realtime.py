@@ -118,6 +118,23 @@ async def test_a_reply_that_is_cut_short_before_its_sound_ends(transport):
                 await agent.simple_response("Hi.")
 
 
+@both
+async def test_the_second_text_that_may_not_be_interrupted_is_not(transport):
+    notices = ["A legal notice.", "Another one, which is quite a lot longer."]
+    async with OpenAISimulator(replies=["Yes."], transcripts=["hello"]) as simulator:
+        person = Person()
+        model = realtime(simulator, transport)
+        async with talking(model, person) as agent:
+            says = [agent.say(text, interruptible=False) for text in notices]
+            await says[0]
+            await asyncio.sleep(0.5)
+            await person.says(0.5)
+            await says[1]
+            assert says[1].heard_text == notices[1]
+            assert says[1].played_ms > len(notices[1]) / 15 * 1000 - 150
+            assert "InterruptionEvent" not in kinds(agent)
+
+
 async def test_a_new_connection_knows_what_was_said():
     async with OpenAISimulator(replies=[Reply("Hello."), Reply("Again.")]) as simulator:
         policy = ReconnectPolicy(base_s=0.05)

@@ -141,3 +141,46 @@ def test_the_next_reply_ends_the_tail_of_the_last(sound):
     sound.sounds("next", "item 2")
     assert told(sound.started("next")) == "(completed)"
     assert [output.reply_id for output in sound.frame(LOUD)] == ["next"]
+
+
+def test_a_reply_that_starts_before_the_last_one_stops_waits_for_that(sound):
+    sound.started("r")
+    play(sound, "##")
+    sound.done(done())
+    sound.sounds("next", "item 2")
+    assert told(sound.started("next")) == ""
+    assert [output.reply_id for output in sound.frame(LOUD)] == ["r"]
+    assert told(sound.done(done(reply_id="next"))) == ""
+    assert told(sound.stopped("r")) == ""
+    assert play(sound, "#.") == "#(completed)"
+    assert [output.reply_id for output in sound.frame(QUIET)] == ["next"]
+    assert told(sound.stopped("next")) == "(completed)"
+
+
+def test_a_reply_that_stops_has_been_started_and_the_one_before_it_has_ended(sound):
+    sound.started("r")
+    play(sound, "#.")
+    sound.done(done())
+    sound.started("next")
+    sound.done(done("failed", "next"))
+    sound.sounds("third", "item 3")
+    sound.started("third")
+    assert told(sound.done(done(reply_id="third"))) == ""
+    assert told(sound.stopped("third")) == "(completed)(completed)"
+
+
+def test_a_reply_that_is_cleared_before_it_begins_never_does(sound):
+    sound.started("r")
+    play(sound, "#")
+    sound.sounds("next", "item 2")
+    sound.started("next")
+    sound.cleared("next", asked=True)
+    sound.cleared("r", asked=True)
+    assert play(sound, "###") == ""
+
+
+def test_replies_that_wait_for_one_that_never_stops_are_bounded(sound):
+    sound.started("r")
+    sound.done(done())
+    out = [told(sound.started(f"next {index}")) for index in range(9)]
+    assert out == [""] * 8 + ["(completed)"]

@@ -57,12 +57,12 @@ async def test_a_call_has_turns_and_its_sound_in_real_time():
             "response.output_item.added",
             "response.content_part.added",
             "response.output_audio_transcript.delta",
-            "output_audio_buffer.started",
             "response.output_audio.done",
             "response.output_audio_transcript.done",
             "response.content_part.done",
             "response.output_item.done",
             "response.done",
+            "output_audio_buffer.started",
             "output_audio_buffer.stopped",
         ]
         assert "conversation.item.input_audio_transcription.completed" in kinds

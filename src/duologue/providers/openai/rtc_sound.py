@@ -23,6 +23,8 @@ LATE_S = 2.0
 """Silence behind ``response.done`` after which no sound of the reply is waited for, in seconds."""
 
 _REMEMBERED = 64
+_MOST_QUEUED = 8
+"""Replies that may wait for the sound before theirs to end; beyond it, that one is over."""
 
 
 class RtcSound:
@@ -37,6 +39,7 @@ class RtcSound:
         "_kept_s",
         "_last_loud",
         "_open",
+        "_queued",
         "_silent_s",
         "_sounding",
         "_tail_s",
@@ -47,6 +50,7 @@ class RtcSound:
         self._kept: deque[AudioFrame] = deque()
         self._kept_s = 0.0
         self._open: str | None = None
+        self._queued: deque[str] = deque()
         self._tail_s: float | None = None
         self._draining_s = 0.0
         self._silent_s = 0.0
@@ -83,30 +87,32 @@ class RtcSound:
         return out
 
     def started(self, reply_id: str) -> Sequence[Output]:
-        """``output_audio_buffer.started``: the sound of this reply begins about now."""
-        if reply_id in self._ended or reply_id == self._open:
+        """``output_audio_buffer.started``: the sound of this reply begins about now.
+
+        Or when the reply that is still playing is told to be over, if one is.
+        """
+        if reply_id in self._ended or reply_id == self._open or reply_id in self._queued:
             return ()
-        out: list[Output] = []
-        if self._open is not None:
-            out += self._close(self._open)
-        self._open = reply_id
-        self._tail_s = None
-        self._draining_s = self._silent_s = 0.0
+        self._queued.append(reply_id)
         self._sounding.add(reply_id)
-        while self._kept and not _loud(self._kept[0]):
-            self._kept.popleft()
-        out += [self._audio(reply_id, frame) for frame in self._kept]
-        self._forget()
-        return out
+        if self._open is None:
+            return self._next()
+        if self._tail_s is not None or len(self._queued) > _MOST_QUEUED:
+            return self._close(self._open)
+        return ()
 
     def stopped(self, reply_id: str) -> Sequence[Output]:
         """``output_audio_buffer.stopped``: all of it was sent; a part may be under way."""
+        out: list[Output] = []
+        while reply_id in self._queued and self._open is not None:
+            # What was to stop before it has done so untold.
+            out += self._close(self._open)
         if reply_id != self._open:
-            return self._end(reply_id)
+            return [*out, *self._end(reply_id)]
         if not self._last_loud:
-            return self._close(reply_id)
+            return [*out, *self._close(reply_id)]
         self._tail_s = TAIL_S
-        return ()
+        return out
 
     def cleared(self, reply_id: str, *, asked: bool) -> Sequence[Output]:
         """``output_audio_buffer.cleared``: the rest was thrown away, by us if ``asked``."""
@@ -122,6 +128,7 @@ class RtcSound:
             self._forget()
             # What is under way must not pass for the beginning of the next reply.
             self._draining_s = TAIL_S if self._last_loud else 0.0
+            return [*told, *self._end(reply_id), *self._next()]
         return [*told, *self._end(reply_id)]
 
     def done(self, done: ReplyDone) -> Sequence[Output]:
@@ -145,12 +152,27 @@ class RtcSound:
     def _close(self, reply_id: str) -> Sequence[Output]:
         self._open = None
         self._tail_s = None
-        return self._end(reply_id)
+        return [*self._end(reply_id), *self._next()]
+
+    def _next(self) -> Sequence[Output]:
+        """Begin the reply that is next, if one is."""
+        if not self._queued:
+            return ()
+        reply_id = self._open = self._queued.popleft()
+        self._tail_s = None
+        self._draining_s = self._silent_s = 0.0
+        while self._kept and not _loud(self._kept[0]):
+            self._kept.popleft()
+        out = [self._audio(reply_id, frame) for frame in self._kept]
+        self._forget()
+        return out
 
     def _end(self, reply_id: str) -> Sequence[Output]:
         """The sound of a reply is over: tell its end, if it has come."""
         if reply_id not in self._ended:
             self._ended.append(reply_id)
+        if reply_id in self._queued:
+            self._queued.remove(reply_id)
         done = self._done.pop(reply_id, None)
         if done is None:
             return ()

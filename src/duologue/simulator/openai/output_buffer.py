@@ -36,7 +36,9 @@ class OutputBuffer:
         self._at_once = at_once
         self._pieces: deque[_Piece] = deque()
         self._begun: dict[str, bool] = {}
-        """Responses whose sound has begun, and whether all of it is here."""
+        """Responses that have sound, and whether all of it is here."""
+        self._playing: set[str] = set()
+        """Those of them whose sound has begun to play."""
         self._cleared: set[str] = set()
         self._sent: dict[str, int] = {}
         self.emit: Emit = lambda *_: None
@@ -46,9 +48,7 @@ class OutputBuffer:
         """Put sound at the end of the buffer."""
         if answer.id in self._cleared:
             return
-        if answer.id not in self._begun:
-            self._begun[answer.id] = False
-            self.emit("output_audio_buffer.started", {"response_id": answer.id})
+        self._begun.setdefault(answer.id, False)
         self._sent.setdefault(answer.item_id, 0)
         self._pieces.append(_Piece(answer.id, answer.item_id, samples))
         while self._at_once and sum(len(piece.samples) for piece in self._pieces) >= _FRAME:
@@ -72,6 +72,7 @@ class OutputBuffer:
             if not whole:
                 self._cleared.add(answer_id)
         self._begun.clear()
+        self._playing.clear()
         self._sent.clear()
         return list(cut.items())
 
@@ -89,9 +90,13 @@ class OutputBuffer:
                 return
             if whole:
                 del self._begun[answer_id]
+                self._playing.discard(answer_id)
                 self.emit("output_audio_buffer.stopped", {"response_id": answer_id})
 
     def _frame(self, answer_id: str) -> AudioFrame:
+        if answer_id not in self._playing:
+            self._playing.add(answer_id)
+            self.emit("output_audio_buffer.started", {"response_id": answer_id})
         parts: list[Samples] = []
         left = _FRAME
         while left and self._pieces and self._pieces[0].answer_id == answer_id:
