@@ -322,7 +322,35 @@ def test_a_reply_that_is_not_cancelled_ends_with_response_done_only():
 def test_an_item_that_was_cut_by_the_service_ends_its_reply():
     line = QwenLine()
     line.began()
-    assert line.item_done(status="incomplete") == [ReplyDone("resp", "cancelled")]
+    assert line.item_done(status="cancelled") == [ReplyDone("resp", "cancelled")]
+
+
+def test_a_reply_that_fails_when_it_has_begun_to_speak_has_failed():
+    line = QwenLine()
+    line.began()
+    line.sound()
+    assert line.item_done(status="incomplete") == []
+    error = {"code": "internal_error", "message": FAILED}
+    assert line.done(status="failed", status_details={"error": error}) == [
+        ReplyDone("resp", "failed", FAILED)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "kind"),
+    [
+        ("Arrearage", "Access denied, please make sure ...", ErrorKind.FATAL),
+        ("", "Your session was closed because no response was ...", ErrorKind.RECYCLE),
+    ],
+)
+def test_an_error_in_the_end_of_a_reply_is_sorted_as_any_other(code, words, kind):
+    line = QwenLine()
+    line.began(item=None)
+    error = {"type": "server_error", "code": code, "message": words}
+    assert line.done(status="failed", status_details={"error": error}) == [
+        ReplyDone("resp", "failed", words),
+        ProviderError(kind, code or "server_error", words),
+    ]
 
 
 def test_none_active_ends_what_was_cancelled_and_is_no_error():

@@ -11,7 +11,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 from duologue.events import ErrorEvent
 from duologue.items import UserItem
 from duologue.providers import qwen
-from duologue.realtime.errors import UnsupportedError
+from duologue.realtime.errors import SessionError, UnsupportedError
 from duologue.testing import QwenSimulator, Reply, virtual_time
 from duologue.video import VideoFrame
 from talk import Phone, of, talking
@@ -54,6 +54,17 @@ async def test_a_conversation():
             assert note.startswith("<heard>")
             assert cut.heard_text in note
             assert not of(agent, ErrorEvent)
+
+
+@virtual_time
+async def test_a_reply_that_fails_in_its_middle_is_told_to_have_failed():
+    replies = [Reply("Half a sentence that was never", fails="overloaded"), "Next."]
+    async with QwenSimulator(replies=replies) as simulator, talking(realtime(simulator)) as agent:
+        speech = agent.simple_response("Tell me.")
+        with pytest.raises(SessionError, match="overloaded"):
+            await speech
+        assert speech.state == "failed"
+        assert (await agent.simple_response("Again.")).heard_text == "Next."
 
 
 @virtual_time

@@ -125,7 +125,7 @@ class Codec:
         self._expires_at: float | None = None
         self._items = history or ServerItems(dialect.output_rate, pictures_kept)
         self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
-        self._responses = Responses(ends_cancelled=dialect.ends_cancelled)
+        self._responses = Responses(kind_of=dialect.kind_of, ends_cancelled=dialect.ends_cancelled)
         self._asked = Asked(tells_which=dialect.tells_which)
         self._outbox = Outbox(dialect, self._items, self._asked)
         self._guard = Guard(dialect.session, self._hearing)

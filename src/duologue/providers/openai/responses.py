@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,8 @@ from duologue.realtime.outputs import (
 )
 
 type JsonObject = dict[str, Json]
+
+type KindOf = Callable[[str, str, str], ErrorKind]
 
 _MOST = 256
 """Responses, and requests, that are followed at a time; the oldest is forgotten beyond it."""
@@ -76,12 +78,13 @@ class Responses:
     """All responses of one connection.
 
     ``ends_cancelled``: a response that is cancelled has an end of its own; else the end of its last
-    item has to do.
+    item has to do. ``kind_of`` sorts an error by its code, type and words.
     """
 
-    __slots__ = ("_ends_cancelled", "_given_up", "_live", "_says", "_scripted")
+    __slots__ = ("_ends_cancelled", "_given_up", "_kind_of", "_live", "_says", "_scripted")
 
-    def __init__(self, *, ends_cancelled: bool = True) -> None:
+    def __init__(self, *, kind_of: KindOf = kind_of, ends_cancelled: bool = True) -> None:
+        self._kind_of = kind_of
         self._ends_cancelled = ends_cancelled
         self._given_up: deque[str] = deque(maxlen=_MOST)
         self._live: dict[str, Response] = {}
@@ -186,7 +189,8 @@ class Responses:
         item = inner(event, "item")
         outputs = list(self._call_of(response, item))
         response.items.discard(some_text(item, "id") or "")
-        cut = response.cancelled or item.get("status") in _CUT
+        # One that is incomplete has failed or was too long: why, its own end says.
+        cut = response.cancelled or item.get("status") == "cancelled"
         if cut and not response.items and not self._ends_cancelled:
             outputs.append(self._give_up(response))
         return outputs
@@ -221,7 +225,7 @@ class Responses:
                 code = some_text(error, "code") or ""
                 error_type = some_text(error, "type") or ""
                 message = some_text(error, "message") or code or "the model failed to reply"
-                kind = kind_of(code, error_type)
+                kind = self._kind_of(code, error_type, message)
                 if kind in (ErrorKind.FATAL, ErrorKind.RECYCLE):
                     after.append(ProviderError(kind, code or error_type, message))
             case "incomplete":
