@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,7 @@ from duologue.events import (
     RealtimeReconnectingEvent,
 )
 from duologue.items import UserItem
-from duologue.providers import gemini
+from duologue.providers import gemini, openai, qwen
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.simulator.faults import Close, Fault
@@ -81,6 +82,29 @@ async def test_a_close_before_the_session_is_told_with_its_reason(code, reason, 
     )
     assert (caught.value.kind, caught.value.code) == (kind, str(code))
     assert len(asked) == tries
+
+
+@pytest.mark.parametrize("module", [gemini, openai, qwen])
+@virtual
+async def test_no_log_has_the_key_in_it(module, caplog):
+    caplog.set_level(logging.DEBUG)
+    key = "sk-this-is-the-key-of-somebody"
+    options = {"transport": "websocket"} if module is openai else {}
+    asked = []
+
+    async def answer(websocket):
+        asked.append(websocket.request.headers)
+        await websocket.close(1008, "models/x is not found")
+
+    async with service(answer) as url:
+        policy = ReconnectPolicy(first_attempts=1)
+        model = module.Realtime(base_url=url, api_key=key, reconnect=policy, **options)
+        with pytest.raises(SessionError):
+            async with talking(model):
+                pass
+    assert any(key in value for headers in asked for value in headers.values())
+    mine = [record for record in caplog.records if record.name != "websockets.server"]
+    assert not [record for record in mine if key in record.getMessage()]
 
 
 @virtual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -26,6 +27,10 @@ PONG_S = 4.0
 CLOSE_S = 0.4
 AT_ONCE = 16 * 1024
 """Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
+
+_LOG = logging.getLogger("duologue.providers.websocket")
+# At DEBUG websockets logs the headers of the handshake, in which the key is, and all messages.
+_LOG.setLevel(logging.INFO)
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -86,6 +91,7 @@ class WebSocketWire:
             self._socket = await connect(
                 self._url,
                 additional_headers=headers,
+                logger=_LOG,
                 compression=None,
                 max_size=LONGEST,
                 open_timeout=OPEN_S,
