@@ -14,7 +14,7 @@ from google import genai
 from google.genai import _common, _live_converters
 
 from duologue.items import UserItem
-from duologue.providers import gemini
+from duologue.providers import gemini, openai, qwen
 from duologue.providers.gemini.config import LiveConfig
 from duologue.providers.gemini.models import traits_of
 from duologue.providers.gemini.profile import profile_of
@@ -458,3 +458,17 @@ def test_the_page_has_every_argument_and_its_default():
         shown = f"{type(default).__name__}()" if dataclasses.is_dataclass(default) else str(default)
         if shown != told[name]:
             assert default is None, name  # And the table says where it comes from.
+
+
+@pytest.mark.parametrize("video", ["none", "track", False, None])
+def test_video_is_images_or_off(video):
+    with pytest.raises(ConfigError, match=r"^video takes images, off, not [^\n]*$"):
+        gemini.Realtime(api_key="k", video=video)
+    assert not gemini.Realtime(api_key="k", video="off").profile.video
+
+
+@pytest.mark.parametrize("module", [gemini, openai, qwen])
+@pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), "1"])
+def test_pictures_a_second_are_a_number_above_0(module, fps):
+    with pytest.raises(ConfigError, match=r"^fps takes a number above 0, not [^\n]*$"):
+        module.Realtime(api_key="k", fps=fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from duologue.realtime.errors import ConfigError
@@ -18,6 +19,12 @@ def one_of(name: str, value: str, allowed: Sequence[str], more: str = "") -> Non
     if value not in allowed:
         ending = f" {more}" if more else ""
         raise ConfigError(f"{name} takes {', '.join(allowed)}{ending}, not {value!r}")
+
+
+def rate(name: str, value: float) -> None:
+    """Raise `ConfigError` unless ``value`` is a finite number above 0."""
+    if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} takes a number above 0, not {value!r}")
 
 
 def secret(name: str, value: str) -> str:

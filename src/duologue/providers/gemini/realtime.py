@@ -12,6 +12,7 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.pipeline.parts import VAD
+from duologue.providers.checks import one_of, rate
 from duologue.providers.gemini.access import access_of
 from duologue.providers.gemini.codec import Codec
 from duologue.providers.gemini.config import (
@@ -114,6 +115,8 @@ class Realtime(BaseRealtime):
         reconnect: ReconnectPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
+        one_of("video", video, ("images", "off"))
+        rate("fps", fps)
         self._config = LiveConfig(
             model=model,
             voice=voice,

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.checks import secret
+from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.openai.codec import Codec, Message
 from duologue.providers.openai.config import (
@@ -89,6 +89,7 @@ class Realtime(BaseRealtime):
     ) -> None:
         if transport not in ("webrtc", "websocket"):
             raise ConfigError(f"transport takes webrtc or websocket, not {transport!r}")
+        rate("fps", fps)
         if video not in ("images", "track", "off"):
             raise ConfigError(f"video takes images, track or off, not {video!r}")
         if video == "track" and transport != "webrtc":

@@ -11,7 +11,7 @@ from typing import Literal
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.checks import secret
+from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.qwen.codec import EventSocket, Message, qwen_codec
 from duologue.providers.qwen.config import QwenConfig, ServerVAD, Transcription, TurnDetection
@@ -85,6 +85,7 @@ class Realtime(BaseRealtime):
         reconnect: ReconnectPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
+        rate("fps", fps)
         if video not in ("images", "off"):
             raise ConfigError(f"video takes images or off, not {video!r}")
         if idle not in ("silence", "roll_over"):
