@@ -38,6 +38,14 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         ),
         (lambda: RealtimeConfig(truncation="some"), "auto, disabled or RetentionRatio"),
         (lambda: RealtimeConfig(tool_choice=""), "name of a function"),
+        (lambda: RealtimeConfig(tool_choice=5), "name of a function, not 5"),
+        (lambda: RealtimeConfig(model=None), "gpt-realtime-2.1, not None"),
+        (lambda: RealtimeConfig(voice=None), r"marin, or CustomVoice\(id\), not None"),
+        (lambda: RealtimeConfig(speed="fast"), "a number, 0.25 to 1.5, not 'fast'"),
+        (lambda: RealtimeConfig(truncation=0.8), r"RetentionRatio\(ratio\), not 0.8"),
+        (lambda: RealtimeConfig(transcription="gpt-transcribe"), r"Transcription\(model\) or None"),
+        (lambda: RealtimeConfig(noise_reduction="near_field"), r"NoiseReduction\(type\) or None"),
+        (lambda: RealtimeConfig(max_output_tokens=True), "a number or 'inf', not True"),
         (lambda: RealtimeConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
         (lambda: openai.Realtime(api_key="k", transport="smoke"), "webrtc or websocket"),
         (lambda: openai.Realtime(api_key="k", video="film"), "images, track or off"),
@@ -165,6 +173,18 @@ def test_a_new_model_has_the_newest_profile():
     assert (profile.say, profile.turn_reply, profile.user_transcripts, profile.video) == (
         "instructed", "requested", "final", False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-2.1", "gpt-realtime-3", "my-deployment"])
+def test_a_model_that_is_not_known_to_be_old_may_be_told_what_the_newest_takes(model):
+    config = RealtimeConfig(model=model, reasoning_effort="low", parallel_tool_calls=False)
+    assert session_object(config, SessionSetup())["reasoning"] == {"effort": "low"}
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-mini-2025-12-15", "gpt-4o-realtime-preview"])
+def test_a_model_that_does_not_reason_is_not_told_how(model):
+    with pytest.raises(ConfigError, match="gpt-realtime-2 and later"):
+        RealtimeConfig(model=model, reasoning_effort="low")
 
 
 def test_importing_brings_no_client_and_no_transport():

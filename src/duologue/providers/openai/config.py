@@ -15,6 +15,9 @@ VOICES = (
 EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
 DELAYS = ("minimal", "low", "medium", "high", "xhigh")
 
+_OLD = ("gpt-4o", "gpt-realtime-mini", "gpt-realtime-1", "gpt-realtime-20")
+"""How names of models begin that do not reason: ``-20`` is a year."""
+
 MOST_TOKENS = 32000
 """Most tokens of one reply, by the model pages (the types of the SDK still say 4096)."""
 
@@ -156,13 +159,26 @@ class RealtimeConfig:
     parallel_tool_calls: bool | None = None
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError("model takes the name of a model, such as gpt-realtime-2.1")
+        _string("model", self.model, "the name of a model, such as gpt-realtime-2.1")
         if isinstance(self.voice, str):
             one_of("voice", self.voice, VOICES, "or CustomVoice(id)")
+        elif not isinstance(self.voice, CustomVoice):
+            raise ConfigError(
+                f"voice takes a name such as marin, or CustomVoice(id), not {self.voice!r}"
+            )
         if not isinstance(self.turn_detection, ServerVAD | SemanticVAD | ManualTurns):
             raise ConfigError("turn_detection takes ServerVAD, SemanticVAD or ManualTurns")
+        if not isinstance(self.transcription, Transcription | None):
+            raise ConfigError(
+                f"transcription takes Transcription(model) or None, not {self.transcription!r}"
+            )
+        if not isinstance(self.noise_reduction, NoiseReduction | None):
+            raise ConfigError(
+                f"noise_reduction takes NoiseReduction(type) or None, not {self.noise_reduction!r}"
+            )
         if self.speed is not None:
+            if isinstance(self.speed, bool) or not isinstance(self.speed, int | float):
+                raise ConfigError(f"speed takes a number, 0.25 to 1.5, not {self.speed!r}")
             within("speed", self.speed, 0.25, 1.5)
         if self.reasoning_effort is not None:
             one_of("reasoning_effort", self.reasoning_effort, EFFORTS)
@@ -171,16 +187,25 @@ class RealtimeConfig:
             self._needs_reasoning("parallel_tool_calls")
         limit = self.max_output_tokens
         if limit is not None and limit != "inf":
-            if not isinstance(limit, int):
+            if isinstance(limit, bool) or not isinstance(limit, int):
                 raise ConfigError(f"max_output_tokens takes a number or 'inf', not {limit!r}")
             within("max_output_tokens", limit, 1, MOST_TOKENS)
-        if self.tool_choice == "":
-            raise ConfigError(
-                "tool_choice takes auto, none, required or the name of a function, not ''"
-            )
+        if self.tool_choice is not None:
+            choices = "auto, none, required or the name of a function"
+            _string("tool_choice", self.tool_choice, choices)
         if isinstance(self.truncation, str):
             one_of("truncation", self.truncation, ("auto", "disabled"), "or RetentionRatio")
+        elif not isinstance(self.truncation, RetentionRatio | None):
+            raise ConfigError(
+                f"truncation takes auto, disabled or RetentionRatio(ratio), not {self.truncation!r}"
+            )
 
     def _needs_reasoning(self, name: str) -> None:
-        if not self.model.startswith("gpt-realtime-2") or self.model.startswith("gpt-realtime-20"):
+        # A name that is not known may be a newer model, or a deployment of one.
+        if self.model == "gpt-realtime" or self.model.startswith(_OLD):
             raise ConfigError(f"{name} is for gpt-realtime-2 and later, not {self.model}")
+
+
+def _string(name: str, value: object, what: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"{name} takes {what}, not {value!r}")
