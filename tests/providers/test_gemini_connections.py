@@ -18,6 +18,7 @@ from duologue.events import (
     RealtimeDisconnectedEvent,
     RealtimeReconnectedEvent,
     RealtimeReconnectingEvent,
+    UserTurnEndedEvent,
 )
 from duologue.items import UserItem
 from duologue.providers import gemini, openai, qwen
@@ -515,6 +516,22 @@ async def test_handles_are_asked_for_by_every_connection():
 
 
 # Words that come beside the turns of a connection
+
+
+@virtual
+async def test_a_pause_ends_no_turn_that_the_program_is_to_end():
+    options = {"turn_detection": gemini.ManualTurns()}
+    async with conversation(["Yes."], ["a table."], **options) as (agent, person, server):
+        await person.says(0.6)
+        words = {"serverContent": {"inputTranscription": {"text": "I would like "}}}
+        server.sessions[0].emit("serverContent.inputTranscription", words)
+        await asyncio.sleep(4)
+        assert not of(agent, UserTurnEndedEvent)
+        await person.says(0.6)
+        agent.llm.end_turn()
+        await asyncio.sleep(4)
+        assert len(of(agent, UserTurnEndedEvent)) == 1
+        assert [item.text for item in agent.conversation] == ["I would like a table.", "Yes."]
 
 
 @pytest.mark.parametrize("words", [" indeed.", "\n"])

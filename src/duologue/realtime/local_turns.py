@@ -97,9 +97,12 @@ class LocalTurns:
         "_stream",
         "_taking",
         "_turn",
+        "manual",
     )
 
     def __init__(self, vad: VAD, rate: int, config: Endpointing = SIGNALS) -> None:
+        self.manual = False
+        """The program ends turns: with words, none is over only because it is silent."""
         self._rate = rate
         self._stream = vad.stream()
         self._resampler = Resampler(rate, vad.rate)
@@ -133,7 +136,8 @@ class LocalTurns:
         turn = self._turn
         if turn is not None and turn.silent is not None:
             words = bool(turn.text)
-            if now - turn.silent >= (ANSWER_S if words else WORDS_S):
+            held = words and self.manual
+            if not held and now - turn.silent >= (ANSWER_S if words else WORDS_S):
                 told += self._over(reply_follows=words, empty=not words)
         return told
 

@@ -97,6 +97,11 @@ class PersonSound:
             if isinstance(command, EndTurn):
                 self._turns.marked(self._ring.end)
 
+    def program_ends_turns(self) -> None:
+        """No turn of words is over before the program, or an answer, says so."""
+        if self._local is not None:
+            self._local.manual = True
+
     @property
     def rehears(self) -> int:
         """Turns that the connection hears again though they were answered."""

@@ -167,6 +167,8 @@ class Realtime(BaseRealtime):
             clock=clock,
             vad=vad or EarshotVAD("gemini"),
         )
+        if profile.manual_turns:
+            self._policy.person.program_ends_turns()
         self._refused = 0
         self._resumption = Resumption(lambda: self._policy.setup().history)
 
