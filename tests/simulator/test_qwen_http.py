@@ -13,6 +13,7 @@ import websockets.asyncio.client
 import websockets.exceptions
 from qwen_client import MODEL, QUICK, connected, connecting, encoded, silence, tone
 
+from duologue.clock import LoopClock
 from duologue.realtime.errors import ConfigError
 from duologue.simulator.faults import Close, Fault, Garbage, load_faults
 from duologue.simulator.qwen.faults import PRESETS
@@ -135,6 +136,29 @@ async def test_events_keep_a_session_open():
             await client.append(silence(0.1))
         await client.update(instructions="still here")
         assert not sim.sessions[0].closed
+
+
+class Patient(LoopClock):
+    """A clock that sets no more than so many timers; a loop of them would else never end."""
+
+    left = 10_000
+
+    def call_at(self, when, callback):
+        self.left -= 1
+        assert self.left > 0
+        return super().call_at(when, callback)
+
+
+@pytest.mark.parametrize("at", [2.004, 2.038, 2.062, 2.5])
+@virtual_time
+async def test_an_idle_session_ends_whenever_its_last_event_was(at):
+    # 2.004 + 30 - 2.004 is less than 30, as floats are.
+    clock = Patient()
+    async with QwenSimulator(idle_s=30, clock=clock) as sim, connected(sim) as client:
+        await asyncio.sleep(at - now())
+        await client.append(silence(0.1))
+        assert (await closed_by(client, 100)).code == 1007
+        assert now() == pytest.approx(at + 30)
 
 
 @virtual_time

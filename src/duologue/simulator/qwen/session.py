@@ -248,8 +248,10 @@ class QwenSession(EventSession):
         """End the session when the client has sent no event for too long."""
         if self.closed:
             return
-        now = self._clock.now()
-        if now - self._last >= self._idle_s:
+        # Compared with the very time of the timer: a difference may be rounded to less than it, and
+        # the timer would be due for ever.
+        due = self._last + self._idle_s
+        if self._clock.now() >= due:
             self._line.close(1007, IDLE)
             return
-        self._idle = self._clock.call_at(self._last + self._idle_s, self._watch)
+        self._idle = self._clock.call_at(due, self._watch)
