@@ -149,6 +149,18 @@ async def test_sound_at_its_own_pace_is_never_skipped():
         assert wire.skipped == 0
 
 
+async def test_silence_that_comes_in_chunks_of_100_ms_is_not_skipped():
+    async with connected() as (answering, wire):
+        chunk = AudioFrame.silence(0.1, 24000)
+        due = time.perf_counter()
+        for _ in range(16):
+            await wire.send(chunk)
+            due += 0.1
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        assert wire.skipped == 0
+        await until(lambda: len(answering.heard) == 80)
+
+
 async def test_a_great_many_events_wait_for_the_channel_and_arrive_in_order():
     async with connected() as (answering, wire):
         for index in range(40):

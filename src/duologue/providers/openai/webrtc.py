@@ -53,6 +53,8 @@ CATCH_UP_S = 0.010
 """Time between two frames of 20 ms of which more wait: twice real time."""
 PAUSE_FRAMES = 40
 """Frames of silence (0.8 s) that are sent of a pause while more waits: enough to end a turn."""
+AHEAD_S = 0.2
+"""Sound that may come before its time, as it does in large chunks; with more, much must wait."""
 LOUD = 200
 
 _contexts: list[ssl.SSLContext] = []
@@ -106,6 +108,8 @@ class WebRTCWire:
         self._framer = Framer(RATE)
         self._next_at = float("-inf")
         self._quiet = 0
+        self._ahead_s = 0.0
+        self._last_at = float("-inf")
         self.dropped_sound = 0
         self.dropped_pictures = 0
         self.skipped = 0
@@ -196,12 +200,15 @@ class WebRTCWire:
         samples = frame.samples
         quiet = int(samples.max()) <= LOUD and int(samples.min()) >= -LOUD
         self._quiet = self._quiet + 1 if quiet else 0
+        self._ahead_s = max(0.0, self._ahead_s - (now - self._last_at))
+        self._last_at = now
         if now < self._next_at:
             # More waits than is spoken: sound that was kept while there was no connection.
-            if self._quiet > PAUSE_FRAMES:
+            if self._quiet > PAUSE_FRAMES and self._ahead_s > AHEAD_S:
                 self.skipped += 1
                 return
             await self._clock.sleep(self._next_at - now)
+        self._ahead_s += frame.duration
         self._next_at = max(now, self._next_at) + CATCH_UP_S
         peer.send_audio(frame)
 
