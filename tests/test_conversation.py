@@ -108,3 +108,16 @@ def test_a_model_is_given_what_is_whole():
     for item in (*whole, *broken):
         conversation.put(item)
     assert conversation.history == tuple(whole)
+
+
+def test_an_answer_that_is_about_to_be_played_is_in_the_history():
+    conversation = Conversation()
+    conversation.put(UserItem("u", "hello"))
+    conversation.put(AgentItem("a", "", "speaking", 0, "s"))
+    said = conversation.history_with({"a": "Good", "b": "And more."}, ())
+    assert [(item.id, item.text) for item in said] == [
+        ("u", "hello"),
+        ("a", "Good"),
+        ("b", "And more."),
+    ]
+    assert [item.id for item in conversation] == ["u", "a"]

@@ -75,14 +75,19 @@ class Conversation:
     def history_with(self, spoken: Mapping[str, str], running: Iterable[str]) -> tuple[Item, ...]:
         """As `history`, in the middle of a conversation.
 
-        ``spoken`` are the words so far of agent items that are being spoken, by item id;
-        ``running`` the ids of calls whose results are still to come.
+        ``spoken`` are the words so far of agent items that are being spoken, by item id, or whose
+        sound has come and is about to be; ``running`` the ids of calls whose results are still to come.
         """
         items = [
             replace(item, text=spoken[item.id])
             if isinstance(item, AgentItem) and item.id in spoken
             else item
             for item in self._items.values()
+        ]
+        items += [
+            AgentItem(item_id, words, "speaking", 0, item_id)
+            for item_id, words in spoken.items()
+            if item_id not in self._items
         ]
         answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
         answered.update(running)
