@@ -397,6 +397,22 @@ async def test_words_that_come_after_the_reply_was_made_are_final_without_more_s
         assert [item.text for item in agent.conversation] == ["first", "One."]
 
 
+@virtual
+async def test_a_turn_that_is_ended_twice_is_one():
+    options = {"turn_detection": gemini.ManualTurns()}
+    replies = [Reply("Yes.", after_s=0.5), "No."]
+    async with conversation(replies, ["first"], **options) as (agent, person, server):
+        await person.says(0.6)
+        agent.llm.end_turn()
+        await asyncio.sleep(0.15)
+        agent.llm.end_turn()
+        await asyncio.sleep(4)
+        assert len(sent(server, "activityEnd")) == 1
+        assert len(of(agent, UserTurnEndedEvent)) == 1
+        assert [item.text for item in agent.conversation] == ["first", "Yes."]
+        assert not agent.llm.pending
+
+
 # Scripted text
 
 

@@ -45,6 +45,11 @@ class Activity:
             self._samples -= self._before.popleft()[1]
         return ()
 
+    @property
+    def awaits_answer(self) -> bool:
+        """A turn has ended and is not answered: there is none to end."""
+        return not self.is_open and self._awaited > 0
+
     def begin(self) -> Sequence[bytes]:
         """Begin a turn now, if none has begun; it interrupts the model."""
         if self.is_open:
@@ -56,8 +61,11 @@ class Activity:
         return (_BEGIN, *before)
 
     def end(self, *, anyway: bool = False) -> Sequence[bytes]:
-        """End the turn; one that had no sound is none, unless it has to be ``anyway``."""
-        if not self.is_open and not self._before and not anyway:
+        """End the turn; one that had no sound is none, unless it has to be ``anyway``.
+
+        Nor is what was said since the last one ended, while an answer to that is awaited.
+        """
+        if not self.is_open and not anyway and (self._awaited or not self._before):
             return ()
         begun = self.begin()
         self.is_open = False

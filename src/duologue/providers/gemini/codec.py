@@ -91,6 +91,11 @@ class Codec:
         return self._decoder.started
 
     @property
+    def awaits_answer(self) -> bool:
+        """The program has ended a turn, and it is not answered yet."""
+        return self._activity is not None and self._activity.awaits_answer
+
+    @property
     def restored(self) -> bool:
         """It has asked for that, or goes on with one."""
         return self._decoder.restored

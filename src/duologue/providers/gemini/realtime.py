@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from duologue.clock import Clock
 from duologue.extras import require
@@ -169,6 +170,7 @@ class Realtime(BaseRealtime):
         )
         if profile.manual_turns:
             self._policy.person.program_ends_turns()
+        self._codecs = WeakKeyDictionary[Connection, Codec]()
         self._refused = 0
         self._resumption = Resumption(lambda: self._policy.setup().history)
 
@@ -187,7 +189,7 @@ class Realtime(BaseRealtime):
             transparent=self._vertex,
             extra=self._extra,
         )
-        return WireConnection[bytes](
+        connection = WireConnection[bytes](
             lambda: WebSocketWire(
                 self._access.url,
                 headers=self._access.headers,
@@ -203,6 +205,8 @@ class Realtime(BaseRealtime):
             encode_picture=partial(encode_jpeg, longest=self._longest_side),
             audio_limit_s=self._policy.person.keep_s + _SPARE_S,
         )
+        self._codecs[connection] = codec
+        return connection
 
     def send_video(self, frame: VideoFrame, *, now: bool = False) -> None:
         """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
@@ -224,9 +228,16 @@ class Realtime(BaseRealtime):
         return epoch
 
     def end_turn(self, *, reply: bool = True) -> None:
-        """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``."""
+        """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``.
+
+        Does nothing while the turn that was ended before waits for its answer.
+        """
         if not reply:
             raise UnsupportedError(f"{self.profile.model} answers every turn that was ended")
+        link = self._policy.life.link
+        codec = None if link is None else self._codecs.get(link.connection)
+        if codec is not None and codec.awaits_answer:
+            return
         super().end_turn()
 
     def _closed(self, codec: Codec, opened: float, code: int, reason: str) -> SessionError:
