@@ -302,6 +302,16 @@ def test_a_session_is_finished_once_its_response_is_over(model, told):
 
 
 @virtual_time
+async def test_a_session_is_finished_once_its_last_turn_is_answered():
+    async with answering() as sim, connected(sim, turn_detection=QUICK) as client:
+        await client.talk()
+        await client.send("session.finish")
+        await client.until("session.finished")
+        [done] = client.of("response.done")
+        assert done["response"]["status"] == "completed"
+
+
+@virtual_time
 async def test_a_session_without_a_response_is_finished_at_once():
     async with answering() as sim, connected(sim) as client:
         began = sim._clock.now()

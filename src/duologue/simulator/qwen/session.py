@@ -237,8 +237,8 @@ class QwenSession(EventSession):
             self._responses.cancel("turn_detected")
 
     def _finish(self) -> None:
-        """End the session, once the response that is under way has ended."""
-        if not self._finishing or self._responses.pending:
+        """End the session, once what is under way, or owed to a turn, has been answered."""
+        if not self._finishing or self._responses.pending or self._turns.owes:
             return
         if self._configuration.abilities.acknowledges_finish:
             self.emit("session.finished", {})

@@ -19,6 +19,11 @@ class QwenTurns(Turns):
     manual_transcripts = True
     """The whole words of a turn are told although the client has ended it."""
 
+    @property
+    def owes(self) -> bool:
+        """A turn is answered as soon as its words have come."""
+        return bool(self._owed)
+
     def transcribed(self, item_id: str, text: str) -> None:
         """Tell the words of a turn: as they become sure, then as a whole."""
         if self._conversation.has(item_id):
