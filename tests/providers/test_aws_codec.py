@@ -36,8 +36,10 @@ from duologue.realtime.outputs import (
     ReplyRefused,
     ReplyStarted,
     SessionStarted,
+    UserTranscript,
 )
 
+SPEECH = AudioFrame(np.full(320, 3000, np.int16), 16000)
 WEATHER = ToolSpec("weather", "Tells the weather.", {"type": "object", "properties": {}})
 CALLED = [
     UserItem("u", "How is the weather?"),
@@ -295,6 +297,47 @@ def test_one_text_waits_for_the_answer_to_the_other():
     assert not asked(line, "r3")
     assert not line.sound(ANSWERED_S - 2)
     assert len(texts(line.sound(2))) == 1
+
+
+def test_a_text_that_the_person_speaks_over_is_refused_and_their_turn_answers_nothing():
+    line = Line()
+    assert asked(line, "r1")
+    line.sound(0.5)
+    line.send(SendAudio(SPEECH))
+    line.sound(0.5)
+    words, refused = line.heard("When is breakfast?")
+    assert isinstance(words, UserTranscript)
+    assert isinstance(refused, ReplyRefused)
+    assert (refused.request_id, refused.code, refused.busy) == ("r1", "interrupted", True)
+    (started, _) = line.planned("From seven to ten.")
+    assert started.request_id is None
+
+
+def test_late_words_of_a_turn_before_the_text_do_not_refuse_it():
+    line = Line()
+    line.send(SendAudio(SPEECH))
+    assert asked(line, "r1")
+    line.sound(0.5)
+    assert [type(one) for one in line.heard("Good morning.")] == [UserTranscript]
+    (started, _) = line.planned("Welcome!")
+    assert started.request_id == "r1"
+
+
+def test_a_text_that_is_never_answered_is_refused():
+    line = Line()
+    assert asked(line, "r1")
+    line.sound(ANSWERED_S - 0.1)
+    assert not line.tell(Nudge())
+    line.sound(0.1)
+    assert line.nudged
+    (refused,) = line.tell(Nudge())
+    assert (refused.request_id, refused.code, refused.busy) == ("r1", "unanswered", True)
+    (started, _) = line.planned("Who is there?")
+    assert started.request_id is None
+    line = Line()
+    assert asked(line, "r2")
+    (refused,) = line.tell(Idle())
+    assert (refused.request_id, refused.busy) == ("r2", True)
 
 
 def test_a_result_goes_back_as_json_once():

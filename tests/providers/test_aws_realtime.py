@@ -181,6 +181,43 @@ async def test_what_waits_behind_a_speech_that_is_cut_is_never_asked_for():
 
 
 @nova
+async def test_who_speaks_before_a_greeting_has_begun_is_answered():
+    greeting, answer = Reply("Welcome.", after_s=1.0), Reply("From seven to ten.", after_s=0.5)
+    async with service(
+        [greeting, answer], transcripts=["When is breakfast?"], endpointing_ms={"HIGH": 1500}
+    ) as simulator:
+        person = Person()
+        async with talking(realtime(simulator), person) as agent:
+            await asyncio.sleep(0.5)
+            speech = agent.simple_response("Greet the person.")
+            await asyncio.sleep(0.3)
+            await person.says(1.0)
+            await asyncio.sleep(8)
+            assert speech.interrupted
+            assert spoken(agent) == ["From seven to ten."]
+
+
+@nova
+async def test_a_cough_before_the_answer_does_not_keep_the_next_request_waiting():
+    async with service(
+        [Reply("Welcome.", after_s=1.0), "Still here."],
+        transcripts=[""],
+        endpointing_ms={"HIGH": 1500},
+    ) as simulator:
+        person = Person()
+        async with talking(realtime(simulator), person) as agent:
+            await asyncio.sleep(0.5)
+            agent.simple_response("Greet the person.")
+            await asyncio.sleep(0.4)
+            await person.says(0.12)
+            await asyncio.sleep(20)
+            async with asyncio.timeout(20):
+                later = await agent.simple_response("Are you there?")
+            assert later.heard_text == "Still here."
+            assert len(simulator.sessions) == 1
+
+
+@nova
 async def test_scripted_text_that_was_said_otherwise_is_told():
     async with (
         service(["Something like that."], paraphrase=True) as simulator,

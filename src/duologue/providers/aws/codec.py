@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from duologue.audio import Samples
 from duologue.items import AgentItem, Item, Json, SystemItem, UserItem
 from duologue.providers.aws.blocks import Blocks
 from duologue.providers.aws.config import RealtimeConfig
@@ -36,7 +37,13 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
-from duologue.realtime.outputs import Output, ReplyInterrupted, ReplyRefused, SessionStarted
+from duologue.realtime.outputs import (
+    Output,
+    ReplyInterrupted,
+    ReplyRefused,
+    SessionStarted,
+    UserTranscript,
+)
 
 SILENCE_MS = 100
 """Sound that is sent where nobody gives any, and the service wants some."""
@@ -44,6 +51,8 @@ LATE_S = 1.0
 """A reply that should have been played for so long is over, though nobody has told."""
 ANSWERED_S = 10.0
 """A text that was not answered by then will not be."""
+LOUD = 300.0
+"""RMS of int16 from which on a frame may be somebody's speech."""
 
 _GO_ON = "[The person has said nothing new. Go on with the conversation.]"
 _FOR_THIS = "[For your next reply, and not said by the person: {}]"
@@ -87,6 +96,8 @@ class Codec:
         self._sounding = ""
         self._sounds_since = 0
         self._asked_since = 0
+        self._spoken_over = False
+        """Somebody may have spoken since the text was sent that is not answered yet."""
         self._pending: list[Message] = []
         self._refused: list[Output] = []
 
@@ -100,7 +111,11 @@ class Codec:
         match command:
             case SendAudio(frame=frame):
                 self._sent += len(frame)
-                return [*self._start_sound(), *self._due(), *self._order.audio(frame.samples)]
+                if self._replies.asked is not None and not self._spoken_over:
+                    self._spoken_over = _loud(frame.samples)
+                told = [Nudge()] if self._give_up() else []
+                sound = self._order.audio
+                return [*told, *self._start_sound(), *self._due(), *sound(frame.samples)]
             case AddItem(item=item):
                 self._add(item)
                 return ()
@@ -140,10 +155,14 @@ class Codec:
                 self._pending += self._start_sound()
                 silence = np.zeros(self._config.input_sample_rate * SILENCE_MS // 1000, np.int16)
                 self._pending += self._order.audio(silence)
+                self._give_up()
             case _:
                 outputs += self.blocks.take(message)
                 if any(isinstance(one, ReplyInterrupted) for one in outputs):
                     self._drop_waiting()
+                if self._spoken_over and any(isinstance(one, UserTranscript) for one in outputs):
+                    # Late words of a turn before the text have no sound since, and do not count.
+                    self._refuse("interrupted", "the person spoke before it was answered")
         last = self._replies.last
         if last is not None and last.samples and last.id != self._sounding:
             self._sounding, self._sounds_since = last.id, self._sent
@@ -277,18 +296,36 @@ class Codec:
         due = self._waiting.popleft()
         self._replies.asked = due.asked
         self._asked_since = self._sent
+        self._spoken_over = False
         self.blocks.sent_text = due.text
         return [*self._start_sound(), *self._order.text(due.text)]
 
     def _busy(self) -> bool:
         """The last text is not answered, or the newest reply is still being played, it seems."""
-        if self._replies.asked is not None and self._since(self._asked_since) < ANSWERED_S:
+        if self._replies.asked is not None:
             return True
         last = self._replies.last
         if last is None or not last.playing:
             return False
         length = last.samples / self._config.output_sample_rate
         return not last.over or self._since(self._sounds_since) < length + LATE_S
+
+    def _give_up(self) -> bool:
+        """Whether the last text waits for too long: the service has dropped it, and tells nobody.
+
+        It does so when the person speaks, or coughs, before it has begun to answer.
+        """
+        if self._replies.asked is None or self._since(self._asked_since) < ANSWERED_S:
+            return False
+        self._refuse("unanswered", "the service has not answered it")
+        return True
+
+    def _refuse(self, code: str, message: str) -> None:
+        """What was sent is not answered any more: the next reply is not that."""
+        asked, self._replies.asked = self._replies.asked, None
+        self._spoken_over = False
+        if asked is not None:
+            self._refused.append(ReplyRefused(asked.request_id, code, message, busy=True))
 
     def _since(self, sent: int) -> float:
         return (self._sent - sent) / self._config.input_sample_rate
@@ -302,6 +339,12 @@ class Codec:
         # Called on a connection that is gone: this one was told of it in its history.
         note = tool_note(command.name, "…", output, failed=command.failed)
         return self._ask(_Text(Asked(uuid4().hex), self._composed([note], None), [note]))
+
+
+def _loud(samples: Samples) -> bool:
+    if not len(samples):
+        return False
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float32)))) > LOUD
 
 
 def _as_json(output: str, *, failed: bool) -> str:
