@@ -133,6 +133,26 @@ async def test_a_turn_that_the_program_ends_without_sound_is_empty():
 
 
 @virtual_time
+async def test_a_turn_of_nothing_but_the_silence_that_keeps_a_session_open_is_empty():
+    async with QwenSimulator(replies=["Yes."] * 3, transcripts=["Is it you?"]) as simulator:
+        model = realtime(simulator, turn_detection=qwen.ManualTurns())
+        person = Phone()
+        async with talking(model, person) as agent:
+            for _ in range(2):
+                await asyncio.sleep(45)
+                model.end_turn()
+                await asyncio.sleep(3)
+            assert len(agent.conversation) == 0
+            assert not of(agent, ErrorEvent)
+            await asyncio.sleep(45)
+            await person.speak(0.5)
+            await person.be_silent(0.5)
+            model.end_turn()
+            await asyncio.sleep(3)
+            assert [item.text for item in agent.conversation] == ["Is it you?", "Yes."]
+
+
+@virtual_time
 async def test_a_flash_model_ends_manual_turns_without_words():
     async with QwenSimulator(replies=["Yes."] * 2, transcripts=["is it you"]) as simulator:
         model = realtime(

@@ -2,7 +2,8 @@
 
 The service closes one in which nothing has happened for 300 s, and WebSocket pings are nothing to
 it. It also finds the end of a turn only in sound: when a microphone is switched off in the middle
-of a word, silence has to follow.
+of a word, silence has to follow. And it takes silence for what a person said, when the program
+ends a turn of nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from duologue.audio import AudioFrame
 from duologue.clock import Clock, Timer
 from duologue.providers.qwen.models import IDLE_S, INPUT_RATE
 from duologue.realtime.codec import Connection
-from duologue.realtime.commands import Command, SendAudio
+from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
@@ -150,6 +151,8 @@ class _Watched:
     def __init__(self, connection: Connection, idle: Idle) -> None:
         self._connection = connection
         self._idle = idle
+        self._silence = self._something = False
+        """Whether sound was sent in the turn that the program will end, and other than silence."""
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Live until the other side ends it."""
@@ -164,4 +167,17 @@ class _Watched:
     def transmit(self, command: Command) -> None:
         """Take a command."""
         self._idle.sent(command)
+        match command:
+            case SendAudio(frame=frame):
+                self._silence = True
+                self._something = self._something or bool(frame.samples.any())
+            case SendVideo():
+                self._something = True
+            case EndTurn() | ClearInput():
+                if isinstance(command, EndTurn) and self._silence and not self._something:
+                    # An empty buffer is no turn: its end is refused, and nothing is answered.
+                    self._connection.transmit(ClearInput())
+                self._silence = self._something = False
+            case _:
+                pass
         self._connection.transmit(command)
