@@ -57,6 +57,7 @@ def _no_environment(monkeypatch):
         (lambda: QwenConfig(repetition_penalty=0), "more than 0, not 0"),
         (lambda: QwenConfig(presence_penalty=3), "presence_penalty takes -2 to 2"),
         (lambda: QwenConfig(seed=-1), "seed takes 0 or more"),
+        (lambda: QwenConfig(seed=2**31), "seed takes less than 2"),
         (lambda: QwenConfig(output_rate=44100), "8000, 16000, 24000, 48000, not 44100"),
         (lambda: QwenConfig(model=OLD, output_rate=16000), "qwen3.5-omni and later"),
         (lambda: QwenConfig(model=OLD, turn_detection=qwen.SemanticVAD()), "SemanticVAD is for"),

@@ -165,6 +165,8 @@ class QwenConfig:
         ):
             if value is not None and value < low:
                 raise ConfigError(f"{name} takes {low} or more, not {value}")
+        if self.seed is not None and self.seed >= 2**31:
+            raise ConfigError(f"seed takes less than 2**31, not {self.seed}")
 
     def _needs(self, name: str, has_it: bool) -> None:
         if not has_it:
