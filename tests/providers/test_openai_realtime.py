@@ -9,6 +9,7 @@ from duologue.audio import AudioFrame
 from duologue.events import ErrorEvent
 from duologue.items import AgentItem, UserItem
 from duologue.providers import openai
+from duologue.providers.openai import webrtc
 from duologue.realtime.errors import SessionError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.simulator.openai.server import OpenAISimulator
@@ -160,6 +161,20 @@ async def test_pictures_reach_the_server(transport):
             await until(lambda: len(simulator.sessions[0].conversation) == 1)
             [part] = simulator.sessions[0].conversation[0]["content"]
             assert part["type"] == "input_image"
+
+
+async def test_pictures_fit_a_server_that_names_no_limit_of_a_message(monkeypatch):
+    async def ask(wire, offer, asked=webrtc.WebRTCWire._ask):
+        lines = (await asked(wire, offer)).splitlines(keepends=True)
+        return "".join(line for line in lines if "max-message-size" not in line)
+
+    monkeypatch.setattr(webrtc.WebRTCWire, "_ask", ask)
+    async with OpenAISimulator() as simulator:
+        model = realtime(simulator, "webrtc")
+        async with talking(model, Person()):
+            picture = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+            model.send_video(VideoFrame(picture, 0.0))
+            await until(lambda: len(simulator.sessions[0].conversation) == 1)
 
 
 @both

@@ -170,13 +170,16 @@ async def test_a_great_many_events_wait_for_the_channel_and_arrive_in_order():
         assert wire._peer.counters["messages_dropped"] == 0
 
 
-async def test_a_message_that_is_too_long_is_told_and_a_picture_only_counted():
+async def test_a_message_that_is_too_long_is_told_but_of_pictures_only_the_first():
     content = [{"type": "input_image", "image_url": "x" * 300_000}]
     picture = {"type": "conversation.item.create", "item": {"content": content}}
     text = {"event_id": "e", "type": "conversation.item.create", "item": "x" * 300_000}
     async with connected() as (answering, wire):
         await wire.send(json.dumps(picture).encode())
-        assert wire.dropped_pictures == 1
+        error = json.loads(await wire.receive())["error"]
+        assert error["code"] == "message_too_long"
+        await wire.send(json.dumps(picture).encode())
+        assert wire.dropped_pictures == 2
         await wire.send(json.dumps(text).encode())
         error = json.loads(await wire.receive())["error"]
         assert (error["code"], error["event_id"]) == ("message_too_long", "e")

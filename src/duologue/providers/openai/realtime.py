@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -36,6 +37,7 @@ from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime as BaseRealtime
 from duologue.realtime.wire_connection import WireConnection
 from duologue.rtc.config import IceServer
+from duologue.video import VideoFrame
 
 BASE_URL = "https://api.openai.com/v1"
 
@@ -139,11 +141,9 @@ class Realtime(BaseRealtime):
             video_track=self._video == "track",
         )
         rtc = self._transport == "webrtc"
-        connect = partial(self._call, builder.whole(setup)) if rtc else self._socket
-        encode = None
-        if self._video == "images":
-            most = MOST_JPEG if rtc else None
-            encode = partial(fitting_jpeg, longest=self._longest_side, most=most)
+        pictures = _Pictures(self._longest_side, MOST_JPEG if rtc else None)
+        connect = partial(self._call, builder.whole(setup), pictures) if rtc else self._socket
+        encode = pictures.jpeg if self._video == "images" else None
         return WireConnection[Message](
             connect,
             codec,
@@ -152,7 +152,7 @@ class Realtime(BaseRealtime):
             audio_limit_s=self._policy.person.keep_s + _SPARE_S,
         )
 
-    def _call(self, session: Mapping[str, Json]) -> Wire[Message]:
+    def _call(self, session: Mapping[str, Json], pictures: _Pictures) -> Wire[Message]:
         from duologue.providers.openai.webrtc import WebRTCWire
 
         return WebRTCWire(
@@ -161,6 +161,7 @@ class Realtime(BaseRealtime):
             session=session,
             video=self._video == "track",
             ice_servers=self._ice_servers,
+            on_limit=pictures.fit,
             clock=self.clock,
         )
 
@@ -175,6 +176,22 @@ class Realtime(BaseRealtime):
             refused=http_error,
             closed=close_error,
         )
+
+
+@dataclass(slots=True)
+class _Pictures:
+    """Makes the pictures of one connection; ``most`` is in bytes."""
+
+    longest: int
+    most: int | None
+
+    def fit(self, limit: int) -> None:
+        """Messages may have ``limit`` bytes: base64 makes three bytes four, an event is around."""
+        self.most = min(MOST_JPEG, max(limit * 3 // 4 - 1024, 1))
+
+    def jpeg(self, frame: VideoFrame) -> bytes:
+        """A picture that fits."""
+        return fitting_jpeg(frame, longest=self.longest, most=self.most)
 
 
 def _checked(base_url: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -57,6 +58,12 @@ AHEAD_S = 0.2
 """Sound that may come before its time, as it does in large chunks; with more, much must wait."""
 LOUD = 200
 
+_LIMIT = re.compile(r"^a=max-message-size:(\d+)", re.MULTILINE)
+MOST_MESSAGE = 256 * 1024
+"""Bytes of a message where the far side takes any."""
+_USUAL_LIMIT = 64 * 1024
+"""Bytes of a message that a far side takes which names no limit (RFC 8841)."""
+
 _contexts: list[ssl.SSLContext] = []
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -64,7 +71,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class WebRTCWire:
     """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
 
-    With ``video`` it offers a track for our pictures.
+    With ``video`` it offers a track for our pictures. ``on_limit`` is told how many bytes a message
+    may have, once the far side has answered.
 
     ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
     that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
@@ -78,9 +86,11 @@ class WebRTCWire:
         session: Mapping[str, Json],
         video: bool = False,
         ice_servers: Sequence[IceServer] = (),
+        on_limit: Callable[[int], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._url = url
+        self._on_limit = on_limit
         self._host = urlsplit(url).hostname or url
         self._headers = {"Accept": "application/sdp", **headers}
         self._session = session
@@ -124,9 +134,12 @@ class WebRTCWire:
             clock=self._clock,
         )
         try:
-            await peer.answer(await self._ask(await peer.offer()))
+            answer = await self._ask(await peer.offer())
+            await peer.answer(answer)
         except PeerError as error:
             raise self._lost(str(error)) from error
+        if self._on_limit is not None:
+            self._on_limit(_limit_of(answer))
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self._settled.wait()
@@ -213,11 +226,15 @@ class WebRTCWire:
         peer.send_audio(frame)
 
     def _drop(self, message: bytes, why: str) -> None:
-        """Leave out a message that is too long: a picture, or tell it as the server would."""
+        """Leave out a message that is too long, and tell it as the server would.
+
+        Of pictures only the first: the next ones will be no shorter.
+        """
         event = orjson.loads(message)
         if _is_picture(event):
             self.dropped_pictures += 1
-            return
+            if self.dropped_pictures > 1:
+                return
         error = {
             "type": "message_too_long",
             "code": "message_too_long",
@@ -272,6 +289,12 @@ async def _trusted() -> ssl.SSLContext:
 def _read_trusted() -> ssl.SSLContext:
     _contexts[:] = [httpx.create_ssl_context()]
     return _contexts[0]
+
+
+def _limit_of(answer: str) -> int:
+    """Bytes that a message may have by an answer, in which 0 is any number."""
+    found = _LIMIT.search(answer)
+    return int(found[1]) or MOST_MESSAGE if found else _USUAL_LIMIT
 
 
 def _is_picture(event: object) -> bool:
