@@ -62,6 +62,36 @@ def test_what_gives_something_else_is_told_what_it_should():
         found(lambda: ("a", "b"))
 
 
+class EndpointConnectionError(Exception):
+    """As boto3's errors: of no class that is known here."""
+
+
+def test_what_fails_to_give_keys_may_be_asked_again():
+    def fail():
+        raise EndpointConnectionError("Could not connect to\nhttps://sts.example")
+
+    async def fail_later():
+        fail()
+
+    for source in (fail, fail_later, lambda: fail_later()):
+        with pytest.raises(SessionError) as caught:
+            found(source)
+        assert (caught.value.code, caught.value.kind) == ("credentials", ErrorKind.RETRY)
+        assert str(caught.value) == (
+            "credentials failed: EndpointConnectionError: Could not connect to https://sts.example"
+        )
+        assert isinstance(caught.value.__cause__, EndpointConnectionError)
+
+
+def test_what_a_source_says_itself_is_not_said_otherwise():
+    def fail():
+        raise SessionError("no such role", code="role")
+
+    with pytest.raises(SessionError) as caught:
+        found(fail)
+    assert (str(caught.value), caught.value.code) == ("no such role", "role")
+
+
 def test_the_environment_comes_first(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")

@@ -48,25 +48,32 @@ type CredentialSource = Credentials | Callable[[], Credentials | Awaitable[Crede
 async def resolve(source: CredentialSource | None, profile: str | None, region: str) -> Credentials:
     """The keys to open the next stream with, never older ones that the chain has kept.
 
-    Raises `SessionError`.
+    Raises `SessionError`, also for whatever else ``source`` raises.
     """
     if isinstance(source, Credentials):
         return source
     if source is None:
         return await _from_chain(profile, region)
-    given: object
-    if inspect.iscoroutinefunction(source):
-        given = await source()
-    else:
-        given = await asyncio.to_thread(source)
-        if inspect.isawaitable(given):
-            given = await given
+    try:
+        given = await _given(source)
+    except SessionError:
+        raise
+    except Exception as error:  # whatever it is, it may be over when the next stream is tried
+        message = f"credentials failed: {type(error).__name__}: {error}"
+        raise SessionError(one_line(message), code="credentials", kind=ErrorKind.RETRY) from error
     if not isinstance(given, Credentials):
         raise SessionError(
             f"credentials gave a {type(given).__name__}: it has to return aws.Credentials",
             code="credentials",
         )
     return given
+
+
+async def _given(source: Callable[[], object]) -> object:
+    if inspect.iscoroutinefunction(source):
+        return await source()
+    given = await asyncio.to_thread(source)
+    return await given if inspect.isawaitable(given) else given
 
 
 async def _from_chain(profile: str | None, region: str) -> Credentials:
