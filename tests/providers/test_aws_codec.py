@@ -77,6 +77,12 @@ def test_the_session_begins_in_the_order_that_the_service_wants():
     assert started.config["voice"] == "amy"
 
 
+def test_a_tool_without_a_description_is_described_by_its_name():
+    line = Line(tools=[ToolSpec("weather", "", {"type": "object", "properties": {}})])
+    (tool,) = line.opening[1][1]["toolConfiguration"]["tools"]
+    assert tool["toolSpec"]["description"] == "weather"
+
+
 @pytest.mark.parametrize(("choice", "json_"), [("auto", {"auto": {}}), ("any", {"any": {}})])
 def test_how_tools_are_chosen(choice, json_):
     line = Line(tools=[WEATHER], tool_choice=choice)

@@ -215,7 +215,8 @@ def _tool(tool: ToolSpec) -> JsonObject:
     return {
         "toolSpec": {
             "name": tool.name,
-            "description": tool.description,
+            # It must not be empty ("ToolSpecification" in the API reference of Bedrock).
+            "description": tool.description or tool.name,
             # The schema as text: it is not looked into (Nova guide, "Using tools").
             "inputSchema": {"json": schema},
         }
