@@ -307,6 +307,7 @@ async def test_an_unknown_tool_names_the_known(tools):
         (Guest(name="Ann"), '{"name":"Ann","age":0}'),
         ([date(2026, 1, 2), Unit.CELSIUS, float("nan")], '["2026-01-02","c",null]'),
         (True, "true"),
+        ("caf\udce9.txt", "caf?.txt"),
     ],
 )
 async def test_results_become_text(tools, result, text):
@@ -333,6 +334,23 @@ async def test_results_without_json_or_too_long_fail(tools):
         outcome = await tools.call(name, "{}")
         assert outcome.status == "failed"
         assert message in outcome.output
+
+
+async def test_nothing_that_a_tool_tells_has_half_a_character(tools):
+    async def parts():
+        yield "caf\udce9"
+
+    def broken():
+        raise OSError("no caf\udce9")
+
+    tools.add(parts)
+    tools.add(broken)
+    told = []
+    outcomes = [await tools.call("parts", "{}", told.append), await tools.call("broken", "{}")]
+    outcomes.append(await tools.call("\udce9", "{}"))
+    for text in (*told, *(outcome.output for outcome in outcomes)):
+        text.encode()
+    assert told == ["caf?"]
 
 
 async def test_a_failing_tool_is_an_outcome(tools, caplog):

@@ -158,7 +158,7 @@ class ToolRegistry:
         """
         began = time.perf_counter()
         status, output = await self._outcome(name, arguments, part)
-        return ToolOutcome(status, output, time.perf_counter() - began)
+        return ToolOutcome(status, _sendable(output), time.perf_counter() - began)
 
     async def _outcome(
         self, name: str, arguments: str, part: Callable[[str], None] | None
@@ -205,7 +205,7 @@ class ToolRegistry:
 
     def _text(self, result: object) -> tuple[Literal["done", "failed"], str]:
         if isinstance(result, str):
-            text = result
+            text = _sendable(result)
         elif result is None:
             text = "done"
         else:
@@ -217,13 +217,18 @@ class ToolRegistry:
                 kind = type(result).__name__
                 logger.warning("the result of a tool has no JSON form", exc_info=error)
                 return "failed", f"The tool's result ({kind}) can't be written as JSON."
-        size = len(text.encode(errors="replace"))
+        size = len(text.encode())
         if size > self.max_output:
             return "failed", (
                 f"The tool's result is too long: {size} bytes, at most {self.max_output}. "
                 "Ask it for less."
             )
         return "done", text
+
+
+def _sendable(text: str) -> str:
+    """Text with "?" for half surrogates, as names of files may have them: no model takes those."""
+    return text.encode(errors="replace").decode()
 
 
 async def _run(
