@@ -139,12 +139,12 @@ async def test_a_turn_of_nothing_but_the_silence_that_keeps_a_session_open_is_em
         person = Phone()
         async with talking(model, person) as agent:
             for _ in range(2):
-                await asyncio.sleep(45)
+                await asyncio.sleep(25)
                 model.end_turn()
                 await asyncio.sleep(3)
             assert len(agent.conversation) == 0
             assert not of(agent, ErrorEvent)
-            await asyncio.sleep(45)
+            await asyncio.sleep(25)
             await person.speak(0.5)
             await person.be_silent(0.5)
             model.end_turn()
