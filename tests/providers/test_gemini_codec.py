@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from gemini_line import MODEL, OLD, TEXT_ONLY, Line, encoded, pcm_part, turn
 
+from duologue.audio import AudioFrame
 from duologue.realtime.codec import Codec as CodecProtocol
-from duologue.realtime.commands import CancelReply, RequestReply, Say
+from duologue.realtime.commands import CancelReply, RequestReply, Say, SendAudio
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     GoAway,
@@ -176,6 +177,22 @@ def test_words_after_a_turn_that_the_person_spoke_into_are_of_the_next_reply():
     assert line.words("Yes?") == []
     started, told, audio = line.sound()
     assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
+
+
+@pytest.mark.parametrize(("seconds", "loud"), [(0.1, 9000), (0.5, 9000), (9.0, 20)])
+def test_words_that_come_when_the_person_has_made_some_sound_are_not_late(seconds, loud):
+    line = Line()
+    before, _ = line.began()
+    line.completed()
+    for _ in range(round(seconds * 50)):
+        line.send(SendAudio(AudioFrame(np.full(320, loud, np.int16), 16000)))
+    words = line.words("Yes?")
+    if seconds < 0.2 or loud < 600:
+        assert [told.reply_id for told in words] == [before.reply_id]
+    else:
+        assert words == []
+        started, told, audio = line.sound()
+        assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
 
 
 def test_a_turn_of_words_alone_is_a_reply_when_it_is_complete():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import uuid4
 
+from duologue.audio import AudioFrame
 from duologue.providers.spoken import same_words
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
@@ -21,6 +22,10 @@ from duologue.realtime.outputs import (
 
 type Status = Literal["completed", "cancelled", "failed"]
 
+_LATE_S = 0.2
+"""Words that come after so much loud sound of the person's are not late: it may be answered."""
+_LOUD = 600
+"""Samples above this (-35 dB) are no silence."""
 _MOST_EARLY = 4096
 """Characters that are kept of a reply of which only words have come; the rest is dropped."""
 
@@ -78,7 +83,8 @@ class Answers:
 
     The words of a reply come beside it, in no order that Google promises. While no turn is open
     they begin none: they are the last of the reply that has ended, until another one is due (it was
-    asked for, the person was heard, a tool has its result): then they wait for the first of that.
+    asked for, a tool has its result, the person was heard or has made some sound). Then they
+    wait for the first sound of that.
 
     ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
     it was wanted.
@@ -92,6 +98,7 @@ class Answers:
         "_ended",
         "_heard",
         "_own_interrupt",
+        "_passed_s",
         "_quiet",
         "_stopped",
         "current",
@@ -111,6 +118,8 @@ class Answers:
         """A tool has its result, and no reply has begun since."""
         self._heard = False
         """The person has said something since the reply began or was interrupted."""
+        self._passed_s = 0.0
+        """Loud sound of the person's that was sent since the last turn ended, in seconds."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -135,6 +144,13 @@ class Answers:
     def heard(self) -> None:
         """Words of the person have come."""
         self._heard = True
+
+    def sent_sound(self, frame: AudioFrame) -> None:
+        """More sound of the person's was sent."""
+        if self.turn_open or self._passed_s > _LATE_S or not len(frame):
+            return
+        if frame.samples.max() > _LOUD:
+            self._passed_s += frame.duration
 
     def sent_context(self) -> None:
         """Something was sent that interrupts the turn."""
@@ -170,7 +186,8 @@ class Answers:
         between = self.current is None and not self.turn_open
         if between and not text.strip():
             return None, ()
-        awaited = between and (self._asked is not None or self._answered or self._heard)
+        due = self._asked is not None or self._answered or self._heard
+        awaited = between and (due or self._passed_s > _LATE_S)
         if self.current is None and self._ended is not None and not awaited:
             answer = self._ended
         elif between:
@@ -263,7 +280,7 @@ class Answers:
             self._quiet = True
         answer, self.current = self.current, None
         self._ended = answer or self._ended
-        self.turn_open, self.goes_on = False, goes_on
+        self.turn_open, self.goes_on, self._passed_s = False, goes_on, 0.0
         if answer is not None:
             return (*begun, *_over(answer, failure))
         if own or stopped:

@@ -143,6 +143,7 @@ class Codec:
         before, self._pending = self._pending, []
         match command:
             case SendAudio(frame=frame):
+                self._answers.sent_sound(frame)
                 return [*before, *self.pending(), *self._sound(frame.to_bytes(), len(frame))]
             case SendVideo(jpeg=jpeg, now=now):
                 messages = []
