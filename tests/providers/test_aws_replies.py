@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nova_line import Line
 
+from duologue.items import UserItem
 from duologue.providers.aws.messages import Quiet
-from duologue.realtime.commands import CancelReply, RequestReply, Say
+from duologue.realtime.commands import AddItem, CancelReply, RequestReply, Say
 from duologue.realtime.outputs import (
     ReplyAudio,
     ReplyDone,
@@ -84,8 +85,18 @@ def test_words_that_were_written_to_it_are_not_what_the_person_said():
     assert not line.heard(written["content"])
     assert not line.heard("Hello.")
     assert line.heard("Hello, you.")
-    line.reply("Hello.")
+    line.planned("Hello.")
     assert not line.heard(written["content"])
+    line.audio(100)
+    assert line.heard("Hello.")
+
+
+def test_what_was_written_may_be_said_later_in_the_same_words():
+    line = Line()
+    line.send(AddItem(UserItem("u", "Hello.", spoken=False)))
+    line.send(RequestReply("r"))
+    assert not line.heard("Hello.")
+    line.reply("Hi.")
     assert line.heard("Hello.")
 
 

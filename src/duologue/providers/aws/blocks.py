@@ -111,7 +111,11 @@ class Blocks:
 
     def _was_written(self, words: str) -> bool:
         """It tells what we have written to it, perhaps in parts, before it answers that."""
+        last = self._replies.last
         waits = self._replies.asked is not None
+        if not waits and last is not None and last.over:
+            # It was answered, and the person may say the same words themselves.
+            self.sent_text = ""
         return words == self.sent_text or (waits and words.strip() in self.sent_text)
 
     def _audio(self, fields: JsonObject) -> Sequence[Output]:
