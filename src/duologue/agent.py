@@ -157,6 +157,7 @@ class Agent:
             self.llm.interrupt()
         if self.llm.connected:
             live.call.look()
+        text = text.encode(errors="replace").decode()  # no model takes half a character
         item = UserItem(uuid4().hex, text, self.person.id, spoken=False)
         self.llm.add_item(item)
         self.conversation.put(item)

@@ -218,6 +218,14 @@ async def test_a_cough_before_the_answer_does_not_keep_the_next_request_waiting(
 
 
 @nova
+async def test_half_a_character_does_not_end_the_session():
+    async with service(["One."]) as simulator:
+        async with talking(realtime(simulator), Person()) as agent:
+            assert (await agent.simple_response("caf\udce9?")).heard_text == "One."
+        assert simulator.sessions[0].conversation[0].text == "caf??"
+
+
+@nova
 async def test_scripted_text_that_was_said_otherwise_is_told():
     async with (
         service(["Something like that."], paraphrase=True) as simulator,
