@@ -20,13 +20,15 @@ SILENCE = AudioFrame(np.zeros(320, np.int16), 16000)
 class Line:
     """A codec, and what goes through it as (name, fields)."""
 
-    def __init__(self, *, history=(), tools=(), instructions="be kind", sound=True, **config):
+    def __init__(
+        self, *, history=(), tools=(), instructions="be kind", sound=True, accepted=True, **config
+    ):
         self.codec = Codec(RealtimeConfig(**config))
         self.sent = []
         self.count = 0
         setup = SessionSetup(instructions, tools, history)
         self.opening = self._out(self.codec.open(setup))
-        self.started = self.tell(Accepted(480.0))
+        self.started = self.tell(Accepted(480.0)) if accepted else []
         self.beginning = self.send(SendAudio(SILENCE)) if sound else []
 
     def _out(self, messages):

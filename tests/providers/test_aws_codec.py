@@ -399,7 +399,12 @@ def test_a_result_that_this_connection_did_not_ask_for_is_told_in_words():
 
 def test_a_session_that_nobody_speaks_in_is_given_silence():
     line = Line(history=CALLED, sound=False)
+    for _ in range(3):
+        assert not line.tell(Idle())
+        assert not line.answers
+    assert not line.send(AddItem(UserItem("late", "And Rome?")))
     assert not line.tell(Idle())
+    assert "And Rome?" in texts(line.answers)[0][2]
     assert names(line.answers)[-2:] == ["contentStart", "audioInput"]
     assert texts(line.answers)[0][1] is False
     line.tell(Idle())
@@ -409,7 +414,7 @@ def test_a_session_that_nobody_speaks_in_is_given_silence():
 
 
 def test_a_service_that_wants_to_hear_something_before_it_answers_gets_it():
-    line = Line(sound=False)
+    line = Line(sound=False, accepted=False)
     line.tell(Idle())
     assert names(line.answers) == ["contentStart", "audioInput"]
     (started,) = line.tell(Accepted(20.0))

@@ -51,6 +51,9 @@ LATE_S = 1.0
 """A reply that should have been played for so long is over, though nobody has told."""
 ANSWERED_S = 10.0
 """A text that was not answered by then will not be."""
+UNUSED = 4
+"""`Idle`s after which the sound of a stream that is not used begins: the service ends one that has
+heard nothing for 55 s, as its own error says."""
 LOUD = 300.0
 """RMS of int16 from which on a frame may be somebody's speech."""
 
@@ -90,6 +93,9 @@ class Codec:
         """What the model is to know with it."""
         self._heard: tuple[str, str] | None = None
         """What was heard of which item, where the service has not noticed."""
+        self._accepted = False
+        self._unused = 0
+        """How often this stream was idle before it was used."""
         self._waiting: deque[_Text] = deque()
         self._sent = 0
         """Samples of the person that were sent: the clock of this codec."""
@@ -145,11 +151,14 @@ class Codec:
         outputs: list[Output] = []
         match message:
             case Accepted(expires_in=expires_in):
+                self._accepted = True
                 outputs.append(SessionStarted(self._told(), expires_in))
             case Quiet():
                 outputs += self._replies.end_calls()
             case Nudge():
                 """What is to be told follows below."""
+            case Idle() if self._spared():
+                """Its history can still be added to."""
             case Idle():
                 self._sent += round(IDLE_S * self._config.input_sample_rate)
                 self._pending += self._start_sound()
@@ -193,6 +202,13 @@ class Codec:
         if self._generation.endpointing:
             told["endpointingSensitivity"] = config.endpointing.upper()
         return told
+
+    def _spared(self) -> bool:
+        """Whether the next stream may go on waiting to be used, without any sound."""
+        if not self._accepted or self._order.stage is not Stage.BEGUN:
+            return False
+        self._unused += 1
+        return self._unused < UNUSED
 
     def _start_sound(self) -> Sequence[Message]:
         if self._order.stage is not Stage.BEGUN:
