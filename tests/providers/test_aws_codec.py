@@ -129,6 +129,24 @@ def test_the_history_waits_for_the_sound_and_can_be_changed_till_then():
     assert names(sent)[-2:] == ["contentStart", "audioInput"]
 
 
+def test_what_is_cut_of_the_history_after_it_was_sent_comes_with_the_next_text():
+    history = [UserItem("u", "A story."), AgentItem("a", "It was long, long ago.")]
+    for heard, words in (("It was", '"It was"'), ("", "nothing at all")):
+        line = Line(history=history)
+        line.send(Truncate("a", 500, "It was lo"))
+        line.send(Truncate("a", 500, heard))
+        line.send(Truncate("u", 500, "not its own"))
+        line.send(Truncate("nowhere", 500, "not known"))
+        ((_, _, text),) = asked(line)
+        assert text.splitlines()[:-1] == [
+            f"[The person interrupted you, and has heard no more than: {words}]"
+        ]
+        line.reply("One.")
+        line.sound(5)
+        line.send(Truncate("a", 500, "too late"))
+        assert len(asked(line, "r2")[0][2].splitlines()) == 1
+
+
 def test_text_makes_it_speak_though_nobody_has_spoken():
     line = Line(sound=False)
     assert not line.send(AddItem(UserItem("u", "Greet the person.", spoken=False)))

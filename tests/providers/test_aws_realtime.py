@@ -226,6 +226,26 @@ async def test_half_a_character_does_not_end_the_session():
 
 
 @nova
+async def test_a_speech_that_began_on_the_stream_before_and_is_cut_is_told():
+    long = " ".join(f"This is sentence number {index}." for index in range(20))
+    async with service([long, "I see."]) as simulator:
+        async with talking(realtime(simulator), Person()) as agent:
+            cut = agent.simple_response("Tell me a story.")
+            await asyncio.sleep(2)
+            agent.llm.roll_over()
+            await asyncio.sleep(3)
+            agent.interrupt()
+            await cut
+            await agent.simple_response("Where were we?")
+        *_, question, _ = simulator.sessions[1].conversation
+        assert len(simulator.sessions) == 2
+        assert question.text.splitlines() == [
+            f'[The person interrupted you, and has heard no more than: "{cut.heard_text}"]',
+            "Where were we?",
+        ]
+
+
+@nova
 async def test_scripted_text_that_was_said_otherwise_is_told():
     async with (
         service(["Something like that."], paraphrase=True) as simulator,

@@ -93,6 +93,8 @@ class Codec:
         """What the model is to know with it."""
         self._heard: tuple[str, str] | None = None
         """What was heard of which item, where the service has not noticed."""
+        self._said_last = ""
+        """The newest of the model's items in the history that was sent."""
         self._accepted = False
         self._unused = 0
         """How often this stream was idle before it was used."""
@@ -214,6 +216,8 @@ class Codec:
         if self._order.stage is not Stage.BEGUN:
             return ()
         history, self._history = self._history, []
+        said = [one.id for one in history if isinstance(one, AgentItem)]
+        self._said_last = said[-1] if said else ""
         return self._order.start_sound(messages(history, self._generation))
 
     def _add(self, item: Item) -> None:
@@ -238,6 +242,9 @@ class Codec:
         reply = self._replies.by_item(item_id)
         if reply is not None:
             reply.cut = True
+            self._heard = item_id, heard
+        elif item_id == self._said_last and self._replies.last is None:
+            # It went on sounding when this stream took over.
             self._heard = item_id, heard
         return self._drop_waiting()
 
@@ -290,9 +297,9 @@ class Codec:
         """What was heard of the newest reply, if the service takes it for heard."""
         cut, self._heard = self._heard, None
         last = self._replies.last
-        if cut is None or last is None or last.item_id != cut[0]:
+        if cut is None:
             return ()
-        if last.told_cut or not last.samples:
+        if last is not None and (last.item_id != cut[0] or last.told_cut or not last.samples):
             return ()
         return [_HEARD.format(json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING)]
 
