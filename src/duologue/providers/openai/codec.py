@@ -276,8 +276,7 @@ class Codec:
         return [*outputs, ReplyInterrupted(running)]
 
     def _item_there(self, event: JsonObject) -> Sequence[Output]:
-        item_id = text(inner(event, "item"), "id")
-        self._items.added(item_id, some_text(event, "previous_item_id"))
+        self._items.added(text(inner(event, "item"), "id"), some_text(event, "previous_item_id"))
         return ()
 
     def _item_gone(self, event: JsonObject) -> Sequence[Output]:
