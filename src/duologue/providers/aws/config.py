@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from duologue.providers.aws.profile import generation_of
 from duologue.realtime.errors import ConfigError
@@ -26,9 +26,11 @@ type Endpointing = Literal["high", "medium", "low"]
 _VOICE = re.compile(r"[a-z][a-z0-9_-]*")
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} takes {low:g} to {high:g}, not {value}")
+def _within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not low <= cast("float", value) <= high:
+        kind = "a whole number of " if whole else ""
+        raise ConfigError(f"{name} takes {kind}{low:g} to {high:g}, not {value!r}")
 
 
 def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
@@ -55,21 +57,22 @@ class RealtimeConfig:
     tool_choice: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.model:
+        if not isinstance(self.model, str) or not self.model:
             raise ConfigError("model takes the id of a model, such as amazon.nova-2-sonic-v1:0")
-        if not re.fullmatch(r"[a-z0-9-]+", self.region):
+        if not isinstance(self.region, str) or not re.fullmatch(r"[a-z0-9-]+", self.region):
             raise ConfigError(f"region takes an AWS region such as us-east-1, not {self.region!r}")
-        if not _VOICE.fullmatch(self.voice):
+        if not isinstance(self.voice, str) or not _VOICE.fullmatch(self.voice):
             raise ConfigError(f"voice takes {', '.join(VOICES)}, not {self.voice!r}")
         _one_of("endpointing", self.endpointing, SENSITIVITIES)
         if self.endpointing != "high" and not generation_of(self.model).endpointing:
             raise ConfigError(f"endpointing is for Nova 2 Sonic, not {self.model}")
-        _within("max_tokens", self.max_tokens, 1, MOST_TOKENS)
+        _within("max_tokens", self.max_tokens, 1, MOST_TOKENS, whole=True)
         _within("temperature", self.temperature, 0, 1)
         _within("top_p", self.top_p, 0, 1)
         _one_of("input_sample_rate", self.input_sample_rate, RATES)
         _one_of("output_sample_rate", self.output_sample_rate, RATES)
-        if self.tool_choice in ("", "none"):
+        choice = self.tool_choice
+        if choice is not None and (not isinstance(choice, str) or choice in ("", "none")):
             raise ConfigError(
                 "tool_choice takes auto, any or the name of a tool; for none, give the agent none"
             )

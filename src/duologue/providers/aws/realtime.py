@@ -163,12 +163,17 @@ def _trusting(bundle: str | None) -> ssl.SSLContext:
 
 
 def _checked(endpoint: str) -> str:
-    address = urlsplit(endpoint)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ConfigError(
-            "endpoint_uri takes an address such as "
-            f"https://bedrock-runtime.us-east-1.amazonaws.com, not {endpoint!r}"
-        )
+    wrong = ConfigError(
+        "endpoint_uri takes an address such as "
+        f"https://bedrock-runtime.us-east-1.amazonaws.com, not {endpoint!r}"
+    )
+    try:
+        address = urlsplit(endpoint)
+        usable = address.port is None or address.port > 0
+    except ValueError:  # a port that is none, or half an IPv6 address
+        raise wrong from None
+    if not usable or address.scheme not in ("http", "https") or not address.hostname:
+        raise wrong
     if address.scheme == "http" and address.hostname not in _LOOPBACK:
         raise ConfigError(f"endpoint_uri takes http: for this machine only, not {endpoint!r}")
     return endpoint.rstrip("/")
