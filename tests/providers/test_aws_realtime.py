@@ -217,6 +217,30 @@ async def test_a_cough_before_the_answer_does_not_keep_the_next_request_waiting(
             assert len(simulator.sessions) == 1
 
 
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "credentials").write_text(
+        "[work]\naws_access_key_id = AKIDSIMULATOR\naws_secret_access_key = simulator-secret\n"
+    )
+    (tmp_path / "config").write_text("[profile work]\nregion = us-east-1\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "gone")
+    return "work"
+
+
+def test_a_named_profile_goes_before_one_of_the_environment_that_is_gone(work):
+    async def main():
+        async with service(["Hello."]) as simulator:
+            llm = realtime(simulator, credentials=None, profile=work)
+            async with talking(llm, Person()) as agent:
+                assert (await agent.simple_response("Hi.")).heard_text == "Hello."
+
+    run_virtual(main(), grace=0.0)
+
+
 @nova
 async def test_half_a_character_does_not_end_the_session():
     async with service(["One."]) as simulator:

@@ -144,6 +144,7 @@ class Realtime(BaseRealtime):
             credentials=self._credentials(),
             tls=self._ssl if urlsplit(self._endpoint).scheme == "https" else None,
             clock=self.clock,
+            profile=self._named,
         )
         return wire
 

@@ -62,7 +62,8 @@ class BedrockWire:
     """A `Wire` to ``model``, which is the id or the ARN of one.
 
     ``credentials`` gives the keys of this stream. ``endpoint`` is the address of the service;
-    without ``tls`` HTTP/2 is spoken in the clear.
+    without ``tls`` HTTP/2 is spoken in the clear. ``profile`` is the one that the SDK's own
+    settings are read from, where it is not to be the environment's.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class BedrockWire:
         credentials: Callable[[], Awaitable[Credentials]],
         tls: ssl.SSLContext | None,
         clock: Clock,
+        profile: str | None = None,
     ) -> None:
         self._model = model
+        self._profile = profile
         self._region = region
         self._endpoint = endpoint
         self._host = urlsplit(endpoint).hostname or endpoint
@@ -194,6 +197,7 @@ class BedrockWire:
         self._expires_in = STREAM_S if lives is None else min(STREAM_S, lives)
         transport = self._transport = H2Transport(self._clock)
         config = await AsyncBedrockRuntimeConfig.resolve(
+            profile=self._profile,
             region=self._region,
             endpoint_uri=self._endpoint,
             # Pinned: frames are signed one upon the other, all with the keys of the request.
