@@ -339,9 +339,7 @@ class Call:
     def _may_interrupt(self) -> bool:
         """A protected speech protects what it waits for, too: all of it is of one epoch."""
         something = self.playout.active or self._realtime.answering
-        return (
-            something and self.playout.interruptible and self._speeches.asked_may_be_interrupted
-        )
+        return something and self.playout.interruptible and self._speeches.asked_may_be_interrupted
 
     def _decide(self, decision: Decision) -> None:
         current = self.playout.current

@@ -76,7 +76,8 @@ class Conversation:
         """As `history`, in the middle of a conversation.
 
         ``spoken`` are the words so far of agent items that are being spoken, by item id, or whose
-        sound has come and is about to be; ``running`` the ids of calls whose results are still to come.
+        sound has come and is about to be; ``running`` the ids of calls whose results are still to
+        come.
         """
         items = [
             replace(item, text=spoken[item.id])
