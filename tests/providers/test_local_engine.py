@@ -14,11 +14,12 @@ from duologue.audio import AudioFrame
 from duologue.items import UserItem
 from duologue.models import Store, WeightsError
 from duologue.pipeline.parts import TextDelta
+from duologue.realtime.codec import SessionSetup
 from duologue.realtime.errors import ConfigError
 
 pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
-from duologue.providers.local import engine
+from duologue.providers.local import Realtime, engine
 
 MAX_DELAY = 0.005
 """Seconds that the event loop may be held up while the engine works."""
@@ -116,3 +117,11 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
                 break
         watching.cancel()
     assert worst < MAX_DELAY
+
+
+async def test_what_is_missing_is_said_as_itself_and_not_as_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path))
+    with pytest.raises(WeightsError, match="models fetch"):
+        await Realtime("tiny", offline=True).prepare(SessionSetup("Be kind."))

@@ -89,17 +89,22 @@ class Realtime(BaseRealtime):
         return PipelineConnection(self._parts, setup, self.clock)
 
     async def _load(self) -> Parts:
-        offline = self._offline
+        load_turn = partial(engine.load_turn, offline=self._offline)
+        load_stt = partial(engine.load_stt, offline=self._offline)
 
         async def own[T](part: T | None, load: partial[T]) -> T:
             return part if part is not None else await asyncio.to_thread(load)
 
-        async with asyncio.TaskGroup() as tasks:
-            vad = tasks.create_task(own(self._vad, partial(engine.load_vad)))
-            turn = tasks.create_task(own(self._turn, partial(engine.load_turn, offline=offline)))
-            stt = tasks.create_task(own(self._stt, partial(engine.load_stt, offline=offline)))
-            tts = tasks.create_task(own(self._tts, partial(engine.load_tts, self._voice)))
-            llm = tasks.create_task(self._load_llm())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                vad = tasks.create_task(own(self._vad, partial(engine.load_vad)))
+                turn = tasks.create_task(own(self._turn, load_turn))
+                stt = tasks.create_task(own(self._stt, load_stt))
+                tts = tasks.create_task(own(self._tts, partial(engine.load_tts, self._voice)))
+                llm = tasks.create_task(self._load_llm())
+        except ExceptionGroup as group:
+            # What is missing for one of them is missing for most: the first says what to do.
+            raise group.exceptions[0] from None
         return Parts(
             vad=vad.result(),
             turn=turn.result(),

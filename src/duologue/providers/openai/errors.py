@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 
-import orjson
-
+from duologue.extras import require
 from duologue.realtime.errors import ErrorKind, SessionError
+
+require("orjson", "openai")
+
+import orjson  # noqa: E402
 
 
 class Meaning(Enum):
