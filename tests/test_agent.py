@@ -269,6 +269,7 @@ async def test_a_turn_is_told_in_order_with_its_times():
     phone = Phone()
     model = ScriptedRealtime(["Fine."], transcripts=["how are you"])
     async with talking(model, phone, person=User("Ann", "ann")) as agent:
+        assert (agent.agent_user.id, agent.person.id) == ("agent", "ann")
         await phone.speak(1.0)
         await phone.be_silent(2.0)
     order = [k for k in kinds(agent) if k.startswith(("User", "Agent", "Turn"))]
@@ -354,3 +355,9 @@ async def test_an_edge_that_can_not_be_joined_says_why():
     with pytest.raises(ValueError, match="whole number"):
         async with talking(ScriptedRealtime(), phone):
             pytest.fail("it began")
+
+
+@virtual_time
+async def test_a_person_without_an_id_is_not_the_agent():
+    async with talking(ScriptedRealtime(), person=User("Robin")) as agent:
+        assert (agent.person.name, agent.person.id) == ("Robin", "person")

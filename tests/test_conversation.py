@@ -121,3 +121,9 @@ def test_an_answer_that_is_about_to_be_played_is_in_the_history():
         ("b", "And more."),
     ]
     assert [item.id for item in conversation] == ["u", "a"]
+
+
+@pytest.mark.parametrize("place", [".", "missing/talk.jsonl"])
+def test_a_place_where_no_file_can_be_is_told_at_once(tmp_path, place):
+    with pytest.raises(ConfigError, match="folder"):
+        Conversation(JsonlStore(tmp_path / place))

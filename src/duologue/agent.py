@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -41,10 +41,13 @@ CLOSE_S = 0.6
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who takes part: the agent itself, or the person."""
+    """Somebody who takes part: the agent itself, or the person.
+
+    Without an ``id`` it is ``agent`` or ``person``.
+    """
 
     name: str = "Agent"
-    id: str = "agent"
+    id: str = ""
 
 
 @dataclass(slots=True)
@@ -93,8 +96,8 @@ class Agent:
         clock: Clock | None = None,
     ) -> None:
         self.edge = edge
-        self.agent_user = agent_user or User()
-        self.person = person or User("Person", "person")
+        self.agent_user = _named(agent_user or User(), "agent")
+        self.person = _named(person or User("Person"), "person")
         self._root = root
         self.instructions = load_instructions(instructions, root)
         self.events = EventBus()
@@ -358,6 +361,10 @@ class Agent:
                 "not in a conversation: use it inside 'async with agent.join()'"
             )
         return live
+
+
+def _named(user: User, role: str) -> User:
+    return user if user.id else replace(user, id=role)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

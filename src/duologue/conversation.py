@@ -124,7 +124,7 @@ class JsonlStore:
     """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
 
     A last line that a crash cut short is dropped when the file is next read.
-    Raises `ConfigError` from `load` for a file that is not such a record.
+    Raises `ConfigError` from `load` for a file that is not such a record, or that can't be one.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -132,6 +132,10 @@ class JsonlStore:
 
     def load(self) -> Sequence[Item]:
         """Replay the changes."""
+        if self._path.is_dir():
+            raise ConfigError(f"{self._path} is a folder: pass a file in it")
+        if not self._path.parent.is_dir():
+            raise ConfigError(f"there is no folder {self._path.parent}: make it first")
         if not self._path.exists():
             return ()
         items: dict[str, Item] = {}

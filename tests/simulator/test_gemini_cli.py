@@ -54,7 +54,7 @@ def test_it_serves_until_ctrl_c(tmp_path):
         assert asyncio.run(connect()) is not None
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
-        assert process.returncode == 0
+        assert process.returncode == 1
         assert (
             errors
             == f"{script}, line 1 (step 1): toolResponse had not come when the session ended\n"

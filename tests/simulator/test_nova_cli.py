@@ -62,7 +62,7 @@ def test_it_serves_until_ctrl_c(tmp_path, tls):
         assert asyncio.run(talk()) == ("TEXT USER FINAL", "hello", "PARTIAL_TURN")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
-        assert process.returncode == 0
+        assert process.returncode == 1
         assert (
             errors == f"{script}, line 4 (step 3): toolResult had not come when the session ended\n"
         )

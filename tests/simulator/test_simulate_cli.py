@@ -18,7 +18,8 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 from openai import OpenAI
 
 
-def test_it_serves_until_ctrl_c(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_a_signal_and_says_what_did_not_come(tmp_path, end):
     script = tmp_path / "script.yaml"
     script.write_text("- expect: response.cancel\n")
     command = [sys.executable, "-m", "duologue", "simulate", "openai", "--port", "0"]
@@ -36,9 +37,9 @@ def test_it_serves_until_ctrl_c(tmp_path):
         assert client.realtime.client_secrets.create().value.startswith("ek_")
         with client.realtime.connect(model="gpt-realtime") as connection:
             assert connection.recv().type == "session.created"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, errors = process.communicate(timeout=10)
-        assert process.returncode == 0
+        assert process.returncode == 1
         assert (
             errors
             == f"{script}, line 1 (step 1): response.cancel had not come when the session ended\n"

@@ -79,7 +79,7 @@ class ServerConfig:
         if (self.certfile is None) != (self.keyfile is None):
             raise ConfigError("certfile and keyfile go together: pass both, or neither")
         for file in (self.certfile, self.keyfile):
-            if file is not None and not file.is_file():
+            if file is not None and not Path(file).is_file():
                 raise ConfigError(f"there is no file {file}")
 
     @property

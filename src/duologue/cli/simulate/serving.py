@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -116,9 +119,16 @@ def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable
 
 
 def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[str]]) -> None:
-    """Serve until Ctrl-C, having said ``lines``; then say what scripts expected and did not get."""
+    """Serve until Ctrl-C or SIGTERM, having said ``lines``.
+
+    Then say what scripts expected and did not get: with that the exit code is 1.
+    """
 
     async def main() -> None:
+        stopped = asyncio.Event()
+        with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         if options.brain == "local":
             click.echo("Loading the engine ...")
         try:
@@ -126,7 +136,8 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
                 for line in lines():
                     click.echo(line)
                 click.echo("Ctrl-C ends it.")
-                await asyncio.Event().wait()
+                await stopped.wait()
+                click.echo("")
         finally:
             for failure in simulator.failures:
                 click.echo(failure, err=True)
@@ -135,6 +146,8 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
         asyncio.run(main())
     except KeyboardInterrupt:
         click.echo("")
+    if simulator.failures:
+        sys.exit(1)
 
 
 def write_certificate(file: Path, pem: bytes) -> None:
