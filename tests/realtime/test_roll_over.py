@@ -164,3 +164,19 @@ async def test_where_two_connections_are_refused_one_follows_the_other_in_a_sile
         assert (event.outcome, event.lost_ms) == ("restored", 0)
         assert 100 <= event.gap_ms <= 350
         assert not ear.lost
+
+
+@virtual_time
+async def test_a_line_that_dies_between_two_attempts_is_replaced_at_once():
+    refused = {"fails": LOST}
+    model = Model([{}, *[refused] * 6, {}])
+    async with living(model) as ear:
+        await asyncio.sleep(5)
+        model.line.tell(GoAway(60.0))
+        while len(model.lines) < 7:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        model.lines[0].lose()
+        await asyncio.sleep(0.6)
+        (event,) = ear.of(RealtimeReconnectedEvent)
+        assert event.gap_ms < 600

@@ -29,6 +29,8 @@ FORCED_S = 1.0
 BEFORE_S = 5.0
 """And so long before that the next connection is begun though nobody is silent, in s; where less
 than twice that is left, half of it before."""
+SHORT_S = 3.0
+"""With less than that left it is begun at the end: its history would be older than it is worth."""
 _NEVER = float("inf")
 
 
@@ -369,7 +371,8 @@ class Life:
                 await self._drop(following)
             if link.over:
                 return await self._after(link)
-            await self._clock.sleep(self._policy.wait_s(attempt, self._dice))
+            again_at = self._clock.now() + self._policy.wait_s(attempt, self._dice)
+            await self._wait(lambda: link.over, partial(float, again_at))
         self._due = None  # It ends when it ends; then there are attempts anew.
         return link
 
@@ -389,9 +392,10 @@ class Life:
 
 def _latest(due: _Due, now: float, *, alone: bool) -> float:
     """When the next connection is begun, seen from ``now``, if it is not quiet before."""
-    if alone or due.end == _NEVER:
+    left = due.end - now
+    if alone or due.end == _NEVER or left < SHORT_S:
         return due.end
-    return due.end - min(BEFORE_S, max(0.0, due.end - now) / 2)
+    return due.end - min(BEFORE_S, left / 2)
 
 
 def _failure(link: Link, timeout_s: float) -> SessionError:
