@@ -18,6 +18,13 @@ from talk import Phone, talking, tone
 from test_agent_unsignalled import Driven
 
 
+def call_a_tool(model, name):
+    """The model answers what was asked with a call, and with nothing else."""
+    model.tell(ReplyStarted("r", model.last(RequestReply).request_id))
+    model.tell(ToolCall("r", "c", name, "{}"))
+    model.tell(ReplyDone("r"))
+
+
 def calls(name, **arguments):
     return Reply("", 0.0, tools=[ToolUse(name, arguments)])
 
@@ -96,9 +103,7 @@ async def test_a_model_that_says_nothing_after_its_tools_ends_the_speech(schedul
 
     async with talking(model, phone, prepare=add) as agent:
         speech = agent.simple_response("note this down")
-        model.tell(ReplyStarted("r", model.last(RequestReply).request_id))
-        model.tell(ToolCall("r", "c", "note", "{}"))
-        model.tell(ReplyDone("r"))
+        call_a_tool(model, "note")
         async with asyncio.timeout(10):
             await speech
         assert (speech.state, speech.played_ms) == ("heard", 0)
@@ -125,9 +130,7 @@ async def test_one_that_waits_is_over_when_nothing_can_follow(end):
 
     async with talking(model, prepare=add) as agent:
         speech = agent.simple_response("look")
-        model.tell(ReplyStarted("r", model.last(RequestReply).request_id))
-        model.tell(ToolCall("r", "c", "look", "{}"))
-        model.tell(ReplyDone("r"))
+        call_a_tool(model, "look")
         await asyncio.sleep(1)
         assert not speech.done
         match end:

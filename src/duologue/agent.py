@@ -18,7 +18,7 @@ from duologue.event_bus import EventBus
 from duologue.event_json import event_to_json
 from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
 from duologue.instructions import load_instructions
-from duologue.items import AgentItem, UserItem
+from duologue.items import AgentItem, UserItem, sendable
 from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
 from duologue.pipeline.pipeline import Pipeline
 from duologue.processors import Processor
@@ -160,8 +160,7 @@ class Agent:
             self.llm.interrupt()
         if self.llm.connected:
             live.call.look()
-        text = text.encode(errors="replace").decode()  # no model takes half a character
-        item = UserItem(uuid4().hex, text, self.person.id, spoken=False)
+        item = UserItem(uuid4().hex, sendable(text), self.person.id, spoken=False)
         self.llm.add_item(item)
         self.conversation.put(item)
         speech = Speech(self.llm.epoch)
@@ -179,6 +178,7 @@ class Agent:
         live = self._check_live()
         if not text.strip():
             raise ConfigError("say takes some text")
+        text = sendable(text)
         speech = Speech(self.llm.epoch, interruptible=interruptible)
         if self._tts is not None:
             live.call.playout.begin(speech)

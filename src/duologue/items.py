@@ -41,6 +41,11 @@ class AgentItem:
     speech_id: str | None = None
 
 
+def sendable(text: str) -> str:
+    """Text with "?" for half surrogates, as names of files may have them: no model takes those."""
+    return text.encode(errors="replace").decode()
+
+
 @dataclass(frozen=True, slots=True)
 class ToolCallItem:
     """The model asked for a tool; ``arguments`` is the JSON text it wrote."""

@@ -246,6 +246,7 @@ async def test_half_a_character_does_not_end_the_session():
     async with service(["One."]) as simulator:
         async with talking(realtime(simulator), Person()) as agent:
             assert (await agent.simple_response("caf\udce9?")).heard_text == "One."
+            assert (await agent.say("Number \ud83d 7.")).heard_text == "Number ? 7."
         assert simulator.sessions[0].conversation[0].text == "caf??"
 
 

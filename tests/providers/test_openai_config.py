@@ -28,6 +28,7 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: openai.CustomVoice(""), "voice_1234"),
         (lambda: RealtimeConfig(voice="siri"), "alloy, .* or CustomVoice"),
         (lambda: RealtimeConfig(speed=2), "speed takes 0.25 to 1.5"),
+        (lambda: openai.ServerVAD(threshold="high"), "threshold takes 0 to 1, not 'high'"),
         (lambda: RealtimeConfig(max_output_tokens=0), "1 to 32000"),
         (lambda: RealtimeConfig(max_output_tokens="all"), "a number or 'inf'"),
         (lambda: RealtimeConfig(reasoning_effort="huge"), "minimal, low"),
@@ -41,7 +42,7 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: RealtimeConfig(tool_choice=5), "name of a function, not 5"),
         (lambda: RealtimeConfig(model=None), "gpt-realtime-2.1, not None"),
         (lambda: RealtimeConfig(voice=None), r"marin, or CustomVoice\(id\), not None"),
-        (lambda: RealtimeConfig(speed="fast"), "a number, 0.25 to 1.5, not 'fast'"),
+        (lambda: RealtimeConfig(speed="fast"), "speed takes 0.25 to 1.5, not 'fast'"),
         (lambda: RealtimeConfig(truncation=0.8), r"RetentionRatio\(ratio\), not 0.8"),
         (lambda: RealtimeConfig(transcription="gpt-transcribe"), r"Transcription\(model\) or None"),
         (lambda: RealtimeConfig(noise_reduction="near_field"), r"NoiseReduction\(type\) or None"),
@@ -194,3 +195,15 @@ def test_importing_brings_no_client_and_no_transport():
     )
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert run.stdout.strip() == ""
+
+
+def test_a_missing_part_names_the_extra_to_install():
+    code = (
+        "import sys; sys.modules['orjson'] = None\n"
+        "from duologue.providers import openai\n"
+        "from duologue.realtime.errors import MissingExtraError\n"
+        "try: openai.Realtime\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "orjson is not installed: pip install 'duologue[openai]'"

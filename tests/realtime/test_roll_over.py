@@ -130,6 +130,18 @@ async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
 
 
 @virtual_time
+async def test_a_notice_that_is_very_short_is_obeyed_at_its_end():
+    model = Model()
+    async with living(model):
+        model.line.tell(ReplyStarted("r"))
+        model.line.tell(GoAway(3.5))
+        await asyncio.sleep(2.4)
+        assert len(model.lines) == 1
+        await asyncio.sleep(0.2)
+        assert len(model.lines) == 2
+
+
+@virtual_time
 async def test_a_connection_that_takes_its_time_is_there_before_the_old_one_has_to_go():
     model = Model([{}, {"answers": 3.0, "restored": True}])
     async with living(model) as ear:

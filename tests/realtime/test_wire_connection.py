@@ -95,7 +95,7 @@ async def test_it_lives_as_long_as_its_wire():
 async def test_what_the_codec_sends_of_itself_goes_before_what_an_output_makes_the_session_send():
     wire, connection = connect()
     own = ["pong"]
-    connection._codec.pending = lambda: [own.pop()] if own else []
+    connection.codec.pending = lambda: [own.pop()] if own else []
     wire.inbox.put_nowait("1")
     answer = CancelReply("r")
     task = asyncio.create_task(connection.run(lambda output: connection.transmit(answer)))

@@ -102,6 +102,7 @@ async def test_a_rebound_name_is_refused():
         ({"max_sessions": 0}, "above 0"),
         ({"certfile": Path("none.pem")}, "go together"),
         ({"certfile": Path("none.pem"), "keyfile": Path("none.key")}, "no file none.pem"),
+        ({"certfile": "none.pem", "keyfile": "none.key"}, "no file none.pem"),
     ],
 )
 def test_settings_that_cannot_work(settings, says):

@@ -75,3 +75,16 @@ def test_wrong_options_are_one_line(options, words):
     assert result.exit_code == 2
     assert words in result.output
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("missing", ["aiohttp", "orjson", "pybase64"])
+def test_a_missing_part_names_the_extra_to_install(missing):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "sys.argv = ['duologue', 'simulate', 'gemini']\n"
+        "import runpy; runpy.run_module('duologue', run_name='__main__')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert f"{missing} is not installed: pip install 'duologue[simulate]'" in run.stderr

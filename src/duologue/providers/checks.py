@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 from duologue.realtime.errors import ConfigError
 
 
-def within(name: str, value: float, low: float, high: float) -> None:
-    """Raise `ConfigError` unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        raise ConfigError(f"{name} takes {low:g} to {high:g}, not {value}")
+def within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
+    """Raise `ConfigError` unless ``value`` is a number, ``low`` to ``high``, ``whole`` if so."""
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not number or not low <= cast("float", value) <= high:
+        kind = "a whole number of " if whole else ""
+        raise ConfigError(f"{name} takes {kind}{low:g} to {high:g}, not {value!r}")
 
 
-def one_of(name: str, value: str, allowed: Sequence[str], more: str = "") -> None:
+def one_of(name: str, value: object, allowed: Sequence[object], more: str = "") -> None:
     """Raise `ConfigError` unless ``value`` is allowed; ``more`` says what else would be."""
     if value not in allowed:
         ending = f" {more}" if more else ""
-        raise ConfigError(f"{name} takes {', '.join(allowed)}{ending}, not {value!r}")
+        raise ConfigError(f"{name} takes {', '.join(map(str, allowed))}{ending}, not {value!r}")
 
 
 def rate(name: str, value: float) -> None:

@@ -279,6 +279,11 @@ class Life:
                 if timer is not None:
                     timer.cancel()
 
+    async def _pause(self, link: Link, seconds: float) -> None:
+        """Wait for so long, or till the connection is over."""
+        until = self._clock.now() + seconds
+        await self._wait(lambda: link.over, lambda: until)
+
     # From one connection to the next
 
     async def _establish(self, failure: SessionError | None, attempt: int) -> Link:
@@ -371,8 +376,7 @@ class Life:
                 await self._drop(following)
             if link.over:
                 return await self._after(link)
-            again_at = self._clock.now() + self._policy.wait_s(attempt, self._dice)
-            await self._wait(lambda: link.over, partial(float, again_at))
+            await self._pause(link, self._policy.wait_s(attempt, self._dice))
         self._due = None  # It ends when it ends; then there are attempts anew.
         return link
 

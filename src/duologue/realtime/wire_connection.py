@@ -55,7 +55,7 @@ class WireConnection[M]:
         audio_limit_s: float = AUDIO_LIMIT_S,
     ) -> None:
         self._connect = connect
-        self._codec = codec
+        self.codec = codec
         self._setup = setup
         self._encode_picture = encode_picture
         self._audio_limit_s = audio_limit_s
@@ -91,7 +91,7 @@ class WireConnection[M]:
                     await wire.close()
 
     async def _live(self, wire: Wire[M], receive: Callable[[Output], None]) -> None:
-        codec = self._codec
+        codec = self.codec
         try:
             await wire.open()
             await self._begin(wire)
@@ -116,15 +116,15 @@ class WireConnection[M]:
             raise errors.exceptions[0] from None
 
     async def _take_leave(self, wire: Wire[M]) -> None:
-        if isinstance(self._codec, PoliteCodec):
+        if isinstance(self.codec, PoliteCodec):
             with suppress(TimeoutError, SessionError):
                 async with asyncio.timeout(FAREWELL_S):
-                    for message in self._codec.farewell():
+                    for message in self.codec.farewell():
                         await wire.send(message)
 
     async def _begin(self, wire: Wire[M]) -> None:
         # Here and not in `run`, which would hold on to the last message for as long as it lives.
-        for message in self._codec.open(self._setup):
+        for message in self.codec.open(self._setup):
             await wire.send(message)
 
     def transmit(self, command: Command) -> None:
@@ -163,7 +163,7 @@ class WireConnection[M]:
         eager = self._eager
         if eager is None or self._writing or self._control or self._media:
             return False
-        messages = deque(self._codec.encode(command))
+        messages = deque(self.codec.encode(command))
         while messages and eager.send_now(messages[0]):
             messages.popleft()
         for message in messages:
@@ -221,7 +221,7 @@ class WireConnection[M]:
                     self._writing = True
                     command = await self._encoded(command)
             self._writing = True
-            for message in self._codec.encode(command):
+            for message in self.codec.encode(command):
                 await wire.send(message)
             self._writing = False
 

@@ -40,8 +40,8 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = field(default=None, repr=False)
-    certfile: Path | None = None
-    keyfile: Path | None = None
+    certfile: str | Path | None = None
+    keyfile: str | Path | None = None
     ice_servers: tuple[IceServer, ...] = ()
     """STUN and TURN servers, for both sides of a call; none are needed on one network."""
     allowed_hosts: tuple[str, ...] = ()

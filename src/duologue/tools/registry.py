@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args, overload
 
+from duologue.items import sendable
 from duologue.realtime.commands import Scheduling, ToolSpec
 from duologue.realtime.errors import ConfigError
 from duologue.tools.schema import Signature, WrongArgumentsError, read_signature
@@ -158,7 +159,7 @@ class ToolRegistry:
         """
         began = time.perf_counter()
         status, output = await self._outcome(name, arguments, part)
-        return ToolOutcome(status, _sendable(output), time.perf_counter() - began)
+        return ToolOutcome(status, output, time.perf_counter() - began)
 
     async def _outcome(
         self, name: str, arguments: str, part: Callable[[str], None] | None
@@ -170,7 +171,7 @@ class ToolRegistry:
         try:
             positional, keywords = tool.signature.bind(arguments)
         except WrongArgumentsError as error:
-            return "failed", str(error)
+            return "failed", sendable(str(error))
         try:
             async with asyncio.timeout(tool.timeout) as limit:
                 if inspect.isasyncgenfunction(tool.function):
@@ -186,7 +187,8 @@ class ToolRegistry:
             if limit.expired() and isinstance(error, TimeoutError):
                 return "timeout", f"The tool took longer than {tool.timeout:g} seconds."
             logger.warning("tool %s failed", name, exc_info=error)
-            return "failed", f"The tool failed: {type(error).__name__}: {error}"[:_MAX_ERROR]
+            failure = f"The tool failed: {type(error).__name__}: {error}"
+            return "failed", sendable(failure[:_MAX_ERROR])
         return self._text(result)
 
     async def _last(
@@ -205,7 +207,7 @@ class ToolRegistry:
 
     def _text(self, result: object) -> tuple[Literal["done", "failed"], str]:
         if isinstance(result, str):
-            text = _sendable(result)
+            text = sendable(result)
         elif result is None:
             text = "done"
         else:
@@ -224,11 +226,6 @@ class ToolRegistry:
                 "Ask it for less."
             )
         return "done", text
-
-
-def _sendable(text: str) -> str:
-    """Text with "?" for half surrogates, as names of files may have them: no model takes those."""
-    return text.encode(errors="replace").decode()
 
 
 async def _run(

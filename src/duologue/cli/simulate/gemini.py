@@ -12,7 +12,6 @@ from duologue.cli.simulate.serving import (
     simulator_options,
     write_certificate,
 )
-from duologue.extras import require
 
 
 @click.command()
@@ -30,7 +29,6 @@ def gemini(options: Options, tls: Path | None) -> None:
     duologue simulate gemini --brain local
     duologue simulate gemini --tls ca.pem --faults goaway
     """
-    require("pybase64", "simulate")
     from duologue.simulator.faults import load_faults
     from duologue.simulator.gemini.faults import PRESETS
     from duologue.simulator.gemini.server import KEY, GeminiSimulator

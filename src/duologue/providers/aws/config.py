@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 from duologue.providers.aws.profile import generation_of
+from duologue.providers.checks import one_of, within
 from duologue.realtime.errors import ConfigError
 
 VOICES = (
@@ -24,18 +24,6 @@ MOST_TOKENS = 10000
 type Endpointing = Literal["high", "medium", "low"]
 
 _VOICE = re.compile(r"[a-z][a-z0-9_-]*")
-
-
-def _within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not low <= cast("float", value) <= high:
-        kind = "a whole number of " if whole else ""
-        raise ConfigError(f"{name} takes {kind}{low:g} to {high:g}, not {value!r}")
-
-
-def _one_of(name: str, value: object, allowed: Sequence[object]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} takes {', '.join(map(str, allowed))}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +51,14 @@ class RealtimeConfig:
             raise ConfigError(f"region takes an AWS region such as us-east-1, not {self.region!r}")
         if not isinstance(self.voice, str) or not _VOICE.fullmatch(self.voice):
             raise ConfigError(f"voice takes {', '.join(VOICES)}, not {self.voice!r}")
-        _one_of("endpointing", self.endpointing, SENSITIVITIES)
+        one_of("endpointing", self.endpointing, SENSITIVITIES)
         if self.endpointing != "high" and not generation_of(self.model).endpointing:
             raise ConfigError(f"endpointing is for Nova 2 Sonic, not {self.model}")
-        _within("max_tokens", self.max_tokens, 1, MOST_TOKENS, whole=True)
-        _within("temperature", self.temperature, 0, 1)
-        _within("top_p", self.top_p, 0, 1)
-        _one_of("input_sample_rate", self.input_sample_rate, RATES)
-        _one_of("output_sample_rate", self.output_sample_rate, RATES)
+        within("max_tokens", self.max_tokens, 1, MOST_TOKENS, whole=True)
+        within("temperature", self.temperature, 0, 1)
+        within("top_p", self.top_p, 0, 1)
+        one_of("input_sample_rate", self.input_sample_rate, RATES)
+        one_of("output_sample_rate", self.output_sample_rate, RATES)
         choice = self.tool_choice
         if choice is not None and (not isinstance(choice, str) or choice in ("", "none")):
             raise ConfigError(

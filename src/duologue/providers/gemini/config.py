@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from duologue.providers.checks import one_of, within
 from duologue.providers.gemini.models import traits_of
 from duologue.realtime.errors import ConfigError
 
@@ -23,14 +24,9 @@ type Resolution = Literal["low", "medium", "high"]
 type ThinkingLevel = Literal["minimal", "low", "medium", "high"]
 
 
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} takes {low:g} to {high:g}, not {value}")
-
-
 def _one_of(name: str, value: str | None, allowed: Sequence[str]) -> None:
-    if value is not None and value not in allowed:
-        raise ConfigError(f"{name} takes {', '.join(allowed)}, not {value!r}")
+    if value is not None:
+        one_of(name, value, allowed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +54,7 @@ class AutomaticActivity:
         for name in ("prefix_padding_ms", "silence_duration_ms"):
             value = getattr(self, name)
             if value is not None:
-                _within(name, value, 0, 60_000)
+                within(name, value, 0, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class Thinking:
         if (self.level is None) == (self.budget is None):
             raise ConfigError("Thinking takes a level or a budget")
         if self.budget is not None:
-            _within("thinking budget", self.budget, -1, 65_536)
+            within("thinking budget", self.budget, -1, 65_536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +173,7 @@ class LiveConfig:
         ):
             value = getattr(self, name)
             if value is not None:
-                _within(name, value, low, high)
+                within(name, value, low, high)
         self._check_model()
 
     def _check_model(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Literal
-from weakref import WeakKeyDictionary
 
 from duologue.clock import Clock
 from duologue.extras import require
@@ -42,6 +41,7 @@ from duologue.providers.websocket import WebSocketWire
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import CancelReply
 from duologue.realtime.errors import ConfigError, ErrorKind, SessionError, UnsupportedError
+from duologue.realtime.life import Link
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.session import Realtime as BaseRealtime
 from duologue.realtime.wire_connection import WireConnection
@@ -170,7 +170,6 @@ class Realtime(BaseRealtime):
         )
         if profile.manual_turns:
             self._policy.person.program_ends_turns()
-        self._codecs = WeakKeyDictionary[Connection, Codec]()
         self._refused = 0
         self._resumption = Resumption(lambda: self._policy.setup().history)
 
@@ -189,7 +188,7 @@ class Realtime(BaseRealtime):
             transparent=self._vertex,
             extra=self._extra,
         )
-        connection = WireConnection[bytes](
+        return WireConnection[bytes](
             lambda: WebSocketWire(
                 self._access.url,
                 headers=self._access.headers,
@@ -205,8 +204,6 @@ class Realtime(BaseRealtime):
             encode_picture=partial(encode_jpeg, longest=self._longest_side),
             audio_limit_s=self._policy.person.keep_s + _SPARE_S,
         )
-        self._codecs[connection] = codec
-        return connection
 
     def send_video(self, frame: VideoFrame, *, now: bool = False) -> None:
         """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
@@ -234,10 +231,9 @@ class Realtime(BaseRealtime):
         """
         if not reply:
             raise UnsupportedError(f"{self.profile.model} answers every turn that was ended")
-        link = self._policy.life.link
-        codec = None if link is None else self._codecs.get(link.connection)
-        if codec is not None and codec.awaits_answer:
-            return
+        match self._policy.life.link:
+            case Link(connection=WireConnection(codec=Codec(awaits_answer=True))):
+                return
         super().end_turn()
 
     def _closed(self, codec: Codec, opened: float, code: int, reason: str) -> SessionError:

@@ -177,8 +177,6 @@ class RealtimeConfig:
                 f"noise_reduction takes NoiseReduction(type) or None, not {self.noise_reduction!r}"
             )
         if self.speed is not None:
-            if isinstance(self.speed, bool) or not isinstance(self.speed, int | float):
-                raise ConfigError(f"speed takes a number, 0.25 to 1.5, not {self.speed!r}")
             within("speed", self.speed, 0.25, 1.5)
         if self.reasoning_effort is not None:
             one_of("reasoning_effort", self.reasoning_effort, EFFORTS)

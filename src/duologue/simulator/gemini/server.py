@@ -6,29 +6,23 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
+from aiohttp import web
+
 from duologue.clock import Clock
-from duologue.extras import require
 from duologue.realtime.errors import ConfigError
 from duologue.simulator.brains import BrainFactory, brain_of
 from duologue.simulator.faults import Fault, FaultPlan
 from duologue.simulator.fields import Object
+from duologue.simulator.gemini.doors import Door, application
+from duologue.simulator.gemini.faults import PRESETS
+from duologue.simulator.gemini.keys import Keys
+from duologue.simulator.gemini.lifetime import Limits
+from duologue.simulator.gemini.resumption import VALID_S, Handles
+from duologue.simulator.gemini.session import Session, SessionOptions
+from duologue.simulator.gemini.socket_line import GeminiLine
+from duologue.simulator.http_service import HttpService
 from duologue.simulator.script import Script
 from duologue.testing.scripted import Reply
-
-require("aiohttp", "simulate")
-require("orjson", "simulate")
-require("pybase64", "simulate")
-
-from aiohttp import web  # noqa: E402
-
-from duologue.simulator.gemini.doors import Door, application  # noqa: E402
-from duologue.simulator.gemini.faults import PRESETS  # noqa: E402
-from duologue.simulator.gemini.keys import Keys  # noqa: E402
-from duologue.simulator.gemini.lifetime import Limits  # noqa: E402
-from duologue.simulator.gemini.resumption import VALID_S, Handles  # noqa: E402
-from duologue.simulator.gemini.session import Session, SessionOptions  # noqa: E402
-from duologue.simulator.gemini.socket_line import GeminiLine  # noqa: E402
-from duologue.simulator.http_service import HttpService  # noqa: E402
 
 KEY = "gemini-simulator"
 """The key that is good unless you say another."""
