@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import hmac
 import time
+from typing import cast
 from uuid import uuid4
 
 import numpy as np
@@ -49,8 +50,8 @@ class H2Line(asyncio.Protocol):
         self.frames = Decoder()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # Not asked of it: transports of uvloop are no subclasses of asyncio's.
+        self.transport = cast("asyncio.Transport", transport)
         self.h2.initiate_connection()
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
         self.h2.increment_flow_control_window(WINDOW)
