@@ -177,3 +177,27 @@ async def test_speech_that_goes_on_is_heard_with_the_silence_before_it(size):
         assert 3200 <= began <= 4800
         assert np.array_equal(heard, sound[16000 - began :][: len(heard)])
         assert np.count_nonzero(heard == 9001) == 12800
+
+
+@virtual_time
+async def test_a_second_sentence_is_told_in_a_language_without_spaces():
+    first, both = "今天很暖和。", "今天很暖和。明天呢？"
+    stt = STT(says=lambda loud: first if loud < 0.4 else both)
+    async with session(stt=stt, turn=Turn()) as pipeline:
+        await speak(pipeline, 0.3)
+        await be_silent(pipeline, 0.8)
+        await speak(pipeline, 0.4)
+        await be_silent(pipeline, 1.0)
+        finals = [o.text for o in pipeline.ear.of(UserTranscript) if o.final]
+        assert finals == [first, "明天呢？"]
+
+
+@virtual_time
+@pytest.mark.parametrize("word", ["yes", "हाँ", "是", "はい"])
+async def test_a_turn_of_one_short_word_is_answered_in_any_script(word):
+    async with session(stt=STT(says=lambda loud: word), turn=Turn()) as pipeline:
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 1.0)
+        (turn,) = pipeline.ear.of(UserTurnEnded)
+        assert not turn.empty
+        assert len(pipeline.llm.asked) == 1
