@@ -5,11 +5,14 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import date
+from functools import partial
 from typing import Annotated, Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +21,7 @@ from pydantic import BaseModel, Field
 from duologue.realtime.errors import ConfigError
 from duologue.testing.virtual_time import virtual_time
 from duologue.tools import ToolRegistry
+from duologue.tools.registry import MAX_THREADS
 
 
 class Unit(enum.Enum):
@@ -264,8 +268,9 @@ def test_a_name_is_taken_once(tools):
         ('{"city": "x", "when": 1}', "when: is not an argument of this tool"),
         ('{"city": "' + "y" * 999, "not JSON"),
         ("[1]", "not a JSON object"),
-        ("null", "not a JSON object"),
+        ("null", "city: is required"),
         ("", "city: is required"),
+        ('"no object"', "not JSON"),
     ],
 )
 async def test_wrong_arguments_get_a_message_for_the_model(tools, arguments, message):
@@ -471,3 +476,177 @@ async def test_a_generator_is_closed_when_its_time_is_over(tools):
     outcome = await tools.call("slow", "{}", parts.append)
     assert (outcome.status, closed) == ("timeout", [True])
     assert parts == ["begun"]
+
+
+@pytest.mark.parametrize("arguments", ["{}", "", "  ", "null", '""', '"{}"', "[]", "None"])
+async def test_a_tool_without_arguments_is_called_whatever_a_model_writes_for_none(
+    tools, arguments
+):
+    @tools.add
+    async def opening_hours() -> str:
+        return "nine to five"
+
+    outcome = await tools.call("opening_hours", arguments)
+    assert (outcome.status, outcome.output) == ("done", "nine to five")
+
+
+async def test_arguments_in_a_string_of_json_are_unpacked(tools):
+    @tools.add
+    async def weather(city: str) -> str:
+        return city
+
+    outcome = await tools.call("weather", json.dumps('{"city": "Oslo"}'))
+    assert (outcome.status, outcome.output) == ("done", "Oslo")
+
+
+class UnwritableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StopIteration(),
+        SystemExit(2),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        BaseException("odd"),
+        UnwritableError(),
+        ExceptionGroup("two", [ValueError("a"), ValueError("b")]),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("kind", ["plain", "async", "generator"])
+async def test_whatever_a_tool_raises_is_failed_at_once(tools, kind, error):
+    def plain() -> str:
+        raise error
+
+    async def coroutine() -> str:
+        raise error
+
+    async def generator() -> AsyncIterator[str]:
+        yield "a part"
+        raise error
+
+    tools.add({"plain": plain, "async": coroutine, "generator": generator}[kind], name="odd")
+    async with asyncio.timeout(2):
+        outcome = await tools.call("odd", "{}")
+    assert outcome.status == "failed"
+    assert type(error).__name__ in outcome.output
+
+
+async def test_a_plain_tool_that_is_stuck_holds_up_nobody_else(tools):
+    release = threading.Event()
+
+    @tools.add(timeout=0.05)
+    def stuck() -> None:
+        release.wait(20)
+
+    @tools.add
+    def quick() -> str:
+        return "here"
+
+    try:
+        outcomes = await asyncio.gather(*(tools.call("stuck", "{}") for _ in range(40)))
+        assert {outcome.status for outcome in outcomes} == {"timeout"}
+        assert (await tools.call("quick", "{}")).output == "here"
+        for _ in range(MAX_THREADS - 40):
+            await tools.call("stuck", "{}")
+        refused = await tools.call("quick", "{}")
+        assert refused.status == "failed"
+        assert f"{MAX_THREADS} earlier calls have not come back" in refused.output
+        assert (await ToolRegistry().call("stuck", "{}")).status == "failed"
+    finally:
+        release.set()
+
+
+def test_a_program_ends_while_a_plain_tool_is_stuck():
+    code = """
+import asyncio, time
+from duologue.tools import ToolRegistry
+
+tools = ToolRegistry()
+tools.add(lambda: time.sleep(60), name="stuck", timeout=0.1)
+print(asyncio.run(tools.call("stuck", "{}")).status)
+"""
+    began = time.perf_counter()
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "timeout\n"
+    assert time.perf_counter() - began < 30
+
+
+async def test_partial_functions_and_objects_are_tools(tools):
+    def book(hotel: str, room: int, nights: int = 1) -> str:
+        """Book a room.
+
+        Args:
+            room: Its number.
+        """
+        return f"{hotel} {room} {nights}"
+
+    class Weather:
+        """The weather."""
+
+        async def __call__(self, city: str) -> str:
+            return f"{city}: sunny"
+
+    class Clock:
+        def __call__(self, zone: str) -> str:
+            """Tell the time."""
+            return f"{zone}: noon"
+
+    async def wait(seconds: float) -> str:
+        return f"{seconds}"
+
+    tools.add(partial(book, "Ritz", nights=2))
+    tools.add(Weather(), name="weather")
+    tools.add(Clock())
+    tools.add(partial(wait, 0.0))
+    tools.add(partial(partial(book, room=1), nights=3), name="again")
+    book_spec, weather, clock, _, again = tools.specs()
+    assert (book_spec.name, book_spec.description) == ("book", "Book a room.")
+    assert book_spec.parameters["properties"] == {
+        "room": {"type": "integer", "description": "Its number."}
+    }
+    assert weather.description == "The weather."
+    assert clock.name == "Clock"
+    assert list(again.parameters["properties"]) == ["hotel"]
+    calls = [
+        ("book", {"room": 7}, "Ritz 7 2"),
+        ("weather", {"city": "Oslo"}, "Oslo: sunny"),
+        ("Clock", {"zone": "cet"}, "cet: noon"),
+        ("wait", {}, "0.0"),
+        ("again", {"hotel": "Ritz"}, "Ritz 1 3"),
+    ]
+    for name, arguments, output in calls:
+        outcome = await tools.call(name, json.dumps(arguments))
+        assert (outcome.status, outcome.output) == ("done", output)
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (np.float32(0.5), "0.5"),
+        (np.int64(3), "3"),
+        (np.bool_(True), "true"),
+        (np.array([[1, 2], [3, 4]]), "[[1,2],[3,4]]"),
+        ({"mean": np.float64(2.0), "all": [np.arange(2)]}, '{"mean":2.0,"all":[[0,1]]}'),
+        (np.array([1.0, np.nan]), "[1.0,null]"),
+        (np.str_("text"), "text"),
+    ],
+    ids=repr,
+)
+async def test_results_of_numpy_become_json(tools, result, text):
+    tools.add(lambda: result, name="measure")
+    outcome = await tools.call("measure", "{}")
+    assert (outcome.status, outcome.output) == ("done", text)
+
+
+async def test_a_result_that_breaks_while_it_is_written_is_failed(tools):
+    class Trap:
+        def tolist(self):
+            raise RuntimeError("closed")
+
+    tools.add(lambda: [Trap()], name="trap")
+    assert (await tools.call("trap", "{}")).status == "failed"

@@ -1,6 +1,5 @@
 """Live spoken conversation between people and models."""
 
-import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from duologue.video import VideoFrame
 
 __version__ = "0.1.0"
-
-logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Agent",

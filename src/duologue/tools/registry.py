@@ -6,15 +6,17 @@ import asyncio
 import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Literal, cast, get_args, overload
+from typing import Literal, get_args, overload
 
 from duologue.items import sendable
 from duologue.realtime.commands import Scheduling, ToolSpec
 from duologue.realtime.errors import ConfigError
+from duologue.threads import Raised, call_in_thread
 from duologue.tools.schema import Signature, WrongArgumentsError, read_signature
+from duologue.user_code import describe, is_async, was_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ DEFAULT_TIMEOUT = 30.0
 
 MAX_OUTPUT = 32 * 1024
 """Bytes of result text that a tool may give to a model."""
+
+MAX_THREADS = 64
+"""Plain functions of one registry that may run at a time, those that ran out of time included."""
 
 _MAX_ERROR = 500
 
@@ -58,10 +63,11 @@ class ToolRegistry:
     Results are text of at most ``max_output`` bytes (UTF-8).
     """
 
-    __slots__ = ("_tools", "max_output")
+    __slots__ = ("_in_threads", "_tools", "max_output")
 
     def __init__(self, *, max_output: int = MAX_OUTPUT) -> None:
         self._tools: dict[str, Tool] = {}
+        self._in_threads: set[object] = set()
         self.max_output = max_output
 
     def __len__(self) -> int:
@@ -126,9 +132,10 @@ class ToolRegistry:
         it can do that; other models wait for the result. An async generator gives parts of its
         result to a model that takes them; the last one is the result, and all that others get.
         Argument types come from type hints, texts from ``Annotated`` or the docstring. Sync
-        functions run in a thread, which a time-out leaves behind but can't stop. Raises
-        `ConfigError` for an argument without a type hint, ``*args``, a name that is taken or
-        that models don't take.
+        functions run in a thread of their own, which a time-out leaves behind but can't stop; at
+        most `MAX_THREADS` at a time. What `functools.partial` binds by name, the model does not
+        see. Raises `ConfigError` for an argument without a type hint, ``*args``, a name that is
+        taken or that models don't take.
         """
 
         def register(function: Callable[P, R]) -> Callable[P, R]:
@@ -174,22 +181,46 @@ class ToolRegistry:
             return "failed", sendable(str(error))
         try:
             async with asyncio.timeout(tool.timeout) as limit:
-                if inspect.isasyncgenfunction(tool.function):
-                    parts = cast("AsyncGenerator[object]", tool.function(*positional, **keywords))
-                    return await self._last(parts, part)
-                result = await _run(tool.function, positional, keywords)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+                result = await self._run(tool.function, positional, keywords)
+                if inspect.isasyncgen(result):
+                    return await self._last(result, part)
+                if inspect.isawaitable(result):
+                    result = await result
+        except BaseException as error:
+            if was_cancelled(error):
                 raise
-            return "cancelled", "The tool was cancelled."
-        except Exception as error:  # whatever a tool raises is its result
+            if isinstance(error, asyncio.CancelledError):
+                return "cancelled", "The tool was cancelled."
             if limit.expired() and isinstance(error, TimeoutError):
+                logger.warning("tool %s took longer than %g s", name, tool.timeout)
                 return "timeout", f"The tool took longer than {tool.timeout:g} seconds."
-            logger.warning("tool %s failed", name, exc_info=error)
-            failure = f"The tool failed: {type(error).__name__}: {error}"
-            return "failed", sendable(failure[:_MAX_ERROR])
+            return _failed(name, error)
         return self._text(result)
+
+    async def _run(
+        self, function: Callable[..., object], positional: list[object], keywords: dict[str, object]
+    ) -> object:
+        """Call a function where it belongs: one of ``async def`` here, others in a thread."""
+        if is_async(function):
+            return function(*positional, **keywords)
+        if len(self._in_threads) >= MAX_THREADS:
+            raise RuntimeError(f"{MAX_THREADS} earlier calls have not come back")
+        place = object()
+        self._in_threads.add(place)
+
+        def work() -> object:
+            try:
+                return function(*positional, **keywords)
+            finally:
+                self._in_threads.discard(place)
+
+        outcome = await call_in_thread(work)
+        if isinstance(outcome, Raised):
+            if isinstance(outcome.error, asyncio.CancelledError | StopIteration):
+                # Neither may travel through a coroutine as what it is.
+                raise _ThreadError(describe(outcome.error)) from outcome.error
+            raise outcome.error
+        return outcome.value
 
     async def _last(
         self, parts: AsyncGenerator[object], part: Callable[[str], None] | None
@@ -214,8 +245,8 @@ class ToolRegistry:
             from pydantic_core import to_json
 
             try:
-                text = to_json(result, inf_nan_mode="null").decode()
-            except (ValueError, TypeError, RecursionError) as error:
+                text = to_json(result, inf_nan_mode="null", fallback=_plain).decode()
+            except Exception as error:
                 kind = type(result).__name__
                 logger.warning("the result of a tool has no JSON form", exc_info=error)
                 return "failed", f"The tool's result ({kind}) can't be written as JSON."
@@ -228,11 +259,25 @@ class ToolRegistry:
         return "done", text
 
 
-async def _run(
-    function: Callable[..., object], positional: list[object], keywords: dict[str, object]
-) -> object:
-    if inspect.iscoroutinefunction(function):
-        return await cast("Awaitable[object]", function(*positional, **keywords))
-    result = await asyncio.to_thread(function, *positional, **keywords)
-    # A plain function may wrap an async one.
-    return await result if inspect.isawaitable(result) else result
+class _ThreadError(Exception):
+    """Stands for an error of a thread that no coroutine can raise; its text names that one."""
+
+
+def _failed(name: str, error: BaseException) -> tuple[Literal["failed"], str]:
+    """Log what a tool raised, and put it into words for the model."""
+    logger.warning("tool %s failed", name, exc_info=error)
+    text = str(error) if isinstance(error, _ThreadError) else _named(error)
+    return "failed", sendable(f"The tool failed: {text}"[:_MAX_ERROR])
+
+
+def _named(error: BaseException) -> str:
+    name, text = type(error).__name__, describe(error)
+    return text if text.startswith(name) else f"{name}: {text}"
+
+
+def _plain(value: object) -> object:
+    """Arrays and numbers of numpy and its like as lists and numbers."""
+    plain = getattr(value, "tolist", None)
+    if not callable(plain):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return plain()

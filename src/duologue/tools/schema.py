@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args, get_origin, get_typ
 from duologue.items import Json
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.errors import ConfigError
+from duologue.user_code import name_of, routine_of
 
 if TYPE_CHECKING:
     from docstring_parser import Docstring
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SHOWN = 60
+_NO_ARGUMENTS = frozenset(("", "null", "[]", "None"))
+"""What models write that mean no arguments."""
 
 
 class WrongArgumentsError(ValueError):
@@ -36,18 +41,31 @@ class Signature:
     def bind(self, arguments: str) -> tuple[list[object], dict[str, object]]:
         """Validate JSON text; return positional and keyword arguments of the right types.
 
-        Empty text counts as no arguments. Raises `WrongArgumentsError`.
+        Empty text and ``null`` count as no arguments; JSON within a JSON string is unpacked.
+        Raises `WrongArgumentsError`.
         """
         from pydantic import ValidationError
 
         try:
-            values = self._model.model_validate_json(arguments.strip() or "{}")
+            text = _unquoted(arguments.strip())
+            values = self._model.model_validate_json("{}" if text in _NO_ARGUMENTS else text)
         except ValidationError as error:
             raise WrongArgumentsError(_explain(error)) from error
         return (
             [getattr(values, field) for field in self._positional],
             {name: getattr(values, field) for field, name in self._keywords},
         )
+
+
+def _unquoted(text: str) -> str:
+    """The JSON in a JSON string, as some models write it."""
+    if not text.startswith('"'):
+        return text
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return text
+    return inner.strip() if isinstance(inner, str) else text
 
 
 def read_signature(
@@ -59,14 +77,14 @@ def read_signature(
     from the docstring (Google, Sphinx or numpy style). Raises `ConfigError` for what can't be put
     into a schema.
     """
-    if not callable(function) or not hasattr(function, "__name__"):
+    if not callable(function) or inspect.isclass(function):
         raise ConfigError(f"a tool must be a function, not {function!r}")
-    name = function.__name__ if name is None else name
+    name = name_of(function).rpartition(".")[2] if name is None else name
     if not _NAME.fullmatch(name):
         raise ConfigError(
             f"tool name {name!r} must be 1 to 64 letters, digits, '_' or '-': pass name=..."
         )
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(routine_of(function)):
         raise ConfigError(f"tool {name!r} yields parts of its result: make it 'async def'")
 
     doc = _docstring(function)
@@ -81,7 +99,9 @@ def read_signature(
 def _docstring(function: Callable[..., object]) -> Docstring:
     from docstring_parser import Docstring, ParseError, parse
 
-    text = inspect.getdoc(function) or ""
+    while isinstance(function, functools.partial):
+        function = function.func
+    text = inspect.getdoc(function) or inspect.getdoc(routine_of(function)) or ""
     try:
         return parse(text)
     except ParseError:
@@ -100,7 +120,10 @@ def _arguments(
     fields: dict[str, object] = {}
     positional: list[str] = []
     keywords: list[tuple[str, str]] = []
+    bound = _bound(function)
     for index, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if parameter.name in bound:
+            continue
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             raise ConfigError(f"tool {name!r} can't take *args or **kwargs: name its arguments")
         if parameter.name not in hints:
@@ -133,8 +156,18 @@ def _arguments(
     return model, tuple(positional), tuple(keywords)
 
 
+def _bound(function: Callable[..., object]) -> frozenset[str]:
+    """Arguments that a `functools.partial` has bound by name: the model has no say in them."""
+    names: set[str] = set()
+    while isinstance(function, functools.partial):
+        names.update(function.keywords)
+        function = function.func
+    return frozenset(names)
+
+
 def _hints(function: Callable[..., object], name: str) -> dict[str, object]:
     """Resolve type hints, also those that name a local of the function around this one."""
+    function = routine_of(function)
     around, _, _ = function.__qualname__.rpartition(".<locals>.")
     local: dict[str, object] = {}
     frame = inspect.currentframe()
