@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Literal, get_args, overload
+from typing import Literal, cast, get_args, overload
 
 from duologue.items import sendable
 from duologue.realtime.commands import Scheduling, ToolSpec
@@ -183,7 +183,8 @@ class ToolRegistry:
             async with asyncio.timeout(tool.timeout) as limit:
                 result = await self._run(tool.function, positional, keywords)
                 if inspect.isasyncgen(result):
-                    return await self._last(result, part)
+                    parts = cast("AsyncGenerator[object]", result)
+                    return await self._last(parts, part)
                 if inspect.isawaitable(result):
                     result = await result
         except BaseException as error:
