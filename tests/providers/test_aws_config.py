@@ -27,7 +27,9 @@ def no_endpoint(monkeypatch):
     [
         ({"model": ""}, "model takes the id of a model"),
         ({"region": "US East"}, "region takes an AWS region such as us-east-1, not 'US East'"),
-        ({"voice": "Matthew!"}, "voice takes amy, ambre"),
+        ({"voice": " "}, "voice takes amy, ambre"),
+        ({"proxy": "127.0.0.1:3128"}, "proxy takes an address such as http://proxy.example:3128"),
+        ({"input_sample_rate": 16000.0}, "input_sample_rate takes 8000, 16000, 24000, not 16000.0"),
         ({"endpointing": "HIGH"}, "endpointing takes high, medium, low, not 'HIGH'"),
         ({"endpointing": "low", "model": NOVA_1}, "endpointing is for Nova 2 Sonic"),
         ({"max_tokens": 0}, "max_tokens takes a whole number of 1 to 10000, not 0"),
@@ -61,8 +63,9 @@ def test_what_can_not_work_is_told_at_once(given, message):
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_voices_that_are_not_known_here_may_be_new():
+def test_voices_that_are_not_known_here_may_be_new(caplog):
     assert aws.Realtime(voice="somebody").profile.model == "amazon.nova-2-sonic-v1:0"
+    assert "voice 'somebody' is not known here" in caplog.text
 
 
 def test_what_each_model_can_do():

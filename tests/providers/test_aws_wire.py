@@ -2,6 +2,9 @@ import asyncio
 import gc
 import json
 import ssl
+from base64 import b64encode
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -21,7 +24,7 @@ from duologue.testing import run_virtual
 KEYS = Credentials("AKIDTEST", "secret")
 
 
-def wire_to(url, tls=None, credentials=KEYS):
+def wire_to(url, tls=None, credentials=KEYS, **options):
     async def keys():
         return credentials
 
@@ -32,6 +35,7 @@ def wire_to(url, tls=None, credentials=KEYS):
         credentials=keys,
         tls=tls,
         clock=LoopClock(),
+        **options,
     )
 
 
@@ -594,5 +598,103 @@ def test_tls_with_alpn_and_a_certificate_that_is_checked():
             with pytest.raises(SessionError, match="does not speak HTTP/2"):
                 await wire.open()
             await wire.close()
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def proxying(answer=b"HTTP/1.1 200 Connection established\r\n\r\n", to=None, tls=None):
+    """An HTTP proxy that leads to the port ``to`` of this machine; yields its port, and heads."""
+    heads = []
+
+    async def pump(reader, writer):
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+            writer.close()
+
+    async def take(reader, writer):
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            # In two pieces, as networks may do.
+            writer.write(answer[:7])
+            await asyncio.sleep(0.02)
+            writer.write(answer[7:])
+            if to is not None:
+                there, back = await asyncio.open_connection("127.0.0.1", to)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(pump(reader, back))
+                    tasks.create_task(pump(there, writer))
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0, ssl=tls)
+    async with server:
+        yield server.sockets[0].getsockname()[1], heads
+
+
+def test_a_stream_goes_through_an_http_proxy():
+    tls = pytest.importorskip("duologue.simulator.tls", reason="the simulate extra is missing")
+    authority = tls.ThrowAwayCA()
+
+    async def main():
+        async with (
+            serving(authority.server_context(["h2"])) as service,
+            proxying(to=urlsplit(service.url).port) as (port, heads),
+        ):
+            proxy = f"http://me:s%40crat@127.0.0.1:{port}"
+            wire = wire_to(service.url, authority.client_context(["h2"]), proxy=proxy)
+            request = await live(wire, service)
+            await wire.send(sent("audioInput"))
+            await request.until(lambda r: len(r.events) > 1)
+            request.tell("completionStart")
+            assert b"completionStart" in await wire.receive()
+            await wire.close()
+            await request.closed.wait()
+        host = urlsplit(service.url).netloc
+        basic = f"Proxy-Authorization: Basic {b64encode(b'me:s@crat').decode()}"
+        assert heads == [f"CONNECT {host} HTTP/1.1\r\nHost: {host}\r\n{basic}\r\n\r\n"]
+
+    asyncio.run(main())
+    gc.collect()
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch):
+    for name in ("HTTPS_PROXY", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+    async def main():
+        refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"
+        async with proxying(refusal) as (port, heads):
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+            wire = wire_to("https://bedrock.invalid", ssl.create_default_context())
+            with pytest.raises(
+                SessionError, match=r"the proxy 127\.0\.0\.1:\d+ .* HTTP 407"
+            ) as told:
+                await wire.open()
+            await wire.close()
+        assert told.value.kind is ErrorKind.RECYCLE
+        assert heads[0].startswith("CONNECT bedrock.invalid:443 HTTP/1.1\r\n")
+        assert not tasks_left()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "does not speak HTTP"),
+        (b"HTTP/1.1\r\n\r\n", "does not speak HTTP"),
+        (b"", "the proxy closed the connection"),
+        (b"HTTP/1.1 200 " + b"x" * 20000, "the proxy's answer is too long"),
+    ],
+)
+def test_a_proxy_that_is_none_is_told(answer, words):
+    async def main():
+        async with proxying(answer) as (port, _):
+            wire = wire_to("http://127.0.0.1:9", proxy=f"http://127.0.0.1:{port}")
+            with pytest.raises(SessionError, match=words) as caught:
+                await wire.open()
+            await wire.close()
+        assert "\n" not in str(caught.value)
 
     asyncio.run(main())

@@ -58,7 +58,7 @@ def realtime(**options):
         (lambda: gemini.Vertex(""), "a project and a location"),
         (lambda: gemini.Vertex("p", "../x"), "ids of a project and a location"),
         (lambda: LiveConfig(model=""), "gemini-3.8-live"),
-        (lambda: LiveConfig(voice=""), "such as Kore"),
+        (lambda: LiveConfig(voice=""), "Kore, Laomedeia"),
         (lambda: LiveConfig(media_resolution="4k"), "low, medium, high"),
         (lambda: LiveConfig(turn_detection=None), "AutomaticActivity or ManualTurns"),
         (lambda: LiveConfig(temperature=2.1), "temperature takes 0 to 2"),

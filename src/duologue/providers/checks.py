@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import cast
 
 from duologue.realtime.errors import ConfigError
+
+_LOG = logging.getLogger(__name__)
 
 
 def within(name: str, value: object, low: float, high: float, *, whole: bool = False) -> None:
@@ -19,14 +22,31 @@ def within(name: str, value: object, low: float, high: float, *, whole: bool = F
 
 def one_of(name: str, value: object, allowed: Sequence[object], more: str = "") -> None:
     """Raise `ConfigError` unless ``value`` is allowed; ``more`` says what else would be."""
-    if value not in allowed:
+    # 16000.0 and True are no rates: the server would be told them as they are.
+    good = isinstance(value, str | int | None) and not isinstance(value, bool)
+    if not good or value not in allowed:
         ending = f" {more}" if more else ""
         raise ConfigError(f"{name} takes {', '.join(map(str, allowed))}{ending}, not {value!r}")
 
 
+def voice(value: object, known: Sequence[str], more: str = "") -> None:
+    """Raise `ConfigError` unless ``value`` is the name of a voice; ``more`` says what else is one.
+
+    A name that is not ``known`` may be newer than this library, or another server's: the server
+    decides, and a warning in the log says which names are known.
+    """
+    names = ", ".join(known)
+    ending = f" {more}" if more else ""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigError(f"voice takes {names}{ending}, not {value!r}")
+    if value not in known:
+        _LOG.warning("voice %r is not known here; the server decides. Known are %s", value, names)
+
+
 def rate(name: str, value: float) -> None:
     """Raise `ConfigError` unless ``value`` is a finite number above 0."""
-    if not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{name} takes a number above 0, not {value!r}")
 
 

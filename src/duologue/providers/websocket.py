@@ -7,14 +7,21 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from duologue.extras import require
+from duologue.providers.addresses import (
+    LOOPBACK,
+    bad_proxy,
+    redirected,
+    without_password,
+)
 from duologue.realtime.errors import ErrorKind, SessionError
 
 if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+    from websockets.asyncio.client import ClientConnection, connect
     from websockets.exceptions import ConnectionClosed
     from websockets.protocol import State
 
@@ -32,8 +39,6 @@ _LOG = logging.getLogger("duologue.providers.websocket")
 # At DEBUG websockets logs the headers of the handshake, in which the key is, and all messages.
 _LOG.setLevel(logging.INFO)
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 class WebSocketWire:
     """Messages as bytes, each a text frame, to and from ``url``.
@@ -41,7 +46,8 @@ class WebSocketWire:
     ``headers`` may be a function, for what has to be had anew for a connection. ``refused`` makes
     the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
     close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
-    smaller. Proxies of the environment are used, but not for this machine.
+    smaller. Proxies of the environment are used, but not for this machine. Redirects are not
+    followed: the key would go along.
 
     ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
     the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
@@ -79,8 +85,12 @@ class WebSocketWire:
         Raises `SessionError`, with the server's own words if it has any, and `MissingExtraError`.
         """
         require("websockets", self._extra)
-        from websockets.asyncio.client import connect
-        from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+        from websockets.exceptions import (
+            ConnectionClosed,
+            InvalidProxy,
+            InvalidStatus,
+            WebSocketException,
+        )
         from websockets.protocol import State
 
         self._gone = ConnectionClosed
@@ -88,7 +98,7 @@ class WebSocketWire:
         headers = await self._headers() if callable(self._headers) else self._headers
         try:
             # Awaited, it does not try again: that is the session's business.
-            self._socket = await connect(
+            self._socket = await _connect()(
                 self._url,
                 additional_headers=headers,
                 logger=_LOG,
@@ -98,14 +108,22 @@ class WebSocketWire:
                 ping_interval=self._ping_every,
                 ping_timeout=self._pong_within,
                 close_timeout=CLOSE_S,
-                proxy=None if self._host in _LOOPBACK else True,
+                proxy=None if self._host in LOOPBACK else True,
             )
         except InvalidStatus as error:
-            response = error.response
-            raise self._refused(response.status_code, bytes(response.body or b"")) from None
+            response, status = error.response, error.response.status_code
+            if 300 <= status < 400:
+                location = response.headers.get_all("Location") or [""]
+                raise redirected(self._host, status, location[0]) from None
+            raise self._refused(status, bytes(response.body or b"")) from None
         except TimeoutError:
             raise self._lost(f"can't be reached: no answer within {OPEN_S:g} s") from None
-        except (OSError, InvalidHandshake, EOFError) as error:
+        except InvalidProxy as error:
+            raise bad_proxy(f"{without_password(error.proxy)}: {error.msg}") from None
+        except ImportError as error:  # of python-socks
+            raise bad_proxy(str(error)) from error
+        except (OSError, WebSocketException, EOFError, ValueError) as error:
+            # A ValueError: what can't be sent or looked up, such as a host's name.
             raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
         self._bound_silence(self._socket.transport)
 
@@ -174,3 +192,15 @@ class WebSocketWire:
 
     def _lost(self, what: str) -> SessionError:
         return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+@cache
+def _connect() -> type[connect]:
+    """Return a `websockets.connect` that follows no redirect."""
+    from websockets.asyncio.client import connect
+
+    class Straight(connect):
+        def process_redirect(self, exc: Exception) -> Exception | str:
+            return exc
+
+    return Straight

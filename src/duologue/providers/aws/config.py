@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from duologue.providers.aws.profile import generation_of
-from duologue.providers.checks import one_of, within
+from duologue.providers.checks import one_of, voice, within
 from duologue.realtime.errors import ConfigError
 
 VOICES = (
@@ -22,8 +22,6 @@ MOST_TOKENS = 10000
 """Most tokens of one reply that other clients of the service send."""
 
 type Endpointing = Literal["high", "medium", "low"]
-
-_VOICE = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +47,7 @@ class RealtimeConfig:
             raise ConfigError("model takes the id of a model, such as amazon.nova-2-sonic-v1:0")
         if not isinstance(self.region, str) or not re.fullmatch(r"[a-z0-9-]+", self.region):
             raise ConfigError(f"region takes an AWS region such as us-east-1, not {self.region!r}")
-        if not isinstance(self.voice, str) or not _VOICE.fullmatch(self.voice):
-            raise ConfigError(f"voice takes {', '.join(VOICES)}, not {self.voice!r}")
+        voice(self.voice, VOICES)
         one_of("endpointing", self.endpointing, SENSITIVITIES)
         if self.endpointing != "high" and not generation_of(self.model).endpointing:
             raise ConfigError(f"endpointing is for Nova 2 Sonic, not {self.model}")

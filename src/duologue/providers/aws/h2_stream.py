@@ -14,6 +14,7 @@ from typing import cast
 
 from duologue.clock import Clock, Timer
 from duologue.extras import require
+from duologue.providers.aws.tunnel import open_tunnel
 
 require("h2", "aws")
 
@@ -84,13 +85,30 @@ class H2Stream(asyncio.Protocol):
         self._answers_pings = False
         self._timer: Timer | None = None
 
-    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    async def connect(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
+    ) -> None:
         """Connect; without ``tls`` in the clear, knowing that the server speaks HTTP/2.
 
-        Raises `OSError`.
+        ``proxy`` is the address of an HTTP proxy to go through. Raises `OSError`, and
+        `SessionError` for a proxy that can't be used.
         """
         loop = asyncio.get_running_loop()
-        if tls is None:
+        if proxy is not None:
+            transport = await open_tunnel(proxy, host, port)
+            transport.set_protocol(self)
+            if tls is not None:
+                try:
+                    secured = await loop.start_tls(
+                        transport, self, tls, server_hostname=host, ssl_shutdown_timeout=GONE_S
+                    )
+                except BaseException:
+                    transport.abort()
+                    raise
+                assert secured is not None  # noqa: S101 - only a closed transport has none
+                transport = secured
+            self.connection_made(transport)
+        elif tls is None:
             await loop.create_connection(lambda: self, host, port)
         else:
             await loop.create_connection(

@@ -83,9 +83,14 @@ class H2Transport:
         self.interceptor = _Straight(RequestBody(self))
         self.refusal: RefusedError | None = None
 
-    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Connect; raises `OSError`."""
-        await self.stream.connect(host, port, tls)
+    async def connect(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
+    ) -> None:
+        """Connect, through an HTTP ``proxy`` if there is one.
+
+        Raises `OSError`, and `SessionError` for a proxy that can't be used.
+        """
+        await self.stream.connect(host, port, tls, proxy=proxy)
 
     async def send(self, request: HTTPRequest, **_: object) -> HTTPResponse:
         """Send the head, and wait for the one of the answer; the body goes its own way.

@@ -13,6 +13,7 @@ from duologue.clock import Clock
 from duologue.extras import require
 from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.pipeline.parts import VAD
+from duologue.providers.addresses import LOOPBACK, split_address
 from duologue.providers.aws.codec import Codec
 from duologue.providers.aws.config import Endpointing, RealtimeConfig
 from duologue.providers.aws.credentials import Credentials, CredentialSource, resolve
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 ROLL_OVER = ReconnectPolicy(max_age_s=366.7, roll_over_ahead_s=66.7)
 """The next stream takes over in the first silence after five minutes, or after six in any case."""
-
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SPARE_S = 5.0
 """Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 
@@ -48,6 +47,8 @@ class Realtime(BaseRealtime):
     them anew for every stream. ``endpoint_uri`` is for VPC endpoints and the simulated service, and
     read from ``AWS_ENDPOINT_URL_BEDROCK_RUNTIME`` or ``AWS_ENDPOINT_URL`` when not given; with
     ``http:`` for this machine only. ``ssl_context`` says whom to trust; it is told to offer HTTP/2.
+    ``proxy`` is an HTTP proxy to go through by CONNECT (``http://user:password@host:port``); None
+    takes the one of the environment (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
 
     ``vad`` hears when the person speaks, which the model does not tell: by default the one that
     ships with this package. ``reconnect`` None: `ROLL_OVER`, which says when the next stream takes
@@ -73,6 +74,7 @@ class Realtime(BaseRealtime):
         tool_choice: str | None = None,
         endpoint_uri: str | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
         vad: VAD | None = None,
         reconnect: ReconnectPolicy | None = None,
         clock: Clock | None = None,
@@ -102,6 +104,7 @@ class Realtime(BaseRealtime):
             or f"https://bedrock-runtime.{region}.amazonaws.com"
         )
         self._ssl = ssl_context
+        self._proxy = None if proxy is None else _checked_proxy(proxy)
         super().__init__(
             profile_of(model, input_sample_rate, output_sample_rate),
             reconnect=reconnect or ROLL_OVER,
@@ -145,6 +148,7 @@ class Realtime(BaseRealtime):
             tls=self._ssl if urlsplit(self._endpoint).scheme == "https" else None,
             clock=self.clock,
             profile=self._named,
+            proxy=self._proxy,
         )
         return wire
 
@@ -164,17 +168,13 @@ def _trusting(bundle: str | None) -> ssl.SSLContext:
 
 
 def _checked(endpoint: str) -> str:
-    wrong = ConfigError(
-        "endpoint_uri takes an address such as "
-        f"https://bedrock-runtime.us-east-1.amazonaws.com, not {endpoint!r}"
-    )
-    try:
-        address = urlsplit(endpoint)
-        usable = address.port is None or address.port > 0
-    except ValueError:  # a port that is none, or half an IPv6 address
-        raise wrong from None
-    if not usable or address.scheme not in ("http", "https") or not address.hostname:
-        raise wrong
-    if address.scheme == "http" and address.hostname not in _LOOPBACK:
+    example = "https://bedrock-runtime.us-east-1.amazonaws.com"
+    address = split_address("endpoint_uri", endpoint, ("http", "https"), example)
+    if address.scheme == "http" and address.hostname not in LOOPBACK:
         raise ConfigError(f"endpoint_uri takes http: for this machine only, not {endpoint!r}")
     return endpoint.rstrip("/")
+
+
+def _checked_proxy(proxy: str) -> str:
+    split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
+    return proxy

@@ -7,6 +7,7 @@ It is no WebSocket: a POST whose body and whose answer are event-stream frames, 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -15,6 +16,7 @@ from urllib.parse import urlsplit
 
 from duologue.clock import Clock
 from duologue.extras import require
+from duologue.providers.addresses import proxy_of_environment
 from duologue.providers.aws.credentials import Credentials
 from duologue.providers.aws.errors import exception_error, http_error, one_line
 from duologue.providers.aws.h2_transport import H2Transport, ResponseBody
@@ -57,13 +59,23 @@ type _Call = DuplexEventStream[
     InvokeModelWithBidirectionalStreamOperationOutput,
 ]
 
+for _name in (
+    "hpack.hpack",
+    "hpack.table",
+    "smithy_aws_event_stream.aio",
+    "smithy_core.aio.client",
+):
+    # At DEBUG they log all headers, with the session token, and all that is said.
+    logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
+
 
 class BedrockWire:
     """A `Wire` to ``model``, which is the id or the ARN of one.
 
     ``credentials`` gives the keys of this stream. ``endpoint`` is the address of the service;
     without ``tls`` HTTP/2 is spoken in the clear. ``profile`` is the one that the SDK's own
-    settings are read from, where it is not to be the environment's.
+    settings are read from, where it is not to be the environment's. ``proxy`` is the address of an
+    HTTP proxy; None takes the one of the environment.
     """
 
     def __init__(
@@ -76,8 +88,10 @@ class BedrockWire:
         tls: ssl.SSLContext | None,
         clock: Clock,
         profile: str | None = None,
+        proxy: str | None = None,
     ) -> None:
         self._model = model
+        self._proxy = proxy
         self._profile = profile
         self._region = region
         self._endpoint = endpoint
@@ -209,7 +223,8 @@ class BedrockWire:
         )
         address = urlsplit(self._endpoint)
         port = address.port or (80 if self._tls is None else 443)
-        await transport.connect(self._host, port, self._tls)
+        proxy = self._proxy or proxy_of_environment(address.scheme, self._host)
+        await transport.connect(self._host, port, self._tls, proxy=proxy)
         client = AsyncBedrockRuntimeClient(config)
         request = InvokeModelWithBidirectionalStreamOperationInput(model_id=self._model)
         self._calling = asyncio.create_task(

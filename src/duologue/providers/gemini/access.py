@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from duologue.providers.addresses import split_address
 from duologue.providers.checks import secret
 from duologue.providers.gemini.vertex import Bearer, Vertex
 from duologue.realtime.errors import ConfigError
@@ -42,7 +43,8 @@ class Access(Protocol):
 class KeyAccess:
     """The Gemini API, by a key, or by an ephemeral ``token`` (which wants ``v1alpha``)."""
 
-    base_url: str
+    base_url: str = field(repr=False)
+    """It may have a user name and a password."""
     version: str
     key: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -72,7 +74,8 @@ class VertexAccess:
     """Vertex AI, by a bearer token that is had anew when it has expired."""
 
     vertex: Vertex
-    base_url: str
+    base_url: str = field(repr=False)
+    """It may have a user name and a password."""
     version: str
     bearer: Bearer = field(repr=False)
 
@@ -138,12 +141,7 @@ def _socket_url(base_url: str, service: str) -> str:
 
 
 def _checked(base_url: str) -> str:
-    try:
-        address = urlsplit(base_url)
-        good = address.scheme in ("http", "https") and bool(address.hostname)
-        good = good and not (address.query or address.fragment) and address.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        raise ConfigError(f"base_url takes an address such as {BASE_URL}, not {base_url!r}")
+    address = split_address("base_url", base_url, ("http", "https"), BASE_URL)
+    if address.query or address.fragment:
+        raise ConfigError(f"base_url takes an address such as {BASE_URL}, without a query")
     return base_url.rstrip("/")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from duologue.providers.checks import one_of, within
+from duologue.providers.checks import one_of, voice, within
 from duologue.providers.gemini.models import traits_of
 from duologue.realtime.errors import ConfigError
 
@@ -160,8 +160,8 @@ class LiveConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise ConfigError("model takes the name of a model, such as gemini-3.8-live")
-        if self.voice == "":
-            raise ConfigError(f"voice takes the name of a voice, such as {VOICES[15]}")
+        if self.voice is not None:
+            voice(self.voice, VOICES)
         _one_of("media_resolution", self.media_resolution, ("low", "medium", "high"))
         if not isinstance(self.turn_detection, AutomaticActivity | ManualTurns):
             raise ConfigError("turn_detection takes AutomaticActivity or ManualTurns")

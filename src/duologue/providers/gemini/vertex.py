@@ -151,8 +151,9 @@ def _request(auth: ModuleType) -> _Request:
                 content=body,
                 headers=dict(headers or {}),
                 timeout=timeout or _TIMEOUT_S,
+                follow_redirects=False,  # What proves who we are would go along.
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
             raise auth.exceptions.TransportError(error) from error
         return _Response(found.status_code, found.headers, found.content)
 

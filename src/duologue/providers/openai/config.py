@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from duologue.providers.checks import one_of, within
+from duologue.providers.checks import one_of, voice, within
 from duologue.realtime.errors import ConfigError
 
 VOICES = (
@@ -160,12 +160,8 @@ class RealtimeConfig:
 
     def __post_init__(self) -> None:
         _string("model", self.model, "the name of a model, such as gpt-realtime-2.1")
-        if isinstance(self.voice, str):
-            one_of("voice", self.voice, VOICES, "or CustomVoice(id)")
-        elif not isinstance(self.voice, CustomVoice):
-            raise ConfigError(
-                f"voice takes a name such as marin, or CustomVoice(id), not {self.voice!r}"
-            )
+        if not isinstance(self.voice, CustomVoice):
+            voice(self.voice, VOICES, "or CustomVoice(id)")
         if not isinstance(self.turn_detection, ServerVAD | SemanticVAD | ManualTurns):
             raise ConfigError("turn_detection takes ServerVAD, SemanticVAD or ManualTurns")
         if not isinstance(self.transcription, Transcription | None):

@@ -11,6 +11,7 @@ from typing import Any
 from duologue.extras import require
 from duologue.items import Item, Json
 from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.providers.addresses import split_address
 from duologue.providers.checks import secret
 from duologue.providers.openai.messages import chat_messages, tool_list
 from duologue.realtime.commands import ToolSpec
@@ -54,6 +55,8 @@ class LLM:
         own_server = base_url or os.environ.get("OPENAI_BASE_URL")
         if not key and not own_server:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")
+        if own_server:
+            split_address("base_url", own_server, ("http", "https"), "http://127.0.0.1:11434/v1")
         self._model = model
         self._base_url = base_url
         self._api_key = key or "none"

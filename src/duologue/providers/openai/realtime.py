@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.addresses import checked_headers, split_address
 from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.openai.codec import Codec, Message
@@ -114,7 +115,8 @@ class Realtime(BaseRealtime):
         key = secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
         if not key:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key")
-        self._headers = {"Authorization": f"Bearer {key}", **(headers or {})}
+        own = checked_headers("headers", headers)
+        self._headers = {"Authorization": f"Bearer {key}", **own}
         self._base_url = _checked(base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL)
         self._transport: Transport = transport
         self._extra = dict(session or {})
@@ -156,7 +158,7 @@ class Realtime(BaseRealtime):
         from duologue.providers.openai.webrtc import WebRTCWire
 
         return WebRTCWire(
-            f"{self._base_url}/realtime/calls",
+            self._address("/realtime/calls"),
             headers=self._headers,
             session=session,
             video=self._video == "track",
@@ -166,16 +168,19 @@ class Realtime(BaseRealtime):
         )
 
     def _socket(self) -> Wire[Message]:
-        address = urlsplit(self._base_url)
-        scheme = "wss" if address.scheme == "https" else "ws"
-        path = f"{address.path}/realtime"
         query = f"model={quote(self._config.model, safe='')}"
+        address = self._address("/realtime", query)
         return EventSocket(
-            urlunsplit((scheme, address.netloc, path, query, "")),
+            "ws" + address.removeprefix("http"),
             headers=self._headers,
             refused=http_error,
             closed=close_error,
         )
+
+    def _address(self, path: str, query: str = "") -> str:
+        base = urlsplit(self._base_url)
+        query = "&".join(filter(None, (base.query, query)))
+        return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, query, ""))
 
 
 @dataclass(slots=True)
@@ -195,7 +200,7 @@ class _Pictures:
 
 
 def _checked(base_url: str) -> str:
-    address = urlsplit(base_url)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ConfigError(f"base_url takes an address such as {BASE_URL}, not {base_url!r}")
-    return base_url.rstrip("/")
+    address = split_address("base_url", base_url, ("http", "https"), BASE_URL)
+    if address.fragment:
+        raise ConfigError("base_url takes no fragment: leave out what is behind #")
+    return base_url

@@ -34,7 +34,7 @@ class OpenAISession:
 
     config: RealtimeConfig
     transport: Literal["webrtc", "websocket"]
-    extra: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
     def whole(self, setup: SessionSetup) -> JsonObject:
         """The session to begin with."""

@@ -15,6 +15,7 @@ from duologue.audio import AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.addresses import LOOPBACK, bad_proxy, redirected
 from duologue.providers.openai.errors import http_error
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.rtc.config import (
@@ -65,7 +66,6 @@ _USUAL_LIMIT = 64 * 1024
 """Bytes of a message that a far side takes which names no limit (RFC 8841)."""
 
 _contexts: list[ssl.SSLContext] = []
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class WebRTCWire:
@@ -95,7 +95,7 @@ class WebRTCWire:
         self._headers = {"Accept": "application/sdp", **headers}
         self._session = session
         self._clock = clock or LoopClock()
-        loopback = self._host in _LOOPBACK
+        loopback = self._host in LOOPBACK
         self._loopback = loopback
         self._config = PeerConfig(
             send_rate=RATE,
@@ -196,14 +196,25 @@ class WebRTCWire:
         # Only where there surely is no TLS is nothing looked up; schemes have no case (RFC 3986).
         trusted = False if urlsplit(self._url).scheme == "http" else await _trusted()
         try:
-            async with httpx.AsyncClient(
-                verify=trusted, timeout=CONNECT_S, trust_env=not self._loopback
-            ) as client:
+            client = httpx.AsyncClient(
+                verify=trusted,
+                timeout=CONNECT_S,
+                trust_env=not self._loopback,
+                follow_redirects=False,  # The key would go along.
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # It has read the proxies of the environment, and shows no password of theirs.
+            raise bad_proxy(str(error)) from error
+        try:
+            async with client:
                 response = await client.post(self._url, files=parts, headers=self._headers)
         except httpx.TimeoutException:
             raise self._lost(f"no answer within {CONNECT_S:g} s") from None
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._lost(str(error) or type(error).__name__) from error
+        if response.is_redirect:
+            location = response.headers.get("location", "")
+            raise redirected(self._host, response.status_code, location)
         if response.status_code not in (200, 201):
             raise http_error(response.status_code, response.content)
         return response.text

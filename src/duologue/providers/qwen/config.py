@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from duologue.providers.checks import within
+from duologue.providers.checks import one_of, within
 from duologue.providers.qwen.models import OUTPUT_RATE, Traits, traits_of
 from duologue.realtime.errors import ConfigError
 
@@ -122,15 +122,13 @@ class QwenConfig:
     def __post_init__(self) -> None:
         if not self.model:
             raise ConfigError("model takes the name of a model, such as qwen3.5-omni-plus-realtime")
-        if self.voice == "":
+        if self.voice is not None and not (isinstance(self.voice, str) and self.voice.strip()):
             raise ConfigError("voice takes the name of a voice, or None for the model's own")
         self._check_sampling()
         traits = self.traits
         if self.output_rate != OUTPUT_RATE:
             self._needs("output_rate", traits.rates)
-            if self.output_rate not in RATES:
-                rates = ", ".join(map(str, RATES))
-                raise ConfigError(f"output_rate takes {rates}, not {self.output_rate}")
+            one_of("output_rate", self.output_rate, RATES)
         match self.turn_detection:
             case ServerVAD(idle_timeout_ms=idle):
                 self._needs("idle_timeout_ms", idle is None or traits.idle_timeout)

@@ -6,8 +6,9 @@ Hosts and environment variables are those of Alibaba's own SDK (dashscope 2.0).
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlunsplit
 
+from duologue.providers.addresses import split_address
 from duologue.providers.checks import one_of
 from duologue.providers.qwen.models import traits_of
 from duologue.realtime.errors import ConfigError
@@ -49,10 +50,8 @@ def session_url(
 
 
 def _with_model(base_url: str, model: str) -> str:
-    address = urlsplit(base_url)
-    scheme = _SCHEMES.get(address.scheme)
-    if scheme is None or not address.hostname:
-        raise ConfigError(f"base_url takes an address such as wss://host{PATH}, not {base_url!r}")
+    address = split_address("base_url", base_url, tuple(_SCHEMES), f"wss://host{PATH}")
+    scheme = _SCHEMES[address.scheme]
     path = address.path.rstrip("/") or PATH
     query = [pair for pair in parse_qsl(address.query) if pair[0] != "model"]
     return urlunsplit((scheme, address.netloc, path, urlencode([*query, ("model", model)]), ""))

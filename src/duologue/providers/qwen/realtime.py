@@ -11,6 +11,7 @@ from typing import Literal
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.providers.addresses import checked_headers
 from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.qwen.codec import EventSocket, Message, qwen_codec
@@ -117,7 +118,7 @@ class Realtime(BaseRealtime):
         self._headers = {"Authorization": f"Bearer {key}"}
         if workspace:
             self._headers["X-DashScope-WorkSpace"] = workspace
-        self._headers.update(headers or {})
+        self._headers.update(checked_headers("headers", headers))
         self._session = QwenSession(self._config, dict(session or {}))
         self._video = video
         self._longest_side = longest_side

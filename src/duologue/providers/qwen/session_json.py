@@ -35,7 +35,7 @@ class QwenSession:
     """
 
     config: QwenConfig
-    extra: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
     def whole(self, setup: SessionSetup) -> JsonObject:
         """The session to begin with; raises `ConfigError` as `check_tools`."""

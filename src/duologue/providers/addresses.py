@@ -1,0 +1,105 @@
+"""Addresses, headers and proxies that programs give: one clear line for what can't work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Names of this machine, for which no proxy is used."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def split_address(name: str, value: object, schemes: Sequence[str], example: str) -> SplitResult:
+    """Return the parts of an address of a service.
+
+    Raises `ConfigError` for another scheme, no host, a port that is none, and for spaces and
+    control characters. The error never shows a user name or password.
+    """
+    if isinstance(value, str):
+        address = _split(value)
+        clean = value.isprintable() and " " not in value
+        if address is not None and clean and address.scheme in schemes and address.hostname:
+            return address
+        shown = repr(without_password(value))
+    else:
+        shown = type(value).__name__
+    raise ConfigError(f"{name} takes an address such as {example}, not {shown}")
+
+
+def checked_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy of ``headers``; raises `ConfigError`, which never shows a value."""
+    found = dict(headers or {})
+    for key, value in found.items():
+        if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
+            raise ConfigError(f"{name} takes names of HTTP headers, not {key!r}")
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} takes strings: {key} is a {type(value).__name__}")
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"{name} takes printable ASCII: the value of {key} is not")
+    return found
+
+
+def redirected(host: str, status: int, location: str) -> SessionError:
+    """Return the error of an answer that sends us elsewhere.
+
+    No redirect is followed, because the key would go along.
+    """
+    where = urlsplit_or_none(location)
+    target = ""
+    if where is not None and where.hostname:
+        shown = where._replace(netloc=where.netloc.rpartition("@")[2], query="", fragment="")
+        target = f" to {urlunsplit(shown)[:200]}"
+    message = (
+        f"{host} redirects{target} (HTTP {status}), which is not followed: "
+        "give the address that answers"
+    )
+    return SessionError(message, code=str(status), kind=ErrorKind.FATAL)
+
+
+def proxy_of_environment(scheme: str, host: str) -> str | None:
+    """Return the proxy that the environment names for ``scheme`` (``HTTPS_PROXY``), if any."""
+    if host in LOOPBACK or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(scheme) or proxies.get("all")
+
+
+def bad_proxy(reason: str) -> SessionError:
+    """Return the error of a proxy that can't be used; ``reason`` must show no password."""
+    message = (
+        f"the proxy of the environment can't be used: {reason}. "
+        "Write it as http://host:port in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+    )
+    return SessionError(message, code="proxy", kind=ErrorKind.FATAL)
+
+
+def without_password(address: str) -> str:
+    """Return the address without its user name and password, for errors and logs."""
+    scheme, slashes, rest = address.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def urlsplit_or_none(value: str) -> SplitResult | None:
+    """Return the parts of a URL; None for what is none."""
+    try:
+        return urlsplit(value)
+    except ValueError:
+        return None
+
+
+def _split(value: str) -> SplitResult | None:
+    try:
+        address = urlsplit(value)
+        usable = address.port is None or address.port > 0
+        # What can't be looked up fails only when connecting, with a UnicodeError.
+        (address.hostname or "").encode("idna")
+    except ValueError:
+        return None
+    return address if usable else None

@@ -1,0 +1,81 @@
+"""A way through an HTTP proxy to another host, by CONNECT (RFC 9110, 9.3.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from base64 import b64encode
+from urllib.parse import SplitResult, unquote
+
+from duologue.providers.addresses import bad_proxy, split_address, without_password
+from duologue.realtime.errors import ConfigError
+
+_PORTS = {"http": 80, "https": 443}
+MOST_HEAD = 16 * 1024
+"""Bytes of the head of a proxy's answer."""
+
+
+async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
+    """Connect to ``host`` through ``proxy``; the transport waits for its next protocol.
+
+    Raises `OSError`, and `SessionError` for an address that is no HTTP proxy's.
+    """
+    try:
+        address = split_address("proxy", proxy, tuple(_PORTS), "http://host:port")
+    except ConfigError:
+        raise bad_proxy(f"{without_password(proxy)} is no address of an HTTP proxy") from None
+    name, at = address.hostname or "", address.port or _PORTS[address.scheme]
+    secure = ssl.create_default_context() if address.scheme == "https" else None
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.create_connection(_Answer, name, at, ssl=secure)
+    try:
+        transport.write(_request(address, host, port))
+        status = await protocol.status
+    except BaseException:
+        transport.abort()
+        raise
+    if not 200 <= status < 300:
+        transport.abort()
+        raise ConnectionError(f"the proxy {name}:{at} answered with HTTP {status}")
+    transport.pause_reading()
+    return transport
+
+
+def _request(proxy: SplitResult, host: str, port: int) -> bytes:
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    if proxy.username is not None:
+        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {b64encode(pair).decode()}")
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+class _Answer(asyncio.Protocol):
+    """Reads the head of the proxy's answer; nothing comes behind it before we have spoken."""
+
+    def __init__(self) -> None:
+        self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._head = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        """Take more of the answer."""
+        if self.status.done():
+            return
+        self._head += data
+        if b"\r\n\r\n" in self._head:
+            line = self._head.partition(b"\r\n")[0].split(b" ")
+            good = len(line) > 1 and line[0].startswith(b"HTTP/1.") and line[1].isdigit()
+            if good:
+                self.status.set_result(int(line[1]))
+            else:
+                self._fail("the proxy does not speak HTTP")
+        elif len(self._head) > MOST_HEAD:
+            self._fail("the proxy's answer is too long")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that there will be no answer."""
+        self._fail(f"the proxy closed the connection{f': {exc}' if exc else ''}")
+
+    def _fail(self, why: str) -> None:
+        if not self.status.done():
+            self.status.set_exception(ConnectionError(why))

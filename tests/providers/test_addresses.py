@@ -1,0 +1,215 @@
+"""Addresses, headers, proxies, redirects and voices: the same for every provider."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from contextlib import asynccontextmanager
+
+import pytest
+
+from duologue.providers.addresses import (
+    checked_headers,
+    proxy_of_environment,
+    split_address,
+    without_password,
+)
+from duologue.providers.websocket import WebSocketWire
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+
+openai = pytest.importorskip("duologue.providers.openai", reason="the openai extra is missing")
+gemini = pytest.importorskip("duologue.providers.gemini", reason="the gemini extra is missing")
+qwen = pytest.importorskip("duologue.providers.qwen", reason="the qwen extra is missing")
+aws = pytest.importorskip("duologue.providers.aws", reason="the aws extra is missing")
+
+from duologue.providers.openai.webrtc import WebRTCWire  # noqa: E402
+from duologue.realtime.codec import SessionSetup  # noqa: E402
+
+KEY = "sk-very-secret-0123456789"
+
+MODELS = {
+    "openai": lambda url: openai.Realtime(transport="websocket", base_url=url, api_key=KEY),
+    "openai over WebRTC": lambda url: openai.Realtime(base_url=url, api_key=KEY),
+    "gemini": lambda url: gemini.Realtime(base_url=url, api_key=KEY),
+    "gemini by a token": lambda url: gemini.Realtime(base_url=url, token=f"auth_tokens/{KEY}"),
+    "qwen": lambda url: qwen.Realtime(base_url=url, api_key=KEY),
+    "nova": lambda url: aws.Realtime(endpoint_uri=url),
+    "a text model": lambda url: openai.LLM("m", base_url=url),
+}
+BAD = (
+    "http://127.0.0.1:port/v1",
+    "http://127.0.0.1:99999",
+    "http://127.0.0.1:0",
+    "http://[::1",
+    "http://",
+    "http:///v1",
+    "http://a..b/v1",
+    "http://host name/v1",
+    "http://127.0.0.1\n/v1",
+    "ftp://127.0.0.1/v1",
+    "127.0.0.1",
+    b"http://127.0.0.1",
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("address", BAD)
+def test_an_address_that_can_not_work_is_one_line_at_once(name, address):
+    with pytest.raises(ConfigError, match="takes an address such as") as caught:
+        MODELS[name](address)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_error_of_an_address_shows_no_password():
+    with pytest.raises(ConfigError) as caught:
+        split_address("base_url", "http://me:hunter2@host:port/v1", ("http",), "http://host")
+    assert "hunter2" not in str(caught.value)
+    assert without_password("me:hunter2@host/path@x") == "host/path@x"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Key": "a\nHost: b"}, {"X Key": "a"}, {"": "a"}, {"X-Key": "ä"}, {"X-Key": 1}, {1: "a"}],
+)
+def test_headers_that_can_not_be_sent_are_told_without_their_values(headers):
+    for make in (openai.Realtime, qwen.Realtime):
+        with pytest.raises(ConfigError, match="headers takes") as caught:
+            make(api_key=KEY, headers=headers)
+        assert "Host: b" not in str(caught.value)
+    assert checked_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}
+
+
+def test_a_query_in_an_address_stays(monkeypatch):
+    model = openai.Realtime(
+        transport="websocket", base_url="https://host/openai/v1/?api-version=1", api_key=KEY
+    )
+    wire = model.open(SessionSetup())._connect()
+    assert wire._url == "wss://host/openai/v1/realtime?api-version=1&model=gpt-realtime-2.1"
+    call = openai.Realtime(base_url="https://host/v1?a=b", api_key=KEY).open(SessionSetup())
+    assert call._connect()._url == "https://host/v1/realtime/calls?a=b"
+
+
+@asynccontextmanager
+async def answering(head):
+    """A server that answers every request with ``head``, and what was asked."""
+    seen = []
+
+    async def take(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            seen.append(await reader.readuntil(b"\r\n\r\n"))
+            length = re.search(rb"content-length: (\d+)", seen[-1].lower())
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(head)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], seen
+
+
+def redirect(status, where):
+    return f"HTTP/1.1 {status} X\r\nLocation: {where}\r\nContent-Length: 0\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("kind", ["websocket", "webrtc"])
+async def test_no_redirect_is_followed(kind, status):
+    async with answering(redirect(404, "")) as (other, stolen):
+        # Its user, password and query could be secrets as well.
+        where = f"//me:hunter2@localhost:{other}/x?key=hunter2"
+        scheme = "ws" if kind == "websocket" else "http"
+        async with answering(redirect(status, scheme + ":" + where)) as (port, seen):
+            if kind == "websocket":
+                wire = WebSocketWire(
+                    f"ws://127.0.0.1:{port}/v1",
+                    headers={"x-goog-api-key": KEY},
+                    refused=lambda status, _: SessionError(str(status)),
+                    closed=lambda code, _: SessionError(str(code)),
+                )
+            else:
+                wire = WebRTCWire(
+                    f"http://127.0.0.1:{port}/v1/calls", headers={"api-key": KEY}, session={}
+                )
+            with pytest.raises(SessionError) as caught:
+                await wire.open()
+            await wire.close()
+    assert len(seen) == 1
+    assert not stolen
+    assert caught.value.kind is ErrorKind.FATAL
+    assert str(caught.value) == (
+        f"127.0.0.1 redirects to {scheme}://localhost:{other}/x (HTTP {status}), "
+        "which is not followed: give the address that answers"
+    )
+
+
+async def test_the_token_of_vertex_follows_no_redirect():
+    auth = pytest.importorskip("google.auth.exceptions", reason="the vertex extra is missing")
+    from duologue.providers.gemini.vertex import _request
+
+    async with (
+        answering(redirect(404, "")) as (other, stolen),
+        answering(redirect(307, f"http://localhost:{other}/")) as (port, _),
+    ):
+        request = _request(type("auth", (), {"exceptions": auth}))
+        found = await asyncio.to_thread(
+            request, f"http://127.0.0.1:{port}/token", "POST", b"assertion=" + KEY.encode()
+        )
+    assert found.status == 307
+    assert not stolen
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "me:hunter2@127.0.0.1:9",
+        "socks5://me:hunter2@127.0.0.1:9",
+        "ftp://me:hunter2@127.0.0.1:9",
+        "http://me:hunter2@127.0.0.1:port",
+    ],
+)
+@pytest.mark.parametrize("name", ["openai", "openai over WebRTC", "gemini", "qwen", "nova"])
+async def test_a_proxy_that_can_not_work_is_one_line_without_its_password(name, proxy, monkeypatch):
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(variable, proxy)
+    model = MODELS[name]("https://voice.invalid/v1")
+    if name == "nova":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    connection = model.open(SessionSetup())
+    await model.prepare(SessionSetup())
+    with pytest.raises(SessionError) as caught:
+        await connection.run(lambda _: None)
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_proxy_of_the_environment_is_the_one_for_the_host(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("all_proxy", "http://every:1")
+    assert proxy_of_environment("https", "host.example") == "http://every:1"
+    monkeypatch.setenv("https_proxy", "http://proxy:2")
+    assert proxy_of_environment("https", "host.example") == "http://proxy:2"
+    assert proxy_of_environment("https", "127.0.0.1") is None
+    monkeypatch.setenv("no_proxy", "host.example")
+    assert proxy_of_environment("https", "host.example") is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda voice: openai.Realtime(voice=voice, api_key=KEY),
+        lambda voice: openai.Realtime("gpt-realtime-9", voice=voice, api_key=KEY),
+        lambda voice: gemini.Realtime(voice=voice, api_key=KEY),
+        lambda voice: aws.Realtime(voice=voice),
+    ],
+)
+def test_a_voice_that_is_not_known_goes_to_the_server_with_a_warning(make, caplog):
+    with caplog.at_level(logging.WARNING, "duologue"):
+        make("Willow-2")
+    assert "voice 'Willow-2' is not known here; the server decides" in caplog.text
+    with pytest.raises(ConfigError, match="voice takes"):
+        make("")

@@ -1,0 +1,94 @@
+"""No key and no token in a log, and none where a configuration is shown."""
+
+import asyncio
+import logging
+
+import pytest
+
+pytest.importorskip("websockets", reason="the openai extra is not installed")
+pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+pytest.importorskip("aiortc", reason="the openai extra is not installed")
+
+from duologue.providers import aws, gemini, openai, qwen
+from duologue.providers.gemini.access import access_of
+from duologue.providers.openai.config import RealtimeConfig
+from duologue.providers.openai.session_json import OpenAISession
+from duologue.realtime.codec import SessionSetup
+from duologue.testing import (
+    GeminiSimulator,
+    NovaSimulator,
+    OpenAISimulator,
+    QwenSimulator,
+)
+from talk import Phone, talking
+
+TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"  # noqa: S105 - nobody's
+
+
+def _nova(simulator):
+    keys = simulator.credentials
+    keys = aws.Credentials(keys.access_key, keys.secret_key, session_token=TOKEN)
+    return aws.Realtime(endpoint_uri=simulator.url, credentials=keys)
+
+
+CASES = {
+    "openai": (
+        OpenAISimulator,
+        lambda s: openai.Realtime(transport="websocket", base_url=s.url, api_key=s.key),
+    ),
+    "openai over WebRTC": (
+        OpenAISimulator,
+        lambda s: openai.Realtime(base_url=s.url, api_key=s.key),
+    ),
+    "gemini": (GeminiSimulator, lambda s: gemini.Realtime(base_url=s.url, api_key=s.key)),
+    "qwen": (QwenSimulator, lambda s: qwen.Realtime(base_url=s.url, api_key=s.key)),
+    "nova": (NovaSimulator, _nova),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_log_at_debug_has_no_key_and_no_words(name, caplog):
+    simulate, make = CASES[name]
+    with caplog.at_level(logging.DEBUG):
+        async with (
+            simulate(replies=["Marmalade."]) as simulator,
+            talking(make(simulator), Phone()) as agent,
+            asyncio.timeout(20),
+        ):
+            speech = agent.simple_response("Whisper it.")
+            await speech
+        lines = [f"{record.name}: {record.getMessage()}" for record in caplog.records]
+    assert speech.text == "Marmalade."
+    secrets = [TOKEN]
+    if name == "nova":
+        secrets.append(simulator.credentials.secret_key)
+    else:
+        secrets.append(simulator.key)
+    for secret in [*secrets, "Marmalade", "Whisper"]:
+        assert not [line for line in lines if secret in line][:3]
+
+
+def test_what_is_shown_of_a_configuration_has_no_secret():
+    secret = "hunter2-hunter2"  # noqa: S105 - nobody's
+    extra = {"tools": [{"type": "mcp", "authorization": secret}]}
+    address = f"http://me:{secret}@127.0.0.1:1"
+    options = {"vertex": None, "api_version": None}
+    shown = [
+        openai.Realtime(api_key=secret, headers={"X": secret}, session=extra, base_url=address),
+        openai.LLM("m", api_key=secret, base_url=address),
+        OpenAISession(RealtimeConfig(), "websocket", extra),
+        gemini.Realtime(api_key=secret, base_url=address, config=extra),
+        access_of(api_key=secret, token=None, base_url=address, **options),
+        access_of(api_key=None, token=f"auth_tokens/{secret}", base_url=address, **options),
+        qwen.Realtime(api_key=secret, headers={"X": secret}, session=extra, base_url=address),
+        aws.Credentials("AKID", secret, session_token=secret),
+        aws.Realtime(credentials=aws.Credentials("AKID", secret), proxy=address),
+    ]
+    for one in shown:
+        parts = [one, *vars(one).values()] if hasattr(one, "__dict__") else [one]
+        if hasattr(one, "open"):
+            parts.append(one.open(SessionSetup()))
+        for part in parts:
+            if not isinstance(part, str | dict):
+                assert secret not in repr(part)
