@@ -341,3 +341,29 @@ async def test_sound_and_commands_that_come_as_it_ends_begin_nothing():
         await speak(pipeline, 0.3)
     assert [stream.closed for stream in pipeline.stt.streams] == [True]
     assert not pipeline.llm.asked
+
+
+@virtual_time
+async def test_thoughts_of_a_model_are_neither_spoken_nor_kept():
+    answer = [
+        TextDelta(text) for text in ("<thi", "nk>They greet. Be ", "brief.</think>", "\n\nHello.")
+    ]
+    llm = LLM(answer)
+    async with session(llm=llm, turn=Turn()) as pipeline:
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 2.0)
+        assert pipeline.ear.text == "Hello."
+        assert pipeline.tts.said == ["Hello."]
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 2.0)
+        assert ("AgentItem", "Hello.") in said(llm.asked[-1][1])
+
+
+@virtual_time
+@pytest.mark.parametrize("text", ["Dial *99# for C#.", "Write <think> before it.", "a_b 3 * 4"])
+async def test_what_the_program_says_is_said_word_for_word(text):
+    async with session() as pipeline:
+        pipeline.say("q", text)
+        await be_silent(pipeline, 1.0)
+        assert pipeline.ear.text == text
+        assert pipeline.tts.said == [text]

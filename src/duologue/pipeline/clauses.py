@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-import re
+import regex
+
+from duologue.pipeline.abbreviations import ends_sentence
+from duologue.pipeline.markup import Markup
 
 FIRST_PAUSE_CHARS = 6
 """The first piece may end at a comma once it has so many characters: it is heard sooner."""
 FIRST_PHRASE_CHARS = 14
 """And before a word that begins a new phrase, once it has so many."""
+MAX_FIRST_CHARS = 80
+"""And between two words where it would be longer than this."""
 LONG_CHARS = 120
 """A sentence longer than this is cut at its next comma."""
+MAX_CHARS = 200
+"""No piece is longer than this: a text without full stops is cut at the best place there is."""
+_WINDOW = MAX_CHARS + 50
+"""How far a cut is looked for, in characters."""
 
-_ABBREVIATIONS = frozenset(
-    ["mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "vs.", "e.g.", "i.e.", "etc.", "no."]
+_CLOSING = r"""["'\p{Pe}\p{Pf}\p{Pi}]*+"""
+_NO_SPACES = r"[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}]"
+"""Characters of scripts that put no spaces between words."""
+_END = regex.compile(
+    # A terminator that needs a space behind it, because "3.50" and "a.m." have such signs too.
+    rf"[.!?…]+{_CLOSING}(?=\s|{_NO_SPACES})"
+    # One of a script that writes none: 。 । ؟ and all others that Unicode knows.
+    rf"|[\p{{Sentence_Terminal}}--[.!?]][\p{{Sentence_Terminal}}…]*+{_CLOSING}(?=[\s\S])"
+    r"|\n",
+    regex.V1,
 )
-_END = re.compile(r"[.!?…]+[\"')\]]*(?=\s)|\n")
-_PAUSE = re.compile(r"[,;:](?=\s)")
-_PHRASE = re.compile(
+_PAUSE = regex.compile(
+    r"[,;:\u2013\u2014](?=\s)"
+    r"|[\p{Terminal_Punctuation}--\p{Sentence_Terminal}--[,;:]](?=[\s\S])"
+    # Thai, Lao and Khmer have neither commas nor full stops, but a space between phrases.
+    r"|(?<=\p{Line_Break=SA})\s(?=\p{Line_Break=SA})",
+    regex.V1,
+)
+_PHRASE = regex.compile(
     r"\s(?=(?:and|but|or|so|because|that|which|who|when|where|while|if|is|are|was|were|can|will"
     r"|would|has|have|at|in|on|with|from|for|by|about|between|to)\s)",
-    re.IGNORECASE,
+    regex.IGNORECASE,
 )
-_MARKUP = re.compile(r"[*_`#]+")
+_SPACE = regex.compile(r"\s+(?=\S)")
+_GRAPHEME = regex.compile(r"\X")
 
 
 class Clauses:
@@ -31,46 +54,62 @@ class Clauses:
     words hardly faster than they are spoken, and the person is waiting for the first of them.
     """
 
-    __slots__ = ("_first", "_held")
+    __slots__ = ("_first", "_held", "_markup")
 
     def __init__(self, *, hurry: bool = True) -> None:
         self._held = ""
         self._first = hurry
+        self._markup = Markup()
 
     def push(self, delta: str) -> list[str]:
         """Take the next words; return the clauses that are complete, each with its spaces."""
-        self._held += _MARKUP.sub("", delta)
+        return self._take(self._markup.push(delta), final=False)
+
+    def flush(self) -> list[str]:
+        """No more words will come: return what is left."""
+        clauses = self._take(self._markup.flush(), final=True)
+        rest, self._held = self._held, ""
+        if rest.strip():
+            clauses.append(rest)
+        return clauses
+
+    def _take(self, text: str, *, final: bool) -> list[str]:
+        self._held += text
         clauses = []
-        while (cut := self._cut()) is not None:
+        while (cut := self._cut(final=final)) is not None:
             clause, self._held = self._held[:cut], self._held[cut:]
             if clause.strip():
                 clauses.append(clause)
                 self._first = False
         return clauses
 
-    def flush(self) -> list[str]:
-        """No more words will come: what is left."""
-        rest, self._held = self._held, ""
-        return [rest] if rest.strip() else []
+    def _cut(self, *, final: bool) -> int | None:
+        end = self._sentence(final=final)
+        before = min(len(self._held), _WINDOW) if end is None else end
+        if self._first:
+            early = self._pause(FIRST_PAUSE_CHARS, before) or self._phrase(before)
+            cut = early if early is not None else end
+        else:
+            cut = end if end is not None else self._pause(LONG_CHARS, before)
+        longest = MAX_FIRST_CHARS if self._first else MAX_CHARS
+        length = len(self._held[: before if cut is None else cut].strip())
+        return self._within(longest) if length > longest else cut
 
-    def _cut(self) -> int | None:
-        end = self._sentence()
-        before = len(self._held) if end is None else end
-        if not self._first:
-            return end if end is not None else self._pause(LONG_CHARS, before)
-        early = self._pause(FIRST_PAUSE_CHARS, before) or self._phrase(before)
-        return early if early is not None else end
-
-    def _sentence(self) -> int | None:
-        for match in _END.finditer(self._held):
-            if not self._is_abbreviation(match.end()):
-                return self._with_space(match.end())
+    def _sentence(self, *, final: bool) -> int | None:
+        for match in _END.finditer(self._held, 0, _WINDOW):
+            if self._held[match.start()] == ".":
+                over = ends_sentence(self._held, match.start(), match.end(), final=final)
+                if over is None:
+                    return None
+                if not over:
+                    continue
+            return self._with_space(match.end())
         return None
 
     def _phrase(self, before: int) -> int | None:
         for match in _PHRASE.finditer(self._held, 0, before):
             if match.start() >= FIRST_PHRASE_CHARS:
-                return match.end()
+                return int(match.end())
         return None
 
     def _pause(self, least: int, before: int) -> int | None:
@@ -79,11 +118,22 @@ class Clauses:
                 return self._with_space(match.end())
         return None
 
+    def _within(self, longest: int) -> int:
+        """The best place for a cut within ``longest`` characters: the last of the best kind."""
+        start = len(self._held) - len(self._held.lstrip())
+        longest += start
+        for kind in (_PAUSE, _PHRASE, _SPACE):
+            ends = [match.end() for match in kind.finditer(self._held, start, longest)]
+            if ends and ends[-1] >= start + FIRST_PHRASE_CHARS:
+                return self._with_space(ends[-1])
+        cut = start
+        for match in _GRAPHEME.finditer(self._held, start):
+            if match.end() > longest:
+                break
+            cut = match.end()
+        return cut if cut > start else longest
+
     def _with_space(self, end: int) -> int:
         while end < len(self._held) and self._held[end].isspace():
             end += 1
         return end
-
-    def _is_abbreviation(self, end: int) -> bool:
-        words = self._held[:end].split()
-        return bool(words) and words[-1].lower() in _ABBREVIATIONS

@@ -126,7 +126,7 @@ class PipelineConnection:
             case RequestReply(request_id=request_id, instructions=instructions):
                 self._reply(self._draft(None, instructions), request_id)
             case Say(request_id=request_id, text=text):
-                draft = Draft(scripted(text), self._parts.tts, self._tell, None, hurry=False)
+                draft = Draft(scripted(text), self._parts.tts, self._tell, None, script=True)
                 self._reply(draft, request_id)
             case CancelReply(reply_id=reply_id):
                 if self._replying is not None and self._replying.id == reply_id:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from duologue.pipeline.clauses import Clauses
 from duologue.pipeline.parts import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.pipeline.thoughts import Thoughts
 from duologue.realtime.errors import SessionError
 from duologue.realtime.outputs import (
     Output,
@@ -27,7 +28,8 @@ CLAUSES_AHEAD = 32
 class Draft:
     """One reply. Until `commit` nothing of it leaves; what it makes meanwhile is kept.
 
-    ``basis`` is whatever it was made from, for its owner to compare.
+    ``basis`` is whatever it was made from, for its owner to compare. A ``script`` is text of the
+    program's, which is spoken as it is; what a model writes may hold thoughts, which are not.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class Draft:
         emit: Callable[[Output], None],
         basis: object,
         *,
-        hurry: bool = True,
+        script: bool = False,
     ) -> None:
         self.id = uuid4().hex
         self.item_id = uuid4().hex
@@ -45,7 +47,7 @@ class Draft:
         self.done = asyncio.Event()
         self._words = words
         self._tts = tts
-        self._hurry = hurry
+        self._script = script
         self._emit = emit
         self._kept: list[Output] | None = []
         self._clauses: asyncio.Queue[str | None] = asyncio.Queue(CLAUSES_AHEAD)
@@ -99,18 +101,21 @@ class Draft:
             self._put(end)
 
     async def _write(self) -> None:
-        clauses = Clauses(hurry=self._hurry)
+        clauses = Clauses(hurry=not self._script)
+        thoughts = None if self._script else Thoughts()
         async with aclosing(self._words) as words:
             async for output in words:
                 match output:
                     case TextDelta(text=text):
-                        for clause in clauses.push(text):
+                        answer = text if thoughts is None else thoughts.push(text)
+                        for clause in clauses.push(answer):
                             await self._clauses.put(clause)
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
                         self._put(ToolCall(self.id, call_id, name, arguments))
                     case TokenUsage(input=input_tokens, output=output_tokens):
                         self._put(Usage({"text": input_tokens}, {"text": output_tokens}))
-        for clause in clauses.flush():
+        rest = [] if thoughts is None else clauses.push(thoughts.flush())
+        for clause in [*rest, *clauses.flush()]:
             await self._clauses.put(clause)
         await self._clauses.put(None)
 

@@ -1,0 +1,148 @@
+"""Takes the marks of Markdown off a text that is to be spoken, and leaves all other signs.
+
+A mark stands around words or at the beginning of a line: ``**Bold**``, ``# Rooms``. The same
+signs inside of a text belong to it: ``C#``, ``3 * 4``, ``my_notes_file``, ``*99#``.
+"""
+
+from __future__ import annotations
+
+import regex
+
+SPAN_CHARS = 100
+"""How far behind an opening mark its closing one is looked for, in characters."""
+
+_SPECIAL = regex.compile(r"[*_`~\[]|!(?=\[|\Z)|(?<![^\n])[ \t]*[#>*+`~]")
+_LINE = regex.compile(r"[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[*+][ \t]+|(?:```+|~~~+)[ \t]*[\w+.-]*\n)")
+"""A heading, a quote, an item of a list, a fence of code."""
+_LINE_BEGUN = regex.compile(
+    r"[ \t]*(?:#{1,6}[ \t]*|>[ \t]*|[*+][ \t]*|(?:```*|~~~*)[ \t]*[\w+.-]*)?"
+)
+_RUN = regex.compile(r"\*+|_+|`+|~+")
+_LINK = regex.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?: \"[^\"\n]*\")?\)")
+_LINK_BEGUN = regex.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?")
+_WORD = regex.compile(r"[[\p{L}\p{N}_]--[\p{Ideographic}\p{Hiragana}\p{Katakana}]]", regex.V1)
+"""A character of a word; where words have no spaces between them a mark may follow one."""
+_CODE_NAME = regex.compile(r"\p{Ll}[\p{Ll}\p{Nd}_]*")
+
+
+class Markup:
+    """Takes deltas, gives them without marks; what may still become a mark is held back."""
+
+    __slots__ = ("_before", "_held", "_open")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._before = "\n"
+        """The last character that went, marks included."""
+        self._open: list[str] = []
+        """Marks that went without their closing one, which goes too when it comes."""
+
+    def push(self, delta: str) -> str:
+        """Take the next text; return what of it is decided."""
+        self._held += delta
+        return self._take(final=False)
+
+    def flush(self) -> str:
+        """No more text will come: return what was held back."""
+        return self._take(final=True)
+
+    def _take(self, *, final: bool) -> str:
+        text = self._before + self._held
+        pieces: list[str] = []
+        at = 1
+        while (special := _SPECIAL.search(text, at)) is not None:
+            pieces.append(text[at : special.start()])
+            at = special.start()
+            taken = self._special(text, at, final=final)
+            if taken is None:
+                break
+            kept, at = taken
+            pieces.append(kept)
+        else:
+            pieces.append(text[at:])
+            at = len(text)
+        self._before, self._held = text[at - 1], text[at:]
+        return "".join(pieces)
+
+    def _special(self, text: str, at: int, *, final: bool) -> tuple[str, int] | None:
+        """Look at what may be a mark at ``at``.
+
+        Returns what is kept of it and where the text goes on, or None if more must come first.
+        """
+        if text[at - 1] == "\n":
+            line = _LINE.match(text, at)
+            if line is not None and (line.end() < len(text) or line.group().endswith("\n")):
+                return "", line.end()
+            if not final and _LINE_BEGUN.fullmatch(text, at) is not None:
+                return None
+        if text[at] in "![":
+            return _link(text, at, final=final)
+        run = _RUN.match(text, at)
+        if run is None:
+            return text[at], at + 1
+        if run.end() == len(text) and not final:
+            return None
+        mark = run.group()
+        if mark in self._open and _closes(text, at, mark):
+            self._open.remove(mark)
+            return "", run.end()
+        if mark == "~" or not _opens(text, at, mark):
+            return mark, run.end()
+        return self._opened(text, at, mark, final=final)
+
+    def _opened(self, text: str, at: int, mark: str, *, final: bool) -> tuple[str, int] | None:
+        """Look for the end of what ``mark`` opens at ``at``."""
+        inside = at + len(mark)
+        line_end = text.find("\n", inside)
+        limit = inside + SPAN_CHARS if line_end < 0 else min(inside + SPAN_CHARS, line_end)
+        for run in _RUN.finditer(text, inside, limit):
+            if run.group() != mark:
+                continue
+            if run.end() == len(text) and not final:
+                return None  # The mark may go on, and so may a word behind it.
+            if not _closes(text, run.start(), mark):
+                continue
+            within = text[inside : run.start()]
+            if mark[0] == "`":
+                return within, run.end()
+            if not _is_marked(within, mark):
+                return text[at : run.end()], run.end()
+            self._open.append(mark)
+            return "", inside
+        if limit > len(text) and not final:
+            return None
+        if len(mark) > 1 and mark[0] != "`" and limit == inside + SPAN_CHARS <= len(text):
+            # Two of them are no sign of a text, so a long stretch is marked.
+            self._open.append(mark)
+            return "", inside
+        return mark, inside
+
+
+def _opens(text: str, at: int, mark: str) -> bool:
+    """Whether ``mark`` stands before a word and not within one; there is a sign behind it."""
+    following = text[at + len(mark) : at + len(mark) + 1]
+    return bool(following) and not following.isspace() and _WORD.match(text, at - 1) is None
+
+
+def _closes(text: str, at: int, mark: str) -> bool:
+    """Whether ``mark`` stands behind a word and not within one."""
+    return not text[at - 1].isspace() and _WORD.match(text, at + len(mark)) is None
+
+
+def _is_marked(within: str, mark: str) -> bool:
+    """Whether these are words with marks around them, and not a code to dial or a name in code."""
+    if len(mark) == 1:
+        return any(letter.isalpha() for letter in within)
+    return mark != "__" or _CODE_NAME.fullmatch(within) is None
+
+
+def _link(text: str, at: int, *, final: bool) -> tuple[str, int] | None:
+    """A link or an image is spoken by its name; other brackets stay."""
+    link = _LINK.match(text, at)
+    if link is not None:
+        return link.group(1), link.end()
+    if text[at:] == "!":
+        return ("!", at + 1) if final else None
+    if not final and len(text) - at < 5 * SPAN_CHARS and _LINK_BEGUN.fullmatch(text, at):
+        return None
+    return text[at], at + 1

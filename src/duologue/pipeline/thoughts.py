@@ -1,0 +1,105 @@
+"""Leaves out what a model thinks aloud: text between tags such as ``<think>`` and ``</think>``.
+
+A reasoning model behind a plain chat endpoint writes its thoughts into its answer. They are no
+part of it: nobody is to hear, read or keep them.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "scratchpad")
+
+_OPEN: dict[str, tuple[str, ...]] = {
+    **{f"<{name}>": (f"</{name}>",) for name in _NAMES},
+    "<seed:think>": ("</seed:think>",),
+    "[think]": ("[/think]",),
+    "\N{WHITE LEFT-POINTING TRIANGLE}think\N{WHITE RIGHT-POINTING TRIANGLE}": (
+        "\N{WHITE LEFT-POINTING TRIANGLE}/think\N{WHITE RIGHT-POINTING TRIANGLE}",
+    ),
+    "<|begin_of_thought|>": ("<|end_of_thought|>",),
+    # The channels of gpt-oss, where the server does not take them apart, and of Gemma 4.
+    "<|channel|>analysis": ("<|end|>", "<|channel|>final<|message|>"),
+    "<|channel|>commentary": ("<|end|>", "<|call|>", "<|channel|>final<|message|>"),
+    "<|channel>thought": ("<channel|>",),
+}
+"""What begins a thought, in lower case, and what ends it."""
+_SIGNS = frozenset(
+    # A thought whose beginning is in the prompt ends with a tag alone.
+    [close for closes in _OPEN.values() for close in closes]
+    + ["<|start|>assistant", "<|channel|>final<|message|>", "<|message|>", "<|return|>"]
+)
+"""What is no part of an answer, though nothing between two of them is a thought."""
+
+
+def _tokens(texts: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(texts, key=lambda text: -len(text))
+    return re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE)
+
+
+_OUTSIDE = frozenset(_OPEN) | _SIGNS
+_OUTSIDE_TOKEN = _tokens(_OUTSIDE)
+_INSIDE_TOKEN = {opening: _tokens(frozenset(closes)) for opening, closes in _OPEN.items()}
+
+
+class Thoughts:
+    """Takes deltas of an answer, gives them without thoughts; a tag may come in pieces.
+
+    Only text that may become a tag is held back. A thought that is never closed lasts until the
+    end of the answer.
+    """
+
+    __slots__ = ("_begun", "_held", "_opening")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._opening: str | None = None
+        self._begun = False
+
+    def push(self, delta: str) -> str:
+        """Take the next text; return what of it is the answer, often less."""
+        self._held += delta
+        answer = []
+        while True:
+            token = _OUTSIDE_TOKEN if self._opening is None else _INSIDE_TOKEN[self._opening]
+            match = token.search(self._held)
+            if match is None:
+                break
+            if self._opening is None:
+                answer.append(self._held[: match.start()])
+                opening = match.group().lower()
+                self._opening = opening if opening in _OPEN else None
+            else:
+                self._opening = None
+            self._held = self._held[match.end() :]
+        texts = _OUTSIDE if self._opening is None else frozenset(_OPEN[self._opening])
+        kept = _unfinished(self._held, texts)
+        rest, self._held = (
+            self._held[: len(self._held) - kept],
+            self._held[len(self._held) - kept :],
+        )
+        if self._opening is None:
+            answer.append(rest)
+        return self._first("".join(answer))
+
+    def flush(self) -> str:
+        """No more text will come: return what was held back and is no tag."""
+        rest, self._held = self._held, ""
+        return self._first(rest) if self._opening is None else ""
+
+    def _first(self, text: str) -> str:
+        """Without the empty lines between a thought and the answer."""
+        if not self._begun:
+            text = text.lstrip()
+            self._begun = bool(text)
+        return text
+
+
+def _unfinished(text: str, tokens: frozenset[str]) -> int:
+    """How many characters at the end of ``text`` may be the beginning of a token."""
+    longest = max(map(len, tokens)) - 1
+    for size in range(min(longest, len(text)), 0, -1):
+        tail = text[-size:].lower()
+        if any(token.startswith(tail) for token in tokens):
+            return size
+    return 0
