@@ -1,7 +1,13 @@
 import asyncio
+import contextlib
+import io
 import json
+import re
+import resource
+import signal
 import subprocess
 import sys
+import time
 import tomllib
 import wave
 from pathlib import Path
@@ -13,10 +19,12 @@ import soundfile
 from click.testing import CliRunner
 from PIL import Image
 
-from duologue import events
+from duologue import Agent, events
 from duologue.cli import main
 from duologue.cli.account import Account
 from duologue.cli.picture import Stretch, latencies, stretches
+from duologue.cli.run import converse
+from duologue.edges import wav
 from duologue.realtime.errors import SessionError
 from duologue.testing.scripted import At, Reply, ScriptedRealtime
 from duologue.testing.virtual_time import run_virtual
@@ -154,6 +162,99 @@ def test_bad_input_is_one_line_and_exit_2(command, tmp_path, args, message):
     assert result.stderr.count("\n") == 1
     assert result.stdout == ""
     assert not (tmp_path / "out.wav").exists()
+
+
+def test_fast_says_nothing_of_latencies(command, question, tmp_path):
+    result = command(
+        *("run", question, "--fast", "--events", "out.jsonl", "--out", "out.wav"),
+        *("--picture", "out.png"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "1 answer; no latencies" in result.output
+    assert " ms" not in result.output
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    (metrics,) = [line for line in lines if line["type"] == "TurnMetricsEvent"]
+    times = {name: value for name, value in metrics.items() if name.endswith("_ms")}
+    assert len(times) == 5
+    assert set(times.values()) == {None}
+
+
+def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, question, tmp_path):
+    result = command("run", question, "--events", "/dev/full", "--out", "out.wav")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "duologue: can't write /dev/full: no space left on device; "
+        "the conversation goes on without it\n"
+    )
+    assert "agent  We close at nine." in result.stdout
+    assert len(stretches(read(tmp_path / "out.wav")[1], RATE)) == 1
+
+
+def test_a_recording_on_a_full_disk_is_one_line_and_the_talk_goes_on(command, question, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        result = command("run", question, "--out", "out.wav")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    assert "agent  We close at nine." in result.stdout
+    assert len(read(tmp_path / "out.wav")[0]) == RATE
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_talk(question, tmp_path):
+    made = ScriptedRealtime([Reply("We close at nine.", 2.0)], transcripts=["When?"])
+    edge = wav.Edge(question, tmp_path / "out.wav")
+
+    class Gone(io.TextIOBase):
+        def write(self, text):
+            raise OSError(5, "Input/output error")
+
+    with contextlib.redirect_stdout(Gone()):
+        account = run_virtual(converse(Agent(edge=edge, llm=made), echo=True))
+    assert account.ended.clean
+    assert len(account.latencies) == 1
+    assert edge.recorded_s > 3
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "quiet"),
+    [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, True)],
+)
+def test_a_run_that_is_ended_early_says_what_was_written(question, tmp_path, number, code, quiet):
+    program = """
+import sys
+from duologue.cli import main, options
+from duologue.testing import Reply, ScriptedRealtime
+
+options.make_realtime = lambda *a, **k: ScriptedRealtime(
+    [Reply("This takes a while to say.", 60.0)], transcripts=["Go on."]
+)
+main(sys.argv[1:])
+"""
+    args = ["run", question, "--out", "out.wav", "--events", "e.jsonl", *["--quiet"] * quiet]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *args],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        try:
+            events = tmp_path / "e.jsonl"
+            deadline = time.monotonic() + 30
+            while not (events.exists() and "AgentTurnStarted" in events.read_text()):
+                assert run.poll() is None, run.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            run.send_signal(number)
+            assert run.wait(10) == code
+            said = run.stderr.read()
+        finally:
+            run.kill()
+    assert re.fullmatch(r"\nStopped\. Wrote out\.wav \(\d\.\d s\) and e\.jsonl\.\n", said)
+    assert len(stretches(read(tmp_path / "out.wav")[0], RATE)) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"question.wav", "out.wav", "e.jsonl"}
 
 
 def test_demo_once_writes_sound_and_picture(command, tmp_path):

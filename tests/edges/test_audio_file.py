@@ -1,3 +1,5 @@
+import os
+import struct
 import subprocess
 import sys
 
@@ -6,6 +8,7 @@ import pytest
 import soundfile
 
 from duologue.audio import AudioFrame
+from duologue.edges import audio_file
 from duologue.edges.audio_file import load_audio, read_audio
 from duologue.realtime.errors import ConfigError
 
@@ -42,6 +45,91 @@ def test_sixteen_bit_mono_is_read_exactly(tmp_path):
     samples = np.random.default_rng(1).integers(-32768, 32768, 100_000).astype(np.int16)
     soundfile.write(path, samples, 24000)
     assert np.array_equal(read_audio(str(path)).samples, samples)
+
+
+def with_size(path, size, more=b""):
+    """A WAV file of 16000 samples whose header says ``size`` bytes of sound."""
+    soundfile.write(path, tone(16000, 1.0), 16000, subtype="PCM_16")
+    whole = bytearray(path.read_bytes())
+    assert whole[36:40] == b"data"
+    whole[40:44] = struct.pack("<I", size)
+    path.write_bytes(whole + more)
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 64000])
+def test_a_recording_whose_header_was_never_finished_is_read_to_its_end(tmp_path, size):
+    path = tmp_path / "in.wav"
+    with_size(path, size)
+    frame = read_audio(path)
+    assert np.abs(frame.samples - tone(16000, 1.0) * 32768).max() <= 2
+    with_size(path, size, b"\x01")  # torn in the middle of a sample
+    assert len(read_audio(path)) == 16000
+
+
+def test_a_file_with_nothing_but_chunks_behind_its_header_has_no_sound(tmp_path):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, np.zeros(0), 16000)
+    note = b"LIST" + struct.pack("<I", 10) + b"INFOsome \0"
+    path.write_bytes(path.read_bytes() + note)
+    with pytest.raises(ConfigError, match="no sound in it"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ALAW"])
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "W64"])
+def test_every_kind_of_wav_file_is_read(tmp_path, form, subtype):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, tone(16000), 16000, format=form, subtype=subtype)
+    error = read_audio(path).samples - tone(16000) * 32768
+    assert np.abs(error).max() <= (700 if subtype in ("ALAW", "PCM_U8") else 2)
+
+
+@pytest.mark.parametrize("form", ["OGG", "MP3", "AIFF"])
+def test_other_formats_are_known_by_what_is_in_them_not_by_their_name(tmp_path, form):
+    path = tmp_path / "in.raw"
+    soundfile.write(path, tone(16000), 16000, format=form)
+    frame = read_audio(path)
+    assert frame.rate == 16000
+    assert abs(len(frame) - 8000) < 1300
+    assert np.abs(frame.samples).max() > 12000
+
+
+def test_flac_from_a_pipe_which_does_not_say_how_long_it_is(tmp_path):
+    path = tmp_path / "in.flac"
+    soundfile.write(path, tone(16000), 16000)
+    whole = bytearray(path.read_bytes())
+    whole[21] &= 0xF0  # 36 bits of STREAMINFO count the samples; 0: not known
+    whole[22:26] = bytes(4)
+    path.write_bytes(whole)
+    assert len(read_audio(path)) == 8000
+
+
+def test_what_is_too_long_is_told_without_reading_all_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("duologue.edges.audio_file.MAX_SECONDS", 0.4)
+    path = tmp_path / "in.wav"
+    soundfile.write(path, tone(16000), 16000)
+    with pytest.raises(ConfigError, match=r"longer than 0\.4 s"):
+        read_audio(path)
+
+
+def test_an_error_of_the_disk_is_told_as_itself(tmp_path, monkeypatch):
+    path = tmp_path / "in.wav"
+    soundfile.write(path, tone(16000), 16000)
+
+    class Failing:
+        def __init__(self, file):
+            self.file = file
+
+        def read(self, count):
+            raise OSError(5, os.strerror(5))
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    source = audio_file._Source
+    monkeypatch.setattr(audio_file, "_Source", lambda file, head: source(Failing(file), head))
+    with pytest.raises(ConfigError, match=r"can't read .*: input/output error"):
+        read_audio(path)
 
 
 def broken(path):

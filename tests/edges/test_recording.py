@@ -1,10 +1,14 @@
+import os
+import resource
 import wave
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.edges.audio_file import read_audio
 from duologue.edges.recording import RecordingTimeline
 from duologue.realtime.errors import ConfigError
 
@@ -85,3 +89,67 @@ def test_a_place_that_can_not_be_written_is_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "out.wav"):
         with pytest.raises(ConfigError, match="can't write"):
             RecordingTimeline(path, 24000)
+
+
+@contextmanager
+def full_disk(free):
+    """No file of this process may grow beyond ``free`` bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, caplog):
+    path = tmp_path / "out.wav"
+    recording = RecordingTimeline(path, 8000)
+    with full_disk(100_000):
+        for second in range(6):
+            recording.person(np.full(8000, 7, np.int16))
+            recording.commit(second * 8000)
+        recording.close()
+    left, _ = read(path)
+    assert len(left) == 24_000
+    assert set(left.tolist()) == {7}
+    assert recording.seconds == 3.0
+    assert recording.failure == "file too large"
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"can't write {path}: file too large; the recording ends after 3.0 s, "
+        "the conversation goes on"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(tmp_path):
+    with full_disk(10), pytest.raises(ConfigError, match=r"can't write .*: file too large"):
+        RecordingTimeline(tmp_path / "out.wav", 8000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_recorder_leaves_can_be_read(tmp_path):
+    recording = RecordingTimeline(tmp_path / "out.wav", 8000)
+    recording.person(np.full(8000, 7, np.int16))
+    recording.commit(8000)
+    (part,) = tmp_path.iterdir()
+    left_behind = part.read_bytes()
+    recording.discard()
+    (tmp_path / "left.wav").write_bytes(left_behind)
+    assert len(read_audio(tmp_path / "left.wav")) == 8000
+
+
+def test_no_device_is_replaced_and_a_link_stays_a_link(tmp_path):
+    with pytest.raises(ConfigError, match="a device, not a file"):
+        RecordingTimeline("/dev/null", 24000)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="not a file"):
+        RecordingTimeline(tmp_path / "pipe", 24000)
+    (tmp_path / "real.wav").write_bytes(b"old")
+    (tmp_path / "real.wav").chmod(0o600)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
+    RecordingTimeline(tmp_path / "link.wav", 24000).close()
+    assert (tmp_path / "link.wav").is_symlink()
+    assert (tmp_path / "real.wav").stat().st_mode & 0o777 == 0o600
+    assert len(read(tmp_path / "real.wav")[0]) == 0

@@ -4,9 +4,11 @@ import wave
 import numpy as np
 import pytest
 
+from duologue import Agent
 from duologue.audio import AudioFrame
 from duologue.edges import wav
 from duologue.realtime.errors import ConfigError
+from duologue.testing import Reply, ScriptedRealtime
 from duologue.testing.virtual_time import virtual_time
 
 RATE = 24000
@@ -193,6 +195,35 @@ async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
     left, right = read(out)
     assert np.flatnonzero(right)[-1] / RATE == pytest.approx(2.0, abs=0.03)
     assert np.flatnonzero(left > 500)[0] / RATE == pytest.approx(3.0, abs=0.05)
+
+
+@pytest.mark.parametrize("wait", [None, False])
+def test_the_first_clip_waits_for_a_greeting_that_was_asked_for(tmp_path, wait):
+    @virtual_time
+    async def main():
+        edge = wav.Edge(sound(0.5), tmp_path / "out.wav", wait_for_greeting=wait)
+        agent = Agent(edge=edge, llm=ScriptedRealtime([Reply("Yes.", 0.5)]))
+        async with agent.join():
+            agent.say("Good morning.")
+            await agent.finish()
+
+    main()
+    left, right = read(tmp_path / "out.wav")
+    first, greeting = np.flatnonzero(left > 500)[0], np.flatnonzero(right)[0]
+    assert (first > greeting + RATE) == (wait is None)
+
+
+def test_the_first_clip_waits_for_nothing_where_nothing_is_said(tmp_path):
+    @virtual_time
+    async def main():
+        edge = wav.Edge(sound(0.5), tmp_path / "out.wav")
+        agent = Agent(edge=edge, llm=ScriptedRealtime([Reply("Yes.", 0.5)]))
+        async with agent.join():
+            await agent.finish()
+
+    main()
+    left, _ = read(tmp_path / "out.wav")
+    assert np.flatnonzero(left > 500)[0] < 0.001 * RATE
 
 
 @virtual_time

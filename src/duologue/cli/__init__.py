@@ -47,6 +47,9 @@ class _Commands(click.Group):
             _fail(str(error), 2)
         except DuologueError as error:
             _fail(str(error), 1)
+        except KeyboardInterrupt:
+            click.echo("", err=True)
+            sys.exit(130)
 
 
 def _fail(text: str, code: int) -> NoReturn:

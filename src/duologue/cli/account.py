@@ -6,6 +6,8 @@ import json
 import shutil
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from os import PathLike
 from typing import IO, TYPE_CHECKING
 
@@ -38,18 +40,32 @@ class Account:
     """Listens to one agent's events; times are in s since the session began.
 
     ``echo`` prints finished lines; ``live`` shows the person's words while they are spoken, and
-    is for terminals only.
+    is for terminals only. Without ``measured``, as in virtual time, the times of `TurnMetricsEvent`
+    say nothing: they are None. A file or a terminal that can't be written to any more is told once,
+    on stderr, and done without.
     """
 
-    def __init__(self, now: Callable[[], float], *, echo: bool = True, live: bool = False) -> None:
+    def __init__(
+        self,
+        now: Callable[[], float],
+        *,
+        echo: bool = True,
+        live: bool = False,
+        measured: bool = True,
+    ) -> None:
         self._now = now
+        self._measured = measured
         self._began: float | None = None
         self._echo = echo
         self._live = live and echo
         self._partial = 0
+        self._path: str | PathLike[str] | None = None
         self._file: IO[str] | None = None
+        self.failure: str | None = None
+        """Why the file ends before the conversation did."""
         self._metrics: dict[str, TurnMetricsEvent] = {}
         self._cut: set[str] = set()
+        self._answers = 0
         self.events: list[tuple[float, Event]] = []
         self.ended: RealtimeDisconnectedEvent | None = None
 
@@ -60,6 +76,7 @@ class Account:
         except OSError as error:
             reason = (error.strerror or "not possible").lower()
             raise ConfigError(f"can't write {path}: {reason}") from error
+        self._path = path
 
     def listen(self, bus: EventBus) -> None:
         """Follow the events of an agent."""
@@ -67,10 +84,14 @@ class Account:
 
     def close(self) -> None:
         """Finish the line and the file."""
-        self._wipe()
+        with suppress(OSError):
+            self._wipe()
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError as error:
+                self._lose(error)
 
     @property
     def latencies(self) -> list[float]:
@@ -82,11 +103,14 @@ class Account:
         ]
 
     def summary(self) -> str:
-        """The number of answers and how soon they came, in one line."""
+        """The number of answers and, where they were measured, how soon they came, in one line."""
         latencies = self.latencies
-        if not latencies:
+        count = len(latencies) if self._measured else self._answers
+        if not count:
             return "The agent did not answer."
-        answers = "1 answer" if len(latencies) == 1 else f"{len(latencies)} answers"
+        answers = "1 answer" if count == 1 else f"{count} answers"
+        if not self._measured:
+            return f"{answers}; no latencies, because the clock stood still while it computed."
         median = statistics.median(latencies)
         return f"{answers}; first sound {median:.0f} ms after the end of speech (median)."
 
@@ -95,13 +119,43 @@ class Account:
         if self._began is None and isinstance(event, RealtimeConnectedEvent):
             self._began = now
         at = 0.0 if self._began is None else now - self._began
+        if isinstance(event, TurnMetricsEvent) and not self._measured:
+            self._answers += event.first_played_ms is not None
+            event = replace(
+                event,
+                endpoint_ms=None,
+                transcript_ms=None,
+                first_text_ms=None,
+                first_audio_ms=None,
+                first_played_ms=None,
+            )
         self.events.append((at, event))
         if self._file is not None:
             line = {"t": round(at, 4), **event_to_json(event)}
-            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            try:
+                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            except OSError as error:
+                self._lose(error)
         if isinstance(event, RealtimeDisconnectedEvent):
             self.ended = event
-        self._tell(at, event)
+        try:
+            self._tell(at, event)
+        except OSError:  # a terminal that was closed, a pipe that nobody reads
+            self._echo = self._live = False
+
+    def _lose(self, error: OSError) -> None:
+        """Do without the file: say so once."""
+        file, self._file = self._file, None
+        with suppress(OSError):
+            if file is not None:
+                file.close()
+        self.failure = (error.strerror or "not possible").lower()
+        with suppress(OSError):
+            click.echo(
+                f"duologue: can't write {self._path}: {self.failure}; the conversation goes on "
+                "without it",
+                err=True,
+            )
 
     def _tell(self, at: float, event: Event) -> None:
         match event:

@@ -110,16 +110,19 @@ def draw_conversation(
     events: Sequence[tuple[float, Event]],
     out: str | PathLike[str],
     title: str = "",
+    *,
+    measured: bool = True,
 ) -> None:
     """Draw ``recording`` with what ``events`` (s, event) say was said, as a PNG at ``out``.
 
-    Needs the extra ``local`` (Pillow). Raises `ConfigError` when it can't be written.
+    Latencies are left out where they were not ``measured`` in real time. Needs the extra ``local``
+    (Pillow). Raises `ConfigError` when it can't be written.
     """
     require("PIL.ImageDraw", "local")
     left, right, rate = read_recording(recording)
     picture = _Picture(max(len(left) / rate, 1.0))
     person, agent = stretches(left, rate), stretches(right, rate)
-    gaps = latencies(person, agent)
+    gaps = latencies(person, agent) if measured else []
     picture.frame(title, gaps)
     picture.lane(0, "person", left, rate, person, _PERSON, _PERSON_PALE)
     picture.lane(1, "agent", right, rate, agent, _AGENT, _AGENT_PALE)
@@ -185,7 +188,7 @@ class _Picture:
                 _MARGIN, 56, f"{count}, {median} ms of silence before each (median)", 14, _FAINT
             )
         bottom = self.top(1) + _LANE + _TEXT
-        step = next(s for s in (1, 2, 5, 10, 30, 60, 300) if self._seconds / s <= 24)
+        step = next((s for s in (1, 2, 5, 10, 30, 60, 300) if self._seconds / s <= 24), 3600)
         for second in range(0, int(self._seconds) + 1, step):
             at = self.x(second)
             self._line([(at, self.top(0) - 8), (at, bottom)], _GRID, 1)

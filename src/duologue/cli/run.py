@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,6 +17,10 @@ from duologue.cli.options import engine_options
 if TYPE_CHECKING:
     from duologue.agent import Agent
     from duologue.cli.account import Account
+    from duologue.edges import wav
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a conversation as Ctrl-C does: a service manager, a terminal that is closed."""
 
 
 @click.command()
@@ -60,8 +64,8 @@ if TYPE_CHECKING:
 @click.option(
     "--fast",
     is_flag=True,
-    help="Do not wait in real time: as fast as the model computes. Latencies then leave out the "
-    "computing.",
+    help="Do not wait in real time: as fast as the model computes. Nothing is said of latencies "
+    "then, because the clock stands still while it computes.",
 )
 @click.option("--quiet", is_flag=True, help="Print no conversation.")
 @engine_options
@@ -81,11 +85,15 @@ def run(
 ) -> None:
     """Hold one conversation with recorded speech, in real time, or faster.
 
-    IN.wav is a WAV or FLAC file of any rate and channel count. Of several, each is spoken when
-    the agent has answered the one before. When all is answered the person hangs up.
+    IN.wav is a WAV, FLAC, Ogg or MP3 file of any rate and channel count. Of several, each is spoken
+    when the agent has answered the one before. When all is answered the person hangs up.
 
-    Exit code: 0 when the session ended cleanly, 1 when it did not, 2 for a file or an option that
-    can't be used.
+    Ctrl-C ends it early, keeps what was recorded and says what was written. So do SIGTERM and
+    SIGHUP.
+
+    Exit code: 0 when the session ended cleanly, 1 when it did not or a file could not be written to
+    its end, 2 for a file or an option that can't be used, 130 after Ctrl-C (143 after SIGTERM, 129
+    after SIGHUP).
 
     \b
     duologue run question.wav --out talk.wav --events talk.jsonl
@@ -101,48 +109,80 @@ def run(
     edge = wav.Edge(
         files,
         out,
-        wait_for_greeting=say is not None,
         interjections=[wav.Interjection(path, after) for path in interject],
     )
     agent = make_agent(edge, profile, instructions, offline=offline, fast=fast)
     start = run_virtual if fast else asyncio.run
-    account = hold(converse(agent, echo=not quiet, events=events, say=say), start)
+    account = hold(
+        converse(agent, echo=not quiet, events=events, say=say, measured=not fast),
+        start,
+        written=lambda: written(edge, out, events),
+    )
     if picture is not None and out is not None:
         from duologue.cli.picture import draw_conversation
 
-        draw_conversation(out, account.events, picture)
+        draw_conversation(out, account.events, picture, measured=not fast)
     if not quiet:
         click.echo(account.summary())
-    finish(account)
+    finish(account, edge)
 
 
 def hold(
     conversation: Coroutine[Any, Any, Account],
     start: Callable[[Coroutine[Any, Any, Account]], Account] | None = None,
+    *,
+    written: Callable[[], str] | None = None,
 ) -> Account:
-    """Run a conversation; SIGTERM ends it as Ctrl-C does, with recordings kept, and exits."""
-    terminated = False
+    """Run a conversation; SIGTERM and SIGHUP end it as Ctrl-C does, with recordings kept, and exit.
+
+    Before that, ``written`` says which files there are. Without it, Ctrl-C is the caller's to
+    handle.
+    """
+    ended_by: signal.Signals | None = None
 
     async def main() -> Account:
-        nonlocal terminated
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
-        def terminate() -> None:
-            nonlocal terminated
-            terminated = True
+        def end(number: signal.Signals) -> None:
+            nonlocal ended_by
+            ended_by = number
             if task is not None:
                 task.cancel()
 
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
-            loop.add_signal_handler(signal.SIGTERM, terminate)
+        for number in _ENDS:
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup
+                continue
+            with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
+                loop.add_signal_handler(number, end, number)
         return await conversation
 
     try:
         return (start or asyncio.run)(main())
     except asyncio.CancelledError:
-        if terminated:
-            sys.exit(128 + signal.SIGTERM)
-        raise
+        if ended_by is None:
+            raise
+        _leave(ended_by, written)
+    except KeyboardInterrupt:
+        if written is None:
+            raise
+        _leave(signal.SIGINT, written)
+
+
+def written(edge: wav.Edge, out: Path | None, events: Path | None = None) -> str:
+    """What a conversation that was ended early has left, in a sentence."""
+    files = []
+    if out is not None and edge.recorded_s:
+        files.append(f"{out} ({edge.recorded_s:.1f} s)")
+    if events is not None and events.exists():
+        files.append(str(events))
+    return f"Wrote {' and '.join(files)}." if files else "Nothing was written."
+
+
+def _leave(number: signal.Signals, written: Callable[[], str] | None) -> NoReturn:
+    with suppress(OSError):  # the terminal may be gone
+        if written is not None:
+            click.echo(f"\nStopped. {written()}", err=True)
+    sys.exit(128 + number)
 
 
 async def converse(
@@ -152,11 +192,16 @@ async def converse(
     events: Path | None = None,
     say: str | None = None,
     live: bool = False,
+    measured: bool = True,
 ) -> Account:
-    """Join, and stay till the person has gone; returns the account of it."""
+    """Join, and stay till the person has gone; returns the account of it.
+
+    Without ``measured`` the account has no latencies.
+    """
     from duologue.cli.account import Account
 
-    account = Account(asyncio.get_running_loop().time, echo=echo, live=live)
+    now = asyncio.get_running_loop().time
+    account = Account(now, echo=echo, live=live, measured=measured)
     if events is not None:
         account.write_to(events)
     account.listen(agent.events)
@@ -170,9 +215,11 @@ async def converse(
     return account
 
 
-def finish(account: Account) -> None:
-    """Exit with 1, and a line, when the session did not end cleanly."""
+def finish(account: Account, edge: wav.Edge | None = None) -> None:
+    """Exit with 1 when the session did not end cleanly, and say so, or a file is not whole."""
     if account.ended is None or not account.ended.clean:
         reason = "it never began" if account.ended is None else account.ended.reason
         click.echo(f"duologue: the session did not end cleanly: {reason}", err=True)
+        sys.exit(1)
+    if account.failure is not None or (edge is not None and edge.recording_failure is not None):
         sys.exit(1)

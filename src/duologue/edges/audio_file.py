@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from os import PathLike
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -11,55 +14,154 @@ from duologue.audio import AudioFrame, Samples
 from duologue.extras import require
 from duologue.realtime.errors import ConfigError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import WriteableBuffer
+
 MAX_SECONDS = 3600
 """Length that `read_audio` takes, in s."""
 
 _MIN_RATE, _MAX_RATE = 4000, 384000
 _BLOCK = 1 << 16
+_HEAD = 1 << 20
+"""Bytes in which the header of a WAV file is looked for."""
 
 
 def read_audio(path: str | PathLike[str]) -> AudioFrame:
-    """Read a WAV, FLAC, Ogg or AIFF file of any rate and channel count, as mono int16.
+    """Read a WAV, FLAC, Ogg, MP3 or AIFF file of any rate and channel count, as mono int16.
 
-    Channels are averaged; the rate stays the file's own, in Hz. Needs the extra ``wav``. Raises
-    `ConfigError` for a file that is missing, empty, broken, not audio, without sound or over
-    `MAX_SECONDS`, and `MissingExtraError`.
+    Channels are averaged; the rate stays the file's own, in Hz. A recording whose header was never
+    finished is read to its end. Needs the extra ``wav``. Raises `ConfigError` for a file that is
+    missing, unreadable, empty, broken, not audio, without sound or over `MAX_SECONDS`, and
+    `MissingExtraError`.
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
+        if file.exists() and not file.is_file():
+            raise ConfigError(f"can't read {file}: it is not a file")
+        with file.open("rb") as stream:
+            if not file.stat().st_size:
+                raise ConfigError(f"can't read {file}: it is empty")
+            source = _Source(stream, _finished_header(stream))
+            frame = _decode(file, source, require("soundfile", "wav"))
+            if source.failure is not None:
+                raise source.failure
     except OSError as error:
         raise ConfigError(
-            f"can't read {file}: {(error.strerror or 'no such file').lower()}"
+            f"can't read {file}: {(error.strerror or 'not possible').lower()}"
         ) from error
-    if not file.is_file():
-        raise ConfigError(f"can't read {file}: it is not a file")
-    if size == 0:
-        raise ConfigError(f"can't read {file}: it is empty")
+    if not len(frame):
+        raise ConfigError(f"can't use {file}: there is no sound in it")
+    return frame
 
-    soundfile = require("soundfile", "wav")
+
+def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
     blocks: list[Samples] = []
+    count = 0
     try:
-        with soundfile.SoundFile(file) as sound:
-            rate, frames = int(sound.samplerate), int(sound.frames)
+        with soundfile.SoundFile(source) as sound:
+            # Only read on: some files, FLAC from a pipe for example, can't be sought in.
+            sound.seekable = lambda: False
+            rate = int(sound.samplerate)
             if not _MIN_RATE <= rate <= _MAX_RATE:
                 raise ConfigError(
                     f"can't use {file}: its rate is {rate} Hz, not {_MIN_RATE} to {_MAX_RATE}"
                 )
-            if frames > MAX_SECONDS * rate:
-                raise ConfigError(f"can't use {file}: it is longer than {MAX_SECONDS} s")
             # Floats, because files of floats are not scaled when they are read as integers.
             while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
+                # Counted, because the header of a file from a pipe does not say how long it is.
+                count += len(block)
+                if count > MAX_SECONDS * rate:
+                    raise ConfigError(f"can't use {file}: it is longer than {MAX_SECONDS} s")
                 mono = np.nan_to_num(block.mean(axis=1)) * 32768.0
                 blocks.append(np.clip(np.rint(mono), -32768, 32767).astype(np.int16))
     except soundfile.LibsndfileError as error:
+        if source.failure is not None:
+            raise source.failure from error
         raise ConfigError(
-            f"can't read {file}: not a sound file that can be read (WAV or FLAC, for example)"
+            f"can't read {file}: not a sound file that can be read: convert it to WAV "
+            "(FLAC, Ogg, MP3 and AIFF will do too)"
         ) from error
-    samples = np.concatenate(blocks) if blocks else np.zeros(0, np.int16)
-    if not len(samples):
-        raise ConfigError(f"can't use {file}: there is no sound in it")
-    return AudioFrame(samples, rate)
+    return AudioFrame(np.concatenate(blocks) if blocks else np.zeros(0, np.int16), rate)
+
+
+class _Source(io.RawIOBase):
+    """A file of which ``head`` replaces the first bytes.
+
+    Errors are kept in ``failure``, because they can't get through the C library that reads.
+    """
+
+    def __init__(self, file: BinaryIO, head: bytes) -> None:
+        self._file = file
+        self._head = head
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        at = self._file.tell()
+        try:
+            data = self._file.read(len(view))
+        except OSError as error:
+            self.failure = error
+            return 0
+        head = self._head[at : at + len(data)]
+        view[: len(data)] = head + data[len(head) :]
+        return len(data)
+
+
+def _finished_header(stream: BinaryIO) -> bytes:
+    """What to read in place of the first bytes of a WAV file whose header was never finished.
+
+    A recorder that was killed, or wrote into a pipe, leaves a size of 0 in it. Then all that
+    follows is sound, unless it is a chain of further chunks: that is a file without sound.
+    """
+    head = stream.read(_HEAD)
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return b""
+    for name, at, length in _chunks(head, 12, len(head)):
+        if name == b"data":
+            start = at + 8
+            rest = size - start
+            if length or not rest or (rest <= _HEAD and _is_chunks(stream, start, size)):
+                return b""
+            # What recorders put there that know that they can't come back.
+            return head[: at + 4] + b"\xff" * 4
+    return b""
+
+
+def _is_chunks(stream: BinaryIO, start: int, size: int) -> bool:
+    stream.seek(start)
+    rest = stream.read(size - start)
+    stream.seek(0)
+    end = 0
+    for name, at, length in _chunks(rest, 0, len(rest)):
+        if not (name.isascii() and name.decode().isprintable()):
+            return False
+        end = at + 8 + length + length % 2
+    return len(rest) in (end, end - 1)
+
+
+def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Name, position and length of each chunk of a RIFF file."""
+    while at + 8 <= end:
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield data[at : at + 4], at, length
+        at += 8 + length + length % 2
 
 
 def load_audio(source: str | PathLike[str] | AudioFrame, rate: int | None = None) -> AudioFrame:

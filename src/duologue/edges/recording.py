@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import stat
+import struct
 import tempfile
-import wave
 from collections import deque
 from os import PathLike
 from pathlib import Path
@@ -14,12 +16,20 @@ import numpy as np
 from duologue.audio import Samples
 from duologue.realtime.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
+_MOST_BYTES = 0xFFFFFFFF - _HEADER.size
+"""What a WAV file can hold: 12 hours at 24 kHz."""
+
 
 def check_writable(path: str | PathLike[str]) -> None:
     """Raise `ConfigError` when there can be no file at ``path``."""
     target = Path(path)
     if target.is_dir():
         raise ConfigError(f"can't write {target}: it is a folder")
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"can't write {target}: it is a device, not a file")
     if not target.parent.is_dir():
         raise ConfigError(f"can't write {target}: there is no folder {target.parent}")
     if not os.access(target.parent, os.W_OK):
@@ -65,29 +75,37 @@ class RecordingTimeline:
     """Writes a 16 bit stereo WAV as the conversation goes on, in bounded memory.
 
     Positions are in samples at ``rate`` Hz since the recording began. The file appears at
-    ``path``, whole, when `close` is called. Raises `ConfigError` when it can't be written.
+    ``path``, whole, when `close` is called. A disk that is full ends the recording, not the
+    conversation: one warning says so, `failure` says why, and what was written until then is kept.
+    Raises `ConfigError` when no file can be made.
     """
 
     def __init__(self, path: str | PathLike[str], rate: int) -> None:
         self.path = Path(path)
         self.rate = rate
+        self.failure: str | None = None
+        """Why the recording ended before the conversation did."""
         self._left = _Track()
         self._right = _Track()
         self._written = 0
+        self._bytes = 0
         check_writable(path)
+        # Where a link points to, so that the link stays.
+        self._target = self.path.resolve()
         try:
-            descriptor, self._part = tempfile.mkstemp(
-                dir=self.path.parent, prefix=f".{self.path.name}.", suffix=".part"
+            self._file, self._part = tempfile.mkstemp(
+                dir=self._target.parent, prefix=f".{self._target.name}.", suffix=".part"
             )
         except OSError as error:
-            reason = (error.strerror or "not possible").lower()
-            raise ConfigError(f"can't write {self.path}: {reason}") from error
-        os.fchmod(descriptor, 0o644)
-        self._file = os.fdopen(descriptor, "wb")
-        self._wave = wave.Wave_write(self._file)
-        self._wave.setnchannels(2)
-        self._wave.setsampwidth(2)
-        self._wave.setframerate(rate)
+            raise self._error(error) from error
+        try:
+            os.fchmod(self._file, _mode(self._target))
+            # Sizes of 0 are read to the end of the file, if nobody comes back to finish them.
+            self._write(self._header(None))
+        except OSError as error:
+            os.close(self._file)
+            self._remove()
+            raise self._error(error) from error
         self._open = True
 
     @property
@@ -99,6 +117,11 @@ class RecordingTimeline:
     def agent_end(self) -> int:
         """Where the agent's side ends so far."""
         return self._right.end
+
+    @property
+    def seconds(self) -> float:
+        """How much was written so far, in s."""
+        return self._bytes / 4 / self.rate
 
     def person(self, samples: Samples) -> None:
         """Append to the person's side."""
@@ -115,36 +138,79 @@ class RecordingTimeline:
     def commit(self, upto: int) -> None:
         """Write everything before ``upto``; it can't be changed any more."""
         if self._open and upto > self._written:
-            self._write(upto)
+            self._append(upto)
 
     def close(self) -> None:
-        """Write the rest, and move the file into place; harmless the second time."""
+        """Write the rest, and move the file into place; harmless the second time.
+
+        Raises `ConfigError` when it can't be moved there.
+        """
         if not self._open:
             return
         self._open = False
         try:
-            self._write(max(self._left.end, self._right.end, self._written))
-            self._wave.close()
-            self._file.close()
-            os.replace(self._part, self.path)
+            try:
+                self._append(max(self._left.end, self._right.end, self._written))
+                os.pwrite(self._file, self._header(self._bytes), 0)
+            finally:
+                os.close(self._file)
+            os.replace(self._part, self._target)
         except OSError as error:
             self._remove()
-            reason = (error.strerror or "not possible").lower()
-            raise ConfigError(f"can't write {self.path}: {reason}") from error
+            raise self._error(error) from error
 
     def discard(self) -> None:
         """Leave no file."""
         if self._open:
             self._open = False
-            self._wave.close()
-            self._file.close()
+            os.close(self._file)
             self._remove()
 
     def _remove(self) -> None:
         Path(self._part).unlink(missing_ok=True)
 
-    def _write(self, upto: int) -> None:
+    def _append(self, upto: int) -> None:
         start = self._written
-        both = np.stack((self._left.take(start, upto), self._right.take(start, upto)), axis=1)
-        self._wave.writeframesraw(both.astype("<i2", copy=False).tobytes())
         self._written = upto
+        both = np.stack((self._left.take(start, upto), self._right.take(start, upto)), axis=1)
+        if self.failure is not None:
+            return
+        data = both.astype("<i2", copy=False).tobytes()
+        try:
+            if self._bytes + len(data) > _MOST_BYTES:
+                raise OSError(0, "a WAV file holds no more than 4 GB")
+            self._write(data)
+        except OSError as error:
+            self.failure = (error.strerror or "not possible").lower()
+            # Without the torn end: what is kept is whole samples.
+            os.ftruncate(self._file, _HEADER.size + self._bytes)
+            logger.warning(
+                "can't write %s: %s; the recording ends after %.1f s, the conversation goes on",
+                self.path,
+                self.failure,
+                self.seconds,
+            )
+            return
+        self._bytes += len(data)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _header(self, size: int | None) -> bytes:
+        """Of a WAV file with ``size`` bytes of sound; None: not known yet."""
+        rate = self.rate
+        riff = 0 if size is None else _HEADER.size - 8 + size
+        return _HEADER.pack(
+            *(b"RIFF", riff, b"WAVEfmt ", 16, 1, 2, rate, 4 * rate, 4, 16, b"data", size or 0)
+        )
+
+    def _error(self, error: OSError) -> ConfigError:
+        reason = (error.strerror or "not possible").lower()
+        return ConfigError(f"can't write {self.path}: {reason}")
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the file that is replaced, or those of a new one."""
+    return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644

@@ -44,8 +44,9 @@ class Edge:
     ``source`` is one clip or a sequence: each after the first begins when the agent has been
     settled for ``settle_s``; ``interjections`` go in between, in order. After the last, silence,
     until the agent was settled for ``settle_s`` or ``wait_s`` have passed; then the person is
-    gone. ``lead_in_s`` of silence comes first; with ``wait_for_greeting`` also the first clip waits
-    for the agent to settle. ``out`` gets a stereo WAV at ``rate`` Hz.
+    gone. ``lead_in_s`` of silence comes first. With ``wait_for_greeting`` also the first clip waits
+    for the agent to settle; None: it does where the agent has begun to say something, or was asked
+    to, in the first 20 ms. ``out`` gets a stereo WAV at ``rate`` Hz.
 
     Clips are sent at the rate of the first one. Raises `ConfigError` for files that can't be
     read or written.
@@ -59,7 +60,7 @@ class Edge:
         rate: int = 24000,
         interjections: Sequence[Interjection] = (),
         lead_in_s: float = 0.0,
-        wait_for_greeting: bool = False,
+        wait_for_greeting: bool | None = None,
         settle_s: float = 1.5,
         wait_s: float = 60.0,
         clock: Clock | None = None,
@@ -89,6 +90,7 @@ class Edge:
         if out is not None:
             check_writable(out)
         self._recording: RecordingTimeline | None = None
+        self._recorded_s = 0.0
         self._began: float | None = None
         self._speech: deque[AudioFrame] = deque()
         self._agent_samples = 0
@@ -116,6 +118,16 @@ class Edge:
         """None at all."""
         return 0.0
 
+    @property
+    def recorded_s(self) -> float:
+        """Seconds of the conversation in the file ``out``; 0 until it is there."""
+        return self._recorded_s
+
+    @property
+    def recording_failure(self) -> str | None:
+        """Why the recording ended before the conversation did, if it did."""
+        return None if self._recording is None else self._recording.failure
+
     def interject(self, audio: Source) -> None:
         """Say this now, or as soon as what is being said is over."""
         self._say(load_audio(audio, self.input_rate))
@@ -130,7 +142,7 @@ class Edge:
             self._began = self._clock.now()
             if self._lead_in:
                 self._say(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
-            if not self._wait_for_greeting:
+            if self._wait_for_greeting is False:
                 self._say_next()
             await self._talk(person, self._began)
         finally:
@@ -138,6 +150,7 @@ class Edge:
             if self._recording is not None:
                 self._recording.person(self._resampler.flush())
                 self._recording.close()
+                self._recorded_s = self._recording.seconds
 
     async def _talk(self, person: Person, began: float) -> None:
         quiet_since = settled_since = None
@@ -147,6 +160,8 @@ class Edge:
             due = began + tick * _FRAME
             # Late ticks are made up for at once, so that the file never drifts from the clock.
             await self._clock.sleep(max(0.0, due - self._clock.now()))
+            if tick == 1 and self._wait_for_greeting is None and person.settled:
+                self._say_next()
             if self._speech:
                 quiet_since = settled_since = None
             elif quiet_since is None:
