@@ -7,10 +7,18 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
-from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.items import (
+    AgentItem,
+    Item,
+    Json,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+)
 from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.providers import openai
-from duologue.providers.openai.messages import chat_messages
+from duologue.providers.openai.messages import UNDER_WAY, chat_messages
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
 
@@ -246,22 +254,195 @@ def test_calls_stand_with_their_results() -> None:
     history = [
         UserItem("1", "Weather?"),
         ToolCallItem("2", "a", "weather", "{}"),
-        ToolCallItem("3", "lost", "weather", "{}"),
-        UserItem("4", "Hello?"),
-        ToolResultItem("5", "a", "no network", failed=True),
-        AgentItem("6", ""),
-        AgentItem("7", "It failed.", state="cut"),
-        SystemItem("8", "Be kind."),
-        UserItem("9", None),
+        ToolResultItem("3", "a", "no network", failed=True),
+        ToolResultItem("4", "nobody's", "sunny"),
+        AgentItem("5", ""),
+        AgentItem("6", "It failed.", state="cut"),
+        SystemItem("7", "Be kind."),
+        UserItem("8", None),
     ]
     messages = chat_messages("", history)
-    assert [message["role"] for message in messages] == [
-        "user",
-        "assistant",
-        "tool",
-        "user",
-        "assistant",
-        "system",
-    ]
+    roles = [message["role"] for message in messages]
+    assert roles == ["user", "assistant", "tool", "assistant", "system"]
     assert messages[2] == {"role": "tool", "tool_call_id": "a", "content": "error: no network"}
-    assert [call["id"] for call in messages[1]["tool_calls"]] == ["a"]  # type: ignore[union-attr,index,call-overload]
+    assert ids(messages) == [["a"]]
+
+
+def ids(messages: list[dict[str, Json]]) -> list[list[str]]:
+    """The ids of the calls of each message that makes any."""
+    calls = [message["tool_calls"] for message in messages if "tool_calls" in message]
+    return [[call["id"] for call in made] for made in calls]  # type: ignore[union-attr,index,misc,call-overload]
+
+
+def test_a_call_under_way_is_shown_and_moves_to_its_result_when_it_comes_late() -> None:
+    history: list[Item] = [
+        UserItem("1", "Book it."),
+        ToolCallItem("2", "a", "book", "{}"),
+        ToolCallItem("3", "b", "weather", "{}"),
+        ToolResultItem("4", "b", "sunny"),
+        UserItem("5", "Are you there?"),
+    ]
+    messages = chat_messages("", history)
+    assert ids(messages) == [["a", "b"]]
+    told = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
+    assert told == {"a": UNDER_WAY, "b": "sunny"}
+    messages = chat_messages(
+        "", [*history, AgentItem("6", "I am at it."), ToolResultItem("7", "a", "booked")]
+    )
+    assert ids(messages) == [["b"], ["a"]]
+    assert [message["role"] for message in messages][-3:] == ["assistant", "assistant", "tool"]
+    assert messages[-1]["content"] == "booked"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "delta": {"content": None, "tool_calls": None}}]},
+        {"choices": [None]},
+        {"choices": None, "usage": None},
+        {"choices": [{"delta": {"tool_calls": [None, {"index": 0}, {"function": None}]}}]},
+        {"usage": {"prompt_tokens": None}},
+        {},
+        None,
+        [],
+        "text",
+    ],
+    ids=repr,
+)
+async def test_odd_chunks_are_passed_over(odd: Json) -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="First"), end=False)
+        request._out.write(b": a comment\n\nevent: ping\ndata:\n\ndata: {broken\n\n")
+        await request.event(json.dumps(odd))
+        await request.event(json.dumps(delta(content=[{"type": "text", "text": " second."}])))
+        await request.event("[DONE]")
+        await request.event(json.dumps(delta(content="after the end")))
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    words = "".join(output.text for output in outputs if isinstance(output, TextDelta))
+    assert words == "First second."
+    assert not any(isinstance(output, ToolRequest) for output in outputs)
+
+
+async def test_options_are_fields_of_the_request_whatever_their_names() -> None:
+    options: dict[str, Json] = {
+        "top_k": 20,
+        "temperature": 0.1,
+        "timeout": 7,
+        "extra_body": {"a": 1},
+    }
+
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="Hello."))
+
+    async with serving(answer) as (llm, requests):
+        llm._options = options
+        await collect(llm.generate("", HISTORY, []))
+    assert requests[0].body.items() >= options.items()
+    assert requests[0].body["messages"] == [{"role": "user", "content": "Hello."}]
+
+
+async def test_a_whole_completion_is_taken_where_a_stream_was_asked_for() -> None:
+    call = {"id": "a", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    message = {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
+    body = {"choices": [{"index": 0, "message": message}], "usage": {"prompt_tokens": 3}}
+
+    async def answer(request: Request) -> None:
+        text = json.dumps(body, indent=2).encode()
+        request._out.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(text), text)
+        )
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    assert outputs == [
+        TextDelta("Let me see."),
+        ToolRequest("a", "weather", '{"city": "Rome"}'),
+        TokenUsage(3, 0),
+    ]
+
+
+async def test_an_answer_without_a_meaning_is_an_error() -> None:
+    async def answer(request: Request) -> None:
+        request._out.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n<br>")
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match="sent no answer of the Chat Completions API"):
+            await collect(llm.generate("", HISTORY, []))
+
+
+def piece(
+    index: int | None, call_id: str | None, name: str | None, arguments: Json
+) -> dict[str, object]:
+    known = {"index": index, "id": call_id}
+    call = {key: value for key, value in known.items() if value is not None}
+    return delta(tool_calls=[{**call, "function": {"name": name, "arguments": arguments}}])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "calls"),
+    [
+        ([(0, "a", "f", "{}"), (0, "b", "g", "{}")], [("f", "{}"), ("g", "{}")]),
+        (
+            [(0, None, "f", '{"x":1}'), (0, None, "f", '{"x":2}')],
+            [("f", '{"x":1}'), ("f", '{"x":2}')],
+        ),
+        ([(None, "a", "f", "{}"), (None, "b", "f", "{}")], [("f", "{}"), ("f", "{}")]),
+        ([(None, "a", "f", '{"x"'), (None, None, None, ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", ""), (0, "b", "f", "{}")], [("f", "{}"), ("f", "{}")]),
+        ([(0, "a", "f", '{"x"'), (0, "a", "f", ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", '{"x"'), (0, "b", None, ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", '{"x"'), (0, "b", "f", ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", None, None), (0, None, "f", None), (0, "", "", "{}")], [("f", "{}")]),
+        ([(0, "a", "f", {"x": 1})], [("f", '{"x": 1}')]),
+        ([(0, "a", "f", None)], [("f", "{}")]),
+        ([(1, "b", "g", "{}"), (0, "a", "f", "{}")], [("g", "{}"), ("f", "{}")]),
+    ],
+    ids=repr,
+)
+async def test_pieces_of_calls_find_their_call(
+    pieces: list[tuple[int | None, str | None, str | None, Json]], calls: list[tuple[str, str]]
+) -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(*(piece(*fields) for fields in pieces))
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    made = [output for output in outputs if isinstance(output, ToolRequest)]
+    assert [(call.name, call.arguments) for call in made] == calls
+    assert len({call.call_id for call in made}) == len(calls)
+    assert all(call.call_id for call in made)
+
+
+async def test_a_server_that_is_busy_for_long_is_told_at_once() -> None:
+    async def answer(request: Request) -> None:
+        body = b'{"error": {"message": "slow down"}}'
+        request._out.write(
+            b"HTTP/1.1 429 Too Many\r\nretry-after: 20\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+
+    async with serving(answer) as (llm, requests):
+        async with asyncio.timeout(3):
+            with pytest.raises(SessionError, match=r"slow down .*asked again in 20 s") as caught:
+                await collect(llm.generate("", HISTORY, []))
+    assert (caught.value.kind, caught.value.code) == (ErrorKind.RETRY, "429")
+    assert len(requests) == 1
+
+
+async def test_a_server_that_is_busy_for_a_moment_is_asked_once_more() -> None:
+    async def answer(request: Request) -> None:
+        if len(requests) == 1:
+            request._out.write(
+                b"HTTP/1.1 429 Too Many\r\nretry-after: 0.1\r\ncontent-length: 0\r\n\r\n"
+            )
+        else:
+            await request.stream(delta(content="Hello."))
+
+    async with serving(answer) as (llm, requests):
+        assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
+    assert len(requests) == 2

@@ -70,6 +70,7 @@ class PipelineConnection:
         self._instructions = setup.instructions
         self._tools: tuple[ToolSpec, ...] = tuple(setup.tools)
         self._history: dict[str, Item] = {item.id: item for item in setup.history}
+        self._call_ids = {item.call_id for item in setup.history if isinstance(item, ToolCallItem)}
         self._version = 0
         self._receive: Callable[[Output], None] | None = None
         self._deferred: deque[Output] = deque()
@@ -233,6 +234,11 @@ class PipelineConnection:
                 before = item.text if isinstance(item, AgentItem) else ""
                 self._history[item_id] = AgentItem(item_id, before + text)
             case ToolCall(call_id=call_id, name=name, arguments=arguments):
+                if not call_id or call_id in self._call_ids:
+                    # Many models number the calls of each reply anew; here each is its own.
+                    call_id = f"call_{uuid4().hex[:24]}"
+                    output = replace(output, call_id=call_id)
+                self._call_ids.add(call_id)
                 self._put(ToolCallItem(uuid4().hex, call_id, name, arguments))
             case _:
                 pass

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Any
 
 from duologue.extras import require
 from duologue.items import Item, Json
-from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.pipeline.parts import LLMOutput
 from duologue.providers.addresses import split_address
 from duologue.providers.checks import secret
+from duologue.providers.openai.chat_stream import ChatStream, ErrorChunk, words_of
 from duologue.providers.openai.messages import chat_messages, tool_list
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
@@ -20,14 +21,13 @@ from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
 _FATAL_STATUS = frozenset((401, 402, 403, 404))
 """Wrong key, no money, not allowed, no such model: trying again does not help."""
 
+_RETRY_S = 2.0
+"""A busy server is asked once more where it wants to be within so many seconds. Beyond that the
+program is told at once, because a person is waiting."""
 
-@dataclass(slots=True)
-class _Call:
-    """A tool call that is still being written."""
 
-    call_id: str = ""
-    name: str = ""
-    arguments: str = ""
+_PAUSE_S = 0.2
+"""Seconds before the second attempt, where the server names none."""
 
 
 class LLM:
@@ -35,8 +35,9 @@ class LLM:
 
     ``base_url`` is the server, such as ``http://127.0.0.1:11434/v1``; OpenAI's own by default.
     ``api_key`` is read from ``OPENAI_API_KEY`` when not given; a server of your own needs none.
-    ``options`` go into every request as they are (``temperature``, ``max_completion_tokens``...).
-    ``timeout`` is in seconds, without an answer or between two pieces of one.
+    ``options`` are fields of every request, whatever their names (``temperature``, ``top_k``...).
+    ``timeout`` is in seconds, without an answer or between two pieces of one. A server that is
+    busy is asked once more if it says so within 2 s, else the error is raised at once.
 
     Raises `ConfigError` when OpenAI's own server is meant and there is no key.
     """
@@ -93,7 +94,6 @@ class LLM:
         Closing the generator closes the HTTP stream. Raises `SessionError` with the server's own
         words when it refuses or can't be reached.
         """
-        openai = require("openai", "openai")
         request: dict[str, Json] = {
             "model": self._model,
             "messages": list(chat_messages(instructions, history)),
@@ -102,45 +102,66 @@ class LLM:
         }
         if tools:
             request["tools"] = tool_list(tools)
-        calls: dict[int, _Call] = {}
-        usage: TokenUsage | None = None
-        trouble = "can't be reached"
-        try:
-            stream = await self._open().chat.completions.create(**request, **self._options)
-            trouble = "broke off"
-            async with stream:
-                async for chunk in stream:
-                    if chunk.usage is not None:
-                        used = chunk.usage
-                        usage = TokenUsage(used.prompt_tokens or 0, used.completion_tokens or 0)
-                    for choice in chunk.choices:
-                        for part in choice.delta.tool_calls or ():
-                            _extend(calls.setdefault(part.index, _Call()), part)
-                        if choice.delta.content:
-                            yield TextDelta(choice.delta.content)
-        except openai.APIStatusError as error:
-            fatal = error.status_code in _FATAL_STATUS
+        request |= self._options
+        chat = ChatStream()
+        async with self._asked(request) as response:
+            try:
+                async for piece in response.iter_bytes():
+                    for output in chat.push(piece):
+                        yield output
+                    if chat.done:
+                        break
+            except ErrorChunk as error:
+                raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
+            except Exception as error:
+                # Errors of whatever HTTP library the client uses in this version.
+                raise self._unreachable("broke off", error) from error
+        for output in chat.end():
+            yield output
+        if not chat.understood:
             raise SessionError(
-                _words(error),
-                code=str(error.code or error.status_code),
-                kind=ErrorKind.FATAL if fatal else ErrorKind.RETRY,
-            ) from error
-        except openai.APIConnectionError as error:
-            where = self._open().base_url
-            raise SessionError(
-                f"{where} {trouble}: {error.__cause__ or error}",
-                code="connection",
+                f"{self._open().base_url} sent no answer of the Chat Completions API",
                 kind=ErrorKind.RETRY,
-            ) from error
-        except openai.APIError as error:  # an error in the middle of the stream
-            raise SessionError(
-                _words(error), code=str(error.code or ""), kind=ErrorKind.RETRY
-            ) from error
-        for index in sorted(calls):
-            call = calls[index]
-            yield ToolRequest(call.call_id or f"call_{index}", call.name, call.arguments or "{}")
-        if usage is not None:
-            yield usage
+            )
+
+    @asynccontextmanager
+    async def _asked(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
+        """The response to ``request``, which is sent once more where the server is busy."""
+        openai = require("openai", "openai")
+        # The client's own method would refuse fields that it does not know.
+        fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
+        again = True
+        while True:
+            asking = self._open().chat.completions.with_streaming_response.create(**fields)
+            try:
+                response = await asking.__aenter__()
+                break
+            except openai.APIStatusError as error:
+                wait = _wait_of(error)
+                if not again or wait is None or wait > _RETRY_S:
+                    raise _refusal(error, wait) from error
+            except openai.APITimeoutError as error:
+                raise self._unreachable("does not answer", error) from error
+            except openai.APIConnectionError as error:
+                if not again:
+                    raise self._unreachable("can't be reached", error) from error
+                wait = 0.0
+            except openai.OpenAIError as error:
+                raise SessionError(str(error), kind=ErrorKind.RETRY) from error
+            again = False
+            await asyncio.sleep(max(wait, _PAUSE_S))
+        try:
+            yield response
+        finally:
+            await asking.__aexit__(None, None, None)
+
+    def _unreachable(self, trouble: str, error: Exception) -> SessionError:
+        where = self._open().base_url
+        return SessionError(
+            f"{where} {trouble}: {error.__cause__ or error}",
+            code="connection",
+            kind=ErrorKind.RETRY,
+        )
 
     def _open(self) -> Any:
         if self._client is None:
@@ -148,21 +169,33 @@ class LLM:
                 api_key=self._api_key,
                 base_url=self._base_url,
                 timeout=self._timeout,
-                max_retries=1,
+                max_retries=0,  # `_asked` does it, and never keeps a person waiting for long
             )
         return self._client
 
 
-def _extend(call: _Call, part: Any) -> None:
-    """Add a piece of a call: the id and name come once, the arguments bit by bit."""
-    call.call_id = part.id or call.call_id
-    if part.function is not None:
-        call.name = part.function.name or call.name
-        call.arguments += part.function.arguments or ""
+def _wait_of(error: Any) -> float | None:
+    """Seconds after which a busy server wants to be asked again; None where that is of no use."""
+    if error.status_code not in (408, 409, 429) and error.status_code < 500:
+        return None
+    headers = error.response.headers
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(headers.get("retry-after", 0.0)))
+    except ValueError:
+        return float("inf")  # A date: some time that a person does not wait for.
 
 
-def _words(error: Any) -> str:
+def _refusal(error: Any, wait: float | None) -> SessionError:
     """What the server said, else what the client says."""
     body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    return str(said or error.message)
+    message = words_of(body) or error.message
+    if wait is not None and _RETRY_S < wait < float("inf"):
+        message = f"{message} (the server wants to be asked again in {wait:g} s)"
+    code = body.get("code") if isinstance(body, dict) else None
+    return SessionError(
+        str(message),
+        code=str(code or error.status_code),
+        kind=ErrorKind.FATAL if error.status_code in _FATAL_STATUS else ErrorKind.RETRY,
+    )

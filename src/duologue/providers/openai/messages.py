@@ -17,25 +17,35 @@ from duologue.realtime.commands import ToolSpec
 
 type Message = dict[str, Json]
 
+UNDER_WAY = "This call is still running and has no result yet. Do not make it again."
+"""What the model is told of a call while words come in between."""
+
 
 def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
     """Instructions and history as messages.
 
-    The API wants every tool call answered, right behind the call: results are moved there, and a
-    call that has no result yet is left out. Items without text are left out too.
+    The API wants every tool call answered, right behind the call. A call whose result came later,
+    after other words, stands where its result came, so that the model speaks of the result next;
+    one that has no result yet is answered with `UNDER_WAY`. Items without text are left out, and
+    so is a result whose call is not in the history.
     """
-    results = {item.call_id: item for item in history if isinstance(item, ToolResultItem)}
+    calls = {item.call_id: item for item in history if isinstance(item, ToolCallItem)}
+    answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
     messages: list[Message] = []
     _say(messages, "system", instructions)
-    calls: list[ToolCallItem] = []
+    group: list[tuple[ToolCallItem, str]] = []
     for item in history:
-        if isinstance(item, ToolCallItem):
-            if item.call_id in results:
-                calls.append(item)
-            continue
-        if isinstance(item, ToolResultItem):
-            continue
-        _flush(messages, calls, results)
+        match item:
+            case ToolCallItem(call_id=call_id):
+                if call_id not in answered:
+                    group.append((item, UNDER_WAY))
+                continue
+            case ToolResultItem(call_id=call_id, output=output, failed=failed):
+                call = calls.pop(call_id, None)
+                if call is not None:
+                    group.append((call, f"error: {output}" if failed else output))
+                continue
+        _flush(messages, group)
         match item:
             case UserItem(text=text):
                 _say(messages, "user", text or "")
@@ -43,7 +53,7 @@ def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
                 _say(messages, "assistant", text)
             case SystemItem(text=text):
                 _say(messages, "system", text)
-    _flush(messages, calls, results)
+    _flush(messages, group)
     return messages
 
 
@@ -67,11 +77,9 @@ def _say(messages: list[Message], role: str, text: str) -> None:
         messages.append({"role": role, "content": text})
 
 
-def _flush(
-    messages: list[Message], calls: list[ToolCallItem], results: dict[str, ToolResultItem]
-) -> None:
+def _flush(messages: list[Message], group: list[tuple[ToolCallItem, str]]) -> None:
     """Write the calls that stand together as one message, and their results behind it."""
-    if not calls:
+    if not group:
         return
     messages.append(
         {
@@ -83,12 +91,10 @@ def _flush(
                     "type": "function",
                     "function": {"name": call.name, "arguments": call.arguments},
                 }
-                for call in calls
+                for call, _ in group
             ],
         }
     )
-    for call in calls:
-        result = results[call.call_id]
-        output = f"error: {result.output}" if result.failed else result.output
+    for call, output in group:
         messages.append({"role": "tool", "tool_call_id": call.call_id, "content": output})
-    calls.clear()
+    group.clear()
