@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -174,9 +175,113 @@ async def test_a_failing_handler_is_told_of_and_goes_on():
         for word in ("bad", "good", "worse", "good"):
             bus.emit(text(word))
     assert got == ["good", "good"]
-    (error,) = errors
-    assert error.source.endswith("fragile")
-    assert error.message == "ValueError: no good"
+    assert {error.source.rpartition(".")[2] for error in errors} == {"fragile"}
+    assert [e.message for e in errors] == ["ValueError: no good", "it was cancelled from inside"]
+
+
+class UnwritableError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(2), StopIteration(), UnwritableError(), BaseException("odd")],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_handler_raises_is_told_once(kind, error):
+    @virtual_time
+    async def run():
+        bus, told, got = EventBus(), [], []
+        bus.tap(told.append)
+
+        def plain(event: UserTranscriptEvent):
+            if event.text == "bad":
+                raise error
+            got.append(event.text)
+
+        async def coroutine(event: UserTranscriptEvent):
+            plain(event)
+
+        bus.subscribe(plain if kind == "plain" else coroutine)
+        async with running(bus):
+            bus.emit(text("bad"))
+            bus.emit(text("good"))
+        assert got == ["good"]
+        (failure,) = [event for event in told if isinstance(event, ErrorEvent)]
+        assert type(error).__name__ in failure.message
+
+    run()
+
+
+async def test_a_plain_handler_that_blocks_does_not_stop_the_loop():
+    bus, got, threads = EventBus(), [], set()
+    release = threading.Event()
+
+    @bus.subscribe
+    def block(event: UserTranscriptEvent) -> None:
+        release.wait(10)
+        threads.add(threading.current_thread())
+        got.append(event.text)
+
+    async with running(bus):
+        for letter in "abc":
+            bus.emit(text(letter))
+        await asyncio.sleep(0.05)  # It would not come back if the handler ran here.
+        assert got == []
+        release.set()
+    assert got == ["a", "b", "c"]
+    assert threading.main_thread() not in threads
+
+
+async def test_the_end_does_not_wait_for_a_plain_handler_that_hangs():
+    bus, release = EventBus(), threading.Event()
+
+    @bus.subscribe
+    def hang(event: UserTranscriptEvent) -> None:
+        release.wait(10)
+
+    began = asyncio.get_running_loop().time()
+    async with running(bus):
+        bus.emit(text("a"))
+    try:
+        assert asyncio.get_running_loop().time() - began < 5
+    finally:
+        release.set()
+
+
+@virtual_time
+async def test_a_tap_that_raises_is_told_once_and_stops_nobody():
+    bus, told = EventBus(), []
+
+    def broken(event):
+        raise OSError(28, "No space left on device")
+
+    bus.tap(broken)
+    bus.tap(told.append)
+    for letter in "ab":
+        bus.emit(text(letter))
+    assert [e.text for e in told if isinstance(e, UserTranscriptEvent)] == ["a", "b"]
+    (failure,) = [e for e in told if isinstance(e, ErrorEvent)]
+    assert "No space left" in failure.message
+
+
+@virtual_time
+async def test_partial_functions_may_be_handlers():
+    bus, got = EventBus(), []
+
+    def collect(event: UserTranscriptEvent, where: list[str]) -> None:
+        where.append(event.text)
+
+    async def collect_later(event: UserTranscriptEvent, where: list[str]) -> None:
+        where.append(event.text + " later")
+
+    bus.subscribe(partial(collect, where=got))
+    bus.subscribe(partial(collect_later, where=got))
+    async with running(bus):
+        bus.emit(text("a"))
+    assert sorted(got) == ["a", "a later"]
 
 
 @virtual_time

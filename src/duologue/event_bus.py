@@ -15,7 +15,15 @@ from collections.abc import Callable
 from duologue import events
 from duologue.events import ErrorEvent, Event
 from duologue.realtime.errors import ConfigError
-from duologue.user_code import bounded
+from duologue.user_code import (
+    bounded,
+    call_plain,
+    describe,
+    is_async,
+    log_failure,
+    name_of,
+    routine_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +38,12 @@ _DRAIN_S = 0.3
 class Subscription:
     """One handler and the events waiting for it, in the order they were sent."""
 
-    __slots__ = ("_wake", "dropped", "handler", "idle", "name", "queue", "task", "types")
+    __slots__ = ("_wake", "dropped", "handler", "idle", "name", "plain", "queue", "task", "types")
 
     def __init__(self, handler: Callable[..., object], kinds: frozenset[type]) -> None:
         self.handler = handler
-        self.name = getattr(handler, "__qualname__", repr(handler))
+        self.name = name_of(handler)
+        self.plain = not is_async(handler)
         self.types = kinds
         self.queue: deque[Event] = deque()
         self.dropped = 0
@@ -65,19 +74,22 @@ class EventBus:
     """Sends each event to the handlers that asked for its type.
 
     A handler is slow, or fails, on its own account: the others get their events all the same, and
-    a failure is told as an `ErrorEvent`. Events sent before `run` wait for it.
+    a failure is logged and told as an `ErrorEvent`. Plain handlers run in threads, one event at a
+    time, so that even one that blocks stops no sound. Events sent before `start` wait for it.
     """
 
     def __init__(self) -> None:
         self._subscriptions: list[Subscription] = []
         self._taps: list[Callable[[Event], None]] = []
+        self._broken_taps: list[Callable[[Event], None]] = []
         self._tasks: asyncio.TaskGroup | None = None
 
     def subscribe[F: Callable[..., object]](self, handler: F) -> F:
         """Call ``handler(event)`` for each event of the type that its argument is annotated with.
 
         Unions count for all their members. Works as a decorator, on functions and coroutine
-        functions. Raises `ConfigError` for an annotation that is missing or is not an event type.
+        functions: a plain one runs in a thread, a coroutine function on the event loop. Raises
+        `ConfigError` for an annotation that is missing or is not an event type.
         """
         kinds = _annotated_types(handler, sys._getframe(1).f_locals)
         subscription = Subscription(handler, kinds)
@@ -94,13 +106,26 @@ class EventBus:
                 subscription.queue.clear()
 
     def tap(self, callback: Callable[[Event], None]) -> None:
-        """Call ``callback`` in line for every event, for recorders; it must not block or raise."""
+        """Call ``callback`` in line for every event, for recorders; it must not block.
+
+        That one raises is told once.
+        """
         self._taps.append(callback)
+
+    def report(self, source: str, error: BaseException, code: str = "") -> None:
+        """Tell that code which is not ours has failed: in the log, and as an `ErrorEvent`."""
+        log_failure(log, source, error)
+        self.emit(ErrorEvent(source, describe(error), code))
 
     def emit(self, event: Event) -> None:
         """Send an event; never blocks."""
         for tap in self._taps:
-            tap(event)
+            try:
+                tap(event)
+            except Exception as error:  # noqa: BLE001 - told
+                if tap not in self._broken_taps:
+                    self._broken_taps.append(tap)
+                    self.report(f"tap {name_of(tap)}", error)
         kind = type(event)
         for subscription in self._subscriptions:
             if kind in subscription.types:
@@ -137,19 +162,22 @@ class EventBus:
         while True:
             event = await subscription.take()
             try:
-                result = subscription.handler(event)
-                if inspect.iscoroutine(result):
-                    await bounded(result, f"event handler {subscription.name}")
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task is None or task.cancelling():
-                    raise
-                log.warning("event handler %s was cancelled from inside", subscription.name)
-            except Exception as error:
-                log.warning("event handler %s failed", subscription.name, exc_info=error)
-                if not isinstance(event, ErrorEvent):
-                    message = f"{type(error).__name__}: {error}"
-                    self.emit(ErrorEvent(f"handler {subscription.name}", message))
+                await self._handle(subscription, event)
+            except Exception as error:  # noqa: BLE001 - told
+                source = f"handler {subscription.name}"
+                if isinstance(event, ErrorEvent):
+                    log_failure(log, source, error)  # Told to itself, it would fail for ever.
+                else:
+                    self.report(source, error)
+
+    async def _handle(self, subscription: Subscription, event: Event) -> None:
+        name = f"event handler {subscription.name}"
+        if subscription.plain:
+            result = await call_plain(lambda: subscription.handler(event))
+        else:
+            result = subscription.handler(event)
+        if inspect.iscoroutine(result):
+            await bounded(result, name)
 
 
 def _annotated_types(handler: Callable[..., object], scope: dict[str, object]) -> frozenset[type]:
@@ -158,14 +186,11 @@ def _annotated_types(handler: Callable[..., object], scope: dict[str, object]) -
         for p in inspect.signature(handler).parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    name = getattr(handler, "__qualname__", repr(handler))
+    name = name_of(handler)
     if not parameters:
         raise ConfigError(f"{name} takes no event: give it one argument, annotated with its type")
     try:
-        function: object = handler
-        if not inspect.isroutine(handler):
-            function = type(handler).__call__
-        hints = typing.get_type_hints(function, localns=scope)
+        hints = typing.get_type_hints(routine_of(handler), localns=scope)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise ConfigError(f"{name}: {error}; annotate its argument with an event type") from error
     hint = hints.get(parameters[0].name)

@@ -11,9 +11,10 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 
 from duologue.realtime.errors import DuologueError
+from duologue.threads import Returned, call_in_thread
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +25,23 @@ AGAIN_S = 10.0
 """Seconds for which the same failure is only counted once it has been told."""
 
 
-def describe(error: BaseException) -> str:
-    """Put an error into a sentence, also one that can't be written; never raises.
-
-    An error of ours is its text; any other begins with its type.
-    """
+def text_of(error: BaseException) -> str:
+    """The text of an error in one line; empty where the error has none or can't be written."""
     try:
-        text = str(error)
+        return " ".join(str(error).split())
     except BaseException:  # noqa: BLE001 - an error whose text is an error
-        text = ""
-    if isinstance(error, DuologueError) and text:
+        return ""
+
+
+def describe(error: BaseException) -> str:
+    """Put an error into a sentence; never raises.
+
+    An error of ours is its text; any other begins with its type. Of a group, the first counts.
+    """
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = text_of(error)
+    if isinstance(error, DuologueError | UserCodeError) and text:
         return text
     name = type(error).__name__
     return f"{name}: {text}" if text else name
@@ -100,14 +108,50 @@ class FailureReports:
         self._tell(source, message)
 
 
+class UserCodeError(Exception):
+    """Stands for what no task may raise by itself, ``SystemExit`` for one; its text names it."""
+
+
+async def contained[T](code: Awaitable[T]) -> T:
+    """Await ``code`` such that it raises nothing but an ``Exception``, or its own cancellation.
+
+    ``sys.exit()`` in a task ends the event loop, panics of libraries in Rust are no ``Exception``,
+    and a cancellation that nobody asked for looks like an end: these become `UserCodeError`.
+    """
+    try:
+        return await code
+    except (Exception, KeyboardInterrupt, GeneratorExit):
+        raise
+    except asyncio.CancelledError as error:
+        if was_cancelled(error):
+            raise
+        raise UserCodeError("it was cancelled from inside") from error
+    except BaseException as error:
+        raise UserCodeError(describe(error)) from error
+
+
+async def call_plain(function: Callable[[], object]) -> object:
+    """Call a plain function in a thread; raises as `contained` does.
+
+    Cancelling this leaves the thread behind, because nothing can stop it.
+    """
+    outcome = await call_in_thread(function)
+    if isinstance(outcome, Returned):
+        return outcome.value
+    error = outcome.error
+    # No coroutine can raise a StopIteration.
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        raise error
+    raise UserCodeError(describe(error)) from error
+
+
 async def bounded[T](code: Coroutine[object, object, T], name: str) -> T:
     """Await ``code``; when cancelled, cancel it and wait at most 0.3 s for it to end.
 
     Code that refuses to end is left behind with an error in the log: it is the only task that may
-    outlive a session, and only then. ``SystemExit`` and ``KeyboardInterrupt`` of ``code``, which
-    would end the event loop, are raised as `UserCodeExitError`.
+    outlive a session, and only then. Raises as `contained` does.
     """
-    task = asyncio.ensure_future(_contained(code))
+    task = asyncio.ensure_future(contained(code))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
@@ -117,14 +161,3 @@ async def bounded[T](code: Coroutine[object, object, T], name: str) -> T:
             if not task.done():
                 log.error("%s ignores its cancellation and was left running", name)
         raise
-
-
-class UserCodeExitError(Exception):
-    """A tool or a handler called ``sys.exit()``, or was hit by Ctrl-C."""
-
-
-async def _contained[T](code: Coroutine[object, object, T]) -> T:
-    try:
-        return await code
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise UserCodeExitError(describe(error)) from error

@@ -14,9 +14,8 @@ from typing import Literal, cast, get_args, overload
 from duologue.items import sendable
 from duologue.realtime.commands import Scheduling, ToolSpec
 from duologue.realtime.errors import ConfigError
-from duologue.threads import Raised, call_in_thread
 from duologue.tools.schema import Signature, WrongArgumentsError, read_signature
-from duologue.user_code import describe, is_async, was_cancelled
+from duologue.user_code import UserCodeError, call_plain, is_async, text_of, was_cancelled
 
 logger = logging.getLogger(__name__)
 
@@ -215,13 +214,7 @@ class ToolRegistry:
             finally:
                 self._in_threads.discard(place)
 
-        outcome = await call_in_thread(work)
-        if isinstance(outcome, Raised):
-            if isinstance(outcome.error, asyncio.CancelledError | StopIteration):
-                # Neither may travel through a coroutine as what it is.
-                raise _ThreadError(describe(outcome.error)) from outcome.error
-            raise outcome.error
-        return outcome.value
+        return await call_plain(work)
 
     async def _last(
         self, parts: AsyncGenerator[object], part: Callable[[str], None] | None
@@ -260,20 +253,13 @@ class ToolRegistry:
         return "done", text
 
 
-class _ThreadError(Exception):
-    """Stands for an error of a thread that no coroutine can raise; its text names that one."""
-
-
 def _failed(name: str, error: BaseException) -> tuple[Literal["failed"], str]:
     """Log what a tool raised, and put it into words for the model."""
     logger.warning("tool %s failed", name, exc_info=error)
-    text = str(error) if isinstance(error, _ThreadError) else _named(error)
+    text = text_of(error)
+    if not isinstance(error, UserCodeError):
+        text = f"{type(error).__name__}: {text}".rstrip(": ")
     return "failed", sendable(f"The tool failed: {text}"[:_MAX_ERROR])
-
-
-def _named(error: BaseException) -> str:
-    name, text = type(error).__name__, describe(error)
-    return text if text.startswith(name) else f"{name}: {text}"
 
 
 def _plain(value: object) -> object:
