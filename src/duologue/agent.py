@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import uuid4
 
+from duologue.audio import AudioFrame
 from duologue.barge_in import BargeIn, BargeInPolicy
 from duologue.call import Call
 from duologue.clock import Clock, LoopClock
@@ -16,7 +17,7 @@ from duologue.conversation import Conversation
 from duologue.edges.edge import Edge, EventSink
 from duologue.event_bus import EventBus
 from duologue.event_json import event_to_json
-from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
+from duologue.events import RealtimeDisconnectedEvent
 from duologue.instructions import load_instructions
 from duologue.items import AgentItem, UserItem, sendable
 from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
@@ -25,6 +26,7 @@ from duologue.processors import Processor
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.errors import (
     ConfigError,
+    ErrorKind,
     SessionClosedError,
     SessionError,
     UnsupportedError,
@@ -34,6 +36,7 @@ from duologue.speech import Speech
 from duologue.ticker import Subscription, ticker_for
 from duologue.tool_runner import ToolRunner
 from duologue.tools import ToolRegistry
+from duologue.user_code import contained, describe
 
 CLOSE_S = 0.6
 """What the edge and the model together may take to end, in seconds (contract C8)."""
@@ -340,13 +343,21 @@ class Agent:
         """Speak through the agent's own synthesiser, and tell the model what was heard of it."""
         playout = live.call.playout
         speech.add_text(text)
-        try:
+
+        async def synthesize() -> None:
             async with aclosing(tts.synthesize(text)) as frames:
                 async for frame in frames:
+                    if not isinstance(frame, AudioFrame):
+                        raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
                     if not playout.write(speech, speech.id, frame, speech.epoch):
                         break
-        except SessionError as error:
-            self.events.emit(ErrorEvent("tts", str(error), error.code))
+
+        try:
+            await contained(synthesize())
+        except Exception as error:  # noqa: BLE001 - told, and raised to whoever awaits the speech
+            self.events.report("tts", error, str(getattr(error, "code", "")))
+            if not isinstance(error, SessionError):
+                error = SessionError(describe(error), kind=ErrorKind.RETRY)
             speech.fail_at_end(error)
         playout.end(speech)
         with suppress(SessionError):

@@ -29,7 +29,7 @@ from duologue.events import (
 )
 from duologue.items import Item, UserItem
 from duologue.playout import Playout
-from duologue.processors import Processor
+from duologue.processors import Processor, ProcessorChain
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.errors import ErrorKind, SessionClosedError
 from duologue.realtime.outputs import (
@@ -92,7 +92,9 @@ class Call:
         self._barge_in = barge_in
         self._conversation = conversation
         self.tools = tools
-        self._processors = processors
+        self._processors = ProcessorChain(
+            processors, lambda source, message: emit(ErrorEvent(source, message)), clock.now
+        )
         self._participant = participant
         self._emit = emit
         self._write = write
@@ -135,12 +137,9 @@ class Call:
         """The next sound of the person."""
         if self._closed:
             return
-        for processor in self._processors:
-            changed = processor.audio(frame)
-            if changed is None:
-                return
-            frame = changed
-        self._realtime.send_audio(frame)
+        changed = self._processors.audio(frame)
+        if changed is not None:
+            self._realtime.send_audio(changed)
 
     def video(self, frame: Callable[[], VideoFrame]) -> None:
         """A picture is there; it is taken at the model's ``fps``."""
@@ -162,10 +161,7 @@ class Call:
             self._show(picture[1], now=True)
 
     def _show(self, frame: Callable[[], VideoFrame], *, now: bool) -> None:
-        picture: VideoFrame | None = frame()
-        for processor in self._processors:
-            if picture is not None:
-                picture = processor.video(picture)
+        picture = self._processors.video(frame())
         if picture is not None:
             self._realtime.send_video(picture, now=now)
 

@@ -94,7 +94,12 @@ class FailureReports:
         self._told: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
 
     def report(self, source: str, error: BaseException) -> None:
-        """Log and tell a failure, unless the same was told in the last `AGAIN_S` seconds."""
+        """Log and tell a failure, unless the same was told in the last `AGAIN_S` seconds.
+
+        Ctrl-C is no failure, and is raised again.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            raise error
         key, now = (source, type(error)), self._now()
         told, more = self._told.get(key, (float("-inf"), 0))
         if now - told < AGAIN_S:

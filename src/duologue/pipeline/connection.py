@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from duologue.clock import Clock
@@ -127,7 +128,8 @@ class PipelineConnection:
             case RequestReply(request_id=request_id, instructions=instructions):
                 self._reply(self._draft(None, instructions), request_id)
             case Say(request_id=request_id, text=text):
-                draft = Draft(scripted(text), self._parts.tts, self._tell, None, script=True)
+                words = partial(scripted, text)
+                draft = Draft(words, self._parts.tts, self._tell, None, script=True)
                 self._reply(draft, request_id)
             case CancelReply(reply_id=reply_id):
                 if self._replying is not None and self._replying.id == reply_id:
@@ -210,7 +212,7 @@ class PipelineConnection:
         if text is not None:
             history.append(UserItem("", text))
         system = "\n\n".join(part for part in (self._instructions, instructions) if part)
-        words = self._parts.llm.generate(system, history, self._tools)
+        words = partial(self._parts.llm.generate, system, history, self._tools)
         return Draft(words, self._parts.tts, self._tell, _Basis(self._version, text))
 
     def _reply(self, draft: Draft, request_id: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from uuid import uuid4
 
+from duologue.audio import AudioFrame
 from duologue.pipeline.clauses import Clauses
 from duologue.pipeline.parts import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.pipeline.thoughts import Thoughts
-from duologue.realtime.errors import SessionError
 from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
@@ -20,6 +21,9 @@ from duologue.realtime.outputs import (
     ToolCall,
     Usage,
 )
+from duologue.user_code import contained, describe, log_failure
+
+log = logging.getLogger(__name__)
 
 CLAUSES_AHEAD = 32
 """Clauses that may wait to be spoken; beyond it the LLM waits."""
@@ -30,11 +34,13 @@ class Draft:
 
     ``basis`` is whatever it was made from, for its owner to compare. A ``script`` is text of the
     program's, which is spoken as it is; what a model writes may hold thoughts, which are not.
+    Whatever the LLM or the TTS raises, ``words`` too, is the failure of this reply and of nothing
+    else.
     """
 
     def __init__(
         self,
-        words: AsyncGenerator[LLMOutput],
+        words: Callable[[], AsyncGenerator[LLMOutput]],
         tts: TTS,
         emit: Callable[[Output], None],
         basis: object,
@@ -91,19 +97,26 @@ class Draft:
         end = ReplyDone(self.id)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._speak(), name="speak")
-                await self._write()
-        except* SessionError as errors:
-            end = ReplyDone(self.id, "failed", str(errors.exceptions[0]))
+                tasks.create_task(self._part("the TTS", self._speak), name="speak")
+                await self._part("the LLM", self._write)
+        except* Exception as errors:  # noqa: BLE001 - told
+            end = ReplyDone(self.id, "failed", describe(errors))
         finally:
             self.done.set()
         if not self._cancelled:
             self._put(end)
 
+    async def _part(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await contained(work())
+        except Exception as error:
+            log_failure(log, name, error)
+            raise
+
     async def _write(self) -> None:
         clauses = Clauses(hurry=not self._script)
         thoughts = None if self._script else Thoughts()
-        async with aclosing(self._words) as words:
+        async with aclosing(self._words()) as words:
             async for output in words:
                 match output:
                     case TextDelta(text=text):
@@ -114,6 +127,11 @@ class Draft:
                         self._put(ToolCall(self.id, call_id, name, arguments))
                     case TokenUsage(input=input_tokens, output=output_tokens):
                         self._put(Usage({"text": input_tokens}, {"text": output_tokens}))
+                    case _:
+                        raise TypeError(
+                            "an LLM yields TextDelta, ToolRequest and TokenUsage, "
+                            f"not {type(output).__name__}"
+                        )
         rest = [] if thoughts is None else clauses.push(thoughts.flush())
         for clause in [*rest, *clauses.flush()]:
             await self._clauses.put(clause)
@@ -124,6 +142,8 @@ class Draft:
             self._put(ReplyText(self.id, self.item_id, clause, self._samples))
             async with aclosing(self._tts.synthesize(clause.strip())) as frames:
                 async for frame in frames:
+                    if not isinstance(frame, AudioFrame):
+                        raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
                     self._samples += len(frame)
                     self._put(ReplyAudio(self.id, self.item_id, frame))
 

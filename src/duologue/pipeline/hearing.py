@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
 from duologue.pipeline.preroll import Preroll
 from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
 from duologue.pipeline.words import has_words, words_after
-from duologue.realtime.errors import ErrorKind, SessionError
+from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
     Output,
     ProviderError,
@@ -27,6 +28,9 @@ from duologue.realtime.outputs import (
     SpeechStopped,
     UserTranscript,
 )
+from duologue.user_code import FailureReports, contained, describe, log_failure
+
+log = logging.getLogger(__name__)
 
 REJOIN_S = 1.5
 """Speech that follows the last turn's within so many seconds is transcribed together with it: a
@@ -66,12 +70,31 @@ class _Turn:
     before: str = ""
     """What the stream had transcribed when this turn began: the turn before, which it goes on."""
     reply: bool = True
+    failed: set[str] = field(default_factory=set)
+    """Parts whose failure in this turn was told."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """Somebody, or the time-out, says that it is over; no vote is needed."""
 
 
+class _NoStream:
+    """Stands for the transcription of a turn that the STT would not begin."""
+
+    def push(self, frame: AudioFrame) -> None:
+        """Its sound is lost."""
+
+    async def text(self) -> str:
+        """There are no words."""
+        return ""
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
+
+
 class Hearing:
-    """Takes the person's sound on the event loop; transcribes and votes in tasks of its own."""
+    """Takes the person's sound on the event loop; transcribes and votes in tasks of its own.
+
+    Whatever a part raises is told, once for each turn, and costs only what it would have given.
+    """
 
     def __init__(
         self,
@@ -105,6 +128,7 @@ class Hearing:
         self._partial: asyncio.Task[None] | None = None
         self._partial_after = 0.0
         self._last_end = 0.0
+        self._failures = FailureReports(self._tell, clock.now)
 
     def push(self, frame: AudioFrame) -> None:
         """Take the next sound, at the STT's rate."""
@@ -118,7 +142,11 @@ class Hearing:
         seconds = self._framer.size / self._vad_rate
         for index, chunk in enumerate(chunks):
             at = now - held - (len(chunks) - 1 - index) * seconds
-            activity = self._vad.push(chunk)
+            try:
+                activity = float(self._vad.push(chunk))
+            except BaseException as error:  # noqa: BLE001 - told
+                self._failures.report("voice activity detection", error)
+                activity = 0.0
             if self._gate.is_quiet(chunk, speech=activity > self._config.threshold):
                 activity = 0.0
             for step in self._taking.push(activity, seconds, at):
@@ -141,15 +169,15 @@ class Hearing:
         self._cancel()
         self._answerer.discard()
         if turn is not None:
-            self._tasks.create_task(turn.stream.close(), name="stt close")
+            self._let_go(turn)
 
     async def close(self) -> None:
         """Let go of the recogniser; what it has not let go of by then is left to it."""
         turns = [turn for turn in (self._turn, self._last) if turn is not None]
-        with suppress(TimeoutError, SessionError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 for turn in turns:
-                    await turn.stream.close()
+                    await self._close(turn)
 
     def _take(self, step: Step, ago: float) -> None:
         """Take a step that was due ``ago`` seconds before the end of the sound that has come."""
@@ -189,15 +217,43 @@ class Hearing:
                 # With the silence between them: a recogniser stumbles over a piece that is missing.
                 kept += REJOIN_S
             else:
-                self._tasks.create_task(last.stream.close(), name="stt close")
+                self._let_go(last)
         if turn is None:
-            turn = _Turn(uuid4().hex, self._stt.stream(), deque())
+            turn = _Turn(uuid4().hex, _NoStream(), deque())
+            try:
+                turn.stream = self._stt.stream()
+            except BaseException as error:  # noqa: BLE001 - told
+                self._report("transcription", error, turn)
         for frame in self._preroll.take(kept):
             self._keep(turn, frame)
         return turn
 
+    def _let_go(self, turn: _Turn) -> None:
+        self._tasks.create_task(self._close(turn), name="stt close")
+
+    async def _close(self, turn: _Turn) -> None:
+        try:
+            await contained(turn.stream.close())
+        except Exception as error:  # noqa: BLE001 - nothing of the turn depends on it
+            log_failure(log, "closing a transcription", error)
+
+    def _report(self, part: str, error: BaseException, turn: _Turn) -> None:
+        """Tell the failure of a part, once in a turn; Ctrl-C is raised again."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if part not in turn.failed:
+            turn.failed.add(part)
+            log_failure(log, part, error)
+            self._tell(part, describe(error), str(getattr(error, "code", "")))
+
+    def _tell(self, part: str, message: str, code: str = "") -> None:
+        self._emit(ProviderError(ErrorKind.RETRY, code, f"{part}: {message}"))
+
     def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
-        turn.stream.push(frame)
+        try:
+            turn.stream.push(frame)
+        except BaseException as error:  # noqa: BLE001 - told
+            self._report("transcription", error, turn)
         turn.stream_s += frame.duration
         turn.recent.append(frame.samples)
         turn.recent_samples += len(frame)
@@ -283,16 +339,16 @@ class Hearing:
             return turn.text
 
         try:
-            return await self._detector.end_of_turn(audio, text)
-        except SessionError as error:
-            self._emit(ProviderError(ErrorKind.RETRY, error.code, f"turn detection: {error}"))
+            return float(await contained(self._detector.end_of_turn(audio, text)))
+        except Exception as error:  # noqa: BLE001 - told
+            self._report("turn detection", error, turn)
             return 0.0
 
     async def _transcribe(self, turn: _Turn) -> None:
         try:
-            text = words_after(await turn.stream.text(), turn.before)
-        except SessionError as error:
-            self._emit(ProviderError(ErrorKind.RETRY, error.code, f"transcription: {error}"))
+            text = words_after(await contained(turn.stream.text()), turn.before)
+        except Exception as error:  # noqa: BLE001 - told
+            self._report("transcription", error, turn)
             return
         if self._turn is turn and text != turn.text:
             turn.text = text
