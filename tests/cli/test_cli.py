@@ -5,6 +5,7 @@ import json
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,8 +25,10 @@ from duologue.cli import main
 from duologue.cli.account import Account
 from duologue.cli.picture import Stretch, latencies, stretches
 from duologue.cli.run import converse
+from duologue.cli.serve import take_port
 from duologue.edges import wav
 from duologue.realtime.errors import SessionError
+from duologue.server import ServerConfig
 from duologue.testing.scripted import At, Reply, ScriptedRealtime
 from duologue.testing.virtual_time import run_virtual
 
@@ -345,6 +348,70 @@ def test_doctor_names_the_extra_of_what_is_missing(command, monkeypatch):
     result = command("doctor")
     assert result.exit_code == 1
     assert "aiortc missing  ->  pip install 'duologue[webrtc]'" in result.output
+
+
+@pytest.mark.parametrize("name", ["demo", "serve", "run", "talk"])
+def test_a_command_names_all_that_it_lacks_at_once(command, monkeypatch, question, name):
+    for module in ("xllamacpp", "onnxruntime", "aiortc", "uvicorn", "sounddevice"):
+        monkeypatch.setitem(sys.modules, module, None)
+    result = command(name, *([question] if name == "run" else []))
+    lacks, extras = {
+        "demo": ("onnxruntime, xllamacpp, uvicorn, aiortc", "local,browser"),
+        "serve": ("onnxruntime, xllamacpp, uvicorn, aiortc", "local,browser"),
+        "run": ("onnxruntime, xllamacpp", "local"),
+        "talk": ("onnxruntime, xllamacpp, sounddevice", "local,mic"),
+    }[name]
+    assert result.exit_code == 2
+    assert result.output == (
+        f"duologue: duologue {name} needs {lacks}: pip install 'duologue[{extras}]'\n"
+    )
+
+
+@pytest.fixture
+def taken():
+    """A port of this machine that another program has."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        yield other.getsockname()[1]
+
+
+def no_engine(*args, **kwargs):
+    pytest.fail("the engine was loaded before the port was known to be free")
+
+
+@pytest.mark.parametrize("name", ["demo", "serve"])
+def test_a_port_that_was_asked_for_and_is_taken_is_one_line_at_once(
+    command, monkeypatch, taken, name
+):
+    monkeypatch.setattr("duologue.cli.demo.make_agent", no_engine)
+    monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
+    result = command(name, "--port", taken)
+    assert result.exit_code == 2
+    assert result.output == (
+        f"duologue: can't listen on 127.0.0.1 port {taken} (Address already in use): "
+        "choose another port, or 0 for a free one\n"
+    )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_default_port_that_is_taken_moves_on_and_says_so(capsys, host):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as other:
+        port = other.getsockname()[1]
+        with take_port(ServerConfig(port=port), chosen=False) as listener:
+            moved = listener.getsockname()[1]
+    assert port < moved <= port + 20
+    assert capsys.readouterr().out == f"Port {port} is taken: using {moved}.\n"
+
+
+def test_a_certificate_that_is_none_is_told_before_the_engine_is_loaded(
+    command, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
+    (tmp_path / "c.pem").write_text("no certificate")
+    result = command("serve", "--port", "0", "--certfile", "c.pem", "--keyfile", "c.pem")
+    assert result.exit_code == 2
+    assert "the certificate or its key can't be used" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_serve_refuses_an_open_address_without_token(command):

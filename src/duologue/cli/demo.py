@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from duologue.cli.extras import require_extras
 from duologue.cli.options import make_agent
-from duologue.cli.run import converse, finish, hold
-
-if TYPE_CHECKING:
-    from duologue.cli.account import Account
+from duologue.cli.run import converse, finish, hold, written
 
 INSTRUCTIONS = (
     "You are Ada, the receptionist of the Blue Door, a small hotel by the harbour of a quiet town. "
@@ -44,9 +41,13 @@ INTERRUPT_AFTER_S = 1.2
     default=Path(),
     help="Where conversation.wav and conversation.png go; this folder by default.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the page; 0 takes a free one. 8000 by default, or the next that is free.",
+)
 @click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail.")
-def demo(once: bool, profile: str, folder: Path, port: int, offline: bool) -> None:
+def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool) -> None:
     """Hear it, then talk to it.
 
     First a recorded caller talks with the engine inside, in real time: two questions, then one
@@ -56,26 +57,24 @@ def demo(once: bool, profile: str, folder: Path, port: int, offline: bool) -> No
 
     The first time, the weights of the engine are fetched (640 MB for small, 254 MB for tiny).
     """
-    from duologue.cli.picture import draw_conversation
-
-    click.echo("A recorded caller talks with the engine inside.\n")
+    require_extras("demo", "local", *(() if once else ("browser",)))
     sound, picture = folder / "conversation.wav", folder / "conversation.png"
-    account = hold(_call(profile, sound, offline=offline))
-    draw_conversation(
-        sound, account.events, picture, "The Blue Door: a recorded caller and the engine inside"
-    )
-    click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
-    finish(account)
-    if not once:
-        from duologue.cli.serve import serve_page
-        from duologue.server import ServerConfig
+    if once:
+        _hear(profile, sound, picture, offline=offline)
+        return
+    from duologue.cli.serve import DEFAULT_PORT, serve_page, take_port
+    from duologue.server import ServerConfig
 
+    # Before the call and the loading, so that nobody hears it all and then has no page.
+    config = ServerConfig(port=DEFAULT_PORT if port is None else port)
+    with take_port(config, chosen=port is not None) as listener:
+        _hear(profile, sound, picture, offline=offline)
         click.echo("\nNow you. Ada at the Blue Door knows breakfast, rooms, prices and parking.")
-        config = ServerConfig(port=port)
-        serve_page(config, profile, INSTRUCTIONS, offline=offline, wait="")
+        serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, wait="")
 
 
-async def _call(profile: str, sound: Path, *, offline: bool) -> Account:
+def _hear(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
+    from duologue.cli.picture import draw_conversation
     from duologue.edges import wav
     from duologue.edges.audio_file import read_audio
 
@@ -89,5 +88,11 @@ async def _call(profile: str, sound: Path, *, offline: bool) -> Account:
         settle_s=0.8,
         interjections=[wav.Interjection(clip("price"), INTERRUPT_AFTER_S, after_clips=2)],
     )
+    click.echo("A recorded caller talks with the engine inside.\n")
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
-    return await converse(agent, echo=True, say=GREETING)
+    account = hold(converse(agent, echo=True, say=GREETING), written=lambda: written(edge, sound))
+    draw_conversation(
+        sound, account.events, picture, "The Blue Door: a recorded caller and the engine inside"
+    )
+    click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
+    finish(account, edge)

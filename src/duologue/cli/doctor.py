@@ -11,37 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from duologue.cli.extras import EXTRAS
 from duologue.realtime.errors import DuologueError
-
-_EXTRAS = {
-    "local": (
-        "the engine inside",
-        ("earshot", "hibari", "onnxruntime", "xllamacpp", "soundfile", "PIL"),
-    ),
-    "server": ("the page", ("starlette", "uvicorn", "websockets")),
-    "webrtc": ("calls from a browser", ("aiortc",)),
-    "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
-    "wav": ("sound files", ("soundfile",)),
-    "video": ("pictures", ("PIL",)),
-    "openai": (
-        "OpenAI Realtime, and language models behind an OpenAI-compatible address",
-        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "PIL"),
-    ),
-    "gemini": (
-        "Gemini Live",
-        ("websockets", "orjson", "pybase64", "earshot", "PIL"),
-    ),
-    "vertex": ("Gemini Live on Vertex AI", ("google.auth", "httpx")),
-    "aws": (
-        "Amazon Nova Sonic",
-        ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
-    ),
-    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "PIL")),
-    "simulate": (
-        "providers on this machine",
-        ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +31,7 @@ def doctor() -> None:
 
     Exit code: 0 when the engine inside and the page can run, 1 when they can't.
     """
-    needed = {"python", "local", "server", "webrtc"}
+    needed = {"python", "local", "browser"}
     bad = False
     for finding in _findings():
         mark = click.style("ok  ", fg="green") if finding.good else click.style("miss", fg="yellow")
@@ -77,7 +48,7 @@ def _findings() -> Iterator[Finding]:
     )
     yield Finding("duologue", True, _version("duologue"))
     yield _machine()
-    for extra, (use, modules) in _EXTRAS.items():
+    for extra, (use, modules) in EXTRAS.items():
         yield _extra(extra, use, modules)
     yield from _sound()
     yield from _weights()

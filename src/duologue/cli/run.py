@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from duologue.cli.extras import require_extras
 from duologue.cli.options import engine_options
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ def run(
     from duologue.realtime.errors import ConfigError
     from duologue.testing.virtual_time import run_virtual
 
+    require_extras("run", "local")
     if picture is not None and out is None:
         raise ConfigError("--picture draws the recording: give --out too")
     edge = wav.Edge(

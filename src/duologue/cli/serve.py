@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from duologue.cli.extras import require_extras
 from duologue.cli.options import engine_options, make_agent, make_realtime
 
 if TYPE_CHECKING:
     from duologue.server import ServerConfig
+
+DEFAULT_PORT = 8000
+OTHER_PORTS = 20
+"""Ports after the default one that are tried when it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -22,9 +28,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=8000,
-    show_default=True,
-    help="Port to listen on; 0 takes a free one.",
+    help="Port to listen on; 0 takes a free one. 8000 by default, or the next that is free.",
 )
 @click.option(
     "--token",
@@ -45,7 +49,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @engine_options
 def serve(
     host: str,
-    port: int,
+    port: int | None,
     token: str | None,
     certfile: Path | None,
     keyfile: Path | None,
@@ -63,23 +67,43 @@ def serve(
     duologue serve --profile tiny
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
+    require_extras("serve", "local", "browser")
     from duologue.server import ServerConfig
     from duologue.server.config import default_sessions
 
     config = ServerConfig(
         host=host,
-        port=port,
+        port=DEFAULT_PORT if port is None else port,
         token=token or os.environ.get("DUOLOGUE_TOKEN") or None,
         certfile=certfile,
         keyfile=keyfile,
         allowed_hosts=allow_host,
         max_sessions=max_sessions or default_sessions(),
     )
-    serve_page(config, profile, instructions, offline=offline)
+    from duologue.instructions import load_instructions
+
+    text = load_instructions(instructions)
+    listener = take_port(config, chosen=port is not None)
+    serve_page(config, listener, profile, text, offline=offline)
+
+
+def take_port(config: ServerConfig, *, chosen: bool) -> socket.socket:
+    """Listen; where nobody has ``chosen`` the port and it is taken, on the next, and say so.
+
+    Raises `ConfigError` in time: before anything is loaded or said.
+    """
+    from duologue.server import listen
+
+    listener = listen(config, others=0 if chosen else OTHER_PORTS)
+    port = int(listener.getsockname()[1])
+    if config.port not in (0, port):
+        click.echo(f"Port {config.port} is taken: using {port}.")
+    return listener
 
 
 def serve_page(
     config: ServerConfig,
+    listener: socket.socket,
     profile: str,
     instructions: str,
     *,
@@ -87,17 +111,18 @@ def serve_page(
     wait: str = "Loading the engine ...",
 ) -> None:
     """Load the engine, so that the first caller need not wait, and serve until Ctrl-C."""
-    from duologue.instructions import load_instructions
     from duologue.realtime.codec import SessionSetup
     from duologue.server import serve as serve_calls
 
     async def main() -> None:
-        text = load_instructions(instructions)
         if wait:
             click.echo(wait)
-        await make_realtime(profile, offline=offline).prepare(SessionSetup(text))
+        await make_realtime(profile, offline=offline).prepare(SessionSetup(instructions))
         await serve_calls(
-            lambda edge: make_agent(edge, profile, text, offline=offline), config, ready=tell
+            lambda edge: make_agent(edge, profile, instructions, offline=offline),
+            config,
+            ready=tell,
+            listener=listener,
         )
 
     def tell(address: str) -> None:
@@ -106,6 +131,7 @@ def serve_page(
             click.echo(f"Note: {config.warning}")
 
     try:
-        asyncio.run(main())
+        with listener:
+            asyncio.run(main())
     except KeyboardInterrupt:
         click.echo("")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from duologue.cli.extras import require_extras
 from duologue.cli.options import engine_options
 
 
@@ -53,6 +54,7 @@ def talk(
             uses = [use for use, count in (("input", inputs), ("output", outputs)) if count]
             click.echo(f"{number:>3}  {name}  ({' and '.join(uses) or 'no use'})")
         return
+    require_extras("talk", "local", "mic")
     edge = microphone.Edge(
         input=_device(input_), output=_device(output), echo_cancellation=not headphones
     )

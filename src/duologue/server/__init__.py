@@ -14,7 +14,7 @@ require("websockets", "server")
 from duologue.server.app import create_call_app  # noqa: E402
 from duologue.server.calls import Conduct  # noqa: E402
 from duologue.server.config import ServerConfig  # noqa: E402
-from duologue.server.serving import serve_app  # noqa: E402
+from duologue.server.serving import listen, serve_app  # noqa: E402
 
 if TYPE_CHECKING:
     from duologue.server.agents import MakeAgent, create_app, serve
@@ -25,6 +25,7 @@ __all__ = [
     "ServerConfig",
     "create_app",
     "create_call_app",
+    "listen",
     "serve",
     "serve_app",
 ]

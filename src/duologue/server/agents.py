@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable
 
 from starlette.applications import Starlette
@@ -38,14 +39,16 @@ async def serve(
     config: ServerConfig | None = None,
     *,
     ready: Callable[[str], None] | None = None,
+    listener: socket.socket | None = None,
 ) -> None:
     """Serve the page, and an agent for each caller, until cancelled or stopped by a signal.
 
-    ``ready`` is called once with the address to open; it is printed when not given. Raises
-    `ConfigError` when the port is taken or the certificate can't be used.
+    ``ready`` is called once with the address to open; it is printed when not given. ``listener`` is
+    a socket that already listens (see `listen`). Raises `ConfigError` when the port is taken or the
+    certificate can't be used.
     """
     config = config or ServerConfig()
-    await serve_app(create_app(make_agent, config), config, ready=ready)
+    await serve_app(create_app(make_agent, config), config, ready=ready, listener=listener)
 
 
 def conduct_with(make_agent: MakeAgent, config: ServerConfig) -> Conduct:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Generator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -30,14 +33,16 @@ async def serve_app(
     *,
     ready: Callable[[str], None] | None = None,
     signals: bool = True,
+    listener: socket.socket | None = None,
 ) -> None:
     """Serve an app of this package until cancelled, or, with ``signals``, on SIGINT and SIGTERM.
 
-    ``ready`` is called once with the address to open; it is printed when not given. The end of
-    the server ends all sessions, within some three seconds. Raises `ConfigError` when the port is
-    taken or the certificate can't be used.
+    ``ready`` is called once with the address to open; it is printed when not given. ``listener`` is
+    a socket that already listens (see `listen`); it is closed at the end. The end of the server
+    ends all sessions, within some three seconds. Raises `ConfigError` when the port is taken or the
+    certificate can't be used.
     """
-    listener = _listen(config)
+    listener = listen(config) if listener is None else listener
     port = int(listener.getsockname()[1])
     server = _Server(_settings(app, config), lambda: _tell(config, port, ready), signals=signals)
     with listener:
@@ -85,15 +90,46 @@ def _tell(config: ServerConfig, port: int, ready: Callable[[str], None] | None) 
         announce(f"Note: {config.warning}")
 
 
-def _listen(config: ServerConfig) -> socket.socket:
+def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
+    """Take the port, before anything that takes long; connections wait until they are served.
+
+    Where the port is taken, up to ``others`` ports after it are tried. Raises `ConfigError` when
+    none is free or the certificate can't be used.
+    """
+    if config.certfile is not None and config.keyfile is not None:
+        _check_certificate(config.certfile, config.keyfile)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    last = min(config.port + others, 65535) if config.port else 0
+    for port in range(config.port, last + 1):
+        try:
+            if port and others and config.local:
+                _check_both_loopbacks(port)
+            return socket.create_server((config.host, port), family=family, backlog=128)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port == last:
+                reason = (error.strerror or str(error)).partition(" (while")[0]
+                raise ConfigError(
+                    f"can't listen on {config.host} port {port} ({reason}): "
+                    "choose another port, or 0 for a free one"
+                ) from error
+    raise AssertionError("the loop above returns or raises")
+
+
+def _check_both_loopbacks(port: int) -> None:
+    """Raise ``OSError`` where another program has the port: "localhost" means two addresses."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            socket.create_server((address, port), family=family).close()
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise  # not where there is no IPv6
+
+
+def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=128)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certfile, keyfile)
     except OSError as error:
-        raise ConfigError(
-            f"can't listen on {config.host} port {config.port} ({error.strerror or error}): "
-            "choose another port, or 0 for a free one"
-        ) from error
+        raise ConfigError(f"the certificate or its key can't be used: {error}") from error
 
 
 def _settings(app: Starlette, config: ServerConfig) -> uvicorn.Config:

@@ -1,0 +1,62 @@
+"""Extras: what each is for, the packages that it brings, and those that a command lacks."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+EXTRAS = {
+    "local": (
+        "the engine inside",
+        ("earshot", "hibari", "onnxruntime", "xllamacpp", "soundfile", "PIL", "filelock"),
+    ),
+    "browser": ("the page to talk from", ("starlette", "uvicorn", "websockets", "aiortc")),
+    "server": ("the page's web server", ("starlette", "uvicorn", "websockets")),
+    "webrtc": ("calls from a browser", ("aiortc",)),
+    "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
+    "wav": ("sound files", ("soundfile",)),
+    "video": ("pictures", ("PIL",)),
+    "openai": (
+        "OpenAI Realtime, and language models behind an OpenAI-compatible address",
+        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "PIL"),
+    ),
+    "gemini": (
+        "Gemini Live",
+        ("websockets", "orjson", "pybase64", "earshot", "PIL"),
+    ),
+    "vertex": (
+        "Gemini Live on Vertex AI",
+        ("google.auth", "httpx", "websockets", "orjson", "pybase64", "earshot", "PIL"),
+    ),
+    "aws": (
+        "Amazon Nova Sonic",
+        ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
+    ),
+    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "PIL")),
+    "simulate": (
+        "providers on this machine",
+        ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
+    ),
+}
+"""For each extra its use, and the modules that it brings (those that nothing else here has)."""
+
+
+def require_extras(command: str, *extras: str) -> None:
+    """Raise `MissingExtraError` that names, in one line, all that a command lacks."""
+    lacking = [extra for extra in extras if any(not is_there(name) for name in EXTRAS[extra][1])]
+    if not lacking:
+        return
+    from duologue.realtime.errors import MissingExtraError
+
+    names = {name: None for extra in lacking for name in EXTRAS[extra][1] if not is_there(name)}
+    raise MissingExtraError(
+        f"duologue {command} needs {', '.join(names)}: pip install 'duologue[{','.join(extras)}]'",
+        name=next(iter(names)),
+    )
+
+
+def is_there(module: str) -> bool:
+    """Whether a module can be found; it is not imported."""
+    try:
+        return find_spec(module) is not None
+    except ImportError:  # its parent is missing
+        return False
