@@ -160,7 +160,7 @@ async def talk(minutes: int) -> list[Figure]:
             if isinstance(event, RealtimeReconnectedEvent):
                 gaps.append(event.gap_ms)
                 # Those are kept to be looked at, and would fill the memory.
-                del server.sessions[:-2], server._lines[:-2]
+                del server.sessions[:-2]
 
         agent.events.tap(note)
         async with agent.join():

@@ -264,9 +264,47 @@ def test_faults_are_read_from_files(tmp_path):
         ([{"close": {"code": "x"}}], "code can't be 'x'"),
         ([{"close": {}, "at": -1}], "at from 0"),
         ([{"close": {}, "at": 1, "on": "x"}], "not both"),
+        ([{"close": {"code": 1006}}], "close: code takes a WebSocket close code, .* not 1006"),
+        ([{"close": {"code": 7}}], "close: code takes a WebSocket close code"),
+        ([{"close": [1]}], "close: takes an object with code, reason"),
+        ([{"garbage": {"kind": "texts"}}], "garbage: kind takes text or binary, not 'texts'"),
+        ([{"garbage": {"kind": None}}], "garbage: kind can't be None"),
+        ([{"stall": {"direction": "both"}}], "stall: direction takes reading or writing"),
+        ([{"stall": {"seconds": -1}}], "stall: seconds takes a number from 0 to 86400, not -1"),
+        ([{"burst": {"seconds": 1e9}}], "burst: seconds takes a number from 0 to 86400"),
+        ([{"delay": {"ms": -5}}], "delay: ms takes a number from 0"),
+        ([{"delay": {"jitter_ms": -5}}], "delay: jitter_ms takes a number from 0"),
+        ([{"delay": {"ms": None}}], "delay: ms can't be None"),
+        ([{"handshake": {"status": 200}}], "status takes a number from 400 to 599, not 200"),
+        ([{"loss": {"fraction": 2}}], "loss: fraction takes a number from 0 to 1, not 2"),
+        ([{"reset": {}, "nth": 0}], "nth and times from 1"),
+        ([{"reset": {}, "at": 1e6}], "at from 0 to 86400"),
+        ([["x" * 9000]], "fault 1: takes a name or an object"),
+        (["x" * 9000], "no fault is called 'xxx"),
     ],
 )
 def test_wrong_faults_are_one_line(value, words):
     with pytest.raises(ConfigError, match=words) as error:
         parse_faults(value, "file")
     assert "\n" not in str(error.value)
+
+
+def test_faults_of_a_program_are_checked_too():
+    for make, words in (
+        (lambda: Garbage("texts"), "kind takes text or binary"),
+        (lambda: Stall("both"), "direction takes reading or writing"),
+        (lambda: Delay(-1), "ms takes a number from 0"),
+        (lambda: Close(999), "code takes a WebSocket close code"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            make()
+
+
+@virtual_time
+async def test_a_long_reason_is_cut_to_what_a_close_may_have():
+    async with answering(Fault(Close(1011, "ü" * 100), on="session.created")) as sim:
+        socket = await plain(sim)
+        await socket.recv()
+        with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
+            await socket.recv()
+        assert closed.value.rcvd.reason == "ü" * 61

@@ -41,7 +41,14 @@ def test_it_serves_until_ctrl_c(tmp_path, tls):
         assert told is not None
         assert told[1].startswith("https://" if tls else "http://")
         assert lines[1] == "region        us-east-1\n"
-        assert lines[2] == "AWS_ACCESS_KEY_ID=AKIDMINE AWS_SECRET_ACCESS_KEY=...\n"
+        settings = dict(part.partition("=")[::2] for part in lines[2].split())
+        assert settings == {
+            "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": told[1],
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "AKIDMINE",
+            "AWS_SECRET_ACCESS_KEY": "...",
+            **({"AWS_CA_BUNDLE": str(trust)} if tls else {}),
+        }
         context = None
         if tls:
             context = ssl.create_default_context(cafile=str(trust))

@@ -170,7 +170,7 @@ async def test_packets_can_be_lost_both_ways():
     ):
         call.send("response.create")
         await call.until("output_audio_buffer.stopped")
-        counters = sim._lines[0].peer.counters
+        counters = next(iter(sim._open)).peer.counters
         assert counters["lost"] + counters["fec"] > 10
         # 3 s of sound are 150 packets; aiortc conceals nothing, and so there are fewer frames.
         assert sum(loud for _, loud in call.heard) < 140
@@ -186,6 +186,21 @@ async def test_a_call_can_fall_silent():
         heard = len(call.heard)
         await asyncio.sleep(0.3)
         assert len(call.heard) == heard
+
+
+async def test_a_call_can_be_cut_again_and_while_it_ends():
+    async with OpenAISimulator(replies=[LONG]) as sim:
+        for cut in (sim.kill, sim.drop_all):
+            async with calling(sim) as call:
+                await cut()
+                await cut()
+                async with sdk(sim) as client:
+                    hanging_up = asyncio.ensure_future(client.realtime.calls.hangup(call.id))
+                    while not hanging_up.done():
+                        await cut()
+                    await hanging_up
+            await cut()
+        assert not await sim.kill()
 
 
 async def test_sound_comes_straight_back():

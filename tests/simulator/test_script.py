@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import wave
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_a_script_has_options_and_sounds(tmp_path):
         ("- say: x\n- [", r"script, line \d+: "),
         ("- say: x\n\n- shout: y", r"script, line 3 \(step 2\): a step has one of hear, say"),
         ("- hear: x\n  pace: 2", r"line 1 \(step 1\): pace is not known here; it takes hear"),
-        ("- say: x\n  seconds: long", r"seconds takes a number, not 'long'"),
+        ("- say: x\n  seconds: long", r"seconds takes a number from 0 to 3600, not 'long'"),
         ("- say: x\n  wav: no.wav", r"there is no file no.wav"),
         ("- say: x\n  voice: hal", r"voice takes tone or local"),
         ("- calls: [{a: {}, b: {}}]", r"calls takes objects such as"),
@@ -151,3 +152,55 @@ def test_wrong_scripts_are_one_line(text, words):
 def test_a_script_that_is_not_there_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         OpenAISimulator(str(tmp_path / "none.yaml"))
+
+
+BOMB = "\n".join(
+    ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    + [
+        f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]"
+        for below, name in pairwise("abcdefghi")
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 500 + "]" * 500, "levels deep"),
+        ("[" * 5000 + "]" * 5000, "levels deep"),
+        ("- " * 3000 + "x", "levels deep"),
+        ("{a: " * 70 + "x" + "}" * 70, "levels deep"),
+        ("&a [*a]", "levels deep"),
+        (f"steps: []\n{BOMB}", "more than 100000 values"),
+        ("- say: x\n  seconds: .inf", "inf is no number to use here"),
+        ("- say: x\n  seconds: .nan", "nan is no number to use here"),
+        ("- say: x\n  seconds: " + "9" * 5000, "exceeds the limit"),
+        ("- say: x\n  seconds: " + "9" * 400, "seconds takes a number from 0 to 3600"),
+        ("- wait: 1000000", "wait takes a number from 0 to 86400, not 1000000"),
+        ("- say: x\n  pace: -1", "pace takes a number from 0 to 1000, not -1"),
+        ("- call: x\n  with: {1: 2}", "1 is a key, and no text"),
+        ("- call: x\n  with: {a: !!binary aGk=}", "of a type that JSON has not"),
+        ("- say: !!set {a, b}", "of a type that JSON has not"),
+        ("- say: !!timestamp 2026-99-99", "month must be in 1..12"),
+        ("- say: !!python/object:os.system x", "could not determine a constructor"),
+        (f"- say: {['x' * 9000] * 90}", r"say takes a text, not \['x+\.\.\.x+"),
+        ("- say: x\n  voice: " + "y" * 9000, "voice takes tone or local, not 'yyy"),
+    ],
+)
+def test_no_text_is_too_deep_or_too_large_for_one_line(text, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        Script.parse(text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+
+
+def test_an_anchor_may_stand_for_what_comes_twice():
+    script = Script.parse("- call: x\n  with: &a {city: Paris}\n- call: y\n  with: *a\n")
+    assert [reply.reply.tools[0].arguments for reply in script.replies] == [{"city": "Paris"}] * 2
+
+
+def test_a_script_that_can_not_be_read_is_one_line(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    for name, words in (("bytes.yaml", "it is no text"), ("none.yaml", "No such file")):
+        with pytest.raises(ConfigError, match=words):
+            Script.load(tmp_path / name)

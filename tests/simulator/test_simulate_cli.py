@@ -59,3 +59,18 @@ def test_wrong_options_are_one_line(options, words):
     assert result.exit_code == 2
     assert words in result.output
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["orjson", "pybase64"])
+@pytest.mark.parametrize("name", ["openai", "gemini", "qwen", "nova"])
+def test_a_missing_package_is_one_line(name, module):
+    program = (
+        "import sys\n"
+        f"sys.modules[{module!r}] = None\n"
+        "from duologue.cli import main\n"
+        f"sys.argv = ['duologue', 'simulate', {name!r}, '--port', '0']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode != 0
+    assert done.stderr == f"duologue: {module} is not installed: pip install 'duologue[simulate]'\n"

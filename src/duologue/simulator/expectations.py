@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from duologue.clock import Clock, Timer
@@ -26,11 +26,13 @@ class Expectation:
 
 
 class Expectations:
-    """Follows the expectations of one session, one after another; failures go to ``failures``."""
+    """Follows the expectations of one session, one by one; ``failed`` is told each failure."""
 
-    def __init__(self, wanted: Sequence[Expectation], failures: list[str], clock: Clock) -> None:
+    def __init__(
+        self, wanted: Sequence[Expectation], failed: Callable[[str], None], clock: Clock
+    ) -> None:
         self._wanted = list(wanted)
-        self._failures = failures
+        self._failed = failed
         self._clock = clock
         self._turns = 0
         self._replies = 0
@@ -59,7 +61,7 @@ class Expectations:
         """The session is over: what has not come is not coming."""
         self._stop()
         for one in self._wanted:
-            self._failures.append(f"{one.place}: {one.event} had not come when the session ended")
+            self._failed(f"{one.place}: {one.event} had not come when the session ended")
         self._wanted.clear()
 
     def _advance(self) -> None:
@@ -73,7 +75,7 @@ class Expectations:
 
     def _late(self) -> None:
         first = self._wanted[0]
-        self._failures.append(f"{first.place}: {first.event} did not come in {first.within:g} s")
+        self._failed(f"{first.place}: {first.event} did not come in {first.within:g} s")
         self._pass()
 
     def _pass(self) -> None:

@@ -11,15 +11,39 @@ from typing import Literal, Protocol
 from duologue.clock import Clock, Timer
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
-from duologue.simulator.yaml_file import load_yaml
+from duologue.simulator.kept import Kept
+from duologue.simulator.yaml_file import load_yaml, shown
+
+MOST_S = 86_400.0
+"""The longest time that anything takes, in seconds: a day."""
+MOST_FIRED = 1000
+"""Actions that are kept to be looked at; the oldest go."""
+
+
+def _within(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} takes a number from {low:g} to {high:g}, not {shown(value)}")
+
+
+def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} takes {' or '.join(choices)}, not {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the WebSocket with a code."""
+    """End the WebSocket with a code; 0 is the end of a connection that has none."""
 
     code: int = 1011
     reason: str = "simulated"
+
+    def __post_init__(self) -> None:
+        # 1004 to 1006 and 1015 are never sent: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
+        sendable = 1000 <= self.code <= 1014 and self.code not in (1004, 1005, 1006)
+        if self.code and not sendable and not 3000 <= self.code <= 4999:
+            raise ConfigError(
+                f"code takes a WebSocket close code, such as 1011 or 4000, not {self.code}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +58,10 @@ class Stall:
     direction: Literal["reading", "writing"] = "writing"
     seconds: float = 2.0
 
+    def __post_init__(self) -> None:
+        _one_of("direction", self.direction, ("reading", "writing"))
+        _within("seconds", self.seconds, 0, MOST_S)
+
 
 @dataclass(frozen=True, slots=True)
 class Delay:
@@ -42,12 +70,19 @@ class Delay:
     ms: float = 200.0
     jitter_ms: float = 0.0
 
+    def __post_init__(self) -> None:
+        _within("ms", self.ms, 0, MOST_S * 1000)
+        _within("jitter_ms", self.jitter_ms, 0, MOST_S * 1000)
+
 
 @dataclass(frozen=True, slots=True)
 class Burst:
     """Hold events back for so many seconds, then send them all at once."""
 
     seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        _within("seconds", self.seconds, 0, MOST_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +105,9 @@ class Garbage:
 
     kind: Literal["text", "binary"] = "text"
 
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, ("text", "binary"))
+
 
 @dataclass(frozen=True, slots=True)
 class Error:
@@ -86,6 +124,9 @@ class Handshake:
     status: int = 500
     code: str = ""
 
+    def __post_init__(self) -> None:
+        _within("status", self.status, 400, 599)
+
 
 @dataclass(frozen=True, slots=True)
 class Ice:
@@ -97,6 +138,9 @@ class Loss:
     """WebRTC: lose that part of the sound's packets, both ways."""
 
     fraction: float = 0.05
+
+    def __post_init__(self) -> None:
+        _within("fraction", self.fraction, 0, 1)
 
 
 type Action = (
@@ -147,8 +191,10 @@ class Fault:
     def __post_init__(self) -> None:
         if self.at is not None and self.on is not None:
             raise ConfigError("a fault comes `at` a time or `on` an event, not both")
-        if self.nth < 1 or self.times < 1 or (self.at is not None and self.at < 0):
-            raise ConfigError("a fault takes nth and times from 1, and at from 0")
+        if self.nth < 1 or self.times < 1 or (self.at is not None and not 0 <= self.at <= MOST_S):
+            raise ConfigError(
+                f"a fault takes nth and times from 1, and at from 0 to {MOST_S:g} seconds"
+            )
 
 
 PRESETS: Mapping[str, Fault] = {
@@ -192,8 +238,7 @@ class FaultPlan:
         self.faults: tuple[Fault, ...] = ()
         self._left: dict[int, int] = {}
         self._runners: set[FaultRunner] = set()
-        self.fired: list[Action] = []
-        """What has happened so far."""
+        self._fired: Kept[Action] = Kept(MOST_FIRED)
         self.set(faults)
 
     def set(self, faults: Sequence[Fault | str]) -> None:
@@ -211,8 +256,13 @@ class FaultPlan:
         if self._left.get(index, 0) < 1:
             return False
         self._left[index] -= 1
-        self.fired.append(self.faults[index].action)
+        self._fired.add(self.faults[index].action)
         return True
+
+    @property
+    def fired(self) -> list[Action]:
+        """What has happened so far; of very much the newest."""
+        return self._fired.entries
 
     def handshake(self) -> Handshake | None:
         """How the next connection is refused, if it is."""
@@ -263,7 +313,7 @@ class FaultRunner:
 
     def saw(self, event_type: str) -> None:
         """An event of this type went over the line."""
-        if not self._plan.faults:
+        if not any(fault.on == event_type for fault in self._plan.faults):
             return
         self._counts[event_type] += 1
         for index, fault in enumerate(self._plan.faults):
@@ -294,7 +344,7 @@ def fault_named(name: str, presets: Mapping[str, Fault] = PRESETS) -> Fault:
     """A fault of ``presets``. Raises `ConfigError`."""
     fault = presets.get(name)
     if fault is None:
-        raise ConfigError(f"no fault is called {name!r}: there are {', '.join(presets)}")
+        raise ConfigError(f"no fault is called {shown(name)}: there are {', '.join(presets)}")
     return fault if not isinstance(fault.action, Duplicate) else _on_its_event(fault)
 
 
@@ -324,7 +374,8 @@ def _parse(value: Json, where: str, presets: Mapping[str, Fault]) -> Fault:
         raise ConfigError(f"{where}: takes one of {', '.join(ACTIONS)}")
     kind = kinds[0]
     options = {key: one for key, one in value.items() if key != kind}
-    action = _made(ACTIONS[kind], value[kind] or {}, f"{where}: {kind}")
+    given = value[kind]
+    action = _made(ACTIONS[kind], {} if given is None else given, f"{where}: {kind}")
     fault = _made(Fault, {**options, "action": None}, where)
     return _on_its_event(replace(fault, action=action))
 
@@ -344,7 +395,7 @@ def _made[T](kind: type[T], values: Json, where: str) -> T:
         if key not in known:
             raise ConfigError(f"{where}: {key} is not known; it takes {', '.join(known)}")
         default = known[key].default
-        if default is MISSING or value is None:
+        if default is MISSING or (value is None and default is None):
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if isinstance(default, float) or key == "at":
@@ -354,5 +405,8 @@ def _made[T](kind: type[T], values: Json, where: str) -> T:
         else:
             good = isinstance(value, str)
         if not good:
-            raise ConfigError(f"{where}: {key} can't be {value!r}")
-    return kind(**values)
+            raise ConfigError(f"{where}: {key} can't be {shown(value)}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None

@@ -5,9 +5,17 @@ from __future__ import annotations
 import secrets
 import string
 
+from duologue.extras import require
 from duologue.items import Json
 
+require("orjson", "simulate")
+
+import orjson  # noqa: E402
+
 type Object = dict[str, Json]
+
+MOST_DEPTH = 100
+"""Lists and objects in each other of what comes from outside; deeper JSON is refused."""
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -15,6 +23,30 @@ _LETTERS = string.ascii_letters + string.digits
 def new_id(kind: str) -> str:
     """An id as the service makes them: ``item_`` and 21 letters or digits."""
     return f"{kind}_{''.join(secrets.choice(_LETTERS) for _ in range(21))}"
+
+
+def read_json(text: str | bytes) -> Json:
+    """What a JSON text says. Raises ``ValueError`` where it is none, or is too deep."""
+    value: Json = orjson.loads(text)
+    if too_deep(value):
+        raise ValueError(f"JSON is nested more than {MOST_DEPTH} levels deep")
+    return value
+
+
+def too_deep(value: Json) -> bool:
+    """Whether lists and objects are nested more than `MOST_DEPTH` levels deep."""
+    level: list[Json] = [value]
+    for _ in range(MOST_DEPTH + 1):
+        below: list[Json] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += [inner for inner in one.values() if isinstance(inner, dict | list)]
+            elif isinstance(one, list):
+                below += [inner for inner in one if isinstance(inner, dict | list)]
+        if not below:
+            return False
+        level = below
+    return True
 
 
 def inside(value: Json, *path: str) -> Json:

@@ -165,6 +165,11 @@ class Hearing:
         loud = loudness > max(1.0, detection.threshold * LEVEL)
         if turn is not None:
             turn.frames.append(frame)
+            if turn.start + MOST_S * self._rate < self._position:
+                # A noise that never ends.
+                oldest = len(turn.frames.popleft())
+                turn.start += oldest
+                self.dropped += oldest
             self._sink.speech_heard(frame)
             self._silence = 0 if loud else self._silence + len(frame)
             if self._silence * 1000 >= max(1, detection.silence_ms) * self._rate:

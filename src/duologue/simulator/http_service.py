@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -17,8 +17,25 @@ from duologue.simulator.line import EventLine
 from duologue.simulator.service import KeptSession, Service
 from duologue.simulator.socket_line import ServedSession, SocketLine
 
+type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+type Guard = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+"""Answers a request by its handler, and makes the service's own answer of an error."""
+
 MOST_OPEN = 64
 """Sessions at once; the next is refused with 429."""
+
+
+def guarded(guard: Guard, handler: Handler) -> Handler:
+    """The handler with a guard before it.
+
+    aiohttp's own middlewares would do, but it keeps the last thousand of them in a cache of the
+    process, and with them everything that they refer to: servers that have ended, too.
+    """
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await guard(request, handler)
+
+    return answer
 
 
 class SocketSession(ServedSession, KeptSession, Protocol):

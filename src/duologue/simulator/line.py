@@ -46,6 +46,8 @@ class EventLine(ABC):
         self.deaf_until = 0.0
         """Nothing is read before that time, in clock seconds."""
         self.over = False
+        self.broken = False
+        """It was cut."""
         self.close_code: int | None = None
         """The code by which the session was ended from here."""
         self.complain: Callable[[faults.Error], None] = lambda _: None
@@ -117,9 +119,19 @@ class EventLine(ABC):
 
     def cut(self) -> None:
         """End without a word."""
-        self.over = True
+        if self.broken:
+            return
+        self.over = self.broken = True
         self._wake.set()
         self.break_off()
+
+    def forget(self) -> None:
+        """The session is over: hold on to nothing of it."""
+        self.runner.close()
+        self._waiting.clear()
+        self._unsent = 0
+        self._last = ""
+        self.complain = lambda _: None
 
     def surprise(self, kind: str) -> str:
         """An event of a type that nobody knows."""

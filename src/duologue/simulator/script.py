@@ -10,7 +10,7 @@ from typing import Literal
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 from duologue.simulator.expectations import Expectation
-from duologue.simulator.yaml_file import lines_of_steps, load_yaml, parse_yaml
+from duologue.simulator.yaml_file import lines_of_steps, parse_yaml, read_text, shown
 from duologue.testing.scripted import Reply, ToolUse
 
 _STEPS = ("hear", "say", "call", "calls", "fail", "refuse", "wait", "expect")
@@ -33,7 +33,12 @@ _OTHERS: Mapping[str, Mapping[str, type]] = {
     "wait": {"wait": float},
     "expect": {"expect": str, "within": float, "where": dict},
 }
-_NAMES = {str: "a text", float: "a number", dict: "an object", list: "a list"}
+_NAMES: Mapping[type, str] = {str: "a text", dict: "an object", list: "a list"}
+
+MOST_S = 86_400.0
+"""Most seconds of a script's pauses and of its replies; the longest conversation lasts a day."""
+_HIGHEST = {"seconds": 3600.0, "pace": 1000.0, "tone": 20_000.0}
+"""The largest numbers of some fields; of the others it is `MOST_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +66,7 @@ class Script:
     @classmethod
     def load(cls, file: Path) -> Script:
         """Read a YAML file. Raises `ConfigError`, with the line."""
-        load_yaml(file)
-        return cls.parse(file.read_text("utf-8"), where=str(file), folder=file.parent)
+        return cls.parse(read_text(file), where=str(file), folder=file.parent)
 
     @classmethod
     def parse(cls, text: str, *, where: str = "script", folder: Path = Path()) -> Script:
@@ -86,11 +90,11 @@ def _with_options(script: Script, options: Mapping[str, Json], where: str) -> Sc
         match key, value:
             case "paraphrase", bool():
                 script = replace(script, paraphrase=value)
-            case "transcription_delay", int() | float():
+            case "transcription_delay", int() | float() if _is_number(value, MOST_S):
                 script = replace(script, transcription_delay=float(value))
             case _:
                 raise ConfigError(
-                    f"{where}: {key}: {value!r} is not known; beside steps it takes "
+                    f"{where}: {key}: {shown(value)} is not known; beside steps it takes "
                     "paraphrase: true and transcription_delay: SECONDS"
                 )
     return script
@@ -164,7 +168,7 @@ class _Compiler:
             raise ConfigError(f"{place}: there is no file {wav}")
         voice = step.get("voice", "tone")
         if voice not in ("tone", "local"):
-            raise ConfigError(f"{place}: voice takes tone or local, not {voice!r}")
+            raise ConfigError(f"{place}: voice takes tone or local, not {shown(voice)}")
         return ScriptedReply(reply, wav, "local" if voice == "local" else "tone")
 
 
@@ -181,10 +185,18 @@ def _check(key: str, value: Json, known: Mapping[str, type], place: str) -> None
     if kind is None:
         raise ConfigError(f"{place}: {key} is not known here; it takes {', '.join(known)}")
     if kind is float:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+        highest = _HIGHEST.get(key, MOST_S)
+        good, wanted = _is_number(value, highest), f"a number from 0 to {highest:g}"
     elif kind is str:
-        good = isinstance(value, str | int | float)
+        good, wanted = isinstance(value, str | int | float), _NAMES[str]
     else:
-        good = isinstance(value, kind)
+        good, wanted = isinstance(value, kind), _NAMES[kind]
     if not good:
-        raise ConfigError(f"{place}: {key} takes {_NAMES[kind]}, not {value!r}")
+        raise ConfigError(f"{place}: {key} takes {wanted}, not {shown(value)}")
+
+
+def _is_number(value: Json, highest: float) -> bool:
+    """Whether it is a number from 0 to ``highest``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= highest

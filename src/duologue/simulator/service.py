@@ -14,10 +14,13 @@ from duologue.realtime.errors import ConfigError
 from duologue.simulator.brains import Brain
 from duologue.simulator.expectations import Expectations
 from duologue.simulator.faults import Error, Fault, FaultPlan
+from duologue.simulator.kept import Kept
 from duologue.simulator.line import EventLine
 
-MOST_KEPT = 256
+MOST_KEPT = 64
 """Sessions that are kept to be looked at; the oldest go."""
+MOST_NOTES = 1000
+"""Failures of scripts that are kept; the oldest go."""
 
 
 class KeptSession(Protocol):
@@ -52,10 +55,8 @@ class Service[S: KeptSession](ABC):
     ) -> None:
         if clock_scale <= 0:
             raise ConfigError(f"clock_scale takes a number above 0, not {clock_scale}")
-        self.sessions: list[S] = []
-        """The sessions so far, in order; of very many the newest."""
-        self.failures: list[str] = []
-        """What scripts expected and did not get, each with its place in the script."""
+        self._kept: Kept[S] = Kept(MOST_KEPT)
+        self._failures: Kept[str] = Kept(MOST_NOTES)
         self.unknown_models = frozenset(unknown_models)
         self._clock: Clock = clock or LoopClock()
         self._brain = brain
@@ -63,8 +64,7 @@ class Service[S: KeptSession](ABC):
         self._host = host
         self._port = port
         self._seed = seed
-        self._lines: list[EventLine] = []
-        self._open: set[EventLine] = set()
+        self._open: dict[EventLine, S] = {}
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -104,6 +104,21 @@ class Service[S: KeptSession](ABC):
         return self._port
 
     @property
+    def sessions(self) -> list[S]:
+        """The newest `MOST_KEPT` sessions, oldest first."""
+        return self._kept.entries
+
+    @property
+    def sessions_dropped(self) -> int:
+        """Older sessions, which are not kept any more."""
+        return self._kept.dropped
+
+    @property
+    def failures(self) -> list[str]:
+        """What scripts expected and did not get, each with its place in the script."""
+        return self._failures.entries
+
+    @property
     def _named(self) -> str:
         """The host as an address has it."""
         return f"[{self._host}]" if ":" in self._host else self._host
@@ -119,19 +134,23 @@ class Service[S: KeptSession](ABC):
 
     @property
     def fired(self) -> Sequence[object]:
-        """The faults' actions that have happened so far."""
+        """The faults' actions that have happened so far; of very many the newest."""
         return self._plan.fired
 
-    async def kill(self, session: int = -1) -> None:
-        """Cut a session's connection, and all that is on it.
+    async def kill(self, session: int = -1) -> bool:
+        """Cut a session's connection, and all that is on it; False when it has none any more.
 
-        That is a TCP reset, or WebRTC's sockets without a farewell.
+        That is a TCP reset, or WebRTC's sockets without a farewell. It never raises.
         """
-        self._lines[session].cut()
+        wanted = self.sessions[session : session + 1 or None]
+        lines = [line for line, one in self._open.items() if one in wanted and not line.broken]
+        for line in lines:
+            line.cut()
         await asyncio.sleep(0)
+        return bool(lines)
 
     async def drop_all(self) -> None:
-        """Cut every connection, as a power failure would."""
+        """Cut every connection, as a power failure would. It never raises."""
         for line in [*self._open]:
             line.cut()
         await asyncio.sleep(0)
@@ -139,19 +158,18 @@ class Service[S: KeptSession](ABC):
     def expectations(self) -> Expectations | None:
         """What the script expects of a new session."""
         wanted = self._brain.script.expectations
-        return Expectations(wanted, self.failures, self._clock) if wanted else None
+        return Expectations(wanted, self._failures.add, self._clock) if wanted else None
 
     def keep(self, line: EventLine, session: S) -> None:
         """A session has begun on this line."""
         line.complain = session.complain
         session.taken = line.runner.saw
-        self.sessions.append(session)
-        self._lines.append(line)
-        del self.sessions[:-MOST_KEPT], self._lines[:-MOST_KEPT]
-        self._open.add(line)
+        self._kept.add(session)
+        self._open[line] = session
 
     def let_go(self, line: EventLine, session: S) -> None:
         """A session is over."""
         session.close()
-        line.runner.close()
-        self._open.discard(line)
+        session.taken = lambda _: None
+        line.forget()
+        self._open.pop(line, None)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-from typing import Protocol, cast
+from typing import Protocol
 
 from aiohttp import WSMsgType, web
 
 from duologue.clock import Clock
 from duologue.simulator.faults import FaultPlan
 from duologue.simulator.line import EventLine
+from duologue.simulator.tcp_reset import reset
 
 MOST_BYTES = 32 * 1024 * 1024
 """Largest message taken; the protocol allows 15 MiB of sound in an event."""
+
+MOST_REASON = 123
+"""Bytes of a close reason, as WebSocket has it; of a longer one the beginning is sent."""
 
 _DEAF_STEP_S = 0.2
 
@@ -72,15 +74,12 @@ class SocketLine(EventLine):
 
     async def end(self, code: int, reason: str) -> None:
         """Close with a code."""
-        await self._socket.close(code=code, message=reason.encode())
+        message = reason.encode()[:MOST_REASON].decode(errors="ignore")
+        await self._socket.close(code=code or 1000, message=message.encode())
 
     def break_off(self) -> None:
         """Reset the TCP connection."""
-        found = cast("socket.socket | None", self._transport.get_extra_info("socket"))
-        if found is not None:
-            # With a linger time of 0 the kernel sends a RST instead of a FIN.
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        reset(self._transport)
 
     def lose(self, fraction: float) -> None:
         """TCP loses nothing."""

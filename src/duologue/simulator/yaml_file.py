@@ -1,14 +1,28 @@
-"""YAML files, with the line in what is wrong with them."""
+"""YAML files, with the line in what is wrong with them.
+
+A file that is small may still be endless: an alias may stand for itself, or for a list of aliases
+of lists of aliases. What it says is therefore measured before anything looks at it, with every
+alias written out.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+import reprlib
 from functools import cache
 from pathlib import Path
 
 from duologue.extras import require
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
+
+MOST_CHARS = 4 * 1024 * 1024
+"""The longest text that is read."""
+MOST_DEPTH = 64
+"""Lists and objects in each other."""
+MOST_VALUES = 100_000
+"""Values of a text, with every alias written out."""
 
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 
@@ -31,25 +45,76 @@ def _loader() -> type:
 
 def load_yaml(file: Path) -> Json:
     """What is in a file. Raises `ConfigError`, in one line."""
+    return parse_yaml(read_text(file), str(file))
+
+
+def read_text(file: Path) -> str:
+    """The text of a file. Raises `ConfigError`, in one line."""
     try:
-        text = file.read_text("utf-8")
+        return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ConfigError(f"{file}: {reason}") from None
-    return parse_yaml(text, str(file))
 
 
 def parse_yaml(text: str, where: str) -> Json:
     """What a text says; ``where`` it is from. Raises `ConfigError`, in one line."""
     yaml = require("yaml", "simulate")
+    if len(text) > MOST_CHARS:
+        raise ConfigError(f"{where}: it has more than {MOST_CHARS} characters")
     try:
-        value: Json = yaml.load(text, Loader=_loader())
+        value: object = yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it is not YAML"
         raise ConfigError(f"{where}{line}: {problem}") from None
-    return value
+    except RecursionError:
+        raise ConfigError(f"{where}: {_TOO_DEEP}") from None
+    except ValueError as error:
+        # A number of thousands of digits, or a date that is none.
+        raise ConfigError(f"{where}: {str(error).partition('(')[0].strip().lower()}") from None
+    return _measured(value, where)
+
+
+def shown(value: object) -> str:
+    """A value for an error's one line: its beginning, however large it is."""
+    return _SHORT.repr(value)
+
+
+_TOO_DEEP = f"lists and objects stand more than {MOST_DEPTH} levels deep in each other"
+_SHORT = reprlib.Repr(maxlevel=2, maxdict=4, maxlist=4, maxstring=60, maxother=60, maxlong=40)
+
+
+def _measured(value: object, where: str) -> Json:
+    """The value, which JSON can say too, and is neither too deep nor too large."""
+    count = 0
+    level: list[object] = [value]
+    for _ in range(MOST_DEPTH + 1):
+        below: list[object] = []
+        for one in level:
+            match one:
+                case dict():
+                    for key in one:
+                        if not isinstance(key, str):
+                            raise ConfigError(f"{where}: {shown(key)} is a key, and no text")
+                    below += one.values()
+                case list():
+                    below += one
+                case float() if not math.isfinite(one):
+                    raise ConfigError(f"{where}: {one} is no number to use here")
+                case None | bool() | int() | float() | str():
+                    """As JSON has it."""
+                case _:
+                    raise ConfigError(f"{where}: {shown(one)} is of a type that JSON has not")
+            count += 1
+            if count + len(below) > MOST_VALUES:
+                raise ConfigError(f"{where}: it has more than {MOST_VALUES} values")
+        if not below:
+            found: Json = value  # type: ignore[assignment]
+            return found
+        level = below
+    raise ConfigError(f"{where}: {_TOO_DEEP}")
 
 
 def lines_of_steps(text: str) -> list[int]:

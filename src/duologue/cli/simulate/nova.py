@@ -54,12 +54,17 @@ def nova(options: Options, tls: Path | None) -> None:
     if tls is not None:
         write_certificate(tls, simulator.ca_pem or b"")
     shown = "..." if options.key else secret_key
+    trust = "" if tls is None else f" AWS_CA_BUNDLE={tls}"
     serve(
         simulator,
         options,
         lambda: [
             f"endpoint_uri  {simulator.url}",
             f"region        {simulator.credentials.region}",
-            f"AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={shown}",
+            (
+                f"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={simulator.url} "
+                f"AWS_REGION={simulator.credentials.region} "
+                f"AWS_ACCESS_KEY_ID={access_key} AWS_SECRET_ACCESS_KEY={shown}{trust}"
+            ),
         ],
     )

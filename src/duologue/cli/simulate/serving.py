@@ -33,7 +33,10 @@ class Options:
 class Simulator(Protocol):
     """A simulated service."""
 
-    failures: list[str]
+    @property
+    def failures(self) -> list[str]:
+        """What scripts expected and did not get."""
+        ...
 
     async def __aenter__(self) -> Self: ...
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import orjson
 from aiohttp import web
 
-from duologue.items import Json
-from duologue.simulator.fields import Object
+from duologue.simulator.fields import Object, read_json
 from duologue.simulator.gemini.keys import BAD_KEY, BAD_TOKEN, NO_KEY, Keys
 from duologue.simulator.gemini.setup import Setup, setup_of
 from duologue.simulator.gemini.shapes import POLICY, RefusedError
 from duologue.simulator.gemini.socket_line import GeminiLine
+from duologue.simulator.http_service import Handler, guarded
 from duologue.simulator.socket_line import MOST_BYTES
 
 type Kind = Literal["key", "token", "vertex"]
-type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _VERSIONS = "v1|v1beta|v1alpha"
 _API = rf"/ws/google.ai.generativelanguage.{{version:{_VERSIONS}}}.GenerativeService."
@@ -83,11 +81,15 @@ class Door:
 def application(house: House) -> web.Application:
     """Everything that the simulator answers to."""
     doors = _Doors(house)
-    app = web.Application(client_max_size=MOST_BYTES, middlewares=[_errors])
-    app.router.add_get(f"{_API}BidiGenerateContent", doors.connect)
-    app.router.add_get(f"{_API}BidiGenerateContentConstrained", doors.connect_by_token)
-    app.router.add_get(_VERTEX, doors.connect_vertex)
-    app.router.add_post(f"/{{version:{_VERSIONS}}}/auth_tokens", doors.token)
+    app = web.Application(client_max_size=MOST_BYTES)
+    for method, path, handler in (
+        ("GET", f"{_API}BidiGenerateContent", doors.connect),
+        ("GET", f"{_API}BidiGenerateContentConstrained", doors.connect_by_token),
+        ("GET", _VERTEX, doors.connect_vertex),
+        ("POST", f"/{{version:{_VERSIONS}}}/auth_tokens", doors.token),
+        ("*", "/{any:.*}", _nothing),
+    ):
+        app.router.add_route(method, path, guarded(_errors, handler))
     return app
 
 
@@ -98,7 +100,11 @@ class _HttpError(Exception):
         self.message = message
 
 
-@web.middleware
+async def _nothing(_: web.Request) -> web.StreamResponse:
+    """There is nothing at this address."""
+    raise _HttpError(404)
+
+
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as Google writes them."""
     try:
@@ -154,8 +160,8 @@ class _Doors:
         if not self._house.keys.good(key):
             raise _HttpError(400, BAD_KEY)
         try:
-            body: Json = orjson.loads(await request.read() or b"{}")
-        except orjson.JSONDecodeError:
+            body = read_json(await request.read() or b"{}")
+        except ValueError:
             raise RefusedError("Invalid JSON payload received.") from None
         return _json(200, self._house.keys.give(body))
 

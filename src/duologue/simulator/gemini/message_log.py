@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from duologue.items import Json
 from duologue.simulator.fields import Object, text_at
+from duologue.simulator.kept import Kept
 
 MOST_SOUND = 5000
 """Messages of sound that are kept; all others are, up to `MOST_MESSAGES`."""
-MOST_MESSAGES = 100_000
+MOST_MESSAGES = 20_000
+"""Messages that are kept, each way; the oldest go."""
+MOST_CHARS = 4 * 1024 * 1024
+"""Characters of all messages of the client that are kept; the oldest go."""
 
 
 class MessageLog:
     """The client's messages, media reduced to its length, and the kinds of the server's."""
 
     def __init__(self) -> None:
-        self.taken: list[Object] = []
-        self.told: list[str] = []
+        self.taken: Kept[Object] = Kept(MOST_MESSAGES, MOST_CHARS)
+        self.told: Kept[str] = Kept(MOST_MESSAGES)
+        self.sound_dropped = 0
+        """Messages of sound that were not kept."""
         self._sound = 0
 
-    def take(self, kind: str, message: Object) -> None:
-        """The client sent this."""
+    def take(self, kind: str, message: Object, size: int) -> None:
+        """The client sent this, in ``size`` characters."""
         if kind == "realtimeInput.audio":
             self._sound += 1
             if self._sound > MOST_SOUND:
+                self.sound_dropped += 1
                 return
-        if len(self.taken) < MOST_MESSAGES:
-            short = _short(message)
-            self.taken.append(short if isinstance(short, dict) else {})
+        media = _Media()
+        kept = {key: media.reduce(one) for key, one in message.items()}
+        self.taken.add(kept, size - media.length)
 
     def tell(self, kind: str) -> None:
         """The client was sent one of these."""
-        if len(self.told) < MOST_MESSAGES:
-            self.told.append(kind)
+        self.told.add(intern(kind))
 
 
-def _short(value: Json) -> Json:
+class _Media:
+    """Reduces the data of blobs to its length; ``length`` is what all of it was."""
+
+    def __init__(self) -> None:
+        self.length = 0
+
+    def reduce(self, value: Json) -> Json:
+        """The value without the data of its blobs."""
+        match value:
+            case dict():
+                if "mimeType" in value and "data" in value:
+                    length = len(text_at(value, "data"))
+                    self.length += length
+                    return {**value, "data": length}
+                return {key: self.reduce(one) for key, one in value.items()}
+            case list():
+                return [self.reduce(one) for one in value]
+            case _:
+                return value
+
+
+def without_media(value: Json) -> Json:
     """The value with the data of blobs as its length."""
-    match value:
-        case dict():
-            if "mimeType" in value and "data" in value:
-                return {**value, "data": len(text_at(value, "data"))}
-            return {key: _short(one) for key, one in value.items()}
-        case list():
-            return [_short(one) for one in value]
-        case _:
-            return value
+    return _Media().reduce(value)

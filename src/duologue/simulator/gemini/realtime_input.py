@@ -9,9 +9,12 @@ from duologue.simulator.gemini.lifetime import Lifetime
 from duologue.simulator.gemini.loopback import Loopback
 from duologue.simulator.gemini.media import AudioInput, Image, image_of
 from duologue.simulator.gemini.turns import Turns
+from duologue.simulator.kept import Kept
 
 MOST_IMAGES = 2000
 """Pictures that are kept to be looked at; the oldest go."""
+MOST_IMAGE_BYTES = 64 * 1024 * 1024
+"""Their size; the oldest go."""
 
 
 class RealtimeInput:
@@ -23,7 +26,7 @@ class RealtimeInput:
         self._emit = emit
         self._loopback = Loopback() if loopback else None
         self._sound = AudioInput()
-        self.images: list[Image] = []
+        self.kept: Kept[Image] = Kept(MOST_IMAGES, MOST_IMAGE_BYTES)
         self.samples = 0
         """Sound taken so far, in samples at 16 kHz."""
 
@@ -59,7 +62,7 @@ class RealtimeInput:
             self._turns.push(samples)
 
     def _video(self, blob: Json) -> None:
-        self.images.append(image_of(blob))
-        del self.images[:-MOST_IMAGES]
+        image = image_of(blob)
+        self.kept.add(image, len(image.data))
         self._turns.picture()
         self._life.picture()

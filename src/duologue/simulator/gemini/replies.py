@@ -12,7 +12,7 @@ from duologue.clock import Clock, Timer
 from duologue.items import Json, ToolResultItem
 from duologue.realtime.session import Realtime
 from duologue.simulator.brain_link import BrainLink
-from duologue.simulator.fields import Object, flag_at, new_id, objects_at, text_at
+from duologue.simulator.fields import Object, flag_at, new_id, objects_at, read_json, text_at
 from duologue.simulator.gemini.answer import Answer, Call, Emit, content
 from duologue.simulator.gemini.conversation import Conversation, Cost, for_brain, text_tokens
 from duologue.simulator.gemini.schema import IN_RATE
@@ -156,8 +156,14 @@ class Replies:
     def answer_call(self, answer_id: str, call_id: str, name: str, arguments: str) -> None:
         """A function is called."""
         if self.active is not None and answer_id == self._asked:
-            args: Json = orjson.loads(arguments or "{}")
-            self.active.call(Call(new_id("call"), name, args, call_id))
+            try:
+                args = read_json(arguments or "{}")
+            except ValueError:
+                args = None
+            if isinstance(args, dict):
+                self.active.call(Call(new_id("call"), name, args, call_id))
+            else:
+                self.answer_ended(answer_id, "MALFORMED_FUNCTION_CALL", f"{name} has no arguments")
 
     def answer_ended(self, answer_id: str, code: str, message: str | None) -> None:
         """It is whole, or has failed."""

@@ -172,7 +172,7 @@ class GeminiSimulator(HttpService[Session]):
             self.keep(line, session)
 
         session.accepted = accepted
-        self._open.add(line)
+        self._open[line] = session
         try:
             await line.serve(session)
         finally:

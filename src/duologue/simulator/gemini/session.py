@@ -15,11 +15,11 @@ from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
 from duologue.simulator.faults import Error
-from duologue.simulator.fields import Object, flag_at, new_id, objects_at
+from duologue.simulator.fields import Object, flag_at, new_id, objects_at, read_json
 from duologue.simulator.gemini.conversation import Conversation, cost_of, for_brain
 from duologue.simulator.gemini.lifetime import Lifetime, Limits
 from duologue.simulator.gemini.media import Image
-from duologue.simulator.gemini.message_log import MessageLog
+from duologue.simulator.gemini.message_log import MessageLog, without_media
 from duologue.simulator.gemini.realtime_input import RealtimeInput
 from duologue.simulator.gemini.replies import Replies
 from duologue.simulator.gemini.resumption import Handles, Resumption, Snapshot
@@ -119,17 +119,24 @@ class Session:
     @property
     def messages_in(self) -> list[Object]:
         """The client's messages in order, with names in camelCase; of media only the length."""
-        return self._log.taken
+        return self._log.taken.entries
 
     @property
     def messages_out(self) -> list[str]:
         """The kinds of the server's messages, in order."""
-        return self._log.told
+        return self._log.told.entries
 
     @property
     def conversation(self) -> list[Object]:
         """The contents in order; of what the model said, what was sent."""
         return self._replies.conversation.contents
+
+    @property
+    def not_kept(self) -> int:
+        """Messages of either side, pictures and turns that were too many to be kept."""
+        log = self._log
+        kept = log.taken.dropped + log.told.dropped + log.sound_dropped
+        return kept + self._input.kept.dropped + self._turns.kept.dropped
 
     @property
     def dropped(self) -> int:
@@ -163,8 +170,8 @@ class Session:
 
     @property
     def images(self) -> list[Image]:
-        """The pictures that the client sent."""
-        return self._input.images
+        """The pictures that the client sent; of very many the newest."""
+        return self._input.kept.entries
 
     @property
     def audio_in_samples(self) -> int:
@@ -238,13 +245,13 @@ class Session:
             return
         self._messages += 1
         try:
-            self._admit(_read(text))
+            self._admit(_read(text), len(text))
         except RefusedError as refusal:
             self.refuse(refusal)
 
-    def _admit(self, message: Object) -> None:
+    def _admit(self, message: Object, size: int) -> None:
         kinds = _kinds(message)
-        self._log.take(kinds[0][0], message)
+        self._log.take(kinds[0][0], message, size)
         for kind, _ in kinds:
             self.taken(kind)
         if self.closed:
@@ -327,7 +334,7 @@ class Session:
         for turn in objects_at(body, "turns"):
             content: Object = {"role": turn.get("role") or "user", "parts": turn.get("parts") or []}
             cost = cost_of(content, setup.image_tokens)
-            parts = content["parts"] if isinstance(content["parts"], list) else []
+            parts = [without_media(part) for part in objects_at(turn, "parts")]
             self._replies.conversation.add(str(content["role"]), parts, cost)
             for item in for_brain(content, {}):
                 self._replies.link.add(item)
@@ -366,8 +373,8 @@ class Session:
 
 def _read(text: str | bytes) -> Object:
     try:
-        value: Json = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = read_json(text)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise RefusedError("Invalid JSON payload received. Unexpected token.")

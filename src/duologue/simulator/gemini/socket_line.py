@@ -11,9 +11,6 @@ from duologue.clock import Clock
 from duologue.simulator.faults import FaultPlan
 from duologue.simulator.socket_line import SocketLine
 
-MOST_REASON = 123
-"""Bytes of a close reason, as WebSocket has it; the service cuts its own, too."""
-
 
 class GeminiLine(SocketLine):
     """The server's end of one WebSocket. ``binary``: messages are binary, as the service's are."""
@@ -34,10 +31,6 @@ class GeminiLine(SocketLine):
     async def deliver(self, data: str | bytes) -> None:
         """Send one message."""
         await super().deliver(data.encode() if self._binary and isinstance(data, str) else data)
-
-    async def end(self, code: int, reason: str) -> None:
-        """Close with a code."""
-        await super().end(code, reason.encode()[:MOST_REASON].decode(errors="ignore"))
 
     def surprise(self, kind: str) -> str:
         """A message of a name that nobody knows."""

@@ -17,6 +17,12 @@ from duologue.simulator.gemini.schema import IN_RATE
 from duologue.simulator.gemini.setup import GENERAL, Setup
 from duologue.simulator.gemini.shapes import RefusedError
 from duologue.simulator.hearing import Hearing, Turn, TurnTooShortError
+from duologue.simulator.kept import Kept
+
+MOST_HEARD = 1000
+"""Turns of a session that are kept to be looked at; the oldest go."""
+MOST_HEARD_SAMPLES = 1800 * IN_RATE
+"""Their sound, where it is kept: half an hour; the oldest go."""
 
 EXPLICIT = (
     "Explicit activity control is not supported when automatic activity detection is enabled."
@@ -62,7 +68,12 @@ class Turns:
         self._input = False
         self._pictures = 0
         self.hearing = Hearing(self, rate=IN_RATE)
-        self.heard: list[HeardTurn] = []
+        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_SAMPLES)
+
+    @property
+    def heard(self) -> list[HeardTurn]:
+        """The person's turns; of very many the newest."""
+        return self.kept.entries
 
     @property
     def speaking(self) -> bool:
@@ -82,6 +93,8 @@ class Turns:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self._entries.clear()
+        self.hearing.clear()
 
     def push(self, samples: Samples) -> None:
         """The next sound, at 16 kHz."""
@@ -168,7 +181,7 @@ class Turns:
         self._pictures = 0
         self._entries[turn.item_id] = self._replies.conversation.add("user", [], cost)
         kept = samples if self._keep_audio else np.zeros(0, np.int16)
-        self.heard.append(HeardTurn(turn.start, turn.end, kept))
+        self.kept.add(HeardTurn(turn.start, turn.end, kept), len(kept))
         self._link.end_turn(turn.item_id)
         self._replies.want()
 

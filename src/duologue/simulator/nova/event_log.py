@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from duologue.simulator.fields import Object, text_at
+from duologue.simulator.kept import Kept
 
 MOST_EVENTS = 10_000
-"""Events of a session that are kept, each way."""
+"""Events of a session that are kept, each way; the oldest go."""
+MOST_CHARS = 4 * 1024 * 1024
+"""Characters of all events of the client that are kept; the oldest go."""
 
 
 class EventLog:
@@ -16,12 +21,12 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self.taken: list[Object] = []
-        self.told: list[str] = []
+        self.taken: Kept[Object] = Kept(MOST_EVENTS, MOST_CHARS)
+        self.told: Kept[str] = Kept(MOST_EVENTS)
         self._sound: Object | None = None
 
-    def take(self, name: str, fields: Object) -> None:
-        """The client sent this."""
+    def take(self, name: str, fields: Object, size: int) -> None:
+        """The client sent this, in ``size`` bytes."""
         if name != "audioInput":
             self._sound = None
         elif self._sound is not None and isinstance(total := self._sound["content"], int):
@@ -29,12 +34,12 @@ class EventLog:
             self._sound["events"] = int(str(self._sound["events"])) + 1
             return
         else:
-            fields = {**fields, "content": len(text_at(fields, "content")), "events": 1}
+            length = len(text_at(fields, "content"))
+            fields = {**fields, "content": length, "events": 1}
+            size -= length
             self._sound = fields
-        if len(self.taken) < MOST_EVENTS:
-            self.taken.append({name: fields})
+        self.taken.add({name: fields}, size)
 
     def tell(self, name: str) -> None:
         """The client was sent one of these."""
-        if len(self.told) < MOST_EVENTS:
-            self.told.append(name)
+        self.told.add(intern(name))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import cast
 
 from duologue.clock import Clock, Timer
 from duologue.extras import require
+from duologue.simulator.tcp_reset import reset
 
 require("h2", "simulate")
 
@@ -215,11 +214,7 @@ class ServerConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
-        found = cast("socket.socket | None", transport.get_extra_info("socket"))
-        if found is not None:
-            # With a linger time of 0 the kernel sends a RST instead of a FIN.
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        reset(transport)
         self._lose()
 
     def close(self) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal
 
-import orjson
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -24,7 +23,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
 from duologue.items import Json
-from duologue.simulator.fields import Object
+from duologue.simulator.fields import Object, read_json
 
 _FIELDS = ConfigDict(alias_generator=to_camel, extra="forbid")
 
@@ -39,8 +38,8 @@ class RefusedError(Exception):
 
 def _schema(text: str) -> str:
     try:
-        value: Json = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        value = read_json(text)
+    except ValueError:
         value = None
     if not isinstance(value, dict):
         raise ValueError("Input should be a JSON schema as a string")

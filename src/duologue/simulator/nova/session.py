@@ -17,7 +17,8 @@ from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
 from duologue.simulator.faults import Error
-from duologue.simulator.fields import Object
+from duologue.simulator.fields import Object, read_json
+from duologue.simulator.kept import Kept
 from duologue.simulator.nova.answers import Answers
 from duologue.simulator.nova.blocks import Blocks
 from duologue.simulator.nova.event_log import EventLog
@@ -65,7 +66,9 @@ EXCEPTIONS = frozenset(
 """What a stream may end with, as the SDK's types have it."""
 
 MOST_SAID = 10_000
-"""Entries of a conversation that are kept to be looked at."""
+"""Entries of a conversation that are kept to be looked at; the oldest go."""
+MOST_SAID_CHARS = 4 * 1024 * 1024
+"""Their characters; the oldest go."""
 
 
 class Line(Protocol):
@@ -132,8 +135,7 @@ class Session:
         self._idle: Timer | None = None
         self.system = ""
         """The system prompt."""
-        self.conversation: list[Said] = []
-        """What the model knows to have been said, in order."""
+        self._said: Kept[Said] = Kept(MOST_SAID, MOST_SAID_CHARS)
         self.audio_in_samples = 0
         """Sound taken so far, in samples at the rate that the client sends."""
         self.configuration: Object = {}
@@ -144,12 +146,23 @@ class Session:
     @property
     def events_in(self) -> list[Object]:
         """The client's events in order, as ``{name: fields}``; of sound only the length."""
-        return self._log.taken
+        return self._log.taken.entries
 
     @property
     def events_out(self) -> list[str]:
         """The names of the service's events, in order."""
-        return self._log.told
+        return self._log.told.entries
+
+    @property
+    def conversation(self) -> list[Said]:
+        """What the model knows to have been said, in order; of very much the newest."""
+        return self._said.entries
+
+    @property
+    def dropped(self) -> int:
+        """Events of either side, turns and entries of the conversation that were not kept."""
+        heard = self._turns.kept.dropped if self._turns is not None else 0
+        return self._log.taken.dropped + self._log.told.dropped + self._said.dropped + heard
 
     @property
     def heard(self) -> list[HeardTurn]:
@@ -189,6 +202,8 @@ class Session:
                 timer.cancel()
         if self._answers is not None:
             self._answers.close()
+        if self._turns is not None:
+            self._turns.close()
         if self._expectations is not None:
             self._expectations.close()
             self._expectations = None
@@ -223,7 +238,7 @@ class Session:
         self._last_input = self._clock.now()
         try:
             name, fields = named(_json(data))
-            self._log.take(name, fields)
+            self._log.take(name, fields, len(data))
             self.taken(name)
             if self._expectations is not None:
                 self._expectations.saw({"type": name, **fields})
@@ -380,8 +395,7 @@ class Session:
             self._blocks.end()
 
     def _remember(self, said: Said) -> None:
-        if len(self.conversation) < MOST_SAID:
-            self.conversation.append(said)
+        self._said.add(said, len(said.text))
 
     def _wait_for_input(self) -> None:
         due = self._last_input + self._options.idle_s
@@ -393,10 +407,9 @@ class Session:
 
 def _json(data: bytes) -> Json:
     try:
-        value: Json = orjson.loads(data)
-    except orjson.JSONDecodeError:
+        return read_json(data)
+    except ValueError:
         raise RefusedError("Invalid input request: an event is not JSON.") from None
-    return value
 
 
 def _schema(tool: ToolSpecification) -> dict[str, Json]:

@@ -10,13 +10,16 @@ import numpy as np
 
 from duologue.audio import Samples
 from duologue.simulator.hearing import Hearing, Turn, TurnTooShortError
+from duologue.simulator.kept import Kept
 from duologue.simulator.nova.input_events import Sensitivity
 
 ENDPOINTING_MS: Mapping[Sensitivity, int] = {"HIGH": 1500, "MEDIUM": 1750, "LOW": 2000}
 """Silence that ends a turn, as AWS documents it for Nova 2 Sonic."""
 
 MOST_HEARD = 1000
-"""Turns that are kept to be looked at."""
+"""Turns that are kept to be looked at; the oldest go."""
+MOST_HEARD_S = 1800
+"""Seconds of their sound, where it is kept; the oldest go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,13 +52,18 @@ class Turns:
         self._keep_audio = keep_audio
         self._hearing = Hearing(self, rate=rate)
         self._hearing.configure(endpointing)
-        self.heard: list[HeardTurn] = []
+        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_S * rate)
         self.started: Callable[[], None] = lambda: None
         """Is told that the person has begun to speak."""
         self.sound: Callable[[Samples], None] = lambda _: None
         """Is told the sound of the turn."""
         self.ended: Callable[[str, float], None] = lambda *_: None
         """Is told a turn's id and its seconds."""
+
+    @property
+    def heard(self) -> list[HeardTurn]:
+        """The person's turns; of very many the newest."""
+        return self.kept.entries
 
     @property
     def speaking(self) -> bool:
@@ -65,6 +73,10 @@ class Turns:
     def push(self, samples: Samples) -> None:
         """The next sound."""
         self._hearing.push(samples)
+
+    def close(self) -> None:
+        """Nothing is heard any more."""
+        self._hearing.clear()
 
     def end(self) -> None:
         """There is no more sound: a turn that has begun is over."""
@@ -89,7 +101,6 @@ class Turns:
     def turn_committed(self, turn: Turn, *, streamed: bool) -> None:
         """The turn is over."""
         del streamed
-        if len(self.heard) < MOST_HEARD:
-            kept = turn.samples if self._keep_audio else np.zeros(0, np.int16)
-            self.heard.append(HeardTurn(turn.start, turn.end, self._rate, kept))
+        kept = turn.samples if self._keep_audio else np.zeros(0, np.int16)
+        self.kept.add(HeardTurn(turn.start, turn.end, self._rate, kept), len(kept))
         self.ended(turn.item_id, (turn.end - turn.start) / self._rate)

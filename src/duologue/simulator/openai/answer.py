@@ -33,6 +33,9 @@ class Voice(Protocol):
     def end(self, answer: Answer) -> None:
         """The response has ended, in whatever way."""
 
+    def close(self) -> None:
+        """The session is over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -229,7 +232,7 @@ class Answer:
             {"response_id": self.id, "output_index": index, "item": dict(item)},
         )
         if self.in_band:
-            before = self.conversation.put(item)
+            before = self.conversation.append(item)
             told = self.dialect.placed(before, item)
             self.emit(f"conversation.item.{self.dialect.item}", told)
         return index

@@ -72,6 +72,23 @@ class Conversation:
         self.items.insert(index + 1, item)
         return after
 
+    def append(self, item: Object) -> str | None:
+        """Put an item of the service's own behind all others; the id that it stands behind.
+
+        Where there are too many, the oldest is dropped, as a context is that is full.
+        """
+        if len(self.items) >= MOST_ITEMS:
+            self.forget(text_at(self.items[0], "id"))
+            del self.items[0]
+        before = self.last_id
+        self.items.append(item)
+        return before
+
+    def forget(self, item_id: str) -> None:
+        """An item is not there any more: keep nothing about it."""
+        self.audio_ms.pop(item_id, None)
+        self.brain_ids.pop(item_id, None)
+
     def create(self, value: Json) -> Object:
         """A new item from what the client sent, not put in yet. Raises `RefusedError`."""
         kind = inside(value, "type")
@@ -116,6 +133,7 @@ class Conversation:
     def delete(self, item_id: str) -> None:
         """Take out an item. Raises `RefusedError`."""
         self.items.remove(self.find(item_id))
+        self.audio_ms.pop(item_id, None)
 
     def truncate(self, item_id: str, content_index: int, end_ms: int) -> str:
         """Cut the sound of an assistant's item, and drop its transcript; the words before the cut.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -12,7 +11,8 @@ from aiohttp import web
 
 from duologue.items import Json
 from duologue.rtc.config import PeerError
-from duologue.simulator.fields import Object, int_at, text_at
+from duologue.simulator.fields import Object, int_at, read_json, text_at
+from duologue.simulator.http_service import Handler, guarded
 from duologue.simulator.openai.configuration import Configuration, check_session
 from duologue.simulator.openai.keys import Keys, bearer
 from duologue.simulator.openai.rtc_call import RtcCall
@@ -36,8 +36,6 @@ _MESSAGES = {
     "details.",
 }
 _EXPIRES = Table(optional={"anchor": Text(("created_at",)), "seconds": Whole(10, 7200)})
-
-type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class House(Protocol):
@@ -72,12 +70,15 @@ class House(Protocol):
 def application(house: House) -> web.Application:
     """Everything that the simulator answers to."""
     doors = _Doors(house)
-    app = web.Application(client_max_size=MOST_BYTES, middlewares=[_errors])
-    app.router.add_get("/v1/realtime", doors.connect)
-    app.router.add_post("/v1/realtime/calls", doors.call)
-    app.router.add_post("/v1/realtime/calls/{id}/hangup", doors.hang_up)
-    app.router.add_post("/v1/realtime/client_secrets", doors.secret)
-    app.router.add_route("OPTIONS", "/v1/{any:.*}", _preflight)
+    app = web.Application(client_max_size=MOST_BYTES)
+    for method, path, handler in (
+        ("GET", "/v1/realtime", doors.connect),
+        ("POST", "/v1/realtime/calls", doors.call),
+        ("POST", "/v1/realtime/calls/{id}/hangup", doors.hang_up),
+        ("POST", "/v1/realtime/client_secrets", doors.secret),
+        ("OPTIONS", "/v1/{any:.*}", _preflight),
+    ):
+        app.router.add_route(method, path, guarded(_errors, handler))
     return app
 
 
@@ -90,7 +91,6 @@ class _HttpError(Exception):
         self.message = message or _MESSAGES.get(self.code, known[1])
 
 
-@web.middleware
 async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors as OpenAI writes them; and pages of this machine may look at the answers."""
     try:
@@ -228,7 +228,6 @@ def _part(value: str | bytes | bytearray | web.FileField | None) -> str:
 
 def _parsed(text: str) -> Json:
     try:
-        value: Json = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return read_json(text)
+    except ValueError:
         raise RefusedError("invalid_json", "We could not parse the JSON body.") from None
-    return value

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from sys import intern
+
 from duologue.simulator.fields import Object, text_at
+from duologue.simulator.kept import Kept
 
 MOST_APPENDS = 5000
 """Events of sound and pictures that are kept; all others are, up to `MOST_EVENTS`."""
-MOST_EVENTS = 100_000
+MOST_EVENTS = 20_000
+"""Events that are kept, each way; the oldest go."""
+MOST_CHARS = 4 * 1024 * 1024
+"""Characters of all events of the client that are kept; the oldest go."""
 
 _MEDIA = {"input_audio_buffer.append": "audio", "input_image_buffer.append": "image"}
 """The field of an event that is sound or a picture."""
@@ -16,22 +22,24 @@ class EventLog:
     """The client's events, sound and pictures reduced to a length; the types of the server's."""
 
     def __init__(self) -> None:
-        self.taken: list[Object] = []
-        self.told: list[str] = []
+        self.taken: Kept[Object] = Kept(MOST_EVENTS, MOST_CHARS)
+        self.told: Kept[str] = Kept(MOST_EVENTS)
+        self.appends_dropped = 0
+        """Events of sound and pictures that were not kept."""
         self._appends = 0
 
-    def take(self, event: Object) -> None:
-        """The client sent this."""
+    def take(self, event: Object, size: int) -> None:
+        """The client sent this, in ``size`` characters."""
         media = _MEDIA.get(text_at(event, "type"))
         if media is not None:
             self._appends += 1
             if self._appends > MOST_APPENDS:
+                self.appends_dropped += 1
                 return
-            event = {**event, media: len(text_at(event, media))}
-        if len(self.taken) < MOST_EVENTS:
-            self.taken.append(event)
+            length = len(text_at(event, media))
+            event, size = {**event, media: length}, size - length
+        self.taken.add(event, size)
 
     def tell(self, kind: str) -> None:
         """The client was sent one of these."""
-        if len(self.told) < MOST_EVENTS:
-            self.told.append(kind)
+        self.told.add(intern(kind))

@@ -11,13 +11,13 @@ import orjson
 
 from duologue.audio import Samples
 from duologue.clock import Clock, Timer
-from duologue.items import Json
 from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.session import Realtime
 from duologue.simulator.expectations import Expectations
 from duologue.simulator.faults import Error
-from duologue.simulator.fields import Object, new_id, text_at
+from duologue.simulator.fields import Object, new_id, read_json, text_at
 from duologue.simulator.hearing import TurnTooShortError
+from duologue.simulator.kept import Kept
 from duologue.simulator.openai.configuration import SessionObject
 from duologue.simulator.openai.conversation import Conversation, Image
 from duologue.simulator.openai.event_log import EventLog
@@ -26,6 +26,11 @@ from duologue.simulator.openai.loopback import Loopback
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.shapes import RefusedError, Shape, check
 from duologue.simulator.openai.turns import HeardTurn, Turns
+
+MOST_IMAGES = 2000
+"""Pictures of a session that are kept to be looked at; the oldest go."""
+MOST_IMAGE_BYTES = 64 * 1024 * 1024
+"""Their size; the oldest go."""
 
 
 class Line(Protocol):
@@ -85,8 +90,7 @@ class EventSession(ABC):
         self._log = EventLog()
         self._conversation = Conversation(self.items)
         self._loopback: Loopback | None = None
-        self.images: list[Image] = []
-        """The pictures that the client sent."""
+        self._images: Kept[Image] = Kept(MOST_IMAGES, MOST_IMAGE_BYTES)
         self.audio_in_samples = 0
         """Sound taken so far, in samples at the rate of the session."""
         self.closed = False
@@ -105,12 +109,24 @@ class EventSession(ABC):
     @property
     def events_in(self) -> list[Object]:
         """The client's events in order; of sound only the length of its text."""
-        return self._log.taken
+        return self._log.taken.entries
 
     @property
     def events_out(self) -> list[str]:
         """The types of the server's events, in order."""
-        return self._log.told
+        return self._log.told.entries
+
+    @property
+    def dropped(self) -> int:
+        """Events of either side, pictures and turns that were too many to be kept."""
+        log = self._log
+        kept = log.taken.dropped + log.told.dropped + log.appends_dropped
+        return kept + self._images.dropped + self._turns.kept.dropped
+
+    @property
+    def images(self) -> list[Image]:
+        """The pictures that the client sent; of very many the newest."""
+        return self._images.entries
 
     @property
     def conversation(self) -> list[Object]:
@@ -157,6 +173,7 @@ class EventSession(ABC):
         """The line is gone."""
         self.closed = True
         self._turns.close()
+        self._responses.close()
         if self._timer is not None:
             self._timer.cancel()
         if self._expectations is not None:
@@ -181,13 +198,13 @@ class EventSession(ABC):
     def take(self, text: str | bytes) -> None:
         """An event of the client, as it came."""
         try:
-            event: Json = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            event = read_json(text)
+        except ValueError:
             event = None
         if not isinstance(event, dict):
             self.refuse(RefusedError("invalid_json", "The event is not a JSON object."))
             return
-        self._log.take(event)
+        self._log.take(event, len(text))
         self.taken(text_at(event, "type"))
         try:
             check(self.client_events, event, "")

@@ -63,6 +63,13 @@ class OutputBuffer:
         if answer.id in self._begun:
             self._begun[answer.id] = True
 
+    def close(self) -> None:
+        """Drop all sound, and tell nothing."""
+        self._pieces.clear()
+        self._begun.clear()
+        self._playing.clear()
+        self._send = lambda _: None
+
     def clear(self) -> Sequence[tuple[str, int]]:
         """Drop what was not sent; the items that this cut, and what was sent of each, in ms."""
         cut = {piece.item_id: self._sent[piece.item_id] * 1000 // RATE for piece in self._pieces}

@@ -110,6 +110,11 @@ class Responses:
         self._end(answer, "cancelled", {"type": "cancelled", "reason": reason})
         self.link.stop(answer.id)
 
+    def close(self) -> None:
+        """Nothing happens any more."""
+        self._running.clear()
+        self._voice.close()
+
     def fail(self, code: str, message: str) -> None:
         """End all that is under way, because the brain is gone."""
         for answer in [*self._running.values()]:

@@ -93,6 +93,7 @@ class OpenAISimulator(HttpService[Session]):
             loopback=self._brain.loopback,
         )
         self._calls: dict[str, RtcCall] = {}
+        self._video_frames = 0
         self.keys = Keys(key, self._clock)
 
     def application(self) -> web.Application:
@@ -112,8 +113,8 @@ class OpenAISimulator(HttpService[Session]):
     @property
     def video_frames(self) -> int:
         """Pictures that came by WebRTC video so far."""
-        calls = [line for line in self._lines if isinstance(line, RtcCall)]
-        return sum(call.peer.video_frames for call in calls)
+        calls = [line for line in self._open if isinstance(line, RtcCall)]
+        return self._video_frames + sum(call.peer.video_frames for call in calls)
 
     # House: what the doors need
 
@@ -159,6 +160,7 @@ class OpenAISimulator(HttpService[Session]):
             logger.exception("a simulated call failed; the others go on")
         finally:
             self._calls.pop(call.id, None)
+            self._video_frames += call.peer.video_frames
             self.let_go(call, session)
 
     def _session(self, line: EventLine, configuration: Configuration) -> Session:

@@ -158,7 +158,8 @@ class Session(EventSession):
                 self._conversation.audio_ms[text_at(item, "id")] = samples // 24
                 del part["audio"]
         before = self._conversation.put(item, text_at(event, "previous_item_id") or None)
-        self.images += images
+        for image in images:
+            self._images.add(image, len(image.data))
         self._responses.link.add(for_brain(item))
         GA.tell_put(self.emit, before, item)
 

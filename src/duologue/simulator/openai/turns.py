@@ -12,6 +12,7 @@ from duologue.clock import Clock, Timer
 from duologue.items import Json
 from duologue.simulator.fields import Object
 from duologue.simulator.hearing import Hearing, Turn
+from duologue.simulator.kept import Kept
 from duologue.simulator.openai.answer import Answer
 from duologue.simulator.openai.configuration import SessionObject
 from duologue.simulator.openai.conversation import Conversation
@@ -19,6 +20,11 @@ from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
+
+MOST_HEARD = 1000
+"""Turns of a session that are kept to be looked at; the oldest go."""
+MOST_HEARD_SAMPLES = 1800 * RATE
+"""Their sound, where it is kept: half an hour; the oldest go."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +74,7 @@ class Turns:
         self._owed: dict[str, bool] = {}
         """Turns that are answered once their words have come; True when that was interrupted."""
         self.hearing = Hearing(self, rate=rate)
-        self.heard: list[HeardTurn] = []
+        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_SAMPLES)
         self.interrupt: Callable[[], None] = lambda: None
         """Stop what the agent says; set by who owns it."""
         self.refused: Callable[[RefusedError], None] = lambda _: None
@@ -95,6 +101,14 @@ class Turns:
         for timer in self._timers:
             timer.cancel()
         self._timers.clear()
+        self.hearing.clear()
+        self._owed.clear()
+        self._seconds.clear()
+
+    @property
+    def heard(self) -> list[HeardTurn]:
+        """The committed turns; of very many the newest."""
+        return self.kept.entries
 
     # TurnSink: what the hearing tells
 
@@ -139,6 +153,8 @@ class Turns:
         if brain_id:
             self._conversation.brain_ids[item_id] = brain_id
         told = self._configuration.transcription is not None
+        if not told:
+            self._seconds.pop(item_id, None)
         if told and self._delay:
             self._later(self._delay, lambda: self.transcribed(item_id, text))
 
@@ -198,7 +214,7 @@ class Turns:
         self._seconds[item_id] = len(samples) / self._rate
         kept = samples if self._keep_audio else np.zeros(0, np.int16)
         heard = HeardTurn(item_id, turn.start, turn.end, kept)
-        self.heard.append(heard)
+        self.kept.add(heard, len(kept))
         self.on_heard(heard)
         self._conversation.audio_ms[item_id] = len(samples) * 1000 // self._rate
         content: list[Json] = [{"type": "input_audio", "transcript": None}]
@@ -210,7 +226,7 @@ class Turns:
             "role": "user",
             "content": content,
         }
-        before = self._conversation.put(item)
+        before = self._conversation.append(item)
         told: Object = {"item_id": item_id}
         if self._dialect.previous:
             told = {"previous_item_id": before, **told}
@@ -237,7 +253,7 @@ class Turns:
         )
 
     def _usage(self, item_id: str, text: str) -> Object:
-        seconds = self._seconds.get(item_id, 0.0)
+        seconds = self._seconds.pop(item_id, 0.0)
         if self._configuration.transcription == "whisper-1":
             return {"type": "duration", "seconds": round(seconds, 3)}
         audio, words = round(seconds * 10), len(text.split())

@@ -33,6 +33,10 @@ class EventVoice:
     def end(self, answer: Answer) -> None:
         """Nothing is kept here beyond a message."""
 
+    def close(self) -> None:
+        """Forget what the encoders have held back."""
+        self._encoders.clear()
+
     def _delta(self, answer: Answer, text: str) -> None:
         if text:
             self._emit(f"response.{answer.dialect.audio}.delta", {**answer.place, "delta": text})

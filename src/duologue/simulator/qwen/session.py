@@ -29,9 +29,6 @@ from duologue.simulator.qwen.schema import CLIENT_EVENTS, ITEMS
 from duologue.simulator.qwen.turns import QwenTurns
 from duologue.video import VideoFrame
 
-MOST_IMAGES = 1000
-"""Pictures that are kept to be looked at; the oldest go."""
-
 _CODES = ("unknown_parameter", "missing_required_parameter", "cannot_update_voice")
 """Codes that say more than that a value is wrong."""
 
@@ -221,8 +218,7 @@ class QwenSession(EventSession):
             raise RefusedError("", "Error append image before append audio.")
         jpeg = jpeg_of(text)
         pixels = pixels_of(jpeg)
-        self.images.append(Image("", "image/jpeg", jpeg, "auto"))
-        del self.images[:-MOST_IMAGES]
+        self._images.add(Image("", "image/jpeg", jpeg, "auto"), len(jpeg))
         self._responses.images += 1
         brain = self._responses.link.brain
         if brain.connected and brain.profile.video:

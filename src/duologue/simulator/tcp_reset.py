@@ -1,0 +1,20 @@
+"""Ending a TCP connection without a word."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from typing import cast
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End the connection with a RST; of one that has ended, do nothing."""
+    found = cast("socket.socket | None", transport.get_extra_info("socket"))
+    if found is not None:
+        # With a linger time of 0 the kernel sends a RST instead of a FIN. The socket may have been
+        # closed already, by either side: then there is nothing to reset.
+        with suppress(OSError):
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
