@@ -38,12 +38,21 @@ class Served:
 
     async def get(self, path: str = "/", **headers: str) -> tuple[int, dict[str, str], bytes]:
         """One plain HTTP request, with the headers as they are given."""
+        return await self._request("GET", path, headers)
+
+    async def post(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        """The same without a body, as a browser posts nothing."""
+        return await self._request("POST", path, {"content-length": "0"} | headers)
+
+    async def _request(
+        self, method: str, path: str, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
         reader, writer = await asyncio.open_connection("localhost", self.port)
         lines = {"host": f"localhost:{self.port}", "connection": "close"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+        writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
         answer = await reader.read()
         writer.close()
         status, _, rest = answer.partition(b"\r\n")
@@ -68,7 +77,8 @@ async def serving(app: Starlette, config: ServerConfig) -> AsyncIterator[Served]
         if task.done():
             task.result()
         url = ready.result()
-        port = int(url.rsplit(":", 1)[1].split("/")[0])
+        # With a public address, the one that is told is the proxy's.
+        port = config.port or int(url.rsplit(":", 1)[1].split("/")[0])
         try:
             yield Served(url, port, app.state.calls, task)
         finally:

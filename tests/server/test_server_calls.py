@@ -240,22 +240,6 @@ async def test_who_does_not_answer_a_ping_is_reaped():
         writer.close()
 
 
-async def test_too_many_strangers_are_kept_out():
-    async with served(Recorder(), hello_timeout_s=30) as server:
-        strangers = [server.socket(None) for _ in range(32)]
-        for stranger in strangers:
-            await stranger.__aenter__()
-        with pytest.raises(websockets.InvalidStatus) as caught:
-            async with server.socket(None):
-                pass
-        assert caught.value.response.status_code == 503
-        for stranger in strangers:
-            await stranger.__aexit__(None, None, None)
-        await asyncio.sleep(0.1)
-        async with server.socket() as socket:
-            assert (await answer(socket))["type"] == "config"
-
-
 @pytest.mark.parametrize(
     ("error", "says"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
 from duologue.server.calls import Calls, Conduct
@@ -18,7 +18,8 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
     """An ASGI app in which ``conduct`` is run for each call that is let in.
 
     ``GET /`` the page, ``GET /static/NAME`` its files, ``GET /health`` sessions and limit as JSON,
-    ``WS /call`` one call: its end ends the session.
+    ``WS /call`` one call: its end ends the session, ``POST /call`` says in a sentence whether a
+    call from that page would be refused, which a browser does not tell of a WebSocket.
     """
     config = config or ServerConfig()
     calls = Calls(conduct, config)
@@ -30,6 +31,9 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
             headers={"cache-control": "no-store"},
         )
 
+    async def may_call(request: Request) -> Response:
+        return Response(status_code=204, headers={"cache-control": "no-store"})
+
     app = Starlette(
         routes=[
             Route("/", page.index),
@@ -38,6 +42,7 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
             Route("/static/{name}", page.static),
             Route("/health", health),
             WebSocketRoute("/call", calls.take),
+            Route("/call", may_call, methods=["POST"]),
         ],
         middleware=[Middleware(Guard, config=config)],
     )

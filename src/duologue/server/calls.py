@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from duologue.realtime.errors import DuologueError
 from duologue.rtc.signalling import Signalling
 from duologue.server.config import ServerConfig
-from duologue.server.guard import refuse_socket
+from duologue.server.limits import WaitingRoom
 from duologue.server.line import BAD_TOKEN, FAILED, Line, Refusal, RefusedError
 
 log = logging.getLogger(__name__)
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 type Conduct = Callable[[Signalling], Awaitable[None]]
 """Conducts one call, from its offer to its end; cancelled when the person does not come back."""
 
-_WAITING = 32
-"""Sockets that may be open without having said hello."""
+MAX_WAITING = 128
+"""Sockets that may be open without having said hello; the newest pushes out an older one."""
 
 
 class Calls:
@@ -33,25 +33,27 @@ class Calls:
     def __init__(self, conduct: Conduct, config: ServerConfig) -> None:
         self._conduct = conduct
         self._config = config
-        self._waiting = 0
+        self._waiting: WaitingRoom[Line] = WaitingRoom(MAX_WAITING)
         self.sessions = 0
         self.refused = 0
+        self.let_in: Callable[[tuple[str, int] | None], None] | None = None
+        """Is told the address and port of each socket that has become a call."""
 
     async def take(self, websocket: WebSocket) -> None:
         """Serve one socket until its call has ended."""
-        if self._waiting >= _WAITING:
-            await refuse_socket(websocket, "Too many pages are knocking: try again.\n", 503)
-            return
-        self._waiting += 1
-        waiting = True
+        client = websocket.client
         line: Line | None = None
         try:
             await websocket.accept()
             line = Line(websocket, self._config)
-            token = await line.hello()
-            self._waiting -= 1
-            waiting = False
+            self._waiting.enter(line, client.host if client is not None else "", line.push_out)
+            try:
+                token = await line.hello()
+            finally:
+                self._waiting.leave(line)
             self._check(token)
+            if self.let_in is not None:
+                self.let_in((client.host, client.port) if client is not None else None)
             self.sessions += 1
             try:
                 refusal = await self._hold(line)
@@ -61,12 +63,10 @@ class Calls:
         except RefusedError as refused:
             if line is not None:
                 await line.close(refused.refusal)
-        finally:
-            self._waiting -= waiting
 
     def _check(self, token: str) -> None:
         expected = self._config.token
-        if expected is not None and not hmac.compare_digest(token.encode(), expected.encode()):
+        if expected is not None and not hmac.compare_digest(_bytes(token), _bytes(expected)):
             raise RefusedError(BAD_TOKEN)
         limit = self._config.max_sessions
         if self.sessions >= limit:
@@ -103,6 +103,11 @@ class Calls:
             log.exception("a call failed")
             return FAILED
         return None
+
+
+def _bytes(token: str) -> bytes:
+    # JSON can write half a surrogate pair, which plain UTF-8 can't.
+    return token.encode("utf-8", "surrogatepass")
 
 
 async def _read(line: Line) -> Refusal | None:

@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
@@ -33,8 +34,7 @@ class ServerConfig:
     """Where the app listens, who may come in, and how much of everything.
 
     Only this machine reaches it by default. Another ``host`` demands a ``token`` of at least 16
-    characters. ``allowed_hosts`` are further names that the page may be opened under, without
-    port. ``port`` 0 takes a free one. Raises `ConfigError` for values that can't work.
+    characters. ``port`` 0 takes a free one. Raises `ConfigError` for values that can't work.
     """
 
     host: str = "127.0.0.1"
@@ -45,6 +45,11 @@ class ServerConfig:
     ice_servers: tuple[IceServer, ...] = ()
     """STUN and TURN servers, for both sides of a call; none are needed on one network."""
     allowed_hosts: tuple[str, ...] = ()
+    """Further names that the page may be opened under, without port."""
+    allowed_origins: tuple[str, ...] = ()
+    """Pages that may call besides the server's own, such as ``https://www.example.org``."""
+    public_url: str | None = None
+    """Where people open the page when a proxy stands in front: ``https://talk.example.org/``."""
     max_sessions: int = field(default_factory=default_sessions)
     max_message_bytes: int = 64 * 1024
     """Of one message that the page sends."""
@@ -78,6 +83,20 @@ class ServerConfig:
             raise ConfigError(f"max_sessions takes a number above 0, not {self.max_sessions}")
         if (self.certfile is None) != (self.keyfile is None):
             raise ConfigError("certfile and keyfile go together: pass both, or neither")
+        for name, url in (
+            ("public_url", self.public_url),
+            *(("allowed_origins", origin) for origin in self.allowed_origins),
+        ):
+            if url is not None and not _is_page(url):
+                raise ConfigError(
+                    f"{name} takes an address such as https://talk.example.org, not {url!r}"
+                )
+        for host in self.allowed_hosts:
+            if not host or "/" in host or (":" in host and not host.startswith("[")):
+                raise ConfigError(
+                    f"allowed_hosts takes names without scheme and port, such as "
+                    f"talk.example.org, not {host!r}"
+                )
         for file in (self.certfile, self.keyfile):
             if file is not None and not Path(file).is_file():
                 raise ConfigError(f"there is no file {file}")
@@ -94,10 +113,12 @@ class ServerConfig:
 
     def address(self, port: int) -> str:
         """What to open in a browser; the token, if any, is behind the ``#`` and so never sent."""
+        fragment = f"#token={self.token}" if self.token else ""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/") + "/" + fragment
         name = socket.gethostname() if self.host in ("", "0.0.0.0", "::") else self.host  # noqa: S104
         name = "localhost" if is_loopback(name) and not _is_v6(name) else name
         name = f"[{name}]" if _is_v6(name) else name
-        fragment = f"#token={self.token}" if self.token else ""
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
     def greeting(self) -> dict[str, Json]:
@@ -115,7 +136,7 @@ class ServerConfig:
     @property
     def warning(self) -> str | None:
         """What the person who starts the server should know, in a sentence."""
-        if self.local or self.secure:
+        if self.local or self.secure or (self.public_url or "").startswith("https:"):
             return None
         return (
             "browsers give the microphone to https pages only: pass certfile and keyfile, "
@@ -129,6 +150,19 @@ def is_loopback(host: str) -> bool:
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_page(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and not (parts.query or parts.fragment or parts.username)
+        )
     except ValueError:
         return False
 

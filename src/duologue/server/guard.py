@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,7 +15,20 @@ from starlette.websockets import WebSocket
 
 from duologue.server.config import ServerConfig, is_loopback
 
-_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
+log = logging.getLogger(__name__)
+
+_TELL_EVERY_S = 60.0
+"""Seconds between two lines of the log about refused requests."""
+
+_MOST_TOLD = 64
+"""Different lines about refused requests, for as long as the server runs."""
+
+_PORTS = {"http": 80, "https": 443}
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
+
+type Origin = tuple[str, str, int]
+"""Scheme, name (an IPv6 address in brackets) and port of a page."""
 
 SECURITY_HEADERS = {
     "content-security-policy": (
@@ -31,31 +47,53 @@ SECURITY_HEADERS = {
 }
 
 
+class _Refusal(NamedTuple):
+    status: int
+    text: str
+
+
+_NO_HOST = _Refusal(421, "This request names no host. Open the page by its address.\n")
+_OTHER_HOST = _Refusal(
+    421, "This server is not known by that name. Open the page by its own address.\n"
+)
+_OTHER_PAGE = _Refusal(
+    403,
+    "Refused: calls are taken from this server's own page only. Whoever runs the server finds the "
+    "reason in its log.\n",
+)
+
+
 class Guard:
     """ASGI middleware: checks ``Host`` and ``Origin``, and adds the security headers.
 
-    A server on loopback answers to loopback names only, so that a foreign page can't reach it by
-    a name that was rebound to 127.0.0.1. A WebSocket that a browser opens (only browsers send
-    ``Origin``, and always do) must come from a page of this server.
+    A server on loopback answers to loopback names and to those of its configuration only, so that
+    a foreign page can't reach it by a name that was rebound to 127.0.0.1. A WebSocket or a POST
+    of a browser (only browsers send ``Origin``, and with these they always do) must come from a
+    page of this server: from the address that was asked for, from ``public_url`` or one of
+    ``allowed_origins``, or from a name in ``allowed_hosts``.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self.app = app
-        self._names = {name.lower() for name in config.allowed_hosts}
+        self._hosts = {name.lower() for name in config.allowed_hosts}
+        own = [origin_of(url) for url in (config.public_url, *config.allowed_origins) if url]
+        self._origins = {origin for origin in own if origin is not None}
+        public = origin_of(config.public_url) if config.public_url else None
+        self._names = self._hosts | ({public[1]} if public is not None else set())
         self._local = config.local
+        self._told: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it with a sentence."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        refusal = self._refusal(headers, websocket=scope["type"] == "websocket")
+        refusal = self._refusal(scope)
         if scope["type"] == "websocket":
             if refusal is None:
                 await self.app(scope, receive, send)
             else:
-                await refuse_socket(WebSocket(scope, receive, send), refusal)
+                await refuse_socket(WebSocket(scope, receive, send), refusal.text)
             return
 
         async def send_with_headers(message: Message) -> None:
@@ -68,24 +106,69 @@ class Guard:
         if refusal is None:
             await self.app(scope, receive, send_with_headers)
         else:
-            await PlainTextResponse(refusal, 421)(scope, receive, send_with_headers)
+            await PlainTextResponse(refusal.text, refusal.status)(scope, receive, send_with_headers)
 
-    def _refusal(self, headers: Headers, *, websocket: bool) -> str | None:
+    def _refusal(self, scope: Scope) -> _Refusal | None:
+        headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         if match is None:
-            return "This request names no host. Open the page by its address.\n"
-        name = match["name"].lower()
+            return _NO_HOST
+        name, port = match["name"].lower(), match["port"]
         known = name in self._names or is_loopback(name)
-        if not known and (self._local or self._names):
-            return "This server is not known by that name. Open the page by its own address.\n"
+        if not known and (self._local or self._hosts):
+            self._tell(
+                f"refused a request for the host {name}: if it is this server, "
+                f"add allowed_hosts=({name!r},) to its ServerConfig"
+            )
+            return _OTHER_HOST
         origins = headers.getlist("origin")
-        if websocket and origins:
-            origin = urlsplit(origins[0])
-            same = origin.scheme in ("http", "https") and origin.netloc.lower() == hosts[0].lower()
-            if not same or len(origins) > 1:
-                return "Calls are taken from this server's own page only.\n"
+        if not origins or (scope["type"] == "http" and scope["method"] != "POST"):
+            return None
+        origin = origin_of(origins[0]) if len(origins) == 1 else None
+        if origin is not None and self._is_own(origin, name, port, scope):
+            return None
+        page = origins[0] if origin is not None else "an unknown address"
+        self._tell(
+            f"refused a call from the page {page}, which asked for {hosts[0]}: if the page is "
+            f"this server's own, behind a proxy, add public_url={page!r} to its ServerConfig"
+        )
+        return _OTHER_PAGE
+
+    def _is_own(self, origin: Origin, name: str, port: str | None, scope: Scope) -> bool:
+        if origin in self._origins or origin[1] in self._hosts:
+            return True
+        if origin[1] != name:
+            return False
+        if port is not None:
+            return origin[2] == int(port)
+        # A browser leaves out the port where it is the default one. Where this server has another,
+        # a proxy has left it out, as nginx does by "Host $host".
+        server = scope.get("server")
+        direct = not server or server[1] is None or server[1] in _PORTS.values()
+        return not direct or origin[2] in _PORTS.values()
+
+    def _tell(self, line: str) -> None:
+        """Log a line, each once, and no more than one a minute: strangers can cause them."""
+        now = time.monotonic()
+        recent = max(self._told.values(), default=-_TELL_EVERY_S)
+        if line in self._told or now - recent < _TELL_EVERY_S or len(self._told) >= _MOST_TOLD:
+            return
+        self._told[line] = now
+        log.warning("%s", line)
+
+
+def origin_of(url: str) -> Origin | None:
+    """Scheme, name and port of a page's address; None for what is no address of a page."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
         return None
+    if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
+        return None
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return parts.scheme, name, _PORTS[parts.scheme] if port is None else port
 
 
 async def refuse_socket(websocket: WebSocket, text: str, status: int = 403) -> None:

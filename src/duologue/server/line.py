@@ -13,9 +13,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from duologue.items import Json
 from duologue.realtime.errors import DuologueError
 from duologue.server.config import ServerConfig
+from duologue.server.limits import Budget
 
 _INBOX = 64
 """Messages that may wait for the call; more means that nobody reads, and the call is refused."""
+
+_COST = {"offer": 10.0, "text": 5.0}
+"""How many messages one of this type counts for in ``messages_per_s``: what it sets in motion."""
 
 _CLOSE_S = 0.5
 """What saying goodbye to a socket may take, in seconds."""
@@ -46,31 +50,12 @@ BAD_TOKEN = Refusal(
     "token", 4401, "This page needs the right token: open the whole address that was printed."
 )
 NO_HELLO = Refusal("hello", 4408, "The page did not introduce itself in time: reload it.")
+BUSY = Refusal("busy", 1013, "Too many pages are knocking: try again in a moment.")
 NO_OFFER = Refusal("offer", 4408, "The browser did not begin a call in time: try again.")
 TOO_BIG = Refusal("too_big", 1009, "That message was too long for one piece.")
 TOO_FAST = Refusal("too_fast", 4429, "The page sent too many messages at once: try again.")
 NOT_JSON = Refusal("format", 1003, "The server did not understand the page: reload it.")
 FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
-
-
-class _Budget:
-    """A token bucket: so many messages a second, one second's worth at once."""
-
-    __slots__ = ("_at", "_left", "_rate")
-
-    def __init__(self, rate: float, now: float) -> None:
-        self._rate = rate
-        self._left = max(rate, 1.0)
-        self._at = now
-
-    def spend(self, now: float) -> bool:
-        """Take one; False when there is none left."""
-        self._left = min(max(self._rate, 1.0), self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class Line:
@@ -86,8 +71,10 @@ class Line:
         self._websocket = websocket
         self._config = config
         self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_INBOX + 1)
-        self._budget = _Budget(config.messages_per_s, asyncio.get_running_loop().time())
+        self._budget = Budget(config.messages_per_s, asyncio.get_running_loop().time())
         self._gone = False
+        self._hello: asyncio.Timeout | None = None
+        self._pushed_out = False
 
     @property
     def gone(self) -> bool:
@@ -97,24 +84,34 @@ class Line:
     async def hello(self) -> str:
         """The page's first message, ``{"type": "hello", "token": ...}``; returns the token.
 
-        Raises `RefusedError` when it does not come in time or is something else.
+        Raises `RefusedError` when it does not come in time, or before `push_out`, or is something
+        else.
         """
         try:
-            async with asyncio.timeout(self._config.hello_timeout_s):
+            async with asyncio.timeout(self._config.hello_timeout_s) as self._hello:
                 message = await self._next()
         except TimeoutError:
-            raise RefusedError(NO_HELLO) from None
+            raise RefusedError(BUSY if self._pushed_out else NO_HELLO) from None
         if message is None or message["type"] != "hello":
             raise RefusedError(NO_HELLO)
         token = message.get("token")
         return token if isinstance(token, str) else ""
 
+    def push_out(self) -> None:
+        """Wait for the hello no longer, because others need the place."""
+        if self._hello is not None and not self._hello.expired():
+            self._pushed_out = True
+            self._hello.reschedule(0.0)
+
     async def read(self) -> None:
-        """Read until the socket ends; raises `RefusedError` when the page breaks a limit."""
+        """Read until the socket ends; raises `RefusedError` when the page breaks a limit.
+
+        The time for an offer runs until there is one with a description.
+        """
         try:
             async with asyncio.timeout(self._config.offer_timeout_s) as deadline:
                 while (message := await self._next()) is not None:
-                    if message["type"] == "offer":
+                    if message["type"] == "offer" and isinstance(message.get("sdp"), str):
                         deadline.reschedule(None)
                     if self._inbox.qsize() >= _INBOX:
                         raise RefusedError(TOO_FAST)
@@ -161,13 +158,11 @@ class Line:
         if event["type"] == "websocket.disconnect":
             self._gone = True
             return None
-        if not self._budget.spend(asyncio.get_running_loop().time()):
-            raise RefusedError(TOO_FAST)
         text = event.get("text")
         if not isinstance(text, str):
             raise RefusedError(NOT_JSON)
         if len(text) > self._config.max_message_bytes or (
-            len(text.encode()) > self._config.max_message_bytes
+            len(text.encode("utf-8", "surrogatepass")) > self._config.max_message_bytes
         ):
             raise RefusedError(TOO_BIG)
         try:
@@ -176,4 +171,7 @@ class Line:
             raise RefusedError(NOT_JSON) from None
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             raise RefusedError(NOT_JSON)
+        cost = _COST.get(message["type"], 1.0)
+        if not self._budget.spend(asyncio.get_running_loop().time(), cost):
+            raise RefusedError(TOO_FAST)
         return cast("dict[str, Json]", message)

@@ -16,9 +16,13 @@ from starlette.applications import Starlette
 
 from duologue.realtime.errors import ConfigError
 from duologue.server.config import ServerConfig
+from duologue.server.door import HEAD_S, Door, guard_connections
 
 _STOP_S = 3
 """What all sessions together may take to end when the server stops, in seconds."""
+
+_BACKLOG = 128
+"""Connections that the system holds until they are accepted."""
 
 
 def announce(text: str) -> None:
@@ -44,7 +48,11 @@ async def serve_app(
     """
     listener = listen(config) if listener is None else listener
     port = int(listener.getsockname()[1])
-    server = _Server(_settings(app, config), lambda: _tell(config, port, ready), signals=signals)
+    settings = _settings(app, config)
+    door = Door()
+    guard_connections(settings, door)
+    app.state.calls.let_in = door.let_in
+    server = _Server(settings, lambda: _tell(config, port, ready), signals=signals)
     with listener:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]), name="server")
@@ -65,10 +73,28 @@ class _Server(uvicorn.Server):
         self._signals = signals
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        if self.started:
-            self._on_started()
+        """Listen, and say so; unlike uvicorn's own, with a limit of seconds for TLS handshakes."""
+        await self.lifespan.startup()
+        loop, config = asyncio.get_running_loop(), self.config
+
+        def connection() -> asyncio.Protocol:
+            protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
+            return protocol(
+                config=config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+
+        self.servers = [
+            await loop.create_server(
+                connection,
+                sock=listener,
+                ssl=config.ssl,
+                ssl_handshake_timeout=HEAD_S if config.ssl is not None else None,
+                backlog=config.backlog,
+            )
+            for listener in sockets or []
+        ]
+        self.started = True
+        self._on_started()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -104,7 +130,7 @@ def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
         try:
             if port and others and config.local:
                 _check_both_loopbacks(port)
-            return socket.create_server((config.host, port), family=family, backlog=128)
+            return socket.create_server((config.host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port == last:
                 reason = (error.strerror or str(error)).partition(" (while")[0]
@@ -145,12 +171,14 @@ def _settings(app: Starlette, config: ServerConfig) -> uvicorn.Config:
         ws_ping_interval=config.ping_s,
         ws_ping_timeout=config.ping_s,
         ws_per_message_deflate=False,
-        limit_concurrency=2 * config.max_sessions + 64,
+        # No limit_concurrency: it would refuse everybody where the door makes strangers go.
+        backlog=_BACKLOG,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=_STOP_S,
         ssl_certfile=config.certfile,
         ssl_keyfile=config.keyfile,
         lifespan="off",
+        http="h11",
     )
     try:
         settings.load()

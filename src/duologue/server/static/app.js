@@ -1,6 +1,6 @@
 // The page: joins the buttons, the call, the voices and the words.
 
-import { Call } from "./call.js";
+import { Call, refusal } from "./call.js";
 import { Pace } from "./latency.js";
 import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
 import { Transcript } from "./transcript.js";
@@ -129,10 +129,17 @@ function ended({ code, reason, error, lost, asked, reached }) {
   hangUp();
   if (unheard) notice(NO_SOUND, "error");
   else if (error) notice(error.message, "error");
-  else if (lost && !reached) notice(UNREACHABLE, "error");
+  else if (lost && !reached) sayWhy();
   else if (lost) notice("The line to the server broke: press Talk to begin again.", "error");
   else if (code === 1000) transcript.line("the call has ended");
   else notice(closeSentence(code, reason), "error");
+}
+
+// A browser does not tell why a WebSocket was refused: ask for it.
+async function sayWhy() {
+  const asking = asked;
+  const why = await refusal();
+  if (asking === asked) notice(why ?? UNREACHABLE, "error");
 }
 
 function retry() {

@@ -4,12 +4,14 @@ const GATHER_MS = 1000;
 const CONNECT_MS = 15000;
 const REPORT_MS = 100;
 const STATS_MS = 1000;
+const REFUSAL_MS = 3000;
 const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
 
 // Events: config(detail), agent(detail name), connected, shaky, steady, event(detail),
 // problem(detail {code, message}), voice(detail stream), and exactly once
 // ended(detail {code, reason, error, lost, asked, reached}): `lost` when the line broke, `asked` when
-// this side ended it, `reached` when the server had answered before.
+// this side ended it, `reached` when the server had answered before. Headers, cookies and the query
+// of the page's own address reach the server with the call.
 export class Call extends EventTarget {
   #socket;
   #peer = null;
@@ -30,9 +32,8 @@ export class Call extends EventTarget {
     super();
     this.#microphone = microphone;
     this.#token = token;
-    const address = new URL("call", document.baseURI);
+    const address = callAddress();
     address.protocol = address.protocol.replace("http", "ws");
-    address.search = address.hash = "";
     this.#socket = new WebSocket(address);
     this.#socket.addEventListener("open", () => this.#send({ type: "hello", token: this.#token }));
     this.#socket.addEventListener("message", ({ data }) => this.#receive(JSON.parse(data)));
@@ -180,6 +181,23 @@ export class Call extends EventTarget {
       }
     }
     if (buffer !== null && way !== null) this.#ear = buffer + way;
+  }
+}
+
+function callAddress() {
+  const address = new URL("call", document.baseURI);
+  address.search = location.search;
+  address.hash = "";
+  return address;
+}
+
+// Why the server refuses calls from this page, in its own words; null when it does not say.
+export async function refusal() {
+  try {
+    const answer = await fetch(callAddress(), { method: "POST", signal: AbortSignal.timeout(REFUSAL_MS) });
+    return [403, 421].includes(answer.status) ? (await answer.text()).trim() : null;
+  } catch {
+    return null;
   }
 }
 

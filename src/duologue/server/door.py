@@ -1,0 +1,198 @@
+"""The connections of a server: how long each may take, and how many strangers may hold one.
+
+uvicorn keeps a connection for as long as its request is unfinished, and refuses everybody once
+there are too many. Here a request has seconds to be whole, its answer has seconds to be taken, and
+the newest stranger pushes out an older one (see `WaitingRoom`). uvicorn has no setting for that,
+so its protocol classes are extended; `guard_connections` says which methods it leans on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from duologue.realtime.errors import UnsupportedError
+from duologue.server.limits import Budget, WaitingRoom
+
+if TYPE_CHECKING:
+    import uvicorn
+
+MAX_STRANGERS = 256
+"""Connections that are no call (yet)."""
+
+HEAD_S = 10.0
+"""Seconds from the first byte of a request, or from the connection's beginning, to a whole one."""
+
+ANSWER_S = 30.0
+"""Seconds that the whole answer to a request may take to be made and to be taken."""
+
+MAX_PINGS_PER_S = 5.0
+"""Pings that a client may send; one second's worth may come at once."""
+
+MAX_FRAGMENTS = 256
+"""Pieces of one WebSocket message."""
+
+_STRANGERS_NOISE = (
+    "Invalid HTTP request received.",
+    "Invalid UTF-8 sequence received from client.",
+    "Unsupported upgrade request.",
+    # Said of every WebSocket that is refused with a sentence (uvicorn 0.54).
+    "ASGI callable returned without completing handshake.",
+)
+
+log = logging.getLogger(__name__)
+
+
+class _NoNoise(logging.Filter):
+    """Drops what strangers could write into the log as often as they like."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_STRANGERS_NOISE)
+
+
+log.addFilter(_NoNoise())
+
+type Client = tuple[str, int] | None
+"""Address and port of the far end, as ASGI names it; no two open connections have the same."""
+
+
+class Door:
+    """Which connections are open without being a call."""
+
+    def __init__(self) -> None:
+        self._room: WaitingRoom[object] = WaitingRoom(MAX_STRANGERS)
+
+    def __len__(self) -> int:
+        return len(self._room)
+
+    def enter(self, transport: asyncio.Transport) -> None:
+        """Count a new connection; an older one may be cut to make place for it."""
+        client = client_of(transport)
+        host = client[0] if client is not None else ""
+        self._room.enter(client or transport, host, transport.abort)
+
+    def leave(self, transport: asyncio.Transport) -> None:
+        """Count a connection no longer, because it has ended."""
+        self._room.leave(client_of(transport) or transport)
+
+    def let_in(self, client: Client) -> None:
+        """Count a connection no longer, because it has become a call."""
+        self._room.leave(client)
+
+
+def client_of(transport: asyncio.BaseTransport) -> Client:
+    """The far end of a connection, or None for a socket that has no address."""
+    peer = transport.get_extra_info("peername")
+    return (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
+
+
+def guard_connections(settings: uvicorn.Config, door: Door) -> None:
+    """Let every connection of a loaded uvicorn configuration pass through ``door``.
+
+    Raises `UnsupportedError` when uvicorn's protocol classes are not as this module needs them.
+    """
+    http, ws = settings.http_protocol_class, settings.ws_protocol_class
+    wanted = ("connection_made", "connection_lost", "data_received")
+    missing = [
+        f"{getattr(owner, '__name__', owner)}.{name}"
+        for owner in (http, ws)
+        for name in wanted
+        if not hasattr(owner, name)
+    ]
+    if not (hasattr(ws, "handle_ping") or hasattr(ws, "pong")):
+        missing.append("a method that answers pings")
+    if missing:
+        raise UnsupportedError(
+            f"this uvicorn is not built as this library needs it ({', '.join(missing)}): "
+            "pip install 'uvicorn>=0.35,<0.55'"
+        )
+    settings.http_protocol_class = _guarded_http(http, door)
+    settings.ws_protocol_class = _guarded_ws(ws, door)
+
+
+def _guarded_http(base: Any, door: Door) -> type[asyncio.Protocol]:
+    class GuardedHttp(base):  # type: ignore[misc]
+        """One connection that speaks HTTP, until it becomes a WebSocket."""
+
+        _timer: asyncio.TimerHandle | None = None
+        _timed: Any = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.logger = log
+            door.enter(transport)
+            self._limit(None, HEAD_S)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.transport.get_protocol() is not self:
+                self._limit_no_more()
+                return
+            cycle = self.cycle
+            answering = cycle is not None and not cycle.response_complete
+            now = cycle if answering else None
+            if self._timer is None or now is not self._timed:
+                self._limit(now, ANSWER_S if answering else HEAD_S)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._limit_no_more()
+            door.leave(self.transport)
+            super().connection_lost(exc)
+
+        def _limit(self, cycle: Any, seconds: float) -> None:
+            self._limit_no_more()
+            self._timed = cycle
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._too_long)
+
+        def _limit_no_more(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+
+        def _too_long(self) -> None:
+            self._timer = None
+            timed, cycle = self._timed, self.cycle
+            if timed is None or not timed.response_complete:
+                self.transport.abort()
+            elif cycle is not timed and not cycle.response_complete:
+                self._limit(cycle, ANSWER_S)
+            # Else the connection idles, which uvicorn limits itself.
+
+    return GuardedHttp
+
+
+def _guarded_ws(base: Any, door: Door) -> type[asyncio.Protocol]:
+    class GuardedWebSocket(base):  # type: ignore[misc]
+        """One WebSocket."""
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            super().connection_made(transport)
+            self.logger = log
+            self._pings = Budget(MAX_PINGS_PER_S, asyncio.get_running_loop().time())
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            door.leave(self.transport)
+            super().connection_lost(exc)
+
+        def handle_ping(self) -> None:
+            if self._may_ping():
+                super().handle_ping()
+
+        async def pong(self, *args: Any, **kwargs: Any) -> None:
+            if self._may_ping():
+                await super().pong(*args, **kwargs)
+
+        def handle_cont(self, event: Any) -> None:
+            if len(self.frames) >= MAX_FRAGMENTS:
+                self.transport.abort()
+                return
+            super().handle_cont(event)
+
+        def _may_ping(self) -> bool:
+            if self._pings.spend(asyncio.get_running_loop().time()):
+                return True
+            self.transport.abort()
+            return False
+
+    return GuardedWebSocket

@@ -1,0 +1,83 @@
+"""What one stranger may use: a rate of messages, and places that they can't hold against others."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Hashable
+
+
+class Budget:
+    """A token bucket: ``rate`` a second, one second's worth at once."""
+
+    __slots__ = ("_at", "_left", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._left = max(rate, 1.0)
+        self._at = now
+
+    def spend(self, now: float, cost: float = 1.0) -> bool:
+        """Take ``cost``; False when less is left."""
+        most = max(self._rate, 1.0)
+        self._left = min(most, self._left + (now - self._at) * self._rate)
+        self._at = now
+        # What costs more than there can ever be is taken when all of it is there.
+        cost = min(cost, most)
+        if self._left < cost:
+            return False
+        self._left -= cost
+        return True
+
+
+class WaitingRoom[Key: Hashable]:
+    """Holds ``places`` strangers; when it is full, the newest pushes out an older one.
+
+    The one that has to go is the oldest of the network that holds most places, so that who opens
+    many connections pushes out their own. A network is an IPv4 address or an IPv6 /64.
+    """
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._networks: dict[str, dict[Key, Callable[[], None]]] = {}
+        self._network_of: dict[Key, str] = {}
+        self.pushed_out = 0
+        """Strangers that had to go so far."""
+
+    def __len__(self) -> int:
+        return len(self._network_of)
+
+    def enter(self, key: Key, host: str, push_out: Callable[[], None]) -> None:
+        """Give ``key`` a place; ``push_out`` is called, once, if it has to go before it leaves."""
+        while len(self._network_of) >= self._places:
+            crowd = max(self._networks.values(), key=len)
+            oldest = next(iter(crowd))
+            go = crowd[oldest]
+            self.leave(oldest)
+            self.pushed_out += 1
+            go()
+        network = network_of(host)
+        self._network_of[key] = network
+        self._networks.setdefault(network, {})[key] = push_out
+
+    def leave(self, key: Key) -> None:
+        """Give the place back; harmless for who has none."""
+        network = self._network_of.pop(key, None)
+        if network is None:
+            return
+        crowd = self._networks[network]
+        del crowd[key]
+        if not crowd:
+            del self._networks[network]
+
+
+def network_of(host: str) -> str:
+    """The network that one stranger can be expected to have to themselves: an address or a /64."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+    return str(address)
