@@ -1,4 +1,5 @@
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -314,7 +315,7 @@ def test_combinations_that_can_not_work():
     with pytest.raises(ConfigError, match="hears by itself"):
         Agent(edge=Phone(), llm=model, stt=object())
     with pytest.raises(ConfigError, match="needs stt"):
-        Agent(edge=Phone(), llm=object())
+        Agent(edge=Phone(), llm=SimpleNamespace(generate=print))
 
 
 @virtual_time

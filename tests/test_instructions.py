@@ -1,10 +1,12 @@
 import os
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.instructions import MAX_FILE, load_instructions
+from duologue.instructions import MAX_FILE, escape, load_instructions
 from duologue.realtime.errors import ConfigError
 
 
@@ -36,6 +38,10 @@ def root(tmp_path):
         ("Write to a@b.c or jo.e-x@notes.md", "Write to a@b.c or jo.e-x@notes.md"),
         ("Call @anna, cc @bob.", "Call @anna, cc @bob."),
         ("an at sign @ alone", "an at sign @ alone"),
+        ("A coffee is two for one @4.50 today.", "A coffee is two for one @4.50 today."),
+        ("Our file is @@notes.md.", "Our file is @notes.md."),
+        ("@@missing.md", "@missing.md"),
+        ("a@@b.c @@anna", "a@@b.c @@anna"),
     ],
 )
 def test_files_take_the_place_of_their_mention(root, text, loaded):
@@ -50,6 +56,7 @@ def test_files_take_the_place_of_their_mention(root, text, loaded):
         ("@docs/../notes.md", "use a path inside"),
         ("@/etc/hosts.txt", "use a path inside"),
         ("@~/notes.md", "use a path inside"),
+        ("@acme.io", "write @@acme.io if it is none"),
         ("@link.md", "@link.md: it leads outside"),
         ("@loop.md", "@loop.md"),
         ("@folder.md", "it is not a file"),
@@ -65,11 +72,52 @@ def test_what_can_not_be_pulled_in_is_one_clear_line(root, text, message):
     assert "\n" not in str(caught.value)
 
 
-def test_the_default_root_is_the_working_directory(root, monkeypatch):
-    monkeypatch.chdir(root / "docs")
-    assert load_instructions("@two.txt") == "Mail @notes.md"
-    with pytest.raises(ConfigError):
-        load_instructions("@notes.md")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You speak for the shop. Our handle is @acme.io, people know it.",
+        "Questions go to @john.doe.",
+        "A coffee is two for one @4.50 today.",
+        "Use @property, @app.route and @pytest.fixture.",
+    ],
+)
+def test_without_a_root_at_signs_are_just_text(root, monkeypatch, text):
+    monkeypatch.chdir(root)
+    (root / "acme.io").write_text("secret")
+    assert load_instructions(text) == text
+
+
+def test_without_a_root_a_file_is_told_and_not_read(root, monkeypatch):
+    monkeypatch.chdir(root)
+    for name in ("notes.md", "missing.md", "../secret.md", "docs/two.TXT"):
+        with pytest.raises(ConfigError, match=re.escape(f"@{name}: give root=")):
+            load_instructions(f"Know this: @{name}")
+        assert load_instructions(f"Know this: @@{name}") == f"Know this: @{name}"
+
+
+def test_instructions_may_be_a_file_that_pulls_in_its_neighbours(root, tmp_path):
+    path = root / "agent.md"
+    path.write_text("\ufeffBe kind.\n@notes.md\n@docs/two.txt", encoding="utf-8")
+    assert load_instructions(path) == "Be kind.\nWe close at nine.\nMail @notes.md"
+    path.write_text("@two.txt")
+    assert load_instructions(path, root / "docs") == "Mail @notes.md"
+    path.write_text("@../secret.md")
+    with pytest.raises(ConfigError, match="use a path inside"):
+        load_instructions(path)
+    wrong = {"gone.md": "No such file", "raw.md": "not UTF-8", "docs": "not a file"}
+    for name, message in wrong.items():
+        with pytest.raises(ConfigError, match=rf"instructions .*{name}: .*{message}"):
+            load_instructions(root / name)
+
+
+def test_what_is_neither_text_nor_path_is_told():
+    with pytest.raises(ConfigError, match="a text or a Path, not list"):
+        load_instructions(["Be kind."])
+
+
+@given(st.text(st.sampled_from("@@ax./-m d,1"), max_size=30))
+def test_escaped_text_pulls_in_nothing(text):
+    assert load_instructions(escape(text), Path("nowhere")) == text
 
 
 @given(st.text().filter(lambda text: "@" not in text))

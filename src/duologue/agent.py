@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, NoReturn, Self
 from uuid import uuid4
 
+from duologue.agent_arguments import check_arguments
 from duologue.audio import AudioFrame
 from duologue.barge_in import BargeIn, BargeInPolicy
 from duologue.call import Call
@@ -42,6 +48,10 @@ CLOSE_S = 0.6
 """What the edge and the model together may take to end, in seconds (contract C8)."""
 
 
+THREAD_S = 10.0
+"""Seconds for which another thread waits until the event loop takes its call."""
+
+
 @dataclass(frozen=True, slots=True)
 class User:
     """Somebody who takes part: the agent itself, or the person.
@@ -59,6 +69,8 @@ class _Live:
 
     call: Call
     tasks: asyncio.TaskGroup
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
+    thread: int = field(default_factory=threading.get_ident)
     edge: asyncio.Task[None] | None = None
     model: asyncio.Task[None] | None = None
     ticks: Subscription | None = None
@@ -68,16 +80,90 @@ class _Live:
     failure: Exception | None = None
 
 
+class _Joining(AbstractAsyncContextManager["Agent"]):
+    """What `Agent.join` gives: a block, which says so to whoever takes it for something else."""
+
+    def __init__(self, block: AbstractAsyncContextManager[Agent]) -> None:
+        self._block = block
+
+    async def __aenter__(self) -> Agent:
+        return await self._block.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._block.__aexit__(kind, error, traceback)
+
+    def __await__(self) -> NoReturn:
+        raise ConfigError(
+            "join is a block that the conversation lives in: write 'async with agent.join():', "
+            "and 'await agent.finish()' inside of it"
+        )
+
+    def __enter__(self) -> NoReturn:
+        raise ConfigError("join takes 'async with agent.join():', not 'with'")
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was entered."""
+
+
+def _on_loop[**P, T](
+    method: Callable[Concatenate[Agent, P], T],
+) -> Callable[Concatenate[Agent, P], T]:
+    """Let a method be called from any thread: the event loop runs it, and the caller waits."""
+
+    @functools.wraps(method)
+    def call(self: Agent, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        live = self._live
+        if live is None or live.thread == threading.get_ident():
+            return method(self, *args, **kwargs)
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(method(self, *args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - raised where it was called
+                future.set_exception(error)
+
+        self.call_soon_threadsafe(run)
+        try:
+            return future.result(THREAD_S)
+        except TimeoutError:
+            if not future.cancel():
+                return future.result()
+            name = method.__name__
+            raise RuntimeError(
+                f"the event loop did not take {name}() within {THREAD_S:g} s: it must not wait "
+                f"for this thread, or call it by agent.call_soon_threadsafe(agent.{name}, ...)"
+            ) from None
+
+    return call
+
+
 class Agent:
     """Conducts one conversation.
 
     ``llm`` is a `Realtime`, or a text `LLM` that becomes a `Pipeline` with ``stt``, ``tts``,
     ``turn_detection`` and ``vad``. With a `Realtime`, ``tts`` (if given) speaks what `say` says.
-    ``@file.md`` in the instructions pulls in a file of the working directory. Tools that a model
-    does not call reliably need ``experimental_tools=True``.
+    ``instructions`` may be a `Path`; with one, or with ``root``, ``@file.md`` in them pulls in a
+    file, see `load_instructions`. ``tools`` are functions that the model may call, as with `tool`.
+    Tools that a model does not call reliably need ``experimental_tools=True``.
 
-    Raises `ConfigError` for a combination that can't work. An agent joins once.
+    Raises `ConfigError` for a combination that can't work. An agent joins once. Its methods that
+    are no coroutines may be called from any thread.
     """
+
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
+        """Say what to write to whoever gives arguments by position."""
+        del kwargs
+        if args:
+            raise ConfigError("Agent takes its arguments by name: Agent(edge=..., llm=...)")
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -86,7 +172,8 @@ class Agent:
         llm: Realtime | LLM,
         agent_user: User | None = None,
         person: User | None = None,
-        instructions: str = "",
+        instructions: str | Path = "",
+        tools: Sequence[Callable[..., object]] = (),
         processors: Sequence[Processor] = (),
         stt: STT | None = None,
         tts: TTS | None = None,
@@ -98,6 +185,20 @@ class Agent:
         root: Path | None = None,
         clock: Clock | None = None,
     ) -> None:
+        check_arguments(
+            edge=edge,
+            llm=llm,
+            stt=stt,
+            tts=tts,
+            turn_detection=turn_detection,
+            vad=vad,
+            tools=tools,
+            processors=processors,
+            conversation=conversation,
+            barge_in=barge_in,
+            agent_user=agent_user,
+            person=person,
+        )
         self.edge = edge
         self.agent_user = _named(agent_user or User(), "agent")
         self.person = _named(person or User("Person"), "person")
@@ -112,6 +213,8 @@ class Agent:
         self.tools = ToolRegistry()
         self.tool = self.tools.add
         """Let the model call a function, plain or ``async``: a decorator, bare or with options."""
+        for function in tools:
+            self.tools.add(function)
         self.llm = self._model(llm, stt, tts, turn_detection, vad)
         self._tts = tts if isinstance(llm, Realtime) else None
         self._processors = tuple(processors)
@@ -121,13 +224,16 @@ class Agent:
         self._live: _Live | None = None
         self._joined = False
 
-    @asynccontextmanager
-    async def join(self) -> AsyncGenerator[Agent]:
+    def join(self) -> AbstractAsyncContextManager[Agent]:
         """Meet the person and the model; the conversation lives as long as the block.
 
         Raises what kept it from beginning, or made it end: `SessionError` of the model, or the
         edge's own. Leaving the block closes everything within a second.
         """
+        return _Joining(self._join())
+
+    @asynccontextmanager
+    async def _join(self) -> AsyncGenerator[Agent]:
         if self._joined:
             raise ConfigError("an Agent joins once: make a new one for the next conversation")
         setup = self._setup()
@@ -152,6 +258,7 @@ class Agent:
         if failure is not None:
             raise failure
 
+    @_on_loop
     def simple_response(self, text: str, interrupt: bool = True) -> Speech:
         """Put ``text`` to the model as if the person had written it, and have it answered.
 
@@ -170,6 +277,7 @@ class Agent:
         self._ask(speech, lambda request_id: self.llm.request_reply(request_id))
         return speech
 
+    @_on_loop
     def say(self, text: str, *, interruptible: bool = True) -> Speech:
         """Speak exactly ``text``, after what is being said.
 
@@ -195,6 +303,7 @@ class Agent:
             )
         return speech
 
+    @_on_loop
     def interrupt(self) -> int:
         """Cut whatever the agent is saying or is about to say; returns the new epoch.
 
@@ -203,17 +312,30 @@ class Agent:
         self._check_live()
         return self.llm.interrupt()
 
-    def update_instructions(self, instructions: str) -> None:
+    @_on_loop
+    def update_instructions(self, instructions: str | Path) -> None:
         """Change who the agent is, from the next reply on; raises as `Realtime` does."""
         self._check_live()
         text = load_instructions(instructions, self._root)
         self.llm.update_instructions(text)
         self.instructions = text
 
+    @_on_loop
     def update_tools(self) -> None:
         """Tell the model the tools as they are registered now; raises as `Realtime` does."""
         self._check_live()
         self.llm.update_tools(self.tools.specs())
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
+        """Have the event loop of the conversation call ``callback(*args)``; for other threads.
+
+        Does not wait for it. Raises `SessionClosedError` when not joined.
+        """
+        live = self._check_live(ended=True)
+        try:
+            live.loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError as error:
+            raise SessionClosedError("the event loop of the conversation has ended") from error
 
     async def finish(self) -> None:
         """Wait till the conversation is over: the person has left, or the session has ended.

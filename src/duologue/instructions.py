@@ -13,21 +13,40 @@ MAX_FILE = 64 * 1024
 MAX_TEXT = 256 * 1024
 """Characters that instructions may have, files included."""
 
-# Not behind a word character, so that a@b.c is no file; and only names with a suffix, so that
-# "@anna" is no file either. Dots and commas that end a sentence are not part of the name.
-_MENTION = re.compile(r"(?<![\w@./\\-])@(?P<path>[\w./\\~:-]*\w\.[A-Za-z0-9]{1,10})(?![\w@])")
+# Not behind a word character, so that a@b.c is no file; and only names with a suffix that begins
+# with a letter, so that neither "@anna" nor "@4.50" is one. Dots and commas that end a sentence are
+# not part of the name.
+_MENTION = re.compile(
+    r"(?<![\w@./\\-])(?P<at>@+)(?P<path>[\w./\\~:-]*\w\.[A-Za-z][A-Za-z0-9]{0,9})(?![\w@])"
+)
+
+_TEXTS = frozenset(("csv", "html", "json", "markdown", "md", "rst", "toml", "txt", "xml", "yaml"))
+"""Suffixes that nobody's name on the internet has, or hardly anybody's."""
 
 
-def load_instructions(text: str, root: Path | None = None) -> str:
-    """Put the text of each file that ``text`` mentions as ``@path/name.ext`` in its place.
+def load_instructions(instructions: str | Path, root: Path | None = None) -> str:
+    """Read instructions: a text, or the file that a `Path` names.
 
-    Paths are relative to ``root`` (default: the working directory) and stay inside of it, also
-    behind symbolic links. Pulled-in text is not searched for further mentions; an email address
-    is no mention. Raises `ConfigError` for a file that is missing, outside, not UTF-8 text, over
-    `MAX_FILE`, or when all of it is over `MAX_TEXT`.
+    Where there is a ``root``, or a file, each file that the text mentions as ``@path/name.ext`` is
+    put in its place. Paths are relative to ``root`` (default: the folder of the file) and stay
+    inside of it, also behind symbolic links. Pulled-in text is not searched for further mentions;
+    an email address is no mention, and ``@@name.ext`` stands for ``@name.ext``. A plain text
+    without a ``root`` pulls in nothing, so that it may hold the words of other people.
+
+    Raises `ConfigError` for a file that is missing, outside, not UTF-8 text, over `MAX_FILE`, or
+    when all of it is over `MAX_TEXT`; and for a plain text without a ``root`` that mentions a file
+    such as ``@notes.md``.
     """
-    base = (Path.cwd() if root is None else root).resolve()
-    loaded = _MENTION.sub(lambda match: _read(match["path"], base), text)
+    if isinstance(instructions, Path):
+        path = instructions.expanduser()
+        text = _read_file(path, f"the instructions {path}")
+        root = path.parent if root is None else root
+    elif isinstance(instructions, str):
+        text = instructions
+    else:
+        raise ConfigError(f"instructions are a text or a Path, not {type(instructions).__name__}")
+    base = None if root is None else Path(root).resolve()
+    loaded = _MENTION.sub(lambda match: _resolve(match, base), text)
     if len(loaded) > MAX_TEXT:
         raise ConfigError(
             f"instructions are {len(loaded)} characters with their files, at most {MAX_TEXT}"
@@ -35,32 +54,61 @@ def load_instructions(text: str, root: Path | None = None) -> str:
     return loaded
 
 
+def escape(text: str) -> str:
+    """Write ``text``, which other people have written, so that it pulls in no file."""
+    return _MENTION.sub(lambda match: f"@{match[0]}", text)
+
+
+def _resolve(match: re.Match[str], base: Path | None) -> str:
+    name = match["path"]
+    if match["at"] != "@":
+        return match[0][1:]
+    if base is not None:
+        return _read(name, base)
+    if name.rpartition(".")[2].lower() in _TEXTS:
+        raise ConfigError(
+            f"instructions mention @{name}: give root=... to pull in that file, "
+            f"or write @@{name} to say so"
+        )
+    return match[0]
+
+
 def _read(name: str, base: Path) -> str:
+    """The text of a file that is mentioned."""
+    told = f"instructions can't pull in @{name}"
     path = Path(name)
     if path.is_absolute() or name.startswith("~") or ".." in path.parts or "\\" in name:
-        raise ConfigError(
-            f"instructions can't pull in @{name}: use a path inside the working directory"
-        )
+        raise ConfigError(f"{told}: use a path inside of root")
     try:
         real = (base / path).resolve(strict=True)
-        if not real.is_relative_to(base):
-            raise ConfigError(
-                f"instructions can't pull in @{name}: it leads outside the working directory"
-            )
-        if not real.is_file():
-            raise ConfigError(f"instructions can't pull in @{name}: it is not a file")
-        with real.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"instructions mention @{name}, and there is no such file in the working directory"
+            f"instructions mention @{name}, and there is no such file in {base}: "
+            f"write @@{name} if it is none"
         ) from error
     except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or "can't be read"
-        raise ConfigError(f"instructions can't pull in @{name}: {reason}") from error
-    if len(content) > MAX_FILE:
-        raise ConfigError(f"instructions can't pull in @{name}: over {MAX_FILE} bytes")
+        raise ConfigError(f"{told}: {_reason(error)}") from error
+    if not real.is_relative_to(base):
+        raise ConfigError(f"{told}: it leads outside of root")
+    return _read_file(real, told).strip()
+
+
+def _read_file(path: Path, told: str) -> str:
+    """A text file; errors begin with ``told``."""
     try:
-        return content.decode("utf-8-sig").strip()
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{told}: it is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{told}: {_reason(error)}") from error
+    if len(content) > MAX_FILE:
+        raise ConfigError(f"{told}: over {MAX_FILE} bytes")
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"instructions can't pull in @{name}: not UTF-8 text") from error
+        raise ConfigError(f"{told}: not UTF-8 text") from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or "it can't be read"

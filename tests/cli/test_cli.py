@@ -150,7 +150,7 @@ def test_run_says_when_the_session_did_not_end_cleanly(command, question):
         (["good.wav", "--out", "no/out.wav"], "can't write no/out.wav"),
         (["good.wav", "--events", "no/out.jsonl"], "can't write no/out.jsonl"),
         (["good.wav", "--picture", "out.png"], "give --out too"),
-        (["good.wav", "--instructions", "Read @none.md"], "no such file in the working directory"),
+        (["good.wav", "--instructions", "Read @none.md"], "there is no such file in"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(command, tmp_path, args, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,14 @@ DEFAULT_INSTRUCTIONS = (
 )
 
 type Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _load(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Put files of the working directory in, and mark the rest as text that names none."""
+    from duologue.instructions import escape, load_instructions
+
+    del ctx, param
+    return escape(load_instructions(value, Path.cwd()))
 
 
 def engine_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -34,6 +43,7 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
                 "--instructions",
                 metavar="TEXT",
                 default=DEFAULT_INSTRUCTIONS,
+                callback=_load,
                 help="Who the agent is and how it speaks; @notes.md pulls in a file.",
             ),
             click.option(

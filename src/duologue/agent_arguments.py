@@ -1,0 +1,134 @@
+"""What is wrong with the arguments of an `Agent`, in one sentence that says what to write."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import NoReturn
+
+from duologue.barge_in import BargeInPolicy
+from duologue.conversation import Conversation
+from duologue.realtime.errors import ConfigError
+from duologue.realtime.session import Realtime
+
+_METHODS: dict[str, tuple[str, ...]] = {
+    "edge": ("run", "play", "clear"),
+    "stt": ("stream",),
+    "tts": ("synthesize",),
+    "turn_detection": ("end_of_turn",),
+    "vad": ("stream",),
+}
+"""What an object has that fits the argument."""
+
+_EXAMPLES = {
+    "edge": "an Edge, such as duologue.edges.wav.Edge(...)",
+    "llm": "a Realtime, such as duologue.providers.openai.Realtime(), or a text LLM",
+    "stt": "an STT (with stream())",
+    "tts": "a TTS (with synthesize())",
+    "turn_detection": "a TurnDetector (with end_of_turn())",
+    "vad": "a VAD (with stream()), such as EnergyVAD()",
+}
+
+_PROVIDERS = {
+    "openai": "openai",
+    "gemini": "gemini",
+    "google": "gemini",
+    "aws": "aws",
+    "amazon": "aws",
+    "bedrock": "aws",
+    "nova": "aws",
+    "qwen": "qwen",
+    "alibaba": "qwen",
+    "local": "local",
+}
+
+
+def check_arguments(
+    *,
+    edge: object,
+    llm: object,
+    tools: object,
+    processors: object,
+    conversation: object,
+    barge_in: object,
+    agent_user: object,
+    person: object,
+    **parts: object,
+) -> None:
+    """Raise `ConfigError` for an argument that can't be what it is given for.
+
+    ``parts`` are those of a pipeline, each perhaps None.
+    """
+    if isinstance(edge, Realtime) and _has(llm, _METHODS["edge"]):
+        raise ConfigError("edge and llm are the wrong way round: swap them")
+    _check_part("edge", edge)
+    _check_llm(llm)
+    for name, part in parts.items():
+        # A Realtime takes none of these but tts, which is told by itself.
+        if part is not None and (name == "tts" or not isinstance(llm, Realtime)):
+            _check_part(name, part)
+    for function in _sequence("tools", tools, "functions"):
+        if not callable(function):
+            raise ConfigError(f"tools takes functions, not {_kind(function)}")
+    for processor in _sequence("processors", processors, "Processor objects"):
+        _check_instance("processors", processor)
+        if not _has(processor, ("audio", "video")):
+            raise ConfigError(f"processors takes Processor objects, not {_kind(processor)}")
+    if not isinstance(conversation, Conversation | None):
+        told = (
+            "write Conversation(store)" if _has(conversation, ("load", "put")) else "leave it out"
+        )
+        raise ConfigError(f"conversation takes a Conversation, not {_kind(conversation)}: {told}")
+    if not isinstance(barge_in, BargeInPolicy | None):
+        raise ConfigError(f"barge_in takes a BargeInPolicy, not {_kind(barge_in)}")
+    for name, user in (("agent_user", agent_user), ("person", person)):
+        if user is not None and not (hasattr(user, "name") and hasattr(user, "id")):
+            raise ConfigError(f"{name} takes User(name, id), not {_kind(user)}")
+
+
+def _check_llm(llm: object) -> None:
+    if isinstance(llm, str):
+        provider, _, model = llm.rpartition("/")
+        known = _PROVIDERS.get(provider.partition("/")[0].partition(":")[0].lower())
+        if known is None:
+            known = next((_PROVIDERS[name] for name in _PROVIDERS if name in llm.lower()), "openai")
+        raise ConfigError(
+            f"llm takes a model object, not the text {llm!r}: write "
+            f"llm=duologue.providers.{known}.Realtime({model!r})"
+        )
+    _check_instance("llm", llm)
+    if not isinstance(llm, Realtime) and not _has(llm, ("generate",)):
+        _refuse("llm", llm)
+
+
+def _check_part(name: str, part: object) -> None:
+    _check_instance(name, part)
+    if not _has(part, _METHODS[name]):
+        _refuse(name, part)
+
+
+def _check_instance(name: str, value: object) -> None:
+    if inspect.isclass(value):
+        raise ConfigError(
+            f"{name} takes objects, not the class {value.__name__}: write {value.__name__}(...)"
+        )
+
+
+def _refuse(name: str, value: object) -> NoReturn:
+    raise ConfigError(f"{name} takes {_EXAMPLES[name]}, not {_kind(value)}")
+
+
+def _sequence(name: str, value: object, what: str) -> Sequence[object]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ConfigError(f"{name} takes a list of {what}, not {_kind(value)}")
+    return value
+
+
+def _has(value: object, methods: tuple[str, ...]) -> bool:
+    return all(callable(getattr(value, name, None)) for name in methods)
+
+
+def _kind(value: object) -> str:
+    if value is None or isinstance(value, str | int | float | bool):
+        return f"{value!r:.60}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,104 @@
+import pathlib
+
+import pytest
+
+from duologue import Agent, ConfigError, JsonlStore, Pipeline, Processor
+from duologue.events import ToolEndEvent
+from duologue.testing import Reply, ScriptedRealtime, ToolUse, virtual_time
+from talk import FakeTTS, Phone, of, talking
+
+
+def make(**options):
+    return Agent(**{"edge": Phone(), "llm": ScriptedRealtime(), **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"llm": "openai/gpt-realtime"},
+            r"llm=duologue\.providers\.openai\.Realtime\('gpt-realtime'\)",
+        ),
+        ({"llm": "gemini-live-2.5"}, r"duologue\.providers\.gemini\.Realtime\('gemini-live-2.5'\)"),
+        ({"llm": "amazon.nova-sonic-v1:0"}, r"duologue\.providers\.aws\.Realtime\("),
+        ({"llm": "qwen/qwen-omni"}, r"duologue\.providers\.qwen\.Realtime\('qwen-omni'\)"),
+        ({"llm": None}, "llm takes a Realtime, such as .*, not None"),
+        (
+            {"llm": ScriptedRealtime},
+            r"the class ScriptedRealtime: write ScriptedRealtime\(",
+        ),
+        ({"edge": ScriptedRealtime(), "llm": Phone()}, "the wrong way round: swap them"),
+        ({"edge": Phone}, r"edge takes objects, not the class Phone: write Phone\(\.\.\.\)"),
+        ({"edge": "microphone"}, "edge takes an Edge, such as .*, not 'microphone'"),
+        ({"edge": None}, "edge takes an Edge"),
+        ({"tts": "alloy"}, "tts takes a TTS .*, not 'alloy'"),
+        ({"tools": print}, "tools takes a list of functions, not a builtin_function_or_method"),
+        ({"tools": "look"}, "tools takes a list of functions, not 'look'"),
+        ({"tools": ["look"]}, "tools takes functions, not 'look'"),
+        (
+            {"processors": Processor()},
+            "takes a list of Processor objects, not a Processor",
+        ),
+        ({"processors": [Processor]}, "not the class Processor: write Processor"),
+        ({"processors": [print]}, "processors takes Processor objects"),
+        ({"conversation": JsonlStore("h.jsonl")}, r"not a JsonlStore: write Conversation\(store\)"),
+        ({"conversation": []}, "conversation takes a Conversation, not a list"),
+        ({"barge_in": True}, "barge_in takes a BargeInPolicy, not True"),
+        ({"person": "Robin"}, r"person takes User\(name, id\), not 'Robin'"),
+        ({"instructions": ["Be kind."]}, "instructions are a text or a Path, not list"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_argument_that_does_not_fit_is_one_sentence(options, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        make(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["stt", "turn_detection", "vad"])
+def test_a_part_of_a_pipeline_that_does_not_fit_is_one_sentence(part):
+    class Text:
+        model, tools_reliable, generate = "m", True, print
+
+    with pytest.raises(ConfigError, match=f"{part} takes a.*, not 'whisper'"):
+        make(**{"llm": Text(), "tts": FakeTTS(), part: "whisper"})
+    assert Pipeline  # The parts of one that is made by hand are checked where they are used.
+
+
+def test_arguments_by_position_are_told():
+    with pytest.raises(ConfigError, match=r"by name: Agent\(edge=\.\.\., llm=\.\.\.\)"):
+        Agent(Phone(), ScriptedRealtime())
+
+
+async def test_join_is_a_block_and_says_so():
+    agent = make()
+    with pytest.raises(ConfigError, match=r"write 'async with agent.join\(\):'"):
+        await agent.join()
+    with (
+        pytest.raises(ConfigError, match=r"'async with agent.join\(\):', not 'with'"),
+        agent.join(),
+    ):
+        pytest.fail("it began")
+    async with agent.join() as joined:
+        assert joined is agent
+
+
+@virtual_time
+async def test_tools_may_be_given_at_once():
+    def look(where: str) -> str:
+        """Look there."""
+        return f"{where}: nothing"
+
+    model = ScriptedRealtime([Reply("", tools=[ToolUse("look", {"where": "here"})]), "Nothing."])
+    async with talking(model, tools=[look]) as agent:
+        assert (await agent.simple_response("Look.")).heard_text == "Nothing."
+        assert [event.output for event in of(agent, ToolEndEvent)] == ["here: nothing"]
+
+
+def test_instructions_may_be_a_file(tmp_path: pathlib.Path):
+    path = tmp_path / "agent.md"
+    path.write_text("Be kind. @more.md")
+    (tmp_path / "more.md").write_text("Be brief.")
+    assert make(instructions=path).instructions == "Be kind. Be brief."
+    assert make(instructions="@more.md", root=tmp_path).instructions == "Be brief."
+    assert make(instructions="We are @acme.io.").instructions == "We are @acme.io."
