@@ -119,7 +119,10 @@ def test_of_a_cut_reply_the_less_counts_that_both_sides_know(made):
                 model.tell(ReplyText("r", "item_r", text))
                 (item,) = agent_items(agent)
                 assert (item.text, item.state) == (known, "cut")
-                assert of(agent, AgentTranscriptEvent)[-1].text == known
+                assert not [e for e in of(agent, AgentTranscriptEvent) if e.final]
+            await asyncio.sleep(2)
+            finals = [e.text for e in of(agent, AgentTranscriptEvent) if e.final]
+            assert finals == ["one two three four"]
 
     run_virtual(main())
 
@@ -154,13 +157,45 @@ async def test_words_that_come_after_the_reply_are_of_it_still():
         model.tell(ReplyText("r", "item_r", "and after."))
         (item,) = agent_items(agent)
         assert (item.text, item.state) == ("While it plays and after.", "heard")
-        assert of(agent, AgentTranscriptEvent)[-1] == AgentTranscriptEvent(
-            "While it plays and after.", True, item.speech_id
-        )
+        told = [(e.text, e.final) for e in of(agent, AgentTranscriptEvent)]
+        assert told == [
+            ("While it ", False),
+            ("plays ", False),
+            ("While it plays", True),
+            ("and after.", False),
+        ]
         assert len(of(agent, AgentTurnEndedEvent)) == 1
         agent.interrupt()
         model.tell(ReplyText("r", "item_r", " Never."))
         assert agent_items(agent) == [item]
+
+
+@virtual_time
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_model_that_tells_after_the_end_what_it_has_said_makes_one_final_event(said):
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 1.0, planned=["I plan this. ", "And that."])
+        model.tell(ReplyDone("r"))
+        await asyncio.sleep(1.5)
+        (ended,) = of(agent, AgentTurnEndedEvent)
+        assert not ended.interrupted
+        assert not of(agent, AgentTranscriptEvent)
+        for text in ("I said this. ", "And those.") if said else ():
+            model.tell(ReplyText("r", "item_r", text))
+        await asyncio.sleep(2)
+        finals = [e.text for e in of(agent, AgentTranscriptEvent) if e.final]
+        assert finals == ["I said this. And those." if said else "I plan this. And that."]
+
+
+@virtual_time
+async def test_the_last_final_words_are_told_though_the_conversation_ends():
+    model = Driven()
+    async with talking(model) as agent:
+        model.says("r", 1.0, planned=["I plan this."])
+        model.tell(ReplyDone("r"))
+        await asyncio.sleep(1.5)
+    assert [e.text for e in of(agent, AgentTranscriptEvent)] == ["I plan this."]
 
 
 @virtual_time

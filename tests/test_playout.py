@@ -74,11 +74,16 @@ class FakeEdge:
 class Listener:
     def __init__(self):
         self.started, self.ended = [], []
+        self.current = None
 
     def speech_started(self, speech):
+        assert self.current is None or self.current.done
+        assert speech.state == "playing"
+        self.current = speech
         self.started.append(speech)
 
     def speech_ended(self, speech):
+        assert speech is self.current or not speech.played_ms
         self.ended.append(speech)
 
 
@@ -261,7 +266,8 @@ class Gate(RuleBasedStateMachine):
         assert len(set(ended)) == len(ended)
         assert {s.id for s in self.all if s.done} == set(ended)
         for speech in self.listener.ended:
-            assert speech.state == "heard"
+            silent = speech.text and not self.written[speech.id]
+            assert speech.state == ("silent" if silent else "heard")
             self.check_heard(speech)
 
     def teardown(self):

@@ -1,13 +1,17 @@
 import asyncio
+import time
 
 import hypothesis.strategies as st
 import pytest
+import regex
 from hypothesis import given
 
 from duologue.realtime.errors import ReplyRefusedError, SessionError
 from duologue.speech import Speech
 
 words = st.text("ab ,.\n", min_size=1, max_size=40)
+scripts = st.text("ab ,.今天ですสวัดีह\u093fं한😀e\u0301", min_size=1, max_size=40)
+RATE = 24000
 
 
 @st.composite
@@ -134,3 +138,139 @@ def test_an_item_begins_where_the_sound_was():
     assert speech.begin_item("b") == 1.5
     speech.seconds = 2.0
     assert speech.begin_item("b") == 1.5
+
+
+@st.composite
+def parts(draw):
+    """A speech of timed parts, as a synthesiser makes it, and what was played of it in samples."""
+    speech, samples, ends = Speech(0), 0, []
+    for text in draw(st.lists(st.text("ab ", min_size=1, max_size=30), min_size=1, max_size=20)):
+        speech.add_text(f"x{text}. ", samples / RATE, "item")
+        for size in draw(st.lists(st.integers(100, 9000), min_size=1, max_size=6)):
+            speech.seconds += size / RATE
+            samples += size
+        ends.append(samples)
+    return speech, ends
+
+
+@given(parts())
+def test_a_part_that_was_wholly_played_is_heard_to_its_last_letter(made):
+    speech, ends = made
+    text = ""
+    for words, end in zip(speech.text.split(". ")[:-1], ends[:-1], strict=False):
+        text += f"{words}. "
+        assert speech.words_until(end / RATE) == text.rstrip()
+        # As the gate at the edge counts it: in its own samples, and in whole ms.
+        assert speech.words_until(int(end / RATE * 1000) / 1000) == text.rstrip()
+    speech.whole = True
+    assert speech.words_until(ends[-1] / RATE) == speech.text.rstrip()
+
+
+@given(st.lists(scripts, min_size=1, max_size=6), st.floats(0.1, 20), st.floats(0, 20))
+def test_what_was_heard_in_any_script_is_a_beginning_of_whole_clusters(texts, length, seconds):
+    speech = Speech(0)
+    for text in texts:
+        speech.add_text(text)
+    speech.seconds = length
+    heard = speech.words_until(seconds)
+    assert speech.text.startswith(heard)
+    rest = speech.text[len(heard) :]
+    assert regex.findall(r"\X", heard) + regex.findall(r"\X", rest) == regex.findall(
+        r"\X", speech.text
+    )
+
+
+@given(speeches(), speeches())
+def test_what_a_lost_connection_never_spoke_was_not_heard(before, after):
+    speech = before
+    received = speech.words_received()
+    speech.break_off(goes_on=True)
+    assert speech.text.rstrip() == speech.words_received() == received
+    seconds = speech.seconds
+    speech.add_text("late words that have no sound")
+    assert speech.text.rstrip() == received
+    speech.resume()
+    speech.add_text(after.text or "x", None, "new")
+    speech.seconds += after.seconds
+    assert speech.words_until(seconds) == received
+    speech.whole = True
+    speech.finish("heard", speech.seconds or 1.0, "device")
+    assert speech.heard_text.split() == [*received.split(), *(after.text or "x").split()]
+
+
+def test_a_space_stands_between_two_connections_words_where_the_script_has_spaces():
+    for first, second, both in [
+        ("one two ", "three", "one two three"),
+        ("one two", " three", "one two three"),
+        ("one two", "three", "one two three"),
+        ("今天", "天气", "今天天气"),
+        ("one", "天气", "one天气"),
+    ]:
+        speech = Speech(0)
+        speech.add_text(first, None, "a")
+        speech.seconds = 9.0
+        speech.break_off()
+        speech.resume()
+        speech.add_text(second, None, "b")
+        assert speech.text == both
+
+
+def test_words_said_in_place_of_planned_ones_keep_their_times():
+    speech = Speech(0)
+    for text in ("one ", "two "):
+        speech.plan_text(text, "item")
+    speech.add_text("uno ", 0.0, "item")
+    speech.add_text("due ", 1.0, "item")
+    speech.seconds = 4.0
+    assert speech.words_until(0.5) == ""
+    assert speech.words_until(1.0) == "uno"
+
+
+def test_words_that_a_voice_makes_no_sound_of_were_not_heard():
+    speech = Speech(0)
+    speech.add_text("Hello. ", 0.0)
+    speech.seconds = 1.0
+    speech.add_text("您好。 ", 1.0)
+    speech.add_text("Bye. ", 1.0)
+    speech.seconds = 2.0
+    speech.add_text("再见。", 2.0)
+    speech.whole = True
+    speech.finish("heard", 2.0, "device")
+    assert (speech.state, speech.heard_text) == ("heard", "Hello. Bye.")
+    assert speech.unsounded == ["您好。 ", "再见。"]
+
+
+def test_a_speech_of_words_and_no_sound_is_silent():
+    speech = Speech(0)
+    speech.add_text("您好。")
+    speech.whole = True
+    speech.finish("heard", 0.0, "device")
+    assert (speech.state, speech.heard_text) == ("silent", "")
+
+
+def test_items_have_their_own_words_and_times():
+    speech = Speech(0)
+    for item, text in (("a", "one two three four five "), ("b", "six")):
+        speech.begin_item(item)
+        speech.add_text(text, None, item)
+        speech.seconds += 2.0
+    assert speech.words_until(2.0) == "one two three four five"
+    assert speech.words_until(2.0, "b") == ""
+    speech.told_as("both")
+    assert speech.words_until(2.0, "both") == "one two three four five"
+    assert speech.words_until(4.0, "both") == "one two three four five six"
+
+
+def test_an_endless_speech_costs_as_much_for_each_of_its_words():
+    speech = Speech(0)
+    began = time.process_time()
+    for number in range(100_000):
+        if number % 2:
+            speech.plan_text("word ", "item")
+        else:
+            speech.add_text("词 word ", None, "item")
+        speech.seconds += 0.3
+    for _ in range(3):
+        assert speech.words_received()
+        assert speech.words_until(15_000.0)
+    assert time.process_time() - began < 5

@@ -30,6 +30,7 @@ from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
 from duologue.pipeline.pipeline import Pipeline
 from duologue.processors import Processor
 from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import Truncate
 from duologue.realtime.errors import (
     ConfigError,
     ErrorKind,
@@ -278,9 +279,10 @@ class Agent:
         return speech
 
     @_on_loop
-    def say(self, text: str, *, interruptible: bool = True) -> Speech:
+    def say(self, text: str, *, interrupt: bool = False, interruptible: bool = True) -> Speech:
         """Speak exactly ``text``, after what is being said.
 
+        With ``interrupt``, what is being said is cut first.
         Enters the history as far as it was heard. ``interruptible=False``: the person's voice does
         not stop it. The `Speech` may be awaited till it was heard. Raises `SessionClosedError` when
         not joined, `UnsupportedError` for a model that can't say scripted text, and `ConfigError`
@@ -290,6 +292,8 @@ class Agent:
         if not text.strip():
             raise ConfigError("say takes some text")
         text = sendable(text)
+        if interrupt and not live.call.settled:
+            self.llm.interrupt()
         speech = Speech(self.llm.epoch, interruptible=interruptible)
         if self._tts is not None:
             live.call.playout.begin(speech)
@@ -471,8 +475,12 @@ class Agent:
                 async for frame in frames:
                     if not isinstance(frame, AudioFrame):
                         raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
-                    if not playout.write(speech, speech.id, frame, speech.epoch):
-                        break
+                    if speech.clipped_at is not None:
+                        speech.clip(frame.duration)
+                    elif not playout.write(speech, speech.id, frame, speech.epoch):
+                        if speech.done:
+                            break
+                        live.call.too_long(speech, frame.duration)
 
         try:
             await contained(synthesize())
@@ -484,8 +492,14 @@ class Agent:
         playout.end(speech)
         with suppress(SessionError):
             await speech
-        if speech.heard_text and self.llm.connected:
+        if not (speech.heard_text and self.llm.connected):
+            return  # Without a connection, the next one has it from the history.
+        told = live.call.told(speech)
+        if told is None:
             self.llm.add_item(AgentItem(speech.id, speech.heard_text, speech_id=speech.id))
+        elif speech.state != "cut" and told != speech.heard_text:
+            # A connection took over in the middle of it, and has heard of its beginning.
+            self.llm.edit(Truncate(speech.id, speech.played_ms, speech.heard_text))
 
     def _check_live(self, *, ended: bool = False) -> _Live:
         live = self._live

@@ -185,13 +185,28 @@ class Call:
             self._speaking or self.playout.active or self._realtime.pending or self.tools.busy
         )
 
+    def told(self, speech: Speech) -> str | None:
+        """What the model knows already of a speech by the agent's own TTS; None for nothing."""
+        return self._speeches.told(speech)
+
+    def too_long(self, speech: Speech, seconds: float) -> None:
+        """The gate did not take the next ``seconds`` of a speech."""
+        self._speeches.too_long(speech, seconds)
+
+    def _edit(self, changes: Sequence[Truncate | DeleteItem]) -> None:
+        """Change what the model takes itself to have said, where it can be told."""
+        profile = self._realtime.profile
+        if self._realtime.alive and (profile.truncates or profile.told_cuts):
+            for change in changes:
+                self._realtime.edit(change)
+
     def speech_started(self, speech: Speech) -> None:
         """The first sound of a speech is on its way."""
         self._speeches.started(speech)
 
     def speech_ended(self, speech: Speech) -> None:
         """A speech was heard to its end."""
-        self._speeches.heard(speech)
+        self._edit(self._speeches.heard(speech))
 
     # Listener: what the model tells
 
@@ -209,6 +224,7 @@ class Call:
 
     def reconnected(self, event: RealtimeReconnectedEvent) -> None:
         """The session goes on."""
+        self._speeches.connected()
         self._emit(event)
 
     def reply_said(self, reply_id: str) -> str | None:

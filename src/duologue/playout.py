@@ -27,7 +27,11 @@ _UNCONFIRMED_S = 2.0
 
 
 class PlayoutListener(Protocol):
-    """Who wants to know when speeches begin and end at the person's ear."""
+    """Who wants to know when speeches begin and end at the person's ear.
+
+    A speech begins once the one before it has ended, though its first sound may be on its way
+    already.
+    """
 
     def speech_started(self, speech: Speech) -> None:
         """Its first sound has been handed to the edge."""
@@ -66,6 +70,9 @@ class _Track:
     played: int = 0
     ended: bool = False
     started: bool = False
+    """Its first sound was handed to the edge."""
+    told: bool = False
+    """The listener knows that it has started."""
     estimated: bool = False
     items: dict[str, int] = field(default_factory=dict)
     """Item id to the sample where it begins."""
@@ -123,6 +130,11 @@ class Playout:
         return next((t.speech for t in self._tracks.values()), None)
 
     @property
+    def speeches(self) -> tuple[Speech, ...]:
+        """Those that have not been heard to their end, the oldest first."""
+        return tuple(track.speech for track in self._tracks.values())
+
+    @property
     def interruptible(self) -> bool:
         """No speech that has not been heard to its end is protected from the person's voice."""
         return all(track.speech.interruptible for track in self._tracks.values())
@@ -146,6 +158,12 @@ class Playout:
         if track is not None and not track.received:
             del self._tracks[speech.id]
             self._waiting.remove(track)
+
+    def rename_items(self, speech: Speech, item_id: str) -> None:
+        """All of a speech that was received so far is one item of the model's history now."""
+        track = self._tracks.get(speech.id)
+        if track is not None and track.items:
+            track.items = {item_id: 0}
 
     def write(self, speech: Speech, item_id: str, frame: AudioFrame, epoch: int) -> bool:
         """Take the next sound of a speech, at any rate; False when it was not taken."""
@@ -291,14 +309,16 @@ class Playout:
         self._buffered -= length
         self._position += len(samples)
         self._horizon = at + len(samples) / self.rate
-        if not track.started:
-            track.started = True
-            track.speech.state = "playing"
-            self._edge.play(AudioFrame(samples, self.rate))
-            self._listener.speech_started(track.speech)
-        else:
-            self._edge.play(AudioFrame(samples, self.rate))
+        track.started = True
+        self._edge.play(AudioFrame(samples, self.rate))
+        if not track.told and next(iter(self._tracks.values())) is track:
+            self._tell_started(track)
         return True
+
+    def _tell_started(self, track: _Track) -> None:
+        track.told = True
+        track.speech.state = "playing"
+        self._listener.speech_started(track.speech)
 
     def _next(self) -> _Track | None:
         while self._waiting:
@@ -328,6 +348,9 @@ class Playout:
                 self._waiting.popleft()
             track.speech.finish("heard", track.played / self.rate, self._quality(track))
             self._listener.speech_ended(track.speech)
+            following = next(iter(self._tracks.values()), None)
+            if following is not None and following.started and not following.told:
+                self._tell_started(following)
 
     def _play_partly(self, now: float) -> None:
         for sent in self._way:

@@ -1,14 +1,29 @@
-"""One stretch of agent audio, from being asked for to having been heard."""
+"""One stretch of agent audio, from being asked for to having been heard.
+
+Three things are known of a speech, and they differ whenever a model is ahead of the person's ear
+or its connection is lost:
+
+- received: the words and the seconds of sound that the model has made so far;
+- sounded: the words that the received sound says. Models write ahead of their sound, so at any
+  moment this is less than what was received. It is what another connection is told of the speech;
+- heard: the words of the sound that was played.
+
+Each connection that makes a part of a speech opens a `_Passage`. When it is lost, `break_off`
+drops the words of that passage that have no sound: nobody will ever say them. The next connection
+goes on in a passage of its own.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import uuid4
 
 from duologue.edges.edge import Quality
+from duologue.word_timing import has_letters, needs_space, said_within, weight
 
 _CHARS_PER_S = 20
 """Faster than people speak: bounds what is claimed as heard where words have no times."""
@@ -16,7 +31,10 @@ _CHARS_PER_S = 20
 _SLOW_CHARS_PER_S = 14
 """As people speak: where more is to follow, rather a word twice than one left out."""
 
-type SpeechState = Literal["waiting", "playing", "heard", "cut", "failed"]
+_EXACT_S = 1e-3
+"""Times are counted in samples at two rates: so little less than the end is the end."""
+
+type SpeechState = Literal["waiting", "playing", "heard", "silent", "cut", "failed"]
 
 
 @dataclass(slots=True)
@@ -25,6 +43,30 @@ class _Words:
     start: float | None
     item_id: str
     planned: bool = False
+
+
+@dataclass(slots=True)
+class _Passage:
+    """What one connection made of a speech: its words, and where its sound lies, in seconds."""
+
+    begin: float
+    words: list[_Words] = field(default_factory=list)
+    planned: deque[_Words] = field(default_factory=deque)
+    """Those of ``words`` that are only planned, the next one first."""
+    end: float | None = None
+    """Where its sound ends; None while more may come."""
+
+    @property
+    def text(self) -> str:
+        return "".join(words.text for words in self.words)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Words that are spoken evenly, from ``start`` to the start of the next run."""
+
+    start: float
+    words: list[_Words]
 
 
 class Speech:
@@ -38,7 +80,9 @@ class Speech:
         "_done",
         "_error",
         "_items",
-        "_words",
+        "_passages",
+        "_played_s",
+        "clipped_at",
         "epoch",
         "heard_text",
         "id",
@@ -47,6 +91,7 @@ class Speech:
         "quality",
         "seconds",
         "state",
+        "unsounded",
         "whole",
     )
 
@@ -58,12 +103,18 @@ class Speech:
         self.played_ms = 0
         self.heard_text = ""
         self.quality: Quality = "estimated"
-        self._words: list[_Words] = []
+        self._passages: list[_Passage] = [_Passage(0.0)]
         self._items: dict[str, float] = {}
+        """Where the sound of each of the model's items begins, in seconds of this speech."""
+        self._played_s = 0.0
         self.seconds = 0.0
         """Sound received so far; nobody can have heard more."""
+        self.clipped_at: float | None = None
+        """How many of those seconds will be played, where not all of them."""
         self.whole = False
-        """No more sound will come."""
+        """No more sound will be played than was taken so far."""
+        self.unsounded: list[str] = []
+        """Words that the voice made no sound of, although it went on behind them."""
         self._done = asyncio.Event()
         self._error: Exception | None = None
 
@@ -78,7 +129,7 @@ class Speech:
 
     @property
     def done(self) -> bool:
-        """Heard to its end, cut, or failed."""
+        """Heard to its end, cut, failed, or over without any sound."""
         return self._done.is_set()
 
     @property
@@ -88,107 +139,167 @@ class Speech:
 
     @property
     def text(self) -> str:
-        """All the words made so far, heard or not."""
-        return "".join(words.text for words in self._words)
+        """All the words made so far, heard or not, without those of a lost connection's silence."""
+        return "".join(words.text for words in self._all())
 
     @property
     def said(self) -> str:
         """The words that the model has told as said, without what it only means to say."""
-        return "".join(words.text for words in self._words if not words.planned).rstrip()
+        return "".join(words.text for words in self._all() if not words.planned).rstrip()
 
     @property
     def planned(self) -> bool:
         """Some of its words are only planned so far."""
-        return any(words.planned for words in self._words)
+        return bool(self._passages[-1].planned)
+
+    @property
+    def broken_off(self) -> bool:
+        """What was making it is gone; `resume` takes it up."""
+        return self._passages[-1].end is not None
 
     def plan_text(self, text: str, item_id: str) -> None:
         """Take words that the model means to say: `add_text` says them, or others, in their place.
 
         Until then they stand for what the sound says.
         """
-        self._append(_Words(text, None, item_id, planned=True))
+        if not self.broken_off:
+            words = _Words(text, None, item_id, planned=True)
+            self._append(words)
+            self._passages[-1].planned.append(words)
 
     def add_text(self, text: str, start: float | None = None, item_id: str = "") -> None:
         """Take the next words, of one of the model's items.
 
         ``start`` is where in this speech, in s, they begin to be spoken, where that is known.
         """
-        planned = next((words for words in self._words if words.planned), None)
-        if planned is not None and item_id == planned.item_id:
-            planned.text, planned.planned = text, False
+        if self.broken_off:
+            return  # Late words of a connection that is gone: they have no sound.
+        planned = self._passages[-1].planned
+        if planned and planned[0].item_id == item_id:
+            words = planned.popleft()
+            words.text, words.planned = text, False
+            words.start = words.start if start is None else start
         else:
             self._append(_Words(text, start, item_id))
-
-    def _append(self, words: _Words) -> None:
-        last = self._words[-1] if self._words else None
-        other = last is not None and last.item_id != words.item_id
-        if last is not None and other and not last.text.endswith((" ", "\n")):
-            last.text += " "
-        self._words.append(words)
-
-    def forget_words(self) -> None:
-        """No sound of it has come, and all of it will come again."""
-        self._words.clear()
 
     def begin_item(self, item_id: str) -> float:
         """Where, in seconds of this speech, the sound of one of the model's items begins."""
         return self._items.setdefault(item_id, self.seconds)
 
+    def last_item(self) -> str | None:
+        """The item whose sound came last; None without any."""
+        return max(self._items, key=lambda item_id: self._items[item_id], default=None)
+
+    def break_off(self, *, goes_on: bool = False) -> None:
+        """Nothing more comes of what was being made: drop the words that have no sound.
+
+        When it ``goes_on`` over another connection, what is left are the words of
+        `words_received`, which that one is told. Harmless when it is broken off already.
+        """
+        if self.broken_off:
+            return
+        passage = self._passages[-1]
+        speed = _SLOW_CHARS_PER_S if goes_on else _CHARS_PER_S
+        left = len(self._until(passage, self.seconds, speed))
+        passage.end = self.seconds
+        passage.planned.clear()
+        kept = []
+        for words in passage.words:
+            words.text, words.planned = words.text[:left], False
+            left -= len(words.text)
+            if words.text:
+                kept.append(words)
+        passage.words = kept
+
+    def clip(self, seconds: float) -> None:
+        """Count ``seconds`` of sound that came and will not be played, nor anything after it."""
+        if self.clipped_at is None:
+            self.clipped_at = self.seconds
+        self.seconds += seconds
+
+    def resume(self) -> None:
+        """Another connection goes on with it; harmless when it is not broken off."""
+        if self.broken_off:
+            self._passages.append(_Passage(self.seconds))
+
+    def told_as(self, item_id: str) -> None:
+        """A new connection knows everything received so far as one item of its history."""
+        for passage in self._passages:
+            for run in self._runs(passage):
+                if run.words:
+                    run.words[0].start = run.start
+                for words in run.words:
+                    words.item_id = item_id
+        self._items = {item_id: 0.0}
+
     def words_received(self) -> str:
         """What the sound received so far says, heard or not: whole words, rather one too few."""
+        if self.clipped_at is not None:
+            return self.words_until(self.clipped_at)
         if self.whole:
             return self.text.rstrip()
-        spoken = _spoken(
-            self.text, 0.0, self.seconds, self.seconds, open_end=True, speed=_SLOW_CHARS_PER_S
-        )
-        return spoken.rstrip()
+        before = "".join(passage.text for passage in self._passages[:-1])
+        return (before + self._sounded(self._passages[-1])).rstrip()
+
+    def passage_received(self) -> str | None:
+        """As `words_received`, of what is being made now alone; None when it has no sound."""
+        passage = self._passages[-1]
+        if self.seconds <= passage.begin:
+            return None
+        return passage.text.rstrip() if self.whole else self._sounded(passage).rstrip()
 
     def words_until(self, seconds: float, item_id: str | None = None) -> str:
         """What has been said after so many seconds of this speech: whole words, never more.
 
         With ``item_id``, only the words of that item.
         """
-        left = len(self._said(seconds))
         parts = []
-        for words in self._words:
-            if item_id is None or words.item_id == item_id:
-                parts.append(words.text[:left])
-            left = max(0, left - len(words.text))
+        for passage in self._passages:
+            spoken = self._spoken(passage, seconds)
+            if item_id is None:
+                parts.append(spoken)
+            else:
+                left = len(spoken)
+                for words in passage.words:
+                    if words.item_id == item_id:
+                        parts.append(words.text[:left])
+                    left = max(0, left - len(words.text))
+            if len(spoken) < sum(len(words.text) for words in passage.words):
+                break
         return "".join(parts).rstrip()
 
-    def _said(self, seconds: float) -> str:
-        starts = [words.start for words in self._words]
-        if not starts or None in starts:
-            # Words often come before their sound: the less is claimed while more may follow.
-            speed = _CHARS_PER_S if self.whole else _SLOW_CHARS_PER_S
-            return _spoken(self.text, 0.0, self.seconds, seconds, open_end=True, speed=speed)
-        text = ""
-        for index, words in enumerate(self._words):
-            start = words.start or 0.0
-            last = index + 1 == len(self._words)
-            end = self.seconds if last else starts[index + 1] or 0.0
-            part = _spoken(words.text, start, end, seconds, open_end=last)
-            text += part
-            if part != words.text:
-                break
-        return text
+    def heard_of(self, item_id: str) -> str:
+        """Once it is over: what was heard of one of the model's items."""
+        return self.words_until(self._played_s, item_id)
 
-    def finish(self, state: SpeechState, played_s: float, quality: Quality) -> None:
-        """End it: what was played of it, in seconds, and how well that is known."""
+    def finish(self, state: Literal["heard", "cut"], played_s: float, quality: Quality) -> None:
+        """End it: what was played of it, in seconds, and how well that is known.
+
+        One that was to be heard and has words, but no sound, ends as ``silent``.
+        """
         if self.done:
             return
         if state == "cut":
             self._error = None
-        whole = state == "heard" and self._error is None and played_s > 0
-        self.state = state if self._error is None else "failed"
+        self._drop_silent_end()
+        text = self.text.rstrip()
+        if self._error is not None:
+            self.state = "failed"
+        elif state == "heard" and played_s <= 0 and text:
+            self.state = "silent"
+        else:
+            self.state = state
         self.played_ms = int(played_s * 1000)
+        self._played_s = played_s
         self.quality = quality
-        self.heard_text = self.text.rstrip() if whole else self.words_until(played_s)
+        heard_all = self.state == "heard" and played_s > 0 and self.clipped_at is None
+        self.heard_text = text if heard_all else self.words_until(played_s)
         self._done.set()
 
     def fail_at_end(self, error: Exception) -> None:
         """No more of it will come, because of ``error``; what there is may still be played."""
         self._error = error
+        self.break_off()
 
     def fail(self, error: Exception) -> None:
         """End it with the error that whoever awaits it will see."""
@@ -198,23 +309,94 @@ class Speech:
         self._error = error
         self._done.set()
 
+    def _all(self) -> Iterator[_Words]:
+        for passage in self._passages:
+            yield from passage.words
 
-def _spoken(
-    text: str, start: float, end: float, now: float, *, open_end: bool, speed: int = _CHARS_PER_S
-) -> str:
-    """The whole words of ``text``, spoken evenly from start to end (s), that are over by now.
+    def _append(self, words: _Words) -> None:
+        passage = self._passages[-1]
+        last = passage.words[-1] if passage.words else None
+        if last is not None and self._is_silent(last, words.start):
+            self._drop_last(passage)
+            last = passage.words[-1] if passage.words else None
+        if last is None:
+            before = [passage.words[-1] for passage in self._passages if passage.words]
+            last = before[-1] if before else None
+        joined = last is not None and last.item_id == words.item_id and len(passage.words) > 0
+        if last is not None and not joined and needs_space(last.text, words.text):
+            last.text += " "
+        passage.words.append(words)
 
-    With an open end more sound may follow, so that speech is assumed to be no faster than ``speed``
-    characters a second.
-    """
-    if now <= start or end <= start:
-        return "" if now <= start or open_end else text
-    chars = len(text) * min(now - start, end - start) / (end - start)
-    if open_end:
-        chars = min(chars, (now - start) * speed)
-    if chars >= len(text):
-        return text
-    cut = int(chars)
-    if not text[cut : cut + 1].isspace():
-        cut = max(text.rfind(" ", 0, cut), text.rfind("\n", 0, cut), 0)
-    return text[:cut]
+    def _is_silent(self, words: _Words, end: float | None) -> bool:
+        """Timed words that no sound has come of by ``end``, where something could be said."""
+        if words.start is None or end is None or not self.seconds or words.planned:
+            return False
+        return end <= words.start + _EXACT_S and has_letters(words.text)
+
+    def _drop_last(self, passage: _Passage) -> None:
+        self.unsounded.append(passage.words.pop().text)
+
+    def _drop_silent_end(self) -> None:
+        passage = self._passages[-1]
+        if self.whole and passage.words and self._is_silent(passage.words[-1], self.seconds):
+            self._drop_last(passage)
+
+    def _sounded(self, passage: _Passage) -> str:
+        """The words of ``passage`` that its sound says, where more of both may follow."""
+        if passage.end is not None:
+            return passage.text
+        return self._until(passage, self.seconds, _SLOW_CHARS_PER_S)
+
+    def _spoken(self, passage: _Passage, seconds: float) -> str:
+        # Words often come before their sound: the less is claimed while more may follow.
+        timed = all(words.start is not None for words in passage.words)
+        return self._until(
+            passage, seconds, _CHARS_PER_S if self.whole or timed else _SLOW_CHARS_PER_S
+        )
+
+    def _until(self, passage: _Passage, seconds: float, speed: int) -> str:
+        """The words of ``passage`` that are over at ``seconds`` of this speech.
+
+        The last run may have more sound to come, so it is said at ``speed`` at most.
+        """
+        runs = self._runs(passage)
+        over = passage.end is not None or self.whole
+        sound_end = self.seconds if passage.end is None else passage.end
+        parts = []
+        for run, after in zip(runs, (*runs[1:], None), strict=False):
+            end = sound_end if after is None else after.start
+            text = "".join(words.text for words in run.words)
+            if seconds <= run.start:
+                break
+            closed = after is not None or over
+            if closed and seconds >= end - _EXACT_S:
+                parts.append(text)
+                continue
+            if self.clipped_at is not None and run is not runs[0]:
+                break  # Of a clause that was clipped, rather all its words too few.
+            if end > run.start:
+                share = (min(seconds, end) - run.start) / (end - run.start)
+                said = weight(text) * share
+                if after is None and passage.end is None:
+                    said = min(said, (seconds - run.start) * speed)
+                parts.append(said_within(text, said))
+            break
+        return "".join(parts)
+
+    def _runs(self, passage: _Passage) -> Sequence[_Run]:
+        """Its words by when they are said: by their own times, or by those of their items."""
+        known = any(words.item_id in self._items for words in passage.words)
+        runs: list[_Run] = []
+        for words in passage.words:
+            start = words.start
+            other = not runs or runs[-1].words[-1].item_id != words.item_id
+            if start is None and other and known:
+                start = self._items.get(words.item_id, self.seconds)
+            if not runs:
+                begin = passage.begin if start is None else max(start, passage.begin)
+                runs.append(_Run(begin, [words]))
+            elif start is None or start <= runs[-1].start:
+                runs[-1].words.append(words)
+            else:
+                runs.append(_Run(start, [words]))
+        return runs

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal, TypeGuard
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+from uuid import uuid4
 
 from duologue.carried import Carried
-from duologue.clock import Clock
+from duologue.clock import Clock, Timer
 from duologue.conversation import Conversation
 from duologue.edges.edge import Quality
 from duologue.events import (
@@ -17,7 +18,7 @@ from duologue.events import (
     ErrorEvent,
     Event,
 )
-from duologue.items import AgentItem, Item
+from duologue.items import AgentItem
 from duologue.playout import Cut, Playout
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.errors import ErrorKind, SessionError
@@ -28,13 +29,36 @@ from duologue.turn_metrics import TurnMetrics
 _MOST_RECENT = 4
 """Replies that have ended and whose words may still be coming."""
 
+_MOST_ITEMS = 1024
+"""Items whose ids are remembered, so that a model which uses one again is noticed."""
+
+_SETTLES_S = 1.5
+"""So long after the end of a speech the model may tell what it has said of what it planned."""
+
+_SHOWN = 40
+"""Characters of a speech that an error message shows."""
+
 
 @dataclass(slots=True)
 class _Reply:
     """A reply of the model, and the speech that speaks it."""
 
     speech: Speech
+    number: int
+    names: dict[str, str] = field(default_factory=dict)
+    """The items of the model's, and how they are called here."""
     called_tools: bool = False
+
+
+@dataclass(slots=True)
+class _Spoken:
+    """A speech in the conversation: its item, and what the model knows of it."""
+
+    item_id: str
+    begun: bool = False
+    """Its turn was told, and its end will be."""
+    told: str | None = None
+    """Its words as the connection was told them that took over while it sounded."""
 
 
 class Speeches:
@@ -62,11 +86,19 @@ class Speeches:
         self._clock = clock
         self._asked: dict[str, Speech] = {}
         self._replies: dict[str, _Reply] = {}
-        self._recent: dict[str, Speech] = {}
-        self._cut_plans: dict[str, tuple[Speech, str]] = {}
+        self._recent: dict[str, _Reply] = {}
+        self._cut_plans: dict[str, tuple[_Reply, str]] = {}
         self._carried = Carried(playout)
-        self._items: dict[str, str] = {}
-        self._too_long: set[str] = set()
+        self._spoken: dict[str, _Spoken] = {}
+        self._ended: dict[str, _Spoken] = {}
+        """Speeches that were over lately: words of them may still come."""
+        self._count = 0
+        self._used: dict[str, int] = {}
+        """The model's ids of items, and the number of the reply that each belongs to."""
+        self._originals: dict[str, str] = {}
+        """Items that are called otherwise here, and the model's own ids of them."""
+        self._unsettled: dict[str, tuple[Speech, Timer]] = {}
+        """Speeches that are over, and whose final words are not told yet."""
 
     @property
     def asked_may_be_interrupted(self) -> bool:
@@ -79,15 +111,16 @@ class Speeches:
 
     def forget(self, quality: Quality) -> None:
         """Whatever is being replied is stale, and was cut."""
-        speeches = {key: reply.speech for key, reply in self._replies.items()}
-        for reply_id, speech in {**self._recent, **speeches}.items():
-            if speech.state == "cut" and speech.planned:
-                self._cut_plans[reply_id] = speech, speech.heard_text
+        for reply_id, reply in {**self._recent, **self._replies}.items():
+            if reply.speech.state == "cut" and reply.speech.planned:
+                self._cut_plans[reply_id] = reply, reply.speech.heard_text
         while len(self._cut_plans) > _MOST_RECENT:
             del self._cut_plans[next(iter(self._cut_plans))]
         self._replies.clear()
         self._recent.clear()
         self._carried.cut(quality)
+        sounding = {speech.id for speech in self._playout.speeches}
+        self._spoken = {key: one for key, one in self._spoken.items() if key in sounding}
 
     def close(self, quality: Quality) -> None:
         """Nothing more will be heard."""
@@ -95,6 +128,8 @@ class Speeches:
         for speech in self._asked.values():
             speech.finish("cut", 0.0, quality)
         self._asked.clear()
+        for speech, _ in [*self._unsettled.values()]:
+            self._tell_final(speech)
 
     def fail(self, error: Exception, quality: Quality) -> None:
         """The model is gone: what it has said so far may still be heard."""
@@ -107,23 +142,36 @@ class Speeches:
 
     def speech_of(self, reply_id: str) -> str | None:
         """The id of the speech that speaks a reply; None for one that was not lately."""
-        reply = self._replies.get(reply_id)
-        speech = self._recent.get(reply_id) if reply is None else reply.speech
-        return None if speech is None else speech.id
+        reply = self._replies.get(reply_id) or self._recent.get(reply_id)
+        return None if reply is None else reply.speech.id
 
     def spoken(self) -> dict[str, str]:
-        """What has come so far of the speeches that are not over, by the id of their item."""
-        speech = self._playout.current
-        if speech is None or not speech.seconds:
-            return {}
-        return {self._items.get(speech.id, speech.id): speech.words_received()}
+        """What the sound says that has come of the speeches that are not over, by item id."""
+        return {
+            self._known(speech).item_id: speech.words_received()
+            for speech in self._playout.speeches
+            if speech.seconds
+        }
+
+    def connected(self) -> None:
+        """Another connection has taken over: it knows what `spoken` says, as whole items."""
+        self._originals.clear()
+        for speech in self._playout.speeches:
+            if speech.seconds:
+                known = self._known(speech)
+                known.told = speech.words_received()
+                speech.told_as(known.item_id)
+                self._playout.rename_items(speech, known.item_id)
+
+    def told(self, speech: Speech) -> str | None:
+        """What the model knows already of a speech that it has not made; None for nothing."""
+        known = self._spoken.get(speech.id) or self._ended.get(speech.id)
+        return None if known is None else known.told
 
     def said(self, reply_id: str) -> str | None:
         """The words of a reply whose sound has come; None when none has."""
         reply = self._replies.get(reply_id)
-        if reply is None or not reply.speech.seconds:
-            return None
-        return reply.speech.words_received()
+        return None if reply is None else reply.speech.passage_received()
 
     def lost(self, reply_id: str, request_id: str | None) -> None:
         """A reply ended with its connection: the reply to that request speaks on for it.
@@ -134,8 +182,7 @@ class Speeches:
         if reply is None:
             return
         speech = reply.speech
-        if not speech.seconds:
-            speech.forget_words()
+        speech.break_off(goes_on=True)
         if request_id is not None:
             self._asked[request_id] = speech
         elif not speech.seconds:
@@ -173,7 +220,9 @@ class Speeches:
         speech = self._asked.pop(started.request_id or "", None)
         if speech is None:
             speech = self._carried.next() or Speech(epoch)
-        self._replies[started.reply_id] = _Reply(speech)
+        speech.resume()
+        self._count += 1
+        self._replies[started.reply_id] = _Reply(speech, self._count)
         self._playout.begin(speech)
 
     def sound(self, audio: ReplyAudio, epoch: int) -> None:
@@ -182,31 +231,40 @@ class Speeches:
         if reply is None:
             return
         speech = reply.speech
-        self._items.setdefault(speech.id, audio.item_id)
-        speech.begin_item(audio.item_id)
+        if speech.clipped_at is not None:
+            speech.clip(audio.frame.duration)
+            return
+        item_id = self._name(reply, audio.item_id)
+        if speech.id not in self._spoken:
+            self._spoken[speech.id] = _Spoken(item_id)
+        speech.begin_item(item_id)
         self._metrics.audio(self._clock.now())
-        if not self._playout.write(speech, audio.item_id, audio.frame, epoch) and not speech.done:
-            self._tell_too_long(speech)
+        if not self._playout.write(speech, item_id, audio.frame, epoch) and not speech.done:
+            self.too_long(speech, audio.frame.duration)
 
     def words(self, words: ReplyText) -> None:
         """The next words of a reply; they may come after its sound, and after its end."""
-        reply = self._replies.get(words.reply_id)
-        speech = self._recent.get(words.reply_id) if reply is None else reply.speech
-        if speech is None:
+        reply = self._replies.get(words.reply_id) or self._recent.get(words.reply_id)
+        if reply is None:
             return
+        speech = reply.speech
+        item_id = self._name(reply, words.item_id)
         if speech.done:
-            self._add_late(speech, words)
+            self._add_late(speech, words, item_id)
             return
-        self._items.setdefault(speech.id, words.item_id)
+        if speech.broken_off:
+            return
+        if speech.id not in self._spoken:
+            self._spoken[speech.id] = _Spoken(item_id)
         self._metrics.text(self._clock.now())
         if words.planned:
-            speech.plan_text(words.text, words.item_id)
+            speech.plan_text(words.text, item_id)
             return
         start = None
         if words.start is not None:
-            offset = speech.begin_item(words.item_id)
+            offset = speech.begin_item(item_id)
             start = offset + words.start / self._rate()
-        speech.add_text(words.text, start, words.item_id)
+        speech.add_text(words.text, start, item_id)
         self._emit(AgentTranscriptEvent(words.text, False, speech.id))
 
     def said_anyway(self, words: ReplyText) -> None:
@@ -214,32 +272,34 @@ class Speeches:
         cut = self._cut_plans.get(words.reply_id)
         if cut is None:
             return
-        speech, heard = cut
-        speech.add_text(words.text, None, words.item_id)
+        reply, heard = cut
+        speech = reply.speech
+        speech.add_text(words.text, None, self._name(reply, words.item_id))
         said = speech.said
         less = said if said and heard.startswith(said) else heard
-        item = next((one for one in self._conversation if _is_of(one, speech)), None)
+        item = self._item(speech)
         if item is not None and less != speech.heard_text:
             speech.heard_text = less
             self._conversation.put(replace(item, text=less))
-            self._emit(AgentTranscriptEvent(less, True, speech.id))
 
-    def _add_late(self, speech: Speech, words: ReplyText) -> None:
+    def _add_late(self, speech: Speech, words: ReplyText, item_id: str) -> None:
         """Words of a speech that was heard to its end before they came."""
-        item = self._conversation.get(words.item_id)
-        if speech.state != "heard" or not isinstance(item, AgentItem):
+        item = self._item(speech)
+        if speech.state != "heard" or item is None:
             return
-        speech.add_text(words.text, None, words.item_id)
+        speech.add_text(words.text, None, item_id)
         speech.heard_text = speech.text.rstrip()
         self._conversation.put(replace(item, text=speech.heard_text))
-        self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+        self._emit(AgentTranscriptEvent(words.text, False, speech.id))
+        if not speech.planned:
+            self._tell_final(speech)
 
     def done(self, done: ReplyDone) -> None:
         """A reply was made to its end, or has failed."""
         reply = self._replies.pop(done.reply_id, None)
         if reply is None:
             return
-        self._recent[done.reply_id] = reply.speech
+        self._recent[done.reply_id] = reply
         if len(self._recent) > _MOST_RECENT:
             del self._recent[next(iter(self._recent))]
         if done.status == "failed":
@@ -248,64 +308,136 @@ class Speeches:
             reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
             self._playout.end(reply.speech)
         elif reply.called_tools and not reply.speech.seconds:
+            reply.speech.break_off()
             self._carried.carry(reply.speech)
         else:
+            if done.status == "cancelled" and not reply.speech.planned:
+                reply.speech.break_off()
             self._playout.end(reply.speech)
 
     def started(self, speech: Speech) -> None:
         """The first sound of a speech is on its way."""
-        item_id = self._items.get(speech.id, speech.id)
-        self._conversation.put(AgentItem(item_id, "", "speaking", 0, speech.id))
+        known = self._known(speech)
+        known.begun = True
+        self._conversation.put(AgentItem(known.item_id, "", "speaking", 0, speech.id))
         self._emit(AgentTurnStartedEvent(speech.id))
         metrics = self._metrics.played(speech.id, self._clock.now())
         if metrics is not None:
             self._emit(metrics)
 
-    def heard(self, speech: Speech) -> None:
-        """A speech was heard to its end."""
-        item_id = self._items.pop(speech.id, speech.id)
-        if self._conversation.get(item_id) is not None:
+    def heard(self, speech: Speech) -> Sequence[Truncate | DeleteItem]:
+        """A speech was heard to its end; returns how the model's history is to be cut."""
+        known = self._over(speech)
+        last = speech.last_item()
+        if known.begun:
             state: Literal["heard", "cut"] = "heard" if speech.state == "heard" else "cut"
             self._conversation.put(
-                AgentItem(item_id, speech.heard_text, state, speech.played_ms, speech.id)
+                AgentItem(known.item_id, speech.heard_text, state, speech.played_ms, speech.id)
             )
-            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=False))
+            self._end_turn(speech, interrupted=False)
+        self._tell_unsounded(speech)
+        if speech.clipped_at is None or last is None or self._is_own(speech, last):
+            return ()
+        heard = speech.heard_of(last)
+        played_ms = int((speech.clipped_at - speech.begin_item(last)) * 1000)
+        return [Truncate(self._originals.get(last, last), played_ms, heard)]
 
     def cut(self, cut: Cut) -> list[Truncate | DeleteItem]:
         """A speech was cut: tell what was heard, and how the model's history is to be cut."""
         speech = cut.speech
-        item_id = self._items.pop(speech.id, speech.id)
+        told = self.told(speech) is not None
+        known = self._over(speech)
         if speech.played_ms:
             text, played_ms = speech.heard_text, speech.played_ms
-            self._conversation.put(AgentItem(item_id, text, "cut", played_ms, speech.id))
-            self._emit(AgentTranscriptEvent(text, True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
-        elif self._conversation.get(item_id) is not None:
-            self._conversation.remove(item_id)
-            self._emit(AgentTranscriptEvent("", True, speech.id))
-            self._emit(AgentTurnEndedEvent(speech.id, interrupted=True))
+            self._conversation.put(AgentItem(known.item_id, text, "cut", played_ms, speech.id))
+            self._end_turn(speech, interrupted=True)
+        elif known.begun:
+            self._conversation.remove(known.item_id)
+            self._end_turn(speech, interrupted=True)
         changes: list[Truncate | DeleteItem] = []
-        if not cut.items and item_id != speech.id:
-            changes.append(DeleteItem(item_id))
+        if not cut.items and not self._is_own(speech, known.item_id):
+            changes.append(DeleteItem(self._originals.get(known.item_id, known.item_id)))
         for index, heard in enumerate(cut.items):
-            if heard.item_id == speech.id:
+            item_id = self._originals.get(heard.item_id, heard.item_id)
+            if self._is_own(speech, heard.item_id) and not told:
                 continue  # Spoken by the agent's own TTS: the model does not know it yet.
             if heard.played_ms == heard.total_ms and index + 1 < len(cut.items):
                 continue  # Heard to its end, and another came after it.
             if not heard.played_ms:
-                changes.append(DeleteItem(heard.item_id))
+                changes.append(DeleteItem(item_id))
             else:
-                text = speech.words_until(speech.played_ms / 1000, heard.item_id)
-                changes.append(Truncate(heard.item_id, heard.played_ms, text))
+                changes.append(Truncate(item_id, heard.played_ms, speech.heard_of(heard.item_id)))
+        self._tell_unsounded(speech)
         return changes
 
-    def _tell_too_long(self, speech: Speech) -> None:
-        if speech.id not in self._too_long:
-            self._too_long.add(speech.id)
-            message = "a reply is longer than ten minutes: the rest was dropped"
-            self._emit(ErrorEvent("model", message))
+    def too_long(self, speech: Speech, seconds: float) -> None:
+        """The gate did not take the next ``seconds`` of a speech: it ends before them."""
+        speech.clip(seconds)
+        self._playout.end(speech)
+        message = "a speech is longer than ten minutes: the rest was dropped"
+        self._emit(ErrorEvent("model", message))
 
+    def _name(self, reply: _Reply, item_id: str) -> str:
+        """How an item of the model's is called here: by its own id, unless that is taken."""
+        name = reply.names.get(item_id)
+        if name is None:
+            name = item_id
+            owner = self._used.setdefault(item_id, reply.number)
+            if owner != reply.number or self._conversation.get(item_id) is not None:
+                name = f"{item_id}-{uuid4().hex[:12]}"
+                self._originals[name] = item_id
+            while len(self._used) > _MOST_ITEMS:
+                del self._used[next(iter(self._used))]
+            reply.names[item_id] = name
+        return name
 
-def _is_of(item: Item, speech: Speech) -> TypeGuard[AgentItem]:
-    return isinstance(item, AgentItem) and item.speech_id == speech.id
+    def _known(self, speech: Speech) -> _Spoken:
+        return self._spoken.setdefault(speech.id, _Spoken(speech.id))
+
+    def _over(self, speech: Speech) -> _Spoken:
+        known = self._known(speech)
+        del self._spoken[speech.id]
+        self._ended[speech.id] = known
+        while len(self._ended) > 2 * _MOST_RECENT:
+            del self._ended[next(iter(self._ended))]
+        return known
+
+    def _item(self, speech: Speech) -> AgentItem | None:
+        """A speech that is over, in the conversation."""
+        known = self._ended.get(speech.id)
+        item = None if known is None else self._conversation.get(known.item_id)
+        return item if isinstance(item, AgentItem) else None
+
+    @staticmethod
+    def _is_own(speech: Speech, item_id: str) -> bool:
+        """Whether an item was made by the agent's own TTS."""
+        return item_id == speech.id
+
+    def _end_turn(self, speech: Speech, *, interrupted: bool) -> None:
+        """Tell the end of a turn, and what was heard in it: later, where the model has yet to say.
+
+        What it says then is less, and is told once.
+        """
+        if speech.planned:
+            when = self._clock.now() + _SETTLES_S
+            timer = self._clock.call_at(when, lambda: self._tell_final(speech))
+            self._unsettled[speech.id] = speech, timer
+        else:
+            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+        self._emit(AgentTurnEndedEvent(speech.id, interrupted=interrupted))
+
+    def _tell_final(self, speech: Speech) -> None:
+        """Tell what was heard of a speech, unless that was told."""
+        unsettled = self._unsettled.pop(speech.id, None)
+        if unsettled is not None:
+            unsettled[1].cancel()
+            self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
+
+    def _tell_unsounded(self, speech: Speech) -> None:
+        """A voice has made no sound of a speech, or of some words in it."""
+        text = speech.text if speech.state == "silent" else "".join(speech.unsounded)
+        text = " ".join(text.split())
+        if text:
+            shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+            message = f'the voice made no sound of "{shown}": use one that speaks this language'
+            self._emit(ErrorEvent("tts", message))

@@ -34,6 +34,8 @@ def asked_again(reply: Reply, said: str | None) -> RequestReply | Say | None:
             return Say(request_id, rest, interruptible) if rest else None
         case RequestReply(instructions=instructions) if said is None:
             return RequestReply(request_id, instructions)
+        case RequestReply(instructions=str(instructions)) if instructions.endswith(GO_ON):
+            return RequestReply(request_id, instructions)
         case RequestReply(instructions=str(instructions)):
             return RequestReply(request_id, f"{instructions}\n\n{GO_ON}")
         case _:
