@@ -3,10 +3,15 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -54,6 +59,33 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that another user can reach, which pytest's own can't be."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def read_only(root: Path) -> Iterator[None]:
+    """Let nothing below ``root`` be written, not even by root, whom modes do not bind."""
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if user == 0:
+            os.seteuid(user)
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 def files_in(root: Path) -> list[str]:
@@ -210,6 +242,79 @@ def test_offline_fetches_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DUOLOGUE_OFFLINE", "1")
     with pytest.raises(WeightsError, match="DUOLOGUE_OFFLINE"):
         store.ensure("voice")
+
+
+@pytest.mark.parametrize("marked", [True, False], ids=["noted", "copied without the notes"])
+@pytest.mark.parametrize("locks", [True, False], ids=["with locks", "without locks"])
+def test_weights_of_a_read_only_cache_are_used(
+    open_folder: Path, monkeypatch: pytest.MonkeyPatch, marked: bool, locks: bool
+) -> None:
+    file = open_folder / "own.bin"
+    file.write_bytes(CONTENT)
+    store = store_of(open_folder, weight(Source("path", str(file))))
+    path = store.ensure("voice")
+    if not marked:
+        path.with_name(path.name + ".checked").unlink()
+    if not locks:
+        shutil.rmtree(store.root / "locks")
+    with read_only(store.root):
+        assert store.ensure("voice") == path
+        # It is read once a process, not for every session.
+        monkeypatch.setattr("duologue.models.store.sha256_of", lambda _: pytest.fail("read again"))
+        assert store.ensure("voice", offline=True) == path
+        monkeypatch.undo()
+        assert store.verify("voice").state == "ready"
+        assert [entry.state for entry in store.entries()] == ["ready"]
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_read_only_cache_without_the_weights_is_one_line(
+    open_folder: Path, damaged: bool
+) -> None:
+    file = open_folder / "own.bin"
+    file.write_bytes(CONTENT)
+    store = store_of(open_folder, weight(Source("path", str(file))))
+    path = store.ensure("voice")
+    if damaged:
+        path.write_bytes(b"?" * len(CONTENT))
+    else:
+        path.unlink()
+    with read_only(store.root), pytest.raises(WeightsError) as caught:
+        store.ensure("voice")
+    assert str(caught.value) == (
+        f"voice is not in the cache, and the cache {store.root} can't be written "
+        "(permission denied): set DUOLOGUE_CACHE to a folder that can"
+    )
+    with read_only(store.root):
+        assert store.verify("voice").state == ("broken" if damaged else "missing")
+        with pytest.raises(WeightsError, match="can't write to the cache"):
+            store.prune(["voice"])
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+    file = tmp_path / "own.bin"
+    file.write_bytes(CONTENT)
+    store = store_of(tmp_path, weight(Source("path", str(file))))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WeightsError, match=r"can't keep voice in .*: File too large"):
+            store.ensure("voice")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert store.verify("voice").state == "missing"
+    assert store.ensure("voice").read_bytes() == CONTENT
+
+
+def test_no_home_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    with pytest.raises(WeightsError, match="set DUOLOGUE_CACHE to a folder"):
+        default_root()
 
 
 def test_damage_is_found_and_healed(tmp_path: Path) -> None:

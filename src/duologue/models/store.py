@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,13 +32,25 @@ class CachedWeight:
 
 
 def default_root() -> Path:
-    """Where weights are kept: ``DUOLOGUE_CACHE``, else the platform's place for caches."""
+    """Where weights are kept: ``DUOLOGUE_CACHE``, else the platform's place for caches.
+
+    Raises `WeightsError` where there is no such place.
+    """
     if own := os.environ.get("DUOLOGUE_CACHE"):
-        return Path(own).expanduser()
+        return _home() / own[2:] if own.startswith("~/") else Path(own)
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "duologue"
+        return _home() / "Library" / "Caches" / "duologue"
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "duologue"
+    return (Path(base) if base else _home() / ".cache") / "duologue"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # a user without an entry and without HOME, as in containers
+        raise WeightsError(
+            "there is no home folder to keep weights in: set DUOLOGUE_CACHE to a folder"
+        ) from error
 
 
 def is_offline() -> bool:
@@ -86,22 +98,45 @@ class Store:
         path = self.path(name)
         if self._marked(path) == weight.sha256:
             return path
-        with self._lock(name):
-            if self._marked(path) == weight.sha256:  # another process was faster
-                return path
-            if path.is_file():
-                if sha256_of(path) == weight.sha256:
-                    self._mark(path, weight.sha256)
+        offline = offline or is_offline()
+        if not path.is_file() and offline:
+            raise self._off(name)
+        try:
+            with self._lock(name):
+                if self._marked(path) == weight.sha256:  # another process was faster
                     return path
-                logger.warning("%s was damaged in the cache and is fetched again", name)
-                self._remove(path)
-            if offline or is_offline():
-                raise WeightsError(
-                    f"{name} is not in the cache and fetching is off (DUOLOGUE_OFFLINE); "
-                    f"run 'duologue models fetch {name}' where there is a network"
-                )
-            self._fetch(weight, path, progress=progress)
+                if path.is_file():
+                    if self._is_whole(weight, path):
+                        return path
+                    logger.warning("%s was damaged in the cache", name)
+                    if offline:
+                        raise self._off(name)
+                    self._clear(path)
+                self._fetch(weight, path, progress=progress)
+        except _UnwritableError as error:
+            # What is here can be used all the same, as in an image whose files are read-only.
+            if path.is_file() and self._is_whole(weight, path):
+                return path
+            raise WeightsError(
+                f"{name} is not in the cache, and the cache {self.root} can't be written "
+                f"({error.reason}): set DUOLOGUE_CACHE to a folder that can"
+            ) from error
         return path
+
+    def _off(self, name: str) -> WeightsError:
+        return WeightsError(
+            f"{name} is not in the cache {self.root} and fetching is off (DUOLOGUE_OFFLINE); "
+            f"run 'duologue models fetch {name}' where there is a network"
+        )
+
+    def _is_whole(self, weight: Weight, path: Path) -> bool:
+        """Read the file and compare its hash; note it where that can be written."""
+        if path in _CHECKED and _CHECKED[path] == (weight.sha256, *_stamp(path)):
+            return True
+        if sha256_of(path) != weight.sha256:
+            return False
+        self._mark(path, weight.sha256)
+        return True
 
     def entries(self) -> list[CachedWeight]:
         """Every known weight and its state, without reading whole files."""
@@ -117,7 +152,9 @@ class Store:
         if not path.is_file():
             return CachedWeight(weight, path, "missing")
         if sha256_of(path) != weight.sha256:
-            self._marker(path).unlink(missing_ok=True)
+            _CHECKED.pop(path, None)
+            with suppress(OSError):
+                self._marker(path).unlink(missing_ok=True)
             return CachedWeight(weight, path, "broken")
         self._mark(path, weight.sha256)
         return CachedWeight(weight, path, "ready")
@@ -154,8 +191,13 @@ class Store:
                 logger.info("%s: %s: %s", weight.name, source, error)
                 failures.append(f"{source}: {error}")
                 continue
-            self._place(weight, fetched, path, copy=source.kind == "path")
-            self._place_siblings(weight, source, folder)
+            try:
+                self._place(weight, fetched, path, copy=source.kind == "path")
+                self._place_siblings(weight, source, folder)
+            except OSError as error:
+                raise WeightsError(
+                    f"can't keep {weight.name} in {self.root}: {error.strerror or error}"
+                ) from error
             shutil.rmtree(folder, ignore_errors=True)
             return
         raise WeightsError(f"can't get {weight.name}: " + "; ".join(failures))
@@ -207,16 +249,14 @@ class Store:
         locks = self.root / "locks"
         try:
             locks.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WeightsError(
-                f"can't write to the cache {self.root}: {error.strerror}; set DUOLOGUE_CACHE"
-            ) from error
-        lock = filelock.FileLock(locks / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0.05)
-        except filelock.Timeout:
-            logger.info("%s is being fetched by another process; waiting for it", name)
-            lock.acquire()
+            lock = filelock.FileLock(locks / f"{name}.lock")
+            try:
+                lock.acquire(timeout=0.05)
+            except filelock.Timeout:
+                logger.info("%s is being fetched by another process; waiting for it", name)
+                lock.acquire()
+        except (OSError, NotImplementedError) as error:  # some network drives have no locks
+            raise _UnwritableError(self.root, error) from error
         try:
             yield
         finally:
@@ -227,27 +267,53 @@ class Store:
         return path.with_name(path.name + ".checked")
 
     def _mark(self, path: Path, sha256: str) -> None:
-        stat = path.stat()
-        text = json.dumps([sha256, stat.st_size, stat.st_mtime_ns])
+        """Note that the file has that hash, so that it is not read again."""
+        stamp = _stamp(path)
+        _CHECKED[path] = (sha256, *stamp)
         marker = self._marker(path)
         unfinished = marker.with_suffix(".unfinished")
-        unfinished.write_text(text, "utf-8")
-        unfinished.replace(marker)
+        try:
+            unfinished.write_text(json.dumps([sha256, *stamp]), "utf-8")
+            unfinished.replace(marker)
+        except OSError as error:  # then each process reads it once
+            logger.info("can't note that %s was checked: %s", path, error.strerror)
 
     def _marked(self, path: Path) -> str | None:
         """The hash that ``path`` was found to have, unless it has changed since."""
         try:
-            stat = path.stat()
+            stamp = _stamp(path)
             mark = json.loads(self._marker(path).read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        if not isinstance(mark, list) or mark[1:] != [stat.st_size, stat.st_mtime_ns]:
+        if not isinstance(mark, list) or mark[1:] != [*stamp]:
             return None
         return str(mark[0])
 
-    def _remove(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self._marker(path).unlink(missing_ok=True)
+    def _clear(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+            self._marker(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _UnwritableError(self.root, error) from error
+
+
+class _UnwritableError(WeightsError):
+    """The cache can't be written to; ``reason`` says why."""
+
+    def __init__(self, root: Path, error: OSError | NotImplementedError) -> None:
+        reason = error.strerror if isinstance(error, OSError) else None
+        self.reason = (reason or "not possible").lower()
+        super().__init__(f"can't write to the cache {root}: {self.reason}; set DUOLOGUE_CACHE")
+
+
+_CHECKED: dict[Path, tuple[str, int, int]] = {}
+"""What was read in this process, where it can't be noted beside the file: hash, and `_stamp`."""
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns: what tells that a file has changed."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
 
 
 def sha256_of(path: Path) -> str:
