@@ -87,7 +87,7 @@ IN, OUT = "session.audio.input", "session.audio.output"
             "decimal_above_max_value",
             f"{IN}.turn_detection.threshold",
         ),
-        (given_output(voice="bogus"), "invalid_value", f"{OUT}.voice"),
+        (given_output(voice=7), "invalid_type", f"{OUT}.voice"),
         (given_output(speed=2.0), "decimal_above_max_value", f"{OUT}.speed"),
     ],
 )
@@ -103,8 +103,9 @@ def test_a_wrong_session_is_refused_whole(session, code, param):
 @virtual_time
 async def test_wrong_events_are_errors_and_the_session_stays_open():
     async with OpenAISimulator() as sim, connected(sim) as client:
-        error = await client.error("session.update", session=given_output(voice="bogus"))
-        assert error.message.startswith("Invalid value: 'bogus'. Supported values are: 'alloy', ")
+        session = {"type": "realtime", "output_modalities": ["bogus"]}
+        error = await client.error("session.update", session=session)
+        assert error.message.startswith("Invalid value: 'bogus'. Supported values are: 'text'")
         error = await client.error("session.update", session={"instructions": "x"})
         assert error.message == "Missing required parameter: 'session.type'."
         assert (await client.error("session.upgrade")).param == "type"
@@ -143,6 +144,13 @@ async def test_updates_are_merged_and_told_whole():
         assert updated.session.audio.output.voice == "marin"
         updated = await client.update(audio={"input": {"turn_detection": None}})
         assert updated.session.audio.input.turn_detection is None
+
+
+@virtual_time
+async def test_a_voice_that_is_not_known_may_be_new():
+    async with OpenAISimulator() as sim, connected(sim) as client:
+        updated = await client.update(audio={"output": {"voice": "willow"}})
+        assert updated.session.audio.output.voice == "willow"
 
 
 @virtual_time
