@@ -33,6 +33,7 @@ from duologue.processors import Processor, ProcessorChain
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.errors import ErrorKind, SessionClosedError
 from duologue.realtime.outputs import (
+    Alive,
     GoAway,
     Output,
     ProviderError,
@@ -315,7 +316,7 @@ class Call:
             case ProviderError(kind=kind, code=code, message=message):
                 if kind is not ErrorKind.BENIGN:
                     self._emit(ErrorEvent("model", message, code))
-            case GoAway() | Resumable() | SessionStarted() | ReplyRefused():
+            case GoAway() | Resumable() | SessionStarted() | ReplyRefused() | Alive():
                 """The session's own business."""
 
     def _person_signal(

@@ -14,6 +14,7 @@ from duologue.realtime.commands import (
     ClearInput,
     DeleteItem,
     EndTurn,
+    Ping,
     RequestReply,
     Say,
     SendAudio,
@@ -25,6 +26,7 @@ from duologue.realtime.commands import (
 )
 from duologue.realtime.errors import ErrorKind
 from duologue.realtime.outputs import (
+    Alive,
     ProviderError,
     ReplyDone,
     SayMismatch,
@@ -71,14 +73,20 @@ def test_a_session_has_started_when_it_is_as_was_asked_for():
     line = Line(live=False, now=lambda: 1000.0)
     assert line.get("session.created", session={"expires_at": 4600}) == []
     assert line.get("session.updated", session={"a": 1}) == [SessionStarted({"a": 1}, 3600.0)]
-    assert line.get("session.updated", session={"a": 2}) == []
+    assert line.get("session.updated", session={"a": 2}) == [Alive()]
 
 
 def test_a_call_has_started_when_it_is_there():
     line = Line("webrtc", live=False, now=lambda: 1000.0)
     [started] = line.get("session.created", session={"expires_at": 900})
     assert started == SessionStarted({"expires_at": 900}, None)
-    assert line.get("session.updated", session={}) == []
+    assert line.get("session.updated", session={}) == [Alive()]
+
+
+def test_a_sign_of_life_is_asked_for_by_an_update_that_changes_nothing():
+    line = Line()
+    [event] = line.send(Ping())
+    assert (event["type"], event["session"]) == ("session.update", {"type": "realtime"})
 
 
 def test_a_session_that_is_refused_is_the_end():

@@ -30,11 +30,13 @@ FATAL = SessionError("wrong key", code="invalid_api_key")
 class Line:
     """One connection in the test's hands; ``answers`` is when it says that it is live."""
 
-    def __init__(self, setup, answers=0.0, fails=None, expires_in=None, restored=False):
+    def __init__(
+        self, setup, answers=0.0, fails=None, expires_in=None, restored=False, confirms=True
+    ):
         self.setup = setup
         self.answers = answers
         self.fails = fails
-        self.started = SessionStarted({}, expires_in, restored)
+        self.started = SessionStarted({}, expires_in, restored, confirms)
         self.commands = []
         self.ended = asyncio.Event()
         self.failure = None

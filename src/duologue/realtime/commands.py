@@ -134,6 +134,14 @@ class UpdateSession:
     tools: Sequence[ToolSpec] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask for a sign of life; `Alive`, or anything else, is one.
+
+    Only a model whose profile has ``answers_pings`` is asked.
+    """
+
+
 type Command = (
     SendAudio
     | SendVideo
@@ -147,4 +155,5 @@ type Command = (
     | CancelReply
     | SendToolResult
     | UpdateSession
+    | Ping
 )

@@ -17,6 +17,9 @@ from duologue.realtime.commands import ClearInput, EndTurn
 _QUIET = 64
 """Samples no louder than this (-54 dB) are kept as silence, of which only the length is stored."""
 
+LOUD = 600
+"""Samples above this (-35 dB) may be speech."""
+
 _UNSURE_S = 0.3
 """A turn's end whose place the provider does not tell is taken to be so much earlier: what follows
 may not have reached it."""
@@ -41,7 +44,7 @@ class InputRing:
     Silence takes no memory. `EndTurn` and `ClearInput` keep their places between the sound.
     """
 
-    __slots__ = ("_limit", "_marks", "_pieces", "end", "rate", "seconds", "start")
+    __slots__ = ("_limit", "_marks", "_pieces", "end", "loud", "rate", "seconds", "start")
 
     def __init__(self, rate: int, seconds: float) -> None:
         self.rate = rate
@@ -53,13 +56,18 @@ class InputRing:
         """Position of the oldest sample that is kept."""
         self.end = 0
         """Position behind the newest sample."""
+        self.loud = 0
+        """Samples of all pieces so far that may be speech, by their peaks."""
 
     def push(self, samples: Samples) -> None:
         """Keep the next samples; the array is kept as it is, not copied."""
         length = len(samples)
         if not length:
             return
-        quiet = int(samples.max()) <= _QUIET and int(samples.min()) >= -_QUIET
+        peak = int(samples.max())
+        quiet = peak <= _QUIET and int(samples.min()) >= -_QUIET
+        if peak > LOUD:
+            self.loud += length
         last = self._pieces[-1] if self._pieces else None
         if quiet and last is not None and last.samples is None and last.length < self._limit // 20:
             last.length += length

@@ -196,6 +196,13 @@ class Life:
             self._due = _Due(reason, now, end)
         self._wake.set()
 
+    def fail(self, error: SessionError) -> None:
+        """The current connection is of no more use: it is lost by ``error``."""
+        link = self.link
+        if link is not None and not link.over and link.task is not None:
+            link.failure = error
+            link.task.cancel()
+
     def _move(self, state: State) -> None:
         if state not in _MOVES[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} can't be {state.value}")

@@ -16,11 +16,13 @@ class SessionStarted:
     """The connection is live; ``expires_in`` is the provider's limit in seconds, where it has one.
 
     ``restored``: the provider itself has resumed the session of the connection before.
+    ``confirms``: it confirms changes of a session, and so answers a `Ping` if its profile says so.
     """
 
     config: Mapping[str, Json] = field(default_factory=dict)
     expires_in: float | None = None
     restored: bool = False
+    confirms: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,11 @@ class Resumable:
 
 
 @dataclass(frozen=True, slots=True)
+class Alive:
+    """The answer to a `Ping`: the service is there, though it has nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderError:
     """Something went wrong; ``kind`` comes from the provider's table of errors."""
 
@@ -228,5 +235,6 @@ type Output = (
     | SayMismatch
     | GoAway
     | Resumable
+    | Alive
     | ProviderError
 )

@@ -86,6 +86,16 @@ class PersonSound:
         return () if self._local is None else self._local.end_turn(reply_follows=reply_follows)
 
     @property
+    def finds_turns(self) -> bool:
+        """Speech is found here, because the model does not tell it."""
+        return self._local is not None
+
+    @property
+    def loud_s(self) -> float:
+        """Seconds of sound so far that may be speech, by its loudness alone."""
+        return self._ring.loud / self.rate
+
+    @property
     def keep_s(self) -> float:
         """Seconds of sound that are kept."""
         return self._ring.seconds

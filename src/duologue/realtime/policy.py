@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from duologue.audio import AudioFrame
-from duologue.clock import Clock
+from duologue.clock import Clock, Timer
 from duologue.events import (
     RealtimeDisconnectedEvent,
     RealtimeReconnectingEvent,
@@ -24,6 +24,7 @@ from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     Command,
     EndTurn,
+    Ping,
     RequestReply,
     Say,
     Scheduling,
@@ -41,6 +42,7 @@ from duologue.realtime.history import changed, changes_between
 from duologue.realtime.life import Life, Link
 from duologue.realtime.listener import Listener
 from duologue.realtime.outputs import (
+    Alive,
     Output,
     ProviderError,
     ReplyAudio,
@@ -61,6 +63,7 @@ from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.rehearing import TurnSignal
 from duologue.realtime.replies import Replies, Request
+from duologue.realtime.silence import CHANGE_S, LOUD_S, PAUSE_S, SPEECH_S, Silence, Verdict
 from duologue.realtime.tool_calls import ToolCalls, scheduling_of
 
 
@@ -109,6 +112,21 @@ class SessionPolicy:
             told=lambda: self._told,
             looked=self._look,
         )
+        self._silence = Silence(policy.silence_s if keeps else None, asks=profile.answers_pings)
+        self._hears_loud = keeps and profile.speech_signals == "told"
+        # Without words, a model that may ignore a turn shows nothing of having heard it.
+        self._hears_speech = (
+            self.person.finds_turns
+            and not profile.manual_turns
+            and not (profile.may_ignore and profile.user_transcripts == "none")
+        )
+        self._loud_s = 0.0
+        """Loud sound of the person's until the last sign of life."""
+        self._speech_at = 0.0
+        """When the speech began that is found here, in clock seconds."""
+        self._speech_end = float("-inf")
+        self._look_at = 0.0
+        self._looking: Timer | None = None
         self._tools = ToolCalls()
         self._setup = SessionSetup()
         self._told: Listener
@@ -152,6 +170,7 @@ class SessionPolicy:
     def end(self, reason: str, clean: bool) -> None:
         """The session is over."""
         self.is_open = False
+        self._stop_looking()
         self._asking.close()
         for request_id in self._replies.close():
             self._told.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
@@ -175,6 +194,13 @@ class SessionPolicy:
         sound = self.person.take(frame, live=live)
         if sound is not None and live:
             self.transmit(SendAudio(sound))
+            if (
+                self._hears_loud
+                and self._silence.asks
+                and self.person.loud_s - self._loud_s >= LOUD_S
+            ):
+                self._silence.doubt(self._clock.now())
+                self._watch()
         if sound is not None and self.is_open:
             self._take_signals(self.person.listen(sound, self._clock.now()))
 
@@ -186,11 +212,15 @@ class SessionPolicy:
         self.transmit(command)
         follows = command.reply and self.model.profile.turn_reply == "automatic"
         self._take_signals(self.person.end_turn(reply_follows=follows))
+        if self.person.loud_s - self._loud_s >= LOUD_S:
+            self._silence.doubt(self._clock.now())
+        self._watch()
 
     def request(self, command: RequestReply | Say) -> None:
         """Somebody wants a reply."""
         self.check_open()
         self._asking.apply(self._replies.request(Request(command, self.epoch), self._clock.now()))
+        self._watch()
 
     def interrupt(self) -> int:
         """Everything that was made or asked for so far is stale."""
@@ -254,6 +284,10 @@ class SessionPolicy:
         if not first:
             listener.reconnected(self._gap.end(link, self.model.profile, self.person.lost, now))
         self._asking.apply(self._replies.resume(self._clock.now()))
+        confirms = link.started is None or link.started.confirms
+        self._silence.asks = self.model.profile.answers_pings and confirms
+        self._sign(now)
+        self._watch()
 
     def lost(self) -> None:
         """The connection is gone."""
@@ -263,8 +297,13 @@ class SessionPolicy:
         """Take an output of the connection: the way up, in order."""
         if not self.is_open:
             return  # It came after the end.
+        now = self._clock.now()
+        if not isinstance(output, ReplyRefused):  # Which may be told here.
+            self._sign(now)
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
+                sound_s = output.frame.duration if isinstance(output, ReplyAudio) else 0.0
+                self._replies.progress(reply_id, now, sound_s)
                 epoch = self._replies.epoch_of(reply_id, ended=isinstance(output, ReplyText))
                 if epoch is None or epoch < self.epoch:
                     self.stale += 1
@@ -278,8 +317,8 @@ class SessionPolicy:
                 self._told.output(output, epoch)
                 return
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
+                self._silence.content()
                 self._take_signals(self.person.reply_began(asked=request_id is not None))
-                now = self._clock.now()
                 self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
                 if self._replies.epoch_of(reply_id) == self.epoch:
                     self._told.output(output, self.epoch)
@@ -292,12 +331,15 @@ class SessionPolicy:
                 self._after_tools(self._tools.reply_done(reply_id))
                 self._take_signals(self.person.reply_done())
             case ToolCall(reply_id=reply_id, call_id=call_id):
+                self._replies.progress(reply_id, now)
                 epoch = self._replies.epoch_of(reply_id)
                 epoch = self.epoch if epoch is None else epoch
                 if self._tools.called(reply_id, call_id, epoch):
                     self.person.answered()
                     self._told.output(output, epoch)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
+                if isinstance(output, UserTranscript):
+                    self._silence.content()
                 self._take_signals(self.person.found(output, self._clock.now()))
             case ToolCallsCancelled(call_ids=call_ids):
                 for epoch in self._tools.cancelled(call_ids):
@@ -305,6 +347,8 @@ class SessionPolicy:
                 self._told.output(output, self.epoch)
             case Resumable(now=now_resumable):
                 self._resumable = now_resumable
+            case Alive():
+                """It has been noted above."""
             case ReplyRefused():
                 self._asking.apply(self._replies.refused(output, self._clock.now()))
             case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
@@ -318,12 +362,79 @@ class SessionPolicy:
     def _look(self) -> None:
         if self.life.watching:
             self.life.poke()
+        self._watch()
+
+    # A service that falls silent
+
+    def _sign(self, now: float) -> None:
+        """Something has come: the service is alive."""
+        self._silence.sign(now)
+        self._loud_s = self.person.loud_s
+
+    @property
+    def _stuck(self) -> float | None:
+        return None if self._tools.pending else self._replies.stuck
+
+    def _watch(self) -> None:
+        """Look again when something that is due by now has not come."""
+        if not self._silence.on:
+            return
+        deadline = self._silence.deadline(self._replies.due, self._stuck)
+        if deadline is None or (self._looking is not None and self._look_at <= deadline):
+            return
+        self._stop_looking()
+        self._look_at = deadline
+        self._looking = self._clock.call_at(deadline, self._look_at_silence)
+
+    def _stop_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    def _look_at_silence(self) -> None:
+        self._looking = None
+        if not self.live:
+            return  # The next connection begins anew.
+        due, stuck = self._replies.due, self._stuck
+        bound = f"{self._silence.bound_s or 0:g} s"
+        match self._silence.poll(due, stuck, self._clock.now()):
+            case Verdict.ASK:
+                self.transmit(Ping())
+            case Verdict.CHANGE:
+                reason = f"the model has not shown for {bound} that it has heard the person"
+                self.life.roll_over(reason, CHANGE_S)
+            case Verdict.LOST:
+                reason = f"the model has fallen silent: nothing has come for {bound}"
+                error = SessionError(reason, code="silent", kind=ErrorKind.RECYCLE)
+                self.life.fail(error)
+            case None:
+                pass
+        self._watch()
+
+    def _follow_speech(self, signal: TurnSignal) -> None:
+        """Doubt that speech which was found here has been heard there."""
+        match signal:
+            case SpeechStarted(at=at):
+                if self._clock.now() - self._speech_end < PAUSE_S:
+                    self._silence.forget()
+                if at is not None:
+                    self._speech_at = at
+            case SpeechStopped(at=float(at)):
+                self._speech_end = at
+                heard = self._silence.sign_at >= self._speech_at
+                if not heard and at - self._speech_at >= SPEECH_S:
+                    self._silence.doubt(at)
+                    self._watch()
+            case _:
+                pass
 
     def _take_signals(self, signals: Sequence[TurnSignal]) -> None:
         for signal in signals:
             self._take_signal(signal)
 
     def _take_signal(self, signal: TurnSignal) -> None:
+        if self._hears_speech:
+            self._follow_speech(signal)
         told = self.person.follow(signal, self._clock.now())
         if told is not None:
             self._told.output(told, self.epoch)
@@ -331,7 +442,8 @@ class SessionPolicy:
             case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
                 self._unanswered = True
                 if reply_follows:
-                    self._replies.expect(self.epoch, self._clock.now())
+                    sure = not self.model.profile.may_ignore
+                    self._replies.expect(self.epoch, self._clock.now(), sure=sure)
                     self._asking.arm()
                 elif self._ended_turns:
                     self._ended_turns -= 1
@@ -358,7 +470,8 @@ class SessionPolicy:
             self._told.nothing_follows(epoch)
         elif not lost and self.model.profile.tool_reply == "automatic":
             # Of an interrupted one too: what the model makes of that is stale when it comes.
-            self._replies.expect(epoch, self._clock.now())
+            sure = how is None and epoch == self.epoch
+            self._replies.expect(epoch, self._clock.now(), sure=sure)
             self._asking.arm()
         elif epoch == self.epoch:
             self.request(RequestReply(uuid4().hex))
@@ -378,7 +491,8 @@ class SessionPolicy:
                 self._told.reply_lost(reply.id, command.request_id if command else None)
                 if command is not None:
                     self.request(command)
-        for _ in expected if not reheard else ():
-            self.request(RequestReply(uuid4().hex))
+        if not reheard:
+            for _ in filter(self.epoch.__eq__, expected):
+                self.request(RequestReply(uuid4().hex))
         for epoch in self._tools.lost():
             self._after_tools(epoch, lost=True)

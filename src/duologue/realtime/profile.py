@@ -47,6 +47,10 @@ class Profile:
     """Goes on talking while a tool runs that is registered with a scheduling, and follows that."""
     tool_updates: bool = False
     """Takes several results of one call, of which the last one ends it."""
+    may_ignore: bool = False
+    """May leave a turn of the person unanswered, without saying so."""
+    answers_pings: bool = False
+    """Takes `Ping`: a service that has fallen silent is told from one that has nothing to say."""
     replays: bool = True
     """A new session can be given the history of an older one."""
     mutable_instructions: bool = True

@@ -21,7 +21,9 @@ class ReconnectPolicy:
     attempt. ``keep_s``: sound of the person that is kept to be sent again. ``max_age_s``: no
     connection gets older; None takes what the provider says. ``roll_over_ahead_s``: so long before
     its end a silence is looked for in which to change to the next connection, but at most a fifth
-    of its age; when no silence comes it changes all the same.
+    of its age; when no silence comes it changes all the same. ``silence_s``: a connection on which
+    so long nothing has come that was due (a reply, the rest of one, a sign that the person was
+    heard) is replaced; None never does so.
 
     Raises `ConfigError` for values that can't work.
     """
@@ -34,6 +36,7 @@ class ReconnectPolicy:
     keep_s: float = 10.0
     max_age_s: float | None = None
     roll_over_ahead_s: float = 60.0
+    silence_s: float | None = 25.0
 
     def __post_init__(self) -> None:
         if self.max_attempts < 0 or self.first_attempts < 1:
@@ -44,6 +47,8 @@ class ReconnectPolicy:
             raise ConfigError("ReconnectPolicy takes times above 0 s")
         if self.max_age_s is not None and self.max_age_s <= 0:
             raise ConfigError("ReconnectPolicy takes a max_age_s above 0, or None")
+        if self.silence_s is not None and self.silence_s <= 0:
+            raise ConfigError("ReconnectPolicy takes a silence_s above 0, or None")
 
     def wait_s(self, attempt: int, dice: random.Random) -> float:
         """Seconds to wait before an attempt, the first being 1."""

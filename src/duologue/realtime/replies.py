@@ -48,6 +48,8 @@ class Reply:
     request: Request | None
     """What it answers; None for one that the model makes by itself."""
     cancelled_at: float | None = None
+    until: float = 0.0
+    """When the last of it had come, or the sound that has come would have been played."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,18 @@ class Replies:
 
     def __init__(self, *, confirms: bool = True, holds: bool = False) -> None:
         self._confirms = confirms
+        self._holds = holds
         self._requested_s = REQUESTED_S + (LONGEST_S if holds else 0.0)
         self._waiting: deque[Request] = deque()
         self._asked: Request | None = None
         self._asked_at = 0.0
         self._asked_again = 0
         self._dropped = False
-        self._automatic: deque[tuple[int, float]] = deque()
+        self._automatic: deque[tuple[int, float, bool]] = deque()
+        self._overdue: tuple[int, float] | None = None
+        """An automatic reply that is not waited for any more, but ought to have come."""
+        self._sounds_until = 0.0
+        self._epoch = 0
         self._running: dict[str, Reply] = {}
         self._ended: dict[str, int] = {}
         self._paused = False
@@ -98,13 +105,13 @@ class Replies:
         asked = [] if self._asked is None else [self._asked]
         epochs = [request.epoch for request in (*asked, *self._waiting)]
         epochs += [reply.epoch for reply in self._running.values() if reply.cancelled_at is None]
-        epochs += [expected for expected, _ in self._automatic]
+        epochs += [expected for expected, *_ in self._automatic]
         return epoch in epochs
 
     @property
     def deadline(self) -> float | None:
         """When `poll` is due, in clock seconds."""
-        times = [when + AUTOMATIC_S for _, when in self._automatic]
+        times = [when + AUTOMATIC_S for _, when, _ in self._automatic]
         times += [
             reply.cancelled_at + CANCELLED_S
             for reply in self._running.values()
@@ -113,6 +120,31 @@ class Replies:
         if self._asked is not None:
             times.append(self._asked_at + self._requested_s)
         return min(times, default=None)
+
+    @property
+    def due(self) -> float | None:
+        """Since when the provider owes the beginning of a reply, in clock seconds."""
+        live = [entry for entry in self._automatic if entry[0] >= self._epoch]
+        times = [when for _, when, sure in live if sure]
+        if self._overdue is not None:
+            times.append(self._overdue[1])
+        if self._asked is not None and not self._dropped:
+            # One that holds requests back does so until its sound was played.
+            times.append(max(self._asked_at, self._sounds_until if self._holds else 0.0))
+        return min(times, default=None)
+
+    @property
+    def stuck(self) -> float | None:
+        """Since when nothing more has come of a reply that runs, nor is left of its sound."""
+        running = self._running.values()
+        return min((one.until for one in running if one.cancelled_at is None), default=None)
+
+    def progress(self, reply_id: str, now: float, sound_s: float = 0.0) -> None:
+        """More of a reply has come, ``sound_s`` seconds of its sound."""
+        reply = self._running.get(reply_id)
+        if reply is not None:
+            reply.until = max(reply.until, now) + sound_s
+            self._sounds_until = max(self._sounds_until, reply.until)
 
     def epoch_of(self, reply_id: str, *, ended: bool = False) -> int | None:
         """The epoch that a running reply was made in; None for an unknown one.
@@ -129,14 +161,15 @@ class Replies:
         self._waiting.append(request)
         return self._advance(now)
 
-    def expect(self, epoch: int, now: float) -> None:
-        """The model will reply by itself, to what the person said.
+    def expect(self, epoch: int, now: float, *, sure: bool = False) -> None:
+        """The model will reply by itself, to what the person said; ``sure``: or it is broken.
 
         An older answer that has not begun by now was given up by the provider when it heard the
         person go on; waiting for it would take this one for stale.
         """
         self._automatic = deque(entry for entry in self._automatic if entry[0] >= epoch)
-        self._automatic.append((epoch, now))
+        self._automatic.append((epoch, now, sure))
+        self._overdue = None
 
     def unexpect(self, epoch: int, now: float) -> Changes:
         """An automatic reply of that epoch is not coming after all."""
@@ -155,10 +188,11 @@ class Replies:
             epoch_of_reply = asked.epoch
             answered = asked
         elif self._automatic:
-            epoch_of_reply, _ = self._automatic.popleft()
+            epoch_of_reply, *_ = self._automatic.popleft()
         else:
             epoch_of_reply = epoch
-        reply = Reply(reply_id, epoch_of_reply, answered)
+        self._overdue = None
+        reply = Reply(reply_id, epoch_of_reply, answered, until=now)
         self._running[reply_id] = reply
         if epoch_of_reply >= epoch:
             return Changes()
@@ -205,13 +239,17 @@ class Replies:
             self._dropped = True
             changes.dropped.append(self._asked.id)
         self._waiting = deque(r for r in self._waiting if r.epoch >= epoch)
+        self._overdue, self._epoch = None, epoch
         return changes
 
     def poll(self, now: float) -> Changes:
         """Some time has passed: give up what is not coming, and say so."""
         missing: list[int] = []
         while self._automatic and self._automatic[0][1] + AUTOMATIC_S <= now:
-            missing.append(self._automatic.popleft()[0])
+            epoch, when, sure = self._automatic.popleft()
+            missing.append(epoch)
+            if sure and epoch >= self._epoch:
+                self._overdue = epoch, when
         for reply in [*self._running.values()]:
             if reply.cancelled_at is not None and reply.cancelled_at + CANCELLED_S <= now:
                 del self._running[reply.id]
@@ -235,7 +273,11 @@ class Replies:
         """
         self._paused = True
         running = [reply for reply in self._running.values() if reply.cancelled_at is None]
-        expected = [epoch for epoch, _ in self._automatic]
+        expected = [epoch for epoch, *_ in self._automatic]
+        if self._overdue is not None:
+            expected.append(self._overdue[0])
+        self._overdue = None
+        self._sounds_until = 0.0
         if self._asked is not None and not self._dropped:
             self._waiting.appendleft(self._asked)
         self._asked = None
@@ -256,6 +298,7 @@ class Replies:
             ended.append(self._asked.id)
         self._waiting.clear()
         self._automatic.clear()
+        self._overdue = None
         self._running.clear()
         self._asked = None
         return ended

@@ -29,6 +29,7 @@ from duologue.realtime.commands import (
     Command,
     DeleteItem,
     EndTurn,
+    Ping,
     RequestReply,
     Say,
     SendAudio,
@@ -143,7 +144,7 @@ class Codec:
                 return self._ask(_Text(Asked(request_id, text), instructions_to_say(text)))
             case SendToolResult():
                 return self._result(command)
-            case SendVideo() | EndTurn() | ClearInput() | UpdateSession():
+            case SendVideo() | EndTurn() | ClearInput() | UpdateSession() | Ping():
                 return ()  # Its profile says that it can't.
             case _:
                 assert_never(command)

@@ -54,6 +54,7 @@ def profile_of(model: str, input_rate: int = 16000, output_rate: int = 24000) ->
         speech_signals="found",
         user_transcripts="final",
         manual_turns=False,
+        may_ignore=True,
         replays=True,
         mutable_instructions=False,
         mutable_tools=False,

@@ -28,6 +28,7 @@ from duologue.realtime.commands import (
     Command,
     DeleteItem,
     EndTurn,
+    Ping,
     RequestReply,
     Say,
     SendAudio,
@@ -173,6 +174,8 @@ class Codec:
                     self._answers.answered()
             case UpdateSession():
                 messages = self._update(command)
+            case Ping():
+                messages = []  # Its profile says that it can't.
             case _:
                 assert_never(command)
         return [*before, *self._told(messages)]

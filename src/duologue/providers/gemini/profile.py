@@ -14,6 +14,7 @@ def profile_of(config: LiveConfig, *, video: bool, told_cuts: bool, vertex: bool
     """The profile of ``config.model``; a name that is not known here gets the newest one."""
     traits = traits_of(config.model)
     manual = isinstance(config.turn_detection, ManualTurns)
+    proactive = traits.proactivity == "always" or config.proactivity is not None
     return Profile(
         provider="gemini",
         model=config.model,
@@ -30,6 +31,7 @@ def profile_of(config: LiveConfig, *, video: bool, told_cuts: bool, vertex: bool
         user_transcripts="none" if config.input_transcription is None else "final",
         manual_turns=manual,
         turn_reply="automatic",
+        may_ignore=not manual or proactive,
         async_tools=traits.async_tools != "none",
         tool_updates=traits.async_tools != "none" and not vertex,
         replays=True,

@@ -42,6 +42,7 @@ from duologue.realtime.commands import (
     SendVideo,
 )
 from duologue.realtime.outputs import (
+    Alive,
     Output,
     RateLimit,
     RateLimits,
@@ -248,7 +249,7 @@ class Codec:
     def _session_updated(self, event: JsonObject) -> Sequence[Output]:
         session = inner(event, "session")
         self._hearing.configure(session)
-        return self._start(session)
+        return (Alive(),) if self._started else self._start(session)
 
     def _start(self, session: JsonObject) -> Sequence[Output]:
         if self._started:

@@ -29,6 +29,10 @@ class SessionBuilder(Protocol):
         """What changes in mid-session."""
         ...
 
+    def ping(self) -> JsonObject:
+        """A session in which nothing changes, which the server confirms."""
+        ...
+
     def turn_detection(self, detection: Json) -> JsonObject:
         """A session in which just the turn detection changes."""
         ...

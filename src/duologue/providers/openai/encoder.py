@@ -19,6 +19,7 @@ from duologue.realtime.commands import (
     Command,
     DeleteItem,
     EndTurn,
+    Ping,
     RequestReply,
     Say,
     SendAudio,
@@ -86,6 +87,8 @@ class Encoder:
                     self.instructions = command.instructions
                 change = self._dialect.session.change(command)
                 return ({"type": "session.update", "session": change},)
+            case Ping():
+                return ({"type": "session.update", "session": self._dialect.session.ping()},)
             case RequestReply(request_id=request_id, instructions=special):
                 return (self._dialect.requests.reply(request_id, self.instructions, special),)
             case Say(request_id=request_id, text=wanted):

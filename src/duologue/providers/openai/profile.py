@@ -36,5 +36,6 @@ def profile_of(config: RealtimeConfig, *, video: bool = True) -> Profile:
         user_transcripts="none" if config.transcription is None else "final",
         manual_turns=isinstance(config.turn_detection, ManualTurns),
         turn_reply="requested",
+        answers_pings=True,
         replays=True,
     )

@@ -49,6 +49,10 @@ class OpenAISession:
             session["tools"] = tool_list(update.tools)
         return session
 
+    def ping(self) -> JsonObject:
+        """A session in which nothing changes, which the server confirms."""
+        return {"type": "realtime"}
+
     def turn_detection(self, detection: Json) -> JsonObject:
         """A session in which just the turn detection changes."""
         return {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}

@@ -32,6 +32,8 @@ def profile_of(config: QwenConfig, *, video: bool = True) -> Profile:
         user_transcripts="final" if words else "none",
         manual_turns=manual,
         turn_reply="requested",
+        may_ignore=True,
+        answers_pings=True,
         replays=traits.text_items,
         mutable_tools=traits.tools,
     )

@@ -66,6 +66,10 @@ class QwenSession:
             session["tools"] = tool_list(update.tools)
         return session
 
+    def ping(self) -> JsonObject:
+        """A session in which nothing changes, which the service confirms."""
+        return {"modalities": ["text", "audio"]}
+
     def turn_detection(self, detection: Json) -> JsonObject:
         """A session in which just the turn detection changes."""
         return {"turn_detection": detection}

@@ -1,0 +1,92 @@
+"""Every provider, when its service reads on, answers pings, and tells nothing any more."""
+
+import pytest
+
+pytest.importorskip("websockets", reason="the openai extra is not installed")
+pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+
+from duologue.events import AgentTurnStartedEvent, RealtimeReconnectingEvent
+from duologue.pipeline.energy_vad import EnergyVAD
+from duologue.providers import aws, gemini, openai, qwen
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.simulator.faults import Fault, Stall
+from duologue.testing import (
+    GeminiSimulator,
+    NovaSimulator,
+    OpenAISimulator,
+    QwenSimulator,
+    run_virtual,
+)
+from talk import Phone, of, talking
+
+QUICK = ReconnectPolicy(silence_s=4.0)
+
+
+def _nova(simulator):
+    keys = simulator.credentials
+    return aws.Realtime(
+        endpoint_uri=simulator.url,
+        credentials=aws.Credentials(keys.access_key, keys.secret_key),
+        vad=EnergyVAD(),
+        reconnect=QUICK,
+    )
+
+
+PROVIDERS = {
+    "openai": (
+        OpenAISimulator,
+        lambda s: openai.Realtime(
+            transport="websocket", base_url=s.url, api_key=s.key, reconnect=QUICK
+        ),
+    ),
+    "gemini": (
+        GeminiSimulator,
+        lambda s: gemini.Realtime(base_url=s.url, api_key=s.key, vad=EnergyVAD(), reconnect=QUICK),
+    ),
+    "qwen": (
+        QwenSimulator,
+        lambda s: qwen.Realtime(base_url=s.url, api_key=s.key, reconnect=QUICK),
+    ),
+    "nova": (NovaSimulator, _nova),
+}
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_service_that_falls_silent_is_told_and_replaced(name):
+    simulate, make = PROVIDERS[name]
+
+    async def main():
+        async with simulate(replies=["One."] * 9, transcripts=["hello"] * 9) as simulator:
+            phone = Phone()
+            async with talking(make(simulator), phone) as agent:
+                await phone.be_silent(0.5)
+                simulator.faults = [Fault(Stall("writing", 3600), at=1.0)]
+                await phone.speak(1.0)
+                await phone.be_silent(8)
+                assert of(agent, RealtimeReconnectingEvent)
+                answered = len(of(agent, AgentTurnStartedEvent))
+                await phone.speak(1.0)
+                await phone.be_silent(5)
+                assert len(of(agent, AgentTurnStartedEvent)) > answered
+                assert len(of(agent, RealtimeReconnectingEvent)) == 1
+
+    run_virtual(main(), grace=0.0)
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_service_that_has_nothing_to_say_is_left_alone(name):
+    simulate, make = PROVIDERS[name]
+
+    async def main():
+        async with simulate(replies=["One."] * 99, transcripts=["hello"] * 99) as simulator:
+            phone = Phone()
+            async with talking(make(simulator), phone) as agent:
+                await phone.be_silent(9)
+                for _ in range(2):
+                    await phone.speak(1.0)
+                    await phone.be_silent(9)
+                assert len(of(agent, AgentTurnStartedEvent)) == 2
+                assert not of(agent, RealtimeReconnectingEvent)
+
+    run_virtual(main(), grace=0.0)
