@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up; nothing but Python and pip is needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit bench format clean
+.PHONY: help setup demo test quick lint types unit bench format clean
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 PYTHON := $(shell command -v python3.12 || command -v python3.13 || command -v python3)
@@ -30,14 +30,19 @@ lint: setup
 types: setup
 	.venv/bin/mypy
 
-# The engine talks in real time, so its tests have a process without a thousand others behind them.
+# Weights and browsers need every core for themselves, so their tests run one after another.
+ALONE := models or browser
 unit: setup
 ifeq ($(strip $(ARGS)),)
-	.venv/bin/python -m pytest -m models
-	.venv/bin/python -m pytest -m "not models"
+	.venv/bin/python -m pytest -m "$(ALONE)"
+	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))"
 else
 	.venv/bin/python -m pytest $(ARGS)
 endif
+
+quick: lint types ## what a first patch needs: no weights, no browser, no whole services
+	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
+		--ignore tests/conformance --ignore tests/simulator --ignore tests/test_examples.py
 
 bench: setup ## measure the figures of docs/benchmarks.md
 	.venv/bin/python -m benchmarks $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 
 from duologue.models import Store, WeightsError
@@ -20,3 +22,13 @@ def weights() -> Store:
     except WeightsError as error:
         pytest.skip(f"the weights can't be had here: {error}")
     return store
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Replace half surrogates in captured output: pytest-xdist can't carry them to its parent."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
