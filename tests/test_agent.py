@@ -1,4 +1,5 @@
 import asyncio
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from duologue import Agent, Conversation, JsonlStore, Processor, User
 from duologue.audio import AudioFrame
 from duologue.events import (
+    AgentHeardEvent,
     AgentTurnEndedEvent,
     ErrorEvent,
     InterruptionEvent,
@@ -53,12 +55,36 @@ async def test_a_reply_is_heard_and_remembered():
         "RealtimeConnectedEvent",
         "AgentTranscriptEvent",
         "AgentTurnStartedEvent",
+        "AgentHeardEvent",
         "AgentTranscriptEvent",
         "AgentTurnEndedEvent",
         "RealtimeDisconnectedEvent",
     ]
     assert agent.told[-1] == RealtimeDisconnectedEvent("closed", clean=True)
     assert not settled_tasks()
+
+
+@virtual_time
+async def test_words_are_told_as_they_are_heard():
+    text = "One two three four five six seven eight nine ten."
+    model = ScriptedRealtime([Reply(text, seconds=5.0)])
+    times = []
+    async with talking(model) as agent:
+        agent.events.tap(
+            lambda event: (
+                times.append(asyncio.get_running_loop().time())
+                if isinstance(event, AgentHeardEvent)
+                else None
+            )
+        )
+        speech = agent.simple_response("Count.")
+        await asyncio.sleep(3.0)
+        heard = "".join(event.text for event in of(agent, AgentHeardEvent))
+        agent.interrupt()
+        assert speech.heard_text.startswith(heard)
+        assert len(speech.heard_text) - len(heard) <= len(" seven")
+        assert len(times) > 3
+        assert all(later - sooner >= 0.19 for sooner, later in pairwise(times))
 
 
 @pytest.mark.parametrize("tts", [None, FakeTTS()])

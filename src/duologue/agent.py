@@ -426,7 +426,7 @@ class Agent:
             raise live.failure or SessionClosedError("the person left before it began")
         live.model = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
-        live.ticks = ticker_for(self._clock).subscribe(live.call.playout.tick)
+        live.ticks = ticker_for(self._clock).subscribe(live.call.tick)
 
     async def _end(self, live: _Live, failure: BaseException | None) -> None:
         if live.ticks is not None:

@@ -66,6 +66,10 @@ _FRESH_S = 2.0
 """A camera that has sent nothing for so long shows nothing of this moment."""
 
 
+_TICKS_BETWEEN_HEARD = 10
+"""Ticks of 20 ms between two events that tell what was heard so far."""
+
+
 class Call:
     """The live part of an `Agent`: what the edge, the gate and the model each talk to.
 
@@ -116,6 +120,7 @@ class Call:
         self._sampler = FrameSampler(realtime.fps)
         self._picture: tuple[float, Callable[[], VideoFrame]] | None = None
         self._timer: Timer | None = None
+        self._ticks = 0
         self._speaking = False
         self._told_blind = False
 
@@ -131,6 +136,13 @@ class Call:
         for cut in self.playout.interrupt(self._realtime.epoch):
             self._speeches.cut(cut)
         self._speeches.close(self._edge.quality)
+
+    def tick(self, now: float) -> None:
+        """Play what is due at ``now`` (clock seconds), and tell what was heard; every 20 ms."""
+        self.playout.tick(now)
+        self._ticks += 1
+        if self._ticks % _TICKS_BETWEEN_HEARD == 0:
+            self._speeches.tell_heard()
 
     # Person: what the edge tells
 

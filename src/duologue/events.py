@@ -86,6 +86,14 @@ class AgentTranscriptEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentHeardEvent:
+    """More of a speech was heard: the words since the last one, five times a second at most."""
+
+    text: str
+    speech_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentTurnEndedEvent:
     """A speech has been played to its end, or was cut (not: has been generated)."""
 
@@ -198,6 +206,7 @@ type Event = (
     | UserTranscriptEvent
     | AgentTurnStartedEvent
     | AgentTranscriptEvent
+    | AgentHeardEvent
     | AgentTurnEndedEvent
     | SpeechHeldEvent
     | SpeechResumedEvent

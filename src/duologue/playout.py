@@ -130,6 +130,12 @@ class Playout:
         return next((t.speech for t in self._tracks.values()), None)
 
     @property
+    def played_s(self) -> float:
+        """Seconds of `current` that were played so far; 0 without one."""
+        track = next(iter(self._tracks.values()), None)
+        return 0.0 if track is None else track.played / self.rate
+
+    @property
     def speeches(self) -> tuple[Speech, ...]:
         """Those that have not been heard to their end, the oldest first."""
         return tuple(track.speech for track in self._tracks.values())

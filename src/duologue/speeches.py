@@ -12,6 +12,7 @@ from duologue.clock import Clock, Timer
 from duologue.conversation import Conversation
 from duologue.edges.edge import Quality
 from duologue.events import (
+    AgentHeardEvent,
     AgentTranscriptEvent,
     AgentTurnEndedEvent,
     AgentTurnStartedEvent,
@@ -97,6 +98,8 @@ class Speeches:
         """The model's ids of items, and the number of the reply that each belongs to."""
         self._originals: dict[str, str] = {}
         """Items that are called otherwise here, and the model's own ids of them."""
+        self._heard_so_far = ("", "")
+        """The speech that sounded last, and the words of it that were told as heard."""
         self._unsettled: dict[str, tuple[Speech, Timer]] = {}
         """Speeches that are over, and whose final words are not told yet."""
 
@@ -324,6 +327,20 @@ class Speeches:
         metrics = self._metrics.played(speech.id, self._clock.now())
         if metrics is not None:
             self._emit(metrics)
+
+    def tell_heard(self) -> None:
+        """Tell the words of the current speech that were heard since this was called last."""
+        speech = self._playout.current
+        if speech is None or not self._playout.played_s:
+            return
+        speech_id, before = self._heard_so_far
+        if speech_id != speech.id:
+            before = ""
+        heard = speech.words_until(self._playout.played_s)
+        # Words that replace planned ones may be others than those that were told.
+        if len(heard) > len(before) and heard.startswith(before):
+            self._heard_so_far = speech.id, heard
+            self._emit(AgentHeardEvent(heard[len(before) :], speech.id))
 
     def heard(self, speech: Speech) -> Sequence[Truncate | DeleteItem]:
         """A speech was heard to its end; returns how the model's history is to be cut."""

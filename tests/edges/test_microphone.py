@@ -293,6 +293,11 @@ class ThreadRoom(Room):
             self.blocks += 1
             time.sleep(0.001)
 
+    def wait_for_blocks(self, count):
+        until, limit = self.blocks + count, time.monotonic() + 10
+        while self.blocks < until and time.monotonic() < limit:
+            time.sleep(0.01)
+
     def close(self):
         super().close()
         self._thread.join()
@@ -308,7 +313,7 @@ async def test_a_real_thread_and_a_busy_event_loop():
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.1)
     assert edge.dropped == 0
-    time.sleep(0.3)
+    room.wait_for_blocks(150)  # while the event loop stands still
     await asyncio.sleep(0)
     assert edge.dropped > 0
     heard = np.concatenate(room.played)

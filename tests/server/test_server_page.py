@@ -1,4 +1,5 @@
 import asyncio
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -6,6 +7,7 @@ from page import Stage, chromium, opened, talk
 from served import served, until
 
 from duologue.events import (
+    AgentHeardEvent,
     AgentTranscriptEvent,
     AgentTurnEndedEvent,
     AgentTurnStartedEvent,
@@ -31,6 +33,17 @@ async def browser():
     async with chromium() as browser:
         yield browser
 
+
+TRANSCRIPT = """You: What is that?
+
+Ada: A tower, built [not heard: in 1519 by a king.]
+
+(weather(city: "Rome") done · 0.3 s)
+
+Ada: Sunny.
+
+(you ended the conversation)
+"""
 
 CONNECTED = RealtimeConnectedEvent("s", {}, {"video": True, "model": "scripted"})
 
@@ -60,6 +73,13 @@ async def test_a_conversation_in_words(browser):
         await page.wait_for_selector('body[data-turn="agent"]')
         words = turns.nth(1).locator(".words")
         assert await words.inner_text() == "A tower, built in 1519 by a king. "
+        ahead = words.locator(".ahead")
+        assert await ahead.inner_text() == "A tower, built in 1519 by a king. "
+        stage.tell(AgentHeardEvent("A tower, ", "a"), AgentHeardEvent("built", "a"))
+        await page.wait_for_selector('.ahead:text-is("in 1519 by a king.")')
+        assert await ahead.inner_text() == " in 1519 by a king. "
+        colour = "(e) => getComputedStyle(e).color"
+        assert await ahead.evaluate(colour) != await words.evaluate(colour)
 
         stage.tell(SpeechHeldEvent("a"))
         await page.wait_for_selector('body[data-turn="held"]')
@@ -102,10 +122,27 @@ async def test_a_conversation_in_words(browser):
         await page.click("#notice-close")
         assert await page.locator("#notice").is_hidden()
 
+        assert await page.title() == "Listening · Ada"
         await page.click("#talk")
         await page.wait_for_selector('body[data-call="idle"]')
         await until(lambda: server.calls.sessions == 0)
         assert await page.locator("s").count() == 1  # the end changes nothing above
+        assert await turns.last.inner_text() == "you ended the conversation"
+        assert await status.inner_text() == "Conversation over"
+        assert await page.locator("#call-state").text_content() == "Conversation over"
+        assert await page.title() == "Ada · duologue"
+
+        await page.click("#more")
+        async with page.expect_download() as downloading:
+            await page.click("#download")
+        download = await downloading.value
+        assert download.suggested_filename.startswith("conversation-")
+        assert Path(await download.path()).read_text() == TRANSCRIPT
+        await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        await page.click("#more")
+        await page.click("#copy")
+        await page.wait_for_selector("text=The transcript was copied")
+        assert await page.evaluate("navigator.clipboard.readText()") == TRANSCRIPT
 
 
 async def test_words_that_nobody_heard_are_all_struck(browser):
@@ -142,10 +179,13 @@ async def test_voices_pictures_and_keys(browser):
 
         await page.keyboard.press("m")
         await until(lambda: stage.loudness == 0)
+        announced = page.locator("#call-state")
+        assert await announced.text_content() == "Microphone muted"
         assert await page.locator("#mute").get_attribute("aria-pressed") == "true"
         assert await page.locator("#status-text").inner_text() == "Muted"
         await page.click("#mute")
         await until(lambda: stage.loudness > 500)
+        assert await announced.text_content() == "Microphone on"
 
         await page.fill("#text", "say m")
         await page.locator("#text").press("m")
@@ -166,24 +206,76 @@ async def test_voices_pictures_and_keys(browser):
 
         await page.locator("#text").focus()
         await page.keyboard.press("Escape")
+        assert await page.locator("#notice").is_hidden()
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("text=Press Escape again")
         assert await page.get_attribute("body", "data-call") == "live"
         await page.keyboard.press("Escape")
         await page.wait_for_selector('body[data-call="idle"]')
+        assert await page.locator("#notice").is_hidden()
         await until(lambda: server.calls.sessions == 0)
         stopped = "document.getElementById('voice').srcObject === null"
         assert await page.evaluate(stopped)
 
 
-async def test_a_model_that_cannot_see_says_so_politely(browser):
+async def test_single_keys_can_be_switched_off_for_good(browser):
+    stage = Stage()
+    async with served(stage) as server, opened(browser, server.url) as page:
+        await page.click("#more")
+        await page.uncheck("#shortcuts")
+        assert await page.locator("#copy").is_disabled()
+        await page.keyboard.press("Escape")
+        assert await page.locator("#menu").is_hidden()
+        assert await page.locator("#keys").is_hidden()
+        await page.reload()
+        await talk(page, stage)
+        for key in ("m", "Escape", "Escape"):
+            await page.keyboard.press(key)
+        assert await page.get_attribute("body", "data-call") == "live"
+        assert await page.locator("#mute").get_attribute("aria-pressed") == "false"
+        assert await page.locator("#mute").get_attribute("aria-keyshortcuts") is None
+        await page.click("#more")
+        await page.check("#shortcuts")
+        await page.keyboard.press("Escape")  # closes the menu, and is none of the two that end
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("text=Press Escape again")
+        assert await page.get_attribute("body", "data-call") == "live"
+
+
+async def test_a_camera_is_offered_only_where_the_model_can_see(browser):
     stage = Stage()
     async with served(stage) as server, opened(browser, server.url) as page:
         await talk(page, stage)
+        assert await page.locator("#camera").is_hidden()
         stage.tell(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
         await page.wait_for_selector('body[data-turn="listening"]')
+        assert await page.locator("#camera").is_hidden()
+        stage.tell(CONNECTED)
         await page.click("#camera")
-        await page.wait_for_selector("#notice:not([hidden])")
-        assert "tiny can't see" in await page.locator("#notice-text").inner_text()
-        assert await page.locator("#camera").get_attribute("aria-pressed") == "false"
+        await page.wait_for_selector("#preview:not([hidden])")
+        stage.tell(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
+        await page.wait_for_selector("#camera", state="hidden")
+        assert await page.locator("#preview").is_hidden()
+
+
+async def test_whoever_has_no_microphone_can_write(browser):
+    stage = Stage()
+    refused = REFUSE % "NotFoundError"
+    async with served(stage) as server, opened(browser, server.url, refused) as page:
+        await page.click("#talk")
+        await page.wait_for_selector("text=Or write instead")
+        await page.click("#write")
+        await page.wait_for_selector('body[data-call="live"]')
+        await asyncio.wait_for(stage.live.wait(), 5)
+        assert await page.locator("#mute").is_hidden()
+        assert await page.locator("#person-name").inner_text() == "You, writing"
+        await page.keyboard.type("Hello there")
+        await page.keyboard.press("Enter")
+        await until(lambda: stage.texts == ["Hello there"])
+        await until(lambda: stage.confirmed > 24000)  # the agent is heard all the same
+        assert stage.loudness == 0
+        await page.click("#talk")
+        await page.wait_for_selector('body[data-call="idle"]')
 
 
 REFUSE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', '%s'); };"
@@ -288,6 +380,12 @@ async def test_it_fits_a_phone_and_can_be_read(browser, scheme):
                 assert min(box["width"], box["height"]) >= 44
                 assert box["x"] >= 0
                 assert box["x"] + box["width"] <= small["width"]
+            await page.click("#more")
+            box = await page.locator("#menu").bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= small["width"]
+            assert await page.evaluate(_POOR_CONTRAST) == []
+            await page.keyboard.press("Escape")
             await page.click("#mute")
             await page.click("#camera")
             await page.wait_for_selector("#preview:not([hidden])")

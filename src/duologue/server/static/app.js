@@ -3,6 +3,7 @@
 import { Call, refusal } from "./call.js";
 import { Pace } from "./latency.js";
 import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
+import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
 import { Waves } from "./waves.js";
 
@@ -19,6 +20,7 @@ const token = takeToken();
 
 let call = null;
 let microphone = null;
+let silence = null;
 let camera = null;
 let model = null;
 let muted = false;
@@ -31,20 +33,37 @@ let asked = 0;
 function state(name, status) {
   body.dataset.call = name;
   if (name !== "live") delete body.dataset.turn;
-  at("status-text").textContent = status;
-  at("call-state").textContent = name === "live" ? "Connected" : status;
-  const idle = name === "idle";
-  at("talk").textContent = idle ? "Talk" : "End";
-  if (idle) at("talk").removeAttribute("aria-keyshortcuts");
-  else at("talk").setAttribute("aria-keyshortcuts", "Escape");
+  say(status);
+  announce(name === "live" ? "Connected" : status);
+  at("talk").textContent = name === "idle" ? "Talk" : "End";
   at("compose").hidden = name !== "live";
-  at("mute").hidden = at("camera").hidden = idle;
+  showButtons();
 }
 
 function turn(name, status) {
   if (body.dataset.call !== "live") return;
   body.dataset.turn = name;
+  say(status);
+}
+
+// What happens just now: in the corner, and in the title for those who look at another page.
+function say(status) {
   at("status-text").textContent = status;
+  const name = transcript.agentName;
+  document.title = body.dataset.call === "idle" ? `${name} · duologue` : `${status} · ${name}`;
+}
+
+// Read out by screen readers.
+function announce(text) {
+  at("call-state").textContent = text;
+}
+
+function showButtons() {
+  const idle = body.dataset.call === "idle";
+  at("write").hidden = !idle;
+  at("mute").hidden = idle || silence !== null;
+  at("camera").hidden = idle || !model?.video;
+  if (model && !model.video && camera) closeCamera();
 }
 
 function notice(text, kind = "note") {
@@ -54,13 +73,8 @@ function notice(text, kind = "note") {
 }
 
 async function talk() {
-  const problem = unsupported();
-  if (problem) return notice(problem, "error");
-  notice("");
-  attempt = 0;
-  const asking = (asked += 1);
-  waves.open();
-  state("connecting", "Asking for the microphone");
+  const asking = begin("Asking for the microphone");
+  if (!asking) return;
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({
@@ -68,15 +82,39 @@ async function talk() {
     });
   } catch (error) {
     if (asking !== asked) return;
-    hangUp();
-    return notice(deviceSentence(error, "microphone"), "error");
+    stop("Ready");
+    return notice(`${deviceSentence(error, "microphone")} Or write instead.`, "error");
   }
   if (asking !== asked) return stream.getTracks().forEach((track) => track.stop());
-  microphone = stream;
-  microphone.getAudioTracks()[0].addEventListener("ended", () => {
-    hangUp();
+  stream.getAudioTracks()[0].addEventListener("ended", () => {
+    stop("Conversation over");
     notice(MIC_GONE, "error");
   });
+  join(stream);
+}
+
+// A call without a microphone: the person writes, and what is sent of them is silence.
+function write() {
+  if (!begin("Connecting")) return;
+  silence = new AudioContext();
+  join(silence.createMediaStreamDestination().stream);
+  at("person-name").textContent = "You, writing";
+}
+
+// Returns a number that is `asked` as long as nobody has ended or begun anything since.
+function begin(status) {
+  const problem = unsupported();
+  if (problem) return notice(problem, "error");
+  notice("");
+  attempt = 0;
+  asked += 1;
+  waves.open();
+  state("connecting", status);
+  return asked;
+}
+
+function join(stream) {
+  microphone = stream;
   waves.show("person", microphone);
   setMuted(false);
   pace.clear();
@@ -86,8 +124,8 @@ async function talk() {
 }
 
 function dial() {
-  state(attempt ? "retrying" : "connecting", attempt ? "Reconnecting" : "Connecting");
   model = null;
+  state(attempt ? "retrying" : "connecting", attempt ? "Reconnecting" : "Connecting");
   const next = (call = new Call(microphone, token));
   const on = (name, react) =>
     next.addEventListener(name, ({ detail }) => call === next && react(detail));
@@ -106,6 +144,7 @@ function dial() {
     transcript.begin();
     connectedAt = performance.now();
     state("live", "Waking the model");
+    if (silence) at("text").focus();
     if (model) turn("listening", "Listening");
     else turn("thinking", "Waking the model");
     if (muted) next.mute(true);
@@ -126,13 +165,13 @@ function ended({ code, reason, error, lost, asked, reached }) {
   if (error?.code === "call_failed") lost = true;
   if (wasLive && performance.now() - connectedAt > HEALTHY_MS) attempt = 0;
   if (lost && (wasLive || attempt) && attempt < MOST_RETRIES) return retry();
-  hangUp();
+  if (code === 1000 && !error && wasLive) transcript.line("the conversation is over");
+  stop("Conversation over");
   if (unheard) notice(NO_SOUND, "error");
   else if (error) notice(error.message, "error");
   else if (lost && !reached) sayWhy();
   else if (lost) notice("The line to the server broke: press Talk to begin again.", "error");
-  else if (code === 1000) transcript.line("the call has ended");
-  else notice(closeSentence(code, reason), "error");
+  else if (code !== 1000) notice(closeSentence(code, reason), "error");
 }
 
 // A browser does not tell why a WebSocket was refused: ask for it.
@@ -152,21 +191,30 @@ function retry() {
   timer = setTimeout(dial, wait);
 }
 
-// Ends whatever is under way, on this side.
+// The person ends what is under way.
 function hangUp() {
+  if (body.dataset.call === "live") transcript.line("you ended the conversation");
+  stop("Conversation over");
+}
+
+// Ends whatever is under way, on this side.
+function stop(status) {
   clearTimeout(timer);
   asked += 1;
   call?.end();
   call = null;
+  model = null;
   transcript.begin();
   release();
-  state("idle", transcript.empty ? "Ready" : "Ended");
+  state("idle", transcript.empty ? "Ready" : status);
   at("welcome").hidden = !transcript.empty;
 }
 
 function release() {
   for (const stream of [microphone, camera]) for (const track of stream?.getTracks() ?? []) track.stop();
   microphone = null;
+  silence?.close();
+  silence = null;
   showCamera(null);
   at("voice").srcObject = null;
   waves.close();
@@ -176,6 +224,7 @@ function react(event) {
   switch (event.type) {
     case "RealtimeConnectedEvent":
       model = event.capabilities ?? {};
+      showButtons();
       return turn("listening", muted ? "Muted" : "Listening");
     case "RealtimeReconnectingEvent":
       return turn("thinking", "The model's line broke, making a new one");
@@ -184,7 +233,7 @@ function react(event) {
       return turn("listening", "Listening");
     case "RealtimeDisconnectedEvent":
       if (!event.clean) notice(`The model is gone (${event.reason}): press End, then Talk, to begin again.`, "error");
-      return turn("idle", "The model is gone");
+      return turn("idle", event.clean ? "Conversation over" : "The model is gone");
     case "UserTurnStartedEvent":
       transcript.personBegan();
       return turn("person", "Hearing you");
@@ -196,9 +245,11 @@ function react(event) {
     case "AgentTurnStartedEvent":
       return turn("agent", "Speaking");
     case "AgentTranscriptEvent":
-      if (event.final) transcript.agentHeard(event.speech_id, event.text);
+      if (event.final) transcript.agentEnded(event.speech_id, event.text);
       else transcript.agentWords(event.speech_id, event.text);
       return;
+    case "AgentHeardEvent":
+      return transcript.agentHeard(event.speech_id, event.text);
     case "AgentTurnEndedEvent":
       if (body.dataset.turn === "agent") turn("listening", muted ? "Muted" : "Listening");
       return;
@@ -230,36 +281,36 @@ function showMetrics(event) {
 
 function nameAgent(name) {
   transcript.agentName = at("agent-name").textContent = name;
+  say(at("status-text").textContent);
 }
 
 function setMuted(value) {
+  if (muted !== value) announce(value ? "Microphone muted" : "Microphone on");
   muted = value;
   at("person-name").textContent = value ? "You, muted" : "You";
   call?.mute(value);
   at("mute").setAttribute("aria-pressed", String(value));
-  at("mute").querySelector("span").textContent = value ? "Unmute" : "Mute";
   if (["listening", "person"].includes(body.dataset.turn)) turn("listening", value ? "Muted" : "Listening");
 }
 
 async function toggleCamera() {
-  if (camera) {
-    for (const track of camera.getTracks()) track.stop();
-    showCamera(null);
-    return call?.show(null);
-  }
-  if (model?.video === false) {
-    return notice(`${model.model ?? "This model"} can't see, so the camera stays off.`);
-  }
+  if (camera) return closeCamera();
   try {
     const stream = await navigator.mediaDevices.getUserMedia({
       video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 10, max: 15 } },
     });
-    if (!call) return stream.getTracks().forEach((track) => track.stop());
+    if (!call || !model?.video) return stream.getTracks().forEach((track) => track.stop());
     showCamera(stream);
     await call.show(stream.getVideoTracks()[0]);
   } catch (error) {
     notice(deviceSentence(error, "camera"), "error");
   }
+}
+
+function closeCamera() {
+  for (const track of camera.getTracks()) track.stop();
+  showCamera(null);
+  call?.show(null);
 }
 
 function showCamera(stream) {
@@ -287,9 +338,34 @@ function takeToken() {
   return found;
 }
 
+async function copy() {
+  at("menu").hidePopover();
+  try {
+    await navigator.clipboard.writeText(transcript.text);
+    notice("The transcript was copied.");
+  } catch {
+    notice("This browser does not let the page copy: download the transcript instead.", "error");
+  }
+}
+
+function download() {
+  at("menu").hidePopover();
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([transcript.text], { type: "text/plain" }));
+  link.download = `conversation-${new Date().toISOString().slice(0, 19).replace(/\D/g, "-")}.txt`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
 at("talk").addEventListener("click", () => (body.dataset.call === "idle" ? talk() : hangUp()));
+at("write").addEventListener("click", write);
 at("mute").addEventListener("click", () => setMuted(!muted));
 at("camera").addEventListener("click", toggleCamera);
+at("copy").addEventListener("click", copy);
+at("download").addEventListener("click", download);
+at("menu").addEventListener("beforetoggle", () => {
+  at("copy").disabled = at("download").disabled = transcript.empty;
+});
 at("notice-close").addEventListener("click", () => {
   notice("");
   at("talk").focus();
@@ -303,15 +379,17 @@ at("compose").addEventListener("submit", (event) => {
   turn("thinking", "Thinking");
   at("text").value = "";
 });
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.target instanceof HTMLInputElement) {
-    if (event.key === "Escape") event.target.blur();
-    return;
-  }
-  if (body.dataset.call === "idle") return;
-  if (event.key === "Escape") hangUp();
-  else if (event.key === "m" || event.key === "M") setMuted(!muted);
+new Shortcuts({
+  setting: at("shortcuts"),
+  hint: at("keys"),
+  mute: at("mute"),
+  active: () => body.dataset.call !== "idle",
+  onMute: () => setMuted(!muted),
+  onWarn: () => notice("Press Escape again to end the conversation."),
+  onEnd: () => {
+    notice("");
+    hangUp();
+  },
 });
 window.addEventListener("pagehide", () => call?.end());
 

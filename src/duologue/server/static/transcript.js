@@ -77,11 +77,19 @@ export class Transcript {
     const speech = this.#speech(id);
     if (speech.settled) return;
     speech.made += text;
-    speech.words.textContent = speech.made;
+    this.#showHeard(speech);
     this.#follow();
   }
 
-  agentHeard(id, heard) {
+  // More of a speech was heard: its words turn from grey to black.
+  agentHeard(id, text) {
+    const speech = this.#speech(id);
+    if (speech.settled) return;
+    speech.heard += text;
+    this.#showHeard(speech);
+  }
+
+  agentEnded(id, heard) {
     const speech = this.#speech(id);
     if (speech.made.length < heard.length) speech.made = heard;
     this.#settle(speech, heard, heard.trim() !== speech.made.trim());
@@ -129,6 +137,19 @@ export class Transcript {
     if (state) state.textContent = ` ${words[event.status] ?? event.status} · ${event.seconds.toFixed(1)} s`;
   }
 
+  // The whole conversation as plain text, a paragraph for each turn.
+  get text() {
+    const paragraphs = [...this.#list.children].map((item) => {
+      const words = item.querySelector(".words");
+      if (!words) return `(${item.textContent.trim()})`;
+      const struck = words.querySelector("s")?.textContent ?? "";
+      const heard = struck ? words.textContent.slice(0, -struck.length) : words.textContent;
+      const rest = struck ? ` [${struck[0].toLowerCase()}${struck.slice(1)}]` : "";
+      return `${item.querySelector(".who").textContent}: ${heard.trim()}${rest}`;
+    });
+    return `${paragraphs.join("\n\n")}\n`;
+  }
+
   line(text) {
     const item = document.createElement("li");
     item.className = "line";
@@ -152,11 +173,19 @@ export class Transcript {
   #speech(id) {
     let speech = this.#speeches.get(id);
     if (!speech) {
-      speech = { ...this.#addTurn("agent", this.agentName), made: "", settled: false };
+      speech = { ...this.#addTurn("agent", this.agentName), made: "", heard: "", settled: false };
       speech.item.classList.add("open");
       this.#speeches.set(id, speech);
     }
     return speech;
+  }
+
+  #showHeard(speech) {
+    const { heard, rest } = splitHeard(speech.made, speech.heard);
+    const ahead = document.createElement("span");
+    ahead.className = "ahead";
+    ahead.textContent = rest;
+    speech.words.replaceChildren(heard, ahead);
   }
 
   #settle(speech, heardText, cut) {
