@@ -63,6 +63,7 @@ class Echo:
     """Says back the newest that it heard at the next tick, as an agent that never waits would."""
 
     settled = True
+    sees = False
 
     def __init__(self, edge: CallEdge) -> None:
         self.edge = edge

@@ -154,6 +154,11 @@ class Call:
         if changed is not None:
             self._realtime.send_audio(changed)
 
+    @property
+    def sees(self) -> bool:
+        """The model takes pictures."""
+        return self._realtime.profile.video
+
     def video(self, frame: Callable[[], VideoFrame]) -> None:
         """A picture is there; it is taken at the model's ``fps``."""
         if not self._realtime.profile.video:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,12 +19,17 @@ from hypothesis import strategies as st
 
 pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
 
+from duologue.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
 from duologue.edges.browser import MOST_EVENTS, CallEdge, PlayedCounter
+from duologue.events import ErrorEvent
 from duologue.items import Json
+from duologue.processors import Processor
 from duologue.realtime.errors import ConfigError
-from duologue.rtc.config import PeerError
+from duologue.rtc.config import PeerConfig, PeerError
+from duologue.rtc.peer import Peer
+from duologue.testing import ScriptedRealtime
 from duologue.testing.bad_network import BadNetwork
 from duologue.testing.rtc_client import Caller, MemoryLine, memory_lines
 from duologue.ticker import ticker_for
@@ -37,6 +43,8 @@ class Echo:
     """Says back what it hears on the output clock, as an agent would."""
 
     settled = True
+
+    sees = True
 
     def __init__(self) -> None:
         self.edge: CallEdge | None = None
@@ -357,3 +365,87 @@ async def test_chromium_hears_its_echo_and_confirms_what_it_played(tmp_path: Pat
         assert edge.counters["lost"] == 0
         assert echo.pictures
         assert echo.pictures[-1]().width > 0
+
+
+def agent_on(edge: CallEdge, **options: object) -> Agent:
+    return Agent(edge=edge, llm=ScriptedRealtime(echo=True), **options)
+
+
+@asynccontextmanager
+async def joined(agent: Agent) -> AsyncIterator[list[ErrorEvent]]:
+    """The agent in its conversation, and the errors it tells, until the caller hangs up."""
+    errors: list[ErrorEvent] = []
+
+    async def converse() -> None:
+        async with agent.join():
+            await agent.finish()
+
+    @agent.events.subscribe
+    def told(event: ErrorEvent) -> None:
+        errors.append(event)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(converse())
+        yield errors
+
+
+async def test_a_model_that_can_not_see_is_sent_no_video() -> None:
+    ours, theirs = memory_lines()
+    answers: list[str] = []
+
+    def reroute(kind: str, sdp: str) -> str:
+        if kind == "offer":
+            return sdp
+        answers.append(sdp)
+        return sdp
+
+    caller = Caller(ours, on_audio=lambda frame: None, reroute=reroute)
+    caller.peer = Peer(
+        PeerConfig(loopback=True, send_video=True),
+        on_audio=lambda frame: None,
+        on_state=caller._changed,
+    )
+    async with joined(agent_on(CallEdge(theirs, loopback=True))) as errors, caller:
+        threads = {thread.name for thread in threading.enumerate()}
+    assert "a=inactive" in answers[0].partition("m=video")[2]
+    assert "video-decoder" not in threads
+    assert errors == []
+
+
+async def test_a_processor_that_fails_on_received_audio_is_told_and_the_call_goes_on() -> None:
+    class Broken(Processor):
+        def audio(self, frame: AudioFrame) -> AudioFrame | None:
+            raise RuntimeError("no such filter")
+
+    ours, theirs = memory_lines()
+    agent = agent_on(CallEdge(theirs, loopback=True), processors=[Broken()])
+    async with joined(agent) as errors, Caller(ours, on_audio=lambda frame: None) as caller:
+        for _ in range(20):
+            caller.send(TONE)
+            await asyncio.sleep(0.02)
+        await until(lambda: errors)
+        assert not caller.ended.is_set()
+    assert len(errors) == 1
+    assert "no such filter" in errors[0].message
+
+
+async def test_an_offer_that_is_none_leaves_the_clock_running() -> None:
+    ours, theirs = memory_lines()
+    edge = CallEdge(theirs, loopback=True, offer_timeout=0.2)
+    for message in ({"type": "offer"}, {"type": "offer", "sdp": 5}):
+        await ours.send(message)
+    with pytest.raises(PeerError, match="no offer within"):
+        await edge.run(Echo(), lambda: None)
+
+
+async def test_a_report_that_nests_without_end_is_no_report(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = memory_lines()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda frame: None) as caller:
+        for text in ("[" * 1000, '{"a":' * 200, "1" * 999, "\ud800"):
+            caller.peer.send_message(text)
+        assert echo.edge is not None
+        edge = echo.edge
+        await until(lambda: edge.counters["reports_ignored"] >= 3)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -28,6 +28,8 @@ document.addEventListener("securitypolicyviolation", (e) => violations.push(e.vi
 class Stage:
     """A conduct: a real call over WebRTC, a tone as the agent's voice, events as they are told."""
 
+    sees = True
+
     def __init__(self) -> None:
         self.calls = 0
         self.edge: CallEdge | None = None

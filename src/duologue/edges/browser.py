@@ -7,6 +7,7 @@ import json
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -183,6 +184,9 @@ class CallEdge:
             raise ConfigError("a call runs once: make a new CallEdge for the next page")
         self._person = person
         self._ready = ready
+        if not person.sees:
+            # What nobody looks at is not even decoded.
+            self._config = replace(self._config, video=False)
         peer = self._peer = Peer(
             self._config,
             on_audio=self._hear,
@@ -239,9 +243,9 @@ class CallEdge:
                 while (message := await self._signalling.receive()) is not None:
                     if message.get("type") == BYE:
                         break
-                    if message.get("type") == OFFER:
-                        limit.reschedule(None)
                     await self._take(message, peer, person)
+                    if peer.state != "new":
+                        limit.reschedule(None)
             self._end()
         except TimeoutError:
             self._end(f"the page made no offer within {self._offer_timeout:g} s")
@@ -302,7 +306,7 @@ class CallEdge:
             return
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             self._played.ignored += 1
             return
         match message:

@@ -19,6 +19,11 @@ class Person(Protocol):
     def audio(self, frame: AudioFrame) -> None:
         """The next sound of the person, at any rate and of any length; never blocks."""
 
+    @property
+    def sees(self) -> bool:
+        """Pictures are looked at; where not, an edge had better take none."""
+        ...
+
     def video(self, frame: Callable[[], VideoFrame]) -> None:
         """A picture is there; ``frame`` is called only if the picture is wanted."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.realtime.errors import ConfigError, DuologueError
@@ -29,7 +29,7 @@ class IceServer:
 
     urls: str | tuple[str, ...]
     username: str | None = None
-    credential: str | None = None
+    credential: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         urls = (self.urls,) if isinstance(self.urls, str) else self.urls

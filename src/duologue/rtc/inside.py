@@ -9,26 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import queue
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import version
 from typing import Any
 
-from aioice import Candidate, stun
-from aioice.ice import Connection
-from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender
-from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport
-from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
-from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
-from aiortc.rtcrtpreceiver import RemoteStreamTrack, StreamStatistics
-from aiortc.rtp import RtpPacket
-from pylibsrtp import Error as SrtpError
-
+from duologue.extras import require
 from duologue.realtime.errors import UnsupportedError
 
-PINNED = "1.16."
-"""Versions of aiortc whose inside is known here."""
+require("aiortc", "webrtc")
+
+TESTED = "'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'"
+"""Versions whose inside is known here, as pip takes them."""
+
+_PINNED = "1.16."
+
+
+def _message(found: str, wrong: str) -> str:
+    return f"aiortc {found} is not built as this library needs it ({wrong}): pip install {TESTED}"
+
+
+try:
+    from aioice import Candidate, stun
+    from aioice.ice import Connection, StunProtocol
+    from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
+    from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter
+    from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
+    from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
+    from aiortc.rtcrtpreceiver import StreamStatistics
+    from aiortc.rtcsctptransport import (
+        DataChunk,
+        ForwardTsnChunk,
+        InboundStream,
+        RTCSctpTransport,
+        tsn_plus_one,
+    )
+    from aiortc.rtp import RtpPacket
+    from pylibsrtp import Error as SrtpError
+except ImportError as error:
+    raise UnsupportedError(_message(version("aiortc"), str(error))) from error
+
+logger = logging.getLogger(__name__)
 
 _RTP = struct.Struct("!BBHII")
 """The fixed part of an RTP header (RFC 3550, section 5.1)."""
@@ -37,42 +61,63 @@ _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
 
 
+_TAKES: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+    (RTCRtpReceiver, "_handle_rtp_packet", ("packet", "arrival_time_ms")),
+    (RTCDtlsTransport, "_send_rtp", ("data",)),
+    (RTCSctpTransport, "_handle_data", ("data",)),
+    (RTCSctpTransport, "_receive_data_chunk", ("chunk",)),
+    (RTCSctpTransport, "_receive_forward_tsn_chunk", ("chunk",)),
+    (RtpRouter, "route_rtp", ("packet",)),
+    (Connection, "get_component_candidates", ("component", "addresses", "timeout")),
+    (Connection, "data_received", ("data", "component")),
+    (Connection, "query_consent", ()),
+    (Connection, "build_request", ("pair", "nominate")),
+    (Connection, "check_incoming", ("message", "addr", "protocol")),
+)
+"""Methods that are called or replaced here, and what they take."""
+
+_READS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+    (RTCRtpReceiver, "_run_rtcp", ("fraction_lost", "packets_lost", "max_seq", "jitter")),
+    (RTCRtpSender, "_run_rtcp", ("__ntp_timestamp", "__rtp_timestamp", "__packet_count")),
+    (RTCRtpReceiver, "__init__", ("__remote_streams", "__decoder_queue", "__decoder_error")),
+    (RTCRtpReceiver, "receive", ("__started", "__rtcp_task", "__codecs", "__rtx_ssrc")),
+    (RTCRtpReceiver, "_handle_rtp_packet", ("__decoder_queue.put((codec,", "__decoder_thread")),
+    (RTCRtpReceiver, "stop", ("self.__stop_decoder()",)),
+    (RTCRtpTransceiver, "__init__", ("_codecs",)),
+    (StreamStatistics, "__init__", ("packets_received",)),
+    (RTCDtlsTransport, "__init__", ("_rx_srtp", "_rtp_router")),
+    (RTCDtlsTransport, "_recv_next", ("_data_receiver._handle_data(data)",)),
+    (RTCSctpTransport, "__init__", ("_sack_misordered", "_inbound_streams", "_advertised_rwnd")),
+    (RTCSctpTransport, "_mark_received", ("_last_received_tsn",)),
+    (InboundStream, "__init__", ("reassembly",)),
+    (DataChunk, "__init__", ("tsn", "stream_id", "user_data")),
+    (RtpRouter, "__init__", ("ssrc_table",)),
+    (RTCIceGatherer, "__init__", ("_connection",)),
+    (Connection, "__init__", ("_nominated", "_query_consent_task", "_remote_candidates")),
+    (Connection, "connect", ("self.query_consent()", "self.check_incoming(")),
+    (Connection, "request_received", ("self.check_incoming(",)),
+)
+"""Names that are read or set here, and where they stand in the source."""
+
+
 def verify() -> None:
     """Raise `UnsupportedError` unless the installed aiortc is built as this module needs it."""
     found = version("aiortc")
-    wrong = [] if found.startswith(PINNED) else ["its version"]
-    expected: tuple[tuple[object, str, list[str]], ...] = (
-        (RTCRtpReceiver, "_handle_rtp_packet", ["self", "packet", "arrival_time_ms"]),
-        (RTCDtlsTransport, "_send_rtp", ["self", "data"]),
-        (Connection, "get_component_candidates", ["self", "component", "addresses", "timeout"]),
-        (Connection, "data_received", ["self", "data", "component"]),
-        (Connection, "query_consent", ["self"]),
-        (Connection, "build_request", ["self", "pair", "nominate"]),
-    )
-    for owner, name, parameters in expected:
+    wrong = [] if found.startswith(_PINNED) else ["its version"]
+    for owner, name, parameters in _TAKES:
         method = getattr(owner, name, None)
-        if method is None or list(inspect.signature(method).parameters) != parameters:
+        if method is None or list(inspect.signature(method).parameters)[1:] != list(parameters):
             wrong.append(f"{getattr(owner, '__name__', owner)}.{name}")
-    reads = (
-        (RTCRtpReceiver._run_rtcp, ("fraction_lost", "packets_lost", "max_seq", "jitter")),
-        (RTCRtpSender._run_rtcp, ("__ntp_timestamp", "__rtp_timestamp", "__packet_count")),
-        (RTCRtpReceiver.__init__, ("__remote_streams", "__decoder_queue")),
-        (RTCRtpReceiver.receive, ("self._track._queue", "__started", "__rtcp_task")),
-        (StreamStatistics.__init__, ("packets_received",)),
-        (RemoteStreamTrack.__init__, ("_queue",)),
-        (RTCDtlsTransport.__init__, ("_rx_srtp", "_rtp_router")),
-        (RTCIceGatherer.__init__, ("_connection",)),
-        (Connection.__init__, ("_nominated", "_query_consent_task")),
-        (Connection.connect, ("self.query_consent()",)),
-    )
-    for function, words in reads:
-        source = inspect.getsource(function)
-        wrong += [f"{word} in {function.__qualname__}" for word in words if word not in source]
+    for owner, name, words in _READS:
+        method = getattr(owner, name, None)
+        source = "" if method is None else inspect.getsource(method)
+        wrong += [
+            f"{word} in {getattr(owner, '__name__', owner)}.{name}"
+            for word in words
+            if word not in source
+        ]
     if wrong:
-        raise UnsupportedError(
-            f"aiortc {found} is not built as this library needs it ({', '.join(wrong)}): "
-            "pip install 'aiortc>=1.16,<1.17'"
-        )
+        raise UnsupportedError(_message(found, ", ".join(wrong)))
 
 
 def warm_up() -> None:
@@ -138,27 +183,35 @@ def set_consent(
 
 
 def take_rtp(
-    transport: RTCDtlsTransport, kind: int, take: Callable[[int, int, int, bytes], None]
+    transport: RTCDtlsTransport,
+    kind: int,
+    take: Callable[[int, int, int, bytes], None],
+    most_sources: int,
 ) -> None:
     """Decrypt RTP of payload type ``kind`` on arrival and hand it to ``take``, all in one call.
 
     ``take`` gets SSRC, sequence number, timestamp and payload. Everything else goes aiortc's way;
     there each packet waits in a queue for a task (a third more CPU) and then in a jitter buffer.
-    Packets that fail decryption or are cut short are dropped, as aiortc does.
+    Packets that fail decryption or are cut short are dropped, as aiortc does, and so are those of
+    any source beyond ``most_sources``: libsrtp keeps each source that ever came, and searches it.
     """
     connection = transport.transport.iceGatherer._connection
     pass_on = connection.data_received
     unprotect = transport._rx_srtp.unprotect
+    sources: set[int] = set()
 
     def data_received(data: bytes, component: int) -> None:
         if len(data) < _RTP.size or data[0] >> 6 != 2 or data[1] & 0x7F != kind:
             pass_on(data, component)
             return
+        first, _, sequence, timestamp, source = _RTP.unpack_from(data)
+        if source not in sources and len(sources) >= most_sources:
+            return
         try:
             data = unprotect(data)
         except SrtpError:
             return
-        first, _, sequence, timestamp, source = _RTP.unpack_from(data)
+        sources.add(source)
         start = 12 + 4 * (first & 15)
         if first & 0x10 and len(data) >= start + 4:
             start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4])
@@ -189,32 +242,46 @@ def receive_without_decoder(receiver: RTCRtpReceiver) -> None:
 def set_report(receiver: RTCRtpReceiver, source: int, statistics: object) -> None:
     """Report ``statistics`` for the stream ``source`` (its SSRC), and no other, to the sender."""
     # So that the sender's own reports find the receiver, whose times the next report repeats.
-    receiver.transport._rtp_router.ssrc_table[source] = receiver
+    table = receiver.transport._rtp_router.ssrc_table
     streams: dict[int, object] = vars(receiver)["_RTCRtpReceiver__remote_streams"]
+    for earlier in streams:
+        table.pop(earlier, None)
+    table[source] = receiver
     streams.clear()
     streams[source] = statistics
 
 
-class _FrameDoor:
-    """Stands in for a track's unbounded queue: each decoded picture is handed on at once."""
-
-    __slots__ = ("_take",)
-
-    def __init__(self, take: Callable[[Any], None]) -> None:
-        self._take = take
-
-    async def put(self, frame: Any) -> None:
-        if frame is not None:
-            self._take(frame)
-
-
-def take_frames(
-    receiver: RTCRtpReceiver, take: Callable[[Any], None], dropped: Callable[[], None], most: int
+def receive_with_decoder(
+    receiver: RTCRtpReceiver,
+    run: Callable[[queue.Queue[Any], threading.Event], None],
+    dropped: Callable[[], None],
+    most: int,
 ) -> None:
-    """Hand decoded pictures to ``take``; drop packets that find ``most`` pictures undecoded."""
-    vars(receiver.track)["_queue"] = _FrameDoor(take)
+    """Let ``run`` decode the frames that ``receiver`` puts together, in a thread of its own.
+
+    It takes pairs of a codec and a frame from the queue until it gets None, and sets the event to
+    have a whole picture sent. Packets that find ``most`` frames waiting are ``dropped``.
+    """
+    inner = vars(receiver)
+    waiting: queue.Queue[Any] = inner["_RTCRtpReceiver__decoder_queue"]
+    lost: threading.Event = inner["_RTCRtpReceiver__decoder_error"]
     handle = receiver._handle_rtp_packet
-    waiting: queue.Queue[object] = vars(receiver)["_RTCRtpReceiver__decoder_queue"]
+
+    async def receive(parameters: RTCRtpReceiveParameters) -> None:
+        if inner["_RTCRtpReceiver__started"]:
+            return
+        inner["_RTCRtpReceiver__started"] = True
+        for codec in parameters.codecs:
+            inner["_RTCRtpReceiver__codecs"][codec.payloadType] = codec
+        for encoding in parameters.encodings:
+            if encoding.rtx:
+                inner["_RTCRtpReceiver__rtx_ssrc"][encoding.rtx.ssrc] = encoding.ssrc
+        # Ended and joined by the receiver's own stop(), as is the task.
+        thread = threading.Thread(target=run, args=(waiting, lost), name="video-decoder")
+        inner["_RTCRtpReceiver__decoder_thread"] = thread
+        thread.start()
+        receiver.transport._register_rtp_receiver(receiver, parameters)
+        inner["_RTCRtpReceiver__rtcp_task"] = asyncio.ensure_future(receiver._run_rtcp())
 
     async def bounded(packet: RtpPacket, arrival_time_ms: int) -> None:
         if waiting.qsize() >= most:
@@ -222,7 +289,104 @@ def take_frames(
             return
         await handle(packet, arrival_time_ms)
 
-    vars(receiver)["_handle_rtp_packet"] = bounded
+    inner["receive"] = receive
+    inner["_handle_rtp_packet"] = bounded
+
+
+def keep_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
+    """Leave out of an answer all codecs but ``name`` and its retransmission; False if it is none.
+
+    aiortc looks at the preferences of a transceiver before one that an offer makes can have any.
+    """
+    codecs = transceiver._codecs
+    kinds = {codec.payloadType for codec in codecs if codec.name.upper() == name}
+    transceiver._codecs = [
+        codec
+        for codec in codecs
+        if codec.payloadType in kinds or codec.parameters.get("apt") in kinds
+    ]
+    return bool(kinds)
+
+
+def limit_checks(ice: RTCIceTransport, most: int) -> None:
+    """Learn at most ``most`` addresses of the far side from its own checks; take odd ones calmly.
+
+    Each address that a check comes from gets checks of ours, and aioice keeps them all.
+    """
+    connection = ice.iceGatherer._connection
+    check = connection.check_incoming
+
+    def check_incoming(
+        message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
+    ) -> None:
+        known = connection._remote_candidates
+        if len(known) >= most and all((c._network_host, c.port) != addr for c in known):
+            return
+        try:
+            check(message, addr, protocol)
+        except (KeyError, AssertionError) as error:
+            logger.debug("a check without what it must have: %r", error)
+
+    vars(connection)["check_incoming"] = check_incoming
+
+
+def limit_sources(transport: RTCDtlsTransport, most: int) -> None:
+    """Route RTP of at most ``most`` sources (SSRC): aiortc keeps each that ever came, for good."""
+    router = transport._rtp_router
+    route = router.route_rtp
+
+    def route_rtp(packet: RtpPacket) -> object:
+        if packet.ssrc not in router.ssrc_table and len(router.ssrc_table) >= most:
+            return None
+        return route(packet)
+
+    vars(router)["route_rtp"] = route_rtp
+
+
+def limit_channel(sctp: RTCSctpTransport, *, streams: int, pieces: int) -> None:
+    """Keep what a far side can make the data channel hold, and search through, within bounds.
+
+    ``streams`` are channels, ``pieces`` parts of messages that are not whole yet, for each stream,
+    and gaps in what has come. aiortc sorts and searches them with each packet, and has no limit.
+    What is dropped is sent again, as if it were lost. A packet that aiortc stumbles over is
+    dropped too, where it would end the call with a traceback.
+    """
+    handle, take, skip = (
+        sctp._handle_data,
+        sctp._receive_data_chunk,
+        sctp._receive_forward_tsn_chunk,
+    )
+
+    async def handle_data(data: bytes) -> None:
+        try:
+            await handle(data)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's packet: anything may be wrong
+            logger.debug("a packet of a data channel could not be used: %r", error)
+
+    async def receive_data_chunk(chunk: DataChunk) -> None:
+        stream = sctp._inbound_streams.get(chunk.stream_id)
+        if stream is None and len(sctp._inbound_streams) >= streams:
+            return
+        if len(sctp._sack_misordered) >= pieces:
+            if chunk.tsn != tsn_plus_one(sctp._last_received_tsn or 0):
+                return
+        elif stream is not None and len(stream.reassembly) >= pieces:
+            return
+        if len(chunk.user_data) > sctp._advertised_rwnd:
+            return
+        await take(chunk)
+
+    async def receive_forward_tsn_chunk(chunk: ForwardTsnChunk) -> None:
+        chunk.streams = [pair for pair in chunk.streams if pair[0] in sctp._inbound_streams]
+        await skip(chunk)
+
+    vars(sctp).update(
+        _handle_data=handle_data,
+        _receive_data_chunk=receive_data_chunk,
+        _receive_forward_tsn_chunk=receive_forward_tsn_chunk,
+    )
 
 
 def send_now(transport: RTCDtlsTransport, data: bytes) -> None:

@@ -15,6 +15,7 @@ from duologue.clock import Clock, LoopClock, Timer
 from duologue.extras import require
 from duologue.rtc import sdp as descriptions
 from duologue.rtc.audio_path import AudioIn, AudioOut
+from duologue.rtc.candidates import CandidateGate
 from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
 from duologue.rtc.consent import LineWatch
 from duologue.rtc.reports import ReceptionStatistics
@@ -35,6 +36,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
 from duologue.rtc.channel import TextChannel  # noqa: E402
+from duologue.rtc.picture_decoder import MAX_UNDECODED, PictureDecoder  # noqa: E402
 from duologue.rtc.pictures import PictureTrack  # noqa: E402
 from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
 
@@ -49,8 +51,20 @@ CLOSE_TIMEOUT = 0.4
 FAREWELL_TIMEOUT = 5.0
 """Longest that the other side's servers are waited for behind it, in s."""
 
-MOST_UNDECODED = 30
-"""Video packets that may wait for the decoder before the next are dropped and counted."""
+MAX_DESCRIPTIONS = 8
+"""Descriptions that the far side may send: each makes the connection change."""
+
+MAX_SOURCES = 16
+"""Sources of RTP (SSRC) that a far side may use, of each kind."""
+
+MAX_LEARNT = 32
+"""Addresses of the far side that are known or are learnt from its own checks."""
+
+MAX_STREAMS = 16
+"""Data channels that the far side may open."""
+
+MAX_PIECES = 512
+"""Parts of messages, and gaps between them, that may wait on one data channel."""
 
 # Farewells under way, so that none is forgotten before its end.
 _farewells: set[asyncio.Future[None]] = set()
@@ -112,6 +126,9 @@ class Peer:
         self._channel = TextChannel(config.channel, self._take_message)
         self._pictures = PictureTrack(self._clock) if config.send_video else None
         self._watched: set[RTCRtpReceiver] = set()
+        self._gate = CandidateGate(loopback=config.loopback)
+        self._descriptions = 0
+        self._bounded = False
         self._connect_timer: Timer | None = None
         self._closing: asyncio.Future[None] | None = None
         self.video_frames = 0
@@ -165,6 +182,7 @@ class Peer:
             "messages_dropped": self._channel.dropped,
             "video_frames": self.video_frames,
             "video_dropped": self.video_dropped,
+            "candidates_refused": self._gate.refused,
             "pictures_skipped": self._pictures.skipped if self._pictures else 0,
         }
 
@@ -176,7 +194,7 @@ class Peer:
         await self._take_remote(sdp, "offer")
         for transceiver in self._connection.getTransceivers():
             if transceiver is not self._audio:
-                wanted = transceiver.kind == "video" and self.config.video
+                wanted = transceiver.receiver in self._watched
                 transceiver.direction = "recvonly" if wanted else "inactive"
         return await self._describe()
 
@@ -261,9 +279,12 @@ class Peer:
                 inside.cut(ice)
 
     async def _take_remote(self, text: str, kind: str) -> None:
-        descriptions.check(text)
+        self._descriptions += 1
+        if self._descriptions > MAX_DESCRIPTIONS:
+            raise PeerError(f"over {MAX_DESCRIPTIONS} descriptions in one call")
         if self.config.loopback:
             text = descriptions.name_loopback(text)
+        text = descriptions.checked(text, self._gate)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(text, kind))
         except Exception as error:
@@ -273,9 +294,16 @@ class Peer:
             receiver = transceiver.receiver
             if receiver in self._watched or receiver.track is None:
                 continue
-            if transceiver.kind == "video" and self.config.video:
+            if transceiver.kind != "video" or not self.config.video or self._watched:
+                continue
+            if inside.keep_codec(transceiver, descriptions.VP8):
                 self._watched.add(receiver)
-                inside.take_frames(receiver, self._take_picture, self._drop_picture, MOST_UNDECODED)
+                decoder = PictureDecoder(
+                    asyncio.get_running_loop(), self._take_picture, self._drop_picture
+                )
+                inside.receive_with_decoder(
+                    receiver, decoder.run, self._drop_picture, MAX_UNDECODED
+                )
         self._begin()
 
     async def _describe(self) -> str:
@@ -285,6 +313,10 @@ class Peer:
                     ice, loopback=self.config.loopback, wait=self.config.gather_timeout
                 )
                 inside.set_consent(ice, self._watch)
+                inside.limit_checks(ice, MAX_LEARNT)
+        if self._connection.sctp is not None and not self._bounded:
+            self._bounded = True
+            inside.limit_channel(self._connection.sctp, streams=MAX_STREAMS, pieces=MAX_PIECES)
         await self._connection.setLocalDescription()
         sdp: str = self._connection.localDescription.sdp
         return descriptions.say_opus(sdp, self.config.receive_rate)
@@ -331,7 +363,9 @@ class Peer:
         kind, name = self._audio._codecs[0].payloadType, self._audio.mid
         if kind is None or self._state == "failed":
             return
-        inside.take_rtp(self._audio.receiver.transport, kind, self._take)
+        transport = self._audio.receiver.transport
+        inside.take_rtp(transport, kind, self._take, MAX_SOURCES)
+        inside.limit_sources(transport, MAX_SOURCES)
         number = next((e.id for e in self._audio._headerExtensions if e.uri == _MID), None)
         mid = (number, name) if number is not None and name is not None else None
         self._sending = RtpSending(self._audio.sender, kind, mid)

@@ -4,28 +4,66 @@ from __future__ import annotations
 
 import re
 
+from duologue.rtc.candidates import CandidateGate
 from duologue.rtc.config import PeerError
 
 MOST_CHARS = 65536
 """Longest description taken."""
 
-MOST_CANDIDATES = 64
-"""Most candidates taken: each one makes us send packets to it."""
+MAX_LINES = 1500
+"""Lines of a description."""
+
+MAX_SECTIONS = 8
+"""Sections of a description: each may have sockets of its own."""
+
+MAX_NAMED = 64
+"""Candidates of a description, of which far fewer are used (see `CandidateGate`)."""
+
+MAX_CODECS = 256
+"""Codecs of a description: each is compared with every other."""
+
+VP8 = "VP8"
+"""The one video codec spoken here: what a picture takes is known before it is decoded."""
+
+_CANDIDATE = "a=candidate:"
 
 _OPUS = re.compile(r"^a=rtpmap:(\d+) opus/48000(?:/\d)?\s*$", re.IGNORECASE | re.MULTILINE)
 _MDNS = re.compile(r"^(a=candidate:(?:\S+ ){4})\S+\.local ", re.MULTILINE)
 
 
-def check(sdp: str) -> None:
-    """Raise `PeerError` for a description that is no audio call or is too large to be one."""
+def checked(sdp: str, gate: CandidateGate) -> str:
+    """The description without the candidates that ``gate`` refuses, its lines ended by CRLF.
+
+    Raises `PeerError` for one that is no audio call, or is too large to be one.
+    """
     if len(sdp) > MOST_CHARS:
         raise PeerError(f"the description has {len(sdp)} characters; {MOST_CHARS} are taken")
-    if sdp.count("a=candidate:") > MOST_CANDIDATES:
-        raise PeerError(f"the description has over {MOST_CANDIDATES} candidates")
-    if "\nm=audio " not in sdp:
+    # As aiortc splits it, so that no line is hidden behind an odd character.
+    lines = sdp.splitlines()
+    for limit, found, what in (
+        (MAX_LINES, len(lines), "lines"),
+        (MAX_SECTIONS, sum(line.startswith("m=") for line in lines), "sections"),
+        (MAX_NAMED, sum(line.startswith(_CANDIDATE) for line in lines), "candidates"),
+        (MAX_CODECS, sum(line.startswith("a=rtpmap:") for line in lines), "codecs"),
+        (MAX_CODECS, max((len(line.split()) for line in lines), default=0), "words in a line"),
+    ):
+        if found > limit:
+            raise PeerError(f"the description has over {limit} {what}")
+    refused = gate.refused
+    kept = [
+        line
+        for line in lines
+        if not line.startswith(_CANDIDATE) or gate.admits(line[len(_CANDIDATE) :])
+    ]
+    if gate.refused != refused:
+        # Others may still be learnt from the far side's own checks.
+        kept = [line for line in kept if not line.startswith("a=end-of-candidates")]
+    text = "".join(f"{line}\r\n" for line in kept)
+    if "\nm=audio " not in text:
         raise PeerError("the description has no audio: ask for the microphone before the offer")
-    if not _OPUS.search(sdp):
+    if not _OPUS.search(text):
         raise PeerError("the description has no Opus, the one audio codec spoken here")
+    return text
 
 
 def say_opus(sdp: str, receive_rate: int) -> str:

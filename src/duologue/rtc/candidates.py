@@ -1,0 +1,75 @@
+"""Which addresses of the far side packets are sent to: a stranger names them, and may name any."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+MAX_CANDIDATES = 8
+"""Addresses with a port that one call may name, over all its descriptions.
+
+More are not needed: the far side's own checks find us, wherever they come from.
+"""
+
+_FIELDS = 8
+"""A candidate has at least so many fields (RFC 8839, section 5.1)."""
+
+_PORT = re.compile(r"[0-9]{1,5}")
+
+
+class CandidateGate:
+    """Decides on each candidate of one call; ``loopback`` for a far side on this machine.
+
+    Let through are addresses of IP that a packet may be sent to from outside: none of this
+    machine's loopback, of the link, for several receivers or for none, and no name.
+    """
+
+    def __init__(self, *, loopback: bool) -> None:
+        self._loopback = loopback
+        self._admitted: set[tuple[str, int]] = set()
+        self.refused = 0
+        """Candidates that were not let through so far."""
+
+    def admits(self, candidate: str) -> bool:
+        """Whether the candidate may be used; takes what follows ``a=candidate:``."""
+        if self._admits(candidate.split()):
+            return True
+        self.refused += 1
+        return False
+
+    def _admits(self, fields: list[str]) -> bool:
+        if len(fields) < _FIELDS:
+            return False
+        component, transport, host, port_text = fields[1], fields[2], fields[4], fields[5]
+        # ICE over TCP is not spoken here, and RTP and RTCP share the one component.
+        if component != "1" or transport.lower() != "udp" or not _PORT.fullmatch(port_text):
+            return False
+        port = int(port_text)
+        if not 0 < port < 65536 or not self._may_be_sent_to(host):
+            return False
+        address = (host.lower(), port)
+        if address not in self._admitted and len(self._admitted) >= MAX_CANDIDATES:
+            return False
+        self._admitted.add(address)
+        return True
+
+    def _may_be_sent_to(self, host: str) -> bool:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address):
+            inner = address.ipv4_mapped or address.sixtofour
+            if inner is not None:
+                address = inner
+            elif address.scope_id is not None:
+                return False
+        if address.is_loopback:
+            return self._loopback
+        return not (
+            address.is_link_local
+            or address.is_multicast
+            or address.is_unspecified
+            or address.is_reserved
+            or (address.version == 4 and int(address) >> 24 == 0)
+        )

@@ -1,0 +1,124 @@
+"""Pictures of a caller's camera: VP8 only, of a bounded size, rate and number."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import av
+
+from duologue.rtc.sdp import VP8
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 1920 * 1088
+"""Of one picture; a larger one, and all that refers to it, is dropped before it is decoded."""
+
+MAX_PICTURES_PER_S = 60
+"""Decoded; one second's worth may come at once."""
+
+MAX_UNDECODED = 30
+"""Pictures that may wait for the decoder before packets are dropped."""
+
+
+def vp8_key_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that a VP8 frame says it has (RFC 6386, section 9.1).
+
+    None for one that refers to earlier frames and so has their size, ``(0, 0)`` for one that is
+    broken.
+    """
+    if not data:
+        return 0, 0
+    if data[0] & 1:
+        return None
+    if len(data) < 10 or data[3:6] != b"\x9d\x01\x2a":
+        return 0, 0
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width & 0x3FFF, height & 0x3FFF
+
+
+class PictureDecoder:
+    """Decodes what aiortc has put together, in a thread of its own.
+
+    aiortc's own decoder takes a picture of any size for true: 400 bytes that claim 16383 x 16383
+    make it take 400 MB. ``take`` is called on the event loop with the newest decoded picture,
+    ``drop`` (in the decoder's thread) for each frame that was dropped.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        take: Callable[[av.VideoFrame], None],
+        drop: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._take = take
+        self._drop = drop
+        self._codec: Any = None
+        self._whole = False
+        self._left = float(MAX_PICTURES_PER_S)
+        self._at = time.monotonic()
+        self._newest: av.VideoFrame | None = None
+        self._told = False
+
+    def run(self, waiting: queue.Queue[Any], lost: threading.Event) -> None:
+        """Decode frames until None comes; set ``lost`` to have a whole picture sent anew."""
+        while (item := waiting.get()) is not None:
+            if None in waiting.queue:
+                return  # the call is over, and its event loop waits for this thread
+            codec, frame = item
+            if not self._decode(codec.name, frame.data, frame.timestamp, lost):
+                self._drop()
+
+    def _decode(self, name: str, data: bytes, timestamp: int, lost: threading.Event) -> bool:
+        size = vp8_key_size(data) if name.upper() == VP8 else (0, 0)
+        if size is not None:
+            self._whole = 0 < size[0] * size[1] <= MAX_PIXELS
+        # After a frame that was dropped, those that refer to it are no pictures either.
+        self._whole = self._whole and self._in_time()
+        if not self._whole:
+            return False
+        if self._codec is None:
+            self._codec = av.CodecContext.create("libvpx", "r")
+        packet = av.Packet(data)
+        packet.pts = timestamp
+        try:
+            pictures = self._codec.decode(packet)
+        except (av.FFmpegError, ValueError):
+            self._whole = False
+            lost.set()
+            return False
+        for picture in pictures:
+            self._hand_over(picture)
+        return True
+
+    def _in_time(self) -> bool:
+        now = time.monotonic()
+        self._left = min(MAX_PICTURES_PER_S, self._left + (now - self._at) * MAX_PICTURES_PER_S)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def _hand_over(self, picture: av.VideoFrame) -> None:
+        self._newest = picture
+        if self._told:
+            return
+        self._told = True
+        try:
+            self._loop.call_soon_threadsafe(self._pass_on)
+        except RuntimeError:
+            """The event loop has ended."""
+
+    def _pass_on(self) -> None:
+        self._told = False
+        picture, self._newest = self._newest, None
+        if picture is not None:
+            self._take(picture)

@@ -1,0 +1,362 @@
+"""What a far side may send that is not meant well, and what it makes us do and keep."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av", reason="the webrtc extra is not installed")
+pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
+
+from aiortc.rtcsctptransport import DataChunk, tsn_plus_one  # noqa: E402
+from test_rtc_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa: E402
+
+from duologue.audio import AudioFrame  # noqa: E402
+from duologue.rtc import sdp as descriptions  # noqa: E402
+from duologue.rtc.candidates import MAX_CANDIDATES, CandidateGate  # noqa: E402
+from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
+from duologue.rtc.peer import MAX_PIECES, MAX_SOURCES, MAX_STREAMS, Peer  # noqa: E402
+from duologue.rtc.picture_decoder import MAX_PIXELS, PictureDecoder, vp8_key_size  # noqa: E402
+from duologue.video import VideoFrame  # noqa: E402
+
+
+@pytest.fixture
+def quiet(caplog: pytest.LogCaptureFixture):
+    """Nothing that a far side sends makes a warning or a traceback."""
+    yield caplog
+    assert not [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def candidate(host: str, port: int = 5000, transport: str = "udp", component: int = 1) -> str:
+    return f"1 {component} {transport} 2130706431 {host} {port} typ host"
+
+
+@pytest.mark.parametrize(
+    ("host", "outside", "here"),
+    [
+        ("192.0.2.1", True, True),
+        ("10.0.0.5", True, True),
+        ("2001:db8::1", True, True),
+        ("fd00::1", True, True),
+        ("127.0.0.1", False, True),
+        ("127.8.8.8", False, True),
+        ("::1", False, True),
+        ("::ffff:127.0.0.1", False, True),
+        ("2002:7f00:1::", False, True),
+        ("169.254.169.254", False, False),
+        ("fe80::1", False, False),
+        ("fe80::1%eth0", False, False),
+        ("::ffff:169.254.169.254", False, False),
+        ("64:ff9b::a9fe:a9fe", False, False),
+        ("224.0.0.251", False, False),
+        ("ff02::fb", False, False),
+        ("255.255.255.255", False, False),
+        ("0.0.0.0", False, False),  # noqa: S104
+        ("0.0.0.1", False, False),
+        ("::", False, False),
+        ("printer.local", False, False),
+        ("example.org", False, False),
+        ("2130706433", False, False),
+        ("0x7f000001", False, False),
+        ("", False, False),
+    ],
+)
+def test_which_addresses_may_be_named(host: str, outside: bool, here: bool) -> None:
+    assert CandidateGate(loopback=False).admits(candidate(host)) is outside
+    assert CandidateGate(loopback=True).admits(candidate(host)) is here
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        candidate("192.0.2.1", 0),
+        candidate("192.0.2.1", 65536),
+        candidate("192.0.2.1", transport="tcp"),
+        candidate("192.0.2.1", component=2),
+        "1 1 udp 1 192.0.2.1 -5 typ host",
+        "1 1 udp 1 192.0.2.1 ٣ typ host",
+        "1 1 udp 1 192.0.2.1 " + "9" * 9999 + " typ host",
+        "1",
+        "",
+    ],
+)
+def test_what_is_no_candidate_is_left_out(text: str) -> None:
+    gate = CandidateGate(loopback=False)
+    assert not gate.admits(text)
+    assert gate.refused == 1
+
+
+def test_a_call_may_name_a_handful_over_all_its_descriptions() -> None:
+    gate = CandidateGate(loopback=False)
+    named = [gate.admits(candidate(f"192.0.2.{number}")) for number in range(40)]
+    assert named == [True] * MAX_CANDIDATES + [False] * (40 - MAX_CANDIDATES)
+    assert gate.admits(candidate("192.0.2.0"))
+
+
+AUDIO = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 opus/48000/2\r\n"
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_no_candidate_is_hidden_behind_an_odd_end_of_line(separator: str) -> None:
+    hidden = f"a=x:y{separator}a=candidate:{candidate('127.0.0.1')}\r\n"
+    text = descriptions.checked(AUDIO + hidden, CandidateGate(loopback=False))
+    assert "127.0.0.1" not in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("a=x\r\n" * 2000, "over 1500 lines"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF 97\r\n" * 9, "over 8 sections"),
+        ("a=rtpmap:97 x/1\r\n" * 300, "over 256 codecs"),
+        ("a=candidate:1\r\n" * 80, "over 64 candidates"),
+        ("m=video 9 UDP/TLS/RTP/SAVPF" + " 97" * 9999 + "\r\n", "over 256 words"),
+    ],
+)
+def test_a_description_that_takes_long_to_read_is_refused(more: str, message: str) -> None:
+    with pytest.raises(PeerError, match=message):
+        descriptions.checked(AUDIO + more, CandidateGate(loopback=False))
+
+
+class Witness(asyncio.DatagramProtocol):
+    """A socket that a stranger names, and what comes to it."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        self.packets += 1
+
+
+@pytest.mark.parametrize("loopback", [True, False])
+async def test_packets_go_to_a_handful_of_named_addresses_and_to_loopback_only_from_here(
+    loopback: bool,
+) -> None:
+    loop = asyncio.get_running_loop()
+    named = [
+        await loop.create_datagram_endpoint(Witness, local_addr=("127.0.0.1", 0))
+        for _ in range(MAX_CANDIDATES + 6)
+    ]
+    caller = Peer(CONFIG, on_audio=nothing)
+    callee = Peer(replace(CONFIG, loopback=loopback), on_audio=nothing)
+    try:
+        lines = (await caller.offer()).splitlines()
+        head = [line for line in lines if not line.startswith(("a=candidate", "a=end-of"))]
+        ports = [transport.get_extra_info("sockname")[1] for transport, _ in named]
+        offer = head + [f"a=candidate:{candidate('127.0.0.1', port)}" for port in ports]
+        await callee.accept("\r\n".join(offer) + "\r\n")
+        await asyncio.sleep(0.6)
+        reached = sum(witness.packets > 0 for _, witness in named)
+        assert reached == (MAX_CANDIDATES if loopback else 0)
+        refused = len(named) - reached
+        assert callee.counters["candidates_refused"] == refused
+    finally:
+        await caller.close()
+        await callee.close()
+        for transport, _ in named:
+            transport.close()
+
+
+async def test_checks_from_everywhere_are_not_all_learnt(quiet) -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    async with connected(caller, callee):
+        ours = caller._audio.receiver.transport.transport.iceGatherer._connection
+        theirs = callee._audio.receiver.transport.transport.iceGatherer._connection
+        (pair,) = ours._nominated.values()
+        sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(60)]
+        for number, stranger in enumerate(sockets):
+            check = ours.build_request(pair, nominate=False)
+            if number % 2:
+                del check.attributes["PRIORITY"]
+            check.add_message_integrity(ours.remote_password.encode())
+            stranger.sendto(bytes(check), pair.remote_addr)
+        await asyncio.sleep(0.3)
+        assert len(theirs._remote_candidates) <= 32
+        assert callee.state == "connected"
+        for stranger in sockets:
+            stranger.close()
+
+
+async def test_sources_without_end_are_not_all_kept(quiet) -> None:
+    heard: list[AudioFrame] = []
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
+    async with connected(caller, callee):
+        await pace(caller, 5, TONE)
+        transport = caller._audio.sender.transport
+        kind = caller._audio._codecs[0].payloadType
+        for number in range(300):
+            head = struct.pack("!BBHII", 0x80, kind, number, number * 960, 1000 + number)
+            await transport._send_rtp(head + b"\xf8\xff\xfe")
+        await asyncio.sleep(0.2)
+        assert callee.counters["packets"] <= MAX_SOURCES + 5
+        table = callee._audio.receiver.transport._rtp_router.ssrc_table
+        assert len(table) <= MAX_SOURCES
+        before = len(heard)
+        await pace(caller, 10, TONE)
+        await until(lambda: len(heard) >= before + 9)
+
+
+def chunk(tsn: int, stream: int, data: bytes, flags: int = 3) -> DataChunk:
+    chunk = DataChunk(flags=flags)
+    chunk.tsn, chunk.stream_id, chunk.stream_seq = tsn, stream, 0
+    chunk.protocol, chunk.user_data = 51, data
+    return chunk
+
+
+async def test_a_data_channel_keeps_little_of_what_is_never_whole(quiet) -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    async with connected(caller, callee):
+        ours, theirs = caller._connection.sctp, callee._connection.sctp
+        await until(lambda: ours.state == theirs.state == "connected")
+        await asyncio.sleep(0.1)
+        tsn = ours._local_tsn
+        for number in range(1500):  # each second one is missing, and no message is ever whole
+            await ours._send_chunk(chunk(tsn + 2 * number + 1, 1, b"x", flags=6))
+            if number % 10 == 0:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        assert 100 < len(theirs._sack_misordered) <= MAX_PIECES
+        assert len(theirs._inbound_streams[1].reassembly) <= MAX_PIECES
+        for number in range(200):
+            await ours._send_chunk(chunk(tsn, 100 + number, b"x", flags=2))
+            tsn = tsn_plus_one(tsn)
+        await asyncio.sleep(0.2)
+        assert len(theirs._inbound_streams) <= MAX_STREAMS
+        assert callee.state == "connected"
+
+
+async def test_a_packet_of_the_data_channel_that_makes_no_sense_is_dropped(quiet) -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    async with connected(caller, callee):
+        ours, theirs = caller._connection.sctp, callee._connection.sctp
+        await until(lambda: ours.state == theirs.state == "connected")
+        await asyncio.sleep(0.1)
+        opening = struct.pack("!BBHLHH", 3, 0, 0, 0, 1, 0) + b"x"
+        for data in (opening, opening, b"\x02", struct.pack("!BBHLHH", 3, 0, 0, 0, 1, 0) + b"\xff"):
+            sent = chunk(ours._local_tsn, 9, data, flags=7)
+            sent.protocol = 50
+            ours._local_tsn = tsn_plus_one(ours._local_tsn)
+            await ours._send_chunk(sent)
+        await asyncio.sleep(0.3)
+        assert callee.state == "connected"
+
+
+async def test_descriptions_without_end_end_the_call() -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    try:
+        offer = await caller.offer()
+        for _ in range(8):
+            await callee.accept(offer)
+        with pytest.raises(PeerError, match="over 8 descriptions"):
+            await callee.accept(offer)
+    finally:
+        await caller.close()
+        await callee.close()
+
+
+def vp8(width: int, height: int, pictures: int = 1) -> list[bytes]:
+    """A key frame and what follows it."""
+    codec = av.CodecContext.create("libvpx", "w")
+    codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
+    codec.time_base = Fraction(1, 30)
+    codec.options = {"lag-in-frames": "0", "deadline": "realtime"}
+    frames = []
+    for number in range(pictures):
+        pixels = np.full((height, width, 3), 10 + 60 * number, np.uint8)
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        frame.pts = number
+        frames += [bytes(packet) for packet in codec.encode(frame)]
+    return frames + [bytes(packet) for packet in codec.encode(None)]
+
+
+def claiming(data: bytes, width: int, height: int) -> bytes:
+    return data[:6] + struct.pack("<HH", width, height) + data[10:]
+
+
+def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
+    key, *later = vp8(32, 16, 3)
+    assert vp8_key_size(key) == (32, 16)
+    assert [vp8_key_size(data) for data in later] == [None, None]
+    assert vp8_key_size(claiming(key, 0xFFFF, 0x7FFF)) == (16383, 16383)
+    assert vp8_key_size(key[:9]) == vp8_key_size(b"") == (0, 0)
+
+
+async def decoded(*frames: bytes, name: str = "VP8") -> tuple[list[tuple[int, int]], int]:
+    """Sizes of what came out, and how much was dropped."""
+    came: list[tuple[int, int]] = []
+    dropped: list[None] = []
+    waiting: queue.Queue[object] = queue.Queue()
+    decoder = PictureDecoder(
+        asyncio.get_running_loop(),
+        lambda picture: came.append((picture.width, picture.height)),
+        lambda: dropped.append(None),
+    )
+    thread = threading.Thread(target=decoder.run, args=(waiting, threading.Event()))
+    thread.start()
+    for number, data in enumerate(frames):
+        seen = len(came) + len(dropped)
+        frame = SimpleNamespace(data=data, timestamp=number * 3000)
+        waiting.put((SimpleNamespace(name=name), frame))
+        await until(lambda seen=seen: len(came) + len(dropped) > seen)
+    waiting.put(None)
+    await asyncio.to_thread(thread.join)
+    return came, len(dropped)
+
+
+async def test_a_picture_that_is_too_large_is_dropped_with_all_that_refers_to_it(quiet) -> None:
+    key, *later = vp8(32, 16, 3)
+    bomb = claiming(key, 16383, 16383)
+    assert MAX_PIXELS < 16383 * 16383
+    assert await decoded(bomb, *later, key, *later) == ([(32, 16)] * 3, 3)
+
+
+async def test_what_is_no_picture_is_dropped_without_a_word(quiet) -> None:
+    key, *later = vp8(32, 16, 3)
+    came, dropped = await decoded(key, b"\x00" * 40, b"", b"\x01", later[0], key, later[0])
+    assert came == [(32, 16)] * 3
+    assert dropped == 4
+    assert await decoded(key, name="H264") == ([], 1)
+
+
+async def test_pictures_come_at_a_bounded_rate() -> None:
+    key, *_ = vp8(32, 16)
+    came, dropped = await decoded(*[key] * 200)
+    assert 60 <= len(came) < 150
+    assert dropped == 200 - len(came)
+
+
+async def test_a_bomb_among_pictures_takes_no_memory_and_the_camera_goes_on(quiet) -> None:
+    came: list[Callable[[], VideoFrame]] = []
+    caller = Peer(replace(CONFIG, send_video=True), on_audio=nothing)
+    callee = Peer(replace(CONFIG, video=True), on_audio=nothing, on_video=came.append)
+    async with connected(caller, callee):
+        picture = VideoFrame(np.zeros((16, 32, 3), np.uint8), 0.0)
+        async with asyncio.timeout(10):
+            while not came:
+                caller.send_picture(picture)
+                await asyncio.sleep(0.03)
+        camera = caller._connection.getTransceivers()[1]
+        kind = next(c.payloadType for c in camera._codecs if c.name == "VP8")
+        bomb = claiming(vp8(32, 16)[0], 16383, 16383)
+        for number in range(40):
+            head = struct.pack("!BBHII", 0x80, 0x80 | kind, 3000 + number, number * 3000, 77)
+            await camera.sender.transport._send_rtp(head + b"\x10" + bomb)
+        await until(lambda: callee.counters["video_dropped"] > 10)
+        assert {frame().pixels.shape for frame in came} == {(16, 32, 3)}
+        assert callee.state == "connected"
+
+
+def test_a_configuration_does_not_show_its_credentials() -> None:
+    turn = IceServer("turn:relay.example", "me", "hidden")
+    assert "hidden" not in repr(PeerConfig(ice_servers=(turn,)))
