@@ -19,6 +19,7 @@ from duologue.rtc.candidates import CandidateGate
 from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
 from duologue.rtc.consent import LineWatch
 from duologue.rtc.reports import ReceptionStatistics
+from duologue.user_code import FailureReports
 from duologue.video import VideoFrame
 
 require("aiortc", "webrtc")
@@ -81,14 +82,6 @@ def _pixels(picture: av.VideoFrame) -> NDArray[np.uint8]:
     return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
 
 
-def _hand[**P](callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    # What is raised here would end aiortc's transport, and with it the call, without a word.
-    try:
-        callback(*args, **kwargs)
-    except Exception:
-        logger.exception("a callback of a call failed; the call goes on")
-
-
 class Peer:
     """One WebRTC connection with one audio stream each way, a data channel, and video inward.
 
@@ -114,6 +107,7 @@ class Peer:
         self._on_video = on_video
         self._on_message = on_message
         self._on_state = on_state
+        self._failures = FailureReports(lambda source, message: None, self._clock.now)
         self._state: PeerState = "new"
         self._reason = ""
         self._out = AudioOut(
@@ -340,7 +334,7 @@ class Peer:
         self._state = state
         self._reason = reason
         if self._on_state is not None:
-            _hand(self._on_state, state, reason)
+            self._hand(self._on_state, state, reason)
 
     def _fail(self, reason: str) -> None:
         self._sending = None
@@ -400,11 +394,18 @@ class Peer:
         self.video_frames += 1
         at = self._clock.now()
         if self._on_video is not None:
-            _hand(self._on_video, lambda: VideoFrame(_pixels(picture), at))
+            self._hand(self._on_video, lambda: VideoFrame(_pixels(picture), at))
 
     def _drop_picture(self) -> None:
         self.video_dropped += 1
 
+    def _hand[**P](self, callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        # What is raised here would end aiortc's transport, and with it the call, without a word.
+        try:
+            callback(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - any error of the owner's
+            self._failures.report("a callback of a call", error)
+
     def _take_message(self, text: str) -> None:
         if self._on_message is not None:
-            _hand(self._on_message, text)
+            self._hand(self._on_message, text)
