@@ -1,10 +1,28 @@
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from duologue import Conversation, JsonlStore
-from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue import Agent, Conversation, JsonlStore
+from duologue.events import ErrorEvent
+from duologue.items import (
+    AgentItem,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+    item_from_dict,
+    item_to_dict,
+)
 from duologue.realtime.errors import ConfigError
+from duologue.testing import ScriptedRealtime, virtual_time
+from talk import Phone, of, settled_tasks, talking
 
 ids = st.sampled_from(["a", "b", "c", "d"])
 words = st.text(max_size=20)
@@ -63,11 +81,12 @@ GOOD = b'{"kind": "SystemItem", "id": "a", "text": "x"}\n'
     [
         b"no json\n",
         b"[1]\n",
-        b'{"kind": "Unheard", "id": "a"}\n',
+        b'{"kind": "UserItem", "id": "a", "text": 5}\n',
+        b'{"kind": "AgentItem", "id": "a", "text": "x", "state": "odd"}\n',
+        b'{"kind": 5, "id": "a"}\n',
         b'{"kind": "SystemItem", "id": "a"}\n',
         b'{"id": "a"}\n',
         b'{"kind": "SystemItem", "id": "a", "text": "\xff"}\n',
-        b"\n",
         b"a note of mine, without an end",
     ],
 )
@@ -127,3 +146,251 @@ def test_an_answer_that_is_about_to_be_played_is_in_the_history():
 def test_a_place_where_no_file_can_be_is_told_at_once(tmp_path, place):
     with pytest.raises(ConfigError, match="folder"):
         Conversation(JsonlStore(tmp_path / place))
+
+
+@pytest.mark.parametrize("length", range(1, len(GOOD) - 1))
+def test_a_line_that_was_cut_short_long_ago_is_passed_over(tmp_path, length, caplog):
+    more = b'{"kind": "UserItem", "id": "u", "text": "on we go"}\n'
+    path = write(tmp_path / "talk.jsonl", GOOD, GOOD[:length], b"\n", more)
+    texts = [item.text for item in Conversation(JsonlStore(path))]
+    assert texts == ["x", "on we go"]
+    assert "1 lines were cut short" in caplog.text
+
+
+def test_a_character_that_was_cut_in_half_is_passed_over(tmp_path):
+    line = '{"kind": "UserItem", "id": "b", "text": "\N{SNOWMAN}"}\n'.encode()
+    path = write(tmp_path / "talk.jsonl", GOOD, line[: line.index("\N{SNOWMAN}".encode()) + 1])
+    assert len(Conversation(JsonlStore(path))) == 1
+
+
+def test_empty_lines_zeros_and_what_a_newer_version_wrote_are_passed_over(tmp_path):
+    newer = b'{"kind": "UserItem", "id": "u", "text": "hi", "mood": ["glad"]}\n'
+    kind = b'{"kind": "PictureItem", "id": "p", "pixels": 5}\n'
+    path = write(
+        tmp_path / "talk.jsonl", b"\n", GOOD, b"\0" * 64 + b"\n \r\n", newer, kind, b"\0" * 9
+    )
+    conversation = Conversation(JsonlStore(path))
+    assert [item.text for item in conversation] == ["x", "hi"]
+    conversation.put(UserItem("v", "on we go"))
+    assert len(Conversation(JsonlStore(path))) == 3
+
+
+def test_reading_changes_nothing_while_a_line_is_being_written(tmp_path):
+    path = write(tmp_path / "talk.jsonl", GOOD)
+    line = b'{"kind": "UserItem", "id": "u", "text": "whole"}\n'
+    with path.open("ab", buffering=0) as writer:
+        for place in range(len(line)):
+            before = path.read_bytes()
+            assert len(Conversation(JsonlStore(path))) in (1, 2)
+            assert path.read_bytes() == before
+            writer.write(line[place : place + 1])
+    assert [item.text for item in Conversation(JsonlStore(path))] == ["x", "whole"]
+
+
+def test_several_processes_write_to_one_file_and_lose_nothing(tmp_path):
+    path = tmp_path / "talk.jsonl"
+    code = """
+import sys
+from duologue import Conversation, JsonlStore
+from duologue.items import UserItem
+
+conversation = Conversation(JsonlStore(sys.argv[1]))
+for number in range(300):
+    conversation.put(UserItem(f"{sys.argv[2]} {number}", "word " * (number % 50 * 40)))
+    if number % 100 == 0:
+        len(Conversation(JsonlStore(sys.argv[1])))
+"""
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, path, name], stderr=subprocess.PIPE)
+        for name in "abc"
+    ]
+    for writer in writers:
+        assert writer.wait(60) == 0, writer.stderr.read()
+        writer.stderr.close()
+    assert len(Conversation(JsonlStore(path))) == 900
+
+
+def test_another_process_that_holds_the_file_is_not_waited_for(tmp_path):
+    fcntl = pytest.importorskip("fcntl", reason="files are locked on POSIX only")
+    path = write(tmp_path / "talk.jsonl", GOOD)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        began = time.monotonic()
+        Conversation(JsonlStore(path)).put(UserItem("u", "hi"))
+        assert time.monotonic() - began < 2
+    assert len(Conversation(JsonlStore(path))) == 2
+
+
+def test_what_found_a_full_disk_is_written_with_the_next_change(tmp_path, monkeypatch):
+    path = tmp_path / "talk.jsonl"
+    conversation = Conversation(JsonlStore(path))
+    conversation.put(UserItem("a", "one"))
+    write, room = os.write, 10
+
+    def full(file, data):
+        return write(file, data[:room])
+
+    monkeypatch.setattr("duologue.jsonl_store.os.write", full)
+    for name in "bc":
+        with pytest.raises(OSError, match="No space left"):
+            conversation.put(UserItem(name, "two"))
+        assert len(Conversation(JsonlStore(path))) == 1
+        assert path.read_bytes().endswith(b"\n")
+    monkeypatch.undo()
+    conversation.remove("a")
+    assert [item.id for item in Conversation(JsonlStore(path))] == ["b", "c"]
+
+
+@given(items)
+def test_an_item_goes_to_a_dictionary_and_back(item):
+    values = json.loads(json.dumps(item_to_dict(item)))
+    assert item_from_dict({**values, "newer": 1}) == item
+
+
+def test_what_makes_no_item_is_told():
+    with pytest.raises(KeyError):
+        item_from_dict({"kind": "PictureItem", "id": "p"})
+    with pytest.raises(KeyError):
+        item_from_dict({})
+    with pytest.raises(ValueError, match="text of a UserItem can't be 5"):
+        item_from_dict({"kind": "UserItem", "id": "u", "text": 5})
+    with pytest.raises(ValueError, match=r"a UserItem needs more: .*text"):
+        item_from_dict({"kind": "UserItem", "id": "u"})
+
+
+class Database:
+    """An `AsyncStore`: each change takes ``takes_s``."""
+
+    def __init__(self, *known, takes_s=0.05):
+        self.known, self.takes_s = known, takes_s
+        self.calls, self.error, self.under_way = [], None, 0
+
+    async def load(self):
+        await asyncio.sleep(self.takes_s)
+        return self.known
+
+    async def put(self, item):
+        await self._change(("put", item.id, getattr(item, "text", None)))
+
+    async def remove(self, item_id):
+        await self._change(("remove", item_id))
+
+    async def _change(self, change):
+        self.under_way += 1
+        assert self.under_way == 1, "one after the other"
+        await asyncio.sleep(self.takes_s)
+        self.under_way -= 1
+        if self.error is not None:
+            raise self.error
+        self.calls.append(change)
+
+
+class Remembers(ScriptedRealtime):
+    def open(self, setup):
+        self.setup = setup
+        return super().open(setup)
+
+
+@virtual_time
+async def test_an_async_store_is_loaded_at_join_and_kept_in_order():
+    store = Database(UserItem("1", "I am Robin."), AgentItem("2", "Hello Robin."))
+    conversation = Conversation(store)
+    assert len(conversation) == 0
+    conversation.put(SystemItem("0", "Be kind."))
+    model = Remembers(["You are Robin."])
+    async with talking(model, conversation=conversation) as agent:
+        assert [item.id for item in conversation] == ["1", "2", "0"]
+        await agent.simple_response("Who am I?")
+        await asyncio.sleep(1)
+        texts = [call[2] for call in store.calls]
+        assert texts[:2] == ["Be kind.", "Who am I?"]
+        assert texts[-1] == "You are Robin."
+        agent.say("Never mind.")
+    assert [item.id for item in model.setup.history] == ["1", "2", "0"]
+    assert len(settled_tasks()) == 0
+
+
+@virtual_time
+async def test_a_slow_store_holds_up_nobody_and_gets_the_last_state_of_each_item():
+    store = Database(takes_s=0.0)
+    conversation = Conversation(store)
+    async with talking(ScriptedRealtime(), conversation=conversation):
+        store.takes_s = 1.0
+        for number in range(100):
+            conversation.put(UserItem("u", str(number)))
+            conversation.put(UserItem("v", str(number)))
+        conversation.put(UserItem("w", "gone"))
+        conversation.remove("w")
+        await asyncio.sleep(5)
+        assert store.calls[-2:] == [("put", "v", "99"), ("remove", "w")]
+        assert len(store.calls) <= 4
+
+
+@virtual_time
+async def test_an_async_store_that_fails_is_told_and_goes_on():
+    store = Database()
+    async with talking(ScriptedRealtime(), conversation=Conversation(store)) as agent:
+        store.error = OSError("no database")
+        await agent.say("One.")
+        await asyncio.sleep(1)
+        store.error = None
+        await agent.say("Two.")
+        await asyncio.sleep(1)
+        (error,) = of(agent, ErrorEvent)
+        assert (error.source, error.message) == ("store", "OSError: no database")
+        assert store.calls[-1][2] == "Two."
+
+
+@virtual_time
+async def test_a_store_that_hangs_ends_with_the_conversation_and_can_be_flushed_later():
+    store = Database(takes_s=0.0)
+    conversation = Conversation(store)
+    async with talking(ScriptedRealtime(), conversation=conversation) as agent:
+        store.takes_s = 3600.0
+        await agent.say("One.")
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began <= 1.0
+    (error,) = of(agent, ErrorEvent)
+    assert "changes were not kept within 0.3 s" in error.message
+    assert len(settled_tasks()) == 0
+    store.takes_s, store.under_way = 0.0, 0
+    await conversation.flush()
+    assert store.calls[-1][2] == "One."
+
+
+@virtual_time
+async def test_an_async_store_that_can_not_be_loaded_is_raised_by_join():
+    class Lost(Database):
+        async def load(self):
+            raise OSError("no database")
+
+    agent = Agent(edge=Phone(), llm=ScriptedRealtime(), conversation=Conversation(Lost()))
+    with pytest.raises(OSError, match="no database"):
+        async with agent.join():
+            pytest.fail("it began")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), SystemExit(1)], ids=repr)
+def test_a_store_that_always_fails_is_told_once_in_a_while(error):
+    class Full:
+        def load(self):
+            return ()
+
+        def put(self, item):
+            raise error
+
+        remove = put
+
+    @virtual_time
+    async def run():
+        conversation = Conversation(Full())
+        async with talking(ScriptedRealtime(["Yes."] * 5), conversation=conversation) as agent:
+            for _ in range(5):
+                await agent.simple_response("Hello.")
+            assert len(conversation) == 10
+            assert of(agent, ErrorEvent)[0].source == "store"
+            assert len(of(agent, ErrorEvent)) <= 2
+        with pytest.raises(type(error)):
+            conversation.put(UserItem("u", "nobody else is told"))
+
+    run()

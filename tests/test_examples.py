@@ -82,10 +82,13 @@ def test_barge_in(tmp_path):
     assert out.count("interrupted after") == 1
 
 
-def test_history(tmp_path):
-    out = run("history.py", cwd=tmp_path)
+@pytest.mark.parametrize("name", ["history.py", "history_sql.py"])
+def test_history(tmp_path, name):
+    out = run(name, cwd=tmp_path)
     assert "the first conversation began with 0 items\nthe second began with 2 items\n" in out
-    again = run("history.py", cwd=tmp_path)
+    assert "AgentItem(" in out
+    assert "text='You are Robin.'" in out
+    again = run(name, cwd=tmp_path)
     assert "the first conversation began with 4 items\n" in again
 
 

@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from duologue.agent import Agent, User
     from duologue.audio import AudioFrame, Framer, Resampler
     from duologue.barge_in import BargeInPolicy
-    from duologue.conversation import Conversation, JsonlStore
+    from duologue.conversation import Conversation
+    from duologue.jsonl_store import JsonlStore
     from duologue.pipeline.pipeline import Pipeline
     from duologue.processors import Processor
     from duologue.realtime.errors import (
@@ -58,7 +59,7 @@ _HOMES = {
     "Conversation": "duologue.conversation",
     "DuologueError": "duologue.realtime.errors",
     "Framer": "duologue.audio",
-    "JsonlStore": "duologue.conversation",
+    "JsonlStore": "duologue.jsonl_store",
     "MissingExtraError": "duologue.realtime.errors",
     "Pipeline": "duologue.pipeline.pipeline",
     "Processor": "duologue.processors",

@@ -23,7 +23,7 @@ from duologue.conversation import Conversation
 from duologue.edges.edge import Edge, EventSink
 from duologue.event_bus import EventBus
 from duologue.event_json import event_to_json
-from duologue.events import RealtimeDisconnectedEvent
+from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
 from duologue.instructions import load_instructions
 from duologue.items import AgentItem, UserItem, sendable
 from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
@@ -43,7 +43,7 @@ from duologue.speech import Speech
 from duologue.ticker import Subscription, ticker_for
 from duologue.tool_runner import ToolRunner
 from duologue.tools import ToolRegistry
-from duologue.user_code import contained, describe
+from duologue.user_code import FailureReports, contained, describe
 
 CLOSE_S = 0.6
 """What the edge and the model together may take to end, in seconds (contract C8)."""
@@ -237,8 +237,13 @@ class Agent:
     async def _join(self) -> AsyncGenerator[Agent]:
         if self._joined:
             raise ConfigError("an Agent joins once: make a new one for the next conversation")
-        setup = self._setup()
         self._joined = True
+        try:
+            await self.conversation.load()
+            setup = self._setup()
+        except BaseException:
+            self._joined = False  # It has not begun: what was wrong can be put right.
+            raise
         live: _Live | None = None
         failure: BaseException | None = None
         try:
@@ -419,6 +424,10 @@ class Agent:
 
     async def _begin(self, live: _Live, setup: SessionSetup) -> None:
         self.events.start(live.tasks)
+        failures = FailureReports(
+            lambda source, message: self.events.emit(ErrorEvent(source, message)), self._clock.now
+        )
+        self.conversation.begin(live.tasks, lambda error: failures.report("store", error))
         live.edge = live.tasks.create_task(self._run_edge(live), name="edge")
         await self.llm.prepare(setup)
         await live.arrived.wait()
@@ -435,7 +444,9 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._close(live, failure), name="close")
             tasks.create_task(live.call.tools.close(), name="close tools")
-        await self.events.drain()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.conversation.end(), name="flush store")
+            tasks.create_task(self.events.drain(), name="drain events")
         self.events.stop()
         self._live = None
 

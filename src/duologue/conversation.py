@@ -1,12 +1,12 @@
-"""The history of what was said and heard, in order, and where it is kept."""
+"""The history of what was said and heard, in order, and what keeps it."""
 
 from __future__ import annotations
 
-import json
+import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
+from typing import Protocol, cast
 
 from duologue.items import (
     AgentItem,
@@ -16,19 +16,20 @@ from duologue.items import (
     ToolResultItem,
     UserItem,
 )
-from duologue.realtime.errors import ConfigError
+from duologue.user_code import bounded, is_async, log_failure
 
-_KINDS: dict[str, Callable[..., Item]] = {
-    kind.__name__: kind for kind in (SystemItem, UserItem, AgentItem, ToolCallItem, ToolResultItem)
-}
+log = logging.getLogger(__name__)
 
 
-_START = b'{"kind": '
-"""How every line of a `JsonlStore` begins."""
+FLUSH_S = 0.3
+"""Seconds that an `AsyncStore` gets for the last changes at the end of a conversation."""
 
 
 class Store(Protocol):
-    """Where a conversation is kept; called for every change, in order, on the event loop."""
+    """Where a conversation is kept; called for every change, in order, on the event loop.
+
+    Its methods must not wait. One that has to, for a database, is an `AsyncStore`.
+    """
 
     def load(self) -> Sequence[Item]:
         """The items to go on from."""
@@ -41,17 +42,72 @@ class Store(Protocol):
         """An item is gone: nothing of it was heard."""
 
 
+class AsyncStore(Protocol):
+    """A `Store` whose methods are coroutines.
+
+    They are awaited one after the other, beside the conversation: a slow one holds up nobody. Of
+    several changes of an item that wait, only the last is put.
+    """
+
+    async def load(self) -> Sequence[Item]:
+        """The items to go on from; awaited when the agent joins."""
+        ...
+
+    async def put(self, item: Item) -> None:
+        """An item is new, or has changed (same id)."""
+
+    async def remove(self, item_id: str) -> None:
+        """An item is gone: nothing of it was heard."""
+
+
 class Conversation:
     """Items in order; one id each. Iterating gives the items.
 
     An `AgentItem` never says more than was heard. Items that were not heard at all are removed.
+    While an agent has joined with it, what its store raises is told and ends nothing; otherwise
+    `put` and `remove` raise it.
     """
 
-    def __init__(self, store: Store | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store | AsyncStore | None = None) -> None:
         self._items: dict[str, Item] = {}
-        for item in store.load() if store else ():
-            self._items[item.id] = item
+        self._store: Store | None = None
+        self._queue: _Queue | None = None
+        self._report: Callable[[BaseException], None] | None = None
+        if store is not None and is_async(store.load):
+            self._queue = _Queue(cast("AsyncStore", store))
+        elif store is not None:
+            self._store = cast("Store", store)
+            self._add(self._store.load())
+
+    async def load(self) -> None:
+        """Load the items of an `AsyncStore`, if that was not done yet; they come first.
+
+        `Agent.join` does it. Raises whatever the store raises.
+        """
+        if self._queue is not None and not self._queue.loaded:
+            items = await self._queue.store.load()
+            if not self._queue.loaded:
+                self._queue.loaded = True
+                ours, self._items = self._items, {}
+                self._add(items)
+                self._items |= ours
+
+    async def flush(self) -> None:
+        """Wait until an `AsyncStore` has everything; `Agent.join` gives it 0.3 s at the end."""
+        if self._queue is not None:
+            await self._queue.flush()
+
+    def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
+        """Keep the changes from now on, by a task of ``tasks``; ``report`` is told of failures."""
+        self._report = report
+        if self._queue is not None:
+            self._queue.begin(tasks, report)
+
+    async def end(self) -> None:
+        """No more changes come: wait for the store, but not longer than `FLUSH_S`."""
+        if self._queue is not None:
+            await self._queue.end()
+        self._report = None
 
     def __iter__(self) -> Iterator[Item]:
         return iter(tuple(self._items.values()))
@@ -101,13 +157,106 @@ class Conversation:
     def put(self, item: Item) -> None:
         """Add an item at the end, or replace the one that has its id where it stands."""
         self._items[item.id] = item
-        if self._store is not None:
-            self._store.put(item)
+        if self._queue is not None:
+            self._queue.put(item.id, item)
+        elif self._store is not None:
+            store = self._store
+            self._keep(lambda: store.put(item))
 
     def remove(self, item_id: str) -> None:
         """Take an item out; harmless when there is none."""
-        if self._items.pop(item_id, None) is not None and self._store is not None:
-            self._store.remove(item_id)
+        if self._items.pop(item_id, None) is None:
+            return
+        if self._queue is not None:
+            self._queue.put(item_id, None)
+        elif self._store is not None:
+            store = self._store
+            self._keep(lambda: store.remove(item_id))
+
+    def _add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._items[item.id] = item
+
+    def _keep(self, change: Callable[[], object]) -> None:
+        """Have the store take a change."""
+        try:
+            change()
+        except BaseException as error:
+            if self._report is None or isinstance(error, KeyboardInterrupt):
+                raise
+            self._report(error)
+
+
+class _Queue:
+    """Changes that wait for an `AsyncStore`: by item, None for one that is gone."""
+
+    def __init__(self, store: AsyncStore) -> None:
+        self.store = store
+        self.loaded = False
+        self._waiting: dict[str, Item | None] = {}
+        # Of the event loop that the conversation is held on, made anew for each.
+        self._wake: asyncio.Event | None = None
+        self._busy: asyncio.Lock | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._report: Callable[[BaseException], None] = _log_failure
+
+    def put(self, item_id: str, item: Item | None) -> None:
+        """Queue a change; an earlier one of the same item that still waits is not made."""
+        self._waiting[item_id] = item
+        if self._wake is not None:
+            self._wake.set()
+
+    def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
+        """Make the changes as they come."""
+        self._report = report
+        self._wake, self._busy = asyncio.Event(), asyncio.Lock()
+        self._wake.set()
+        self._task = tasks.create_task(self._run(self._wake), name="store")
+
+    async def end(self) -> None:
+        """Make those that wait, in `FLUSH_S` at most, and stop."""
+        task, self._task = self._task, None
+        try:
+            async with asyncio.timeout(FLUSH_S):
+                await self.flush()
+        except TimeoutError:
+            self._report(
+                TimeoutError(
+                    f"{len(self._waiting)} changes were not kept within {FLUSH_S:g} s: "
+                    "await conversation.flush()"
+                )
+            )
+        finally:
+            self._report = _log_failure
+            self._wake = self._busy = None
+            if task is not None:
+                task.cancel()
+
+    async def flush(self) -> None:
+        """Make all changes that wait, one after the other."""
+        async with self._busy or asyncio.Lock():
+            while self._waiting:
+                item_id = next(iter(self._waiting))
+                item = self._waiting[item_id]
+                try:
+                    change = self.store.remove(item_id) if item is None else self.store.put(item)
+                    await bounded(change, "a store")
+                except asyncio.CancelledError:
+                    raise  # It may not have been made: it stays.
+                except Exception as error:  # noqa: BLE001 - told
+                    self._report(error)
+                if self._waiting.get(item_id) is item:
+                    del self._waiting[item_id]
+
+    async def _run(self, wake: asyncio.Event) -> None:
+        while True:
+            await wake.wait()
+            wake.clear()
+            await self.flush()
+
+
+def _log_failure(error: BaseException) -> None:
+    log_failure(log, "the store of a conversation", error)
 
 
 def _is_whole(item: Item, answered: set[str]) -> bool:
@@ -118,56 +267,3 @@ def _is_whole(item: Item, answered: set[str]) -> bool:
             return call_id in answered
         case SystemItem() | ToolResultItem():
             return True
-
-
-class JsonlStore:
-    """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
-
-    A last line that a crash cut short is dropped when the file is next read.
-    Raises `ConfigError` from `load` for a file that is not such a record, or that can't be one.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-
-    def load(self) -> Sequence[Item]:
-        """Replay the changes."""
-        if self._path.is_dir():
-            raise ConfigError(f"{self._path} is a folder: pass a file in it")
-        if not self._path.parent.is_dir():
-            raise ConfigError(f"there is no folder {self._path.parent}: make it first")
-        if not self._path.exists():
-            return ()
-        items: dict[str, Item] = {}
-        with self._path.open("r+b") as lines:
-            whole = 0
-            for number, line in enumerate(lines, 1):
-                torn = not line.endswith(b"\n")
-                if torn and (line.startswith(_START) or _START.startswith(line)):
-                    lines.truncate(whole)  # A crash cut this one short.
-                    break
-                whole += len(line)
-                try:
-                    fields = json.loads(line)
-                    kind = fields.pop("kind")
-                    if kind == "removed":
-                        items.pop(fields["id"], None)
-                    else:
-                        items[fields["id"]] = _KINDS[kind](**fields)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise ConfigError(
-                        f"{self._path} line {number} is not a conversation item: move the file away"
-                    ) from error
-        return tuple(items.values())
-
-    def put(self, item: Item) -> None:
-        """Append the item."""
-        self._append({"kind": type(item).__name__, **asdict(item)})
-
-    def remove(self, item_id: str) -> None:
-        """Append its removal."""
-        self._append({"kind": "removed", "id": item_id})
-
-    def _append(self, fields: dict[str, object]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
 
@@ -67,3 +68,48 @@ class ToolResultItem:
 
 
 type Item = SystemItem | UserItem | AgentItem | ToolCallItem | ToolResultItem
+
+_KINDS: dict[str, type[Item]] = {
+    kind.__name__: kind for kind in (SystemItem, UserItem, AgentItem, ToolCallItem, ToolResultItem)
+}
+
+_STATES = ("speaking", "heard", "cut")
+
+
+def item_to_dict(item: Item) -> dict[str, Json]:
+    """The item as JSON values: its ``kind``, which is the name of its class, and its fields."""
+    return {"kind": type(item).__name__, **asdict(item)}
+
+
+def item_from_dict(values: Mapping[str, Json]) -> Item:
+    """Make an item of what `item_to_dict` gave; values that are no fields of it are passed over.
+
+    Raises ``KeyError`` for a kind that is not known, as a newer version may write it, and
+    ``ValueError`` for values that make no item.
+    """
+    kind = _KINDS[str(values.get("kind"))]
+    given: dict[str, Any] = {}
+    for field in fields(kind):
+        if field.name in values:
+            value = values[field.name]
+            if not _fits(value, str(field.type)):
+                raise ValueError(f"{field.name} of a {kind.__name__} can't be {value!r:.60}")
+            given[field.name] = value
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"a {kind.__name__} needs more: {error}") from error
+
+
+def _fits(value: Json, annotation: str) -> bool:
+    match annotation:
+        case "str":
+            return isinstance(value, str)
+        case "str | None":
+            return isinstance(value, str | None)
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            return value in _STATES

@@ -11,7 +11,7 @@ import asyncio
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 
 from duologue.realtime.errors import DuologueError
 from duologue.threads import Returned, call_in_thread
@@ -150,7 +150,7 @@ async def call_plain(function: Callable[[], object]) -> object:
     raise UserCodeError(describe(error)) from error
 
 
-async def bounded[T](code: Coroutine[object, object, T], name: str) -> T:
+async def bounded[T](code: Awaitable[T], name: str) -> T:
     """Await ``code``; when cancelled, cancel it and wait at most 0.3 s for it to end.
 
     Code that refuses to end is left behind with an error in the log: it is the only task that may

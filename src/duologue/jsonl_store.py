@@ -1,0 +1,178 @@
+"""`JsonlStore`: a conversation in a file of JSON lines, which several processes may share.
+
+A line is written in one piece behind the end of the file, under a lock of the file, so that no
+writer comes between the bytes of another. Reading takes no lock and changes nothing: the last line
+may be one that is just being written. A line that a crash cut short is ended when the next is
+written behind it, and is passed over when the file is read.
+
+Nothing is written to the disk by force (``fsync``), which takes up to a tenth of a second, on the
+event loop. So a crash of the program loses nothing that was put; a crash of the machine may lose
+what was put in the last half minute, or leave a line of zeros, which is passed over too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+from duologue.items import Item, Json, item_from_dict, item_to_dict
+from duologue.realtime.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+
+log = logging.getLogger(__name__)
+
+_START = b'{"kind": '
+"""How every line begins."""
+
+LOCK_S = 0.05
+"""Seconds to wait for another process that is writing. Then the line is written all the same: it is
+written in one piece, and the conversation waits for no other."""
+
+MAX_UNWRITTEN = 1000
+"""Lines kept for the next attempt while the disk is full; the oldest go first."""
+
+
+class JsonlStore:
+    """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
+
+    Several programs may write to one file, on a local file system. What could not be written, on a
+    full disk, is written with the next change. Raises `ConfigError` from `load` for a file that is
+    not such a record, or that can't be one, and ``OSError`` from `put` and `remove`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._unwritten: deque[bytes] = deque(maxlen=MAX_UNWRITTEN)
+
+    def load(self) -> Sequence[Item]:
+        """Replay the changes; changes nothing in the file.
+
+        Empty lines, lines that were cut short, fields and kinds of items that a newer version has
+        written are passed over.
+        """
+        if self._path.is_dir():
+            raise ConfigError(f"{self._path} is a folder: pass a file in it")
+        if not self._path.parent.is_dir():
+            raise ConfigError(f"there is no folder {self._path.parent}: make it first")
+        if not self._path.exists():
+            return ()
+        items: dict[str, Item] = {}
+        cut_short = 0
+        with self._path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                text = line.strip(b" \t\r\n\0")
+                if not text:
+                    continue
+                try:
+                    _replay(text, items)
+                except (ValueError, RecursionError) as error:
+                    if not _is_cut_short(text):
+                        raise ConfigError(
+                            f"{self._path} line {number} is not a conversation item: "
+                            "move the file away"
+                        ) from error
+                    # The last one may only be under way.
+                    cut_short += line.endswith(b"\n")
+        if cut_short:
+            log.warning("%s: %d lines were cut short by a crash", self._path, cut_short)
+        return tuple(items.values())
+
+    def put(self, item: Item) -> None:
+        """Append the item."""
+        self._append(item_to_dict(item))
+
+    def remove(self, item_id: str) -> None:
+        """Append its removal."""
+        self._append({"kind": "removed", "id": item_id})
+
+    def _append(self, values: dict[str, Json]) -> None:
+        line = json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
+        self._unwritten.append(line)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+        file = os.open(self._path, flags, 0o666)
+        try:
+            with _locked(file) as alone:
+                size = os.lseek(file, 0, os.SEEK_END)
+                data = b"".join(self._unwritten)
+                if size and not _ends_a_line(file, size):
+                    data = b"\n" + data
+                try:
+                    written = os.write(file, data)
+                    if written < len(data):
+                        raise OSError(28, "No space left on device", str(self._path))
+                except OSError:
+                    if alone:
+                        os.ftruncate(file, size)
+                    raise
+        finally:
+            os.close(file)
+        self._unwritten.clear()
+
+
+@contextlib.contextmanager
+def _locked(file: int) -> Generator[bool]:
+    """Keep other writers out, by their own will; False where that could not be had in time."""
+    if sys.platform == "win32":
+        yield True  # One process may write at a time.
+        return
+    deadline = time.monotonic() + LOCK_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                yield False
+                return
+            time.sleep(0.0005)
+        except OSError:  # a file system without locks
+            yield False
+            return
+        else:
+            break
+    try:
+        yield True
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _ends_a_line(file: int, size: int) -> bool:
+    os.lseek(file, size - 1, os.SEEK_SET)
+    return os.read(file, 1) == b"\n"
+
+
+def _replay(line: bytes, items: dict[str, Item]) -> None:
+    """Make one change; raises ``ValueError`` for what is none."""
+    values = json.loads(line)
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise ValueError("this is no item")
+    if values["kind"] == "removed":
+        items.pop(str(values.get("id")), None)
+        return
+    with contextlib.suppress(KeyError):  # a kind of a newer version
+        item = item_from_dict(values)
+        items[item.id] = item
+
+
+def _is_cut_short(line: bytes) -> bool:
+    """The beginning of a line of ours, perhaps in the middle of a character."""
+    if not (line.startswith(_START) or _START.startswith(line)):
+        return False
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        if error.end < len(line) or error.reason != "unexpected end of data":
+            return False
+    try:
+        json.loads(line.decode(errors="ignore"))
+    except ValueError:
+        return True
+    return False
