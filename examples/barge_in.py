@@ -42,7 +42,7 @@ async def main() -> None:
     agent = Agent(edge=edge, llm=model, barge_in=policy)
 
     @agent.events.subscribe
-    def show(event: SpeechHeldEvent | SpeechResumedEvent | InterruptionEvent) -> None:
+    async def show(event: SpeechHeldEvent | SpeechResumedEvent | InterruptionEvent) -> None:
         now = asyncio.get_running_loop().time()
         match event:
             case SpeechHeldEvent():

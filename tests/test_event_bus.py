@@ -364,3 +364,17 @@ async def test_a_handler_may_end_its_own_delivery():
     async with running(bus):
         bus.emit(text("a"))
     assert got == ["a"]
+
+
+@virtual_time
+async def test_a_plain_handler_that_needs_the_event_loop_is_told_what_to_write():
+    bus, told = EventBus(), []
+    bus.tap(told.append)
+
+    @bus.subscribe
+    def begin(event: UserTranscriptEvent) -> None:
+        asyncio.get_running_loop()
+
+    async with running(bus):
+        bus.emit(text("a"))
+    assert told[1].message == "RuntimeError: no running event loop: make this handler 'async def'"

@@ -173,7 +173,12 @@ class EventBus:
     async def _handle(self, subscription: Subscription, event: Event) -> None:
         name = f"event handler {subscription.name}"
         if subscription.plain:
-            result = await call_plain(lambda: subscription.handler(event))
+            try:
+                result = await call_plain(lambda: subscription.handler(event))
+            except RuntimeError as error:
+                if "no running event loop" in str(error):
+                    raise RuntimeError(f"{error}: make this handler 'async def'") from error
+                raise
         else:
             result = subscription.handler(event)
         if inspect.iscoroutine(result):
