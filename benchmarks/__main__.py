@@ -22,6 +22,7 @@ RUNS: dict[str, list[str]] = {
     "tiny": ["benchmarks.engine", "tiny"],
     "small": ["benchmarks.engine", "small"],
     "barge-in": ["benchmarks.engine", "barge-in"],
+    "demo": ["benchmarks.demo"],
     "words": ["benchmarks.engine", "words"],
     "rtc": ["benchmarks.rtc_echo"],
     "browser": ["benchmarks.browser", "tiny"],

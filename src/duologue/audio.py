@@ -64,6 +64,12 @@ class AudioFrame:
         """The samples as little-endian 16-bit PCM."""
         return self.samples.astype("<i2", copy=False).tobytes()
 
+    def _repr_html_(self) -> str:
+        """A player, for notebooks."""
+        from duologue.notebook import audio_html
+
+        return audio_html(self)
+
 
 class Resampler:
     """Changes the rate of one stream, chunk by chunk, band-limited and without seams.

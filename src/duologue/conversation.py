@@ -115,6 +115,12 @@ class Conversation:
     def __len__(self) -> int:
         return len(self._items)
 
+    def _repr_html_(self) -> str:
+        """A table of who said what, for notebooks."""
+        from duologue.notebook import conversation_html
+
+        return conversation_html(self.items)
+
     @property
     def items(self) -> tuple[Item, ...]:
         """All items, oldest first."""

@@ -182,6 +182,13 @@ def test_fast_says_nothing_of_latencies(command, question, tmp_path):
     assert set(times.values()) == {None}
 
 
+def test_a_busy_machine_is_told_with_the_figures(command, question, monkeypatch):
+    monkeypatch.setattr("duologue.cli.strain.Strain.warning", lambda self: "It was busy.")
+    result = command("run", question)
+    assert result.stdout.endswith("end of speech (median).\nIt was busy.\n")
+    assert "busy" not in command("run", question, "--fast").stdout
+
+
 def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, question, tmp_path):
     result = command("run", question, "--events", "/dev/full", "--out", "out.wav")
     assert result.exit_code == 1

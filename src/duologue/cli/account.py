@@ -68,6 +68,8 @@ class Account:
         self._answers = 0
         self.events: list[tuple[float, Event]] = []
         self.ended: RealtimeDisconnectedEvent | None = None
+        self.warning: str | None = None
+        """What the person who reads the figures should know."""
 
     def write_to(self, path: str | PathLike[str]) -> None:
         """Also write each event to a JSON lines file; raises `ConfigError` when that can't be."""
@@ -103,7 +105,7 @@ class Account:
         ]
 
     def summary(self) -> str:
-        """The number of answers and, where they were measured, how soon they came, in one line."""
+        """The number of answers and, where they were measured, how soon they came."""
         latencies = self.latencies
         count = len(latencies) if self._measured else self._answers
         if not count:
@@ -112,7 +114,8 @@ class Account:
         if not self._measured:
             return f"{answers}; no latencies, because the clock stood still while it computed."
         median = statistics.median(latencies)
-        return f"{answers}; first sound {median:.0f} ms after the end of speech (median)."
+        summary = f"{answers}; first sound {median:.0f} ms after the end of speech (median)."
+        return summary if self.warning is None else f"{summary}\n{self.warning}"
 
     def _take(self, event: Event) -> None:
         now = self._now()

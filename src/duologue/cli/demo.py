@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,13 +13,18 @@ from duologue.cli.extras import require_extras
 from duologue.cli.options import make_agent
 from duologue.cli.run import converse, finish, hold, written
 
+if TYPE_CHECKING:
+    from duologue.audio import AudioFrame
+    from duologue.edges import wav
+
+# Facts with their names before them: the 0.5 billion parameters of "small" find the right one.
 INSTRUCTIONS = (
-    "You are Ada, the receptionist of the Blue Door, a small hotel by the harbour of a quiet town. "
-    "You answer the telephone. Answer in one short spoken sentence, and only from these facts. "
-    "Breakfast is served from seven to ten in the garden room. A double room costs ninety euros "
-    "a night, a single room sixty. The hotel has twelve rooms, a garden, a library with a "
-    "fireplace, and a view of the harbour. Dogs are welcome and stay for free. Guests park behind "
-    "the house for free. Check-in is from three in the afternoon. The reception closes at eleven."
+    "You are Ada, the receptionist of the Blue Door. You answer the telephone. Answer in one short "
+    "spoken sentence, and only from these facts. The hotel: a small house by the harbour, with "
+    "twelve rooms, a garden, and a library with a fireplace. Breakfast: from seven to ten, in the "
+    "garden room. Prices: a double room is ninety euros a night, a single room is sixty euros. "
+    "Parking: behind the house, for free. Dogs: welcome, for free. Check-in: from three in the "
+    "afternoon. Reception: closes at eleven in the evening."
 )
 GREETING = "The Blue Door, good morning. Ada speaking."
 INTERRUPT_AFTER_S = 1.2
@@ -73,21 +80,34 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
         serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, wait="")
 
 
-def _hear(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
-    from duologue.cli.picture import draw_conversation
-    from duologue.edges import wav
+def clip(name: str) -> AudioFrame:
+    """What the recorded caller says, by the name of its file."""
     from duologue.edges.audio_file import read_audio
 
-    def clip(name: str) -> wav.Source:
-        return read_audio(Path(str(files("duologue.cli") / "clips" / f"{name}.flac")))
+    return read_audio(Path(str(files("duologue.cli") / "clips" / f"{name}.flac")))
 
-    edge = wav.Edge(
+
+def caller(
+    sound: Path | None,
+    clip: Callable[[str], AudioFrame] = clip,
+    interrupt_after_s: float = INTERRUPT_AFTER_S,
+) -> wav.Edge:
+    """The recorded caller: two questions, one that cuts the answer short, and a last one."""
+    from duologue.edges import wav
+
+    return wav.Edge(
         [clip("breakfast"), clip("room"), clip("parking")],
         sound,
         wait_for_greeting=True,
         settle_s=0.8,
-        interjections=[wav.Interjection(clip("price"), INTERRUPT_AFTER_S, after_clips=2)],
+        interjections=[wav.Interjection(clip("price"), interrupt_after_s, after_clips=2)],
     )
+
+
+def _hear(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
+    from duologue.cli.picture import draw_conversation
+
+    edge = caller(sound)
     click.echo("A recorded caller talks with the engine inside.\n")
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
     account = hold(converse(agent, echo=True, say=GREETING), written=lambda: written(edge, sound))

@@ -201,19 +201,29 @@ async def converse(
     Without ``measured`` the account has no latencies.
     """
     from duologue.cli.account import Account
+    from duologue.cli.strain import Strain
 
     now = asyncio.get_running_loop().time
     account = Account(now, echo=echo, live=live, measured=measured)
+    strain = Strain()
     if events is not None:
         account.write_to(events)
     account.listen(agent.events)
     try:
         async with agent.join():
-            if say is not None:
-                agent.say(say)
-            await agent.finish()
+            strain.start()  # loading is over
+            watching = asyncio.create_task(strain.watch(), name="strain")
+            try:
+                if say is not None:
+                    agent.say(say)
+                await agent.finish()
+            finally:
+                watching.cancel()
+                await asyncio.wait({watching})
     finally:
         account.close()
+    if measured:
+        account.warning = strain.warning()
     return account
 
 

@@ -1,0 +1,79 @@
+"""Whether the engine answers the demo's recorded caller right: ``python -m benchmarks.demo [N]``.
+
+Each of the N conversations has a caller of another loudness, another noise behind the voice, and
+another moment at which the answer is cut short, so that they are not the same one N times. In
+virtual time.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+
+import numpy as np
+
+from benchmarks.figures import Figure, give
+from duologue.audio import AudioFrame
+from duologue.cli.demo import GREETING, INSTRUCTIONS, caller, clip
+from duologue.cli.options import make_agent
+from duologue.cli.run import converse
+from duologue.events import AgentTranscriptEvent, InterruptionEvent, UserTranscriptEvent
+from duologue.testing import run_virtual
+
+RIGHT = (
+    ("seven to ten",),
+    ("blue door", "small house", "harbour"),
+    ("ninety", "double"),
+    ("behind the house",),
+)
+"""Words of which each answer must have one, in the order of the questions."""
+
+
+def conversation(number: int, profile: str) -> tuple[list[bool], str]:
+    """Which answers of one conversation were right, the cut one last, and all that was said."""
+    chance = random.Random(number)  # noqa: S311
+    loudness, noise = 10 ** chance.uniform(-0.6, 0.0), 10 ** chance.uniform(0.0, 1.7)
+    noises = np.random.default_rng(number)
+
+    def changed(name: str) -> AudioFrame:
+        frame = clip(name)
+        louder = frame.samples * loudness + noises.normal(0, noise, len(frame))
+        return AudioFrame(np.clip(louder, -32768, 32767).astype(np.int16), frame.rate)
+
+    edge = caller(None, changed, chance.uniform(0.8, 2.2))
+    agent = make_agent(edge, profile, INSTRUCTIONS, offline=False, fast=True)
+    events = run_virtual(converse(agent, echo=False, say=GREETING, measured=False)).events
+    said = [e.text for _, e in events if isinstance(e, AgentTranscriptEvent) and e.final][1:]
+    cut = any(isinstance(e, InterruptionEvent) and e.played_ms for _, e in events)
+    right = [
+        any(word in answer.lower() for word in words)
+        for words, answer in zip(RIGHT, said, strict=False)
+    ]
+    right += [False] * (len(RIGHT) - len(right))
+    asked = [e.text for _, e in events if isinstance(e, UserTranscriptEvent) and e.final]
+    return [*right, cut and len(said) == len(RIGHT)], " | ".join([*asked, "->", *said])
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    profile = sys.argv[2] if len(sys.argv) > 2 else "small"
+    good = 0
+    for number in range(count):
+        right, words = conversation(number, profile)
+        good += all(right)
+        sys.stderr.write(f"{number} {right} {words}\n")
+    give(
+        [
+            Figure(
+                f"conversations of the demo in which `{profile}` answers all four questions right",
+                f"{count} of {count}",
+                f"{good} of {count}",
+                good == count,
+                "the caller's loudness, the noise and the moment of the interruption differ",
+            )
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Whether the machine was too busy for the figures of a conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+_TICK_S = 0.05
+_LATE_S = 0.02
+_MOST_LATE = 0.03
+"""Share of timers that may be over 20 ms late: more is heard, and lengthens each answer."""
+
+_MOST_OTHERS = 0.25
+"""Share of this machine's cores that other programs may use: the engine computes on all of them."""
+
+
+class Strain:
+    """Measures, from `start` on, what else this machine had to do, and how late timers were."""
+
+    def __init__(self, stat: Path = Path("/proc/stat")) -> None:
+        self._stat = stat
+        self._began: tuple[float, float, float] | None = None
+        self._ticks = self._late = 0
+
+    def start(self) -> None:
+        """Measure from now on."""
+        self._began = self._used()
+        self._ticks = self._late = 0
+
+    async def watch(self) -> None:
+        """Look how late timers are, until cancelled."""
+        now = asyncio.get_running_loop().time
+        while True:
+            due = now() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            self._ticks += 1
+            self._late += now() - due > _LATE_S
+
+    def warning(self) -> str | None:
+        """What to say of the figures; None where nothing disturbed them."""
+        others, late = self._others(), self._late / max(self._ticks, 1)
+        if others > _MOST_OTHERS:
+            why = f"other programs used {others:.0%} of it"
+        elif late > _MOST_LATE:
+            why = f"{late:.0%} of its timers were late"
+        else:
+            return None
+        return f"This machine was too busy for these figures: {why}. A quiet one answers sooner."
+
+    def _others(self) -> float:
+        """The share of all cores that other programs have used since `start`."""
+        began, now = self._began, self._used()
+        if began is None or now is None or now[0] <= began[0]:
+            return 0.0
+        total, busy, own = (end - begin for begin, end in zip(began, now, strict=True))
+        return max(0.0, busy - own) / total
+
+    def _used(self) -> tuple[float, float, float] | None:
+        """Time of all cores, what of it was worked, and by this process; in ticks of 10 ms.
+
+        None where the system does not say (it is Linux's own way).
+        """
+        try:
+            first = self._stat.read_text("ascii").partition("\n")[0].split()
+            ticks = [int(word) for word in first[1:9]]
+        except (OSError, ValueError):
+            return None
+        if len(ticks) < 5:
+            return None
+        idle = ticks[3] + ticks[4]
+        return float(sum(ticks)), float(sum(ticks) - idle), time.process_time() * 100
