@@ -55,10 +55,11 @@ class Phone:
         return np.concatenate(frames) if frames else np.zeros(0, np.int16)
 
     async def speak(self, seconds, level=8000):
-        """Be loud for so long, in real time."""
+        """Be loud for so long, in real time, at the pitch of a voice."""
+        period = np.repeat([level, -level], RATE // 400).astype(np.int16)
         for _ in range(round(seconds * 50)):
             await asyncio.sleep(0.02)
-            self.person.audio(AudioFrame(np.full(RATE // 50, level, np.int16), RATE))
+            self.person.audio(AudioFrame(np.tile(period, 4), RATE))
 
     async def be_silent(self, seconds):
         await self.speak(seconds, 0)

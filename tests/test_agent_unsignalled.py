@@ -75,6 +75,11 @@ class Driven(Realtime):
         for text in texts:
             self.tell(ReplyText(reply_id, f"item_{reply_id}", text))
 
+    def interrupted(self, reply_id, words):
+        """It stops by itself, and tells what it has heard."""
+        self.tell(ReplyInterrupted(reply_id))
+        self.tell(UserTranscript("words", words, final=False))
+
     def last(self, kind):
         return [command for command in self.sent if isinstance(command, kind)][-1]
 
@@ -109,7 +114,7 @@ def test_of_a_cut_reply_the_less_counts_that_both_sides_know(made):
             if made:
                 model.tell(ReplyDone("r"))
             await asyncio.sleep(3)
-            model.tell(ReplyInterrupted("r"))
+            model.interrupted("r", "wait")
             (event,) = of(agent, InterruptionEvent)
             assert event.heard_text == "one two three four five six"
             for text, known in (
@@ -134,7 +139,7 @@ def test_a_model_that_takes_more_to_be_heard_or_something_else_is_not_believed(t
         async with talking(model) as agent:
             model.says("r", 4.0, planned=[PLAN])
             await asyncio.sleep(2)
-            model.tell(ReplyInterrupted("r"))
+            model.interrupted("r", "wait")
             (item,) = agent_items(agent)
             assert item.text
             model.tell(ReplyText("r", "item_r", text))

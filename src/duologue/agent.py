@@ -407,11 +407,17 @@ class Agent:
 
     def _call(self, tasks: asyncio.TaskGroup) -> Call:
         runner = ToolRunner(self.tools, self.llm, self.conversation, self.events.emit, self._clock)
-        needs_words = self.llm.profile.user_transcripts == "partial"
+        profile = self.llm.profile
+        barge_in = BargeIn(
+            self._barge_in,
+            needs_words=profile.user_transcripts == "partial",
+            voice=self.llm.voice,
+            follows=profile.speech_signals != "found",
+        )
         return Call(
             edge=self.edge,
             realtime=self.llm,
-            barge_in=BargeIn(self._barge_in, needs_words=needs_words),
+            barge_in=barge_in,
             conversation=self.conversation,
             tools=runner,
             processors=self._processors,

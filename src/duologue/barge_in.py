@@ -1,29 +1,51 @@
-"""When a person's sound interrupts the agent: hold first, then decide."""
+"""When a person's sound interrupts the agent: hold first, then decide.
+
+At the first sign of a voice the agent's sound is held, which costs nothing. What it was is decided
+within `BargeInPolicy.words_within_s`, by two kinds of evidence::
+
+    words of it are known      it was speech: interrupt, however short it was
+    none are known (yet)       by the voice itself, where it is measured here (`VoiceMeter`): it is
+                               long enough, and sounds like speech: interrupt
+    neither                    it was a cough, or nothing: go on
+
+Words may come late, after the turn has ended, since many services write a turn down only then. So a
+turn that was spoken into the agent's speech and that nothing was decided about stays *open*: what
+the model answers to it by itself is not wanted, until words of it come. Then they interrupt what is
+being said, and the turn is answered.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from duologue.pipeline.words import has_words
 from duologue.realtime.errors import ConfigError
 
+RECENT_S = 1.5
+"""A stretch of voice that began within so many seconds is what a model's own signal is about."""
+_MOST_OPEN = 16
+"""Turns that have ended and whose words may still come; the oldest is forgotten beyond it."""
+
 
 @dataclass(frozen=True, slots=True)
 class BargeInPolicy:
-    """How readily a person interrupts the agent.
+    """How readily a person interrupts the agent; times in seconds.
 
-    ``min_speech_s``: shorter speech never interrupts. ``words_within_s``: after so long without a
-    word, held agent sound goes on (a cough). ``enabled=False``: nobody interrupts by speaking.
-    Raises `ConfigError` for negative times.
+    ``min_speech_s``: shorter speech never interrupts. ``without_words_s``: speech of this length
+    interrupts although no word of it is known, where the model does not tell words while they are
+    spoken. ``words_within_s``: without either, held agent sound goes on after this time (a cough).
+    ``enabled=False``: nobody interrupts by speaking. Raises `ConfigError` for negative times.
     """
 
-    min_speech_s: float = 0.2
+    min_speech_s: float = 0.1
+    without_words_s: float = 0.35
     words_within_s: float = 0.6
     enabled: bool = True
 
     def __post_init__(self) -> None:
-        if self.min_speech_s < 0 or self.words_within_s < 0:
+        if min(self.min_speech_s, self.without_words_s, self.words_within_s) < 0:
             raise ConfigError("BargeInPolicy takes times of 0 s or more")
 
 
@@ -36,25 +58,95 @@ class Decision(Enum):
     INTERRUPT = "interrupt"
 
 
+class Voice(Protocol):
+    """The person's voice as it is measured here: see `VoiceMeter`."""
+
+    @property
+    def count(self) -> int:
+        """Stretches that have begun so far."""
+        ...
+
+    @property
+    def began(self) -> float:
+        """When the newest stretch began, in clock seconds."""
+        ...
+
+    @property
+    def seconds(self) -> float:
+        """Voice in it so far."""
+        ...
+
+    @property
+    def active(self) -> bool:
+        """There is voice in it at this moment."""
+        ...
+
+    def is_speech(self) -> bool:
+        """Whether the newest stretch sounds like speech so far."""
+        ...
+
+
 class BargeIn:
     """Takes the signals of one conversation and decides; sans-IO, every call takes the time.
 
-    ``needs_words``: the model tells words while they are being spoken, so that a cough can be told
-    from a sentence; without that, speech of ``min_speech_s`` interrupts by itself.
+    ``needs_words``: the model tells words while they are being spoken, so no length of sound
+    interrupts without them. ``voice`` measures the person's voice; without it lengths are taken
+    from the model's signals. ``follows``: where the model stops by itself, because it has heard
+    something, the agent does; otherwise that is only one more sign that the person may speak.
 
-    Every method returns a `Decision`; `deadline` says when to call `poll` next.
+    Every method that takes a signal returns a `Decision`; `deadline` says when to call `poll` next.
     """
 
-    __slots__ = ("_began", "_ended", "_held_at", "_needs_words", "_policy", "_polled", "_words")
+    __slots__ = (
+        "_before",
+        "_began",
+        "_ended",
+        "_follows",
+        "_held_at",
+        "_longest",
+        "_may",
+        "_needs_words",
+        "_open",
+        "_policy",
+        "_polled",
+        "_stopped",
+        "_stretch",
+        "_turn",
+        "_voice",
+        "_words",
+    )
 
-    def __init__(self, policy: BargeInPolicy, *, needs_words: bool) -> None:
+    def __init__(
+        self,
+        policy: BargeInPolicy,
+        *,
+        needs_words: bool,
+        voice: Voice | None = None,
+        follows: bool = True,
+    ) -> None:
         self._policy = policy
         self._needs_words = needs_words
+        self._voice = voice
+        self._follows = follows
+        self._may = False
+        """There was something to interrupt when the voice was last looked at."""
         self._began: float | None = None
         self._ended: float | None = None
         self._held_at: float | None = None
         self._words = False
         self._polled = float("-inf")
+        self._stretch = 0
+        """The newest stretch of voice that was looked at."""
+        self._before = 0.0
+        """Voice in the newest stretch from before there was anything to interrupt, in s."""
+        self._longest = 0.0
+        """Voice in the longest stretch of the turn, in s."""
+        self._turn: str | None = None
+        """The turn that is being spoken into the agent's speech."""
+        self._stopped = False
+        """The model has stopped by itself in this turn."""
+        self._open: dict[str, float] = {}
+        """Open turns, and how long their speech was, in s."""
 
     @property
     def held(self) -> bool:
@@ -67,30 +159,71 @@ class BargeIn:
         if self._held_at is None:
             return None
         times = [self._held_at + self._policy.words_within_s]
-        if self._began is not None and (self._words or not self._needs_words):
-            times.append(self._began + self._policy.min_speech_s)
+        if self._began is not None:
+            if self._words:
+                times.append(self._began + self._policy.min_speech_s)
+            elif not self._needs_words and self._voice is None:
+                times.append(self._began + self._policy.without_words_s)
         return min((time for time in times if time > self._polled), default=None)
 
-    def speech_started(self, now: float, *, may_interrupt: bool, began: float | None) -> Decision:
-        """The person seems to speak, since ``began`` where that is known."""
+    def listen(self, now: float, *, may_interrupt: bool) -> Decision:
+        """More of the person's voice was measured, up to ``now``; to be called while it lasts."""
+        voice = self._voice
+        if voice is None:
+            return Decision.NOTHING
+        fresh = voice.count != self._stretch
+        if fresh:
+            self._stretch, self._before = voice.count, 0.0
+        if not (may_interrupt and self._policy.enabled):
+            # What was said while there was nothing to interrupt is no barge-in.
+            self._before, self._may = voice.seconds, False
+            return self._decide(now, may_interrupt=may_interrupt)
+        first = voice.active and (fresh or not self._may)
+        self._may = True
+        self._longest = max(self._longest, voice.seconds - self._before)
+        if first and self._held_at is None:
+            self._held_at = now
+            return Decision.HOLD
+        return self._decide(now, may_interrupt=may_interrupt)
+
+    def speech_started(
+        self, now: float, *, may_interrupt: bool, began: float | None, turn: str = ""
+    ) -> Decision:
+        """The model says that the person seems to speak, since ``began`` where that is known."""
         if self._began is None or self._ended is not None:
             self._began = now if began is None else min(began, now)
             self._words = False
         self._ended = None
-        if not (may_interrupt and self._policy.enabled) or self._held_at is not None:
+        if not (may_interrupt and self._policy.enabled):
             return Decision.NOTHING
-        self._held_at = now
-        return Decision.HOLD
+        self._turn = turn
+        return self._hold(now)
 
-    def words(self, text: str, now: float, *, may_interrupt: bool) -> Decision:
-        """A transcript of what is being said, partial or final."""
+    def model_stopped(self, now: float, *, may_interrupt: bool) -> Decision:
+        """The model has stopped by itself, because it has heard something."""
+        if not may_interrupt:
+            return Decision.NOTHING
+        if self._follows:
+            return Decision.INTERRUPT
+        self._stopped = True
+        decision = self._decide(now, may_interrupt=may_interrupt)
+        if decision is not Decision.NOTHING or not self._policy.enabled:
+            return decision
+        return self._hold(now)
+
+    def words(self, text: str, now: float, *, may_interrupt: bool, turn: str = "") -> Decision:
+        """A transcript of what is being said, partial or final, or was said in an open turn."""
         if not has_words(text):
             return Decision.NOTHING
+        if turn in self._open:
+            long_enough = self._open[turn] >= self._policy.min_speech_s - 1e-9
+            interrupts = may_interrupt and self._policy.enabled and long_enough
+            return Decision.INTERRUPT if interrupts else Decision.NOTHING
         self._words = True
         return self._decide(now, may_interrupt=may_interrupt)
 
     def speech_stopped(self, now: float, *, may_interrupt: bool, ended: float | None) -> Decision:
-        """The person fell silent, at ``ended`` where that is known."""
+        """The model says that the person fell silent, at ``ended`` where that is known."""
         if self._began is not None:
             self._ended = now if ended is None else min(ended, now)
         return self._decide(now, may_interrupt=may_interrupt)
@@ -99,18 +232,41 @@ class BargeIn:
         """Some time has passed."""
         return self._decide(now, may_interrupt=may_interrupt)
 
-    def turn_ended(self, *, empty: bool) -> Decision:
+    def turn_ended(self, *, empty: bool, may_interrupt: bool = False, turn: str = "") -> Decision:
         """The turn is over; ``empty`` when it had no words, and the sound goes on at once."""
-        self._began = self._ended = None
-        self._words = False
+        if self._turn == turn and may_interrupt and not (self._words or empty):
+            self._open[turn] = self._longest or self._signalled(float("inf")) or 0.0
+            if len(self._open) > _MOST_OPEN:
+                del self._open[next(iter(self._open))]
+        self._began = self._ended = self._turn = None
+        self._words = self._stopped = False
+        self._longest = 0.0
         if self._held_at is not None and empty:
             self._held_at = None
             return Decision.RESUME
         return Decision.NOTHING
 
+    def is_open(self, turn: str) -> bool:
+        """A turn has ended, and nobody knows whether it was speech."""
+        return turn in self._open
+
+    def close(self, turn: str) -> None:
+        """It is known now whether an open turn was speech."""
+        self._open.pop(turn, None)
+
     def interrupted(self) -> None:
         """The agent was interrupted, by whatever; a hold has ended with it."""
-        self._held_at = None
+        self._held_at = self._turn = None
+        self._stopped = False
+
+    def _hold(self, now: float) -> Decision:
+        """Hold at a sign of the model's, unless the voice that it is about was measured here."""
+        voice = self._voice
+        known = voice is not None and now - voice.began < RECENT_S
+        if self._held_at is not None or known:
+            return Decision.NOTHING
+        self._held_at = now
+        return Decision.HOLD
 
     def _decide(self, now: float, *, may_interrupt: bool) -> Decision:
         self._polled = now
@@ -125,9 +281,22 @@ class BargeIn:
         return Decision.NOTHING
 
     def _is_speech(self, now: float) -> bool:
+        policy, voice = self._policy, self._voice
+        if self._words:
+            seconds = self._longest or self._signalled(now)
+            if seconds is None:
+                return self._stopped
+            return seconds >= policy.min_speech_s - 1e-9
+        if self._needs_words:
+            return False
+        if voice is not None:
+            seconds = voice.seconds - self._before if voice.count == self._stretch else 0.0
+            return seconds >= policy.without_words_s - 1e-9 and voice.is_speech()
+        seconds = self._signalled(now)
+        return seconds is not None and seconds >= policy.without_words_s - 1e-9
+
+    def _signalled(self, now: float) -> float | None:
+        """How long the person has spoken by the model's signals, in s; None where it told none."""
         if self._began is None:
-            return False
-        seconds = (now if self._ended is None else self._ended) - self._began
-        if seconds < self._policy.min_speech_s - 1e-9:
-            return False
-        return self._words or not self._needs_words
+            return None
+        return (now if self._ended is None else self._ended) - self._began

@@ -28,10 +28,11 @@ from duologue.events import (
     UserTurnStartedEvent,
 )
 from duologue.items import Item, UserItem
+from duologue.pipeline.words import has_words
 from duologue.playout import Playout
 from duologue.processors import Processor, ProcessorChain
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.errors import ErrorKind, SessionClosedError
+from duologue.realtime.errors import ErrorKind, SessionClosedError, UnsupportedError
 from duologue.realtime.outputs import (
     Alive,
     GoAway,
@@ -122,6 +123,9 @@ class Call:
         self._timer: Timer | None = None
         self._ticks = 0
         self._speaking = False
+        self._voice = realtime.voice
+        self._broken = False
+        """The model has given up the reply that is being spoken, before it was whole."""
         self._told_blind = False
 
     def expect(self, request_id: str, speech: Speech) -> None:
@@ -151,8 +155,13 @@ class Call:
         if self._closed:
             return
         changed = self._processors.audio(frame)
-        if changed is not None:
-            self._realtime.send_audio(changed)
+        if changed is None:
+            return
+        self._realtime.send_audio(changed)
+        voice = self._voice
+        if voice is not None and voice.is_open:
+            may = self._may_interrupt()
+            self._decide(self._barge_in.listen(self._clock.now(), may_interrupt=may))
 
     @property
     def sees(self) -> bool:
@@ -310,12 +319,15 @@ class Call:
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._person_signal(output)
             case ReplyStarted():
+                self._broken = False
                 self._speeches.begin(output, epoch)
-            case ReplyDone():
+            case ReplyDone(status=status):
+                if epoch == self._realtime.epoch:
+                    self._broken = status == "cancelled"
                 self._speeches.done(output)
             case ReplyInterrupted():
-                if self._may_interrupt():
-                    self._realtime.interrupt()
+                now, may = self._clock.now(), self._may_interrupt()
+                self._decide(self._barge_in.model_stopped(now, may_interrupt=may))
             case ToolCall():
                 self._speeches.called_tools(output.reply_id)
                 stale = epoch < self._realtime.epoch
@@ -342,29 +354,56 @@ class Call:
         now = self._clock.now()
         may = self._may_interrupt()
         match signal:
-            case SpeechStarted(at=at):
+            case SpeechStarted(item_id=turn, at=at):
                 if not self._speaking:
                     self._emit(UserTurnStartedEvent(self._participant))
                 self._speaking = True
-                self._decide(self._barge_in.speech_started(now, may_interrupt=may, began=at))
+                started = self._barge_in.speech_started
+                self._decide(started(now, may_interrupt=may, began=at, turn=turn))
             case SpeechStopped(at=at):
                 self._decide(self._barge_in.speech_stopped(now, may_interrupt=may, ended=at))
             case UserTranscript(item_id=item_id, text=text, final=final):
                 self._emit(UserTranscriptEvent(text, final, self._participant))
-                self._decide(self._barge_in.words(text, now, may_interrupt=may))
+                self._decide(self._barge_in.words(text, now, may_interrupt=may, turn=item_id))
                 if final and text:
                     self._metrics.transcript(now)
                     self._conversation.put(UserItem(item_id, text, self._participant))
-            case UserTurnEnded(item_id=item_id, speech_end=speech_end, empty=empty):
-                said = self._conversation.get(item_id)
-                self._decide(self._barge_in.turn_ended(empty=empty))
-                self._speaking = False
-                if not empty and said is None:
-                    self._conversation.put(UserItem(item_id, None, self._participant))
-                if signal.reply_follows:
-                    self._metrics.turn_ended(now, speech_end)
-                words = said.text if isinstance(said, UserItem) else None
-                self._emit(UserTurnEndedEvent(self._participant, words))
+                self._settle(signal)
+            case UserTurnEnded():
+                self._turn_ended(signal, now, may=may)
+
+    def _turn_ended(self, signal: UserTurnEnded, now: float, *, may: bool) -> None:
+        item_id, empty = signal.item_id, signal.empty
+        said = self._conversation.get(item_id)
+        ended = self._barge_in.turn_ended
+        self._decide(ended(empty=empty, may_interrupt=may, turn=item_id))
+        self._speaking = False
+        if self._barge_in.is_open(item_id) and (self._broken or said is not None):
+            # Where the model has given up its reply, its answer to whatever it heard goes on.
+            self._barge_in.close(item_id)
+        aside = self._barge_in.is_open(item_id)
+        if aside:
+            self._realtime.set_aside(item_id)
+        elif not empty and said is None:
+            self._conversation.put(UserItem(item_id, None, self._participant))
+        if signal.reply_follows and not aside:
+            self._metrics.turn_ended(now, signal.speech_end)
+        words = said.text if isinstance(said, UserItem) else None
+        self._emit(UserTurnEndedEvent(self._participant, words))
+
+    def _settle(self, words: UserTranscript) -> None:
+        """See by its words whether a turn was speech that ended without them."""
+        item_id = words.item_id
+        if not self._barge_in.is_open(item_id) or not (words.final or has_words(words.text)):
+            return
+        self._barge_in.close(item_id)
+        if has_words(words.text):
+            try:
+                self._realtime.take_up()
+            except (SessionClosedError, UnsupportedError) as error:
+                self._emit(ErrorEvent("model", str(error)))
+        elif self._realtime.profile.truncates and self._realtime.alive:
+            self._realtime.edit(DeleteItem(item_id))  # It was no speech, and means nothing.
 
     def _may_interrupt(self) -> bool:
         """A protected speech protects what it waits for, too: all of it is of one epoch."""

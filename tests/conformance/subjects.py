@@ -362,6 +362,7 @@ def openai(transport):
             options.setdefault("reconnect", POLICY)
             options.setdefault("api_key", server.key)
             options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
+            options.setdefault("vad", EnergyVAD())
             model = Realtime(
                 transport=transport,
                 base_url=server.url,
@@ -480,6 +481,7 @@ async def qwen(replies, transcripts, *, simulator=None, **options):
         options.setdefault("reconnect", POLICY)
         options.setdefault("api_key", server.key)
         options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
+        options.setdefault("vad", EnergyVAD())
         yield (model := Realtime(base_url=server.url, **options)), _QwenFar(model, server)
 
 

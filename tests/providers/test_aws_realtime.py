@@ -200,17 +200,18 @@ async def test_who_speaks_before_a_greeting_has_begun_is_answered():
 @nova
 async def test_a_cough_before_the_answer_does_not_keep_the_next_request_waiting():
     async with service(
-        [Reply("Welcome.", after_s=1.0), "Still here."],
+        [Reply("Welcome.", after_s=1.0), "Welcome again.", "Still here."],
         transcripts=[""],
         endpointing_ms={"HIGH": 1500},
     ) as simulator:
         person = Person()
         async with talking(realtime(simulator), person) as agent:
             await asyncio.sleep(0.5)
-            agent.simple_response("Greet the person.")
+            greeting = agent.simple_response("Greet the person.")
             await asyncio.sleep(0.4)
             await person.says(0.12)
             await asyncio.sleep(20)
+            assert greeting.heard_text == "Welcome again."
             async with asyncio.timeout(20):
                 later = await agent.simple_response("Are you there?")
             assert later.heard_text == "Still here."

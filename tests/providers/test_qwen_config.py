@@ -146,7 +146,7 @@ def test_the_session_of_today_has_what_concerns_sound_in_one_place():
     assert made["turn_detection"] == {
         "type": "semantic_vad",
         "create_response": True,
-        "interrupt_response": True,
+        "interrupt_response": False,
         "threshold": 0.3,
         "silence_duration_ms": 500,
     }

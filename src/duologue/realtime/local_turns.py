@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from duologue.audio import Framer, Resampler, Samples
+from duologue.audio import Samples
 from duologue.pipeline.parts import VAD
 from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.pipeline.voice_meter import VoiceMeter
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 
 type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
@@ -85,28 +86,24 @@ class LocalTurns:
 
     __slots__ = (
         "_echoes",
-        "_framer",
         "_homes",
         "_last",
         "_late_at",
         "_now",
         "_rate",
         "_replying",
-        "_resampler",
         "_seconds",
-        "_stream",
         "_taking",
         "_turn",
         "manual",
+        "voice",
     )
 
     def __init__(self, vad: VAD, rate: int, config: Endpointing = SIGNALS) -> None:
         self.manual = False
         """The program ends turns: with words, none is over only because it is silent."""
         self._rate = rate
-        self._stream = vad.stream()
-        self._resampler = Resampler(rate, vad.rate)
-        self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
+        self.voice = VoiceMeter(vad, rate)
         self._seconds = vad.frame_samples / vad.rate
         self._taking = TurnTaking(config)
         self._turn: _Turn | None = None
@@ -128,10 +125,8 @@ class LocalTurns:
         told: list[TurnSignal] = []
         if self._last is not None and now - self._last.over > LATE_S:
             told += self._last.no_words()
-        frames = self._framer.push(self._resampler.push(samples))
-        for index, frame in enumerate(frames):
-            at = now - (len(frames) - 1 - index) * self._seconds
-            for step in self._taking.push(self._stream.push(frame), self._seconds, at):
+        for activity, at in self.voice.hear(samples, now):
+            for step in self._taking.push(activity, self._seconds, at):
                 told += self._step(step, position, now)
         turn = self._turn
         if turn is not None and turn.silent is not None:

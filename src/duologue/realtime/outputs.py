@@ -119,7 +119,10 @@ class ReplyDone:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRefused:
-    """A request was not taken; ``busy`` when another reply runs and it may be asked again."""
+    """A request was not taken; ``busy`` when another reply runs and it may be asked again.
+
+    ``request_id`` is empty for the reply that would have followed a turn of the person by itself.
+    """
 
     request_id: str
     code: str
@@ -129,7 +132,7 @@ class ReplyRefused:
 
 @dataclass(frozen=True, slots=True)
 class ReplyInterrupted:
-    """The provider cut its reply by itself, because it heard the person."""
+    """The provider cut its reply by itself, because it heard something of the person."""
 
     reply_id: str | None = None
 

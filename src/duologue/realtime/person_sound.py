@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from duologue.audio import AudioFrame, Resampler
 from duologue.pipeline.parts import VAD
+from duologue.pipeline.voice_meter import VoiceMeter
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
 from duologue.realtime.input_sound import InputRing, InputTurns
 from duologue.realtime.local_turns import LocalTurns
@@ -21,16 +22,30 @@ class PersonSound:
     """Sound at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
 
     ``words``: the model tells what the person said. ``keeps``: connections may be lost, so that
-    sound is kept while there is one, too. ``vad`` finds the turns of a model that does not signal
-    them. ``lost`` counts samples that no connection has heard.
+    sound is kept while there is one, too. ``vad`` measures the person's voice, and where it
+    ``finds`` turns, it stands in for a model that does not signal them. ``lost`` counts samples
+    that no connection has heard.
     """
 
     def __init__(
-        self, rate: int, keep_s: float, *, words: bool, keeps: bool, vad: VAD | None = None
+        self,
+        rate: int,
+        keep_s: float,
+        *,
+        words: bool,
+        keeps: bool,
+        vad: VAD | None = None,
+        finds: bool = True,
     ) -> None:
         self.rate = rate
         self.lost = 0
-        self._local = None if vad is None else LocalTurns(vad, rate)
+        self._local = LocalTurns(vad, rate) if vad is not None and finds else None
+        self.voice: VoiceMeter | None = None
+        """Measures the person's voice; None without a VAD."""
+        if self._local is not None:
+            self.voice = self._local.voice
+        elif vad is not None:
+            self.voice = VoiceMeter(vad, rate)
         self._echoes: set[str] = set()
         self._keeps = keeps
         self._ring = InputRing(rate, keep_s)
@@ -67,7 +82,11 @@ class PersonSound:
 
     def listen(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
         """What is heard here of the turns, in sound that `take` has given."""
-        return () if self._local is None else self._local.hear(frame.samples, self._ring.end, now)
+        if self._local is not None:
+            return self._local.hear(frame.samples, self._ring.end, now)
+        if self.voice is not None:
+            self.voice.hear(frame.samples, now)
+        return ()
 
     def found(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
         """The signals that follow from one of the model's."""

@@ -101,7 +101,8 @@ class SessionPolicy:
             policy.keep_s,
             words=profile.user_transcripts != "none",
             keeps=keeps,
-            vad=model.vad or EnergyVAD() if profile.speech_signals == "found" else None,
+            vad=_vad_of(model),
+            finds=profile.speech_signals == "found",
         )
         self._clock = model.clock
         self._replies = Replies(confirms=profile.cancels, holds=profile.holds_requests)
@@ -136,6 +137,8 @@ class SessionPolicy:
         self._ended_turns = 0
         self._unanswered = False
         """A turn has ended, and no sound of an answer has come yet."""
+        self._aside: str | None = None
+        """The turn that is ending, if the model's answer to it is not wanted."""
         self._resumable = True
         self._spoke = False
         """Something of a reply has come on this connection."""
@@ -221,6 +224,16 @@ class SessionPolicy:
         self.check_open()
         self._asking.apply(self._replies.request(Request(command, self.epoch), self._clock.now()))
         self._watch()
+
+    def set_aside(self, item_id: str) -> None:
+        """The turn that is ending just now may have been no speech: its answer is not wanted."""
+        self._aside = item_id
+
+    def take_up(self) -> None:
+        """A turn that was set aside was speech after all: have it answered."""
+        self.check_open()
+        if not self._replies.adopt(ANSWERED, self.epoch):
+            self.request(RequestReply(uuid4().hex))
 
     def interrupt(self) -> int:
         """Everything that was made or asked for so far is stale."""
@@ -349,6 +362,8 @@ class SessionPolicy:
                 self._resumable = now_resumable
             case Alive():
                 """It has been noted above."""
+            case ReplyRefused(request_id=""):
+                self._automatic_refused()
             case ReplyRefused():
                 self._asking.apply(self._replies.refused(output, self._clock.now()))
             case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
@@ -441,9 +456,11 @@ class SessionPolicy:
         match told, signal:
             case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
                 self._unanswered = True
+                aside, self._aside = self._aside == signal.item_id, None
                 if reply_follows:
-                    sure = not self.model.profile.may_ignore
-                    self._replies.expect(self.epoch, self._clock.now(), sure=sure)
+                    epoch = ANSWERED if aside else self.epoch
+                    sure = not (aside or self.model.profile.may_ignore)
+                    self._replies.expect(epoch, self._clock.now(), sure=sure)
                     self._asking.arm()
                 elif self._ended_turns:
                     self._ended_turns -= 1
@@ -457,6 +474,13 @@ class SessionPolicy:
                 if not self._spoke and self.model.profile.truncates:
                     for change in put_before(item_id, signal.item_id, self._told.history()):
                         self.transmit(change)
+
+    def _automatic_refused(self) -> None:
+        """The model can't answer a turn by itself: ask it to, once it can, if that is wanted."""
+        epoch, changes = self._replies.automatic_refused(self._clock.now())
+        self._asking.apply(changes)
+        if epoch == self.epoch:
+            self.request(RequestReply(uuid4().hex))
 
     def _after_tools(
         self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
@@ -496,3 +520,14 @@ class SessionPolicy:
                 self.request(RequestReply(uuid4().hex))
         for epoch in self._tools.lost():
             self._after_tools(epoch, lost=True)
+
+
+def _vad_of(model: Model) -> VAD | None:
+    """What listens to the person here; nothing does where the program says when they speak."""
+    match model.profile.speech_signals:
+        case "found":
+            return model.vad or EnergyVAD()
+        case "told":
+            return model.vad
+        case "none":
+            return None

@@ -178,6 +178,19 @@ class Replies:
             self._automatic.remove(found)
         return self._advance(now)
 
+    def adopt(self, stale: int, epoch: int) -> bool:
+        """Want an automatic reply after all that has not begun; False if there is none."""
+        for index, (expected, when, sure) in enumerate(self._automatic):
+            if expected == stale:
+                self._automatic[index] = epoch, when, sure
+                return True
+        return False
+
+    def automatic_refused(self, now: float) -> tuple[int | None, Changes]:
+        """The automatic reply that was due next is not made: the epoch of it, if one was."""
+        epoch = self._automatic.popleft()[0] if self._automatic else None
+        return epoch, self._advance(now)
+
     def started(self, reply_id: str, request_id: str | None, epoch: int, now: float) -> Changes:
         """The provider began a reply; ``epoch`` is the session's."""
         asked = self._asked

@@ -15,6 +15,7 @@ from duologue.audio import AudioFrame
 from duologue.clock import Clock, LoopClock
 from duologue.items import Item
 from duologue.pipeline.parts import VAD
+from duologue.pipeline.voice_meter import VoiceMeter
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     AddItem,
@@ -43,8 +44,9 @@ class Realtime(ABC):
     """A live session with a model. ``fps`` is the pictures a second that the model is sent.
 
     ``reconnect`` says how the session outlives its connections; None for an engine in this
-    process, whose connection is not lost. ``vad`` hears when the person speaks, for a model that
-    does not signal it; None takes loudness alone. Runs once: `run` lives as long as the session.
+    process, whose connection is not lost. ``vad`` measures the person's voice, by which barge-in
+    decides; a model that does not signal speech gets its turns from it, and None takes loudness
+    alone there. Runs once: `run` lives as long as the session.
 
     All other methods are synchronous and never block; they raise `SessionClosedError` before the
     session is live and after its end. While a lost connection is being replaced, what they ask for
@@ -113,6 +115,22 @@ class Realtime(ABC):
     def answering(self) -> bool:
         """As `pending`, but only what no interruption has made stale yet."""
         return self._policy.answering
+
+    @property
+    def voice(self) -> VoiceMeter | None:
+        """Measures the person's voice; None where nothing is measured here."""
+        return self._policy.person.voice
+
+    def set_aside(self, item_id: str) -> None:
+        """Drop what the model answers to a turn by itself: nobody knows if it was speech.
+
+        To be called while `Listener.output` is told the turn's end.
+        """
+        self._policy.set_aside(item_id)
+
+    def take_up(self) -> None:
+        """Have a turn answered that was set aside, because its words have come."""
+        self._policy.take_up()
 
     async def run(self, setup: SessionSetup, listener: Listener) -> None:
         """Live till the session ends; cancelling it closes the session.

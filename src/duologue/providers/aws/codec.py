@@ -55,6 +55,9 @@ ANSWERED_S = 10.0
 UNUSED = 4
 """`Idle`s after which the sound of a stream that is not used begins: the service ends one that has
 heard nothing for 55 s, as its own error says."""
+DECIDED_S = 1.0
+"""After the service has stopped by itself, nothing is asked for this long: it has heard something,
+and what that was is decided here."""
 LOUD = 300.0
 """RMS of int16 from which on a frame may be somebody's speech."""
 
@@ -105,6 +108,8 @@ class Codec:
         self._sounding = ""
         self._sounds_since = 0
         self._asked_since = 0
+        self._stopped: int | None = None
+        """Where in the person's sound the service has stopped by itself."""
         self._spoken_over = False
         """Somebody may have spoken since the text was sent that is not answered yet."""
         self._pending: list[Message] = []
@@ -171,7 +176,7 @@ class Codec:
             case _:
                 outputs += self.blocks.take(message)
                 if any(isinstance(one, ReplyInterrupted) for one in outputs):
-                    self._drop_waiting()
+                    self._stopped = self._sent
                 if self._spoken_over and any(isinstance(one, UserTranscript) for one in outputs):
                     # Late words of a turn before the text have no sound since, and do not count.
                     self._refuse("interrupted", "the person spoke before it was answered")
@@ -325,8 +330,12 @@ class Codec:
         return [*self._start_sound(), *self._order.text(due.text)]
 
     def _busy(self) -> bool:
-        """The last text is not answered, or the newest reply is still being played, it seems."""
+        """The last text is not answered, the newest reply is still being played, it seems, or the
+        person may be speaking.
+        """
         if self._replies.asked is not None:
+            return True
+        if self._stopped is not None and self._since(self._stopped) < DECIDED_S:
             return True
         last = self._replies.last
         if last is None or not last.playing:

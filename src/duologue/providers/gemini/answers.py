@@ -24,6 +24,9 @@ type Status = Literal["completed", "cancelled", "failed"]
 
 _LATE_S = 0.2
 """Words that come after so much loud sound of the person's are not late: it may be answered."""
+_STOPPED_S = 0.25
+"""Words that come after this much of the person's sound since the server was interrupted are not
+late: it answers what it has heard."""
 _LOUD = 600
 """Samples above this (-35 dB) are no silence."""
 _MOST_EARLY = 4096
@@ -101,6 +104,7 @@ class Answers:
         "_passed_s",
         "_quiet",
         "_stopped",
+        "_stopped_s",
         "current",
         "goes_on",
         "transcribed",
@@ -120,6 +124,8 @@ class Answers:
         """The person has said something since the reply began or was interrupted."""
         self._passed_s = 0.0
         """Loud sound of the person's that was sent since the last turn ended, in seconds."""
+        self._stopped_s: float | None = None
+        """The person's sound since the server was interrupted by them, in seconds."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -147,6 +153,8 @@ class Answers:
 
     def sent_sound(self, frame: AudioFrame) -> None:
         """More sound of the person's was sent."""
+        if self._stopped_s is not None:
+            self._stopped_s += frame.duration
         if self.turn_open or self._passed_s > _LATE_S or not len(frame):
             return
         if frame.samples.max() > _LOUD:
@@ -166,6 +174,7 @@ class Answers:
         self._own_interrupt = False
         self._ended = None
         self._answered = self._heard = False
+        self._stopped_s = None
         answer = self.current = Answer(uuid4().hex, uuid4().hex, asked)
         begun: list[Output] = [ReplyStarted(answer.id, None if asked is None else asked.request_id)]
         if not self.transcribed and answer.wanted is not None:
@@ -187,7 +196,8 @@ class Answers:
         if between and not text.strip():
             return None, ()
         due = self._asked is not None or self._answered or self._heard
-        awaited = between and (due or self._passed_s > _LATE_S)
+        heard = self._passed_s > _LATE_S or (self._stopped_s or 0.0) > _STOPPED_S
+        awaited = between and (due or heard)
         if self.current is None and self._ended is not None and not awaited:
             answer = self._ended
         elif between:
@@ -258,6 +268,7 @@ class Answers:
         outputs: list[Output] = []
         if not own and not stopped:
             outputs.append(ReplyInterrupted(None if answer is None else answer.id))
+            self._stopped_s = 0.0
         if self.current is not None:
             outputs.append(ReplyDone(self.current.id, "cancelled"))
         elif self._asked is not None and not own:

@@ -42,6 +42,8 @@ class Asked:
     def began(self, named: str | None) -> str | None:
         """A response has begun, which carries that name: the request that it answers, if one."""
         if self._tells_which or named is not None:
+            if named is None and self._automatic:
+                self._automatic -= 1
             self._requests.pop(f"request_{named}", None)
             return named
         if self._automatic:
@@ -54,6 +56,12 @@ class Asked:
         self._automatic += reply_follows
         held, self._held = self._held, []
         return held
+
+    def automatic_refused(self) -> bool:
+        """The server can't answer a turn of the person by itself; False if it owes no answer."""
+        owed = self._automatic > 0
+        self._automatic -= owed
+        return owed
 
     def refused(self, event_id: str) -> str | None:
         """The server does not take an event: the request that it was, if one."""

@@ -130,8 +130,9 @@ class Codec:
         self._asked = Asked(tells_which=dialect.tells_which)
         self._outbox = Outbox(dialect, self._items, self._asked)
         self._guard = Guard(dialect.session, self._hearing)
-        self._encoder = Encoder(dialect, self._items, self._responses, self._guard, rtc=self._rtc)
         self._sound = RtcSound()
+        sound = self._sound if self._rtc else None
+        self._encoder = Encoder(dialect, self._items, self._responses, self._guard, sound=sound)
         self._interrupted: deque[str] = deque(maxlen=64)
         self._seen: deque[str] = deque(maxlen=_REMEMBERED)
         self.unknown: Counter[str] = Counter()

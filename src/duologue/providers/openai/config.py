@@ -29,13 +29,15 @@ class ServerVAD:
     """The server finds turns by loudness: ``threshold`` 0 to 1, times in ms.
 
     ``idle_timeout_ms`` (5000 to 30000): after so long a silence the model speaks up by itself.
+    ``interrupt_response``: the server stops its reply at any sound, instead of leaving that to
+    `BargeInPolicy`, which knows a cough from a word.
     """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
     create_response: bool = True
-    interrupt_response: bool = True
+    interrupt_response: bool = False
     idle_timeout_ms: int | None = None
 
     def __post_init__(self) -> None:
@@ -51,12 +53,12 @@ class SemanticVAD:
     """The server finds turns by what was said.
 
     It waits at most 8 s (``eagerness`` ``low``), 4 s (``medium``, the same as ``auto``) or 2 s
-    (``high``).
+    (``high``). ``interrupt_response`` is as in `ServerVAD`.
     """
 
     eagerness: Literal["low", "medium", "high", "auto"] = "auto"
     create_response: bool = True
-    interrupt_response: bool = True
+    interrupt_response: bool = False
 
     def __post_init__(self) -> None:
         one_of("eagerness", self.eagerness, ("low", "medium", "high", "auto"))

@@ -12,6 +12,7 @@ from duologue.items import Json
 from duologue.providers.openai.dialect import Dialect, ServerHistory
 from duologue.providers.openai.guard import Guard
 from duologue.providers.openai.responses import Responses
+from duologue.providers.openai.rtc_sound import RtcSound
 from duologue.realtime.commands import (
     AddItem,
     CancelReply,
@@ -37,9 +38,12 @@ type JsonObject = dict[str, Json]
 
 
 class Encoder:
-    """Knows what a command is in the protocol; ``rtc``: the server owns the buffer of its sound."""
+    """Knows what a command is in the protocol.
 
-    __slots__ = ("_dialect", "_guard", "_items", "_responses", "_rtc", "cleared", "instructions")
+    ``sound`` where the server owns the buffer of its sound (WebRTC).
+    """
+
+    __slots__ = ("_dialect", "_guard", "_items", "_responses", "_sound", "cleared", "instructions")
 
     def __init__(
         self,
@@ -48,13 +52,13 @@ class Encoder:
         responses: Responses,
         guard: Guard,
         *,
-        rtc: bool,
+        sound: RtcSound | None,
     ) -> None:
         self._dialect = dialect
         self._guard = guard
         self._items = items
         self._responses = responses
-        self._rtc = rtc
+        self._sound = sound
         self.instructions = ""
         self.cleared: deque[str] = deque(maxlen=64)
         """Replies whose buffered sound was thrown away on our word."""
@@ -105,7 +109,10 @@ class Encoder:
         if reply_id in self._responses:
             self._responses.cancel(reply_id)
             events.append(self._dialect.requests.cancel(reply_id))
-        if self._rtc:
+        if self._sound is not None:
+            sounding = self._sound.open
             self.cleared.append(reply_id)
-            events.append({"type": "output_audio_buffer.clear"})
+            if sounding is None or sounding in self.cleared:
+                # Else the buffer holds another reply, which goes on.
+                events.append({"type": "output_audio_buffer.clear"})
         return events

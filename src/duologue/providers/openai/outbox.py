@@ -89,6 +89,9 @@ class Outbox:
         kind = self._dialect.kind_of(code, error_type, message)
         meaning = self._dialect.meaning_of(code, message)
         event_id = some_text(error, "event_id")
+        if event_id is None and meaning is Meaning.BUSY and self._asked.automatic_refused():
+            # Nobody has asked for it: it would have followed a turn of the person by itself.
+            return (ReplyRefused("", code, message, busy=True),)
         request_id = self._request_of(event_id, kind, meaning)
         if request_id is not None:
             busy = meaning in (Meaning.BUSY, Meaning.SPEAKING)

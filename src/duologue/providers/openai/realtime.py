@@ -13,6 +13,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.pipeline.earshot_vad import EarshotVAD
+from duologue.pipeline.parts import VAD
 from duologue.providers.addresses import checked_headers, split_address
 from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
@@ -57,6 +59,7 @@ class Realtime(BaseRealtime):
     ``base_url`` are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given.
     ``transcription`` None: the history will not have the person's words. ``session`` is merged
     into the session object deep and last, for what has no argument here (``prompt``, ``tracing``).
+    ``vad`` measures the person's voice here, by which barge-in decides; None takes `EarshotVAD`.
     ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
     server.
 
@@ -87,6 +90,7 @@ class Realtime(BaseRealtime):
         longest_side: int = 1024,
         headers: Mapping[str, str] | None = None,
         ice_servers: Sequence[IceServer] = (),
+        vad: VAD | None = None,
         reconnect: ReconnectPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -125,7 +129,13 @@ class Realtime(BaseRealtime):
         self._longest_side = longest_side
         self._ice_servers = tuple(ice_servers)
         profile = profile_of(self._config, video=video != "off")
-        super().__init__(profile, fps=fps, reconnect=reconnect or ReconnectPolicy(), clock=clock)
+        super().__init__(
+            profile,
+            fps=fps,
+            reconnect=reconnect or ReconnectPolicy(),
+            clock=clock,
+            vad=vad or EarshotVAD("openai"),
+        )
 
     async def prepare(self, setup: SessionSetup) -> None:
         """Import what the transport needs, in a thread; raises `MissingExtraError`."""

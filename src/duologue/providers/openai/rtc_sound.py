@@ -62,6 +62,11 @@ class RtcSound:
         self.dropped = 0
         """Samples that belonged to no reply and were not silence."""
 
+    @property
+    def open(self) -> str | None:
+        """The reply that sounds just now."""
+        return self._open
+
     def sounds(self, reply_id: str, item_id: str) -> None:
         """The reply will have sound, now of the item ``item_id``."""
         self._items[reply_id] = item_id

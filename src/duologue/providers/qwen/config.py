@@ -17,14 +17,15 @@ class ServerVAD:
     """The server finds turns by loudness: ``threshold`` -1 (all is speech) to 1, times in ms.
 
     ``idle_timeout_ms`` (5000 to 30000, qwen3.5 and later): after so long a silence the model speaks
-    up by itself.
+    up by itself. ``interrupt_response``: the server stops its reply at any sound, instead of
+    leaving that to `BargeInPolicy`, which knows a cough from a word.
     """
 
     threshold: float = 0.5
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 800
     create_response: bool = True
-    interrupt_response: bool = True
+    interrupt_response: bool = False
     idle_timeout_ms: int | None = None
 
     def __post_init__(self) -> None:
@@ -45,7 +46,7 @@ class SemanticVAD:
     threshold: float | None = None
     silence_duration_ms: int | None = None
     create_response: bool = True
-    interrupt_response: bool = True
+    interrupt_response: bool = False
 
     def __post_init__(self) -> None:
         if self.threshold is not None:

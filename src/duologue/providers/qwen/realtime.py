@@ -11,6 +11,8 @@ from typing import Literal
 from duologue.clock import Clock
 from duologue.extras import require
 from duologue.items import Json
+from duologue.pipeline.earshot_vad import EarshotVAD
+from duologue.pipeline.parts import VAD
 from duologue.providers.addresses import checked_headers
 from duologue.providers.checks import rate, secret
 from duologue.providers.jpeg import fitting_jpeg
@@ -50,8 +52,9 @@ class Realtime(BaseRealtime):
     the person's words. ``enable_search`` lets the model search the web, and excludes tools.
     ``session`` is merged into the session object deep and last, for what has no argument here
     (``search_options``). ``idle``: what keeps a session open in which nobody speaks, ``silence``
-    that is sent, or a ``roll_over`` to a new connection. ``reconnect`` is `ReconnectPolicy` with
-    its defaults when None. Other None are left to the service.
+    that is sent, or a ``roll_over`` to a new connection. ``vad`` measures the person's voice here,
+    by which barge-in decides; None takes `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its
+    defaults when None. Other None are left to the service.
 
     Raises `ConfigError` for values that can't work, and without a key.
     """
@@ -83,6 +86,7 @@ class Realtime(BaseRealtime):
         longest_side: int = 1280,
         idle: Literal["silence", "roll_over"] = "silence",
         headers: Mapping[str, str] | None = None,
+        vad: VAD | None = None,
         reconnect: ReconnectPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -123,7 +127,13 @@ class Realtime(BaseRealtime):
         self._video = video
         self._longest_side = longest_side
         profile = profile_of(self._config, video=video != "off")
-        super().__init__(profile, fps=fps, reconnect=reconnect or ReconnectPolicy(), clock=clock)
+        super().__init__(
+            profile,
+            fps=fps,
+            reconnect=reconnect or ReconnectPolicy(),
+            clock=clock,
+            vad=vad or EarshotVAD("qwen"),
+        )
         change = partial(self._policy.life.roll_over, "the service closes quiet sessions")
         self._idle = Idle(
             self.clock,

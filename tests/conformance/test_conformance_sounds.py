@@ -1,0 +1,104 @@
+"""Short sounds in the agent's speech: a cough holds it, a word stops it, on every Realtime."""
+
+import asyncio
+
+import pytest
+from subjects import conformance, conversation
+
+from duologue.events import (
+    ErrorEvent,
+    InterruptionEvent,
+    SpeechHeldEvent,
+    SpeechResumedEvent,
+)
+from duologue.items import UserItem
+from talk import agent_items, of
+
+LONG = " ".join(f"word{index}" for index in range(16))
+"""About seven seconds of speech."""
+
+
+@conformance
+@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3])
+async def test_a_sound_without_words_holds_the_agent_and_it_goes_on(subject, seconds):
+    words = ["tell me more", "", "and then"]
+    async with conversation(subject, [LONG, "What?", "The end."], words) as (agent, line, far):
+        await line.speak(0.6)
+        await asyncio.sleep(3)
+        assert line.at
+        began = asyncio.get_running_loop().time()
+        await line.speak(seconds)
+        await asyncio.sleep(9)
+        assert not of(agent, InterruptionEvent)
+        assert agent.llm.epoch == 0
+        held = [at for at in line.at if began + 0.12 < at < began + 0.5]
+        assert not held
+        assert any(began + 0.5 < at < began + 0.75 for at in line.at)
+        assert len(of(agent, SpeechHeldEvent)) == len(of(agent, SpeechResumedEvent)) == 1
+        first = agent_items(agent)[0]
+        assert first.state == "heard"
+        assert LONG.startswith(first.text)
+        if subject not in STOPS_BY_ITSELF:
+            assert [item.text for item in agent_items(agent)] == [LONG]
+            said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
+            assert said == ["tell me more"]
+            known = far.history()
+            if known is not None:
+                assert ("agent", "What?") not in known
+        before = len(agent_items(agent))
+        await line.speak(0.6)
+        await asyncio.sleep(4)
+        assert len(agent_items(agent)) == before + 1
+        assert not of(agent, ErrorEvent)
+
+
+STOPS_BY_ITSELF = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
+"""Services that give up what they were making at any sound, and can't be told not to."""
+
+
+@conformance
+async def test_speech_of_less_than_half_a_second_interrupts(subject):
+    async with conversation(subject, [LONG, "Of course."], ["tell me more", "stop"]) as (
+        agent,
+        line,
+        _far,
+    ):
+        await line.speak(0.6)
+        await asyncio.sleep(3)
+        assert line.at
+        began = asyncio.get_running_loop().time()
+        await line.speak(0.4)
+        await asyncio.sleep(4)
+        (event,) = of(agent, InterruptionEvent)
+        assert event.epoch == agent.llm.epoch == 1
+        answered = min(at for at in line.at if at > began + 0.2)
+        assert not [at for at in line.at if began + 0.12 < at < answered]
+        assert [item.text for item in agent_items(agent)] == [event.heard_text, "Of course."]
+        assert not of(agent, SpeechResumedEvent)
+        assert not of(agent, ErrorEvent)
+
+
+@conformance
+@pytest.mark.parametrize("seconds", [0.14, 0.24])
+async def test_a_word_that_is_short_stops_the_agent_when_it_is_known(subject, seconds):
+    async with conversation(subject, [LONG, "Of course.", "Yes."], ["tell me more", "stop"]) as (
+        agent,
+        line,
+        _far,
+    ):
+        await line.speak(0.6)
+        await asyncio.sleep(3)
+        began = asyncio.get_running_loop().time()
+        await line.speak(seconds)
+        await asyncio.sleep(9)
+        (event,) = of(agent, InterruptionEvent)
+        assert event.epoch == agent.llm.epoch == 1
+        assert event.played_ms < 6000
+        first, second = agent_items(agent)
+        assert (first.text, first.state) == (event.heard_text, "cut")
+        assert second.text in ("Of course.", "Yes.")
+        assert not [at for at in line.at if began + 0.12 < at < began + 0.5]
+        said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
+        assert said == ["tell me more", "stop"]
+        assert not agent.llm.pending
+        assert not of(agent, ErrorEvent)
