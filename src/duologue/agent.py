@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Concatenate, NoReturn, Self
@@ -528,7 +528,7 @@ class Agent:
 
 
 def _named(user: User, role: str) -> User:
-    return user if user.id else replace(user, id=role)
+    return User(sendable(user.name), sendable(user.id) or role)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,6 +15,7 @@ from duologue.items import (
     ToolCallItem,
     ToolResultItem,
     UserItem,
+    sendable_item,
 )
 from duologue.user_code import bounded, is_async, log_failure
 
@@ -162,6 +163,7 @@ class Conversation:
 
     def put(self, item: Item) -> None:
         """Add an item at the end, or replace the one that has its id where it stands."""
+        item = sendable_item(item)
         self._items[item.id] = item
         if self._queue is not None:
             self._queue.put(item.id, item)
@@ -181,7 +183,7 @@ class Conversation:
 
     def _add(self, items: Iterable[Item]) -> None:
         for item in items:
-            self._items[item.id] = item
+            self._items[item.id] = sendable_item(item)
 
     def _keep(self, change: Callable[[], object]) -> None:
         """Have the store take a change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from duologue.items import sendable
 from duologue.realtime.errors import ConfigError
 
 MAX_FILE = 64 * 1024
@@ -51,7 +52,7 @@ def load_instructions(instructions: str | Path, root: Path | None = None) -> str
         raise ConfigError(
             f"instructions are {len(loaded)} characters with their files, at most {MAX_TEXT}"
         )
-    return loaded
+    return sendable(loaded)
 
 
 def escape(text: str) -> str:

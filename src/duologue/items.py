@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
@@ -40,11 +40,6 @@ class AgentItem:
     state: Literal["speaking", "heard", "cut"] = "heard"
     played_ms: int = 0
     speech_id: str | None = None
-
-
-def sendable(text: str) -> str:
-    """Text with "?" for half surrogates, as names of files may have them: no model takes those."""
-    return text.encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +108,65 @@ def _fits(value: Json, annotation: str) -> bool:
             return isinstance(value, int) and not isinstance(value, bool)
         case _:
             return value in _STATES
+
+
+def sendable(text: str) -> str:
+    """Join the halves of characters in ``text``, and put "?" for a half that is left alone.
+
+    JSON and names of files may have such halves (surrogates); no model, file or socket takes them.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return joined.encode(errors="replace").decode()
+    return text
+
+
+def sendable_item(item: Item) -> Item:
+    """An item whose texts are all `sendable`."""
+    match item:
+        case SystemItem(text=text) | AgentItem(text=text):
+            clean = sendable(text)
+            return item if clean == text else replace(item, text=clean)
+        case UserItem(text=text, participant=participant):
+            words = None if text is None else sendable(text)
+            name = None if participant is None else sendable(participant)
+            same = words == text and name == participant
+            return item if same else replace(item, text=words, participant=name)
+        case ToolCallItem(name=name, arguments=arguments):
+            names = sendable(name), sendable(arguments)
+            if names == (name, arguments):
+                return item
+            return replace(item, name=names[0], arguments=names[1])
+        case ToolResultItem(output=output):
+            clean = sendable(output)
+            return item if clean == output else replace(item, output=clean)
+
+
+class Halves:
+    """Makes text `sendable` that comes in pieces, where a piece may end within a character."""
+
+    __slots__ = ("_half",)
+
+    def __init__(self) -> None:
+        self._half = ""
+
+    @property
+    def waits(self) -> bool:
+        """Half of a character has come, and the other half has not."""
+        return bool(self._half)
+
+    def push(self, text: str) -> str:
+        """Return the text up to here, without a half whose other half is still to come."""
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1:] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return sendable(text)
+
+    def flush(self) -> str:
+        """Return what stands for a half that was left alone; empty when there is none."""
+        half, self._half = self._half, ""
+        return sendable(half)

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from uuid import uuid4
 
 from duologue.audio import AudioFrame
+from duologue.items import Halves, sendable
 from duologue.pipeline.clauses import Clauses
 from duologue.pipeline.parts import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.pipeline.thoughts import Thoughts
@@ -116,15 +117,17 @@ class Draft:
     async def _write(self) -> None:
         clauses = Clauses(hurry=not self._script)
         thoughts = None if self._script else Thoughts()
+        halves = Halves()
         async with aclosing(self._words()) as words:
             async for output in words:
                 match output:
-                    case TextDelta(text=text):
+                    case TextDelta(text=piece):
+                        text = halves.push(piece)
                         answer = text if thoughts is None else thoughts.push(text)
                         for clause in clauses.push(answer):
                             await self._clauses.put(clause)
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
-                        self._put(ToolCall(self.id, call_id, name, arguments))
+                        self._put(ToolCall(self.id, call_id, sendable(name), sendable(arguments)))
                     case TokenUsage(input=input_tokens, output=output_tokens):
                         self._put(Usage({"text": input_tokens}, {"text": output_tokens}))
                     case _:
@@ -132,8 +135,9 @@ class Draft:
                             "an LLM yields TextDelta, ToolRequest and TokenUsage, "
                             f"not {type(output).__name__}"
                         )
-        rest = [] if thoughts is None else clauses.push(thoughts.flush())
-        for clause in [*rest, *clauses.flush()]:
+        rest = halves.flush()
+        rest = rest if thoughts is None else thoughts.push(rest) + thoughts.flush()
+        for clause in [*clauses.push(rest), *clauses.flush()]:
             await self._clauses.put(clause)
         await self._clauses.put(None)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
+from duologue.items import sendable
 from duologue.pipeline.level_gate import LevelGate
 from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
 from duologue.pipeline.preroll import Preroll
@@ -346,7 +347,8 @@ class Hearing:
 
     async def _transcribe(self, turn: _Turn) -> None:
         try:
-            text = words_after(await contained(turn.stream.text()), turn.before)
+            transcript = sendable(await contained(turn.stream.text()))
+            text = words_after(transcript, turn.before)
         except Exception as error:  # noqa: BLE001 - told
             self._report("transcription", error, turn)
             return

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Protocol
@@ -23,6 +23,7 @@ from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
+from duologue.realtime.sendable import SendableOutputs
 
 FORCED_S = 1.0
 """Before the end that a provider has announced, the change is made at the latest by this, in s."""
@@ -72,6 +73,7 @@ class Link:
     """It did not become live in time, and was closed for that."""
     failure: BaseException | None = None
     """What ended it; None for a clean end."""
+    texts: SendableOutputs = field(default_factory=SendableOutputs)
 
     def has_begun(self) -> bool:
         """It was live, and perhaps still is."""
@@ -249,7 +251,8 @@ class Life:
             if isinstance(output, GoAway) and self.renews:
                 within = max(0.0, output.time_left - FORCED_S)
                 self.roll_over("the model ends this connection", within)
-            self._owner.receive(output)
+            for told in link.texts.take(output):
+                self._owner.receive(told)
         else:
             ends = ErrorKind.FATAL, ErrorKind.RECYCLE
             if isinstance(output, ProviderError) and output.kind in ends:

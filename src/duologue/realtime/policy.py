@@ -17,6 +17,7 @@ from duologue.events import (
     RealtimeDisconnectedEvent,
     RealtimeReconnectingEvent,
 )
+from duologue.items import sendable
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.pipeline.parts import VAD
 from duologue.realtime.asking import Asking
@@ -63,6 +64,7 @@ from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.rehearing import TurnSignal
 from duologue.realtime.replies import Replies, Request
+from duologue.realtime.sendable import sendable_command, sendable_setup
 from duologue.realtime.silence import CHANGE_S, LOUD_S, PAUSE_S, SPEECH_S, Silence, Verdict
 from duologue.realtime.tool_calls import ToolCalls, scheduling_of
 
@@ -189,7 +191,7 @@ class SessionPolicy:
         """Send a command if there is a connection; the next one learns it from the history."""
         self.check_open()
         if self.life.link is not None:
-            self.life.link.connection.transmit(command)
+            self.life.link.connection.transmit(sendable_command(command))
 
     def hear(self, frame: AudioFrame) -> None:
         """The next sound of the person."""
@@ -270,7 +272,7 @@ class SessionPolicy:
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
-        return self.model.open(setup)
+        return self.model.open(sendable_setup(setup))
 
     def reconnecting(self, reason: str, attempt: int) -> None:
         """The next connection is about to be made."""
@@ -451,6 +453,8 @@ class SessionPolicy:
         if self._hears_speech:
             self._follow_speech(signal)
         told = self.person.follow(signal, self._clock.now())
+        if isinstance(told, UserTranscript):
+            told = replace(told, text=sendable(told.text))
         if told is not None:
             self._told.output(told, self.epoch)
         match told, signal:

@@ -22,6 +22,8 @@ require("pybase64", "aws")
 import orjson  # noqa: E402
 import pybase64  # noqa: E402
 
+from duologue.providers.json_text import decode_object  # noqa: E402
+
 type JsonObject = dict[str, Json]
 
 _MOST_OPEN = 16
@@ -58,11 +60,11 @@ class Blocks:
     def take(self, message: bytes) -> Sequence[Output]:
         """What an event means."""
         try:
-            found = orjson.loads(message)
-        except orjson.JSONDecodeError:
+            found = decode_object(message)
+        except MalformedError:
             self.malformed += 1
             return ()
-        event = found.get("event") if isinstance(found, dict) else None
+        event = found.get("event")
         if not isinstance(event, dict) or len(event) != 1:
             self.malformed += 1
             return ()

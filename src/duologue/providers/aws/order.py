@@ -26,6 +26,8 @@ require("pybase64", "aws")
 import orjson  # noqa: E402
 import pybase64  # noqa: E402
 
+from duologue.providers.json_text import encode_object  # noqa: E402
+
 type JsonObject = dict[str, Json]
 
 _TEXT: JsonObject = {"mediaType": "text/plain"}
@@ -207,7 +209,7 @@ class EventOrder:
         }
 
     def _event(self, event: str, **fields: Json) -> bytes:
-        return orjson.dumps({"event": {event: fields}})
+        return encode_object({"event": {event: fields}})
 
 
 def _tool(tool: ToolSpec) -> JsonObject:

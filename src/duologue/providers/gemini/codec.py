@@ -43,7 +43,7 @@ from duologue.realtime.outputs import (
 
 require("orjson", "gemini")
 
-import orjson  # noqa: E402
+from duologue.providers.json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 
@@ -137,7 +137,7 @@ class Codec:
             extra=self._extra,
         )
         self._decoder.asked = message["setup"]
-        return [orjson.dumps(message)]
+        return [encode_object(message)]
 
     def encode(self, command: Command) -> Sequence[bytes]:
         """The messages that carry a command, behind what is to be told before them."""
@@ -186,7 +186,7 @@ class Codec:
         if self._decoder.started and self._seed:
             turns: list[Json] = [*self._seed]
             content: JsonObject = {"turns": turns, "turnComplete": self._traits.seeds}
-            self._pending.append(orjson.dumps({"clientContent": content}))
+            self._pending.append(encode_object({"clientContent": content}))
             self._seed = []
         return outputs
 
@@ -200,7 +200,7 @@ class Codec:
     def _told(self, messages: Sequence[JsonObject]) -> list[bytes]:
         if any(map(interrupts, messages)):
             self._answers.sent_context()
-        return [orjson.dumps(message) for message in messages]
+        return [encode_object(message) for message in messages]
 
     def _sound(self, pcm: bytes, samples: int) -> Sequence[bytes]:
         message = sound_message(pcm)

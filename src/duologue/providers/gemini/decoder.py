@@ -39,7 +39,7 @@ from duologue.realtime.outputs import (
 
 require("orjson", "gemini")
 
-import orjson  # noqa: E402
+from duologue.providers.json_text import decode_object, encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 
@@ -99,10 +99,8 @@ class Decoder:
 
     def _outputs(self, message: bytes) -> Sequence[Output]:
         try:
-            value = orjson.loads(message)
-        except orjson.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
+            value = decode_object(message)
+        except MalformedError:
             self.malformed += 1
             return ()
         outputs: list[Output] = []
@@ -188,7 +186,7 @@ class Decoder:
             given = some_text(call, "id")
             call_id = given or uuid4().hex
             answer, begun = self._answers.content()
-            arguments = orjson.dumps(inner(call, "args")).decode()
+            arguments = encode_object(inner(call, "args")).decode()
             self._context.called(call_id, name, has_id=given is not None)
             waits = waits or self._context.waits_for(name)
             outputs += [*begun, ToolCall(answer.id, call_id, name, arguments)]

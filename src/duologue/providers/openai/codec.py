@@ -55,8 +55,9 @@ from duologue.video import VideoFrame
 require("orjson", "openai")
 require("pybase64", "openai")
 
-import orjson  # noqa: E402
 import pybase64  # noqa: E402
+
+from duologue.providers.json_text import decode_object  # noqa: E402
 
 type Message = bytes | AudioFrame | VideoFrame
 """One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""
@@ -185,11 +186,11 @@ class Codec:
         if isinstance(message, VideoFrame):
             return ()
         try:
-            event = orjson.loads(message)
-        except orjson.JSONDecodeError:
+            event = decode_object(message)
+        except MalformedError:
             self.malformed += 1
             return ()
-        name = event.get("type") if isinstance(event, dict) else None
+        name = event.get("type")
         if not isinstance(name, str):
             self.malformed += 1
             return ()

@@ -16,7 +16,7 @@ from duologue.realtime.outputs import Output, ProviderError, ReplyRefused, UserT
 
 require("orjson", "openai")
 
-import orjson  # noqa: E402
+from duologue.providers.json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 
@@ -64,7 +64,7 @@ class Outbox:
                 self._sent[event_id] = {"type": name} if name == "session.update" else event
                 if len(self._sent) > _MOST:
                     del self._sent[next(iter(self._sent))]
-        return orjson.dumps({"event_id": event_id, **event})
+        return encode_object({"event_id": event_id, **event})
 
     def next_id(self, name: str) -> str:
         """An id for one more event."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from duologue.items import Json
+from duologue.items import Json, sendable
 from duologue.providers.fields import inner, objects, some_text, text, whole
 from duologue.providers.openai.errors import kind_of
 from duologue.providers.spoken import same_words
@@ -47,7 +47,8 @@ class Response:
 
     id: str
     wanted: str | None
-    said: dict[str, str] = field(default_factory=dict)
+    said: dict[str, list[str]] = field(default_factory=dict)
+    """The words of its items, as they came."""
     settled: set[str] = field(default_factory=set)
     """Items of scripted text that have been cut, and are in the conversation as they should be."""
     calls: dict[str, Call] = field(default_factory=dict)
@@ -154,7 +155,7 @@ class Responses:
         delta = text(event, "delta")
         response = self._live.get(reply_id)
         if response is not None:
-            response.said[item_id] = response.said.get(item_id, "") + delta
+            response.said.setdefault(item_id, []).append(delta)
         return [ReplyText(reply_id, item_id, delta)]
 
     def worded(self, event: JsonObject, key: str) -> Sequence[Output]:
@@ -164,8 +165,8 @@ class Responses:
         whole_text = text(event, key)
         if response is None:
             return []
-        said = response.said.get(item_id, "")
-        response.said[item_id] = whole_text
+        said = "".join(response.said.get(item_id, ()))
+        response.said[item_id] = [whole_text]
         if whole_text == said or not whole_text.startswith(said):
             return []
         return [ReplyText(reply_id, item_id, whole_text[len(said) :])]
@@ -240,10 +241,11 @@ class Responses:
         before += _usage(inner(made, "usage"))
         spoken: list[tuple[str, str]] = []
         if response.wanted is not None and status == "completed":
-            said = " ".join(response.said.values())
+            texts = {one: sendable("".join(words)) for one, words in response.said.items()}
+            said = " ".join(texts.values())
             if not same_words(response.wanted, said):
                 before.append(SayMismatch(response.id, response.wanted, said))
-            spoken = [one for one in response.said.items() if one[0] not in response.settled]
+            spoken = [one for one in texts.items() if one[0] not in response.settled]
         cut = status == "cancelled" and reason == "turn_detected"
         return Ended(before, ReplyDone(response.id, status, message), after, spoken, cut)
 

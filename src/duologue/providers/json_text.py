@@ -1,0 +1,40 @@
+"""JSON that a provider's server sends and takes, where text may end within a character."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import orjson
+
+from duologue.items import Json
+from duologue.providers.fields import JsonObject, MalformedError
+from duologue.realtime.sendable import sendable_json
+
+
+def decode_object(message: bytes | str) -> JsonObject:
+    """Parse a JSON object; half a character, whose other half is in another message, stays half.
+
+    Raises `MalformedError` for anything else.
+    """
+    try:
+        value: Json = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        text = message if isinstance(message, str) else message.decode(errors="replace")
+        if "\\ud" not in text.lower():
+            raise MalformedError(str(error)) from error
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as failure:
+            raise MalformedError(str(failure)) from failure
+    if not isinstance(value, dict):
+        raise MalformedError("not an object")
+    return value
+
+
+def encode_object(value: Mapping[str, Json]) -> bytes:
+    """Write a JSON object; half a character becomes a "?"."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(sendable_json(dict(value)))
