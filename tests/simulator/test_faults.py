@@ -140,7 +140,7 @@ async def test_events_can_come_in_a_burst():
     async with answering("burst") as sim, connected(sim) as client:
         await client.send("response.create")
         began = now()
-        await client.until("rate_limits.updated")
+        await client.until("response.created")
         assert now() - began == pytest.approx(1.5, abs=0.1)
         await client.until("response.done")
         assert now() - began == pytest.approx(1.5, abs=0.1)

@@ -104,8 +104,8 @@ async def test_speech_interrupts_the_response():
             "response.output_audio.done",
             "response.output_audio_transcript.done",
             "response.content_part.done",
-            "response.output_item.done",
             "conversation.item.done",
+            "response.output_item.done",
             "response.done",
         ]
         # The client says what was heard of it.

@@ -53,7 +53,6 @@ async def test_a_call_has_turns_and_its_sound_in_real_time():
             "conversation.item.added",
             "conversation.item.done",
             "response.created",
-            "rate_limits.updated",
             "response.output_item.added",
             "response.content_part.added",
             "response.output_audio_transcript.delta",
@@ -62,6 +61,7 @@ async def test_a_call_has_turns_and_its_sound_in_real_time():
             "response.content_part.done",
             "response.output_item.done",
             "response.done",
+            "rate_limits.updated",
             "output_audio_buffer.started",
             "output_audio_buffer.stopped",
         ]

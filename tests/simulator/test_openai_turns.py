@@ -39,8 +39,7 @@ async def test_a_turn_comes_in_the_order_of_the_protocol():
             "conversation.item.added",
             "conversation.item.done",
             "response.created",
-            "rate_limits.updated",
-            "conversation.item.input_audio_transcription.delta",
+            *["conversation.item.input_audio_transcription.delta"] * 4,
             "conversation.item.input_audio_transcription.completed",
             "response.output_item.added",
             "conversation.item.added",
@@ -50,8 +49,8 @@ async def test_a_turn_comes_in_the_order_of_the_protocol():
             "response.output_audio.done",
             "response.output_audio_transcript.done",
             "response.content_part.done",
-            "response.output_item.done",
             "conversation.item.done",
+            "response.output_item.done",
             "response.done",
         ]
         assert done.response.status == "completed"

@@ -59,7 +59,8 @@ IN, OUT = "session.audio.input", "session.audio.output"
             "session.tools[0].name",
         ),
         ({"type": "realtime", "tool_choice": "any"}, "invalid_value", "session.tool_choice"),
-        ({"type": "realtime", "audio": None}, "invalid_type", "session.audio"),
+        ({"type": "realtime", "audio": 7}, "invalid_type", "session.audio"),
+        (given_input(turn_detection={"type": None}), "invalid_type", f"{IN}.turn_detection.type"),
         (
             given_input(format={"type": "audio/pcm", "rate": 16000}),
             "integer_below_min_value",

@@ -30,6 +30,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.session import Realtime
+from duologue.simulator.brains import ScriptBrain
 
 TURN_S = 10.0
 """A turn that the brain has not told the end of within so many seconds had no words for it."""
@@ -88,10 +89,18 @@ class BrainLink:
         self._turns: deque[_Turn] = deque()
         self._waiting: deque[_Asked] = deque()
         self._asked: _Asked | None = None
+        self.words_so_far: Callable[[str], None] = lambda _: None
+        """Is told the words of a turn while it is heard, where the brain tells them."""
         self.on_turn: Callable[[], None] = lambda: None
         self.on_reply: Callable[[], None] = lambda: None
         self.error = ""
         """Why the brain has ended, if it has."""
+
+    @property
+    def calls_follow(self) -> bool:
+        """The brain calls functions after what it says, as far as anybody knows."""
+        reply = self.brain.speaking if isinstance(self.brain, ScriptBrain) else None
+        return reply is not None and bool(reply.tools)
 
     async def run(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
         """Live as long as the brain does."""
@@ -206,6 +215,8 @@ class BrainLink:
         match output:
             case UserTranscript(text=text, final=True) if self._turns:
                 self._turns[0].text = text
+            case UserTranscript(text=text, final=False) if not self._turns:
+                self.words_so_far(text)
             case UserTurnEnded(item_id=item_id) if self._turns:
                 self._turn_ended(self._turns[0], item_id)
             case ReplyStarted(reply_id=reply_id, request_id=request_id):

@@ -124,7 +124,7 @@ def _scripted(script: Script, clock: Clock | None) -> Brain:
 
     def make() -> Realtime:
         replies = [sound(index, one) for index, one in enumerate(script.replies)]
-        return ScriptedRealtime(
+        return ScriptBrain(
             replies, transcripts=script.transcripts, manual=True, profile=SCRIPTED, clock=clock
         )
 
@@ -145,6 +145,61 @@ async def _spoken(text: str) -> AudioFrame:
     async with aclosing(tts.synthesize(text)) as frames:
         parts = [frame.samples async for frame in frames]
     return AudioFrame(np.concatenate(parts), tts.rate)
+
+
+class ScriptBrain(ScriptedRealtime):
+    """A scripted model that tells the words of a turn as it hears them, and what it is speaking."""
+
+    speaking: Reply | None = None
+    """The reply that it was asked for last."""
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Start on the script."""
+        return _WordsAsHeard(super().open(setup), self)
+
+
+class _WordsAsHeard:
+    """A connection of a script on which the words of a turn come while it is heard."""
+
+    def __init__(self, inner: Connection, model: ScriptBrain) -> None:
+        self._inner = inner
+        self._model = model
+        self._receive: Callable[[Output], None] = lambda _: None
+        self._item_id = uuid4().hex
+        self._samples = 0
+        self._told = ""
+
+    async def run(self, receive: Callable[[Output], None]) -> None:
+        """Live till cancelled."""
+        self._receive = receive
+        await self._inner.run(receive)
+
+    def transmit(self, command: Command) -> None:
+        """Take a command; what follows comes later on the loop."""
+        match command:
+            case SendAudio(frame=frame):
+                self._samples += len(frame)
+                self._tell_words(self._samples / frame.rate)
+            case EndTurn():
+                self._item_id = uuid4().hex
+                self._samples, self._told = 0, ""
+            case RequestReply():
+                self._model.speaking = self._model.replies[0] if self._model.replies else None
+            case Say():
+                self._model.speaking = None
+            case _:
+                """For the script alone."""
+        self._inner.transmit(command)
+
+    def _tell_words(self, seconds: float) -> None:
+        """Tell the whole words that have been spoken after that time."""
+        text = self._model.transcripts[0] if self._model.transcripts else ""
+        spoken = text[: int(seconds * CHARS_PER_S)]
+        words = text if len(spoken) == len(text) else spoken.rpartition(" ")[0]
+        if len(words) > len(self._told):
+            self._told = words
+            told = UserTranscript(self._item_id, words, final=False)
+            asyncio.get_running_loop().call_soon(self._receive, told)
 
 
 class EchoRealtime(Realtime):

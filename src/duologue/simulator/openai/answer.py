@@ -76,10 +76,15 @@ class Answer:
     rate: int
     """Hz of the sound that it is given."""
     id: str = field(default_factory=lambda: new_id("resp"))
+    phase: str = ""
+    """What its next message is: ``commentary`` or ``final_answer``; empty where that isn't told."""
     status: str = "in_progress"
     samples: int = 0
     """Sound made so far, at 24 kHz."""
     words: int = 0
+    """Tokens of its text, of its calls, and of the thoughts before them."""
+    reasoning: int | None = None
+    """How many of ``words`` were thoughts; None for a model that has none."""
     _output: list[Object] = field(default_factory=list)
     _message: _Message | None = None
     _resampler: Resampler | None = None
@@ -128,7 +133,7 @@ class Answer:
         name = names.text if self.wanted.modality == "text" else names.transcript
         for word in _WORDS.findall(text):
             self.words += 1
-            self.emit(f"response.{name}.delta", {**self.place, "delta": word})
+            self.emit(f"response.{name}.delta", {**self.place, **names.piece(word)})
 
     def speak(self, samples: Samples) -> None:
         """The next sound."""
@@ -144,7 +149,6 @@ class Answer:
         self._close("completed")
         item: Object = {
             "id": new_id("item"),
-            "object": "realtime.item",
             "type": "function_call",
             "status": "in_progress",
             "name": name,
@@ -162,7 +166,8 @@ class Answer:
         half = len(arguments) // 2
         for delta in (arguments[:half], arguments[half:]):
             if delta:
-                self.emit("response.function_call_arguments.delta", {**place, "delta": delta})
+                piece = self.dialect.piece(delta)
+                self.emit("response.function_call_arguments.delta", {**place, **piece})
         done: Object = {**place, "name": name, "arguments": arguments}
         self.emit("response.function_call_arguments.done", done)
         item["arguments"] = arguments
@@ -212,12 +217,13 @@ class Answer:
             return self._message
         item: Object = {
             "id": new_id("item"),
-            "object": "realtime.item",
             "type": "message",
             "status": "in_progress",
             "role": "assistant",
             "content": [],
         }
+        if self.phase:
+            item["phase"] = self.phase
         message = _Message(item, self._add(item))
         self._message = message
         item["content"] = [self._content()]
@@ -225,6 +231,8 @@ class Answer:
         return message
 
     def _add(self, item: Object) -> int:
+        if self.dialect.objects:
+            item["object"] = "realtime.item"
         self._output.append(item)
         index = len(self._output) - 1
         self.emit(
@@ -262,15 +270,16 @@ class Answer:
 
     def _finish(self, item: Object, index: int, status: str) -> None:
         item["status"] = status
+        done = self.dialect.item_done
+        if done is not None and self.in_band and item in self.conversation.items:
+            at = self.conversation.items.index(item)
+            # The service says null here of the second item of a conversation, too.
+            before = text_at(self.conversation.items[at - 1], "id") if at > 1 else None
+            self.emit(f"conversation.item.{done}", self.dialect.placed(before, item))
         self.emit(
             "response.output_item.done",
             {"response_id": self.id, "output_index": index, "item": dict(item)},
         )
-        done = self.dialect.item_done
-        if done is not None and self.in_band and item in self.conversation.items:
-            at = self.conversation.items.index(item)
-            before = text_at(self.conversation.items[at - 1], "id") if at else None
-            self.emit(f"conversation.item.{done}", self.dialect.placed(before, item))
 
     def _content(self) -> Object:
         text = self._message.text if self._message is not None else ""
@@ -287,6 +296,9 @@ class Answer:
     def _usage(self) -> Object:
         audio = -(-self.samples // TOKEN_SAMPLES)
         given = self.input_tokens
+        made: Object = {"text_tokens": self.words, "audio_tokens": audio}
+        if self.reasoning is not None:
+            made["reasoning_tokens"] = self.reasoning
         total = sum(count for count in given.values() if isinstance(count, int))
         return {
             "total_tokens": total + self.words + audio,
@@ -297,5 +309,5 @@ class Answer:
                 "cached_tokens": 0,
                 "cached_tokens_details": {"text_tokens": 0, "audio_tokens": 0, "image_tokens": 0},
             },
-            "output_token_details": {"text_tokens": self.words, "audio_tokens": audio},
+            "output_token_details": made,
         }

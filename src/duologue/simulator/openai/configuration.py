@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +19,7 @@ from duologue.simulator.fields import (
     text_at,
 )
 from duologue.simulator.openai.schema import RATE, SESSION
-from duologue.simulator.openai.shapes import RefusedError, check, missing
+from duologue.simulator.openai.shapes import RefusedError, check_object, missing
 
 INSTRUCTIONS = (
     "Your knowledge cutoff is 2023-10. You are a helpful, witty, and friendly AI. Act like a "
@@ -44,6 +45,13 @@ _DETECTIONS: dict[str, Object] = {
         "interrupt_response": True,
     },
 }
+
+_FIRST_MODELS = re.compile(r"gpt-realtime(-mini)?(-20\d\d-\d\d-\d\d)?")
+"""Those before 1.5: their defaults are others."""
+_REASONING_MODELS = re.compile(r"gpt-realtime-2\b.*")
+"""Those that think first, and say in which phase of an answer they are."""
+
+_REASONING_TOKENS = {"minimal": 0, "low": 8, "medium": 32, "high": 128, "xhigh": 256}
 
 _EAGERNESS_MS = {"low": 1200, "medium": 800, "high": 400, "auto": 800}
 """Silence that ends a turn under ``semantic_vad``: here nobody looks at what was said."""
@@ -78,6 +86,11 @@ class SessionObject(Protocol):
         ...
 
     @property
+    def reasoning_tokens(self) -> int | None:
+        """What the thoughts before a response cost; None for a model that has none."""
+        ...
+
+    @property
     def instructions(self) -> str:
         """What the model is told."""
         ...
@@ -92,6 +105,14 @@ class Configuration:
     """The session object of one session. ``value`` is what the client is shown."""
 
     def __init__(self, model: str, expires_at: int) -> None:
+        first = _FIRST_MODELS.fullmatch(model) is not None
+        self._detections = {
+            **_DETECTIONS,
+            "server_vad": {
+                **_DETECTIONS["server_vad"],
+                "silence_duration_ms": 200 if first else 500,
+            },
+        }
         self.value: Object = {
             "type": "realtime",
             "object": "realtime.session",
@@ -111,9 +132,13 @@ class Configuration:
                     "format": dict(_PCM),
                     "transcription": None,
                     "noise_reduction": None,
-                    "turn_detection": dict(_DETECTIONS["server_vad"]),
+                    "turn_detection": dict(self._detections["server_vad"]),
                 },
-                "output": {"format": dict(_PCM), "voice": "marin", "speed": 1.0},
+                "output": {
+                    "format": dict(_PCM),
+                    "voice": "alloy" if first else "marin",
+                    "speed": 1.0,
+                },
             },
             "include": None,
         }
@@ -123,7 +148,7 @@ class Configuration:
 
         ``spoken``: the model has spoken, and its voice stays.
         """
-        check_session(change, path)
+        change = check_session(change, path)
         value = copy.deepcopy(self.value)
         if "model" in _object(change) and inside(change, "model") != value["model"]:
             raise RefusedError(
@@ -136,7 +161,7 @@ class Configuration:
                 "Cannot update a conversation's voice if assistant audio is present.",
                 f"{path}.audio.output.voice",
             )
-        _merge(value, change)
+        self._merge(value, change)
         self.value = value
 
     @property
@@ -170,6 +195,13 @@ class Configuration:
         return None if found is None else text_at(found, "model")
 
     @property
+    def reasoning_tokens(self) -> int | None:
+        """What the thoughts before a response cost; None for a model that has none."""
+        if not _REASONING_MODELS.fullmatch(text_at(self.value, "model")):
+            return None
+        return _REASONING_TOKENS[text_at(self.value, "reasoning", "effort") or "low"]
+
+    @property
     def instructions(self) -> str:
         """What the model is told; the service's own words are not for another model."""
         told = text_at(self.value, "instructions")
@@ -179,6 +211,35 @@ class Configuration:
     def tools(self) -> tuple[ToolSpec, ...]:
         """The functions that the model may call."""
         return tools_of(objects_at(self.value, "tools"))
+
+    def _merge(self, value: Object, change: Json) -> None:
+        for key, new in _object(change).items():
+            if key == "audio":
+                for side, parts in _object(new).items():
+                    for name, part in _object(parts).items():
+                        _object(_object(value["audio"])[side])[name] = self._part(
+                            name, inside(value, "audio", side, name), part
+                        )
+            else:
+                value[key] = new
+
+    def _part(self, name: str, old: Json, new: Json) -> Json:
+        """The new value of a part of ``audio.input`` or ``audio.output``."""
+        if not isinstance(new, dict):
+            return new
+        match name:
+            case "turn_detection":
+                kind = text_at(new, "type")
+                start = _object(old) if text_at(old, "type") == kind else self._detections[kind]
+                return {**start, **new}
+            case "transcription":
+                return {"model": None, "language": None, "prompt": None, **_object(old), **new}
+            case "noise_reduction":
+                return {"strength": 1.0, **_object(old), **new}
+            case "format" if new.get("type") == "audio/pcm":
+                return {**_PCM, **new}
+            case _:
+                return new
 
 
 def tools_of(tools: list[Object]) -> tuple[ToolSpec, ...]:
@@ -194,12 +255,13 @@ def tools_of(tools: list[Object]) -> tuple[ToolSpec, ...]:
     )
 
 
-def check_session(change: Json, path: str = "session") -> None:
-    """Raise `RefusedError` unless this is a session object, or a part of one."""
+def check_session(change: Json, path: str = "session") -> Object:
+    """A session object, or a part of one, without what is null. Raises `RefusedError`."""
     if isinstance(change, dict) and "type" not in change:
         raise missing(f"{path}.type")
-    check(SESSION, change, path)
-    check_modalities(inside(change, "output_modalities"), f"{path}.output_modalities")
+    given = check_object(SESSION, change, path)
+    check_modalities(inside(given, "output_modalities"), f"{path}.output_modalities")
+    return given
 
 
 def check_modalities(modalities: Json, path: str) -> None:
@@ -215,30 +277,3 @@ def check_modalities(modalities: Json, path: str) -> None:
 
 def _object(value: Json) -> Object:
     return value if isinstance(value, dict) else {}
-
-
-def _merge(value: Object, change: Json) -> None:
-    for key, new in _object(change).items():
-        if key == "audio":
-            for side, parts in _object(new).items():
-                for name, part in _object(parts).items():
-                    _object(_object(value["audio"])[side])[name] = _part(
-                        name, inside(value, "audio", side, name), part
-                    )
-        else:
-            value[key] = new
-
-
-def _part(name: str, old: Json, new: Json) -> Json:
-    """The new value of a part of ``audio.input`` or ``audio.output``."""
-    if not isinstance(new, dict):
-        return new
-    if name == "turn_detection":
-        kind = text_at(new, "type")
-        return {**(_object(old) if text_at(old, "type") == kind else _DETECTIONS[kind]), **new}
-    if name in ("transcription", "noise_reduction"):
-        start: Object = {"strength": 1.0} if name == "noise_reduction" else {}
-        return {**start, **_object(old), **new}
-    if name == "format" and new.get("type") == "audio/pcm":
-        return {**_PCM, **new}
-    return new

@@ -29,11 +29,13 @@ class Image:
 class Conversation:
     """What was said, in order. ``items`` are as the client is shown them.
 
-    ``shapes`` are those of the items that a client may create, by their type.
+    ``shapes`` are those of the items that a client may create, by their type. ``objects``: items
+    are shown with a field ``object``.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape] = ITEMS) -> None:
+    def __init__(self, shapes: Mapping[str, Shape] = ITEMS, *, objects: bool = False) -> None:
         self._shapes = shapes
+        self._objects = objects
         self.id = new_id("conv")
         self.items: list[Object] = []
         self.audio_ms: dict[str, int] = {}
@@ -102,13 +104,15 @@ class Conversation:
                 f"Invalid value: '{kind}'. Supported values are: {listed}.",
                 "item.type",
             )
-        check(shape, value, "item")
-        item: Object = {
-            "id": new_id("item"),
-            "object": "realtime.item",
-            "status": "completed",
-            **value,
-        }
+        given = check(shape, value, "item")
+        item: Object = {"id": new_id("item")}
+        if self._objects:
+            item["object"] = "realtime.item"
+        if self._objects or kind != "function_call_output":
+            item["status"] = "completed"
+        item |= given if isinstance(given, dict) else {}
+        if not self._objects:
+            item.pop("object", None)
         item_id = text_at(item, "id")
         if self.has(item_id):
             raise RefusedError(

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from duologue.simulator.fields import Object
 
+_BLOCK = 16
+_PADDING = "qZ3vT8mKx1RbYw5L"
+"""What pads a piece of text to a multiple of 16 characters; the service draws it by lot."""
+
 type Emit = Callable[[str, Object], None]
 """Tells the client an event, of that type and with those fields."""
 
@@ -32,6 +36,16 @@ class Dialect:
     """A turn is answered once its words have come, and not as soon as it is over."""
     transcript_first: bool = False
     """Of a message that is whole, the words are told before the sound."""
+    objects: bool = False
+    """Items have a field ``object``."""
+    obfuscates: bool = False
+    """Pieces of text come with padding, so that their lengths on the wire tell nothing."""
+
+    def piece(self, text: str) -> Object:
+        """The fields of a piece of text."""
+        if not self.obfuscates:
+            return {"delta": text}
+        return {"delta": text, "obfuscation": _PADDING[: _BLOCK - len(text) % _BLOCK]}
 
     def placed(self, before: str | None, item: Object) -> Object:
         """The fields that tell of ``item``, which stands behind the item ``before``."""
@@ -51,5 +65,6 @@ GA = Dialect(
     transcript="output_audio_transcript",
     item="added",
     item_done="done",
+    obfuscates=True,
 )
 """OpenAI's protocol of today."""

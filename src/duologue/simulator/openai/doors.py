@@ -16,7 +16,15 @@ from duologue.simulator.http_service import Handler, guarded
 from duologue.simulator.openai.configuration import Configuration, check_session
 from duologue.simulator.openai.keys import Keys, bearer
 from duologue.simulator.openai.rtc_call import RtcCall
-from duologue.simulator.openai.shapes import RefusedError, Table, Text, Whole, check, missing
+from duologue.simulator.openai.shapes import (
+    Nullable,
+    RefusedError,
+    Table,
+    Text,
+    Whole,
+    check,
+    missing,
+)
 from duologue.simulator.socket_line import MOST_BYTES, SocketLine
 
 MODEL = "gpt-realtime-2.1"
@@ -149,8 +157,7 @@ class _Doors:
             form = await request.post()
             offer = _part(form.get("sdp"))
             if form.get("session") is not None:
-                sent = _parsed(_part(form.get("session")))
-                check_session(sent)
+                sent = check_session(_parsed(_part(form.get("session"))))
         else:
             offer = await request.text()
         if not offer:
@@ -182,8 +189,7 @@ class _Doors:
         body = _parsed(await request.text() or "{}")
         if not isinstance(body, dict):
             raise RefusedError("invalid_json", "The body is not a JSON object.")
-        expires = body.get("expires_after", {})
-        check(_EXPIRES, expires, "expires_after")
+        expires = check(Nullable(_EXPIRES), body.get("expires_after"), "expires_after")
         session = body.get("session")
         configuration = self._house.configure(text_at(session, "model") or MODEL, session)
         seconds = int_at(expires, "seconds", default=600)

@@ -24,7 +24,7 @@ from duologue.simulator.openai.event_log import EventLog
 from duologue.simulator.openai.formats import AudioDecoder
 from duologue.simulator.openai.loopback import Loopback
 from duologue.simulator.openai.responses import Responses
-from duologue.simulator.openai.shapes import RefusedError, Shape, check
+from duologue.simulator.openai.shapes import RefusedError, Shape, Tagged, check_object
 from duologue.simulator.openai.turns import HeardTurn, Turns
 
 MOST_IMAGES = 2000
@@ -61,10 +61,12 @@ class EventSession(ABC):
     `_begin_with_them`.
     """
 
-    client_events: ClassVar[Shape]
+    client_events: ClassVar[Tagged]
     """Every event that a client may send."""
     items: ClassVar[Mapping[str, Shape]]
     """Every item that a client may create, by its type."""
+    item_objects: ClassVar[bool] = False
+    """Items have a field ``object``."""
 
     taken: Callable[[str], None]
     """Is told the type of each event of the client, before anything is done about it."""
@@ -88,7 +90,7 @@ class EventSession(ABC):
         self._timer: Timer | None = None
         self._expectations = expectations
         self._log = EventLog()
-        self._conversation = Conversation(self.items)
+        self._conversation = Conversation(self.items, objects=self.item_objects)
         self._loopback: Loopback | None = None
         self._images: Kept[Image] = Kept(MOST_IMAGES, MOST_IMAGE_BYTES)
         self.audio_in_samples = 0
@@ -207,8 +209,8 @@ class EventSession(ABC):
         self._log.take(event, len(text))
         self.taken(text_at(event, "type"))
         try:
-            check(self.client_events, event, "")
-            self.handle(text_at(event, "type"), event)
+            given = check_object(self.client_events, event, "")
+            self.handle(text_at(given, "type"), given)
         except RefusedError as refusal:
             self.refuse(refusal, text_at(event, "event_id") or None)
         if self._expectations is not None:

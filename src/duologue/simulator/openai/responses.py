@@ -23,8 +23,7 @@ from duologue.simulator.verbatim import asked_verbatim
 MOST_OUT_OF_BAND = 16
 """Responses beside the conversation at once."""
 
-_LIMITS = {"requests": 1000, "tokens": 50_000}
-_RESET_S = 60.0
+_TOKENS_A_MINUTE = 15_000_000
 
 
 class Responses:
@@ -51,7 +50,8 @@ class Responses:
         self._voice = voice
         self._paraphrase = paraphrase
         self._running: dict[str, Answer] = {}
-        self._made = 0
+        self._used = 0
+        """Tokens of all responses so far."""
         self.link = BrainLink(brain, self, clock, rate=rate)
         self.on_end: Callable[[Answer], None] = lambda _: None
         self.spoken = False
@@ -94,10 +94,12 @@ class Responses:
             self.input_tokens(),
             rate=self.link.brain.profile.output_rate,
         )
+        reasoning = self._configuration.reasoning_tokens
+        if reasoning is not None:
+            answer.reasoning = reasoning
+            answer.words += reasoning
         self._running[answer.id] = answer
         answer.begin()
-        self._made += 1
-        self.tell_limits()
         return answer
 
     def cancel(
@@ -126,6 +128,8 @@ class Responses:
         """The next words."""
         answer = self._running.get(answer_id)
         if answer is not None and text:
+            if self._configuration.reasoning_tokens is not None:
+                answer.phase = "commentary" if self.link.calls_follow else "final_answer"
             answer.say(text)
             self._conversation.brain_ids[answer.item_id] = brain_id
             self._limit(answer)
@@ -175,6 +179,8 @@ class Responses:
     ) -> None:
         self._running.pop(answer.id, None)
         answer.end(status, details)
+        self._used += answer.tokens + sum_of(answer.input_tokens)
+        self.tell_limits()
         self.on_end(answer)
 
     def busy(self, active: Answer) -> RefusedError:
@@ -219,18 +225,15 @@ class Responses:
 
     def tell_limits(self) -> None:
         """Tell how much of the account's limits is left, where that is told."""
-        # As if the minute began with the session and each response reserved its share.
-        used = {"requests": self._made, "tokens": min(self._made * 500, _LIMITS["tokens"])}
-        limits: list[Json] = [
-            {
-                "name": name,
-                "limit": limit,
-                "remaining": max(0, limit - used[name]),
-                "reset_seconds": round(_RESET_S * used[name] / limit, 3),
-            }
-            for name, limit in _LIMITS.items()
-        ]
-        self._emit("rate_limits.updated", {"rate_limits": limits})
+        # As if the minute began with the session.
+        used = min(self._used, _TOKENS_A_MINUTE)
+        tokens: Object = {
+            "name": "tokens",
+            "limit": _TOKENS_A_MINUTE,
+            "remaining": _TOKENS_A_MINUTE - used,
+            "reset_seconds": round(60.0 * used / _TOKENS_A_MINUTE, 3),
+        }
+        self._emit("rate_limits.updated", {"rate_limits": [tokens]})
 
     def input_tokens(self) -> Object:
         """A count of what the model is given: a token is 4 letters or 100 ms; an image is 765."""
@@ -247,6 +250,11 @@ class Responses:
                     case _:
                         text += len(text_at(part, "text")) // 4
         return {"text_tokens": text, "audio_tokens": audio, "image_tokens": images}
+
+
+def sum_of(counts: Object) -> int:
+    """The sum of the numbers in an object."""
+    return sum(count for count in counts.values() if isinstance(count, int))
 
 
 def _with_input(instructions: str | None, params: Json) -> str | None:

@@ -20,7 +20,7 @@ from duologue.simulator.openai.event_session import EventSession, Line, SessionO
 from duologue.simulator.openai.formats import AudioDecoder
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import CLIENT_EVENTS, ITEMS
-from duologue.simulator.openai.shapes import RefusedError, Shape
+from duologue.simulator.openai.shapes import RefusedError, Shape, Tagged
 from duologue.simulator.openai.turns import Turns
 from duologue.simulator.openai.voices import EventVoice
 
@@ -37,7 +37,7 @@ class Player(Voice, Protocol):
 class Session(EventSession):
     """One client's session. Public attributes are for tests to look at."""
 
-    client_events: ClassVar[Shape] = CLIENT_EVENTS
+    client_events: ClassVar[Tagged] = CLIENT_EVENTS
     items: ClassVar[Mapping[str, Shape]] = ITEMS
 
     def __init__(

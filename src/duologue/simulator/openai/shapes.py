@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from duologue.items import Json
+from duologue.simulator.fields import Object
 
 
 class RefusedError(Exception):
@@ -108,38 +109,43 @@ type Shape = (
 )
 
 
-def check(shape: Shape, value: Json, path: str) -> None:
-    """Raise `RefusedError` unless ``value``, found at ``path``, has the shape."""
+def check(shape: Shape, value: Json, path: str) -> Json:
+    """The value, found at ``path``, without the optional fields that are null.
+
+    The service takes null for every field that may be left out, as if it were; LiveKit sends
+    ``instructions: null`` with each request. Where null means something of its own (`Nullable`),
+    it stays. Raises `RefusedError` unless the value has the shape.
+    """
     match shape:
         case Anything():
-            return
+            return value
         case Nullable(of):
-            if value is not None:
-                check(of, value, path)
+            return None if value is None else check(of, value, path)
         case OneOf(shapes):
             for one in shapes:
                 if _suits(one, value):
-                    check(one, value, path)
-                    return
+                    return check(one, value, path)
             raise _wrong_type(" or ".join(_name(one) for one in shapes), value, path)
         case _ if not _suits(shape, value):
             raise _wrong_type(_name(shape), value, path)
         case Text(choices):
             if choices and value not in choices:
                 raise _wrong_value(value, choices, path)
+            return value
         case Whole(low, high) | Number(low, high):
             _bounds(value, low, high, "integer" if isinstance(shape, Whole) else "decimal", path)
+            return value
+        case Flag():
+            return value
         case Many(of):
             assert isinstance(value, list)  # noqa: S101 - it suits
-            for index, entry in enumerate(value):
-                check(of, entry, f"{path}[{index}]")
+            return [check(of, entry, f"{path}[{index}]") for index, entry in enumerate(value)]
         case Entries(of):
             assert isinstance(value, dict)  # noqa: S101 - it suits
-            for key, entry in value.items():
-                check(of, entry, f"{path}.{key}")
+            return {key: check(of, entry, f"{path}.{key}") for key, entry in value.items()}
         case Table():
             assert isinstance(value, dict)  # noqa: S101 - it suits
-            _table(shape, value, path)
+            return _table(shape, value, path)
         case Tagged(by, kinds):
             assert isinstance(value, dict)  # noqa: S101 - it suits
             where = f"{path}.{by}" if path else by
@@ -150,9 +156,13 @@ def check(shape: Shape, value: Json, path: str) -> None:
                 raise _wrong_type("a string", tag, where)
             if tag not in kinds:
                 raise _wrong_value(tag, tuple(kinds), where)
-            _table(kinds[tag], value, path, tag=by)
-        case Flag():
-            return
+            return _table(kinds[tag], value, path, tag=by)
+
+
+def check_object(shape: Table | Tagged | Entries | Nullable, value: Json, path: str) -> Object:
+    """`check` of an object; an empty one for null. Raises `RefusedError`."""
+    found = check(shape, value, path)
+    return found if isinstance(found, dict) else {}
 
 
 def missing(path: str) -> RefusedError:
@@ -162,18 +172,23 @@ def missing(path: str) -> RefusedError:
     )
 
 
-def _table(table: Table, value: Mapping[str, Json], path: str, tag: str = "") -> None:
+def _table(table: Table, value: Mapping[str, Json], path: str, tag: str = "") -> Object:
     for key in table.required:
         if key not in value:
             raise missing(f"{path}.{key}" if path else key)
+    found: Object = {}
     for key, one in value.items():
         if key == tag:
+            found[key] = one
             continue
         where = f"{path}.{key}" if path else key
         shape = table.required.get(key) or table.optional.get(key)
         if shape is None:
             raise RefusedError("unknown_parameter", f"Unknown parameter: '{where}'.", where)
-        check(shape, one, where)
+        if one is None and key in table.optional and not isinstance(shape, Nullable):
+            continue
+        found[key] = check(shape, one, where)
+    return found
 
 
 def _suits(shape: Shape, value: Json) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +22,12 @@ from duologue.simulator.openai.dialect import Emit
 from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
+
+_STREAMING_MODELS = ("gpt-realtime-whisper", "gpt-live-transcribe")
+"""They tell words while the person speaks; the others once the turn is over."""
+
+_PIECES = re.compile(r"\s*\w+|\s*[^\w\s]+|\s+")
+"""A word, or the signs behind one."""
 
 MOST_HEARD = 1000
 """Turns of a session that are kept to be looked at; the oldest go."""
@@ -61,6 +69,7 @@ class Turns:
         self._responses = responses
         self._link = responses.link
         self._link.turn_heard = self.turn_heard
+        self._link.words_so_far = self.words_so_far
         self._emit = emit
         self._clock = clock
         self._delay = transcription_delay
@@ -71,6 +80,10 @@ class Turns:
         self._idle: Timer | None = None
         self._idle_from = 0
         self._seconds: dict[str, float] = {}
+        self._speaking = ""
+        """The item of the turn that is heard."""
+        self._told: dict[str, str] = {}
+        """The words of turns that were told before they were over."""
         self._owed: dict[str, bool] = {}
         """Turns that are answered once their words have come; True when that was interrupted."""
         self.hearing = Hearing(self, rate=rate)
@@ -86,12 +99,16 @@ class Turns:
     def configure(self) -> None:
         """Follow the session's turn detection from now on."""
         if self.hearing.configure(self._configuration.turn_detection):
+            self._told.pop(self._speaking, None)
+            self._speaking = ""
             self._link.forget_turn()
         self._stop_idle()
 
     def clear(self) -> None:
         """Forget what is not committed."""
         if self.hearing.clear():
+            self._told.pop(self._speaking, None)
+            self._speaking = ""
             self._link.forget_turn()
         self._emit("input_audio_buffer.cleared", {})
 
@@ -104,6 +121,7 @@ class Turns:
         self.hearing.clear()
         self._owed.clear()
         self._seconds.clear()
+        self._told.clear()
 
     @property
     def heard(self) -> list[HeardTurn]:
@@ -115,6 +133,7 @@ class Turns:
     def speech_started(self, turn: Turn, at_ms: int) -> None:
         """Tell it, and stop what the agent says, if that is wanted."""
         self._stop_idle()
+        self._speaking = turn.item_id
         started: Object = {"audio_start_ms": at_ms, "item_id": turn.item_id}
         self._emit("input_audio_buffer.speech_started", started)
         detection = self._configuration.turn_detection
@@ -138,6 +157,7 @@ class Turns:
         if not streamed:
             for frame in turn.frames:
                 self._link.hear(frame)
+        self._speaking = ""
         self._put(turn)
         self._link.end_turn(turn.item_id)
         detection = self._configuration.turn_detection
@@ -148,6 +168,22 @@ class Turns:
         else:
             self._answer()
 
+    def words_so_far(self, text: str) -> None:
+        """The words of the turn that is heard: some models tell them before it is over."""
+        model = self._configuration.transcription
+        if self._speaking and model in _STREAMING_MODELS and not self._delay:
+            self._tell_pieces(self._speaking, text)
+
+    def _tell_pieces(self, item_id: str, text: str) -> None:
+        """Tell those words of a turn that were not told yet."""
+        told = self._told.get(item_id, "")
+        if not text.startswith(told):
+            return
+        self._told[item_id] = text
+        kind = "conversation.item.input_audio_transcription.delta"
+        for piece in _PIECES.findall(text[len(told) :]):
+            self._emit(kind, {"item_id": item_id, "content_index": 0, **self._dialect.piece(piece)})
+
     def turn_heard(self, item_id: str, text: str, brain_id: str) -> None:
         """The words of a turn have come; the client may get them later, as from elsewhere."""
         if brain_id:
@@ -155,6 +191,7 @@ class Turns:
         told = self._configuration.transcription is not None
         if not told:
             self._seconds.pop(item_id, None)
+            self._told.pop(item_id, None)
         if told and self._delay:
             self._later(self._delay, lambda: self.transcribed(item_id, text))
 
@@ -220,12 +257,13 @@ class Turns:
         content: list[Json] = [{"type": "input_audio", "transcript": None}]
         item: Object = {
             "id": item_id,
-            "object": "realtime.item",
             "type": "message",
             "status": "completed",
             "role": "user",
             "content": content,
         }
+        if self._dialect.objects:
+            item["object"] = "realtime.item"
         before = self._conversation.append(item)
         told: Object = {"item_id": item_id}
         if self._dialect.previous:
@@ -244,18 +282,20 @@ class Turns:
         if self._conversation.has(item_id):
             content: list[Json] = [{"type": "input_audio", "transcript": text}]
             self._conversation.find(item_id)["content"] = content
-        kind = "conversation.item.input_audio_transcription"
-        place: Object = {"item_id": item_id, "content_index": 0}
-        if text:
-            self._emit(f"{kind}.delta", {**place, "delta": text})
-        self._emit(
-            f"{kind}.completed", {**place, "transcript": text, "usage": self._usage(item_id, text)}
-        )
+        self._tell_pieces(item_id, text)
+        self._told.pop(item_id, None)
+        completed: Object = {
+            "item_id": item_id,
+            "content_index": 0,
+            "transcript": text,
+            "usage": self._usage(item_id, text),
+        }
+        self._emit("conversation.item.input_audio_transcription.completed", completed)
 
     def _usage(self, item_id: str, text: str) -> Object:
         seconds = self._seconds.pop(item_id, 0.0)
-        if self._configuration.transcription == "whisper-1":
-            return {"type": "duration", "seconds": round(seconds, 3)}
+        if "whisper" in (self._configuration.transcription or ""):
+            return {"type": "duration", "seconds": math.ceil(seconds)}
         audio, words = round(seconds * 10), len(text.split())
         return {
             "type": "tokens",

@@ -8,7 +8,7 @@ from duologue.items import Json
 from duologue.realtime.commands import ToolSpec
 from duologue.simulator.fields import Object, flag_at, inside, int_at, new_id, objects_at, text_at
 from duologue.simulator.openai.configuration import TurnDetection
-from duologue.simulator.openai.shapes import RefusedError, check
+from duologue.simulator.openai.shapes import RefusedError, check, check_object
 from duologue.simulator.qwen.dialect import HEARD_RATE
 from duologue.simulator.qwen.models import abilities_of
 from duologue.simulator.qwen.schema import RATES, SESSION, TURN_DETECTION
@@ -60,9 +60,8 @@ class Configuration:
 
         ``spoken``: the model has spoken, and its voice stays.
         """
-        check(SESSION, change, "session")
+        given = check_object(SESSION, change, "session")
         value = copy.deepcopy(self.value)
-        given = _object(change)
         self._check(given, value)
         voice = inside(given, "audio", "output", "voice") or given.get("voice")
         if spoken and voice is not None and voice != value["voice"]:
@@ -115,6 +114,11 @@ class Configuration:
         """The model that transcribes; None when nothing does."""
         found = self.value["input_audio_transcription"]
         return None if found is None else text_at(found, "model")
+
+    @property
+    def reasoning_tokens(self) -> None:
+        """No model of this service tells of thoughts."""
+        return
 
     @property
     def instructions(self) -> str:

@@ -13,6 +13,7 @@ BETA = Dialect(
     previous=False,
     words_first=True,
     transcript_first=True,
+    objects=True,
 )
 
 HEARD_RATE = 16000

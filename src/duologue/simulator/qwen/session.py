@@ -16,7 +16,7 @@ from duologue.simulator.openai.answer import Answer
 from duologue.simulator.openai.conversation import Image, for_brain
 from duologue.simulator.openai.event_session import EventSession, Line, SessionOptions
 from duologue.simulator.openai.formats import AudioDecoder, bytes_of
-from duologue.simulator.openai.shapes import RefusedError, Shape
+from duologue.simulator.openai.shapes import RefusedError, Shape, Tagged
 from duologue.simulator.openai.turns import HeardTurn
 from duologue.simulator.openai.voices import EventVoice
 from duologue.simulator.qwen.answer import QwenAnswer, UnfinishedAnswer
@@ -44,8 +44,9 @@ class QwenOptions(SessionOptions):
 class QwenSession(EventSession):
     """One client's session. Public attributes are for tests to look at."""
 
-    client_events: ClassVar[Shape] = CLIENT_EVENTS
+    client_events: ClassVar[Tagged] = CLIENT_EVENTS
     items: ClassVar[Mapping[str, Shape]] = ITEMS
+    item_objects: ClassVar[bool] = BETA.objects
 
     def __init__(
         self,
