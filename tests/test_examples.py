@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,62 @@ def test_mount_in_starlette(monkeypatch):
         assert socket.receive_json() == {"type": "agent", "name": "Agent"}
         socket.send_json({"type": "bye"})
     assert len(made) == 1
+
+
+def refused_or_introduced(client: Any, path: str) -> dict[str, object]:
+    """What a page is told after the configuration; then it hangs up."""
+    with client.websocket_connect(path) as socket:
+        socket.send_json({"type": "hello", "token": ""})
+        assert socket.receive_json()["type"] == "config"
+        told: dict[str, object] = socket.receive_json()
+        socket.send_json({"type": "bye"})
+    return told
+
+
+def test_mount_with_user(monkeypatch):
+    pytest.importorskip("starlette", reason="needs duologue[server]")
+    pytest.importorskip("aiortc", reason="needs duologue[webrtc]")
+    from starlette.testclient import TestClient
+
+    module = load("mount_with_user")
+    monkeypatch.setattr(module, "model", ScriptedRealtime)
+    client = TestClient(
+        module.app,
+        base_url="http://127.0.0.1:8000",
+        headers={"origin": "http://127.0.0.1:8000", "host": "127.0.0.1:8000"},
+    )
+    address = "ws://127.0.0.1:8000/voice/call"
+    assert refused_or_introduced(client, address)["message"] == "Please sign in first."
+    assert "static/app.js" in client.get("/sign-in?name=Grace").text
+    assert refused_or_introduced(client, address) == {"type": "agent", "name": "Ada"}
+
+
+async def test_end_of_call(monkeypatch, tmp_path):
+    websockets = pytest.importorskip("websockets", reason="needs duologue[server]")
+    pytest.importorskip("aiortc", reason="needs duologue[webrtc]")
+    from duologue.server import ServerConfig, create_app, serve_app
+
+    module = load("end_of_call")
+    monkeypatch.setattr(module, "model", ScriptedRealtime)
+    monkeypatch.setattr(module, "CALLS", tmp_path / "calls.jsonl")
+    config = ServerConfig(port=0)
+    app = create_app(module.make_agent, config, on_end=module.on_end)
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = asyncio.create_task(serve_app(app, config, ready=ready.set_result, signals=False))
+    address = (await ready).replace("http", "ws") + "call?room=7"
+    async with websockets.connect(address) as socket:
+        await socket.send('{"type": "hello"}')
+        assert json.loads(await socket.recv())["type"] == "config"
+        assert json.loads(await socket.recv())["type"] == "agent"
+        await socket.send('{"type": "bye"}')
+    async with asyncio.timeout(5):
+        while not module.CALLS.is_file():
+            await asyncio.sleep(0.02)
+    server.cancel()
+    await asyncio.wait({server})
+    written = json.loads(module.CALLS.read_text("utf-8"))
+    assert written["room"] == "7"
+    assert written["words"] == []
 
 
 def test_microphone_is_importable():

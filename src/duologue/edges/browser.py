@@ -14,6 +14,7 @@ import numpy as np
 
 from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock
+from duologue.edges.call_request import CallRequest as CallRequest
 from duologue.edges.edge import Person, Quality
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
@@ -22,6 +23,7 @@ from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
 from duologue.rtc.opus import RATES, Application
 from duologue.rtc.peer import Peer
 from duologue.rtc.signalling import (
+    AGENT,
     ANSWER,
     BYE,
     CHANNEL,
@@ -106,12 +108,15 @@ class CallEdge:
         video: bool = True,
         loopback: bool = False,
         application: Application = "voip",
+        request: CallRequest | None = None,
         offer_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         clock: Clock | None = None,
     ) -> None:
         if rate not in RATES:
             raise ConfigError(f"a browser call takes {', '.join(map(str, RATES))} Hz, not {rate}")
+        self.request = request if request is not None else CallRequest()
+        """What came with the call: headers, query, cookies, the user of the web app around."""
         self._signalling = signalling
         self._clock = clock if clock is not None else LoopClock()
         self._config = PeerConfig(
@@ -211,6 +216,10 @@ class CallEdge:
             await peer.close()
         if self._failure is not None:
             raise PeerError(self._failure)
+
+    async def introduce(self, name: str) -> None:
+        """Tell the page the agent's name, to show at its words."""
+        await self._signalling.send({"type": AGENT, "name": name})
 
     def play(self, frame: AudioFrame | None) -> None:
         """Send the next 20 ms at once; None is silence. ``ValueError`` for another format."""

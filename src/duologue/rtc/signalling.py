@@ -1,9 +1,10 @@
 """How a page and a call find each other: the messages, and the line that carries them.
 
 Page to server: ``{"type": "offer", "sdp"}``, ``{"type": "text", "text"}``, ``{"type": "mute",
-"muted"}``, ``{"type": "bye"}``. Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "event",
-"event": {...}}``, ``{"type": "error", "code", "message"}``. On the data channel `CHANNEL`, page to
-server, several times a second: ``{"type": "played", "rtp": <timestamp last played>}``.
+"muted"}``, ``{"type": "bye"}``. Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "agent",
+"name"}``, ``{"type": "event", "event": {...}}``, ``{"type": "error", "code", "message"}``. On the
+data channel `CHANNEL`, page to server, several times a second: ``{"type": "played", "rtp":
+<timestamp last played>}``.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TEXT: Final = "text"
 MUTE: Final = "mute"
 BYE: Final = "bye"
 EVENT: Final = "event"
+AGENT: Final = "agent"
 ERROR: Final = "error"
 PLAYED: Final = "played"
 

@@ -11,17 +11,32 @@ require("starlette", "server")
 require("uvicorn", "server")
 require("websockets", "server")
 
+from duologue.edges.call_request import CallRequest  # noqa: E402
 from duologue.server.app import create_call_app  # noqa: E402
-from duologue.server.calls import Conduct  # noqa: E402
+from duologue.server.calls import CallSignalling, Conduct  # noqa: E402
 from duologue.server.config import ServerConfig  # noqa: E402
+from duologue.server.line import CallRefusedError  # noqa: E402
 from duologue.server.serving import listen, serve_app  # noqa: E402
 
 if TYPE_CHECKING:
-    from duologue.server.agents import MakeAgent, create_app, serve
+    from duologue.server.agents import (
+        CallEnd,
+        ConductCall,
+        MakeAgent,
+        OnEnd,
+        create_app,
+        serve,
+    )
 
 __all__ = [
+    "CallEnd",
+    "CallRefusedError",
+    "CallRequest",
+    "CallSignalling",
     "Conduct",
+    "ConductCall",
     "MakeAgent",
+    "OnEnd",
     "ServerConfig",
     "create_app",
     "create_call_app",
@@ -33,6 +48,6 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     """What needs WebRTC is loaded when it is asked for."""
-    if name in ("MakeAgent", "create_app", "serve"):
+    if name in ("CallEnd", "ConductCall", "MakeAgent", "OnEnd", "create_app", "serve"):
         return getattr(import_module("duologue.server.agents"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,66 +2,185 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from starlette.applications import Starlette
 
 from duologue.agent import Agent
 from duologue.edges.browser import CallEdge
-from duologue.edges.edge import Edge
+from duologue.realtime.errors import ConfigError, DuologueError
 from duologue.rtc.config import PeerError
-from duologue.rtc.signalling import Signalling
 from duologue.server.app import create_call_app
-from duologue.server.calls import Conduct
+from duologue.server.calls import CallSignalling, Conduct
 from duologue.server.config import ServerConfig
+from duologue.server.line import FAILED, RefusedError
 from duologue.server.serving import serve_app
+from duologue.user_code import call_plain, contained, is_async, log_failure
 
 log = logging.getLogger(__name__)
 
-type MakeAgent = Callable[[Edge], Agent]
-"""Makes the agent for one caller; called once per call, with the edge that they are on."""
+type MakeAgent = Callable[[CallEdge], Agent | Awaitable[Agent]]
+"""Makes the agent for one caller, plain or ``async``; called once per call.
+
+It gets the edge that the caller is on, and so what came with the call (`CallEdge.request`).
+"""
+
+type ConductCall = Callable[[CallEdge], Awaitable[None]]
+"""Conducts the whole call of one caller: makes an agent, joins it, and returns at the end."""
 
 
-def create_app(make_agent: MakeAgent, config: ServerConfig | None = None) -> Starlette:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnd:
+    """A call that is over: ``agent`` is None if none was made, ``error`` what ended it if any did.
+
+    ``seconds`` is how long it took, from when the caller was let in.
+    """
+
+    edge: CallEdge
+    agent: Agent | None
+    seconds: float
+    error: Exception | None
+
+
+type OnEnd = Callable[[CallEnd], Awaitable[None] | None]
+"""Is told of the end of each call; a plain function runs in a thread."""
+
+
+def create_app(
+    make_agent: MakeAgent | None = None,
+    config: ServerConfig | None = None,
+    *,
+    conduct: ConductCall | None = None,
+    on_end: OnEnd | None = None,
+) -> Starlette:
     """An ASGI app in which each caller talks with an agent of their own.
 
-    ``make_agent`` gets the edge of a call and returns the `Agent` that will join it. The routes
-    are those of `create_call_app`.
+    ``make_agent`` gets the edge of a call and returns the `Agent` that will join it; ``conduct``,
+    in its place, joins one itself. ``on_end`` is told of each call that is over, and has 30 s. The
+    routes are those of `create_call_app`. Raises `ConfigError` unless there is one of the two.
     """
     config = config or ServerConfig()
-    return create_call_app(conduct_with(make_agent, config), config)
+    return create_call_app(conduct_with(make_agent, config, conduct=conduct, on_end=on_end), config)
 
 
 async def serve(
-    make_agent: MakeAgent,
+    make_agent: MakeAgent | None = None,
     config: ServerConfig | None = None,
     *,
+    conduct: ConductCall | None = None,
+    on_end: OnEnd | None = None,
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
     """Serve the page, and an agent for each caller, until cancelled or stopped by a signal.
 
-    ``ready`` is called once with the address to open; it is printed when not given. ``listener`` is
-    a socket that already listens (see `listen`). Raises `ConfigError` when the port is taken or the
-    certificate can't be used.
+    ``make_agent``, ``conduct`` and ``on_end`` are those of `create_app`. ``ready`` is called once
+    with the address to open; it is printed when not given. ``listener`` is a socket that already
+    listens (see `listen`). Raises `ConfigError` when the port is taken or the certificate can't be
+    used.
     """
     config = config or ServerConfig()
-    await serve_app(create_app(make_agent, config), config, ready=ready, listener=listener)
+    app = create_app(make_agent, config, conduct=conduct, on_end=on_end)
+    await serve_app(app, config, ready=ready, listener=listener)
 
 
-def conduct_with(make_agent: MakeAgent, config: ServerConfig) -> Conduct:
+def conduct_with(
+    make_agent: MakeAgent | None,
+    config: ServerConfig,
+    *,
+    conduct: ConductCall | None = None,
+    on_end: OnEnd | None = None,
+) -> Conduct:
     """Conduct each call with an agent of its own; the edge shows the caller every public event."""
+    if (make_agent is None) == (conduct is None):
+        raise ConfigError("pass make_agent or conduct: one of the two")
+    for name, function in (("make_agent", make_agent), ("conduct", conduct), ("on_end", on_end)):
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name} takes a function, not {function!r:.80}")
 
-    async def conduct(signalling: Signalling) -> None:
-        edge = CallEdge(signalling, ice_servers=config.ice_servers, loopback=config.local)
-        agent = make_agent(edge)
-        await signalling.send({"type": "agent", "name": agent.agent_user.name})
+    async def conduct_one(signalling: CallSignalling) -> None:
+        edge = CallEdge(
+            signalling,
+            ice_servers=config.ice_servers,
+            loopback=config.local,
+            request=signalling.request,
+        )
+        call = _Call(edge)
+        if on_end is not None:
+            signalling.after = lambda: call.tell(on_end)
         try:
-            async with agent.join():
-                await agent.finish()
+            if conduct is not None:
+                await _run("conduct", _conducted(conduct, edge))
+            elif make_agent is not None:
+                call.agent = await _run("make_agent", _made(make_agent, edge))
+                await edge.introduce(call.agent.agent_user.name)
+                async with call.agent.join():
+                    await call.agent.finish()
         except PeerError as error:
+            call.error = error
             log.info("a call was lost: %s", error)  # the edge has told the page
+        except Exception as error:
+            call.error = error
+            raise
 
-    return conduct
+    return conduct_one
+
+
+class _Call:
+    """What a call has come to so far."""
+
+    def __init__(self, edge: CallEdge) -> None:
+        self.edge = edge
+        self.agent: Agent | None = None
+        self.error: Exception | None = None
+        self._began = time.monotonic()
+
+    async def tell(self, on_end: OnEnd) -> None:
+        """Say that it is over; an error of ``on_end`` is logged and nothing else."""
+        end = CallEnd(
+            edge=self.edge,
+            agent=self.agent,
+            seconds=time.monotonic() - self._began,
+            error=self.error,
+        )
+        try:
+            told: object = (
+                on_end(end) if is_async(on_end) else await call_plain(lambda: on_end(end))
+            )
+            if inspect.isawaitable(told):
+                await contained(told)
+        except Exception as error:  # noqa: BLE001 - told
+            log_failure(log, "on_end", error)
+
+
+async def _made(make_agent: MakeAgent, edge: CallEdge) -> Agent:
+    made = make_agent(edge)
+    agent = await made if inspect.isawaitable(made) else made
+    if not isinstance(agent, Agent):
+        raise ConfigError(f"make_agent returns an Agent, not {agent!r:.80}")
+    if agent.edge is not edge:
+        raise ConfigError("make_agent gives its Agent the edge that it gets: Agent(edge=edge, ...)")
+    return agent
+
+
+async def _conducted(conduct: ConductCall, edge: CallEdge) -> None:
+    running = conduct(edge)
+    if not inspect.isawaitable(running):
+        raise ConfigError("conduct is an async function: write async def")
+    await running
+
+
+async def _run[T](name: str, code: Awaitable[T]) -> T:
+    """Run a function of the program's; what is no error of ours is logged here, once."""
+    try:
+        return await contained(code)
+    except DuologueError:
+        raise
+    except Exception as error:
+        log_failure(log, name, error)
+        raise RefusedError(FAILED) from error

@@ -6,18 +6,44 @@ import asyncio
 import hmac
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from starlette.websockets import WebSocket
 
+from duologue.edges.call_request import CallRequest
 from duologue.realtime.errors import DuologueError
 from duologue.rtc.signalling import Signalling
 from duologue.server.config import ServerConfig
 from duologue.server.limits import WaitingRoom
-from duologue.server.line import BAD_TOKEN, FAILED, Line, Refusal, RefusedError
+from duologue.server.line import (
+    BAD_TOKEN,
+    FAILED,
+    CallRefusedError,
+    Line,
+    Refusal,
+    RefusedError,
+)
+from duologue.user_code import log_failure
 
 log = logging.getLogger(__name__)
 
-type Conduct = Callable[[Signalling], Awaitable[None]]
+AFTER_S = 30.0
+"""Seconds that what is to be done after a call may take."""
+
+
+class CallSignalling(Signalling, Protocol):
+    """The signalling of a call that came by this server."""
+
+    @property
+    def request(self) -> CallRequest:
+        """What came with the call."""
+        ...
+
+    after: Callable[[], Awaitable[None]] | None
+    """Is run once the call is over and its place is free, for `AFTER_S` at most."""
+
+
+type Conduct = Callable[[CallSignalling], Awaitable[None]]
 """Conducts one call, from its offer to its end; cancelled when the person does not come back."""
 
 MAX_WAITING = 128
@@ -60,6 +86,8 @@ class Calls:
             finally:
                 self.sessions -= 1
             await line.close(refusal)
+            if line.after is not None:
+                await _bounded(line.after())
         except RefusedError as refused:
             if line is not None:
                 await line.close(refused.refusal)
@@ -94,13 +122,17 @@ class Calls:
     async def _talk(self, line: Line) -> Refusal | None:
         try:
             await self._conduct(line)
+        except RefusedError as refused:
+            return refused.refusal
+        except CallRefusedError as error:
+            return Refusal("refused", 4403, _fitting(str(error)))
         except DuologueError as error:
             if line.gone:
                 return None
             log.warning("a call ended: %s", error)
-            return Refusal("failed", 1011, _sentence(str(error)))
-        except Exception:
-            log.exception("a call failed")
+            return Refusal("failed", 1011, _fitting(f"The call ended: {str(error).rstrip('.')}."))
+        except Exception as error:  # noqa: BLE001 - any error of the program's
+            log_failure(log, "a call", error)
             return FAILED
         return None
 
@@ -118,7 +150,15 @@ async def _read(line: Line) -> Refusal | None:
     return None
 
 
-def _sentence(text: str) -> str:
-    """The text as a sentence that fits into a close frame (RFC 6455: 123 bytes)."""
-    text = f"The call ended: {text.rstrip('.')}."
-    return text if len(text.encode()) <= 123 else text.encode()[:120].decode(errors="ignore") + "…"
+async def _bounded(after: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(AFTER_S):
+            await after
+    except TimeoutError:
+        log.error("what was to be done after a call took over %g s and was cancelled", AFTER_S)
+
+
+def _fitting(text: str) -> str:
+    """The text as far as it fits into a close frame (RFC 6455: 123 bytes)."""
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= 123 else data[:120].decode(errors="ignore") + "…"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from duologue.edges.call_request import CallRequest
 from duologue.items import Json
 from duologue.realtime.errors import DuologueError
 from duologue.server.config import ServerConfig
@@ -58,6 +59,13 @@ NOT_JSON = Refusal("format", 1003, "The server did not understand the page: relo
 FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
 
 
+class CallRefusedError(DuologueError):
+    """Raised by a program that does not take a call; its text, a sentence, is what the page says.
+
+    Of 120 bytes at most, or it is cut.
+    """
+
+
 class Line:
     """The `Signalling` of one accepted socket.
 
@@ -68,6 +76,8 @@ class Line:
     """
 
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
+        self.request = _request_of(websocket)
+        self.after: Callable[[], Awaitable[None]] | None = None
         self._websocket = websocket
         self._config = config
         self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_INBOX + 1)
@@ -175,3 +185,19 @@ class Line:
         if not self._budget.spend(asyncio.get_running_loop().time(), cost):
             raise RefusedError(TOO_FAST)
         return cast("dict[str, Json]", message)
+
+
+def _request_of(websocket: WebSocket) -> CallRequest:
+    scope = websocket.scope
+    headers: dict[str, str] = {}
+    for name, value in websocket.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return CallRequest(
+        headers=headers,
+        query=dict(websocket.query_params),
+        cookies=dict(websocket.cookies),
+        client=websocket.client.host if websocket.client is not None else None,
+        user=scope.get("user"),
+        session=scope.get("session") or {},
+        state=scope.get("state") or {},
+    )
