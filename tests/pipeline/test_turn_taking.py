@@ -92,8 +92,29 @@ def test_the_steps_of_any_sound_make_sense(pattern):
         {"speculate_s": 0.0},
         {"speculate_s": 0.3},
         {"vote_s": 0.9},
+        {"max_pause_s": 0.0},
     ],
 )
 def test_times_out_of_order_are_refused(options):
     with pytest.raises(ConfigError, match="Endpointing takes"):
         Endpointing(**options)
+
+
+def test_a_pause_may_be_made_longer_while_it_lasts():
+    taking = TurnTaking(Endpointing())
+    for _ in range(5):
+        taking.push(1.0, 0.1, 0.0)
+    steps = [taking.push(0.0, 0.1, 0.0) for _ in range(8)]
+    assert steps[6] == [Step.TIMEOUT]
+    taking.wait(1.2)
+    steps = [taking.push(0.0, 0.1, 0.0) for _ in range(4)]
+    assert steps == [[], [], [], [Step.TIMEOUT]]
+    for _ in range(2):
+        taking.push(1.0, 0.1, 0.0)
+    steps = [taking.push(0.0, 0.1, 0.0) for _ in range(7)]
+    assert steps[6] == [Step.TIMEOUT], "the next pause is as long as any"
+
+
+def test_a_time_out_longer_than_the_longest_pause_is_the_longest():
+    assert Endpointing(timeout_s=3.0).longest_pause(0.0) == 3.0
+    assert Endpointing().longest_pause(None) == 0.7

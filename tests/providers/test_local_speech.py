@@ -16,8 +16,8 @@ from duologue.realtime.errors import ConfigError
 
 pytest.importorskip("onnxruntime", reason="needs duologue[local]")
 
-from duologue.providers.local import engine, features, stt
-from duologue.providers.local.turn import DANGLING_LIMIT, dangles
+from duologue.providers.local import engine, evidence, features, stt
+from duologue.providers.local.turn import DANGLING_LIMIT, dangles, is_within_number
 
 SPEECH = Path(__file__).parent.parent / "data" / "speech"
 
@@ -116,6 +116,94 @@ async def test_a_short_word_is_heard(weights: Store) -> None:
         assert words(heard) == words(word)
 
 
+def tones(frequencies: list[float], seconds: float) -> Samples:
+    at = np.arange(int(seconds * 16000)) / 16000
+    tone = sum((np.sin(2 * np.pi * each * at) for each in frequencies), np.zeros(len(at)))
+    return (2500 * tone * (0.6 + 0.4 * np.sin(4 * np.pi * at))).astype(np.int16)
+
+
+def hiss(seconds: float, level: float, low: float = 0, high: float = 8000) -> Samples:
+    rng = np.random.default_rng(7)
+    noise = np.fft.rfft(rng.standard_normal(int(seconds * 16000)))
+    frequencies = np.fft.rfftfreq(int(seconds * 16000), 1 / 16000)
+    noise[(frequencies < low) | (frequencies > high)] = 0
+    sound = np.fft.irfft(noise)
+    return (sound / sound.std() * level).astype(np.int16)
+
+
+def breath(seconds: float) -> Samples:
+    sound = hiss(seconds, 2500, 300, 4000)
+    swell = np.sin(np.pi * np.arange(len(sound)) / len(sound)) ** 1.5
+    return (sound * swell).astype(np.int16)
+
+
+NOISES = {
+    "a chord": tones([220, 277.2, 329.6, 440], 6),
+    "a short chord": tones([220, 261.6, 329.6], 2),
+    "one tone": tones([1000], 1),
+    "the dialling tone": tones([350, 440], 2),
+    "a hum": tones([50, 100, 150], 2),
+    "a breath": breath(0.5),
+    "a long breath": breath(1.5),
+    "hiss": hiss(1.5, 2000),
+    "a rumble": hiss(3, 2000, 40, 300),
+}
+
+
+@pytest.mark.models
+@pytest.mark.parametrize("name", NOISES)
+async def test_sounds_that_are_no_speech_have_no_words(weights: Store, name: str) -> None:
+    silence = np.zeros(5000, np.int16)
+    sound = np.concatenate([silence, NOISES[name], silence])
+    assert await hear(engine.load_stt(), sound) == ""
+
+
+@pytest.mark.models
+async def test_short_words_are_heard_beside_noise(weights: Store) -> None:
+    voice, recogniser = engine.load_tts(), engine.load_stt()
+    for said in ("Yes.", "No.", "Stop.", "Wait.", "Okay.", "Right.", "Thank you.", "Hello."):
+        resampler = Resampler(24000, 16000)
+        frames = [resampler.push(frame.samples) async for frame in voice.synthesize(said)]
+        sound = np.concatenate([*frames, resampler.flush()])
+        noisy = sound + hiss(len(sound) / 16000 + 0.01, 250)[: len(sound)]
+        assert words(await hear(recogniser, noisy.astype(np.int16))), said
+
+
+def token(text: str, probability: float) -> evidence.Token:
+    return evidence.Token(text.encode(), probability)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "kept"),
+    [
+        # What the recogniser makes of "my number is 555-123", in part or whole.
+        ([("is", 1), ("5", 1), ("5", 0.9), ("5", 1), (".", 0.7)], 5),
+        ([("5", 1), ("5", 1), ("5", 1), ("-", 0.7), ("0", 0.25), ("0", 0.9), (".", 0.5)], 4),
+        (
+            [(each, 0.95) for each in "555-123"]
+            + [("-", 0.5), ("1", 0.55), ("2", 0.9), ("3", 0.9), ("-", 0.6)],
+            8,
+        ),
+        ([(each, 0.95) for each in "555-123-4567"], 12),
+        ([(each, 0.5) for each in "9043"], 4),
+        ([(" J", 0.9), ("-", 1), ("O", 1), ("-", 1), ("H", 1), ("-", 0.6), ("J", 0.2)], 6),
+        ([(" Nine", 0.1), (" lives", 0.1)], 2),
+        ([], 0),
+    ],
+)
+def test_digits_that_nobody_said_are_left_out(tokens: list[tuple[str, float]], kept: int) -> None:
+    written = [token(text, probability) for text, probability in tokens]
+    assert evidence.without_loop(written) == written[:kept]
+
+
+def test_what_is_steady_is_no_speech() -> None:
+    assert evidence.steadiness(tones([220, 330], 1)) > evidence.MAX_STEADINESS
+    for name in TEXTS:
+        assert evidence.steadiness(clip(name)) < evidence.MAX_STEADINESS
+    assert evidence.steadiness(np.zeros(100, np.int16)) == 0
+    assert evidence.steadiness(np.zeros(16000, np.int16)) <= 1
+
+
 @given(st.integers(16000, 16000 * 15), st.integers(0, 10**9))
 @settings(max_examples=30, deadline=None)
 def test_a_cut_falls_into_the_quiet_place(length: int, where: int) -> None:
@@ -170,15 +258,48 @@ def test_a_tone_peaks_in_its_own_mel_band(rate: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Book a table for.", "I want to, um...", "and", "That\u2019s what I\u2019m"]
+    "text",
+    [
+        *("Book a table for.", "I want to, um...", "and", "That\u2019s what I\u2019m", "It is"),
+        *("What time is", "Could you please", "What would you like to", "Is there a?", "Yes, and"),
+    ],
 )
 def test_dangling(text: str) -> None:
     assert dangles(text)
 
 
-@pytest.mark.parametrize("text", ["", "Hello.", "What is the format?", "It is in the hat."])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "Hello.", "What is the format?", "It is in the hat.", "I think so.", "Yes, it is."),
+        *(
+            "Could you repeat that, please?",
+            "What are you looking for?",
+            "Who is it with?",
+            "I do.",
+        ),
+        *("My number is 5551234.", "Why?", "Who am I speaking to?", "I do.", "No, I can't. I did."),
+    ],
+)
 def test_not_dangling(text: str) -> None:
     assert not dangles(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "within"),
+    [
+        ("My number is 555.", True),
+        ("My phone number's 555-123", True),
+        ("Call me at 555", True),
+        ("My number is 555-123-4567.", False),
+        ("My room number is 412.", False),
+        ("We are 4.", False),
+        ("It is 0199.", False),
+        ("", False),
+    ],
+)
+def test_a_number_said_in_groups_goes_on(text: str, within: bool) -> None:
+    assert is_within_number(text) is within
 
 
 def heard(text: str) -> Callable[[], Awaitable[str]]:

@@ -73,8 +73,10 @@ class _Turn:
     reply: bool = True
     failed: set[str] = field(default_factory=set)
     """Parts whose failure in this turn was told."""
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """Somebody, or the time-out, says that it is over; no vote is needed."""
+    over: bool = False
+    """Somebody says that it is over; no vote is needed."""
+    silent: asyncio.Event = field(default_factory=asyncio.Event)
+    """Somebody says so, or it has been silent for long enough: look again at once."""
 
 
 class _NoStream:
@@ -160,7 +162,8 @@ class Hearing:
         """
         if self._turn is not None:
             self._turn.reply = reply
-            self._turn.over.set()
+            self._turn.over = True
+            self._turn.silent.set()
             self._start_pause(self._turn)
 
     def clear(self) -> None:
@@ -196,14 +199,14 @@ class Hearing:
                 self._cancel()
                 self._answerer.discard()
                 if self._turn is not None:
-                    self._turn.over.clear()
+                    self._turn.silent.clear()
                     self._emit(SpeechStarted(self._turn.item_id))
             case Step.VOTE:
                 if self._turn is not None:
                     self._emit(SpeechStopped(self._turn.item_id, taking.speech_end))
             case Step.TIMEOUT:
                 if self._turn is not None:
-                    self._turn.over.set()
+                    self._turn.silent.set()
 
     def _begin(self, ago: float) -> _Turn:
         last, self._last = self._last, None
@@ -298,14 +301,17 @@ class Hearing:
             words = has_words(turn.text)
             if words:
                 self._answerer.prepare(turn.text)
-            while not turn.over.is_set():
+            while not turn.over:
                 # The vote is asked for early, and counts when there was silence for long enough.
-                over = not words or await voting >= self._config.probability
+                probability = await self._voted(voting, turn) if words else 1.0
                 await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
-                if over:
+                if turn.over or self._is_over(turn, probability):
                     break
                 vote_at += self._config.vote_s
                 await self._again(turn, vote_at)
+                if self._taking.silence >= self._taking.longest_pause - 1e-9:
+                    break
+                voting.cancel()
                 voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
         finally:
             transcribing.cancel()
@@ -321,15 +327,42 @@ class Hearing:
             turn.item_id, text, self._taking.speech_end, reply=turn.reply
         )
 
+    async def _voted(self, voting: asyncio.Task[float | None], turn: _Turn) -> float | None:
+        """The detector's vote; None where it does not come before the time-out.
+
+        One that was asked after it, since the recogniser was slow, still has ``vote_s``.
+        """
+        if turn.silent.is_set():
+            await asyncio.wait({voting}, timeout=self._config.vote_s)
+        else:
+            silent = self._tasks.create_task(turn.silent.wait(), name="time-out")
+            try:
+                await asyncio.wait({voting, silent}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                silent.cancel()
+        return voting.result() if voting.done() else None
+
+    def _is_over(self, turn: _Turn, probability: float | None) -> bool:
+        """Whether the turn is over by the detector's vote, or was silent for too long for it."""
+        if probability is not None and probability >= self._config.probability:
+            return True
+        longest = self._config.longest_pause(probability)
+        if self._taking.silence >= longest - 1e-9:
+            return True
+        self._taking.wait(longest)
+        turn.silent.clear()
+        return False
+
     async def _again(self, turn: _Turn, when: float) -> None:
         """Wait until the detector is asked again, which hears more silence then."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, when - self._clock.now())):
-                await turn.over.wait()
+                await turn.silent.wait()
 
-    async def _vote(self, turn: _Turn, transcribing: asyncio.Task[None]) -> float:
+    async def _vote(self, turn: _Turn, transcribing: asyncio.Task[None]) -> float | None:
+        """The probability that the turn is over; None where there is nobody to say."""
         if self._detector is None:
-            return 0.0
+            return None
         audio = np.concatenate(turn.recent)
         if self._detector.rate != self._stt.rate:
             resampler = Resampler(self._stt.rate, self._detector.rate)
@@ -343,7 +376,7 @@ class Hearing:
             return float(await contained(self._detector.end_of_turn(audio, text)))
         except Exception as error:  # noqa: BLE001 - told
             self._report("turn detection", error, turn)
-            return 0.0
+            return None
 
     async def _transcribe(self, turn: _Turn) -> None:
         try:

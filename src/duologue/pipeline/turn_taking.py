@@ -14,8 +14,11 @@ class Endpointing:
 
     ``speculate_s``: silence after which STT and LLM begin on what may be the end of the turn.
     ``vote_s``: silence after which the turn detector is asked; from ``probability`` on, the turn is
-    over. ``timeout_s``: silence that ends a turn whatever the detector says. ``start_s`` and
-    ``resume_s``: voice activity without a gap that begins a turn, or takes it up after a pause.
+    over. ``timeout_s``: silence that ends a turn of which the detector does not know, or without a
+    detector. ``max_pause_s``: silence that ends a turn whatever the detector says: the surer it is
+    that the person goes on, the nearer to this they are waited for, and never less than
+    ``timeout_s``. ``start_s`` and ``resume_s``: voice activity without a gap that begins a
+    turn, or takes it up after a pause.
     ``preroll_s``: sound from before the first sign of speech that belongs to the turn.
     ``partial_s``: time between partial transcripts. Raises `ConfigError` for times out of order.
     """
@@ -26,6 +29,7 @@ class Endpointing:
     speculate_s: float = 0.06
     vote_s: float = 0.15
     timeout_s: float = 0.7
+    max_pause_s: float = 2.0
     probability: float = 0.5
     preroll_s: float = 0.35
     partial_s: float = 0.25
@@ -35,6 +39,20 @@ class Endpointing:
             raise ConfigError("Endpointing takes a threshold and a probability between 0 and 1")
         if not 0 < self.speculate_s <= self.vote_s <= self.timeout_s:
             raise ConfigError("Endpointing takes 0 < speculate_s <= vote_s <= timeout_s")
+        if self.max_pause_s <= 0:
+            raise ConfigError("Endpointing takes a max_pause_s above 0")
+
+    def longest_pause(self, probability: float | None) -> float:
+        """Return the silence that ends a turn, in seconds.
+
+        ``probability`` is the detector's that it is over, less than that of ``Endpointing``; None
+        where it has not said.
+        """
+        if probability is None:
+            return self.timeout_s
+        longest = max(self.max_pause_s, self.timeout_s)
+        going_on = 1.0 - probability / self.probability if self.probability else 0.0
+        return self.timeout_s + min(max(0.0, going_on), 1.0) * (longest - self.timeout_s)
 
 
 class Step(Enum):
@@ -62,8 +80,9 @@ class TurnTaking:
         "_loud",
         "_partial_at",
         "_passed",
-        "_silence",
         "in_turn",
+        "longest_pause",
+        "silence",
         "speech_end",
         "speech_start",
     )
@@ -71,7 +90,10 @@ class TurnTaking:
     def __init__(self, config: Endpointing) -> None:
         self._config = config
         self._loud = 0.0
-        self._silence = 0.0
+        self.silence = 0.0
+        """Seconds since speech was last heard in the turn, counted in sound."""
+        self.longest_pause = config.timeout_s
+        """Seconds of silence that end the turn."""
         self._partial_at = 0.0
         self._passed: set[Step] = set()
         self.in_turn = False
@@ -94,23 +116,33 @@ class TurnTaking:
         self._loud = 0.0
         if not self.in_turn:
             return []
-        self._silence += seconds
+        self.silence += seconds
         steps = []
         for step, after in (
             (Step.PAUSED, config.speculate_s),
             (Step.VOTE, config.vote_s),
-            (Step.TIMEOUT, config.timeout_s),
+            (Step.TIMEOUT, self.longest_pause),
         ):
-            if step not in self._passed and self._silence >= after - 1e-9:
+            if step not in self._passed and self.silence >= after - 1e-9:
                 self._passed.add(step)
                 steps.append(step)
         return steps
+
+    def wait(self, seconds: float) -> None:
+        """Let the silence of this pause last for ``seconds`` before it ends the turn."""
+        self.longest_pause = seconds
+        if self.silence < seconds - 1e-9:
+            self._passed.discard(Step.TIMEOUT)
 
     def end(self) -> None:
         """The turn is over; wait for the next."""
         self.in_turn = False
         self._loud = 0.0
-        self._silence = 0.0
+        self._speak()
+
+    def _speak(self) -> None:
+        self.silence = 0.0
+        self.longest_pause = self._config.timeout_s
         self._passed.clear()
 
     def _speech(self, now: float) -> list[Step]:
@@ -121,15 +153,14 @@ class TurnTaking:
             self.in_turn = True
             self.speech_start = now - self._loud
             self._partial_at = now + config.partial_s
-            self._silence = 0.0
+            self.silence = 0.0
             self.speech_end = now
             return [Step.STARTED]
         paused = Step.PAUSED in self._passed
         if paused and self._loud < config.resume_s - 1e-9:
             return []
         self.speech_end = now
-        self._silence = 0.0
-        self._passed.clear()
+        self._speak()
         if paused:
             return [Step.RESUMED]
         if now >= self._partial_at:

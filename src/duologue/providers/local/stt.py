@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duologue.audio import AudioFrame, Samples
+from duologue.providers.local.evidence import Token, was_said, without_loop
 from duologue.providers.local.inference import Session, in_thread, open_session, to_floats
 
 RATE = 16000
@@ -96,8 +97,7 @@ class Moonshine:
         feeds["encoder_hidden_states"] = hidden
         feeds["encoder_attention_mask"] = mask
         token = _BEGIN
-        words: list[bytes] = []
-        doubt = 0.0
+        tokens: list[Token] = []
         for step in range(max(4, math.ceil(len(samples) / RATE * TOKENS_PER_SECOND))):
             if stopped is not None and stopped.is_set():
                 break
@@ -106,16 +106,20 @@ class Moonshine:
             logits, *present = self._decoder.run(None, feeds)
             scores = logits[0, -1]
             token = int(scores.argmax())
-            doubt += float(np.log(np.exp(scores - scores[token]).sum()))
             if token == _END:
                 break
-            words.append(self._tokens[token])
+            probability = 1.0 / float(np.exp(scores - scores[token]).sum())
+            tokens.append(Token(self._tokens[token], probability))
             for cache, value in zip(self._caches, present, strict=True):
                 # What the encoder gave stays as it was after the first step.
                 if cache.decoder or step == 0:
                     feeds[cache.name] = value
-        text = b"".join(words).decode("utf-8", "replace").replace("\u2581", " ").strip()
-        if is_noise(text, doubt / (step + 1)):
+        said = without_loop(tokens)
+        text = b"".join(each.piece for each in said).decode("utf-8", "replace")
+        text = text.replace("\u2581", " ").strip()
+        if len(said) < len(tokens):
+            text = text.rstrip("-, ")
+        if not was_said(text, tokens, samples):
             return ""
         return _COMPOUND.sub(r"\1 \2", text)
 
@@ -178,19 +182,6 @@ class MoonshineStream:
         self._chunks = [rest]
         self._length = len(rest)
         self._last = (0, "")
-
-
-def is_noise(text: str, doubt: float) -> bool:
-    """Whether ``text`` is what the model makes of a cough or a hiss rather than of words.
-
-    ``doubt`` is the mean negative log probability of its tokens. Measured on bursts of noise: the
-    answer is a lone "You", notes of music, or rarely "Thank you." or "Uh?" with a doubt of about
-    0.5; thanks that were spoken have 0.1.
-    """
-    words = re.sub(r"[^a-z ]", "", text.lower()).strip()
-    if not any(letter.isalnum() for letter in text) or words == "you":
-        return True
-    return doubt > 0.4 and words in {"thank you", "uh"}
 
 
 def loudest(samples: Samples) -> float:

@@ -18,27 +18,67 @@ WINDOW_SECONDS = 8
 DANGLING_LIMIT = 0.2
 """No turn that ends in a dangling word is likelier to be over than this."""
 
+UNFINISHED_LIMIT = 0.35
+"""Nor one that ends within a number which is probably said in groups."""
+
 _DANGLING = re.compile(
-    r"(?<![a-z'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
+    r"(?<![\w'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
     r"|has|have|her|his|how|i'd|i'll|i'm|if|in|into|is|its|let's|like|maybe|my|of|on|or|our|please"
     r"|should|so|some|that's|than|the|their|then|there's|they|this|to|uh|uhm|um|was|we|were|what's"
-    r"|when|where|whether|which|while|who|will|with|would|your)[^a-z']*$"
+    r"|when|where|whether|which|while|who|will|with|would|your)[^\w']*$"
 )
-# Words a question may end with ("what are you looking for", "who is it with") are weak evidence,
-# but the time-out bounds what a wrong guess costs, and a person cut off is worse than one waiting.
+_COMPLETE = re.compile(
+    r"""
+    # "I think so."
+    (?:think|hope|guess|suppose|believe|said|say|do|did|not|even)\ so\W*$
+    # "Yes, it is.", "I do."
+    | ^\W*(?:yes|yeah|no|nope|oh|well|sure|okay)\W+(?:\w+\W+)?(?:is|are|was|were|has|have)\W*$
+    | ^\W*(?:\w+\W+)?(?:i|you|he|she|it|we|they)\ (?:do|does|did|can|could|should|will|would)\W*$
+    # "Could you repeat that, please?", but "Could you please"
+    | (?<!\byou)(?<!\band)(?<!\bi)(?<!\bwe)\W+please\W*$
+    # "What are you looking for?", "Who am I speaking to?", "Why?"
+    | ^\W*(?:what|who|which|where|how)\ .*\w\ (?:about|at|for|from|in|into|like|of|on|with)\W*$
+    | (?:speaking|talking|listening|going|belong)\ to\W*$
+    | ^\W*(?:what|who|where|why|how|when|which)\W*$
+    """,
+    re.VERBOSE,
+)
+"""Last sentences that end with such a word and are whole: most are asked or answered so."""
+_SENTENCE_END = re.compile(r"[.!?]+\s+")
+_NUMBER = re.compile(
+    r"(?<!room )(?<!table )(?<!gate )(?:number|phone|telephone|mobile|cell)(?: number)?"
+    r"(?: is|'s|:)?\W*(?P<digits>\d[\d\W]*)$"
+    r"|\b(?:call|reach|ring|text) (?:me|us|him|her|them)(?: back)? (?:at|on)\W*"
+    r"(?P<more>\d[\d\W]*)$"
+)
+MIN_NUMBER = 7
+"""Digits of the shortest telephone number."""
 
 
 def dangles(text: str) -> bool:
     """Whether the last word of ``text`` makes one expect more ("book a table for")."""
-    words = text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    return _DANGLING.search(words) is not None
+    last = _SENTENCE_END.split(_plain(text))[-1]
+    return _DANGLING.search(last) is not None and _COMPLETE.search(last) is None
+
+
+def is_within_number(text: str) -> bool:
+    """Whether ``text`` ends with the first digits of a number that is said in groups."""
+    match = _NUMBER.search(_plain(text))
+    if match is None:
+        return False
+    digits = re.sub(r"\D", "", match["digits"] or match["more"])
+    return len(digits) < MIN_NUMBER
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
 
 
 class SmartTurn:
     """End-of-turn detection, a `TurnDetector` of 16 kHz; about 30 ms in a thread.
 
     ``path`` is the ONNX file of smart-turn v3.2. It is a vote, not a judge: join it with a
-    time-out of 0.6 to 0.8 s.
+    time-out (`Endpointing`).
     """
 
     rate = RATE
@@ -50,7 +90,10 @@ class SmartTurn:
     async def end_of_turn(self, audio: Samples, text: Callable[[], Awaitable[str]]) -> float:
         """Probability, 0 to 1, that the turn is over after int16 ``audio``, heard as ``text``."""
         probability = await in_thread(lambda: self.predict(audio))
-        return min(probability, DANGLING_LIMIT) if dangles(await text()) else probability
+        words = await text()
+        if dangles(words):
+            return min(probability, DANGLING_LIMIT)
+        return min(probability, UNFINISHED_LIMIT) if is_within_number(words) else probability
 
     def predict(self, audio: Samples) -> float:
         """What the model says of the sound alone; blocks."""
