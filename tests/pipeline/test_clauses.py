@@ -26,7 +26,7 @@ def test_nothing_is_lost_and_nothing_is_added(text, sizes):
     assert "".join(clauses).translate(MARKUP).split() == text.translate(MARKUP).split()
     assert all(clause.strip() for clause in clauses)
     assert max((len(clause.strip()) for clause in clauses), default=0) <= MAX_CHARS
-    assert clauses == clauses_of(text)
+    assert [clause.strip() for clause in clauses] == [c.strip() for c in clauses_of(text)]
 
 
 @pytest.mark.parametrize(
