@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
@@ -205,7 +206,10 @@ class Agent:
         self.person = _named(person or User("Person"), "person")
         self._root = root
         self.instructions = load_instructions(instructions, root)
-        self.events = EventBus()
+        self._clock: Clock = clock or LoopClock()
+        self._since: float | None = None
+        """Unix time when the clock was at 0 s."""
+        self.events = EventBus(self._unix_time)
         if isinstance(edge, EventSink):
             show = edge.send_event
             self.events.tap(lambda event: show(event_to_json(event)))
@@ -221,7 +225,6 @@ class Agent:
         self._processors = tuple(processors)
         self._barge_in = barge_in or BargeInPolicy()
         self._experimental_tools = experimental_tools
-        self._clock: Clock = clock or LoopClock()
         self._live: _Live | None = None
         self._joined = False
 
@@ -392,6 +395,16 @@ class Agent:
         if stt is None or tts is None:
             raise ConfigError("a text llm needs stt=... and tts=... to hear and to speak")
         return Pipeline(llm=llm, stt=stt, tts=tts, turn=turn, vad=vad)
+
+    def _unix_time(self) -> float:
+        """The wall clock's time at the first event, and from then on by our own clock."""
+        try:
+            now = self._clock.now()
+        except RuntimeError:
+            return time.time()  # Outside of the event loop, whose clock it is.
+        if self._since is None:
+            self._since = time.time() - now
+        return self._since + now
 
     def _setup(self) -> SessionSetup:
         specs = self.tools.specs()

@@ -356,14 +356,14 @@ class Call:
         match signal:
             case SpeechStarted(item_id=turn, at=at):
                 if not self._speaking:
-                    self._emit(UserTurnStartedEvent(self._participant))
+                    self._emit(UserTurnStartedEvent(self._participant, turn))
                 self._speaking = True
                 started = self._barge_in.speech_started
                 self._decide(started(now, may_interrupt=may, began=at, turn=turn))
             case SpeechStopped(at=at):
                 self._decide(self._barge_in.speech_stopped(now, may_interrupt=may, ended=at))
             case UserTranscript(item_id=item_id, text=text, final=final):
-                self._emit(UserTranscriptEvent(text, final, self._participant))
+                self._emit(UserTranscriptEvent(text, final, self._participant, item_id))
                 self._decide(self._barge_in.words(text, now, may_interrupt=may, turn=item_id))
                 if final and text:
                     self._metrics.transcript(now)
@@ -389,7 +389,7 @@ class Call:
         if signal.reply_follows and not aside:
             self._metrics.turn_ended(now, signal.speech_end)
         words = said.text if isinstance(said, UserItem) else None
-        self._emit(UserTurnEndedEvent(self._participant, words))
+        self._emit(UserTurnEndedEvent(self._participant, words, empty, item_id))
 
     def _settle(self, words: UserTranscript) -> None:
         """See by its words whether a turn was speech that ended without them."""

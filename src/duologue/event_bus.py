@@ -7,6 +7,7 @@ import contextlib
 import inspect
 import logging
 import sys
+import time
 import types
 import typing
 from collections import deque
@@ -78,7 +79,8 @@ class EventBus:
     time, so that even one that blocks stops no sound. Events sent before `start` wait for it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._subscriptions: list[Subscription] = []
         self._taps: list[Callable[[Event], None]] = []
         self._broken_taps: list[Callable[[Event], None]] = []
@@ -118,7 +120,9 @@ class EventBus:
         self.emit(ErrorEvent(source, describe(error), code))
 
     def emit(self, event: Event) -> None:
-        """Send an event; never blocks."""
+        """Send an event, with the time as its ``at``; never blocks."""
+        if not event.at:
+            object.__setattr__(event, "at", self._now())  # It is born here.
         for tap in self._taps:
             try:
                 tap(event)

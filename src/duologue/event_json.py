@@ -10,7 +10,7 @@ from enum import Enum
 from os import PathLike, fspath
 
 from duologue.events import Event
-from duologue.items import Json
+from duologue.items import Json, sendable
 
 
 def event_to_json(event: Event) -> dict[str, Json]:
@@ -28,7 +28,9 @@ def _to_json(value: object) -> Json:
     match value:
         case Enum():
             return _to_json(value.value)
-        case None | bool() | str():
+        case str():
+            return sendable(value)
+        case None | bool():
             return value
         case int():
             return int(value)
@@ -57,4 +59,4 @@ def _to_json(value: object) -> Json:
 
 def _key(key: object) -> str:
     name = key.value if isinstance(key, Enum) else key
-    return name if isinstance(name, str) else str(name)
+    return sendable(name if isinstance(name, str) else str(name))

@@ -12,7 +12,19 @@ from duologue.realtime.outputs import RateLimit
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeConnectedEvent:
+class TimedEvent:
+    """What all events have: ``at``, when it was sent, in seconds since 1970 (Unix time).
+
+    0.0 before it was sent. It is counted by the conversation's own clock from the first event on,
+    so that differences are exact, also where the wall clock is set meanwhile or time is virtual.
+    Two events are equal whenever they were sent.
+    """
+
+    at: float = field(default=0.0, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class RealtimeConnectedEvent(TimedEvent):
     """The session with the model is live."""
 
     session_id: str
@@ -21,7 +33,7 @@ class RealtimeConnectedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeReconnectingEvent:
+class RealtimeReconnectingEvent(TimedEvent):
     """The connection is gone and the next one is being made."""
 
     reason: str
@@ -29,7 +41,7 @@ class RealtimeReconnectingEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeReconnectedEvent:
+class RealtimeReconnectedEvent(TimedEvent):
     """The session goes on; ``outcome`` says what the model still knows (contract C5)."""
 
     outcome: Literal["restored", "replayed", "fresh"]
@@ -38,7 +50,7 @@ class RealtimeReconnectedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RealtimeDisconnectedEvent:
+class RealtimeDisconnectedEvent(TimedEvent):
     """The session has ended; comes exactly once. ``clean`` when it was closed on purpose."""
 
     reason: str
@@ -46,38 +58,46 @@ class RealtimeDisconnectedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnStartedEvent:
-    """The person began to speak."""
+class UserTurnStartedEvent(TimedEvent):
+    """The person began to speak; ``turn_id`` is the id of the turn, and of its `UserItem`."""
 
     participant: str
+    turn_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class UserTurnEndedEvent:
-    """The person stopped; ``text`` is what they said, None where no words were (a cough)."""
+class UserTurnEndedEvent(TimedEvent):
+    """The person stopped; ``text`` is what they said, None where that is not known yet.
+
+    ``empty``: there were no words, and none will come (a cough). Else words that come later are
+    told as a final `UserTranscriptEvent` with the same ``turn_id``.
+    """
 
     participant: str
     text: str | None
+    empty: bool = False
+    turn_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class UserTranscriptEvent:
+class UserTranscriptEvent(TimedEvent):
     """What the person has said in this turn so far, or, when ``final``, in all of it."""
 
     text: str
     final: bool
     participant: str
+    turn_id: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class AgentTurnStartedEvent:
+class AgentTurnStartedEvent(TimedEvent):
     """The first sound of a speech is on its way to the person."""
 
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class AgentTranscriptEvent:
+class AgentTranscriptEvent(TimedEvent):
     """The next words of a speech, as they are made; when ``final``, all of it that was heard."""
 
     text: str
@@ -86,7 +106,7 @@ class AgentTranscriptEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentHeardEvent:
+class AgentHeardEvent(TimedEvent):
     """More of a speech was heard: the words since the last one, five times a second at most."""
 
     text: str
@@ -94,7 +114,7 @@ class AgentHeardEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class AgentTurnEndedEvent:
+class AgentTurnEndedEvent(TimedEvent):
     """A speech has been played to its end, or was cut (not: has been generated)."""
 
     speech_id: str
@@ -102,14 +122,14 @@ class AgentTurnEndedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechHeldEvent:
+class SpeechHeldEvent(TimedEvent):
     """The agent fell silent because the person may be speaking; not an interruption yet."""
 
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class SpeechResumedEvent:
+class SpeechResumedEvent(TimedEvent):
     """It was nothing; the agent goes on where it stopped, after ``held_ms``."""
 
     speech_id: str
@@ -117,7 +137,7 @@ class SpeechResumedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class InterruptionEvent:
+class InterruptionEvent(TimedEvent):
     """A speech was cut; says what was heard of it, and how well that is known (contract C2)."""
 
     epoch: int
@@ -128,7 +148,7 @@ class InterruptionEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolStartEvent:
+class ToolStartEvent(TimedEvent):
     """A tool begins to run; ``arguments`` is the JSON text that the model wrote."""
 
     call_id: str
@@ -137,7 +157,7 @@ class ToolStartEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolEndEvent:
+class ToolEndEvent(TimedEvent):
     """A tool has ended; every start has exactly one."""
 
     call_id: str
@@ -148,7 +168,7 @@ class ToolEndEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class UsageEvent:
+class UsageEvent(TimedEvent):
     """What was spent since the last one, by modality."""
 
     input: Mapping[str, int]
@@ -156,14 +176,14 @@ class UsageEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimitsEvent:
+class RateLimitsEvent(TimedEvent):
     """What is left of the provider's limits."""
 
     limits: Sequence[RateLimit]
 
 
 @dataclass(frozen=True, slots=True)
-class SayMismatchEvent:
+class SayMismatchEvent(TimedEvent):
     """The model was to say ``wanted`` word for word, and said ``said`` instead."""
 
     speech_id: str
@@ -172,7 +192,7 @@ class SayMismatchEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnMetricsEvent:
+class TurnMetricsEvent(TimedEvent):
     """Where the time of one turn went, each in ms after the person's speech ended; None: unknown.
 
     ``endpoint_ms``: the end of the turn was decided. ``first_text_ms``: first word of the model.
@@ -188,7 +208,7 @@ class TurnMetricsEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ErrorEvent:
+class ErrorEvent(TimedEvent):
     """Something failed and the conversation goes on; ``source`` names the part."""
 
     source: str

@@ -34,8 +34,11 @@ def test_the_type_comes_first_and_none_stays():
     made = event_to_json(UserTurnEndedEvent("person", None))
     assert list(made.items()) == [
         ("type", "UserTurnEndedEvent"),
+        ("at", 0.0),
         ("participant", "person"),
         ("text", None),
+        ("empty", False),
+        ("turn_id", ""),
     ]
 
 
@@ -68,6 +71,12 @@ def test_what_is_nested_becomes_plain():
         "numpy": 0.5,
         "4": "number",
     }
+
+
+def test_half_a_character_is_replaced():
+    made = event_to_json(RealtimeConnectedEvent("\ud83d\ude00", {"\ud83d": ["\ud83d"]}))
+    assert made["session_id"] == "\U0001f600"
+    assert made["session_config"] == {"?": ["?"]}
 
 
 def test_numbers_that_json_lacks_are_null():

@@ -102,7 +102,7 @@ async def test_a_conversation_in_words(browser):
         assert await page.locator("#pace").inner_text() == "answers after 410 ms"
 
         stage.tell(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))
-        stage.tell(UserTurnEndedEvent("p", None))
+        stage.tell(UserTurnEndedEvent("p", None, empty=True))
         stage.tell(ToolStartEvent("c", "weather", '{"city": "Rome"}'))
         stage.tell(ToolEndEvent("c", "weather", "done", "{}", 0.31))
         stage.tell(AgentTranscriptEvent("Sunny.", False, "b"), AgentTurnStartedEvent("b"))

@@ -240,8 +240,8 @@ function react(event) {
     case "UserTranscriptEvent":
       return transcript.personWords(event.text, event.final);
     case "UserTurnEndedEvent":
-      transcript.personEnded(event.text);
-      return event.text === null ? turn("listening", "Listening") : turn("thinking", "Thinking");
+      transcript.personEnded(event.text, event.empty);
+      return event.empty ? turn("listening", "Listening") : turn("thinking", "Thinking");
     case "AgentTurnStartedEvent":
       return turn("agent", "Speaking");
     case "AgentTranscriptEvent":

@@ -61,9 +61,10 @@ export class Transcript {
     this.#follow();
   }
 
-  personEnded(text) {
+  // Without a text that is not empty, the words are still to come.
+  personEnded(text, empty) {
     if (text && !this.#person?.final) this.personWords(text, true);
-    if (text === null && this.#person && !this.#person.final) this.#person.item.remove();
+    if (empty && this.#person && !this.#person.final) this.#person.item.remove();
     this.#closePerson();
   }
 
