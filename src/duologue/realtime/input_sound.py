@@ -69,7 +69,8 @@ class InputRing:
         if peak > LOUD:
             self.loud += length
         last = self._pieces[-1] if self._pieces else None
-        if quiet and last is not None and last.samples is None and last.length < self._limit // 20:
+        most = self._limit // 20
+        if quiet and last is not None and last.samples is None and last.length + length <= most:
             last.length += length
         else:
             self._pieces.append(_Piece(self.end, length, None if quiet else samples))
