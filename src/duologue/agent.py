@@ -276,7 +276,7 @@ class Agent:
         """
         live = self._check_live()
         if interrupt and not live.call.settled:
-            self.llm.interrupt()
+            self.llm.interrupt(keep_results=True)
         if self.llm.connected:
             live.call.look()
         item = UserItem(uuid4().hex, sendable(text), self.person.id, spoken=False)
@@ -301,7 +301,7 @@ class Agent:
             raise ConfigError("say takes some text")
         text = sendable(text)
         if interrupt and not live.call.settled:
-            self.llm.interrupt()
+            self.llm.interrupt(keep_results=True)
         speech = Speech(self.llm.epoch, interruptible=interruptible)
         if self._tts is not None:
             live.call.playout.begin(speech)

@@ -422,7 +422,7 @@ class Call:
                 if current is not None:
                     self._emit(SpeechResumedEvent(current.id, held_ms))
             case Decision.INTERRUPT:
-                self._realtime.interrupt()
+                self._realtime.interrupt(keep_results=True)
             case Decision.NOTHING:
                 pass
         self._arm()

@@ -111,5 +111,8 @@ class ToolRunner:
 
     def _answer(self, call: ToolCall, outcome: ToolOutcome) -> None:
         failed = outcome.status != "done"
+        quiet = outcome.status == "cancelled"
         self._conversation.put(ToolResultItem(uuid4().hex, call.call_id, outcome.output, failed))
-        self._realtime.send_tool_result(call.call_id, call.name, outcome.output, failed=failed)
+        self._realtime.send_tool_result(
+            call.call_id, call.name, outcome.output, failed=failed, quiet=quiet
+        )

@@ -114,8 +114,8 @@ class CancelReply:
 class SendToolResult:
     """The one answer to a tool call; with ``more``, a part of it, and others follow.
 
-    The last part comes twice: once as such, and once as the answer. ``quiet``: the call is of a
-    reply that was interrupted, and nobody waits for what the model would say now.
+    The last part comes twice: once as such, and once as the answer. ``quiet``: nothing is to be
+    said of it, because the call was interrupted.
     """
 
     call_id: str

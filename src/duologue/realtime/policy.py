@@ -68,6 +68,9 @@ from duologue.realtime.sendable import sendable_command, sendable_setup
 from duologue.realtime.silence import CHANGE_S, LOUD_S, PAUSE_S, SPEECH_S, Silence, Verdict
 from duologue.realtime.tool_calls import ToolCalls, scheduling_of
 
+LATE_S = 8.0
+"""Seconds that the result of a tool waits for the person to finish; noise may seem to be speech."""
+
 
 class Model(Protocol):
     """What the policy needs of a `Realtime`."""
@@ -131,6 +134,16 @@ class SessionPolicy:
         self._look_at = 0.0
         self._looking: Timer | None = None
         self._tools = ToolCalls()
+        self._dropped = 0
+        """Of calls made before this epoch nothing is said: the program has interrupted."""
+        self._worth: set[int] = set()
+        """Epochs with results that something is to be said of."""
+        self._late: float | None = None
+        """When a result came while or after the person spoke, and the model has to be asked yet."""
+        self._talking = False
+        """The person is in a turn, as far as was told."""
+        self._blind = False
+        """The reply that is due next may be made without that result."""
         self._setup = SessionSetup()
         self._told: Listener
         self._begun = False
@@ -208,6 +221,8 @@ class SessionPolicy:
                 self._watch()
         if sound is not None and self.is_open:
             self._take_signals(self.person.listen(sound, self._clock.now()))
+            if self._late is not None:
+                self._tell_late()
 
     def end_turn(self, command: EndTurn) -> None:
         """The person's turn is over."""
@@ -237,9 +252,14 @@ class SessionPolicy:
         if not self._replies.adopt(ANSWERED, self.epoch):
             self.request(RequestReply(uuid4().hex))
 
-    def interrupt(self) -> int:
-        """Everything that was made or asked for so far is stale."""
+    def interrupt(self, *, keep_results: bool = False) -> int:
+        """Everything that was made or asked for so far is stale.
+
+        Of the tools that run, something is said later with ``keep_results``.
+        """
         self.epoch += 1
+        if not keep_results:
+            self._dropped, self._late = self.epoch, None
         cuts = self._told.interrupted(self.epoch) if self._begun else ()
         self._asking.apply(self._replies.interrupt(self.epoch, self._clock.now()))
         if self.is_open and (self.model.profile.truncates or self.model.profile.told_cuts):
@@ -251,8 +271,13 @@ class SessionPolicy:
         """A tool has its result; after the session's end nobody wants it."""
         if not self.is_open:
             return
-        self.transmit(replace(result, quiet=self._tools.is_older(result.call_id, self.epoch)))
+        epoch = self._tools.epoch_of(result.call_id)
+        older = epoch is not None and epoch < self.epoch
+        quiet = older and (result.quiet or epoch in range(self._dropped))
+        self.transmit(replace(result, quiet=quiet))
         if not result.more:
+            if epoch is not None and not quiet:
+                self._worth.add(epoch)
             how = scheduling_of(result.name, self._setup.tools, self.model.profile)
             self._after_tools(self._tools.answered(result.call_id), how)
             self._look()
@@ -302,6 +327,7 @@ class SessionPolicy:
         confirms = link.started is None or link.started.confirms
         self._silence.asks = self.model.profile.answers_pings and confirms
         self._sign(now)
+        self._tell_late()
         self._watch()
 
     def lost(self) -> None:
@@ -336,6 +362,10 @@ class SessionPolicy:
                 self._take_signals(self.person.reply_began(asked=request_id is not None))
                 self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
                 if self._replies.epoch_of(reply_id) == self.epoch:
+                    # A reply that was begun since the result came speaks of it.
+                    if not self._blind:
+                        self._late = None
+                    self._blind = False
                     self._told.output(output, self.epoch)
             case ReplyDone(reply_id=reply_id):
                 epoch = self._replies.epoch_of(reply_id)
@@ -377,6 +407,7 @@ class SessionPolicy:
         self._look()
 
     def _look(self) -> None:
+        self._tell_late()
         if self.life.watching:
             self.life.poke()
         self._watch()
@@ -456,6 +487,8 @@ class SessionPolicy:
         if isinstance(told, UserTranscript):
             told = replace(told, text=sendable(told.text))
         if told is not None:
+            self._talking = self._talking or isinstance(told, SpeechStarted)
+            self._talking = self._talking and not isinstance(told, UserTurnEnded)
             self._told.output(told, self.epoch)
         match told, signal:
             case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
@@ -489,24 +522,48 @@ class SessionPolicy:
     def _after_tools(
         self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
     ) -> None:
-        """Every call of a reply is answered: let the model speak, if nobody interrupted it."""
-        if epoch is None or (how is not None and epoch < self.epoch):
+        """Every call of a reply is answered: let the model speak.
+
+        Where the person has spoken since, it speaks when it is quiet; where the program has
+        interrupted, not at all.
+        """
+        if epoch is None:
+            return
+        worth = epoch in self._worth and epoch >= self._dropped
+        if not self._tools.live(epoch):
+            self._worth.discard(epoch)
+        automatic = not lost and self.model.profile.tool_reply == "automatic"
+        if epoch < self.epoch and not worth:
+            if automatic and how is None:
+                # What the model makes of that is stale when it comes.
+                self._replies.expect(epoch, self._clock.now())
+                self._asking.arm()
             return
         if how == "interrupt":
-            epoch = self.interrupt()
+            epoch = self.interrupt(keep_results=True)
         if how == "silent":
             self._told.nothing_follows(epoch)
-        elif not lost and self.model.profile.tool_reply == "automatic":
-            # Of an interrupted one too: what the model makes of that is stale when it comes.
+        elif automatic:
             sure = how is None and epoch == self.epoch
-            self._replies.expect(epoch, self._clock.now(), sure=sure)
+            self._replies.expect(self.epoch, self._clock.now(), sure=sure)
             self._asking.arm()
-        elif epoch == self.epoch:
+        elif epoch == self.epoch and not self._talking:
+            self.request(RequestReply(uuid4().hex))
+        else:
+            self._late, self._blind = self._clock.now(), self._replies.due_next
+
+    def _tell_late(self) -> None:
+        """Ask the model about results that came late, once nobody speaks or is about to."""
+        if self._late is None or not self.live or self._replies.pending:
+            return
+        if not self._talking or self._clock.now() >= self._late + LATE_S:
+            self._late = None
             self.request(RequestReply(uuid4().hex))
 
     def _let_go(self, now: float) -> None:
         """What was under way on the connection that is gone has to be had again."""
         self._gap.begin(self.person.lost, now)
+        self._talking = False
         reheard = self.person.connection_lost()
         if reheard:
             self._told.reheard(reheard)

@@ -94,6 +94,11 @@ class Replies:
         return bool(self._runs or self._asked or self._automatic or self._waiting)
 
     @property
+    def due_next(self) -> bool:
+        """The provider has been asked for a reply that has not begun, or makes one by itself."""
+        return bool(self._asked or self._automatic)
+
+    @property
     def _runs(self) -> bool:
         """A reply is under way that has to end before the next one may begin."""
         if self._confirms:

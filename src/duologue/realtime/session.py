@@ -226,22 +226,33 @@ class Realtime(ABC):
             )
         self._policy.request(Say(request_id, text, interruptible))
 
-    def interrupt(self) -> int:
+    def interrupt(self, *, keep_results: bool = False) -> int:
         """Stop the agent now; returns the new epoch.
 
         Once it has returned, no sound of an older epoch reaches the edge (C1) and the model was
-        told: what runs is cancelled, and what was asked for and has not begun will be (C3).
+        told: what runs is cancelled, and what was asked for and has not begun will be (C3). The
+        model is told the results of tools that still run, and speaks of them only with
+        ``keep_results``, as when the person said something meanwhile.
         """
-        return self._policy.interrupt()
+        return self._policy.interrupt(keep_results=keep_results)
 
     def send_tool_result(
-        self, call_id: str, name: str, output: str, *, failed: bool, more: bool = False
+        self,
+        call_id: str,
+        name: str,
+        output: str,
+        *,
+        failed: bool,
+        more: bool = False,
+        quiet: bool = False,
     ) -> None:
         """Answer a tool call; the reply that follows is asked for when all calls are answered.
 
-        ``more``: this is a part of it, for a model whose profile has ``tool_updates``.
+        Where the person has spoken since, it is asked for once nobody speaks. ``more``: this is a
+        part of it, for a model whose profile has ``tool_updates``. ``quiet``: where somebody has
+        interrupted, nothing is to be said of it.
         """
-        self._policy.tool_result(SendToolResult(call_id, name, output, failed, more))
+        self._policy.tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
 
     def update_instructions(self, instructions: str) -> None:
         """Change the instructions in mid-session; `UnsupportedError` where the model can't."""

@@ -44,10 +44,10 @@ class ToolCalls:
         """Some call of a reply of ``epoch`` has no result yet."""
         return any(group.open and group.epoch == epoch for group in self._groups.values())
 
-    def is_older(self, call_id: str, epoch: int) -> bool:
-        """The call is of a reply of before ``epoch``."""
+    def epoch_of(self, call_id: str) -> int | None:
+        """The epoch of the reply that made a call; None where the call is not waited for."""
         group = self._groups.get(self._reply_of.get(call_id, ""))
-        return group is not None and group.epoch < epoch
+        return None if group is None else group.epoch
 
     def called(self, reply_id: str, call_id: str, epoch: int) -> bool:
         """A reply of ``epoch`` made a call; False for one that was told before."""

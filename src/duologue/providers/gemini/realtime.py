@@ -217,9 +217,9 @@ class Realtime(BaseRealtime):
                 return
         super().send_video(frame, now=now)
 
-    def interrupt(self) -> int:
+    def interrupt(self, *, keep_results: bool = False) -> int:
         """As `Realtime.interrupt`; with `ManualTurns` the person's turn begins, whatever runs."""
-        epoch = super().interrupt()
+        epoch = super().interrupt(keep_results=keep_results)
         if self.profile.manual_turns and self._policy.live:
             self._policy.transmit(CancelReply(""))
         return epoch

@@ -16,6 +16,8 @@ SPOKEN = (
 TELL = "Say this result to the user in one short sentence."
 """Of ten results `small` tells nine so; told to use plain words it said of two that it can't."""
 
+UNDER_WAY = "is still running: its result comes later."
+
 MAX_CHARACTERS = 12000
 """Of history: about 3000 tokens, so that several conversations fit into the context."""
 _DROP = 8
@@ -34,6 +36,7 @@ def chat_messages(history: Sequence[Item]) -> list[Message]:
     """
     messages: list[Message] = []
     calls: dict[str, str] = {}
+    answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
     for item in history:
         match item:
             case UserItem(text=text):
@@ -44,6 +47,8 @@ def chat_messages(history: Sequence[Item]) -> list[Message]:
                 _add(messages, "system", text)
             case ToolCallItem(call_id=call_id, name=name, arguments=arguments):
                 calls[call_id] = f"{name}({arguments})"
+                if call_id not in answered:
+                    _add(messages, "system", f"{calls[call_id]} {UNDER_WAY}")
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 call = calls.get(call_id, "The tool")
                 verb = "failed" if failed else "returned"
