@@ -76,6 +76,13 @@ def test_a_session_has_started_when_it_is_as_was_asked_for():
     assert line.get("session.updated", session={"a": 2}) == [Alive()]
 
 
+def test_the_end_of_a_session_is_told_by_the_servers_clock():
+    line = Line(live=False, now=lambda: 1000.0 + 3590)
+    line.codec.set_time(1000.0)
+    session = {"expires_at": 4600}
+    assert line.get("session.updated", session=session) == [SessionStarted(session, 3600.0)]
+
+
 def test_a_call_has_started_when_it_is_there():
     line = Line("webrtc", live=False, now=lambda: 1000.0)
     [started] = line.get("session.created", session={"expires_at": 900})

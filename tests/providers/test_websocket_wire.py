@@ -58,6 +58,30 @@ async def test_messages_are_text_frames_and_come_back_as_bytes():
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.parametrize(
+    ("date", "unix"),
+    [
+        ("Tue, 14 Nov 2023 22:13:20 GMT", 1.7e9),
+        ("Tue, 99 Nov 2023 22:13:20 GMT", None),
+        ("tomorrow", None),
+        ("", None),
+        (None, None),
+    ],
+)
+async def test_the_servers_own_time_is_told(date, unix):
+    def head(connection, request, response):
+        del response.headers["Date"]
+        if date is not None:
+            response.headers["Date"] = date
+
+    told = []
+    async with server(echo, process_response=head) as port:
+        wire = wire_to(port, on_time=told.append)
+        await wire.open()
+        await wire.close()
+    assert told == ([] if unix is None else [unix])
+
+
 async def test_a_refused_handshake_is_told_in_the_servers_words():
     def refuse(connection, request):
         body = json.dumps({"error": {"message": "Wrong key.", "code": "invalid_api_key"}})

@@ -192,3 +192,26 @@ async def test_a_line_that_dies_between_two_attempts_is_replaced_at_once():
         await asyncio.sleep(0.6)
         (event,) = ear.of(RealtimeReconnectedEvent)
         assert event.gap_ms < 600
+
+
+@virtual_time
+async def test_ages_that_can_not_be_do_not_make_a_connection_a_second():
+    model = Model([{"expires_in": 2.0}])
+    async with living(model):
+        await asyncio.sleep(1000)
+        times = [round(at) for at in model.at]
+    assert times == [0, 5, 15, 35, 75, 155, 315, 615, 915]
+
+
+@virtual_time
+async def test_a_short_age_is_believed_once_the_service_has_kept_its_word():
+    model = Model([{"expires_in": 20.0}], ReconnectPolicy(base_s=0.01, cap_s=0.01))
+    async with living(model) as ear:
+        while model.clock.now() < 200:
+            await asyncio.sleep(0.1)
+            line = model.line
+            if model.clock.now() - model.at[-1] > 20 and not line.closed:
+                line.lose()
+        reasons = [event.reason for event in ear.of(RealtimeReconnectingEvent)]
+    assert reasons.count(str(LOST)) == 1
+    assert len(model.lines) >= 200 / 20

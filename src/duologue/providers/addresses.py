@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -60,6 +61,14 @@ def redirected(host: str, status: int, location: str) -> SessionError:
         "give the address that answers"
     )
     return SessionError(message, code=str(status), kind=ErrorKind.FATAL)
+
+
+def unix_time(dates: Sequence[str]) -> float | None:
+    """Return the Unix seconds of a ``Date`` header, of which there should be one; else None."""
+    try:
+        return parsedate_to_datetime(dates[0]).timestamp()
+    except (IndexError, ValueError, OverflowError):
+        return None
 
 
 def proxy_of_environment(scheme: str, host: str) -> str | None:

@@ -16,6 +16,7 @@ from duologue.providers.addresses import (
     LOOPBACK,
     bad_proxy,
     redirected,
+    unix_time,
     without_password,
 )
 from duologue.realtime.errors import ErrorKind, SessionError
@@ -51,6 +52,7 @@ class WebSocketWire:
 
     ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
     the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
+    ``on_time`` is given the server's own time, in Unix seconds, where it tells it.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class WebSocketWire:
         ping_every: float = PING_EVERY_S,
         pong_within: float = PONG_S,
         acknowledged_within: float | None = None,
+        on_time: Callable[[float], None] | None = None,
     ) -> None:
         self._url = url
         self._host = urlsplit(url).hostname or url
@@ -74,6 +77,7 @@ class WebSocketWire:
         self._ping_every = ping_every
         self._pong_within = pong_within
         self._acknowledged_within = acknowledged_within
+        self._on_time = on_time
         self._socket: ClientConnection | None = None
         self._gone: type[ConnectionClosed]
         self._open: State
@@ -126,6 +130,11 @@ class WebSocketWire:
             # A ValueError: what can't be sent or looked up, such as a host's name.
             raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
         self._bound_silence(self._socket.transport)
+        answer = self._socket.response
+        if self._on_time is not None and answer is not None:
+            told = unix_time(answer.headers.get_all("Date"))
+            if told is not None:
+                self._on_time(told)
 
     async def send(self, message: bytes) -> None:
         """Send a text frame, without decoding it; waits while the server does not read."""

@@ -32,6 +32,12 @@ BEFORE_S = 5.0
 than twice that is left, half of it before."""
 SHORT_S = 3.0
 """With less than that left it is begun at the end: its history would be older than it is worth."""
+SHORT_LIFE_S = 300.0
+"""No service is known whose connections live shorter than this by its own word, in s."""
+LEAST_AGE_S = 5.0
+"""What says that it does is replaced after so many seconds at the earliest, twice that the next
+time, and so on: its word may come of a wrong clock. Once it has ended one at the age that it had
+announced, it is believed."""
 _NEVER = float("inf")
 
 
@@ -146,6 +152,8 @@ class Life:
         self._wake = asyncio.Event()
         self._due: _Due | None = None
         self._next: Link | None = None
+        self._short_lives = 0
+        self._short_is_true = False
         self.state = State.IDLE
         self.link: Link | None = None
         """The current connection; None while there is none."""
@@ -266,9 +274,25 @@ class Life:
             age = self._policy.roll_over_at(link.started.expires_in)
         self._due = None
         if age is not None:
-            self._due = _Due("the connection is old", link.since + age[0], link.since + age[1])
+            least = self._least_age(link)
+            begin, end = (link.since + max(least, one) for one in age)
+            self._due = _Due("the connection is old", begin, end)
         self._move(State.LIVE)
         self._owner.went_live(link, before)
+
+    def _least_age(self, link: Link) -> float:
+        """How old a connection gets at least, whatever it says that it may: see `LEAST_AGE_S`."""
+        announced = None if link.started is None else link.started.expires_in
+        if announced is None or announced >= SHORT_LIFE_S or self._short_is_true:
+            return 0.0
+        self._short_lives += 1
+        return min(LEAST_AGE_S * 2.0 ** (self._short_lives - 1), SHORT_LIFE_S)
+
+    def _learn(self, link: Link, lived: float) -> None:
+        """The far side has ended a connection: perhaps at the age that it had announced."""
+        announced = None if link.started is None else link.started.expires_in
+        if announced is not None and announced * 0.8 <= lived <= announced * 1.2:
+            self._short_is_true = announced < SHORT_LIFE_S
 
     async def _drop(self, link: Link) -> None:
         """End a connection; its own close is bounded."""
@@ -354,6 +378,7 @@ class Life:
         if not isinstance(failure, SessionError) or failure.kind is ErrorKind.FATAL:
             raise failure
         lived = self._clock.now() - link.since
+        self._learn(link, lived)
         attempts = 0 if lived >= STABLE_S else self._early
         self.link = None
         self._due = None

@@ -125,6 +125,8 @@ class Codec:
         self._now = now
         self._started = False
         self._expires_at: float | None = None
+        self._ahead_s = 0.0
+        """What this machine's clock is ahead of the server's."""
         self._items = history or ServerItems(dialect.output_rate, pictures_kept)
         self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
         self._responses = Responses(kind_of=dialect.kind_of, ends_cancelled=dialect.ends_cancelled)
@@ -138,6 +140,10 @@ class Codec:
         self._seen: deque[str] = deque(maxlen=_REMEMBERED)
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
+
+    def set_time(self, now: float) -> None:
+        """Take note of the server's own time, in Unix seconds: this machine's may be wrong."""
+        self._ahead_s = self._now() - now
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
         """The session (which over WebRTC went with the offer) and the history."""
@@ -261,7 +267,7 @@ class Codec:
         expires_at = number(session, "expires_at") or self._expires_at
         left = self._dialect.lifetime_s
         if expires_at is not None:
-            left = expires_at - self._now()
+            left = expires_at - self._now() + self._ahead_s
         return (SessionStarted(session, left if left is not None and left > 0 else None),)
 
     def _committed(self, event: JsonObject) -> Sequence[Output]:

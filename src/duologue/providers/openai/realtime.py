@@ -154,7 +154,11 @@ class Realtime(BaseRealtime):
         )
         rtc = self._transport == "webrtc"
         pictures = _Pictures(self._longest_side, MOST_JPEG if rtc else None)
-        connect = partial(self._call, builder.whole(setup), pictures) if rtc else self._socket
+        connect = (
+            partial(self._call, builder.whole(setup), pictures, codec)
+            if rtc
+            else partial(self._socket, codec)
+        )
         encode = pictures.jpeg if self._video == "images" else None
         return WireConnection[Message](
             connect,
@@ -164,7 +168,9 @@ class Realtime(BaseRealtime):
             audio_limit_s=self._policy.person.keep_s + _SPARE_S,
         )
 
-    def _call(self, session: Mapping[str, Json], pictures: _Pictures) -> Wire[Message]:
+    def _call(
+        self, session: Mapping[str, Json], pictures: _Pictures, codec: Codec
+    ) -> Wire[Message]:
         from duologue.providers.openai.webrtc import WebRTCWire
 
         return WebRTCWire(
@@ -174,10 +180,11 @@ class Realtime(BaseRealtime):
             video=self._video == "track",
             ice_servers=self._ice_servers,
             on_limit=pictures.fit,
+            on_time=codec.set_time,
             clock=self.clock,
         )
 
-    def _socket(self) -> Wire[Message]:
+    def _socket(self, codec: Codec) -> Wire[Message]:
         query = f"model={quote(self._config.model, safe='')}"
         address = self._address("/realtime", query)
         return EventSocket(
@@ -185,6 +192,7 @@ class Realtime(BaseRealtime):
             headers=self._headers,
             refused=http_error,
             closed=close_error,
+            on_time=codec.set_time,
         )
 
     def _address(self, path: str, query: str = "") -> str:

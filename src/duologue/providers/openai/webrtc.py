@@ -15,7 +15,7 @@ from duologue.audio import AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.addresses import LOOPBACK, bad_proxy, redirected
+from duologue.providers.addresses import LOOPBACK, bad_proxy, redirected, unix_time
 from duologue.providers.openai.errors import http_error
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.rtc.config import (
@@ -72,7 +72,7 @@ class WebRTCWire:
     """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
 
     With ``video`` it offers a track for our pictures. ``on_limit`` is told how many bytes a message
-    may have, once the far side has answered.
+    may have, once the far side has answered, ``on_time`` the server's own time in Unix seconds.
 
     ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
     that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
@@ -87,10 +87,12 @@ class WebRTCWire:
         video: bool = False,
         ice_servers: Sequence[IceServer] = (),
         on_limit: Callable[[int], None] | None = None,
+        on_time: Callable[[float], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._url = url
         self._on_limit = on_limit
+        self._on_time = on_time
         self._host = urlsplit(url).hostname or url
         self._headers = {"Accept": "application/sdp", **headers}
         self._session = session
@@ -217,6 +219,9 @@ class WebRTCWire:
             raise redirected(self._host, response.status_code, location)
         if response.status_code not in (200, 201):
             raise http_error(response.status_code, response.content)
+        told = unix_time(response.headers.get_list("date"))
+        if self._on_time is not None and told is not None:
+            self._on_time(told)
         return response.text
 
     async def _send_frame(self, peer: Peer, frame: AudioFrame) -> None:
