@@ -4,12 +4,13 @@ import asyncio
 import json
 import logging
 import socket
-from contextlib import asynccontextmanager
+from collections import deque
+from contextlib import asynccontextmanager, suppress
 
 import numpy as np
 import pytest
 from gemini_line import encoded
-from gemini_talk import POLICY, conversation, now, realtime, sent, texts, until, virtual
+from gemini_talk import POLICY, Brain, conversation, now, realtime, sent, texts, until, virtual
 from websockets.asyncio.server import serve
 
 from duologue.events import (
@@ -22,10 +23,11 @@ from duologue.events import (
 )
 from duologue.items import UserItem
 from duologue.providers import gemini, openai, qwen
+from duologue.realtime.commands import EndTurn, SendAudio
 from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.simulator.faults import Close, Fault
-from duologue.testing import GeminiSimulator
+from duologue.testing import GeminiSimulator, Reply
 from duologue.video import VideoFrame
 from talk import Phone, agent_items, of, talking, tone
 
@@ -588,3 +590,52 @@ async def test_words_of_a_reply_that_was_interrupted_do_not_shut_the_next_one_ou
         assert late
         assert agent.llm.epoch == 1
         assert [item.text for item in agent.conversation][2:] == ["second", "Two."]
+
+
+class Listener(Brain):
+    """Knows what was said by how loud it was, so that sound heard twice has the same words."""
+
+    def open(self, setup):
+        connection = super().open(setup)
+        transmit, loudest = connection.transmit, [0]
+
+        def listen(command):
+            match command:
+                case SendAudio(frame=frame):
+                    loudest.append(int(frame.samples.max()))
+                case EndTurn():
+                    self.transcripts = deque(["hello there" if max(loudest) > 5000 else ""])
+                    loudest[:] = [0]
+            transmit(command)
+
+        connection.transmit = listen
+        return connection
+
+
+@pytest.mark.parametrize("late", [1.0, 2.5])
+@pytest.mark.parametrize("lost_after", [1.6, 3.4])
+@virtual
+async def test_words_are_kept_or_come_though_two_lines_break_before_they_are_final(
+    late, lost_after
+):
+    script = deque(Reply("An answer of many words " * 3, pace=1.5) for _ in range(9))
+    simulator = {"brain": lambda: Listener(script, ()), "transcription_delay": late}
+    async with conversation(simulator=simulator) as (agent, person, server):
+        await asyncio.sleep(0.3)
+        await person.says(1.0)
+        await asyncio.sleep(lost_after)
+        with suppress(OSError):
+            await server.kill()
+        await asyncio.sleep(0.7)
+        person.level = 3000
+        await asyncio.sleep(0.2)
+        person.level = 0
+        await asyncio.sleep(0.7)
+        agent.llm.roll_over()
+        await asyncio.sleep(0.02)
+        with suppress(OSError):
+            await server.kill()
+        await asyncio.sleep(25)
+        turns = [item.text for item in agent.conversation if isinstance(item, UserItem)]
+        assert [text for text in turns if text] == ["hello there"]
+        assert turns[0] == "hello there"

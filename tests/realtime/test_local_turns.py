@@ -167,7 +167,7 @@ def test_a_turn_whose_words_never_come_does_not_take_those_of_the_next():
     assert sum(one == UserTranscript(first, "", final=True) for one in told) == 1
 
 
-def test_a_turn_that_another_one_follows_at_once_is_settled_without_words():
+def test_a_turn_that_another_one_follows_at_once_may_have_words_for_three_seconds():
     person = Person()
     for _ in range(2):
         person.sound(0.5)
@@ -175,9 +175,86 @@ def test_a_turn_that_another_one_follows_at_once_is_settled_without_words():
         person.reply()
         person.reply_done()
     first = person.told[0].item_id
-    assert UserTranscript(first, "", final=True) in person.told
+    none = UserTranscript(first, "", final=True)
+    assert none not in person.told
     person.words("second")
     assert person.told[-1].item_id != first
+    person.silence(1.8)
+    assert none not in person.told
+    person.silence(0.4)
+    assert none in person.told
+
+
+def test_late_words_are_those_of_the_turn_before_a_cough():
+    person = Person()
+    person.sound(1.0)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.sound(0.2)
+    person.silence(0.5)
+    person.reply()
+    first = person.told[0].item_id
+    person.words("hello ", "a")
+    person.words("there", "b")
+    assert person.told[-1] == UserTranscript(first, "hello there", final=True)
+    person.silence(1.0)
+    person.words("a cough", "c")
+    assert person.told[-1].item_id != first
+
+
+def test_words_that_were_told_stay_though_no_other_connection_tells_them():
+    person = Person()
+    person.sound(1.0)
+    person.silence(0.5)
+    person.reply()
+    person.words("hello there")
+    first = person.told[0].item_id
+    assert person.turns.lost([], [first]) is None
+    person.reply()
+    assert person.turns.lost([], [first]) is None
+    person.reply()
+    person.reply_done()
+    person.kinds()
+    person.silence(3.2)
+    assert person.told == [UserTranscript(first, "hello there", final=True)]
+    person.words("hello here", "x")
+    assert person.told[-1] == UserTranscript(first, "hello here", final=True)
+
+
+def test_words_of_a_turn_under_way_stay_when_its_sound_is_not_heard_again():
+    person = Person()
+    person.sound(1.0)
+    person.words("hello there")
+    item_id = person.told[0].item_id
+    assert person.turns.lost([], []) == item_id
+    person.kinds()
+    person.silence(4.0)
+    kinds, told = person.kinds()
+    assert kinds == ["SpeechStopped", "UserTranscript", "UserTurnEnded"]
+    assert told[1] == UserTranscript(item_id, "hello there", final=True)
+    assert not told[2].empty
+
+
+def test_turns_without_words_yet_are_heard_again_in_their_order():
+    person = Person()
+    for _ in range(2):
+        person.sound(1.0)
+        person.silence(0.5)
+        person.reply()
+    ids = list(dict.fromkeys(one.item_id for one in person.told))
+    person.turns.lost([], ids)
+    assert person.turns.echoes == ids
+    person.reply()
+    person.turns.lost([], ids[:1])
+    assert person.turns.echoes == ids
+    person.words("first", "a")
+    person.reply()
+    person.silence(1.0)
+    person.words("second", "b")
+    person.reply()
+    words = {one.item_id: one.text for one in person.told if isinstance(one, UserTranscript)}
+    assert words == dict(zip(ids, ("first", "second"), strict=True))
 
 
 def test_words_that_come_very_late_are_taken_while_nobody_has_spoken_since():

@@ -212,6 +212,11 @@ class InputTurns:
         for turn in self._turns.values():
             turn.answered = turn.answered or turn.over
 
+    def mark_answered(self, item_id: str) -> None:
+        """A turn has been answered, on an earlier connection."""
+        if item_id in self._turns:
+            self._turns[item_id].answered = True
+
     def lost(self) -> Unsettled:
         """The connection is gone: forget what is not settled, and say what it is."""
         turns = list(self._turns.values())

@@ -34,6 +34,9 @@ has none by then is taken to have none."""
 BURST_S = 0.25
 """Words that come within so many seconds of others, while these are late, belong with them."""
 
+SHORT_S = 0.4
+"""A turn shorter than so many seconds is likely to have no words."""
+
 _MOST_PIECES = 64
 """Pieces of words whose turn is remembered, since more of them may come."""
 
@@ -44,6 +47,8 @@ class _Turn:
     pieces: dict[str, str] = field(default_factory=dict)
     told: str = ""
     """The words that were told last."""
+    kept: str = ""
+    """Words that were told on an earlier connection: it has these if no others come."""
     final: bool = False
     """And they were told to be all."""
     begin: int | None = None
@@ -63,7 +68,7 @@ class _Turn:
 
     def words(self, *, final: bool) -> Sequence[UserTranscript]:
         """Its words, if that is news."""
-        text = self.text
+        text = self.text or (self.kept if final else "")
         if not text or (text == self.told and (self.final or not final)):
             return ()
         self.told, self.final = text, final
@@ -73,8 +78,22 @@ class _Turn:
         """It has none, if none have come: so nothing that was kept for them is needed."""
         if self.text or self.final:
             return ()
+        if self.kept:
+            return self.words(final=True)
         self.final = True
         return (UserTranscript(self.item_id, "", final=True),)
+
+    def is_short(self, rate: int) -> bool:
+        """It is likely to have no words, by its length."""
+        if self.begin is None or self.end is None:
+            return False
+        return self.end - self.begin < SHORT_S * rate
+
+    def begin_again(self) -> None:
+        """Another connection will hear it, from the beginning."""
+        self.kept = self.text or self.kept
+        self.pieces.clear()
+        self.told, self.final = "", False
 
 
 class LocalTurns:
@@ -88,6 +107,7 @@ class LocalTurns:
         "_echoes",
         "_homes",
         "_last",
+        "_late",
         "_late_at",
         "_now",
         "_rate",
@@ -95,6 +115,7 @@ class LocalTurns:
         "_seconds",
         "_taking",
         "_turn",
+        "_unworded",
         "manual",
         "voice",
     )
@@ -110,6 +131,10 @@ class LocalTurns:
         self._last: _Turn | None = None
         self._homes: dict[str, _Turn] = {}
         self._echoes: list[_Turn] = []
+        self._unworded: list[_Turn] = []
+        """Turns before the last one, without words so far: they may still come."""
+        self._late: _Turn | None = None
+        """The turn that late words belonged to."""
         self._late_at = float("-inf")
         self._now = float("-inf")
         self._replying = False
@@ -123,6 +148,8 @@ class LocalTurns:
         """The next sound of the person, which ends ``now`` (s) and at ``position``."""
         self._now = now
         told: list[TurnSignal] = []
+        while self._unworded and now - self._unworded[0].over > LATE_S:
+            told += self._unworded.pop(0).no_words()
         if self._last is not None and now - self._last.over > LATE_S:
             told += self._last.no_words()
         for activity, at in self.voice.hear(samples, now):
@@ -130,7 +157,7 @@ class LocalTurns:
                 told += self._step(step, position, now)
         turn = self._turn
         if turn is not None and turn.silent is not None:
-            words = bool(turn.text)
+            words = bool(turn.text or turn.kept)
             held = words and self.manual
             if not held and now - turn.silent >= (ANSWER_S if words else WORDS_S):
                 told += self._over(reply_follows=words, empty=not words)
@@ -152,11 +179,12 @@ class LocalTurns:
         if asked:
             return ()
         if self._echoes:
-            before = () if self._last is None else self._last.no_words()
+            before = self._leave_last()
             turn = self._last = self._echoes.pop(0)
             turn.over = self._now
             self._homes.clear()
-            return (*before, *turn.words(final=True), UserTurnEnded(turn.item_id))
+            words = turn.words(final=True) if turn.text else ()
+            return (*before, *words, UserTurnEnded(turn.item_id))
         turn_ = self._turn
         if turn_ is None or (self._taking.speaking and not turn_.text):
             return ()
@@ -180,18 +208,20 @@ class LocalTurns:
         way, if there is one.
         """
         last, self._last = self._last, None
+        turns = [*self._unworded, *self._echoes, *filter(None, (last, self._turn))]
+        for turn in turns:
+            turn.begin_again()
+        known = {turn.item_id: turn for turn in turns}
         if self._turn is None and last is not None and last.item_id in unanswered:
             self._turn = last
-        again = [*self.echoes, *answered]
-        self._echoes = [_Turn(item_id) for item_id in dict.fromkeys(again)]
+        # Those that were not told as answered again come before those that wait for it.
+        again = dict.fromkeys([*answered, *self.echoes])
+        self._echoes = [known.get(item_id) or _Turn(item_id) for item_id in again]
+        self._unworded.clear()
         self._homes.clear()
+        self._late = None
         self._replying = False
-        turn = self._turn
-        if turn is None:
-            return None
-        turn.pieces.clear()
-        turn.told, turn.final = "", False
-        return turn.item_id
+        return None if self._turn is None else self._turn.item_id
 
     @property
     def begin(self) -> int | None:
@@ -237,35 +267,48 @@ class LocalTurns:
             self._homes[piece_id] = home
             if len(self._homes) > _MOST_PIECES:
                 del self._homes[next(iter(self._homes))]
-        if home is self._last:
-            self._late_at = now
+        if home is self._last or home in self._unworded:
+            self._late, self._late_at = home, now
         home.pieces[piece_id] = text
         # Once it was answered to the end, nothing comes any more that would make them final.
-        over = home is self._last and not self._replying
+        over = home in self._unworded or (home is self._last and not self._replying)
         return (*home.words(final=over), *ended)
 
     def _home(self, now: float) -> _Turn | None:
         """The turn that words belong to which have come now."""
-        if self._echoes:
-            return self._echoes[0]
-        last, turn = self._last, self._turn
-        if last is not None and turn is not None:
-            # They speak again before the words of what was answered have come: those come first.
-            late = not last.text and now - last.over <= LATE_S
-            return last if late or now - self._late_at <= BURST_S else turn
-        return turn or last
+        if self._late is not None and now - self._late_at <= BURST_S:
+            return self._late
+        last = self._last
+        # They speak again before the words of what was answered have come: those come first.
+        waiting = list(self._unworded) if last is None else [*self._unworded, last]
+        waiting = [one for one in waiting if not one.text and now - one.over <= LATE_S]
+        # Of several the last, unless it is a mere cough.
+        waiting.sort(key=lambda one: (one.is_short(self._rate), one is not last))
+        if waiting:
+            return waiting[0]
+        return self._echoes[0] if self._echoes else self._turn or last
 
     def _over(self, *, reply_follows: bool, empty: bool = False) -> Sequence[TurnSignal]:
         turn, self._turn = self._turn, None
         self._taking.end()
         if turn is None:
             return ()
-        before = () if self._last is None else self._last.no_words()
+        before = self._leave_last()
         self._last = None if empty else turn
         turn.over = self._now
-        self._late_at = float("-inf")
+        self._late = None
         ended = UserTurnEnded(turn.item_id, turn.stopped, reply_follows, empty, turn.end)
         return (*before, *turn.words(final=True), ended)
+
+    def _leave_last(self) -> Sequence[UserTranscript]:
+        """Another turn takes the place of the last one, whose words may still come for a while."""
+        last, self._last = self._last, None
+        if last is None or last.final:
+            return ()
+        if last.text:
+            return last.words(final=True)
+        self._unworded.append(last)
+        return ()
 
     def _settle(self) -> Sequence[TurnSignal]:
         """Words that came after the end of the last turn are all of them, if any came."""

@@ -204,6 +204,7 @@ class PersonSound:
         self._echoes = set(self._answered)
         for item_id in self._answered:
             self._turns.started(item_id, self._from)
+            self._turns.mark_answered(item_id)
         if under_way is not None:
             self._turns.started(under_way, self._from if local.begin is None else local.begin)
 
