@@ -167,12 +167,33 @@ class ToolEndEvent(TimedEvent):
     seconds: float
 
 
+USAGE_PARTS = frozenset({"cached", "reasoning"})
+"""Kinds of usage that are parts of others, and not spent beside them."""
+
+
 @dataclass(frozen=True, slots=True)
 class UsageEvent(TimedEvent):
-    """What was spent since the last one, by modality."""
+    """What was spent since the last one, by modality.
+
+    ``cached`` and ``reasoning`` (`USAGE_PARTS`) are counted in other kinds already.
+    """
 
     input: Mapping[str, int]
     output: Mapping[str, int]
+
+    @property
+    def total_input(self) -> int:
+        """All that was given to the model, each token once."""
+        return _total(self.input)
+
+    @property
+    def total_output(self) -> int:
+        """All that the model has made, each token once."""
+        return _total(self.output)
+
+
+def _total(counts: Mapping[str, int]) -> int:
+    return sum(count for kind, count in counts.items() if kind not in USAGE_PARTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,6 @@ def test_tools_and_guidance_are_notes():
         '[The tool weather, called with {"city":"Bonn"}, answered: sunny]',
         "[The tool news, called with {}, failed: no line]",
         "[The tool slow, called with {}, is still at work.]",
-        "[The tool that was called, called with {}, answered: lost]",
     ]
     assert answer == ("ASSISTANT", "It is sunny.")
 

@@ -111,8 +111,9 @@ def _texts(items: Sequence[Item]) -> list[Message]:
                     found.append(Message("USER", note))
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 call = calls.get(call_id)
-                name, arguments = (call.name, call.arguments) if call else ("that was called", "{}")
-                found.append(Message("USER", tool_note(name, arguments, output, failed=failed)))
+                if call is not None:
+                    note = tool_note(call.name, call.arguments, output, failed=failed)
+                    found.append(Message("USER", note))
             case _:
                 assert_never(item)
     return [message for message in found if message.text]

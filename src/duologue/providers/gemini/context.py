@@ -182,6 +182,10 @@ class Context:
             self._nameless.discard(oldest)
             self._cancelled.discard(oldest)
 
+    def has_call(self, call_id: str) -> bool:
+        """The model, or the history, has made that call."""
+        return call_id in self._names
+
     def result(self, result: SendToolResult) -> list[JsonObject]:
         """A result of a tool, or a part of it."""
         call_id = result.call_id

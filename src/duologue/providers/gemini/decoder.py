@@ -142,7 +142,8 @@ class Decoder:
         if content.get("interrupted") is True:
             outputs += self._answers.interrupted()
         for part in objects(inner(content, "modelTurn"), "parts"):
-            outputs += self._part(part)
+            call = part.get("functionCall")
+            outputs += self._calls([call]) if isinstance(call, dict) else self._part(part)
         said = some_text(inner(content, "outputTranscription"), "text")
         if said:
             answer, told = self._answers.words(said)
@@ -157,13 +158,15 @@ class Decoder:
         return outputs
 
     def _part(self, part: JsonObject) -> Sequence[Output]:
+        if part.get("thought") is True:
+            return ()
         try:
             sound = sound_of(part)
         except MalformedError:
             self.malformed += 1
             return ()
         if sound is None:
-            return ()  # Thoughts, or words of what is spoken, which come as its transcript.
+            return ()  # Words of what is spoken, which come as its transcript.
         answer, begun = self._answers.content()
         if answer.cancelled:
             return begun
@@ -176,14 +179,19 @@ class Decoder:
         return (*begun, ReplyAudio(answer.id, answer.item_id, frame))
 
     def _tool_call(self, message: JsonObject) -> Sequence[Output]:
+        return self._calls(objects(message, "functionCalls")[:_MOST_CALLS])
+
+    def _calls(self, calls: Sequence[JsonObject]) -> Sequence[Output]:
         outputs: list[Output] = []
         waits = False
-        for call in objects(message, "functionCalls")[:_MOST_CALLS]:
+        for call in calls:
             name = some_text(call, "name")
             if not name:
                 self.malformed += 1
                 continue
             given = some_text(call, "id")
+            if given is not None and self._context.has_call(given):
+                continue  # In the model's turn as well as by itself.
             call_id = given or uuid4().hex
             answer, begun = self._answers.content()
             arguments = encode_object(inner(call, "args")).decode()

@@ -12,34 +12,48 @@ type JsonObject = dict[str, Json]
 
 _MOST_KINDS = 32
 """Modalities that are counted each; Google knows six."""
+_MADE = ("responseTokensDetails", "candidatesTokensDetails")
+_MADE_COUNT = ("responseTokenCount", "candidatesTokenCount")
+"""What the model has made: the Gemini API has the first names, Vertex AI the second ones."""
 
 
 def usage_of(usage: JsonObject) -> Sequence[Usage]:
     """``usageMetadata`` as the house has it; nothing where it says nothing.
 
-    Parts that are counted twice have names of their own: ``cached``, ``tool_use``, ``thoughts``.
+    What a total has beyond its modalities is ``other``, or ``tokens`` where it names none.
+    ``tool_use`` and ``thoughts`` are beside that; ``cached`` is a part of the input.
     """
-    given = _by_modality(usage, "promptTokensDetails", "promptTokenCount")
-    made = _by_modality(usage, "responseTokensDetails", "responseTokenCount")
+    given = _by_modality(usage, ("promptTokensDetails",), ("promptTokenCount",))
+    made = _by_modality(usage, _MADE, _MADE_COUNT)
     for counts, key, name in (
         (given, "toolUsePromptTokenCount", "tool_use"),
-        (given, "cachedContentTokenCount", "cached"),
         (made, "thoughtsTokenCount", "thoughts"),
     ):
         count = _count(usage, key)
         if count:
             counts[name] = count
+    if not made:
+        rest = _count(usage, "totalTokenCount") - sum(given.values())
+        if rest > 0 and given:
+            made["tokens"] = rest
+    cached = _count(usage, "cachedContentTokenCount")
+    if cached:
+        given["cached"] = cached
     return (Usage(given, made),) if given or made else ()
 
 
-def _by_modality(usage: JsonObject, details: str, total: str) -> dict[str, int]:
+def _by_modality(
+    usage: JsonObject, details: Sequence[str], totals: Sequence[str]
+) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for one in objects(usage, details)[:_MOST_KINDS]:
+    lists = (objects(usage, key) for key in details)
+    for one in next(filter(None, lists), [])[:_MOST_KINDS]:
         name = (some_text(one, "modality") or "other").lower()[:_MOST_KINDS]
         counts[name] = counts.get(name, 0) + _count(one, "tokenCount")
-    count = _count(usage, total)
-    if not counts and count:
-        counts["tokens"] = count
+    rest = max(_count(usage, key) for key in totals) - sum(counts.values())
+    if rest > 0:
+        kind = "other" if counts else "tokens"
+        counts[kind] = counts.get(kind, 0) + rest
     return counts
 
 

@@ -18,10 +18,12 @@ class Asked:
     a session asks for one at a time, a new request says that nothing has come of the ones before.
     """
 
-    __slots__ = ("_automatic", "_held", "_requests", "_tells_which")
+    __slots__ = ("_automatic", "_held", "_names_come", "_requests", "_tells_which")
 
     def __init__(self, *, tells_which: bool) -> None:
         self._tells_which = tells_which
+        self._names_come = False
+        """The server has shown that it gives names back."""
         self._requests: dict[str, str] = {}
         self._automatic = 0
         self._held: list[ReplyRefused] = []
@@ -41,13 +43,14 @@ class Asked:
 
     def began(self, named: str | None) -> str | None:
         """A response has begun, which carries that name: the request that it answers, if one."""
-        if self._tells_which or named is not None:
-            if named is None and self._automatic:
-                self._automatic -= 1
+        if named is not None:
+            self._names_come = True
             self._requests.pop(f"request_{named}", None)
             return named
         if self._automatic:
             self._automatic -= 1
+            return None
+        if self._tells_which and self._names_come:
             return None
         return self.oldest()
 

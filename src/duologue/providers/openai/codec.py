@@ -64,12 +64,17 @@ type Message = bytes | AudioFrame | VideoFrame
 
 type JsonObject = dict[str, Json]
 
+UNCONFIRMED = "duologue.session.unconfirmed"
+"""Not of the protocol: what a wire tells of a server that confirms no session."""
+
 _APPEND = b'"type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
 _LEAD_IN_S = 0.1
 """Silence that goes before a picture where some sound has to, in seconds."""
 _REMEMBERED = 32
 """Ids of the newest events, to know one that comes twice."""
+_MARK = 64
+"""Bytes at the end of an event by which, with its length, it is told from others of its id."""
 _MOST_UNKNOWN = 256
 """Names of events that are counted each; the rest together."""
 
@@ -124,6 +129,7 @@ class Codec:
         self._video_track = video_track
         self._now = now
         self._started = False
+        self._created: JsonObject = {}
         self._expires_at: float | None = None
         self._ahead_s = 0.0
         """What this machine's clock is ahead of the server's."""
@@ -137,7 +143,9 @@ class Codec:
         sound = self._sound if self._rtc else None
         self._encoder = Encoder(dialect, self._items, self._responses, self._guard, sound=sound)
         self._interrupted: deque[str] = deque(maxlen=64)
-        self._seen: deque[str] = deque(maxlen=_REMEMBERED)
+        self._seen: dict[str, tuple[int, bytes]] = {}
+        self._ids_repeat = False
+        """The server's ids of events say nothing."""
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
 
@@ -200,7 +208,7 @@ class Codec:
         if not isinstance(name, str):
             self.malformed += 1
             return ()
-        if self._came_before(event.get("event_id")):
+        if self._came_before(event.get("event_id"), message):
             return ()
         name = self._dialect.names.get(name, name)
         handler = self._handlers.get(name)
@@ -237,12 +245,18 @@ class Codec:
         self._hearing.insert(len(silence))
         return (self._append(silence),)
 
-    def _came_before(self, event_id: object) -> bool:
-        if not isinstance(event_id, str):
+    def _came_before(self, event_id: object, message: bytes) -> bool:
+        """An event that comes twice; there are servers that give all of them the same id."""
+        if not isinstance(event_id, str) or self._ids_repeat:
             return False
-        if event_id in self._seen:
-            return True
-        self._seen.append(event_id)
+        mark = len(message), message[-_MARK:]
+        before = self._seen.get(event_id)
+        if before is not None:
+            self._ids_repeat = before != mark
+            return before == mark
+        self._seen[event_id] = mark
+        if len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
         return False
 
     def _count_unknown(self, name: str) -> None:
@@ -250,16 +264,22 @@ class Codec:
         self.unknown[name[:80] if len(self.unknown) < _MOST_UNKNOWN else "..."] += 1
 
     def _session_created(self, event: JsonObject) -> Sequence[Output]:
-        session = inner(event, "session")
+        self._created = session = inner(event, "session")
         self._expires_at = number(session, "expires_at")
         return self._start(session) if self._rtc else ()
+
+    def _unconfirmed(self, _: JsonObject) -> Sequence[Output]:
+        """The server has made a session, and does not say that it is as it was asked for."""
+        # How it finds turns is taken to be so: what it began with are its own defaults.
+        detection = {"turn_detection": self._hearing.detection}
+        return self._start({**self._created, **detection}, confirms=False)
 
     def _session_updated(self, event: JsonObject) -> Sequence[Output]:
         session = inner(event, "session")
         self._hearing.configure(session)
         return (Alive(),) if self._started else self._start(session)
 
-    def _start(self, session: JsonObject) -> Sequence[Output]:
+    def _start(self, session: JsonObject, *, confirms: bool = True) -> Sequence[Output]:
         if self._started:
             return ()
         self._started = self._outbox.started = True
@@ -268,7 +288,8 @@ class Codec:
         left = self._dialect.lifetime_s
         if expires_at is not None:
             left = expires_at - self._now() + self._ahead_s
-        return (SessionStarted(session, left if left is not None and left > 0 else None),)
+        left = left if left is not None and left > 0 else None
+        return (SessionStarted(session, left, confirms=confirms),)
 
     def _committed(self, event: JsonObject) -> Sequence[Output]:
         self._items.added(text(event, "item_id"), some_text(event, "previous_item_id"))
@@ -403,6 +424,7 @@ class Codec:
         "output_audio_buffer.stopped": lambda c, e: c._sound.stopped(text(e, "response_id")),
         "output_audio_buffer.cleared": _buffer_cleared,
         "session.created": _session_created,
+        UNCONFIRMED: _unconfirmed,
         "session.updated": _session_updated,
         "rate_limits.updated": lambda _, e: _rate_limits(e),
         "error": _error,

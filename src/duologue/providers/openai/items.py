@@ -18,11 +18,11 @@ from duologue.items import (
 type JsonObject = dict[str, Json]
 
 LONGEST_ID = 32
-"""Characters of an item id that the server takes from us."""
+"""Characters of an item's id, or of a call's, that the server takes from us."""
 
 
 def wire_id(item_id: str) -> str:
-    """An item's id at the server: the same, or a hash of one that is too long."""
+    """An id of an item or a call at the server: the same, or a hash of one that is too long."""
     if len(item_id) <= LONGEST_ID:
         return item_id
     return blake2b(item_id.encode(), digest_size=16).hexdigest()
@@ -41,7 +41,7 @@ def item_json(item: Item) -> JsonObject | None:
             return {
                 "id": wire_id(item.id),
                 "type": "function_call",
-                "call_id": item.call_id,
+                "call_id": wire_id(item.call_id),
                 "name": item.name,
                 "arguments": item.arguments,
             }
@@ -49,7 +49,7 @@ def item_json(item: Item) -> JsonObject | None:
             return {
                 "id": wire_id(item.id),
                 "type": "function_call_output",
-                "call_id": item.call_id,
+                "call_id": wire_id(item.call_id),
                 "output": tool_output(item.output, failed=item.failed),
             }
         case _:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from duologue.events import USAGE_PARTS
 from duologue.items import Json, sendable
 from duologue.providers.fields import inner, objects, some_text, text, whole
 from duologue.providers.openai.errors import kind_of
@@ -199,8 +200,8 @@ class Responses:
     def late(self, event: JsonObject) -> Sequence[Output]:
         """``response.done`` of one that is over already: what it cost."""
         made = inner(event, "response")
-        reply_id = text(made, "id")
-        if reply_id not in self._given_up:
+        reply_id = some_text(made, "id")
+        if reply_id is None or reply_id not in self._given_up:
             return []
         self._given_up.remove(reply_id)
         return _usage(inner(made, "usage"))
@@ -208,7 +209,11 @@ class Responses:
     def done(self, event: JsonObject) -> Ended | None:
         """``response.done``; None for a response that is not known."""
         made = inner(event, "response")
-        response = self._live.pop(text(made, "id"), None)
+        # A server may leave the response out: then it is the one that it makes, if that is clear.
+        reply_id = some_text(made, "id") or some_text(event, "response_id")
+        if reply_id is None and len(self._live) == 1:
+            reply_id = next(iter(self._live))
+        response = None if reply_id is None else self._live.pop(reply_id, None)
         if response is None:
             return None
         status: Literal["completed", "cancelled", "failed"] = "completed"
@@ -282,7 +287,13 @@ def _usage(usage: JsonObject) -> Sequence[Output]:
     for side in ("input", "output"):
         details = inner(usage, f"{side}_token_details") or inner(usage, f"{side}_tokens_details")
         found = {key: whole(details, key) for key in details if key.endswith(_TOKENS)}
-        counts.append({k.removesuffix(_TOKENS): n for k, n in found.items() if n is not None})
+        count = {k.removesuffix(_TOKENS): n for k, n in found.items() if n is not None}
+        total = whole(usage, f"{side}_tokens") or 0
+        rest = total - sum(n for kind, n in count.items() if kind not in USAGE_PARTS)
+        if rest > 0:
+            # The total has more than the kinds that it is told by.
+            count["other" if count else "tokens"] = rest
+        counts.append(count)
     return [Usage(*counts)] if any(counts) else []
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from dataclasses import dataclass
 
-from duologue.items import Item, Json
+from duologue.items import Item, Json, ToolCallItem, ToolResultItem
 from duologue.providers.openai.items import item_json, message, picture, tool_output, wire_id
 from duologue.realtime.commands import SendToolResult
 
@@ -28,7 +28,7 @@ class ServerItems:
     the model's sound; at most ``pictures_kept`` pictures stay.
     """
 
-    __slots__ = ("_leaving", "_order", "_pictures", "_pictures_kept", "_rate", "_sounds")
+    __slots__ = ("_calls", "_leaving", "_order", "_pictures", "_pictures_kept", "_rate", "_sounds")
 
     def __init__(self, rate: int, pictures_kept: int) -> None:
         self._rate = rate
@@ -37,6 +37,8 @@ class ServerItems:
         self._sounds: dict[str, _Sound] = {}
         self._pictures: deque[str] = deque()
         self._leaving: Counter[str] = Counter()
+        self._calls: dict[str, None] = {}
+        """Calls that were made on earlier connections, by our own ids."""
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._order
@@ -76,7 +78,15 @@ class ServerItems:
         sound.content_index = part
 
     def put(self, item: Item) -> list[JsonObject]:
-        """Put an item at the end, or in the place of the one that has its id."""
+        """Put an item at the end, or in the place of the one that has its id.
+
+        The result of a call that is not known is left out: the server would refuse it.
+        """
+        match item:
+            case ToolCallItem(call_id=call_id):
+                self._calls[call_id] = None
+            case ToolResultItem(call_id=call_id) if call_id not in self._calls:
+                return []
         made = item_json(item)
         if made is None:
             return []
@@ -86,7 +96,7 @@ class ServerItems:
         """Give the result of a call."""
         item: JsonObject = {
             "type": "function_call_output",
-            "call_id": result.call_id,
+            "call_id": self._call(result.call_id),
             "output": tool_output(result.output, failed=result.failed),
         }
         return [{"type": "conversation.item.create", "item": item}]
@@ -127,6 +137,10 @@ class ServerItems:
         if not heard_text:
             return self.delete(item_id)
         return self._put(item_id, message(item_id, "assistant", heard_text))
+
+    def _call(self, call_id: str) -> str:
+        """What the server calls a call: its own id, or the one that we have given it again."""
+        return wire_id(call_id) if call_id in self._calls else call_id
 
     def _name(self, item_id: str) -> str:
         """What the server calls an item: its own ids may be longer than ours."""

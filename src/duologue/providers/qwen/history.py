@@ -63,6 +63,8 @@ class AppendedHistory:
             case ToolCallItem(call_id=call_id):
                 self._calls[call_id] = item
                 return []
+            case ToolResultItem(call_id=call_id) if call_id not in self._calls:
+                return []  # Of a call that nobody knows: the service would refuse it.
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 return self._result(call_id, tool_output(output, failed=failed))
             case _:
