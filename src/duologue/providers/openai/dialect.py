@@ -18,6 +18,17 @@ type Transport = Literal["webrtc", "websocket"]
 type JsonObject = dict[str, Json]
 
 
+BETA_NAMES = {
+    "response.audio.delta": "response.output_audio.delta",
+    "response.audio.done": "response.output_audio.done",
+    "response.audio_transcript.delta": "response.output_audio_transcript.delta",
+    "response.audio_transcript.done": "response.output_audio_transcript.done",
+    "response.text.delta": "response.output_text.delta",
+    "response.text.done": "response.output_text.done",
+}
+"""Names of events in the protocol of today, by those of its beta: Qwen and Azure speak that."""
+
+
 class SessionBuilder(Protocol):
     """Makes the session object of one server."""
 
@@ -103,7 +114,7 @@ class Dialect:
 
     session: SessionBuilder
     requests: RequestBuilder = field(default_factory=NamedRequests)
-    names: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=lambda: BETA_NAMES)
     input_rate: int = 24000
     output_rate: int = 24000
     lifetime_s: float | None = None

@@ -19,16 +19,6 @@ from duologue.providers.openai.event_socket import EventSocket  # noqa: E402
 
 __all__ = ["EventSocket", "Message", "qwen_codec"]
 
-NAMES = {
-    "response.audio.delta": "response.output_audio.delta",
-    "response.audio.done": "response.output_audio.done",
-    "response.audio_transcript.delta": "response.output_audio_transcript.delta",
-    "response.audio_transcript.done": "response.output_audio_transcript.done",
-    "response.text.delta": "response.output_text.delta",
-    "response.text.done": "response.output_text.done",
-}
-"""Names of events in OpenAI's protocol of today, by those of its beta, which the service speaks."""
-
 
 def qwen_codec(session: QwenSession) -> Codec:
     """The codec of one connection.
@@ -40,7 +30,6 @@ def qwen_codec(session: QwenSession) -> Codec:
     dialect = Dialect(
         session,
         requests=QwenRequests(history),
-        names=NAMES,
         input_rate=INPUT_RATE,
         output_rate=session.config.output_rate,
         lifetime_s=LIFETIME_S,
