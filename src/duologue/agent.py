@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -21,7 +22,7 @@ from duologue.barge_in import BargeIn, BargeInPolicy
 from duologue.call import Call
 from duologue.clock import Clock, LoopClock
 from duologue.conversation import Conversation
-from duologue.edges.edge import Edge, EventSink
+from duologue.edges.edge import Edge, EventSink, WaitingEdge
 from duologue.event_bus import EventBus
 from duologue.event_json import event_to_json
 from duologue.events import ErrorEvent, RealtimeDisconnectedEvent
@@ -34,6 +35,7 @@ from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import Truncate
 from duologue.realtime.errors import (
     ConfigError,
+    DuologueError,
     ErrorKind,
     SessionClosedError,
     SessionError,
@@ -45,6 +47,8 @@ from duologue.ticker import Subscription, ticker_for
 from duologue.tool_runner import ToolRunner
 from duologue.tools import ToolRegistry
 from duologue.user_code import FailureReports, contained, describe
+
+log = logging.getLogger(__name__)
 
 CLOSE_S = 0.6
 """What the edge and the model together may take to end, in seconds (contract C8)."""
@@ -249,21 +253,28 @@ class Agent:
             raise
         live: _Live | None = None
         failure: BaseException | None = None
+        begun = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 live = _Live(self._call(tasks), tasks)
                 self._live = live
                 try:
                     await self._begin(live, setup)
+                    begun = True
                     yield self
                 except BaseException as error:  # noqa: BLE001 - raised again, outside of the group
                     failure = error
                 await self._end(live, failure)
         except BaseExceptionGroup as group:
             failure = _first(group)
+        live_failure = live.failure if live is not None else None
         told = failure is not None and not isinstance(failure, SessionClosedError)
-        if live is not None and live.failure is not None and not told:
-            failure = live.failure
+        if live_failure is not None and not told:
+            failure = live_failure
+        if isinstance(failure, DuologueError) and (not begun or failure is live_failure):
+            # Its text says what to do; where in our own tasks it came from would be 40 lines.
+            log.debug("the conversation ended", exc_info=failure)
+            raise failure.with_traceback(None) from None
         if failure is not None:
             raise failure
 
@@ -358,7 +369,7 @@ class Agent:
         await live.over.wait()
         if live.failure is not None:
             failure, live.failure = live.failure, None
-            raise failure
+            raise failure.with_traceback(None) if isinstance(failure, DuologueError) else failure
 
     async def close(self) -> None:
         """End the conversation now, within a second; again is harmless."""
@@ -449,12 +460,28 @@ class Agent:
         self.conversation.begin(live.tasks, lambda error: failures.report("store", error))
         live.edge = live.tasks.create_task(self._run_edge(live), name="edge")
         await self.llm.prepare(setup)
+        if isinstance(self.edge, WaitingEdge):
+            await self._check_model(live, setup)
         await live.arrived.wait()
         if live.over.is_set():
             raise live.failure or SessionClosedError("the person left before it began")
         live.model = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
         live.ticks = ticker_for(self._clock).subscribe(live.call.tick)
+
+    async def _check_model(self, live: _Live, setup: SessionSetup) -> None:
+        """Raise what would keep the model away, unless the person is there before it is known."""
+        checking = asyncio.ensure_future(self.llm.check(setup))
+        arriving = asyncio.ensure_future(live.arrived.wait())
+        both = {checking, arriving}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+        if not checking.cancelled():
+            checking.result()
 
     async def _end(self, live: _Live, failure: BaseException | None) -> None:
         if live.ticks is not None:

@@ -96,3 +96,13 @@ class EventSink(Protocol):
 
     def send_event(self, event: Mapping[str, Json]) -> None:
         """Take the next public event, as JSON (see `event_to_json`); never blocks."""
+
+
+@runtime_checkable
+class WaitingEdge(Protocol):
+    """An edge where the person may come long after the program began, as at a page.
+
+    So whether the model can be joined is found out before.
+    """
+
+    waits_for_person: bool

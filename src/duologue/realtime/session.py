@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from asyncio import FIRST_COMPLETED
+from collections.abc import Coroutine, Sequence
 from uuid import uuid4
 
 from duologue.audio import AudioFrame
@@ -29,12 +30,21 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
-from duologue.realtime.errors import SessionClosedError, SessionError, UnsupportedError
+from duologue.realtime.errors import (
+    ErrorKind,
+    SessionClosedError,
+    SessionError,
+    UnsupportedError,
+)
 from duologue.realtime.listener import Listener
+from duologue.realtime.outputs import Output, ProviderError, SessionStarted
 from duologue.realtime.policy import SessionPolicy
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.video import VideoFrame
+
+CHECK_S = 10.0
+"""Seconds that `Realtime.check` waits for a session to begin."""
 
 _ONCE = ReconnectPolicy(max_attempts=0, first_attempts=1, connect_timeout_s=3600.0)
 """For engines in this process: there is one connection, and its end is the session's."""
@@ -80,6 +90,37 @@ class Realtime(ABC):
     async def prepare(self, setup: SessionSetup) -> None:
         """Get ready before the first connection (load weights, warm caches); again is harmless."""
         del setup
+
+    async def check(self, setup: SessionSetup) -> None:
+        """Connect once and hang up, before the session; raises `SessionError` if none can be made.
+
+        So a wrong key, model or region is known before anybody is there. What may pass, such as a
+        network that is down, raises nothing. For an engine in this process it does nothing.
+        """
+        if not self._policy.life.renews:
+            return
+        connection = self.open(setup)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def receive(output: Output) -> None:
+            if begun.done():
+                return
+            if isinstance(output, SessionStarted):
+                begun.set_result(None)
+            elif isinstance(output, ProviderError) and output.kind is ErrorKind.FATAL:
+                begun.set_exception(SessionError(output.message, code=output.code))
+
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_refusal(connection.run(receive)), name="check")
+            waited: set[asyncio.Future[SessionError | None] | asyncio.Future[None]]
+            waited = {running, begun}
+            await asyncio.wait(waited, timeout=CHECK_S, return_when=FIRST_COMPLETED)
+            running.cancel()
+        refused = None if running.cancelled() else running.result()
+        if refused is not None and refused.kind is ErrorKind.FATAL:
+            raise refused.with_traceback(None)
+        if begun.done():
+            begun.result()
 
     @property
     def epoch(self) -> int:
@@ -265,3 +306,11 @@ class Realtime(ABC):
         if not self.profile.mutable_tools:
             raise UnsupportedError(f"{self.profile.model} keeps its tools for a session")
         self._policy.update(UpdateSession(tools=tuple(tools)))
+
+
+async def _refusal(connecting: Coroutine[object, object, None]) -> SessionError | None:
+    try:
+        await connecting
+    except SessionError as error:
+        return error
+    return None

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from duologue.audio import AudioFrame
 from duologue.edges.browser import CallEdge
+from duologue.edges.call_request import CallRequest
 from duologue.edges.edge import Person, Quality
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 from duologue.rtc.config import IceServer, PeerError
-from duologue.rtc.signalling import Signalling
 from duologue.server.app import create_call_app
+from duologue.server.calls import CallSignalling
 from duologue.server.config import ServerConfig
 from duologue.server.serving import serve_app
 
@@ -29,10 +30,12 @@ class Edge:
 
     Others who call meanwhile are told that the place is taken. The conversation ends when the
     person ends the call; who never got a connection is forgotten and the next one is awaited.
-    ``host``, ``port`` (0 takes a free one), ``token``, ``certfile`` and ``keyfile`` are those of
-    `ServerConfig`; ``rate`` in Hz is what `play` takes. ``ready`` gets the address instead of its
-    being printed. Raises `ConfigError`.
+    ``host``, ``port`` (0 takes a free one), ``token``, ``certfile``, ``keyfile``, ``public_url``
+    and ``allowed_hosts`` are those of `ServerConfig`; ``rate`` in Hz is what `play` takes.
+    ``ready`` gets the address instead of its being printed. Raises `ConfigError`.
     """
+
+    waits_for_person = True
 
     def __init__(
         self,
@@ -43,6 +46,8 @@ class Edge:
         certfile: str | Path | None = None,
         keyfile: str | Path | None = None,
         ice_servers: Sequence[IceServer] = (),
+        public_url: str | None = None,
+        allowed_hosts: Sequence[str] = (),
         rate: int = 24000,
         ready: Callable[[str], None] | None = None,
     ) -> None:
@@ -53,6 +58,8 @@ class Edge:
             certfile=certfile,
             keyfile=keyfile,
             ice_servers=tuple(ice_servers),
+            public_url=public_url,
+            allowed_hosts=tuple(allowed_hosts),
             max_sessions=1,
             goodbye_s=_GOODBYE_S,
         )
@@ -61,6 +68,11 @@ class Edge:
         self._call: CallEdge | None = None
         self._talking: asyncio.Task[object] | None = None
         self._ran = False
+
+    @property
+    def request(self) -> CallRequest:
+        """What came with the call; empty before there is one."""
+        return self._call.request if self._call is not None else CallRequest()
 
     @property
     def output_rate(self) -> int:
@@ -92,7 +104,7 @@ class Edge:
         self._ran = True
         over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def conduct(signalling: Signalling) -> None:
+        async def conduct(signalling: CallSignalling) -> None:
             if over.done():
                 return
             talked = False
@@ -109,6 +121,7 @@ class Edge:
                 rate=self._rate,
                 ice_servers=config.ice_servers,
                 loopback=config.local,
+                request=signalling.request,
             )
             try:
                 await call.run(person, connected)
