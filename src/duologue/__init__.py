@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from duologue import telemetry
+
 if TYPE_CHECKING:
     from duologue.agent import Agent, User
     from duologue.audio import AudioFrame, Framer, Resampler
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from duologue.video import VideoFrame
 
 __version__ = "0.1.0"
+
+telemetry.switch_off()  # Before anything can import what sends it.
 
 __all__ = [
     "Agent",
