@@ -6,11 +6,10 @@ The first run fetches the weights: 640 MB for the profile small, 254 MB for tiny
 nonsense more often. Both voices end up in hello.wav.
 """
 
-import asyncio
 import sys
 from pathlib import Path
 
-from duologue import Agent
+from duologue import Agent, run
 from duologue.edges import wav
 from duologue.events import AgentTranscriptEvent, TurnMetricsEvent, UserTranscriptEvent
 from duologue.providers import local
@@ -39,4 +38,4 @@ async def main(question: str | Path = QUESTION, profile: str = "small") -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3]))
+    run(main(*sys.argv[1:3]))

@@ -6,10 +6,7 @@ Needs the extras local and mic, and on Linux the PortAudio library. `duologue do
 missing. Ctrl-C ends it.
 """
 
-import asyncio
-import contextlib
-
-from duologue import Agent
+from duologue import Agent, run
 from duologue.edges import microphone
 from duologue.events import AgentTranscriptEvent, UserTranscriptEvent
 from duologue.providers import local
@@ -33,5 +30,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(main())
+    run(main())

@@ -6,11 +6,10 @@
 Hearing and voice come from the engine inside; its language model is not loaded.
 """
 
-import asyncio
 import sys
 from pathlib import Path
 
-from duologue import Agent
+from duologue import Agent, run
 from duologue.edges import wav
 from duologue.events import ErrorEvent
 from duologue.providers import local, openai
@@ -43,4 +42,4 @@ async def main(
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit("usage: python examples/pipeline_ollama.py QUESTION.wav [BASE_URL] [MODEL]")
-    asyncio.run(main(*sys.argv[1:4]))
+    run(main(*sys.argv[1:4]))

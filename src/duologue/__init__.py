@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from duologue.realtime.profile import Profile
     from duologue.realtime.session import Realtime
+    from duologue.running import run
     from duologue.speech import Speech
     from duologue.video import VideoFrame
 
@@ -53,6 +54,7 @@ __all__ = [
     "UnsupportedError",
     "User",
     "VideoFrame",
+    "run",
 ]
 
 _HOMES = {
@@ -77,6 +79,7 @@ _HOMES = {
     "UnsupportedError": "duologue.realtime.errors",
     "User": "duologue.agent",
     "VideoFrame": "duologue.video",
+    "run": "duologue.running",
 }
 
 

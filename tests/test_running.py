@@ -1,0 +1,112 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import duologue
+from duologue import ConfigError, SessionError
+
+
+async def answer():
+    await asyncio.sleep(0)
+    return 42
+
+
+def test_it_gives_the_result():
+    assert duologue.run(answer()) == 42
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (SessionError("the key is not valid"), 1, "duologue: the key is not valid"),
+        (ConfigError("no key:\nset KEY"), 2, "duologue: no key: set KEY"),
+        (ExceptionGroup("g", [SessionError("lost")]), 1, "duologue: lost"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_of_ours_is_one_line(capsys, error, code, line):
+    async def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        duologue.run(main())
+    assert caught.value.code == code
+    assert capsys.readouterr().err == line + "\n"
+
+
+@pytest.mark.parametrize("error", [ValueError("mine"), ExceptionGroup("g", [KeyError("mine")])])
+def test_other_errors_are_raised(error):
+    async def main():
+        raise error
+
+    with pytest.raises(type(error), match=r"mine|g"):
+        duologue.run(main())
+
+
+def test_what_is_no_coroutine_is_told():
+    with pytest.raises(ConfigError, match=r"write duologue\.run\(answer\(\)\)"):
+        duologue.run(answer)
+
+
+async def test_in_a_notebook_it_says_what_to_write():
+    with pytest.raises(ConfigError, match="write 'await main"):
+        duologue.run(answer())
+
+
+def test_a_cancellation_of_its_own_is_no_end():
+    async def main():
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        duologue.run(main())
+
+
+SCRIPT = """
+import asyncio
+import duologue
+from duologue.testing import ScriptedRealtime
+
+
+class Edge:
+    output_rate, quality, lead_ms, latency_ms = 24000, "estimated", 0, 0.0
+
+    async def run(self, person, ready):
+        ready()
+        await asyncio.Event().wait()
+
+    def play(self, frame): ...
+
+    def clear(self): ...
+
+
+async def main():
+    agent = duologue.Agent(edge=Edge(), llm=ScriptedRealtime())
+    try:
+        async with agent.join():
+            agent.say("Good morning. " * 20)
+            print("joined", flush=True)
+            await agent.finish()
+    finally:
+        print("left", flush=True)
+
+
+duologue.run(main())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_conversation_without_a_traceback(number, code):
+    program = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout.readline() == "joined\n"
+    time.sleep(0.1)
+    program.send_signal(number)
+    out, err = program.communicate(timeout=20)
+    assert (program.returncode, out, err) == (code, "left\n", "")
