@@ -525,7 +525,7 @@ async def test_a_pause_ends_no_turn_that_the_program_is_to_end():
     options = {"turn_detection": gemini.ManualTurns()}
     async with conversation(["Yes."], ["a table."], **options) as (agent, person, server):
         await person.says(0.6)
-        words = {"serverContent": {"inputTranscription": {"text": "I would like "}}}
+        words = {"serverContent": {"inputTranscription": {"text": " I would like"}}}
         server.sessions[0].emit("serverContent.inputTranscription", words)
         await asyncio.sleep(4)
         assert not of(agent, UserTurnEndedEvent)

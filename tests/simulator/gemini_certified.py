@@ -16,11 +16,19 @@ def certify(raw: dict[str, Any]) -> set[str]:
 
     Returns the fields that are there, as ``serverContent.turnComplete``.
     """
+    usage = raw.get("usageMetadata")
+    if isinstance(usage, dict):
+        # The SDK translates the names of Vertex AI before it looks at them.
+        raw = {**raw, "usageMetadata": {_renamed(name): one for name, one in usage.items()}}
     with warnings.catch_warnings():
         # Of a value that an enum does not know, the SDK only warns.
         warnings.simplefilter("error")
         types.LiveServerMessage.model_validate(raw)
     return set(_fields(types.LiveServerMessage, raw, ""))
+
+
+def _renamed(name: str) -> str:
+    return name.replace("candidatesToken", "responseToken")
 
 
 def kinds_of(raw: dict[str, Any]) -> list[str]:

@@ -102,7 +102,7 @@ def test_a_script_is_followed(answers):
                 ("log", {"level": 1}),
                 ("end", {}),
             ]
-            assert client.heard == "what is the weather in Parisyes"
+            assert client.heard == " what is the weather in Paris yes"
             await asyncio.sleep(5)
             return sim.failures
 

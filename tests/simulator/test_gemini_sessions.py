@@ -390,6 +390,10 @@ async def test_no_input_before_the_history_and_none_but_history_for_3_1():
             await client.send({"realtimeInput": {"text": "Hello."}})
             assert (await client.refused())[0] == 1007
         async with started(sim, FLASH_31) as client:
+            # The first content is a turn, if it says so; from then on the history is complete.
+            await client.send({"clientContent": {"turns": [{"parts": [{"text": "b"}]}]}})
+            await client.send(content)
+            await client.until("serverContent.turnComplete")
             await client.send(content)
             assert (await client.refused())[0] == 1007
         async with started(sim, FLASH_31, historyConfig=seeded) as client:

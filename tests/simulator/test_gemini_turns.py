@@ -48,7 +48,7 @@ async def test_a_turn_comes_in_the_order_of_the_protocol():
             "serverContent.interactionStatus",
             "usageMetadata",
         ]
-        assert client.heard == "How is it?"
+        assert client.heard == " How is it?"
         assert client.said == "It is sunny today."
         assert len(client.sound) == round(0.3 * 24000)
         usage = message.usage_metadata
@@ -203,7 +203,7 @@ async def test_turns_may_be_the_clients():
         await client.until("serverContent.turnComplete")
         (turn,) = sim.sessions[0].heard
         assert np.array_equal(turn.samples, np.concatenate((silence(0.5), tone(0.2), silence(1.0))))
-        assert client.heard == "Hello."
+        assert client.heard == " Hello."
         # An activity with nothing in it is not answered.
         await session.send_realtime_input(activity_start=types.ActivityStart())
         await session.send_realtime_input(activity_end=types.ActivityEnd())
@@ -288,7 +288,7 @@ async def test_a_transcript_may_come_behind_the_answer():
         await client.settle(0.1)
         # It comes in pieces.
         assert client.count("serverContent.inputTranscription") == 2
-        assert client.heard == "Hello there, my good old friend."
+        assert client.heard == " Hello there, my good old friend."
 
 
 @virtual_time

@@ -24,6 +24,10 @@ MESSAGE_SAMPLES = OUT_RATE // 10
 """Sound of one message at most: 100 ms."""
 BURST_SAMPLES = OUT_RATE * 2 // 5
 """Sound that is sent at once at most, when the pace is limited: 400 ms."""
+SOUND = f"audio/pcm;rate={OUT_RATE}"
+"""What the sound is called; Vertex AI leaves the rate out."""
+THOUGHT = "**Considering the Request**\n\nI've read it, and I know how to answer.\n\n\n"
+THOUGHT_TOKENS = 28
 _CHARS_PER_S = 15
 _LEAD_S = 1.0
 """Words are sent as fast as they are spoken, and so much before their sound."""
@@ -34,11 +38,11 @@ def content(name: str, value: Json) -> tuple[str, Object]:
     return f"serverContent.{name}", {"serverContent": {name: value}}
 
 
-def sound_message(samples: Samples) -> tuple[str, Object]:
+def sound_message(samples: Samples, mime: str = SOUND) -> tuple[str, Object]:
     """A message with sound, int16 at 24 kHz."""
     data = str(pybase64.b64encode_as_string(samples.astype("<i2", copy=False).tobytes()))
-    blob: Json = {"mimeType": f"audio/pcm;rate={OUT_RATE}", "data": data}
-    return content("modelTurn", {"role": "model", "parts": [{"inlineData": blob}]})
+    blob: Json = {"mimeType": mime, "data": data}
+    return content("modelTurn", {"parts": [{"inlineData": blob}]})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,12 @@ class Answer:
     text: bool
     words: bool
     pace: float
+    vertex: bool = False
+    """Its messages are those of Vertex AI."""
+    thinks: bool = False
+    """It begins with its thoughts."""
+    thoughts: int = 0
+    """What its thoughts have cost."""
     calls: list[Call] = field(default_factory=list)
     """Calls of this stretch that the client has not been told of."""
     samples: int = 0
@@ -72,6 +82,7 @@ class Answer:
     """When what was sent has been played, in s of the clock."""
     made: bool = False
     """The brain has made all of this stretch."""
+    _transcribing: bool = False
     _said: str = ""
     _told: int = 0
     _spent: Cost = Cost()  # noqa: RUF009 - frozen
@@ -90,12 +101,21 @@ class Answer:
         """The brain makes the next stretch of it."""
         self.made = False
 
+    def think(self) -> None:
+        """Tell the thoughts that come before the words, once."""
+        if self.thinks:
+            self.thinks = False
+            self.thoughts = THOUGHT_TOKENS
+            part: Json = {"text": THOUGHT, "thought": True}
+            self.emit(*content("modelTurn", {"parts": [part]}))
+
     def say(self, text: str) -> None:
         """The next words."""
+        self.think()
         if self.text:
             self._said += text
             self._spent += Cost(text=text_tokens(text))
-            self.emit(*content("modelTurn", {"role": "model", "parts": [{"text": text}]}))
+            self.emit(*content("modelTurn", {"parts": [{"text": text}]}))
             return
         self._unsaid.extend(_WORDS.findall(text))
         self._tell_words()
@@ -104,6 +124,7 @@ class Answer:
         """The next sound, at the brain's rate."""
         if self.text:
             return
+        self.think()
         if self._resampler is None:
             self._resampler = Resampler(self.rate, OUT_RATE)
         self._queue.append(self._resampler.push(samples))
@@ -111,7 +132,12 @@ class Answer:
 
     def call(self, call: Call) -> None:
         """The model calls a function; told once its sound has been sent."""
+        self.thinks = False
         self.calls.append(call)
+
+    def spend(self, cost: Cost) -> None:
+        """It has cost so much more."""
+        self._spent += cost
 
     def finish(self) -> None:
         """The brain has made all of this stretch."""
@@ -148,6 +174,7 @@ class Answer:
         if self.made:
             while self._unsaid:
                 self._tell_word()
+            self._end_words()
             self.sent(self)
 
     def _go_on(self) -> None:
@@ -170,18 +197,28 @@ class Answer:
     def _send(self, samples: Samples) -> None:
         self.samples += len(samples)
         self.ends_at = max(self.ends_at, self.clock.now()) + len(samples) / OUT_RATE
-        self.emit(*sound_message(samples))
+        self.emit(*sound_message(samples, "audio/pcm" if self.vertex else SOUND))
         self._tell_words()
 
     def _tell_words(self) -> None:
         """Tell the words that are due by how much sound was sent."""
         due = (self.samples / OUT_RATE + _LEAD_S) * _CHARS_PER_S
-        while self._unsaid and self._told < due:
+        while self._unsaid and (self.vertex or self._told < due):
             self._tell_word()
 
     def _tell_word(self) -> None:
         word = self._unsaid.popleft()
         self._told += len(word)
         self._said += word
-        if self.words:
-            self.emit(*content("outputTranscription", {"text": word}))
+        if not self.words:
+            return
+        if self.vertex and not self._transcribing:
+            self._transcribing = True
+            self.emit(*content("outputTranscription", {}))
+        self.emit(*content("outputTranscription", {"text": word}))
+
+    def _end_words(self) -> None:
+        """All words of this stretch were told; Vertex AI says so."""
+        if self._transcribing:
+            self._transcribing = False
+            self.emit(*content("outputTranscription", {"finished": True}))

@@ -23,7 +23,15 @@ class ModelRules:
     non_blocking: bool = False
     """Functions are NON_BLOCKING where their declaration does not say."""
     seeds_only: bool = False
-    """``clientContent`` is for the history at the beginning alone."""
+    """``clientContent`` is taken at the beginning alone, as history or as the first turn."""
+    completes_calls: bool = False
+    """A turn that calls a function is complete after a while: the result begins another one."""
+    thinks: bool = False
+    """It sends its thoughts as parts of text before it speaks, unless it is told not to."""
+    session_id: bool = True
+    """``setupComplete`` has a ``sessionId``."""
+    untold_tokens: float = 0.0
+    """By how much the totals of usage are larger than the sums by modality, as a part of them."""
     content_interrupts: bool = True
     """Every ``clientContent`` stops what is generated, not only one with ``turnComplete``."""
     status: bool = False
@@ -33,6 +41,8 @@ class ModelRules:
     all_video: bool = False
     """The turn coverage that is meant when none is asked for includes all video."""
 
+
+_NATIVE_2_5 = ModelRules(text=False, completes_calls=True, thinks=True, session_id=False)
 
 _RULES = {
     "gemini-3.8-live": ModelRules(
@@ -55,9 +65,11 @@ _RULES = {
         thinks_on=True,
         all_video=True,
     ),
-    "gemini-3.1-flash-live": ModelRules(text=False, affective=False, seeds_only=True),
-    "gemini-live-2.5-flash-native-audio": ModelRules(text=False),
-    "gemini-2.5-flash-native-audio": ModelRules(text=False),
+    "gemini-3.1-flash-live": ModelRules(
+        text=False, affective=False, seeds_only=True, untold_tokens=0.2
+    ),
+    "gemini-live-2.5-flash-native-audio": _NATIVE_2_5,
+    "gemini-2.5-flash-native-audio": _NATIVE_2_5,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,13 @@ REASONS = frozenset(
     }
 )
 """Why a turn is over that is not whole; anything else is RESPONSE_REJECTED."""
+
+PATIENCE_S = 0.5
+"""So long a turn may be continued by the results of its functions, before it is complete.
+
+The service was recorded to continue a turn whose results came at once; clients that wait for its
+end before they call anything are served, too, and so it must end.
+"""
 
 MOST_CALLS = 256
 """Calls without an answer at once."""
@@ -94,10 +102,9 @@ class Replies:
         """Stop the model's turn, if it has one, and what it waits for."""
         answer = self.active
         self._wanted = False
-        if answer is None:
-            return
-        self._stop(answer)
-        self._emit(*content("interrupted", True))
+        if answer is not None:
+            self._stop(answer)
+            self._emit(*content("interrupted", True))
         ids: list[Json] = [name for name, one in self._pending.items() if one.blocking]
         for name in ids:
             call = self._pending[str(name)].call
@@ -105,7 +112,8 @@ class Replies:
             self.link.add(ToolResultItem(new_id("item"), call.brain_id, "cancelled", failed=True))
         if ids:
             self._emit("toolCallCancellation", {"toolCallCancellation": {"ids": ids}})
-        self._complete(answer)
+        if answer is not None:
+            self._complete(answer)
 
     def close(self) -> None:
         """Nothing happens any more."""
@@ -134,7 +142,10 @@ class Replies:
                 ask = ask or scheduling != "SILENT"
                 interrupt = interrupt or scheduling == "INTERRUPT"
         if any(one is not None and one.blocking for one, _ in answered):
-            self._go_on()
+            if self.active is not None:
+                self._go_on()
+            elif not self._waits:
+                ask = True  # The turn that had called was complete: this begins another one.
         if interrupt:
             self.interrupt()
         if ask and not self.user_speaks():
@@ -161,7 +172,7 @@ class Replies:
             except ValueError:
                 args = None
             if isinstance(args, dict):
-                self.active.call(Call(new_id("call"), name, args, call_id))
+                self.active.call(Call(new_call_id(), name, args, call_id))
             else:
                 self.answer_ended(answer_id, "MALFORMED_FUNCTION_CALL", f"{name} has no arguments")
 
@@ -192,6 +203,8 @@ class Replies:
             text=self.setup.text,
             words=self.setup.said_words,
             pace=self._pace,
+            vertex=self.setup.vertex,
+            thinks=self.setup.thinks,
         )
         self.changed()
         self._ask(answer)
@@ -204,16 +217,29 @@ class Replies:
 
     def _go_on(self) -> None:
         """Go on with the turn once all functions have answered that it waits for."""
-        waits = any(one.blocking for one in self._pending.values())
-        if self.active is not None and not waits and not self._asked:
+        if self.active is not None and not self._waits and not self._asked:
+            self._stop_timer()
             self._ask(self.active)
+
+    @property
+    def _waits(self) -> bool:
+        """Some function has not answered that the model waits for."""
+        return any(one.blocking for one in self._pending.values())
 
     def _sent(self, answer: Answer) -> None:
         """All that was made has been sent."""
         if answer is not self.active:
             return
         if self._tell_calls(answer):
+            if self.setup.rules.completes_calls:
+                seconds = 0.0 if self.setup.vertex else PATIENCE_S
+                when = self._clock.now() + seconds
+                self._playing = self._clock.call_at(when, lambda: self._generated(answer))
             return
+        self._generated(answer)
+
+    def _generated(self, answer: Answer) -> None:
+        """Nothing more of this turn is made; it is complete when it has been played."""
         self._keep(answer)
         self._emit(*content("generationComplete", True))
         self._playing = self._clock.call_at(
@@ -236,20 +262,24 @@ class Replies:
             told.append(one)
             parts.append({"functionCall": dict(one)})
         cost = text_tokens(orjson.dumps(told).decode())
+        answer.spend(Cost(text=cost))
         self.conversation.add("model", parts, Cost(text=cost))
         self._emit("toolCall", {"toolCall": {"functionCalls": told}})
         self.changed()
         return blocks
 
     def _stop(self, answer: Answer) -> None:
-        if self._playing is not None:
-            self._playing.cancel()
-            self._playing = None
+        self._stop_timer()
         asked, self._asked = self._asked, ""
         answer.cut()
         self._keep(answer)
         if asked:
             self.link.stop(asked)
+
+    def _stop_timer(self) -> None:
+        if self._playing is not None:
+            self._playing.cancel()
+            self._playing = None
 
     def _keep(self, answer: Answer) -> None:
         """What was sent is what the model remembers."""
@@ -264,12 +294,14 @@ class Replies:
         if reason:
             told["turnCompleteReason"] = reason
         rules = self.setup.rules
+        if self.setup.vertex:
+            told["groundingMetadata"] = {}
         if rules.status:
             goes_on = self._wanted or (rules.thinks_on and bool(self._pending))
             told["interactionStatus"] = "IN_PROGRESS" if goes_on else "IDLE"
         self._emit(
             "serverContent.turnComplete",
-            {"serverContent": told, "usageMetadata": _usage(answer)},
+            {"serverContent": told, "usageMetadata": _usage(answer, self.setup)},
         )
         if self._wanted:
             self._begin()
@@ -315,12 +347,23 @@ class Replies:
         self._over.add(name)
 
 
-def _usage(answer: Answer) -> Object:
+def new_call_id() -> str:
+    """An id as the service makes them: longer than what other services take."""
+    return f"function-call-{secrets.randbelow(10**20):020}"
+
+
+def _usage(answer: Answer, setup: Setup) -> Object:
     prompt, response = answer.prompt, answer.cost
-    return {
-        "promptTokenCount": prompt.total,
-        "responseTokenCount": response.total,
-        "totalTokenCount": prompt.total + response.total,
+    untold = 1 + setup.rules.untold_tokens
+    given, made = round(prompt.total * untold), round(response.total * untold)
+    name = "candidates" if setup.vertex else "response"
+    usage: Object = {
+        "promptTokenCount": given,
+        f"{name}TokenCount": made,
+        "totalTokenCount": given + made,
         "promptTokensDetails": prompt.details(),
-        "responseTokensDetails": response.details(),
+        f"{name}TokensDetails": response.details(),
     }
+    if answer.thoughts:
+        usage["thoughtsTokenCount"] = answer.thoughts
+    return usage

@@ -88,6 +88,8 @@ class Session:
         self._log = MessageLog()
         self._messages = -1
         self._seeded = False
+        self._begun = False
+        """Something was said or asked: the history is complete."""
         self._expectations: Expectations | None = None
         self.id = new_id("session")
         self.resumed = False
@@ -276,7 +278,7 @@ class Session:
             snapshot = self._handles.take(setup.handle)
             if snapshot.model != setup.model:
                 raise RefusedError(GENERAL)
-            self.resumed = True
+            self.resumed = self._begun = True
             self.id = snapshot.session_id
             self._life.began = snapshot.began
             self._life.video_since = snapshot.video_since
@@ -297,7 +299,8 @@ class Session:
         if self._replies.setup.resumable:
             self._resumption.begin(transparent=self._replies.setup.transparent)
         self._life.begin(compressed=self._replies.setup.compression is not None)
-        self.emit("setupComplete", {"setupComplete": {"sessionId": self.id}})
+        known: Object = {"sessionId": self.id} if self._replies.setup.rules.session_id else {}
+        self.emit("setupComplete", {"setupComplete": known})
         self._tell_state()
         for message in self._early:
             if not self.closed:
@@ -313,6 +316,7 @@ class Session:
                 case "realtimeInput":
                     if self._waits_for_history:
                         raise RefusedError(GENERAL)
+                    self._begun = True
                     self._input.take(_object(body))
                 case "clientContent":
                     self._content(_object(body))
@@ -327,8 +331,9 @@ class Session:
         setup = self._replies.setup
         complete = flag_at(body, "turnComplete")
         history = self._waits_for_history
-        if not history and setup.rules.seeds_only:
+        if not history and setup.rules.seeds_only and self._begun:
             raise RefusedError(GENERAL)
+        self._begun = self._begun or complete
         if not history and (complete or setup.rules.content_interrupts):
             self._replies.interrupt()
         for turn in objects_at(body, "turns"):

@@ -75,6 +75,14 @@ class Setup:
         return "outputAudioTranscription" in self.value
 
     @property
+    def thinks(self) -> bool:
+        """The model sends its thoughts."""
+        config = inside(self.value, "generationConfig", "thinkingConfig")
+        if not self.rules.thinks or inside(config, "thinkingBudget") == 0:
+            return False
+        return flag_at(config, "includeThoughts", default=True)
+
+    @property
     def manual(self) -> bool:
         """The client says when the person speaks."""
         config = inside(self.value, "realtimeInputConfig", "automaticActivityDetection")

@@ -208,7 +208,7 @@ class Turns:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text as it comes: three words at a time."""
-    words = text.split(" ")
+    """The text as it comes: three words at a time, each behind a space."""
+    words = text.split()
     groups = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
-    return [groups[0], *(f" {group}" for group in groups[1:])]
+    return [f" {group}" for group in groups]
