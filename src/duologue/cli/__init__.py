@@ -59,8 +59,13 @@ def _fail(text: str, code: int) -> NoReturn:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="duologue", message="%(prog)s %(version)s")
-@click.option("-v", "--verbose", is_flag=True, help="Say more about what happens, on stderr.")
-def main(verbose: bool) -> None:
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Say on stderr what happens to sessions; -vv also the kinds of messages.",
+)
+def main(verbose: int) -> None:
     """Talk with a model by voice; no key and no account needed.
 
     The engine inside runs on this machine. Its weights are fetched at the first use (254 MB for
@@ -71,3 +76,5 @@ def main(verbose: bool) -> None:
         format="%(name)s: %(message)s" if verbose else "%(message)s",
         stream=sys.stderr,
     )
+    if verbose > 1:
+        logging.getLogger("duologue").setLevel(logging.DEBUG)

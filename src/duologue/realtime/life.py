@@ -11,6 +11,7 @@ that is about to end is followed by the next before it is dropped, in a silence.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 from duologue.realtime.sendable import SendableOutputs
+
+log = logging.getLogger(__name__)
 
 FORCED_S = 1.0
 """Before the end that a provider has announced, the change is made at the latest by this, in s."""
@@ -216,6 +219,7 @@ class Life:
     def _move(self, state: State) -> None:
         if state not in _MOVES[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} can't be {state.value}")
+        log.debug("connections: %s, then %s", self.state.value, state.value)
         self.state = state
 
     def _close(self) -> None:

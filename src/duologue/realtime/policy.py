@@ -6,6 +6,7 @@ over lost connections: what was being made is asked for again, what was not hear
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -67,6 +68,9 @@ from duologue.realtime.replies import Replies, Request
 from duologue.realtime.sendable import sendable_command, sendable_setup
 from duologue.realtime.silence import CHANGE_S, LOUD_S, PAUSE_S, SPEECH_S, Silence, Verdict
 from duologue.realtime.tool_calls import ToolCalls, scheduling_of
+
+log = logging.getLogger(__name__)
+"""At INFO begins, ends and reconnects; at DEBUG kinds of messages, but sound. No words, no keys."""
 
 LATE_S = 8.0
 """Seconds that the result of a tool waits for the person to finish; noise may seem to be speech."""
@@ -193,6 +197,7 @@ class SessionPolicy:
         for request_id in self._replies.close():
             self._told.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
         self._tools.clear()
+        log.info("session %s ended: %s", self.model.session_id, reason)
         self._told.disconnected(RealtimeDisconnectedEvent(reason, clean))
 
     def check_open(self) -> None:
@@ -204,6 +209,8 @@ class SessionPolicy:
         """Send a command if there is a connection; the next one learns it from the history."""
         self.check_open()
         if self.life.link is not None:
+            if not isinstance(command, SendAudio) and log.isEnabledFor(logging.DEBUG):
+                log.debug("session %s sends %s", self.model.session_id, type(command).__name__)
             self.life.link.connection.transmit(sendable_command(command))
 
     def hear(self, frame: AudioFrame) -> None:
@@ -301,6 +308,7 @@ class SessionPolicy:
 
     def reconnecting(self, reason: str, attempt: int) -> None:
         """The next connection is about to be made."""
+        log.info("session %s reconnects (attempt %d): %s", self.model.session_id, attempt, reason)
         self._told.reconnecting(RealtimeReconnectingEvent(reason, attempt))
 
     def went_live(self, link: Link, before: Link | None) -> None:
@@ -312,6 +320,9 @@ class SessionPolicy:
         first, self.is_open = not self.is_open, True
         self._asking.is_open = True
         if first:
+            profile = self.model.profile
+            names = self.model.session_id, profile.provider, profile.model
+            log.info("session %s began: %s %s", *names)
             listener.connected(connected(link, self.model.session_id, self.model.profile))
             self._told_live()
         else:
@@ -322,7 +333,10 @@ class SessionPolicy:
         for _ in range(self.person.rehears):
             self._replies.expect(ANSWERED, now)
         if not first:
-            listener.reconnected(self._gap.end(link, self.model.profile, self.person.lost, now))
+            event = self._gap.end(link, self.model.profile, self.person.lost, now)
+            told = self.model.session_id, event.gap_ms, event.outcome, event.lost_ms
+            log.info("session %s goes on after %d ms (%s), %d ms lost", *told)
+            listener.reconnected(event)
         self._asking.apply(self._replies.resume(self._clock.now()))
         confirms = link.started is None or link.started.confirms
         self._silence.asks = self.model.profile.answers_pings and confirms
@@ -339,6 +353,8 @@ class SessionPolicy:
         if not self.is_open:
             return  # It came after the end.
         now = self._clock.now()
+        if not isinstance(output, ReplyAudio) and log.isEnabledFor(logging.DEBUG):
+            log.debug("session %s receives %s", self.model.session_id, type(output).__name__)
         if not isinstance(output, ReplyRefused):  # Which may be told here.
             self._sign(now)
         match output:
