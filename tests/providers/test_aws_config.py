@@ -1,4 +1,5 @@
 import ssl
+from dataclasses import replace
 
 import pytest
 
@@ -75,6 +76,8 @@ def test_what_each_model_can_do():
     assert nova_2.speech_signals == "found"
     assert nova_2.say == "instructed"
     assert aws.Realtime("amazon.nova-3-sonic-v1:0").profile.say == "instructed"
+    newer = aws.Realtime("amazon.nova-2-5-sonic", endpointing="low").profile
+    assert newer == replace(aws.Realtime().profile, model="amazon.nova-2-5-sonic")
     for name in (NOVA_1, ARN):
         assert aws.Realtime(name).profile.say == "none"
 

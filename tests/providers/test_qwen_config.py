@@ -279,6 +279,27 @@ def test_the_place_comes_from_the_environment_too(monkeypatch):
     }
 
 
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("https://dashscope-intl.aliyuncs.com/api/v1", "wss://dashscope-intl.aliyuncs.com/"),
+        ("wss://dashscope.aliyuncs.com/api-ws/v1/inference", "wss://dashscope.aliyuncs.com/"),
+        ("https://llm-1.us-east-1.maas.aliyuncs.com/x", "wss://llm-1.us-east-1.maas.aliyuncs.com/"),
+        ("https://llm-1.mars-1.maas.aliyuncs.com/x", "wss://dashscope.aliyuncs.com/"),
+        ("https://gateway.example/v1", "wss://dashscope.aliyuncs.com/"),
+        ("http://[::1", "wss://dashscope.aliyuncs.com/"),
+    ],
+)
+def test_the_region_is_that_of_the_host_that_the_key_is_used_with(host, url, monkeypatch):
+    for name in ("DASHSCOPE_REGION", "DASHSCOPE_WORKSPACE", "DASHSCOPE_WEBSOCKET_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DASHSCOPE_HTTP_BASE_URL", host)
+    assert qwen.Realtime(api_key="k")._url.startswith(url)
+    given = qwen.Realtime(api_key="k", region="eu-central-1", workspace="llm-2")
+    assert given._url.startswith("wss://llm-2.eu-central-1.maas.aliyuncs.com/")
+    assert qwen.Realtime(api_key="k", base_url="ws://h")._url.startswith("ws://h/")
+
+
 def test_importing_brings_no_client_and_no_transport():
     code = (
         "import sys; from duologue.providers import qwen; qwen.Realtime; qwen.ServerVAD\n"

@@ -104,3 +104,22 @@ def test_the_same_code_closes_an_idle_session_and_an_account_without_money():
     assert close_error(1007, "who knows").kind is ErrorKind.FATAL
     assert close_error(1000, POOR).kind is ErrorKind.FATAL
     assert close_error(1011, "Internal service error: null").kind is ErrorKind.RECYCLE
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        http_error(401, b"", where="cn-beijing (host)"),
+        http_error(403, b'{"code":"InvalidApiKey","message":"No."}', where="cn-beijing (host)"),
+        close_error(1007, "Incorrect API key provided.", where="cn-beijing (host)"),
+    ],
+)
+def test_a_wrong_key_may_be_one_of_another_region(error):
+    assert error.kind is ErrorKind.FATAL
+    assert "set region, or DASHSCOPE_REGION. This was cn-beijing (host)." in str(error)
+    assert "\n" not in str(error)
+
+
+def test_other_errors_say_nothing_of_regions():
+    for error in (http_error(400, b'{"message":"No money."}'), close_error(1011, "Internal.")):
+        assert "region" not in str(error)

@@ -71,6 +71,9 @@ def _patterns[T](table: dict[T, tuple[str, ...]]) -> list[tuple[T, re.Pattern[st
 _KIND_OF = _patterns(_KINDS)
 _MEANING_OF = _patterns(_MEANINGS)
 
+_KEY = re.compile(r"api\W?key|unauthori[sz]ed|authentication", re.IGNORECASE)
+"""Words of errors that a key of another region gets."""
+
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Closes that say that we did wrong; all others are the line's or the server's."""
 
@@ -89,13 +92,17 @@ def meaning_of(code: str, message: str) -> Meaning | None:
     return next(found, None)
 
 
-def http_error(status: int, body: bytes) -> SessionError:
-    """What an HTTP answer other than success means, in the server's own words where it has any."""
+def http_error(status: int, body: bytes, *, where: str = "") -> SessionError:
+    """What an HTTP answer other than success means, in the server's own words where it has any.
+
+    ``where`` is the region and host: a key of another region is wrong there.
+    """
     code, message = _words(body)
-    return refusal(status, code, message, kind_of(code, "", message))
+    error = refusal(status, code, message, kind_of(code, "", message))
+    return _of_a_key(error, where) if status == 401 or _KEY.search(f"{code} {message}") else error
 
 
-def close_error(code: int, reason: str) -> SessionError:
+def close_error(code: int, reason: str, *, where: str = "") -> SessionError:
     """What the end of a connection means; also a clean close is one, for nobody asked for it.
 
     An idle session and an account without money are both closed with 1007: the words decide.
@@ -107,7 +114,16 @@ def close_error(code: int, reason: str) -> SessionError:
     elif kind is not ErrorKind.FATAL:
         kind = ErrorKind.RECYCLE
     text = words or "the server closed the connection"
-    return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
+    error = SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
+    return _of_a_key(error, where) if _KEY.search(words) else error
+
+
+def _of_a_key(error: SessionError, where: str) -> SessionError:
+    if not where:
+        return error
+    hint = "A key is good in its own region only: set region, or DASHSCOPE_REGION."
+    message = f"{str(error).rstrip('.!')}. {hint} This was {where}."
+    return SessionError(message, code=error.code, kind=error.kind)
 
 
 def _words(body: bytes) -> tuple[str, str]:

@@ -6,9 +6,10 @@ Hosts and environment variables are those of Alibaba's own SDK (dashscope 2.0).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode, urlunsplit
 
-from duologue.providers.addresses import split_address
+from duologue.providers.addresses import split_address, urlsplit_or_none
 from duologue.providers.checks import one_of
 from duologue.providers.qwen.models import traits_of
 from duologue.realtime.errors import ConfigError
@@ -26,7 +27,25 @@ SHARED = {
 """Gateways for keys without a workspace, by region; a key is good in its own region only."""
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
+_OF_WORKSPACE = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.maas\.aliyuncs\.com")
 _WORKSPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+
+
+def place_of(hosts: Sequence[str | None]) -> tuple[str | None, str | None]:
+    """Return (workspace, region) of the first of these addresses of the service, where it tells.
+
+    They are what Alibaba's SDK and its compatible API are pointed at, so the key is good there.
+    """
+    for host in hosts:
+        address = urlsplit_or_none(host or "")
+        name = "" if address is None else (address.hostname or "").lower()
+        found = _OF_WORKSPACE.fullmatch(name)
+        if found is not None and found[2] in SHARED:
+            return found[1], found[2]
+        region = next((one for one, shared in SHARED.items() if shared == name), None)
+        if region is not None:
+            return None, region
+    return None, None
 
 
 def session_url(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal
+from urllib.parse import urlsplit
 
 from duologue.clock import Clock
 from duologue.extras import require
@@ -19,7 +20,7 @@ from duologue.providers.jpeg import fitting_jpeg
 from duologue.providers.qwen.codec import EventSocket, Message, qwen_codec
 from duologue.providers.qwen.config import QwenConfig, ServerVAD, Transcription, TurnDetection
 from duologue.providers.qwen.errors import close_error, http_error
-from duologue.providers.qwen.hosts import session_url
+from duologue.providers.qwen.hosts import DEFAULT_REGION, place_of, session_url
 from duologue.providers.qwen.idle import Idle
 from duologue.providers.qwen.models import OUTPUT_RATE
 from duologue.providers.qwen.profile import profile_of
@@ -34,6 +35,8 @@ from duologue.realtime.wire_connection import WireConnection
 
 MOST_JPEG = 190_000
 """Bytes of a picture: the service takes 256 KB as base64 (Model Studio, client events)."""
+_HOSTS = ("DASHSCOPE_WEBSOCKET_BASE_URL", "DASHSCOPE_HTTP_BASE_URL", "DASHSCOPE_BASE_URL")
+"""Variables that say where the key of Alibaba's SDK, or of its compatible API, is good."""
 MOST_PIXELS = 1920
 """The longer side of a picture at most: the service takes 1080p."""
 
@@ -47,7 +50,9 @@ class Realtime(BaseRealtime):
     ``workspace`` and ``region`` say which gateway it is reached by, ``base_url`` another address
     (``wss://host/api-ws/v1/realtime``); a key is good in one region only. They are read from
     ``DASHSCOPE_WORKSPACE`` and ``DASHSCOPE_REGION`` when not given, ``api_key`` from
-    ``DASHSCOPE_API_KEY``. ``video``: ``images`` sends ``fps`` pictures a second, their longer side
+    ``DASHSCOPE_API_KEY``. Without a region it is that of the host which Alibaba's SDK is told to
+    use (``DASHSCOPE_WEBSOCKET_BASE_URL``, ``DASHSCOPE_HTTP_BASE_URL``, ``DASHSCOPE_BASE_URL``), and
+    else ``cn-beijing``. ``video``: ``images`` sends ``fps`` pictures a second, their longer side
     at most ``longest_side`` pixels, ``off`` none. ``transcription`` None: the history will not have
     the person's words. ``enable_search`` lets the model search the web, and excludes tools.
     ``session`` is merged into the session object deep and last, for what has no argument here
@@ -118,7 +123,13 @@ class Realtime(BaseRealtime):
             raise ConfigError("no API key: set DASHSCOPE_API_KEY, or give api_key")
         workspace = workspace or os.environ.get("DASHSCOPE_WORKSPACE")
         region = region or os.environ.get("DASHSCOPE_REGION")
+        if base_url is None and region is None:
+            known, region = place_of([os.environ.get(name) for name in _HOSTS])
+            workspace = workspace or known
         self._url = session_url(model, base_url=base_url, workspace=workspace, region=region)
+        self._where = urlsplit(self._url).hostname or self._url
+        if base_url is None:
+            self._where = f"{region or DEFAULT_REGION} ({self._where})"
         self._headers = {"Authorization": f"Bearer {key}"}
         if workspace:
             self._headers["X-DashScope-WorkSpace"] = workspace
@@ -180,7 +191,7 @@ class Realtime(BaseRealtime):
         return EventSocket(
             self._url,
             headers=self._headers,
-            refused=http_error,
-            closed=close_error,
+            refused=partial(http_error, where=self._where),
+            closed=partial(close_error, where=self._where),
             extra="qwen",
         )
