@@ -16,9 +16,13 @@ from websockets.asyncio.server import serve
 from duologue.events import USAGE_PARTS, AgentTurnStartedEvent, UsageEvent
 from duologue.items import AgentItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.providers import openai
+from duologue.providers.aws.codec import _as_json as as_json
+from duologue.providers.aws.errors import http_error as nova_error
 from duologue.providers.gemini.usage import usage_of
+from duologue.providers.openai.errors import http_error as openai_error
 from duologue.providers.openai.event_socket import GRACE_S
 from duologue.providers.openai.messages import chat_messages
+from duologue.providers.qwen.errors import http_error as qwen_error
 from duologue.realtime.commands import AddItem, RequestReply, SendToolResult
 from duologue.realtime.outputs import (
     Alive,
@@ -26,6 +30,7 @@ from duologue.realtime.outputs import (
     ReplyDone,
     ReplyStarted,
     ReplyText,
+    SessionStarted,
     ToolCall,
     Usage,
 )
@@ -255,3 +260,49 @@ def test_all_tokens_of_the_protocol_are_counted_and_parts_are_no_more_of_them():
     line.began("b", item=None)
     (told, _) = line.done(reply="b", usage={"input_tokens": 5, "output_tokens": 6})
     assert told == Usage({"tokens": 5}, {"tokens": 6})
+
+
+# JSON that is nested deep
+
+
+def nested(levels):
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+@pytest.mark.parametrize("levels", [300, 900, 1100, 100_000])
+def test_json_that_is_nested_deep_ends_no_codec(levels):
+    deep = nested(levels)
+    head = '{"toolCall":{"functionCalls":[{"id":"c","name":"look","args":'
+    message = f"{head}{deep}}}]}}}}"
+    line = GeminiLine()
+    # Arguments that can't be written again are a call all the same: whoever runs it refuses it.
+    calls = [one for one in line.codec.decode(message.encode()) if isinstance(one, ToolCall)]
+    assert [one.arguments for one in calls] == (["nested too deep"] if levels < 1000 else [])
+    line = Line(live=False)
+    started = line.codec.decode(b'{"type":"session.updated","session":%b}' % deep.encode())
+    assert list(started) == ([SessionStarted()] if levels < 1000 else [])
+    call = {"type": "function_call", "id": "i", "name": "look", "call_id": "c", "arguments": deep}
+    line = Line()
+    line.began(item=None)
+    assert line.done(output=[call])[0] == ToolCall("resp", "c", "look", deep)
+
+
+@pytest.mark.parametrize("levels", [300, 900, 100_000])
+def test_results_that_are_nested_deep_are_told_as_text(levels):
+    deep = nested(levels)
+    line = GeminiLine()
+    (message,) = line.send(SendToolResult("c", "look", deep))
+    (told,) = message["toolResponse"]["functionResponses"]
+    assert told["response"] == {"output": deep}
+    history = [ToolCallItem("t", "c", "look", deep), ToolResultItem("r", "c", deep)]
+    line = GeminiLine(history=history)
+    (seed,) = line.pending()
+    parts = [part for turn in seed["clientContent"]["turns"] for part in turn["parts"]]
+    assert parts[0]["functionCall"]["args"] == {}
+    assert parts[1]["functionResponse"]["response"] == {"output": deep}
+    # Nova takes text, which an object is already.
+    told = as_json(deep, failed=False)
+    assert told == (deep if levels < 1000 else json.dumps({"result": deep}))
+    body = deep.encode()
+    for error in (nova_error(500, "", body), openai_error(500, body), qwen_error(500, body)):
+        assert "HTTP 500" in str(error)

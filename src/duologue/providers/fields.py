@@ -6,9 +6,29 @@ from duologue.items import Json
 
 type JsonObject = dict[str, Json]
 
+MOST_DEEP = 100
+"""Levels of somebody else's JSON that are passed on: what is nested much deeper can be read, but
+not written again."""
+
 
 class MalformedError(ValueError):
     """An event is not built as the protocol says."""
+
+
+def is_shallow(value: Json) -> bool:
+    """Whether a value has at most `MOST_DEEP` levels, and so can be written again."""
+    level: list[Json] = [value]
+    for _ in range(MOST_DEEP):
+        below: list[Json] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+        if not below:
+            return True
+        level = below
+    return False
 
 
 def text(event: JsonObject, key: str) -> str:

@@ -386,6 +386,6 @@ def _as_json(output: str, *, failed: bool) -> str:
         try:
             if isinstance(json.loads(output), dict):
                 return output
-        except ValueError:
-            """Words."""
+        except (ValueError, RecursionError):
+            """Words, or what is nested too deep."""
     return json.dumps({"error" if failed else "result": output}, ensure_ascii=False)

@@ -100,7 +100,7 @@ def _words(body: bytes) -> tuple[str, str]:
     """Type and message of an error's body; what is not there is empty."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", ""
     if not isinstance(found, dict):
         return "", ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from duologue.extras import require
 from duologue.items import AgentItem, Item, Json, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.providers.fields import is_shallow
 
 require("orjson", "gemini")
 
@@ -81,4 +82,5 @@ def _object(text: str) -> JsonObject:
         found: Json = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    # What is nested deeper could not be written again.
+    return found if isinstance(found, dict) and is_shallow(found) else {}

@@ -13,7 +13,7 @@ import numpy as np
 from duologue.audio import AudioFrame
 from duologue.extras import require
 from duologue.items import Json
-from duologue.providers.fields import MalformedError, inner, objects, some_text, whole
+from duologue.providers.fields import MalformedError, inner, is_shallow, objects, some_text, whole
 from duologue.providers.gemini.activity import Activity
 from duologue.providers.gemini.answers import Answers, Failure
 from duologue.providers.gemini.context import Context
@@ -194,7 +194,9 @@ class Decoder:
                 continue  # In the model's turn as well as by itself.
             call_id = given or uuid4().hex
             answer, begun = self._answers.content()
-            arguments = encode_object(inner(call, "args")).decode()
+            args = inner(call, "args")
+            # Whoever runs the tool tells the model what is wrong with its arguments.
+            arguments = encode_object(args).decode() if is_shallow(args) else "nested too deep"
             self._context.called(call_id, name, has_id=given is not None)
             waits = waits or self._context.waits_for(name)
             outputs += [*begun, ToolCall(answer.id, call_id, name, arguments)]

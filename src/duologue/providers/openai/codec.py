@@ -15,6 +15,7 @@ from duologue.items import Json
 from duologue.providers.fields import (
     MalformedError,
     inner,
+    is_shallow,
     number,
     objects,
     some_text,
@@ -289,6 +290,8 @@ class Codec:
         if expires_at is not None:
             left = expires_at - self._now() + self._ahead_s
         left = left if left is not None and left > 0 else None
+        if not is_shallow(session):
+            session = {}
         return (SessionStarted(session, left, confirms=confirms),)
 
     def _committed(self, event: JsonObject) -> Sequence[Output]:
