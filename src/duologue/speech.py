@@ -55,18 +55,50 @@ class _Passage:
     """Those of ``words`` that are only planned, the next one first."""
     end: float | None = None
     """Where its sound ends; None while more may come."""
+    runs: list[_Run] = field(default_factory=list)
+    """What is known of when ``words`` are said, as far as it was asked for."""
+    counted: int = 0
+    """So many of ``words`` are in ``runs``."""
+    by_item: bool = False
+    """The items of some words have sound, and give the times of theirs."""
 
     @property
     def text(self) -> str:
         return "".join(words.text for words in self.words)
 
+    def forget_times(self) -> None:
+        """Something has changed but new words at the end: make the runs anew when asked."""
+        self.runs, self.counted = [], 0
 
-@dataclass(slots=True)
+
 class _Run:
     """Words that are spoken evenly, from ``start`` to the start of the next run."""
 
-    start: float
-    words: list[_Words]
+    __slots__ = ("_text", "_weighed", "_weight", "start", "words")
+
+    def __init__(self, start: float, words: _Words) -> None:
+        self.start = start
+        self.words = [words]
+        self._text = ""
+        self._weight = 0.0
+        self._weighed = 0
+
+    @property
+    def text(self) -> str:
+        self._weigh()
+        return self._text
+
+    @property
+    def weight(self) -> float:
+        self._weigh()
+        return self._weight
+
+    def _weigh(self) -> None:
+        if self._weighed < len(self.words):
+            more = "".join(words.text for words in self.words[self._weighed :])
+            self._text += more
+            self._weight += weight(more)
+            self._weighed = len(self.words)
 
 
 class Speech:
@@ -179,12 +211,17 @@ class Speech:
             words = planned.popleft()
             words.text, words.planned = text, False
             words.start = words.start if start is None else start
+            self._passages[-1].forget_times()
         else:
             self._append(_Words(text, start, item_id))
 
     def begin_item(self, item_id: str) -> float:
         """Where, in seconds of this speech, the sound of one of the model's items begins."""
-        return self._items.setdefault(item_id, self.seconds)
+        if item_id not in self._items:
+            self._items[item_id] = self.seconds
+            for passage in self._passages:
+                passage.forget_times()
+        return self._items[item_id]
 
     def last_item(self) -> str | None:
         """The item whose sound came last; None without any."""
@@ -210,6 +247,7 @@ class Speech:
             if words.text:
                 kept.append(words)
         passage.words = kept
+        passage.forget_times()
 
     def clip(self, seconds: float) -> None:
         """Count ``seconds`` of sound that came and will not be played, nor anything after it."""
@@ -226,10 +264,10 @@ class Speech:
         """A new connection knows everything received so far as one item of its history."""
         for passage in self._passages:
             for run in self._runs(passage):
-                if run.words:
-                    run.words[0].start = run.start
+                run.words[0].start = run.start
                 for words in run.words:
                     words.item_id = item_id
+            passage.forget_times()
         self._items = {item_id: 0.0}
 
     def words_received(self) -> str:
@@ -325,6 +363,8 @@ class Speech:
         joined = last is not None and last.item_id == words.item_id and len(passage.words) > 0
         if last is not None and not joined and needs_space(last.text, words.text):
             last.text += " "
+            for before_it in self._passages[-2:]:
+                before_it.forget_times()
         passage.words.append(words)
 
     def _is_silent(self, words: _Words, end: float | None) -> bool:
@@ -335,6 +375,7 @@ class Speech:
 
     def _drop_last(self, passage: _Passage) -> None:
         self.unsounded.append(passage.words.pop().text)
+        passage.forget_times()
 
     def _drop_silent_end(self) -> None:
         passage = self._passages[-1]
@@ -365,38 +406,46 @@ class Speech:
         parts = []
         for run, after in zip(runs, (*runs[1:], None), strict=False):
             end = sound_end if after is None else after.start
-            text = "".join(words.text for words in run.words)
             if seconds <= run.start:
                 break
             closed = after is not None or over
             if closed and seconds >= end - _EXACT_S:
-                parts.append(text)
+                parts.append(run.text)
                 continue
             if self.clipped_at is not None and run is not runs[0]:
                 break  # Of a clause that was clipped, rather all its words too few.
             if end > run.start:
                 share = (min(seconds, end) - run.start) / (end - run.start)
-                said = weight(text) * share
+                said = run.weight * share
                 if after is None and passage.end is None:
                     said = min(said, (seconds - run.start) * speed)
-                parts.append(said_within(text, said))
+                parts.append(said_within(run.text, said))
             break
         return "".join(parts)
 
     def _runs(self, passage: _Passage) -> Sequence[_Run]:
         """Its words by when they are said: by their own times, or by those of their items."""
-        known = any(words.item_id in self._items for words in passage.words)
-        runs: list[_Run] = []
-        for words in passage.words:
+        if not passage.by_item and any(
+            words.item_id in self._items for words in passage.words[passage.counted :]
+        ):
+            passage.by_item = True
+            passage.forget_times()
+        runs, lasting = passage.runs, True
+        for words in passage.words[passage.counted :]:
             start = words.start
             other = not runs or runs[-1].words[-1].item_id != words.item_id
-            if start is None and other and known:
-                start = self._items.get(words.item_id, self.seconds)
+            if start is None and other and passage.by_item:
+                start = self._items.get(words.item_id)
+                if start is None:
+                    # Its sound is still to come: no sooner than now.
+                    start, lasting = self.seconds, False
             if not runs:
-                begin = passage.begin if start is None else max(start, passage.begin)
-                runs.append(_Run(begin, [words]))
+                runs.append(_Run(max(start or 0.0, passage.begin), words))
             elif start is None or start <= runs[-1].start:
                 runs[-1].words.append(words)
             else:
-                runs.append(_Run(start, [words]))
+                runs.append(_Run(start, words))
+        passage.counted = len(passage.words)
+        if not lasting:
+            passage.forget_times()
         return runs

@@ -24,6 +24,8 @@ _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M
 _REPEATED = regex.compile(r"(\X)\1+")
 _ANNOTATION = regex.compile(r"\[[^\]]*\]|<[^>]*>|\*[^*]*\*|\([^()\p{N}]*\)|[♩-♬][^♩-♬]*[♩-♬]?")
 """What recognisers write for sounds: "[Music]", "(coughs)", "*sighs*", "♪ la la ♪", "<unk>"."""
+_NOTE_OR_WORD = regex.compile(f"(?:{_ANNOTATION.pattern})|(?P<word>{_WORD.pattern})")
+"""Read up to the first word that counts: partial transcripts of a long turn come often."""
 _STRAY = regex.compile(r"[b-df-hj-np-tv-xz]")
 """A letter that is no word of any language by itself; a spelled one is written as a capital."""
 
@@ -50,8 +52,10 @@ def has_words(text: str) -> bool:
 
     A note is what a recogniser writes for a sound, such as "[Music]".
     """
-    spoken = _ANNOTATION.sub(" ", _straight(text))
-    return any(_counts(word.strip("'")) for word in _WORD.findall(spoken))
+    return any(
+        found["word"] is not None and _counts(found["word"].strip("'"))
+        for found in _NOTE_OR_WORD.finditer(_straight(text))
+    )
 
 
 def words_after(text: str, before: str) -> str:

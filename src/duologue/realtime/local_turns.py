@@ -45,6 +45,8 @@ _MOST_PIECES = 64
 class _Turn:
     item_id: str
     pieces: dict[str, str] = field(default_factory=dict)
+    older: str = ""
+    """The words of the pieces before those."""
     told: str = ""
     """The words that were told last."""
     kept: str = ""
@@ -64,7 +66,13 @@ class _Turn:
     @property
     def text(self) -> str:
         """All its words so far; pieces bring their own spaces."""
-        return "".join(self.pieces.values()).strip()
+        return (self.older + "".join(self.pieces.values())).strip()
+
+    def take(self, piece_id: str, text: str) -> None:
+        """Take a piece, or more of one that is remembered."""
+        self.pieces[piece_id] = text
+        while len(self.pieces) > _MOST_PIECES:
+            self.older += self.pieces.pop(next(iter(self.pieces)))
 
     def words(self, *, final: bool) -> Sequence[UserTranscript]:
         """Its words, if that is news."""
@@ -93,6 +101,7 @@ class _Turn:
         """Another connection will hear it, from the beginning."""
         self.kept = self.text or self.kept
         self.pieces.clear()
+        self.older = ""
         self.told, self.final = "", False
 
 
@@ -269,7 +278,7 @@ class LocalTurns:
                 del self._homes[next(iter(self._homes))]
         if home is self._last or home in self._unworded:
             self._late, self._late_at = home, now
-        home.pieces[piece_id] = text
+        home.take(piece_id, text)
         # Once it was answered to the end, nothing comes any more that would make them final.
         over = home in self._unworded or (home is self._last and not self._replying)
         return (*home.words(final=over), *ended)

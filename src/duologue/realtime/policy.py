@@ -60,6 +60,7 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
+from duologue.realtime.partials import Partials
 from duologue.realtime.person_sound import PersonSound
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
@@ -138,6 +139,7 @@ class SessionPolicy:
         self._look_at = 0.0
         self._looking: Timer | None = None
         self._tools = ToolCalls()
+        self._partials = Partials()
         self._dropped = 0
         """Of calls made before this epoch nothing is said: the program has interrupted."""
         self._worth: set[int] = set()
@@ -501,7 +503,8 @@ class SessionPolicy:
             self._follow_speech(signal)
         told = self.person.follow(signal, self._clock.now())
         if isinstance(told, UserTranscript):
-            told = replace(told, text=sendable(told.text))
+            due = self._partials.is_due(told)
+            told = replace(told, text=sendable(told.text)) if due else None
         if told is not None:
             self._talking = self._talking or isinstance(told, SpeechStarted)
             self._talking = self._talking and not isinstance(told, UserTurnEnded)

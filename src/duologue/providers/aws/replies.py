@@ -111,7 +111,7 @@ class Replies:
         """The next sentence that it is about to say."""
         if not text.strip() or reply.over:
             return ()
-        text = _apart("".join(reply.planned), text)
+        text = _apart(reply.planned[-1] if reply.planned else "", text)
         reply.planned.append(text)
         return [ReplyText(reply.id, reply.item_id, text, planned=True)]
 
