@@ -8,6 +8,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +20,8 @@ import pytest
 av = pytest.importorskip("av", reason="the webrtc extra is not installed")
 pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
 
-from aiortc.rtcsctptransport import DataChunk, tsn_plus_one  # noqa: E402
+from aiortc.rtcsctptransport import DataChunk, SackChunk, tsn_plus_one  # noqa: E402
+from aiortc.rtp import RtpPacket  # noqa: E402
 from test_rtc_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa: E402
 
 from duologue.audio import AudioFrame  # noqa: E402
@@ -27,7 +29,7 @@ from duologue.rtc import sdp as descriptions  # noqa: E402
 from duologue.rtc.candidates import MAX_CANDIDATES, CandidateGate  # noqa: E402
 from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
 from duologue.rtc.peer import MAX_PIECES, MAX_SOURCES, MAX_STREAMS, Peer  # noqa: E402
-from duologue.rtc.picture_decoder import MAX_PIXELS, PictureDecoder, vp8_key_size  # noqa: E402
+from duologue.rtc.video_decoder import MAX_PIXELS, VideoDecoder, vp8_key_size  # noqa: E402
 from duologue.video import VideoFrame  # noqa: E402
 
 
@@ -252,6 +254,62 @@ async def test_a_packet_of_the_data_channel_that_makes_no_sense_is_dropped(quiet
         assert callee.state == "connected"
 
 
+async def test_an_acknowledgement_of_what_was_never_sent_takes_no_time(quiet) -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    async with connected(caller, callee):
+        ours, theirs = caller._connection.sctp, callee._connection.sctp
+        await until(lambda: ours.state == theirs.state == "connected")
+        await asyncio.sleep(0.1)
+        sack = SackChunk()
+        sack.cumulative_tsn = theirs._last_sacked_tsn
+        sack.advertised_rwnd = 1 << 20
+        sack.gaps = [(1, 65535)] * 250
+        began = time.perf_counter()
+        await theirs._receive_chunk(sack)
+        assert time.perf_counter() - began < 0.2  # 2 s without a bound
+
+
+async def test_numbers_of_video_packets_that_jump_take_no_time(quiet) -> None:
+    caller = Peer(replace(CONFIG, send_video=True), on_audio=nothing)
+    callee = Peer(replace(CONFIG, video=True), on_audio=nothing)
+    async with connected(caller, callee):
+        camera = caller._connection.getTransceivers()[1]
+        kind = next(c.payloadType for c in camera._codecs if c.name == "VP8")
+        receiver = callee._connection.getTransceivers()[1].receiver
+        took = 0.0
+        for number in range(100):
+            packet = RtpPacket(
+                payload_type=kind, sequence_number=number * 32000 & 0xFFFF, timestamp=0, ssrc=7
+            )
+            packet.payload = b"\x10\x01"
+            began = time.perf_counter()
+            await receiver._handle_rtp_packet(packet, arrival_time_ms=0)
+            took += time.perf_counter() - began
+        assert took < 0.5  # 2 s without a bound
+
+
+async def test_packets_of_anybody_who_knows_the_port_do_nothing(quiet) -> None:
+    heard: list[AudioFrame] = []
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
+    async with connected(caller, callee):
+        ours = caller._audio.receiver.transport.transport.iceGatherer._connection
+        (pair,) = ours._nominated.values()
+        check = bytes(ours.build_request(pair, nominate=False))
+        odd = [b"", b"\x00", b"\x16", b"\x80", b"\x80\xc8", b"\x3f" * 50, b"\xff" * 50]
+        odd += [check[:size] for size in range(0, len(check), 3)]
+        for at in range(len(check)):
+            odd += [check[:at] + bytes([value]) + check[at + 1 :] for value in (0, 1, 255)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for number, packet in enumerate(odd):
+                stranger.sendto(packet, pair.remote_addr)
+                if number % 20 == 0:
+                    await asyncio.sleep(0.001)
+        await asyncio.sleep(0.2)
+        assert callee.state == "connected"
+        await pace(caller, 10, TONE)
+        await until(lambda: len(heard) >= 9)
+
+
 async def test_descriptions_without_end_end_the_call() -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     try:
@@ -297,7 +355,7 @@ async def decoded(*frames: bytes, name: str = "VP8") -> tuple[list[tuple[int, in
     came: list[tuple[int, int]] = []
     dropped: list[None] = []
     waiting: queue.Queue[object] = queue.Queue()
-    decoder = PictureDecoder(
+    decoder = VideoDecoder(
         asyncio.get_running_loop(),
         lambda picture: came.append((picture.width, picture.height)),
         lambda: dropped.append(None),

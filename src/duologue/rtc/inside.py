@@ -39,12 +39,13 @@ try:
     from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter
     from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
     from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
-    from aiortc.rtcrtpreceiver import StreamStatistics
+    from aiortc.rtcrtpreceiver import NackGenerator, StreamStatistics
     from aiortc.rtcsctptransport import (
         DataChunk,
         ForwardTsnChunk,
         InboundStream,
         RTCSctpTransport,
+        SackChunk,
         tsn_plus_one,
     )
     from aiortc.rtp import RtpPacket
@@ -57,6 +58,9 @@ logger = logging.getLogger(__name__)
 _RTP = struct.Struct("!BBHII")
 """The fixed part of an RTP header (RFC 3550, section 5.1)."""
 
+_MAX_GAP = 512
+"""Packets of video that may be missing in a row and are asked for; aiortc keeps as many."""
+
 _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
 
@@ -67,6 +71,8 @@ _TAKES: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RTCSctpTransport, "_handle_data", ("data",)),
     (RTCSctpTransport, "_receive_data_chunk", ("chunk",)),
     (RTCSctpTransport, "_receive_forward_tsn_chunk", ("chunk",)),
+    (RTCSctpTransport, "_receive_sack_chunk", ("chunk",)),
+    (NackGenerator, "add", ("packet",)),
     (RtpRouter, "route_rtp", ("packet",)),
     (Connection, "get_component_candidates", ("component", "addresses", "timeout")),
     (Connection, "data_received", ("data", "component")),
@@ -80,6 +86,7 @@ _READS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RTCRtpReceiver, "_run_rtcp", ("fraction_lost", "packets_lost", "max_seq", "jitter")),
     (RTCRtpSender, "_run_rtcp", ("__ntp_timestamp", "__rtp_timestamp", "__packet_count")),
     (RTCRtpReceiver, "__init__", ("__remote_streams", "__decoder_queue", "__decoder_error")),
+    (RTCRtpReceiver, "__init__", ("__nack_generator",)),
     (RTCRtpReceiver, "receive", ("__started", "__rtcp_task", "__codecs", "__rtx_ssrc")),
     (RTCRtpReceiver, "_handle_rtp_packet", ("__decoder_queue.put((codec,", "__decoder_thread")),
     (RTCRtpReceiver, "stop", ("self.__stop_decoder()",)),
@@ -90,6 +97,8 @@ _READS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RTCSctpTransport, "__init__", ("_sack_misordered", "_inbound_streams", "_advertised_rwnd")),
     (RTCSctpTransport, "_mark_received", ("_last_received_tsn",)),
     (InboundStream, "__init__", ("reassembly",)),
+    (SackChunk, "__init__", ("gaps",)),
+    (NackGenerator, "__init__", ("max_seq", "missing")),
     (DataChunk, "__init__", ("tsn", "stream_id", "user_data")),
     (RtpRouter, "__init__", ("ssrc_table",)),
     (RTCIceGatherer, "__init__", ("_connection",)),
@@ -146,9 +155,30 @@ def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
     async def get_component_candidates(component: int, addresses: list[str]) -> list[Candidate]:
         if loopback or not addresses:
             addresses = ["127.0.0.1", *addresses]
-        return await gather(component=component, addresses=addresses, timeout=wait)
+        candidates = await gather(component=component, addresses=addresses, timeout=wait)
+        for protocol in connection._protocols:
+            _contain_datagrams(protocol)
+        return candidates
 
     vars(connection)["get_component_candidates"] = get_component_candidates
+
+
+def _contain_datagrams(protocol: StunProtocol) -> None:
+    """Drop what can't be parsed, from anybody who knows the port, instead of a traceback each.
+
+    An empty packet, which needs no key either, ends a call in aiortc.
+    """
+    take = protocol.datagram_received
+
+    def datagram_received(data: bytes, addr: tuple[str, int]) -> None:
+        if not data:
+            return
+        try:
+            take(data, addr)
+        except Exception as error:  # noqa: BLE001 - a stranger's packet: anything may be wrong
+            logger.debug("a packet could not be used: %r", error)
+
+    vars(protocol)["datagram_received"] = datagram_received
 
 
 def set_consent(
@@ -291,6 +321,25 @@ def receive_with_decoder(
 
     inner["receive"] = receive
     inner["_handle_rtp_packet"] = bounded
+    _limit_missing(inner["_RTCRtpReceiver__nack_generator"])
+
+
+def _limit_missing(nacks: NackGenerator) -> None:
+    """Begin anew after a gap in the numbers of packets that no retransmission fills.
+
+    aiortc goes through every number of it, which takes 20 ms, as often as a far side likes.
+    """
+    add = nacks.add
+
+    def add_bounded(packet: RtpPacket) -> bool:
+        last = nacks.max_seq
+        if last is not None and _MAX_GAP < (packet.sequence_number - last) & 0xFFFF < 0x8000:
+            nacks.missing.clear()
+            nacks.max_seq = (packet.sequence_number - 1) & 0xFFFF
+        missing: bool = add(packet)
+        return missing
+
+    vars(nacks)["add"] = add_bounded
 
 
 def keep_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
@@ -351,10 +400,11 @@ def limit_channel(sctp: RTCSctpTransport, *, streams: int, pieces: int) -> None:
     What is dropped is sent again, as if it were lost. A packet that aiortc stumbles over is
     dropped too, where it would end the call with a traceback.
     """
-    handle, take, skip = (
+    handle, take, skip, acknowledge = (
         sctp._handle_data,
         sctp._receive_data_chunk,
         sctp._receive_forward_tsn_chunk,
+        sctp._receive_sack_chunk,
     )
 
     async def handle_data(data: bytes) -> None:
@@ -382,8 +432,15 @@ def limit_channel(sctp: RTCSctpTransport, *, streams: int, pieces: int) -> None:
         chunk.streams = [pair for pair in chunk.streams if pair[0] in sctp._inbound_streams]
         await skip(chunk)
 
+    async def receive_sack_chunk(chunk: SackChunk) -> None:
+        # Blocks beyond what was sent can't be true, and each number of a block is looked at.
+        sent = len(sctp._sent_queue)
+        chunk.gaps = [block for block in chunk.gaps if block[0] <= block[1] <= sent]
+        await acknowledge(chunk)
+
     vars(sctp).update(
         _handle_data=handle_data,
+        _receive_sack_chunk=receive_sack_chunk,
         _receive_data_chunk=receive_data_chunk,
         _receive_forward_tsn_chunk=receive_forward_tsn_chunk,
     )

@@ -37,7 +37,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
 from duologue.rtc.channel import TextChannel  # noqa: E402
-from duologue.rtc.picture_decoder import MAX_UNDECODED, PictureDecoder  # noqa: E402
+from duologue.rtc.video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
 from duologue.rtc.pictures import PictureTrack  # noqa: E402
 from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
 
@@ -292,7 +292,7 @@ class Peer:
                 continue
             if inside.keep_codec(transceiver, descriptions.VP8):
                 self._watched.add(receiver)
-                decoder = PictureDecoder(
+                decoder = VideoDecoder(
                     asyncio.get_running_loop(), self._take_picture, self._drop_picture
                 )
                 inside.receive_with_decoder(

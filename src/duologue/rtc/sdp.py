@@ -17,13 +17,13 @@ MAX_SECTIONS = 8
 """Sections of a description: each may have sockets of its own."""
 
 MAX_NAMED = 64
-"""Candidates of a description, of which far fewer are used (see `CandidateGate`)."""
+"""Candidates in a description; far fewer are used (see `CandidateGate`)."""
 
 MAX_CODECS = 256
 """Codecs of a description: each is compared with every other."""
 
 VP8 = "VP8"
-"""The one video codec spoken here: what a picture takes is known before it is decoded."""
+"""The only video codec spoken here: its frames tell their size before they are decoded."""
 
 _CANDIDATE = "a=candidate:"
 

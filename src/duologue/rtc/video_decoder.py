@@ -1,4 +1,4 @@
-"""Pictures of a caller's camera: VP8 only, of a bounded size, rate and number."""
+"""Decodes a caller's video: VP8 only, of a bounded size, rate and number."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from duologue.rtc.sdp import VP8
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1920 * 1088
-"""Of one picture; a larger one, and all that refers to it, is dropped before it is decoded."""
+"""Pixels of one frame; a larger one, and all that refer to it, are dropped before decoding."""
 
-MAX_PICTURES_PER_S = 60
-"""Decoded; one second's worth may come at once."""
+MAX_FRAMES_PER_S = 60
+"""Frames that are decoded each second; one second's worth may come at once."""
 
 MAX_UNDECODED = 30
-"""Pictures that may wait for the decoder before packets are dropped."""
+"""Frames that may wait for the decoder before packets are dropped."""
 
 
 def vp8_key_size(data: bytes) -> tuple[int, int] | None:
@@ -43,12 +43,12 @@ def vp8_key_size(data: bytes) -> tuple[int, int] | None:
     return width & 0x3FFF, height & 0x3FFF
 
 
-class PictureDecoder:
-    """Decodes what aiortc has put together, in a thread of its own.
+class VideoDecoder:
+    """Decodes the frames that aiortc puts together, in a thread of its own.
 
-    aiortc's own decoder takes a picture of any size for true: 400 bytes that claim 16383 x 16383
-    make it take 400 MB. ``take`` is called on the event loop with the newest decoded picture,
-    ``drop`` (in the decoder's thread) for each frame that was dropped.
+    aiortc's own decoder believes any size: 400 bytes that claim 16383 x 16383 make it allocate
+    400 MB. ``take`` is called on the event loop with the newest decoded frame, ``drop`` (in the
+    decoder's thread) for each frame that is dropped.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class PictureDecoder:
         self._drop = drop
         self._codec: Any = None
         self._whole = False
-        self._left = float(MAX_PICTURES_PER_S)
+        self._left = float(MAX_FRAMES_PER_S)
         self._at = time.monotonic()
         self._newest: av.VideoFrame | None = None
         self._told = False
 
     def run(self, waiting: queue.Queue[Any], lost: threading.Event) -> None:
-        """Decode frames until None comes; set ``lost`` to have a whole picture sent anew."""
+        """Decode frames until None comes; set ``lost`` to request a key frame."""
         while (item := waiting.get()) is not None:
             if None in waiting.queue:
                 return  # the call is over, and its event loop waits for this thread
@@ -80,7 +80,7 @@ class PictureDecoder:
         size = vp8_key_size(data) if name.upper() == VP8 else (0, 0)
         if size is not None:
             self._whole = 0 < size[0] * size[1] <= MAX_PIXELS
-        # After a frame that was dropped, those that refer to it are no pictures either.
+        # Frames that refer to a dropped one can't be decoded either.
         self._whole = self._whole and self._in_time()
         if not self._whole:
             return False
@@ -89,26 +89,26 @@ class PictureDecoder:
         packet = av.Packet(data)
         packet.pts = timestamp
         try:
-            pictures = self._codec.decode(packet)
+            frames = self._codec.decode(packet)
         except (av.FFmpegError, ValueError):
             self._whole = False
             lost.set()
             return False
-        for picture in pictures:
-            self._hand_over(picture)
+        for decoded in frames:
+            self._hand_over(decoded)
         return True
 
     def _in_time(self) -> bool:
         now = time.monotonic()
-        self._left = min(MAX_PICTURES_PER_S, self._left + (now - self._at) * MAX_PICTURES_PER_S)
+        self._left = min(MAX_FRAMES_PER_S, self._left + (now - self._at) * MAX_FRAMES_PER_S)
         self._at = now
         if self._left < 1:
             return False
         self._left -= 1
         return True
 
-    def _hand_over(self, picture: av.VideoFrame) -> None:
-        self._newest = picture
+    def _hand_over(self, frame: av.VideoFrame) -> None:
+        self._newest = frame
         if self._told:
             return
         self._told = True
@@ -119,6 +119,6 @@ class PictureDecoder:
 
     def _pass_on(self) -> None:
         self._told = False
-        picture, self._newest = self._newest, None
-        if picture is not None:
-            self._take(picture)
+        frame, self._newest = self._newest, None
+        if frame is not None:
+            self._take(frame)
