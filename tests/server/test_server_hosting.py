@@ -123,6 +123,28 @@ def test_the_user_of_the_app_around_comes_with_the_call():
     assert asked[0].user.display_name == "Grace"
 
 
+def test_it_is_mounted_in_fastapi_under_a_path():
+    fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")
+    around = fastapi.FastAPI()
+    around.mount("/a/voice", create_app(scripted, ServerConfig()))
+
+    @around.get("/")
+    def home() -> dict[str, bool]:
+        return {"home": True}
+
+    client = page_of(around)
+    assert client.get("/").json() == {"home": True}
+    assert client.get("/a/voice").url.path == "/a/voice/"
+    assert "static/app.js" in client.get("/a/voice/").text
+    assert client.get("/a/voice/static/app.js").status_code == 200
+    assert client.post("/a/voice/call").status_code == 204
+    with client.websocket_connect("/a/voice/call") as socket:
+        socket.send_json({"type": "hello"})
+        assert socket.receive_json()["type"] == "config"
+        assert socket.receive_json()["type"] == "agent"
+        socket.send_json({"type": "bye"})
+
+
 def told(app, **options) -> dict:
     """What the page is told of a call that fails at once."""
     client = page_of(app)

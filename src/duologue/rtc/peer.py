@@ -37,9 +37,9 @@ from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 
 from duologue.rtc import inside  # noqa: E402
 from duologue.rtc.channel import TextChannel  # noqa: E402
-from duologue.rtc.video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
 from duologue.rtc.pictures import PictureTrack  # noqa: E402
 from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
+from duologue.rtc.video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
 
 inside.verify()
 inside.warm_up()

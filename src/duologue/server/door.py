@@ -41,8 +41,6 @@ _STRANGERS_NOISE = (
     "ASGI callable returned without completing handshake.",
 )
 
-log = logging.getLogger(__name__)
-
 
 class _NoNoise(logging.Filter):
     """Drops what strangers could write into the log as often as they like."""
@@ -51,7 +49,11 @@ class _NoNoise(logging.Filter):
         return not str(record.msg).startswith(_STRANGERS_NOISE)
 
 
-log.addFilter(_NoNoise())
+uvicorn_log = logging.getLogger("duologue.server.uvicorn")
+"""Takes the place of uvicorn's own for each connection; its INFO would be an access log."""
+
+uvicorn_log.addFilter(_NoNoise())
+uvicorn_log.setLevel(logging.WARNING)
 
 type Client = tuple[str, int] | None
 """Address and port of the far end, as ASGI names it; no two open connections have the same."""
@@ -120,7 +122,7 @@ def _guarded_http(base: Any, door: Door) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self.logger = log
+            self.logger = uvicorn_log
             door.enter(transport)
             self._limit(None, HEAD_S)
 
@@ -168,7 +170,7 @@ def _guarded_ws(base: Any, door: Door) -> type[asyncio.Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)
-            self.logger = log
+            self.logger = uvicorn_log
             self._pings = Budget(MAX_PINGS_PER_S, asyncio.get_running_loop().time())
 
         def connection_lost(self, exc: Exception | None) -> None:
