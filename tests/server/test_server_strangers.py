@@ -9,7 +9,7 @@ import pytest
 import websockets
 from served import answer, goodbye, served, until
 
-from duologue.server import ServerConfig, calls, create_call_app, door
+from duologue.server import CallRequest, ServerConfig, calls, create_call_app, door
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 
@@ -363,6 +363,31 @@ async def test_the_log_says_once_why_a_page_is_refused(caplog):
 def test_addresses_that_are_none_are_said_at_once(settings, says):
     with pytest.raises(ValueError, match=says):
         ServerConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "headers", "here"),
+    [
+        ({}, {"host": "localhost:8000", "origin": "http://localhost:8000"}, True),
+        ({}, {"host": "[::1]:8000"}, True),
+        ({}, {}, True),
+        ({}, {"host": "127.0.0.1:8000", "origin": HERE}, False),
+        ({"allowed_hosts": ("talk.example.org",)}, {"host": "talk.example.org"}, False),
+        ({"public_url": HERE}, {"host": "127.0.0.1:8000"}, False),
+        ({"public_url": "http://localhost:8080"}, {"host": "127.0.0.1:8000"}, True),
+        ({}, {"host": "localhost", "origin": "http://["}, False),
+        ({"host": "0.0.0.0", "token": TOKEN}, {"host": "localhost:8000"}, False),  # noqa: S104
+    ],
+)
+def test_a_caller_behind_a_proxy_is_not_on_this_machine(settings, headers, here):
+    """And so names no address of its loopback."""
+    assert ServerConfig(**settings).is_here(CallRequest(headers=headers)) is here
+
+
+def test_a_page_that_the_world_reaches_without_a_token_is_warned_of():
+    assert "pass a token" in (ServerConfig(public_url=HERE).warning or "")
+    assert ServerConfig(public_url=HERE, token=TOKEN).warning is None
+    assert ServerConfig(public_url="http://localhost:8080").warning is None
 
 
 def test_the_public_address_is_what_is_printed():

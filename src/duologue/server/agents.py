@@ -107,7 +107,7 @@ def conduct_with(
         edge = CallEdge(
             signalling,
             ice_servers=config.ice_servers,
-            loopback=config.local,
+            loopback=config.is_here(signalling.request),
             request=signalling.request,
         )
         call = _Call(edge)

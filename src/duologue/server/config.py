@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from duologue.edges.call_request import CallRequest
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 from duologue.rtc.config import IceServer
@@ -133,10 +134,24 @@ class ServerConfig:
             servers.append(entry)
         return {"type": "config", "ice_servers": servers, **self.page}
 
+    def is_here(self, request: CallRequest) -> bool:
+        """Whether the caller is on this machine, and not behind a proxy on it."""
+        if not self.local:
+            return False
+        origin, host = request.headers.get("origin"), request.headers.get("host")
+        urls = [self.public_url, origin, None if host is None else f"//{host}"]
+        return all(is_loopback(_name_of(url)) for url in urls if url is not None)
+
     @property
     def warning(self) -> str | None:
         """What the person who starts the server should know, in a sentence."""
-        if self.local or self.secure or (self.public_url or "").startswith("https:"):
+        if self.public_url is not None:
+            name = _name_of(self.public_url)
+            if self.token is None and not is_loopback(name):
+                return f"whoever reaches {name} may call: pass a token, or let the proxy ask who"
+            if self.public_url.startswith("https:"):
+                return None
+        if self.local or self.secure:
             return None
         return (
             "browsers give the microphone to https pages only: pass certfile and keyfile, "
@@ -152,6 +167,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def _name_of(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def _is_page(url: str) -> bool:

@@ -120,7 +120,7 @@ class Edge:
                 signalling,
                 rate=self._rate,
                 ice_servers=config.ice_servers,
-                loopback=config.local,
+                loopback=config.is_here(signalling.request),
                 request=signalling.request,
             )
             try:
