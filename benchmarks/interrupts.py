@@ -152,9 +152,6 @@ async def interrupts(name: str, rounds: int) -> list[Figure]:
     """From the first sign that the person speaks, wherever it is, to silence."""
     side = SIDES[name]
     same = "server in the same process"
-    if not side.own_vad:
-        found = await measure(side, rounds, server=True)
-        return [figure(side, rounds, found, f"{side.signal} leaves the server", same)]
     # On this machine the service is told so soon that it would be first with every word.
     away = {"faults": [Fault(Delay(AWAY_MS, 0.0))]}
     vad = EarshotVAD("simulate")

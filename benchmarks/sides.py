@@ -41,7 +41,7 @@ class Side:
     """One provider: its subject in the conformance suite, and its words for what happens.
 
     ``speech`` says whether a message (its kind and its text) tells that the person speaks, or that
-    the model was interrupted by it. ``own_vad``: that is found here, sooner. ``rate`` is Hz of the
+    the model was interrupted by it. ``rate`` is Hz of the
     sound as it hears it. ``words_beside``: it writes down what was said while it answers it.
     """
 
@@ -49,7 +49,6 @@ class Side:
     transport: str
     signal: str
     speech: Callable[[str, str], bool]
-    own_vad: bool = False
     rate: int = 16000
     words_beside: bool = True
 
@@ -66,14 +65,12 @@ SIDES = {
         "WebSocket",
         "interrupted",
         lambda kind, _: kind == "serverContent.interrupted",
-        own_vad=True,
     ),
     "nova": Side(
         "nova",
         "HTTP/2",
         "INTERRUPTED",
         lambda kind, text: kind == "contentEnd" and '"INTERRUPTED"' in text,
-        own_vad=True,
         words_beside=False,
     ),
 }

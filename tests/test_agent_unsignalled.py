@@ -15,6 +15,7 @@ from duologue.events import (
 )
 from duologue.items import UserItem
 from duologue.realtime.commands import CancelReply, RequestReply, SendToolResult
+from duologue.realtime.going_on import GO_ON_AFTER_SOUND
 from duologue.realtime.outputs import (
     ReplyAudio,
     ReplyDone,
@@ -298,3 +299,51 @@ async def test_turns_are_found_in_the_sound_and_words_come_before_the_answer():
         assert len(of(agent, InterruptionEvent)) == agent.llm.epoch == 1
         assert event.played_ms < 1200
         assert [i.text for i in agent.conversation if isinstance(i, UserItem)] == ["how are you"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_model_that_gave_up_its_reply_for_a_sound_is_asked_to_go_on(whole):
+    async def main():
+        model, phone = Driven(), Phone()
+        async with talking(model, phone) as agent:
+            model.says("r", 3.0, "A long answer.")
+            if whole:
+                model.tell(ReplyDone("r"))
+            await asyncio.sleep(1)
+            await phone.speak(0.1)
+            model.tell(ReplyInterrupted("r"))
+            if not whole:
+                model.tell(ReplyDone("r", "cancelled"))
+            await phone.be_silent(0.7)
+            model.says("noise", 1.0, "Sorry?")
+            # What it answers to the sound is nobody's business.
+            assert model.last(CancelReply).reply_id == "noise"
+            model.tell(ReplyDone("noise", "cancelled"))
+            await phone.be_silent(5)
+            assert not of(agent, InterruptionEvent)
+            assert len(phone.sound) == 3 * 24000
+            asked = [one for one in model.sent if isinstance(one, RequestReply)]
+            assert [one.instructions for one in asked] == ([] if whole else [GO_ON_AFTER_SOUND])
+            assert [one.text for one in agent_items(agent)] == ["A long answer."]
+
+    run_virtual(main())
+
+
+@virtual_time
+async def test_a_word_that_comes_after_the_answer_to_it_was_dropped_is_answered():
+    model, phone = Driven(), Phone()
+    async with talking(model, phone) as agent:
+        model.says("r", 5.0, "A long answer.")
+        model.tell(ReplyDone("r"))
+        await asyncio.sleep(1)
+        await phone.speak(0.15)
+        await phone.be_silent(1.0)
+        model.says("s", 1.0, "I stop.")
+        assert model.last(CancelReply).reply_id == "s"
+        assert not of(agent, InterruptionEvent)
+        model.tell(UserTranscript("w", "stop", final=False))
+        assert len(of(agent, InterruptionEvent)) == 1
+        assert model.last(RequestReply).instructions is None
+        model.tell(ReplyDone("s", "cancelled"))
+        said = [one.text for one in agent.conversation if isinstance(one, UserItem)]
+        assert said == ["stop"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from uuid import uuid4
 
 from duologue.audio import AudioFrame
 from duologue.barge_in import BargeIn, Decision
@@ -32,7 +33,8 @@ from duologue.pipeline.words import has_words
 from duologue.playout import Playout
 from duologue.processors import Processor, ProcessorChain
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.errors import ErrorKind, SessionClosedError, UnsupportedError
+from duologue.realtime.errors import ErrorKind, SessionClosedError
+from duologue.realtime.going_on import GO_ON_AFTER_SOUND
 from duologue.realtime.outputs import (
     Alive,
     GoAway,
@@ -124,8 +126,11 @@ class Call:
         self._ticks = 0
         self._speaking = False
         self._voice = realtime.voice
-        self._broken = False
-        """The model has given up the reply that is being spoken, before it was whole."""
+        self._can_ask = realtime.profile.say != "none"
+        self._stopped: str | None = None
+        """The reply in which the model has stopped by itself, though the agent goes on."""
+        self._broken: str | None = None
+        """The speech whose reply the model has given up that way, before it was whole."""
         self._told_blind = False
 
     def expect(self, request_id: str, speech: Speech) -> None:
@@ -234,6 +239,10 @@ class Call:
     def speech_ended(self, speech: Speech) -> None:
         """A speech was heard to its end."""
         self._edit(self._speeches.heard(speech))
+        if speech.id == self._broken:
+            self._broken = None
+            if self._realtime.alive and not self._closed:
+                self._realtime.request_reply(uuid4().hex, GO_ON_AFTER_SOUND)
 
     # Listener: what the model tells
 
@@ -293,6 +302,7 @@ class Call:
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """Shut the gate; tell what was heard; say how the model's history is to be cut."""
         self._barge_in.interrupted()
+        self._stopped = self._broken = None
         self._metrics.interrupted()
         self._arm()
         current = self.playout.current
@@ -319,13 +329,13 @@ class Call:
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._person_signal(output)
             case ReplyStarted():
-                self._broken = False
                 self._speeches.begin(output, epoch)
-            case ReplyDone(status=status):
-                if epoch == self._realtime.epoch:
-                    self._broken = status == "cancelled"
+            case ReplyDone(reply_id=reply_id, status=status):
+                if status == "cancelled" and reply_id == self._stopped:
+                    self._broken = self._speeches.speech_of(reply_id)
                 self._speeches.done(output)
-            case ReplyInterrupted():
+            case ReplyInterrupted(reply_id=stopped):
+                self._stopped = stopped if self._can_ask else None
                 now, may = self._clock.now(), self._may_interrupt()
                 self._decide(self._barge_in.model_stopped(now, may_interrupt=may))
             case ToolCall():
@@ -378,8 +388,7 @@ class Call:
         ended = self._barge_in.turn_ended
         self._decide(ended(empty=empty, may_interrupt=may, turn=item_id))
         self._speaking = False
-        if self._barge_in.is_open(item_id) and (self._broken or said is not None):
-            # Where the model has given up its reply, its answer to whatever it heard goes on.
+        if said is not None or not self._can_ask:
             self._barge_in.close(item_id)
         aside = self._barge_in.is_open(item_id)
         if aside:
@@ -397,12 +406,11 @@ class Call:
         if not self._barge_in.is_open(item_id) or not (words.final or has_words(words.text)):
             return
         self._barge_in.close(item_id)
+        if not self._realtime.alive:
+            return
         if has_words(words.text):
-            try:
-                self._realtime.take_up()
-            except (SessionClosedError, UnsupportedError) as error:
-                self._emit(ErrorEvent("model", str(error)))
-        elif self._realtime.profile.truncates and self._realtime.alive:
+            self._realtime.take_up()
+        elif self._realtime.profile.truncates:
             self._realtime.edit(DeleteItem(item_id))  # It was no speech, and means nothing.
 
     def _may_interrupt(self) -> bool:

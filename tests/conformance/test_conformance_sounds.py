@@ -12,6 +12,7 @@ from duologue.events import (
     SpeechResumedEvent,
 )
 from duologue.items import UserItem
+from duologue.testing import Reply
 from talk import agent_items, of
 
 LONG = " ".join(f"word{index}" for index in range(16))
@@ -19,16 +20,19 @@ LONG = " ".join(f"word{index}" for index in range(16))
 
 
 @conformance
-@pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3])
-async def test_a_sound_without_words_holds_the_agent_and_it_goes_on(subject, seconds):
+@pytest.mark.parametrize(
+    ("seconds", "pace"), [(0.1, 0.0), (0.2, 0.0), (0.3, 0.0), (0.1, 1.0), (0.3, 1.0)]
+)
+async def test_a_sound_without_words_holds_the_agent_and_it_goes_on(subject, seconds, pace):
     words = ["tell me more", "", "and then"]
-    async with conversation(subject, [LONG, "What?", "The end."], words) as (agent, line, far):
+    replies = [Reply(LONG, pace=pace), "What?", "The end.", "Good bye."]
+    async with conversation(subject, replies, words) as (agent, line, far):
         await line.speak(0.6)
         await asyncio.sleep(3)
         assert line.at
         began = asyncio.get_running_loop().time()
         await line.speak(seconds)
-        await asyncio.sleep(9)
+        await asyncio.sleep(12)
         assert not of(agent, InterruptionEvent)
         assert agent.llm.epoch == 0
         held = [at for at in line.at if began + 0.12 < at < began + 0.5]
@@ -79,13 +83,11 @@ async def test_speech_of_less_than_half_a_second_interrupts(subject):
 
 
 @conformance
+@pytest.mark.parametrize("pace", [0.0, 1.0])
 @pytest.mark.parametrize("seconds", [0.14, 0.24])
-async def test_a_word_that_is_short_stops_the_agent_when_it_is_known(subject, seconds):
-    async with conversation(subject, [LONG, "Of course.", "Yes."], ["tell me more", "stop"]) as (
-        agent,
-        line,
-        _far,
-    ):
+async def test_a_word_that_is_short_stops_the_agent_when_it_is_known(subject, seconds, pace):
+    replies = [Reply(LONG, pace=pace), "Of course.", "Yes."]
+    async with conversation(subject, replies, ["tell me more", "stop"]) as (agent, line, _far):
         await line.speak(0.6)
         await asyncio.sleep(3)
         began = asyncio.get_running_loop().time()

@@ -20,6 +20,13 @@ GO_ON = (
 )
 """Said to a model whose reply was broken off by the loss of a connection."""
 
+GO_ON_AFTER_SOUND = (
+    "You stopped because of a sound that was no speech, such as a cough. The person has heard your "
+    "last message up to where it ends. Go on from there, without repeating anything and without "
+    "mentioning it."
+)
+"""Said to a model that gave up its reply by itself, at a sound that did not interrupt the agent."""
+
 ANSWERED = -1
 """Epoch of a reply to a turn that was answered before: older than all, and so cancelled."""
 
