@@ -551,6 +551,10 @@ GOES_ON = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
 """Models that speak by themselves once they have their results, also if that is not wanted."""
 
 
+CANCELS = frozenset({"gemini-3.8", "gemini-3.1"})
+"""Models whose service cancels the calls that run when the person speaks."""
+
+
 SUBJECTS = {
     "scripted": scripted,
     "local": local,

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from subjects import GOES_ON, conformance, conversation
+from subjects import CANCELS, GOES_ON, conformance, conversation
 
 from duologue.events import ErrorEvent, ToolEndEvent, ToolStartEvent
 from duologue.items import ToolCallItem, ToolResultItem
@@ -24,6 +24,12 @@ def register(agent):
         """Takes too long."""
         await asyncio.sleep(5)
         return "never"
+
+    @agent.tool
+    async def book() -> str:
+        """Takes its time."""
+        await asyncio.sleep(5)
+        return "booked"
 
     @agent.tool
     async def broken() -> str:
@@ -109,3 +115,23 @@ async def test_words_before_a_call_are_heard(subject):
         await asyncio.sleep(4)
         said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
         assert said == ["Let me look.", "It is warm."]
+
+
+@conformance
+async def test_words_during_a_tool_are_answered_and_its_result_is_told_in_the_end(subject):
+    replies = [Reply(tools=[ToolUse("book")]), "I am still at it.", "It is booked."]
+    words = ["Are you still there?"] * 2
+    options = {"agent": {"prepare": register}}
+    async with conversation(subject, replies, words, **options) as (agent, line, _far):
+        agent.simple_response("Book it.")
+        await asyncio.sleep(1)
+        await line.speak(1.0)
+        await asyncio.sleep(12)
+        said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
+        (end,) = of(agent, ToolEndEvent)
+        assert not of(agent, ErrorEvent)
+        if subject in CANCELS:
+            assert (end.status, said) == ("cancelled", ["I am still at it."])
+        else:
+            assert (end.status, end.output) == ("done", "booked")
+            assert said == ["I am still at it.", "It is booked."]
