@@ -5,9 +5,12 @@ import pytest
 
 from duologue.audio import AudioFrame
 from duologue.events import ErrorEvent
+from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.processors import Processor
 from duologue.realtime.errors import SessionError
+from duologue.realtime.policy import SessionPolicy
 from duologue.realtime.profile import Profile
+from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import ScriptedRealtime, virtual_time
 from duologue.video import VideoFrame
 from talk import FakeTTS, Phone, of, talking
@@ -130,5 +133,29 @@ def test_sound_of_the_person_is_changed_in_order():
         async with talking(model, phone, processors=[Louder(), Double()]):
             phone.person.audio(AudioFrame(np.zeros(320, np.int16), 16000))
         assert set(heard[0].samples) == {2}
+
+    run()
+
+
+@pytest.mark.parametrize("signals", ["found", "told"])
+def test_an_error_of_the_vad_that_listens_to_a_model_of_the_cloud_ends_nothing(signals):
+    class Broken(EnergyVAD):
+        def stream(self):
+            return self
+
+        def push(self, samples):
+            raise PanicError("no weights")
+
+    @virtual_time
+    async def run():
+        phone = Phone()
+        model = ScriptedRealtime(profile=Profile("p", "m", speech_signals=signals))
+        model.vad = Broken()
+        model._policy = SessionPolicy(model, ReconnectPolicy(), keeps=True)
+        async with talking(model, phone) as agent:
+            await phone.speak(5.0)
+            assert (await agent.say("Still here.")).heard_text == "Still here."
+            (told,) = of(agent, ErrorEvent)
+            assert told.message == "voice activity detection: PanicError: no weights"
 
     run()

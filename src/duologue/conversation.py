@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -74,7 +75,7 @@ class Conversation:
         self._store: Store | None = None
         self._queue: _Queue | None = None
         self._report: Callable[[BaseException], None] | None = None
-        if store is not None and is_async(store.load):
+        if store is not None and any(map(is_async, (store.load, store.put, store.remove))):
             self._queue = _Queue(cast("AsyncStore", store))
         elif store is not None:
             self._store = cast("Store", store)
@@ -86,7 +87,8 @@ class Conversation:
         `Agent.join` does it. Raises whatever the store raises.
         """
         if self._queue is not None and not self._queue.loaded:
-            items = await self._queue.store.load()
+            loading = self._queue.store.load()
+            items = await loading if inspect.isawaitable(loading) else loading
             if not self._queue.loaded:
                 self._queue.loaded = True
                 ours, self._items = self._items, {}
@@ -248,7 +250,8 @@ class _Queue:
                 item = self._waiting[item_id]
                 try:
                     change = self.store.remove(item_id) if item is None else self.store.put(item)
-                    await bounded(change, "a store")
+                    if inspect.isawaitable(change):
+                        await bounded(change, "a store")
                 except asyncio.CancelledError:
                     raise  # It may not have been made: it stays.
                 except Exception as error:  # noqa: BLE001 - told

@@ -16,6 +16,7 @@ import numpy as np
 from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
 from duologue.items import sendable
+from duologue.pipeline.contained_vad import ContainedVAD
 from duologue.pipeline.level_gate import LevelGate
 from duologue.pipeline.parts import STT, VAD, STTStream, TurnDetector
 from duologue.pipeline.preroll import Preroll
@@ -111,7 +112,8 @@ class Hearing:
         tasks: asyncio.TaskGroup,
         clock: Clock,
     ) -> None:
-        self._vad = vad.stream()
+        failures = FailureReports(self._tell, clock.now)
+        self._vad = ContainedVAD(vad, failures).stream()
         self._vad_rate = vad.rate
         self._stt = stt
         self._detector = turn
@@ -131,7 +133,6 @@ class Hearing:
         self._partial: asyncio.Task[None] | None = None
         self._partial_after = 0.0
         self._last_end = 0.0
-        self._failures = FailureReports(self._tell, clock.now)
 
     def push(self, frame: AudioFrame) -> None:
         """Take the next sound, at the STT's rate."""
@@ -145,11 +146,7 @@ class Hearing:
         seconds = self._framer.size / self._vad_rate
         for index, chunk in enumerate(chunks):
             at = now - held - (len(chunks) - 1 - index) * seconds
-            try:
-                activity = float(self._vad.push(chunk))
-            except BaseException as error:  # noqa: BLE001 - told
-                self._failures.report("voice activity detection", error)
-                activity = 0.0
+            activity = self._vad.push(chunk)
             if self._gate.is_quiet(chunk, speech=activity > self._config.threshold):
                 activity = 0.0
             for step in self._taking.push(activity, seconds, at):

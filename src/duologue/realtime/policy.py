@@ -19,6 +19,7 @@ from duologue.events import (
     RealtimeReconnectingEvent,
 )
 from duologue.items import sendable
+from duologue.pipeline.contained_vad import ContainedVAD
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.pipeline.parts import VAD
 from duologue.realtime.asking import Asking
@@ -69,6 +70,7 @@ from duologue.realtime.replies import Replies, Request
 from duologue.realtime.sendable import sendable_command, sendable_setup
 from duologue.realtime.silence import CHANGE_S, LOUD_S, PAUSE_S, SPEECH_S, Silence, Verdict
 from duologue.realtime.tool_calls import ToolCalls, scheduling_of
+from duologue.user_code import FailureReports
 
 log = logging.getLogger(__name__)
 """At INFO begins, ends and reconnects; at DEBUG kinds of messages, but sound. No words, no keys."""
@@ -111,7 +113,7 @@ class SessionPolicy:
             policy.keep_s,
             words=profile.user_transcripts != "none",
             keeps=keeps,
-            vad=_vad_of(model),
+            vad=_vad_of(model, FailureReports(self._tell_failure, model.clock.now)),
             finds=profile.speech_signals == "found",
         )
         self._clock = model.clock
@@ -579,6 +581,11 @@ class SessionPolicy:
             self._late = None
             self.request(RequestReply(uuid4().hex))
 
+    def _tell_failure(self, part: str, message: str) -> None:
+        """A part that is not ours has failed; the session goes on."""
+        error = ProviderError(ErrorKind.RETRY, "", f"{part}: {message}")
+        self._told.output(error, self.epoch)
+
     def _let_go(self, now: float) -> None:
         """What was under way on the connection that is gone has to be had again."""
         self._gap.begin(self.person.lost, now)
@@ -602,12 +609,12 @@ class SessionPolicy:
             self._after_tools(epoch, lost=True)
 
 
-def _vad_of(model: Model) -> VAD | None:
+def _vad_of(model: Model, failures: FailureReports) -> VAD | None:
     """What listens to the person here; nothing does where the program says when they speak."""
     match model.profile.speech_signals:
         case "found":
-            return model.vad or EnergyVAD()
+            return ContainedVAD(model.vad or EnergyVAD(), failures)
         case "told":
-            return model.vad
+            return None if model.vad is None else ContainedVAD(model.vad, failures)
         case "none":
             return None

@@ -26,6 +26,9 @@ _RETRY_S = 2.0
 program is told at once, because a person is waiting."""
 
 
+_CONNECT_S = 5.0
+"""Seconds until a server has to take a connection."""
+
 _PAUSE_S = 0.2
 """Seconds before the second attempt, where the server names none."""
 
@@ -165,10 +168,11 @@ class LLM:
 
     def _open(self) -> Any:
         if self._client is None:
-            self._client = require("openai", "openai").AsyncOpenAI(
+            openai = require("openai", "openai")
+            self._client = openai.AsyncOpenAI(
                 api_key=self._api_key,
                 base_url=self._base_url,
-                timeout=self._timeout,
+                timeout=openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_S)),
                 max_retries=0,  # `_asked` does it, and never keeps a person waiting for long
             )
         return self._client

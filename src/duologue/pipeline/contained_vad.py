@@ -1,0 +1,37 @@
+"""A VAD whose failures are silence: they are told, and end nothing."""
+
+from __future__ import annotations
+
+from duologue.audio import Samples
+from duologue.pipeline.parts import VAD, VADStream
+from duologue.user_code import FailureReports
+
+
+class _Stream:
+    __slots__ = ("_failures", "_stream")
+
+    def __init__(self, stream: VADStream, failures: FailureReports) -> None:
+        self._stream = stream
+        self._failures = failures
+
+    def push(self, samples: Samples) -> float:
+        """The probability of speech; 0 where it can't be had."""
+        try:
+            return float(self._stream.push(samples))
+        except BaseException as error:  # noqa: BLE001 - told; Ctrl-C is raised again
+            self._failures.report("voice activity detection", error)
+            return 0.0
+
+
+class ContainedVAD:
+    """A `VAD` of other people's: whatever its streams raise goes to ``failures``."""
+
+    def __init__(self, vad: VAD, failures: FailureReports) -> None:
+        self.rate = vad.rate
+        self.frame_samples = vad.frame_samples
+        self._vad = vad
+        self._failures = failures
+
+    def stream(self) -> VADStream:
+        """Start on a new stream."""
+        return _Stream(self._vad.stream(), self._failures)
