@@ -12,17 +12,17 @@ from duologue.word_timing import has_letters, needs_space, said_within, weight
         ("one two three", 13, "one two three"),
         ("नमस्ते दुनिया", 8, "नमस्ते"),
         ("नमस्ते दुनिया", 5, ""),
-        ("今天天气很好", 5, "今天"),
-        ("今天，天气", 6, "今天，"),
-        ("今日はコンピューターを", 15, "今日はコンピ"),
+        ("今天天气很好", 6, "今天"),
+        ("今天，天气", 7, "今天，"),
+        ("今日はコンピューターを", 18, "今日はコンピ"),
         ("สวัสดีครับ", 2, "ส"),
         ("สวัสดีครับ", 3, "สวั"),
         ("สวัสดีครับ", 4, "สวัส"),
         ("iPhone很好用", 3, ""),
         ("iPhone很好用", 9, "iPhone很"),
         ("use iPhone很好", 7, "use"),
-        ("안녕하세요 여러분", 12.6, "안녕하세요"),
-        ("안녕하세요 여러분", 11, ""),
+        ("안녕하세요 여러분", 15, "안녕하세요"),
+        ("안녕하세요 여러분", 14, ""),
         ("好👨‍👩‍👧好", 4, "好"),
     ],
 )
@@ -32,8 +32,8 @@ def test_text_is_cut_where_its_script_allows(text, budget, said):
 
 def test_a_character_that_is_a_syllable_takes_longer_than_a_letter():
     assert weight("abc") == 3
-    assert weight("今天") == 5
-    assert weight("今天 abc") == 9
+    assert weight("今天") == 6
+    assert weight("今天 abc") == 10
     assert weight("สวัสดี") == 6
 
 

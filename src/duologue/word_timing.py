@@ -12,9 +12,9 @@ import regex
 _SYLLABLES = regex.compile(
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Bopomofo}\p{scx=Yi}]+"
 )
-"""Scripts that are said at five or six characters a second, where a Latin one is at fifteen."""
+"""Scripts that are said at five characters a second, where a Latin one is at fifteen."""
 
-_SYLLABLE_WEIGHT = 2.5
+_SYLLABLE_WEIGHT = 3
 
 _UNSPACED = regex.compile(
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{scx=Yi}"

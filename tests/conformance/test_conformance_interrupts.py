@@ -13,6 +13,7 @@ from duologue.events import (
 )
 from duologue.items import AgentItem
 from duologue.testing import Reply, ToolUse
+from duologue.word_timing import weight
 from talk import agent_items, of
 
 LONG = " ".join(f"word{index}" for index in range(40))
@@ -156,3 +157,36 @@ async def test_tools_of_an_interrupted_reply(subject):
         assert not agent.llm.pending
         assert (await agent.simple_response("What now?")).heard_text == "Something else."
         assert not of(agent, ErrorEvent)
+
+
+SCRIPTS = {
+    "chinese": "今天天气很好，我们可以去公园散步，公园里有很多花，也有很多鸟，旁边还有一家咖啡馆。",
+    "japanese": "今日は天気がいいので、公園を散歩しましょう。コーヒーも飲める。花も咲いている。",
+    "thai": "วันนี้อากาศดีมากเราสามารถไปเดินเล่นในสวนสาธารณะได้ที่นั่นมีดอกไม้และนกมากมาย",
+    "hindi": "आज मौसम बहुत अच्छा है, हम पार्क में घूमने जा सकते हैं, वहाँ बहुत सारे फूल और पक्षी हैं।",
+    "mixed": "我们的 Wi-Fi 密码是 garden2024，请在 iPhone 上打开设置，然后选择网络，就可以上网了。",
+}
+
+
+@conformance
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_model_is_told_what_was_heard_in_every_script(subject, script):
+    text = SCRIPTS[script]
+    seconds = weight(text) / 14
+    async with conversation(subject, [Reply(text, seconds), "Yes?"]) as (agent, _line, far):
+        speech = agent.simple_response("?")
+        while speech.state != "playing":
+            await asyncio.sleep(0.05)
+        # The engine inside speaks by the letter.
+        await asyncio.sleep(seconds / 2 if subject != "local" else 0.025 * len(text))
+        agent.interrupt()
+        await asyncio.sleep(1)
+        heard = speech.heard_text
+        assert text.startswith(heard)
+        assert 0.2 * weight(text) <= weight(heard) <= 0.55 * weight(text)
+        assert [item.text for item in agent_items(agent)] == [heard]
+        known = await far.known()
+        if known is not None:
+            said = [words for role, words in known if role == "agent"]
+            # This server cuts the sound, and drops its transcript.
+            assert said == ([] if subject.startswith("openai") else [heard])

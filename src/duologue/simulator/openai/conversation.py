@@ -11,6 +11,7 @@ from duologue.items import AgentItem, Item, Json, SystemItem, ToolCallItem, Tool
 from duologue.simulator.fields import Object, inside, new_id, objects_at, text_at
 from duologue.simulator.openai.schema import ITEMS
 from duologue.simulator.openai.shapes import RefusedError, Shape, check, missing
+from duologue.word_timing import said_within, weight
 
 MOST_ITEMS = 10_000
 """Items of a session; the next is refused."""
@@ -169,10 +170,7 @@ class Conversation:
 
 def _first(text: str, part: float) -> str:
     """As many whole words of the text as are within that part of it."""
-    end = round(len(text) * min(part, 1.0))
-    if end >= len(text):
-        return text
-    return text[:end].rpartition(" ")[0]
+    return said_within(text, weight(text) * min(part, 1.0))
 
 
 def images_of(item: Object) -> list[Image]:
