@@ -537,3 +537,59 @@ async def test_a_turn_that_the_program_ended_is_answered_unless_there_was_nothin
             model.end_turn()
             model.line.tell(UserTurnEnded("turn", reply_follows=False, empty=empty))
             assert len(model.line.sent(RequestReply)) == asked
+
+
+@virtual_time
+async def test_a_turn_whose_sound_falls_out_in_an_outage_ends():
+    policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, keep_s=3.0)
+    model = Model([{}, {"answers": 6.0}], policy)
+    async with living(model) as ear:
+        model.line.tell(SpeechStarted("u", position=0))
+        for level, seconds in ((3000, 1.0), (0, 5.0)):
+            for _ in range(round(seconds * 50)):
+                await asyncio.sleep(0.02)
+                model.send_audio(sound(np.full(20, level)))
+                if len(model.lines) == 1 and not model.line.ended.is_set():
+                    model.line.lose()
+        await again(model)
+        (ended,) = ear.of(UserTurnEnded)
+        assert ended == UserTurnEnded("u", None, reply_follows=False, empty=True)
+        assert isinstance(ear.told[-1], UserTurnEnded)
+        model.line.lose()
+        await again(model, 3)
+        assert len(ear.of(UserTurnEnded)) == 1
+
+
+@virtual_time
+async def test_words_that_were_told_of_a_turn_stay_when_its_sound_falls_out():
+    policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, keep_s=2.0)
+    model = Model([{}, {"answers": 4.0}], policy)
+    async with living(model) as ear:
+        model.line.tell(SpeechStarted("u", position=0))
+        model.line.tell(UserTranscript("u", "hello", final=False))
+        model.line.tell(UserTranscript("u", "hello there", final=False))
+        model.line.lose()
+        for _ in range(150):
+            await asyncio.sleep(0.02)
+            model.send_audio(sound(np.zeros(20)))
+        await again(model)
+        assert ear.told[-2:] == [
+            UserTranscript("u", "hello there", final=True),
+            UserTurnEnded("u", None, reply_follows=False),
+        ]
+
+
+@virtual_time
+async def test_a_turn_whose_sound_is_heard_again_goes_on():
+    model = Model([{}, {"answers": 1.0}], ReconnectPolicy(base_s=0.01, cap_s=0.01))
+    async with living(model) as ear:
+        model.line.tell(SpeechStarted("u", position=0))
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            model.send_audio(sound(np.full(20, 3000)))
+        model.line.lose()
+        await again(model)
+        assert not ear.of(UserTurnEnded)
+        model.line.tell(SpeechStarted("v", position=0))
+        model.line.tell(UserTurnEnded("v"))
+        assert [ended.item_id for ended in ear.of(UserTurnEnded)] == ["v"]

@@ -139,13 +139,15 @@ class Unsettled:
 
     ``reheard`` are the turns in it that had ended already, ``answered`` those of them that an
     answer has come to: all will come again as new ones. ``needed`` is where the sound begins that
-    was surely speech, None where none was heard.
+    was surely speech, None where none was heard. ``under_way`` are the turns that had begun, and
+    not ended.
     """
 
     position: int
     reheard: list[str]
     answered: list[str]
     needed: int | None
+    under_way: list[str]
 
 
 class InputTurns:
@@ -226,7 +228,8 @@ class InputTurns:
         self._marks.clear()
         reheard = [turn.item_id for turn in turns if turn.over or turn.known]
         answered = [turn.item_id for turn in turns if turn.answered]
-        return Unsettled(self.settled, reheard, answered, min(starts, default=None))
+        under_way = [turn.item_id for turn in turns if not (turn.over or turn.known)]
+        return Unsettled(self.settled, reheard, answered, min(starts, default=None), under_way)
 
     def _settle(self) -> None:
         for turn in [*self._turns.values()]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from duologue.audio import AudioFrame, Resampler
 from duologue.pipeline.parts import VAD
 from duologue.pipeline.voice_meter import VoiceMeter
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
-from duologue.realtime.input_sound import InputRing, InputTurns
+from duologue.realtime.input_sound import LOUD, InputRing, InputTurns
 from duologue.realtime.local_turns import LocalTurns
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.realtime.rehearing import Rehearing, TurnSignal
@@ -52,6 +54,11 @@ class PersonSound:
         self._turns = InputTurns(rate, words=words)
         self._rehearing = Rehearing()
         self._answered: list[str] = []
+        self._cut_short: list[str] = []
+        """Turns that were under way when their connection was lost."""
+        self._fell_out: list[str] = []
+        self._partial: dict[str, str] = {}
+        """Words that were told of the newest turn, and are not final."""
         self._resampler: Resampler | None = None
         self._base = 0
         self._from = 0
@@ -160,6 +167,9 @@ class PersonSound:
             case UserTranscript(item_id=item_id, final=final):
                 if final:
                     turns.worded(item_id)
+                    self._partial.pop(item_id, None)
+                elif self._local is None:
+                    self._partial = {item_id: signal.text}
             case UserTurnEnded(item_id=item_id, position=position, empty=empty):
                 at = None if position is None else base + position
                 turns.ended(item_id, at, end, empty=empty)
@@ -168,7 +178,10 @@ class PersonSound:
                     signal = replace(signal, speech_end=now - ago)
         self._ring.forget(turns.settled)
         if self._local is None:
-            return self._rehearing.take(signal, now)
+            told = self._rehearing.take(signal, now)
+            if isinstance(told, SpeechStarted):
+                self._cut_short.clear()  # It goes on, by this id.
+            return told
         if isinstance(signal, UserTranscript) and not signal.text:
             self._echoes.discard(signal.item_id)
             return None  # It has no words: that is nobody's news.
@@ -190,6 +203,8 @@ class PersonSound:
             self._from = max(self._from, self._ring.end - int(self.rate * _BEFORE_S))
         if unsettled.needed is not None:
             self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
+        if self._local is None:
+            self._cut_short += [one for one in unsettled.under_way if one not in self._rehearing]
         again, others = self._rehearing.lost(unsettled.reheard)
         self._answered = again + [one for one in others if one in unsettled.answered]
         unanswered = [one for one in others if one not in unsettled.answered]
@@ -208,6 +223,20 @@ class PersonSound:
         if under_way is not None:
             self._turns.started(under_way, self._from if local.begin is None else local.begin)
 
+    def fell_out(self) -> Sequence[UserTranscript | UserTurnEnded]:
+        """Return the ends of turns of which a new connection hears nothing, each once.
+
+        Words that were told of them stay.
+        """
+        fell_out, self._fell_out = self._fell_out, []
+        told: list[UserTranscript | UserTurnEnded] = []
+        for item_id in fell_out:
+            words = self._partial.pop(item_id, "")
+            if words:
+                told.append(UserTranscript(item_id, words, final=True))
+            told.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not words))
+        return told
+
     def again(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
         """What a new connection has to hear first, all from where the last one is not safe."""
         self._base = self._from
@@ -215,6 +244,7 @@ class PersonSound:
         if not self._keeps:
             self._ring.forget(self._ring.end)
         position = self._from
+        loud = False
         commands: list[SendAudio | EndTurn | ClearInput] = []
         for piece in kept:
             match piece:
@@ -226,6 +256,10 @@ class PersonSound:
                 case _:
                     position += len(piece)
                     commands.append(SendAudio(AudioFrame(piece, self.rate)))
+            if isinstance(piece, np.ndarray) and piece.max() > LOUD:
+                loud = True
+        if not loud:
+            self._fell_out, self._cut_short = self._cut_short, []
         length = position - self._from
         if self._local is None:
             self._rehearing.begin(self._answered, length, length / self.rate, now)

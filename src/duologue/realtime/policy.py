@@ -341,6 +341,9 @@ class SessionPolicy:
             told = self.model.session_id, event.gap_ms, event.outcome, event.lost_ms
             log.info("session %s goes on after %d ms (%s), %d ms lost", *told)
             listener.reconnected(event)
+            for signal in self.person.fell_out():
+                # What the person said is lost; that they have ended is not to be.
+                listener.output(signal, self.epoch)
         self._asking.apply(self._replies.resume(self._clock.now()))
         confirms = link.started is None or link.started.confirms
         self._silence.asks = self.model.profile.answers_pings and confirms

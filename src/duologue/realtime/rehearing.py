@@ -52,6 +52,10 @@ class Rehearing:
         self._heard.clear()
         return mine, others
 
+    def __contains__(self, item_id: str) -> bool:
+        """That is the new id of a turn which is heard again."""
+        return item_id in self._heard
+
     def take(self, signal: TurnSignal, now: float) -> TurnSignal | None:
         """What is to be told of a signal; None when nothing is."""
         item_id = signal.item_id
