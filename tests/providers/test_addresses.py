@@ -186,6 +186,21 @@ async def test_a_proxy_that_can_not_work_is_one_line_without_its_password(name, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "proxy",
+    ["socks5://me:hunter2@127.0.0.1:9", "ftp://me:hunter2@127.0.0.1:9", "http://me:hunter2@h:port"],
+)
+async def test_a_text_model_tells_of_a_proxy_that_can_not_work(proxy, monkeypatch):
+    for variable in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(variable, proxy)
+    llm = openai.LLM("m", base_url="https://voice.invalid/v1")
+    with pytest.raises(SessionError, match="the proxy of the environment") as caught:
+        await anext(llm.generate("", [], []))
+    await llm.close()
+    assert "hunter2" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_proxy_of_the_environment_is_the_one_for_the_host(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -77,6 +78,24 @@ def proxy_of_environment(scheme: str, host: str) -> str | None:
         return None
     proxies = getproxies()
     return proxies.get(scheme) or proxies.get("all")
+
+
+def check_proxies() -> None:
+    """Raise `SessionError` if the environment names a proxy that HTTP clients here can't use.
+
+    They read all of them, whatever the address that is asked, and fail in words of their own.
+    """
+    for name, value in getproxies().items():
+        if name not in ("http", "https", "all"):
+            continue
+        address = value if "://" in value else f"http://{value}"
+        schemes = ("http", "https", "socks5", "socks5h")
+        try:
+            proxy = split_address(name, address, schemes, "http://host:port")
+        except ConfigError:
+            raise bad_proxy(f"{without_password(value)} is no address of a proxy") from None
+        if proxy.scheme.startswith("socks") and find_spec("socksio") is None:
+            raise bad_proxy("SOCKS needs the package socksio (pip install 'httpx[socks]')")
 
 
 def bad_proxy(reason: str) -> SessionError:

@@ -11,7 +11,7 @@ from typing import Any
 from duologue.extras import require
 from duologue.items import Item, Json
 from duologue.pipeline.parts import LLMOutput
-from duologue.providers.addresses import split_address
+from duologue.providers.addresses import check_proxies, split_address
 from duologue.providers.checks import secret
 from duologue.providers.openai.chat_stream import ChatStream, ErrorChunk, words_of
 from duologue.providers.openai.messages import chat_messages, tool_list
@@ -169,6 +169,7 @@ class LLM:
     def _open(self) -> Any:
         if self._client is None:
             openai = require("openai", "openai")
+            check_proxies()
             self._client = openai.AsyncOpenAI(
                 api_key=self._api_key,
                 base_url=self._base_url,
