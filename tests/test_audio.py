@@ -187,3 +187,14 @@ def test_other_rates_are_resampled_too(in_rate, out_rate):
     again = Resampler(in_rate, out_rate)
     first = np.concatenate([again.push(tone(440, in_rate)), again.flush()])
     assert np.abs(np.concatenate([again.push(tone(440, in_rate)), again.flush()]) - first).max() < 3
+
+
+@pytest.mark.parametrize("rate", [0, -1, 16000.0, 44100.5, float("nan"), "16000", None, True])
+def test_a_frame_refuses_a_rate_that_is_no_whole_number(rate):
+    with pytest.raises(ValueError, match="a whole rate in Hz above 0"):
+        AudioFrame(np.zeros(3, np.int16), rate)
+
+
+def test_a_rate_of_numpy_is_a_rate():
+    frame = AudioFrame(np.zeros(3, np.int16), np.int64(16000))
+    assert type(frame.rate) is int

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, gcd
+from operator import index
+from typing import SupportsIndex
 
 import numpy as np
 import soxr
@@ -24,7 +26,7 @@ class AudioFrame:
     """A stretch of mono sound: ``samples`` is int16 of shape (n,), ``rate`` is in Hz.
 
     The array is kept as it is, not copied; whoever made it must not write to it afterwards.
-    Raises ``ValueError`` for another dtype, another shape or a rate that is not positive.
+    Raises ``ValueError`` for another dtype or shape, or a rate that is no whole number above 0.
     """
 
     samples: Samples
@@ -36,8 +38,8 @@ class AudioFrame:
                 "AudioFrame takes mono int16 samples of shape (n,), "
                 f"not {self.samples.dtype} of shape {self.samples.shape}"
             )
-        if self.rate <= 0:
-            raise ValueError(f"AudioFrame takes a rate in Hz above 0, not {self.rate}")
+        if type(self.rate) is not int or self.rate <= 0:
+            object.__setattr__(self, "rate", _whole_rate(self.rate))
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -69,6 +71,16 @@ class AudioFrame:
         from duologue.notebook import audio_html
 
         return audio_html(self)
+
+
+def _whole_rate(rate: object) -> int:
+    """The rate as an int, which a number of numpy's may be as well."""
+    whole = 0
+    if isinstance(rate, SupportsIndex) and not isinstance(rate, bool):
+        whole = index(rate)
+    if whole <= 0:
+        raise ValueError(f"AudioFrame takes a whole rate in Hz above 0, not {rate!r}")
+    return whole
 
 
 class Resampler:
