@@ -1,22 +1,32 @@
 # `make demo` and `make test` do all of their own set-up; nothing but Python and pip is needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint types unit bench format clean
+.PHONY: help setup demo test quick lint types unit lowest bench format clean
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
-PYTHON := $(shell command -v python3.12 || command -v python3.13 || command -v python3)
-RUN := $(UV) run --frozen --all-extras
+# The first that runs and is new enough: a name may be there that only says what is missing.
+PYTHON := $(shell for name in python3.12 python3.13 python3 python; do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
+	&& command -v "$$name" && break; done)
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: .venv/.ready ## create .venv with everything, leaves .venv/bin/duologue
 
-.tools/uv/bin/uv:
+.tools/uv/bin/uv: | python
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || \
+	{ echo "$(PYTHON) has no pip: install pip for it, or uv"; exit 1; }
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools/uv uv
 
-.venv/.ready: pyproject.toml uv.lock | $(filter .tools/%,$(UV))
-	$(UV) sync --frozen --all-extras
+# Another Python is never fetched behind your back.
+.venv/.ready: pyproject.toml uv.lock | python $(filter .tools/%,$(UV))
+	UV_PYTHON_DOWNLOADS=never $(UV) sync --frozen --all-extras --python $(PYTHON)
 	@touch $@
+
+.PHONY: python
+python:
+	@test -n "$(PYTHON)" || \
+	{ echo "Python 3.12 or 3.13 is needed: no python3.12, python3.13 or python3 here is one"; exit 1; }
 
 demo: setup ## talk to it: a recorded caller first, then the page in your browser
 	.venv/bin/duologue demo $(ARGS)
@@ -44,6 +54,19 @@ quick: lint types ## what a first patch needs: no weights, no browser, no whole 
 	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
 		--ignore tests/conformance --ignore tests/simulator --ignore tests/test_examples.py
 
+lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not models and not browser" \
+	tests/test_audio.py tests/test_video.py tests/test_conversation.py tests/test_instructions.py \
+	tests/test_tools.py tests/models tests/edges tests/server/test_server_http.py \
+	tests/server/test_server_calls.py tests/rtc/test_rtc_peer.py tests/simulator/test_nova_http.py \
+	tests/simulator/test_qwen_http.py tests/providers/test_websocket_wire.py
+
+.venv-lowest/.ready: pyproject.toml | python $(filter .tools/%,$(UV))
+	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-lowest
+	$(UV) pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+	--only-binary :all: --editable '.[all]' --group lowest
+	@touch $@
+
 bench: setup ## measure the figures of docs/benchmarks.md
 	.venv/bin/python -m benchmarks $(ARGS)
 
@@ -52,4 +75,4 @@ format: setup ## format and fix what can be fixed
 	.venv/bin/ruff format .
 
 clean: ## remove what the targets above made
-	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest .tools .mypy_cache .ruff_cache .pytest_cache

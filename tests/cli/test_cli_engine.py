@@ -49,12 +49,8 @@ def test_run_hears_answers_and_records(tmp_path):
     said = next(e for e in events if e["type"] == "UserTranscriptEvent" and e["final"])
     words = said["text"].lower().strip(".,?!").split()
     assert words == ["he", "might", "even", "have", "been", "made", "amiable", "himself"]
-    assert events[-1] == {
-        "t": events[-1]["t"],
-        "type": "RealtimeDisconnectedEvent",
-        "reason": events[-1]["reason"],
-        "clean": True,
-    }
+    assert events[-1]["type"] == "RealtimeDisconnectedEvent"
+    assert events[-1]["clean"] is True
     with wave.open(str(tmp_path / "out.wav")) as file:
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
     assert np.abs(both[:, 0]).max() > 1000

@@ -55,24 +55,16 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-def make_realtime(profile: str, *, offline: bool, fast: bool = False) -> Realtime:
-    """The engine inside, in that size; ``fast`` is for virtual time."""
+def make_realtime(profile: str, *, offline: bool) -> Realtime:
+    """The engine inside, in that size."""
     from duologue.providers.local.realtime import Realtime
 
-    if not fast:
-        return Realtime(profile, offline=offline)
-    from duologue.cli.fast import HeldLLM
-    from duologue.providers.local import engine
-
-    loaded, llm = engine.load_llm(engine.profile_of(profile), offline=offline)
-    return Realtime(loaded.name, llm=HeldLLM(llm), offline=offline)
+    return Realtime(profile, offline=offline)
 
 
-def make_agent(
-    edge: Edge, profile: str, instructions: str, *, offline: bool, fast: bool = False
-) -> Agent:
+def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
     """An agent with the engine inside."""
     from duologue.agent import Agent
 
-    realtime = make_realtime(profile, offline=offline, fast=fast)
+    realtime = make_realtime(profile, offline=offline)
     return Agent(edge=edge, llm=realtime, instructions=instructions)

@@ -113,7 +113,7 @@ def run(
         out,
         interjections=[wav.Interjection(path, after) for path in interject],
     )
-    agent = make_agent(edge, profile, instructions, offline=offline, fast=fast)
+    agent = make_agent(edge, profile, instructions, offline=offline)
     start = run_virtual if fast else asyncio.run
     account = hold(
         converse(agent, echo=not quiet, events=events, say=say, measured=not fast),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import wave
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -162,6 +163,19 @@ def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         yield data[at : at + 4], at, length
         at += 8 + length + length % 2
+
+
+def write_audio(path: str | PathLike[str], frame: AudioFrame) -> None:
+    """Write a frame as a WAV file of 16 bits. Raises `ConfigError` when that can't be."""
+    try:
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(frame.rate)
+            file.writeframes(frame.to_bytes())
+    except OSError as error:
+        reason = (error.strerror or "not possible").lower()
+        raise ConfigError(f"can't write {path}: {reason}") from error
 
 
 def load_audio(source: str | PathLike[str] | AudioFrame, rate: int | None = None) -> AudioFrame:

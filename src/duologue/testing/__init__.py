@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from duologue.simulator.nova.server import NovaSimulator
     from duologue.simulator.openai.server import OpenAISimulator
     from duologue.simulator.qwen.server import QwenSimulator
+    from duologue.testing.speech import synthesize, transcribe
 
 __all__ = [
     "At",
@@ -31,6 +32,8 @@ __all__ = [
     "ToolUse",
     "VirtualTimeLoop",
     "run_virtual",
+    "synthesize",
+    "transcribe",
     "virtual_time",
 ]
 
@@ -39,11 +42,13 @@ _HOMES = {
     "NovaSimulator": "duologue.simulator.nova.server",
     "OpenAISimulator": "duologue.simulator.openai.server",
     "QwenSimulator": "duologue.simulator.qwen.server",
+    "synthesize": "duologue.testing.speech",
+    "transcribe": "duologue.testing.speech",
 }
 
 
 def __getattr__(name: str) -> object:
-    """Load a simulator on first use: it needs an extra, and the rest does not."""
+    """Load what needs an extra on first use: the rest does not."""
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

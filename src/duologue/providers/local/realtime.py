@@ -12,6 +12,7 @@ from duologue.pipeline.connection import Parts, PipelineConnection
 from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
 from duologue.pipeline.turn_taking import Endpointing
 from duologue.providers.local import engine
+from duologue.providers.local.held import HeldLLM
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.errors import SessionClosedError
 from duologue.realtime.profile import Profile
@@ -119,8 +120,8 @@ class Realtime(BaseRealtime):
             case None:
                 load = partial(engine.load_llm, self._size, offline=self._offline)
                 self._size, llm = await asyncio.to_thread(load)
-                return llm
+                return HeldLLM(llm)
             case str() | Path():
-                return await asyncio.to_thread(engine.load_gguf, Path(self._llm))
+                return HeldLLM(await asyncio.to_thread(engine.load_gguf, Path(self._llm)))
             case _:
                 return self._llm

@@ -1,19 +1,21 @@
-"""A language model for virtual time: the clock stands still while it computes."""
+"""A language model in virtual time: the clock stands still while it computes."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from duologue.items import Item
 from duologue.pipeline.parts import LLM, LLMOutput
 from duologue.realtime.commands import ToolSpec
-from duologue.testing.virtual_time import VirtualTimeLoop
 
 
 class HeldLLM:
-    """Another LLM, which may compute in threads that the event loop does not know of."""
+    """Another LLM, which computes in threads that the event loop does not know of.
+
+    In real time it is just that one.
+    """
 
     def __init__(self, llm: LLM) -> None:
         self._llm = llm
@@ -50,5 +52,8 @@ class HeldLLM:
 
 
 def _held() -> AbstractContextManager[None]:
-    loop = asyncio.get_running_loop()
-    return loop.hold() if isinstance(loop, VirtualTimeLoop) else nullcontext()
+    """Stop the clock of a loop in virtual time (`duologue.testing`): it has a ``hold``."""
+    hold: Callable[[], AbstractContextManager[None]] | None = getattr(
+        asyncio.get_running_loop(), "hold", None
+    )
+    return nullcontext() if hold is None else hold()

@@ -1,0 +1,48 @@
+"""The engine's ears and its voice without a conversation: a file to text, a text to sound."""
+
+from __future__ import annotations
+
+import asyncio
+from os import PathLike
+
+import numpy as np
+
+from duologue.audio import AudioFrame
+from duologue.edges.audio_file import load_audio
+from duologue.providers.local import engine
+from duologue.realtime.errors import ConfigError
+
+_PUSHED_S = 1.0
+
+
+async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool = False) -> str:
+    """Write down the English words of a sound file or a frame; "" where there are none.
+
+    Runs in threads. ``offline`` fetches no weights. Raises `ConfigError` for a file that can't be
+    used, `WeightsError` when weights can't be had, `MissingExtraError` without the extra ``local``.
+    """
+    stt = await asyncio.to_thread(engine.load_stt, offline=offline)
+    frame = await asyncio.to_thread(load_audio, audio, stt.rate)
+    stream = stt.stream()
+    try:
+        size = round(_PUSHED_S * stt.rate)
+        for at in range(0, len(frame), size):
+            stream.push(AudioFrame(frame.samples[at : at + size], stt.rate))
+        return await stream.text()
+    finally:
+        await stream.close()
+
+
+async def synthesize(text: str, *, voice: str = "heart") -> AudioFrame:
+    """Speak an English text, and return all of it as one frame of 24 kHz.
+
+    Runs in threads. Raises `ConfigError` for a text without words or an unknown voice, and
+    `MissingExtraError` without the extra ``local``.
+    """
+    if not text.strip():
+        raise ConfigError("synthesize takes some text")
+    tts = await asyncio.to_thread(engine.load_tts, voice)
+    parts = [frame.samples async for frame in tts.synthesize(text)]
+    if not parts:
+        raise ConfigError(f"there is nothing to speak in {text[:40]!r}")
+    return AudioFrame(np.concatenate(parts), tts.rate)
