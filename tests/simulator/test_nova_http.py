@@ -121,11 +121,12 @@ async def test_unknown_models_are_refused():
             assert isinstance(error, ValidationException)
             assert error.message == "The provided model identifier is invalid."
             assert head[":status"] == "400"
-        for model in (MODEL, f"us.{MODEL}"):
+        models = [MODEL, f"us.{MODEL}", "amazon.nova-2-5-sonic", "us.amazon.nova-2-5-sonic-v1:0"]
+        for model in models:
             async with connected(sim, model) as client:
                 await client.talk()
                 await client.turn()
-        assert [session.model for session in sim.sessions] == [MODEL, f"us.{MODEL}"]
+        assert [session.model for session in sim.sessions] == models
 
 
 @virtual_time

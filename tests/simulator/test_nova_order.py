@@ -333,7 +333,10 @@ def test_the_older_model_takes_less():
         ({}, "an event is"),
         ([], "an event is"),
         ({"event": {}}, "an event is"),
-        ({"event": {"sessionStart": {}, "turnDetectionConfiguration": {}}}, "an event is"),
+        (
+            {"event": {"turnDetectionConfiguration": {}, "x": {}}},
+            "turnDetectionConfiguration is not",
+        ),
         ({"event": {"sessionStart": {}}, "x": 1}, "an event is"),
         ({"event": {"sessionBegin": {}}}, "sessionBegin is not an event"),
         ({"event": {"sessionEnd": []}}, "sessionEnd is not an event"),
@@ -401,3 +404,27 @@ def test_what_is_no_event_is_refused(event, words):
 def test_sound_is_base64_of_whole_samples(content):
     sound = ("audioInput", {"promptName": PROMPT, "contentName": "audio", "content": content})
     assert "audioInput.content" in follow([*BEGIN, AUDIO[0], sound])[2]
+
+
+def test_what_stands_beside_an_event_has_no_effect():
+    beside = {"turnDetectionConfiguration": {"endpointingSensitivity": "HIGH"}}
+    for event in ({"sessionStart": {}, **beside}, {**beside, "sessionStart": {}}):
+        assert named({"event": event}) == ("sessionStart", {})
+    step = InputOrder("amazon.nova-2-sonic-v1:0").take(
+        parse(*named({"event": {"sessionStart": {}, **beside}}))
+    )
+    assert step.event.turn_detection_configuration is None
+
+
+@pytest.mark.parametrize(
+    ("model", "nova_2"),
+    [
+        ("amazon.nova-sonic-v1:0", False),
+        ("amazon.nova-2-sonic-v1:0", True),
+        ("amazon.nova-2-5-sonic", True),
+        ("us.amazon.nova-2-5-sonic", True),
+        ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-2-5-sonic", True),
+    ],
+)
+def test_later_models_take_what_nova_2_takes(model, nova_2):
+    assert InputOrder(model).nova_2 is nova_2

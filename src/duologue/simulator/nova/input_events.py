@@ -250,13 +250,18 @@ _ADAPTERS: Mapping[str, TypeAdapter[InputEvent]] = {
 
 
 def named(value: Json) -> tuple[str, Object]:
-    """Name and fields of what came as ``{"event": {name: {...}}}``. Raises `RefusedError`."""
+    """Name and fields of what came as ``{"event": {name: {...}}}``. Raises `RefusedError`.
+
+    What stands beside the event has no effect: so clients send ``turnDetectionConfiguration``
+    beside ``sessionStart``, and the service takes it.
+    """
     event = value.get("event") if isinstance(value, dict) else None
-    if not isinstance(event, dict) or len(event) != 1 or value != {"event": event}:
+    if not isinstance(event, dict) or not event or value != {"event": event}:
         raise RefusedError('Invalid input request: an event is {"event": {NAME: {...}}}.')
-    ((name, fields),) = event.items()
+    name = next((key for key in event if key in _ADAPTERS), next(iter(event)))
+    fields = event[name]
     if name not in _ADAPTERS or not isinstance(fields, dict):
-        raise RefusedError(f"Invalid input request: {name} is not an event.")
+        raise RefusedError(f"Invalid input request: {name[:80]} is not an event.")
     return name, fields
 
 

@@ -391,8 +391,8 @@ class InputOrder:
 
 
 def is_nova_2(model: str) -> bool:
-    """Whether the id, or that of an inference profile, is of Nova 2 Sonic."""
-    return "nova-2-sonic" in model
+    """Whether the id, or that of an inference profile, is of Nova 2 Sonic or a later one."""
+    return "nova-2-" in model
 
 
 def _samples(text: str) -> Samples:

@@ -55,7 +55,7 @@ MOST_CONNECTIONS = 64
 """Connections at once; the next is cut."""
 
 _PATH = re.compile(r"/model/([^/]+)/invoke-with-bidirectional-stream")
-_MODEL = re.compile(r"(?:.*[:/.])?amazon\.nova(?:-2)?-sonic-v1:0")
+_MODEL = re.compile(r"(?:.*[:/.])?amazon\.nova(?:(?:-2)?-sonic-v1:0|-2-5-sonic(?:-v1:0)?)")
 
 _STATUSES: Mapping[int, tuple[str, str]] = {
     400: ("ValidationException", "Invalid input request."),
