@@ -20,6 +20,7 @@ import websockets
 from h2.connection import H2Connection
 
 from duologue.simulator import kept
+from duologue.simulator.gemini.conversation import Conversation, Cost
 from duologue.simulator.nova.eventstream import Message, encode
 from duologue.testing import GeminiSimulator, NovaSimulator, OpenAISimulator, QwenSimulator, Reply
 
@@ -315,3 +316,40 @@ async def test_a_deep_schema_of_a_tool_is_refused():
         assert json.loads(await client.socket.recv())["type"] == "error"
         assert not service.sessions[0].closed
         await client.close()
+
+
+async def test_a_conversation_takes_so_much_text_and_no_more(monkeypatch):
+    monkeypatch.setattr("duologue.simulator.openai.conversation.MOST_CHARS", 1000)
+    content = [{"type": "input_text", "text": "x" * 400}]
+    create = {
+        "type": "conversation.item.create",
+        "item": {"type": "message", "role": "user", "content": content},
+    }
+    async with one_of("openai") as service:
+        client = await connect(service)
+        for _ in range(3):
+            await client.socket.send(json.dumps(create))
+        while True:
+            event = json.loads(await client.socket.recv())
+            if event["type"] == "error":
+                break
+        assert event["error"]["code"] == "conversation_full"
+        first, _second = service.sessions[0].conversation
+        delete = {"type": "conversation.item.delete", "item_id": first["id"]}
+        await client.socket.send(json.dumps(delete))
+        await client.socket.send(json.dumps(create))
+        while json.loads(await client.socket.recv())["type"] != "conversation.item.done":
+            """There is room again."""
+        assert len(service.sessions[0].conversation) == 2
+        await client.close()
+
+
+def test_the_oldest_contents_go_where_there_is_too_much(monkeypatch):
+    monkeypatch.setattr("duologue.simulator.gemini.conversation.MOST_TOKENS", 25)
+    conversation = Conversation()
+    for text in ("first", "second", "third"):
+        conversation.add("user", [{"text": text}], Cost(text=10))
+    words = [one["parts"][0]["text"] for one in conversation.contents]
+    assert words == ["second", "third"]
+    conversation.add("user", [{"text": "long"}], Cost(text=1000))
+    assert [one["parts"][0]["text"] for one in conversation.contents] == ["long"]

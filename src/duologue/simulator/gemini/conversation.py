@@ -17,6 +17,8 @@ AUDIO_TOKENS_PER_S = 25
 
 MOST_CONTENTS = 10_000
 """Contents of a session; of more the oldest go."""
+MOST_TOKENS = 16 * 1024 * 1024
+"""What all of them may cost; of more the oldest go. No model takes nearly as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Conversation:
     entries: list[Entry] = field(default_factory=list)
     dropped: int = 0
     """Contents that compression has dropped."""
+    _tokens: int = 0
 
     @property
     def contents(self) -> list[Object]:
@@ -81,13 +84,16 @@ class Conversation:
         """Put in a content behind all others."""
         entry = Entry({"role": role, "parts": parts}, cost)
         self.entries.append(entry)
-        if len(self.entries) > MOST_CONTENTS:
-            del self.entries[0]
+        self._tokens += cost.total
+        while len(self.entries) > MOST_CONTENTS or (
+            self._tokens > MOST_TOKENS and len(self.entries) > 1
+        ):
+            self._tokens -= self.entries.pop(0).cost.total
         return entry
 
     def copy(self) -> Conversation:
         """As it is now. The contents are shared: words that come later are in both."""
-        return Conversation(list(self.entries), self.dropped)
+        return Conversation(list(self.entries), self.dropped, self._tokens)
 
     def compress(self, compression: Compression) -> int:
         """Drop the oldest contents if there is too much, down to the beginning of a user's turn.
@@ -104,6 +110,7 @@ class Conversation:
             total -= self.entries[count].cost.total
             count += 1
         del self.entries[:count]
+        self._tokens = total
         self.dropped += count
         return count
 

@@ -13,7 +13,7 @@ from duologue.simulator.gemini.answer import Emit
 from duologue.simulator.gemini.conversation import Conversation
 from duologue.simulator.gemini.shapes import INTERNAL, POLICY, RefusedError
 
-MOST_HANDLES = 2000
+MOST_HANDLES = 500
 
 VALID_S = 7200.0
 """A handle is good for two hours: https://ai.google.dev/gemini-api/docs/live-session."""

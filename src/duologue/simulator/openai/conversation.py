@@ -15,6 +15,8 @@ from duologue.word_timing import said_within, weight
 
 MOST_ITEMS = 10_000
 """Items of a session; the next is refused."""
+MOST_CHARS = 64 * 1024 * 1024
+"""Characters of all of them together; what would make them more is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Conversation:
         self._objects = objects
         self.id = new_id("conv")
         self.items: list[Object] = []
+        self._chars = 0
         self.audio_ms: dict[str, int] = {}
         """How long the sound of an assistant's item is, in ms."""
         self.brain_ids: dict[str, str] = {}
@@ -64,6 +67,16 @@ class Conversation:
         """Put in an item behind ``after`` ("root": first), else last; the id it stands behind."""
         if len(self.items) >= MOST_ITEMS:
             raise RefusedError("conversation_full", f"A conversation takes {MOST_ITEMS} items.")
+        size = size_of(item)
+        if self._chars + size > MOST_CHARS:
+            raise RefusedError(
+                "conversation_full", f"A conversation takes {MOST_CHARS} characters."
+            )
+        before = self._put(item, after)
+        self._chars += size
+        return before
+
+    def _put(self, item: Object, after: str | None) -> str | None:
         if after is None:
             before = self.last_id
             self.items.append(item)
@@ -81,14 +94,16 @@ class Conversation:
         Where there are too many, the oldest is dropped, as a context is that is full.
         """
         if len(self.items) >= MOST_ITEMS:
-            self.forget(text_at(self.items[0], "id"))
-            del self.items[0]
+            self._drop(self.items[0])
         before = self.last_id
         self.items.append(item)
         return before
 
-    def forget(self, item_id: str) -> None:
-        """An item is not there any more: keep nothing about it."""
+    def _drop(self, item: Object) -> None:
+        """Drop the oldest item, and all that is known about it."""
+        del self.items[0]
+        self._chars = max(0, self._chars - size_of(item))
+        item_id = text_at(item, "id")
         self.audio_ms.pop(item_id, None)
         self.brain_ids.pop(item_id, None)
 
@@ -137,7 +152,9 @@ class Conversation:
 
     def delete(self, item_id: str) -> None:
         """Take out an item. Raises `RefusedError`."""
-        self.items.remove(self.find(item_id))
+        item = self.find(item_id)
+        self.items.remove(item)
+        self._chars = max(0, self._chars - size_of(item))
         self.audio_ms.pop(item_id, None)
 
     def truncate(self, item_id: str, content_index: int, end_ms: int) -> str:
@@ -195,6 +212,12 @@ def images_of(item: Object) -> list[Image]:
         detail = text_at(part, "detail") or "auto"
         found.append(Image(text_at(item, "id"), media_type, pixels, detail))
     return found
+
+
+def size_of(item: Object) -> int:
+    """Characters of an item, as far as they can be many."""
+    parts = [item, *objects_at(item, "content")]
+    return sum(len(text) for part in parts for text in part.values() if isinstance(text, str))
 
 
 def words_of(item: Object) -> str:
