@@ -265,7 +265,7 @@ async def test_messages_of_vertex_are_as_recorded():
 
 
 @virtual_time
-async def test_gemini_3_1_answers_a_content_that_comes_first():
+async def test_gemini_3_1_answers_contents():
     replies = [Reply("Hello there.", 0.4)] * 2
     async with GeminiSimulator(replies=replies) as sim, begun(sim, LIVE_31) as client:
         await client.send(written("Say a greeting."))
@@ -275,8 +275,10 @@ async def test_gemini_3_1_answers_a_content_that_comes_first():
         for side in ("prompt", "response"):
             parts = sum(part["tokenCount"] for part in usage[f"{side}TokensDetails"])
             assert usage[f"{side}TokenCount"] > parts
-        # Text goes as realtime input from then on.
-        await client.send({"realtimeInput": {"text": "And another."}})
+        # So does LiveKit in mid-session: notes that are no turn, then one that is.
+        note = {"turns": [{"role": "model", "parts": [{"text": "Be kind."}]}]}
+        await client.send({"clientContent": {**note, "turnComplete": False}})
+        await client.send(written("And another."))
         await client.until("serverContent.turnComplete")
 
 

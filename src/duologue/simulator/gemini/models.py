@@ -22,8 +22,6 @@ class ModelRules:
     """``proactiveAudio`` can be false."""
     non_blocking: bool = False
     """Functions are NON_BLOCKING where their declaration does not say."""
-    seeds_only: bool = False
-    """``clientContent`` is taken at the beginning alone, as history or as the first turn."""
     completes_calls: bool = False
     """A turn that calls a function is complete after a while: the result begins another one."""
     thinks: bool = False
@@ -65,9 +63,7 @@ _RULES = {
         thinks_on=True,
         all_video=True,
     ),
-    "gemini-3.1-flash-live": ModelRules(
-        text=False, affective=False, seeds_only=True, untold_tokens=0.2
-    ),
+    "gemini-3.1-flash-live": ModelRules(text=False, affective=False, untold_tokens=0.2),
     "gemini-live-2.5-flash-native-audio": _NATIVE_2_5,
     "gemini-2.5-flash-native-audio": _NATIVE_2_5,
 }

@@ -88,8 +88,6 @@ class Session:
         self._log = MessageLog()
         self._messages = -1
         self._seeded = False
-        self._begun = False
-        """Something was said or asked: the history is complete."""
         self._expectations: Expectations | None = None
         self.id = new_id("session")
         self.resumed = False
@@ -278,7 +276,7 @@ class Session:
             snapshot = self._handles.take(setup.handle)
             if snapshot.model != setup.model:
                 raise RefusedError(GENERAL)
-            self.resumed = self._begun = True
+            self.resumed = True
             self.id = snapshot.session_id
             self._life.began = snapshot.began
             self._life.video_since = snapshot.video_since
@@ -316,7 +314,6 @@ class Session:
                 case "realtimeInput":
                     if self._waits_for_history:
                         raise RefusedError(GENERAL)
-                    self._begun = True
                     self._input.take(_object(body))
                 case "clientContent":
                     self._content(_object(body))
@@ -331,9 +328,6 @@ class Session:
         setup = self._replies.setup
         complete = flag_at(body, "turnComplete")
         history = self._waits_for_history
-        if not history and setup.rules.seeds_only and self._begun:
-            raise RefusedError(GENERAL)
-        self._begun = self._begun or complete
         if not history and (complete or setup.rules.content_interrupts):
             self._replies.interrupt()
         for turn in objects_at(body, "turns"):
