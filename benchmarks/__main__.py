@@ -26,6 +26,7 @@ RUNS: dict[str, list[str]] = {
     "words": ["benchmarks.engine", "words"],
     "pipeline-sounds": ["benchmarks.sounds", "pipeline"],
     "rtc": ["benchmarks.rtc_echo"],
+    "sessions": ["benchmarks.sessions"],
     "browser": ["benchmarks.browser", "tiny"],
     "openai-ws": ["benchmarks.transport", "openai"],
     "openai-path": ["benchmarks.path", "openai"],

@@ -31,6 +31,35 @@ QUESTIONS = (
     "Where can I park my car tonight?",
 )
 
+_LONG = """
+I am planning a trip with my parents and my two children for the last week of August, and I would
+like to know which town by the sea you think would suit all of us best.
+
+My neighbour told me yesterday that the old bakery behind the church is going to close at the end
+of the month, so can you tell me where else I could buy good bread around here?
+
+We have been looking for a flat with three rooms and a balcony close to the river since last
+winter, and now I wonder whether we should rather buy a small house outside of the city.
+
+When I was a student I used to play the piano every single evening before I went to bed, and now
+that I have a little more time again I would like to know how to begin once more.
+
+The garden behind our house gets a lot of sun in the morning but hardly any in the afternoon, so
+please tell me which vegetables would grow there without too much work.
+
+I have to give a short speech at the wedding of my best friend in two weeks from now, and although
+I know her very well I have no idea at all how I should begin.
+
+Because the train was late again this morning I missed the meeting with our customer, and now I
+need a polite way to explain to them what happened and to ask for another date.
+
+Could you explain to me in simple words why the days are so much longer in the summer than in the
+winter, and why the weather is still warmest only some weeks after the longest day?
+"""
+
+LONG_SENTENCES = tuple(" ".join(text.split()) for text in _LONG.split("\n\n"))
+"""Each of them said in one go: 8 to 12 s."""
+
 INTERRUPTIONS = (
     "Wait, stop for a second.",
     "Actually, never mind about that.",

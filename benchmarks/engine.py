@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.clips import INTERRUPTIONS, QUESTIONS, recorded, stretches, synthesise
+from benchmarks.clips import (
+    INTERRUPTIONS,
+    LONG_SENTENCES,
+    QUESTIONS,
+    recorded,
+    stretches,
+    synthesise,
+)
 from benchmarks.figures import Figure, give, median, percentile
 from duologue.agent import Agent
 from duologue.audio import AudioFrame, Samples
@@ -78,9 +85,11 @@ async def converse(
             return both[:, 0], both[:, 1], file.getframerate(), events
 
 
-async def answer(profile: str, target_ms: float) -> list[Figure]:
+async def answer(
+    profile: str, what: str, texts: Sequence[str], target_ms: float | None
+) -> list[Figure]:
     """End of speech to first agent sample, as the recording has it."""
-    clips = [await synthesise(question) for question in QUESTIONS]
+    clips = [await synthesise(text) for text in texts]
     person, agent, rate, events = await converse(profile, clips, cut_after_s=0.8)
     heard = [begin for begin, _ in stretches(agent, rate, level=50)]
     waits = []
@@ -95,12 +104,14 @@ async def answer(profile: str, target_ms: float) -> list[Figure]:
         if (values := [v for step in steps if (v := getattr(step, name)) is not None])
     ]
     middle = median(waits)
+    length = median([clip.duration for clip in clips])
     return [
         Figure(
-            f"end of speech to first agent sample, wav edge, `{profile}`, median",
-            f"<= {target_ms:.0f} ms",
+            f"end of speech to first agent sample, {what} of {length:.1f} s (median), wav edge, "
+            f"`{profile}`, median",
+            "published" if target_ms is None else f"<= {target_ms:.0f} ms",
             f"{middle:.0f} ms (p90 {percentile(waits, 90):.0f})",
-            middle <= target_ms,
+            target_ms is None or middle <= target_ms,
             f"{len(waits)} turns; by the engine's own clock, ms: {', '.join(parts)}",
         )
     ]
@@ -196,9 +207,11 @@ async def main() -> None:
     figures: list[Figure] = []
     chosen = sys.argv[1:] or ["tiny", "small", "barge-in", "words"]
     if "tiny" in chosen:
-        figures += await answer("tiny", 430)
+        figures += await answer("tiny", "short questions", QUESTIONS, 430)
+        figures += await answer("tiny", "long sentences", LONG_SENTENCES, None)
     if "small" in chosen:
-        figures += await answer("small", 650)
+        figures += await answer("small", "short questions", QUESTIONS, 650)
+        figures += await answer("small", "long sentences", LONG_SENTENCES, None)
     if "barge-in" in chosen:
         figures += await barge_in("tiny")
     if "words" in chosen:

@@ -42,7 +42,8 @@ def main() -> None:
                 cpu <= 2.5 and 95 / cpu >= 35 and rate > 49,
                 f"the middle of three runs ({costs[0]:.2f} to {costs[2]:.2f} %); "
                 f"{rate:.1f} frames/s come back; driver and provider run elsewhere; sessions: "
-                "95 % of a core by the CPU of one; most of it is WebRTC's, see `rtc`",
+                "95 % of a core by the CPU of one, which leaves nothing for bursts: see `sessions` "
+                "for lateness; most of it is WebRTC's, see `rtc`",
             ),
         ]
     )

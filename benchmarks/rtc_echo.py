@@ -37,6 +37,8 @@ from duologue.video import VideoFrame
 
 RATE = 24000
 SIZE = RATE // 50
+LATE_S = 0.02
+"""A tick that is this late is heard: the frame after it is due."""
 
 
 class SocketLine:
@@ -121,27 +123,54 @@ async def answer_bare(line: SocketLine) -> None:
             subscription.cancel()
 
 
-async def answer(line: SocketLine, provider: tuple[str, str] | None) -> None:
+class Lateness:
+    """How many 20 ms ticks of all sessions there were, and how many came over 20 ms late.
+
+    One probe stands behind each session's own place in a tick. Ticks that were given up count as
+    late.
+    """
+
+    def __init__(self) -> None:
+        self.ticks = self.late = 0
+
+    def tick(self, when: float) -> None:
+        self.ticks += 1
+        self.late += asyncio.get_running_loop().time() - when > LATE_S
+
+    def counts(self) -> tuple[int, int]:
+        ticker = ticker_for(LoopClock())
+        lost = ticker.skipped * len(ticker) // 2  # half of its subscribers are probes
+        return self.ticks + lost, self.late + lost
+
+
+async def answer(line: SocketLine, provider: tuple[str, str] | None, lateness: Lateness) -> None:
     """A call to an agent whose model, or the provider at that address, sends back what is loud."""
     edge = CallEdge(line, loopback=True, rate=RATE)
     model = _Model(echo=True) if provider is None else realtime(*provider)
     async with talker(edge, model).join() as agent:
-        await agent.finish()
+        probe = ticker_for(LoopClock()).subscribe(lateness.tick)
+        try:
+            await agent.finish()
+        finally:
+            probe.cancel()
 
 
 async def serve(bare: bool, provider: tuple[str, str] | None) -> None:
     """Answer calls till the control line ends; answer each line on it with the CPU time used."""
     over = asyncio.Event()
+    lateness = Lateness()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = SocketLine(reader, writer)
         if await reader.readexactly(1) == b"c":
             while await reader.readline():
-                await line.send({"cpu": time.process_time(), "t": time.perf_counter()})
+                ticks, late = lateness.counts()
+                now = {"cpu": time.process_time(), "t": time.perf_counter()}
+                await line.send({**now, "ticks": ticks, "late": late})
             over.set()
             return
         try:
-            await (answer_bare(line) if bare else answer(line, provider))
+            await (answer_bare(line) if bare else answer(line, provider, lateness))
         finally:
             writer.close()
 
@@ -197,11 +226,11 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
     control = SocketLine(*await asyncio.open_connection("127.0.0.1", port))
     control._writer.write(b"c")
 
-    async def used() -> tuple[float, float]:
+    async def used() -> dict[str, float]:
         await control.send({})
         answer = await control.receive()
         assert answer is not None
-        return float(cast("float", answer["cpu"])), float(cast("float", answer["t"]))
+        return {name: float(cast("float", value)) for name, value in answer.items()}
 
     async with AsyncExitStack() as stack:
         loads = []
@@ -237,16 +266,17 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
         await asyncio.sleep(3)
         begin = time.perf_counter()
         before = [load.heard for load in loads]
-        cpu0, t0 = await used()
+        first = await used()
         await asyncio.sleep(seconds)
-        cpu1, t1 = await used()
+        last = await used()
+        spent = {name: last[name] - first[name] for name in first}
         after = [load.heard for load in loads]
         for subscription in subscriptions:
             subscription.cancel()
         timed = sorted(trip for load in loads for trip in load.trips if trip[0] >= begin)
         trips = [ms for _, ms in timed]
         third = len(trips) // 3 or 1
-        fps = [(b - a) / SIZE / (t1 - t0) for a, b in zip(before, after, strict=True)]
+        fps = [(b - a) / SIZE / spent["t"] for a, b in zip(before, after, strict=True)]
         return {
             "sessions": sessions,
             "loss": loss,
@@ -255,7 +285,8 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
             "first_third_ms": round(statistics.median(trips[:third]), 2),
             "last_third_ms": round(statistics.median(trips[-third:]), 2),
             "frames_per_s": [round(min(fps), 2), round(max(fps), 2)],
-            "cpu_per_session": round((cpu1 - cpu0) / (t1 - t0) * 100 / sessions, 2),
+            "cpu_per_session": round(spent["cpu"] / spent["t"] * 100 / sessions, 2),
+            "late_percent": round(spent["late"] / max(spent["ticks"], 1) * 100, 3),
             "lost": sum(load.caller.peer.counters["lost"] for load in loads if load.caller),
         }
 

@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 import wave
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import click
@@ -23,6 +24,7 @@ from PIL import Image
 from duologue import Agent, events
 from duologue.cli import main
 from duologue.cli.account import Account
+from duologue.cli.extras import EXTRAS
 from duologue.cli.picture import Stretch, latencies, stretches
 from duologue.cli.run import converse
 from duologue.cli.serve import take_port
@@ -461,3 +463,24 @@ def test_the_doctor_looks_at_every_extra():
     extras = set(project["project"]["optional-dependencies"]) - {"all"}
     output = CliRunner().invoke(main, ["doctor"]).output
     assert extras <= {line.split()[1] for line in output.splitlines() if len(line.split()) > 1}
+
+
+def test_the_modules_that_are_looked_for_come_with_their_extra():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+
+    def brought(extra):
+        for requirement in extras[extra]:
+            if own := re.fullmatch(r"duologue\[(.*)\]", requirement):
+                for other in own.group(1).split(","):
+                    yield from brought(other)
+            else:
+                yield re.split(r"[^\w-]", requirement)[0].lower().replace("_", "-")
+
+    homes = packages_distributions()
+    for extra, (_, modules) in EXTRAS.items():
+        for module in modules:
+            names = homes.get(module.partition(".")[0], [module])
+            assert {name.lower().replace("_", "-") for name in names} & {*brought(extra)}, (
+                f"{extra} does not bring {module}"
+            )

@@ -17,7 +17,7 @@ EXTRAS = {
     "video": ("pictures", ("PIL",)),
     "openai": (
         "OpenAI Realtime, and language models behind an OpenAI-compatible address",
-        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "PIL"),
+        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "earshot", "PIL"),
     ),
     "gemini": (
         "Gemini Live",
@@ -31,7 +31,7 @@ EXTRAS = {
         "Amazon Nova Sonic",
         ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
     ),
-    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "PIL")),
+    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "earshot", "PIL")),
     "simulate": (
         "providers on this machine",
         ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
