@@ -398,3 +398,13 @@ def test_the_public_address_is_what_is_printed():
     )
     assert config.address(8000) == f"https://talk.example.org/voice/#token={TOKEN}"
     assert config.warning is None
+
+
+async def test_long_texts_count_for_more_than_short_ones(errors):
+    async with served(wait_for_bye) as server, server.socket() as socket:
+        await answer(socket)
+        await socket.send(json.dumps({"type": "text", "text": "x" * 4000}))
+        await asyncio.sleep(0.05)
+        assert server.calls.sessions == 1
+        await socket.send(json.dumps({"type": "text", "text": "x" * 4000}))
+        assert (await goodbye(socket))[1] == 4429

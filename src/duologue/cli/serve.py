@@ -42,6 +42,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--allow-host", multiple=True, metavar="NAME", help="Another name the page is opened under."
 )
 @click.option(
+    "--public-url",
+    metavar="URL",
+    help="Where people open the page when a proxy stands in front: https://talk.example.org/",
+)
+@click.option(
     "--max-sessions",
     type=click.IntRange(1),
     help="Calls at once; the next is refused. 8 for each core by default.",
@@ -54,6 +59,7 @@ def serve(
     certfile: Path | None,
     keyfile: Path | None,
     allow_host: tuple[str, ...],
+    public_url: str | None,
     max_sessions: int | None,
     profile: str,
     instructions: str,
@@ -78,6 +84,7 @@ def serve(
         certfile=certfile,
         keyfile=keyfile,
         allowed_hosts=allow_host,
+        public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
     )
     from duologue.instructions import load_instructions

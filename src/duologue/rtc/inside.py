@@ -325,7 +325,7 @@ def receive_with_decoder(
 
 
 def _limit_missing(nacks: NackGenerator) -> None:
-    """Begin anew after a gap in the numbers of packets that no retransmission fills.
+    """Restart after a gap in the packet numbers that no retransmission can fill.
 
     aiortc goes through every number of it, which takes 20 ms, as often as a far side likes.
     """

@@ -20,7 +20,7 @@ from duologue.server.calls import CallSignalling, Conduct
 from duologue.server.config import ServerConfig
 from duologue.server.line import FAILED, RefusedError
 from duologue.server.serving import serve_app
-from duologue.user_code import call_plain, contained, is_async, log_failure
+from duologue.user_code import FailureReports, call_plain, contained, is_async, log_failure
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +103,8 @@ def conduct_with(
         if function is not None and not callable(function):
             raise ConfigError(f"{name} takes a function, not {function!r:.80}")
 
+    failures = FailureReports(lambda source, message: None, time.monotonic)
+
     async def conduct_one(signalling: CallSignalling) -> None:
         edge = CallEdge(
             signalling,
@@ -115,9 +117,9 @@ def conduct_with(
             signalling.after = lambda: call.tell(on_end)
         try:
             if conduct is not None:
-                await _run("conduct", _conducted(conduct, edge))
+                await _run("conduct", _conducted(conduct, edge), failures)
             elif make_agent is not None:
-                call.agent = await _run("make_agent", _made(make_agent, edge))
+                call.agent = await _run("make_agent", _made(make_agent, edge), failures)
                 await edge.introduce(call.agent.agent_user.name)
                 async with call.agent.join():
                     await call.agent.finish()
@@ -175,12 +177,12 @@ async def _conducted(conduct: ConductCall, edge: CallEdge) -> None:
     await running
 
 
-async def _run[T](name: str, code: Awaitable[T]) -> T:
-    """Run a function of the program's; what is no error of ours is logged here, once."""
+async def _run[T](name: str, code: Awaitable[T], failures: FailureReports) -> T:
+    """Run a function of the program; log an error of its own, the same one once in a while."""
     try:
         return await contained(code)
     except DuologueError:
         raise
     except Exception as error:
-        log_failure(log, name, error)
+        failures.report(name, error)
         raise RefusedError(FAILED) from error

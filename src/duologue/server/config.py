@@ -148,7 +148,10 @@ class ServerConfig:
         if self.public_url is not None:
             name = _name_of(self.public_url)
             if self.token is None and not is_loopback(name):
-                return f"whoever reaches {name} may call: pass a token, or let the proxy ask who"
+                return (
+                    f"everybody who reaches {name} may call: "
+                    "pass a token, or let the proxy check them"
+                )
             if self.public_url.startswith("https:"):
                 return None
         if self.local or self.secure:

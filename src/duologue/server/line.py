@@ -20,7 +20,10 @@ _INBOX = 64
 """Messages that may wait for the call; more means that nobody reads, and the call is refused."""
 
 _COST = {"offer": 10.0, "text": 5.0}
-"""How many messages one of this type counts for in ``messages_per_s``: what it sets in motion."""
+"""How many messages one of this type counts for in ``messages_per_s``: what it sets in motion.
+
+A text counts for one more with every 100 characters, since the history keeps it.
+"""
 
 _CLOSE_S = 0.5
 """What saying goodbye to a socket may take, in seconds."""
@@ -182,6 +185,8 @@ class Line:
         if not isinstance(message, dict) or not isinstance(message.get("type"), str):
             raise RefusedError(NOT_JSON)
         cost = _COST.get(message["type"], 1.0)
+        if isinstance(message.get("text"), str):
+            cost += len(message["text"]) / 100
         if not self._budget.spend(asyncio.get_running_loop().time(), cost):
             raise RefusedError(TOO_FAST)
         return cast("dict[str, Json]", message)
