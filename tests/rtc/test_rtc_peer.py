@@ -417,6 +417,25 @@ def test_a_changed_inside_of_aiortc_is_named(monkeypatch: pytest.MonkeyPatch) ->
         inside.verify()
 
 
+def test_a_private_part_that_is_gone_says_which_versions_work() -> None:
+    code = (
+        "import aiortc.rtcrtpreceiver as receiver, aioice.ice as ice\n"
+        "{change}\n"
+        "try: import duologue.rtc.peer\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    for change in ("del receiver.NackGenerator", "del ice.Connection.check_incoming"):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(change=change)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.startswith("UnsupportedError aiortc 1.16")
+        assert "pip install 'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'" in done.stdout
+        assert done.stdout.count("\n") == 1
+
+
 def test_without_the_extra_the_import_says_which_one_to_install() -> None:
     code = (
         "import sys; sys.modules['aiortc'] = None\n"

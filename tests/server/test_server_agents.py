@@ -145,7 +145,7 @@ async def test_an_agent_that_leaves_ends_the_call_on_the_page(browser):
             leave.set()
             assert await conversation < 1.0
             await page.wait_for_selector('body[data-call="idle"]')
-            assert await page.locator("#turns > li").last.inner_text() == "the call has ended"
+            assert await page.locator("#turns > li").last.inner_text() == "the conversation is over"
             assert await page.locator("#notice").is_hidden()
 
 
