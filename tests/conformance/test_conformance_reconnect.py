@@ -357,3 +357,30 @@ def test_a_service_that_does_not_come_back(subject):
             assert not end.clean
 
     run_virtual(run(), grace=0.0)
+
+
+@conformance
+async def test_what_waits_while_a_connection_changes_is_known_as_far_as_it_was_heard(subject):
+    first, second = "The first of the two answers.", "And here is the second one of them."
+    async with conversation(subject, [first, second, "Yes?"]) as (agent, _line, far):
+        needs_breaks(far)
+        one = agent.simple_response("One?")
+        two = agent.simple_response("Two?", interrupt=False)
+        while two.seconds < len(second) / 15 - 0.2:
+            await asyncio.sleep(0.05)
+            if one.done:
+                pytest.skip("the second is not made before the first was played")
+        await asyncio.sleep(0.3)
+        await far.lose()
+        await one
+        await asyncio.sleep(1.2)
+        agent.interrupt()
+        assert two.interrupted
+        await asyncio.sleep(1)
+        assert one.heard_text == first
+        heard = [one.heard_text, two.heard_text]
+        assert second.startswith(two.heard_text)
+        assert [item.text for item in agent_items(agent)] == heard
+        known = await far.known()
+        if known is not None:
+            assert [words for role, words in known if role == "agent"] == heard
