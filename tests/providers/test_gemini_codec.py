@@ -179,15 +179,20 @@ def test_words_after_a_turn_that_the_person_spoke_into_are_of_the_next_reply():
     assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
 
 
-@pytest.mark.parametrize(("seconds", "loud"), [(0.1, 9000), (0.5, 9000), (9.0, 20)])
-def test_words_that_come_when_the_person_has_made_some_sound_are_not_late(seconds, loud):
+@pytest.mark.parametrize(
+    ("seconds", "loud", "silent"),
+    [(0.1, 9000, 0.5), (0.5, 9000, 0.1), (0.5, 9000, 0.0), (9.0, 20, 0.0)],
+)
+def test_words_that_come_after_the_person_has_made_some_sound_are_not_late(seconds, loud, silent):
     line = Line()
     before, _ = line.began()
     line.completed()
     for _ in range(round(seconds * 50)):
         line.send(SendAudio(AudioFrame(np.full(320, loud, np.int16), 16000)))
+    for _ in range(round(silent * 50)):
+        line.hears()
     words = line.words("Yes?")
-    if seconds < 0.2 or loud < 600:
+    if seconds < 0.2 or loud < 600 or not silent:
         assert [told.reply_id for told in words] == [before.reply_id]
     else:
         assert words == []

@@ -27,6 +27,8 @@ _LATE_S = 0.2
 _STOPPED_S = 0.25
 """Words that come after this much of the person's sound since the server was interrupted are not
 late: it answers what it has heard."""
+_PAUSE_S = 0.1
+"""While the person is loud, or has been silent for less, their turn is not over, nor answered."""
 _LOUD = 600
 """Samples above this (-35 dB) are no silence."""
 _MOST_EARLY = 4096
@@ -86,8 +88,8 @@ class Answers:
 
     The words of a reply come beside it, in no order that Google promises. While no turn is open
     they begin none: they are the last of the reply that has ended, until another one is due (it was
-    asked for, a tool has its result, the person was heard or has made some sound). Then they
-    wait for the first sound of that.
+    asked for, a tool has its result, the person was heard, or made some sound and paused). Then
+    they wait for the first sound of that.
 
     ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
     it was wanted.
@@ -103,6 +105,7 @@ class Answers:
         "_own_interrupt",
         "_passed_s",
         "_quiet",
+        "_silent_s",
         "_stopped",
         "_stopped_s",
         "current",
@@ -126,6 +129,8 @@ class Answers:
         """Loud sound of the person's that was sent since the last turn ended, in seconds."""
         self._stopped_s: float | None = None
         """The person's sound since the server was interrupted by them, in seconds."""
+        self._silent_s = 0.0
+        """Since the last loud sound of those, in seconds."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -155,10 +160,13 @@ class Answers:
         """More sound of the person's was sent."""
         if self._stopped_s is not None:
             self._stopped_s += frame.duration
-        if self.turn_open or self._passed_s > _LATE_S or not len(frame):
+        if self.turn_open or not len(frame):
             return
         if frame.samples.max() > _LOUD:
             self._passed_s += frame.duration
+            self._silent_s = 0.0
+        else:
+            self._silent_s += frame.duration
 
     def sent_context(self) -> None:
         """Something was sent that interrupts the turn."""
@@ -196,7 +204,8 @@ class Answers:
         if between and not text.strip():
             return None, ()
         due = self._asked is not None or self._answered or self._heard
-        heard = self._passed_s > _LATE_S or (self._stopped_s or 0.0) > _STOPPED_S
+        spoke = self._passed_s > _LATE_S and self._silent_s >= _PAUSE_S - 1e-9
+        heard = spoke or (self._stopped_s or 0.0) > _STOPPED_S
         awaited = between and (due or heard)
         if self.current is None and self._ended is not None and not awaited:
             answer = self._ended
