@@ -340,8 +340,9 @@ def test_combinations_that_can_not_work():
     model = ScriptedRealtime()
     with pytest.raises(ConfigError, match="hears by itself"):
         Agent(edge=Phone(), llm=model, stt=object())
+    text = SimpleNamespace(model="m", tools_reliable=True, prepare=print, generate=print)
     with pytest.raises(ConfigError, match="needs stt"):
-        Agent(edge=Phone(), llm=SimpleNamespace(generate=print))
+        Agent(edge=Phone(), llm=text)
 
 
 @virtual_time

@@ -58,11 +58,24 @@ def test_an_argument_that_does_not_fit_is_one_sentence(options, message):
 @pytest.mark.parametrize("part", ["stt", "turn_detection", "vad"])
 def test_a_part_of_a_pipeline_that_does_not_fit_is_one_sentence(part):
     class Text:
-        model, tools_reliable, generate = "m", True, print
+        model, tools_reliable, prepare, generate = "m", True, print, print
 
     with pytest.raises(ConfigError, match=f"{part} takes a.*, not 'whisper'"):
         make(**{"llm": Text(), "tts": FakeTTS(), part: "whisper"})
     assert Pipeline  # The parts of one that is made by hand are checked where they are used.
+
+
+def test_what_a_part_lacks_is_named():
+    class Text:
+        model, generate = "m", print
+
+    class Voice:
+        synthesize = print
+
+    with pytest.raises(ConfigError, match=r"llm \(a Text\) lacks tools_reliable and prepare"):
+        make(llm=Text())
+    with pytest.raises(ConfigError, match=r"tts \(a Voice\) lacks rate"):
+        make(tts=Voice())
 
 
 def test_arguments_by_position_are_told():

@@ -46,7 +46,7 @@ from duologue.speech import Speech
 from duologue.ticker import Subscription, ticker_for
 from duologue.tool_runner import ToolRunner
 from duologue.tools import ToolRegistry
-from duologue.user_code import FailureReports, contained, describe
+from duologue.user_code import FailureReports, contained, describe, text_of
 
 log = logging.getLogger(__name__)
 
@@ -386,7 +386,7 @@ class Agent:
             await asyncio.wait(ends, timeout=CLOSE_S)
         if live.call.disconnected_event is None:
             failed = isinstance(failure, Exception)
-            reason = str(failure) if failed else "closed"
+            reason = text_of(failure) if failure is not None and failed else "closed"
             live.call.disconnected(RealtimeDisconnectedEvent(reason, clean=not failed))
 
     def _model(

@@ -20,6 +20,16 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 """What an object has that fits the argument."""
 
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "edge": ("output_rate", "quality", "lead_ms", "latency_ms"),
+    "llm": ("model", "tools_reliable", "prepare"),
+    "stt": ("rate",),
+    "tts": ("rate",),
+    "turn_detection": ("rate",),
+    "vad": ("rate", "frame_samples"),
+}
+"""What else it has."""
+
 _EXAMPLES = {
     "edge": "an Edge, such as duologue.edges.wav.Edge(...)",
     "llm": "a Realtime, such as duologue.providers.openai.Realtime(), or a text LLM",
@@ -97,14 +107,24 @@ def _check_llm(llm: object) -> None:
             f"llm=duologue.providers.{known}.Realtime({model!r})"
         )
     _check_instance("llm", llm)
-    if not isinstance(llm, Realtime) and not _has(llm, ("generate",)):
+    if isinstance(llm, Realtime):
+        return
+    if not _has(llm, ("generate",)):
         _refuse("llm", llm)
+    _check_fields("llm", llm)
 
 
 def _check_part(name: str, part: object) -> None:
     _check_instance(name, part)
     if not _has(part, _METHODS[name]):
         _refuse(name, part)
+    _check_fields(name, part)
+
+
+def _check_fields(name: str, part: object) -> None:
+    missing = [field for field in _FIELDS[name] if not hasattr(part, field)]
+    if missing:
+        raise ConfigError(f"{name} ({_kind(part)}) lacks {' and '.join(missing)}")
 
 
 def _check_instance(name: str, value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
@@ -13,7 +14,9 @@ from duologue.items import ToolCallItem, ToolResultItem
 from duologue.realtime.outputs import ToolCall
 from duologue.realtime.session import Realtime
 from duologue.tools import ToolOutcome, ToolRegistry
-from duologue.user_code import bounded
+from duologue.user_code import bounded, describe, log_failure
+
+log = logging.getLogger(__name__)
 
 INTERRUPTED = "Not run: the person interrupted."
 CANCELLED = "Cancelled."
@@ -103,8 +106,15 @@ class ToolRunner:
         del self._running[call.call_id]
         del self._names[call.call_id]
         seconds = self._clock.now() - began
-        stopped = task.cancelled() or task.exception() is not None
-        outcome = ToolOutcome("cancelled", CANCELLED) if stopped else task.result()
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            outcome = ToolOutcome("cancelled", CANCELLED)
+        elif error is not None:
+            # None of a tool's, which are outcomes.
+            log_failure(log, f"tool {call.name}", error)
+            outcome = ToolOutcome("failed", f"The tool failed: {describe(error)}")
+        else:
+            outcome = task.result()
         status, output = outcome.status, outcome.output
         self._emit(ToolEndEvent(call.call_id, call.name, status, output, seconds))
         self._answer(call, outcome)

@@ -199,6 +199,7 @@ def test_an_error_of_a_part_is_told_and_the_next_turn_is_answered(what, error):
         ("just text", "an LLM yields TextDelta, ToolRequest and TokenUsage, not str"),
         (None, "not NoneType"),
         (TextDelta(None), "TypeError"),
+        (ToolRequest("c", "look", {"at": 1}), "are JSON text, not dict"),
     ],
     ids=repr,
 )

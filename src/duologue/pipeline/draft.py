@@ -127,7 +127,8 @@ class Draft:
                         for clause in clauses.push(answer):
                             await self._clauses.put(clause)
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
-                        self._put(ToolCall(self.id, call_id, sendable(name), sendable(arguments)))
+                        text = sendable(_json_text(arguments))
+                        self._put(ToolCall(self.id, call_id, sendable(name), text))
                     case TokenUsage(input=input_tokens, output=output_tokens):
                         self._put(Usage({"text": input_tokens}, {"text": output_tokens}))
                     case _:
@@ -150,6 +151,13 @@ class Draft:
                         raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
                     self._samples += len(frame)
                     self._put(ReplyAudio(self.id, self.item_id, frame))
+
+
+def _json_text(arguments: object) -> str:
+    if not isinstance(arguments, str):
+        kind = type(arguments).__name__
+        raise TypeError(f"arguments of a ToolRequest are JSON text, not {kind}")
+    return arguments
 
 
 async def scripted(text: str) -> AsyncGenerator[LLMOutput]:

@@ -41,6 +41,7 @@ from duologue.realtime.outputs import Output, ProviderError, SessionStarted
 from duologue.realtime.policy import SessionPolicy
 from duologue.realtime.profile import Profile
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.user_code import describe
 from duologue.video import VideoFrame
 
 CHECK_S = 10.0
@@ -191,7 +192,7 @@ class Realtime(ABC):
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            reason, clean = f"{type(error).__name__}: {error}", False
+            reason, clean = describe(error), False
             raise
         finally:
             self._reason = reason
