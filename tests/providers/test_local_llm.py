@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
+from duologue.items import AgentItem, Item, Json, ToolCallItem, ToolResultItem, UserItem
 from duologue.models import Store
 from duologue.pipeline.parts import LLM, LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.realtime.commands import ToolSpec
-from duologue.realtime.errors import ConfigError, SessionError
+from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
 
 pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
-from duologue.providers.local import engine
-from duologue.providers.local.llama import SLOTS
+from duologue.providers.local import engine, prompt
+from duologue.providers.local.llama import SLOTS, Llama, Message
+from duologue.providers.local.llm import LEAST_CHARACTERS, LocalLLM
 
 pytestmark = pytest.mark.models
 
@@ -114,10 +116,70 @@ async def test_each_conversation_finds_its_cache_again(llm: LLM) -> None:
     pytest.fail(f"first words after {cold} s cold and {warm} s warm")
 
 
-async def test_a_request_that_does_not_fit_is_an_error(llm: LLM) -> None:
+async def test_a_text_that_is_too_long_is_shortened(llm: LLM) -> None:
+    history: list[Item] = [UserItem("1", "word " * 13000)]
+    assert await reply(llm, history)
+    history += [AgentItem("2", "All right."), UserItem("3", "Hello.")]
+    assert text_of(await reply(llm, history))
+
+
+class SmallContext:
+    """A runtime that reads no more than ``size`` characters."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.tries = 0
+
+    async def stream(
+        self, messages: Sequence[Message], options: dict[str, Json], *, max_tokens: int
+    ) -> AsyncGenerator[str | TokenUsage]:
+        self.tries += 1
+        if sum(len(str(message["content"])) for message in messages) > self.size:
+            raise SessionError("request exceeds the available context size", kind=ErrorKind.RETRY)
+        yield "Yes."
+
+
+@pytest.mark.parametrize(("size", "tries"), [(4000, 1), (1700, 2), (1000, 3), (10, 3)])
+async def test_what_does_not_fit_all_the_same_is_shortened_further(size: int, tries: int) -> None:
+    runtime = SmallContext(size)
+    model = LocalLLM(cast("Llama", runtime), "small context")
+    talk: list[Item] = [UserItem("1", "1,2,3," * 4000), AgentItem("2", "Well."), UserItem("3", "?")]
+    if size > LEAST_CHARACTERS:
+        assert text_of(await reply(model, talk)) == "Yes."
+    else:
+        with pytest.raises(SessionError, match="context size"):
+            await reply(model, talk)
+    assert runtime.tries == tries
+
+
+async def test_a_tool_may_return_more_than_the_model_can_read(llm: LLM) -> None:
+    history: list[Item] = [
+        UserItem("1", "Please set a timer for ten minutes."),
+        ToolCallItem("2", "call_1", "set_timer", '{"minutes": 10}'),
+        ToolResultItem("3", "call_1", "The timer is running. " * 1500),
+    ]
+    assert text_of(await reply(llm, history, [TIMER]))
+
+
+async def test_instructions_that_do_not_fit_are_an_error(llm: LLM) -> None:
     with pytest.raises(SessionError, match="context size"):
-        await reply(llm, [UserItem("1", "word " * 20000)])
-    assert text_of(await reply(llm, [UserItem("1", "Hello.")]))
+        await llm.prepare("word " * 20000, [])
+    with pytest.raises(SessionError, match="context size"):
+        await anext(llm.generate("word " * 20000, [UserItem("1", "Hi.")], []))
+
+
+def test_a_long_history_keeps_its_end() -> None:
+    turns: list[Item] = [UserItem(str(n), f"{n} " + "x" * 900) for n in range(40)]
+    messages = prompt.chat_messages(turns)
+    assert sum(len(str(message["content"])) for message in messages) <= prompt.MAX_CHARACTERS
+    assert str(messages[-1]["content"]).startswith("39 ")
+    long = prompt.chat_messages([UserItem("1", "a" * 20000 + "z"), UserItem("2", "Hello.")])
+    assert [len(str(message["content"])) for message in long][1:] == [6]
+    assert str(long[0]["content"]).startswith("aaa")
+    assert str(long[0]["content"]).endswith("aaz")
+    assert "[17001 characters left out]" in str(long[0]["content"])
+    [chinese] = prompt.chat_messages([UserItem("1", "\u4f60\u597d" * 16000)])
+    assert len(str(chinese["content"])) < prompt.MAX_MESSAGE_CHARACTERS / 3
 
 
 async def test_a_tool_is_called_and_after_its_result_it_only_speaks(llm: LLM) -> None:

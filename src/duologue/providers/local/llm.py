@@ -11,9 +11,12 @@ from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolReques
 from duologue.providers.local import prompt, router
 from duologue.providers.local.llama import Llama, Message
 from duologue.realtime.commands import ToolSpec
+from duologue.realtime.errors import SessionError
 
 MAX_TOKENS = 120
 """Of one turn: about 40 s of speech."""
+LEAST_CHARACTERS = 500
+"""Of history that are always tried; what does not fit then fails by its instructions."""
 
 
 class LocalLLM:
@@ -62,13 +65,9 @@ class LocalLLM:
 
         Closing the generator stops the generation at the next token. Raises `SessionError`.
         """
-        messages = _opening(instructions, tools)
-        turns = prompt.chat_messages(history)
+        opening = _opening(instructions, tools)
         if not tools:
-            plain = self._llama.stream(
-                [*messages, *turns], self._sampling, max_tokens=self._max_tokens
-            )
-            async with aclosing(plain) as stream:
+            async with aclosing(self._stream(opening, history, routed=False)) as stream:
                 async for chunk in stream:
                     yield chunk if isinstance(chunk, TokenUsage) else TextDelta(chunk)
             return
@@ -80,10 +79,7 @@ class LocalLLM:
             }
         }
         reader = router.TurnReader()
-        routed = self._llama.stream(
-            [*messages, *map(_routed, turns)], self._sampling | form, max_tokens=self._max_tokens
-        )
-        async with aclosing(routed) as stream:
+        async with aclosing(self._stream(opening, history, form, routed=True)) as stream:
             async for chunk in stream:
                 if isinstance(chunk, TokenUsage):
                     if call := reader.call():
@@ -92,6 +88,38 @@ class LocalLLM:
                     yield chunk
                 elif words := reader.push(chunk):
                     yield TextDelta(words)
+
+    async def _stream(
+        self,
+        opening: list[Message],
+        history: Sequence[Item],
+        form: dict[str, Json] | None = None,
+        *,
+        routed: bool,
+    ) -> AsyncGenerator[str | TokenUsage]:
+        """Stream an answer to as much of ``history`` as the model can read.
+
+        How many tokens a text has depends on its script, so it is shortened further where the
+        model says that it does not fit. Raises `SessionError`.
+        """
+        limit = prompt.MAX_CHARACTERS
+        while True:
+            turns = prompt.chat_messages(history, limit)
+            if routed:
+                turns = [_routed(turn) for turn in turns]
+            options = self._sampling | (form or {})
+            begun = False
+            reading = self._llama.stream([*opening, *turns], options, max_tokens=self._max_tokens)
+            try:
+                async with aclosing(reading) as stream:
+                    async for chunk in stream:
+                        begun = True
+                        yield chunk
+                return
+            except SessionError as error:
+                limit = sum(prompt.length(str(turn["content"])) for turn in turns) // 2
+                if begun or limit < LEAST_CHARACTERS or "context size" not in str(error).lower():
+                    raise
 
 
 def _opening(instructions: str, tools: Sequence[ToolSpec]) -> list[Message]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.providers.local.llama import Message
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 SPOKEN = (
     "You talk with the user by voice. Answer in one or two short plain sentences that sound "
@@ -20,6 +23,8 @@ UNDER_WAY = "is still running: its result comes later."
 
 MAX_CHARACTERS = 12000
 """Of history: about 3000 tokens, so that several conversations fit into the context."""
+MAX_MESSAGE_CHARACTERS = 3000
+"""Of one message: a longer one loses its middle. To read it may take seconds already."""
 _DROP = 8
 """Messages dropped at a time: dropping one by one would undo the prompt cache at every turn."""
 
@@ -29,33 +34,52 @@ def system_text(instructions: str) -> str:
     return f"{instructions.strip()}\n\n{SPOKEN}".strip()
 
 
-def chat_messages(history: Sequence[Item]) -> list[Message]:
-    """The history as messages, the oldest dropped where it is too long; empty items left out.
+def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[Message]:
+    """Return the history as messages of ``limit`` characters in all; empty items are left out.
 
+    Where it is longer the oldest are dropped, and the middle of a message that is too long alone.
     Calls and results of tools become lines of guidance: these models know no other form.
     """
+    longest = min(limit * 3 // 4, MAX_MESSAGE_CHARACTERS)
     messages: list[Message] = []
     calls: dict[str, str] = {}
     answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
     for item in history:
         match item:
             case UserItem(text=text):
-                _add(messages, "user", text or "")
+                _add(messages, "user", shortened(text or "", longest))
             case AgentItem(text=text):
-                _add(messages, "assistant", text)
+                _add(messages, "assistant", shortened(text, longest))
             case SystemItem(text=text):
-                _add(messages, "system", text)
+                _add(messages, "system", shortened(text, longest))
             case ToolCallItem(call_id=call_id, name=name, arguments=arguments):
-                calls[call_id] = f"{name}({arguments})"
+                calls[call_id] = f"{name}({shortened(arguments, longest // 4)})"
                 if call_id not in answered:
                     _add(messages, "system", f"{calls[call_id]} {UNDER_WAY}")
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 call = calls.get(call_id, "The tool")
                 verb = "failed" if failed else "returned"
-                _add(messages, "system", f"{call} {verb}: {output}\n{TELL}")
-    while len(messages) > _DROP and sum(len(str(m["content"])) for m in messages) > MAX_CHARACTERS:
-        del messages[:_DROP]
+                result = shortened(output, longest)
+                _add(messages, "system", f"{call} {verb}: {result}\n{TELL}")
+    while len(messages) > 1 and sum(length(str(m["content"])) for m in messages) > limit:
+        del messages[: _DROP if len(messages) > _DROP else 1]
     return messages
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return ``text``, or its beginning and end where it is longer than ``limit``, see `length`."""
+    whole = length(text)
+    if whole <= limit:
+        return text
+    kept = len(text) * limit // whole
+    end = kept // 4
+    left_out = len(text) - kept
+    return f"{text[: kept - end]}\n[{left_out} characters left out]\n{text[len(text) - end :]}"
+
+
+def length(text: str) -> int:
+    """Characters of ``text``; one beyond ASCII counts as four, as it is a token or more."""
+    return len(text) + 3 * sum(map(len, _BEYOND_ASCII.findall(text)))
 
 
 def _add(messages: list[Message], role: str, text: str) -> None:
