@@ -28,8 +28,15 @@ SCREENSHOT = os.environ.get("DUOLOGUE_SCREENSHOT")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def voice(weights, tmp_path_factory):
-    """A question, an interruption some seconds into the answer, and silence."""
+    """A question, an interruption some seconds into the answer, and silence.
+
+    The engine is loaded before anybody calls, as `duologue serve` does: Chromium's microphone runs
+    by then, and would speak the interruption before the first answer has begun.
+    """
     from duologue.providers.local import engine
+
+    loaded = await engine.load(PROFILE)
+    await loaded.llm.prepare("You are Ada, a friendly storyteller.", [])
 
     async def spoken(text):
         tts = engine.load_tts()

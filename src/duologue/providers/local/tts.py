@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncGenerator, Iterator
 from functools import partial
 from typing import Protocol
@@ -12,6 +11,7 @@ import numpy as np
 from duologue.audio import AudioFrame, Samples
 from duologue.extras import require
 from duologue.providers.local.inference import Floats, in_thread
+from duologue.providers.local.speakable import speakable
 from duologue.realtime.errors import ConfigError
 
 RATE = 24000
@@ -26,9 +26,6 @@ TAIL = RATE * 180 // 1000
 """Silence left behind one, in samples."""
 OPEN_TAIL = RATE * 30 // 1000
 """Silence left behind words that go on in the next piece, in samples."""
-
-_MARKS = re.compile(r"[*_`#~|<>\[\]{}]+")
-"""Markdown that a small model writes though it was told not to; never spoken."""
 
 
 class _Synthesiser(Protocol):
@@ -67,7 +64,7 @@ class Hibari:
                 yield frame
 
     def _phonemes(self, text: str) -> list[str]:
-        return self._hibari.phonemize(_MARKS.sub(" ", text))
+        return self._hibari.phonemize(speakable(text))
 
     def _speak(self, phonemes: str, tail: int = TAIL) -> Samples:
         # A fixed seed: the same words always sound the same.
