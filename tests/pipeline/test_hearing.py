@@ -201,3 +201,33 @@ async def test_a_turn_of_one_short_word_is_answered_in_any_script(word):
         (turn,) = pipeline.ear.of(UserTurnEnded)
         assert not turn.empty
         assert len(pipeline.llm.asked) == 1
+
+
+@virtual_time
+async def test_a_second_turn_that_the_recogniser_leaves_out_is_heard_alone():
+    class Forgetful(STT):
+        """Writes what is said twice once."""
+
+        def __init__(self):
+            super().__init__(says=lambda loud: "Yes." if loud > 0.2 else "")
+
+    async with session(stt=Forgetful(), turn=Turn()) as pipeline:
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 0.8)
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 2.0)
+        finals = [o.text for o in pipeline.ear.of(UserTranscript) if o.final]
+        assert finals == ["Yes.", "Yes."]
+        assert len(pipeline.stt.streams) == 2
+        assert pipeline.stt.streams[0].closed
+
+
+@virtual_time
+async def test_a_click_after_a_turn_is_not_heard_alone():
+    async with session(stt=STT(says=lambda loud: "Yes."), turn=Turn()) as pipeline:
+        await speak(pipeline, 0.5)
+        await be_silent(pipeline, 0.8)
+        await speak(pipeline, 0.1)
+        await be_silent(pipeline, 1.0)
+        assert [turn.empty for turn in pipeline.ear.of(UserTurnEnded)] == [False, True]
+        assert len(pipeline.stt.streams) == 1

@@ -39,6 +39,8 @@ REJOIN_S = 1.5
 recogniser mishears a short piece that it hears alone."""
 REJOIN_LIMIT_S = 8.0
 """But no longer than this together: every transcript is of the whole, and costs by its length."""
+WORD_S = 0.3
+"""Speech shorter than this is hardly a word: a cough, a click."""
 CLOSE_S = 0.3
 """What a recogniser may take to let go of a turn at the end of a session, in seconds."""
 VOTE_S = 8.0
@@ -295,6 +297,8 @@ class Hearing:
         voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
         try:
             await transcribing
+            if turn.before and not has_words(turn.text):
+                await self._hear_alone(turn)
             words = has_words(turn.text)
             if words:
                 self._answerer.prepare(turn.text)
@@ -374,6 +378,28 @@ class Hearing:
         except Exception as error:  # noqa: BLE001 - told
             self._report("turn detection", error, turn)
             return None
+
+    async def _hear_alone(self, turn: _Turn) -> None:
+        """Transcribe a turn by itself, where together with the turn before it has no new words.
+
+        A recogniser may leave out what is said twice, or write the beginning so that nothing
+        seems to follow it. What is too short for a word is not asked about.
+        """
+        if not WORD_S <= self._taking.speech_end - self._taking.speech_start < VOTE_S - REJOIN_S:
+            return
+        try:
+            stream = self._stt.stream()
+        except BaseException as error:  # noqa: BLE001 - told
+            self._report("transcription", error, turn)
+            return
+        self._let_go(_Turn(turn.item_id, turn.stream, deque()))
+        recent = list(turn.recent)
+        turn.stream, turn.stream_s, turn.before = stream, 0.0, ""
+        turn.recent.clear()
+        turn.recent_samples = 0
+        for samples in recent:
+            self._keep(turn, AudioFrame(samples, self._stt.rate))
+        await self._transcribe(turn)
 
     async def _transcribe(self, turn: _Turn) -> None:
         try:
