@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -198,7 +199,9 @@ async def test_a_call_can_be_cut_again_and_while_it_ends():
                     hanging_up = asyncio.ensure_future(client.realtime.calls.hangup(call.id))
                     while not hanging_up.done():
                         await cut()
-                    await hanging_up
+                    # A call that was cut may have ended before it is hung up.
+                    with suppress(openai.NotFoundError):
+                        await hanging_up
             await cut()
         assert not await sim.kill()
 
