@@ -266,7 +266,7 @@ async def test_an_acknowledgement_of_what_was_never_sent_takes_no_time(quiet) ->
         sack.gaps = [(1, 65535)] * 250
         began = time.perf_counter()
         await theirs._receive_chunk(sack)
-        assert time.perf_counter() - began < 0.2  # 2 s without a bound
+        assert time.perf_counter() - began < 1.0  # 5 s without a bound
 
 
 async def test_numbers_of_video_packets_that_jump_take_no_time(quiet) -> None:
@@ -285,7 +285,7 @@ async def test_numbers_of_video_packets_that_jump_take_no_time(quiet) -> None:
             began = time.perf_counter()
             await receiver._handle_rtp_packet(packet, arrival_time_ms=0)
             took += time.perf_counter() - began
-        assert took < 0.5  # 2 s without a bound
+        assert took < 2.0  # 6 s without a bound
 
 
 async def test_packets_of_anybody_who_knows_the_port_do_nothing(quiet) -> None:

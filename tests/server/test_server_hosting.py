@@ -27,6 +27,7 @@ from duologue.edges.browser import CallEdge
 from duologue.realtime.errors import ConfigError, SessionError
 from duologue.rtc.config import PeerError
 from duologue.server import CallEnd, CallRefusedError, CallRequest, ServerConfig, create_app
+from duologue.server.single import Edge
 from duologue.testing import ScriptedRealtime
 from duologue.testing.rtc_client import Caller
 
@@ -224,6 +225,30 @@ async def test_a_wrong_key_is_told_on_the_page_in_one_line(caplog):
         "a call ended: the key was not accepted: check OPENAI_API_KEY"
     ]
     assert lines[0].exc_info is None
+
+
+async def test_a_wrong_key_is_told_on_the_page_that_an_edge_serves_itself():
+    ready = asyncio.get_running_loop().create_future()
+    agent = Agent(edge=Edge(port=0, ready=ready.set_result), llm=Locked())
+
+    async def converse() -> None:
+        with pytest.raises(SessionError, match="the key was not accepted"):
+            await agent.join().__aenter__()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(converse())
+        address = (await ready).replace("http", "ws") + "call"
+        async with websockets.connect(address) as socket:
+            await socket.send('{"type": "hello"}')
+            caller = Caller(Page(socket), on_audio=lambda frame: None)
+            with suppress(PeerError):
+                async with caller:
+                    await asyncio.wait_for(caller.ended.wait(), 5)
+            told = [*caller.errors, *map(str, caller.events)]
+            with suppress(websockets.ConnectionClosed):
+                while True:
+                    told.append(str(await socket.recv()))
+    assert "the key was not accepted" in " ".join(told)
 
 
 async def test_a_program_may_conduct_the_whole_call_with_a_greeting():

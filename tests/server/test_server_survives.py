@@ -116,7 +116,7 @@ async def test_a_live_call_goes_on_while_strangers_do_what_they_can(caplog):
                 assert json.loads(await other.recv())["type"] == "config"
         await until(lambda: server.calls.sessions == 0)
     # Nothing that they sent stopped the event loop for long, and nothing is in the log.
-    assert max(late) < 1.0
+    assert max(late) < 2.0
     noise = [
         record.getMessage()
         for record in caplog.records
