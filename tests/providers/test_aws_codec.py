@@ -13,7 +13,7 @@ from nova_line import NOVA_1, SILENCE, Line, asked, names, texts
 
 from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.providers.aws.codec import ANSWERED_S
+from duologue.providers.aws.codec import ANSWERED_S, DECIDED_S
 from duologue.providers.aws.config import RealtimeConfig
 from duologue.providers.aws.messages import Accepted, Idle, Nudge, Quiet
 from duologue.providers.aws.order import EventOrder
@@ -247,14 +247,25 @@ def test_or_until_then_where_no_sound_is_sent_at_all():
     assert "Three." in texts(line.answers)[0][2]
 
 
-def test_what_waits_behind_a_reply_that_the_service_has_cut_is_refused():
+def test_what_waits_behind_a_reply_that_the_service_has_cut_waits_for_what_is_made_of_that():
     line = Line()
     line.reply("One.", "Two.", samples=24000 * 3)
     assert not line.send(Say("r1", "Three."))
-    interrupted, refused = line.interrupted()
+    (interrupted,) = line.interrupted()
     assert isinstance(interrupted, ReplyInterrupted)
-    assert (refused.request_id, refused.code) == ("r1", "interrupted")
     assert not line.answers
+    assert not line.sound(DECIDED_S - 0.04)
+    assert "Three." in texts(line.sound(0.1))[0][2]
+
+
+def test_and_is_refused_if_that_was_an_interruption():
+    line = Line()
+    reply_id = line.reply("One.", "Two.", samples=24000 * 3)
+    assert not line.send(Say("r1", "Three."))
+    line.interrupted()
+    assert not line.send(Truncate(reply_id.replace("reply", "item"), 100, "One"))
+    (refused,) = line.tell(Nudge())
+    assert (refused.request_id, refused.code) == ("r1", "interrupted")
     assert not line.sound(10)
 
 
