@@ -99,6 +99,11 @@ class VoiceMeter:
         self.is_open = False
         """It is not over."""
 
+    @property
+    def idle(self) -> bool:
+        """No stretch goes on, and none seems to begin."""
+        return not (self.is_open or self._run)
+
     def hear(self, samples: Samples, now: float) -> list[tuple[float, float]]:
         """Take the next samples, which end ``now`` (clock seconds).
 

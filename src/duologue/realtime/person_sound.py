@@ -18,6 +18,8 @@ from duologue.realtime.rehearing import Rehearing, TurnSignal
 
 _BEFORE_S = 1.0
 """Where the provider does not tell where speech began, it is taken to be so long before."""
+_SILENT = 32
+"""Sound without a sample above this (-60 dB) has no voice in it that need be looked for."""
 
 
 class PersonSound:
@@ -91,8 +93,9 @@ class PersonSound:
         """What is heard here of the turns, in sound that `take` has given."""
         if self._local is not None:
             return self._local.hear(frame.samples, self._ring.end, now)
-        if self.voice is not None:
-            self.voice.hear(frame.samples, now)
+        voice = self.voice
+        if voice is not None and not (voice.idle and int(frame.samples.max()) <= _SILENT):
+            voice.hear(frame.samples, now)
         return ()
 
     def found(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
