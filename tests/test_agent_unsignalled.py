@@ -347,3 +347,18 @@ async def test_a_word_that_comes_after_the_answer_to_it_was_dropped_is_answered(
         model.tell(ReplyDone("s", "cancelled"))
         said = [one.text for one in agent.conversation if isinstance(one, UserItem)]
         assert said == ["stop"]
+
+
+@virtual_time
+async def test_words_that_were_ahead_of_the_sound_are_not_heard_where_the_model_stopped_by_itself():
+    model, phone = Driven(), Phone()
+    async with talking(model, phone) as agent:
+        model.says("r", 2.0, "one two three four five six seven eight nine ten eleven")
+        await asyncio.sleep(1)
+        model.tell(ReplyInterrupted("r"))
+        model.tell(ReplyDone("r", "cancelled"))
+        await phone.be_silent(0.1)
+        await phone.speak(0.6)
+        (event,) = of(agent, InterruptionEvent)
+        assert event.heard_text
+        assert len(event.heard_text) <= 14 * event.played_ms / 1000

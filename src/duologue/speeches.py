@@ -315,7 +315,8 @@ class Speeches:
             self._carried.carry(reply.speech)
         else:
             if done.status == "cancelled" and not reply.speech.planned:
-                reply.speech.break_off()
+                # The model has stopped by itself: its words were ahead of the sound.
+                reply.speech.break_off(goes_on=True)
             self._playout.end(reply.speech)
 
     def started(self, speech: Speech) -> None:
