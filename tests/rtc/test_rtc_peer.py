@@ -436,11 +436,12 @@ def test_a_private_part_that_is_gone_says_which_versions_work() -> None:
         assert done.stdout.count("\n") == 1
 
 
-def test_without_the_extra_the_import_says_which_one_to_install() -> None:
+@pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn"])
+def test_without_the_extra_the_page_says_which_one_brings_all_of_it(missing: str) -> None:
     code = (
-        "import sys; sys.modules['aiortc'] = None\n"
-        "try: import duologue.edges.browser\n"
+        f"import sys; sys.modules['{missing}'] = None\n"
+        "try: from duologue.edges import browser; browser.Edge()\n"
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "aiortc is not installed: pip install 'duologue[webrtc]'"
+    assert done.stdout.strip() == f"{missing} is not installed: pip install 'duologue[browser]'"

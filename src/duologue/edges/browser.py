@@ -16,13 +16,18 @@ from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock
 from duologue.edges.call_request import CallRequest as CallRequest
 from duologue.edges.edge import Person, Quality
+from duologue.extras import require
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
-from duologue.rtc.audio_path import FRAME_TICKS
-from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
-from duologue.rtc.opus import RATES, Application
-from duologue.rtc.peer import Peer
-from duologue.rtc.signalling import (
+
+# The page needs more than a call: one line names the extra that brings both.
+require("aiortc", "browser")
+
+from duologue.rtc.audio_path import FRAME_TICKS  # noqa: E402
+from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState  # noqa: E402
+from duologue.rtc.opus import RATES, Application  # noqa: E402
+from duologue.rtc.peer import Peer  # noqa: E402
+from duologue.rtc.signalling import (  # noqa: E402
     AGENT,
     ANSWER,
     BYE,

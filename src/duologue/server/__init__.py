@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from duologue.extras import require
 
-require("starlette", "server")
-require("uvicorn", "server")
-require("websockets", "server")
+require("starlette", "browser")
+require("uvicorn", "browser")
+require("websockets", "browser")
 
 from duologue.edges.call_request import CallRequest  # noqa: E402
 from duologue.server.app import create_call_app  # noqa: E402
