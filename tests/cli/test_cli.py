@@ -438,6 +438,16 @@ def test_help_of_each_command(name):
     assert main.get_command(context, name).get_short_help_str()
 
 
+def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("duologue.models.Store.ensure", interrupted)
+    result = CliRunner().invoke(main, ["models", "fetch", "smollm2-135m"])
+    assert result.exit_code == 130
+    assert result.output.strip() == ""
+
+
 def test_help_and_an_unknown_command():
     result = CliRunner().invoke(main, ["--help"])
     assert "demo" in result.output
