@@ -377,3 +377,22 @@ async def test_it_ends_within_a_second_at_any_moment(script, plan, after, end, o
             assert item.state != "speaking"
             if item.speech_id in by_id:
                 assert item.text == by_id[item.speech_id].heard_text
+
+
+@virtual_time
+async def test_an_edge_that_fails_at_a_frame_is_told_and_goes_on():
+    class Fragile(Phone):
+        frames_taken = 0
+
+        def play(self, frame):
+            self.frames_taken += 1
+            if self.frames_taken == 30:
+                raise OSError("the device is busy")
+            super().play(frame)
+
+    phone = Fragile()
+    async with talking(ScriptedRealtime(), phone) as agent:
+        speech = await agent.say("Good morning to all of you.")
+        assert speech.state == "heard"
+        (told,) = of(agent, ErrorEvent)
+        assert (told.source, told.message) == ("edge", "OSError: the device is busy")

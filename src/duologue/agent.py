@@ -75,6 +75,7 @@ class _Live:
 
     call: Call
     tasks: asyncio.TaskGroup
+    failures: FailureReports
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     thread: int = field(default_factory=threading.get_ident)
     edge: asyncio.Task[None] | None = None
@@ -84,6 +85,13 @@ class _Live:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
+
+    def tick(self, now: float) -> None:
+        """Play what is due; an edge that raises costs that frame."""
+        try:
+            self.call.tick(now)
+        except Exception as error:  # noqa: BLE001 - told
+            self.failures.report("edge", error)
 
 
 class _Joining(AbstractAsyncContextManager["Agent"]):
@@ -256,7 +264,11 @@ class Agent:
         begun = False
         try:
             async with asyncio.TaskGroup() as tasks:
-                live = _Live(self._call(tasks), tasks)
+                failures = FailureReports(
+                    lambda source, message: self.events.emit(ErrorEvent(source, message)),
+                    self._clock.now,
+                )
+                live = _Live(self._call(tasks), tasks, failures)
                 self._live = live
                 try:
                     await self._begin(live, setup)
@@ -454,9 +466,7 @@ class Agent:
 
     async def _begin(self, live: _Live, setup: SessionSetup) -> None:
         self.events.start(live.tasks)
-        failures = FailureReports(
-            lambda source, message: self.events.emit(ErrorEvent(source, message)), self._clock.now
-        )
+        failures = live.failures
         self.conversation.begin(live.tasks, lambda error: failures.report("store", error))
         live.edge = live.tasks.create_task(self._run_edge(live), name="edge")
         await self.llm.prepare(setup)
@@ -467,7 +477,7 @@ class Agent:
             raise live.failure or SessionClosedError("the person left before it began")
         live.model = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
-        live.ticks = ticker_for(self._clock).subscribe(live.call.tick)
+        live.ticks = ticker_for(self._clock).subscribe(live.tick)
 
     async def _check_model(self, live: _Live, setup: SessionSetup) -> None:
         """Raise what would keep the model away, unless the person is there before it is known."""
