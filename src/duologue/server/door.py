@@ -107,7 +107,7 @@ def guard_connections(settings: uvicorn.Config, door: Door) -> None:
     if missing:
         raise UnsupportedError(
             f"this uvicorn is not built as this library needs it ({', '.join(missing)}): "
-            "pip install 'uvicorn>=0.35,<0.55'"
+            "pip install 'uvicorn>=0.53,<1'"
         )
     settings.http_protocol_class = _guarded_http(http, door)
     settings.ws_protocol_class = _guarded_ws(ws, door)
