@@ -1,17 +1,16 @@
-"""When a person's sound interrupts the agent: hold first, then decide.
+"""Decide when the person interrupts the agent: hold first, then decide.
 
-At the first sign of a voice the agent's sound is held, which costs nothing. What it was is decided
-within `BargeInPolicy.words_within_s`, by two kinds of evidence::
+The agent's audio is held at the first sign of a voice, which loses nothing. Within
+`BargeInPolicy.words_within_s` one of these decides::
 
-    words of it are known      it was speech: interrupt, however short it was
-    none are known (yet)       by the voice itself, where it is measured here (`VoiceMeter`): it is
-                               long enough, and sounds like speech: interrupt
-    neither                    it was a cough, or nothing: go on
+    words of it are known       it was speech: interrupt, however short it was
+    no words are known (yet)    judge the voice itself, where `VoiceMeter` measures it: if it is
+                                long enough and has the properties of speech, interrupt
+    neither                     it was a cough, or nothing: resume
 
-Words may come late, after the turn has ended, since many services write a turn down only then. So a
-turn that was spoken into the agent's speech and that nothing was decided about stays *open*: what
-the model answers to it by itself is not wanted, until words of it come. Then they interrupt what is
-being said, and the turn is answered.
+Words may come late, after the turn has ended, because many services transcribe a turn only then. So
+a turn that overlapped the agent's speech and ended undecided stays *open*: the model's automatic
+reply to it is dropped. If words arrive later, they interrupt the agent and the turn is answered.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from duologue.pipeline.words import has_words
 from duologue.realtime.errors import ConfigError
 
 RECENT_S = 1.5
-"""A stretch of voice that began within so many seconds is what a model's own signal is about."""
-_MOST_OPEN = 16
+"""A model's own signal refers to a stretch of voice that began at most this many seconds ago."""
+_MAX_OPEN = 16
 """Turns that have ended and whose words may still come; the oldest is forgotten beyond it."""
 
 
@@ -35,8 +34,8 @@ class BargeInPolicy:
 
     ``min_speech_s``: shorter speech never interrupts. ``without_words_s``: speech of this length
     interrupts although no word of it is known, where the model does not tell words while they are
-    spoken. ``words_within_s``: without either, held agent sound goes on after this time (a cough).
-    ``enabled=False``: nobody interrupts by speaking. Raises `ConfigError` for negative times.
+    spoken. ``words_within_s``: without either, held agent audio resumes after this time (a cough).
+    ``enabled=False``: speaking never interrupts. Raises `ConfigError` for negative times.
     """
 
     min_speech_s: float = 0.1
@@ -50,7 +49,7 @@ class BargeInPolicy:
 
 
 class Decision(Enum):
-    """What to do with the agent's sound."""
+    """What to do with the agent's audio."""
 
     NOTHING = "nothing"
     HOLD = "hold"
@@ -59,7 +58,7 @@ class Decision(Enum):
 
 
 class Voice(Protocol):
-    """The person's voice as it is measured here: see `VoiceMeter`."""
+    """A measurement of the person's voice: see `VoiceMeter`."""
 
     @property
     def count(self) -> int:
@@ -82,15 +81,15 @@ class Voice(Protocol):
         ...
 
     def is_speech(self) -> bool:
-        """Whether the newest stretch sounds like speech so far."""
+        """Return whether the newest stretch has the properties of speech so far."""
         ...
 
 
 class BargeIn:
     """Takes the signals of one conversation and decides; sans-IO, every call takes the time.
 
-    ``needs_words``: the model tells words while they are being spoken, so no length of sound
-    interrupts without them. ``voice`` measures the person's voice; without it lengths are taken
+    ``needs_words``: the model transcribes words while they are being spoken, so voice without
+    words never interrupts. ``voice`` measures the person's voice; without it lengths are taken
     from the model's signals. ``follows``: where the model stops by itself, because it has heard
     something, the agent does; otherwise that is only one more sign that the person may speak.
 
@@ -233,10 +232,10 @@ class BargeIn:
         return self._decide(now, may_interrupt=may_interrupt)
 
     def turn_ended(self, *, empty: bool, may_interrupt: bool = False, turn: str = "") -> Decision:
-        """The turn is over; ``empty`` when it had no words, and the sound goes on at once."""
+        """Record the end of a turn; resume at once if it was ``empty`` (had no words)."""
         if self._turn == turn and may_interrupt and not (self._words or empty):
             self._open[turn] = self._longest or self._signalled(float("inf")) or 0.0
-            if len(self._open) > _MOST_OPEN:
+            if len(self._open) > _MAX_OPEN:
                 del self._open[next(iter(self._open))]
         self._began = self._ended = self._turn = None
         self._words = self._stopped = False
@@ -247,11 +246,11 @@ class BargeIn:
         return Decision.NOTHING
 
     def is_open(self, turn: str) -> bool:
-        """A turn has ended, and nobody knows whether it was speech."""
+        """Return whether a turn has ended while it is unknown whether it was speech."""
         return turn in self._open
 
     def close(self, turn: str) -> None:
-        """It is known now whether an open turn was speech."""
+        """Forget an open turn, because it is known now whether it was speech."""
         self._open.pop(turn, None)
 
     def interrupted(self) -> None:

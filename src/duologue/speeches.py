@@ -315,7 +315,7 @@ class Speeches:
             self._carried.carry(reply.speech)
         else:
             if done.status == "cancelled" and not reply.speech.planned:
-                # The model has stopped by itself: its words were ahead of the sound.
+                # The model has stopped by itself: its words were ahead of its audio.
                 reply.speech.break_off(goes_on=True)
             self._playout.end(reply.speech)
 

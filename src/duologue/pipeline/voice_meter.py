@@ -1,19 +1,19 @@
-"""How long the person's voice lasts, and whether it sounds like speech: what barge-in decides by.
+"""Measure how long the person's voice lasts and whether it is speech, for barge-in.
 
-Sans-IO. A service tells the end of speech half a second late, and a VAD lets go 0.1 to 0.2 s late,
-so by either of them every cough lasts as long as a word. Here only a frame counts that is voice by
-the VAD and loud beside the stretch that it belongs to::
+Sans-IO. A service reports the end of speech half a second late, and a VAD releases 0.1 to 0.2 s
+late, so judged by either of them every cough lasts as long as a word. Here a frame only counts if
+it is voice according to the VAD and also loud compared with the rest of its stretch::
 
-    sound      ..,cough,.......,w o r d s ,w o r d s,........
+    input      ..,cough,.......,w o r d s ,w o r d s,........
     VAD        ..,######--,....,#############################--,..
     counted    ..,####,........,#########,#########,..........
     stretch      |-- 1 --------|  |-- 2 -----------------------|
 
-A stretch goes on over gaps of up to `GAP_S`, since words have such gaps in them.
+A stretch continues over gaps of up to `GAP_S`, because words contain such gaps.
 
 Length alone can't tell a long cough, laughter or a hiss from a sentence. Speech has vowels: for a
-tenth of a second the VAD is sure, and the sound repeats itself at the pitch of a voice. That is
-looked at only when somebody asks, because it costs more than the VAD does.
+tenth of a second the VAD is sure, and the signal is periodic at the pitch of a voice. The pitch is
+only computed on demand, because it costs more than the VAD does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ START_S = 0.048
 GAP_S = 0.3
 """A stretch is over after this long without voice, in seconds."""
 LOUD = 0.1
-"""A frame softer than this part of the loudest one before it (20 dB) is the sound dying away."""
+"""A frame softer than this fraction of the loudest one before it (-20 dB) is decay."""
 SURE = 0.8
 """Probability above which the VAD is sure."""
 SURE_S = 0.112
@@ -46,7 +46,7 @@ _PITCHES = 70, 440
 """Lowest and highest pitch of a voice, in Hz."""
 _WINDOW_S = 0.04
 """Sound that is looked at for a pitch, in seconds: almost three periods of the lowest."""
-_MOST_FRAMES = 64
+_MAX_FRAMES = 64
 """Frames that wait to be looked at for a pitch; the oldest are forgotten beyond it."""
 
 
@@ -86,7 +86,7 @@ class VoiceMeter:
         self._loudest = 0.0
         self._sure = self._sure_longest = 0.0
         self._periodic = self._periodic_longest = 0.0
-        self._frames: deque[tuple[Samples, bool]] = deque(maxlen=_MOST_FRAMES)
+        self._frames: deque[tuple[Samples, bool]] = deque(maxlen=_MAX_FRAMES)
         self._tail = np.zeros(0, np.int16)
         self.count = 0
         """Stretches that have begun so far."""
@@ -101,7 +101,7 @@ class VoiceMeter:
 
     @property
     def idle(self) -> bool:
-        """No stretch goes on, and none seems to begin."""
+        """No stretch is open, and none seems to begin."""
         return not (self.is_open or self._run)
 
     def hear(self, samples: Samples, now: float) -> list[tuple[float, float]]:
@@ -120,7 +120,7 @@ class VoiceMeter:
         return told
 
     def is_speech(self) -> bool:
-        """Whether the newest stretch sounds like speech so far."""
+        """Return whether the newest stretch has the properties of speech so far."""
         if self._sure_longest < SURE_S - 1e-9:
             return False
         while self._frames and self._periodic_longest < PERIODIC_S - 1e-9:
@@ -180,7 +180,7 @@ class VoiceMeter:
 
 
 class _Pitch:
-    """How much like a voice's pitch sound repeats itself."""
+    """Computes how periodic a signal is at the pitch of a voice."""
 
     __slots__ = ("_first", "_last", "_scale", "_shape", "_size", "window")
 
@@ -191,7 +191,7 @@ class _Pitch:
         self._first, self._last = rate // high, rate // low + 1
         self._size = 1 << (self.window + self._last).bit_length()
         self._shape = np.hanning(self.window)
-        # The window's own autocorrelation, by which that of the sound falls off.
+        # Divide by the window's own autocorrelation, which falls off with the lag.
         own = np.fft.irfft(np.abs(np.fft.rfft(self._shape, self._size)) ** 2, self._size)
         self._scale = own[0] / own[self._first : self._last]
 
@@ -199,8 +199,8 @@ class _Pitch:
         """The highest autocorrelation at a voice's pitch, 0 to 1."""
         if len(samples) < self.window:
             return 0.0
-        sound = (samples - samples.mean()) * self._shape
-        spectrum = np.fft.rfft(sound, self._size)
+        windowed = (samples - samples.mean()) * self._shape
+        spectrum = np.fft.rfft(windowed, self._size)
         power = (spectrum * spectrum.conj()).real
         found = np.fft.irfft(power, self._size)
         if found[0] <= 0:
