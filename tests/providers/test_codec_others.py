@@ -306,3 +306,16 @@ def test_results_that_are_nested_deep_are_told_as_text(levels):
     body = deep.encode()
     for error in (nova_error(500, "", body), openai_error(500, body), qwen_error(500, body)):
         assert "HTTP 500" in str(error)
+
+
+def test_an_item_may_be_put_before_the_first_of_others_that_is_known():
+    line = Line(history=[UserItem("u", "Hello."), AgentItem("a", "Hi.")])
+    question = UserItem("q", "Who are you?")
+    (event,) = line.bare(AddItem(question, before=("b", "a")))
+    assert event["previous_item_id"] == "u"
+    (event,) = line.bare(AddItem(UserItem("first", "Hm."), before=("u",)))
+    assert event["previous_item_id"] == "root"
+    (event,) = line.bare(AddItem(UserItem("last", "Well."), before=("gone",)))
+    assert "previous_item_id" not in event
+    (_, event) = line.bare(AddItem(AgentItem("a", "Hi there.")))
+    assert event["previous_item_id"] == "q"

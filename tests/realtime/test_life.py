@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -593,3 +594,27 @@ async def test_a_turn_whose_sound_is_heard_again_goes_on():
         model.line.tell(SpeechStarted("v", position=0))
         model.line.tell(UserTurnEnded("v"))
         assert [ended.item_id for ended in ear.of(UserTurnEnded)] == ["v"]
+
+
+@virtual_time
+async def test_late_words_go_before_their_answer_though_the_next_connection_has_spoken():
+    model = Model()
+    async with living(model) as ear:
+        model.send_audio(sound(np.full(900, 1000)))
+        spoken = ReplyAudio("r", "i", sound(np.full(100, 5)))
+        for output in (SpeechStarted("u", position=0), UserTurnEnded("u"), ReplyStarted("r")):
+            model.line.tell(output)
+        model.line.tell(spoken)
+        ear.said["r"] = "Well,"
+        question = UserItem("u", "Who are you?")
+        ear.items = (question, AgentItem("a", "Well,"))
+        model.line.lose()
+        await again(model)
+        for output in (SpeechStarted("v", position=0), UserTurnEnded("v"), ReplyStarted("x")):
+            model.line.tell(output)
+        model.line.tell(ReplyDone("x", "cancelled"))
+        (asked,) = model.line.sent(RequestReply)
+        model.line.tell(ReplyStarted("s", asked.request_id))
+        model.line.tell(replace(spoken, reply_id="s"))
+        model.line.tell(UserTranscript("v", "Who are you?", final=True))
+        assert model.line.commands[-2:] == [DeleteItem("v"), AddItem(question, before=("a",))]

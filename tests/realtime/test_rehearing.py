@@ -72,10 +72,10 @@ def test_a_second_loss_keeps_the_first_ids():
 
 def test_a_turn_is_put_before_its_answer():
     items = (UserItem("u", "hi"), UserItem("q", "what"), AgentItem("a", "that"))
-    assert put_before("q", "new", items) == [
+    assert put_before("q", "new", items, {"u", "a"}) == [
         DeleteItem("new"),
-        DeleteItem("a"),
-        AddItem(items[1]),
-        AddItem(items[2]),
+        AddItem(items[1], before=("a",)),
     ]
-    assert put_before("gone", "new", items) == []
+    assert put_before("gone", "new", items, {"u", "a"}) == []
+    # What follows was said on this connection, behind it.
+    assert put_before("q", "new", items, {"u"}) == []

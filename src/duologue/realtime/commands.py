@@ -65,9 +65,14 @@ class ClearInput:
 
 @dataclass(frozen=True, slots=True)
 class AddItem:
-    """Put an item at the end of the model's history; asks for no reply."""
+    """Put an item at the end of the model's history; asks for no reply.
+
+    ``before``: it is put before the first of these items that the model knows instead, where its
+    history can be changed (`Profile.truncates`).
+    """
 
     item: Item
+    before: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Literal
 from uuid import uuid4
@@ -79,15 +79,18 @@ class Gap:
         return RealtimeReconnectedEvent(outcome, lost_ms, int((now - self._began) * 1000))
 
 
-def put_before(item_id: str, again_id: str, history: Sequence[Item]) -> list[AddItem | DeleteItem]:
+def put_before(
+    item_id: str, again_id: str, history: Sequence[Item], given: Collection[str]
+) -> list[AddItem | DeleteItem]:
     """Bring a turn whose words came late to where it was said.
 
-    A connection that has said nothing itself knows it at its end, as ``again_id``; in ``history``
-    it is ``item_id``, before what answered it.
+    A connection that has heard it again knows it as ``again_id``, behind what answered it before;
+    in ``history`` it is ``item_id``, in its place. ``given`` are the items that the connection
+    was given before: where none of them follows, the place is the right one.
     """
     ids = [item.id for item in history]
     if item_id not in ids:
         return []
-    tail = history[ids.index(item_id) :]
-    gone = [DeleteItem(again_id), *(DeleteItem(item.id) for item in tail[1:])]
-    return [*gone, *(AddItem(item) for item in tail)]
+    at = ids.index(item_id)
+    before = tuple(one for one in ids[at + 1 :] if one in given)
+    return [DeleteItem(again_id), AddItem(history[at], before)] if before else []

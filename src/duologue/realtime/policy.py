@@ -163,8 +163,8 @@ class SessionPolicy:
         self._aside: str | None = None
         """The turn that is ending, if the model's answer to it is not wanted."""
         self._resumable = True
-        self._spoke = False
-        """Something of a reply has come on this connection."""
+        self._given: frozenset[str] = frozenset()
+        """Items that this connection was given before it heard anything."""
 
     @property
     def live(self) -> bool:
@@ -320,7 +320,8 @@ class SessionPolicy:
         listener, now = self._told, self._clock.now()
         if before is not None:
             self._let_go(now)
-        self._spoke, self._resumable = False, True
+        self._resumable = True
+        self._given = frozenset(item.id for item in self.setup().history)
         first, self.is_open = not self.is_open, True
         self._asking.is_open = True
         if first:
@@ -374,7 +375,6 @@ class SessionPolicy:
                     if isinstance(output, ReplyText) and not output.planned:
                         self._told.said_anyway(output)
                     return
-                self._spoke = True
                 if self._unanswered and isinstance(output, ReplyAudio):
                     self.person.answered()
                     self._unanswered = False
@@ -530,10 +530,9 @@ class SessionPolicy:
             case None, UserTurnEnded(reply_follows=False):
                 self._asking.apply(self._replies.unexpect(ANSWERED, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
-                # Once this connection has spoken, its own items are not to be moved about; nor can
-                # they be where none can be taken out.
-                if not self._spoke and self.model.profile.truncates:
-                    for change in put_before(item_id, signal.item_id, self._told.history()):
+                if self.model.profile.truncates:
+                    history = self._told.history()
+                    for change in put_before(item_id, signal.item_id, history, self._given):
                         self.transmit(change)
 
     def _automatic_refused(self) -> None:

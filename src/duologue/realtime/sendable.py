@@ -75,7 +75,7 @@ def sendable_command(command: Command) -> Command:
             return command
         case AddItem(item=item):
             clean = sendable_item(item)
-            return command if clean is item else AddItem(clean)
+            return command if clean is item else replace(command, item=clean)
         case Truncate(heard_text=text):
             return replace(command, heard_text=sendable(text))
         case Say(text=text):

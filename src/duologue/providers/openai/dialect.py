@@ -68,8 +68,11 @@ class RequestBuilder(Protocol):
 class ServerHistory(Protocol):
     """The conversation as one server has it; methods return the events to send."""
 
-    def put(self, item: Item) -> Sequence[JsonObject]:
-        """Put an item at the end, or in the place of the one that has its id."""
+    def put(self, item: Item, before: Sequence[str] = ()) -> Sequence[JsonObject]:
+        """Put an item at the end, or in the place of the one that has its id.
+
+        A new one may go before the first of other items that is known, where the server can.
+        """
         ...
 
     def answer(self, result: SendToolResult) -> Sequence[JsonObject]:

@@ -76,8 +76,8 @@ class Encoder:
                 return ({"type": "input_audio_buffer.commit"},)
             case ClearInput():
                 return ({"type": "input_audio_buffer.clear"},)
-            case AddItem(item=item):
-                return self._items.put(item)
+            case AddItem(item=item, before=before):
+                return self._items.put(item, before)
             case DeleteItem(item_id=item_id):
                 self._responses.settle(item_id)
                 return self._items.delete(item_id)

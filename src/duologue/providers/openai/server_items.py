@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duologue.items import Item, Json, ToolCallItem, ToolResultItem
@@ -77,9 +78,10 @@ class ServerItems:
         sound.samples += samples
         sound.content_index = part
 
-    def put(self, item: Item) -> list[JsonObject]:
+    def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
         """Put an item at the end, or in the place of the one that has its id.
 
+        A new one goes before the first of ``before`` that is there, if one is.
         The result of a call that is not known is left out: the server would refuse it.
         """
         match item:
@@ -90,7 +92,7 @@ class ServerItems:
         made = item_json(item)
         if made is None:
             return []
-        return self._put(item.id, made)
+        return self._put(item.id, made, before)
 
     def answer(self, result: SendToolResult) -> list[JsonObject]:
         """Give the result of a call."""
@@ -147,11 +149,16 @@ class ServerItems:
         known = item_id in self._order or item_id in self._sounds
         return item_id if known else wire_id(item_id)
 
-    def _put(self, item_id: str, item: JsonObject) -> list[JsonObject]:
+    def _put(self, item_id: str, item: JsonObject, before: Sequence[str] = ()) -> list[JsonObject]:
         create: JsonObject = {"type": "conversation.item.create", "item": item}
         there = self._name(item_id)
         if there not in self._order:
-            self._order.append(there)
+            names = (self._name(one) for one in before)
+            follower = next((one for one in names if one in self._order), None)
+            at = len(self._order) if follower is None else self._order.index(follower)
+            self._order.insert(at, there)
+            if follower is not None:
+                create["previous_item_id"] = self._order[at - 1] if at else "root"
             return [create]
         at = self._order.index(there)
         self._order[at] = wire_id(item_id)

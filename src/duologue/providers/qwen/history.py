@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import assert_never
 
@@ -46,8 +47,9 @@ class AppendedHistory:
         self._calls: dict[str, ToolCallItem] = {}
         self._unsaid: list[str] = []
 
-    def put(self, item: Item) -> list[JsonObject]:
+    def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
         """Put an item at the end; nothing for one that is there, or without words."""
+        del before  # The service adds at the end only.
         if item.id in self._known:
             return []
         _remember(self._known, item.id)
