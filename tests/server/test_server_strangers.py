@@ -408,3 +408,13 @@ async def test_long_texts_count_for_more_than_short_ones(errors):
         assert server.calls.sessions == 1
         await socket.send(json.dumps({"type": "text", "text": "x" * 4000}))
         assert (await goodbye(socket))[1] == 4429
+
+
+async def test_a_low_rate_still_lets_a_call_begin(errors):
+    async with served(wait_for_bye, messages_per_s=2) as server, server.socket() as socket:
+        await answer(socket)
+        await socket.send('{"type": "offer", "sdp": ""}')
+        await asyncio.sleep(0.1)
+        assert server.calls.sessions == 1
+        await socket.send('{"type": "bye"}')
+        assert (await goodbye(socket))[1] == 1000

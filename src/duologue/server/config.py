@@ -55,7 +55,7 @@ class ServerConfig:
     max_message_bytes: int = 64 * 1024
     """Of one message that the page sends."""
     messages_per_s: float = 50.0
-    """That the page may send; one second's worth may come at once."""
+    """That the page may send; one second's worth, or 20, may come at once."""
     hello_timeout_s: float = 5.0
     """From the socket's opening to its first message, which carries the token."""
     offer_timeout_s: float = 15.0

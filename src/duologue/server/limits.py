@@ -7,22 +7,21 @@ from collections.abc import Callable, Hashable
 
 
 class Budget:
-    """A token bucket: ``rate`` a second, one second's worth at once."""
+    """A token bucket: ``rate`` a second, and ``burst`` at once (default: one second's worth)."""
 
-    __slots__ = ("_at", "_left", "_rate")
+    __slots__ = ("_at", "_burst", "_left", "_rate")
 
-    def __init__(self, rate: float, now: float) -> None:
+    def __init__(self, rate: float, now: float, burst: float = 0.0) -> None:
         self._rate = rate
-        self._left = max(rate, 1.0)
+        self._burst = self._left = max(rate, burst, 1.0)
         self._at = now
 
     def spend(self, now: float, cost: float = 1.0) -> bool:
         """Take ``cost``; False when less is left."""
-        most = max(self._rate, 1.0)
-        self._left = min(most, self._left + (now - self._at) * self._rate)
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
         # What costs more than there can ever be is taken when all of it is there.
-        cost = min(cost, most)
+        cost = min(cost, self._burst)
         if self._left < cost:
             return False
         self._left -= cost

@@ -25,6 +25,9 @@ _COST = {"offer": 10.0, "text": 5.0}
 A text counts for one more with every 100 characters, since the history keeps it.
 """
 
+_MIN_BURST = 20.0
+"""Messages that may come at once, whatever the rate: a hello and an offer do."""
+
 _CLOSE_S = 0.5
 """What saying goodbye to a socket may take, in seconds."""
 
@@ -84,7 +87,8 @@ class Line:
         self._websocket = websocket
         self._config = config
         self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_INBOX + 1)
-        self._budget = Budget(config.messages_per_s, asyncio.get_running_loop().time())
+        now = asyncio.get_running_loop().time()
+        self._budget = Budget(config.messages_per_s, now, _MIN_BURST)
         self._gone = False
         self._hello: asyncio.Timeout | None = None
         self._pushed_out = False
