@@ -94,6 +94,7 @@ def test_a_sign_of_life_is_asked_for_by_an_update_that_changes_nothing():
     line = Line()
     [event] = line.send(Ping())
     assert (event["type"], event["session"]) == ("session.update", {"type": "realtime"})
+    assert line.error(event["event_id"]) == [Alive()]
 
 
 def test_a_session_that_is_refused_is_the_end():

@@ -11,6 +11,7 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.providers.openai.dialect import Dialect, ServerHistory
 from duologue.providers.openai.guard import Guard
+from duologue.providers.openai.outbox import PING_ID
 from duologue.providers.openai.responses import Responses
 from duologue.providers.openai.rtc_sound import RtcSound
 from duologue.realtime.commands import (
@@ -92,7 +93,8 @@ class Encoder:
                 change = self._dialect.session.change(command)
                 return ({"type": "session.update", "session": change},)
             case Ping():
-                return ({"type": "session.update", "session": self._dialect.session.ping()},)
+                same = self._dialect.session.ping()
+                return ({"event_id": PING_ID, "type": "session.update", "session": same},)
             case RequestReply(request_id=request_id, instructions=special):
                 return (self._dialect.requests.reply(request_id, self.instructions, special),)
             case Say(request_id=request_id, text=wanted):

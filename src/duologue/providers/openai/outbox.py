@@ -12,13 +12,22 @@ from duologue.providers.openai.asked import Asked
 from duologue.providers.openai.dialect import Dialect, ServerHistory
 from duologue.providers.openai.errors import Meaning
 from duologue.realtime.errors import ErrorKind
-from duologue.realtime.outputs import Output, ProviderError, ReplyRefused, UserTurnEnded
+from duologue.realtime.outputs import (
+    Alive,
+    Output,
+    ProviderError,
+    ReplyRefused,
+    UserTurnEnded,
+)
 
 require("orjson", "openai")
 
 from duologue.providers.json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
+
+PING_ID = "ping"
+"""Id of every event that asks for a sign of life."""
 
 _ABOUT_REQUESTS = frozenset({Meaning.BUSY, Meaning.SPEAKING, Meaning.REFUSED})
 
@@ -92,6 +101,8 @@ class Outbox:
         if event_id is None and meaning is Meaning.BUSY and self._asked.automatic_refused():
             # Nobody has asked for it: it would have followed a turn of the person by itself.
             return (ReplyRefused("", code, message, busy=True),)
+        if event_id == PING_ID:
+            return (Alive(),)  # It was not taken, and it was answered.
         request_id = self._request_of(event_id, kind, meaning)
         if request_id is not None:
             busy = meaning in (Meaning.BUSY, Meaning.SPEAKING)
