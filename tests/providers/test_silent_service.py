@@ -6,7 +6,7 @@ pytest.importorskip("websockets", reason="the openai extra is not installed")
 pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
-from duologue.events import AgentTurnStartedEvent, RealtimeReconnectingEvent
+from duologue.events import AgentTurnStartedEvent, ErrorEvent, RealtimeReconnectingEvent
 from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.providers import aws, gemini, openai, qwen
 from duologue.realtime.reconnect import ReconnectPolicy
@@ -88,5 +88,24 @@ def test_a_service_that_has_nothing_to_say_is_left_alone(name):
                     await phone.be_silent(9)
                 assert len(of(agent, AgentTurnStartedEvent)) == 2
                 assert not of(agent, RealtimeReconnectingEvent)
+
+    run_virtual(main(), grace=0.0)
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_what_the_program_asks_a_silent_service_for_comes_by_the_next_connection(name):
+    simulate, make = PROVIDERS[name]
+
+    async def main():
+        async with simulate(replies=["One."] * 9, transcripts=["hello"] * 9) as simulator:
+            phone = Phone()
+            async with talking(make(simulator), phone) as agent:
+                simulator.faults = [Fault(Stall("writing", 3600), at=0.5)]
+                await phone.be_silent(1)
+                speech = agent.simple_response("Count.")
+                await phone.be_silent(9)
+                assert speech.text == "One."
+                assert len(of(agent, RealtimeReconnectingEvent)) == 1
+                assert not of(agent, ErrorEvent)
 
     run_virtual(main(), grace=0.0)

@@ -14,6 +14,7 @@ from duologue.realtime.outputs import (
     Alive,
     ReplyAudio,
     ReplyDone,
+    ReplyRefused,
     ReplyStarted,
     ReplyText,
     SessionStarted,
@@ -199,6 +200,24 @@ async def test_a_request_is_asked_for_again_where_nothing_comes():
         assert asked.request_id == "x"
         tells(model, ReplyStarted("r", "x"), ReplyDone("r"))
         assert not [t for t in ear.told if isinstance(t, tuple)]
+
+
+@virtual_time
+async def test_a_request_that_is_given_up_here_and_asked_again_is_due_since_the_first_time():
+    model = Model(policy=QUICK, holds_requests=True)
+    async with living(model):
+        model.request_reply("x")
+        for _ in range(2):
+            await asyncio.sleep(10)
+            tells(model, ReplyRefused("x", "unanswered", "Nothing came.", busy=True))
+        assert len(model.line.sent(RequestReply)) == 3
+        await again(model)
+        assert 25 <= model.at[1] < 26
+        (asked,) = model.line.sent(RequestReply)
+        assert asked.request_id == "x"
+        # There the time begins anew.
+        await asyncio.sleep(24)
+        assert len(model.lines) == 2
 
 
 @virtual_time

@@ -77,6 +77,9 @@ class Replies:
         self._waiting: deque[Request] = deque()
         self._asked: Request | None = None
         self._asked_at = 0.0
+        self._due_at = 0.0
+        """When the request was asked for the first time."""
+        self._due_id = ""
         self._asked_again = 0
         self._dropped = False
         self._automatic: deque[tuple[int, float, bool]] = deque()
@@ -135,7 +138,7 @@ class Replies:
             times.append(self._overdue[1])
         if self._asked is not None and not self._dropped:
             # One that holds requests back does so until its sound was played.
-            times.append(max(self._asked_at, self._sounds_until if self._holds else 0.0))
+            times.append(max(self._due_at, self._sounds_until if self._holds else 0.0))
         return min(times, default=None)
 
     @property
@@ -300,6 +303,7 @@ class Replies:
             self._waiting.appendleft(self._asked)
         self._asked = None
         self._asked_again = 0
+        self._due_id = ""
         self._running.clear()
         self._automatic.clear()
         return running, expected
@@ -327,5 +331,7 @@ class Replies:
             return Changes()
         self._asked = self._waiting.popleft()
         self._asked_at = now
+        if self._asked.id != self._due_id:
+            self._due_id, self._due_at = self._asked.id, now
         self._dropped = False
         return Changes([self._asked.command])
