@@ -315,6 +315,7 @@ async def test_a_sentence_is_over_and_half_of_one_is_not(weights: Store) -> None
     speech = np.concatenate([clip("jfk"), np.zeros(3200, np.int16)])
     assert await turn.end_of_turn(speech, heard(TEXTS["jfk"])) > 0.5
     assert await turn.end_of_turn(speech, heard("ask what you can do for")) <= DANGLING_LIMIT
+    assert await turn.end_of_turn(speech, heard("ask what you can do,")) < 0.5
     half = np.concatenate([clip("jfk")[: 16000 * 8], np.zeros(3200, np.int16)])
     assert await turn.end_of_turn(half, heard("")) < 0.5
     assert 0 <= await turn.end_of_turn(np.zeros(0, np.int16), heard("")) <= 1

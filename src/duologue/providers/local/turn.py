@@ -19,7 +19,7 @@ DANGLING_LIMIT = 0.2
 """No turn that ends in a dangling word is likelier to be over than this."""
 
 UNFINISHED_LIMIT = 0.35
-"""Nor one that ends within a number which is probably said in groups."""
+"""Nor one that ends with a comma, or within a number which is probably said in groups."""
 
 _DANGLING = re.compile(
     r"(?<![\w'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
@@ -35,7 +35,7 @@ _COMPLETE = re.compile(
     | ^\W*(?:yes|yeah|no|nope|oh|well|sure|okay)\W+(?:\w+\W+)?(?:is|are|was|were|has|have)\W*$
     | ^\W*(?:\w+\W+)?(?:i|you|he|she|it|we|they)\ (?:do|does|did|can|could|should|will|would)\W*$
     # "Could you repeat that, please?", but "Could you please"
-    | (?<!\byou)(?<!\band)(?<!\bi)(?<!\bwe)\W+please\W*$
+    | ^\W*please\W*$ | (?<!\byou)(?<!\band)(?<!\bi)(?<!\bwe)\W+please\W*$
     # "What are you looking for?", "Who am I speaking to?", "Why?"
     | ^\W*(?:what|who|which|where|how)\ .*\w\ (?:about|at|for|from|in|into|like|of|on|with)\W*$
     | (?:speaking|talking|listening|going|belong)\ to\W*$
@@ -93,7 +93,9 @@ class SmartTurn:
         words = await text()
         if dangles(words):
             return min(probability, DANGLING_LIMIT)
-        return min(probability, UNFINISHED_LIMIT) if is_within_number(words) else probability
+        # The recogniser hears by the voice whether a sentence ends, and writes a comma or a stop.
+        going_on = words.endswith(",") or is_within_number(words)
+        return min(probability, UNFINISHED_LIMIT) if going_on else probability
 
     def predict(self, audio: Samples) -> float:
         """What the model says of the sound alone; blocks."""
