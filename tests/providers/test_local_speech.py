@@ -276,7 +276,7 @@ def test_dangling(text: str) -> None:
             "Could you repeat that, please?",
             "What are you looking for?",
             "Who is it with?",
-            "I do.",
+            "please?",
         ),
         *("My number is 5551234.", "Why?", "Who am I speaking to?", "I do.", "No, I can't. I did."),
     ],

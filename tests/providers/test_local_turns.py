@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Sequence
 
@@ -11,7 +12,12 @@ import pytest
 from duologue import Agent, AudioFrame
 from duologue.audio import Samples
 from duologue.edges import wav
-from duologue.events import AgentTurnStartedEvent, Event, InterruptionEvent
+from duologue.events import (
+    AgentTurnStartedEvent,
+    Event,
+    InterruptionEvent,
+    UserTurnEndedEvent,
+)
 from duologue.items import Item, UserItem
 from duologue.models import Store
 from duologue.pipeline.parts import LLMOutput, TextDelta
@@ -103,3 +109,24 @@ async def test_music_alone_is_no_turn(weights: Store) -> None:
     chord: Samples = (2500 * np.sum(list(tones), axis=0)).astype(np.int16)
     turns, _ = await conversation(AudioFrame(chord, 16000))
     assert turns == []
+
+
+@virtual_time
+@pytest.mark.parametrize(
+    "question",
+    ["Where is the pool?", "What are you looking for?", "Could you repeat that, please?"],
+)
+async def test_a_sentence_that_is_over_is_answered_at_once(weights: Store, question: str) -> None:
+    sound = await spoken(question, pause=0)
+    speech_s = np.flatnonzero(np.abs(sound.samples.astype(np.int32)) > 300)[-1] / RATE
+    edge = wav.Edge(sound, settle_s=1.0, wait_s=6, lead_in_s=0.3)
+    agent = Agent(edge=edge, llm=local.Realtime("tiny", llm=Model()))
+    loop = asyncio.get_running_loop()
+    ended: list[float] = []
+    agent.events.tap(
+        lambda event: ended.append(loop.time()) if isinstance(event, UserTurnEndedEvent) else None
+    )
+    began = loop.time()
+    async with agent.join():
+        await agent.finish()
+    assert ended[-1] - began - 0.3 - speech_s < 0.3
