@@ -40,7 +40,7 @@ Ada: A tower, built [not heard: in 1519 by a king.]
 
 (weather(city: "Rome") done · 0.3 s)
 
-Ada: Sunny.
+Ada: Sunny. And warm.
 
 (you ended the conversation)
 """
@@ -107,10 +107,14 @@ async def test_a_conversation_in_words(browser):
         stage.tell(ToolEndEvent("c", "weather", "done", "{}", 0.31))
         stage.tell(AgentTranscriptEvent("Sunny.", False, "b"), AgentTurnStartedEvent("b"))
         stage.tell(AgentTranscriptEvent("Sunny.", True, "b"), AgentTurnEndedEvent("b", False))
+        stage.tell(AgentTranscriptEvent("late words", False, "a"))
+        stage.tell(AgentTranscriptEvent(" And warm.", False, "b"))
         await page.wait_for_selector('body[data-turn="listening"]')
         assert await page.locator(".tool").inner_text() == 'weather(city: "Rome") done · 0.3 s'
         assert await turns.count() == 4  # the cough left nothing
+        await page.wait_for_selector("text=Sunny. And warm.")
         assert await turns.nth(3).locator("s").count() == 0
+        assert "late words" not in await turns.nth(1).inner_text()
         assert await turns.nth(3).locator(".who").inner_text() == "Ada"
 
         spoken = await page.locator("#spoken > p").all_inner_texts()

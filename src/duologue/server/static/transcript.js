@@ -76,9 +76,11 @@ export class Transcript {
 
   agentWords(id, text) {
     const speech = this.#speech(id);
-    if (speech.settled) return;
+    if (speech.cut) return;
     speech.made += text;
-    this.#showHeard(speech);
+    // Some models tell the last words of a speech after it was heard.
+    if (speech.settled) speech.words.textContent = speech.made.trim();
+    else this.#showHeard(speech);
     this.#follow();
   }
 
@@ -174,7 +176,7 @@ export class Transcript {
   #speech(id) {
     let speech = this.#speeches.get(id);
     if (!speech) {
-      speech = { ...this.#addTurn("agent", this.agentName), made: "", heard: "", settled: false };
+      speech = { ...this.#addTurn("agent", this.agentName), made: "", heard: "", settled: false, cut: false };
       speech.item.classList.add("open");
       this.#speeches.set(id, speech);
     }
@@ -206,6 +208,7 @@ export class Transcript {
       this.#readOut(`${this.agentName}: ${heard}${cut ? " (interrupted)" : ""}`);
     }
     speech.settled = true;
+    speech.cut = cut;
   }
 
   #note(speech, text) {
