@@ -149,6 +149,8 @@ class SessionPolicy:
         self._late: float | None = None
         """When a result came while or after the person spoke, and the model has to be asked yet."""
         self._talking = False
+        self._rest: Say | None = None
+        """What is left of a protected text that the model stopped saying, until nobody speaks."""
         """The person is in a turn, as far as was told."""
         self._blind = False
         """The reply that is due next may be made without that result."""
@@ -174,7 +176,7 @@ class SessionPolicy:
     @property
     def pending(self) -> bool:
         """A reply is being made or awaited, or a tool's result is."""
-        return self._replies.pending or self._tools.pending
+        return self._replies.pending or self._tools.pending or self._rest is not None
 
     @property
     def answering(self) -> bool:
@@ -198,7 +200,8 @@ class SessionPolicy:
         self.is_open = False
         self._stop_looking()
         self._asking.close()
-        for request_id in self._replies.close():
+        unsaid = () if self._rest is None else (self._rest.request_id,)
+        for request_id in (*self._replies.close(), *unsaid):
             self._told.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
         self._tools.clear()
         log.info("session %s ended: %s", self.model.session_id, reason)
@@ -272,6 +275,9 @@ class SessionPolicy:
         if not keep_results:
             self._dropped, self._late = self.epoch, None
         cuts = self._told.interrupted(self.epoch) if self._begun else ()
+        if self._rest is not None:
+            self._told.reply_ended(self._rest.request_id, None)
+            self._rest = None
         self._asking.apply(self._replies.interrupt(self.epoch, self._clock.now()))
         if self.is_open and (self.model.profile.truncates or self.model.profile.told_cuts):
             for cut in cuts:
@@ -394,10 +400,16 @@ class SessionPolicy:
                 epoch = self._replies.epoch_of(reply_id)
                 if epoch is None:
                     return
-                self._told.output(output, epoch)
+                rest = self._rest_of(output)
+                if rest is None:
+                    self._told.output(output, epoch)
+                else:
+                    self._told.reply_lost(reply_id, rest.request_id)
+                    self._rest = rest
                 self._asking.apply(self._replies.done(reply_id, self._clock.now()))
                 self._after_tools(self._tools.reply_done(reply_id))
                 self._take_signals(self.person.reply_done())
+                self._say_rest()
             case ToolCall(reply_id=reply_id, call_id=call_id):
                 self._replies.progress(reply_id, now)
                 epoch = self._replies.epoch_of(reply_id)
@@ -428,6 +440,30 @@ class SessionPolicy:
             case _:
                 self._told.output(output, self.epoch)
         self._look()
+
+    def _rest_of(self, done: ReplyDone) -> Say | None:
+        """Return what is left of a protected text that the model has stopped saying by itself.
+
+        Gemini and Nova stop at any voice, and can't be told which text must be heard to its end.
+        """
+        reply = self._replies.running(done.reply_id)
+        if done.status != "cancelled" or reply is None or reply.cancelled_at is not None:
+            return None
+        match reply.request:
+            case Request(command=Say(interruptible=False), epoch=self.epoch):
+                rest = asked_again(reply, self._told.reply_said(reply.id))
+                return rest if isinstance(rest, Say) else None
+            case _:
+                return None
+
+    def _say_rest(self) -> None:
+        """Have the rest of a protected text said once nobody speaks.
+
+        Before that, Gemini 3.1 would take it for a part of the person's turn.
+        """
+        if self._rest is not None and not self._talking:
+            rest, self._rest = self._rest, None
+            self.request(rest)
 
     def _look(self) -> None:
         self._tell_late()
@@ -527,6 +563,7 @@ class SessionPolicy:
                     self._ended_turns -= 1
                     if not empty:
                         self.request(RequestReply(uuid4().hex))
+                self._say_rest()
             case None, UserTurnEnded(reply_follows=False):
                 self._asking.apply(self._replies.unexpect(ANSWERED, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:

@@ -154,6 +154,10 @@ class Replies:
             reply.until = max(reply.until, now) + sound_s
             self._sounds_until = max(self._sounds_until, reply.until)
 
+    def running(self, reply_id: str) -> Reply | None:
+        """Return the reply that the provider is making under this id; None if there is none."""
+        return self._running.get(reply_id)
+
     def epoch_of(self, reply_id: str, *, ended: bool = False) -> int | None:
         """The epoch that a running reply was made in; None for an unknown one.
 

@@ -279,7 +279,11 @@ class Answers:
             outputs.append(ReplyInterrupted(None if answer is None else answer.id))
             self._stopped_s = 0.0
         if self.current is not None:
-            outputs.append(ReplyDone(self.current.id, "cancelled"))
+            # After ``generationComplete`` nothing of its audio is missing: all of it may be played.
+            status: Literal["completed", "cancelled"] = "cancelled"
+            if self.current.generated:
+                status = "completed"
+            outputs.append(ReplyDone(self.current.id, status))
         elif self._asked is not None and not own:
             outputs += self._empty("cancelled")
         self.current, self._ended = None, answer or self._ended
