@@ -14,7 +14,7 @@ from benchmarks.provider import Provider
 from benchmarks.rtc_echo import run
 
 STEP = 5
-MOST_LATE_PERCENT = 0.5
+MAX_LATE_PERCENT = 0.5
 SECONDS = 20
 
 
@@ -25,7 +25,7 @@ def carried(provider: tuple[str, str] | None, begin: int) -> tuple[int, list[dic
     def good(sessions: int) -> bool:
         runs.append(run(sessions, SECONDS, provider=provider))
         sys.stderr.write(f"{runs[-1]}\n")
-        return cast("float", runs[-1]["late_percent"]) <= MOST_LATE_PERCENT
+        return cast("float", runs[-1]["late_percent"]) <= MAX_LATE_PERCENT
 
     sessions = begin
     if good(sessions):
@@ -46,8 +46,7 @@ def figure(what: str, provider: tuple[str, str] | None, begin: int) -> Figure:
         for r in sorted(runs, key=lambda r: cast("int", r["sessions"]))
     )
     return Figure(
-        f"{what}: sessions a core with at most {MOST_LATE_PERCENT} % of 20 ms ticks over 20 ms "
-        "late",
+        f"{what}: sessions a core with at most {MAX_LATE_PERCENT} % of 20 ms ticks over 20 ms late",
         "published",
         str(sessions),
         sessions > 0,

@@ -14,10 +14,10 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 if TYPE_CHECKING:
     from duologue.audio import AudioFrame
 
-MAX_SOUND_S = 60.0
+MAX_AUDIO_S = 60.0
 """Seconds of sound that are put into a page."""
 
-MAX_SOUND_BYTES = 6_000_000
+MAX_AUDIO_BYTES = 6_000_000
 """Bytes of sound that are put into a page: 60 s at 48 kHz."""
 
 MAX_ITEMS = 500
@@ -33,7 +33,7 @@ _RATES = range(1, 384_001)
 def audio_html(frame: AudioFrame) -> str:
     """A player for the beginning of the sound, and how long all of it is."""
     length = f"{frame.duration:.2f} s at {frame.rate} Hz"
-    most = min(int(MAX_SOUND_S * frame.rate), MAX_SOUND_BYTES // 2)
+    most = min(int(MAX_AUDIO_S * frame.rate), MAX_AUDIO_BYTES // 2)
     samples = frame.samples[:most]
     if not len(samples) or frame.rate not in _RATES:
         return f"<span>AudioFrame: {length}</span>"

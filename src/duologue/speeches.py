@@ -30,7 +30,7 @@ from duologue.turn_metrics import TurnMetrics
 _MOST_RECENT = 4
 """Replies that have ended and whose words may still be coming."""
 
-_MOST_ITEMS = 1024
+_MAX_ITEMS = 1024
 """Items whose ids are remembered, so that a model which uses one again is noticed."""
 
 _SETTLES_S = 1.5
@@ -404,7 +404,7 @@ class Speeches:
             if owner != reply.number or self._conversation.get(item_id) is not None:
                 name = f"{item_id}-{uuid4().hex[:12]}"
                 self._originals[name] = item_id
-            while len(self._used) > _MOST_ITEMS:
+            while len(self._used) > _MAX_ITEMS:
                 del self._used[next(iter(self._used))]
             reply.names[item_id] = name
         return name

@@ -19,7 +19,7 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
 from duologue.providers.local import engine, prompt
 from duologue.providers.local.llama import SLOTS, Llama, Message
-from duologue.providers.local.llm import LEAST_CHARACTERS, LocalLLM
+from duologue.providers.local.llm import MIN_CHARACTERS, LocalLLM
 
 pytestmark = pytest.mark.models
 
@@ -144,7 +144,7 @@ async def test_what_does_not_fit_all_the_same_is_shortened_further(size: int, tr
     runtime = SmallContext(size)
     model = LocalLLM(cast("Llama", runtime), "small context")
     talk: list[Item] = [UserItem("1", "1,2,3," * 4000), AgentItem("2", "Well."), UserItem("3", "?")]
-    if size > LEAST_CHARACTERS:
+    if size > MIN_CHARACTERS:
         assert text_of(await reply(model, talk)) == "Yes."
     else:
         with pytest.raises(SessionError, match="context size"):

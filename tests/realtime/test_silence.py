@@ -25,7 +25,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.realtime.silence import MOST_PATIENCE, Silence, Verdict
+from duologue.realtime.silence import MAX_PATIENCE, Silence, Verdict
 from duologue.testing import virtual_time
 
 RATE = 16000
@@ -326,7 +326,7 @@ def test_the_patience_with_doubts_has_an_end():
     now = 0.0
     for power in range(8):
         silence.doubt(now)
-        wait = 10.0 * min(2**power, MOST_PATIENCE)
+        wait = 10.0 * min(2**power, MAX_PATIENCE)
         assert silence.deadline(None, None) == now + wait
         now += wait
         assert silence.poll(None, None, now) is Verdict.CHANGE

@@ -242,7 +242,7 @@ async def test_only_the_newest_sessions_are_kept(monkeypatch):
 async def test_of_what_a_client_sends_only_the_newest_is_kept(monkeypatch):
     monkeypatch.setattr("duologue.simulator.openai.event_log.MOST_EVENTS", 10)
     monkeypatch.setattr("duologue.simulator.openai.event_log.MOST_APPENDS", 4)
-    monkeypatch.setattr("duologue.simulator.openai.event_session.MOST_IMAGE_BYTES", 2000)
+    monkeypatch.setattr("duologue.simulator.openai.event_session.MAX_IMAGE_BYTES", 2000)
     pixel = base64.b64encode(b"x" * 900).decode()
     part = {"type": "input_image", "image_url": f"data:image/png;base64,{pixel}"}
     item = {"type": "message", "role": "user", "content": [part]}
@@ -319,7 +319,7 @@ async def test_a_deep_schema_of_a_tool_is_refused():
 
 
 async def test_a_conversation_takes_so_much_text_and_no_more(monkeypatch):
-    monkeypatch.setattr("duologue.simulator.openai.conversation.MOST_CHARS", 1000)
+    monkeypatch.setattr("duologue.simulator.openai.conversation.MAX_CHARS", 1000)
     content = [{"type": "input_text", "text": "x" * 400}]
     create = {
         "type": "conversation.item.create",
@@ -345,7 +345,7 @@ async def test_a_conversation_takes_so_much_text_and_no_more(monkeypatch):
 
 
 def test_the_oldest_contents_go_where_there_is_too_much(monkeypatch):
-    monkeypatch.setattr("duologue.simulator.gemini.conversation.MOST_TOKENS", 25)
+    monkeypatch.setattr("duologue.simulator.gemini.conversation.MAX_TOKENS", 25)
     conversation = Conversation()
     for text in ("first", "second", "third"):
         conversation.add("user", [{"text": text}], Cost(text=10))

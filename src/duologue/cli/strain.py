@@ -8,10 +8,10 @@ from pathlib import Path
 
 _TICK_S = 0.05
 _LATE_S = 0.02
-_MOST_LATE = 0.03
+_MAX_LATE_SHARE = 0.03
 """Share of timers that may be over 20 ms late: more is heard, and lengthens each answer."""
 
-_MOST_OTHERS = 0.25
+_MAX_OTHERS_SHARE = 0.25
 """Share of this machine's cores that other programs may use: the engine computes on all of them."""
 
 
@@ -40,9 +40,9 @@ class Strain:
     def warning(self) -> str | None:
         """What to say of the figures; None where nothing disturbed them."""
         others, late = self._others(), self._late / max(self._ticks, 1)
-        if others > _MOST_OTHERS:
+        if others > _MAX_OTHERS_SHARE:
             why = f"other programs used {others:.0%} of it"
-        elif late > _MOST_LATE:
+        elif late > _MAX_LATE_SHARE:
             why = f"{late:.0%} of its timers were late"
         else:
             return None

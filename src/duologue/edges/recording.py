@@ -19,7 +19,7 @@ from duologue.realtime.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
-_MOST_BYTES = 0xFFFFFFFF - _HEADER.size
+_MAX_BYTES = 0xFFFFFFFF - _HEADER.size
 """What a WAV file can hold: 12 hours at 24 kHz."""
 
 
@@ -177,7 +177,7 @@ class RecordingTimeline:
             return
         data = both.astype("<i2", copy=False).tobytes()
         try:
-            if self._bytes + len(data) > _MOST_BYTES:
+            if self._bytes + len(data) > _MAX_BYTES:
                 raise OSError(0, "a WAV file holds no more than 4 GB")
             self._write(data)
         except OSError as error:

@@ -6,7 +6,7 @@ from duologue.items import Json
 
 type JsonObject = dict[str, Json]
 
-MOST_DEEP = 100
+MAX_DEPTH = 100
 """Levels of somebody else's JSON that are passed on: what is nested much deeper can be read, but
 not written again."""
 
@@ -16,9 +16,9 @@ class MalformedError(ValueError):
 
 
 def is_shallow(value: Json) -> bool:
-    """Whether a value has at most `MOST_DEEP` levels, and so can be written again."""
+    """Whether a value has at most `MAX_DEPTH` levels, and so can be written again."""
     level: list[Json] = [value]
-    for _ in range(MOST_DEEP):
+    for _ in range(MAX_DEPTH):
         below: list[Json] = []
         for one in level:
             if isinstance(one, dict):

@@ -37,7 +37,7 @@ SHORT_S = 3.0
 """With less than that left it is begun at the end: its history would be older than it is worth."""
 SHORT_LIFE_S = 300.0
 """No service is known whose connections live shorter than this by its own word, in s."""
-LEAST_AGE_S = 5.0
+MIN_AGE_S = 5.0
 """What says that it does is replaced after so many seconds at the earliest, twice that the next
 time, and so on: its word may come of a wrong clock. Once it has ended one at the age that it had
 announced, it is believed."""
@@ -285,12 +285,12 @@ class Life:
         self._owner.went_live(link, before)
 
     def _least_age(self, link: Link) -> float:
-        """How old a connection gets at least, whatever it says that it may: see `LEAST_AGE_S`."""
+        """How old a connection gets at least, whatever it says that it may: see `MIN_AGE_S`."""
         announced = None if link.started is None else link.started.expires_in
         if announced is None or announced >= SHORT_LIFE_S or self._short_is_true:
             return 0.0
         self._short_lives += 1
-        return min(LEAST_AGE_S * 2.0 ** (self._short_lives - 1), SHORT_LIFE_S)
+        return min(MIN_AGE_S * 2.0 ** (self._short_lives - 1), SHORT_LIFE_S)
 
     def _learn(self, link: Link, lived: float) -> None:
         """The far side has ended a connection: perhaps at the age that it had announced."""

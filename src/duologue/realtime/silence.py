@@ -28,7 +28,7 @@ PAUSE_S = 3.0
 """After a longer pause every service has taken the person's turn for ended, in seconds."""
 CHANGE_S = 5.0
 """What a change out of doubt may take to come in a moment in which nobody speaks."""
-MOST_PATIENCE = 32
+MAX_PATIENCE = 32
 """By so much the bound of doubts grows at most."""
 
 
@@ -110,7 +110,7 @@ class Silence:
         if self._doubt_at is None or self._doubt_until(self._doubt_at, self.bound_s) > now:
             return None
         if not self.asks:
-            self._patience = min(2 * self._patience, MOST_PATIENCE)
+            self._patience = min(2 * self._patience, MAX_PATIENCE)
             return self._over(Verdict.CHANGE)
         if self._asked_at is not None:
             return self._over(Verdict.LOST)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _TELL_EVERY_S = 60.0
 """Seconds between two lines of the log about refused requests."""
 
-_MOST_TOLD = 64
+_MAX_LOGGED = 64
 """Different lines about refused requests, for as long as the server runs."""
 
 _PORTS = {"http": 80, "https": 443}
@@ -81,7 +81,7 @@ class Guard:
         public = origin_of(config.public_url) if config.public_url else None
         self._names = self._hosts | ({public[1]} if public is not None else set())
         self._local = config.local
-        self._told: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it with a sentence."""
@@ -151,10 +151,10 @@ class Guard:
     def _tell(self, line: str) -> None:
         """Log a line, each once, and no more than one a minute: strangers can cause them."""
         now = time.monotonic()
-        recent = max(self._told.values(), default=-_TELL_EVERY_S)
-        if line in self._told or now - recent < _TELL_EVERY_S or len(self._told) >= _MOST_TOLD:
+        recent = max(self._logged.values(), default=-_TELL_EVERY_S)
+        if line in self._logged or now - recent < _TELL_EVERY_S or len(self._logged) >= _MAX_LOGGED:
             return
-        self._told[line] = now
+        self._logged[line] = now
         log.warning("%s", line)
 
 

@@ -14,9 +14,9 @@ from duologue.realtime.errors import ConfigError
 from duologue.simulator.kept import Kept
 from duologue.simulator.yaml_file import load_yaml, shown
 
-MOST_S = 86_400.0
+MAX_S = 86_400.0
 """The longest time that anything takes, in seconds: a day."""
-MOST_FIRED = 1000
+MAX_FIRED = 1000
 """Actions that are kept to be looked at; the oldest go."""
 
 
@@ -60,7 +60,7 @@ class Stall:
 
     def __post_init__(self) -> None:
         _one_of("direction", self.direction, ("reading", "writing"))
-        _within("seconds", self.seconds, 0, MOST_S)
+        _within("seconds", self.seconds, 0, MAX_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Delay:
     jitter_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        _within("ms", self.ms, 0, MOST_S * 1000)
-        _within("jitter_ms", self.jitter_ms, 0, MOST_S * 1000)
+        _within("ms", self.ms, 0, MAX_S * 1000)
+        _within("jitter_ms", self.jitter_ms, 0, MAX_S * 1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Burst:
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        _within("seconds", self.seconds, 0, MOST_S)
+        _within("seconds", self.seconds, 0, MAX_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +191,9 @@ class Fault:
     def __post_init__(self) -> None:
         if self.at is not None and self.on is not None:
             raise ConfigError("a fault comes `at` a time or `on` an event, not both")
-        if self.nth < 1 or self.times < 1 or (self.at is not None and not 0 <= self.at <= MOST_S):
+        if self.nth < 1 or self.times < 1 or (self.at is not None and not 0 <= self.at <= MAX_S):
             raise ConfigError(
-                f"a fault takes nth and times from 1, and at from 0 to {MOST_S:g} seconds"
+                f"a fault takes nth and times from 1, and at from 0 to {MAX_S:g} seconds"
             )
 
 
@@ -238,7 +238,7 @@ class FaultPlan:
         self.faults: tuple[Fault, ...] = ()
         self._left: dict[int, int] = {}
         self._runners: set[FaultRunner] = set()
-        self._fired: Kept[Action] = Kept(MOST_FIRED)
+        self._fired: Kept[Action] = Kept(MAX_FIRED)
         self.set(faults)
 
     def set(self, faults: Sequence[Fault | str]) -> None:

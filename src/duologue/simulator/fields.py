@@ -14,7 +14,7 @@ import orjson  # noqa: E402
 
 type Object = dict[str, Json]
 
-MOST_DEPTH = 100
+MAX_DEPTH = 100
 """Lists and objects in each other of what comes from outside; deeper JSON is refused."""
 
 _LETTERS = string.ascii_letters + string.digits
@@ -29,14 +29,14 @@ def read_json(text: str | bytes) -> Json:
     """What a JSON text says. Raises ``ValueError`` where it is none, or is too deep."""
     value: Json = orjson.loads(text)
     if too_deep(value):
-        raise ValueError(f"JSON is nested more than {MOST_DEPTH} levels deep")
+        raise ValueError(f"JSON is nested more than {MAX_DEPTH} levels deep")
     return value
 
 
 def too_deep(value: Json) -> bool:
-    """Whether lists and objects are nested more than `MOST_DEPTH` levels deep."""
+    """Whether lists and objects are nested more than `MAX_DEPTH` levels deep."""
     level: list[Json] = [value]
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MAX_DEPTH + 1):
         below: list[Json] = []
         for one in level:
             if isinstance(one, dict):

@@ -35,10 +35,10 @@ _OTHERS: Mapping[str, Mapping[str, type]] = {
 }
 _NAMES: Mapping[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
-MOST_S = 86_400.0
+MAX_S = 86_400.0
 """Most seconds of a script's pauses and of its replies; the longest conversation lasts a day."""
 _HIGHEST = {"seconds": 3600.0, "pace": 1000.0, "tone": 20_000.0}
-"""The largest numbers of some fields; of the others it is `MOST_S`."""
+"""The largest numbers of some fields; of the others it is `MAX_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _with_options(script: Script, options: Mapping[str, Json], where: str) -> Sc
         match key, value:
             case "paraphrase", bool():
                 script = replace(script, paraphrase=value)
-            case "transcription_delay", int() | float() if _is_number(value, MOST_S):
+            case "transcription_delay", int() | float() if _is_number(value, MAX_S):
                 script = replace(script, transcription_delay=float(value))
             case _:
                 raise ConfigError(
@@ -185,7 +185,7 @@ def _check(key: str, value: Json, known: Mapping[str, type], place: str) -> None
     if kind is None:
         raise ConfigError(f"{place}: {key} is not known here; it takes {', '.join(known)}")
     if kind is float:
-        highest = _HIGHEST.get(key, MOST_S)
+        highest = _HIGHEST.get(key, MAX_S)
         good, wanted = _is_number(value, highest), f"a number from 0 to {highest:g}"
     elif kind is str:
         good, wanted = isinstance(value, str | int | float), _NAMES[str]

@@ -19,7 +19,7 @@ from duologue.simulator.line import EventLine
 
 MOST_KEPT = 64
 """Sessions that are kept to be looked at; the oldest go."""
-MOST_NOTES = 1000
+MAX_NOTES = 1000
 """Failures of scripts that are kept; the oldest go."""
 
 
@@ -56,7 +56,7 @@ class Service[S: KeptSession](ABC):
         if clock_scale <= 0:
             raise ConfigError(f"clock_scale takes a number above 0, not {clock_scale}")
         self._kept: Kept[S] = Kept(MOST_KEPT)
-        self._failures: Kept[str] = Kept(MOST_NOTES)
+        self._failures: Kept[str] = Kept(MAX_NOTES)
         self.unknown_models = frozenset(unknown_models)
         self._clock: Clock = clock or LoopClock()
         self._brain = brain

@@ -15,7 +15,7 @@ from duologue.simulator.tcp_reset import reset
 MOST_BYTES = 32 * 1024 * 1024
 """Largest message taken; the protocol allows 15 MiB of sound in an event."""
 
-MOST_REASON = 123
+MAX_REASON_BYTES = 123
 """Bytes of a close reason, as WebSocket has it; of a longer one the beginning is sent."""
 
 _DEAF_STEP_S = 0.2
@@ -74,7 +74,7 @@ class SocketLine(EventLine):
 
     async def end(self, code: int, reason: str) -> None:
         """Close with a code."""
-        message = reason.encode()[:MOST_REASON].decode(errors="ignore")
+        message = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
         await self._socket.close(code=code or 1000, message=message.encode())
 
     def break_off(self) -> None:

@@ -17,11 +17,11 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 
-MOST_CHARS = 4 * 1024 * 1024
+MAX_CHARS = 4 * 1024 * 1024
 """The longest text that is read."""
-MOST_DEPTH = 64
+MAX_DEPTH = 64
 """Lists and objects in each other."""
-MOST_VALUES = 100_000
+MAX_VALUES = 100_000
 """Values of a text, with every alias written out."""
 
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
@@ -60,8 +60,8 @@ def read_text(file: Path) -> str:
 def parse_yaml(text: str, where: str) -> Json:
     """What a text says; ``where`` it is from. Raises `ConfigError`, in one line."""
     yaml = require("yaml", "simulate")
-    if len(text) > MOST_CHARS:
-        raise ConfigError(f"{where}: it has more than {MOST_CHARS} characters")
+    if len(text) > MAX_CHARS:
+        raise ConfigError(f"{where}: it has more than {MAX_CHARS} characters")
     try:
         value: object = yaml.load(text, Loader=_loader())
     except yaml.YAMLError as error:
@@ -82,7 +82,7 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-_TOO_DEEP = f"lists and objects stand more than {MOST_DEPTH} levels deep in each other"
+_TOO_DEEP = f"lists and objects stand more than {MAX_DEPTH} levels deep in each other"
 _SHORT = reprlib.Repr(maxlevel=2, maxdict=4, maxlist=4, maxstring=60, maxother=60, maxlong=40)
 
 
@@ -90,7 +90,7 @@ def _measured(value: object, where: str) -> Json:
     """The value, which JSON can say too, and is neither too deep nor too large."""
     count = 0
     level: list[object] = [value]
-    for _ in range(MOST_DEPTH + 1):
+    for _ in range(MAX_DEPTH + 1):
         below: list[object] = []
         for one in level:
             match one:
@@ -108,8 +108,8 @@ def _measured(value: object, where: str) -> Json:
                 case _:
                     raise ConfigError(f"{where}: {shown(one)} is of a type that JSON has not")
             count += 1
-            if count + len(below) > MOST_VALUES:
-                raise ConfigError(f"{where}: it has more than {MOST_VALUES} values")
+            if count + len(below) > MAX_VALUES:
+                raise ConfigError(f"{where}: it has more than {MAX_VALUES} values")
         if not below:
             found: Json = value  # type: ignore[assignment]
             return found

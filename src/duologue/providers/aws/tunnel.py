@@ -11,7 +11,7 @@ from duologue.providers.addresses import bad_proxy, split_address, without_passw
 from duologue.realtime.errors import ConfigError
 
 _PORTS = {"http": 80, "https": 443}
-MOST_HEAD = 16 * 1024
+MAX_HEAD_BYTES = 16 * 1024
 """Bytes of the head of a proxy's answer."""
 
 
@@ -69,7 +69,7 @@ class _Answer(asyncio.Protocol):
                 self.status.set_result(int(line[1]))
             else:
                 self._fail("the proxy does not speak HTTP")
-        elif len(self._head) > MOST_HEAD:
+        elif len(self._head) > MAX_HEAD_BYTES:
             self._fail("the proxy's answer is too long")
 
     def connection_lost(self, exc: Exception | None) -> None:

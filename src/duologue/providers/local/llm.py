@@ -15,7 +15,7 @@ from duologue.realtime.errors import SessionError
 
 MAX_TOKENS = 120
 """Of one turn: about 40 s of speech."""
-LEAST_CHARACTERS = 500
+MIN_CHARACTERS = 500
 """Of history that are always tried; what does not fit then fails by its instructions."""
 
 
@@ -118,7 +118,7 @@ class LocalLLM:
                 return
             except SessionError as error:
                 limit = sum(prompt.length(str(turn["content"])) for turn in turns) // 2
-                if begun or limit < LEAST_CHARACTERS or "context size" not in str(error).lower():
+                if begun or limit < MIN_CHARACTERS or "context size" not in str(error).lower():
                     raise
 
 

@@ -17,7 +17,7 @@ AUDIO_TOKENS_PER_S = 25
 
 MOST_CONTENTS = 10_000
 """Contents of a session; of more the oldest go."""
-MOST_TOKENS = 16 * 1024 * 1024
+MAX_TOKENS = 16 * 1024 * 1024
 """What all of them may cost; of more the oldest go. No model takes nearly as much."""
 
 
@@ -86,7 +86,7 @@ class Conversation:
         self.entries.append(entry)
         self._tokens += cost.total
         while len(self.entries) > MOST_CONTENTS or (
-            self._tokens > MOST_TOKENS and len(self.entries) > 1
+            self._tokens > MAX_TOKENS and len(self.entries) > 1
         ):
             self._tokens -= self.entries.pop(0).cost.total
         return entry

@@ -12,7 +12,7 @@ MOST_SOUND = 5000
 """Messages of sound that are kept; all others are, up to `MOST_MESSAGES`."""
 MOST_MESSAGES = 20_000
 """Messages that are kept, each way; the oldest go."""
-MOST_CHARS = 4 * 1024 * 1024
+MAX_CHARS = 4 * 1024 * 1024
 """Characters of all messages of the client that are kept; the oldest go."""
 
 
@@ -20,7 +20,7 @@ class MessageLog:
     """The client's messages, media reduced to its length, and the kinds of the server's."""
 
     def __init__(self) -> None:
-        self.taken: Kept[Object] = Kept(MOST_MESSAGES, MOST_CHARS)
+        self.taken: Kept[Object] = Kept(MOST_MESSAGES, MAX_CHARS)
         self.told: Kept[str] = Kept(MOST_MESSAGES)
         self.sound_dropped = 0
         """Messages of sound that were not kept."""

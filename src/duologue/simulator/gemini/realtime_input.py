@@ -13,7 +13,7 @@ from duologue.simulator.kept import Kept
 
 MOST_IMAGES = 2000
 """Pictures that are kept to be looked at; the oldest go."""
-MOST_IMAGE_BYTES = 64 * 1024 * 1024
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Their size; the oldest go."""
 
 
@@ -26,7 +26,7 @@ class RealtimeInput:
         self._emit = emit
         self._loopback = Loopback() if loopback else None
         self._sound = AudioInput()
-        self.kept: Kept[Image] = Kept(MOST_IMAGES, MOST_IMAGE_BYTES)
+        self.kept: Kept[Image] = Kept(MOST_IMAGES, MAX_IMAGE_BYTES)
         self.samples = 0
         """Sound taken so far, in samples at 16 kHz."""
 

@@ -19,9 +19,9 @@ from duologue.simulator.gemini.shapes import RefusedError
 from duologue.simulator.hearing import Hearing, Turn, TurnTooShortError
 from duologue.simulator.kept import Kept
 
-MOST_HEARD = 1000
+MAX_HEARD = 1000
 """Turns of a session that are kept to be looked at; the oldest go."""
-MOST_HEARD_SAMPLES = 1800 * IN_RATE
+MAX_HEARD_SAMPLES = 1800 * IN_RATE
 """Their sound, where it is kept: half an hour; the oldest go."""
 
 EXPLICIT = (
@@ -68,7 +68,7 @@ class Turns:
         self._input = False
         self._pictures = 0
         self.hearing = Hearing(self, rate=IN_RATE)
-        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_SAMPLES)
+        self.kept: Kept[HeardTurn] = Kept(MAX_HEARD, MAX_HEARD_SAMPLES)
 
     @property
     def heard(self) -> list[HeardTurn]:

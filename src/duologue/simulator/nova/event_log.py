@@ -9,7 +9,7 @@ from duologue.simulator.kept import Kept
 
 MOST_EVENTS = 10_000
 """Events of a session that are kept, each way; the oldest go."""
-MOST_CHARS = 4 * 1024 * 1024
+MAX_CHARS = 4 * 1024 * 1024
 """Characters of all events of the client that are kept; the oldest go."""
 
 
@@ -21,7 +21,7 @@ class EventLog:
     """
 
     def __init__(self) -> None:
-        self.taken: Kept[Object] = Kept(MOST_EVENTS, MOST_CHARS)
+        self.taken: Kept[Object] = Kept(MOST_EVENTS, MAX_CHARS)
         self.told: Kept[str] = Kept(MOST_EVENTS)
         self._sound: Object | None = None
 

@@ -67,7 +67,7 @@ EXCEPTIONS = frozenset(
 
 MOST_SAID = 10_000
 """Entries of a conversation that are kept to be looked at; the oldest go."""
-MOST_SAID_CHARS = 4 * 1024 * 1024
+MAX_SAID_CHARS = 4 * 1024 * 1024
 """Their characters; the oldest go."""
 
 
@@ -135,7 +135,7 @@ class Session:
         self._idle: Timer | None = None
         self.system = ""
         """The system prompt."""
-        self._said: Kept[Said] = Kept(MOST_SAID, MOST_SAID_CHARS)
+        self._said: Kept[Said] = Kept(MOST_SAID, MAX_SAID_CHARS)
         self.audio_in_samples = 0
         """Sound taken so far, in samples at the rate that the client sends."""
         self.configuration: Object = {}

@@ -18,7 +18,7 @@ ENDPOINTING_MS: Mapping[Sensitivity, int] = {"HIGH": 1500, "MEDIUM": 1750, "LOW"
 
 MOST_HEARD = 1000
 """Turns that are kept to be looked at; the oldest go."""
-MOST_HEARD_S = 1800
+MAX_HEARD_S = 1800
 """Seconds of their sound, where it is kept; the oldest go."""
 
 
@@ -52,7 +52,7 @@ class Turns:
         self._keep_audio = keep_audio
         self._hearing = Hearing(self, rate=rate)
         self._hearing.configure(endpointing)
-        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_S * rate)
+        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MAX_HEARD_S * rate)
         self.started: Callable[[], None] = lambda: None
         """Is told that the person has begun to speak."""
         self.sound: Callable[[Samples], None] = lambda _: None

@@ -15,7 +15,7 @@ from duologue.word_timing import said_within, weight
 
 MOST_ITEMS = 10_000
 """Items of a session; the next is refused."""
-MOST_CHARS = 64 * 1024 * 1024
+MAX_CHARS = 64 * 1024 * 1024
 """Characters of all of them together; what would make them more is refused."""
 
 
@@ -68,10 +68,8 @@ class Conversation:
         if len(self.items) >= MOST_ITEMS:
             raise RefusedError("conversation_full", f"A conversation takes {MOST_ITEMS} items.")
         size = size_of(item)
-        if self._chars + size > MOST_CHARS:
-            raise RefusedError(
-                "conversation_full", f"A conversation takes {MOST_CHARS} characters."
-            )
+        if self._chars + size > MAX_CHARS:
+            raise RefusedError("conversation_full", f"A conversation takes {MAX_CHARS} characters.")
         before = self._put(item, after)
         self._chars += size
         return before

@@ -11,7 +11,7 @@ MOST_APPENDS = 5000
 """Events of sound and pictures that are kept; all others are, up to `MOST_EVENTS`."""
 MOST_EVENTS = 20_000
 """Events that are kept, each way; the oldest go."""
-MOST_CHARS = 4 * 1024 * 1024
+MAX_CHARS = 4 * 1024 * 1024
 """Characters of all events of the client that are kept; the oldest go."""
 
 _MEDIA = {"input_audio_buffer.append": "audio", "input_image_buffer.append": "image"}
@@ -22,7 +22,7 @@ class EventLog:
     """The client's events, sound and pictures reduced to a length; the types of the server's."""
 
     def __init__(self) -> None:
-        self.taken: Kept[Object] = Kept(MOST_EVENTS, MOST_CHARS)
+        self.taken: Kept[Object] = Kept(MOST_EVENTS, MAX_CHARS)
         self.told: Kept[str] = Kept(MOST_EVENTS)
         self.appends_dropped = 0
         """Events of sound and pictures that were not kept."""

@@ -27,9 +27,9 @@ from duologue.simulator.openai.responses import Responses
 from duologue.simulator.openai.shapes import RefusedError, Shape, Tagged, check_object
 from duologue.simulator.openai.turns import HeardTurn, Turns
 
-MOST_IMAGES = 2000
+MAX_IMAGES = 2000
 """Pictures of a session that are kept to be looked at; the oldest go."""
-MOST_IMAGE_BYTES = 64 * 1024 * 1024
+MAX_IMAGE_BYTES = 64 * 1024 * 1024
 """Their size; the oldest go."""
 
 
@@ -92,7 +92,7 @@ class EventSession(ABC):
         self._log = EventLog()
         self._conversation = Conversation(self.items, objects=self.item_objects)
         self._loopback: Loopback | None = None
-        self._images: Kept[Image] = Kept(MOST_IMAGES, MOST_IMAGE_BYTES)
+        self._images: Kept[Image] = Kept(MAX_IMAGES, MAX_IMAGE_BYTES)
         self.audio_in_samples = 0
         """Sound taken so far, in samples at the rate of the session."""
         self.closed = False

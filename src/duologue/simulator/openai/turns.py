@@ -29,9 +29,9 @@ _STREAMING_MODELS = ("gpt-realtime-whisper", "gpt-live-transcribe")
 _PIECES = re.compile(r"\s*\w+|\s*[^\w\s]+|\s+")
 """A word, or the signs behind one."""
 
-MOST_HEARD = 1000
+MAX_HEARD = 1000
 """Turns of a session that are kept to be looked at; the oldest go."""
-MOST_HEARD_SAMPLES = 1800 * RATE
+MAX_HEARD_SAMPLES = 1800 * RATE
 """Their sound, where it is kept: half an hour; the oldest go."""
 
 
@@ -87,7 +87,7 @@ class Turns:
         self._owed: dict[str, bool] = {}
         """Turns that are answered once their words have come; True when that was interrupted."""
         self.hearing = Hearing(self, rate=rate)
-        self.kept: Kept[HeardTurn] = Kept(MOST_HEARD, MOST_HEARD_SAMPLES)
+        self.kept: Kept[HeardTurn] = Kept(MAX_HEARD, MAX_HEARD_SAMPLES)
         self.interrupt: Callable[[], None] = lambda: None
         """Stop what the agent says; set by who owns it."""
         self.refused: Callable[[RefusedError], None] = lambda _: None
