@@ -22,29 +22,29 @@ def make(**options):
         ({"llm": "gemini-live-2.5"}, r"duologue\.providers\.gemini\.Realtime\('gemini-live-2.5'\)"),
         ({"llm": "amazon.nova-sonic-v1:0"}, r"duologue\.providers\.aws\.Realtime\("),
         ({"llm": "qwen/qwen-omni"}, r"duologue\.providers\.qwen\.Realtime\('qwen-omni'\)"),
-        ({"llm": None}, "llm takes a Realtime, such as .*, not None"),
+        ({"llm": None}, "llm must be a Realtime, such as .*, not None"),
         (
             {"llm": ScriptedRealtime},
             r"the class ScriptedRealtime: write ScriptedRealtime\(",
         ),
         ({"edge": ScriptedRealtime(), "llm": Phone()}, "the wrong way round: swap them"),
-        ({"edge": Phone}, r"edge takes objects, not the class Phone: write Phone\(\.\.\.\)"),
-        ({"edge": "microphone"}, "edge takes an Edge, such as .*, not 'microphone'"),
-        ({"edge": None}, "edge takes an Edge"),
-        ({"tts": "alloy"}, "tts takes a TTS .*, not 'alloy'"),
-        ({"tools": print}, "tools takes a list of functions, not a builtin_function_or_method"),
-        ({"tools": "look"}, "tools takes a list of functions, not 'look'"),
-        ({"tools": ["look"]}, "tools takes functions, not 'look'"),
+        ({"edge": Phone}, r"edge must be an object, not the class Phone: write Phone\(\.\.\.\)"),
+        ({"edge": "microphone"}, "edge must be an Edge, such as .*, not 'microphone'"),
+        ({"edge": None}, "edge must be an Edge"),
+        ({"tts": "alloy"}, "tts must be a TTS .*, not 'alloy'"),
+        ({"tools": print}, "tools must be a list of functions, not a builtin_function_or_method"),
+        ({"tools": "look"}, "tools must be a list of functions, not 'look'"),
+        ({"tools": ["look"]}, "tools must be functions, not 'look'"),
         (
             {"processors": Processor()},
-            "takes a list of Processor objects, not a Processor",
+            "must be a list of Processor objects, not a Processor",
         ),
         ({"processors": [Processor]}, "not the class Processor: write Processor"),
-        ({"processors": [print]}, "processors takes Processor objects"),
+        ({"processors": [print]}, "processors must be Processor objects"),
         ({"conversation": JsonlStore("h.jsonl")}, r"not a JsonlStore: write Conversation\(store\)"),
-        ({"conversation": []}, "conversation takes a Conversation, not a list"),
-        ({"barge_in": True}, "barge_in takes a BargeInPolicy, not True"),
-        ({"person": "Robin"}, r"person takes User\(name, id\), not 'Robin'"),
+        ({"conversation": []}, "conversation must be a Conversation, not a list"),
+        ({"barge_in": True}, "barge_in must be a BargeInPolicy, not True"),
+        ({"person": "Robin"}, r"person must be User\(name, id\), not 'Robin'"),
         ({"instructions": ["Be kind."]}, "instructions are a text or a Path, not list"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -60,7 +60,7 @@ def test_a_part_of_a_pipeline_that_does_not_fit_is_one_sentence(part):
     class Text:
         model, tools_reliable, prepare, generate = "m", True, print, print
 
-    with pytest.raises(ConfigError, match=f"{part} takes a.*, not 'whisper'"):
+    with pytest.raises(ConfigError, match=f"{part} must be a.*, not 'whisper'"):
         make(**{"llm": Text(), "tts": FakeTTS(), part: "whisper"})
     assert Pipeline  # The parts of one that is made by hand are checked where they are used.
 

@@ -118,7 +118,7 @@ class _Joining(AbstractAsyncContextManager["Agent"]):
         )
 
     def __enter__(self) -> NoReturn:
-        raise ConfigError("join takes 'async with agent.join():', not 'with'")
+        raise ConfigError("join must be used as 'async with agent.join():', not 'with'")
 
     def __exit__(self, *_: object) -> None:
         """Nothing was entered."""
@@ -176,7 +176,7 @@ class Agent:
         """Say what to write to whoever gives arguments by position."""
         del kwargs
         if args:
-            raise ConfigError("Agent takes its arguments by name: Agent(edge=..., llm=...)")
+            raise ConfigError("Agent arguments must be given by name: Agent(edge=..., llm=...)")
         return super().__new__(cls)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is wrong with the arguments of an `Agent`, in one sentence that says what to write."""
+"""Checks the arguments of an `Agent`: each error is one sentence that says what to write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _METHODS: dict[str, tuple[str, ...]] = {
     "turn_detection": ("end_of_turn",),
     "vad": ("stream",),
 }
-"""What an object has that fits the argument."""
+"""Methods that an object for each argument must have."""
 
 _FIELDS: dict[str, tuple[str, ...]] = {
     "edge": ("output_rate", "quality", "lead_ms", "latency_ms"),
@@ -28,7 +28,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "turn_detection": ("rate",),
     "vad": ("rate", "frame_samples"),
 }
-"""What else it has."""
+"""Attributes that it must have, too."""
 
 _EXAMPLES = {
     "edge": "an Edge, such as duologue.edges.wav.Edge(...)",
@@ -65,35 +65,37 @@ def check_arguments(
     person: object,
     **parts: object,
 ) -> None:
-    """Raise `ConfigError` for an argument that can't be what it is given for.
+    """Raise `ConfigError` for an argument of the wrong kind.
 
-    ``parts`` are those of a pipeline, each perhaps None.
+    ``parts`` are the parts of a pipeline by name; a part that is None is not checked.
     """
     if isinstance(edge, Realtime) and _has(llm, _METHODS["edge"]):
         raise ConfigError("edge and llm are the wrong way round: swap them")
     _check_part("edge", edge)
     _check_llm(llm)
     for name, part in parts.items():
-        # A Realtime takes none of these but tts, which is told by itself.
+        # With a Realtime only tts is checked here: the other parts are reported later as unused.
         if part is not None and (name == "tts" or not isinstance(llm, Realtime)):
             _check_part(name, part)
     for function in _sequence("tools", tools, "functions"):
         if not callable(function):
-            raise ConfigError(f"tools takes functions, not {_kind(function)}")
+            raise ConfigError(f"tools must be functions, not {_kind(function)}")
     for processor in _sequence("processors", processors, "Processor objects"):
         _check_instance("processors", processor)
         if not _has(processor, ("audio", "video")):
-            raise ConfigError(f"processors takes Processor objects, not {_kind(processor)}")
+            raise ConfigError(f"processors must be Processor objects, not {_kind(processor)}")
     if not isinstance(conversation, Conversation | None):
-        told = (
+        advice = (
             "write Conversation(store)" if _has(conversation, ("load", "put")) else "leave it out"
         )
-        raise ConfigError(f"conversation takes a Conversation, not {_kind(conversation)}: {told}")
+        raise ConfigError(
+            f"conversation must be a Conversation, not {_kind(conversation)}: {advice}"
+        )
     if not isinstance(barge_in, BargeInPolicy | None):
-        raise ConfigError(f"barge_in takes a BargeInPolicy, not {_kind(barge_in)}")
+        raise ConfigError(f"barge_in must be a BargeInPolicy, not {_kind(barge_in)}")
     for name, user in (("agent_user", agent_user), ("person", person)):
         if user is not None and not (hasattr(user, "name") and hasattr(user, "id")):
-            raise ConfigError(f"{name} takes User(name, id), not {_kind(user)}")
+            raise ConfigError(f"{name} must be User(name, id), not {_kind(user)}")
 
 
 def _check_llm(llm: object) -> None:
@@ -103,7 +105,7 @@ def _check_llm(llm: object) -> None:
         if known is None:
             known = next((_PROVIDERS[name] for name in _PROVIDERS if name in llm.lower()), "openai")
         raise ConfigError(
-            f"llm takes a model object, not the text {llm!r}: write "
+            f"llm must be a model object, not the text {llm!r}: write "
             f"llm=duologue.providers.{known}.Realtime({model!r})"
         )
     _check_instance("llm", llm)
@@ -130,17 +132,17 @@ def _check_fields(name: str, part: object) -> None:
 def _check_instance(name: str, value: object) -> None:
     if inspect.isclass(value):
         raise ConfigError(
-            f"{name} takes objects, not the class {value.__name__}: write {value.__name__}(...)"
+            f"{name} must be an object, not the class {value.__name__}: write {value.__name__}(...)"
         )
 
 
 def _refuse(name: str, value: object) -> NoReturn:
-    raise ConfigError(f"{name} takes {_EXAMPLES[name]}, not {_kind(value)}")
+    raise ConfigError(f"{name} must be {_EXAMPLES[name]}, not {_kind(value)}")
 
 
 def _sequence(name: str, value: object, what: str) -> Sequence[object]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise ConfigError(f"{name} takes a list of {what}, not {_kind(value)}")
+        raise ConfigError(f"{name} must be a list of {what}, not {_kind(value)}")
     return value
 
 

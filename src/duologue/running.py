@@ -67,7 +67,7 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
 def _check_coroutine(main: object) -> None:
     if not asyncio.iscoroutine(main):
         name = getattr(main, "__name__", type(main).__name__)
-        raise ConfigError(f"run takes a coroutine: write duologue.run({name}())")
+        raise ConfigError(f"run needs a coroutine: write duologue.run({name}())")
 
 
 def _fail(error: BaseException) -> NoReturn:

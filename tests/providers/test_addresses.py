@@ -73,7 +73,7 @@ def test_the_error_of_an_address_shows_no_password():
 )
 def test_headers_that_can_not_be_sent_are_told_without_their_values(headers):
     for make in (openai.Realtime, qwen.Realtime):
-        with pytest.raises(ConfigError, match="headers takes") as caught:
+        with pytest.raises(ConfigError, match="headers must have") as caught:
             make(api_key=KEY, headers=headers)
         assert "Host: b" not in str(caught.value)
     assert checked_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}

@@ -337,7 +337,7 @@ def test_one_of_the_two_is_needed():
     for options in ({}, {"make_agent": scripted, "conduct": scripted}):
         with pytest.raises(ConfigError, match="one of the two"):
             create_app(**options)
-    with pytest.raises(ConfigError, match="make_agent takes a function"):
+    with pytest.raises(ConfigError, match="make_agent must be a function"):
         create_app(ServerConfig())
 
 

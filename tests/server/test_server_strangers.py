@@ -352,12 +352,12 @@ async def test_the_log_says_once_why_a_page_is_refused(caplog):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"public_url": "talk.example.org"}, "public_url takes an address"),
-        ({"public_url": "https://talk.example.org/#x"}, "public_url takes an address"),
-        ({"public_url": "https://["}, "public_url takes an address"),
-        ({"allowed_origins": ("*",)}, "allowed_origins takes an address"),
-        ({"allowed_hosts": ("https://talk.example.org",)}, "allowed_hosts takes names"),
-        ({"allowed_hosts": ("talk.example.org:8443",)}, "allowed_hosts takes names"),
+        ({"public_url": "talk.example.org"}, "public_url must be an address"),
+        ({"public_url": "https://talk.example.org/#x"}, "public_url must be an address"),
+        ({"public_url": "https://["}, "public_url must be an address"),
+        ({"allowed_origins": ("*",)}, "allowed_origins must be an address"),
+        ({"allowed_hosts": ("https://talk.example.org",)}, "allowed_hosts must be names"),
+        ({"allowed_hosts": ("talk.example.org:8443",)}, "allowed_hosts must be names"),
     ],
 )
 def test_addresses_that_are_none_are_said_at_once(settings, says):

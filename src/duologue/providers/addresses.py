@@ -39,11 +39,13 @@ def checked_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, s
     found = dict(headers or {})
     for key, value in found.items():
         if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
-            raise ConfigError(f"{name} takes names of HTTP headers, not {key!r}")
+            raise ConfigError(f"{name} must have names of HTTP headers, not {key!r}")
         if not isinstance(value, str):
-            raise ConfigError(f"{name} takes strings: {key} is a {type(value).__name__}")
+            raise ConfigError(
+                f"{name} must have strings as values: {key} is a {type(value).__name__}"
+            )
         if not (value.isascii() and value.isprintable()):
-            raise ConfigError(f"{name} takes printable ASCII: the value of {key} is not")
+            raise ConfigError(f"{name} must have values of printable ASCII: that of {key} is not")
     return found
 
 

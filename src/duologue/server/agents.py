@@ -101,7 +101,7 @@ def conduct_with(
         raise ConfigError("pass make_agent or conduct: one of the two")
     for name, function in (("make_agent", make_agent), ("conduct", conduct), ("on_end", on_end)):
         if function is not None and not callable(function):
-            raise ConfigError(f"{name} takes a function, not {function!r:.80}")
+            raise ConfigError(f"{name} must be a function, not {function!r:.80}")
 
     failures = FailureReports(lambda source, message: None, time.monotonic)
 

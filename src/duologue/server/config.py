@@ -90,12 +90,12 @@ class ServerConfig:
         ):
             if url is not None and not _is_page(url):
                 raise ConfigError(
-                    f"{name} takes an address such as https://talk.example.org, not {url!r}"
+                    f"{name} must be an address such as https://talk.example.org, not {url!r}"
                 )
         for host in self.allowed_hosts:
             if not host or "/" in host or (":" in host and not host.startswith("[")):
                 raise ConfigError(
-                    f"allowed_hosts takes names without scheme and port, such as "
+                    f"allowed_hosts must be names without scheme and port, such as "
                     f"talk.example.org, not {host!r}"
                 )
         for file in (self.certfile, self.keyfile):

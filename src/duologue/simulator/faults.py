@@ -22,12 +22,12 @@ MAX_FIRED = 1000
 
 def _within(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise ConfigError(f"{name} takes a number from {low:g} to {high:g}, not {shown(value)}")
+        raise ConfigError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}")
 
 
 def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise ConfigError(f"{name} takes {' or '.join(choices)}, not {shown(value)}")
+        raise ConfigError(f"{name} must be {' or '.join(choices)}, not {shown(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Close:
         sendable = 1000 <= self.code <= 1014 and self.code not in (1004, 1005, 1006)
         if self.code and not sendable and not 3000 <= self.code <= 4999:
             raise ConfigError(
-                f"code takes a WebSocket close code, such as 1011 or 4000, not {self.code}"
+                f"code must be a WebSocket close code, such as 1011 or 4000, not {self.code}"
             )
 
 
@@ -193,7 +193,7 @@ class Fault:
             raise ConfigError("a fault comes `at` a time or `on` an event, not both")
         if self.nth < 1 or self.times < 1 or (self.at is not None and not 0 <= self.at <= MAX_S):
             raise ConfigError(
-                f"a fault takes nth and times from 1, and at from 0 to {MAX_S:g} seconds"
+                f"nth and times of a fault must be 1 or more, and at from 0 to {MAX_S:g} seconds"
             )
 
 

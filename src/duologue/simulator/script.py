@@ -168,7 +168,7 @@ class _Compiler:
             raise ConfigError(f"{place}: there is no file {wav}")
         voice = step.get("voice", "tone")
         if voice not in ("tone", "local"):
-            raise ConfigError(f"{place}: voice takes tone or local, not {shown(voice)}")
+            raise ConfigError(f"{place}: voice must be tone or local, not {shown(voice)}")
         return ScriptedReply(reply, wav, "local" if voice == "local" else "tone")
 
 
@@ -192,7 +192,7 @@ def _check(key: str, value: Json, known: Mapping[str, type], place: str) -> None
     else:
         good, wanted = isinstance(value, kind), _NAMES[kind]
     if not good:
-        raise ConfigError(f"{place}: {key} takes {wanted}, not {shown(value)}")
+        raise ConfigError(f"{place}: {key} must be {wanted}, not {shown(value)}")
 
 
 def _is_number(value: Json, highest: float) -> bool:

@@ -40,7 +40,7 @@ async def synthesize(text: str, *, voice: str = "heart") -> AudioFrame:
     `MissingExtraError` without the extra ``local``.
     """
     if not text.strip():
-        raise ConfigError("synthesize takes some text")
+        raise ConfigError("synthesize needs a text with words")
     tts = await asyncio.to_thread(engine.load_tts, voice)
     parts = [frame.samples async for frame in tts.synthesize(text)]
     if not parts:

@@ -220,5 +220,5 @@ class _Pictures:
 def _checked(base_url: str) -> str:
     address = split_address("base_url", base_url, ("http", "https"), BASE_URL)
     if address.fragment:
-        raise ConfigError("base_url takes no fragment: leave out what is behind #")
+        raise ConfigError("base_url must have no fragment: leave out the # and what follows it")
     return base_url
