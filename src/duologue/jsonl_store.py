@@ -1,13 +1,12 @@
 """`JsonlStore`: a conversation in a file of JSON lines, which several processes may share.
 
-A line is written in one piece behind the end of the file, under a lock of the file, so that no
-writer comes between the bytes of another. Reading takes no lock and changes nothing: the last line
-may be one that is just being written. A line that a crash cut short is ended when the next is
-written behind it, and is passed over when the file is read.
+Each line is appended in one write, under a lock of the file, so that the bytes of two writers never
+mix. Reading takes no lock and changes nothing, because another process may be writing the last
+line. When a crash has cut a line short, the next write ends it with a newline, and `load` skips it.
 
-Nothing is written to the disk by force (``fsync``), which takes up to a tenth of a second, on the
-event loop. So a crash of the program loses nothing that was put; a crash of the machine may lose
-what was put in the last half minute, or leave a line of zeros, which is passed over too.
+The store never calls ``fsync``, which would block the event loop for up to a tenth of a second. So
+a crash of the program loses nothing that was put. A crash of the machine may lose what was put in
+the last half minute, or leave a line of zeros, which `load` skips too.
 """
 
 from __future__ import annotations
@@ -31,22 +30,23 @@ if sys.platform != "win32":
 log = logging.getLogger(__name__)
 
 _START = b'{"kind": '
-"""How every line begins."""
+"""The first bytes of every line."""
 
 LOCK_S = 0.05
-"""Seconds to wait for another process that is writing. Then the line is written all the same: it is
-written in one piece, and the conversation waits for no other."""
+"""Seconds to wait while another process writes. After that the line is written without the lock:
+it is still one write, and the conversation must not wait for another process."""
 
 MAX_UNWRITTEN = 1000
-"""Lines kept for the next attempt while the disk is full; the oldest go first."""
+"""Lines kept for the next attempt while the disk is full; the oldest are dropped first."""
 
 
 class JsonlStore:
     """Keeps a conversation in a file, one change a line, so that a crash loses nothing written.
 
-    Several programs may write to one file, on a local file system. What could not be written, on a
-    full disk, is written with the next change. Raises `ConfigError` from `load` for a file that is
-    not such a record, or that can't be one, and ``OSError`` from `put` and `remove`.
+    Several programs may write to one file on a local file system. Changes that could not be written
+    because the disk was full are written with the next change. `load` raises `ConfigError` for a
+    file that is not such a record, and for a path that can't be one. `put` and `remove` raise
+    ``OSError``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -54,10 +54,10 @@ class JsonlStore:
         self._unwritten: deque[bytes] = deque(maxlen=MAX_UNWRITTEN)
 
     def load(self) -> Sequence[Item]:
-        """Replay the changes; changes nothing in the file.
+        """Replay the changes and return the items. Never write to the file.
 
-        Empty lines, lines that were cut short, fields and kinds of items that a newer version has
-        written are passed over.
+        Skip empty lines, lines that were cut short, and fields and kinds of items that a newer
+        version has written.
         """
         if self._path.is_dir():
             raise ConfigError(f"{self._path} is a folder: pass a file in it")
@@ -80,7 +80,7 @@ class JsonlStore:
                             f"{self._path} line {number} is not a conversation item: "
                             "move the file away"
                         ) from error
-                    # The last one may only be under way.
+                    # Another process may still be writing the last line: it is no loss.
                     cut_short += line.endswith(b"\n")
         if cut_short:
             log.warning("%s: %d lines were cut short by a crash", self._path, cut_short)
@@ -91,7 +91,7 @@ class JsonlStore:
         self._append(item_to_dict(item))
 
     def remove(self, item_id: str) -> None:
-        """Append its removal."""
+        """Append the removal of an item."""
         self._append({"kind": "removed", "id": item_id})
 
     def _append(self, values: dict[str, Json]) -> None:
@@ -120,7 +120,7 @@ class JsonlStore:
 
 @contextlib.contextmanager
 def _locked(file: int) -> Generator[bool]:
-    """Keep other writers out, by their own will; False where that could not be had in time."""
+    """Hold the advisory lock of the file; yield False if it was not free within `LOCK_S`."""
     if sys.platform == "win32":
         yield True  # One process may write at a time.
         return
@@ -150,10 +150,10 @@ def _ends_a_line(file: int, size: int) -> bool:
 
 
 def _replay(line: bytes, items: dict[str, Item]) -> None:
-    """Make one change; raises ``ValueError`` for what is none."""
+    """Apply one line to ``items``; raises ``ValueError`` for a line that is no change."""
     values = json.loads(line)
     if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
-        raise ValueError("this is no item")
+        raise ValueError("not an item")
     if values["kind"] == "removed":
         items.pop(str(values.get("id")), None)
         return
@@ -163,7 +163,7 @@ def _replay(line: bytes, items: dict[str, Item]) -> None:
 
 
 def _is_cut_short(line: bytes) -> bool:
-    """The beginning of a line of ours, perhaps in the middle of a character."""
+    """Return whether ``line`` begins as ours do and is cut short, perhaps within a character."""
     if not (line.startswith(_START) or _START.startswith(line)):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a conversation and a stretch of sound look like in a notebook, as HTML."""
+"""Renders a conversation or an audio frame as HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from duologue.audio import AudioFrame
 
 MAX_AUDIO_S = 60.0
-"""Seconds of sound that are put into a page."""
+"""Seconds of audio that are embedded."""
 
 MAX_AUDIO_BYTES = 6_000_000
-"""Bytes of sound that are put into a page: 60 s at 48 kHz."""
+"""Bytes of audio that are embedded: 60 s at 48 kHz."""
 
 MAX_ITEMS = 500
-"""Items of a conversation that are shown: the newest."""
+"""Newest items of a conversation that are shown."""
 
 MAX_TEXT = 2_000
 """Characters of one item that are shown."""
 
 _RATES = range(1, 384_001)
-"""What a browser may be able to play, in Hz."""
+"""Rates that a browser may be able to play, in Hz."""
 
 
 def audio_html(frame: AudioFrame) -> str:
-    """A player for the beginning of the sound, and how long all of it is."""
+    """Return a player for the beginning of the audio, with the length of all of it."""
     length = f"{frame.duration:.2f} s at {frame.rate} Hz"
     most = min(int(MAX_AUDIO_S * frame.rate), MAX_AUDIO_BYTES // 2)
     samples = frame.samples[:most]
@@ -40,11 +40,11 @@ def audio_html(frame: AudioFrame) -> str:
     if len(samples) < len(frame):
         length = f"the first {len(samples) / frame.rate:.0f} s of {length}"
     file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(frame.rate)
-        sound.writeframes(samples.astype("<i2", copy=False).tobytes())
+    with wave.open(file, "wb") as wav:
+        wav.setnchannels(1)
+        wav.setsampwidth(2)
+        wav.setframerate(frame.rate)
+        wav.writeframes(samples.astype("<i2", copy=False).tobytes())
     data = base64.b64encode(file.getvalue()).decode()
     return (
         f'<audio controls preload="none" src="data:audio/wav;base64,{data}"></audio> '
@@ -53,7 +53,7 @@ def audio_html(frame: AudioFrame) -> str:
 
 
 def conversation_html(items: Sequence[Item]) -> str:
-    """A table of who said what; what people and models wrote can't become part of the page."""
+    """Return a table of who said what; all text is escaped, so it can't add markup to the page."""
     rows = [_row(*_shown(item)) for item in items[-MAX_ITEMS:]]
     if len(items) > MAX_ITEMS:
         rows.insert(0, _row("", f"{len(items) - MAX_ITEMS} older items", ""))
@@ -66,7 +66,7 @@ def conversation_html(items: Sequence[Item]) -> str:
 
 
 def _shown(item: Item) -> tuple[str, str, str]:
-    """Who it is from, its words, and a note."""
+    """Return who an item is from, its words, and a note."""
     match item:
         case UserItem(text=text, participant=participant, spoken=spoken):
             return participant or "person", text or "", "" if spoken else "written"
@@ -87,5 +87,5 @@ def _row(*cells: str) -> str:
 
 def _cell(text: str) -> str:
     short = text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ..."
-    # Half surrogates, which no file and no socket takes, become question marks.
+    # Lone surrogates become question marks, because no file and no socket accepts them.
     return escape(short.encode("utf-8", "replace").decode())

@@ -1,4 +1,4 @@
-"""`run`: a script's main coroutine, with ends that look like ends and not like failures."""
+"""`run`: runs the main coroutine of a script, and ends without a traceback on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ log = logging.getLogger(__name__)
 def run[T](main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` as ``asyncio.run`` does, and return its result; for scripts.
 
-    Ctrl-C, and SIGTERM where there is one, cancel it: its conversations end within a second, and
+    Ctrl-C and SIGTERM cancel it: its conversations end within a second, and
     the program exits with the code 130 (or 143) and without a traceback. An error of this library,
     such as a wrong key, is one line on stderr: exit code 2 for a `ConfigError`, else 1. All other
     errors are raised.
 
-    Raises `ConfigError` for what is no coroutine, or where an event loop runs already.
+    Raises `ConfigError` if ``main`` is no coroutine, or if an event loop is running already.
     """
     _check_coroutine(main)
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         main.close()
-        raise ConfigError("an event loop runs already, as in a notebook: write 'await main()'")
+        raise ConfigError(
+            "an event loop is running already, as in a notebook: write 'await main()'"
+        )
     terminated = False
 
     async def body() -> T:
@@ -42,7 +44,7 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
             if task is not None:
                 task.cancel()
 
-        # Not on Windows, and only in the main thread.
+        # This works only in the main thread, and not on Windows.
         with suppress(NotImplementedError, ValueError, RuntimeError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         return await main
@@ -71,7 +73,7 @@ def _check_coroutine(main: object) -> None:
 
 
 def _fail(error: BaseException) -> NoReturn:
-    """Say what is wrong in one line, and exit."""
+    """Write the error to stderr in one line, and exit."""
     log.debug("the program ended by an error", exc_info=error)
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

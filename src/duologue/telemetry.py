@@ -1,8 +1,8 @@
-"""Other people's telemetry: switched off before a library can begin with it.
+"""Switches off the telemetry of libraries before they start it.
 
-onnxruntime sends usage data to Microsoft and writes an id of the device into the user's cache, from
-its import on. The hub of the weights counts its users. Both have a switch in the environment, which
-counts only when it is set before they are imported.
+onnxruntime sends usage data to Microsoft, and writes an id of the device into the user's cache, as
+soon as it is imported. The hub of the weights counts its users. Both have a switch in the
+environment, which they read only once, when they are imported.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import os
 import sys
 
 SWITCHES = ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY")
-"""Variables of the environment; one that the user has set stays as it is."""
+"""Variables of the environment; one that the user has set is not changed."""
 
 
 def switch_off() -> None:
-    """Set the switches; where onnxruntime is there already, stop what it would send from now on."""
+    """Set the switches; if onnxruntime is imported already, stop what it would send from now on."""
     for switch in SWITCHES:
         os.environ.setdefault(switch, "1")
     onnxruntime = sys.modules.get("onnxruntime")

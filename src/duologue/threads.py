@@ -1,10 +1,9 @@
-"""Threads for plain functions of other people, none of which can hold up another.
+"""Runs users' plain functions in threads such that none can block another.
 
-The default executor of asyncio has a few threads for the whole process, and joins them at the end
-of the program: six tools that are stuck stop all others, and the program does not end. Here every
-call gets a thread at once, a new one where none is idle, and no thread is joined. An idle thread
-serves the next call, which costs about 20 us, and ends after a while. The idea is trio's thread
-cache.
+asyncio's default executor has a few threads for the whole process, and joins them at the end of the
+program: six tools that hang block all others, and keep the program from ending. Here every call
+gets a thread at once, a new one if none is idle, and no thread is joined. An idle thread serves the
+next call, which costs about 20 us, and ends after `IDLE_S`. The idea is trio's thread cache.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ IDLE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A function came to its end."""
+    """A function has returned ``value``."""
 
     value: object
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A function raised. No future takes a ``StopIteration``, so errors travel as values."""
+    """A function has raised. A future can't hold a ``StopIteration``, so errors are values here."""
 
     error: BaseException
 
@@ -38,22 +37,22 @@ class Raised:
 async def call_in_thread(function: Callable[[], object]) -> Returned | Raised:
     """Call ``function`` in a thread of its own, with the caller's context variables.
 
-    Never raises for ``function``: whatever it raises, ``SystemExit`` too, is `Raised`. Cancelling
-    this leaves the thread behind, because nothing can stop it.
+    Whatever ``function`` raises, ``SystemExit`` included, is returned as `Raised`. Cancelling this
+    call leaves the thread running, because nothing can stop it.
     """
     context = contextvars.copy_context()
 
     def work() -> Returned | Raised:
         try:
             return Returned(context.run(function))
-        except BaseException as error:  # noqa: BLE001 - told to whoever called
+        except BaseException as error:  # noqa: BLE001 - returned to the caller
             return Raised(error)
 
     return await asyncio.get_running_loop().run_in_executor(_threads, work)
 
 
 class _Thread:
-    """One thread, which does one job after another."""
+    """A thread that runs one job after another."""
 
     def __init__(self, idle: dict[_Thread, None]) -> None:
         self._idle = idle
@@ -64,7 +63,7 @@ class _Thread:
         threading.Thread(target=self._run, name="duologue", daemon=True).start()
 
     def give(self, job: Callable[[], None]) -> None:
-        """Start on a job; only for a thread that has none."""
+        """Start a job; the thread must be idle."""
         self._job = job
         self._wake.release()
 
@@ -76,22 +75,22 @@ class _Thread:
                     job()
             elif self._idle.pop(self, self) is None:
                 return
-            # Else somebody has just taken it out to give it a job.
+            # Otherwise a caller has just taken this thread, and is about to give it a job.
 
     def idle(self) -> None:
-        """There may be a next job."""
+        """Offer this thread for the next job."""
         self._idle[self] = None
 
 
 class _Threads(Executor):
-    """As many threads as there are calls at a time."""
+    """Has as many threads as there are calls at the same time."""
 
     def __init__(self) -> None:
         self._idle: dict[_Thread, None] = {}
         os.register_at_fork(after_in_child=self._idle.clear)
 
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function at once."""
+        """Run a function in an idle or a new thread at once."""
         future: Future[T] = Future()
         try:
             thread, _ = self._idle.popitem()
@@ -104,11 +103,11 @@ class _Threads(Executor):
                 return
             try:
                 result = fn(*args, **kwargs)
-            except BaseException as error:  # noqa: BLE001 - the future's
+            except BaseException as error:  # noqa: BLE001 - set on the future
                 thread.idle()
                 future.set_exception(error)
             else:
-                # Before the result is told, so that the next call finds this thread idle.
+                # Before the result is set, so that the next call finds this thread idle.
                 thread.idle()
                 future.set_result(result)
 

@@ -1,8 +1,8 @@
-"""How long text takes to be said, and where it may be cut, in every script.
+"""Estimates how long text takes to say, and finds where it may be cut, in every script.
 
-Speech is timed by the weight of its text: one for each character of an alphabet, more for one that
-is a syllable or a word of its own. Text is cut at spaces where its script has them, and between
-grapheme clusters where it has none.
+Speech is timed by the weight of its text: 1 for each character of an alphabet, 3 for a character
+that is a syllable or a word. Text is cut at spaces, or between grapheme clusters in a script
+without spaces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import regex
 _SYLLABLES = regex.compile(
     r"[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Bopomofo}\p{scx=Yi}]+"
 )
-"""Scripts that are said at five characters a second, where a Latin one is at fifteen."""
+"""Scripts that are spoken at five characters a second; the Latin script is at fifteen."""
 
 _SYLLABLE_WEIGHT = 3
 
@@ -25,18 +25,18 @@ _UNSPACED = regex.compile(
 
 _CLUSTER = regex.compile(r"\X")
 _CONTEXT = 32
-"""Characters before a place that decide whether a grapheme cluster ends there."""
+"""Characters before a position that decide whether a grapheme cluster ends there."""
 
 _WORD = regex.compile(r"[\p{L}\p{N}]")
 
 
 def has_letters(text: str) -> bool:
-    """Whether there is anything in ``text`` that a voice can say: a letter or a digit."""
+    """Return whether ``text`` has anything that a voice can say: a letter or a digit."""
     return _WORD.search(text) is not None
 
 
 def weight(text: str) -> float:
-    """How long ``text`` takes to be said, in characters of the Latin script."""
+    """Return how long ``text`` takes to say, in characters of the Latin script."""
     if text.isascii():
         return len(text)
     syllables = sum(map(len, _SYLLABLES.findall(text)))
@@ -44,7 +44,7 @@ def weight(text: str) -> float:
 
 
 def said_within(text: str, budget: float) -> str:
-    """The beginning of ``text`` that weighs at most ``budget``, up to where it may be cut."""
+    """Return the beginning of ``text`` that weighs at most ``budget``, cut where it may be."""
     cut = _position(text, budget)
     if cut >= len(text):
         return text
@@ -54,14 +54,14 @@ def said_within(text: str, budget: float) -> str:
 
 
 def needs_space(before: str, after: str) -> bool:
-    """Whether a space is missing between two texts that follow one another."""
+    """Return whether a space is missing between two consecutive texts."""
     if not before or not after or before[-1].isspace() or after[0].isspace():
         return False
     return _UNSPACED.match(before[-1]) is None and _UNSPACED.match(after[0]) is None
 
 
 def _position(text: str, budget: float) -> int:
-    """How many characters of ``text`` weigh at most ``budget``."""
+    """Return how many characters of ``text`` weigh at most ``budget`` together."""
     if text.isascii():
         return max(0, int(budget))
     place = 0

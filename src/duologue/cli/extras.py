@@ -1,4 +1,4 @@
-"""Extras: what each is for, the packages that it brings, and those that a command lacks."""
+"""The extras, what each is for, and which of their packages a command lacks."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from importlib.util import find_spec
 
 EXTRAS = {
     "local": (
-        "the engine inside",
+        "the built-in engine",
         ("earshot", "hibari", "onnxruntime", "xllamacpp", "soundfile", "PIL", "filelock"),
     ),
     "browser": ("the page to talk from", ("starlette", "uvicorn", "websockets", "aiortc")),
     "server": ("the page's web server", ("starlette", "uvicorn", "websockets")),
     "webrtc": ("calls from a browser", ("aiortc",)),
     "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
-    "wav": ("sound files", ("soundfile",)),
-    "video": ("pictures", ("PIL",)),
+    "wav": ("audio files", ("soundfile",)),
+    "video": ("images", ("PIL",)),
     "openai": (
         "OpenAI Realtime, and language models behind an OpenAI-compatible address",
         ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "earshot", "PIL"),
@@ -37,11 +37,11 @@ EXTRAS = {
         ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
     ),
 }
-"""For each extra its use, and the modules that it brings (those that nothing else here has)."""
+"""For each extra, what it is for and the modules that it adds to a plain installation."""
 
 
 def require_extras(command: str, *extras: str) -> None:
-    """Raise `MissingExtraError` that names, in one line, all that a command lacks."""
+    """Raise `MissingExtraError`, which names all that a command lacks in one line."""
     lacking = [extra for extra in extras if any(not is_there(name) for name in EXTRAS[extra][1])]
     if not lacking:
         return
@@ -55,7 +55,7 @@ def require_extras(command: str, *extras: str) -> None:
 
 
 def is_there(module: str) -> bool:
-    """Whether a module can be found; it is not imported."""
+    """Return whether a module can be found, without importing it."""
     try:
         return find_spec(module) is not None
     except ImportError:  # its parent is missing

@@ -1,4 +1,4 @@
-"""Whether the machine was too busy for the figures of a conversation."""
+"""Detects a machine that was too busy for the figures of a conversation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 _TICK_S = 0.05
 _LATE_S = 0.02
 _MAX_LATE_SHARE = 0.03
-"""Share of timers that may be over 20 ms late: more is heard, and lengthens each answer."""
+"""Share of timers that may be over 20 ms late; more makes gaps in the audio and slower replies."""
 
 _MAX_OTHERS_SHARE = 0.25
 """Share of this machine's cores that other programs may use: the engine computes on all of them."""
 
 
 class Strain:
-    """Measures, from `start` on, what else this machine had to do, and how late timers were."""
+    """Measures how busy other programs are, and how late timers are, from `start` on."""
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat = stat
@@ -29,7 +29,7 @@ class Strain:
         self._ticks = self._late = 0
 
     async def watch(self) -> None:
-        """Look how late timers are, until cancelled."""
+        """Measure how late timers are, until cancelled."""
         now = asyncio.get_running_loop().time
         while True:
             due = now() + _TICK_S
@@ -38,7 +38,7 @@ class Strain:
             self._late += now() - due > _LATE_S
 
     def warning(self) -> str | None:
-        """What to say of the figures; None where nothing disturbed them."""
+        """Return a warning about the figures; None if nothing disturbed them."""
         others, late = self._others(), self._late / max(self._ticks, 1)
         if others > _MAX_OTHERS_SHARE:
             why = f"other programs used {others:.0%} of it"
@@ -49,7 +49,7 @@ class Strain:
         return f"This machine was too busy for these figures: {why}. A quiet one answers sooner."
 
     def _others(self) -> float:
-        """The share of all cores that other programs have used since `start`."""
+        """Return the share of all cores that other programs have used since `start`."""
         began, now = self._began, self._used()
         if began is None or now is None or now[0] <= began[0]:
             return 0.0
@@ -57,9 +57,9 @@ class Strain:
         return max(0.0, busy - own) / total
 
     def _used(self) -> tuple[float, float, float] | None:
-        """Time of all cores, what of it was worked, and by this process; in ticks of 10 ms.
+        """Return the time of all cores, how much was used, and how much by this process.
 
-        None where the system does not say (it is Linux's own way).
+        In ticks of 10 ms; None if the system does not say: only Linux has this file.
         """
         try:
             first = self._stat.read_text("ascii").partition("\n")[0].split()

@@ -1,4 +1,4 @@
-"""What came with a call: who asks, from where, and with what."""
+"""The HTTP request that began a call."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """The request by which a page began a call.
+    """The request of the page that began a call.
 
-    ``headers`` have names in lower case, and those of one name are joined by a comma. ``query`` is
-    that of the page's own address; of several values of one name, the last counts. ``client`` is
-    the IP address that the server sees, a proxy's where there is one. ``user``, ``session`` and
-    ``state`` are what the middleware of the web app around has put into the scope of the request
-    (Starlette: `AuthenticationMiddleware`, `SessionMiddleware`); None or empty without one.
-    All are empty for a call that came by no web server.
+    ``headers`` have names in lower case; several headers of one name are joined by a comma.
+    ``query`` is the query of the page's address; of several values of one name, the last counts.
+    ``client`` is the IP address that the server sees, which is the proxy's if there is one.
+    ``user``, ``session`` and ``state`` are what the middleware of the surrounding web app has put
+    into the scope of the request (Starlette: `AuthenticationMiddleware`, `SessionMiddleware`); they
+    are None or empty without it. All fields are empty for a call that began without a web server.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

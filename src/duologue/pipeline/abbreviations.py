@@ -1,4 +1,4 @@
-"""Tells the full stop of a sentence from that of an abbreviation, by the words around it."""
+"""Tells the full stop of a sentence from that of an abbreviation by the words around it."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _BEFORE_NAME = _words(
     "mr mrs ms mx dr prof st ste vs gen rep gov capt sgt lt col rev hon pres messrs e.g i.e cf"
     " mme mlle hr fr bzw z.b d.h u.a sra sr dra ud uds dott sig p.ej डॉ"
 )
-"""A name or an explanation follows, so no sentence ends here."""
+"""Abbreviations before a name or an explanation: no sentence ends after them."""
 _BEFORE_NUMBER = _words("no nos nr fig vol sec art p pp pg núm pág n стр")
-"""No sentence ends here where a number follows."""
+"""Abbreviations before a number: no sentence ends between the two."""
 _ANYWHERE = _words(
     "approx etc inc ltd co corp llc jr est dept univ ave blvd rd hwy min max hrs mins secs temp"
     " avg tel ext ft lb lbs oz sq ca usw ggf inkl env"
     " jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat"
     " sun"
 )
-"""A sentence ends here only where the next word begins with a capital."""
+"""Abbreviations that end a sentence only if the next word begins with a capital."""
 _MONTHS = _words(
     "januar februar märz april mai juni juli august september oktober november dezember"
 )
-"""What may follow a German ordinal ("3. Mai") with a capital."""
+"""Capitalised words that may follow a German ordinal ("3. Mai")."""
 _DAYS = _words(
     "mon tue tues wed thu thur thurs fri sat sun monday tuesday wednesday thursday friday saturday"
     " sunday january february march april may june july august september october november december"
     " jan feb mar apr jun jul aug sep sept oct nov dec eastern pacific central mountain"
 )
-"""What may follow the time of day with a capital."""
+"""Capitalised words that may follow the time of day."""
 _STARTERS = _words(
     "i we you he she it they this that these those the a an there here then now so but and or if"
     " when what where why how who which our your my his her their its in on at for from to as after"
@@ -50,8 +50,8 @@ _INITIALS = regex.compile(r"\p{L}\p{M}*(?:\.\p{L}\p{M}*)+")
 def ends_sentence(text: str, dot: int, end: int, *, final: bool) -> bool | None:
     """Return whether the sentence ends at ``end``, with the full stop at ``dot``.
 
-    None where more text must come first; with ``final`` none will. Any word but an abbreviation
-    ends one at once.
+    Return None if that depends on text still to come; ``final`` says that none will come. A word
+    that is no abbreviation ends its sentence at once.
     """
     if text.startswith("..", dot):
         return True
@@ -86,6 +86,6 @@ def ends_sentence(text: str, dot: int, end: int, *, final: bool) -> bool | None:
 
 
 def _word_before(text: str, dot: int) -> str:
-    """The word that the full stop at ``dot`` follows."""
+    """Return the word before the full stop at ``dot``."""
     match = _TOKEN.search(text[max(0, dot - 40) : dot])
     return "" if match is None else match.group()

@@ -1,4 +1,4 @@
-"""A VAD whose failures are silence: they are told, and end nothing."""
+"""A VAD whose errors are reported and count as silence, so that they never end a conversation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ class _Stream:
         self._failures = failures
 
     def push(self, samples: Samples) -> float:
-        """The probability of speech; 0 where it can't be had."""
+        """Return the probability of speech; 0 when the VAD raises."""
         try:
             return float(self._stream.push(samples))
-        except BaseException as error:  # noqa: BLE001 - told; Ctrl-C is raised again
+        except BaseException as error:  # noqa: BLE001 - reported; Ctrl-C is raised again
             self._failures.report("voice activity detection", error)
             return 0.0
 
 
 class ContainedVAD:
-    """A `VAD` of other people's: whatever its streams raise goes to ``failures``."""
+    """Wraps a user's `VAD`: whatever its streams raise is reported to ``failures``."""
 
     def __init__(self, vad: VAD, failures: FailureReports) -> None:
         self.rate = vad.rate
@@ -33,5 +33,5 @@ class ContainedVAD:
         self._failures = failures
 
     def stream(self) -> VADStream:
-        """Start on a new stream."""
+        """Return a new stream."""
         return _Stream(self._vad.stream(), self._failures)

@@ -1,7 +1,7 @@
-"""Takes the marks of Markdown off a text that is to be spoken, and leaves all other signs.
+"""Removes Markdown from a text that is to be spoken, and keeps all other signs.
 
 A mark stands around words or at the beginning of a line: ``**Bold**``, ``# Rooms``. The same
-signs inside of a text belong to it: ``C#``, ``3 * 4``, ``my_notes_file``, ``*99#``.
+signs within a text belong to it: ``C#``, ``3 * 4``, ``my_notes_file``, ``*99#``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import regex
 
 SPAN_CHARS = 100
-"""How far behind an opening mark its closing one is looked for, in characters."""
+"""Characters after an opening mark in which its closing one is searched."""
 
 _SPECIAL = regex.compile(r"[*_`~\[]|!(?=\[|\Z)|(?<![^\n])[ \t]*[#>*+`~]")
 _LINE = regex.compile(r"[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[*+][ \t]+|(?:```+|~~~+)[ \t]*[\w+.-]*\n)")
@@ -21,29 +21,29 @@ _RUN = regex.compile(r"\*+|_+|`+|~+")
 _LINK = regex.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?: \"[^\"\n]*\")?\)")
 _LINK_BEGUN = regex.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?")
 _WORD = regex.compile(r"[[\p{L}\p{N}_]--[\p{Ideographic}\p{Hiragana}\p{Katakana}]]", regex.V1)
-"""A character of a word; where words have no spaces between them a mark may follow one."""
+"""A character of a word, except in scripts without spaces: there a mark may follow a word."""
 _CODE_NAME = regex.compile(r"\p{Ll}[\p{Ll}\p{Nd}_]*")
 
 
 class Markup:
-    """Takes deltas, gives them without marks; what may still become a mark is held back."""
+    """Removes marks from a text that comes in deltas; holds back what may still become a mark."""
 
     __slots__ = ("_before", "_held", "_open")
 
     def __init__(self) -> None:
         self._held = ""
         self._before = "\n"
-        """The last character that went, marks included."""
+        """The last character that was processed, marks included."""
         self._open: list[str] = []
-        """Marks that went without their closing one, which goes too when it comes."""
+        """Marks that were removed, and whose closing mark will be removed when it comes."""
 
     def push(self, delta: str) -> str:
-        """Take the next text; return what of it is decided."""
+        """Add text; return the part of it that is decided."""
         self._held += delta
         return self._take(final=False)
 
     def flush(self) -> str:
-        """No more text will come: return what was held back."""
+        """End the text; return what was held back."""
         return self._take(final=True)
 
     def _take(self, *, final: bool) -> str:
@@ -65,9 +65,9 @@ class Markup:
         return "".join(pieces)
 
     def _special(self, text: str, at: int, *, final: bool) -> tuple[str, int] | None:
-        """Look at what may be a mark at ``at``.
+        """Process a possible mark at ``at``.
 
-        Returns what is kept of it and where the text goes on, or None if more must come first.
+        Return what is kept of it and the position after it, or None if more text must come first.
         """
         if text[at - 1] == "\n":
             line = _LINE.match(text, at)
@@ -91,7 +91,7 @@ class Markup:
         return self._opened(text, at, mark, final=final)
 
     def _opened(self, text: str, at: int, mark: str, *, final: bool) -> tuple[str, int] | None:
-        """Look for the end of what ``mark`` opens at ``at``."""
+        """Find the end of what ``mark`` opens at ``at``; return as `_special` does."""
         inside = at + len(mark)
         line_end = text.find("\n", inside)
         limit = inside + SPAN_CHARS if line_end < 0 else min(inside + SPAN_CHARS, line_end)
@@ -99,7 +99,7 @@ class Markup:
             if run.group() != mark:
                 continue
             if run.end() == len(text) and not final:
-                return None  # The mark may go on, and so may a word behind it.
+                return None  # The mark may continue, or a word may follow it.
             if not _closes(text, run.start(), mark):
                 continue
             within = text[inside : run.start()]
@@ -119,25 +119,25 @@ class Markup:
 
 
 def _opens(text: str, at: int, mark: str) -> bool:
-    """Whether ``mark`` stands before a word and not within one; there is a sign behind it."""
+    """Return whether ``mark`` may open: text follows at once, and no word precedes it."""
     following = text[at + len(mark) : at + len(mark) + 1]
     return bool(following) and not following.isspace() and _WORD.match(text, at - 1) is None
 
 
 def _closes(text: str, at: int, mark: str) -> bool:
-    """Whether ``mark`` stands behind a word and not within one."""
+    """Return whether ``mark`` may close: text precedes it at once, and no word follows."""
     return not text[at - 1].isspace() and _WORD.match(text, at + len(mark)) is None
 
 
 def _is_marked(within: str, mark: str) -> bool:
-    """Whether these are words with marks around them, and not a code to dial or a name in code."""
+    """Return whether ``within`` is marked text, and not a code to dial or a name in code."""
     if len(mark) == 1:
         return any(letter.isalpha() for letter in within)
     return mark != "__" or _CODE_NAME.fullmatch(within) is None
 
 
 def _link(text: str, at: int, *, final: bool) -> tuple[str, int] | None:
-    """A link or an image is spoken by its name; other brackets stay."""
+    """Replace a link or an image by its name, keep other brackets; return as `_special` does."""
     link = _LINK.match(text, at)
     if link is not None:
         return link.group(1), link.end()

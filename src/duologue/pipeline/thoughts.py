@@ -1,7 +1,7 @@
-"""Leaves out what a model thinks aloud: text between tags such as ``<think>`` and ``</think>``.
+"""Removes a model's thoughts: text between tags such as ``<think>`` and ``</think>``.
 
-A reasoning model behind a plain chat endpoint writes its thoughts into its answer. They are no
-part of it: nobody is to hear, read or keep them.
+A reasoning model behind a plain chat endpoint writes its thoughts into its reply. They are not
+part of it: they must not be spoken, shown or kept.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _OPEN: dict[str, tuple[str, ...]] = {
     "<|channel|>commentary": ("<|end|>", "<|call|>", "<|channel|>final<|message|>"),
     "<|channel>thought": ("<channel|>",),
 }
-"""What begins a thought, in lower case, and what ends it."""
+"""For each tag that opens a thought, in lower case, the tags that close it."""
 _SIGNS = frozenset(
     # A thought whose beginning is in the prompt ends with a tag alone.
     [close for closes in _OPEN.values() for close in closes]
     + ["<|start|>assistant", "<|channel|>final<|message|>", "<|message|>", "<|return|>"]
 )
-"""What is no part of an answer, though nothing between two of them is a thought."""
+"""Tags that are removed alone: they open no thought."""
 
 
 def _tokens(texts: frozenset[str]) -> re.Pattern[str]:
@@ -43,10 +43,10 @@ _INSIDE_TOKEN = {opening: _tokens(frozenset(closes)) for opening, closes in _OPE
 
 
 class Thoughts:
-    """Takes deltas of an answer, gives them without thoughts; a tag may come in pieces.
+    """Removes thoughts from a reply that comes in deltas; a tag may be split over several.
 
     Only text that may become a tag is held back. A thought that is never closed lasts until the
-    end of the answer.
+    end of the reply.
     """
 
     __slots__ = ("_begun", "_held", "_opening")
@@ -57,7 +57,7 @@ class Thoughts:
         self._begun = False
 
     def push(self, delta: str) -> str:
-        """Take the next text; return what of it is the answer, often less."""
+        """Add text; return the part of it that is known to belong to the reply."""
         self._held += delta
         answer = []
         while True:
@@ -83,12 +83,12 @@ class Thoughts:
         return self._first("".join(answer))
 
     def flush(self) -> str:
-        """No more text will come: return what was held back and is no tag."""
+        """End the reply; return what was held back and is no tag."""
         rest, self._held = self._held, ""
         return self._first(rest) if self._opening is None else ""
 
     def _first(self, text: str) -> str:
-        """Without the empty lines between a thought and the answer."""
+        """Strip the empty lines between a thought and the reply."""
         if not self._begun:
             text = text.lstrip()
             self._begun = bool(text)
@@ -96,7 +96,7 @@ class Thoughts:
 
 
 def _unfinished(text: str, tokens: frozenset[str]) -> int:
-    """How many characters at the end of ``text`` may be the beginning of a token."""
+    """Return how many characters at the end of ``text`` may begin one of ``tokens``."""
     longest = max(map(len, tokens)) - 1
     for size in range(min(longest, len(text)), 0, -1):
         tail = text[-size:].lower()

@@ -45,9 +45,9 @@ PERIODIC_S = 0.096
 _PITCHES = 70, 440
 """Lowest and highest pitch of a voice, in Hz."""
 _WINDOW_S = 0.04
-"""Sound that is looked at for a pitch, in seconds: almost three periods of the lowest."""
+"""Seconds of audio in which a pitch is searched: almost three periods of the lowest."""
 _MAX_FRAMES = 64
-"""Frames that wait to be looked at for a pitch; the oldest are forgotten beyond it."""
+"""Frames that wait for a search for a pitch; beyond it the oldest are dropped."""
 
 
 class VoiceMeter:
@@ -93,31 +93,31 @@ class VoiceMeter:
         self.began = float("-inf")
         """When the newest stretch began, in clock seconds."""
         self.seconds = 0.0
-        """Voice in it so far, without its gaps."""
+        """Seconds of voice in the newest stretch so far, without its gaps."""
         self.active = False
-        """There is voice in it at this moment."""
+        """Whether there is voice in it at this moment."""
         self.is_open = False
-        """It is not over."""
+        """Whether the newest stretch is not over."""
 
     @property
     def idle(self) -> bool:
-        """No stretch is open, and none seems to begin."""
+        """Whether no stretch is open and none seems to begin."""
         return not (self.is_open or self._run)
 
     def hear(self, samples: Samples, now: float) -> list[tuple[float, float]]:
-        """Take the next samples, which end ``now`` (clock seconds).
+        """Process the next samples, which end ``now`` (clock seconds).
 
-        Returns the VAD's probability and the end of each frame that they complete.
+        Return the VAD's probability and the end of each frame that they complete.
         """
         frames = self._framer.push(self._resampler.push(samples))
-        told = []
+        results = []
         for index, frame in enumerate(frames):
             at = now - (len(frames) - 1 - index) * self._seconds
             activity = self._stream.push(frame)
             if self.is_open or self._run or activity > VOICE:
                 self._take(frame, activity, at)
-            told.append((activity, at))
-        return told
+            results.append((activity, at))
+        return results
 
     def is_speech(self) -> bool:
         """Return whether the newest stretch has the properties of speech so far."""
@@ -149,7 +149,7 @@ class VoiceMeter:
             self.is_open = False
 
     def _wait(self, frame: Samples, level: float, at: float, *, voice: bool, sure: bool) -> None:
-        """Take a frame while no stretch has begun."""
+        """Process a frame while no stretch has begun."""
         if not voice:
             self._run = 0.0
             return
@@ -186,7 +186,7 @@ class _Pitch:
 
     def __init__(self, rate: int) -> None:
         self.window = round(rate * _WINDOW_S)
-        """Samples that are looked at."""
+        """Samples in which a pitch is searched."""
         low, high = _PITCHES
         self._first, self._last = rate // high, rate // low + 1
         self._size = 1 << (self.window + self._last).bit_length()
@@ -196,7 +196,7 @@ class _Pitch:
         self._scale = own[0] / own[self._first : self._last]
 
     def of(self, samples: Samples) -> float:
-        """The highest autocorrelation at a voice's pitch, 0 to 1."""
+        """Return the highest autocorrelation at a voice's pitch, 0 to 1."""
         if len(samples) < self.window:
             return 0.0
         windowed = (samples - samples.mean()) * self._shape

@@ -1,4 +1,4 @@
-"""Addresses, headers and proxies that programs give: one clear line for what can't work."""
+"""Checks addresses, headers and proxies; each error is one line that says what to write."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from urllib.request import getproxies, proxy_bypass
 from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names of this machine, for which no proxy is used."""
+"""Names of this machine; no proxy is used for them."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def split_address(name: str, value: object, schemes: Sequence[str], example: str) -> SplitResult:
-    """Return the parts of an address of a service.
+    """Return the parts of a service's address.
 
-    Raises `ConfigError` for another scheme, no host, a port that is none, and for spaces and
+    Raises `ConfigError` for another scheme, a missing host, an invalid port, and for spaces and
     control characters. The error never shows a user name or password.
     """
     if isinstance(value, str):
@@ -50,9 +50,9 @@ def checked_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, s
 
 
 def redirected(host: str, status: int, location: str) -> SessionError:
-    """Return the error of an answer that sends us elsewhere.
+    """Return the error for a redirect.
 
-    No redirect is followed, because the key would go along.
+    Redirects are never followed, because the key would be sent along.
     """
     where = urlsplit_or_none(location)
     target = ""
@@ -67,7 +67,7 @@ def redirected(host: str, status: int, location: str) -> SessionError:
 
 
 def unix_time(dates: Sequence[str]) -> float | None:
-    """Return the Unix seconds of a ``Date`` header, of which there should be one; else None."""
+    """Return the Unix seconds of the first ``Date`` header; None if it is missing or invalid."""
     try:
         return parsedate_to_datetime(dates[0]).timestamp()
     except (IndexError, ValueError, OverflowError):
@@ -85,7 +85,8 @@ def proxy_of_environment(scheme: str, host: str) -> str | None:
 def check_proxies() -> None:
     """Raise `SessionError` if the environment names a proxy that HTTP clients here can't use.
 
-    They read all of them, whatever the address that is asked, and fail in words of their own.
+    Those clients read all proxies, whatever address they connect to, and their errors do not say
+    which variable is wrong.
     """
     for name, value in getproxies().items():
         if name not in ("http", "https", "all"):
@@ -101,7 +102,7 @@ def check_proxies() -> None:
 
 
 def bad_proxy(reason: str) -> SessionError:
-    """Return the error of a proxy that can't be used; ``reason`` must show no password."""
+    """Return the error for a proxy that can't be used; ``reason`` must show no password."""
     message = (
         f"the proxy of the environment can't be used: {reason}. "
         "Write it as http://host:port in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
@@ -117,7 +118,7 @@ def without_password(address: str) -> str:
 
 
 def urlsplit_or_none(value: str) -> SplitResult | None:
-    """Return the parts of a URL; None for what is none."""
+    """Return the parts of a URL; None if it is invalid."""
     try:
         return urlsplit(value)
     except ValueError:
@@ -128,7 +129,7 @@ def _split(value: str) -> SplitResult | None:
     try:
         address = urlsplit(value)
         usable = address.port is None or address.port > 0
-        # What can't be looked up fails only when connecting, with a UnicodeError.
+        # A name that can't be encoded would fail only when connecting, with a UnicodeError.
         (address.hostname or "").encode("idna")
     except ValueError:
         return None

@@ -1,4 +1,4 @@
-"""JSON that a provider's server sends and takes, where text may end within a character."""
+"""Reads and writes the JSON of a provider's server, whose texts may end within a character."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from duologue.realtime.sendable import sendable_json
 
 
 def decode_object(message: bytes | str) -> JsonObject:
-    """Parse a JSON object; half a character, whose other half is in another message, stays half.
+    """Parse a JSON object; keep a lone surrogate, because its other half is in another message.
 
-    Raises `MalformedError` for anything else.
+    Raises `MalformedError` for anything that is no JSON object.
     """
     try:
         value: Json = orjson.loads(message)
@@ -33,7 +33,7 @@ def decode_object(message: bytes | str) -> JsonObject:
 
 
 def encode_object(value: Mapping[str, Json]) -> bytes:
-    """Write a JSON object; half a character becomes a "?"."""
+    """Write a JSON object; a lone surrogate becomes a "?"."""
     try:
         return orjson.dumps(value)
     except TypeError:

@@ -1,34 +1,34 @@
-"""Spaces out the partial transcripts of a long turn."""
+"""Limits how often partial transcripts of a long turn are passed on."""
 
 from __future__ import annotations
 
 from duologue.realtime.outputs import UserTranscript
 
 LONG = 2000
-"""Characters up to which every partial transcript of a turn is told."""
+"""Characters up to which every partial transcript of a turn is passed on."""
 
 _GROWTH = 1.05
-"""Beyond that, one is told when the text has grown by a twentieth."""
+"""Factor by which a longer transcript must have grown since the last one that was passed on."""
 
 
 class Partials:
-    """Decides which transcripts of a person's turn are told.
+    """Decides which transcripts of a user turn are passed on.
 
-    Each holds the whole text so far, so that telling them all would cost the square of a long
-    turn's length, for whoever takes them. Final ones are always told.
+    Each transcript holds the whole text so far, so passing on all of them would cost the square of
+    a long turn's length. Final transcripts are always passed on.
     """
 
-    __slots__ = ("_item_id", "_told")
+    __slots__ = ("_item_id", "_passed")
 
     def __init__(self) -> None:
         self._item_id = ""
-        self._told = 0
+        self._passed = 0
 
     def is_due(self, words: UserTranscript) -> bool:
-        """Whether to tell ``words``: short, final, shorter than before, or enough of news."""
+        """Return whether to pass on ``words``: they are short, final, shorter, or grown enough."""
         length = len(words.text)
         known = words.item_id == self._item_id and not words.final
-        if known and length > LONG and self._told <= length < self._told * _GROWTH:
+        if known and length > LONG and self._passed <= length < self._passed * _GROWTH:
             return False
-        self._item_id, self._told = words.item_id, length
+        self._item_id, self._passed = words.item_id, length
         return True

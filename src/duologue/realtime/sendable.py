@@ -1,4 +1,4 @@
-"""What goes to a model and what comes from it, with no half of a character in any text."""
+"""Removes lone surrogates from all texts that go to a model or come from it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from duologue.realtime.outputs import (
 )
 
 _MAX_OPEN = 16
-"""Items whose last half of a character is kept until the other one comes."""
+"""Items for which half a character is held until its other half comes."""
 
 
 def sendable_json(value: Json) -> Json:
-    """A JSON value whose texts are all `sendable`."""
+    """Return a JSON value with all its texts made `sendable`."""
     match value:
         case str():
             return sendable(value)
@@ -47,7 +47,7 @@ def sendable_json(value: Json) -> Json:
 
 
 def sendable_tools(tools: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
-    """Tools whose texts are all `sendable`."""
+    """Return tools with all their texts made `sendable`."""
     return tuple(
         replace(
             tool,
@@ -60,7 +60,7 @@ def sendable_tools(tools: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
 
 
 def sendable_setup(setup: SessionSetup) -> SessionSetup:
-    """A setup whose texts are all `sendable`."""
+    """Return a setup with all its texts made `sendable`."""
     return SessionSetup(
         sendable(setup.instructions),
         sendable_tools(setup.tools),
@@ -69,7 +69,7 @@ def sendable_setup(setup: SessionSetup) -> SessionSetup:
 
 
 def sendable_command(command: Command) -> Command:
-    """A command whose texts are all `sendable`."""
+    """Return a command with all its texts made `sendable`."""
     match command:
         case SendAudio():
             return command
@@ -94,7 +94,7 @@ def sendable_command(command: Command) -> Command:
 
 
 class SendableOutputs:
-    """Makes the texts of one connection's outputs `sendable`; joins halves over pieces."""
+    """Makes the texts of one connection's outputs `sendable`, and joins split characters."""
 
     __slots__ = ("_open",)
 
@@ -102,9 +102,9 @@ class SendableOutputs:
         self._open: dict[tuple[str, str, bool], Halves] = {}
 
     def take(self, output: Output) -> Sequence[Output]:
-        """Return what to tell in place of ``output``.
+        """Return the outputs to pass on in place of ``output``.
 
-        Transcripts of the person are left as they are: pieces of one turn are joined later.
+        Transcripts of the person are not changed here: pieces of one turn are joined later.
         """
         match output:
             case ReplyAudio():

@@ -1,17 +1,18 @@
-"""Notices a service that has fallen silent: the line is well, and nothing comes of it (sans-IO).
+"""Detects a service that has stopped responding although its connection is up (sans-IO).
 
-A WebSocket's pings are answered by a server's front; whether anything stands behind it shows only
-when something is due. There are three cases:
+A WebSocket's pings are answered by the front of a server. Whether the model behind it still works
+shows only when something is due. There are three cases:
 
-    due      the service owes a reply: one was asked for, or announced. Nothing comes: it is lost
-    stuck    a reply runs, and nothing more of it has come, nor is left of its sound: lost
-    doubt    the person was loud, and the service has not shown that it has heard them. It may take
-             that for noise, rightly. So it is asked for a sign of life (`Ping`), where it can be;
-             without an answer it is lost. Where it can't be asked, speech has to have been found
-             here, and the connection is changed without being dropped before
+    due      a reply was requested or announced, and nothing comes: the connection is lost
+    stuck    a reply has begun, nothing more of it comes, and all its audio has been played: the
+             connection is lost
+    doubt    the person was loud, and the service has not shown that it heard them. That may be
+             right, because it may have been noise. A service that answers a `Ping` gets one, and
+             the connection is lost if no answer comes. For other services, only speech that was
+             detected here counts, and the next connection is made before this one is dropped
 
-Whatever comes is a sign of life, and ends a doubt. A change out of mere doubt that did not help is
-not made again at once: the bound of doubts doubles each time, until a reply or words have come.
+Anything that arrives is a sign of life and ends a doubt. When a change of connections because of a
+doubt did not help, the bound for doubts doubles each time, until a reply or words have come.
 """
 
 from __future__ import annotations
@@ -19,34 +20,35 @@ from __future__ import annotations
 from enum import Enum
 
 ASK_AT = 2 / 3
-"""The part of the bound after which a sign of life is asked for."""
+"""Fraction of the bound after which a `Ping` is sent."""
 LOUD_S = 0.3
-"""Sound of the person that may be speech, in seconds: less is a cough or a click."""
+"""Seconds of loud audio that may be speech; less is a cough or a click."""
 SPEECH_S = 0.5
-"""The same where it was found to be speech here, and the service can't be asked."""
+"""Seconds of detected speech that raise a doubt when the service answers no `Ping`."""
 PAUSE_S = 3.0
-"""After a longer pause every service has taken the person's turn for ended, in seconds."""
+"""Seconds of silence after which every service has ended the user turn."""
 CHANGE_S = 5.0
-"""What a change out of doubt may take to come in a moment in which nobody speaks."""
+"""Seconds that a change because of a doubt may wait until neither side speaks."""
 MAX_PATIENCE = 32
-"""By so much the bound of doubts grows at most."""
+"""Factor by which the bound for doubts grows at most."""
 
 
 class Verdict(Enum):
-    """What is to be done."""
+    """What the session has to do."""
 
     ASK = "ask"
-    """Ask for a sign of life."""
+    """Send a `Ping`."""
     CHANGE = "change"
     """Make the next connection, then change to it."""
     LOST = "lost"
-    """The connection is of no more use."""
+    """Replace the connection at once."""
 
 
 class Silence:
-    """Watches one session; ``bound_s`` None: nothing is ever due. Times in clock seconds.
+    """Watches one session. Times are clock seconds.
 
-    ``asks``: the service answers when it is asked for a sign of life.
+    ``bound_s``: seconds until something that is due counts as missing; None turns the watch off.
+    ``asks``: the service answers a `Ping`.
     """
 
     __slots__ = ("_asked_at", "_doubt_at", "_patience", "_sign_at", "asks", "bound_s")
@@ -61,34 +63,34 @@ class Silence:
 
     @property
     def on(self) -> bool:
-        """Something may be due."""
+        """Whether the watch is on."""
         return self.bound_s is not None
 
     @property
     def sign_at(self) -> float:
-        """When something came last."""
+        """When something arrived last."""
         return self._sign_at
 
     def sign(self, now: float) -> None:
-        """Take note that something has come."""
+        """Record that something has arrived."""
         self._sign_at = now
         self._doubt_at = self._asked_at = None
 
     def content(self) -> None:
-        """Take note that it was a reply, or words: the service does what it is for."""
+        """Record that a reply or words have arrived, so the service works; reset the bound."""
         self._patience = 1
 
     def doubt(self, since: float) -> None:
-        """Take note that the person was heard here, and no sign has come from there."""
+        """Record that the person was loud or spoke at ``since``, without a sign of life."""
         if self._doubt_at is None:
             self._doubt_at = since
 
     def forget(self) -> None:
-        """Take note that they go on after a pause: there is no doubt before they have ended."""
+        """Drop a doubt, because the person continues after a pause and has not ended yet."""
         self._doubt_at = self._asked_at = None
 
     def deadline(self, due: float | None, stuck: float | None) -> float | None:
-        """Return when to look again; ``due`` and ``stuck`` are since when something is."""
+        """Return when to poll next; ``due`` and ``stuck``: since when a reply is so, or None."""
         if self.bound_s is None:
             return None
         times = []
@@ -101,7 +103,7 @@ class Silence:
         return min(times, default=None)
 
     def poll(self, due: float | None, stuck: float | None, now: float) -> Verdict | None:
-        """Return what is to be done now, if anything is."""
+        """Return what to do now, or None; the arguments are those of `deadline`."""
         if self.bound_s is None:
             return None
         owed = due is not None and max(due, self._sign_at) + self.bound_s <= now
@@ -118,7 +120,7 @@ class Silence:
         return Verdict.ASK
 
     def _doubt_until(self, since: float, bound: float) -> float:
-        """When something is to be done about a doubt."""
+        """Return when to act on a doubt."""
         if not self.asks:
             return since + bound * self._patience
         if self._asked_at is None:

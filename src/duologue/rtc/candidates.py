@@ -1,4 +1,4 @@
-"""Which addresses of the far side packets are sent to: a stranger names them, and may name any."""
+"""Decides which addresses of the far side packets are sent to, because a stranger may name any."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import re
 MAX_CANDIDATES = 8
 """Addresses with a port that one call may name, over all its descriptions.
 
-More are not needed: the far side's own checks find us, wherever they come from.
+No more are needed: the far side's own checks reach us, from whatever address they come.
 """
 
-_FIELDS = 8
-"""A candidate has at least so many fields (RFC 8839, section 5.1)."""
+_MIN_FIELDS = 8
+"""Fields that a candidate has at least (RFC 8839, section 5.1)."""
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
 
 class CandidateGate:
-    """Decides on each candidate of one call; ``loopback`` for a far side on this machine.
+    """Admits or refuses the candidates of one call.
 
-    Let through are addresses of IP that a packet may be sent to from outside: none of this
-    machine's loopback, of the link, for several receivers or for none, and no name.
+    Only IP addresses of a single host beyond this machine are admitted: no loopback, link-local,
+    multicast, unspecified or reserved ones, and no names. ``loopback`` admits loopback addresses
+    too, for a far side on this machine.
     """
 
     def __init__(self, *, loopback: bool) -> None:
         self._loopback = loopback
         self._admitted: set[tuple[str, int]] = set()
         self.refused = 0
-        """Candidates that were not let through so far."""
+        """Candidates refused so far."""
 
     def admits(self, candidate: str) -> bool:
-        """Whether the candidate may be used; takes what follows ``a=candidate:``."""
+        """Return whether a candidate may be used, given what follows ``a=candidate:``."""
         if self._admits(candidate.split()):
             return True
         self.refused += 1
         return False
 
     def _admits(self, fields: list[str]) -> bool:
-        if len(fields) < _FIELDS:
+        if len(fields) < _MIN_FIELDS:
             return False
         component, transport, host, port_text = fields[1], fields[2], fields[4], fields[5]
         # ICE over TCP is not spoken here, and RTP and RTCP share the one component.

@@ -1,4 +1,4 @@
-"""Decodes a caller's video: VP8 only, of a bounded size, rate and number."""
+"""Decodes a caller's video: VP8 only, with bounds on size, rate and queue."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from duologue.rtc.sdp import VP8
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1920 * 1088
-"""Pixels of one frame; a larger one, and all that refer to it, are dropped before decoding."""
+"""Pixels of one frame; a larger frame, and all that refer to it, are dropped before decoding."""
 
 MAX_FRAMES_PER_S = 60
-"""Frames that are decoded each second; one second's worth may come at once."""
+"""Frames that are decoded each second; one second's worth may arrive at once."""
 
 MAX_UNDECODED = 30
 """Frames that may wait for the decoder before packets are dropped."""
 
 
 def vp8_key_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height that a VP8 frame says it has (RFC 6386, section 9.1).
+    """Return the width and height in the header of a VP8 frame (RFC 6386, section 9.1).
 
-    None for one that refers to earlier frames and so has their size, ``(0, 0)`` for one that is
-    broken.
+    Return None for a frame that refers to earlier ones and so has their size, and ``(0, 0)`` for a
+    broken frame.
     """
     if not data:
         return 0, 0
@@ -44,7 +44,7 @@ def vp8_key_size(data: bytes) -> tuple[int, int] | None:
 
 
 class VideoDecoder:
-    """Decodes the frames that aiortc puts together, in a thread of its own.
+    """Decodes the frames that aiortc assembles, in a thread of its own.
 
     aiortc's own decoder believes any size: 400 bytes that claim 16383 x 16383 make it allocate
     400 MB. ``take`` is called on the event loop with the newest decoded frame, ``drop`` (in the
@@ -65,7 +65,7 @@ class VideoDecoder:
         self._left = float(MAX_FRAMES_PER_S)
         self._at = time.monotonic()
         self._newest: av.VideoFrame | None = None
-        self._told = False
+        self._scheduled = False
 
     def run(self, waiting: queue.Queue[Any], lost: threading.Event) -> None:
         """Decode frames until None comes; set ``lost`` to request a key frame."""
@@ -109,16 +109,16 @@ class VideoDecoder:
 
     def _hand_over(self, frame: av.VideoFrame) -> None:
         self._newest = frame
-        if self._told:
+        if self._scheduled:
             return
-        self._told = True
+        self._scheduled = True
         try:
             self._loop.call_soon_threadsafe(self._pass_on)
         except RuntimeError:
             """The event loop has ended."""
 
     def _pass_on(self) -> None:
-        self._told = False
+        self._scheduled = False
         frame, self._newest = self._newest, None
         if frame is not None:
             self._take(frame)

@@ -1,9 +1,10 @@
-"""The connections of a server: how long each may take, and how many strangers may hold one.
+"""Bounds the connections of a server: how long each may take, and how many strangers hold one.
 
-uvicorn keeps a connection for as long as its request is unfinished, and refuses everybody once
-there are too many. Here a request has seconds to be whole, its answer has seconds to be taken, and
-the newest stranger pushes out an older one (see `WaitingRoom`). uvicorn has no setting for that,
-so its protocol classes are extended; `guard_connections` says which methods it leans on.
+uvicorn keeps a connection for as long as its request is unfinished, and refuses all new ones once
+there are too many. Here a request must be complete within `HEAD_S`, the client must have read the
+response within `ANSWER_S`, and the newest stranger replaces an older one (see `WaitingRoom`).
+uvicorn has no settings for that, so its protocol classes are extended; `guard_connections` checks
+that they have the methods which this needs.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
     import uvicorn
 
 MAX_STRANGERS = 256
-"""Connections that are no call (yet)."""
+"""Connections that are not, or not yet, a call."""
 
 HEAD_S = 10.0
-"""Seconds from the first byte of a request, or from the connection's beginning, to a whole one."""
+"""Seconds from the start of a connection, or the first byte of a request, to its last byte."""
 
 ANSWER_S = 30.0
-"""Seconds that the whole answer to a request may take to be made and to be taken."""
+"""Seconds from the end of a request until the client has read the whole response."""
 
 MAX_PINGS_PER_S = 5.0
-"""Pings that a client may send; one second's worth may come at once."""
+"""Pings that a client may send each second; one second's worth may arrive at once."""
 
 MAX_FRAGMENTS = 256
 """Pieces of one WebSocket message."""
@@ -37,20 +38,20 @@ _STRANGERS_NOISE = (
     "Invalid HTTP request received.",
     "Invalid UTF-8 sequence received from client.",
     "Unsupported upgrade request.",
-    # Said of every WebSocket that is refused with a sentence (uvicorn 0.54).
+    # uvicorn 0.54 logs this for every WebSocket that is refused with a sentence.
     "ASGI callable returned without completing handshake.",
 )
 
 
 class _NoNoise(logging.Filter):
-    """Drops what strangers could write into the log as often as they like."""
+    """Drops messages that strangers could cause as often as they like."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith(_STRANGERS_NOISE)
 
 
 uvicorn_log = logging.getLogger("duologue.server.uvicorn")
-"""Takes the place of uvicorn's own for each connection; its INFO would be an access log."""
+"""Replaces uvicorn's logger for each connection; at INFO it would be an access log."""
 
 uvicorn_log.addFilter(_NoNoise())
 uvicorn_log.setLevel(logging.WARNING)
@@ -60,7 +61,7 @@ type Client = tuple[str, int] | None
 
 
 class Door:
-    """Which connections are open without being a call."""
+    """Keeps the open connections that are not a call."""
 
     def __init__(self) -> None:
         self._room: WaitingRoom[object] = WaitingRoom(MAX_STRANGERS)
@@ -69,30 +70,30 @@ class Door:
         return len(self._room)
 
     def enter(self, transport: asyncio.Transport) -> None:
-        """Count a new connection; an older one may be cut to make place for it."""
+        """Add a new connection; abort an older one if there are too many."""
         client = client_of(transport)
         host = client[0] if client is not None else ""
         self._room.enter(client or transport, host, transport.abort)
 
     def leave(self, transport: asyncio.Transport) -> None:
-        """Count a connection no longer, because it has ended."""
+        """Remove a connection that has ended."""
         self._room.leave(client_of(transport) or transport)
 
     def let_in(self, client: Client) -> None:
-        """Count a connection no longer, because it has become a call."""
+        """Remove a connection that has become a call."""
         self._room.leave(client)
 
 
 def client_of(transport: asyncio.BaseTransport) -> Client:
-    """The far end of a connection, or None for a socket that has no address."""
+    """Return the far end of a connection; None for a socket that has no address."""
     peer = transport.get_extra_info("peername")
     return (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
 
 
 def guard_connections(settings: uvicorn.Config, door: Door) -> None:
-    """Let every connection of a loaded uvicorn configuration pass through ``door``.
+    """Make every connection of a loaded uvicorn configuration pass through ``door``.
 
-    Raises `UnsupportedError` when uvicorn's protocol classes are not as this module needs them.
+    Raises `UnsupportedError` if uvicorn's protocol classes lack a method that this module needs.
     """
     http, ws = settings.http_protocol_class, settings.ws_protocol_class
     wanted = ("connection_made", "connection_lost", "data_received")
@@ -159,7 +160,7 @@ def _guarded_http(base: Any, door: Door) -> type[asyncio.Protocol]:
                 self.transport.abort()
             elif cycle is not timed and not cycle.response_complete:
                 self._limit(cycle, ANSWER_S)
-            # Else the connection idles, which uvicorn limits itself.
+            # Otherwise the connection is idle, which uvicorn limits itself.
 
     return GuardedHttp
 

@@ -1,4 +1,4 @@
-"""What one stranger may use: a rate of messages, and places that they can't hold against others."""
+"""Limits for strangers: a rate of messages, and places that they can't keep from others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 
 
 class Budget:
-    """A token bucket: ``rate`` a second, and ``burst`` at once (default: one second's worth)."""
+    """A token bucket: ``rate`` tokens a second, ``burst`` at once (default: one second's worth)."""
 
     __slots__ = ("_at", "_burst", "_left", "_rate")
 
@@ -17,10 +17,10 @@ class Budget:
         self._at = now
 
     def spend(self, now: float, cost: float = 1.0) -> bool:
-        """Take ``cost``; False when less is left."""
+        """Take ``cost`` tokens; return False, and take none, if fewer are left."""
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        # What costs more than there can ever be is taken when all of it is there.
+        # A cost above the burst could never be paid: a full bucket is enough for it.
         cost = min(cost, self._burst)
         if self._left < cost:
             return False
@@ -29,10 +29,10 @@ class Budget:
 
 
 class WaitingRoom[Key: Hashable]:
-    """Holds ``places`` strangers; when it is full, the newest pushes out an older one.
+    """Holds ``places`` strangers; when it is full, a new one pushes out an older one.
 
-    The one that has to go is the oldest of the network that holds most places, so that who opens
-    many connections pushes out their own. A network is an IPv4 address or an IPv6 /64.
+    That is the oldest of the network which holds most places, so that a stranger who opens many
+    connections pushes out their own. A network is an IPv4 address or an IPv6 /64.
     """
 
     def __init__(self, places: int) -> None:
@@ -40,13 +40,13 @@ class WaitingRoom[Key: Hashable]:
         self._networks: dict[str, dict[Key, Callable[[], None]]] = {}
         self._network_of: dict[Key, str] = {}
         self.pushed_out = 0
-        """Strangers that had to go so far."""
+        """Strangers pushed out so far."""
 
     def __len__(self) -> int:
         return len(self._network_of)
 
     def enter(self, key: Key, host: str, push_out: Callable[[], None]) -> None:
-        """Give ``key`` a place; ``push_out`` is called, once, if it has to go before it leaves."""
+        """Give ``key`` a place; call ``push_out`` once if it is pushed out before it leaves."""
         while len(self._network_of) >= self._places:
             crowd = max(self._networks.values(), key=len)
             oldest = next(iter(crowd))
@@ -59,7 +59,7 @@ class WaitingRoom[Key: Hashable]:
         self._networks.setdefault(network, {})[key] = push_out
 
     def leave(self, key: Key) -> None:
-        """Give the place back; harmless for who has none."""
+        """Give the place of ``key`` back; do nothing if it has none."""
         network = self._network_of.pop(key, None)
         if network is None:
             return
@@ -70,7 +70,7 @@ class WaitingRoom[Key: Hashable]:
 
 
 def network_of(host: str) -> str:
-    """The network that one stranger can be expected to have to themselves: an address or a /64."""
+    """Return the network that one stranger has for themselves: an IPv4 address or an IPv6 /64."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a simulator keeps for tests to look at: the newest, up to a count and a size."""
+"""A bounded list of what a simulator keeps for tests to inspect."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections import deque
 
 
 class Kept[T]:
-    """A list of the newest entries: at most ``count``, and at most ``size`` of whatever is counted.
+    """Keeps the newest entries: at most ``count`` of them, with a total size of at most ``size``.
 
-    The newest entry is kept whatever its size.
+    The caller chooses the unit of the size. The newest entry is kept whatever its size.
     """
 
     def __init__(self, count: int, size: int = 0) -> None:
         self.entries: list[T] = []
         """The entries, oldest first."""
         self.dropped = 0
-        """How many older ones were dropped."""
+        """Older entries dropped so far."""
         self._count = count
         self._size = size
         self._sizes: deque[int] = deque()
         self._total = 0
 
     def add(self, entry: T, size: int = 0) -> None:
-        """Keep an entry of this size, and drop the oldest where there is too much."""
+        """Add an entry of this size, and drop the oldest ones if there are too many."""
         self.entries.append(entry)
         self._sizes.append(size)
         self._total += size
@@ -30,13 +30,13 @@ class Kept[T]:
         while len(self._sizes) > self._count or (self._total > self._size and len(self._sizes) > 1):
             self._total -= self._sizes.popleft()
             over += 1
-        # Whoever looks at the entries may have taken some out.
-        gone = max(0, len(self.entries) - len(self._sizes))
-        del self.entries[:gone]
-        self.dropped += gone
+        # A test may have removed entries itself.
+        surplus = max(0, len(self.entries) - len(self._sizes))
+        del self.entries[:surplus]
+        self.dropped += surplus
 
     def clear(self) -> None:
-        """Forget all entries."""
+        """Remove all entries."""
         self.entries.clear()
         self._sizes.clear()
         self._total = 0

@@ -1,4 +1,4 @@
-"""Ending a TCP connection without a word."""
+"""Ends a TCP connection with a reset."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """End the connection with a RST; of one that has ended, do nothing."""
+    """End the connection with a RST; do nothing if it has ended already."""
     found = cast("socket.socket | None", transport.get_extra_info("socket"))
     if found is not None:
         # With a linger time of 0 the kernel sends a RST instead of a FIN. The socket may have been

@@ -1,4 +1,4 @@
-"""The engine's ears and its voice without a conversation: a file to text, a text to sound."""
+"""Speech recognition and synthesis of the built-in engine without a conversation."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _PUSHED_S = 1.0
 
 
 async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool = False) -> str:
-    """Write down the English words of a sound file or a frame; "" where there are none.
+    """Return the English words in an audio file or a frame; "" if there are none.
 
-    Runs in threads. ``offline`` fetches no weights. Raises `ConfigError` for a file that can't be
-    used, `WeightsError` when weights can't be had, `MissingExtraError` without the extra ``local``.
+    Runs in threads. With ``offline`` no weights are fetched. Raises `ConfigError` for a file that
+    can't be used, `WeightsError` if weights are missing and can't be fetched, and
+    `MissingExtraError` without the extra ``local``.
     """
     stt = await asyncio.to_thread(engine.load_stt, offline=offline)
     frame = await asyncio.to_thread(load_audio, audio, stt.rate)
@@ -34,7 +35,7 @@ async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool =
 
 
 async def synthesize(text: str, *, voice: str = "heart") -> AudioFrame:
-    """Speak an English text, and return all of it as one frame of 24 kHz.
+    """Return an English text as speech, in one frame at 24 kHz.
 
     Runs in threads. Raises `ConfigError` for a text without words or an unknown voice, and
     `MissingExtraError` without the extra ``local``.

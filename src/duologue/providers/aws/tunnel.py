@@ -1,4 +1,4 @@
-"""A way through an HTTP proxy to another host, by CONNECT (RFC 9110, 9.3.6)."""
+"""Opens a tunnel through an HTTP proxy by CONNECT (RFC 9110, 9.3.6)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from duologue.realtime.errors import ConfigError
 
 _PORTS = {"http": 80, "https": 443}
 MAX_HEAD_BYTES = 16 * 1024
-"""Bytes of the head of a proxy's answer."""
+"""Bytes of the head of a proxy's response."""
 
 
 async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
-    """Connect to ``host`` through ``proxy``; the transport waits for its next protocol.
+    """Connect to ``host`` through ``proxy``; reading is paused until the next protocol is set.
 
-    Raises `OSError`, and `SessionError` for an address that is no HTTP proxy's.
+    Raises ``OSError`` if the connection fails, and `SessionError` if ``proxy`` is no address of an
+    HTTP proxy.
     """
     try:
         address = split_address("proxy", proxy, tuple(_PORTS), "http://host:port")
@@ -27,7 +28,7 @@ async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
     name, at = address.hostname or "", address.port or _PORTS[address.scheme]
     secure = ssl.create_default_context() if address.scheme == "https" else None
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(_Answer, name, at, ssl=secure)
+    transport, protocol = await loop.create_connection(_ConnectResponse, name, at, ssl=secure)
     try:
         transport.write(_request(address, host, port))
         status = await protocol.status
@@ -50,15 +51,15 @@ def _request(proxy: SplitResult, host: str, port: int) -> bytes:
     return "\r\n".join((*lines, "", "")).encode()
 
 
-class _Answer(asyncio.Protocol):
-    """Reads the head of the proxy's answer; nothing comes behind it before we have spoken."""
+class _ConnectResponse(asyncio.Protocol):
+    """Reads the head of the proxy's response; the host sends nothing before it is sent to."""
 
     def __init__(self) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._head = bytearray()
 
     def data_received(self, data: bytes) -> None:
-        """Take more of the answer."""
+        """Read more of the response."""
         if self.status.done():
             return
         self._head += data
@@ -73,7 +74,7 @@ class _Answer(asyncio.Protocol):
             self._fail("the proxy's answer is too long")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that there will be no answer."""
+        """Fail if the response is not complete."""
         self._fail(f"the proxy closed the connection{f': {exc}' if exc else ''}")
 
     def _fail(self, why: str) -> None:

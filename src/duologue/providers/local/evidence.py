@@ -1,10 +1,11 @@
-"""Whether what the recogniser wrote was said: it writes words for music, breath and silence too.
+"""Decides whether a transcript was said: the recogniser writes words for music and breath too.
 
-Two things tell: how sure it was of its first token, and how steady the sound is. In speech the
-spectrum changes within 100 ms; a chord, a hum or a breath goes on. Chosen on 100 sounds that are
-no speech, of which it believes one in fifty now, and on 144 short words with and without noise, of
-which it gives up those alone that the recogniser mishears. A number is a case of its own: where
-the person stops within it, the recogniser goes on by itself, either unsure or in a loop.
+Two measures decide: the probability of the first token, and how steady the audio is. In speech the
+spectrum changes within 100 ms; a chord, a hum or a breath lasts longer. The bounds were chosen on
+100 recordings without speech, of which two are still taken for speech, and on 144 short words with
+and without noise, of which only those are rejected that the recogniser mishears. Numbers are a case
+of their own: when the person stops within one, the recogniser makes up more digits, either with
+low probabilities or in a loop.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from duologue.providers.local.features import HOP, WINDOW, log_mel
 from duologue.providers.local.inference import to_floats
 
 MAX_STEADINESS = 0.95
-"""No short text is believed of a sound as steady as this; words of people have at most 0.91."""
+"""Steadiness from which a short text is rejected; spoken words have at most 0.91."""
 UNSURE = 0.6
-"""Probability of the first token, below which a caption is not believed."""
+"""Probability of the first token below which a caption is rejected."""
 VERY_UNSURE = 0.225
-"""And below which one or two words are not."""
+"""Probability of the first token below which one or two words are rejected."""
 
 _SHORT_WORDS = 6
-"""Texts of more words than this are believed: noise has never made one."""
+"""Texts of more words than this are accepted: noise has never produced one."""
 _LAG = 10
 """Frames of 10 ms between the spectra that are compared."""
 _ACTIVE = 0.1
-"""Sound this loud beside the loudest is looked at."""
+"""Level above which audio counts, as a fraction of the loudest."""
 _CAPTIONS = regex.compile(
     r"transcri(?:pt|bed)|subtitle|caption|thanks? (?:you )?for watching|emily beynon|amara"
 )
-"""What the recogniser learned to write under films and says of music."""
+"""Captions of films, which the recogniser has learned to write for music."""
 _FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]|\N{REPLACEMENT CHARACTER}", regex.V1)
-"""The model knows English: letters of other scripts are made of noise."""
+"""Letters of other scripts: the model knows English only, so they come from noise."""
 _MIN_DIGITS = 3
-"""Digits of a number that are believed however unsure it is of them: of two it often is."""
+"""Digits of a number that are always accepted: the first two often have low probabilities."""
 _UNSURE_DIGIT = 0.3
 _LOOP_DIGIT = 0.6
 _SPELLED = regex.compile(r" ?[^\W_]?[-,. ]*")
@@ -47,22 +48,22 @@ _SPELLED = regex.compile(r" ?[^\W_]?[-,. ]*")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token of a transcript and how probable the recogniser found it."""
+    """One token of a transcript and its probability."""
 
     piece: bytes
     probability: float
 
     @property
     def text(self) -> str:
-        """What it writes; a piece of a character is replaced."""
+        """The text of the token; a part of a character is replaced."""
         return self.piece.decode("utf-8", "replace").replace("\u2581", " ")
 
 
 def was_said(text: str, tokens: list[Token], samples: Samples) -> bool:
-    """Return whether ``text`` was said, and not made of a sound that is no speech."""
+    """Return whether ``text`` was said, and not made up from audio without speech."""
     words = plain_words(text)
     if not words or words == ["you"]:
-        # Of bursts of noise it makes a lone "You" with any probability.
+        # The recogniser writes a lone "You" for bursts of noise, with any probability.
         return False
     if len(words) > _SHORT_WORDS:
         return True
@@ -77,7 +78,7 @@ def was_said(text: str, tokens: list[Token], samples: Samples) -> bool:
 
 
 def steadiness(samples: Samples) -> float:
-    """Return how alike spectra 0.1 s apart are where it is loud, up to 1; 0 for a short sound."""
+    """Return how alike loud spectra 0.1 s apart are, up to 1; 0 if the audio is too short."""
     audio = to_floats(samples)
     if len(audio) < WINDOW + (_LAG + 1) * HOP:
         return 0.0
@@ -96,10 +97,10 @@ def steadiness(samples: Samples) -> float:
 
 
 def without_loop(tokens: list[Token]) -> list[Token]:
-    """Return the tokens up to where a number or a spelled word at the end was made up.
+    """Return the tokens without made-up digits or letters at the end.
 
-    The recogniser goes on with digits that nobody said where the person stops within a number:
-    "555-123" becomes "555-123-123". It is unsure of the first of them, or repeats itself.
+    When the person stops within a number, the recogniser adds digits that were not said: "555-123"
+    becomes "555-123-123". The first of them has a low probability, or they repeat earlier ones.
     """
     begin = len(tokens)
     while begin and _SPELLED.fullmatch(tokens[begin - 1].text):
@@ -120,7 +121,7 @@ def without_loop(tokens: list[Token]) -> list[Token]:
 
 
 def _repeats(said: str, rest: str) -> bool:
-    """Whether ``rest`` says the end of ``said`` again and again."""
+    """Return whether ``rest`` only repeats the end of ``said``."""
     if len(rest) < 2:
         return False
     for size in range(2, len(said) + 1):

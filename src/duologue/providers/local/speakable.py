@@ -1,7 +1,7 @@
 """Writes out what the voice would read wrongly: digits of codes and telephone numbers, and signs.
 
-The voice takes "0199" for a number and says "one ninety-nine", and it leaves out "#" and "*". It
-says ordinary numbers, years, prices, times and dates well: those are left to it.
+The voice reads "0199" as a number, "one ninety-nine", and it leaves out "#" and "*". It reads
+ordinary numbers, years, prices, times and dates well, so those are not changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MIXED = regex.compile(
 )
 """A code of capitals and digits: A1B2C3."""
 _DIALLED = regex.compile(r"(?<![\w*#])(?:\*\d[\d*]*#?|#\d[\d*]*#)(?!\w)")
-"""What is dialled: *99#, #31#."""
+"""Codes to dial: *99#, #31#."""
 _SIGNS = (
     (regex.compile(r"\b([A-GJ])#(?!\w)"), r"\1 sharp"),
     (regex.compile(r"#(?=\d)"), "number "),
@@ -50,11 +50,11 @@ _SIGNS = (
     (regex.compile(r"\b([A-Z])\+\+"), r"\1 plus plus"),
 )
 _MARKS = regex.compile(r"[*_`#~|<>\[\]{}]+")
-"""Signs that are left: most are Markdown that nobody closed."""
+"""Signs that are removed last: most are unclosed Markdown."""
 
 
 def speakable(text: str) -> str:
-    """Return ``text`` as the voice is to read it; for the ear only, never shown."""
+    """Return ``text`` as the voice has to read it; it must not be shown."""
     text = _DIALLED.sub(lambda match: _spelled(match.group()), text)
     text = _GROUPS.sub(lambda match: _grouped(match.group()), text)
     text = _CODE.sub(lambda match: _spelled(match.group()), text)
@@ -69,7 +69,7 @@ def _spelled(code: str) -> str:
 
 
 def _grouped(number: str) -> str:
-    """A telephone number with a short pause between its groups; anything else as it is."""
+    """Spell a telephone number with a pause between its groups; return anything else unchanged."""
     groups = regex.findall(r"\d+", number)
     if sum(map(len, groups)) < _MIN_GROUPED or _DATE_OR_RANGE.fullmatch(number) is not None:
         return number

@@ -1,9 +1,9 @@
-"""What a Chat Completions server streams, decoded; sans-IO.
+"""Decodes the stream of a Chat Completions server; sans-IO.
 
 Many servers speak this protocol, each a little differently: chunks without a delta or without
 choices, tool calls without ids or all with the same index, an id that changes in mid-call,
-arguments as an object, a whole completion where a stream was asked for. What has no meaning is
-passed over.
+arguments as an object, a whole completion where a stream was requested. The decoder skips what it
+does not know.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from duologue.items import Json
 from duologue.pipeline.parts import LLMOutput, TextDelta, TokenUsage, ToolRequest
 
 MAX_BYTES = 8 * 1024 * 1024
-"""Bytes of one chunk, or of lines that are no stream; what sends more is no chat server."""
+"""Bytes of one chunk, or of a response that is not streamed; no chat server sends more."""
 
 
 class ErrorChunk(Exception):  # noqa: N818 - the protocol's own word
-    """The server tells an error in the middle of its answer."""
+    """The server reported an error within the stream."""
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
@@ -38,11 +38,11 @@ class _Call:
     arguments: str = ""
 
     def ends_before(self, call_id: str, name: str) -> bool:
-        """Whether a piece with this id and name, each perhaps empty, begins another call.
+        """Return whether a piece with this id and name, each perhaps empty, begins another call.
 
         An index can be missing or the same for all, so another id or name begins another call. But
-        some servers repeat the name in each piece, and some make up an id for each: where the
-        arguments are not whole yet, such a piece goes on with them.
+        some servers repeat the name in each piece, and some make up an id for each: while the
+        arguments are incomplete, such a piece continues them.
         """
         if call_id and call_id == self.call_id:
             return False
@@ -58,20 +58,20 @@ class _Call:
 
 
 class ChatStream:
-    """Bytes of the response in, words at once; tool calls and tokens at the end."""
+    """Decodes one response: yields words at once, tool calls and token usage at the end."""
 
     def __init__(self) -> None:
         self.done = False
-        """The server has said that this is all."""
+        """Whether the server has ended the stream."""
         self.understood = False
-        """Something of the protocol has come."""
+        """Whether anything of the protocol has arrived."""
         self._rest = bytearray()
         self._plain = bytearray()
         self._calls: list[_Call] = []
         self._usage: TokenUsage | None = None
 
     def push(self, data: bytes) -> Iterator[LLMOutput]:
-        """Take the next bytes; raises `ErrorChunk`."""
+        """Decode the next bytes; raises `ErrorChunk` for an error that the server reports."""
         self._rest += data
         if b"\n" in data:
             *lines, self._rest = self._rest.split(b"\n")
@@ -81,10 +81,10 @@ class ChatStream:
             raise ErrorChunk(f"the server sent over {MAX_BYTES} bytes without a meaning", "")
 
     def end(self) -> Iterator[LLMOutput]:
-        """The response is over: the last words, the tool calls, the tokens used."""
+        """End the response; yield the last words, the tool calls and the token usage."""
         yield from self._line(bytes(self._rest.strip()))
         if not self.understood:
-            # A whole completion, perhaps over many lines, by a server that does not stream.
+            # The server does not stream: this is a whole completion, perhaps over many lines.
             yield from self._chunk(_loads(bytes(self._plain)))
         for call in self._calls:
             if call.name:
@@ -132,7 +132,7 @@ class ChatStream:
                 self._extend({"index": 0, "function": delta["function_call"]})
 
     def _extend(self, part: Json) -> None:
-        """Add a piece of a call: the id and name come once, the arguments bit by bit."""
+        """Add a piece of a call: the id and name come once, the arguments in parts."""
         if not isinstance(part, dict):
             return
         function = part.get("function")
@@ -150,7 +150,7 @@ class ChatStream:
             call.arguments = json.dumps(arguments, ensure_ascii=False)
 
     def _of(self, index: Json, call_id: str, name: str) -> _Call:
-        """The call that a piece belongs to: the latest with its index, or a new one."""
+        """Return the call that a piece belongs to: the latest with its index, or a new one."""
         number = index if isinstance(index, int) else None
         if number is None:
             number = self._calls[-1].index if self._calls else 0
@@ -163,7 +163,7 @@ class ChatStream:
 
 
 def words_of(error: object) -> str:
-    """The words of an error object, in the forms that servers give it."""
+    """Return the text of an error, in any of the forms that servers use."""
     if isinstance(error, str):
         return error
     if isinstance(error, dict):
@@ -190,7 +190,7 @@ def _whole(value: Json) -> int:
 
 
 def _text(content: Json) -> str:
-    """Text, also as a list of parts."""
+    """Return the text of a content, which may be a list of parts."""
     if isinstance(content, str):
         return content
     parts = [part.get("text") for part in _list(content) if isinstance(part, dict)]
