@@ -45,7 +45,7 @@ def make(**options):
         ({"conversation": []}, "conversation must be a Conversation, not a list"),
         ({"barge_in": True}, "barge_in must be a BargeInPolicy, not True"),
         ({"person": "Robin"}, r"person must be User\(name, id\), not 'Robin'"),
-        ({"instructions": ["Be kind."]}, "instructions are a text or a Path, not list"),
+        ({"instructions": ["Be kind."]}, "instructions must be a text or a Path, not list"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

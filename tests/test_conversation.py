@@ -351,7 +351,7 @@ async def test_a_store_that_hangs_ends_with_the_conversation_and_can_be_flushed_
         began = asyncio.get_running_loop().time()
     assert asyncio.get_running_loop().time() - began <= 1.0
     (error,) = of(agent, ErrorEvent)
-    assert "changes were not kept within 0.3 s" in error.message
+    assert "changes were not stored within 0.3 s" in error.message
     assert len(settled_tasks()) == 0
     store.takes_s, store.under_way = 0.0, 0
     await conversation.flush()

@@ -116,10 +116,10 @@ async def test_the_log_has_states_and_kinds_of_messages_and_no_words(caplog):
     infos = [record for record in caplog.records if record.levelno == logging.INFO]
     assert any(f"session {model.session_id} began: scripted script" in line for line in told)
     assert any("reconnects (attempt 0): asked to" in line for line in told)
-    assert any("goes on after" in line for line in told)
+    assert any("continues after" in line for line in told)
     assert any(f"session {model.session_id} ended: closed" in line for line in told)
     assert len(infos) == 4
-    assert any("connections: live, then rolling over" in line for line in told)
+    assert any("connections: from live to rolling over" in line for line in told)
     assert any("sends SendToolResult" in line for line in told)
     assert any("receives UserTranscript" in line for line in told)
     assert not any("ReplyAudio" in line or "SendAudio" in line for line in told)

@@ -55,7 +55,7 @@ CLOSE_S = 0.6
 
 
 THREAD_S = 10.0
-"""Seconds for which another thread waits until the event loop takes its call."""
+"""Seconds that another thread waits for the event loop to run its call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,15 @@ class _Live:
     failure: Exception | None = None
 
     def tick(self, now: float) -> None:
-        """Play what is due; an edge that raises costs that frame."""
+        """Play what is due; if the edge raises, only that frame is lost."""
         try:
             self.call.tick(now)
-        except Exception as error:  # noqa: BLE001 - told
+        except Exception as error:  # noqa: BLE001 - reported
             self.failures.report("edge", error)
 
 
 class _Joining(AbstractAsyncContextManager["Agent"]):
-    """What `Agent.join` gives: a block, which says so to whoever takes it for something else."""
+    """The block that `Agent.join` returns; its errors explain how to use it."""
 
     def __init__(self, block: AbstractAsyncContextManager[Agent]) -> None:
         self._block = block
@@ -121,13 +121,13 @@ class _Joining(AbstractAsyncContextManager["Agent"]):
         raise ConfigError("join must be used as 'async with agent.join():', not 'with'")
 
     def __exit__(self, *_: object) -> None:
-        """Nothing was entered."""
+        """Never called, because `__enter__` raises."""
 
 
 def _on_loop[**P, T](
     method: Callable[Concatenate[Agent, P], T],
 ) -> Callable[Concatenate[Agent, P], T]:
-    """Let a method be called from any thread: the event loop runs it, and the caller waits."""
+    """Make a method callable from any thread: the event loop runs it, and the caller waits."""
 
     @functools.wraps(method)
     def call(self: Agent, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -152,7 +152,7 @@ def _on_loop[**P, T](
                 return future.result()
             name = method.__name__
             raise RuntimeError(
-                f"the event loop did not take {name}() within {THREAD_S:g} s: it must not wait "
+                f"the event loop did not run {name}() within {THREAD_S:g} s: it must not wait "
                 f"for this thread, or call it by agent.call_soon_threadsafe(agent.{name}, ...)"
             ) from None
 
@@ -173,7 +173,7 @@ class Agent:
     """
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
-        """Say what to write to whoever gives arguments by position."""
+        """Reject arguments by position with an error that says what to write."""
         del kwargs
         if args:
             raise ConfigError("Agent arguments must be given by name: Agent(edge=..., llm=...)")
@@ -220,7 +220,7 @@ class Agent:
         self.instructions = load_instructions(instructions, root)
         self._clock: Clock = clock or LoopClock()
         self._since: float | None = None
-        """Unix time when the clock was at 0 s."""
+        """Unix time at 0 s of the clock."""
         self.events = EventBus(self._unix_time)
         if isinstance(edge, EventSink):
             show = edge.send_event
@@ -284,7 +284,7 @@ class Agent:
         if live_failure is not None and not told:
             failure = live_failure
         if isinstance(failure, DuologueError) and (not begun or failure is live_failure):
-            # Its text says what to do; where in our own tasks it came from would be 40 lines.
+            # Its text says what to do; a traceback through our own tasks would be 40 lines.
             log.debug("the conversation ended", exc_info=failure)
             raise failure.with_traceback(None) from None
         if failure is not None:
@@ -362,7 +362,7 @@ class Agent:
         self.llm.update_tools(self.tools.specs())
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
-        """Have the event loop of the conversation call ``callback(*args)``; for other threads.
+        """Make the event loop of the conversation call ``callback(*args)``; for other threads.
 
         Does not wait for it. Raises `SessionClosedError` when not joined.
         """
@@ -420,7 +420,7 @@ class Agent:
         return Pipeline(llm=llm, stt=stt, tts=tts, turn=turn, vad=vad)
 
     def _unix_time(self) -> float:
-        """The wall clock's time at the first event, and from then on by our own clock."""
+        """Return the Unix time: of the wall clock at first, then advanced by the injected clock."""
         try:
             now = self._clock.now()
         except RuntimeError:
@@ -480,7 +480,7 @@ class Agent:
         live.ticks = ticker_for(self._clock).subscribe(live.tick)
 
     async def _check_model(self, live: _Live, setup: SessionSetup) -> None:
-        """Raise what would keep the model away, unless the person is there before it is known."""
+        """Raise if the model can't be reached; stop checking when the person joins."""
         checking = asyncio.ensure_future(self.llm.check(setup))
         arriving = asyncio.ensure_future(live.arrived.wait())
         both = {checking, arriving}
@@ -551,7 +551,7 @@ class Agent:
 
         try:
             await contained(synthesize())
-        except Exception as error:  # noqa: BLE001 - told, and raised to whoever awaits the speech
+        except Exception as error:  # noqa: BLE001 - reported, and raised to those who await the speech
             self.events.report("tts", error, str(getattr(error, "code", "")))
             if not isinstance(error, SessionError):
                 error = SessionError(describe(error), kind=ErrorKind.RETRY)
@@ -565,7 +565,7 @@ class Agent:
         if told is None:
             self.llm.add_item(AgentItem(speech.id, speech.heard_text, speech_id=speech.id))
         elif speech.state != "cut" and told != speech.heard_text:
-            # A connection took over in the middle of it, and has heard of its beginning.
+            # A new connection took over during the speech, and knows only its beginning.
             self.llm.edit(Truncate(speech.id, speech.played_ms, speech.heard_text))
 
     def _check_live(self, *, ended: bool = False) -> _Live:

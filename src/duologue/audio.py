@@ -67,14 +67,14 @@ class AudioFrame:
         return self.samples.astype("<i2", copy=False).tobytes()
 
     def _repr_html_(self) -> str:
-        """A player, for notebooks."""
+        """Return an HTML player, for notebooks."""
         from duologue.notebook import audio_html
 
         return audio_html(self)
 
 
 def _whole_rate(rate: object) -> int:
-    """The rate as an int, which a number of numpy's may be as well."""
+    """Return the rate as an int; NumPy integers are accepted too."""
     whole = 0
     if isinstance(rate, SupportsIndex) and not isinstance(rate, bool):
         whole = index(rate)

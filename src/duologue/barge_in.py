@@ -25,7 +25,7 @@ from duologue.realtime.errors import ConfigError
 RECENT_S = 1.5
 """A model's own signal refers to a stretch of voice that began at most this many seconds ago."""
 _MAX_OPEN = 16
-"""Turns that have ended and whose words may still come; the oldest is forgotten beyond it."""
+"""Turns that have ended and whose words may still come; beyond it the oldest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +72,12 @@ class Voice(Protocol):
 
     @property
     def seconds(self) -> float:
-        """Voice in it so far."""
+        """Seconds of voice in the newest stretch so far."""
         ...
 
     @property
     def active(self) -> bool:
-        """There is voice in it at this moment."""
+        """Whether there is voice in it at this moment."""
         ...
 
     def is_speech(self) -> bool:
@@ -128,22 +128,22 @@ class BargeIn:
         self._voice = voice
         self._follows = follows
         self._may = False
-        """There was something to interrupt when the voice was last looked at."""
+        """Whether there was something to interrupt at the last measurement."""
         self._began: float | None = None
         self._ended: float | None = None
         self._held_at: float | None = None
         self._words = False
         self._polled = float("-inf")
         self._stretch = 0
-        """The newest stretch of voice that was looked at."""
+        """Number of the newest stretch of voice that was measured."""
         self._before = 0.0
-        """Voice in the newest stretch from before there was anything to interrupt, in s."""
+        """Seconds of voice in the newest stretch before there was anything to interrupt."""
         self._longest = 0.0
-        """Voice in the longest stretch of the turn, in s."""
+        """Seconds of voice in the longest stretch of the turn."""
         self._turn: str | None = None
         """The turn that is being spoken into the agent's speech."""
         self._stopped = False
-        """The model has stopped by itself in this turn."""
+        """Whether the model has stopped by itself in this turn."""
         self._open: dict[str, float] = {}
         """Open turns, and how long their speech was, in s."""
 
@@ -166,7 +166,7 @@ class BargeIn:
         return min((time for time in times if time > self._polled), default=None)
 
     def listen(self, now: float, *, may_interrupt: bool) -> Decision:
-        """More of the person's voice was measured, up to ``now``; to be called while it lasts."""
+        """Decide by the voice measured up to ``now``; call this while the voice lasts."""
         voice = self._voice
         if voice is None:
             return Decision.NOTHING
@@ -174,7 +174,7 @@ class BargeIn:
         if fresh:
             self._stretch, self._before = voice.count, 0.0
         if not (may_interrupt and self._policy.enabled):
-            # What was said while there was nothing to interrupt is no barge-in.
+            # Speech from before there was anything to interrupt is no barge-in.
             self._before, self._may = voice.seconds, False
             return self._decide(now, may_interrupt=may_interrupt)
         first = voice.active and (fresh or not self._may)
@@ -199,7 +199,7 @@ class BargeIn:
         return self._hold(now)
 
     def model_stopped(self, now: float, *, may_interrupt: bool) -> Decision:
-        """The model has stopped by itself, because it has heard something."""
+        """Record that the model stopped by itself, because it heard something."""
         if not may_interrupt:
             return Decision.NOTHING
         if self._follows:
@@ -211,7 +211,7 @@ class BargeIn:
         return self._hold(now)
 
     def words(self, text: str, now: float, *, may_interrupt: bool, turn: str = "") -> Decision:
-        """A transcript of what is being said, partial or final, or was said in an open turn."""
+        """Decide by a transcript, partial or final, of the current turn or of an open one."""
         if not has_words(text):
             return Decision.NOTHING
         if turn in self._open:
@@ -259,7 +259,7 @@ class BargeIn:
         self._stopped = False
 
     def _hold(self, now: float) -> Decision:
-        """Hold at a sign of the model's, unless the voice that it is about was measured here."""
+        """Hold on a signal of the model, unless the voice that caused it was measured here."""
         voice = self._voice
         known = voice is not None and now - voice.began < RECENT_S
         if self._held_at is not None or known:
@@ -295,7 +295,7 @@ class BargeIn:
         return seconds is not None and seconds >= policy.without_words_s - 1e-9
 
     def _signalled(self, now: float) -> float | None:
-        """How long the person has spoken by the model's signals, in s; None where it told none."""
+        """Return how long the person has spoken by the model's signals, in s; None without any."""
         if self._began is None:
             return None
         return (now if self._ended is None else self._ended) - self._began

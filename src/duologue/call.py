@@ -70,7 +70,7 @@ _FRESH_S = 2.0
 
 
 _TICKS_BETWEEN_HEARD = 10
-"""Ticks of 20 ms between two events that tell what was heard so far."""
+"""Ticks of 20 ms between two `AgentHeardEvent`."""
 
 
 class Call:
@@ -128,9 +128,9 @@ class Call:
         self._voice = realtime.voice
         self._can_ask = realtime.profile.say != "none"
         self._stopped: str | None = None
-        """The reply in which the model has stopped by itself, though the agent goes on."""
+        """The reply that the model stopped by itself, although the agent was not interrupted."""
         self._broken: str | None = None
-        """The speech whose reply the model has given up that way, before it was whole."""
+        """The speech whose reply the model stopped that way before it was complete."""
         self._told_blind = False
 
     def expect(self, request_id: str, speech: Speech) -> None:
@@ -147,7 +147,7 @@ class Call:
         self._speeches.close(self._edge.quality)
 
     def tick(self, now: float) -> None:
-        """Play what is due at ``now`` (clock seconds), and tell what was heard; every 20 ms."""
+        """Play what is due at ``now`` (clock seconds), and report what was heard; every 20 ms."""
         self.playout.tick(now)
         self._ticks += 1
         if self._ticks % _TICKS_BETWEEN_HEARD == 0:
@@ -170,7 +170,7 @@ class Call:
 
     @property
     def sees(self) -> bool:
-        """The model takes pictures."""
+        """Whether the model accepts images."""
         return self._realtime.profile.video
 
     def video(self, frame: Callable[[], VideoFrame]) -> None:
@@ -193,9 +193,9 @@ class Call:
             self._show(picture[1], now=True)
 
     def _show(self, frame: Callable[[], VideoFrame], *, now: bool) -> None:
-        picture = self._processors.video(frame())
-        if picture is not None:
-            self._realtime.send_video(picture, now=now)
+        changed = self._processors.video(frame())
+        if changed is not None:
+            self._realtime.send_video(changed, now=now)
 
     def text(self, text: str) -> None:
         """The person wrote something."""
@@ -218,15 +218,15 @@ class Call:
         )
 
     def told(self, speech: Speech) -> str | None:
-        """What the model knows already of a speech by the agent's own TTS; None for nothing."""
+        """Return what the model knows of a speech by the agent's own TTS; None if nothing."""
         return self._speeches.told(speech)
 
     def too_long(self, speech: Speech, seconds: float) -> None:
-        """The gate did not take the next ``seconds`` of a speech."""
+        """End a speech whose next ``seconds`` the gate did not accept."""
         self._speeches.too_long(speech, seconds)
 
     def _edit(self, changes: Sequence[Truncate | DeleteItem]) -> None:
-        """Change what the model takes itself to have said, where it can be told."""
+        """Correct what the model believes it has said, if it can be corrected."""
         profile = self._realtime.profile
         if self._realtime.alive and (profile.truncates or profile.told_cuts):
             for change in changes:
@@ -401,7 +401,7 @@ class Call:
         self._emit(UserTurnEndedEvent(self._participant, words, empty, item_id))
 
     def _settle(self, words: UserTranscript) -> None:
-        """See by its words whether a turn was speech that ended without them."""
+        """Decide by its late words whether an open turn was speech."""
         item_id = words.item_id
         if not self._barge_in.is_open(item_id) or not (words.final or has_words(words.text)):
             return
@@ -411,7 +411,9 @@ class Call:
         if has_words(words.text):
             self._realtime.take_up()
         elif self._realtime.profile.truncates:
-            self._realtime.edit(DeleteItem(item_id))  # It was no speech, and means nothing.
+            self._realtime.edit(
+                DeleteItem(item_id)
+            )  # It was no speech: the model must not refer to it.
 
     def _may_interrupt(self) -> bool:
         """A protected speech protects what it waits for, too: all of it is of one epoch."""

@@ -1,4 +1,4 @@
-"""The history of what was said and heard, in order, and what keeps it."""
+"""The history of what was said and heard, in order, and the stores that keep it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 FLUSH_S = 0.3
-"""Seconds that an `AsyncStore` gets for the last changes at the end of a conversation."""
+"""Seconds that an `AsyncStore` has for the last changes at the end of a conversation."""
 
 
 class Store(Protocol):
     """Where a conversation is kept; called for every change, in order, on the event loop.
 
-    Its methods must not wait. One that has to, for a database, is an `AsyncStore`.
+    Its methods must not block. A store that has to wait, for a database, is an `AsyncStore`.
     """
 
     def load(self) -> Sequence[Item]:
@@ -47,12 +47,12 @@ class Store(Protocol):
 class AsyncStore(Protocol):
     """A `Store` whose methods are coroutines.
 
-    They are awaited one after the other, beside the conversation: a slow one holds up nobody. Of
-    several changes of an item that wait, only the last is put.
+    They are awaited one after the other in a task of their own, so a slow store never delays the
+    conversation. If several changes of one item wait, only the last is put.
     """
 
     async def load(self) -> Sequence[Item]:
-        """The items to go on from; awaited when the agent joins."""
+        """Return the items to continue from; awaited when the agent joins."""
         ...
 
     async def put(self, item: Item) -> None:
@@ -66,7 +66,7 @@ class Conversation:
     """Items in order; one id each. Iterating gives the items.
 
     An `AgentItem` never says more than was heard. Items that were not heard at all are removed.
-    While an agent has joined with it, what its store raises is told and ends nothing; otherwise
+    While an agent has joined with it, an error of its store is reported and ends nothing; otherwise
     `put` and `remove` raise it.
     """
 
@@ -82,9 +82,9 @@ class Conversation:
             self._add(self._store.load())
 
     async def load(self) -> None:
-        """Load the items of an `AsyncStore`, if that was not done yet; they come first.
+        """Load the items of an `AsyncStore`, once; they come before all other items.
 
-        `Agent.join` does it. Raises whatever the store raises.
+        `Agent.join` calls this. Raises whatever the store raises.
         """
         if self._queue is not None and not self._queue.loaded:
             loading = self._queue.store.load()
@@ -96,18 +96,18 @@ class Conversation:
                 self._items |= ours
 
     async def flush(self) -> None:
-        """Wait until an `AsyncStore` has everything; `Agent.join` gives it 0.3 s at the end."""
+        """Wait until an `AsyncStore` has all changes; `Agent.join` waits 0.3 s at its end."""
         if self._queue is not None:
             await self._queue.flush()
 
     def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
-        """Keep the changes from now on, by a task of ``tasks``; ``report`` is told of failures."""
+        """Store changes from now on, in a task of ``tasks``; call ``report`` with each failure."""
         self._report = report
         if self._queue is not None:
             self._queue.begin(tasks, report)
 
     async def end(self) -> None:
-        """No more changes come: wait for the store, but not longer than `FLUSH_S`."""
+        """Stop storing changes; wait for the store, but no longer than `FLUSH_S`."""
         if self._queue is not None:
             await self._queue.end()
         self._report = None
@@ -119,7 +119,7 @@ class Conversation:
         return len(self._items)
 
     def _repr_html_(self) -> str:
-        """A table of who said what, for notebooks."""
+        """Return an HTML table of who said what, for notebooks."""
         from duologue.notebook import conversation_html
 
         return conversation_html(self.items)
@@ -188,7 +188,7 @@ class Conversation:
             self._items[item.id] = sendable_item(item)
 
     def _keep(self, change: Callable[[], object]) -> None:
-        """Have the store take a change."""
+        """Make a change in the store; report its error if an agent has joined."""
         try:
             change()
         except BaseException as error:
@@ -198,33 +198,33 @@ class Conversation:
 
 
 class _Queue:
-    """Changes that wait for an `AsyncStore`: by item, None for one that is gone."""
+    """Changes that wait for an `AsyncStore`, by item; None for a removed item."""
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
         self.loaded = False
         self._waiting: dict[str, Item | None] = {}
-        # Of the event loop that the conversation is held on, made anew for each.
+        # These belong to the event loop of one conversation, so `begin` makes new ones.
         self._wake: asyncio.Event | None = None
         self._busy: asyncio.Lock | None = None
         self._task: asyncio.Task[None] | None = None
         self._report: Callable[[BaseException], None] = _log_failure
 
     def put(self, item_id: str, item: Item | None) -> None:
-        """Queue a change; an earlier one of the same item that still waits is not made."""
+        """Queue a change; it replaces an earlier one of the same item that still waits."""
         self._waiting[item_id] = item
         if self._wake is not None:
             self._wake.set()
 
     def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
-        """Make the changes as they come."""
+        """Start the task that makes the changes."""
         self._report = report
         self._wake, self._busy = asyncio.Event(), asyncio.Lock()
         self._wake.set()
         self._task = tasks.create_task(self._run(self._wake), name="store")
 
     async def end(self) -> None:
-        """Make those that wait, in `FLUSH_S` at most, and stop."""
+        """Make the changes that wait, within `FLUSH_S`, and stop the task."""
         task, self._task = self._task, None
         try:
             async with asyncio.timeout(FLUSH_S):
@@ -232,7 +232,7 @@ class _Queue:
         except TimeoutError:
             self._report(
                 TimeoutError(
-                    f"{len(self._waiting)} changes were not kept within {FLUSH_S:g} s: "
+                    f"{len(self._waiting)} changes were not stored within {FLUSH_S:g} s: "
                     "await conversation.flush()"
                 )
             )
@@ -253,8 +253,8 @@ class _Queue:
                     if inspect.isawaitable(change):
                         await bounded(change, "a store")
                 except asyncio.CancelledError:
-                    raise  # It may not have been made: it stays.
-                except Exception as error:  # noqa: BLE001 - told
+                    raise  # The change may not have been made, so it stays queued.
+                except Exception as error:  # noqa: BLE001 - reported
                     self._report(error)
                 if self._waiting.get(item_id) is item:
                     del self._waiting[item_id]

@@ -76,7 +76,7 @@ class EventBus:
 
     A handler is slow, or fails, on its own account: the others get their events all the same, and
     a failure is logged and told as an `ErrorEvent`. Plain handlers run in threads, one event at a
-    time, so that even one that blocks stops no sound. Events sent before `start` wait for it.
+    time, so even one that blocks never delays audio. Events sent before `start` wait for it.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -110,23 +110,24 @@ class EventBus:
     def tap(self, callback: Callable[[Event], None]) -> None:
         """Call ``callback`` in line for every event, for recorders; it must not block.
 
-        That one raises is told once.
+        The first error of a callback is reported.
         """
         self._taps.append(callback)
 
     def report(self, source: str, error: BaseException, code: str = "") -> None:
-        """Tell that code which is not ours has failed: in the log, and as an `ErrorEvent`."""
+        """Report the failure of a user's code: in the log, and as an `ErrorEvent`."""
         log_failure(log, source, error)
         self.emit(ErrorEvent(source, describe(error), code))
 
     def emit(self, event: Event) -> None:
         """Send an event, with the time as its ``at``; never blocks."""
         if not event.at:
-            object.__setattr__(event, "at", self._now())  # It is born here.
+            # The event is new, so nothing has read it yet.
+            object.__setattr__(event, "at", self._now())
         for tap in self._taps:
             try:
                 tap(event)
-            except Exception as error:  # noqa: BLE001 - told
+            except Exception as error:  # noqa: BLE001 - reported
                 if tap not in self._broken_taps:
                     self._broken_taps.append(tap)
                     self.report(f"tap {name_of(tap)}", error)
@@ -167,10 +168,12 @@ class EventBus:
             event = await subscription.take()
             try:
                 await self._handle(subscription, event)
-            except Exception as error:  # noqa: BLE001 - told
+            except Exception as error:  # noqa: BLE001 - reported
                 source = f"handler {subscription.name}"
                 if isinstance(event, ErrorEvent):
-                    log_failure(log, source, error)  # Told to itself, it would fail for ever.
+                    log_failure(
+                        log, source, error
+                    )  # An event for the failing handler would fail again, without end.
                 else:
                     self.report(source, error)
 

@@ -67,7 +67,7 @@ class UserTurnStartedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnEndedEvent(TimedEvent):
-    """The person stopped; ``text`` is what they said, None where that is not known yet.
+    """The person stopped; ``text`` is what they said, None if it is not known yet.
 
     ``empty``: there were no words, and none will come (a cough). Else words that come later are
     told as a final `UserTranscriptEvent` with the same ``turn_id``.
@@ -107,7 +107,7 @@ class AgentTranscriptEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class AgentHeardEvent(TimedEvent):
-    """More of a speech was heard: the words since the last one, five times a second at most."""
+    """More of a speech was heard: the words since the last event, at most five times a second."""
 
     text: str
     speech_id: str
@@ -168,12 +168,12 @@ class ToolEndEvent(TimedEvent):
 
 
 USAGE_PARTS = frozenset({"cached", "reasoning"})
-"""Kinds of usage that are parts of others, and not spent beside them."""
+"""Kinds of usage that are already counted in others."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent(TimedEvent):
-    """What was spent since the last one, by modality.
+    """Tokens spent since the last event, by modality.
 
     ``cached`` and ``reasoning`` (`USAGE_PARTS`) are counted in other kinds already.
     """
@@ -183,12 +183,12 @@ class UsageEvent(TimedEvent):
 
     @property
     def total_input(self) -> int:
-        """All that was given to the model, each token once."""
+        """Tokens given to the model, each counted once."""
         return _total(self.input)
 
     @property
     def total_output(self) -> int:
-        """All that the model has made, each token once."""
+        """Tokens made by the model, each counted once."""
         return _total(self.output)
 
 

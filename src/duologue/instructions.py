@@ -14,15 +14,14 @@ MAX_FILE = 64 * 1024
 MAX_TEXT = 256 * 1024
 """Characters that instructions may have, files included."""
 
-# Not behind a word character, so that a@b.c is no file; and only names with a suffix that begins
-# with a letter, so that neither "@anna" nor "@4.50" is one. Dots and commas that end a sentence are
-# not part of the name.
+# An "@" after a word character is an email address. The suffix has to begin with a letter, so
+# neither "@anna" nor "@4.50" is a file. Dots and commas that end a sentence are no part of a name.
 _MENTION = re.compile(
     r"(?<![\w@./\\-])(?P<at>@+)(?P<path>[\w./\\~:-]*\w\.[A-Za-z][A-Za-z0-9]{0,9})(?![\w@])"
 )
 
 _TEXTS = frozenset(("csv", "html", "json", "markdown", "md", "rst", "toml", "txt", "xml", "yaml"))
-"""Suffixes that nobody's name on the internet has, or hardly anybody's."""
+"""Suffixes that are hardly ever part of a user name."""
 
 
 def load_instructions(instructions: str | Path, root: Path | None = None) -> str:
@@ -32,7 +31,7 @@ def load_instructions(instructions: str | Path, root: Path | None = None) -> str
     put in its place. Paths are relative to ``root`` (default: the folder of the file) and stay
     inside of it, also behind symbolic links. Pulled-in text is not searched for further mentions;
     an email address is no mention, and ``@@name.ext`` stands for ``@name.ext``. A plain text
-    without a ``root`` pulls in nothing, so that it may hold the words of other people.
+    without a ``root`` pulls in nothing, so that it may contain text of strangers.
 
     Raises `ConfigError` for a file that is missing, outside, not UTF-8 text, over `MAX_FILE`, or
     when all of it is over `MAX_TEXT`; and for a plain text without a ``root`` that mentions a file
@@ -45,7 +44,9 @@ def load_instructions(instructions: str | Path, root: Path | None = None) -> str
     elif isinstance(instructions, str):
         text = instructions
     else:
-        raise ConfigError(f"instructions are a text or a Path, not {type(instructions).__name__}")
+        raise ConfigError(
+            f"instructions must be a text or a Path, not {type(instructions).__name__}"
+        )
     base = None if root is None else Path(root).resolve()
     loaded = _MENTION.sub(lambda match: _resolve(match, base), text)
     if len(loaded) > MAX_TEXT:
@@ -56,7 +57,7 @@ def load_instructions(instructions: str | Path, root: Path | None = None) -> str
 
 
 def escape(text: str) -> str:
-    """Write ``text``, which other people have written, so that it pulls in no file."""
+    """Escape ``text`` of strangers, so that it pulls in no file."""
     return _MENTION.sub(lambda match: f"@{match[0]}", text)
 
 
@@ -75,11 +76,11 @@ def _resolve(match: re.Match[str], base: Path | None) -> str:
 
 
 def _read(name: str, base: Path) -> str:
-    """The text of a file that is mentioned."""
-    told = f"instructions can't pull in @{name}"
+    """Return the text of a mentioned file."""
+    problem = f"instructions can't pull in @{name}"
     path = Path(name)
     if path.is_absolute() or name.startswith("~") or ".." in path.parts or "\\" in name:
-        raise ConfigError(f"{told}: use a path inside of root")
+        raise ConfigError(f"{problem}: use a path inside of root")
     try:
         real = (base / path).resolve(strict=True)
     except FileNotFoundError as error:
@@ -88,27 +89,27 @@ def _read(name: str, base: Path) -> str:
             f"write @@{name} if it is none"
         ) from error
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{told}: {_reason(error)}") from error
+        raise ConfigError(f"{problem}: {_reason(error)}") from error
     if not real.is_relative_to(base):
-        raise ConfigError(f"{told}: it leads outside of root")
-    return _read_file(real, told).strip()
+        raise ConfigError(f"{problem}: it leads outside of root")
+    return _read_file(real, problem).strip()
 
 
-def _read_file(path: Path, told: str) -> str:
-    """A text file; errors begin with ``told``."""
+def _read_file(path: Path, problem: str) -> str:
+    """Return the text of a file; errors begin with ``problem``."""
     try:
         if path.exists() and not path.is_file():
-            raise ConfigError(f"{told}: it is not a file")
+            raise ConfigError(f"{problem}: it is not a file")
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
     except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{told}: {_reason(error)}") from error
+        raise ConfigError(f"{problem}: {_reason(error)}") from error
     if len(content) > MAX_FILE:
-        raise ConfigError(f"{told}: over {MAX_FILE} bytes")
+        raise ConfigError(f"{problem}: over {MAX_FILE} bytes")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{told}: not UTF-8 text") from error
+        raise ConfigError(f"{problem}: not UTF-8 text") from error
 
 
 def _reason(error: Exception) -> str:

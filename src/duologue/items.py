@@ -72,14 +72,14 @@ _STATES = ("speaking", "heard", "cut")
 
 
 def item_to_dict(item: Item) -> dict[str, Json]:
-    """The item as JSON values: its ``kind``, which is the name of its class, and its fields."""
+    """Return an item as JSON values: its ``kind``, the name of its class, and its fields."""
     return {"kind": type(item).__name__, **asdict(item)}
 
 
 def item_from_dict(values: Mapping[str, Json]) -> Item:
-    """Make an item of what `item_to_dict` gave; values that are no fields of it are passed over.
+    """Return the item of what `item_to_dict` returned; ignore values that are no fields of it.
 
-    Raises ``KeyError`` for a kind that is not known, as a newer version may write it, and
+    Raises ``KeyError`` for an unknown kind, which a newer version may have written, and
     ``ValueError`` for values that make no item.
     """
     kind = _KINDS[str(values.get("kind"))]
@@ -111,9 +111,9 @@ def _fits(value: Json, annotation: str) -> bool:
 
 
 def sendable(text: str) -> str:
-    """Join the halves of characters in ``text``, and put "?" for a half that is left alone.
+    """Join surrogate pairs in ``text``, and replace a lone surrogate by "?".
 
-    JSON and names of files may have such halves (surrogates); no model, file or socket takes them.
+    JSON and file names may have surrogates, but no model, file or socket accepts them.
     """
     if text.isascii():
         return text
@@ -126,7 +126,7 @@ def sendable(text: str) -> str:
 
 
 def sendable_item(item: Item) -> Item:
-    """An item whose texts are all `sendable`."""
+    """Return an item with all its texts made `sendable`."""
     match item:
         case SystemItem(text=text) | AgentItem(text=text):
             clean = sendable(text)
@@ -147,7 +147,7 @@ def sendable_item(item: Item) -> Item:
 
 
 class Halves:
-    """Makes text `sendable` that comes in pieces, where a piece may end within a character."""
+    """Makes text `sendable` that comes in pieces, which may end within a surrogate pair."""
 
     __slots__ = ("_half",)
 
@@ -156,17 +156,17 @@ class Halves:
 
     @property
     def waits(self) -> bool:
-        """Half of a character has come, and the other half has not."""
+        """Whether the first half of a surrogate pair is held until the other half comes."""
         return bool(self._half)
 
     def push(self, text: str) -> str:
-        """Return the text up to here, without a half whose other half is still to come."""
+        """Return the text so far, without a surrogate whose other half is still to come."""
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
         return sendable(text)
 
     def flush(self) -> str:
-        """Return what stands for a half that was left alone; empty when there is none."""
+        """Return "?" for a surrogate that was left alone; "" if there is none."""
         half, self._half = self._half, ""
         return sendable(half)

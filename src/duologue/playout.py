@@ -27,10 +27,10 @@ _UNCONFIRMED_S = 2.0
 
 
 class PlayoutListener(Protocol):
-    """Who wants to know when speeches begin and end at the person's ear.
+    """Gets the start and the end of speeches at the person's ear.
 
-    A speech begins once the one before it has ended, though its first sound may be on its way
-    already.
+    A speech begins once the one before it has ended, even if its first
+    audio has already been sent.
     """
 
     def speech_started(self, speech: Speech) -> None:
@@ -70,9 +70,9 @@ class _Track:
     played: int = 0
     ended: bool = False
     started: bool = False
-    """Its first sound was handed to the edge."""
-    told: bool = False
-    """The listener knows that it has started."""
+    """Whether its first audio was handed to the edge."""
+    notified: bool = False
+    """Whether the listener was notified of the start."""
     estimated: bool = False
     items: dict[str, int] = field(default_factory=dict)
     """Item id to the sample where it begins."""
@@ -131,7 +131,7 @@ class Playout:
 
     @property
     def played_s(self) -> float:
-        """Seconds of `current` that were played so far; 0 without one."""
+        """Seconds of `current` that were played so far; 0 if no speech is current."""
         track = next(iter(self._tracks.values()), None)
         return 0.0 if track is None else track.played / self.rate
 
@@ -166,7 +166,7 @@ class Playout:
             self._waiting.remove(track)
 
     def rename_items(self, speech: Speech, item_id: str) -> None:
-        """All of a speech that was received so far is one item of the model's history now."""
+        """Merge everything received of a speech into one item of the model's history."""
         track = self._tracks.get(speech.id)
         if track is not None and track.items:
             track.items = {item_id: 0}
@@ -317,12 +317,12 @@ class Playout:
         self._horizon = at + len(samples) / self.rate
         track.started = True
         self._edge.play(AudioFrame(samples, self.rate))
-        if not track.told and next(iter(self._tracks.values())) is track:
+        if not track.notified and next(iter(self._tracks.values())) is track:
             self._tell_started(track)
         return True
 
     def _tell_started(self, track: _Track) -> None:
-        track.told = True
+        track.notified = True
         track.speech.state = "playing"
         self._listener.speech_started(track.speech)
 
@@ -355,7 +355,7 @@ class Playout:
             track.speech.finish("heard", track.played / self.rate, self._quality(track))
             self._listener.speech_ended(track.speech)
             following = next(iter(self._tracks.values()), None)
-            if following is not None and following.started and not following.told:
+            if following is not None and following.started and not following.notified:
                 self._tell_started(following)
 
     def _play_partly(self, now: float) -> None:

@@ -12,7 +12,7 @@ from duologue.video import VideoFrame
 class Processor:
     """Subclass it and override what you need; runs on the event loop, so keep it short.
 
-    Returning None drops the frame. So does an error, which is told once in a while.
+    Returning None drops the frame. So does an error, which is reported once in a while.
     """
 
     def audio(self, frame: AudioFrame) -> AudioFrame | None:
@@ -25,9 +25,9 @@ class Processor:
 
 
 class ProcessorChain:
-    """The processors of one conversation, in order; ``tell(source, message)`` is told of failures.
+    """The processors of one conversation, in order; ``tell(source, message)`` gets failures.
 
-    A frame that one of them fails at is dropped, and the conversation goes on.
+    When a processor raises, the frame is dropped, and the conversation continues.
     """
 
     def __init__(
@@ -40,13 +40,13 @@ class ProcessorChain:
         self._failures = FailureReports(tell, now)
 
     def audio(self, frame: AudioFrame) -> AudioFrame | None:
-        """Take the next sound through all of them."""
+        """Pass an audio frame through all processors; None if one of them drops it."""
         for processor in self._processors:
             try:
                 changed = processor.audio(frame)
                 if not isinstance(changed, AudioFrame | None):
                     raise TypeError(f"audio returns an AudioFrame or None, not {changed!r:.60}")
-            except BaseException as error:  # noqa: BLE001 - told
+            except BaseException as error:  # noqa: BLE001 - reported
                 self._fail(processor, error)
                 return None
             if changed is None:
@@ -55,13 +55,13 @@ class ProcessorChain:
         return frame
 
     def video(self, frame: VideoFrame) -> VideoFrame | None:
-        """Take a picture through all of them."""
+        """Pass a video frame through all processors; None if one of them drops it."""
         for processor in self._processors:
             try:
                 changed = processor.video(frame)
                 if not isinstance(changed, VideoFrame | None):
                     raise TypeError(f"video returns a VideoFrame or None, not {changed!r:.60}")
-            except BaseException as error:  # noqa: BLE001 - told
+            except BaseException as error:  # noqa: BLE001 - reported
                 self._fail(processor, error)
                 return None
             if changed is None:

@@ -1,16 +1,16 @@
-"""One stretch of agent audio, from being asked for to having been heard.
+"""One stretch of agent audio, from its request until it was heard.
 
-Three things are known of a speech, and they differ whenever a model is ahead of the person's ear
-or its connection is lost:
+A speech has three states of progress, which differ whenever a model is ahead of the person's ear or
+its connection is lost:
 
-- received: the words and the seconds of sound that the model has made so far;
-- sounded: the words that the received sound says. Models write ahead of their sound, so at any
-  moment this is less than what was received. It is what another connection is told of the speech;
-- heard: the words of the sound that was played.
+- received: the words and the seconds of audio that the model has made so far;
+- sounded: the words that the received audio says. Models write ahead of their audio, so at any
+  moment this is less than what was received. Another connection gets these words;
+- heard: the words of the audio that was played.
 
-Each connection that makes a part of a speech opens a `_Passage`. When it is lost, `break_off`
-drops the words of that passage that have no sound: nobody will ever say them. The next connection
-goes on in a passage of its own.
+Each connection that makes a part of a speech opens a `_Passage`. When the connection is lost,
+`break_off` drops the words of that passage that have no audio, because they will never be spoken.
+The next connection continues in a passage of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SLOW_CHARS_PER_S = 14
 """As people speak: where more is to follow, rather a word twice than one left out."""
 
 _EXACT_S = 1e-3
-"""Times are counted in samples at two rates: so little less than the end is the end."""
+"""Seconds by which two times may differ and be the same: they are counted at two rates."""
 
 type SpeechState = Literal["waiting", "playing", "heard", "silent", "cut", "failed"]
 
@@ -47,27 +47,27 @@ class _Words:
 
 @dataclass(slots=True)
 class _Passage:
-    """What one connection made of a speech: its words, and where its sound lies, in seconds."""
+    """The part of a speech that one connection made: its words, and the seconds of its audio."""
 
     begin: float
     words: list[_Words] = field(default_factory=list)
     planned: deque[_Words] = field(default_factory=deque)
-    """Those of ``words`` that are only planned, the next one first."""
+    """The entries of ``words`` that are only planned, the next one first."""
     end: float | None = None
-    """Where its sound ends; None while more may come."""
+    """Where its audio ends, in seconds of the speech; None while more may come."""
     runs: list[_Run] = field(default_factory=list)
-    """What is known of when ``words`` are said, as far as it was asked for."""
+    """Runs of ``words`` computed so far, see `Speech._runs`."""
     counted: int = 0
-    """So many of ``words`` are in ``runs``."""
+    """Number of ``words`` that are in ``runs``."""
     by_item: bool = False
-    """The items of some words have sound, and give the times of theirs."""
+    """Whether the times of words come from the audio of their items."""
 
     @property
     def text(self) -> str:
         return "".join(words.text for words in self.words)
 
     def forget_times(self) -> None:
-        """Something has changed but new words at the end: make the runs anew when asked."""
+        """Drop the runs, because more has changed than new words at the end."""
         self.runs, self.counted = [], 0
 
 
@@ -137,16 +137,16 @@ class Speech:
         self.quality: Quality = "estimated"
         self._passages: list[_Passage] = [_Passage(0.0)]
         self._items: dict[str, float] = {}
-        """Where the sound of each of the model's items begins, in seconds of this speech."""
+        """Where the audio of each of the model's items begins, in seconds of this speech."""
         self._played_s = 0.0
         self.seconds = 0.0
         """Sound received so far; nobody can have heard more."""
         self.clipped_at: float | None = None
-        """How many of those seconds will be played, where not all of them."""
+        """Seconds of audio that will be played; None for all."""
         self.whole = False
-        """No more sound will be played than was taken so far."""
+        """Whether no more audio will be played than was received so far."""
         self.unsounded: list[str] = []
-        """Words that the voice made no sound of, although it went on behind them."""
+        """Words that the voice left out: it made no audio for them, but for what follows."""
         self._done = asyncio.Event()
         self._error: Exception | None = None
 
@@ -161,7 +161,7 @@ class Speech:
 
     @property
     def done(self) -> bool:
-        """Heard to its end, cut, failed, or over without any sound."""
+        """Whether it was heard to its end, cut, failed, or ended without audio."""
         return self._done.is_set()
 
     @property
@@ -171,7 +171,7 @@ class Speech:
 
     @property
     def text(self) -> str:
-        """All the words made so far, heard or not, without those of a lost connection's silence."""
+        """All words so far, heard or not, except those that a lost connection never spoke."""
         return "".join(words.text for words in self._all())
 
     @property
@@ -186,7 +186,7 @@ class Speech:
 
     @property
     def broken_off(self) -> bool:
-        """What was making it is gone; `resume` takes it up."""
+        """Whether its source is lost; `resume` continues it."""
         return self._passages[-1].end is not None
 
     def plan_text(self, text: str, item_id: str) -> None:
@@ -205,7 +205,7 @@ class Speech:
         ``start`` is where in this speech, in s, they begin to be spoken, where that is known.
         """
         if self.broken_off:
-            return  # Late words of a connection that is gone: they have no sound.
+            return  # Late words of a lost connection, without audio.
         planned = self._passages[-1].planned
         if planned and planned[0].item_id == item_id:
             words = planned.popleft()
@@ -224,11 +224,11 @@ class Speech:
         return self._items[item_id]
 
     def last_item(self) -> str | None:
-        """The item whose sound came last; None without any."""
+        """Return the item whose audio came last; None without audio."""
         return max(self._items, key=lambda item_id: self._items[item_id], default=None)
 
     def break_off(self, *, goes_on: bool = False) -> None:
-        """Nothing more comes of what was being made: drop the words that have no sound.
+        """End the current passage: drop its words that have no audio.
 
         When it ``goes_on`` over another connection, what is left are the words of
         `words_received`, which that one is told. Harmless when it is broken off already.
@@ -250,18 +250,18 @@ class Speech:
         passage.forget_times()
 
     def clip(self, seconds: float) -> None:
-        """Count ``seconds`` of sound that came and will not be played, nor anything after it."""
+        """Record ``seconds`` of audio that will not be played; nor will anything after it."""
         if self.clipped_at is None:
             self.clipped_at = self.seconds
         self.seconds += seconds
 
     def resume(self) -> None:
-        """Another connection goes on with it; harmless when it is not broken off."""
+        """Continue it from another connection; do nothing if it is not broken off."""
         if self.broken_off:
             self._passages.append(_Passage(self.seconds))
 
     def told_as(self, item_id: str) -> None:
-        """A new connection knows everything received so far as one item of its history."""
+        """Record that a new connection knows everything received so far as one item."""
         for passage in self._passages:
             for run in self._runs(passage):
                 run.words[0].start = run.start
@@ -280,7 +280,7 @@ class Speech:
         return (before + self._sounded(self._passages[-1])).rstrip()
 
     def passage_received(self) -> str | None:
-        """As `words_received`, of what is being made now alone; None when it has no sound."""
+        """Return `words_received` of the current passage alone; None if it has no audio."""
         passage = self._passages[-1]
         if self.seconds <= passage.begin:
             return None
@@ -307,13 +307,13 @@ class Speech:
         return "".join(parts).rstrip()
 
     def heard_of(self, item_id: str) -> str:
-        """Once it is over: what was heard of one of the model's items."""
+        """Return what was heard of one of the model's items, once the speech is over."""
         return self.words_until(self._played_s, item_id)
 
     def finish(self, state: Literal["heard", "cut"], played_s: float, quality: Quality) -> None:
-        """End it: what was played of it, in seconds, and how well that is known.
+        """End it with the seconds that were played, and how well they are known.
 
-        One that was to be heard and has words, but no sound, ends as ``silent``.
+        A speech with words but without audio ends as ``silent`` instead of ``heard``.
         """
         if self.done:
             return
@@ -368,7 +368,7 @@ class Speech:
         passage.words.append(words)
 
     def _is_silent(self, words: _Words, end: float | None) -> bool:
-        """Timed words that no sound has come of by ``end``, where something could be said."""
+        """Return whether timed words with letters in them have no audio by ``end``."""
         if words.start is None or end is None or not self.seconds or words.planned:
             return False
         return end <= words.start + _EXACT_S and has_letters(words.text)
@@ -383,22 +383,22 @@ class Speech:
             self._drop_last(passage)
 
     def _sounded(self, passage: _Passage) -> str:
-        """The words of ``passage`` that its sound says, where more of both may follow."""
+        """Return the words of ``passage`` that its audio says, while more of both may follow."""
         if passage.end is not None:
             return passage.text
         return self._until(passage, self.seconds, _SLOW_CHARS_PER_S)
 
     def _spoken(self, passage: _Passage, seconds: float) -> str:
-        # Words often come before their sound: the less is claimed while more may follow.
+        # Words often come before their audio: claim fewer while more may follow.
         timed = all(words.start is not None for words in passage.words)
         return self._until(
             passage, seconds, _CHARS_PER_S if self.whole or timed else _SLOW_CHARS_PER_S
         )
 
     def _until(self, passage: _Passage, seconds: float, speed: int) -> str:
-        """The words of ``passage`` that are over at ``seconds`` of this speech.
+        """Return the words of ``passage`` that are over at ``seconds`` of this speech.
 
-        The last run may have more sound to come, so it is said at ``speed`` at most.
+        More audio of the last run may come, so its speed is at most ``speed``.
         """
         runs = self._runs(passage)
         over = passage.end is not None or self.whole
@@ -413,7 +413,7 @@ class Speech:
                 parts.append(run.text)
                 continue
             if self.clipped_at is not None and run is not runs[0]:
-                break  # Of a clause that was clipped, rather all its words too few.
+                break  # Of a clipped clause, rather claim no words than too many.
             if end > run.start:
                 share = (min(seconds, end) - run.start) / (end - run.start)
                 said = run.weight * share
@@ -424,7 +424,7 @@ class Speech:
         return "".join(parts)
 
     def _runs(self, passage: _Passage) -> Sequence[_Run]:
-        """Its words by when they are said: by their own times, or by those of their items."""
+        """Return its words in runs with start times: their own, or those of their items."""
         if not passage.by_item and any(
             words.item_id in self._items for words in passage.words[passage.counted :]
         ):
@@ -437,7 +437,7 @@ class Speech:
             if start is None and other and passage.by_item:
                 start = self._items.get(words.item_id)
                 if start is None:
-                    # Its sound is still to come: no sooner than now.
+                    # Its audio is still to come, and can't begin before now.
                     start, lasting = self.seconds, False
             if not runs:
                 runs.append(_Run(max(start or 0.0, passage.begin), words))

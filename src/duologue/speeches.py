@@ -31,10 +31,10 @@ _MOST_RECENT = 4
 """Replies that have ended and whose words may still be coming."""
 
 _MAX_ITEMS = 1024
-"""Items whose ids are remembered, so that a model which uses one again is noticed."""
+"""Item ids that are remembered, to notice a model that uses one again."""
 
 _SETTLES_S = 1.5
-"""So long after the end of a speech the model may tell what it has said of what it planned."""
+"""Seconds after the end of a speech in which the model may report which planned words it said."""
 
 _SHOWN = 40
 """Characters of a speech that an error message shows."""
@@ -47,7 +47,7 @@ class _Reply:
     speech: Speech
     number: int
     names: dict[str, str] = field(default_factory=dict)
-    """The items of the model's, and how they are called here."""
+    """Ids of items here, by the model's own ids."""
     called_tools: bool = False
 
 
@@ -57,9 +57,9 @@ class _Spoken:
 
     item_id: str
     begun: bool = False
-    """Its turn was told, and its end will be."""
+    """Whether the start of its turn was reported."""
     told: str | None = None
-    """Its words as the connection was told them that took over while it sounded."""
+    """Its words that a connection got which took over while it was playing; None if none did."""
 
 
 class Speeches:
@@ -92,16 +92,16 @@ class Speeches:
         self._carried = Carried(playout)
         self._spoken: dict[str, _Spoken] = {}
         self._ended: dict[str, _Spoken] = {}
-        """Speeches that were over lately: words of them may still come."""
+        """Speeches that ended recently; words of them may still come."""
         self._count = 0
         self._used: dict[str, int] = {}
-        """The model's ids of items, and the number of the reply that each belongs to."""
+        """The number of the reply that each of the model's item ids belongs to."""
         self._originals: dict[str, str] = {}
-        """Items that are called otherwise here, and the model's own ids of them."""
+        """The model's own ids of items that have another id here."""
         self._heard_so_far = ("", "")
-        """The speech that sounded last, and the words of it that were told as heard."""
+        """The speech that was played last, and its words that were reported as heard."""
         self._unsettled: dict[str, tuple[Speech, Timer]] = {}
-        """Speeches that are over, and whose final words are not told yet."""
+        """Speeches that are over, and whose final words are not reported yet."""
 
     @property
     def asked_may_be_interrupted(self) -> bool:
@@ -149,7 +149,7 @@ class Speeches:
         return None if reply is None else reply.speech.id
 
     def spoken(self) -> dict[str, str]:
-        """What the sound says that has come of the speeches that are not over, by item id."""
+        """Return the words that the audio so far says of speeches that are not over, by item id."""
         return {
             self._known(speech).item_id: speech.words_received()
             for speech in self._playout.speeches
@@ -157,7 +157,7 @@ class Speeches:
         }
 
     def connected(self) -> None:
-        """Another connection has taken over: it knows what `spoken` says, as whole items."""
+        """Record that another connection has taken over, which got `spoken` as its items."""
         self._originals.clear()
         for speech in self._playout.speeches:
             if speech.seconds:
@@ -167,7 +167,7 @@ class Speeches:
                 self._playout.rename_items(speech, known.item_id)
 
     def told(self, speech: Speech) -> str | None:
-        """What the model knows already of a speech that it has not made; None for nothing."""
+        """Return what the model knows of a speech that it has not made; None if nothing."""
         known = self._spoken.get(speech.id) or self._ended.get(speech.id)
         return None if known is None else known.told
 
@@ -330,7 +330,7 @@ class Speeches:
             self._emit(metrics)
 
     def tell_heard(self) -> None:
-        """Tell the words of the current speech that were heard since this was called last."""
+        """Report the words of the current speech that were heard since the last call."""
         speech = self._playout.current
         if speech is None or not self._playout.played_s:
             return
@@ -338,13 +338,13 @@ class Speeches:
         if speech_id != speech.id:
             before = ""
         heard = speech.words_until(self._playout.played_s)
-        # Words that replace planned ones may be others than those that were told.
+        # Words that replace planned ones may differ from those that were reported.
         if len(heard) > len(before) and heard.startswith(before):
             self._heard_so_far = speech.id, heard
             self._emit(AgentHeardEvent(heard[len(before) :], speech.id))
 
     def heard(self, speech: Speech) -> Sequence[Truncate | DeleteItem]:
-        """A speech was heard to its end; returns how the model's history is to be cut."""
+        """Record that a speech was heard to its end; return how to correct the model's history."""
         known = self._over(speech)
         last = speech.last_item()
         if known.begun:
@@ -389,14 +389,14 @@ class Speeches:
         return changes
 
     def too_long(self, speech: Speech, seconds: float) -> None:
-        """The gate did not take the next ``seconds`` of a speech: it ends before them."""
+        """End a speech before its next ``seconds``, which the gate did not accept."""
         speech.clip(seconds)
         self._playout.end(speech)
         message = "a speech is longer than ten minutes: the rest was dropped"
         self._emit(ErrorEvent("model", message))
 
     def _name(self, reply: _Reply, item_id: str) -> str:
-        """How an item of the model's is called here: by its own id, unless that is taken."""
+        """Return the id of a model's item here: the model's own, unless that is taken."""
         name = reply.names.get(item_id)
         if name is None:
             name = item_id
@@ -421,20 +421,20 @@ class Speeches:
         return known
 
     def _item(self, speech: Speech) -> AgentItem | None:
-        """A speech that is over, in the conversation."""
+        """Return the conversation's item of a speech that is over; None without one."""
         known = self._ended.get(speech.id)
         item = None if known is None else self._conversation.get(known.item_id)
         return item if isinstance(item, AgentItem) else None
 
     @staticmethod
     def _is_own(speech: Speech, item_id: str) -> bool:
-        """Whether an item was made by the agent's own TTS."""
+        """Return whether an item was made by the agent's own TTS."""
         return item_id == speech.id
 
     def _end_turn(self, speech: Speech, *, interrupted: bool) -> None:
-        """Tell the end of a turn, and what was heard in it: later, where the model has yet to say.
+        """Report the end of a turn, and what was heard in it.
 
-        What it says then is less, and is told once.
+        Of a planned speech, report the words later, because the model may still reduce them.
         """
         if speech.planned:
             when = self._clock.now() + _SETTLES_S
@@ -445,14 +445,14 @@ class Speeches:
         self._emit(AgentTurnEndedEvent(speech.id, interrupted=interrupted))
 
     def _tell_final(self, speech: Speech) -> None:
-        """Tell what was heard of a speech, unless that was told."""
+        """Report what was heard of an unsettled speech, once."""
         unsettled = self._unsettled.pop(speech.id, None)
         if unsettled is not None:
             unsettled[1].cancel()
             self._emit(AgentTranscriptEvent(speech.heard_text, True, speech.id))
 
     def _tell_unsounded(self, speech: Speech) -> None:
-        """A voice has made no sound of a speech, or of some words in it."""
+        """Report words for which the voice made no audio."""
         text = speech.text if speech.state == "silent" else "".join(speech.unsounded)
         text = " ".join(text.split())
         if text:

@@ -1,8 +1,8 @@
-"""Running code that is not ours: parts, tools, handlers, processors and stores.
+"""Runs users' code: parts, tools, handlers, processors and stores.
 
-Whatever such code raises is told and costs nothing else: the conversation goes on. It may not hold
-up an end either. What it raised is written to the log with its traceback, which reaches stderr
-where a program has set up no logging.
+An error of such code is reported, and the conversation continues. Nor may such code delay the end
+of a conversation. Its errors are logged with a traceback, which appears on stderr if the program
+has not configured logging.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ GRACE_S = 0.3
 """How long a cancelled piece of user code may take to end before it is left behind."""
 
 AGAIN_S = 10.0
-"""Seconds for which the same failure is only counted once it has been told."""
+"""Seconds for which the same failure is only counted after it was reported."""
 
 
 def text_of(error: BaseException) -> str:
-    """The text of an error in one line; empty where the error has none or can't be written."""
+    """Return the text of an error in one line; "" if it has none or raises in ``__str__``."""
     try:
         return " ".join(str(error).split())
     except BaseException:  # noqa: BLE001 - an error whose text is an error
@@ -34,9 +34,10 @@ def text_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Put an error into a sentence; never raises.
+    """Describe an error in one line; never raises.
 
-    An error of ours is its text; any other begins with its type. Of a group, the first counts.
+    The description of an error of ours is its text; that of any other begins with its type. A group
+    is described by its first error.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -48,7 +49,7 @@ def describe(error: BaseException) -> str:
 
 
 def routine_of(function: Callable[..., object]) -> Callable[..., object]:
-    """The function behind a `functools.partial` or an object with ``__call__``."""
+    """Return the function behind a `functools.partial` or an object with ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.isroutine(function) or inspect.isclass(function):
@@ -58,54 +59,54 @@ def routine_of(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def is_async(function: Callable[..., object]) -> bool:
-    """Whether ``function`` is written with ``async def``, and so runs on the event loop."""
+    """Return whether ``function`` is an ``async def``, and so runs on the event loop."""
     routine = routine_of(function)
     return inspect.iscoroutinefunction(routine) or inspect.isasyncgenfunction(routine)
 
 
 def name_of(function: Callable[..., object]) -> str:
-    """A name for messages; an object that is called goes by its class."""
+    """Return a name for messages; a callable object has the name of its class."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__
 
 
 def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None:
-    """Write a failure to the log, with a traceback where it is no error of ours."""
+    """Log a failure, with a traceback unless it is an error of ours."""
     ours = isinstance(error, DuologueError)
     logger.error("%s failed: %s", what, describe(error), exc_info=None if ours else error)
 
 
 def was_cancelled(error: BaseException) -> bool:
-    """Whether ``error`` is the cancellation of the task that runs, and not the code's own doing."""
+    """Return whether ``error`` is the cancellation of the current task, not raised by its code."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling() > 0)
 
 
 class FailureReports:
-    """Tells what fails again and again, such as a processor of each frame, once in a while.
+    """Limits the reports of code that fails again and again, such as a processor for each frame.
 
-    ``tell(source, message)`` is given the failures that are to be told.
+    ``tell(source, message)`` is called with each failure that is reported.
     """
 
     def __init__(self, tell: Callable[[str, str], None], now: Callable[[], float]) -> None:
         self._tell = tell
         self._now = now
-        self._told: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
+        self._reported: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
 
     def report(self, source: str, error: BaseException) -> None:
-        """Log and tell a failure, unless the same was told in the last `AGAIN_S` seconds.
+        """Log and report a failure, unless the same was reported in the last `AGAIN_S` seconds.
 
-        Ctrl-C is no failure, and is raised again.
+        Raises `KeyboardInterrupt` again, because it is no failure.
         """
         if isinstance(error, KeyboardInterrupt):
             raise error
         key, now = (source, type(error)), self._now()
-        told, more = self._told.get(key, (float("-inf"), 0))
-        if now - told < AGAIN_S:
-            self._told[key] = told, more + 1
+        reported, more = self._reported.get(key, (float("-inf"), 0))
+        if now - reported < AGAIN_S:
+            self._reported[key] = reported, more + 1
             return
-        self._told[key] = now, 0
+        self._reported[key] = now, 0
         message = describe(error)
         if more:
             message += f" (and {more} times more since the last report)"
@@ -114,14 +115,15 @@ class FailureReports:
 
 
 class UserCodeError(Exception):
-    """Stands for what no task may raise by itself, ``SystemExit`` for one; its text names it."""
+    """Replaces what a task must not raise, such as ``SystemExit``; its text names the original."""
 
 
 async def contained[T](code: Awaitable[T]) -> T:
-    """Await ``code`` such that it raises nothing but an ``Exception``, or its own cancellation.
+    """Await ``code``; it can raise only an ``Exception`` or the cancellation of this task.
 
-    ``sys.exit()`` in a task ends the event loop, panics of libraries in Rust are no ``Exception``,
-    and a cancellation that nobody asked for looks like an end: these become `UserCodeError`.
+    ``sys.exit()`` in a task would end the event loop, panics of libraries in Rust are no
+    ``Exception``, and a cancellation that was not requested would look like an end: these become
+    `UserCodeError`.
     """
     try:
         return await code
@@ -138,7 +140,7 @@ async def contained[T](code: Awaitable[T]) -> T:
 async def call_plain(function: Callable[[], object]) -> object:
     """Call a plain function in a thread; raises as `contained` does.
 
-    Cancelling this leaves the thread behind, because nothing can stop it.
+    Cancelling this call leaves the thread running, because nothing can stop it.
     """
     outcome = await call_in_thread(function)
     if isinstance(outcome, Returned):

@@ -196,7 +196,7 @@ def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, questi
     assert result.exit_code == 1
     assert result.stderr == (
         "duologue: can't write /dev/full: no space left on device; "
-        "the conversation goes on without it\n"
+        "the conversation continues without it\n"
     )
     assert "agent  We close at nine." in result.stdout
     assert len(stretches(read(tmp_path / "out.wav")[1], RATE)) == 1

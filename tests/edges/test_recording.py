@@ -118,7 +118,7 @@ def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, caplog
     (record,) = caplog.records
     assert record.getMessage() == (
         f"can't write {path}: file too large; the recording ends after 3.0 s, "
-        "the conversation goes on"
+        "the conversation continues"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
 

@@ -41,8 +41,8 @@ class Account:
 
     ``echo`` prints finished lines; ``live`` shows the person's words while they are spoken, and
     is for terminals only. Without ``measured``, as in virtual time, the times of `TurnMetricsEvent`
-    say nothing: they are None. A file or a terminal that can't be written to any more is told once,
-    on stderr, and done without.
+    say nothing: they are None. When a file or the terminal can no longer be written, stderr gets
+    one line about it, and the conversation continues without it.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Account:
         self._path: str | PathLike[str] | None = None
         self._file: IO[str] | None = None
         self.failure: str | None = None
-        """Why the file ends before the conversation did."""
+        """Why the file ends before the conversation; None if it does not."""
         self._metrics: dict[str, TurnMetricsEvent] = {}
         self._cut: set[str] = set()
         self._answers = 0
         self.events: list[tuple[float, Event]] = []
         self.ended: RealtimeDisconnectedEvent | None = None
         self.warning: str | None = None
-        """What the person who reads the figures should know."""
+        """A warning about the figures."""
 
     def write_to(self, path: str | PathLike[str]) -> None:
         """Also write each event to a JSON lines file; raises `ConfigError` when that can't be."""
@@ -143,11 +143,11 @@ class Account:
             self.ended = event
         try:
             self._tell(at, event)
-        except OSError:  # a terminal that was closed, a pipe that nobody reads
+        except OSError:  # a closed terminal, or a pipe without a reader
             self._echo = self._live = False
 
     def _lose(self, error: OSError) -> None:
-        """Do without the file: say so once."""
+        """Stop writing the file, and say so once."""
         file, self._file = self._file, None
         with suppress(OSError):
             if file is not None:
@@ -155,7 +155,7 @@ class Account:
         self.failure = (error.strerror or "not possible").lower()
         with suppress(OSError):
             click.echo(
-                f"duologue: can't write {self._path}: {self.failure}; the conversation goes on "
+                f"duologue: can't write {self._path}: {self.failure}; the conversation continues "
                 "without it",
                 err=True,
             )

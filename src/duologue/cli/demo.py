@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duologue.audio import AudioFrame
     from duologue.edges import wav
 
-# Facts with their names before them: the 0.5 billion parameters of "small" find the right one.
+# Each fact follows its name, so that the 0.5 billion parameters of "small" find the right one.
 INSTRUCTIONS = (
     "You are Ada, the receptionist of the Blue Door. You answer the telephone. Answer in one short "
     "spoken sentence, and only from these facts. The hotel: a small house by the harbour, with "
@@ -72,7 +72,7 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
     from duologue.cli.serve import DEFAULT_PORT, serve_page, take_port
     from duologue.server import ServerConfig
 
-    # Before the call and the loading, so that nobody hears it all and then has no page.
+    # Before the call and the loading, so that a taken port is reported at once.
     config = ServerConfig(port=DEFAULT_PORT if port is None else port)
     with take_port(config, chosen=port is not None) as listener:
         _hear(profile, sound, picture, offline=offline)
@@ -81,7 +81,7 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
 
 
 def clip(name: str) -> AudioFrame:
-    """What the recorded caller says, by the name of its file."""
+    """Return a recording of the caller by the name of its file."""
     from duologue.edges.audio_file import read_audio
 
     return read_audio(Path(str(files("duologue.cli") / "clips" / f"{name}.flac")))
@@ -92,7 +92,7 @@ def caller(
     clip: Callable[[str], AudioFrame] = clip,
     interrupt_after_s: float = INTERRUPT_AFTER_S,
 ) -> wav.Edge:
-    """The recorded caller: two questions, one that cuts the answer short, and a last one."""
+    """Return the recorded caller: two questions, one that interrupts the reply, and a last one."""
     from duologue.edges import wav
 
     return wav.Edge(

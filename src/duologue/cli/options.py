@@ -21,7 +21,7 @@ type Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _load(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Put files of the working directory in, and mark the rest as text that names none."""
+    """Insert mentioned files of the working directory; escape all other mentions."""
     from duologue.instructions import escape, load_instructions
 
     del ctx, param
@@ -56,7 +56,7 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_realtime(profile: str, *, offline: bool) -> Realtime:
-    """The engine inside, in that size."""
+    """Return the built-in engine in that size."""
     from duologue.providers.local.realtime import Realtime
 
     return Realtime(profile, offline=offline)

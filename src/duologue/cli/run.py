@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duologue.edges import wav
 
 _ENDS = (signal.SIGTERM, signal.SIGHUP)
-"""What ends a conversation as Ctrl-C does: a service manager, a terminal that is closed."""
+"""Signals that end a conversation as Ctrl-C does: of a service manager or a closed terminal."""
 
 
 @click.command()
@@ -65,8 +65,8 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 @click.option(
     "--fast",
     is_flag=True,
-    help="Do not wait in real time: as fast as the model computes. Nothing is said of latencies "
-    "then, because the clock stands still while it computes.",
+    help="Run as fast as the model computes, not in real time. Latencies are not reported then, "
+    "because the clock stands still while the model computes.",
 )
 @click.option("--quiet", is_flag=True, help="Print no conversation.")
 @engine_options
@@ -135,10 +135,10 @@ def hold(
     *,
     written: Callable[[], str] | None = None,
 ) -> Account:
-    """Run a conversation; SIGTERM and SIGHUP end it as Ctrl-C does, with recordings kept, and exit.
+    """Run a conversation; SIGTERM and SIGHUP end it as Ctrl-C does, keep recordings, and exit.
 
-    Before that, ``written`` says which files there are. Without it, Ctrl-C is the caller's to
-    handle.
+    ``written`` returns the line about the written files that is printed before that. Without it,
+    the caller has to handle Ctrl-C.
     """
     ended_by: signal.Signals | None = None
 
@@ -171,7 +171,7 @@ def hold(
 
 
 def written(edge: wav.Edge, out: Path | None, events: Path | None = None) -> str:
-    """What a conversation that was ended early has left, in a sentence."""
+    """Return a line about the files of a conversation that was ended early."""
     files = []
     if out is not None and edge.recorded_s:
         files.append(f"{out} ({edge.recorded_s:.1f} s)")
@@ -196,7 +196,7 @@ async def converse(
     live: bool = False,
     measured: bool = True,
 ) -> Account:
-    """Join, and stay till the person has gone; returns the account of it.
+    """Join until the person has left; return the account of the conversation.
 
     Without ``measured`` the account has no latencies.
     """
@@ -228,7 +228,7 @@ async def converse(
 
 
 def finish(account: Account, edge: wav.Edge | None = None) -> None:
-    """Exit with 1 when the session did not end cleanly, and say so, or a file is not whole."""
+    """Exit with 1 and a message if the session did not end cleanly, or a file is incomplete."""
     if account.ended is None or not account.ended.clean:
         reason = "it never began" if account.ended is None else account.ended.reason
         click.echo(f"duologue: the session did not end cleanly: {reason}", err=True)

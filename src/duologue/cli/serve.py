@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 OTHER_PORTS = 20
-"""Ports after the default one that are tried when it is taken."""
+"""Ports after the default one that are tried if it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -95,9 +95,9 @@ def serve(
 
 
 def take_port(config: ServerConfig, *, chosen: bool) -> socket.socket:
-    """Listen; where nobody has ``chosen`` the port and it is taken, on the next, and say so.
+    """Listen; if the port was not ``chosen`` and is taken, use the next free one, and say so.
 
-    Raises `ConfigError` in time: before anything is loaded or said.
+    Raises `ConfigError` if no port is free, before anything is loaded.
     """
     from duologue.server import listen
 

@@ -26,15 +26,15 @@ MAX_SECONDS = 3600
 _MIN_RATE, _MAX_RATE = 4000, 384000
 _BLOCK = 1 << 16
 _HEAD = 1 << 20
-"""Bytes in which the header of a WAV file is looked for."""
+"""Bytes in which the header of a WAV file is searched."""
 
 
 def read_audio(path: str | PathLike[str]) -> AudioFrame:
     """Read a WAV, FLAC, Ogg, MP3 or AIFF file of any rate and channel count, as mono int16.
 
-    Channels are averaged; the rate stays the file's own, in Hz. A recording whose header was never
-    finished is read to its end. Needs the extra ``wav``. Raises `ConfigError` for a file that is
-    missing, unreadable, empty, broken, not audio, without sound or over `MAX_SECONDS`, and
+    Channels are averaged; the rate stays the file's own, in Hz. A recording with an unfinished
+    header is read to its end. Needs the extra ``wav``. Raises `ConfigError` for a file that is
+    missing, unreadable, empty, broken, not audio, without samples or over `MAX_SECONDS`, and
     `MissingExtraError`.
     """
     file = Path(path)
@@ -61,17 +61,17 @@ def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
     blocks: list[Samples] = []
     count = 0
     try:
-        with soundfile.SoundFile(source) as sound:
-            # Only read on: some files, FLAC from a pipe for example, can't be sought in.
-            sound.seekable = lambda: False
-            rate = int(sound.samplerate)
+        with soundfile.SoundFile(source) as audio:
+            # Read without seeking: some files, such as FLAC from a pipe, can't seek.
+            audio.seekable = lambda: False
+            rate = int(audio.samplerate)
             if not _MIN_RATE <= rate <= _MAX_RATE:
                 raise ConfigError(
                     f"can't use {file}: its rate is {rate} Hz, not {_MIN_RATE} to {_MAX_RATE}"
                 )
             # Floats, because files of floats are not scaled when they are read as integers.
-            while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-                # Counted, because the header of a file from a pipe does not say how long it is.
+            while len(block := audio.read(_BLOCK, dtype="float32", always_2d=True)):
+                # Count frames, because the header of a file from a pipe does not say its length.
                 count += len(block)
                 if count > MAX_SECONDS * rate:
                     raise ConfigError(f"can't use {file}: it is longer than {MAX_SECONDS} s")
@@ -88,9 +88,9 @@ def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
 
 
 class _Source(io.RawIOBase):
-    """A file of which ``head`` replaces the first bytes.
+    """A file whose first bytes are replaced by ``head``.
 
-    Errors are kept in ``failure``, because they can't get through the C library that reads.
+    Errors are kept in ``failure``, because the C library that reads can't pass them on.
     """
 
     def __init__(self, file: BinaryIO, head: bytes) -> None:
@@ -124,10 +124,10 @@ class _Source(io.RawIOBase):
 
 
 def _finished_header(stream: BinaryIO) -> bytes:
-    """What to read in place of the first bytes of a WAV file whose header was never finished.
+    """Return bytes to read in place of the first ones of a WAV file with an unfinished header.
 
-    A recorder that was killed, or wrote into a pipe, leaves a size of 0 in it. Then all that
-    follows is sound, unless it is a chain of further chunks: that is a file without sound.
+    A recorder that was killed, or wrote into a pipe, leaves a size of 0 in it. Then everything
+    after it is audio, unless it is a chain of further chunks: such a file has no audio.
     """
     head = stream.read(_HEAD)
     size = stream.seek(0, io.SEEK_END)
@@ -140,7 +140,7 @@ def _finished_header(stream: BinaryIO) -> bytes:
             rest = size - start
             if length or not rest or (rest <= _HEAD and _is_chunks(stream, start, size)):
                 return b""
-            # What recorders put there that know that they can't come back.
+            # Recorders that can't finish the header write this.
             return head[: at + 4] + b"\xff" * 4
     return b""
 
@@ -158,7 +158,7 @@ def _is_chunks(stream: BinaryIO, start: int, size: int) -> bool:
 
 
 def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Name, position and length of each chunk of a RIFF file."""
+    """Yield the name, position and length of each chunk of a RIFF file."""
     while at + 8 <= end:
         length = int.from_bytes(data[at + 4 : at + 8], "little")
         yield data[at : at + 4], at, length
@@ -166,7 +166,7 @@ def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def write_audio(path: str | PathLike[str], frame: AudioFrame) -> None:
-    """Write a frame as a WAV file of 16 bits. Raises `ConfigError` when that can't be."""
+    """Write a frame as a WAV file of 16 bits. Raises `ConfigError` if it can't be written."""
     try:
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)

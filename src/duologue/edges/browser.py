@@ -20,7 +20,7 @@ from duologue.extras import require
 from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 
-# The page needs more than a call: one line names the extra that brings both.
+# The page needs more than a call does, so the error names the extra that has both.
 require("aiortc", "browser")
 
 from duologue.rtc.audio_path import FRAME_TICKS  # noqa: E402
@@ -121,7 +121,7 @@ class CallEdge:
         if rate not in RATES:
             raise ConfigError(f"a browser call takes {', '.join(map(str, RATES))} Hz, not {rate}")
         self.request = request if request is not None else CallRequest()
-        """What came with the call: headers, query, cookies, the user of the web app around."""
+        """The request of the call: headers, query, cookies, and the user of the web app."""
         self._signalling = signalling
         self._clock = clock if clock is not None else LoopClock()
         self._config = PeerConfig(
@@ -195,7 +195,7 @@ class CallEdge:
         self._person = person
         self._ready = ready
         if not person.sees:
-            # What nobody looks at is not even decoded.
+            # Video that is not used is not even decoded.
             self._config = replace(self._config, video=False)
         peer = self._peer = Peer(
             self._config,
@@ -223,7 +223,7 @@ class CallEdge:
             raise PeerError(self._failure)
 
     async def introduce(self, name: str) -> None:
-        """Tell the page the agent's name, to show at its words."""
+        """Send the agent's name to the page, which shows it with its words."""
         await self._signalling.send({"type": AGENT, "name": name})
 
     def play(self, frame: AudioFrame | None) -> None:

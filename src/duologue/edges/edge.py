@@ -21,7 +21,7 @@ class Person(Protocol):
 
     @property
     def sees(self) -> bool:
-        """Pictures are looked at; where not, an edge had better take none."""
+        """Whether video is used; if not, an edge should not capture any."""
         ...
 
     def video(self, frame: Callable[[], VideoFrame]) -> None:
@@ -100,9 +100,9 @@ class EventSink(Protocol):
 
 @runtime_checkable
 class WaitingEdge(Protocol):
-    """An edge where the person may come long after the program began, as at a page.
+    """An edge, such as a page, where the person may come long after the program began.
 
-    So whether the model can be joined is found out before.
+    The agent therefore checks the model before the person comes.
     """
 
     waits_for_person: bool

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
 _MAX_BYTES = 0xFFFFFFFF - _HEADER.size
-"""What a WAV file can hold: 12 hours at 24 kHz."""
+"""Bytes of audio that a WAV file can hold: 12 hours at 24 kHz."""
 
 
 def check_writable(path: str | PathLike[str]) -> None:
@@ -75,22 +75,22 @@ class RecordingTimeline:
     """Writes a 16 bit stereo WAV as the conversation goes on, in bounded memory.
 
     Positions are in samples at ``rate`` Hz since the recording began. The file appears at
-    ``path``, whole, when `close` is called. A disk that is full ends the recording, not the
-    conversation: one warning says so, `failure` says why, and what was written until then is kept.
-    Raises `ConfigError` when no file can be made.
+    ``path``, whole, when `close` is called. A full disk ends the recording, not the
+    conversation: one warning says so, `failure` says why, and what was written is kept.
+    Raises `ConfigError` if the file can't be created.
     """
 
     def __init__(self, path: str | PathLike[str], rate: int) -> None:
         self.path = Path(path)
         self.rate = rate
         self.failure: str | None = None
-        """Why the recording ended before the conversation did."""
+        """Why the recording ended before the conversation; None if it did not."""
         self._left = _Track()
         self._right = _Track()
         self._written = 0
         self._bytes = 0
         check_writable(path)
-        # Where a link points to, so that the link stays.
+        # Write to where a link points, so that the link stays.
         self._target = self.path.resolve()
         try:
             self._file, self._part = tempfile.mkstemp(
@@ -100,7 +100,7 @@ class RecordingTimeline:
             raise self._error(error) from error
         try:
             os.fchmod(self._file, _mode(self._target))
-            # Sizes of 0 are read to the end of the file, if nobody comes back to finish them.
+            # Readers read a size of 0 to the end of the file, in case it is never finished.
             self._write(self._header(None))
         except OSError as error:
             os.close(self._file)
@@ -120,7 +120,7 @@ class RecordingTimeline:
 
     @property
     def seconds(self) -> float:
-        """How much was written so far, in s."""
+        """Seconds that were written so far."""
         return self._bytes / 4 / self.rate
 
     def person(self, samples: Samples) -> None:
@@ -182,10 +182,10 @@ class RecordingTimeline:
             self._write(data)
         except OSError as error:
             self.failure = (error.strerror or "not possible").lower()
-            # Without the torn end: what is kept is whole samples.
+            # Cut off a partial sample at the end.
             os.ftruncate(self._file, _HEADER.size + self._bytes)
             logger.warning(
-                "can't write %s: %s; the recording ends after %.1f s, the conversation goes on",
+                "can't write %s: %s; the recording ends after %.1f s, the conversation continues",
                 self.path,
                 self.failure,
                 self.seconds,
@@ -199,7 +199,7 @@ class RecordingTimeline:
             rest = rest[os.write(self._file, rest) :]
 
     def _header(self, size: int | None) -> bytes:
-        """Of a WAV file with ``size`` bytes of sound; None: not known yet."""
+        """Return the header of a WAV file with ``size`` bytes of audio; None if not known yet."""
         rate = self.rate
         riff = 0 if size is None else _HEADER.size - 8 + size
         return _HEADER.pack(
@@ -212,5 +212,5 @@ class RecordingTimeline:
 
 
 def _mode(target: Path) -> int:
-    """The permissions of the file that is replaced, or those of a new one."""
+    """Return the permissions of the file that is replaced, or those of a new file."""
     return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644

@@ -120,12 +120,12 @@ class Edge:
 
     @property
     def recorded_s(self) -> float:
-        """Seconds of the conversation in the file ``out``; 0 until it is there."""
+        """Seconds of the conversation in the file ``out``; 0 until it exists."""
         return self._recorded_s
 
     @property
     def recording_failure(self) -> str | None:
-        """Why the recording ended before the conversation did, if it did."""
+        """Why the recording ended before the conversation; None if it did not."""
         return None if self._recording is None else self._recording.failure
 
     def interject(self, audio: Source) -> None:

@@ -32,9 +32,9 @@ class CachedWeight:
 
 
 def default_root() -> Path:
-    """Where weights are kept: ``DUOLOGUE_CACHE``, else the platform's place for caches.
+    """Return the folder of weights: ``DUOLOGUE_CACHE``, or the platform's folder for caches.
 
-    Raises `WeightsError` where there is no such place.
+    Raises `WeightsError` if there is no such folder.
     """
     if own := os.environ.get("DUOLOGUE_CACHE"):
         return _home() / own[2:] if own.startswith("~/") else Path(own)
@@ -114,7 +114,7 @@ class Store:
                     self._clear(path)
                 self._fetch(weight, path, progress=progress)
         except _UnwritableError as error:
-            # What is here can be used all the same, as in an image whose files are read-only.
+            # Weights that are already here can still be used, as in a read-only container image.
             if path.is_file() and self._is_whole(weight, path):
                 return path
             raise WeightsError(
@@ -130,7 +130,7 @@ class Store:
         )
 
     def _is_whole(self, weight: Weight, path: Path) -> bool:
-        """Read the file and compare its hash; note it where that can be written."""
+        """Read the file and compare its hash; store the result if the folder is writable."""
         if path in _CHECKED and _CHECKED[path] == (weight.sha256, *_stamp(path)):
             return True
         if sha256_of(path) != weight.sha256:
@@ -267,7 +267,7 @@ class Store:
         return path.with_name(path.name + ".checked")
 
     def _mark(self, path: Path, sha256: str) -> None:
-        """Note that the file has that hash, so that it is not read again."""
+        """Store that the file has this hash, so that it is not read again."""
         stamp = _stamp(path)
         _CHECKED[path] = (sha256, *stamp)
         marker = self._marker(path)
@@ -276,7 +276,7 @@ class Store:
             unfinished.write_text(json.dumps([sha256, *stamp]), "utf-8")
             unfinished.replace(marker)
         except OSError as error:  # then each process reads it once
-            logger.info("can't note that %s was checked: %s", path, error.strerror)
+            logger.info("can't store that %s was checked: %s", path, error.strerror)
 
     def _marked(self, path: Path) -> str | None:
         """The hash that ``path`` was found to have, unless it has changed since."""
@@ -298,7 +298,7 @@ class Store:
 
 
 class _UnwritableError(WeightsError):
-    """The cache can't be written to; ``reason`` says why."""
+    """The cache can't be written; ``reason`` says why."""
 
     def __init__(self, root: Path, error: OSError | NotImplementedError) -> None:
         reason = error.strerror if isinstance(error, OSError) else None
@@ -307,11 +307,11 @@ class _UnwritableError(WeightsError):
 
 
 _CHECKED: dict[Path, tuple[str, int, int]] = {}
-"""What was read in this process, where it can't be noted beside the file: hash, and `_stamp`."""
+"""Hash and `_stamp` of files that were read in this process, if they can't be stored on disk."""
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns: what tells that a file has changed."""
+    """Return the size in bytes and the time of the last change in ns, to notice a changed file."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 

@@ -100,7 +100,7 @@ class Draft:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._part("the TTS", self._speak), name="speak")
                 await self._part("the LLM", self._write)
-        except* Exception as errors:  # noqa: BLE001 - told
+        except* Exception as errors:  # noqa: BLE001 - reported
             end = ReplyDone(self.id, "failed", describe(errors))
         finally:
             self.done.set()

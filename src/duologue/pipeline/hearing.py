@@ -225,7 +225,7 @@ class Hearing:
             turn = _Turn(uuid4().hex, _NoStream(), deque())
             try:
                 turn.stream = self._stt.stream()
-            except BaseException as error:  # noqa: BLE001 - told
+            except BaseException as error:  # noqa: BLE001 - reported
                 self._report("transcription", error, turn)
         for frame in self._preroll.take(kept):
             self._keep(turn, frame)
@@ -255,7 +255,7 @@ class Hearing:
     def _keep(self, turn: _Turn, frame: AudioFrame) -> None:
         try:
             turn.stream.push(frame)
-        except BaseException as error:  # noqa: BLE001 - told
+        except BaseException as error:  # noqa: BLE001 - reported
             self._report("transcription", error, turn)
         turn.stream_s += frame.duration
         turn.recent.append(frame.samples)
@@ -375,7 +375,7 @@ class Hearing:
 
         try:
             return float(await contained(self._detector.end_of_turn(audio, text)))
-        except Exception as error:  # noqa: BLE001 - told
+        except Exception as error:  # noqa: BLE001 - reported
             self._report("turn detection", error, turn)
             return None
 
@@ -389,7 +389,7 @@ class Hearing:
             return
         try:
             stream = self._stt.stream()
-        except BaseException as error:  # noqa: BLE001 - told
+        except BaseException as error:  # noqa: BLE001 - reported
             self._report("transcription", error, turn)
             return
         self._let_go(_Turn(turn.item_id, turn.stream, deque()))
@@ -405,7 +405,7 @@ class Hearing:
         try:
             transcript = sendable(await contained(turn.stream.text()))
             text = words_after(transcript, turn.before)
-        except Exception as error:  # noqa: BLE001 - told
+        except Exception as error:  # noqa: BLE001 - reported
             self._report("transcription", error, turn)
             return
         if self._turn is turn and text != turn.text:

@@ -65,10 +65,10 @@ class ClearInput:
 
 @dataclass(frozen=True, slots=True)
 class AddItem:
-    """Put an item at the end of the model's history; asks for no reply.
+    """Add an item to the end of the model's history, without requesting a reply.
 
-    ``before``: it is put before the first of these items that the model knows instead, where its
-    history can be changed (`Profile.truncates`).
+    ``before``: insert it before the first of these items that the model knows, if its history can
+    be changed (`Profile.truncates`).
     """
 
     item: Item
@@ -119,8 +119,8 @@ class CancelReply:
 class SendToolResult:
     """The one answer to a tool call; with ``more``, a part of it, and others follow.
 
-    The last part comes twice: once as such, and once as the answer. ``quiet``: nothing is to be
-    said of it, because the call was interrupted.
+    The last part comes twice: once as such, and once as the answer. ``quiet``: the
+    model must not speak about it, because the call was interrupted.
     """
 
     call_id: str
@@ -141,9 +141,9 @@ class UpdateSession:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Ask for a sign of life; `Alive`, or anything else, is one.
+    """Request a sign of life: `Alive` or any other output.
 
-    Only a model whose profile has ``answers_pings`` is asked.
+    Sent only to a model whose profile has ``answers_pings``.
     """
 
 

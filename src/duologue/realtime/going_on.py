@@ -25,7 +25,7 @@ GO_ON_AFTER_SOUND = (
     "last message up to where it ends. Go on from there, without repeating anything and without "
     "mentioning it."
 )
-"""Said to a model that gave up its reply by itself, at a sound that did not interrupt the agent."""
+"""Instructions for a model that stopped its reply at a noise which did not interrupt the agent."""
 
 ANSWERED = -1
 """Epoch of a reply to a turn that was answered before: older than all, and so cancelled."""
@@ -84,9 +84,9 @@ def put_before(
 ) -> list[AddItem | DeleteItem]:
     """Bring a turn whose words came late to where it was said.
 
-    A connection that has heard it again knows it as ``again_id``, behind what answered it before;
-    in ``history`` it is ``item_id``, in its place. ``given`` are the items that the connection
-    was given before: where none of them follows, the place is the right one.
+    A connection to which the turn was replayed knows it as ``again_id``, after the reply to it; in
+    ``history`` it is ``item_id``, at its right place. ``given`` are the items that the connection
+    was given at its start: if none of them follows the turn, nothing has to be moved.
     """
     ids = [item.id for item in history]
     if item_id not in ids:

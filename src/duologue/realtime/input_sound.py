@@ -57,7 +57,7 @@ class InputRing:
         self.end = 0
         """Position behind the newest sample."""
         self.loud = 0
-        """Samples of all pieces so far that may be speech, by their peaks."""
+        """Samples so far in pieces whose peak is above `LOUD`."""
 
     def push(self, samples: Samples) -> None:
         """Keep the next samples; the array is kept as it is, not copied."""
@@ -139,7 +139,7 @@ class Unsettled:
 
     ``reheard`` are the turns in it that had ended already, ``answered`` those of them that an
     answer has come to: all will come again as new ones. ``needed`` is where the sound begins that
-    was surely speech, None where none was heard. ``under_way`` are the turns that had begun, and
+    was surely speech, None where none was heard. ``under_way`` are the turns that had begun and
     not ended.
     """
 
@@ -215,7 +215,7 @@ class InputTurns:
             turn.answered = turn.answered or turn.over
 
     def mark_answered(self, item_id: str) -> None:
-        """A turn has been answered, on an earlier connection."""
+        """Record that an earlier connection has replied to a turn."""
         if item_id in self._turns:
             self._turns[item_id].answered = True
 

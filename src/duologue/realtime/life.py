@@ -36,11 +36,11 @@ than twice that is left, half of it before."""
 SHORT_S = 3.0
 """With less than that left it is begun at the end: its history would be older than it is worth."""
 SHORT_LIFE_S = 300.0
-"""No service is known whose connections live shorter than this by its own word, in s."""
+"""Seconds; no known service announces a shorter life of its connections."""
 MIN_AGE_S = 5.0
-"""What says that it does is replaced after so many seconds at the earliest, twice that the next
-time, and so on: its word may come of a wrong clock. Once it has ended one at the age that it had
-announced, it is believed."""
+"""Seconds after which a connection that announces a shorter life is replaced at the earliest. This
+doubles each time, because the announcement may come from a wrong clock, until the service has ended
+a connection at the age that it had announced."""
 _NEVER = float("inf")
 
 
@@ -210,7 +210,7 @@ class Life:
         self._wake.set()
 
     def fail(self, error: SessionError) -> None:
-        """The current connection is of no more use: it is lost by ``error``."""
+        """Drop the current connection because of ``error``."""
         link = self.link
         if link is not None and not link.over and link.task is not None:
             link.failure = error
@@ -219,7 +219,7 @@ class Life:
     def _move(self, state: State) -> None:
         if state not in _MOVES[self.state]:
             raise RuntimeError(f"a session that is {self.state.value} can't be {state.value}")
-        log.debug("connections: %s, then %s", self.state.value, state.value)
+        log.debug("connections: from %s to %s", self.state.value, state.value)
         self.state = state
 
     def _close(self) -> None:
@@ -285,7 +285,7 @@ class Life:
         self._owner.went_live(link, before)
 
     def _least_age(self, link: Link) -> float:
-        """How old a connection gets at least, whatever it says that it may: see `MIN_AGE_S`."""
+        """Return the least age at which to replace a connection; see `MIN_AGE_S`."""
         announced = None if link.started is None else link.started.expires_in
         if announced is None or announced >= SHORT_LIFE_S or self._short_is_true:
             return 0.0
@@ -293,7 +293,7 @@ class Life:
         return min(MIN_AGE_S * 2.0 ** (self._short_lives - 1), SHORT_LIFE_S)
 
     def _learn(self, link: Link, lived: float) -> None:
-        """The far side has ended a connection: perhaps at the age that it had announced."""
+        """Record whether the far side ended a connection at the age that it had announced."""
         announced = None if link.started is None else link.started.expires_in
         if announced is not None and announced * 0.8 <= lived <= announced * 1.2:
             self._short_is_true = announced < SHORT_LIFE_S

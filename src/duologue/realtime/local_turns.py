@@ -35,7 +35,7 @@ BURST_S = 0.25
 """Words that come within so many seconds of others, while these are late, belong with them."""
 
 SHORT_S = 0.4
-"""A turn shorter than so many seconds is likely to have no words."""
+"""Seconds; a shorter turn is likely to have no words."""
 
 _MOST_PIECES = 64
 """Pieces of words whose turn is remembered, since more of them may come."""
@@ -46,11 +46,11 @@ class _Turn:
     item_id: str
     pieces: dict[str, str] = field(default_factory=dict)
     older: str = ""
-    """The words of the pieces before those."""
+    """Words of earlier pieces, which are not kept one by one."""
     told: str = ""
     """The words that were told last."""
     kept: str = ""
-    """Words that were told on an earlier connection: it has these if no others come."""
+    """Words from an earlier connection, used if no others come."""
     final: bool = False
     """And they were told to be all."""
     begin: int | None = None
@@ -69,7 +69,7 @@ class _Turn:
         return (self.older + "".join(self.pieces.values())).strip()
 
     def take(self, piece_id: str, text: str) -> None:
-        """Take a piece, or more of one that is remembered."""
+        """Add a piece, or replace a piece that is still kept by a longer one."""
         self.pieces[piece_id] = text
         while len(self.pieces) > _MOST_PIECES:
             self.older += self.pieces.pop(next(iter(self.pieces)))
@@ -92,13 +92,13 @@ class _Turn:
         return (UserTranscript(self.item_id, "", final=True),)
 
     def is_short(self, rate: int) -> bool:
-        """It is likely to have no words, by its length."""
+        """Return whether the turn is so short that it is likely to have no words."""
         if self.begin is None or self.end is None:
             return False
         return self.end - self.begin < SHORT_S * rate
 
     def begin_again(self) -> None:
-        """Another connection will hear it, from the beginning."""
+        """Reset the turn, because it will be replayed to another connection from its beginning."""
         self.kept = self.text or self.kept
         self.pieces.clear()
         self.older = ""
@@ -124,7 +124,7 @@ class LocalTurns:
         "_seconds",
         "_taking",
         "_turn",
-        "_unworded",
+        "_without_words",
         "manual",
         "voice",
     )
@@ -140,10 +140,10 @@ class LocalTurns:
         self._last: _Turn | None = None
         self._homes: dict[str, _Turn] = {}
         self._echoes: list[_Turn] = []
-        self._unworded: list[_Turn] = []
-        """Turns before the last one, without words so far: they may still come."""
+        self._without_words: list[_Turn] = []
+        """Turns before the last one that have no words yet; late words may belong to them."""
         self._late: _Turn | None = None
-        """The turn that late words belonged to."""
+        """The turn that the latest late words belonged to."""
         self._late_at = float("-inf")
         self._now = float("-inf")
         self._replying = False
@@ -157,8 +157,8 @@ class LocalTurns:
         """The next sound of the person, which ends ``now`` (s) and at ``position``."""
         self._now = now
         told: list[TurnSignal] = []
-        while self._unworded and now - self._unworded[0].over > LATE_S:
-            told += self._unworded.pop(0).no_words()
+        while self._without_words and now - self._without_words[0].over > LATE_S:
+            told += self._without_words.pop(0).no_words()
         if self._last is not None and now - self._last.over > LATE_S:
             told += self._last.no_words()
         for activity, at in self.voice.hear(samples, now):
@@ -217,7 +217,7 @@ class LocalTurns:
         way, if there is one.
         """
         last, self._last = self._last, None
-        turns = [*self._unworded, *self._echoes, *filter(None, (last, self._turn))]
+        turns = [*self._without_words, *self._echoes, *filter(None, (last, self._turn))]
         for turn in turns:
             turn.begin_again()
         known = {turn.item_id: turn for turn in turns}
@@ -226,7 +226,7 @@ class LocalTurns:
         # Those that were not told as answered again come before those that wait for it.
         again = dict.fromkeys([*answered, *self.echoes])
         self._echoes = [known.get(item_id) or _Turn(item_id) for item_id in again]
-        self._unworded.clear()
+        self._without_words.clear()
         self._homes.clear()
         self._late = None
         self._replying = False
@@ -276,11 +276,11 @@ class LocalTurns:
             self._homes[piece_id] = home
             if len(self._homes) > _MOST_PIECES:
                 del self._homes[next(iter(self._homes))]
-        if home is self._last or home in self._unworded:
+        if home is self._last or home in self._without_words:
             self._late, self._late_at = home, now
         home.take(piece_id, text)
         # Once it was answered to the end, nothing comes any more that would make them final.
-        over = home in self._unworded or (home is self._last and not self._replying)
+        over = home in self._without_words or (home is self._last and not self._replying)
         return (*home.words(final=over), *ended)
 
     def _home(self, now: float) -> _Turn | None:
@@ -288,10 +288,10 @@ class LocalTurns:
         if self._late is not None and now - self._late_at <= BURST_S:
             return self._late
         last = self._last
-        # They speak again before the words of what was answered have come: those come first.
-        waiting = list(self._unworded) if last is None else [*self._unworded, last]
+        # The person speaks again before the words of the earlier turn have come: those come first.
+        waiting = list(self._without_words) if last is None else [*self._without_words, last]
         waiting = [one for one in waiting if not one.text and now - one.over <= LATE_S]
-        # Of several the last, unless it is a mere cough.
+        # Of several turns, prefer the last, unless it is so short that it may be a cough.
         waiting.sort(key=lambda one: (one.is_short(self._rate), one is not last))
         if waiting:
             return waiting[0]
@@ -310,13 +310,13 @@ class LocalTurns:
         return (*before, *turn.words(final=True), ended)
 
     def _leave_last(self) -> Sequence[UserTranscript]:
-        """Another turn takes the place of the last one, whose words may still come for a while."""
+        """Make room for another last turn; keep the old one while its words may still come."""
         last, self._last = self._last, None
         if last is None or last.final:
             return ()
         if last.text:
             return last.words(final=True)
-        self._unworded.append(last)
+        self._without_words.append(last)
         return ()
 
     def _settle(self) -> Sequence[TurnSignal]:

@@ -16,7 +16,8 @@ class SessionStarted:
     """The connection is live; ``expires_in`` is the provider's limit in seconds, where it has one.
 
     ``restored``: the provider itself has resumed the session of the connection before.
-    ``confirms``: it confirms changes of a session, and so answers a `Ping` if its profile says so.
+    ``confirms``: the server confirms changes of a session, and so answers a `Ping` if the profile
+    says so.
     """
 
     config: Mapping[str, Json] = field(default_factory=dict)
@@ -119,9 +120,9 @@ class ReplyDone:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRefused:
-    """A request was not taken; ``busy`` when another reply runs and it may be asked again.
+    """A request was refused; ``busy`` if another reply runs and it may be requested again.
 
-    ``request_id`` is empty for the reply that would have followed a turn of the person by itself.
+    ``request_id`` is empty for an automatic reply to a user turn.
     """
 
     request_id: str
@@ -132,7 +133,7 @@ class ReplyRefused:
 
 @dataclass(frozen=True, slots=True)
 class ReplyInterrupted:
-    """The provider cut its reply by itself, because it heard something of the person."""
+    """The provider stopped its reply by itself, because it heard something in the input audio."""
 
     reply_id: str | None = None
 
@@ -207,7 +208,7 @@ class Resumable:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The answer to a `Ping`: the service is there, though it has nothing to say."""
+    """The response to a `Ping`: the service works, although it has nothing to send."""
 
 
 @dataclass(frozen=True, slots=True)

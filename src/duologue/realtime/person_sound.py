@@ -19,7 +19,7 @@ from duologue.realtime.rehearing import Rehearing, TurnSignal
 _BEFORE_S = 1.0
 """Where the provider does not tell where speech began, it is taken to be so long before."""
 _SILENT = 32
-"""Sound without a sample above this (-60 dB) has no voice in it that need be looked for."""
+"""Audio without a sample above this (-60 dB) is not searched for a voice."""
 
 
 class PersonSound:
@@ -57,10 +57,10 @@ class PersonSound:
         self._rehearing = Rehearing()
         self._answered: list[str] = []
         self._cut_short: list[str] = []
-        """Turns that were under way when their connection was lost."""
+        """Turns that were open when their connection was lost."""
         self._fell_out: list[str] = []
         self._partial: dict[str, str] = {}
-        """Words that were told of the newest turn, and are not final."""
+        """Words of the newest turn that were signalled and are not final."""
         self._resampler: Resampler | None = None
         self._base = 0
         self._from = 0
@@ -116,12 +116,12 @@ class PersonSound:
 
     @property
     def finds_turns(self) -> bool:
-        """Speech is found here, because the model does not tell it."""
+        """Whether speech is detected here, because the model does not signal it."""
         return self._local is not None
 
     @property
     def loud_s(self) -> float:
-        """Seconds of sound so far that may be speech, by its loudness alone."""
+        """Seconds of input audio so far that are loud enough to be speech."""
         return self._ring.loud / self.rate
 
     @property
@@ -183,7 +183,7 @@ class PersonSound:
         if self._local is None:
             told = self._rehearing.take(signal, now)
             if isinstance(told, SpeechStarted):
-                self._cut_short.clear()  # It goes on, by this id.
+                self._cut_short.clear()  # The new connection continues it under this id.
             return told
         if isinstance(signal, UserTranscript) and not signal.text:
             self._echoes.discard(signal.item_id)
@@ -227,9 +227,9 @@ class PersonSound:
             self._turns.started(under_way, self._from if local.begin is None else local.begin)
 
     def fell_out(self) -> Sequence[UserTranscript | UserTurnEnded]:
-        """Return the ends of turns of which a new connection hears nothing, each once.
+        """Return, once, the ends of turns of which nothing is replayed to the new connection.
 
-        Words that were told of them stay.
+        Words that were already signalled become final.
         """
         fell_out, self._fell_out = self._fell_out, []
         told: list[UserTranscript | UserTurnEnded] = []

@@ -73,10 +73,10 @@ from duologue.realtime.tool_calls import ToolCalls, scheduling_of
 from duologue.user_code import FailureReports
 
 log = logging.getLogger(__name__)
-"""At INFO begins, ends and reconnects; at DEBUG kinds of messages, but sound. No words, no keys."""
+"""INFO: begins, ends and reconnects. DEBUG: kinds of messages except audio. No words, no keys."""
 
 LATE_S = 8.0
-"""Seconds that the result of a tool waits for the person to finish; noise may seem to be speech."""
+"""Seconds that a tool's result waits for the person to finish; not longer, as it may be noise."""
 
 
 class Model(Protocol):
@@ -127,33 +127,33 @@ class SessionPolicy:
         )
         self._silence = Silence(policy.silence_s if keeps else None, asks=profile.answers_pings)
         self._hears_loud = keeps and profile.speech_signals == "told"
-        # Without words, a model that may ignore a turn shows nothing of having heard it.
+        # A model without transcripts that may ignore a turn gives no sign of having heard it.
         self._hears_speech = (
             self.person.finds_turns
             and not profile.manual_turns
             and not (profile.may_ignore and profile.user_transcripts == "none")
         )
         self._loud_s = 0.0
-        """Loud sound of the person's until the last sign of life."""
+        """Seconds of loud input audio until the last sign of life."""
         self._speech_at = 0.0
-        """When the speech began that is found here, in clock seconds."""
+        """When the speech that was detected here last began, in clock seconds."""
         self._speech_end = float("-inf")
         self._look_at = 0.0
         self._looking: Timer | None = None
         self._tools = ToolCalls()
         self._partials = Partials()
         self._dropped = 0
-        """Of calls made before this epoch nothing is said: the program has interrupted."""
+        """Tool calls of earlier epochs get no reply, because the program has interrupted."""
         self._worth: set[int] = set()
-        """Epochs with results that something is to be said of."""
+        """Epochs of tool calls whose results the model has to speak about."""
         self._late: float | None = None
-        """When a result came while or after the person spoke, and the model has to be asked yet."""
+        """When a result came whose reply was put off because the person spoke."""
         self._talking = False
         self._rest: Say | None = None
         """What is left of a protected text that the model stopped saying, until nobody speaks."""
-        """The person is in a turn, as far as was told."""
+        """Whether a user turn is open, according to the signals that the listener was given."""
         self._blind = False
-        """The reply that is due next may be made without that result."""
+        """Whether the reply that is due next may be made without that result."""
         self._setup = SessionSetup()
         self._told: Listener
         self._begun = False
@@ -163,10 +163,10 @@ class SessionPolicy:
         self._unanswered = False
         """A turn has ended, and no sound of an answer has come yet."""
         self._aside: str | None = None
-        """The turn that is ending, if the model's answer to it is not wanted."""
+        """The turn that is ending, if the automatic reply to it is not wanted."""
         self._resumable = True
         self._given: frozenset[str] = frozenset()
-        """Items that this connection was given before it heard anything."""
+        """Items that this connection was given at its start."""
 
     @property
     def live(self) -> bool:
@@ -257,19 +257,19 @@ class SessionPolicy:
         self._watch()
 
     def set_aside(self, item_id: str) -> None:
-        """The turn that is ending just now may have been no speech: its answer is not wanted."""
+        """Drop the automatic reply to the turn that is ending: it may not have been speech."""
         self._aside = item_id
 
     def take_up(self) -> None:
-        """A turn that was set aside was speech after all: have it answered."""
+        """Request a reply to a turn that was set aside, because it was speech after all."""
         self.check_open()
         if not self._replies.adopt(ANSWERED, self.epoch):
             self.request(RequestReply(uuid4().hex))
 
     def interrupt(self, *, keep_results: bool = False) -> int:
-        """Everything that was made or asked for so far is stale.
+        """Make everything that was made or requested so far stale.
 
-        Of the tools that run, something is said later with ``keep_results``.
+        With ``keep_results``, the model speaks later about the results of tools that still run.
         """
         self.epoch += 1
         if not keep_results:
@@ -345,11 +345,11 @@ class SessionPolicy:
             self._replies.expect(ANSWERED, now)
         if not first:
             event = self._gap.end(link, self.model.profile, self.person.lost, now)
-            told = self.model.session_id, event.gap_ms, event.outcome, event.lost_ms
-            log.info("session %s goes on after %d ms (%s), %d ms lost", *told)
+            values = self.model.session_id, event.gap_ms, event.outcome, event.lost_ms
+            log.info("session %s continues after %d ms (%s), %d ms lost", *values)
             listener.reconnected(event)
             for signal in self.person.fell_out():
-                # What the person said is lost; that they have ended is not to be.
+                # The words of these turns are lost, but the listener must still learn of their end.
                 listener.output(signal, self.epoch)
         self._asking.apply(self._replies.resume(self._clock.now()))
         confirms = link.started is None or link.started.confirms
@@ -369,7 +369,7 @@ class SessionPolicy:
         now = self._clock.now()
         if not isinstance(output, ReplyAudio) and log.isEnabledFor(logging.DEBUG):
             log.debug("session %s receives %s", self.model.session_id, type(output).__name__)
-        if not isinstance(output, ReplyRefused):  # Which may be told here.
+        if not isinstance(output, ReplyRefused):  # The connection itself may have made it.
             self._sign(now)
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
@@ -391,7 +391,7 @@ class SessionPolicy:
                 self._take_signals(self.person.reply_began(asked=request_id is not None))
                 self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
                 if self._replies.epoch_of(reply_id) == self.epoch:
-                    # A reply that was begun since the result came speaks of it.
+                    # A reply that began after the result came includes it.
                     if not self._blind:
                         self._late = None
                     self._blind = False
@@ -428,7 +428,7 @@ class SessionPolicy:
             case Resumable(now=now_resumable):
                 self._resumable = now_resumable
             case Alive():
-                """It has been noted above."""
+                """`_sign` has recorded it."""
             case ReplyRefused(request_id=""):
                 self._automatic_refused()
             case ReplyRefused():
@@ -471,10 +471,10 @@ class SessionPolicy:
             self.life.poke()
         self._watch()
 
-    # A service that falls silent
+    # A service that stops responding
 
     def _sign(self, now: float) -> None:
-        """Something has come: the service is alive."""
+        """Record a sign of life of the service."""
         self._silence.sign(now)
         self._loud_s = self.person.loud_s
 
@@ -483,7 +483,7 @@ class SessionPolicy:
         return None if self._tools.pending else self._replies.stuck
 
     def _watch(self) -> None:
-        """Look again when something that is due by now has not come."""
+        """Schedule the next check for something that is due."""
         if not self._silence.on:
             return
         deadline = self._silence.deadline(self._replies.due, self._stuck)
@@ -501,7 +501,7 @@ class SessionPolicy:
     def _look_at_silence(self) -> None:
         self._looking = None
         if not self.live:
-            return  # The next connection begins anew.
+            return  # The next connection starts its own watch.
         due, stuck = self._replies.due, self._stuck
         bound = f"{self._silence.bound_s or 0:g} s"
         match self._silence.poll(due, stuck, self._clock.now()):
@@ -519,7 +519,7 @@ class SessionPolicy:
         self._watch()
 
     def _follow_speech(self, signal: TurnSignal) -> None:
-        """Doubt that speech which was found here has been heard there."""
+        """Raise a doubt when speech that was detected here brought no sign of life."""
         match signal:
             case SpeechStarted(at=at):
                 if self._clock.now() - self._speech_end < PAUSE_S:
@@ -573,7 +573,7 @@ class SessionPolicy:
                         self.transmit(change)
 
     def _automatic_refused(self) -> None:
-        """The model can't answer a turn by itself: ask it to, once it can, if that is wanted."""
+        """Request the reply that the provider refused to make by itself, unless it is stale."""
         epoch, changes = self._replies.automatic_refused(self._clock.now())
         self._asking.apply(changes)
         if epoch == self.epoch:
@@ -582,10 +582,10 @@ class SessionPolicy:
     def _after_tools(
         self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
     ) -> None:
-        """Every call of a reply is answered: let the model speak.
+        """Let the model speak once every call of a reply has its result.
 
-        Where the person has spoken since, it speaks when it is quiet; where the program has
-        interrupted, not at all.
+        If the person has spoken since, wait until neither side speaks. If the program has
+        interrupted, do nothing.
         """
         if epoch is None:
             return
@@ -613,7 +613,7 @@ class SessionPolicy:
             self._late, self._blind = self._clock.now(), self._replies.due_next
 
     def _tell_late(self) -> None:
-        """Ask the model about results that came late, once nobody speaks or is about to."""
+        """Request a reply about late results once neither side speaks or is about to."""
         if self._late is None or not self.live or self._replies.pending:
             return
         if not self._talking or self._clock.now() >= self._late + LATE_S:
@@ -621,7 +621,7 @@ class SessionPolicy:
             self.request(RequestReply(uuid4().hex))
 
     def _tell_failure(self, part: str, message: str) -> None:
-        """A part that is not ours has failed; the session goes on."""
+        """Report the failure of a user's part; the session continues."""
         error = ProviderError(ErrorKind.RETRY, "", f"{part}: {message}")
         self._told.output(error, self.epoch)
 
@@ -649,7 +649,7 @@ class SessionPolicy:
 
 
 def _vad_of(model: Model, failures: FailureReports) -> VAD | None:
-    """What listens to the person here; nothing does where the program says when they speak."""
+    """Return the VAD to use; None for a model that signals speech, or whose program does."""
     match model.profile.speech_signals:
         case "found":
             return ContainedVAD(model.vad or EnergyVAD(), failures)

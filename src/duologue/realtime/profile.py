@@ -48,9 +48,9 @@ class Profile:
     tool_updates: bool = False
     """Takes several results of one call, of which the last one ends it."""
     may_ignore: bool = False
-    """May leave a turn of the person unanswered, without saying so."""
+    """Whether the model may leave a user turn without a reply, and without a sign of it."""
     answers_pings: bool = False
-    """Takes `Ping`: a service that has fallen silent is told from one that has nothing to say."""
+    """Whether the model answers a `Ping`, which shows that it works though it sends nothing."""
     replays: bool = True
     """A new session can be given the history of an older one."""
     mutable_instructions: bool = True

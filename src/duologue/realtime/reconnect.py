@@ -21,9 +21,9 @@ class ReconnectPolicy:
     attempt. ``keep_s``: sound of the person that is kept to be sent again. ``max_age_s``: no
     connection gets older; None takes what the provider says. ``roll_over_ahead_s``: so long before
     its end a silence is looked for in which to change to the next connection, but at most a fifth
-    of its age; when no silence comes it changes all the same. ``silence_s``: a connection on which
-    so long nothing has come that was due (a reply, the rest of one, a sign that the person was
-    heard) is replaced; None never does so.
+    of its age; when no silence comes it changes all the same. ``silence_s``: a connection is
+    replaced when something that is due (a reply, the rest of one, a sign that the person was heard)
+    has not come for this many seconds; None turns that off.
 
     Raises `ConfigError` for values that can't work.
     """

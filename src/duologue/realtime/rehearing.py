@@ -53,7 +53,7 @@ class Rehearing:
         return mine, others
 
     def __contains__(self, item_id: str) -> bool:
-        """That is the new id of a turn which is heard again."""
+        """Return whether this is the new id of a replayed turn."""
         return item_id in self._heard
 
     def take(self, signal: TurnSignal, now: float) -> TurnSignal | None:

@@ -49,7 +49,7 @@ class Reply:
     """What it answers; None for one that the model makes by itself."""
     cancelled_at: float | None = None
     until: float = 0.0
-    """When the last of it had come, or the sound that has come would have been played."""
+    """When its last part came, or when the audio so far will have been played, if that is later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class Replies:
         self._asked: Request | None = None
         self._asked_at = 0.0
         self._due_at = 0.0
-        """When the request was asked for the first time."""
+        """When the request was sent for the first time."""
         self._due_id = ""
         self._asked_again = 0
         self._dropped = False
         self._automatic: deque[tuple[int, float, bool]] = deque()
         self._overdue: tuple[int, float] | None = None
-        """An automatic reply that is not waited for any more, but ought to have come."""
+        """An automatic reply that is overdue, and not waited for any more."""
         self._sounds_until = 0.0
         self._epoch = 0
         self._running: dict[str, Reply] = {}
@@ -98,7 +98,7 @@ class Replies:
 
     @property
     def due_next(self) -> bool:
-        """The provider has been asked for a reply that has not begun, or makes one by itself."""
+        """Whether a reply was requested, or is made automatically, and has not begun."""
         return bool(self._asked or self._automatic)
 
     @property
@@ -131,24 +131,24 @@ class Replies:
 
     @property
     def due(self) -> float | None:
-        """Since when the provider owes the beginning of a reply, in clock seconds."""
+        """Since when the beginning of a reply is due, in clock seconds; None if none is."""
         live = [entry for entry in self._automatic if entry[0] >= self._epoch]
         times = [when for _, when, sure in live if sure]
         if self._overdue is not None:
             times.append(self._overdue[1])
         if self._asked is not None and not self._dropped:
-            # One that holds requests back does so until its sound was played.
+            # A provider that holds requests back does so until its audio was played.
             times.append(max(self._due_at, self._sounds_until if self._holds else 0.0))
         return min(times, default=None)
 
     @property
     def stuck(self) -> float | None:
-        """Since when nothing more has come of a reply that runs, nor is left of its sound."""
+        """Since when a running reply has neither come nor played on; None if there is none."""
         running = self._running.values()
         return min((one.until for one in running if one.cancelled_at is None), default=None)
 
     def progress(self, reply_id: str, now: float, sound_s: float = 0.0) -> None:
-        """More of a reply has come, ``sound_s`` seconds of its sound."""
+        """Record that more of a reply has come, with ``sound_s`` seconds of audio."""
         reply = self._running.get(reply_id)
         if reply is not None:
             reply.until = max(reply.until, now) + sound_s
@@ -174,7 +174,7 @@ class Replies:
         return self._advance(now)
 
     def expect(self, epoch: int, now: float, *, sure: bool = False) -> None:
-        """The model will reply by itself, to what the person said; ``sure``: or it is broken.
+        """Expect an automatic reply to the person; ``sure``: a working provider always makes it.
 
         An older answer that has not begun by now was given up by the provider when it heard the
         person go on; waiting for it would take this one for stale.
@@ -191,7 +191,7 @@ class Replies:
         return self._advance(now)
 
     def adopt(self, stale: int, epoch: int) -> bool:
-        """Want an automatic reply after all that has not begun; False if there is none."""
+        """Make an automatic reply that has not begun current again; False if there is none."""
         for index, (expected, when, sure) in enumerate(self._automatic):
             if expected == stale:
                 self._automatic[index] = epoch, when, sure
@@ -199,7 +199,7 @@ class Replies:
         return False
 
     def automatic_refused(self, now: float) -> tuple[int | None, Changes]:
-        """The automatic reply that was due next is not made: the epoch of it, if one was."""
+        """Drop the automatic reply that is due next; return its epoch, or None if none is due."""
         epoch = self._automatic.popleft()[0] if self._automatic else None
         return epoch, self._advance(now)
 

@@ -55,9 +55,9 @@ class Realtime(ABC):
     """A live session with a model. ``fps`` is the pictures a second that the model is sent.
 
     ``reconnect`` says how the session outlives its connections; None for an engine in this
-    process, whose connection is not lost. ``vad`` measures the person's voice, by which barge-in
-    decides; a model that does not signal speech gets its turns from it, and None takes loudness
-    alone there. Runs once: `run` lives as long as the session.
+    process, whose connection is not lost. ``vad`` measures the person's voice for barge-in, and
+    detects user turns for a model that does not signal speech; None detects those by loudness
+    alone. Runs once: `run` lives as long as the session.
 
     All other methods are synchronous and never block; they raise `SessionClosedError` before the
     session is live and after its end. While a lost connection is being replaced, what they ask for
@@ -93,10 +93,10 @@ class Realtime(ABC):
         del setup
 
     async def check(self, setup: SessionSetup) -> None:
-        """Connect once and hang up, before the session; raises `SessionError` if none can be made.
+        """Connect once and disconnect; raises `SessionError` if no session can be made.
 
-        So a wrong key, model or region is known before anybody is there. What may pass, such as a
-        network that is down, raises nothing. For an engine in this process it does nothing.
+        This finds a wrong key, model or region before a person joins. Transient errors, such as a
+        network that is down, raise nothing. An engine in this process is not checked.
         """
         if not self._policy.life.renews:
             return
@@ -160,18 +160,18 @@ class Realtime(ABC):
 
     @property
     def voice(self) -> VoiceMeter | None:
-        """Measures the person's voice; None where nothing is measured here."""
+        """The meter of the person's voice; None without a VAD."""
         return self._policy.person.voice
 
     def set_aside(self, item_id: str) -> None:
-        """Drop what the model answers to a turn by itself: nobody knows if it was speech.
+        """Drop the automatic reply to a turn that may not have been speech.
 
-        To be called while `Listener.output` is told the turn's end.
+        Call this from `Listener.output`, when it gets the turn's end.
         """
         self._policy.set_aside(item_id)
 
     def take_up(self) -> None:
-        """Have a turn answered that was set aside, because its words have come."""
+        """Request a reply to a turn that was set aside, because its words have come."""
         self._policy.take_up()
 
     async def run(self, setup: SessionSetup, listener: Listener) -> None:
@@ -273,8 +273,8 @@ class Realtime(ABC):
 
         Once it has returned, no sound of an older epoch reaches the edge (C1) and the model was
         told: what runs is cancelled, and what was asked for and has not begun will be (C3). The
-        model is told the results of tools that still run, and speaks of them only with
-        ``keep_results``, as when the person said something meanwhile.
+        model gets the results of tools that still run, and speaks about them only with
+        ``keep_results``, as after a barge-in.
         """
         return self._policy.interrupt(keep_results=keep_results)
 
@@ -290,9 +290,9 @@ class Realtime(ABC):
     ) -> None:
         """Answer a tool call; the reply that follows is asked for when all calls are answered.
 
-        Where the person has spoken since, it is asked for once nobody speaks. ``more``: this is a
-        part of it, for a model whose profile has ``tool_updates``. ``quiet``: where somebody has
-        interrupted, nothing is to be said of it.
+        If the person has spoken since, it is requested once neither side speaks. ``more``: this is
+        a part of the result, for a model whose profile has ``tool_updates``. ``quiet``: after an
+        interruption, the model does not speak about it.
         """
         self._policy.tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
 

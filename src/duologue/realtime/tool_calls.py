@@ -45,7 +45,7 @@ class ToolCalls:
         return any(group.open and group.epoch == epoch for group in self._groups.values())
 
     def epoch_of(self, call_id: str) -> int | None:
-        """The epoch of the reply that made a call; None where the call is not waited for."""
+        """Return the epoch of the reply that made a call; None if the call is not waited for."""
         group = self._groups.get(self._reply_of.get(call_id, ""))
         return None if group is None else group.epoch
 

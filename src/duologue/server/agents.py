@@ -156,7 +156,7 @@ class _Call:
             )
             if inspect.isawaitable(told):
                 await contained(told)
-        except Exception as error:  # noqa: BLE001 - told
+        except Exception as error:  # noqa: BLE001 - reported
             log_failure(log, "on_end", error)
 
 

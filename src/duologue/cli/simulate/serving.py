@@ -35,7 +35,7 @@ class Simulator(Protocol):
 
     @property
     def failures(self) -> list[str]:
-        """What scripts expected and did not get."""
+        """Failed expectations of scripts."""
         ...
 
     async def __aenter__(self) -> Self: ...
