@@ -357,3 +357,18 @@ def test_an_unknown_voice_or_speed_is_refused() -> None:
         engine.load_tts("bob")
     with pytest.raises(ConfigError, match=r"0\.5 to 2"):
         Hibari(speed=9)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("\"'Hi, what time is breakfast?'\"", "Hi, what time is breakfast?"),
+        ("“Could you help me?”", "Could you help me?"),
+        ("\"'Hi, what time is it?", "Hi, what time is it?"),
+        ("'cause I said so.", "'cause I said so."),
+        ("It's the dogs'", "It's the dogs'"),
+        ('"', ""),
+    ],
+)
+def test_a_sentence_is_not_in_quotes(written, said):
+    assert stt.without_quotes(written) == said

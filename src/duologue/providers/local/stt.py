@@ -32,6 +32,7 @@ SILENCE = 30.0
 _MIN_SAMPLES = 1600
 _COMPOUND = re.compile(r"(?<![\w-])([a-z]{3,})-([a-z]{3,})(?![\w-])")
 """Words that the model joins at will ("ill-tempered") are written apart, as they were said."""
+_QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _BEGIN = 1
 _END = 2
 
@@ -121,7 +122,18 @@ class Moonshine:
             text = text.rstrip("-, ")
         if not was_said(text, tokens, samples):
             return ""
-        return _COMPOUND.sub(r"\1 \2", text)
+        return _COMPOUND.sub(r"\1 \2", without_quotes(text))
+
+
+def without_quotes(text: str) -> str:
+    """Remove quotation marks around a sentence, which the model takes for speech in a book.
+
+    An apostrophe at the beginning of a word ("'cause") stays.
+    """
+    while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
+        text = text[1:-1].strip()
+    text = text.strip('"\u201c\u201d')
+    return text[1:] if text[:1] in ("'", "\u2018") and text[1:2].isupper() else text
 
 
 class MoonshineStream:
