@@ -22,7 +22,7 @@ def within(name: str, value: object, low: float, high: float, *, whole: bool = F
 
 def one_of(name: str, value: object, allowed: Sequence[object], more: str = "") -> None:
     """Raise `ConfigError` unless ``value`` is allowed; ``more`` says what else would be."""
-    # 16000.0 and True are no rates: the server would be told them as they are.
+    # Reject 16000.0 and True: the JSON that is sent would contain them unchanged.
     good = isinstance(value, str | int | None) and not isinstance(value, bool)
     if not good or value not in allowed:
         ending = f" {more}" if more else ""
@@ -30,10 +30,10 @@ def one_of(name: str, value: object, allowed: Sequence[object], more: str = "") 
 
 
 def voice(value: object, known: Sequence[str], more: str = "") -> None:
-    """Raise `ConfigError` unless ``value`` is the name of a voice; ``more`` says what else is one.
+    """Raise `ConfigError` unless ``value`` is the name of a voice; ``more`` names an alternative.
 
-    A name that is not ``known`` may be newer than this library, or another server's: the server
-    decides, and a warning in the log says which names are known.
+    A name that is not ``known`` may be newer than this library, or belong to another server: log a
+    warning with the known names, and let the server decide.
     """
     names = ", ".join(known)
     ending = f" {more}" if more else ""

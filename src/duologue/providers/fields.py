@@ -7,8 +7,8 @@ from duologue.items import Json
 type JsonObject = dict[str, Json]
 
 MAX_DEPTH = 100
-"""Levels of somebody else's JSON that are passed on: what is nested much deeper can be read, but
-not written again."""
+"""Levels of foreign JSON that are passed on, because JSON that is nested much deeper can be parsed,
+but not encoded again."""
 
 
 class MalformedError(ValueError):
@@ -16,7 +16,7 @@ class MalformedError(ValueError):
 
 
 def is_shallow(value: Json) -> bool:
-    """Whether a value has at most `MAX_DEPTH` levels, and so can be written again."""
+    """Return whether a value has at most `MAX_DEPTH` levels, so that it can be encoded again."""
     level: list[Json] = [value]
     for _ in range(MAX_DEPTH):
         below: list[Json] = []

@@ -36,9 +36,10 @@ type ConductCall = Callable[[CallEdge], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
-    """A call that is over: ``agent`` is None if none was made, ``error`` what ended it if any did.
+    """A call that is over.
 
-    ``seconds`` is how long it took, from when the caller was let in.
+    ``agent`` is None if none was made, ``error`` is the error that ended the call, if any.
+    ``seconds`` is its length from when the caller was admitted.
     """
 
     edge: CallEdge
@@ -48,7 +49,7 @@ class CallEnd:
 
 
 type OnEnd = Callable[[CallEnd], Awaitable[None] | None]
-"""Is told of the end of each call; a plain function runs in a thread."""
+"""Called after the end of each call; a plain function runs in a thread."""
 
 
 def create_app(
@@ -61,7 +62,7 @@ def create_app(
     """An ASGI app in which each caller talks with an agent of their own.
 
     ``make_agent`` gets the edge of a call and returns the `Agent` that will join it; ``conduct``,
-    in its place, joins one itself. ``on_end`` is told of each call that is over, and has 30 s. The
+    in its place, joins one itself. ``on_end`` is called after each call, and has 30 s. The
     routes are those of `create_call_app`. Raises `ConfigError` unless there is one of the two.
     """
     config = config or ServerConfig()
@@ -134,7 +135,7 @@ def conduct_with(
 
 
 class _Call:
-    """What a call has come to so far."""
+    """The progress of a call."""
 
     def __init__(self, edge: CallEdge) -> None:
         self.edge = edge
@@ -143,7 +144,7 @@ class _Call:
         self._began = time.monotonic()
 
     async def tell(self, on_end: OnEnd) -> None:
-        """Say that it is over; an error of ``on_end`` is logged and nothing else."""
+        """Call ``on_end``; an error of it is only logged."""
         end = CallEnd(
             edge=self.edge,
             agent=self.agent,
@@ -178,7 +179,7 @@ async def _conducted(conduct: ConductCall, edge: CallEdge) -> None:
 
 
 async def _run[T](name: str, code: Awaitable[T], failures: FailureReports) -> T:
-    """Run a function of the program; log an error of its own, the same one once in a while."""
+    """Run a function of the program; log its errors, each only once in a while."""
     try:
         return await contained(code)
     except DuologueError:

@@ -18,8 +18,8 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
     """An ASGI app in which ``conduct`` is run for each call that is let in.
 
     ``GET /`` the page, ``GET /static/NAME`` its files, ``GET /health`` sessions and limit as JSON,
-    ``WS /call`` one call: its end ends the session, ``POST /call`` says in a sentence whether a
-    call from that page would be refused, which a browser does not tell of a WebSocket.
+    ``WS /call`` one call: its end ends the session, ``POST /call`` the reason why a call from that
+    page would be refused, because a browser does not show it for a WebSocket.
     """
     config = config or ServerConfig()
     calls = Calls(conduct, config)

@@ -28,26 +28,26 @@ from duologue.user_code import log_failure
 log = logging.getLogger(__name__)
 
 AFTER_S = 30.0
-"""Seconds that what is to be done after a call may take."""
+"""Seconds that the work after a call may take."""
 
 
 class CallSignalling(Signalling, Protocol):
-    """The signalling of a call that came by this server."""
+    """The signalling of a call through this server."""
 
     @property
     def request(self) -> CallRequest:
-        """What came with the call."""
+        """The request that began the call."""
         ...
 
     after: Callable[[], Awaitable[None]] | None
-    """Is run once the call is over and its place is free, for `AFTER_S` at most."""
+    """Run when the call is over and its place is free, for at most `AFTER_S`."""
 
 
 type Conduct = Callable[[CallSignalling], Awaitable[None]]
 """Conducts one call, from its offer to its end; cancelled when the person does not come back."""
 
 MAX_WAITING = 128
-"""Sockets that may be open without having said hello; the newest pushes out an older one."""
+"""Open sockets that have not sent their hello; a new one pushes out an older one."""
 
 
 class Calls:
@@ -63,7 +63,7 @@ class Calls:
         self.sessions = 0
         self.refused = 0
         self.let_in: Callable[[tuple[str, int] | None], None] | None = None
-        """Is told the address and port of each socket that has become a call."""
+        """Called with the address and port of each socket that has become a call."""
 
     async def take(self, websocket: WebSocket) -> None:
         """Serve one socket until its call has ended."""
@@ -138,7 +138,7 @@ class Calls:
 
 
 def _bytes(token: str) -> bytes:
-    # JSON can write half a surrogate pair, which plain UTF-8 can't.
+    # JSON can contain a lone surrogate, which UTF-8 can't encode.
     return token.encode("utf-8", "surrogatepass")
 
 
@@ -155,10 +155,10 @@ async def _bounded(after: Awaitable[None]) -> None:
         async with asyncio.timeout(AFTER_S):
             await after
     except TimeoutError:
-        log.error("what was to be done after a call took over %g s and was cancelled", AFTER_S)
+        log.error("the work after a call took over %g s and was cancelled", AFTER_S)
 
 
 def _fitting(text: str) -> str:
-    """The text as far as it fits into a close frame (RFC 6455: 123 bytes)."""
+    """Return as much of the text as fits into a close frame (RFC 6455: 123 bytes)."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= 123 else data[:120].decode(errors="ignore") + "…"

@@ -46,16 +46,16 @@ class ServerConfig:
     ice_servers: tuple[IceServer, ...] = ()
     """STUN and TURN servers, for both sides of a call; none are needed on one network."""
     allowed_hosts: tuple[str, ...] = ()
-    """Further names that the page may be opened under, without port."""
+    """Further host names of the page, without port."""
     allowed_origins: tuple[str, ...] = ()
-    """Pages that may call besides the server's own, such as ``https://www.example.org``."""
+    """Origins of other pages that may call, such as ``https://www.example.org``."""
     public_url: str | None = None
     """Where people open the page when a proxy stands in front: ``https://talk.example.org/``."""
     max_sessions: int = field(default_factory=default_sessions)
     max_message_bytes: int = 64 * 1024
     """Of one message that the page sends."""
     messages_per_s: float = 50.0
-    """That the page may send; one second's worth, or 20, may come at once."""
+    """Messages that the page may send each second; those of one second, or 20, may burst."""
     hello_timeout_s: float = 5.0
     """From the socket's opening to its first message, which carries the token."""
     offer_timeout_s: float = 15.0
@@ -135,7 +135,7 @@ class ServerConfig:
         return {"type": "config", "ice_servers": servers, **self.page}
 
     def is_here(self, request: CallRequest) -> bool:
-        """Whether the caller is on this machine, and not behind a proxy on it."""
+        """Return whether the caller is on this machine, and not behind a proxy on it."""
         if not self.local:
             return False
         origin, host = request.headers.get("origin"), request.headers.get("host")
@@ -149,7 +149,7 @@ class ServerConfig:
             name = _name_of(self.public_url)
             if self.token is None and not is_loopback(name):
                 return (
-                    f"everybody who reaches {name} may call: "
+                    f"everybody who can reach {name} may call: "
                     "pass a token, or let the proxy check them"
                 )
             if self.public_url.startswith("https:"):

@@ -18,10 +18,10 @@ from duologue.server.config import ServerConfig, is_loopback
 log = logging.getLogger(__name__)
 
 _TELL_EVERY_S = 60.0
-"""Seconds between two lines of the log about refused requests."""
+"""Seconds between two log lines about refused requests."""
 
 _MAX_LOGGED = 64
-"""Different lines about refused requests, for as long as the server runs."""
+"""Different log lines about refused requests, for as long as the server runs."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -142,14 +142,14 @@ class Guard:
             return False
         if port is not None:
             return origin[2] == int(port)
-        # A browser leaves out the port where it is the default one. Where this server has another,
-        # a proxy has left it out, as nginx does by "Host $host".
+        # A browser leaves out the default port. If this server has another one, a proxy has left it
+        # out, as nginx does with "Host $host".
         server = scope.get("server")
         direct = not server or server[1] is None or server[1] in _PORTS.values()
         return not direct or origin[2] in _PORTS.values()
 
     def _tell(self, line: str) -> None:
-        """Log a line, each once, and no more than one a minute: strangers can cause them."""
+        """Log each line once, and at most one a minute, because strangers can cause them."""
         now = time.monotonic()
         recent = max(self._logged.values(), default=-_TELL_EVERY_S)
         if line in self._logged or now - recent < _TELL_EVERY_S or len(self._logged) >= _MAX_LOGGED:
@@ -159,7 +159,7 @@ class Guard:
 
 
 def origin_of(url: str) -> Origin | None:
-    """Scheme, name and port of a page's address; None for what is no address of a page."""
+    """Return scheme, name and port of a page's address; None if it is no such address."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -20,13 +20,13 @@ _INBOX = 64
 """Messages that may wait for the call; more means that nobody reads, and the call is refused."""
 
 _COST = {"offer": 10.0, "text": 5.0}
-"""How many messages one of this type counts for in ``messages_per_s``: what it sets in motion.
+"""Messages that one of this type counts for in ``messages_per_s``, by the work that it causes.
 
 A text counts for one more with every 100 characters, since the history keeps it.
 """
 
 _MIN_BURST = 20.0
-"""Messages that may come at once, whatever the rate: a hello and an offer do."""
+"""Messages that may always arrive at once, such as a hello and an offer."""
 
 _CLOSE_S = 0.5
 """What saying goodbye to a socket may take, in seconds."""
@@ -66,9 +66,9 @@ FAILED = Refusal("failed", 1011, "Something failed on the server and the call en
 
 
 class CallRefusedError(DuologueError):
-    """Raised by a program that does not take a call; its text, a sentence, is what the page says.
+    """Raise this to refuse a call; the page shows its text, which should be a sentence.
 
-    Of 120 bytes at most, or it is cut.
+    A text over 120 bytes is cut.
     """
 
 
@@ -115,13 +115,13 @@ class Line:
         return token if isinstance(token, str) else ""
 
     def push_out(self) -> None:
-        """Wait for the hello no longer, because others need the place."""
+        """Stop waiting for the hello, because another socket needs the place."""
         if self._hello is not None and not self._hello.expired():
             self._pushed_out = True
             self._hello.reschedule(0.0)
 
     async def read(self) -> None:
-        """Read until the socket ends; raises `RefusedError` when the page breaks a limit.
+        """Read until the socket ends; raises `RefusedError` if the page breaks a limit.
 
         The time for an offer runs until there is one with a description.
         """

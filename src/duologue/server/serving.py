@@ -22,7 +22,7 @@ _STOP_S = 3
 """What all sessions together may take to end when the server stops, in seconds."""
 
 _BACKLOG = 128
-"""Connections that the system holds until they are accepted."""
+"""Connections that the system queues until they are accepted."""
 
 
 def announce(text: str) -> None:
@@ -43,7 +43,7 @@ async def serve_app(
 
     ``ready`` is called once with the address to open; it is printed when not given. ``listener`` is
     a socket that already listens (see `listen`); it is closed at the end. The end of the server
-    ends all sessions, within some three seconds. Raises `ConfigError` when the port is taken or the
+    ends all sessions within about three seconds. Raises `ConfigError` if the port is taken or the
     certificate can't be used.
     """
     listener = listen(config) if listener is None else listener
@@ -73,7 +73,7 @@ class _Server(uvicorn.Server):
         self._signals = signals
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so; unlike uvicorn's own, with a limit of seconds for TLS handshakes."""
+        """Listen and print the address; unlike uvicorn, limit the time of TLS handshakes."""
         await self.lifespan.startup()
         loop, config = asyncio.get_running_loop(), self.config
 
@@ -117,10 +117,10 @@ def _tell(config: ServerConfig, port: int, ready: Callable[[str], None] | None) 
 
 
 def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
-    """Take the port, before anything that takes long; connections wait until they are served.
+    """Listen on the port before anything that takes long; connections wait until served.
 
-    Where the port is taken, up to ``others`` ports after it are tried. Raises `ConfigError` when
-    none is free or the certificate can't be used.
+    If the port is taken, try up to ``others`` ports after it. Raises `ConfigError` if none is free
+    or the certificate can't be used.
     """
     if config.certfile is not None and config.keyfile is not None:
         _check_certificate(config.certfile, config.keyfile)
@@ -142,13 +142,13 @@ def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
 
 
 def _check_both_loopbacks(port: int) -> None:
-    """Raise ``OSError`` where another program has the port: "localhost" means two addresses."""
+    """Raise ``OSError`` if another program has the port: "localhost" means two addresses."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             socket.create_server((address, port), family=family).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise  # not where there is no IPv6
+                raise  # unless there is no IPv6
 
 
 def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
@@ -171,7 +171,7 @@ def _settings(app: Starlette, config: ServerConfig) -> uvicorn.Config:
         ws_ping_interval=config.ping_s,
         ws_ping_timeout=config.ping_s,
         ws_per_message_deflate=False,
-        # No limit_concurrency: it would refuse everybody where the door makes strangers go.
+        # No limit_concurrency: it would refuse all new connections; the door closes old ones.
         backlog=_BACKLOG,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=_STOP_S,

@@ -71,7 +71,7 @@ class Edge:
 
     @property
     def request(self) -> CallRequest:
-        """What came with the call; empty before there is one."""
+        """The request that began the call; empty before there is one."""
         return self._call.request if self._call is not None else CallRequest()
 
     @property

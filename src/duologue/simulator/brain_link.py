@@ -90,7 +90,7 @@ class BrainLink:
         self._waiting: deque[_Asked] = deque()
         self._asked: _Asked | None = None
         self.words_so_far: Callable[[str], None] = lambda _: None
-        """Is told the words of a turn while it is heard, where the brain tells them."""
+        """Called with the words of a turn while it lasts, if the brain transcribes it so early."""
         self.on_turn: Callable[[], None] = lambda: None
         self.on_reply: Callable[[], None] = lambda: None
         self.error = ""
@@ -98,7 +98,7 @@ class BrainLink:
 
     @property
     def calls_follow(self) -> bool:
-        """The brain calls functions after what it says, as far as anybody knows."""
+        """Whether the brain will call functions after its words, as far as it is known."""
         reply = self.brain.speaking if isinstance(self.brain, ScriptBrain) else None
         return reply is not None and bool(reply.tools)
 

@@ -148,18 +148,18 @@ async def _spoken(text: str) -> AudioFrame:
 
 
 class ScriptBrain(ScriptedRealtime):
-    """A scripted model that tells the words of a turn as it hears them, and what it is speaking."""
+    """A scripted model that transcribes a turn while it lasts, and shows what it is speaking."""
 
     speaking: Reply | None = None
-    """The reply that it was asked for last."""
+    """The reply that was requested last."""
 
     def open(self, setup: SessionSetup) -> Connection:
-        """Start on the script."""
+        """Return a connection that follows the script."""
         return _WordsAsHeard(super().open(setup), self)
 
 
 class _WordsAsHeard:
-    """A connection of a script on which the words of a turn come while it is heard."""
+    """A connection of a script that transcribes a turn while it lasts."""
 
     def __init__(self, inner: Connection, model: ScriptBrain) -> None:
         self._inner = inner
@@ -170,12 +170,12 @@ class _WordsAsHeard:
         self._told = ""
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Live till cancelled."""
+        """Run until cancelled."""
         self._receive = receive
         await self._inner.run(receive)
 
     def transmit(self, command: Command) -> None:
-        """Take a command; what follows comes later on the loop."""
+        """Process a command; its outputs come later on the loop."""
         match command:
             case SendAudio(frame=frame):
                 self._samples += len(frame)
@@ -188,11 +188,11 @@ class _WordsAsHeard:
             case Say():
                 self._model.speaking = None
             case _:
-                """For the script alone."""
+                """The script alone processes all other commands."""
         self._inner.transmit(command)
 
     def _tell_words(self, seconds: float) -> None:
-        """Tell the whole words that have been spoken after that time."""
+        """Send the complete words that have been spoken by that time."""
         text = self._model.transcripts[0] if self._model.transcripts else ""
         spoken = text[: int(seconds * CHARS_PER_S)]
         words = text if len(spoken) == len(text) else spoken.rpartition(" ")[0]
@@ -222,13 +222,13 @@ class _EchoConnection:
         self._turn: Samples = np.zeros(0, np.int16)
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Live till cancelled."""
+        """Run until cancelled."""
         self._receive = receive
         receive(SessionStarted({"echo": True}))
         await asyncio.Event().wait()
 
     def transmit(self, command: Command) -> None:
-        """Take a command; what follows comes later on the loop."""
+        """Process a command; its outputs come later on the loop."""
         match command:
             case SendAudio(frame=frame):
                 self._heard.append(frame.samples)

@@ -26,7 +26,7 @@ class Expectation:
 
 
 class Expectations:
-    """Follows the expectations of one session, one by one; ``failed`` is told each failure."""
+    """Checks the expectations of one session, one by one; calls ``failed`` with each failure."""
 
     def __init__(
         self, wanted: Sequence[Expectation], failed: Callable[[str], None], clock: Clock

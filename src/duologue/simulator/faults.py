@@ -15,9 +15,9 @@ from duologue.simulator.kept import Kept
 from duologue.simulator.yaml_file import load_yaml, shown
 
 MAX_S = 86_400.0
-"""The longest time that anything takes, in seconds: a day."""
+"""Seconds that anything may take: a day."""
 MAX_FIRED = 1000
-"""Actions that are kept to be looked at; the oldest go."""
+"""Newest actions that are kept for inspection."""
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -32,7 +32,7 @@ def _one_of(name: str, value: str, choices: Sequence[str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """End the WebSocket with a code; 0 is the end of a connection that has none."""
+    """End the WebSocket with a code; for 0, end the connection without one."""
 
     code: int = 1011
     reason: str = "simulated"
@@ -261,7 +261,7 @@ class FaultPlan:
 
     @property
     def fired(self) -> list[Action]:
-        """What has happened so far; of very much the newest."""
+        """The newest `MAX_FIRED` actions that have happened."""
         return self._fired.entries
 
     def handshake(self) -> Handshake | None:

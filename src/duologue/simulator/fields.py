@@ -15,7 +15,7 @@ import orjson  # noqa: E402
 type Object = dict[str, Json]
 
 MAX_DEPTH = 100
-"""Lists and objects in each other of what comes from outside; deeper JSON is refused."""
+"""Levels of lists and objects in received JSON; deeper JSON is refused."""
 
 _LETTERS = string.ascii_letters + string.digits
 
@@ -26,7 +26,7 @@ def new_id(kind: str) -> str:
 
 
 def read_json(text: str | bytes) -> Json:
-    """What a JSON text says. Raises ``ValueError`` where it is none, or is too deep."""
+    """Parse a JSON text. Raises ``ValueError`` if it is invalid or too deep."""
     value: Json = orjson.loads(text)
     if too_deep(value):
         raise ValueError(f"JSON is nested more than {MAX_DEPTH} levels deep")
@@ -34,7 +34,7 @@ def read_json(text: str | bytes) -> Json:
 
 
 def too_deep(value: Json) -> bool:
-    """Whether lists and objects are nested more than `MAX_DEPTH` levels deep."""
+    """Return whether lists and objects are nested more than `MAX_DEPTH` levels deep."""
     level: list[Json] = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Json] = []

@@ -166,7 +166,7 @@ class Hearing:
         if turn is not None:
             turn.frames.append(frame)
             if turn.start + MOST_S * self._rate < self._position:
-                # A noise that never ends.
+                # The noise never ends, so this is no turn.
                 oldest = len(turn.frames.popleft())
                 turn.start += oldest
                 self.dropped += oldest

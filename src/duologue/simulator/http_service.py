@@ -19,17 +19,17 @@ from duologue.simulator.socket_line import ServedSession, SocketLine
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 type Guard = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
-"""Answers a request by its handler, and makes the service's own answer of an error."""
+"""Answers a request by its handler; an error becomes the service's own response."""
 
 MOST_OPEN = 64
 """Sessions at once; the next is refused with 429."""
 
 
 def guarded(guard: Guard, handler: Handler) -> Handler:
-    """The handler with a guard before it.
+    """Return the handler with a guard before it.
 
-    aiohttp's own middlewares would do, but it keeps the last thousand of them in a cache of the
-    process, and with them everything that they refer to: servers that have ended, too.
+    This is no aiohttp middleware, because aiohttp keeps the last thousand of these in a global
+    cache, and with them everything that they refer to, such as servers that have ended.
     """
 
     async def answer(request: web.Request) -> web.StreamResponse:

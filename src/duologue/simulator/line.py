@@ -47,7 +47,7 @@ class EventLine(ABC):
         """Nothing is read before that time, in clock seconds."""
         self.over = False
         self.broken = False
-        """It was cut."""
+        """Whether it was cut."""
         self.close_code: int | None = None
         """The code by which the session was ended from here."""
         self.complain: Callable[[faults.Error], None] = lambda _: None
@@ -126,7 +126,7 @@ class EventLine(ABC):
         self.break_off()
 
     def forget(self) -> None:
-        """The session is over: hold on to nothing of it."""
+        """Drop all references to the session, because it is over."""
         self.runner.close()
         self._waiting.clear()
         self._unsent = 0

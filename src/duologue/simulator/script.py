@@ -36,9 +36,9 @@ _OTHERS: Mapping[str, Mapping[str, type]] = {
 _NAMES: Mapping[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
 MAX_S = 86_400.0
-"""Most seconds of a script's pauses and of its replies; the longest conversation lasts a day."""
+"""Seconds of a script's pauses and of its replies: a day."""
 _HIGHEST = {"seconds": 3600.0, "pace": 1000.0, "tone": 20_000.0}
-"""The largest numbers of some fields; of the others it is `MAX_S`."""
+"""Bounds of some fields; that of the others is `MAX_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _check(key: str, value: Json, known: Mapping[str, type], place: str) -> None
 
 
 def _is_number(value: Json, highest: float) -> bool:
-    """Whether it is a number from 0 to ``highest``."""
+    """Return whether it is a number from 0 to ``highest``."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return 0 <= value <= highest

@@ -20,7 +20,7 @@ from duologue.simulator.line import EventLine
 MOST_KEPT = 64
 """Sessions that are kept to be looked at; the oldest go."""
 MAX_NOTES = 1000
-"""Failures of scripts that are kept; the oldest go."""
+"""Newest failures of scripts that are kept."""
 
 
 class KeptSession(Protocol):
@@ -110,12 +110,12 @@ class Service[S: KeptSession](ABC):
 
     @property
     def sessions_dropped(self) -> int:
-        """Older sessions, which are not kept any more."""
+        """Number of older sessions, which are not kept any more."""
         return self._kept.dropped
 
     @property
     def failures(self) -> list[str]:
-        """What scripts expected and did not get, each with its place in the script."""
+        """Failed expectations of scripts, each with its place in the script."""
         return self._failures.entries
 
     @property
@@ -134,11 +134,11 @@ class Service[S: KeptSession](ABC):
 
     @property
     def fired(self) -> Sequence[object]:
-        """The faults' actions that have happened so far; of very many the newest."""
+        """The newest actions of faults that have happened."""
         return self._plan.fired
 
     async def kill(self, session: int = -1) -> bool:
-        """Cut a session's connection, and all that is on it; False when it has none any more.
+        """Cut a session's connection, with all that is on it; return False if it has none any more.
 
         That is a TCP reset, or WebRTC's sockets without a farewell. It never raises.
         """

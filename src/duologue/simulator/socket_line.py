@@ -16,7 +16,7 @@ MOST_BYTES = 32 * 1024 * 1024
 """Largest message taken; the protocol allows 15 MiB of sound in an event."""
 
 MAX_REASON_BYTES = 123
-"""Bytes of a close reason, as WebSocket has it; of a longer one the beginning is sent."""
+"""Bytes of a WebSocket close reason; a longer one is cut."""
 
 _DEAF_STEP_S = 0.2
 

@@ -1,4 +1,4 @@
-"""YAML files, with the line in what is wrong with them.
+"""Reads YAML files; errors name the line.
 
 A file that is small may still be endless: an alias may stand for itself, or for a list of aliases
 of lists of aliases. What it says is therefore measured before anything looks at it, with every
@@ -18,11 +18,11 @@ from duologue.items import Json
 from duologue.realtime.errors import ConfigError
 
 MAX_CHARS = 4 * 1024 * 1024
-"""The longest text that is read."""
+"""Characters of a file."""
 MAX_DEPTH = 64
-"""Lists and objects in each other."""
+"""Levels of lists and objects."""
 MAX_VALUES = 100_000
-"""Values of a text, with every alias written out."""
+"""Values of a file, with every alias expanded."""
 
 _BOOL, _TIMESTAMP = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
 
@@ -49,7 +49,7 @@ def load_yaml(file: Path) -> Json:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file. Raises `ConfigError`, in one line."""
+    """Return the text of a file. Raises `ConfigError`, in one line."""
     try:
         return file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -72,22 +72,22 @@ def parse_yaml(text: str, where: str) -> Json:
     except RecursionError:
         raise ConfigError(f"{where}: {_TOO_DEEP}") from None
     except ValueError as error:
-        # A number of thousands of digits, or a date that is none.
+        # A number of thousands of digits, or an invalid date.
         raise ConfigError(f"{where}: {str(error).partition('(')[0].strip().lower()}") from None
     return _measured(value, where)
 
 
 def shown(value: object) -> str:
-    """A value for an error's one line: its beginning, however large it is."""
+    """Return the beginning of a value for a one-line error, however large the value is."""
     return _SHORT.repr(value)
 
 
-_TOO_DEEP = f"lists and objects stand more than {MAX_DEPTH} levels deep in each other"
+_TOO_DEEP = f"lists and objects are nested more than {MAX_DEPTH} levels deep"
 _SHORT = reprlib.Repr(maxlevel=2, maxdict=4, maxlist=4, maxstring=60, maxother=60, maxlong=40)
 
 
 def _measured(value: object, where: str) -> Json:
-    """The value, which JSON can say too, and is neither too deep nor too large."""
+    """Return the value; raises `ConfigError` if it is not JSON, too deep or too large."""
     count = 0
     level: list[object] = [value]
     for _ in range(MAX_DEPTH + 1):
@@ -104,7 +104,7 @@ def _measured(value: object, where: str) -> Json:
                 case float() if not math.isfinite(one):
                     raise ConfigError(f"{where}: {one} is no number to use here")
                 case None | bool() | int() | float() | str():
-                    """As JSON has it."""
+                    """A JSON value."""
                 case _:
                     raise ConfigError(f"{where}: {shown(one)} is of a type that JSON has not")
             count += 1

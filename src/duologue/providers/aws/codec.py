@@ -56,8 +56,8 @@ UNUSED = 4
 """`Idle`s after which the sound of a stream that is not used begins: the service ends one that has
 heard nothing for 55 s, as its own error says."""
 DECIDED_S = 1.0
-"""After the service has stopped by itself, nothing is asked for this long: it has heard something,
-and what that was is decided here."""
+"""Seconds without requests after the service stopped by itself: it has heard something, and
+barge-in has to decide first what that was."""
 LOUD = 300.0
 """RMS of int16 from which on a frame may be somebody's speech."""
 
@@ -109,7 +109,7 @@ class Codec:
         self._sounds_since = 0
         self._asked_since = 0
         self._stopped: int | None = None
-        """Where in the person's sound the service has stopped by itself."""
+        """Position in the input audio where the service stopped by itself."""
         self._spoken_over = False
         """Somebody may have spoken since the text was sent that is not answered yet."""
         self._pending: list[Message] = []
@@ -387,5 +387,5 @@ def _as_json(output: str, *, failed: bool) -> str:
             if isinstance(json.loads(output), dict):
                 return output
         except (ValueError, RecursionError):
-            """Words, or what is nested too deep."""
+            """Text that is no JSON, or JSON that is nested too deep."""
     return json.dumps({"error" if failed else "result": output}, ensure_ascii=False)

@@ -27,9 +27,9 @@ NOVA_2 = Generation(text=True, endpointing=True, messages=40, message_bytes=40_0
 
 
 def generation_of(model: str) -> Generation:
-    """The generation of an id, or of an ARN that contains it; an unknown one is the newest.
+    """Return the generation of a model id, or of an ARN that has one; unknown ids are the newest.
 
-    ``amazon.nova-2-5-sonic`` is of the second one: other clients speak to it in the same way.
+    ``amazon.nova-2-5-sonic`` belongs to the second: other clients use the same protocol for it.
     """
     return NOVA_1 if "nova-sonic-v1" in model else NOVA_2
 

@@ -65,7 +65,7 @@ for _name in (
     "smithy_aws_event_stream.aio",
     "smithy_core.aio.client",
 ):
-    # At DEBUG they log all headers, with the session token, and all that is said.
+    # At DEBUG they log all headers, with the session token, and the whole conversation.
     logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
 
 

@@ -25,10 +25,10 @@ type Status = Literal["completed", "cancelled", "failed"]
 _LATE_S = 0.2
 """Words that come after so much loud sound of the person's are not late: it may be answered."""
 _STOPPED_S = 0.25
-"""Words that come after this much of the person's sound since the server was interrupted are not
-late: it answers what it has heard."""
+"""Seconds of input audio after the server was interrupted; words after that are not late, but
+belong to a reply to that audio."""
 _PAUSE_S = 0.1
-"""While the person is loud, or has been silent for less, their turn is not over, nor answered."""
+"""Seconds of silence before which the user turn is not over, and so has no reply."""
 _LOUD = 600
 """Samples above this (-35 dB) are no silence."""
 _MOST_EARLY = 4096
@@ -128,9 +128,9 @@ class Answers:
         self._passed_s = 0.0
         """Loud sound of the person's that was sent since the last turn ended, in seconds."""
         self._stopped_s: float | None = None
-        """The person's sound since the server was interrupted by them, in seconds."""
+        """Seconds of input audio since the person interrupted the server."""
         self._silent_s = 0.0
-        """Since the last loud sound of those, in seconds."""
+        """Seconds of input audio since its last loud part."""
         self._cancelled: Answer | None = None
         self._asked: Asked | None = None
         self._own_interrupt = False
@@ -279,7 +279,7 @@ class Answers:
             outputs.append(ReplyInterrupted(None if answer is None else answer.id))
             self._stopped_s = 0.0
         if self.current is not None:
-            # After ``generationComplete`` nothing of its audio is missing: all of it may be played.
+            # After ``generationComplete`` no audio is missing: all of it may be played.
             status: Literal["completed", "cancelled"] = "cancelled"
             if self.current.generated:
                 status = "completed"

@@ -175,7 +175,7 @@ class Codec:
             case UpdateSession():
                 messages = self._update(command)
             case Ping():
-                messages = []  # Its profile says that it can't.
+                messages = []  # The profile does not have ``answers_pings``.
             case _:
                 assert_never(command)
         return [*before, *self._told(messages)]

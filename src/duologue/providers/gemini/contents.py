@@ -82,5 +82,5 @@ def _object(text: str) -> JsonObject:
         found: Json = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    # What is nested deeper could not be written again.
+    # JSON that is nested deeper could not be encoded again.
     return found if isinstance(found, dict) and is_shallow(found) else {}

@@ -183,7 +183,7 @@ class Context:
             self._cancelled.discard(oldest)
 
     def has_call(self, call_id: str) -> bool:
-        """The model, or the history, has made that call."""
+        """Return whether the model, or the history, made this call."""
         return call_id in self._names
 
     def result(self, result: SendToolResult) -> list[JsonObject]:

@@ -195,7 +195,7 @@ class Decoder:
             call_id = given or uuid4().hex
             answer, begun = self._answers.content()
             args = inner(call, "args")
-            # Whoever runs the tool tells the model what is wrong with its arguments.
+            # The tool runner reports to the model what is wrong with its arguments.
             arguments = encode_object(args).decode() if is_shallow(args) else "nested too deep"
             self._context.called(call_id, name, has_id=given is not None)
             waits = waits or self._context.waits_for(name)

@@ -14,14 +14,14 @@ _MOST_KINDS = 32
 """Modalities that are counted each; Google knows six."""
 _MADE = ("responseTokensDetails", "candidatesTokensDetails")
 _MADE_COUNT = ("responseTokenCount", "candidatesTokenCount")
-"""What the model has made: the Gemini API has the first names, Vertex AI the second ones."""
+"""Output usage: the first names are those of the Gemini API, the second those of Vertex AI."""
 
 
 def usage_of(usage: JsonObject) -> Sequence[Usage]:
     """``usageMetadata`` as the house has it; nothing where it says nothing.
 
-    What a total has beyond its modalities is ``other``, or ``tokens`` where it names none.
-    ``tool_use`` and ``thoughts`` are beside that; ``cached`` is a part of the input.
+    Tokens of a total that belong to no modality are ``other``, or ``tokens`` if it names none.
+    ``tool_use`` and ``thoughts`` are extra; ``cached`` is a part of the input.
     """
     given = _by_modality(usage, ("promptTokensDetails",), ("promptTokenCount",))
     made = _by_modality(usage, _MADE, _MADE_COUNT)

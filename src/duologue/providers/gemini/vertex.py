@@ -151,7 +151,7 @@ def _request(auth: ModuleType) -> _Request:
                 content=body,
                 headers=dict(headers or {}),
                 timeout=timeout or _TIMEOUT_S,
-                follow_redirects=False,  # What proves who we are would go along.
+                follow_redirects=False,  # The credentials would be sent along.
             )
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
             raise auth.exceptions.TransportError(error) from error

@@ -12,9 +12,9 @@ from duologue.realtime.commands import ToolSpec
 
 
 class HeldLLM:
-    """Another LLM, which computes in threads that the event loop does not know of.
+    """Wraps an LLM that computes in threads, and stops virtual time while it does.
 
-    In real time it is just that one.
+    In real time it changes nothing.
     """
 
     def __init__(self, llm: LLM) -> None:
@@ -27,18 +27,18 @@ class HeldLLM:
 
     @property
     def tools_reliable(self) -> bool:
-        """As the other one says."""
+        """Whether tools are reliable, as the wrapped LLM says."""
         return self._llm.tools_reliable
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Get ready, in no time."""
+        """Prepare the wrapped LLM, in no virtual time."""
         with _held():
             await self._llm.prepare(instructions, tools)
 
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
-        """Stream the model's next turn, each part of it in no time."""
+        """Stream the model's next turn, each part in no virtual time."""
         stream = self._llm.generate(instructions, history, tools)
         try:
             while True:
@@ -52,7 +52,7 @@ class HeldLLM:
 
 
 def _held() -> AbstractContextManager[None]:
-    """Stop the clock of a loop in virtual time (`duologue.testing`): it has a ``hold``."""
+    """Stop the clock of a virtual-time loop (`duologue.testing`), which has a method ``hold``."""
     hold: Callable[[], AbstractContextManager[None]] | None = getattr(
         asyncio.get_running_loop(), "hold", None
     )

@@ -16,7 +16,7 @@ from duologue.realtime.errors import SessionError
 MAX_TOKENS = 120
 """Of one turn: about 40 s of speech."""
 MIN_CHARACTERS = 500
-"""Of history that are always tried; what does not fit then fails by its instructions."""
+"""Least characters of history to try; if these do not fit, the instructions are too long."""
 
 
 class LocalLLM:

@@ -24,7 +24,7 @@ UNDER_WAY = "is still running: its result comes later."
 MAX_CHARACTERS = 12000
 """Of history: about 3000 tokens, so that several conversations fit into the context."""
 MAX_MESSAGE_CHARACTERS = 3000
-"""Of one message: a longer one loses its middle. To read it may take seconds already."""
+"""Characters of one message; a longer one loses its middle, because reading it takes seconds."""
 _DROP = 8
 """Messages dropped at a time: dropping one by one would undo the prompt cache at every turn."""
 
@@ -35,9 +35,9 @@ def system_text(instructions: str) -> str:
 
 
 def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[Message]:
-    """Return the history as messages of ``limit`` characters in all; empty items are left out.
+    """Return the history as messages of ``limit`` characters in all, without empty items.
 
-    Where it is longer the oldest are dropped, and the middle of a message that is too long alone.
+    Drop the oldest messages if it is longer, and the middle of a message that is too long alone.
     Calls and results of tools become lines of guidance: these models know no other form.
     """
     longest = min(limit * 3 // 4, MAX_MESSAGE_CHARACTERS)
@@ -67,7 +67,7 @@ def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text``, or its beginning and end where it is longer than ``limit``, see `length`."""
+    """Return ``text``, or its beginning and end if its `length` is above ``limit``."""
     whole = length(text)
     if whole <= limit:
         return text
@@ -78,7 +78,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def length(text: str) -> int:
-    """Characters of ``text``; one beyond ASCII counts as four, as it is a token or more."""
+    """Return the characters of ``text``; one beyond ASCII counts as four, being a token or more."""
     return len(text) + 3 * sum(map(len, _BEYOND_ASCII.findall(text)))
 
 

@@ -19,7 +19,7 @@ DANGLING_LIMIT = 0.2
 """No turn that ends in a dangling word is likelier to be over than this."""
 
 UNFINISHED_LIMIT = 0.35
-"""Nor one that ends with a comma, or within a number which is probably said in groups."""
+"""Highest probability for a turn that ends with a comma, or within a number said in groups."""
 
 _DANGLING = re.compile(
     r"(?<![\w'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
@@ -43,7 +43,7 @@ _COMPLETE = re.compile(
     """,
     re.VERBOSE,
 )
-"""Last sentences that end with such a word and are whole: most are asked or answered so."""
+"""Last sentences that are complete although they end with such a word."""
 _SENTENCE_END = re.compile(r"[.!?]+\s+")
 _NUMBER = re.compile(
     r"(?<!room )(?<!table )(?<!gate )(?:number|phone|telephone|mobile|cell)(?: number)?"
@@ -62,7 +62,7 @@ def dangles(text: str) -> bool:
 
 
 def is_within_number(text: str) -> bool:
-    """Whether ``text`` ends with the first digits of a number that is said in groups."""
+    """Return whether ``text`` ends with the first digits of a number that is said in groups."""
     match = _NUMBER.search(_plain(text))
     if match is None:
         return False
@@ -93,7 +93,7 @@ class SmartTurn:
         words = await text()
         if dangles(words):
             return min(probability, DANGLING_LIMIT)
-        # The recogniser hears by the voice whether a sentence ends, and writes a comma or a stop.
+        # The recogniser writes a comma or a full stop by how the voice ends.
         going_on = words.endswith(",") or is_within_number(words)
         return min(probability, UNFINISHED_LIMIT) if going_on else probability
 

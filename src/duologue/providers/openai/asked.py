@@ -23,7 +23,7 @@ class Asked:
     def __init__(self, *, tells_which: bool) -> None:
         self._tells_which = tells_which
         self._names_come = False
-        """The server has shown that it gives names back."""
+        """Whether the server has returned the name of a request."""
         self._requests: dict[str, str] = {}
         self._automatic = 0
         self._held: list[ReplyRefused] = []
@@ -61,7 +61,7 @@ class Asked:
         return held
 
     def automatic_refused(self) -> bool:
-        """The server can't answer a turn of the person by itself; False if it owes no answer."""
+        """Drop the automatic reply that the server refused; return False if none was due."""
         owed = self._automatic > 0
         self._automatic -= owed
         return owed

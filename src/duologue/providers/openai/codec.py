@@ -66,7 +66,7 @@ type Message = bytes | AudioFrame | VideoFrame
 type JsonObject = dict[str, Json]
 
 UNCONFIRMED = "duologue.session.unconfirmed"
-"""Not of the protocol: what a wire tells of a server that confirms no session."""
+"""Not in the protocol: the event of our wire for a server that does not confirm the session."""
 
 _APPEND = b'"type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
@@ -75,7 +75,7 @@ _LEAD_IN_S = 0.1
 _REMEMBERED = 32
 """Ids of the newest events, to know one that comes twice."""
 _MARK = 64
-"""Bytes at the end of an event by which, with its length, it is told from others of its id."""
+"""Bytes at the end of an event that, with its length, distinguish it from others of its id."""
 _MOST_UNKNOWN = 256
 """Names of events that are counted each; the rest together."""
 
@@ -133,7 +133,7 @@ class Codec:
         self._created: JsonObject = {}
         self._expires_at: float | None = None
         self._ahead_s = 0.0
-        """What this machine's clock is ahead of the server's."""
+        """Seconds that this machine's clock is ahead of the server's."""
         self._items = history or ServerItems(dialect.output_rate, pictures_kept)
         self._hearing = Hearing(dialect.input_rate, placed=not self._rtc)
         self._responses = Responses(kind_of=dialect.kind_of, ends_cancelled=dialect.ends_cancelled)
@@ -141,17 +141,17 @@ class Codec:
         self._outbox = Outbox(dialect, self._items, self._asked)
         self._guard = Guard(dialect.session, self._hearing)
         self._sound = RtcSound()
-        sound = self._sound if self._rtc else None
-        self._encoder = Encoder(dialect, self._items, self._responses, self._guard, sound=sound)
+        rtc_sound = self._sound if self._rtc else None
+        self._encoder = Encoder(dialect, self._items, self._responses, self._guard, sound=rtc_sound)
         self._interrupted: deque[str] = deque(maxlen=64)
         self._seen: dict[str, tuple[int, bytes]] = {}
         self._ids_repeat = False
-        """The server's ids of events say nothing."""
+        """Whether the server gives different events the same id."""
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
 
     def set_time(self, now: float) -> None:
-        """Take note of the server's own time, in Unix seconds: this machine's may be wrong."""
+        """Record the server's own time, in Unix seconds, because this machine's may be wrong."""
         self._ahead_s = self._now() - now
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
@@ -247,7 +247,7 @@ class Codec:
         return (self._append(silence),)
 
     def _came_before(self, event_id: object, message: bytes) -> bool:
-        """An event that comes twice; there are servers that give all of them the same id."""
+        """Return whether an event has come before. Some servers give all events the same id."""
         if not isinstance(event_id, str) or self._ids_repeat:
             return False
         mark = len(message), message[-_MARK:]
@@ -270,8 +270,8 @@ class Codec:
         return self._start(session) if self._rtc else ()
 
     def _unconfirmed(self, _: JsonObject) -> Sequence[Output]:
-        """The server has made a session, and does not say that it is as it was asked for."""
-        # How it finds turns is taken to be so: what it began with are its own defaults.
+        """Begin a session that the server has created but not confirmed."""
+        # Assume that it detects turns as configured: ``session.created`` has its own defaults.
         detection = {"turn_detection": self._hearing.detection}
         return self._start({**self._created, **detection}, confirms=False)
 

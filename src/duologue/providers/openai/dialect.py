@@ -26,7 +26,7 @@ BETA_NAMES = {
     "response.text.delta": "response.output_text.delta",
     "response.text.done": "response.output_text.done",
 }
-"""Names of events in the protocol of today, by those of its beta: Qwen and Azure speak that."""
+"""Current names of events, by their names in the beta protocol, which Qwen and Azure use."""
 
 
 class SessionBuilder(Protocol):
@@ -41,7 +41,7 @@ class SessionBuilder(Protocol):
         ...
 
     def ping(self) -> JsonObject:
-        """A session in which nothing changes, which the server confirms."""
+        """Return a session without changes, which the server confirms."""
         ...
 
     def turn_detection(self, detection: Json) -> JsonObject:
@@ -69,7 +69,7 @@ class ServerHistory(Protocol):
     """The conversation as one server has it; methods return the events to send."""
 
     def put(self, item: Item, before: Sequence[str] = ()) -> Sequence[JsonObject]:
-        """Put an item at the end, or in the place of the one that has its id.
+        """Add an item at the end, or replace the one that has its id.
 
         A new one may go before the first of other items that is known, where the server can.
         """

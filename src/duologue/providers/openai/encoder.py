@@ -115,6 +115,6 @@ class Encoder:
             sounding = self._sound.open
             self.cleared.append(reply_id)
             if sounding is None or sounding in self.cleared:
-                # Else the buffer holds another reply, which goes on.
+                # Otherwise the buffer holds another reply, which continues.
                 events.append({"type": "output_audio_buffer.clear"})
         return events

@@ -8,8 +8,8 @@ from duologue.providers.openai.codec import UNCONFIRMED, Message
 from duologue.providers.websocket import WebSocketWire
 
 GRACE_S = 2.0
-"""A session that was created and is not confirmed after so many seconds will not be: LiteLLM's
-proxy never sends ``session.updated``."""
+"""Seconds after ``session.created`` in which a session must be confirmed. LiteLLM's proxy never
+sends ``session.updated``."""
 
 _CREATED = b"session.created"
 _UPDATED = b"session.updated"
@@ -19,7 +19,7 @@ _UNCONFIRMED = b'{"type":"%b"}' % UNCONFIRMED.encode()
 class EventSocket(WebSocketWire):
     """Takes the codec's messages; they may be sound as well, which over this one they are not.
 
-    Where the server does not confirm the session in time, an event of our own says so.
+    If the server does not confirm the session in time, `receive` returns the event `UNCONFIRMED`.
     """
 
     _created = False
@@ -36,7 +36,7 @@ class EventSocket(WebSocketWire):
         return isinstance(message, bytes) and super().send_now(message)
 
     async def receive(self) -> bytes | None:
-        """The next event; None after a clean end."""
+        """Return the next event; None after a clean end."""
         if self._settled:
             return await super().receive()
         try:

@@ -18,11 +18,11 @@ from duologue.items import (
 type JsonObject = dict[str, Json]
 
 LONGEST_ID = 32
-"""Characters of an item's id, or of a call's, that the server takes from us."""
+"""Characters that the server accepts in our ids of items and calls."""
 
 
 def wire_id(item_id: str) -> str:
-    """An id of an item or a call at the server: the same, or a hash of one that is too long."""
+    """Return the id of an item or a call at the server: ours, or a hash of it if it is too long."""
     if len(item_id) <= LONGEST_ID:
         return item_id
     return blake2b(item_id.encode(), digest_size=16).hexdigest()

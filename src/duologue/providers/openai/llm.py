@@ -22,15 +22,15 @@ _FATAL_STATUS = frozenset((401, 402, 403, 404))
 """Wrong key, no money, not allowed, no such model: trying again does not help."""
 
 _RETRY_S = 2.0
-"""A busy server is asked once more where it wants to be within so many seconds. Beyond that the
-program is told at once, because a person is waiting."""
+"""Seconds that a busy server may ask to wait before one retry. If it asks for more, the error is
+raised at once, because a person is waiting."""
 
 
 _CONNECT_S = 5.0
-"""Seconds until a server has to take a connection."""
+"""Seconds within which a server has to accept a connection."""
 
 _PAUSE_S = 0.2
-"""Seconds before the second attempt, where the server names none."""
+"""Seconds before the retry, if the server names none."""
 
 
 class LLM:
@@ -39,8 +39,8 @@ class LLM:
     ``base_url`` is the server, such as ``http://127.0.0.1:11434/v1``; OpenAI's own by default.
     ``api_key`` is read from ``OPENAI_API_KEY`` when not given; a server of your own needs none.
     ``options`` are fields of every request, whatever their names (``temperature``, ``top_k``...).
-    ``timeout`` is in seconds, without an answer or between two pieces of one. A server that is
-    busy is asked once more if it says so within 2 s, else the error is raised at once.
+    ``timeout`` is in seconds, until the response and between two parts of it. A request to a busy
+    server is retried once if the server asks for 2 s or less, else the error is raised at once.
 
     Raises `ConfigError` when OpenAI's own server is meant and there is no key.
     """
@@ -107,7 +107,7 @@ class LLM:
             request["tools"] = tool_list(tools)
         request |= self._options
         chat = ChatStream()
-        async with self._asked(request) as response:
+        async with self._response(request) as response:
             try:
                 async for piece in response.iter_bytes():
                     for output in chat.push(piece):
@@ -117,7 +117,7 @@ class LLM:
             except ErrorChunk as error:
                 raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
             except Exception as error:
-                # Errors of whatever HTTP library the client uses in this version.
+                # Errors of the HTTP library, which differs between versions of the client.
                 raise self._unreachable("broke off", error) from error
         for output in chat.end():
             yield output
@@ -128,10 +128,10 @@ class LLM:
             )
 
     @asynccontextmanager
-    async def _asked(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
-        """The response to ``request``, which is sent once more where the server is busy."""
+    async def _response(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
+        """Yield the response to ``request``, which is retried once if the server is busy."""
         openai = require("openai", "openai")
-        # The client's own method would refuse fields that it does not know.
+        # The client's own method would reject unknown fields.
         fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
         again = True
         while True:
@@ -174,13 +174,13 @@ class LLM:
                 api_key=self._api_key,
                 base_url=self._base_url,
                 timeout=openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_S)),
-                max_retries=0,  # `_asked` does it, and never keeps a person waiting for long
+                max_retries=0,  # `_response` retries, with a short wait only
             )
         return self._client
 
 
 def _wait_of(error: Any) -> float | None:
-    """Seconds after which a busy server wants to be asked again; None where that is of no use."""
+    """Return the seconds to wait before a retry; None if there should be none."""
     if error.status_code not in (408, 409, 429) and error.status_code < 500:
         return None
     headers = error.response.headers

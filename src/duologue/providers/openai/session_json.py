@@ -50,7 +50,7 @@ class OpenAISession:
         return session
 
     def ping(self) -> JsonObject:
-        """A session in which nothing changes, which the server confirms."""
+        """Return a session without changes, which the server confirms."""
         return {"type": "realtime"}
 
     def turn_detection(self, detection: Json) -> JsonObject:

@@ -17,8 +17,8 @@ class ServerVAD:
     """The server finds turns by loudness: ``threshold`` -1 (all is speech) to 1, times in ms.
 
     ``idle_timeout_ms`` (5000 to 30000, qwen3.5 and later): after so long a silence the model speaks
-    up by itself. ``interrupt_response``: the server stops its reply at any sound, instead of
-    leaving that to `BargeInPolicy`, which knows a cough from a word.
+    up by itself. ``interrupt_response``: the server stops its reply at any noise, instead of
+    leaving that to `BargeInPolicy`, which distinguishes a cough from a word.
     """
 
     threshold: float = 0.5

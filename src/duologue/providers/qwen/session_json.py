@@ -67,7 +67,7 @@ class QwenSession:
         return session
 
     def ping(self) -> JsonObject:
-        """A session in which nothing changes, which the service confirms."""
+        """Return a session without changes, which the service confirms."""
         return {"modalities": ["text", "audio"]}
 
     def turn_detection(self, detection: Json) -> JsonObject:

@@ -25,7 +25,7 @@ MESSAGE_SAMPLES = OUT_RATE // 10
 BURST_SAMPLES = OUT_RATE * 2 // 5
 """Sound that is sent at once at most, when the pace is limited: 400 ms."""
 SOUND = f"audio/pcm;rate={OUT_RATE}"
-"""What the sound is called; Vertex AI leaves the rate out."""
+"""Media type of the audio; Vertex AI leaves the rate out."""
 THOUGHT = "**Considering the Request**\n\nI've read it, and I know how to answer.\n\n\n"
 THOUGHT_TOKENS = 28
 _CHARS_PER_S = 15
@@ -69,11 +69,11 @@ class Answer:
     words: bool
     pace: float
     vertex: bool = False
-    """Its messages are those of Vertex AI."""
+    """Whether its messages are those of Vertex AI."""
     thinks: bool = False
-    """It begins with its thoughts."""
+    """Whether it begins with thoughts."""
     thoughts: int = 0
-    """What its thoughts have cost."""
+    """Tokens of its thoughts."""
     calls: list[Call] = field(default_factory=list)
     """Calls of this stretch that the client has not been told of."""
     samples: int = 0
@@ -102,7 +102,7 @@ class Answer:
         self.made = False
 
     def think(self) -> None:
-        """Tell the thoughts that come before the words, once."""
+        """Send the thoughts before the words, once."""
         if self.thinks:
             self.thinks = False
             self.thoughts = THOUGHT_TOKENS
@@ -136,7 +136,7 @@ class Answer:
         self.calls.append(call)
 
     def spend(self, cost: Cost) -> None:
-        """It has cost so much more."""
+        """Add tokens to its cost."""
         self._spent += cost
 
     def finish(self) -> None:
@@ -218,7 +218,7 @@ class Answer:
         self.emit(*content("outputTranscription", {"text": word}))
 
     def _end_words(self) -> None:
-        """All words of this stretch were told; Vertex AI says so."""
+        """Mark the transcript of this stretch as finished, which only Vertex AI does."""
         if self._transcribing:
             self._transcribing = False
             self.emit(*content("outputTranscription", {"finished": True}))

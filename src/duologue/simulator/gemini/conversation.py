@@ -18,7 +18,7 @@ AUDIO_TOKENS_PER_S = 25
 MOST_CONTENTS = 10_000
 """Contents of a session; of more the oldest go."""
 MAX_TOKENS = 16 * 1024 * 1024
-"""What all of them may cost; of more the oldest go. No model takes nearly as much."""
+"""Tokens of all contents; beyond it the oldest are dropped. No model takes nearly as many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class _HttpError(Exception):
 
 
 async def _nothing(_: web.Request) -> web.StreamResponse:
-    """There is nothing at this address."""
+    """Answer a request for an unknown address."""
     raise _HttpError(404)
 
 

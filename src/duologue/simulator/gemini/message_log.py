@@ -11,9 +11,9 @@ from duologue.simulator.kept import Kept
 MOST_SOUND = 5000
 """Messages of sound that are kept; all others are, up to `MOST_MESSAGES`."""
 MOST_MESSAGES = 20_000
-"""Messages that are kept, each way; the oldest go."""
+"""Newest messages that are kept, each way."""
 MAX_CHARS = 4 * 1024 * 1024
-"""Characters of all messages of the client that are kept; the oldest go."""
+"""Characters of the client's messages that are kept; beyond it the oldest are dropped."""
 
 
 class MessageLog:
@@ -23,11 +23,11 @@ class MessageLog:
         self.taken: Kept[Object] = Kept(MOST_MESSAGES, MAX_CHARS)
         self.told: Kept[str] = Kept(MOST_MESSAGES)
         self.sound_dropped = 0
-        """Messages of sound that were not kept."""
+        """Audio messages that were not kept."""
         self._sound = 0
 
     def take(self, kind: str, message: Object, size: int) -> None:
-        """The client sent this, in ``size`` characters."""
+        """Record a message of the client with ``size`` characters."""
         if kind == "realtimeInput.audio":
             self._sound += 1
             if self._sound > MOST_SOUND:
@@ -43,13 +43,13 @@ class MessageLog:
 
 
 class _Media:
-    """Reduces the data of blobs to its length; ``length`` is what all of it was."""
+    """Reduces the data of blobs to its length; ``length`` is the length of all data."""
 
     def __init__(self) -> None:
         self.length = 0
 
     def reduce(self, value: Json) -> Json:
-        """The value without the data of its blobs."""
+        """Return the value without the data of its blobs."""
         match value:
             case dict():
                 if "mimeType" in value and "data" in value:

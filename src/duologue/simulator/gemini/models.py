@@ -23,13 +23,13 @@ class ModelRules:
     non_blocking: bool = False
     """Functions are NON_BLOCKING where their declaration does not say."""
     completes_calls: bool = False
-    """A turn that calls a function is complete after a while: the result begins another one."""
+    """Whether a turn that calls a function completes after a while; the result begins a new one."""
     thinks: bool = False
-    """It sends its thoughts as parts of text before it speaks, unless it is told not to."""
+    """Whether it sends thoughts as text parts before it speaks, unless the setup forbids that."""
     session_id: bool = True
-    """``setupComplete`` has a ``sessionId``."""
+    """Whether ``setupComplete`` has a ``sessionId``."""
     untold_tokens: float = 0.0
-    """By how much the totals of usage are larger than the sums by modality, as a part of them."""
+    """Fraction by which the totals of usage exceed the sums by modality."""
     content_interrupts: bool = True
     """Every ``clientContent`` stops what is generated, not only one with ``turnComplete``."""
     status: bool = False

@@ -14,7 +14,7 @@ from duologue.simulator.kept import Kept
 MOST_IMAGES = 2000
 """Pictures that are kept to be looked at; the oldest go."""
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
-"""Their size; the oldest go."""
+"""Bytes of the images that are kept; beyond it the oldest are dropped."""
 
 
 class RealtimeInput:

@@ -38,7 +38,7 @@ REASONS = frozenset(
 """Why a turn is over that is not whole; anything else is RESPONSE_REJECTED."""
 
 PATIENCE_S = 0.5
-"""So long a turn may be continued by the results of its functions, before it is complete.
+"""Seconds in which the results of its functions may continue a turn before it is complete.
 
 The service was recorded to continue a turn whose results came at once; clients that wait for its
 end before they call anything are served, too, and so it must end.
@@ -145,7 +145,7 @@ class Replies:
             if self.active is not None:
                 self._go_on()
             elif not self._waits:
-                ask = True  # The turn that had called was complete: this begins another one.
+                ask = True  # The turn with the call is complete: the result begins another one.
         if interrupt:
             self.interrupt()
         if ask and not self.user_speaks():
@@ -223,7 +223,7 @@ class Replies:
 
     @property
     def _waits(self) -> bool:
-        """Some function has not answered that the model waits for."""
+        """Whether the model waits for the result of a function."""
         return any(one.blocking for one in self._pending.values())
 
     def _sent(self, answer: Answer) -> None:
@@ -239,7 +239,7 @@ class Replies:
         self._generated(answer)
 
     def _generated(self, answer: Answer) -> None:
-        """Nothing more of this turn is made; it is complete when it has been played."""
+        """End the generation of this turn; it is complete when it has been played."""
         self._keep(answer)
         self._emit(*content("generationComplete", True))
         self._playing = self._clock.call_at(
@@ -348,7 +348,7 @@ class Replies:
 
 
 def new_call_id() -> str:
-    """An id as the service makes them: longer than what other services take."""
+    """Return an id as the service makes them: longer than other services accept."""
     return f"function-call-{secrets.randbelow(10**20):020}"
 
 

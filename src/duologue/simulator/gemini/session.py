@@ -133,7 +133,7 @@ class Session:
 
     @property
     def not_kept(self) -> int:
-        """Messages of either side, pictures and turns that were too many to be kept."""
+        """Messages of either side, images and turns that were dropped as too many."""
         log = self._log
         kept = log.taken.dropped + log.told.dropped + log.sound_dropped
         return kept + self._input.kept.dropped + self._turns.kept.dropped
@@ -170,7 +170,7 @@ class Session:
 
     @property
     def images(self) -> list[Image]:
-        """The pictures that the client sent; of very many the newest."""
+        """The newest images that the client sent."""
         return self._input.kept.entries
 
     @property

@@ -76,7 +76,7 @@ class Setup:
 
     @property
     def thinks(self) -> bool:
-        """The model sends its thoughts."""
+        """Whether the model sends its thoughts."""
         config = inside(self.value, "generationConfig", "thinkingConfig")
         if not self.rules.thinks or inside(config, "thinkingBudget") == 0:
             return False

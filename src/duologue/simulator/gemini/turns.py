@@ -20,9 +20,9 @@ from duologue.simulator.hearing import Hearing, Turn, TurnTooShortError
 from duologue.simulator.kept import Kept
 
 MAX_HEARD = 1000
-"""Turns of a session that are kept to be looked at; the oldest go."""
+"""Newest turns of a session that are kept for inspection."""
 MAX_HEARD_SAMPLES = 1800 * IN_RATE
-"""Their sound, where it is kept: half an hour; the oldest go."""
+"""Samples of their audio, if it is kept: half an hour; beyond it the oldest are dropped."""
 
 EXPLICIT = (
     "Explicit activity control is not supported when automatic activity detection is enabled."
@@ -72,7 +72,7 @@ class Turns:
 
     @property
     def heard(self) -> list[HeardTurn]:
-        """The person's turns; of very many the newest."""
+        """The newest user turns."""
         return self.kept.entries
 
     @property
@@ -208,7 +208,7 @@ class Turns:
 
 
 def _pieces(text: str) -> list[str]:
-    """The text as it comes: three words at a time, each behind a space."""
+    """Yield the text in pieces of three words, each after a space."""
     words = text.split()
     groups = [" ".join(words[at : at + 3]) for at in range(0, len(words), 3)]
     return [f" {group}" for group in groups]

@@ -8,9 +8,9 @@ from duologue.simulator.fields import Object, text_at
 from duologue.simulator.kept import Kept
 
 MOST_EVENTS = 10_000
-"""Events of a session that are kept, each way; the oldest go."""
+"""Newest events of a session that are kept, each way."""
 MAX_CHARS = 4 * 1024 * 1024
-"""Characters of all events of the client that are kept; the oldest go."""
+"""Characters of the client's events that are kept; beyond it the oldest are dropped."""
 
 
 class EventLog:
@@ -26,7 +26,7 @@ class EventLog:
         self._sound: Object | None = None
 
     def take(self, name: str, fields: Object, size: int) -> None:
-        """The client sent this, in ``size`` bytes."""
+        """Record an event of the client with ``size`` bytes."""
         if name != "audioInput":
             self._sound = None
         elif self._sound is not None and isinstance(total := self._sound["content"], int):

@@ -250,7 +250,7 @@ _ADAPTERS: Mapping[str, TypeAdapter[InputEvent]] = {
 
 
 def named(value: Json) -> tuple[str, Object]:
-    """Name and fields of what came as ``{"event": {name: {...}}}``. Raises `RefusedError`.
+    """Return name and fields of ``{"event": {name: {...}}}``. Raises `RefusedError`.
 
     What stands beside the event has no effect: so clients send ``turnDetectionConfiguration``
     beside ``sessionStart``, and the service takes it.

@@ -391,7 +391,7 @@ class InputOrder:
 
 
 def is_nova_2(model: str) -> bool:
-    """Whether the id, or that of an inference profile, is of Nova 2 Sonic or a later one."""
+    """Return whether the id, or that of an inference profile, is of Nova 2 Sonic or later."""
     return "nova-2-" in model
 
 

@@ -66,9 +66,9 @@ EXCEPTIONS = frozenset(
 """What a stream may end with, as the SDK's types have it."""
 
 MOST_SAID = 10_000
-"""Entries of a conversation that are kept to be looked at; the oldest go."""
+"""Newest entries of a conversation that are kept for inspection."""
 MAX_SAID_CHARS = 4 * 1024 * 1024
-"""Their characters; the oldest go."""
+"""Characters of these entries; beyond it the oldest are dropped."""
 
 
 class Line(Protocol):
@@ -155,7 +155,7 @@ class Session:
 
     @property
     def conversation(self) -> list[Said]:
-        """What the model knows to have been said, in order; of very much the newest."""
+        """The newest entries of what the model knows to have been said, in order."""
         return self._said.entries
 
     @property

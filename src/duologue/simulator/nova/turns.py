@@ -17,9 +17,9 @@ ENDPOINTING_MS: Mapping[Sensitivity, int] = {"HIGH": 1500, "MEDIUM": 1750, "LOW"
 """Silence that ends a turn, as AWS documents it for Nova 2 Sonic."""
 
 MOST_HEARD = 1000
-"""Turns that are kept to be looked at; the oldest go."""
+"""Newest turns that are kept for inspection."""
 MAX_HEARD_S = 1800
-"""Seconds of their sound, where it is kept; the oldest go."""
+"""Seconds of their audio, if it is kept; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class Turns:
 
     @property
     def heard(self) -> list[HeardTurn]:
-        """The person's turns; of very many the newest."""
+        """The newest user turns."""
         return self.kept.entries
 
     @property
@@ -75,7 +75,7 @@ class Turns:
         self._hearing.push(samples)
 
     def close(self) -> None:
-        """Nothing is heard any more."""
+        """Stop listening."""
         self._hearing.clear()
 
     def end(self) -> None:

@@ -34,7 +34,7 @@ class Voice(Protocol):
         """The response has ended, in whatever way."""
 
     def close(self) -> None:
-        """The session is over."""
+        """Stop, because the session is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,14 @@ class Answer:
     """Hz of the sound that it is given."""
     id: str = field(default_factory=lambda: new_id("resp"))
     phase: str = ""
-    """What its next message is: ``commentary`` or ``final_answer``; empty where that isn't told."""
+    """Phase of its next message: ``commentary`` or ``final_answer``; "" if the model has none."""
     status: str = "in_progress"
     samples: int = 0
     """Sound made so far, at 24 kHz."""
     words: int = 0
-    """Tokens of its text, of its calls, and of the thoughts before them."""
+    """Tokens of its text, its calls and the thoughts before them."""
     reasoning: int | None = None
-    """How many of ``words`` were thoughts; None for a model that has none."""
+    """How many of ``words`` are thoughts; None for a model without thoughts."""
     _output: list[Object] = field(default_factory=list)
     _message: _Message | None = None
     _resampler: Resampler | None = None
@@ -273,7 +273,7 @@ class Answer:
         done = self.dialect.item_done
         if done is not None and self.in_band and item in self.conversation.items:
             at = self.conversation.items.index(item)
-            # The service says null here of the second item of a conversation, too.
+            # The service sends null here for the second item of a conversation, too.
             before = text_at(self.conversation.items[at - 1], "id") if at > 1 else None
             self.emit(f"conversation.item.{done}", self.dialect.placed(before, item))
         self.emit(

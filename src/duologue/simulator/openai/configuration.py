@@ -47,9 +47,9 @@ _DETECTIONS: dict[str, Object] = {
 }
 
 _FIRST_MODELS = re.compile(r"gpt-realtime(-mini)?(-20\d\d-\d\d-\d\d)?")
-"""Those before 1.5: their defaults are others."""
+"""Models before 1.5, which have other defaults."""
 _REASONING_MODELS = re.compile(r"gpt-realtime-2\b.*")
-"""Those that think first, and say in which phase of an answer they are."""
+"""Models that think first, and name the phase of each message."""
 
 _REASONING_TOKENS = {"minimal": 0, "low": 8, "medium": 32, "high": 128, "xhigh": 256}
 
@@ -87,7 +87,7 @@ class SessionObject(Protocol):
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """What the thoughts before a response cost; None for a model that has none."""
+        """Tokens of the thoughts before a response; None for a model without thoughts."""
         ...
 
     @property
@@ -196,7 +196,7 @@ class Configuration:
 
     @property
     def reasoning_tokens(self) -> int | None:
-        """What the thoughts before a response cost; None for a model that has none."""
+        """Tokens of the thoughts before a response; None for a model without thoughts."""
         if not _REASONING_MODELS.fullmatch(text_at(self.value, "model")):
             return None
         return _REASONING_TOKENS[text_at(self.value, "reasoning", "effort") or "low"]
@@ -224,7 +224,7 @@ class Configuration:
                 value[key] = new
 
     def _part(self, name: str, old: Json, new: Json) -> Json:
-        """The new value of a part of ``audio.input`` or ``audio.output``."""
+        """Return the new value of a part of ``audio.input`` or ``audio.output``."""
         if not isinstance(new, dict):
             return new
         match name:
@@ -256,7 +256,7 @@ def tools_of(tools: list[Object]) -> tuple[ToolSpec, ...]:
 
 
 def check_session(change: Json, path: str = "session") -> Object:
-    """A session object, or a part of one, without what is null. Raises `RefusedError`."""
+    """Return a session object, or a part of one, without nulls. Raises `RefusedError`."""
     if isinstance(change, dict) and "type" not in change:
         raise missing(f"{path}.type")
     given = check_object(SESSION, change, path)

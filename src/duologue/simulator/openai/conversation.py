@@ -16,7 +16,7 @@ from duologue.word_timing import said_within, weight
 MOST_ITEMS = 10_000
 """Items of a session; the next is refused."""
 MAX_CHARS = 64 * 1024 * 1024
-"""Characters of all of them together; what would make them more is refused."""
+"""Characters of all items together; an item beyond it is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ class Conversation:
         return after
 
     def append(self, item: Object) -> str | None:
-        """Put an item of the service's own behind all others; the id that it stands behind.
+        """Add an item of the service at the end; return the id of the item before it.
 
         Where there are too many, the oldest is dropped, as a context is that is full.
         """
@@ -98,7 +98,7 @@ class Conversation:
         return before
 
     def _drop(self, item: Object) -> None:
-        """Drop the oldest item, and all that is known about it."""
+        """Drop the oldest item, and everything about it."""
         del self.items[0]
         self._chars = max(0, self._chars - size_of(item))
         item_id = text_at(item, "id")
@@ -213,7 +213,7 @@ def images_of(item: Object) -> list[Image]:
 
 
 def size_of(item: Object) -> int:
-    """Characters of an item, as far as they can be many."""
+    """Return the characters of an item's long fields."""
     parts = [item, *objects_at(item, "content")]
     return sum(len(text) for part in parts for text in part.values() if isinstance(text, str))
 

@@ -9,7 +9,7 @@ from duologue.simulator.fields import Object
 
 _BLOCK = 16
 _PADDING = "qZ3vT8mKx1RbYw5L"
-"""What pads a piece of text to a multiple of 16 characters; the service draws it by lot."""
+"""Pads a piece of text to a multiple of 16 characters; the service uses random characters."""
 
 type Emit = Callable[[str, Object], None]
 """Tells the client an event, of that type and with those fields."""
@@ -37,12 +37,12 @@ class Dialect:
     transcript_first: bool = False
     """Of a message that is whole, the words are told before the sound."""
     objects: bool = False
-    """Items have a field ``object``."""
+    """Whether items have a field ``object``."""
     obfuscates: bool = False
-    """Pieces of text come with padding, so that their lengths on the wire tell nothing."""
+    """Whether pieces of text are padded, so that their lengths on the wire reveal nothing."""
 
     def piece(self, text: str) -> Object:
-        """The fields of a piece of text."""
+        """Return the fields of a piece of text."""
         if not self.obfuscates:
             return {"delta": text}
         return {"delta": text, "obfuscation": _PADDING[: _BLOCK - len(text) % _BLOCK]}

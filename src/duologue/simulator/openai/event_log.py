@@ -10,9 +10,9 @@ from duologue.simulator.kept import Kept
 MOST_APPENDS = 5000
 """Events of sound and pictures that are kept; all others are, up to `MOST_EVENTS`."""
 MOST_EVENTS = 20_000
-"""Events that are kept, each way; the oldest go."""
+"""Newest events that are kept, each way."""
 MAX_CHARS = 4 * 1024 * 1024
-"""Characters of all events of the client that are kept; the oldest go."""
+"""Characters of the client's events that are kept; beyond it the oldest are dropped."""
 
 _MEDIA = {"input_audio_buffer.append": "audio", "input_image_buffer.append": "image"}
 """The field of an event that is sound or a picture."""
@@ -25,11 +25,11 @@ class EventLog:
         self.taken: Kept[Object] = Kept(MOST_EVENTS, MAX_CHARS)
         self.told: Kept[str] = Kept(MOST_EVENTS)
         self.appends_dropped = 0
-        """Events of sound and pictures that were not kept."""
+        """Events with audio or images that were not kept."""
         self._appends = 0
 
     def take(self, event: Object, size: int) -> None:
-        """The client sent this, in ``size`` characters."""
+        """Record an event of the client with ``size`` characters."""
         media = _MEDIA.get(text_at(event, "type"))
         if media is not None:
             self._appends += 1

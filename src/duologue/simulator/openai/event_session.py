@@ -28,9 +28,9 @@ from duologue.simulator.openai.shapes import RefusedError, Shape, Tagged, check_
 from duologue.simulator.openai.turns import HeardTurn, Turns
 
 MAX_IMAGES = 2000
-"""Pictures of a session that are kept to be looked at; the oldest go."""
+"""Newest images of a session that are kept for inspection."""
 MAX_IMAGE_BYTES = 64 * 1024 * 1024
-"""Their size; the oldest go."""
+"""Bytes of the images that are kept; beyond it the oldest are dropped."""
 
 
 class Line(Protocol):
@@ -66,7 +66,7 @@ class EventSession(ABC):
     items: ClassVar[Mapping[str, Shape]]
     """Every item that a client may create, by its type."""
     item_objects: ClassVar[bool] = False
-    """Items have a field ``object``."""
+    """Whether items have a field ``object``."""
 
     taken: Callable[[str], None]
     """Is told the type of each event of the client, before anything is done about it."""
@@ -120,14 +120,14 @@ class EventSession(ABC):
 
     @property
     def dropped(self) -> int:
-        """Events of either side, pictures and turns that were too many to be kept."""
+        """Events of either side, images and turns that were dropped as too many."""
         log = self._log
         kept = log.taken.dropped + log.told.dropped + log.appends_dropped
         return kept + self._images.dropped + self._turns.kept.dropped
 
     @property
     def images(self) -> list[Image]:
-        """The pictures that the client sent; of very many the newest."""
+        """The newest images that the client sent."""
         return self._images.entries
 
     @property

@@ -64,7 +64,7 @@ class OutputBuffer:
             self._begun[answer.id] = True
 
     def close(self) -> None:
-        """Drop all sound, and tell nothing."""
+        """Drop all audio without sending an event."""
         self._pieces.clear()
         self._begun.clear()
         self._playing.clear()

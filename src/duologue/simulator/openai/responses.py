@@ -113,7 +113,7 @@ class Responses:
         self.link.stop(answer.id)
 
     def close(self) -> None:
-        """Nothing happens any more."""
+        """Stop all responses."""
         self._running.clear()
         self._voice.close()
 
@@ -225,7 +225,7 @@ class Responses:
 
     def tell_limits(self) -> None:
         """Tell how much of the account's limits is left, where that is told."""
-        # As if the minute began with the session.
+        # The minute begins with the session.
         used = min(self._used, _TOKENS_A_MINUTE)
         tokens: Object = {
             "name": "tokens",
@@ -253,7 +253,7 @@ class Responses:
 
 
 def sum_of(counts: Object) -> int:
-    """The sum of the numbers in an object."""
+    """Return the sum of the numbers in an object."""
     return sum(count for count in counts.values() if isinstance(count, int))
 
 

@@ -32,7 +32,7 @@ _FORMAT = Tagged(
     },
 )
 _VOICE = OneOf((_TEXT, Table({"id": _TEXT})))
-"""The service refuses names that it does not have; here any will do, as new ones come often."""
+"""Any name: the service refuses unknown ones, but new ones are added often."""
 _MODALITIES = Many(Text(("text", "audio")))
 _TOKENS = OneOf((Whole(1, 4096), Text(("inf",))))
 _REASONING = Table(optional={"effort": Text(("minimal", "low", "medium", "high", "xhigh"))})

@@ -110,7 +110,7 @@ type Shape = (
 
 
 def check(shape: Shape, value: Json, path: str) -> Json:
-    """The value, found at ``path``, without the optional fields that are null.
+    """Return the value at ``path`` without the optional fields that are null.
 
     The service takes null for every field that may be left out, as if it were; LiveKit sends
     ``instructions: null`` with each request. Where null means something of its own (`Nullable`),
@@ -160,7 +160,7 @@ def check(shape: Shape, value: Json, path: str) -> Json:
 
 
 def check_object(shape: Table | Tagged | Entries | Nullable, value: Json, path: str) -> Object:
-    """`check` of an object; an empty one for null. Raises `RefusedError`."""
+    """Check an object; return an empty one for null. Raises `RefusedError`."""
     found = check(shape, value, path)
     return found if isinstance(found, dict) else {}
 

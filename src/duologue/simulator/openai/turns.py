@@ -24,15 +24,15 @@ from duologue.simulator.openai.schema import RATE
 from duologue.simulator.openai.shapes import RefusedError
 
 _STREAMING_MODELS = ("gpt-realtime-whisper", "gpt-live-transcribe")
-"""They tell words while the person speaks; the others once the turn is over."""
+"""Models that transcribe while the person speaks; the others do so after the turn."""
 
 _PIECES = re.compile(r"\s*\w+|\s*[^\w\s]+|\s+")
-"""A word, or the signs behind one."""
+"""A word, or the signs after one."""
 
 MAX_HEARD = 1000
-"""Turns of a session that are kept to be looked at; the oldest go."""
+"""Newest turns of a session that are kept for inspection."""
 MAX_HEARD_SAMPLES = 1800 * RATE
-"""Their sound, where it is kept: half an hour; the oldest go."""
+"""Samples of their audio, if it is kept: half an hour; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,9 +81,9 @@ class Turns:
         self._idle_from = 0
         self._seconds: dict[str, float] = {}
         self._speaking = ""
-        """The item of the turn that is heard."""
+        """The item of the current turn."""
         self._told: dict[str, str] = {}
-        """The words of turns that were told before they were over."""
+        """The words of turns that were sent before these were over."""
         self._owed: dict[str, bool] = {}
         """Turns that are answered once their words have come; True when that was interrupted."""
         self.hearing = Hearing(self, rate=rate)
@@ -125,7 +125,7 @@ class Turns:
 
     @property
     def heard(self) -> list[HeardTurn]:
-        """The committed turns; of very many the newest."""
+        """The newest committed turns."""
         return self.kept.entries
 
     # TurnSink: what the hearing tells
@@ -169,13 +169,13 @@ class Turns:
             self._answer()
 
     def words_so_far(self, text: str) -> None:
-        """The words of the turn that is heard: some models tell them before it is over."""
+        """Send the words of the current turn, if the model transcribes it before it is over."""
         model = self._configuration.transcription
         if self._speaking and model in _STREAMING_MODELS and not self._delay:
             self._tell_pieces(self._speaking, text)
 
     def _tell_pieces(self, item_id: str, text: str) -> None:
-        """Tell those words of a turn that were not told yet."""
+        """Send the words of a turn that were not sent yet."""
         told = self._told.get(item_id, "")
         if not text.startswith(told):
             return

@@ -34,7 +34,7 @@ class EventVoice:
         """Nothing is kept here beyond a message."""
 
     def close(self) -> None:
-        """Forget what the encoders have held back."""
+        """Drop the audio that the encoders hold back."""
         self._encoders.clear()
 
     def _delta(self, answer: Answer, text: str) -> None:

@@ -117,7 +117,7 @@ class Configuration:
 
     @property
     def reasoning_tokens(self) -> None:
-        """No model of this service tells of thoughts."""
+        """None: no model of this service reports thoughts."""
         return
 
     @property
