@@ -3,8 +3,8 @@
     python examples/history_sql.py [FILE.db]
 
 It uses the sqlite3 of the standard library in a thread; with asyncpg or aiosqlite the statements
-are awaited directly. Each change is made beside the conversation, one after the other, so that a
-slow database holds up nobody.
+are awaited directly. The changes are made one after the other in a task of their own, so that a
+slow database never delays the conversation.
 """
 
 import asyncio

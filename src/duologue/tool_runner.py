@@ -110,7 +110,7 @@ class ToolRunner:
         if task.cancelled():
             outcome = ToolOutcome("cancelled", CANCELLED)
         elif error is not None:
-            # None of a tool's, which are outcomes.
+            # Not an error of the tool, because these are outcomes.
             log_failure(log, f"tool {call.name}", error)
             outcome = ToolOutcome("failed", f"The tool failed: {describe(error)}")
         else:

@@ -12,21 +12,21 @@ FIRST_PAUSE_CHARS = 6
 FIRST_PHRASE_CHARS = 14
 """And before a word that begins a new phrase, once it has so many."""
 MAX_FIRST_CHARS = 80
-"""And between two words where it would be longer than this."""
+"""Characters from which the first piece is cut between two words."""
 LONG_CHARS = 120
 """A sentence longer than this is cut at its next comma."""
 MAX_CHARS = 200
-"""No piece is longer than this: a text without full stops is cut at the best place there is."""
+"""Characters of a piece; a text without full stops is cut at the best place within."""
 _WINDOW = MAX_CHARS + 50
-"""How far a cut is looked for, in characters."""
+"""Characters in which a cut is searched."""
 
 _CLOSING = r"""["'\p{Pe}\p{Pf}\p{Pi}]*+"""
 _NO_SPACES = r"[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}]"
-"""Characters of scripts that put no spaces between words."""
+"""Characters of scripts without spaces between words."""
 _END = regex.compile(
-    # A terminator that needs a space behind it, because "3.50" and "a.m." have such signs too.
+    # A terminator that needs a space after it, because "3.50" and "a.m." have such signs too.
     rf"[.!?…]+{_CLOSING}(?=\s|{_NO_SPACES})"
-    # One of a script that writes none: 。 । ؟ and all others that Unicode knows.
+    # A terminator of a script without spaces: 。 । ؟ and all others in Unicode.
     rf"|[\p{{Sentence_Terminal}}--[.!?]][\p{{Sentence_Terminal}}…]*+{_CLOSING}(?=[\s\S])"
     r"|\n",
     regex.V1,
@@ -119,7 +119,7 @@ class Clauses:
         return None
 
     def _within(self, longest: int) -> int:
-        """The best place for a cut within ``longest`` characters: the last of the best kind."""
+        """Return the best cut within ``longest`` characters: the last of the best kind."""
         start = len(self._held) - len(self._held.lstrip())
         longest += start
         for kind in (_PAUSE, _PHRASE, _SPACE):

@@ -237,7 +237,7 @@ class PipelineConnection:
                 self._history[item_id] = AgentItem(item_id, before + text)
             case ToolCall(call_id=call_id, name=name, arguments=arguments):
                 if not call_id or call_id in self._call_ids:
-                    # Many models number the calls of each reply anew; here each is its own.
+                    # Many models restart the ids of calls in each reply; make them unique.
                     call_id = f"call_{uuid4().hex[:24]}"
                     output = replace(output, call_id=call_id)
                 self._call_ids.add(call_id)

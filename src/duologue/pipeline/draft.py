@@ -34,9 +34,8 @@ class Draft:
     """One reply. Until `commit` nothing of it leaves; what it makes meanwhile is kept.
 
     ``basis`` is whatever it was made from, for its owner to compare. A ``script`` is text of the
-    program's, which is spoken as it is; what a model writes may hold thoughts, which are not.
-    Whatever the LLM or the TTS raises, ``words`` too, is the failure of this reply and of nothing
-    else.
+    program, which is spoken unchanged; text of a model may contain thoughts, which are not spoken.
+    An error of the LLM, the TTS or ``words`` fails only this reply.
     """
 
     def __init__(

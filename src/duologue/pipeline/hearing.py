@@ -40,7 +40,7 @@ recogniser mishears a short piece that it hears alone."""
 REJOIN_LIMIT_S = 8.0
 """But no longer than this together: every transcript is of the whole, and costs by its length."""
 WORD_S = 0.3
-"""Speech shorter than this is hardly a word: a cough, a click."""
+"""Seconds; shorter speech is hardly a word, but a cough or a click."""
 CLOSE_S = 0.3
 """What a recogniser may take to let go of a turn at the end of a session, in seconds."""
 VOTE_S = 8.0
@@ -75,31 +75,31 @@ class _Turn:
     """What the stream had transcribed when this turn began: the turn before, which it goes on."""
     reply: bool = True
     failed: set[str] = field(default_factory=set)
-    """Parts whose failure in this turn was told."""
+    """Parts whose failure in this turn was reported."""
     over: bool = False
-    """Somebody says that it is over; no vote is needed."""
+    """Whether the model or the program has ended it, so that no vote is needed."""
     silent: asyncio.Event = field(default_factory=asyncio.Event)
-    """Somebody says so, or it has been silent for long enough: look again at once."""
+    """Set when the turn was ended, or was silent for long enough: decide at once."""
 
 
 class _NoStream:
-    """Stands for the transcription of a turn that the STT would not begin."""
+    """Replaces the transcription of a turn that the STT failed to begin."""
 
     def push(self, frame: AudioFrame) -> None:
-        """Its sound is lost."""
+        """Drop the audio."""
 
     async def text(self) -> str:
-        """There are no words."""
+        """Return no words."""
         return ""
 
     async def close(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: there is nothing to release."""
 
 
 class Hearing:
-    """Takes the person's sound on the event loop; transcribes and votes in tasks of its own.
+    """Takes input audio on the event loop; transcribes and votes in tasks of its own.
 
-    Whatever a part raises is told, once for each turn, and costs only what it would have given.
+    An error of a part is reported once in each turn, and only its result is missing.
     """
 
     def __init__(
@@ -241,7 +241,7 @@ class Hearing:
             log_failure(log, "closing a transcription", error)
 
     def _report(self, part: str, error: BaseException, turn: _Turn) -> None:
-        """Tell the failure of a part, once in a turn; Ctrl-C is raised again."""
+        """Report the failure of a part, once in a turn; Ctrl-C is raised again."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if part not in turn.failed:
@@ -329,9 +329,10 @@ class Hearing:
         )
 
     async def _voted(self, voting: asyncio.Task[float | None], turn: _Turn) -> float | None:
-        """The detector's vote; None where it does not come before the time-out.
+        """Return the detector's vote; None if it does not come before the time-out.
 
-        One that was asked after it, since the recogniser was slow, still has ``vote_s``.
+        A vote that was requested after the time-out, because the recogniser was slow, still has
+        ``vote_s``.
         """
         if turn.silent.is_set():
             await asyncio.wait({voting}, timeout=self._config.vote_s)
@@ -344,7 +345,7 @@ class Hearing:
         return voting.result() if voting.done() else None
 
     def _is_over(self, turn: _Turn, probability: float | None) -> bool:
-        """Whether the turn is over by the detector's vote, or was silent for too long for it."""
+        """Return whether the turn is over by the detector's vote, or by its silence."""
         if probability is not None and probability >= self._config.probability:
             return True
         longest = self._config.longest_pause(probability)
@@ -361,7 +362,7 @@ class Hearing:
                 await turn.silent.wait()
 
     async def _vote(self, turn: _Turn, transcribing: asyncio.Task[None]) -> float | None:
-        """The probability that the turn is over; None where there is nobody to say."""
+        """Return the probability that the turn is over; None without a detector."""
         if self._detector is None:
             return None
         audio = np.concatenate(turn.recent)
@@ -380,10 +381,10 @@ class Hearing:
             return None
 
     async def _hear_alone(self, turn: _Turn) -> None:
-        """Transcribe a turn by itself, where together with the turn before it has no new words.
+        """Transcribe a turn alone, if it has no new words together with the turn before.
 
-        A recogniser may leave out what is said twice, or write the beginning so that nothing
-        seems to follow it. What is too short for a word is not asked about.
+        A recogniser may leave out repeated words, or change the beginning so that nothing seems to
+        follow it. A turn that is too short for a word is not transcribed.
         """
         if not WORD_S <= self._taking.speech_end - self._taking.speech_start < VOTE_S - REJOIN_S:
             return

@@ -14,11 +14,10 @@ class Endpointing:
 
     ``speculate_s``: silence after which STT and LLM begin on what may be the end of the turn.
     ``vote_s``: silence after which the turn detector is asked; from ``probability`` on, the turn is
-    over. ``timeout_s``: silence that ends a turn of which the detector does not know, or without a
-    detector. ``max_pause_s``: silence that ends a turn whatever the detector says: the surer it is
-    that the person goes on, the nearer to this they are waited for, and never less than
-    ``timeout_s``. ``start_s`` and ``resume_s``: voice activity without a gap that begins a
-    turn, or takes it up after a pause.
+    over. ``timeout_s``: silence that ends a turn without a detector, or without its vote.
+    ``max_pause_s``: silence that ends a turn whatever the detector says; the surer it is that the
+    person continues, the longer is the wait, between ``timeout_s`` and this. ``start_s`` and
+    ``resume_s``: voice activity without a gap that begins a turn, or resumes it after a pause.
     ``preroll_s``: sound from before the first sign of speech that belongs to the turn.
     ``partial_s``: time between partial transcripts. Raises `ConfigError` for times out of order.
     """
@@ -45,8 +44,8 @@ class Endpointing:
     def longest_pause(self, probability: float | None) -> float:
         """Return the silence that ends a turn, in seconds.
 
-        ``probability`` is the detector's that it is over, less than that of ``Endpointing``; None
-        where it has not said.
+        ``probability`` is the detector's that the turn is over, below that of `Endpointing`; None
+        if there is no vote.
         """
         if probability is None:
             return self.timeout_s
@@ -91,7 +90,7 @@ class TurnTaking:
         self._config = config
         self._loud = 0.0
         self.silence = 0.0
-        """Seconds since speech was last heard in the turn, counted in sound."""
+        """Seconds of audio since the last speech in the turn."""
         self.longest_pause = config.timeout_s
         """Seconds of silence that end the turn."""
         self._partial_at = 0.0
@@ -129,7 +128,7 @@ class TurnTaking:
         return steps
 
     def wait(self, seconds: float) -> None:
-        """Let the silence of this pause last for ``seconds`` before it ends the turn."""
+        """Set the silence of this pause that ends the turn to ``seconds``."""
         self.longest_pause = seconds
         if self.silence < seconds - 1e-9:
             self._passed.discard(Step.TIMEOUT)

@@ -15,7 +15,7 @@ _FILLERS = frozenset(
     )
     for word in words.split()
 )
-"""Sounds of thinking and listening in the main languages: a turn of nothing else is no turn.
+"""Fillers of thinking and listening in the main languages; a turn of nothing else is no turn.
 
 A letter that is repeated stands once: "hmmm" is "hm".
 """
@@ -25,18 +25,18 @@ _REPEATED = regex.compile(r"(\X)\1+")
 _ANNOTATION = regex.compile(r"\[[^\]]*\]|<[^>]*>|\*[^*]*\*|\([^()\p{N}]*\)|[♩-♬][^♩-♬]*[♩-♬]?")
 """What recognisers write for sounds: "[Music]", "(coughs)", "*sighs*", "♪ la la ♪", "<unk>"."""
 _NOTE_OR_WORD = regex.compile(f"(?:{_ANNOTATION.pattern})|(?P<word>{_WORD.pattern})")
-"""Read up to the first word that counts: partial transcripts of a long turn come often."""
+"""Reading stops at the first word that counts, because partial transcripts come often."""
 _STRAY = regex.compile(r"[b-df-hj-np-tv-xz]")
-"""A letter that is no word of any language by itself; a spelled one is written as a capital."""
+"""A letter that is no word by itself in any language; spelled letters are capitals."""
 
 _UNIT = regex.compile(
-    # A digit, a character of a script that puts no spaces between words, or a word of another.
+    # A digit, a character of a script without spaces between words, or a word of another script.
     r"\p{Nd}|(?=[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}])\X"
     r"|(?:(?![\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}\p{Nd}])"
     r"[\p{L}\p{M}\p{N}\u200c\u200d'])+"
 )
 _OPENING = regex.compile(r"[\p{Ps}\p{Pi}\p{Sc}¿¡#+]")
-"""A sign that belongs to the word behind it."""
+"""A sign that belongs to the word after it."""
 
 
 def plain_words(text: str) -> list[str]:
@@ -63,7 +63,7 @@ def words_after(text: str, before: str) -> str:
 
     A recogniser may write the first part otherwise once it has heard more, so the cut is where
     what stands before it is most like ``before``. It falls between words, between characters
-    where a script has no spaces, and between digits: a number may go on in the next turn.
+    where a script has no spaces, and between digits: a number may continue in the next turn.
     """
     known = "".join(unit for _, _, unit in _units(before))
     if not known:
@@ -97,13 +97,13 @@ def _counts(word: str) -> bool:
 
 
 def _units(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where each unit of ``text`` begins and ends, and the unit as it is compared."""
+    """Yield the start and end of each unit of ``text``, and the unit in the form to compare."""
     for match in _UNIT.finditer(_straight(text)):
         yield match.start(), match.end(), match.group().casefold()
 
 
 def _from_next(text: str, cut: int) -> str:
-    """The rest of ``text`` from ``cut``, without the signs that end what stands before it."""
+    """Return the rest of ``text`` from ``cut``, without signs that end the part before it."""
     following = _UNIT.search(text, cut)
     if following is None:
         return ""

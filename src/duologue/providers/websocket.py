@@ -48,11 +48,11 @@ class WebSocketWire:
     the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
     close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
     smaller. Proxies of the environment are used, but not for this machine. Redirects are not
-    followed: the key would go along.
+    followed, because the key would be sent along.
 
     ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
     the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
-    ``on_time`` is given the server's own time, in Unix seconds, where it tells it.
+    ``on_time`` gets the server's own time, in Unix seconds, if the response has it.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class WebSocketWire:
         except ImportError as error:  # of python-socks
             raise bad_proxy(str(error)) from error
         except (OSError, WebSocketException, EOFError, ValueError) as error:
-            # A ValueError: what can't be sent or looked up, such as a host's name.
+            # A ValueError: a host's name that can't be encoded, for example.
             raise self._lost(f"can't be reached: {error or type(error).__name__}") from error
         self._bound_silence(self._socket.transport)
         answer = self._socket.response

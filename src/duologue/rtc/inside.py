@@ -23,7 +23,7 @@ from duologue.realtime.errors import UnsupportedError
 require("aiortc", "webrtc")
 
 TESTED = "'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'"
-"""Versions whose inside is known here, as pip takes them."""
+"""Versions whose internals are known here, in pip's syntax."""
 
 _PINNED = "1.16."
 
@@ -59,7 +59,7 @@ _RTP = struct.Struct("!BBHII")
 """The fixed part of an RTP header (RFC 3550, section 5.1)."""
 
 _MAX_GAP = 512
-"""Packets of video that may be missing in a row and are asked for; aiortc keeps as many."""
+"""Consecutive missing video packets that are requested again; aiortc keeps as many."""
 
 _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
@@ -80,7 +80,7 @@ _TAKES: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (Connection, "build_request", ("pair", "nominate")),
     (Connection, "check_incoming", ("message", "addr", "protocol")),
 )
-"""Methods that are called or replaced here, and what they take."""
+"""Methods that are called or replaced here, and their parameters."""
 
 _READS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RTCRtpReceiver, "_run_rtcp", ("fraction_lost", "packets_lost", "max_seq", "jitter")),
@@ -106,7 +106,7 @@ _READS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (Connection, "connect", ("self.query_consent()", "self.check_incoming(")),
     (Connection, "request_received", ("self.check_incoming(",)),
 )
-"""Names that are read or set here, and where they stand in the source."""
+"""Names that are read or set here, and the methods whose source contains them."""
 
 
 def verify() -> None:
@@ -164,9 +164,9 @@ def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
 
 
 def _contain_datagrams(protocol: StunProtocol) -> None:
-    """Drop what can't be parsed, from anybody who knows the port, instead of a traceback each.
+    """Drop packets that can't be parsed; anyone who knows the port can send them.
 
-    An empty packet, which needs no key either, ends a call in aiortc.
+    Each would cause a traceback, and an empty packet ends a call in aiortc.
     """
     take = protocol.datagram_received
 
@@ -223,7 +223,7 @@ def take_rtp(
     ``take`` gets SSRC, sequence number, timestamp and payload. Everything else goes aiortc's way;
     there each packet waits in a queue for a task (a third more CPU) and then in a jitter buffer.
     Packets that fail decryption or are cut short are dropped, as aiortc does, and so are those of
-    any source beyond ``most_sources``: libsrtp keeps each source that ever came, and searches it.
+    any source beyond ``most_sources``, because libsrtp keeps and searches all sources.
     """
     connection = transport.transport.iceGatherer._connection
     pass_on = connection.data_received
@@ -287,10 +287,10 @@ def receive_with_decoder(
     dropped: Callable[[], None],
     most: int,
 ) -> None:
-    """Let ``run`` decode the frames that ``receiver`` puts together, in a thread of its own.
+    """Make ``run`` decode the frames that ``receiver`` assembles, in a thread of its own.
 
     It takes pairs of a codec and a frame from the queue until it gets None, and sets the event to
-    have a whole picture sent. Packets that find ``most`` frames waiting are ``dropped``.
+    request a key frame. When ``most`` frames wait, packets are dropped and ``dropped`` is called.
     """
     inner = vars(receiver)
     waiting: queue.Queue[Any] = inner["_RTCRtpReceiver__decoder_queue"]
@@ -327,7 +327,7 @@ def receive_with_decoder(
 def _limit_missing(nacks: NackGenerator) -> None:
     """Restart after a gap in the packet numbers that no retransmission can fill.
 
-    aiortc goes through every number of it, which takes 20 ms, as often as a far side likes.
+    aiortc iterates over every number of it, which takes 20 ms, and a far side can repeat it.
     """
     add = nacks.add
 
@@ -343,9 +343,9 @@ def _limit_missing(nacks: NackGenerator) -> None:
 
 
 def keep_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
-    """Leave out of an answer all codecs but ``name`` and its retransmission; False if it is none.
+    """Answer only with the codec ``name`` and its retransmission; return False if not offered.
 
-    aiortc looks at the preferences of a transceiver before one that an offer makes can have any.
+    aiortc reads the preferences of a transceiver that an offer makes before we could set any.
     """
     codecs = transceiver._codecs
     kinds = {codec.payloadType for codec in codecs if codec.name.upper() == name}
@@ -358,9 +358,9 @@ def keep_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
 
 
 def limit_checks(ice: RTCIceTransport, most: int) -> None:
-    """Learn at most ``most`` addresses of the far side from its own checks; take odd ones calmly.
+    """Learn at most ``most`` addresses of the far side from its checks; drop malformed checks.
 
-    Each address that a check comes from gets checks of ours, and aioice keeps them all.
+    aioice keeps each address that a check comes from, and sends checks to it.
     """
     connection = ice.iceGatherer._connection
     check = connection.check_incoming
@@ -374,13 +374,13 @@ def limit_checks(ice: RTCIceTransport, most: int) -> None:
         try:
             check(message, addr, protocol)
         except (KeyError, AssertionError) as error:
-            logger.debug("a check without what it must have: %r", error)
+            logger.debug("a check without a required attribute: %r", error)
 
     vars(connection)["check_incoming"] = check_incoming
 
 
 def limit_sources(transport: RTCDtlsTransport, most: int) -> None:
-    """Route RTP of at most ``most`` sources (SSRC): aiortc keeps each that ever came, for good."""
+    """Route RTP of at most ``most`` sources (SSRC), because aiortc never forgets a source."""
     router = transport._rtp_router
     route = router.route_rtp
 
@@ -393,12 +393,12 @@ def limit_sources(transport: RTCDtlsTransport, most: int) -> None:
 
 
 def limit_channel(sctp: RTCSctpTransport, *, streams: int, pieces: int) -> None:
-    """Keep what a far side can make the data channel hold, and search through, within bounds.
+    """Bound what a far side can make the data channel keep and search.
 
     ``streams`` are channels, ``pieces`` parts of messages that are not whole yet, for each stream,
     and gaps in what has come. aiortc sorts and searches them with each packet, and has no limit.
-    What is dropped is sent again, as if it were lost. A packet that aiortc stumbles over is
-    dropped too, where it would end the call with a traceback.
+    What is dropped is sent again, as if it were lost. A packet for which
+    aiortc raises is dropped too; it would end the call with a traceback.
     """
     handle, take, skip, acknowledge = (
         sctp._handle_data,
@@ -433,7 +433,7 @@ def limit_channel(sctp: RTCSctpTransport, *, streams: int, pieces: int) -> None:
         await skip(chunk)
 
     async def receive_sack_chunk(chunk: SackChunk) -> None:
-        # Blocks beyond what was sent can't be true, and each number of a block is looked at.
+        # Blocks beyond what was sent are false, and aiortc iterates over each number of a block.
         sent = len(sctp._sent_queue)
         chunk.gaps = [block for block in chunk.gaps if block[0] <= block[1] <= sent]
         await acknowledge(chunk)

@@ -53,19 +53,19 @@ FAREWELL_TIMEOUT = 5.0
 """Longest that the other side's servers are waited for behind it, in s."""
 
 MAX_DESCRIPTIONS = 8
-"""Descriptions that the far side may send: each makes the connection change."""
+"""Descriptions that the far side may send in one call."""
 
 MAX_SOURCES = 16
-"""Sources of RTP (SSRC) that a far side may use, of each kind."""
+"""Sources of RTP (SSRC) of each kind that a far side may use."""
 
 MAX_LEARNT = 32
-"""Addresses of the far side that are known or are learnt from its own checks."""
+"""Addresses of the far side, from its descriptions or learnt from its checks."""
 
 MAX_STREAMS = 16
 """Data channels that the far side may open."""
 
 MAX_PIECES = 512
-"""Parts of messages, and gaps between them, that may wait on one data channel."""
+"""Parts of messages, and gaps between them, that may wait on a data channel."""
 
 # Farewells under way, so that none is forgotten before its end.
 _farewells: set[asyncio.Future[None]] = set()
@@ -400,10 +400,10 @@ class Peer:
         self.video_dropped += 1
 
     def _hand[**P](self, callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        # What is raised here would end aiortc's transport, and with it the call, without a word.
+        # An error here would end aiortc's transport, and with it the call, without a log line.
         try:
             callback(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - any error of the owner's
+        except Exception as error:  # noqa: BLE001 - any error of the owner
             self._failures.report("a callback of a call", error)
 
     def _take_message(self, text: str) -> None:

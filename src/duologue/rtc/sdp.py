@@ -14,16 +14,16 @@ MAX_LINES = 1500
 """Lines of a description."""
 
 MAX_SECTIONS = 8
-"""Sections of a description: each may have sockets of its own."""
+"""Sections of a description; each may have sockets of its own."""
 
 MAX_NAMED = 64
 """Candidates in a description; far fewer are used (see `CandidateGate`)."""
 
 MAX_CODECS = 256
-"""Codecs of a description: each is compared with every other."""
+"""Codecs of a description; each is compared with every other."""
 
 VP8 = "VP8"
-"""The only video codec spoken here: its frames tell their size before they are decoded."""
+"""The only video codec here: the size of its frames is known before decoding."""
 
 _CANDIDATE = "a=candidate:"
 
@@ -32,13 +32,13 @@ _MDNS = re.compile(r"^(a=candidate:(?:\S+ ){4})\S+\.local ", re.MULTILINE)
 
 
 def checked(sdp: str, gate: CandidateGate) -> str:
-    """The description without the candidates that ``gate`` refuses, its lines ended by CRLF.
+    """Return the description without the candidates that ``gate`` refuses, with CRLF line ends.
 
-    Raises `PeerError` for one that is no audio call, or is too large to be one.
+    Raises `PeerError` if it describes no audio call, or is too large.
     """
     if len(sdp) > MOST_CHARS:
         raise PeerError(f"the description has {len(sdp)} characters; {MOST_CHARS} are taken")
-    # As aiortc splits it, so that no line is hidden behind an odd character.
+    # Split it as aiortc does, so that no odd character can hide a line.
     lines = sdp.splitlines()
     for limit, found, what in (
         (MAX_LINES, len(lines), "lines"),
@@ -56,7 +56,7 @@ def checked(sdp: str, gate: CandidateGate) -> str:
         if not line.startswith(_CANDIDATE) or gate.admits(line[len(_CANDIDATE) :])
     ]
     if gate.refused != refused:
-        # Others may still be learnt from the far side's own checks.
+        # Other addresses may still be learnt from the far side's checks.
         kept = [line for line in kept if not line.startswith("a=end-of-candidates")]
     text = "".join(f"{line}\r\n" for line in kept)
     if "\nm=audio " not in text:

@@ -26,7 +26,7 @@ MAX_OUTPUT = 32 * 1024
 """Bytes of result text that a tool may give to a model."""
 
 MAX_THREADS = 64
-"""Plain functions of one registry that may run at a time, those that ran out of time included."""
+"""Plain functions of one registry that may run at the same time, including timed-out ones."""
 
 _MAX_ERROR = 500
 
@@ -200,7 +200,7 @@ class ToolRegistry:
     async def _run(
         self, function: Callable[..., object], positional: list[object], keywords: dict[str, object]
     ) -> object:
-        """Call a function where it belongs: one of ``async def`` here, others in a thread."""
+        """Call an ``async def`` function on the event loop, any other in a thread."""
         if is_async(function):
             return function(*positional, **keywords)
         if len(self._in_threads) >= MAX_THREADS:
@@ -254,7 +254,7 @@ class ToolRegistry:
 
 
 def _failed(name: str, error: BaseException) -> tuple[Literal["failed"], str]:
-    """Log what a tool raised, and put it into words for the model."""
+    """Log the error of a tool, and return the outcome with a text for the model."""
     logger.warning("tool %s failed", name, exc_info=error)
     text = text_of(error)
     if not isinstance(error, UserCodeError):
@@ -263,7 +263,7 @@ def _failed(name: str, error: BaseException) -> tuple[Literal["failed"], str]:
 
 
 def _plain(value: object) -> object:
-    """Arrays and numbers of numpy and its like as lists and numbers."""
+    """Convert arrays and numbers of NumPy and the like to lists and numbers."""
     plain = getattr(value, "tolist", None)
     if not callable(plain):
         raise TypeError(f"{type(value).__name__} has no JSON form")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SHOWN = 60
 _NO_ARGUMENTS = frozenset(("", "null", "[]", "None"))
-"""What models write that mean no arguments."""
+"""Texts of models that mean no arguments."""
 
 
 class WrongArgumentsError(ValueError):
@@ -58,7 +58,7 @@ class Signature:
 
 
 def _unquoted(text: str) -> str:
-    """The JSON in a JSON string, as some models write it."""
+    """Return the JSON within a JSON string, which some models write."""
     if not text.startswith('"'):
         return text
     try:
@@ -157,7 +157,7 @@ def _arguments(
 
 
 def _bound(function: Callable[..., object]) -> frozenset[str]:
-    """Arguments that a `functools.partial` has bound by name: the model has no say in them."""
+    """Return the arguments that a `functools.partial` binds by name; the model can't set them."""
     names: set[str] = set()
     while isinstance(function, functools.partial):
         names.update(function.keywords)

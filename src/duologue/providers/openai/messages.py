@@ -18,16 +18,16 @@ from duologue.realtime.commands import ToolSpec
 type Message = dict[str, Json]
 
 UNDER_WAY = "This call is still running and has no result yet. Do not make it again."
-"""What the model is told of a call while words come in between."""
+"""Result of a call that is still running when other words follow it."""
 
 
 def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
     """Instructions and history as messages.
 
-    The API wants every tool call answered, right behind the call. A call whose result came later,
-    after other words, stands where its result came, so that the model speaks of the result next;
-    one that has no result yet is answered with `UNDER_WAY`. Items without text are left out, and
-    so is a result whose call is not in the history.
+    The API requires a result right after every tool call. A call whose result came later, after
+    other words, is placed where its result came, so that the model speaks about the result next. A
+    call without a result yet gets `UNDER_WAY`. Items without text are left out, and so is a result
+    whose call is not in the history.
     """
     calls = {item.call_id: item for item in history if isinstance(item, ToolCallItem)}
     answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}

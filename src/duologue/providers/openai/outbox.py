@@ -27,7 +27,7 @@ from duologue.providers.json_text import encode_object  # noqa: E402
 type JsonObject = dict[str, Json]
 
 PING_ID = "ping"
-"""Id of every event that asks for a sign of life."""
+"""Id of every event that requests a sign of life."""
 
 _ABOUT_REQUESTS = frozenset({Meaning.BUSY, Meaning.SPEAKING, Meaning.REFUSED})
 
@@ -99,7 +99,7 @@ class Outbox:
         meaning = self._dialect.meaning_of(code, message)
         event_id = some_text(error, "event_id")
         if event_id is None and meaning is Meaning.BUSY and self._asked.automatic_refused():
-            # Nobody has asked for it: it would have followed a turn of the person by itself.
+            # No request has this id, so the refused reply is the automatic one to a user turn.
             return (ReplyRefused("", code, message, busy=True),)
         if event_id == PING_ID:
             return (Alive(),)  # It was not taken, and it was answered.

@@ -59,7 +59,7 @@ class Realtime(BaseRealtime):
     ``base_url`` are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given.
     ``transcription`` None: the history will not have the person's words. ``session`` is merged
     into the session object deep and last, for what has no argument here (``prompt``, ``tracing``).
-    ``vad`` measures the person's voice here, by which barge-in decides; None takes `EarshotVAD`.
+    ``vad`` measures the person's voice for barge-in; None uses `EarshotVAD`.
     ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
     server.
 

@@ -49,7 +49,7 @@ class Response:
     id: str
     wanted: str | None
     said: dict[str, list[str]] = field(default_factory=dict)
-    """The words of its items, as they came."""
+    """The words of its items, in order of arrival."""
     settled: set[str] = field(default_factory=set)
     """Items of scripted text that have been cut, and are in the conversation as they should be."""
     calls: dict[str, Call] = field(default_factory=dict)
@@ -209,7 +209,7 @@ class Responses:
     def done(self, event: JsonObject) -> Ended | None:
         """``response.done``; None for a response that is not known."""
         made = inner(event, "response")
-        # A server may leave the response out: then it is the one that it makes, if that is clear.
+        # A server may leave the response out; then it means the only one that is live.
         reply_id = some_text(made, "id") or some_text(event, "response_id")
         if reply_id is None and len(self._live) == 1:
             reply_id = next(iter(self._live))
@@ -291,7 +291,7 @@ def _usage(usage: JsonObject) -> Sequence[Output]:
         total = whole(usage, f"{side}_tokens") or 0
         rest = total - sum(n for kind, n in count.items() if kind not in USAGE_PARTS)
         if rest > 0:
-            # The total has more than the kinds that it is told by.
+            # The total contains tokens of no kind that is listed.
             count["other" if count else "tokens"] = rest
         counts.append(count)
     return [Usage(*counts)] if any(counts) else []

@@ -64,7 +64,7 @@ class RtcSound:
 
     @property
     def open(self) -> str | None:
-        """The reply that sounds just now."""
+        """The reply that is playing now."""
         return self._open
 
     def sounds(self, reply_id: str, item_id: str) -> None:

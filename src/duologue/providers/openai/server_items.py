@@ -39,7 +39,7 @@ class ServerItems:
         self._pictures: deque[str] = deque()
         self._leaving: Counter[str] = Counter()
         self._calls: dict[str, None] = {}
-        """Calls that were made on earlier connections, by our own ids."""
+        """Calls of earlier connections, by our own ids."""
 
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._order
@@ -79,10 +79,10 @@ class ServerItems:
         sound.content_index = part
 
     def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
-        """Put an item at the end, or in the place of the one that has its id.
+        """Add an item at the end, or replace the one that has its id.
 
-        A new one goes before the first of ``before`` that is there, if one is.
-        The result of a call that is not known is left out: the server would refuse it.
+        Insert a new item before the first of ``before`` that exists, if any. Leave out the result
+        of an unknown call, because the server would refuse it.
         """
         match item:
             case ToolCallItem(call_id=call_id):
@@ -141,7 +141,7 @@ class ServerItems:
         return self._put(item_id, message(item_id, "assistant", heard_text))
 
     def _call(self, call_id: str) -> str:
-        """What the server calls a call: its own id, or the one that we have given it again."""
+        """Return the server's id of a call: its own, or the one that we created it with again."""
         return wire_id(call_id) if call_id in self._calls else call_id
 
     def _name(self, item_id: str) -> str:

@@ -72,7 +72,7 @@ class WebRTCWire:
     """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
 
     With ``video`` it offers a track for our pictures. ``on_limit`` is told how many bytes a message
-    may have, once the far side has answered, ``on_time`` the server's own time in Unix seconds.
+    may have, once the far side has answered, ``on_time`` gets the server's time in Unix seconds.
 
     ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
     that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
@@ -202,10 +202,10 @@ class WebRTCWire:
                 verify=trusted,
                 timeout=CONNECT_S,
                 trust_env=not self._loopback,
-                follow_redirects=False,  # The key would go along.
+                follow_redirects=False,  # The key would be sent along.
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            # It has read the proxies of the environment, and shows no password of theirs.
+            # httpx reads the proxies of the environment; the message must not show a password.
             raise bad_proxy(str(error)) from error
         try:
             async with client:

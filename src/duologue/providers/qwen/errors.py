@@ -72,7 +72,7 @@ _KIND_OF = _patterns(_KINDS)
 _MEANING_OF = _patterns(_MEANINGS)
 
 _KEY = re.compile(r"api\W?key|unauthori[sz]ed|authentication", re.IGNORECASE)
-"""Words of errors that a key of another region gets."""
+"""Words in errors about the key, which may belong to another region."""
 
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Closes that say that we did wrong; all others are the line's or the server's."""
@@ -93,9 +93,9 @@ def meaning_of(code: str, message: str) -> Meaning | None:
 
 
 def http_error(status: int, body: bytes, *, where: str = "") -> SessionError:
-    """What an HTTP answer other than success means, in the server's own words where it has any.
+    """Return the error for an unsuccessful HTTP response, in the server's words if it has any.
 
-    ``where`` is the region and host: a key of another region is wrong there.
+    ``where`` is the region and host, for errors about a key of another region.
     """
     code, message = _words(body)
     error = refusal(status, code, message, kind_of(code, "", message))

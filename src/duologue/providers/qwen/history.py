@@ -49,7 +49,7 @@ class AppendedHistory:
 
     def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
         """Put an item at the end; nothing for one that is there, or without words."""
-        del before  # The service adds at the end only.
+        del before  # The service only appends.
         if item.id in self._known:
             return []
         _remember(self._known, item.id)
@@ -66,7 +66,7 @@ class AppendedHistory:
                 self._calls[call_id] = item
                 return []
             case ToolResultItem(call_id=call_id) if call_id not in self._calls:
-                return []  # Of a call that nobody knows: the service would refuse it.
+                return []  # The call is unknown, so the service would refuse its result.
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 return self._result(call_id, tool_output(output, failed=failed))
             case _:

@@ -32,9 +32,9 @@ _WORKSPACE = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
 
 def place_of(hosts: Sequence[str | None]) -> tuple[str | None, str | None]:
-    """Return (workspace, region) of the first of these addresses of the service, where it tells.
+    """Return (workspace, region) of the first of these addresses that names them, else None.
 
-    They are what Alibaba's SDK and its compatible API are pointed at, so the key is good there.
+    Alibaba's SDK and its compatible API use these addresses, so the key is valid there.
     """
     for host in hosts:
         address = urlsplit_or_none(host or "")

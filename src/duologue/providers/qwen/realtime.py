@@ -36,7 +36,7 @@ from duologue.realtime.wire_connection import WireConnection
 MOST_JPEG = 190_000
 """Bytes of a picture: the service takes 256 KB as base64 (Model Studio, client events)."""
 _HOSTS = ("DASHSCOPE_WEBSOCKET_BASE_URL", "DASHSCOPE_HTTP_BASE_URL", "DASHSCOPE_BASE_URL")
-"""Variables that say where the key of Alibaba's SDK, or of its compatible API, is good."""
+"""Variables with the address for which the key of Alibaba's SDK or compatible API is valid."""
 MOST_PIXELS = 1920
 """The longer side of a picture at most: the service takes 1080p."""
 
@@ -50,15 +50,15 @@ class Realtime(BaseRealtime):
     ``workspace`` and ``region`` say which gateway it is reached by, ``base_url`` another address
     (``wss://host/api-ws/v1/realtime``); a key is good in one region only. They are read from
     ``DASHSCOPE_WORKSPACE`` and ``DASHSCOPE_REGION`` when not given, ``api_key`` from
-    ``DASHSCOPE_API_KEY``. Without a region it is that of the host which Alibaba's SDK is told to
+    ``DASHSCOPE_API_KEY``. Without a region it is that of the host which Alibaba's SDK is set to
     use (``DASHSCOPE_WEBSOCKET_BASE_URL``, ``DASHSCOPE_HTTP_BASE_URL``, ``DASHSCOPE_BASE_URL``), and
-    else ``cn-beijing``. ``video``: ``images`` sends ``fps`` pictures a second, their longer side
+    else ``cn-beijing``. ``video``: ``images`` sends ``fps`` images a second, their longer side
     at most ``longest_side`` pixels, ``off`` none. ``transcription`` None: the history will not have
     the person's words. ``enable_search`` lets the model search the web, and excludes tools.
     ``session`` is merged into the session object deep and last, for what has no argument here
     (``search_options``). ``idle``: what keeps a session open in which nobody speaks, ``silence``
-    that is sent, or a ``roll_over`` to a new connection. ``vad`` measures the person's voice here,
-    by which barge-in decides; None takes `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its
+    that is sent, or a ``roll_over`` to a new connection. ``vad`` measures the person's voice for
+    barge-in; None uses `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its
     defaults when None. Other None are left to the service.
 
     Raises `ConfigError` for values that can't work, and without a key.
