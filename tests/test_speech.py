@@ -237,7 +237,7 @@ def test_words_that_a_voice_makes_no_sound_of_were_not_heard():
     speech.whole = True
     speech.finish("heard", 2.0, "device")
     assert (speech.state, speech.heard_text) == ("heard", "Hello. Bye.")
-    assert speech.unsounded == ["您好。 ", "再见。"]
+    assert speech.unspoken == ["您好。 ", "再见。"]
 
 
 def test_a_speech_of_words_and_no_sound_is_silent():
@@ -256,7 +256,7 @@ def test_items_have_their_own_words_and_times():
         speech.seconds += 2.0
     assert speech.words_until(2.0) == "one two three four five"
     assert speech.words_until(2.0, "b") == ""
-    speech.told_as("both")
+    speech.merge_items("both")
     assert speech.words_until(2.0, "both") == "one two three four five"
     assert speech.words_until(4.0, "both") == "one two three four five six"
 

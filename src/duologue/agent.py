@@ -561,10 +561,10 @@ class Agent:
             await speech
         if not (speech.heard_text and self.llm.connected):
             return  # Without a connection, the next one has it from the history.
-        told = live.call.told(speech)
-        if told is None:
+        known = live.call.known_words(speech)
+        if known is None:
             self.llm.add_item(AgentItem(speech.id, speech.heard_text, speech_id=speech.id))
-        elif speech.state != "cut" and told != speech.heard_text:
+        elif speech.state != "cut" and known != speech.heard_text:
             # A new connection took over during the speech, and knows only its beginning.
             self.llm.edit(Truncate(speech.id, speech.played_ms, speech.heard_text))
 

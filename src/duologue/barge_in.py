@@ -104,11 +104,11 @@ class BargeIn:
         "_held_at",
         "_longest",
         "_may",
+        "_model_stopped",
         "_needs_words",
         "_open",
         "_policy",
         "_polled",
-        "_stopped",
         "_stretch",
         "_turn",
         "_voice",
@@ -142,7 +142,7 @@ class BargeIn:
         """Seconds of voice in the longest stretch of the turn."""
         self._turn: str | None = None
         """The turn that is being spoken into the agent's speech."""
-        self._stopped = False
+        self._model_stopped = False
         """Whether the model has stopped by itself in this turn."""
         self._open: dict[str, float] = {}
         """Open turns, and how long their speech was, in s."""
@@ -204,7 +204,7 @@ class BargeIn:
             return Decision.NOTHING
         if self._follows:
             return Decision.INTERRUPT
-        self._stopped = True
+        self._model_stopped = True
         decision = self._decide(now, may_interrupt=may_interrupt)
         if decision is not Decision.NOTHING or not self._policy.enabled:
             return decision
@@ -238,7 +238,7 @@ class BargeIn:
             if len(self._open) > _MAX_OPEN:
                 del self._open[next(iter(self._open))]
         self._began = self._ended = self._turn = None
-        self._words = self._stopped = False
+        self._words = self._model_stopped = False
         self._longest = 0.0
         if self._held_at is not None and empty:
             self._held_at = None
@@ -256,7 +256,7 @@ class BargeIn:
     def interrupted(self) -> None:
         """The agent was interrupted, by whatever; a hold has ended with it."""
         self._held_at = self._turn = None
-        self._stopped = False
+        self._model_stopped = False
 
     def _hold(self, now: float) -> Decision:
         """Hold on a signal of the model, unless the voice that caused it was measured here."""
@@ -284,7 +284,7 @@ class BargeIn:
         if self._words:
             seconds = self._longest or self._signalled(now)
             if seconds is None:
-                return self._stopped
+                return self._model_stopped
             return seconds >= policy.min_speech_s - 1e-9
         if self._needs_words:
             return False

@@ -127,9 +127,9 @@ class Call:
         self._speaking = False
         self._voice = realtime.voice
         self._can_ask = realtime.profile.say != "none"
-        self._stopped: str | None = None
+        self._stopped_reply: str | None = None
         """The reply that the model stopped by itself, although the agent was not interrupted."""
-        self._broken: str | None = None
+        self._stopped_speech: str | None = None
         """The speech whose reply the model stopped that way before it was complete."""
         self._told_blind = False
 
@@ -217,9 +217,9 @@ class Call:
             self._speaking or self.playout.active or self._realtime.pending or self.tools.busy
         )
 
-    def told(self, speech: Speech) -> str | None:
+    def known_words(self, speech: Speech) -> str | None:
         """Return what the model knows of a speech by the agent's own TTS; None if nothing."""
-        return self._speeches.told(speech)
+        return self._speeches.known_words(speech)
 
     def too_long(self, speech: Speech, seconds: float) -> None:
         """End a speech whose next ``seconds`` the gate did not accept."""
@@ -239,8 +239,8 @@ class Call:
     def speech_ended(self, speech: Speech) -> None:
         """A speech was heard to its end."""
         self._edit(self._speeches.heard(speech))
-        if speech.id == self._broken:
-            self._broken = None
+        if speech.id == self._stopped_speech:
+            self._stopped_speech = None
             if self._realtime.alive and not self._closed:
                 self._realtime.request_reply(uuid4().hex, GO_ON_AFTER_SOUND)
 
@@ -302,7 +302,7 @@ class Call:
     def interrupted(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
         """Shut the gate; tell what was heard; say how the model's history is to be cut."""
         self._barge_in.interrupted()
-        self._stopped = self._broken = None
+        self._stopped_reply = self._stopped_speech = None
         self._metrics.interrupted()
         self._arm()
         current = self.playout.current
@@ -331,11 +331,11 @@ class Call:
             case ReplyStarted():
                 self._speeches.begin(output, epoch)
             case ReplyDone(reply_id=reply_id, status=status):
-                if status == "cancelled" and reply_id == self._stopped:
-                    self._broken = self._speeches.speech_of(reply_id)
+                if status == "cancelled" and reply_id == self._stopped_reply:
+                    self._stopped_speech = self._speeches.speech_of(reply_id)
                 self._speeches.done(output)
             case ReplyInterrupted(reply_id=stopped):
-                self._stopped = stopped if self._can_ask else None
+                self._stopped_reply = stopped if self._can_ask else None
                 now, may = self._clock.now(), self._may_interrupt()
                 self._decide(self._barge_in.model_stopped(now, may_interrupt=may))
             case ToolCall():

@@ -123,7 +123,7 @@ class Speech:
         "quality",
         "seconds",
         "state",
-        "unsounded",
+        "unspoken",
         "whole",
     )
 
@@ -145,7 +145,7 @@ class Speech:
         """Seconds of audio that will be played; None for all."""
         self.whole = False
         """Whether no more audio will be played than was received so far."""
-        self.unsounded: list[str] = []
+        self.unspoken: list[str] = []
         """Words that the voice left out: it made no audio for them, but for what follows."""
         self._done = asyncio.Event()
         self._error: Exception | None = None
@@ -260,7 +260,7 @@ class Speech:
         if self.broken_off:
             self._passages.append(_Passage(self.seconds))
 
-    def told_as(self, item_id: str) -> None:
+    def merge_items(self, item_id: str) -> None:
         """Record that a new connection knows everything received so far as one item."""
         for passage in self._passages:
             for run in self._runs(passage):
@@ -374,7 +374,7 @@ class Speech:
         return end <= words.start + _EXACT_S and has_letters(words.text)
 
     def _drop_last(self, passage: _Passage) -> None:
-        self.unsounded.append(passage.words.pop().text)
+        self.unspoken.append(passage.words.pop().text)
         passage.forget_times()
 
     def _drop_silent_end(self) -> None:

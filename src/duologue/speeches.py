@@ -58,7 +58,7 @@ class _Spoken:
     item_id: str
     begun: bool = False
     """Whether the start of its turn was reported."""
-    told: str | None = None
+    known_words: str | None = None
     """Its words that a connection got which took over while it was playing; None if none did."""
 
 
@@ -162,14 +162,14 @@ class Speeches:
         for speech in self._playout.speeches:
             if speech.seconds:
                 known = self._known(speech)
-                known.told = speech.words_received()
-                speech.told_as(known.item_id)
+                known.known_words = speech.words_received()
+                speech.merge_items(known.item_id)
                 self._playout.rename_items(speech, known.item_id)
 
-    def told(self, speech: Speech) -> str | None:
+    def known_words(self, speech: Speech) -> str | None:
         """Return what the model knows of a speech that it has not made; None if nothing."""
         known = self._spoken.get(speech.id) or self._ended.get(speech.id)
-        return None if known is None else known.told
+        return None if known is None else known.known_words
 
     def said(self, reply_id: str) -> str | None:
         """The words of a reply whose sound has come; None when none has."""
@@ -363,7 +363,7 @@ class Speeches:
     def cut(self, cut: Cut) -> list[Truncate | DeleteItem]:
         """A speech was cut: tell what was heard, and how the model's history is to be cut."""
         speech = cut.speech
-        told = self.told(speech) is not None
+        known_to_model = self.known_words(speech) is not None
         known = self._over(speech)
         if speech.played_ms:
             text, played_ms = speech.heard_text, speech.played_ms
@@ -377,7 +377,7 @@ class Speeches:
             changes.append(DeleteItem(self._originals.get(known.item_id, known.item_id)))
         for index, heard in enumerate(cut.items):
             item_id = self._originals.get(heard.item_id, heard.item_id)
-            if self._is_own(speech, heard.item_id) and not told:
+            if self._is_own(speech, heard.item_id) and not known_to_model:
                 continue  # Spoken by the agent's own TTS: the model does not know it yet.
             if heard.played_ms == heard.total_ms and index + 1 < len(cut.items):
                 continue  # Heard to its end, and another came after it.
@@ -453,7 +453,7 @@ class Speeches:
 
     def _tell_unsounded(self, speech: Speech) -> None:
         """Report words for which the voice made no audio."""
-        text = speech.text if speech.state == "silent" else "".join(speech.unsounded)
+        text = speech.text if speech.state == "silent" else "".join(speech.unspoken)
         text = " ".join(text.split())
         if text:
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -132,9 +132,9 @@ class WebSocketWire:
         self._bound_silence(self._socket.transport)
         answer = self._socket.response
         if self._on_time is not None and answer is not None:
-            told = unix_time(answer.headers.get_all("Date"))
-            if told is not None:
-                self._on_time(told)
+            server_time = unix_time(answer.headers.get_all("Date"))
+            if server_time is not None:
+                self._on_time(server_time)
 
     async def send(self, message: bytes) -> None:
         """Send a text frame, without decoding it; waits while the server does not read."""

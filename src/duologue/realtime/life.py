@@ -263,8 +263,8 @@ class Life:
             if isinstance(output, GoAway) and self.renews:
                 within = max(0.0, output.time_left - FORCED_S)
                 self.roll_over("the model ends this connection", within)
-            for told in link.texts.take(output):
-                self._owner.receive(told)
+            for clean in link.texts.take(output):
+                self._owner.receive(clean)
         else:
             ends = ErrorKind.FATAL, ErrorKind.RECYCLE
             if isinstance(output, ProviderError) and output.kind in ends:

@@ -56,9 +56,9 @@ class PersonSound:
         self._turns = InputTurns(rate, words=words)
         self._rehearing = Rehearing()
         self._answered: list[str] = []
-        self._cut_short: list[str] = []
+        self._open_when_lost: list[str] = []
         """Turns that were open when their connection was lost."""
-        self._fell_out: list[str] = []
+        self._dropped_turns: list[str] = []
         self._partial: dict[str, str] = {}
         """Words of the newest turn that were signalled and are not final."""
         self._resampler: Resampler | None = None
@@ -183,7 +183,7 @@ class PersonSound:
         if self._local is None:
             told = self._rehearing.take(signal, now)
             if isinstance(told, SpeechStarted):
-                self._cut_short.clear()  # The new connection continues it under this id.
+                self._open_when_lost.clear()  # The new connection continues it under this id.
             return told
         if isinstance(signal, UserTranscript) and not signal.text:
             self._echoes.discard(signal.item_id)
@@ -207,7 +207,9 @@ class PersonSound:
         if unsettled.needed is not None:
             self.lost += max(0, self._ring.start - max(unsettled.needed, unsettled.position))
         if self._local is None:
-            self._cut_short += [one for one in unsettled.under_way if one not in self._rehearing]
+            self._open_when_lost += [
+                one for one in unsettled.under_way if one not in self._rehearing
+            ]
         again, others = self._rehearing.lost(unsettled.reheard)
         self._answered = again + [one for one in others if one in unsettled.answered]
         unanswered = [one for one in others if one not in unsettled.answered]
@@ -226,19 +228,19 @@ class PersonSound:
         if under_way is not None:
             self._turns.started(under_way, self._from if local.begin is None else local.begin)
 
-    def fell_out(self) -> Sequence[UserTranscript | UserTurnEnded]:
+    def dropped_turns(self) -> Sequence[UserTranscript | UserTurnEnded]:
         """Return, once, the ends of turns of which nothing is replayed to the new connection.
 
         Words that were already signalled become final.
         """
-        fell_out, self._fell_out = self._fell_out, []
-        told: list[UserTranscript | UserTurnEnded] = []
-        for item_id in fell_out:
+        dropped, self._dropped_turns = self._dropped_turns, []
+        ends: list[UserTranscript | UserTurnEnded] = []
+        for item_id in dropped:
             words = self._partial.pop(item_id, "")
             if words:
-                told.append(UserTranscript(item_id, words, final=True))
-            told.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not words))
-        return told
+                ends.append(UserTranscript(item_id, words, final=True))
+            ends.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not words))
+        return ends
 
     def again(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
         """What a new connection has to hear first, all from where the last one is not safe."""
@@ -262,7 +264,7 @@ class PersonSound:
             if isinstance(piece, np.ndarray) and piece.max() > LOUD:
                 loud = True
         if not loud:
-            self._fell_out, self._cut_short = self._cut_short, []
+            self._dropped_turns, self._open_when_lost = self._open_when_lost, []
         length = position - self._from
         if self._local is None:
             self._rehearing.begin(self._answered, length, length / self.rate, now)

@@ -144,15 +144,15 @@ class SessionPolicy:
         self._partials = Partials()
         self._dropped = 0
         """Tool calls of earlier epochs get no reply, because the program has interrupted."""
-        self._worth: set[int] = set()
+        self._with_results: set[int] = set()
         """Epochs of tool calls whose results the model has to speak about."""
-        self._late: float | None = None
+        self._late_result_at: float | None = None
         """When a result came whose reply was put off because the person spoke."""
-        self._talking = False
+        self._in_user_turn = False
         self._rest: Say | None = None
         """What is left of a protected text that the model stopped saying, until nobody speaks."""
         """Whether a user turn is open, according to the signals that the listener was given."""
-        self._blind = False
+        self._next_lacks_result = False
         """Whether the reply that is due next may be made without that result."""
         self._setup = SessionSetup()
         self._told: Listener
@@ -162,10 +162,10 @@ class SessionPolicy:
         self._ended_turns = 0
         self._unanswered = False
         """A turn has ended, and no sound of an answer has come yet."""
-        self._aside: str | None = None
+        self._turn_aside: str | None = None
         """The turn that is ending, if the automatic reply to it is not wanted."""
         self._resumable = True
-        self._given: frozenset[str] = frozenset()
+        self._given_items: frozenset[str] = frozenset()
         """Items that this connection was given at its start."""
 
     @property
@@ -235,7 +235,7 @@ class SessionPolicy:
                 self._watch()
         if sound is not None and self.is_open:
             self._take_signals(self.person.listen(sound, self._clock.now()))
-            if self._late is not None:
+            if self._late_result_at is not None:
                 self._tell_late()
 
     def end_turn(self, command: EndTurn) -> None:
@@ -258,7 +258,7 @@ class SessionPolicy:
 
     def set_aside(self, item_id: str) -> None:
         """Drop the automatic reply to the turn that is ending: it may not have been speech."""
-        self._aside = item_id
+        self._turn_aside = item_id
 
     def take_up(self) -> None:
         """Request a reply to a turn that was set aside, because it was speech after all."""
@@ -273,7 +273,7 @@ class SessionPolicy:
         """
         self.epoch += 1
         if not keep_results:
-            self._dropped, self._late = self.epoch, None
+            self._dropped, self._late_result_at = self.epoch, None
         cuts = self._told.interrupted(self.epoch) if self._begun else ()
         if self._rest is not None:
             self._told.reply_ended(self._rest.request_id, None)
@@ -294,7 +294,7 @@ class SessionPolicy:
         self.transmit(replace(result, quiet=quiet))
         if not result.more:
             if epoch is not None and not quiet:
-                self._worth.add(epoch)
+                self._with_results.add(epoch)
             how = scheduling_of(result.name, self._setup.tools, self.model.profile)
             self._after_tools(self._tools.answered(result.call_id), how)
             self._look()
@@ -327,7 +327,7 @@ class SessionPolicy:
         if before is not None:
             self._let_go(now)
         self._resumable = True
-        self._given = frozenset(item.id for item in self.setup().history)
+        self._given_items = frozenset(item.id for item in self.setup().history)
         first, self.is_open = not self.is_open, True
         self._asking.is_open = True
         if first:
@@ -348,7 +348,7 @@ class SessionPolicy:
             values = self.model.session_id, event.gap_ms, event.outcome, event.lost_ms
             log.info("session %s continues after %d ms (%s), %d ms lost", *values)
             listener.reconnected(event)
-            for signal in self.person.fell_out():
+            for signal in self.person.dropped_turns():
                 # The words of these turns are lost, but the listener must still learn of their end.
                 listener.output(signal, self.epoch)
         self._asking.apply(self._replies.resume(self._clock.now()))
@@ -392,9 +392,9 @@ class SessionPolicy:
                 self._asking.apply(self._replies.started(reply_id, request_id, self.epoch, now))
                 if self._replies.epoch_of(reply_id) == self.epoch:
                     # A reply that began after the result came includes it.
-                    if not self._blind:
-                        self._late = None
-                    self._blind = False
+                    if not self._next_lacks_result:
+                        self._late_result_at = None
+                    self._next_lacks_result = False
                     self._told.output(output, self.epoch)
             case ReplyDone(reply_id=reply_id):
                 epoch = self._replies.epoch_of(reply_id)
@@ -461,7 +461,7 @@ class SessionPolicy:
 
         Before that, Gemini 3.1 would take it for a part of the person's turn.
         """
-        if self._rest is not None and not self._talking:
+        if self._rest is not None and not self._in_user_turn:
             rest, self._rest = self._rest, None
             self.request(rest)
 
@@ -547,13 +547,13 @@ class SessionPolicy:
             due = self._partials.is_due(told)
             told = replace(told, text=sendable(told.text)) if due else None
         if told is not None:
-            self._talking = self._talking or isinstance(told, SpeechStarted)
-            self._talking = self._talking and not isinstance(told, UserTurnEnded)
+            self._in_user_turn = self._in_user_turn or isinstance(told, SpeechStarted)
+            self._in_user_turn = self._in_user_turn and not isinstance(told, UserTurnEnded)
             self._told.output(told, self.epoch)
         match told, signal:
             case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
                 self._unanswered = True
-                aside, self._aside = self._aside == signal.item_id, None
+                aside, self._turn_aside = self._turn_aside == signal.item_id, None
                 if reply_follows:
                     epoch = ANSWERED if aside else self.epoch
                     sure = not (aside or self.model.profile.may_ignore)
@@ -569,7 +569,7 @@ class SessionPolicy:
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
                 if self.model.profile.truncates:
                     history = self._told.history()
-                    for change in put_before(item_id, signal.item_id, history, self._given):
+                    for change in put_before(item_id, signal.item_id, history, self._given_items):
                         self.transmit(change)
 
     def _automatic_refused(self) -> None:
@@ -589,9 +589,9 @@ class SessionPolicy:
         """
         if epoch is None:
             return
-        worth = epoch in self._worth and epoch >= self._dropped
+        worth = epoch in self._with_results and epoch >= self._dropped
         if not self._tools.live(epoch):
-            self._worth.discard(epoch)
+            self._with_results.discard(epoch)
         automatic = not lost and self.model.profile.tool_reply == "automatic"
         if epoch < self.epoch and not worth:
             if automatic and how is None:
@@ -607,17 +607,20 @@ class SessionPolicy:
             sure = how is None and epoch == self.epoch
             self._replies.expect(self.epoch, self._clock.now(), sure=sure)
             self._asking.arm()
-        elif epoch == self.epoch and not self._talking:
+        elif epoch == self.epoch and not self._in_user_turn:
             self.request(RequestReply(uuid4().hex))
         else:
-            self._late, self._blind = self._clock.now(), self._replies.due_next
+            self._late_result_at, self._next_lacks_result = (
+                self._clock.now(),
+                self._replies.due_next,
+            )
 
     def _tell_late(self) -> None:
         """Request a reply about late results once neither side speaks or is about to."""
-        if self._late is None or not self.live or self._replies.pending:
+        if self._late_result_at is None or not self.live or self._replies.pending:
             return
-        if not self._talking or self._clock.now() >= self._late + LATE_S:
-            self._late = None
+        if not self._in_user_turn or self._clock.now() >= self._late_result_at + LATE_S:
+            self._late_result_at = None
             self.request(RequestReply(uuid4().hex))
 
     def _tell_failure(self, part: str, message: str) -> None:
@@ -628,7 +631,7 @@ class SessionPolicy:
     def _let_go(self, now: float) -> None:
         """What was under way on the connection that is gone has to be had again."""
         self._gap.begin(self.person.lost, now)
-        self._talking = False
+        self._in_user_turn = False
         reheard = self.person.connection_lost()
         if reheard:
             self._told.reheard(reheard)

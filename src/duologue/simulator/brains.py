@@ -167,7 +167,7 @@ class _WordsAsHeard:
         self._receive: Callable[[Output], None] = lambda _: None
         self._item_id = uuid4().hex
         self._samples = 0
-        self._told = ""
+        self._sent_words = ""
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Run until cancelled."""
@@ -182,7 +182,7 @@ class _WordsAsHeard:
                 self._tell_words(self._samples / frame.rate)
             case EndTurn():
                 self._item_id = uuid4().hex
-                self._samples, self._told = 0, ""
+                self._samples, self._sent_words = 0, ""
             case RequestReply():
                 self._model.speaking = self._model.replies[0] if self._model.replies else None
             case Say():
@@ -196,8 +196,8 @@ class _WordsAsHeard:
         text = self._model.transcripts[0] if self._model.transcripts else ""
         spoken = text[: int(seconds * CHARS_PER_S)]
         words = text if len(spoken) == len(text) else spoken.rpartition(" ")[0]
-        if len(words) > len(self._told):
-            self._told = words
+        if len(words) > len(self._sent_words):
+            self._sent_words = words
             told = UserTranscript(self._item_id, words, final=False)
             asyncio.get_running_loop().call_soon(self._receive, told)
 

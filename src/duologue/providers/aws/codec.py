@@ -108,7 +108,7 @@ class Codec:
         self._sounding = ""
         self._sounds_since = 0
         self._asked_since = 0
-        self._stopped: int | None = None
+        self._stopped_at: int | None = None
         """Position in the input audio where the service stopped by itself."""
         self._spoken_over = False
         """Somebody may have spoken since the text was sent that is not answered yet."""
@@ -176,7 +176,7 @@ class Codec:
             case _:
                 outputs += self.blocks.take(message)
                 if any(isinstance(one, ReplyInterrupted) for one in outputs):
-                    self._stopped = self._sent
+                    self._stopped_at = self._sent
                 if self._spoken_over and any(isinstance(one, UserTranscript) for one in outputs):
                     # Late words of a turn before the text have no sound since, and do not count.
                     self._refuse("interrupted", "the person spoke before it was answered")
@@ -335,7 +335,7 @@ class Codec:
         """
         if self._replies.asked is not None:
             return True
-        if self._stopped is not None and self._since(self._stopped) < DECIDED_S:
+        if self._stopped_at is not None and self._since(self._stopped_at) < DECIDED_S:
             return True
         last = self._replies.last
         if last is None or not last.playing:

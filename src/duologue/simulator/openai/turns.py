@@ -82,7 +82,7 @@ class Turns:
         self._seconds: dict[str, float] = {}
         self._speaking = ""
         """The item of the current turn."""
-        self._told: dict[str, str] = {}
+        self._sent_words: dict[str, str] = {}
         """The words of turns that were sent before these were over."""
         self._owed: dict[str, bool] = {}
         """Turns that are answered once their words have come; True when that was interrupted."""
@@ -99,7 +99,7 @@ class Turns:
     def configure(self) -> None:
         """Follow the session's turn detection from now on."""
         if self.hearing.configure(self._configuration.turn_detection):
-            self._told.pop(self._speaking, None)
+            self._sent_words.pop(self._speaking, None)
             self._speaking = ""
             self._link.forget_turn()
         self._stop_idle()
@@ -107,7 +107,7 @@ class Turns:
     def clear(self) -> None:
         """Forget what is not committed."""
         if self.hearing.clear():
-            self._told.pop(self._speaking, None)
+            self._sent_words.pop(self._speaking, None)
             self._speaking = ""
             self._link.forget_turn()
         self._emit("input_audio_buffer.cleared", {})
@@ -121,7 +121,7 @@ class Turns:
         self.hearing.clear()
         self._owed.clear()
         self._seconds.clear()
-        self._told.clear()
+        self._sent_words.clear()
 
     @property
     def heard(self) -> list[HeardTurn]:
@@ -176,12 +176,12 @@ class Turns:
 
     def _tell_pieces(self, item_id: str, text: str) -> None:
         """Send the words of a turn that were not sent yet."""
-        told = self._told.get(item_id, "")
-        if not text.startswith(told):
+        sent = self._sent_words.get(item_id, "")
+        if not text.startswith(sent):
             return
-        self._told[item_id] = text
+        self._sent_words[item_id] = text
         kind = "conversation.item.input_audio_transcription.delta"
-        for piece in _PIECES.findall(text[len(told) :]):
+        for piece in _PIECES.findall(text[len(sent) :]):
             self._emit(kind, {"item_id": item_id, "content_index": 0, **self._dialect.piece(piece)})
 
     def turn_heard(self, item_id: str, text: str, brain_id: str) -> None:
@@ -191,7 +191,7 @@ class Turns:
         told = self._configuration.transcription is not None
         if not told:
             self._seconds.pop(item_id, None)
-            self._told.pop(item_id, None)
+            self._sent_words.pop(item_id, None)
         if told and self._delay:
             self._later(self._delay, lambda: self.transcribed(item_id, text))
 
@@ -283,7 +283,7 @@ class Turns:
             content: list[Json] = [{"type": "input_audio", "transcript": text}]
             self._conversation.find(item_id)["content"] = content
         self._tell_pieces(item_id, text)
-        self._told.pop(item_id, None)
+        self._sent_words.pop(item_id, None)
         completed: Object = {
             "item_id": item_id,
             "content_index": 0,
