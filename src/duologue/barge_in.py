@@ -188,7 +188,7 @@ class BargeIn:
     def speech_started(
         self, now: float, *, may_interrupt: bool, began: float | None, turn: str = ""
     ) -> Decision:
-        """The model says that the person seems to speak, since ``began`` where that is known."""
+        """Record the model's signal that the person speaks, since ``began`` if that is known."""
         if self._began is None or self._ended is not None:
             self._began = now if began is None else min(began, now)
             self._words = False
@@ -222,7 +222,7 @@ class BargeIn:
         return self._decide(now, may_interrupt=may_interrupt)
 
     def speech_stopped(self, now: float, *, may_interrupt: bool, ended: float | None) -> Decision:
-        """The model says that the person fell silent, at ``ended`` where that is known."""
+        """Record the model's signal that the person fell silent, at ``ended`` if that is known."""
         if self._began is not None:
             self._ended = now if ended is None else min(ended, now)
         return self._decide(now, may_interrupt=may_interrupt)

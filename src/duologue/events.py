@@ -69,8 +69,8 @@ class UserTurnStartedEvent(TimedEvent):
 class UserTurnEndedEvent(TimedEvent):
     """The person stopped; ``text`` is what they said, None if it is not known yet.
 
-    ``empty``: there were no words, and none will come (a cough). Else words that come later are
-    told as a final `UserTranscriptEvent` with the same ``turn_id``.
+    ``empty``: there were no words, and none will come (a cough). Otherwise words that come later
+    are sent as a final `UserTranscriptEvent` with the same ``turn_id``.
     """
 
     participant: str

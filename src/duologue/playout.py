@@ -137,7 +137,7 @@ class Playout:
 
     @property
     def speeches(self) -> tuple[Speech, ...]:
-        """Those that have not been heard to their end, the oldest first."""
+        """Speeches that have not been heard to their end, the oldest first."""
         return tuple(track.speech for track in self._tracks.values())
 
     @property

@@ -230,8 +230,8 @@ class Speech:
     def break_off(self, *, goes_on: bool = False) -> None:
         """End the current passage: drop its words that have no audio.
 
-        When it ``goes_on`` over another connection, what is left are the words of
-        `words_received`, which that one is told. Harmless when it is broken off already.
+        With ``goes_on``, another connection continues it: keep the words of `words_received`, which
+        that connection gets. Do nothing if it is broken off already.
         """
         if self.broken_off:
             return

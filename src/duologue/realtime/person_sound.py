@@ -23,11 +23,11 @@ _SILENT = 32
 
 
 class PersonSound:
-    """Sound at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
+    """Input audio at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
 
-    ``words``: the model tells what the person said. ``keeps``: connections may be lost, so that
-    sound is kept while there is one, too. ``vad`` measures the person's voice, and where it
-    ``finds`` turns, it stands in for a model that does not signal them. ``lost`` counts samples
+    ``words``: the model transcribes the person. ``keeps``: connections may be lost, so audio is
+    also kept while there is one. ``vad`` measures the person's voice; with ``finds`` it also
+    detects turns, for a model that does not signal them. ``lost`` counts samples
     that no connection has heard.
     """
 

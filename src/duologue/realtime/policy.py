@@ -150,7 +150,7 @@ class SessionPolicy:
         """When a result came whose reply was put off because the person spoke."""
         self._in_user_turn = False
         self._rest: Say | None = None
-        """What is left of a protected text that the model stopped saying, until nobody speaks."""
+        """The rest of a protected text that the model stopped saying, until neither side speaks."""
         """Whether a user turn is open, according to the signals that the listener was given."""
         self._next_lacks_result = False
         """Whether the reply that is due next may be made without that result."""
@@ -444,7 +444,7 @@ class SessionPolicy:
     def _rest_of(self, done: ReplyDone) -> Say | None:
         """Return what is left of a protected text that the model has stopped saying by itself.
 
-        Gemini and Nova stop at any voice, and can't be told which text must be heard to its end.
+        Gemini and Nova stop at any voice, whatever text must be heard to its end.
         """
         reply = self._replies.running(done.reply_id)
         if done.status != "cancelled" or reply is None or reply.cancelled_at is not None:
@@ -457,7 +457,7 @@ class SessionPolicy:
                 return None
 
     def _say_rest(self) -> None:
-        """Have the rest of a protected text said once nobody speaks.
+        """Request the rest of a protected text once neither side speaks.
 
         Before that, Gemini 3.1 would take it for a part of the person's turn.
         """

@@ -19,9 +19,9 @@ class ReconnectPolicy:
     ``first_attempts``: the same for the first one (0 of either: none). Between them it waits from
     ``base_s`` doubling to ``cap_s``, less up to half of it by chance. ``connect_timeout_s``: one
     attempt. ``keep_s``: sound of the person that is kept to be sent again. ``max_age_s``: no
-    connection gets older; None takes what the provider says. ``roll_over_ahead_s``: so long before
-    its end a silence is looked for in which to change to the next connection, but at most a fifth
-    of its age; when no silence comes it changes all the same. ``silence_s``: a connection is
+    connection gets older; None takes what the provider says. ``roll_over_ahead_s``: seconds
+    before its end from which the next silence is used to change to the next connection, but at most
+    a fifth of its age; without a silence it changes anyway. ``silence_s``: a connection is
     replaced when something that is due (a reply, the rest of one, a sign that the person was heard)
     has not come for this many seconds; None turns that off.
 

@@ -115,7 +115,7 @@ class VideoDecoder:
         try:
             self._loop.call_soon_threadsafe(self._pass_on)
         except RuntimeError:
-            """The event loop has ended."""
+            """The event loop has ended, and the frame is not needed."""
 
     def _pass_on(self) -> None:
         self._scheduled = False

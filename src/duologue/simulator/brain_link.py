@@ -98,7 +98,7 @@ class BrainLink:
 
     @property
     def calls_follow(self) -> bool:
-        """Whether the brain will call functions after its words, as far as it is known."""
+        """Whether the brain is known to call functions after its words."""
         reply = self.brain.speaking if isinstance(self.brain, ScriptBrain) else None
         return reply is not None and bool(reply.tools)
 

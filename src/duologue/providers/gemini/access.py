@@ -44,7 +44,7 @@ class KeyAccess:
     """The Gemini API, by a key, or by an ephemeral ``token`` (which wants ``v1alpha``)."""
 
     base_url: str = field(repr=False)
-    """It may have a user name and a password."""
+    """Address of the service, perhaps with a user name and a password."""
     version: str
     key: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -75,7 +75,7 @@ class VertexAccess:
 
     vertex: Vertex
     base_url: str = field(repr=False)
-    """It may have a user name and a password."""
+    """Address of the service, perhaps with a user name and a password."""
     version: str
     bearer: Bearer = field(repr=False)
 

@@ -88,8 +88,8 @@ class Answers:
 
     The words of a reply come beside it, in no order that Google promises. While no turn is open
     they begin none: they are the last of the reply that has ended, until another one is due (it was
-    asked for, a tool has its result, the person was heard, or made some sound and paused). Then
-    they wait for the first sound of that.
+    asked for, a tool has its result, the person was heard, or was loud and paused). Then they
+    wait for the first audio of that reply.
 
     ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
     it was wanted.

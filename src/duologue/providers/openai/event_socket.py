@@ -17,7 +17,7 @@ _UNCONFIRMED = b'{"type":"%b"}' % UNCONFIRMED.encode()
 
 
 class EventSocket(WebSocketWire):
-    """Takes the codec's messages; they may be sound as well, which over this one they are not.
+    """Sends and receives the codec's events; over a WebSocket these contain the audio.
 
     If the server does not confirm the session in time, `receive` returns the event `UNCONFIRMED`.
     """

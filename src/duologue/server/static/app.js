@@ -101,7 +101,7 @@ function write() {
   at("person-name").textContent = "You, writing";
 }
 
-// Returns a number that is `asked` as long as nobody has ended or begun anything since.
+// Returns a number that equals `asked` until something else is begun or ended.
 function begin(status) {
   const problem = unsupported();
   if (problem) return notice(problem, "error");
