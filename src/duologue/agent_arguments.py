@@ -74,7 +74,7 @@ def check_arguments(
     _check_part("edge", edge)
     _check_llm(llm)
     for name, part in parts.items():
-        # With a Realtime only tts is checked here: the other parts are reported later as unused.
+        # With a Realtime, only tts is checked here: the agent rejects all other parts.
         if part is not None and (name == "tts" or not isinstance(llm, Realtime)):
             _check_part(name, part)
     for function in _sequence("tools", tools, "functions"):

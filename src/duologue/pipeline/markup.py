@@ -112,7 +112,7 @@ class Markup:
         if limit > len(text) and not final:
             return None
         if len(mark) > 1 and mark[0] != "`" and limit == inside + SPAN_CHARS <= len(text):
-            # Two of them are no sign of a text, so a long stretch is marked.
+            # Doubled signs do not occur in plain text, so a long stretch is marked too.
             self._open.append(mark)
             return "", inside
         return mark, inside

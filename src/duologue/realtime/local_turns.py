@@ -223,7 +223,7 @@ class LocalTurns:
         known = {turn.item_id: turn for turn in turns}
         if self._turn is None and last is not None and last.item_id in unanswered:
             self._turn = last
-        # Those that were not told as answered again come before those that wait for it.
+        # Turns that were just answered come before those that already wait for their words.
         again = dict.fromkeys([*answered, *self.echoes])
         self._echoes = [known.get(item_id) or _Turn(item_id) for item_id in again]
         self._without_words.clear()

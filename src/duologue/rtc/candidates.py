@@ -42,7 +42,7 @@ class CandidateGate:
         if len(fields) < _MIN_FIELDS:
             return False
         component, transport, host, port_text = fields[1], fields[2], fields[4], fields[5]
-        # ICE over TCP is not spoken here, and RTP and RTCP share the one component.
+        # ICE over TCP is not supported here, and RTP and RTCP share one component.
         if component != "1" or transport.lower() != "udp" or not _PORT.fullmatch(port_text):
             return False
         port = int(port_text)
