@@ -389,3 +389,14 @@ async def test_an_edge_that_can_not_be_joined_says_why():
 async def test_a_person_without_an_id_is_not_the_agent():
     async with talking(ScriptedRealtime(), person=User("Robin")) as agent:
         assert (agent.person.name, agent.person.id) == ("Robin", "person")
+
+
+@virtual_time
+async def test_what_is_no_text_is_told_at_once():
+    async with talking(ScriptedRealtime()) as agent:
+        for wrong in (b"bytes", 5, None):
+            with pytest.raises(ConfigError, match=r"say needs a str, not \w+"):
+                agent.say(wrong)
+            with pytest.raises(ConfigError, match=r"simple_response needs a str, not \w+"):
+                agent.simple_response(wrong)
+        assert not of(agent, ErrorEvent)

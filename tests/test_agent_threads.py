@@ -45,7 +45,7 @@ async def test_every_plain_method_works_from_another_thread():
         await asyncio.to_thread(agent.update_tools)
         speech = await asyncio.to_thread(agent.simple_response, "Hello?")
         assert (await speech).state == "heard"
-        with pytest.raises(Exception, match="say takes some text"):
+        with pytest.raises(Exception, match="say needs some text"):
             await asyncio.to_thread(agent.say, " ")
         called = asyncio.Event()
         await asyncio.to_thread(agent.call_soon_threadsafe, called.set)

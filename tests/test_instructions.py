@@ -56,7 +56,7 @@ def test_files_take_the_place_of_their_mention(root, text, loaded):
         ("@docs/../notes.md", "use a path inside"),
         ("@/etc/hosts.txt", "use a path inside"),
         ("@~/notes.md", "use a path inside"),
-        ("@acme.io", "write @@acme.io if it is none"),
+        ("@acme.io", "write @@acme.io if it is no file"),
         ("@link.md", "@link.md: it leads outside"),
         ("@loop.md", "@loop.md"),
         ("@folder.md", "it is not a file"),

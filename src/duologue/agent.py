@@ -295,9 +295,11 @@ class Agent:
         """Put ``text`` to the model as if the person had written it, and have it answered.
 
         With ``interrupt``, whatever the agent is saying is cut first. The `Speech` may be awaited
-        till it was heard. Raises `SessionClosedError` when not joined.
+        till it was heard. Raises `SessionClosedError` when not joined, and `ConfigError` for
+        something else than a text.
         """
         live = self._check_live()
+        _check_text("simple_response", text)
         if interrupt and not live.call.settled:
             self.llm.interrupt(keep_results=True)
         if self.llm.connected:
@@ -320,8 +322,9 @@ class Agent:
         for an empty text.
         """
         live = self._check_live()
+        _check_text("say", text)
         if not text.strip():
-            raise ConfigError("say takes some text")
+            raise ConfigError("say needs some text")
         text = sendable(text)
         if interrupt and not live.call.settled:
             self.llm.interrupt(keep_results=True)
@@ -586,3 +589,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _check_text(method: str, text: object) -> None:
+    """Raise `ConfigError` unless ``text`` is a str."""
+    if not isinstance(text, str):
+        raise ConfigError(f"{method} needs a str, not {type(text).__name__}")

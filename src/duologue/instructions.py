@@ -86,7 +86,7 @@ def _read(name: str, base: Path) -> str:
     except FileNotFoundError as error:
         raise ConfigError(
             f"instructions mention @{name}, and there is no such file in {base}: "
-            f"write @@{name} if it is none"
+            f"write @@{name} if it is no file"
         ) from error
     except (OSError, RuntimeError) as error:
         raise ConfigError(f"{problem}: {_reason(error)}") from error

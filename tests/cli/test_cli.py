@@ -494,3 +494,17 @@ def test_the_modules_that_are_looked_for_come_with_their_extra():
             assert {name.lower().replace("_", "-") for name in names} & {*brought(extra)}, (
                 f"{extra} does not bring {module}"
             )
+
+
+@pytest.mark.parametrize(
+    "options", [("--out", "./in.wav"), ("--out", "out.wav", "--events", "out.wav")]
+)
+def test_a_run_overwrites_neither_its_input_nor_its_own_output(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    sound = (Path(__file__).parents[1] / "data/speech/austen-0930.wav").read_bytes()
+    (tmp_path / "in.wav").write_bytes(sound)
+    result = CliRunner().invoke(main, ["run", "in.wav", "--fast", *options])
+    assert result.exit_code == 2
+    assert "named twice" in str(result.exception) + result.output
+    assert (tmp_path / "in.wav").read_bytes() == sound
+    assert not (tmp_path / "out.wav").exists()

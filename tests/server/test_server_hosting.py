@@ -179,8 +179,11 @@ def test_a_make_agent_that_raises_is_logged_once_and_the_server_goes_on(error, c
 @pytest.mark.parametrize(
     ("make_agent", "says"),
     [
-        (lambda edge: None, "make_agent returns an Agent, not None"),
-        (lambda edge: Agent(edge=CallEdge(None), llm=ScriptedRealtime()), "the edge that it gets"),
+        (lambda edge: None, "make_agent must return an Agent, not None"),
+        (
+            lambda edge: Agent(edge=CallEdge(None), llm=ScriptedRealtime()),
+            "the edge that it was given",
+        ),
         (raising(ConfigError("there is no such voice")), "there is no such voice"),
     ],
 )

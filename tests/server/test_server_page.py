@@ -208,10 +208,11 @@ async def test_voices_pictures_and_keys(browser):
         await asyncio.sleep(0.5)
         assert stage.pictures <= seen + 3
 
-        await page.locator("#text").focus()
-        await page.keyboard.press("Escape")
+        await page.fill("#text", "half a sen")
+        await page.locator("#text").press("Escape")
         assert await page.locator("#notice").is_hidden()
-        await page.keyboard.press("Escape")
+        await page.fill("#text", "")
+        await page.locator("#text").press("Escape")
         await page.wait_for_selector("text=Press Escape again")
         assert await page.get_attribute("body", "data-call") == "live"
         await page.keyboard.press("Escape")
@@ -340,8 +341,9 @@ async def test_a_server_that_went_away_is_called_again(browser):
         context = opened(browser, server.url)
         page = await context.__aenter__()
         await talk(page, stage)
-        stage.tell(CONNECTED, AgentTranscriptEvent("Old words", False, "a"))
-        await page.wait_for_selector(".agent")
+        stage.tell(CONNECTED, AgentTranscriptEvent("Old words, and more", False, "a"))
+        stage.tell(AgentHeardEvent("Old words", "a"))
+        await page.wait_for_selector('.ahead:text-is(", and more")')
     await page.wait_for_selector('body[data-call="retrying"]')
     said = await page.locator("#notice-text").inner_text()
     assert "The server is gone; calling again in 1 s (1 of 6)" in said
@@ -350,8 +352,10 @@ async def test_a_server_that_went_away_is_called_again(browser):
         stage.tell(CONNECTED, AgentTranscriptEvent("New words", False, "a"))
         await page.wait_for_selector("text=New words")
         lines = await page.locator("#turns > li").all_inner_texts()
+        words = await page.locator(".agent .words").first.text_content()
+        assert words == "Old words Not heard: , and more"
         assert [line.split("\n")[-1] for line in lines] == [
-            "Old words",
+            ", and more",
             "a new conversation",
             "New words",
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -108,6 +108,7 @@ def run(
     require_extras("run", "local")
     if picture is not None and out is None:
         raise ConfigError("--picture draws the recording: give --out too")
+    _check_files([*files, *interject], [out, events, picture])
     edge = wav.Edge(
         files,
         out,
@@ -127,6 +128,19 @@ def run(
     if not quiet:
         click.echo(account.summary())
     finish(account, edge)
+
+
+def _check_files(inputs: Sequence[Path], outputs: Sequence[Path | None]) -> None:
+    """Raise `ConfigError` if writing one of ``outputs`` would overwrite an input or another."""
+    from duologue.realtime.errors import ConfigError
+
+    taken = {path.resolve() for path in inputs}
+    for path in outputs:
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise ConfigError(f"{path} is named twice: give each output a file of its own")
+        taken.add(path.resolve())
 
 
 def hold(

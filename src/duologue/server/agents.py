@@ -165,9 +165,11 @@ async def _made(make_agent: MakeAgent, edge: CallEdge) -> Agent:
     made = make_agent(edge)
     agent = await made if inspect.isawaitable(made) else made
     if not isinstance(agent, Agent):
-        raise ConfigError(f"make_agent returns an Agent, not {agent!r:.80}")
+        raise ConfigError(f"make_agent must return an Agent, not {agent!r:.80}")
     if agent.edge is not edge:
-        raise ConfigError("make_agent gives its Agent the edge that it gets: Agent(edge=edge, ...)")
+        raise ConfigError(
+            "make_agent must pass on the edge that it was given: Agent(edge=edge, ...)"
+        )
     return agent
 
 

@@ -118,7 +118,8 @@ def refusal(status: int, code: str, message: str, kind: ErrorKind) -> SessionErr
             kind = ErrorKind.RETRY
         else:
             kind = ErrorKind.UNKNOWN
-    text = message or f"the server answered with HTTP {status}"
+    hint = ": check base_url, which often ends in /v1" if status == 404 else ""
+    text = message or f"the server answered with HTTP {status}{hint}"
     return SessionError(text, code=code or str(status), kind=kind)
 
 

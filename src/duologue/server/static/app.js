@@ -193,6 +193,7 @@ function retry() {
 
 // The person ends what is under way.
 function hangUp() {
+  notice("");
   if (body.dataset.call === "live") transcript.line("you ended the conversation");
   stop("Conversation over");
 }
@@ -217,6 +218,7 @@ function release() {
   silence = null;
   showCamera(null);
   at("voice").srcObject = null;
+  at("person-name").textContent = "You";
   waves.close();
 }
 
@@ -386,10 +388,7 @@ new Shortcuts({
   active: () => body.dataset.call !== "idle",
   onMute: () => setMuted(!muted),
   onWarn: () => notice("Press Escape again to end the conversation."),
-  onEnd: () => {
-    notice("");
-    hangUp();
-  },
+  onEnd: hangUp,
 });
 window.addEventListener("pagehide", () => call?.end());
 

@@ -34,8 +34,13 @@ export class Shortcuts {
   #pressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const field = event.target instanceof HTMLInputElement && event.target.type === "text";
-    if (field && event.key === "Escape") return event.target.blur();
-    if (field || !this.#setting.checked || !this.#actions.active()) return;
+    if (field && event.key === "Escape") {
+      event.target.blur();
+      if (event.target.value) return;
+    } else if (field) {
+      return;
+    }
+    if (!this.#setting.checked || !this.#actions.active()) return;
     if (document.querySelector(":popover-open")) return;
     if (event.key === "Escape") this.#escape(performance.now());
     else if (event.key === "m" || event.key === "M") {

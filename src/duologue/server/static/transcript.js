@@ -36,7 +36,8 @@ export class Transcript {
   // A new call below an older one: nothing of the old one changes any more.
   begin() {
     for (const speech of this.#speeches.values()) {
-      if (!speech.settled) this.#settle(speech, speech.made, false);
+      if (speech.settled) continue;
+      this.#settle(speech, speech.heard, speech.heard.trim() !== speech.made.trim());
     }
     this.#closePerson();
     this.#forget();
