@@ -105,6 +105,7 @@ async def answer(
     ]
     middle = median(waits)
     length = median([clip.duration for clip in clips])
+    early = "; negative: it took a comma for the end of the sentence" if min(waits) < 0 else ""
     return [
         Figure(
             f"end of speech to first agent sample, {what} of {length:.1f} s (median), wav edge, "
@@ -112,7 +113,7 @@ async def answer(
             "published" if target_ms is None else f"<= {target_ms:.0f} ms",
             f"{middle:.0f} ms (p90 {percentile(waits, 90):.0f})",
             target_ms is None or middle <= target_ms,
-            f"{len(waits)} turns; by the engine's own clock, ms: {', '.join(parts)}",
+            f"{len(waits)} turns; by the engine's own clock, ms: {', '.join(parts)}{early}",
         )
     ]
 
