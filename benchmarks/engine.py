@@ -1,4 +1,4 @@
-"""The engine inside: how soon it answers, how soon it falls silent, and what it understands."""
+"""The built-in engine: how soon it answers, how soon it falls silent, and what it understands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recorded question, answered by the engine inside: no key, no account.
+"""A recorded question, answered by the built-in engine: no key, no account.
 
     python examples/hello.py [QUESTION.wav [PROFILE]]
 

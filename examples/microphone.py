@@ -1,4 +1,4 @@
-"""Talk to the engine inside by this machine's microphone and loudspeaker.
+"""Talk to the built-in engine by this machine's microphone and loudspeaker.
 
     python examples/microphone.py
 

@@ -3,7 +3,7 @@
     ollama run llama3.2                     # or llama.cpp's server, vLLM, ...
     python examples/pipeline_ollama.py QUESTION.wav [BASE_URL] [MODEL]
 
-Hearing and voice come from the engine inside; its language model is not loaded.
+Hearing and voice come from the built-in engine; its language model is not loaded.
 """
 
 import sys

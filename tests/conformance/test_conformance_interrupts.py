@@ -177,7 +177,7 @@ async def test_a_model_is_told_what_was_heard_in_every_script(subject, script):
         speech = agent.simple_response("?")
         while speech.state != "playing":
             await asyncio.sleep(0.05)
-        # The engine inside speaks by the letter.
+        # The built-in engine speaks by the letter.
         await asyncio.sleep(seconds / 2 if subject != "local" else 0.025 * len(text))
         agent.interrupt()
         await asyncio.sleep(1)

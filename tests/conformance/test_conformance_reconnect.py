@@ -51,7 +51,7 @@ def users(agent):
 
 def needs_breaks(far):
     if not far.breaks:
-        pytest.skip("the engine inside has one connection, in this process: it can't be lost")
+        pytest.skip("the built-in engine has one connection, in this process: it can't be lost")
 
 
 @conformance

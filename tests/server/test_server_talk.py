@@ -1,4 +1,4 @@
-"""A person's voice in real Chromium, the engine inside, and what the page shows of it."""
+"""A person's voice in real Chromium, the built-in engine, and what the page shows of it."""
 
 import os
 import wave

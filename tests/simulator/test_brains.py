@@ -1,4 +1,4 @@
-"""Who answers: an echo, the sound straight back, and the engine inside."""
+"""Who answers: an echo, the sound straight back, and the built-in engine."""
 
 from __future__ import annotations
 

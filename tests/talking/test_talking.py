@@ -1,4 +1,4 @@
-"""Whole conversations with the engine inside, from files: what a newcomer hears."""
+"""Whole conversations with the built-in engine, from files: what a newcomer hears."""
 
 import gc
 import wave

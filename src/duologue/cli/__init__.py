@@ -68,7 +68,7 @@ def _fail(text: str, code: int) -> NoReturn:
 def main(verbose: int) -> None:
     """Talk with a model by voice; no key and no account needed.
 
-    The engine inside runs on this machine. Its weights are fetched at the first use (254 MB for
+    The built-in engine runs on this machine. Its weights are fetched at the first use (254 MB for
     the profile tiny, 640 MB for small). Begin with: duologue demo
     """
     logging.basicConfig(

@@ -57,7 +57,7 @@ INTERRUPT_AFTER_S = 1.2
 def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool) -> None:
     """Hear it, then talk to it.
 
-    First a recorded caller talks with the engine inside, in real time: two questions, then one
+    First a recorded caller talks with the built-in engine, in real time: two questions, then one
     that is cut short by another. The conversation is printed with its times and written to
     conversation.wav (left the caller, right the agent) and conversation.png. Then the page to
     talk from is served at http://localhost:8000 until Ctrl-C.
@@ -108,11 +108,11 @@ def _hear(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
     from duologue.cli.picture import draw_conversation
 
     edge = caller(sound)
-    click.echo("A recorded caller talks with the engine inside.\n")
+    click.echo("A recorded caller talks with the built-in engine.\n")
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
     account = hold(converse(agent, echo=True, say=GREETING), written=lambda: written(edge, sound))
     draw_conversation(
-        sound, account.events, picture, "The Blue Door: a recorded caller and the engine inside"
+        sound, account.events, picture, "The Blue Door: a recorded caller and the built-in engine"
     )
     click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
     finish(account, edge)

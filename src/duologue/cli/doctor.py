@@ -29,7 +29,7 @@ class Finding:
 def doctor() -> None:
     """Say what is installed and what is missing, one line each, with the fix.
 
-    Exit code: 0 when the engine inside and the page can run, 1 when they can't.
+    Exit code: 0 when the built-in engine and the page can run, 1 when they can't.
     """
     needed = {"python", "local", "browser"}
     bad = False

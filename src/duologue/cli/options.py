@@ -63,7 +63,7 @@ def make_realtime(profile: str, *, offline: bool) -> Realtime:
 
 
 def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
-    """An agent with the engine inside."""
+    """An agent with the built-in engine."""
     from duologue.agent import Agent
 
     realtime = make_realtime(profile, offline=offline)

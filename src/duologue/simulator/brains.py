@@ -1,4 +1,4 @@
-"""Who answers behind a simulated provider: a script, an echo, or the engine inside."""
+"""Who answers behind a simulated provider: a script, an echo, or the built-in engine."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def brain_of(
     """The brain that is meant: ``echo``, ``local``, ``loopback``, a script, its file, or yours.
 
     ``replies`` and ``transcripts`` make a script, begun anew in every session. ``profile`` is the
-    size of the engine inside. Raises `ConfigError`.
+    size of the built-in engine. Raises `ConfigError`.
     """
     if replies is not None:
         answers = [Reply(one) if isinstance(one, str) else one for one in replies]

@@ -70,7 +70,7 @@ def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable
             metavar="echo|local|loopback|SCRIPT.yaml",
             default="echo",
             show_default=True,
-            help="Who answers: each turn's sound again, the engine inside, the sound at once, a "
+            help="Who answers: each turn's sound again, the built-in engine, the sound at once, a "
             "script.",
         ),
         click.option(

@@ -1,4 +1,4 @@
-"""The engine inside: speech recognition, a small language model and a voice, on this machine."""
+"""The built-in engine: speech recognition, a small language model and a voice, on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Realtime` of the engine inside: no key, no network, one set of weights for all sessions."""
+"""`Realtime` of the built-in engine: no key, no network, one set of weights for all sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TTS_RATE = 24000
 
 
 class Realtime(BaseRealtime):
-    """The engine inside, in the size ``profile``: ``tiny``, ``small`` or ``better``.
+    """The built-in engine, in the size ``profile``: ``tiny``, ``small`` or ``better``.
 
     Any part may be one of yours: ``llm`` (an `LLM`, or the path of a GGUF file), ``stt``, ``tts``,
     ``vad``, ``turn_detection``. ``voice`` is the name of a voice of the synthesiser. Weights are
