@@ -52,15 +52,16 @@ endif
 
 quick: lint types ## what a first patch needs: no weights, no browser, no whole services
 	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
-		--ignore tests/conformance --ignore tests/simulator --ignore tests/server \
+		--ignore tests/conformance --ignore tests/simulators --ignore tests/server \
 		--ignore tests/rtc --ignore tests/test_examples.py
 
 lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not models and not browser" \
-	tests/test_audio.py tests/test_video.py tests/test_conversation.py tests/test_instructions.py \
-	tests/test_tools.py tests/models tests/edges tests/server/test_server_http.py \
-	tests/server/test_server_calls.py tests/rtc/test_rtc_peer.py tests/simulator/test_nova_http.py \
-	tests/simulator/test_qwen_http.py tests/providers/test_websocket_wire.py
+	tests/test_audio.py tests/test_video.py tests/agent/test_conversation.py \
+	tests/agent/test_instructions.py tests/tools tests/weights tests/edges \
+	tests/server/test_server_http.py tests/server/test_server_calls.py tests/rtc/test_rtc_peer.py \
+	tests/simulators/nova/test_simulated_nova_http.py \
+	tests/simulators/qwen/test_simulated_qwen_http.py tests/realtime/test_websocket.py
 
 .venv-lowest/.ready: pyproject.toml | python $(filter .tools/%,$(UV))
 	$(UV) venv --quiet --clear --no-python-downloads --python $(PYTHON) .venv-lowest

@@ -21,9 +21,15 @@ from h2.connection import H2Connection
 from h2.events import DataReceived
 from h2.settings import SettingCodes
 
-from benchmarks.bare import Pace, number_of
-from benchmarks.noted import Noted
-from duologue.simulator.nova.eventstream import Decoder, Message, Timestamp, encode, encode_headers
+from benchmarks.baseline_client import Pace, number_of
+from benchmarks.echo_log import Noted
+from duologue.simulators.nova._eventstream import (
+    Decoder,
+    Message,
+    Timestamp,
+    encode,
+    encode_headers,
+)
 
 WINDOW = 1 << 20
 _EVENT = {

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from playwright.async_api import async_playwright
 
-from benchmarks.clips import QUESTIONS, synthesise
+from benchmarks.corpus import QUESTIONS, synthesise
 from benchmarks.engine import INSTRUCTIONS
 from benchmarks.figures import Figure, give, median, percentile
 from duologue.audio import Resampler

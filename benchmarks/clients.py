@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from duologue.agent import Agent
-from duologue.barge_in import BargeInPolicy
-from duologue.edges.edge import Edge
-from duologue.realtime.session import Realtime
+from duologue.agent.agent import Agent
+from duologue.agent.barge_in import BargeInPolicy
+from duologue.edges.protocol import Edge
+from duologue.realtime.realtime import Realtime
 
 NAMES = {
     "openai": "OpenAI, WebSocket",
@@ -46,12 +46,12 @@ def talker(edge: Edge, llm: Realtime) -> Agent:
     Where it is found here that the person speaks, that is not to interrupt: an echo speaks while
     they do, and it would be cut for good.
     """
-    policy = BargeInPolicy(enabled=llm.profile.speech_signals != "found")
+    policy = BargeInPolicy(enabled=llm.capabilities.speech_detection != "found")
     return Agent(edge=edge, llm=llm, barge_in=policy)
 
 
 def vad_note(llm: Realtime) -> str:
     """What is to be said of the voice activity that is found here."""
-    if llm.profile.speech_signals != "found":
+    if llm.capabilities.speech_detection != "found":
         return ""
     return f"; with its own voice activity detection ({type(llm.vad).__name__})"

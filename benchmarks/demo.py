@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, give
 from duologue.audio import AudioFrame
-from duologue.cli.demo import GREETING, INSTRUCTIONS, caller, clip
+from duologue.cli.demo import GREETING, INSTRUCTIONS, clip, recorded_caller
 from duologue.cli.options import make_agent
 from duologue.cli.run import converse
 from duologue.events import AgentTranscriptEvent, InterruptionEvent, UserTranscriptEvent
@@ -40,7 +40,7 @@ def conversation(number: int, profile: str) -> tuple[list[bool], str]:
         louder = frame.samples * loudness + noises.normal(0, noise, len(frame))
         return AudioFrame(np.clip(louder, -32768, 32767).astype(np.int16), frame.rate)
 
-    edge = caller(None, changed, chance.uniform(0.8, 2.2))
+    edge = recorded_caller(None, changed, chance.uniform(0.8, 2.2))
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=False)
     events = run_virtual(converse(agent, echo=False, say=GREETING, measured=False)).events
     said = [e.text for _, e in events if isinstance(e, AgentTranscriptEvent) and e.final][1:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.clips import (
+from benchmarks.corpus import (
     INTERRUPTIONS,
     LONG_SENTENCES,
     QUESTIONS,
@@ -21,7 +21,7 @@ from benchmarks.clips import (
     synthesise,
 )
 from benchmarks.figures import Figure, give, median, percentile
-from duologue.agent import Agent
+from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame, Samples
 from duologue.edges import wav
 from duologue.events import (
@@ -32,8 +32,8 @@ from duologue.events import (
     TurnMetricsEvent,
     UserTranscriptEvent,
 )
-from duologue.pipeline.words import plain_words
-from duologue.providers.local.realtime import Realtime
+from duologue.providers.local._realtime import Realtime
+from duologue.vad.words import plain_words
 
 MARK = 3
 """How well events and recording are known to agree, in ms."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.figures import Figure, give, median, open_files, percentile, rss_mb
-from duologue.agent import Agent
+from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.edges import wav
-from duologue.edges.edge import Person
+from duologue.edges.protocol import AgentInput
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import Command, SendAudio
 from duologue.realtime.outputs import Output, ReplyAudio
@@ -49,15 +49,15 @@ class MarkedEdge(wav.Edge):
         self.left = Marks()
         self.came = Marks()
 
-    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+    async def run(self, person: AgentInput, ready: Callable[[], None]) -> None:
         left = self.left
-        hear = person.audio
+        hear = person.push_audio
 
         def audio(frame: AudioFrame) -> None:
             left.pass_by(frame)
             hear(frame)
 
-        person.audio = audio  # type: ignore[method-assign]
+        person.push_audio = audio  # type: ignore[method-assign]
         await super().run(person, ready)
 
     def play(self, frame: AudioFrame | None) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.sides import SIDES, Line, meeting
+from benchmarks.simulator_probes import SIDES, Line, meeting
 from duologue.audio import AudioFrame
 from duologue.events import AgentTurnStartedEvent, InterruptionEvent
 from duologue.testing import Reply
@@ -39,7 +39,7 @@ class Device(Line):
         self.buffer.append((begin, loud))
         self.taken += 480
         if self.taken % 960 == 0 and self.person is not None:
-            self.person.played(self.done)
+            self.person.report_played(self.done)
 
     def clear(self) -> None:
         self.drain(asyncio.get_running_loop().time())

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.clips import recorded
+from benchmarks.corpus import recorded
 from benchmarks.figures import Figure, median, percentile
-from benchmarks.sides import RATE, SIDES, Line, Side, meeting, told, watch_sent
+from benchmarks.simulator_probes import RATE, SIDES, Line, Side, meeting, told, watch_sent
 from duologue.audio import AudioFrame, Samples
 from duologue.events import InterruptionEvent
-from duologue.pipeline.earshot_vad import EarshotVAD
-from duologue.simulator.faults import Delay, Fault
+from duologue.simulators.faults import Delay, Fault
+from duologue.vad.earshot import EarshotVAD
 
 LONG = " ".join(f"word{index}" for index in range(60))
 GAP_S = 0.3
@@ -37,7 +37,7 @@ class Voice(Line):
             await asyncio.sleep(0.02)
             at = at + 320 if self.voice else 0
             samples = self._clip[at - 320 : at] if at else np.zeros(320, np.int16)
-            person.audio(AudioFrame(samples, RATE))
+            person.push_audio(AudioFrame(samples, RATE))
 
 
 class Deaf:
@@ -79,10 +79,10 @@ async def measure(
     line = line or Line()
     words = [LONG] * (rounds * 3), ["stop it"] * rounds
     async with meeting(side, line, *words, **options) as (agent, far):
-        call = agent._live.call
+        call = agent._live.session
         shut: list[float] = []
         signals: list[float] = []
-        hold, interrupt, hear = call.playout.hold, call.playout.interrupt, call.audio
+        hold, interrupt, hear = call.playout.hold, call.playout.interrupt, call.push_audio
         entered = 0.0
 
         def held() -> None:
@@ -106,7 +106,7 @@ async def measure(
                 signals.append(loop.time())
 
         call.playout.hold, call.playout.interrupt = held, interrupted
-        call.audio = heard
+        call.push_audio = heard
         watch_sent(far.session, sent)
         for _ in range(rounds):
             agent.simple_response("talk")

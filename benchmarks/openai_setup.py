@@ -18,11 +18,12 @@ import numpy as np
 from benchmarks.figures import Figure, give, median
 from benchmarks.provider import pin
 from benchmarks.transport import FedEdge, feed
-from duologue.agent import Agent
+from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.providers import openai
-from duologue.providers.openai import webrtc
-from duologue.simulator.openai.server import KEY, OpenAISimulator
+from duologue.providers._openai_protocol import webrtc
+from duologue.rtc.config import PeerState
+from duologue.simulators.openai.server import DEFAULT_KEY, OpenAISimulator
 from duologue.testing import Reply
 
 RATE = 24000
@@ -49,16 +50,16 @@ class Marked(webrtc.WebRTCWire):
         await super().open()
         self.mark()
 
-    async def _ask(self, offer: str) -> str:
+    async def _exchange_sdp(self, offer: str) -> str:
         self.mark()
-        answer = await super()._ask(offer)
+        answer = await super()._exchange_sdp(offer)
         self.mark()
         return answer
 
-    def _take_state(self, state: webrtc.PeerState, reason: str) -> None:
+    def _state_changed(self, state: PeerState, reason: str) -> None:
         if state == "connected":
             self.mark()
-        super()._take_state(state, reason)
+        super()._state_changed(state, reason)
 
     @staticmethod
     def mark() -> None:
@@ -79,7 +80,7 @@ class Listener(FedEdge):
 
 
 def model(url: str) -> openai.Realtime:
-    return openai.Realtime(base_url=url, api_key=KEY, video="off")
+    return openai.Realtime(base_url=url, api_key=DEFAULT_KEY, video="off")
 
 
 async def join(url: str) -> tuple[list[float], float, float]:

@@ -24,11 +24,11 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from benchmarks.bare import BareClient, Client, Pace, number_of
+from benchmarks.baseline_client import BareClient, Client, Pace, number_of
 from benchmarks.bedrock import BareStream, StreamLine
 from benchmarks.camera import picture_number
-from benchmarks.dialects import DIALECTS, Dialect
-from benchmarks.noted import Noted
+from benchmarks.echo_log import Noted
+from benchmarks.wire_formats import DIALECTS, Dialect
 from duologue.audio import Samples
 
 NOVA = "nova"

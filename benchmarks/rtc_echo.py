@@ -25,13 +25,13 @@ from benchmarks.clients import realtime, talker
 from benchmarks.figures import Figure, give, percentile
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
-from duologue.edges.browser import CallEdge
-from duologue.items import Json
+from duologue.edges.webrtc import CallEdge
+from duologue.json_types import Json
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import Command, SendAudio
 from duologue.testing import ScriptedRealtime
-from duologue.testing.bad_network import BadNetwork
-from duologue.testing.rtc_client import Caller
+from duologue.testing.caller import Caller
+from duologue.testing.network import BadNetwork
 from duologue.ticker import ticker_for
 from duologue.video import VideoFrame
 
@@ -64,23 +64,26 @@ class SocketLine:
 class Echo:
     """Says back the newest that it heard at the next tick, as an agent that never waits would."""
 
-    settled = True
-    sees = False
+    is_idle = True
+    wants_video = False
 
     def __init__(self, edge: CallEdge) -> None:
         self.edge = edge
         self._newest: AudioFrame | None = None
 
-    def audio(self, frame: AudioFrame) -> None:
+    def push_audio(self, frame: AudioFrame) -> None:
         self._newest = frame
 
-    def video(self, frame: Callable[[], VideoFrame]) -> None:
+    def push_video(self, frame: Callable[[], VideoFrame]) -> None:
         pass
 
-    def text(self, text: str) -> None:
+    def push_text(self, text: str) -> None:
         pass
 
-    def played(self, samples: int) -> None:
+    def report_played(self, samples: int) -> None:
+        pass
+
+    async def wait_until_listening(self) -> None:
         pass
 
     def tick(self, _: float) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.clips import trim
+from benchmarks.corpus import trim
 from duologue.audio import Resampler, Samples
 
 RATE = 16000

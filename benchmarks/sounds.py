@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import sides
+from benchmarks import simulator_probes
 from benchmarks.figures import Figure, give, median
-from benchmarks.sides import SIDES, Line, meeting, told
+from benchmarks.simulator_probes import SIDES, Line, meeting, told
 from benchmarks.sound_clips import RATE, Clip, clips
 from duologue.audio import AudioFrame
 from duologue.events import (
@@ -28,10 +28,10 @@ from duologue.events import (
     SpeechHeldEvent,
     SpeechResumedEvent,
 )
-from duologue.pipeline.earshot_vad import EarshotVAD
 from duologue.testing import Reply, run_virtual
+from duologue.vad.earshot import EarshotVAD
 
-import subjects  # isort: skip - in the folder that `sides` puts on the path
+import conformance_targets  # isort: skip - in the folder that `simulator_probes` puts on the path
 
 LONG = " ".join(f"word{index}" for index in range(24))
 """About ten seconds of speech."""
@@ -63,7 +63,7 @@ class Caller(Line):
                 piece = self._clip[self._at : self._at + 320]
                 samples[: len(piece)] += piece
                 self._at += 320
-            person.audio(AudioFrame(samples, RATE))
+            person.push_audio(AudioFrame(samples, RATE))
 
     def make_the_sound(self) -> None:
         """Begin with the next frame."""
@@ -83,7 +83,7 @@ class Outcome:
     """Speeches that followed."""
 
 
-class Knows(sides.Brain):
+class Knows(simulator_probes.Brain):
     """The model inside a service, which knows what is said in every turn."""
 
     said = ""
@@ -127,7 +127,7 @@ async def call(name: str, caller: Caller, clip: Clip) -> AsyncGenerator[Any]:
         case "nova":
             options["simulator"] = {"endpointing_ms": {"HIGH": 1500}}
     Knows.said = clip.words
-    subjects.Brain = Knows
+    conformance_targets.Brain = Knows
     late = 0.0 if name == "nova" else WORDS_LATE_S
     async with meeting(SIDES[name], caller, replies, words_late_s=late, **options) as (agent, _):
         yield agent
@@ -137,24 +137,24 @@ async def call(name: str, caller: Caller, clip: Clip) -> AsyncGenerator[Any]:
 async def _pipeline(caller: Caller, clip: Clip, replies: Any) -> AsyncGenerator[Any]:
     from duologue.pipeline.pipeline import Pipeline
 
-    class Hears(subjects._LocalStream):
+    class Hears(conformance_targets._LocalStream):
         async def text(self) -> str:
             await asyncio.sleep(0.15)
             return self.words
 
-    class STT(subjects._LocalSTT):
+    class STT(conformance_targets._LocalSTT):
         def stream(self) -> Hears:
             return Hears(clip.words)
 
     texts = [r if isinstance(r, Reply) else Reply(r) for r in replies]
     model = Pipeline(
-        llm=subjects._LocalLLM(texts),
+        llm=conformance_targets._LocalLLM(texts),
         stt=STT(()),
-        tts=subjects._LocalTTS(),
+        tts=conformance_targets._LocalTTS(),
         vad=EarshotVAD("simulate"),
-        turn=subjects._Over(),
+        turn_detector=conformance_targets._Over(),
     )
-    async with sides.talking(model, caller) as agent:
+    async with simulator_probes.join_agent(model, caller) as agent:
         yield agent
 
 

@@ -14,14 +14,15 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
 
-from benchmarks import bare
+from benchmarks import baseline_client
 from benchmarks.clients import NAMES, realtime, talker, vad_note
 from benchmarks.figures import Figure, give, median, percentile, rss_mb
 from benchmarks.framework import RATE, MarkedEdge, numbered
 from benchmarks.provider import Provider
 from duologue.audio import AudioFrame
-from duologue.edges.edge import Person, Quality
-from duologue.realtime.session import Realtime
+from duologue.edges.protocol import AgentInput
+from duologue.quality import Quality
+from duologue.realtime.realtime import Realtime
 
 FLOORS = {"nova": "h2, orjson and hashlib"}
 """What bare clients are made of, if not of websockets and orjson."""
@@ -81,11 +82,11 @@ class FedEdge:
     latency_ms = 0.0
 
     def __init__(self) -> None:
-        self.person: Person | None = None
+        self.person: AgentInput | None = None
         self.hung_up = asyncio.Event()
         self.frames = 0
 
-    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+    async def run(self, person: AgentInput, ready: Callable[[], None]) -> None:
         self.person = person
         ready()
         await self.hung_up.wait()
@@ -112,7 +113,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
             return
         if edge.person is not None:
             # A copy: sound that comes from somewhere is new each time, and is kept for a while.
-            edge.person.audio(AudioFrame(frames[index % len(frames)].copy(), sound.rate))
+            edge.person.push_audio(AudioFrame(frames[index % len(frames)].copy(), sound.rate))
         loop.call_at(began + (index + 1) * 0.02, speak, index + 1)
 
     loop.call_at(began, speak, 0)
@@ -151,7 +152,7 @@ async def processor(
     await asyncio.sleep(0.5)
     began = asyncio.get_running_loop().time() + 1
     clients = [provider.bare(sound.samples, began + n * apart) for n in range(sessions)]
-    floor = await bare.processor(clients, seconds / 2)
+    floor = await baseline_client.processor(clients, seconds / 2)
     hz = f"{provider.rate // 1000} kHz to it and 24 back" if provider.rate != RATE else ""
     return Figure(
         f"{NAMES[provider.name]}: CPU of one session of {sessions}, {named}",

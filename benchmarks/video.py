@@ -64,7 +64,7 @@ class Camera:
             self.taken[index] = time.perf_counter()
             for number, edge in enumerate(self._edges):
                 if edge.person is not None and now >= began + number * APART_S:
-                    edge.person.video(partial(self._picture, index, now))
+                    edge.person.push_video(partial(self._picture, index, now))
 
     def _picture(self, number: int, now: float) -> VideoFrame:
         pixels = self._pictures[number % len(self._pictures)]

@@ -11,11 +11,12 @@ import json
 from pathlib import Path
 
 from duologue import Agent
-from duologue.edges.browser import CallEdge
+from duologue.edges.webrtc import CallEdge
+from duologue.hosting import CallEnd, serve
 from duologue.items import AgentItem, UserItem
 from duologue.providers import local
-from duologue.realtime.session import Realtime
-from duologue.server import CallEnd, ServerConfig, serve
+from duologue.realtime.realtime import Realtime
+from duologue.server import ServerConfig
 
 CALLS = Path("calls.jsonl")
 

@@ -12,9 +12,10 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 
 from duologue import Agent, User
-from duologue.edges.edge import Edge
+from duologue.edges.protocol import Edge
+from duologue.hosting import create_app
 from duologue.providers import local
-from duologue.server import ServerConfig, create_app
+from duologue.server import ServerConfig
 
 
 def make_agent(edge: Edge) -> Agent:

@@ -21,10 +21,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
 from duologue import Agent, User
-from duologue.edges.browser import CallEdge
+from duologue.edges.webrtc import CallEdge
+from duologue.hosting import create_app
 from duologue.providers import local
-from duologue.realtime.session import Realtime
-from duologue.server import CallRefusedError, ServerConfig, create_app
+from duologue.realtime.realtime import Realtime
+from duologue.server import CallRefusedError, ServerConfig
 
 COOKIE = "name"  # a real app signs its cookies, for example by SessionMiddleware
 
@@ -39,7 +40,7 @@ def model() -> Realtime:
     return local.Realtime("tiny")
 
 
-async def conduct(edge: CallEdge) -> None:
+async def handle_call(edge: CallEdge) -> None:
     """Called once for each caller; the call is over when it returns."""
     user = edge.request.user
     if not isinstance(user, SimpleUser):
@@ -63,7 +64,7 @@ async def sign_in(request: Request) -> Response:
     return answer
 
 
-voice = create_app(conduct=lambda edge: conduct(edge), config=ServerConfig(max_sessions=4))
+voice = create_app(handle_call=lambda edge: handle_call(edge), config=ServerConfig(max_sessions=4))
 app = Starlette(
     routes=[Route("/sign-in", sign_in), Mount("/voice", voice)],
     middleware=[Middleware(AuthenticationMiddleware, backend=SignedIn())],

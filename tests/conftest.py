@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from duologue.models import Store, WeightsError
+from duologue.weights import Store, WeightsError
 
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,7 +22,7 @@ def weights() -> Store:
 
     store = Store()
     try:
-        for name in engine.weights_of("tiny"):
+        for name in engine.profile_weights("tiny"):
             store.ensure(name, progress=False)
     except WeightsError as error:
         pytest.skip(f"the weights can't be had here: {error}")

@@ -13,10 +13,11 @@ from typing import get_args
 import click
 import pytest
 
-from duologue import BargeInPolicy, MissingExtraError, Profile, events
+from duologue import BargeInPolicy, Capabilities, MissingExtraError
 from duologue.cli import main as commands
-from duologue.pipeline.turn_taking import Endpointing
+from duologue.events import events
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.vad.endpointing import Endpointing
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -144,7 +145,7 @@ def test_every_event_has_its_section_and_every_field_its_row():
     [
         ("barge-in.md", "The policy", BargeInPolicy),
         ("pipeline.md", "Turns", Endpointing),
-        ("realtime.md", "Profile", Profile),
+        ("realtime.md", "Capabilities", Capabilities),
         ("realtime.md", "Connections", ReconnectPolicy),
     ],
 )

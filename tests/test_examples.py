@@ -45,11 +45,11 @@ def load(name: str) -> ModuleType:
 @pytest.fixture(scope="module")
 def weights():
     pytest.importorskip("xllamacpp", reason="needs duologue[local]")
-    from duologue.models import Store, WeightsError
-    from duologue.providers.local.engine import weights_of
+    from duologue.providers.local.engine import profile_weights
+    from duologue.weights import Store, WeightsError
 
     try:
-        for name in weights_of("tiny"):
+        for name in profile_weights("tiny"):
             Store().ensure(name, progress=False)
     except WeightsError as error:
         pytest.skip(f"the weights can't be had here: {error}")
@@ -175,7 +175,8 @@ def test_mount_with_user(monkeypatch):
 async def test_end_of_call(monkeypatch, tmp_path):
     websockets = pytest.importorskip("websockets", reason="needs duologue[server]")
     pytest.importorskip("aiortc", reason="needs duologue[webrtc]")
-    from duologue.server import ServerConfig, create_app, serve_app
+    from duologue.hosting import create_app
+    from duologue.server import ServerConfig, serve_app
 
     module = load("end_of_call")
     monkeypatch.setattr(module, "model", ScriptedRealtime)

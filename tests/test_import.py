@@ -49,7 +49,7 @@ def modules_after(code):
     [
         "import duologue",
         "from duologue import " + ", ".join(duologue.__all__),
-        "import duologue.testing, duologue.events, duologue.pipeline.parts",
+        "import duologue.testing, duologue.events.events, duologue.pipeline.interfaces",
     ],
 )
 def test_the_core_imports_no_extra(code):

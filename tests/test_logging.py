@@ -9,7 +9,7 @@ import pytest
 
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import Reply, ScriptedRealtime, ToolUse, virtual_time
-from talk import Phone, talking
+from fake_edge import FakeEdge, join_agent
 
 PROGRAM = """
 import asyncio
@@ -28,7 +28,7 @@ class Edge:
         ready()
         while True:
             await asyncio.sleep(0.02)
-            person.audio(AudioFrame(np.zeros(320, np.int16), 16000))
+            person.push_audio(AudioFrame(np.zeros(320, np.int16), 16000))
 
     def play(self, frame): ...
 
@@ -106,8 +106,8 @@ async def test_the_log_has_states_and_kinds_of_messages_and_no_words(caplog):
         async def look(at: str) -> str:
             return "a secret result"
 
-    phone = Phone()
-    async with talking(model, phone, prepare=add, instructions="Secret instructions.") as agent:
+    phone = FakeEdge()
+    async with join_agent(model, phone, prepare=add, instructions="Secret instructions.") as agent:
         await phone.speak(1.0)
         await phone.be_silent(5.0)
         agent.llm.roll_over()
@@ -139,7 +139,7 @@ def test_the_command_line_shows_the_log(option, level):
 
 
 async def test_nothing_is_written_where_nothing_fails(capfd):
-    async with talking(ScriptedRealtime(["Yes."])) as agent:
+    async with join_agent(ScriptedRealtime(["Yes."])) as agent:
         await agent.simple_response("Hello?")
         await asyncio.sleep(0)
     assert capfd.readouterr() == ("", "")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from duologue.telemetry import SWITCHES, switch_off
+from duologue._telemetry import SWITCHES, switch_off
 
 pytest.importorskip("onnxruntime", reason="needs duologue[local]")
 

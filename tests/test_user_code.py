@@ -3,8 +3,8 @@ import logging
 
 import pytest
 
+from duologue._user_code import GRACE_S, run_bounded
 from duologue.testing import virtual_time
-from duologue.user_code import GRACE_S, bounded
 
 
 @virtual_time
@@ -13,7 +13,7 @@ async def test_it_gives_the_result():
         await asyncio.sleep(1)
         return 5
 
-    assert await bounded(work(), "work") == 5
+    assert await run_bounded(work(), "work") == 5
 
 
 @virtual_time
@@ -22,11 +22,11 @@ async def test_it_raises_what_the_code_raises():
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        await bounded(work(), "work")
+        await run_bounded(work(), "work")
 
 
 async def cancel(code, seconds=0.1):
-    task = asyncio.create_task(bounded(code, "the tool"))
+    task = asyncio.create_task(run_bounded(code, "the tool"))
     await asyncio.sleep(seconds)
     began = asyncio.get_running_loop().time()
     task.cancel()
@@ -61,7 +61,7 @@ async def test_one_that_does_not_end_is_left_behind():
                 continue
             return
 
-    logger, told = logging.getLogger("duologue.user_code"), []
+    logger, told = logging.getLogger("duologue._user_code"), []
     handler = logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     logger.addHandler(handler)

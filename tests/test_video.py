@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from duologue.video import FrameSampler, SceneChange, VideoFrame
+from duologue.video import FrameSampler, SceneChangeDetector, VideoFrame
 
 
 def test_a_frame_knows_its_size():
@@ -71,82 +71,82 @@ def picture(light, size=(72, 128)):
 
 
 def test_the_first_picture_is_news_and_the_same_again_is_not():
-    scene = SceneChange()
-    assert scene.changed(picture(90), 0.0)
-    assert not scene.changed(picture(90), 1.0)
-    scene.forget()
-    assert scene.changed(picture(90), 2.0)
+    scene = SceneChangeDetector()
+    assert scene.has_changed(picture(90), 0.0)
+    assert not scene.has_changed(picture(90), 1.0)
+    scene.reset()
+    assert scene.has_changed(picture(90), 2.0)
 
 
 def test_after_ten_seconds_any_picture_is():
-    scene = SceneChange()
-    times = [at for at in range(35) if scene.changed(picture(90), float(at))]
+    scene = SceneChangeDetector()
+    times = [at for at in range(35) if scene.has_changed(picture(90), float(at))]
     assert times == [0, 10, 20, 30]
-    scene = SceneChange(key_every_s=3.0)
-    times = [at / 10 for at in range(100) if scene.changed(picture(90), at / 10)]
+    scene = SceneChangeDetector(key_every_s=3.0)
+    times = [at / 10 for at in range(100) if scene.has_changed(picture(90), at / 10)]
     assert times == [0.0, 3.0, 6.0, 9.0]
 
 
 def test_a_picture_that_is_news_puts_the_next_one_off():
-    scene = SceneChange()
-    news = [at for at in range(25) if scene.changed(picture(90 if at < 6 else 200), float(at))]
+    scene = SceneChangeDetector()
+    news = [at for at in range(25) if scene.has_changed(picture(90 if at < 6 else 200), float(at))]
     assert news == [0, 6, 16]
 
 
 @pytest.mark.parametrize(("step", "news"), [(1.9, False), (2.1, True)])
 def test_all_of_it_may_grow_a_little_lighter(step, news):
-    scene = SceneChange()
+    scene = SceneChangeDetector()
     pixels = np.full((64, 64, 3), 90, np.uint8)
-    scene.changed(VideoFrame(pixels, 0.0), 0.0)
+    scene.has_changed(VideoFrame(pixels, 0.0), 0.0)
     # Some points by ten, so that the mean of all is that.
     flat = pixels.copy()
     chosen = np.random.default_rng(1).permutation(64 * 64)[: round(64 * 64 * step / 10)]
     flat.reshape(-1, 3)[chosen] += 10
-    assert scene.changed(VideoFrame(flat, 1.0), 1.0) is news
+    assert scene.has_changed(VideoFrame(flat, 1.0), 1.0) is news
 
 
 @pytest.mark.parametrize(("light", "news"), [(100, False), (104, True), (76, True)])
 def test_a_hand_in_the_corner_is_news_where_it_can_be_seen(light, news):
-    scene = SceneChange()
+    scene = SceneChangeDetector()
     pixels = np.full((640, 640, 3), 90, np.uint8)
-    scene.changed(VideoFrame(pixels, 0.0), 0.0)
+    scene.has_changed(VideoFrame(pixels, 0.0), 0.0)
     pixels = pixels.copy()
     pixels[:40, :40] = light  # One field of 256.
-    assert scene.changed(VideoFrame(pixels, 1.0), 1.0) is news
+    assert scene.has_changed(VideoFrame(pixels, 1.0), 1.0) is news
 
 
 def test_what_is_compared_is_the_last_news_and_not_the_last_picture():
     """A slow change adds up."""
-    scene = SceneChange()
-    news = [light for light in range(90, 110) if scene.changed(picture(light), 0.0)]
+    scene = SceneChangeDetector()
+    news = [light for light in range(90, 110) if scene.has_changed(picture(light), 0.0)]
     assert news == [90, 92, 94, 96, 98, 100, 102, 104, 106, 108]
 
 
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (0, 40, 0)])
 def test_any_light_that_goes_out_is_news(colour):
-    scene = SceneChange()
+    scene = SceneChangeDetector()
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:] = colour
-    scene.changed(VideoFrame(pixels, 0.0), 0.0)
-    assert scene.changed(picture(0, (64, 64)), 1.0)
+    scene.has_changed(VideoFrame(pixels, 0.0), 0.0)
+    assert scene.has_changed(picture(0, (64, 64)), 1.0)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (16, 16), (17, 31), (1080, 1920)])
 def test_pictures_of_any_size_are_compared(size):
-    scene = SceneChange()
-    assert scene.changed(picture(90, size), 0.0)
-    assert not scene.changed(picture(91, size), 1.0)
-    assert scene.changed(picture(120, size), 2.0)
+    scene = SceneChangeDetector()
+    assert scene.has_changed(picture(90, size), 0.0)
+    assert not scene.has_changed(picture(91, size), 1.0)
+    assert scene.has_changed(picture(120, size), 2.0)
 
 
 def test_a_camera_that_is_turned_shows_something_new():
-    scene = SceneChange()
-    scene.changed(picture(90, (720, 1280)), 0.0)
-    assert scene.changed(picture(90, (8, 1280)), 1.0)
+    scene = SceneChangeDetector()
+    scene.has_changed(picture(90, (720, 1280)), 0.0)
+    assert scene.has_changed(picture(90, (8, 1280)), 1.0)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255), st.integers(0, 255))
 def test_pictures_of_one_light_differ_by_their_light(height, width, first, second):
-    scene = SceneChange()
-    scene.changed(picture(first, (height, width)), 0.0)
-    assert scene.changed(picture(second, (height, width)), 1.0) is (abs(first - second) >= 2)
+    scene = SceneChangeDetector()
+    scene.has_changed(picture(first, (height, width)), 0.0)
+    assert scene.has_changed(picture(second, (height, width)), 1.0) is (abs(first - second) >= 2)

@@ -1,6 +1,6 @@
 import pytest
 
-from duologue.word_timing import has_letters, needs_space, said_within, weight
+from duologue._word_timing import has_letters, needs_space, prefix_within, weight
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from duologue.word_timing import has_letters, needs_space, said_within, weight
     ],
 )
 def test_text_is_cut_where_its_script_allows(text, budget, said):
-    assert said_within(text, budget) == said
+    assert prefix_within(text, budget) == said
 
 
 def test_a_character_that_is_a_syllable_takes_longer_than_a_letter():

@@ -3,17 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from duologue import telemetry
+from duologue import _telemetry
 
 if TYPE_CHECKING:
-    from duologue.agent import Agent, User
+    from duologue._running import run
+    from duologue.agent.agent import Agent, User
+    from duologue.agent.barge_in import BargeInPolicy
+    from duologue.agent.conversation import Conversation
+    from duologue.agent.jsonl_store import JsonlStore
+    from duologue.agent.processors import Processor
+    from duologue.agent.speech import Speech
     from duologue.audio import AudioFrame, Framer, Resampler
-    from duologue.barge_in import BargeInPolicy
-    from duologue.conversation import Conversation
-    from duologue.jsonl_store import JsonlStore
-    from duologue.pipeline.pipeline import Pipeline
-    from duologue.processors import Processor
-    from duologue.realtime.errors import (
+    from duologue.errors import (
         ConfigError,
         DuologueError,
         MissingExtraError,
@@ -22,15 +23,14 @@ if TYPE_CHECKING:
         SessionError,
         UnsupportedError,
     )
-    from duologue.realtime.profile import Profile
-    from duologue.realtime.session import Realtime
-    from duologue.running import run
-    from duologue.speech import Speech
+    from duologue.pipeline.pipeline import Pipeline
+    from duologue.realtime.capabilities import Capabilities
+    from duologue.realtime.realtime import Realtime
     from duologue.video import VideoFrame
 
 __version__ = "0.1.0"
 
-telemetry.switch_off()  # Before anything can import what sends it.
+_telemetry.switch_off()  # Before anything can import what sends it.
 
 __all__ = [
     "Agent",
@@ -44,7 +44,7 @@ __all__ = [
     "MissingExtraError",
     "Pipeline",
     "Processor",
-    "Profile",
+    "Capabilities",
     "Realtime",
     "ReplyRefusedError",
     "Resampler",
@@ -58,28 +58,28 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Agent": "duologue.agent",
+    "Agent": "duologue.agent.agent",
     "AudioFrame": "duologue.audio",
-    "BargeInPolicy": "duologue.barge_in",
-    "ConfigError": "duologue.realtime.errors",
-    "Conversation": "duologue.conversation",
-    "DuologueError": "duologue.realtime.errors",
+    "BargeInPolicy": "duologue.agent.barge_in",
+    "ConfigError": "duologue.errors",
+    "Conversation": "duologue.agent.conversation",
+    "DuologueError": "duologue.errors",
     "Framer": "duologue.audio",
-    "JsonlStore": "duologue.jsonl_store",
-    "MissingExtraError": "duologue.realtime.errors",
+    "JsonlStore": "duologue.agent.jsonl_store",
+    "MissingExtraError": "duologue.errors",
     "Pipeline": "duologue.pipeline.pipeline",
-    "Processor": "duologue.processors",
-    "Profile": "duologue.realtime.profile",
-    "Realtime": "duologue.realtime.session",
-    "ReplyRefusedError": "duologue.realtime.errors",
+    "Processor": "duologue.agent.processors",
+    "Capabilities": "duologue.realtime.capabilities",
+    "Realtime": "duologue.realtime.realtime",
+    "ReplyRefusedError": "duologue.errors",
     "Resampler": "duologue.audio",
-    "SessionClosedError": "duologue.realtime.errors",
-    "SessionError": "duologue.realtime.errors",
-    "Speech": "duologue.speech",
-    "UnsupportedError": "duologue.realtime.errors",
-    "User": "duologue.agent",
+    "SessionClosedError": "duologue.errors",
+    "SessionError": "duologue.errors",
+    "Speech": "duologue.agent.speech",
+    "UnsupportedError": "duologue.errors",
+    "User": "duologue.agent.agent",
     "VideoFrame": "duologue.video",
-    "run": "duologue.running",
+    "run": "duologue._running",
 }
 
 

@@ -68,7 +68,7 @@ class AudioFrame:
 
     def _repr_html_(self) -> str:
         """Return an HTML player, for notebooks."""
-        from duologue.notebook import audio_html
+        from duologue._notebook import audio_html
 
         return audio_html(self)
 
@@ -96,9 +96,9 @@ class Resampler:
         "_down",
         "_held",
         "_kernel",
-        "_odd",
         "_received",
         "_sent",
+        "_soxr",
         "_up",
         "in_rate",
         "out_rate",
@@ -112,20 +112,20 @@ class Resampler:
         common = gcd(in_rate, out_rate)
         self._up = out_rate // common
         self._down = in_rate // common
-        odd = max(self._up, self._down) > _LONGEST
+        odd = max(self._up, self._down) > _MAX_RATIO
         plain = in_rate == out_rate or odd
-        if not plain and self._up < _AT_ONCE:
+        if not plain and self._up < _MIN_OUTPUTS:
             # The same ratio. A window is copied for each row of outputs: few rows cost less.
-            self._up, self._down = self._up * _AT_ONCE, self._down * _AT_ONCE
+            self._up, self._down = self._up * _MIN_OUTPUTS, self._down * _MIN_OUTPUTS
         self._kernel = _EMPTY_KERNEL if plain else _kernel(self._up, self._down)
-        self._odd: soxr.ResampleStream | None = None
+        self._soxr: soxr.ResampleStream | None = None
         if odd:
-            self._odd = soxr.ResampleStream(in_rate, out_rate, 1, dtype="int16", quality="LQ")
-        self._open()
+            self._soxr = soxr.ResampleStream(in_rate, out_rate, 1, dtype="int16", quality="LQ")
+        self._reset()
 
-    def _open(self) -> None:
+    def _reset(self) -> None:
         """``_held`` begins where the filter does for the next output that is a multiple of up."""
-        self._held = np.zeros(_reach(self._up, self._down), np.float32)
+        self._held = np.zeros(_lookahead(self._up, self._down), np.float32)
         self._received = 0
         self._sent = 0
 
@@ -133,24 +133,24 @@ class Resampler:
         """Resample the next int16 samples of the stream; may return fewer, later ones follow."""
         if self._up == self._down:
             return samples
-        if self._odd is not None:
-            out: Samples = self._odd.resample_chunk(samples)
+        if self._soxr is not None:
+            out: Samples = self._soxr.resample_chunk(samples)
             return out
         self._received += len(samples)
-        known = self._received - _reach(self._up, self._down)
+        known = self._received - _lookahead(self._up, self._down)
         return self._filter(samples.astype(np.float32), known * self._up // self._down)
 
     def flush(self) -> Samples:
         """End the stream: the tail that was held back. The next `push` starts a new stream."""
         if self._up == self._down:
             return _EMPTY
-        if self._odd is not None:
-            tail: Samples = self._odd.resample_chunk(_EMPTY, last=True)
-            self._odd.clear()
+        if self._soxr is not None:
+            tail: Samples = self._soxr.resample_chunk(_EMPTY, last=True)
+            self._soxr.clear()
             return tail
-        silence = np.zeros(_reach(self._up, self._down), np.float32)
+        silence = np.zeros(_lookahead(self._up, self._down), np.float32)
         out = self._filter(silence, -(-self._received * self._up // self._down))
-        self._open()
+        self._reset()
         return out
 
     def _filter(self, samples: NDArray[np.float32], until: int) -> Samples:
@@ -180,16 +180,16 @@ class Resampler:
 
 
 _EMPTY_KERNEL: NDArray[np.float32] = np.zeros((0, 0), np.float32)
-_AT_ONCE = 8
+_MIN_OUTPUTS = 8
 """Outputs that are made of one window at least."""
-_LONGEST = 1000
+_MAX_RATIO = 1000
 """Both parts of the ratio of two rates may be so large; 11025 to 48000 Hz is 147 to 640."""
 _STOP_DB = 92.0
 _TRANSITION = 0.2
 """Width of the filter's slope, centred on the band edge, as a part of the band."""
 
 
-def _reach(up: int, down: int) -> int:
+def _lookahead(up: int, down: int) -> int:
     """Input samples that the filter looks ahead: half of its length (Kaiser's formula)."""
     width = np.pi * _TRANSITION * min(1.0, up / down)
     return ceil((_STOP_DB - 7.95) / (2.285 * width) / 2) + 1
@@ -198,7 +198,7 @@ def _reach(up: int, down: int) -> int:
 @lru_cache(maxsize=32)
 def _kernel(up: int, down: int) -> NDArray[np.float32]:
     """Factors of shape (window, up): a window of input samples times it is ``up`` outputs."""
-    reach = _reach(up, down)
+    reach = _lookahead(up, down)
     band = min(1.0, up / down)
     at = np.arange(up) * down / up + reach
     time = np.arange(2 * reach + 1 + (up - 1) * down // up)[:, None] - at

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-type Json = bool | int | float | str | list[Json] | dict[str, Json] | None
+from duologue.json_types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _fits(value: Json, annotation: str) -> bool:
             return value in _STATES
 
 
-def sendable(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Join surrogate pairs in ``text``, and replace a lone surrogate by "?".
 
     JSON and file names may have surrogates, but no model, file or socket accepts them.
@@ -125,28 +125,28 @@ def sendable(text: str) -> str:
     return text
 
 
-def sendable_item(item: Item) -> Item:
+def replace_surrogates_in_item(item: Item) -> Item:
     """Return an item with all its texts made `sendable`."""
     match item:
         case SystemItem(text=text) | AgentItem(text=text):
-            clean = sendable(text)
+            clean = replace_surrogates(text)
             return item if clean == text else replace(item, text=clean)
         case UserItem(text=text, participant=participant):
-            words = None if text is None else sendable(text)
-            name = None if participant is None else sendable(participant)
+            words = None if text is None else replace_surrogates(text)
+            name = None if participant is None else replace_surrogates(participant)
             same = words == text and name == participant
             return item if same else replace(item, text=words, participant=name)
         case ToolCallItem(name=name, arguments=arguments):
-            names = sendable(name), sendable(arguments)
+            names = replace_surrogates(name), replace_surrogates(arguments)
             if names == (name, arguments):
                 return item
             return replace(item, name=names[0], arguments=names[1])
         case ToolResultItem(output=output):
-            clean = sendable(output)
+            clean = replace_surrogates(output)
             return item if clean == output else replace(item, output=clean)
 
 
-class Halves:
+class SurrogateJoiner:
     """Makes text `sendable` that comes in pieces, which may end within a surrogate pair."""
 
     __slots__ = ("_half",)
@@ -155,7 +155,7 @@ class Halves:
         self._half = ""
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether the first half of a surrogate pair is held until the other half comes."""
         return bool(self._half)
 
@@ -164,9 +164,25 @@ class Halves:
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1:] <= "\udbff":
             text, self._half = text[:-1], text[-1]
-        return sendable(text)
+        return replace_surrogates(text)
 
     def flush(self) -> str:
         """Return "?" for a surrogate that was left alone; "" if there is none."""
         half, self._half = self._half, ""
-        return sendable(half)
+        return replace_surrogates(half)
+
+
+def replace_surrogates_in_json(value: Json) -> Json:
+    """Return a JSON value with all its texts made `sendable`."""
+    match value:
+        case str():
+            return replace_surrogates(value)
+        case list():
+            return [replace_surrogates_in_json(item) for item in value]
+        case dict():
+            return {
+                replace_surrogates(key): replace_surrogates_in_json(item)
+                for key, item in value.items()
+            }
+        case _:
+            return value

@@ -13,17 +13,17 @@ from duologue.clock import Clock, LoopClock, Timer
 
 logger = logging.getLogger(__name__)
 
-PERIOD = FRAME_MS / 1000
+PERIOD_S = FRAME_MS / 1000
 """Time between two ticks, in seconds."""
 
-CATCH_UP = 5
+MAX_CATCH_UP = 5
 """Ticks made up for at once after a stall; the rest of a longer stall is given up."""
 
-SLICE = 0.003
+SLICE_S = 0.003
 """Time in s after which a tick lets the event loop do other things before its next subscriber."""
 
 # A loop may fire a timer this much (in s) before its time: its clock's resolution.
-_EARLY = 0.0005
+_EARLY_S = 0.0005
 
 
 class Subscription:
@@ -62,18 +62,18 @@ class Ticker:
     """Calls its subscribers every 20 ms, in the order they came; runs only while it has any.
 
     Ticks lie on a grid that starts with the first subscriber, so lateness never adds up. After a
-    stall at most `CATCH_UP` missed ticks follow at once, each with its own time; ``skipped``
-    counts those that were given up. A tick of many subscribers is cut into slices of `SLICE`, so
+    stall at most `MAX_CATCH_UP` missed ticks follow at once, each with its own time; ``skipped``
+    counts those that were given up. A tick of many subscribers is cut into slices of `SLICE_S`, so
     that the loop stays free. A subscriber that raises is logged once, is counted in
     its ``failures``, and harms nobody else.
     """
 
     __slots__ = (
-        "_after",
         "_clock",
         "_index",
         "_last",
-        "_rest",
+        "_next_index",
+        "_remaining",
         "_start",
         "_subscribers",
         "_ticking",
@@ -90,9 +90,9 @@ class Ticker:
         self._start = 0.0
         self._index = 0
         self._last = 0
-        self._after = 0
+        self._next_index = 0
         self._when = 0.0
-        self._rest: list[Subscription] = []
+        self._remaining: list[Subscription] = []
         self._ticking = False
         self.ticks = 0
         self.skipped = 0
@@ -119,34 +119,34 @@ class Ticker:
         if not self._subscribers and self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._rest.clear()
+            self._remaining.clear()
 
     def _arm(self) -> None:
-        self._timer = self._clock.call_at(self._start + self._index * PERIOD, self._wake)
+        self._timer = self._clock.call_at(self._start + self._index * PERIOD_S, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
         self._ticking = True
         begin = self._clock.now()
-        if not self._rest:
-            due = math.floor((begin - self._start + _EARLY) / PERIOD)
-            self._last = min(due, self._index + CATCH_UP)
+        if not self._remaining:
+            due = math.floor((begin - self._start + _EARLY_S) / PERIOD_S)
+            self._last = min(due, self._index + MAX_CATCH_UP)
             self.skipped += max(0, due - self._last)
-            self._after = due + 1
+            self._next_index = due + 1
         while True:
-            while self._rest:
-                self._rest.pop()._call(self._when)
-                if self._rest and self._clock.now() - begin > SLICE:
+            while self._remaining:
+                self._remaining.pop()._call(self._when)
+                if self._remaining and self._clock.now() - begin > SLICE_S:
                     self._ticking = False
                     self._timer = self._clock.call_at(begin, self._wake)
                     return
             if self._index > self._last or not self._subscribers:
                 break
-            self._when = self._start + self._index * PERIOD
+            self._when = self._start + self._index * PERIOD_S
             self._index += 1
             self.ticks += 1
-            self._rest = list(reversed(self._subscribers))
-        self._index = max(self._index, self._after)
+            self._remaining = list(reversed(self._subscribers))
+        self._index = max(self._index, self._next_index)
         self._ticking = False
         if self._subscribers:
             self._arm()

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from duologue.extras import require
+from duologue._optional import optional
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,22 +40,22 @@ class VideoFrame:
         return int(self.pixels.shape[0])
 
 
-def encode_jpeg(frame: VideoFrame, *, longest: int = 1024, quality: int = 80) -> bytes:
+def encode_jpeg(frame: VideoFrame, *, max_side: int = 1024, quality: int = 80) -> bytes:
     """The picture as JPEG, its longer side at most ``longest`` pixels; never made larger.
 
     Takes some ms: call it in a thread. Raises `MissingExtraError` without Pillow.
     """
-    pillow = require("PIL.Image", "video")
+    pillow = optional("PIL.Image", "video")
     image = pillow.fromarray(frame.pixels)
     # Reducing by whole numbers first is several times faster, and not visible; nor is what bicubic
     # would do better at nearly twice the time.
-    image.thumbnail((longest, longest), pillow.Resampling.BILINEAR, reducing_gap=2.0)
+    image.thumbnail((max_side, max_side), pillow.Resampling.BILINEAR, reducing_gap=2.0)
     out = BytesIO()
     image.save(out, "JPEG", quality=quality)
     return out.getvalue()
 
 
-class SceneChange:
+class SceneChangeDetector:
     """Tells whether a picture shows something new, by the loudness of light in 16 by 16 fields.
 
     ``field`` is the difference (0 to 255) of one field that is news, ``mean`` that of all of them;
@@ -73,13 +73,13 @@ class SceneChange:
         self._last: NDArray[np.float32] | None = None
         self._at = 0.0
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """The next picture is news, whatever it shows."""
         self._last = None
 
-    def changed(self, frame: VideoFrame, now: float) -> bool:
+    def has_changed(self, frame: VideoFrame, now: float) -> bool:
         """Whether it differs from the last picture for which this was so, at ``now`` seconds."""
-        fields = _fields(frame)
+        fields = _luma_grid(frame)
         last = self._last
         alike = last is not None and last.shape == fields.shape
         if last is not None and alike and now - self._at < self._key_every_s - 1e-9:
@@ -90,14 +90,14 @@ class SceneChange:
         return True
 
 
-_LIGHT = np.array((0.299, 0.587, 0.114), np.float32)
+_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
 """What red, green and blue have in the loudness of light, by ITU-R BT.601."""
 
 
-def _fields(frame: VideoFrame) -> NDArray[np.float32]:
+def _luma_grid(frame: VideoFrame) -> NDArray[np.float32]:
     """The light of 16 by 16 fields, from about 64 by 64 points: a fifth of a ms."""
     steps = [max(1, size // 64) for size in frame.pixels.shape[:2]]
-    points = frame.pixels[:: steps[0], :: steps[1]] @ _LIGHT
+    points = frame.pixels[:: steps[0], :: steps[1]] @ _LUMA_WEIGHTS
     rows = np.array_split(points, min(16, points.shape[0]), axis=0)
     light = np.stack([row.mean(axis=0) for row in rows])
     columns = np.array_split(light, min(16, points.shape[1]), axis=1)

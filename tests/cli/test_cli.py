@@ -21,15 +21,16 @@ import soundfile
 from click.testing import CliRunner
 from PIL import Image
 
-from duologue import Agent, events
+from duologue import Agent
 from duologue.cli import main
-from duologue.cli.account import Account
 from duologue.cli.extras import EXTRAS
-from duologue.cli.picture import Stretch, latencies, stretches
+from duologue.cli.plot import Segment, find_latencies, find_segments
 from duologue.cli.run import converse
-from duologue.cli.serve import take_port
+from duologue.cli.serve import listen_on_port
+from duologue.cli.transcript_printer import TranscriptPrinter
 from duologue.edges import wav
-from duologue.realtime.errors import SessionError
+from duologue.errors import SessionError
+from duologue.events import events
 from duologue.server import ServerConfig
 from duologue.testing.scripted import At, Reply, ScriptedRealtime
 from duologue.testing.virtual_time import run_virtual
@@ -93,7 +94,7 @@ def test_run_records_prints_and_writes_every_event(command, question, tmp_path):
     assert times[0] == 0
 
     left, right = read(tmp_path / "out.wav")
-    person, agent = stretches(left, RATE), stretches(right, RATE)
+    person, agent = find_segments(left, RATE), find_segments(right, RATE)
     assert len(person) == 1
     assert len(agent) == 1
     assert agent[0].end - agent[0].start == pytest.approx(2.0, abs=0.03)
@@ -107,8 +108,8 @@ def test_run_says_first_and_the_caller_waits(command, question, tmp_path):
     assert result.exit_code == 0
     assert result.output.index("Good morning, this is Ada.") < result.output.index("When do you")
     left, right = read(tmp_path / "out.wav")
-    greeting = stretches(right, RATE)[0]
-    assert stretches(left, RATE)[0].start > greeting.end
+    greeting = find_segments(right, RATE)[0]
+    assert find_segments(left, RATE)[0].start > greeting.end
 
 
 def test_run_with_an_interjection_cuts_the_answer(command, question, tmp_path):
@@ -125,7 +126,7 @@ def test_run_with_an_interjection_cuts_the_answer(command, question, tmp_path):
     assert result.exit_code == 0, result.output
     assert "-- (interrupted)" in result.output
     left, right = read(tmp_path / "out.wav")
-    person, agent = stretches(left, RATE), stretches(right, RATE)
+    person, agent = find_segments(left, RATE), find_segments(right, RATE)
     assert person[1].start - agent[0].start == pytest.approx(1.0, abs=0.06)
     assert agent[0].end - person[1].start < 0.6
     assert agent[1].start > person[1].end
@@ -185,7 +186,7 @@ def test_fast_says_nothing_of_latencies(command, question, tmp_path):
 
 
 def test_a_busy_machine_is_told_with_the_figures(command, question, monkeypatch):
-    monkeypatch.setattr("duologue.cli.strain.Strain.warning", lambda self: "It was busy.")
+    monkeypatch.setattr("duologue.cli.strain.LoadMonitor.warning", lambda self: "It was busy.")
     result = command("run", question)
     assert result.stdout.endswith("end of speech (median).\nIt was busy.\n")
     assert "busy" not in command("run", question, "--fast").stdout
@@ -199,7 +200,7 @@ def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, questi
         "the conversation continues without it\n"
     )
     assert "agent  We close at nine." in result.stdout
-    assert len(stretches(read(tmp_path / "out.wav")[1], RATE)) == 1
+    assert len(find_segments(read(tmp_path / "out.wav")[1], RATE)) == 1
 
 
 def test_a_recording_on_a_full_disk_is_one_line_and_the_talk_goes_on(command, question, tmp_path):
@@ -224,7 +225,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_talk(question, tmp_path):
 
     with contextlib.redirect_stdout(Gone()):
         account = run_virtual(converse(Agent(edge=edge, llm=made), echo=True))
-    assert account.ended.clean
+    assert account.disconnected_event.clean
     assert len(account.latencies) == 1
     assert edge.recorded_s > 3
 
@@ -265,7 +266,7 @@ main(sys.argv[1:])
         finally:
             run.kill()
     assert re.fullmatch(r"\nStopped\. Wrote out\.wav \(\d\.\d s\) and e\.jsonl\.\n", said)
-    assert len(stretches(read(tmp_path / "out.wav")[0], RATE)) == 1
+    assert len(find_segments(read(tmp_path / "out.wav")[0], RATE)) == 1
     assert {path.name for path in tmp_path.iterdir()} == {"question.wav", "out.wav", "e.jsonl"}
 
 
@@ -286,15 +287,15 @@ def test_demo_once_writes_sound_and_picture(command, tmp_path):
     assert "4 answers" in result.output
     assert "conversation.wav and conversation.png" in result.output
     left, right = read(tmp_path / "conversation.wav")
-    assert len(stretches(left, RATE)) == 4
-    assert len(stretches(right, RATE)) == 5
+    assert len(find_segments(left, RATE)) == 4
+    assert len(find_segments(right, RATE)) == 5
     assert (tmp_path / "conversation.png").stat().st_size > 10_000
 
 
 def test_live_words_are_rewritten_and_colours_are_for_terminals_only(capsys):
-    account = Account(lambda: 1.0, live=True)
-    account._take(events.UserTranscriptEvent("When do", False, "person"))
-    account._take(events.UserTranscriptEvent("When do you close?", True, "person"))
+    account = TranscriptPrinter(lambda: 1.0, live=True)
+    account._handle(events.UserTranscriptEvent("When do", False, "person"))
+    account._handle(events.UserTranscriptEvent("When do you close?", True, "person"))
     account.close()
     out = capsys.readouterr().out
     assert "When do ..." in out
@@ -305,10 +306,10 @@ def test_stretches_and_latencies():
     samples = np.zeros(RATE * 10, np.int16)
     for start, end in ((1, 2), (2.3, 3), (5, 6)):
         samples[round(start * RATE) : round(end * RATE)] = 5000
-    found = stretches(samples, RATE)
+    found = find_segments(samples, RATE)
     assert [(round(s.start, 2), round(s.end, 2)) for s in found] == [(1, 3), (5, 6)]
-    agent = [Stretch(0.1, 0.5), Stretch(3.4, 4.5), Stretch(4.7, 5.2), Stretch(6.25, 7)]
-    assert [gap.ms for gap in latencies(found, agent)] == [400, 250]
+    agent = [Segment(0.1, 0.5), Segment(3.4, 4.5), Segment(4.7, 5.2), Segment(6.25, 7)]
+    assert [gap.ms for gap in find_latencies(found, agent)] == [400, 250]
 
 
 def test_talk_without_portaudio_or_devices_is_one_line(command):
@@ -406,7 +407,7 @@ def test_a_default_port_that_is_taken_moves_on_and_says_so(capsys, host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as other:
         port = other.getsockname()[1]
-        with take_port(ServerConfig(port=port), chosen=False) as listener:
+        with listen_on_port(ServerConfig(port=port), exact=False) as listener:
             moved = listener.getsockname()[1]
     assert port < moved <= port + 20
     assert capsys.readouterr().out == f"Port {port} is taken: using {moved}.\n"
@@ -442,7 +443,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("duologue.models.Store.ensure", interrupted)
+    monkeypatch.setattr("duologue.weights.Store.ensure", interrupted)
     result = CliRunner().invoke(main, ["models", "fetch", "smollm2-135m"])
     assert result.exit_code == 130
     assert result.output.strip() == ""

@@ -15,8 +15,8 @@ import pytest
 
 pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
-from duologue.models import Store, WeightsError
-from duologue.providers.local.engine import weights_of
+from duologue.providers.local.engine import profile_weights
+from duologue.weights import Store, WeightsError
 
 pytestmark = pytest.mark.models
 
@@ -27,7 +27,7 @@ DUOLOGUE = [sys.executable, "-m", "duologue"]
 @pytest.fixture(scope="module", autouse=True)
 def weights():
     try:
-        for name in weights_of("tiny"):
+        for name in profile_weights("tiny"):
             Store().ensure(name, progress=False)
     except WeightsError as error:
         pytest.skip(f"the weights can't be had here: {error}")

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from duologue.cli.strain import Strain
+from duologue.cli.strain import LoadMonitor
 from duologue.testing import virtual_time
 
 
@@ -23,7 +23,7 @@ def test_what_other_programs_used(tmp_path, monkeypatch, worked, own_s, warns):
     stat = tmp_path / "stat"
     stat.write_text(cores(500, 5000))
     monkeypatch.setattr(time, "process_time", lambda: 3.0)
-    strain = Strain(stat)
+    strain = LoadMonitor(stat)
     strain.start()
     stat.write_text(cores(500 + worked, 5000 + 2000 - worked))
     monkeypatch.setattr(time, "process_time", lambda: 3.0 + own_s)
@@ -41,16 +41,16 @@ def test_a_system_that_does_not_say_is_taken_to_be_quiet(tmp_path, text):
     stat = tmp_path / "stat"
     if text is not None:
         stat.write_text(text)
-    strain = Strain(stat)
+    strain = LoadMonitor(stat)
     strain.start()
     assert strain.warning() is None
 
 
 @virtual_time
 async def test_timers_that_are_late_are_told(tmp_path_factory):
-    strain = Strain(tmp_path_factory.mktemp("none") / "stat")
+    strain = LoadMonitor(tmp_path_factory.mktemp("none") / "stat")
     strain.start()
-    watching = asyncio.create_task(strain.watch())
+    watching = asyncio.create_task(strain.watch_timers())
     loop = asyncio.get_running_loop()
     for _ in range(19):
         await asyncio.sleep(0.1)

@@ -1,9 +1,9 @@
 """Nothing of the connection that `Realtime.check` makes stays behind."""
 
-from subjects import SUBJECTS, Line, conformance
+from conformance_targets import SUBJECTS, Line, conformance
 
 from duologue.realtime.codec import SessionSetup
-from talk import talking
+from fake_edge import join_agent
 
 
 @conformance
@@ -11,6 +11,6 @@ async def test_a_conversation_after_a_check_is_as_without_one(subject):
     async with SUBJECTS[subject](["Grey."], ()) as (model, _):
         await model.check(SessionSetup("Be brief."))
         assert not model.connected
-        async with talking(model, Line(), experimental_tools=True) as agent:
+        async with join_agent(model, Line(), experimental_tools=True) as agent:
             speech = await agent.simple_response("What colour is it?")
             assert speech.heard_text == "Grey."

@@ -5,9 +5,10 @@ import time
 
 import numpy as np
 import pytest
-from subjects import SUBJECTS, conformance, conversation
+from conformance_targets import SUBJECTS, conformance, conversation
 
 from duologue.audio import AudioFrame
+from duologue.errors import SessionClosedError, SessionError
 from duologue.events import (
     ErrorEvent,
     RateLimitsEvent,
@@ -16,9 +17,8 @@ from duologue.events import (
     RealtimeReconnectedEvent,
     UsageEvent,
 )
-from duologue.realtime.errors import SessionClosedError, SessionError
 from duologue.testing import Reply, ToolUse, run_virtual
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 OPENAI = [name for name in SUBJECTS if name.startswith("openai")]
 
@@ -60,7 +60,7 @@ async def test_closing_at_every_point_of_a_conversation(subject, moment):
         assert speech.done
         with pytest.raises(SessionClosedError):
             agent.say("late")
-    (end,) = of(agent, RealtimeDisconnectedEvent)
+    (end,) = events_of(agent, RealtimeDisconnectedEvent)
     assert end.clean
     assert not agent.llm.alive
 
@@ -83,7 +83,7 @@ async def test_a_session_that_the_server_refuses_is_no_hang(subject):
 
 @openai_only
 async def test_a_server_that_closes_cleanly_is_connected_to_again(subject):
-    from duologue.simulator.faults import Close, Fault
+    from duologue.simulators.faults import Close, Fault
 
     async with conversation(subject, ["Here."]) as (agent, _line, far):
         if subject.endswith("websocket"):
@@ -95,13 +95,13 @@ async def test_a_server_that_closes_cleanly_is_connected_to_again(subject):
             await far.simulator.hang_up(call_id)
             await asyncio.sleep(5)
         assert agent.llm.connected
-        assert of(agent, RealtimeReconnectedEvent)
+        assert events_of(agent, RealtimeReconnectedEvent)
         assert (await agent.simple_response("there?")).heard_text == "Here."
 
 
 @openai_only
 async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing(subject):
-    from duologue.simulator.faults import Duplicate, Fault, Garbage, Unknown
+    from duologue.simulators.faults import Duplicate, Fault, Garbage, Unknown
 
     faults = [
         Fault(Unknown(), on="response.created"),
@@ -118,18 +118,18 @@ async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing(subject):
     ):
         speech = await agent.simple_response("well?")
         assert speech.heard_text == "All is well."
-        assert len(line.sound) / 24000 == pytest.approx(12 / 15, abs=0.061)
-        assert not of(agent, ErrorEvent)
+        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert not events_of(agent, ErrorEvent)
 
 
 @openai_only
 async def test_errors_of_the_server_are_told_and_the_session_goes_on(subject):
-    from duologue.simulator.faults import Error, Fault
+    from duologue.simulators.faults import Error, Fault
 
     faults = [Fault(Error("server_error", "something broke"), at=0.5)]
     async with conversation(subject, ["Fine."], simulator={"faults": faults}) as (agent, _l, _far):
         await asyncio.sleep(1)
-        (error,) = of(agent, ErrorEvent)
+        (error,) = events_of(agent, ErrorEvent)
         assert (error.message, error.code) == ("something broke", "server_error")
         assert (await agent.simple_response("fine?")).heard_text == "Fine."
 
@@ -139,10 +139,10 @@ async def test_usage_and_rate_limits_are_told(subject):
     async with conversation(subject, ["Some words."], ["the question"]) as (agent, line, _far):
         await line.speak(0.6)
         await asyncio.sleep(3)
-        (usage,) = of(agent, UsageEvent)
+        (usage,) = events_of(agent, UsageEvent)
         assert usage.output["audio"] > 0
         assert usage.input["text"] >= 0
-        assert of(agent, RateLimitsEvent)[0].limits[0].limit > 0
+        assert events_of(agent, RateLimitsEvent)[0].limits[0].limit > 0
 
 
 @openai_only
@@ -164,8 +164,8 @@ async def test_the_session_is_what_was_asked_for(subject):
         _line,
         far,
     ):
-        session = of(agent, RealtimeConnectedEvent)[0].session_config
-        assert session == far.session.configuration
+        session = events_of(agent, RealtimeConnectedEvent)[0].session_config
+        assert session == far.session.session_object
         assert session["model"] == "gpt-realtime-2.1-mini"
         assert session["instructions"] == "Be kind."
         assert session["max_output_tokens"] == 2000
@@ -184,7 +184,7 @@ async def test_a_mismatch_of_scripted_text_is_told(subject):
     options = {"simulator": {"paraphrase": True}}
     async with conversation(subject, ["Something else."], **options) as (agent, _line, _far):
         speech = await agent.say("Exactly this.")
-        (event,) = of(agent, SayMismatchEvent)
+        (event,) = events_of(agent, SayMismatchEvent)
         assert event == SayMismatchEvent(speech.id, "Exactly this.", "Something else.")
         assert [i.text for i in agent_items(agent)] == ["Something else."]
 
@@ -205,23 +205,23 @@ async def test_manual_turns(subject):
         agent.llm.end_turn()
         await asyncio.sleep(3)
         assert [i.text for i in agent.conversation] == ["is it you", "Yes."]
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 def test_a_peer_that_does_not_read_is_bounded():
-    from duologue.simulator.faults import Fault, Stall
+    from duologue.simulators.faults import Fault, Stall
 
     async def run():
         async with conversation("openai-websocket", ["Hi."]) as (agent, line, far):
-            connection = agent.llm._policy.life.link.connection
+            connection = agent.llm._session.connections.current.connection
             far.simulator.faults = [Fault(Stall("reading", 8.0), on="input_audio_buffer.append")]
             line.voice = True
             frame = AudioFrame(np.full(4800, 9000, np.int16), 24000)
             for _ in range(600):
                 agent.llm.send_audio(frame)
                 await asyncio.sleep(0.002)
-            assert connection.dropped_audio > 0 or agent.llm._policy.life.link is None
-            assert connection._waiting_s <= 15.3
+            assert connection.dropped_audio > 0 or agent.llm._session.connections.current is None
+            assert connection._queued_s <= 15.3
             at = asyncio.get_running_loop().time()
             agent.interrupt()
             assert asyncio.get_running_loop().time() == at

@@ -3,18 +3,13 @@
 import asyncio
 
 import pytest
-from subjects import GOES_ON, conformance, conversation
+from conformance_targets import GOES_ON, conformance, conversation
 
-from duologue.events import (
-    AgentTurnEndedEvent,
-    ErrorEvent,
-    InterruptionEvent,
-    ToolEndEvent,
-)
+from duologue._word_timing import weight
+from duologue.events import AgentTurnEndedEvent, ErrorEvent, InterruptionEvent, ToolEndEvent
 from duologue.items import AgentItem
 from duologue.testing import Reply, ToolUse
-from duologue.word_timing import weight
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 LONG = " ".join(f"word{index}" for index in range(40))
 """About 18 seconds of speech."""
@@ -39,7 +34,7 @@ async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
         assert speech.interrupted
         await asyncio.sleep(2)
         assert silent_since(line, at) == 0
-        (event,) = of(agent, InterruptionEvent)
+        (event,) = events_of(agent, InterruptionEvent)
         assert event.epoch == 1
         assert event.played_ms == speech.played_ms <= moment * 1000
         assert LONG.startswith(event.heard_text)
@@ -52,7 +47,7 @@ async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
             assert len(" ".join(said)) < len(LONG) / 2
         answer = await agent.simple_response("Are you there?")
         assert answer.heard_text == "Yes?"
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -69,7 +64,7 @@ async def test_interrupting_twice_and_nothing(subject):
         assert agent.interrupt() == 4
         await asyncio.sleep(1)
         assert [i.text for i in agent_items(agent)][-1] == "Second."
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -85,14 +80,14 @@ async def test_a_voice_interrupts_once_however_many_signals(subject):
         await line.speak(0.8)
         at = asyncio.get_running_loop().time()
         await asyncio.sleep(4)
-        (event,) = of(agent, InterruptionEvent)
+        (event,) = events_of(agent, InterruptionEvent)
         assert agent.llm.epoch == event.epoch == 1
         assert event.played_ms > 500
         assert LONG.startswith(event.heard_text)
         first, second = agent_items(agent)
         assert (first.text, first.state) == (event.heard_text, "cut")
         assert second.text == "Of course."
-        ends = [e.interrupted for e in of(agent, AgentTurnEndedEvent)]
+        ends = [e.interrupted for e in events_of(agent, AgentTurnEndedEvent)]
         assert ends == [True, False]
         known = far.history()
         if known is not None:
@@ -101,7 +96,7 @@ async def test_a_voice_interrupts_once_however_many_signals(subject):
                 ["user", "user", "agent"],  # A server that drops the words of a cut item.
             )
         assert min((t for t in line.at if t > at), default=at + 1) > at + 0.1
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -113,7 +108,7 @@ async def test_speech_that_may_not_be_interrupted_by_a_voice(subject):
         await speech
         assert speech.heard_text == "These are twenty words or so of legal notice."
         assert speech.played_ms > 2500
-        assert not of(agent, InterruptionEvent)
+        assert not events_of(agent, InterruptionEvent)
 
 
 @conformance
@@ -130,7 +125,7 @@ async def test_a_say_that_is_cut_is_known_as_far_as_it_was_heard(subject):
         (item,) = agent_items(agent)
         assert item.text == speech.heard_text
         assert await far.known() in (None, [("agent", speech.heard_text)])
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -150,13 +145,13 @@ async def test_tools_of_an_interrupted_reply(subject):
         await asyncio.sleep(1)
         agent.interrupt()
         await asyncio.sleep(3)
-        (end,) = of(agent, ToolEndEvent)
+        (end,) = events_of(agent, ToolEndEvent)
         assert (end.status, end.output) == ("done", "late result")
         assert not line.at
         assert not [i for i in agent.conversation if isinstance(i, AgentItem)]
         assert not agent.llm.pending
         assert (await agent.simple_response("What now?")).heard_text == "Something else."
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 SCRIPTS = {

@@ -5,8 +5,9 @@ import functools
 
 import numpy as np
 import pytest
-from subjects import conversation
+from conformance_targets import conversation
 
+from duologue.errors import ConfigError, SessionError, UnsupportedError
 from duologue.events import (
     ErrorEvent,
     InterruptionEvent,
@@ -19,11 +20,10 @@ from duologue.events import (
     UserTurnStartedEvent,
 )
 from duologue.items import UserItem
-from duologue.realtime.errors import ConfigError, SessionError, UnsupportedError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import Reply, ToolUse, run_virtual
 from duologue.video import VideoFrame
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 qwen = functools.partial(conversation, "qwen")
 both_ends = pytest.mark.parametrize("done", [False, True], ids=["no-done", "done"])
@@ -78,7 +78,7 @@ def sent(session, kind):
 @pytest.mark.parametrize("step", STEPS)
 @virtual
 async def test_a_lost_connection_at_every_step_of_the_protocol(step):
-    from duologue.simulator.faults import Fault, Reset
+    from duologue.simulators.faults import Fault, Reset
 
     first = step in ("session.created", "session.updated")
     simulator = {"faults": [Fault(Reset(), on=step)] if first else []}
@@ -88,13 +88,13 @@ async def test_a_lost_connection_at_every_step_of_the_protocol(step):
         far.simulator.faults = [] if first else [Fault(Reset(), on=step)]
         await line.speak(0.8)
         await asyncio.sleep(20)
-        assert far.simulator.fired
+        assert far.simulator.fired_actions
         assert users(agent) == words
         assert agent_items(agent)[0].text.endswith("An answer.")
         assert len(agent_items(agent)) == 1
         assert agent.llm.lost_audio == 0
         assert len(far.simulator.sessions) == 2
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("delay", [0.5, 1.5])
@@ -116,7 +116,7 @@ async def test_a_turn_is_answered_once_though_its_words_come_late(delay, moment)
         assert users(agent) == words[:1]
         assert len(agent_items(agent)) == 1
         assert isinstance(agent.conversation.items[0], UserItem)
-        assert not of(agent, InterruptionEvent)
+        assert not events_of(agent, InterruptionEvent)
         # Nothing can be moved there: the turn may stand behind its answer, but nothing stands
         # twice, and the model is not told that its answer was not heard.
         session = far.session
@@ -129,28 +129,28 @@ async def test_a_turn_is_answered_once_though_its_words_come_late(delay, moment)
         assert len(agent_items(agent)) == 2
         assert not agent.llm.pending
         assert agent.llm.lost_audio == 0
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("code", [1000, 1011, 1013])
 @virtual
 async def test_a_close_of_the_service_ends_in_one_reconnect(code):
-    from duologue.simulator.faults import Close, Fault
+    from duologue.simulators.faults import Close, Fault
 
     async with qwen(["Here."]) as (agent, _line, far):
         far.simulator.faults = [Fault(Close(code, "bye"), on="input_audio_buffer.append")]
         await asyncio.sleep(3)
         assert len(far.simulator.sessions) == 2
-        (event,) = of(agent, RealtimeReconnectedEvent)
+        (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert event.outcome == "replayed"
         assert (await agent.simple_response("there?")).heard_text == "Here."
-        assert not of(agent, RealtimeDisconnectedEvent)
+        assert not events_of(agent, RealtimeDisconnectedEvent)
 
 
 @pytest.mark.parametrize("code", [1000, 1006])
 @virtual
 async def test_a_service_that_closes_every_session_is_no_spin(code):
-    from duologue.simulator.faults import Close, Fault, Reset
+    from duologue.simulators.faults import Close, Fault, Reset
 
     what = Reset() if code == 1006 else Close(code)
     faults = [Fault(what, on="session.updated", times=1000)]
@@ -163,9 +163,9 @@ async def test_a_service_that_closes_every_session_is_no_spin(code):
         with pytest.raises(SessionError):
             await agent.finish()
         assert loop.time() - began > 0.5 * (0.2 + 0.4 + 0.8 + 1.6 + 2.0)
-        assert len(of(agent, RealtimeReconnectingEvent)) == 5
+        assert len(events_of(agent, RealtimeReconnectingEvent)) == 5
         assert len(far.simulator.sessions) <= 7
-        (end,) = of(agent, RealtimeDisconnectedEvent)
+        (end,) = events_of(agent, RealtimeDisconnectedEvent)
         assert not end.clean
 
 
@@ -191,7 +191,7 @@ async def test_an_older_model_begins_anew_and_says_so():
         await asyncio.sleep(3)
         await far.lose()
         await asyncio.sleep(2)
-        (event,) = of(agent, RealtimeReconnectedEvent)
+        (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert event.outcome == "fresh"
         assert far.history() == []
         speech = await agent.simple_response("Are you there?")
@@ -199,7 +199,7 @@ async def test_an_older_model_begins_anew_and_says_so():
         [asked] = sent(far.session, "response.create")
         assert asked["response"]["instructions"].endswith("Are you there?")
         assert not sent(far.session, "conversation.item.create")
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 # Interrupting
@@ -231,12 +231,12 @@ async def test_a_voice_flushes_at_once_where_that_is_left_to_the_service(done, p
         # thrown away when the sound was more than a cough.
         assert at == started_at if pace else at - started_at == pytest.approx(0.3, abs=0.04)
         assert max(t for t in line.at if t < started_at + 0.8) <= started_at + 0.02
-        assert len(of(agent, InterruptionEvent)) == 1
+        assert len(events_of(agent, InterruptionEvent)) == 1
         assert agent.llm.epoch == event.epoch == 1
         first, second = agent_items(agent)
         assert (first.text, first.state) == (event.heard_text, "cut")
         assert second.text == "Of course."
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @both_ends
@@ -257,12 +257,12 @@ async def test_a_reply_that_is_cancelled_makes_way_for_the_next(done, moment):
         assert loop.time() - began < (2.0 if done or moment >= 0.3 else 7.0)
         assert len(sent(far.session, "response.cancel")) == 1
         assert not agent.llm.pending
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @virtual
 async def test_an_active_response_is_healed():
-    from duologue.simulator.faults import Delay, Fault
+    from duologue.simulators.faults import Delay, Fault
 
     async with qwen(["Automatic.", "Asked."], transcription=None) as (agent, line, far):
         far.simulator.faults = [Fault(Delay(200.0), on="input_audio_buffer.speech_stopped")]
@@ -276,7 +276,7 @@ async def test_an_active_response_is_healed():
         assert len(sent(far.session, "response.create")) == 2
         assert [i.text for i in agent_items(agent)] == ["Automatic.", "Asked."]
         assert speech.heard_text == "Asked."
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 # Models, sessions and their values
@@ -290,12 +290,12 @@ async def test_a_model_of_today_with_its_nested_session(rate):
         await line.speak(0.6)
         await asyncio.sleep(4)
         assert [i.text for i in agent.conversation] == ["how is it", "It is sunny."]
-        audio = far.session.configuration["audio"]
+        audio = far.session.session_object["audio"]
         assert audio["output"] == {
             "voice": "Tina", "format": {"type": "pcm", "sample_rate": rate},
         }  # fmt: skip
-        assert len(line.sound) / 24000 == pytest.approx(12 / 15, abs=0.061)
-        assert not of(agent, ErrorEvent)
+        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("model", ["qwen3-omni-flash-realtime", "qwen-omni-turbo-realtime"])
@@ -308,9 +308,9 @@ async def test_an_older_model_with_its_formats(model):
         assert [i.text for i in agent.conversation] == [
             "how is it", "It is sunny.", "Really?", "Yes.",
         ]  # fmt: skip
-        assert far.session.configuration["input_audio_format"] == "pcm16"
+        assert far.session.session_object["input_audio_format"] == "pcm16"
         assert (await agent.say("Good morning.")).state == "heard"
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @virtual
@@ -326,8 +326,8 @@ async def test_the_session_is_what_was_asked_for():
         "session": {"search_options": {"enable_source": True}, "turn_detection": {"threshold": 0}},
     }
     async with qwen(agent={"instructions": "Be kind."}, **options) as (agent, _line, far):
-        session = of(agent, RealtimeConnectedEvent)[0].session_config
-        assert session == far.session.configuration
+        session = events_of(agent, RealtimeConnectedEvent)[0].session_config
+        assert session == far.session.session_object
         assert (session["voice"], session["temperature"]) == ("Ethan", 0.3)
         assert session["instructions"] == "Be kind."
         assert session["enable_search"] is True
@@ -413,7 +413,7 @@ async def test_a_result_that_comes_on_a_later_connection_is_told_in_words():
         assert speech.heard_text == "Here it is."
         [note] = [words for _role, words in far.history() if "tool_result" in words]
         assert note == '<tool_result name="slow" arguments="{}">the result</tool_result>'
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @virtual
@@ -428,7 +428,7 @@ async def test_manual_turns():
         agent.llm.end_turn()
         await asyncio.sleep(3)
         assert [i.text for i in agent.conversation] == ["is it you", "Yes."]
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @virtual
@@ -438,7 +438,7 @@ async def test_usage_is_told_by_modality():
         await asyncio.sleep(2)
         await line.speak(0.6)
         await asyncio.sleep(3)
-        (usage,) = of(agent, UsageEvent)
+        (usage,) = events_of(agent, UsageEvent)
         assert usage.input["audio"] > 0
         assert usage.input["image"] > 0
         assert usage.output.keys() == {"text", "audio"}
@@ -448,13 +448,13 @@ async def test_usage_is_told_by_modality():
 async def test_a_mismatch_of_scripted_text_is_told():
     async with qwen(["Something else."], simulator={"paraphrase": True}) as (agent, _line, _far):
         speech = await agent.say("Exactly this.")
-        (event,) = of(agent, SayMismatchEvent)
+        (event,) = events_of(agent, SayMismatchEvent)
         assert event == SayMismatchEvent(speech.id, "Exactly this.", "Something else.")
 
 
 @virtual
 async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing():
-    from duologue.simulator.faults import Duplicate, Fault, Garbage, Unknown
+    from duologue.simulators.faults import Duplicate, Fault, Garbage, Unknown
 
     faults = [
         Fault(Unknown(), on="response.created"),
@@ -467,8 +467,8 @@ async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing():
     async with qwen(["All is well."], simulator={"faults": faults}) as (agent, line, _far):
         speech = await agent.simple_response("well?")
         assert speech.heard_text == "All is well."
-        assert len(line.sound) / 24000 == pytest.approx(12 / 15, abs=0.061)
-        assert not of(agent, ErrorEvent)
+        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert not events_of(agent, ErrorEvent)
 
 
 # Pictures
@@ -482,4 +482,4 @@ async def test_a_picture_always_fits():
         await asyncio.sleep(1)
         [image] = far.session.images
         assert 50_000 < len(image.data) <= 190_000
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)

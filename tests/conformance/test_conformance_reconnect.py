@@ -5,8 +5,9 @@ import random
 from dataclasses import replace
 
 import pytest
-from subjects import POLICY, SUBJECTS, conformance, conversation
+from conformance_targets import POLICY, SUBJECTS, conformance, conversation
 
+from duologue.errors import SessionError, UnsupportedError
 from duologue.events import (
     ErrorEvent,
     InterruptionEvent,
@@ -16,10 +17,9 @@ from duologue.events import (
     ToolEndEvent,
 )
 from duologue.items import ToolResultItem, UserItem
-from duologue.realtime.errors import SessionError, UnsupportedError
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import Reply, ToolUse, run_virtual
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 OPENAI = [name for name in SUBJECTS if name.startswith("openai")]
 
@@ -74,10 +74,10 @@ async def test_a_lost_connection_between_turns(subject):
             "second question",
             "Two.",
         ]
-        (event,) = of(agent, RealtimeReconnectedEvent)
+        (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert event.outcome == far.outcome
         assert event.lost_ms == 0
-        assert of(agent, RealtimeReconnectingEvent)[0].attempt == 1
+        assert events_of(agent, RealtimeReconnectingEvent)[0].attempt == 1
         known = far.history()
         if known is not None:
             assert [words for _, words in known] == [i.text for i in agent.conversation]
@@ -102,15 +102,15 @@ async def test_a_lost_connection_at_a_moment_of_a_turn(subject, moment):
         assert users(agent) == ["the only question"]
         assert agent_items(agent)[-1].text.endswith("A short answer.")
         assert len(agent_items(agent)) == 1
-        assert len(of(agent, RealtimeReconnectedEvent)) == 1
+        assert len(events_of(agent, RealtimeReconnectedEvent)) == 1
         assert agent.llm.lost_audio == 0
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("subject", OPENAI)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_lost_connection_at_every_step_of_the_protocol(subject, step):
-    from duologue.simulator.faults import Fault, Reset
+    from duologue.simulators.faults import Fault, Reset
 
     async def run():
         first = step in ("session.created", "session.updated")
@@ -122,7 +122,7 @@ def test_a_lost_connection_at_every_step_of_the_protocol(subject, step):
             far.simulator.faults = [] if first else [Fault(Reset(), on=step)]
             await line.speak(0.8)
             await asyncio.sleep(20)
-            happens = far.simulator.fired
+            happens = far.simulator.fired_actions
             assert users(agent) == ["the only question"]
             assert len(agent_items(agent)) == 1
             assert agent_items(agent)[0].text.endswith("An answer.")
@@ -133,7 +133,7 @@ def test_a_lost_connection_at_every_step_of_the_protocol(subject, step):
             known = " ".join(i.text for i in agent.conversation)
             # Where sound has come, but not its end, the model is told a word less than was heard.
             assert words == known or step == "output_audio_buffer.stopped"
-            assert not of(agent, ErrorEvent)
+            assert not events_of(agent, ErrorEvent)
 
     run_virtual(run(), grace=0.0)
 
@@ -159,7 +159,7 @@ def test_a_turn_is_answered_once_though_its_words_come_late(subject, delay, mome
             assert users(agent) == ["the first one"]
             assert len(agent_items(agent)) == 1
             assert isinstance(agent.conversation.items[0], UserItem)
-            assert not of(agent, InterruptionEvent)
+            assert not events_of(agent, InterruptionEvent)
             known = far.history()
             spoken = [words for role, words in known if role == "agent"]
             # What broke off and went on before the words came stays there, and is not doubled.
@@ -173,7 +173,7 @@ def test_a_turn_is_answered_once_though_its_words_come_late(subject, delay, mome
             assert len(agent_items(agent)) == 2
             assert not agent.llm.pending
             assert agent.llm.lost_audio == 0
-            assert not of(agent, ErrorEvent)
+            assert not events_of(agent, ErrorEvent)
 
     run_virtual(run(), grace=0.0)
 
@@ -196,10 +196,10 @@ async def test_a_tool_across_a_lost_connection(subject):
         await far.lose()
         await speech
         assert speech.heard_text == "Here it is."
-        assert [e.status for e in of(agent, ToolEndEvent)] == ["done"]
+        assert [e.status for e in events_of(agent, ToolEndEvent)] == ["done"]
         results = [i.output for i in agent.conversation if isinstance(i, ToolResultItem)]
         assert results == ["the result"]
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -213,7 +213,7 @@ async def test_what_is_asked_while_there_is_no_connection(subject):
         assert agent.llm.alive
         said = agent.say("A moment please.")
         assert (await said).heard_text == "A moment please."
-        mutable = agent.llm.profile.mutable_instructions
+        mutable = agent.llm.capabilities.mutable_instructions
         if mutable:
             agent.update_instructions("Be kind.")
         answer = await agent.simple_response("second")
@@ -260,7 +260,7 @@ async def test_rolling_over_in_a_silence_is_not_heard(subject):
         await line.speak(0.6)
         agent.llm.roll_over()
         await asyncio.sleep(4)
-        (event,) = of(agent, RealtimeReconnectedEvent)
+        (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert (event.outcome, event.lost_ms, event.gap_ms) == (far.outcome, 0, 0)
         assert [i.text for i in agent_items(agent)] == ["One."]
         await line.speak(0.6)
@@ -268,7 +268,7 @@ async def test_rolling_over_in_a_silence_is_not_heard(subject):
         assert users(agent) == ["first question", "second question"]
         assert [i.text for i in agent_items(agent)] == ["One.", "Two."]
         assert agent.llm.connected
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("subject", OPENAI)
@@ -287,9 +287,9 @@ def test_rolling_over_at_the_age_limit_of_the_service(subject):
             assert users(agent) == turns
             assert [i.text for i in agent_items(agent)] == ["An answer."] * 16
             assert len(far.simulator.sessions) >= 3
-            outcomes = of(agent, RealtimeReconnectedEvent)
+            outcomes = events_of(agent, RealtimeReconnectedEvent)
             assert all((e.lost_ms, e.gap_ms) == (0, 0) for e in outcomes)
-            assert not of(agent, ErrorEvent)
+            assert not events_of(agent, ErrorEvent)
 
     run_virtual(run(), grace=0.0)
 
@@ -318,14 +318,14 @@ async def lose_it_again_and_again(subject):
         await asyncio.sleep(15)
         assert users(agent) == turns
         assert agent.llm.lost_audio == 0
-        assert len(of(agent, RealtimeReconnectedEvent)) > 10
+        assert len(events_of(agent, RealtimeReconnectedEvent)) > 10
         known = far.history()
         if known is not None:
             # An answer that broke off is two items there and one here.
             assert [words for role, words in known if role == "user"] == turns
             # One of which nothing was heard but silence has no words.
             assert len(known) >= len([item for item in agent.conversation if item.text])
-        assert not of(agent, RealtimeDisconnectedEvent)
+        assert not events_of(agent, RealtimeDisconnectedEvent)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
@@ -343,7 +343,7 @@ def test_losing_it_again_and_again(subject):
 
 @pytest.mark.parametrize("subject", OPENAI)
 def test_a_service_that_does_not_come_back(subject):
-    from duologue.simulator.faults import Fault, Handshake
+    from duologue.simulators.faults import Fault, Handshake
 
     async def run():
         policy = ReconnectPolicy(max_attempts=3, base_s=0.1)
@@ -352,8 +352,8 @@ def test_a_service_that_does_not_come_back(subject):
             await far.lose()
             with pytest.raises(SessionError, match=r"\w+"):
                 await agent.finish()
-            assert len(of(agent, RealtimeReconnectingEvent)) == 3
-            (end,) = of(agent, RealtimeDisconnectedEvent)
+            assert len(events_of(agent, RealtimeReconnectingEvent)) == 3
+            (end,) = events_of(agent, RealtimeDisconnectedEvent)
             assert not end.clean
 
     run_virtual(run(), grace=0.0)

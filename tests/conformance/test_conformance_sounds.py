@@ -3,17 +3,12 @@
 import asyncio
 
 import pytest
-from subjects import conformance, conversation
+from conformance_targets import conformance, conversation
 
-from duologue.events import (
-    ErrorEvent,
-    InterruptionEvent,
-    SpeechHeldEvent,
-    SpeechResumedEvent,
-)
+from duologue.events import ErrorEvent, InterruptionEvent, SpeechHeldEvent, SpeechResumedEvent
 from duologue.items import UserItem
 from duologue.testing import Reply
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 LONG = " ".join(f"word{index}" for index in range(16))
 """About seven seconds of speech."""
@@ -33,12 +28,14 @@ async def test_a_sound_without_words_holds_the_agent_and_it_goes_on(subject, sec
         began = asyncio.get_running_loop().time()
         await line.speak(seconds)
         await asyncio.sleep(12)
-        assert not of(agent, InterruptionEvent)
+        assert not events_of(agent, InterruptionEvent)
         assert agent.llm.epoch == 0
         held = [at for at in line.at if began + 0.12 < at < began + 0.5]
         assert not held
         assert any(began + 0.5 < at < began + 0.75 for at in line.at)
-        assert len(of(agent, SpeechHeldEvent)) == len(of(agent, SpeechResumedEvent)) == 1
+        assert (
+            len(events_of(agent, SpeechHeldEvent)) == len(events_of(agent, SpeechResumedEvent)) == 1
+        )
         first = agent_items(agent)[0]
         assert first.state == "heard"
         assert LONG.startswith(first.text)
@@ -53,7 +50,7 @@ async def test_a_sound_without_words_holds_the_agent_and_it_goes_on(subject, sec
         await line.speak(0.6)
         await asyncio.sleep(4)
         assert len(agent_items(agent)) == before + 1
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 STOPS_BY_ITSELF = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
@@ -73,13 +70,13 @@ async def test_speech_of_less_than_half_a_second_interrupts(subject):
         began = asyncio.get_running_loop().time()
         await line.speak(0.4)
         await asyncio.sleep(4)
-        (event,) = of(agent, InterruptionEvent)
+        (event,) = events_of(agent, InterruptionEvent)
         assert event.epoch == agent.llm.epoch == 1
         answered = min(at for at in line.at if at > began + 0.2)
         assert not [at for at in line.at if began + 0.12 < at < answered]
         assert [item.text for item in agent_items(agent)] == [event.heard_text, "Of course."]
-        assert not of(agent, SpeechResumedEvent)
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, SpeechResumedEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -93,7 +90,7 @@ async def test_a_word_that_is_short_stops_the_agent_when_it_is_known(subject, se
         began = asyncio.get_running_loop().time()
         await line.speak(seconds)
         await asyncio.sleep(9)
-        (event,) = of(agent, InterruptionEvent)
+        (event,) = events_of(agent, InterruptionEvent)
         assert event.epoch == agent.llm.epoch == 1
         assert event.played_ms < 6000
         first, second = agent_items(agent)
@@ -103,4 +100,4 @@ async def test_a_word_that_is_short_stops_the_agent_when_it_is_known(subject, se
         said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
         assert said == ["tell me more", "stop"]
         assert not agent.llm.pending
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)

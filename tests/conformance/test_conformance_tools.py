@@ -2,12 +2,12 @@
 
 import asyncio
 
-from subjects import CANCELS, GOES_ON, conformance, conversation
+from conformance_targets import CANCELS, GOES_ON, conformance, conversation
 
 from duologue.events import ErrorEvent, ToolEndEvent, ToolStartEvent
 from duologue.items import ToolCallItem, ToolResultItem
 from duologue.testing import Reply, ToolUse
-from talk import of
+from fake_edge import events_of
 
 
 def register(agent):
@@ -55,10 +55,10 @@ async def test_one_call(subject):
         speech = await agent.simple_response("How is it in Paris?")
         assert speech.heard_text == "Sunny."
         assert agent.ran == ["Paris"]
-        (start,), (end,) = of(agent, ToolStartEvent), of(agent, ToolEndEvent)
+        (start,), (end,) = events_of(agent, ToolStartEvent), events_of(agent, ToolEndEvent)
         assert start.call_id == end.call_id
         assert (end.status, end.output) == ("done", "sunny in Paris")
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 @conformance
@@ -75,7 +75,7 @@ async def test_many_calls_in_one_reply_and_one_answer(subject):
         results = [i.call_id for i in agent.conversation if isinstance(i, ToolResultItem)]
         assert len(set(calls)) == 3
         assert sorted(results) == sorted(calls)
-        assert len(of(agent, ToolEndEvent)) == 3
+        assert len(events_of(agent, ToolEndEvent)) == 3
 
 
 @conformance
@@ -85,7 +85,7 @@ async def test_calls_that_go_wrong_are_answered_all_the_same(subject):
     async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
         speech = await agent.simple_response("Try.")
         assert speech.heard_text == "I could not."
-        ends = {e.name: (e.status, e.output) for e in of(agent, ToolEndEvent)}
+        ends = {e.name: (e.status, e.output) for e in events_of(agent, ToolEndEvent)}
         assert ends["slow"][0] == "timeout"
         assert ends["broken"] == ("failed", "The tool failed: ValueError: no such thing")
         assert "too long" in ends["huge"][1]
@@ -101,7 +101,7 @@ async def test_a_tool_that_ends_with_an_interruption(subject):
         await asyncio.sleep(1)
         agent.interrupt()
         await asyncio.sleep(1)
-        (end,) = of(agent, ToolEndEvent)
+        (end,) = events_of(agent, ToolEndEvent)
         assert end.status == "cancelled"
         assert not line.at
         assert (await agent.simple_response("And now?")).heard_text == "Never mind."
@@ -128,8 +128,8 @@ async def test_words_during_a_tool_are_answered_and_its_result_is_told_in_the_en
         await line.speak(1.0)
         await asyncio.sleep(12)
         said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
-        (end,) = of(agent, ToolEndEvent)
-        assert not of(agent, ErrorEvent)
+        (end,) = events_of(agent, ToolEndEvent)
+        assert not events_of(agent, ErrorEvent)
         if subject in CANCELS:
             assert (end.status, said) == ("cancelled", ["I am still at it."])
         else:

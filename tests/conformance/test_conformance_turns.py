@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
-from subjects import conformance, conversation
+from conformance_targets import conformance, conversation
 
+from duologue.errors import SessionClosedError, UnsupportedError
 from duologue.events import (
     AgentTranscriptEvent,
     AgentTurnEndedEvent,
@@ -17,9 +18,8 @@ from duologue.events import (
     UserTurnStartedEvent,
 )
 from duologue.items import UserItem
-from duologue.realtime.errors import SessionClosedError, UnsupportedError
 from duologue.testing import Reply
-from talk import FakeTTS, agent_items, kinds, of
+from fake_edge import FakeTTS, agent_items, event_names, events_of
 
 SIX = ["ask one", "One.", "ask two", "Two.", "ask three", "Three."]
 
@@ -27,15 +27,15 @@ SIX = ["ask one", "One.", "ask two", "Two.", "ask three", "Three."]
 @conformance
 async def test_connect_and_close(subject):
     async with conversation(subject) as (agent, _line, _far):
-        (event,) = of(agent, RealtimeConnectedEvent)
+        (event,) = events_of(agent, RealtimeConnectedEvent)
         assert event.session_id == agent.llm.session_id
         assert event.session_config
-        assert event.capabilities["model"] == agent.llm.profile.model
+        assert event.capabilities["model"] == agent.llm.capabilities.model
         assert agent.llm.connected
         assert agent.llm.epoch == 0
         await asyncio.sleep(1)
-        assert kinds(agent) == ["RealtimeConnectedEvent"]
-    (end,) = of(agent, RealtimeDisconnectedEvent)
+        assert event_names(agent) == ["RealtimeConnectedEvent"]
+    (end,) = events_of(agent, RealtimeDisconnectedEvent)
     assert end.clean
     assert not agent.llm.connected
     with pytest.raises(SessionClosedError):
@@ -53,7 +53,7 @@ async def test_a_spoken_turn(subject):
         await asyncio.sleep(5)
         names = [
             name
-            for name in kinds(agent)
+            for name in event_names(agent)
             if name not in ("RateLimitsEvent", "UsageEvent", "RealtimeConnectedEvent")
         ]
         order = [UserTurnStartedEvent, UserTurnEndedEvent, AgentTurnStartedEvent]
@@ -61,13 +61,13 @@ async def test_a_spoken_turn(subject):
         assert places == sorted(places)
         assert names.count("UserTurnStartedEvent") == names.count("UserTurnEndedEvent") == 1
         assert names[-1] == "AgentTurnEndedEvent"
-        assert of(agent, UserTranscriptEvent)[-1].text == "how is the weather"
-        assert of(agent, UserTranscriptEvent)[-1].final
-        final = [e for e in of(agent, AgentTranscriptEvent) if e.final]
+        assert events_of(agent, UserTranscriptEvent)[-1].text == "how is the weather"
+        assert events_of(agent, UserTranscriptEvent)[-1].final
+        final = [e for e in events_of(agent, AgentTranscriptEvent) if e.final]
         assert [e.text for e in final] == ["It is sunny today."]
         assert [i.text for i in agent.conversation] == ["how is the weather", "It is sunny today."]
-        assert len(line.sound) / 24000 == pytest.approx(18 / 15, abs=0.061)
-        assert not of(agent, ErrorEvent)
+        assert len(line.played_audio) / 24000 == pytest.approx(18 / 15, abs=0.061)
+        assert not events_of(agent, ErrorEvent)
         known = far.history()
         assert known in (
             None,
@@ -103,8 +103,8 @@ async def test_a_written_turn(subject):
         assert [i.text for i in agent.conversation] == ["Hello?", "Hello to you."]
         assert not next(i for i in agent.conversation if isinstance(i, UserItem)).spoken
         assert far.history() in (None, [("user", "Hello?"), ("agent", "Hello to you.")])
-        assert len(of(agent, AgentTurnEndedEvent)) == 1
-        assert len(line.sound) / 24000 == pytest.approx(13 / 15, abs=0.061)
+        assert len(events_of(agent, AgentTurnEndedEvent)) == 1
+        assert len(line.played_audio) / 24000 == pytest.approx(13 / 15, abs=0.061)
 
 
 @conformance
@@ -141,7 +141,7 @@ async def test_a_reply_that_fails_is_told_and_the_session_goes_on(subject):
             return
         with pytest.raises(Exception, match=far.failure):
             await speech
-        (error,) = of(agent, ErrorEvent)
+        (error,) = events_of(agent, ErrorEvent)
         assert far.failure in error.message
         assert (await agent.simple_response("two")).heard_text == "Now it works."
 
@@ -155,7 +155,7 @@ async def test_instructions_and_tools_change_in_mid_session(subject):
             """Added while the session runs."""
             return city
 
-        profile = agent.llm.profile
+        profile = agent.llm.capabilities
         if not (profile.mutable_instructions and profile.mutable_tools):
             for change in (lambda: agent.update_instructions("Be brief."), agent.update_tools):
                 with pytest.raises(UnsupportedError, match="for a session"):
@@ -172,12 +172,12 @@ async def test_instructions_and_tools_change_in_mid_session(subject):
 async def test_what_the_profile_lacks_is_an_error(subject):
     async with conversation(subject) as (agent, _line, _far):
         model = agent.llm
-        if not model.profile.manual_turns:
+        if not model.capabilities.manual_turns:
             with pytest.raises(UnsupportedError, match="by itself"):
                 model.end_turn()
-        if not model.profile.video:
+        if not model.capabilities.video:
             with pytest.raises(UnsupportedError, match="camera"):
                 model.send_video(None)
-        if not model._policy.life.renews:
+        if not model._session.connections.reconnects:
             with pytest.raises(UnsupportedError, match="one connection"):
                 model.roll_over()

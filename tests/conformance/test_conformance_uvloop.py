@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from subjects import conversation
+from conformance_targets import conversation
 
 from duologue.events import InterruptionEvent, RealtimeReconnectedEvent
-from talk import agent_items, of
+from fake_edge import agent_items, events_of
 
 uvloop = pytest.importorskip("uvloop", reason="there is no uvloop here")
 
@@ -30,14 +30,14 @@ def test_it_talks_is_interrupted_and_comes_back(subject):
             await line.speak(1.0)
             await until(lambda: len(line.at) > 10)
             await line.speak(1.0)
-            await until(lambda: of(agent, InterruptionEvent))
+            await until(lambda: events_of(agent, InterruptionEvent))
             first = agent_items(agent)[0]
             assert first.state == "cut"
             assert 0 < len(first.text) < len(replies[0])
             await until(lambda: len(agent_items(agent)) == 2 and agent_items(agent)[1].text)
             await asyncio.sleep(1)
             await far.lose()
-            await until(lambda: of(agent, RealtimeReconnectedEvent))
+            await until(lambda: events_of(agent, RealtimeReconnectedEvent))
             await line.speak(1.0)
             await until(lambda: len(agent_items(agent)) == 3)
             assert len({id(item) for item in agent_items(agent)}) == 3

@@ -4,12 +4,12 @@ import asyncio
 
 import numpy as np
 import pytest
-from subjects import conformance, conversation
+from conformance_targets import conformance, conversation
 
 from duologue.events import ErrorEvent
 from duologue.testing import run_virtual
 from duologue.video import VideoFrame
-from talk import of
+from fake_edge import events_of
 
 
 def camera(at):
@@ -31,7 +31,7 @@ async def test_pictures_come_at_fps(subject, fps):
         before = far.pictures()
         await asyncio.sleep(2)
         assert far.pictures() == before
-        assert not of(agent, ErrorEvent)
+        assert not events_of(agent, ErrorEvent)
 
 
 def test_pictures_go_by_a_video_track_when_that_is_asked_for():
@@ -46,7 +46,7 @@ def test_pictures_go_by_a_video_track_when_that_is_asked_for():
             assert far.pictures() == 0
             assert far.simulator.video_frames == pytest.approx(16, abs=3)
             assert (await agent.simple_response("What do you see?")).heard_text == "Grey."
-            assert not of(agent, ErrorEvent)
+            assert not events_of(agent, ErrorEvent)
 
     run_virtual(run(), grace=0.001)
 
@@ -56,8 +56,8 @@ async def test_a_question_sees_this_moment(subject):
     async with conversation(subject, ["I see grey."]) as (agent, line, far):
         line.camera = camera
         await asyncio.sleep(1.5)
-        if not agent.llm.profile.video:
-            (error,) = of(agent, ErrorEvent)
+        if not agent.llm.capabilities.video:
+            (error,) = events_of(agent, ErrorEvent)
             assert "can't see" in error.message
             return
         before = far.pictures()

@@ -10,7 +10,7 @@ import soundfile
 from duologue.audio import AudioFrame
 from duologue.edges import audio_file
 from duologue.edges.audio_file import load_audio, read_audio
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 
 
 def tone(rate, seconds=0.5, hz=440.0):

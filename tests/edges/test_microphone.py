@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from duologue.audio import AudioFrame
 from duologue.edges import microphone
 from duologue.edges.duplex import Duplex, webrtc_canceller
-from duologue.realtime.errors import ConfigError, DuologueError
+from duologue.errors import ConfigError, DuologueError
 from duologue.testing.virtual_time import virtual_time
 
 RATE = 16000
@@ -49,7 +49,7 @@ def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
             duplex.clear()
             queue.clear()
         else:
-            out, _, news = duplex.block(np.zeros(count, np.int16), now, now + latency)
+            out, _, news = duplex.process_block(np.zeros(count, np.int16), now, now + latency)
             expected, queue = queue[:count], queue[count:]
             assert out.tolist() == expected + [0] * (count - len(expected))
             heard += expected
@@ -74,11 +74,11 @@ def test_the_ring_is_bounded_and_counts_what_it_refuses():
 
 def test_a_dry_ring_within_sound_is_counted():
     duplex = Duplex(RATE)
-    duplex.block(np.zeros(BLOCK, np.int16), 0, 0)
+    duplex.process_block(np.zeros(BLOCK, np.int16), 0, 0)
     assert duplex.starved == 0
     duplex.write(np.ones(BLOCK + 60, np.int16))
     for _ in range(3):
-        duplex.block(np.zeros(BLOCK, np.int16), 0, 0)
+        duplex.process_block(np.zeros(BLOCK, np.int16), 0, 0)
     assert duplex.starved == BLOCK - 60
 
 
@@ -115,7 +115,7 @@ def test_the_agents_echo_is_taken_out_and_the_person_stays(rate, block):
     out = []
     for i in range(0, len(agent) - block, block):
         duplex.write(agent[i : i + block])
-        far, frames, _ = duplex.block(near[i : i + block], i / rate, i / rate)
+        far, frames, _ = duplex.process_block(near[i : i + block], i / rate, i / rate)
         assert np.array_equal(far, agent[i : i + block])
         out += [frame.samples for frame in frames]
     clean = np.concatenate(out)
@@ -164,23 +164,23 @@ class Room:
         self.closed += 1
 
 
-class Person:
+class FakeAgentInput:
     def __init__(self):
-        self.frames, self.reports, self.settled = [], [], True
+        self.frames, self.reports, self.is_idle = [], [], True
 
-    def audio(self, frame):
+    def push_audio(self, frame):
         self.frames.append(frame)
 
-    def played(self, samples):
+    def report_played(self, samples):
         self.reports.append((asyncio.get_running_loop().time(), samples))
 
-    def video(self, frame): ...
-    def text(self, text): ...
+    def push_video(self, frame): ...
+    def push_text(self, text): ...
 
 
 @virtual_time
 async def test_both_ways_and_what_was_played():
-    room, person, ready = Room(), Person(), []
+    room, person, ready = Room(), FakeAgentInput(), []
     room.loop = asyncio.get_running_loop()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
     assert (edge.quality, edge.lead_ms, edge.output_rate) == ("device", 20, RATE)
@@ -215,7 +215,7 @@ async def test_both_ways_and_what_was_played():
 
 @virtual_time
 async def test_clear_drops_what_the_device_has_not_taken():
-    room, person = Room(latency=0.0), Person()
+    room, person = Room(latency=0.0), FakeAgentInput()
     room.loop = asyncio.get_running_loop()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
     task = asyncio.create_task(edge.run(person, lambda: None))
@@ -240,7 +240,7 @@ async def test_a_device_that_goes_is_an_error():
     edge = microphone.Edge(rate=RATE, device=room)
     room.loop.call_later(1, lambda: room.ended())
     with pytest.raises(microphone.MicrophoneError, match="has gone"):
-        await edge.run(Person(), lambda: None)
+        await edge.run(FakeAgentInput(), lambda: None)
     assert room.closed == 1
 
 
@@ -248,14 +248,14 @@ async def test_a_device_that_goes_is_an_error():
 async def test_a_device_that_can_not_be_opened():
     edge = microphone.Edge(device=Room(fails=microphone.MicrophoneError("no microphone")))
     with pytest.raises(microphone.MicrophoneError, match="no microphone"):
-        await edge.run(Person(), lambda: pytest.fail("not ready"))
+        await edge.run(FakeAgentInput(), lambda: pytest.fail("not ready"))
 
 
 async def test_hanging_up_is_bounded_also_when_the_driver_hangs():
     room = Room()
     room.loop = asyncio.get_running_loop()
     room.close_takes = 1.0
-    task = asyncio.create_task(microphone.Edge(device=room).run(Person(), lambda: None))
+    task = asyncio.create_task(microphone.Edge(device=room).run(FakeAgentInput(), lambda: None))
     await asyncio.sleep(0.1)
     began = time.perf_counter()
     task.cancel()
@@ -269,7 +269,7 @@ async def test_hanging_up_while_the_device_opens_closes_it_then():
     room.loop = asyncio.get_running_loop()
     room.open_takes = 0.2
     task = asyncio.create_task(
-        microphone.Edge(device=room).run(Person(), lambda: pytest.fail("not ready"))
+        microphone.Edge(device=room).run(FakeAgentInput(), lambda: pytest.fail("not ready"))
     )
     await asyncio.sleep(0.05)
     task.cancel()
@@ -304,7 +304,7 @@ class ThreadRoom(Room):
 
 
 async def test_a_real_thread_and_a_busy_event_loop():
-    room, person = ThreadRoom(), Person()
+    room, person = ThreadRoom(), FakeAgentInput()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
     task = asyncio.create_task(edge.run(person, lambda: None))
     await asyncio.sleep(0.05)

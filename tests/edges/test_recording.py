@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.edges._recording import RecordingTimeline
 from duologue.edges.audio_file import read_audio
-from duologue.edges.recording import RecordingTimeline
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 
 
 def read(path):
@@ -41,10 +41,10 @@ def test_the_file_is_what_a_plain_model_says(tmp_path_factory, steps):
     for value, (kind, length, step) in enumerate(steps, 1):
         now += step
         if kind == "person":
-            recording.person(np.full(length, value, np.int16))
+            recording.add_person(np.full(length, value, np.int16))
             left += [0] * (written - len(left)) + [value] * length
         elif kind == "agent":
-            recording.agent(now, np.full(length, value, np.int16))
+            recording.add_agent(now, np.full(length, value, np.int16))
             if length:
                 right += [0] * (max(now, written) - len(right)) + [value] * length
         elif kind == "clear":
@@ -66,8 +66,8 @@ def test_memory_stays_bounded_and_the_file_appears_at_the_end(tmp_path):
     path = tmp_path / "out.wav"
     recording = RecordingTimeline(path, 24000)
     for second in range(120):
-        recording.person(np.full(24000, 7, np.int16))
-        recording.agent(second * 24000, np.full(24000, -7, np.int16))
+        recording.add_person(np.full(24000, 7, np.int16))
+        recording.add_agent(second * 24000, np.full(24000, -7, np.int16))
         recording.commit(second * 24000)
         assert recording.person_end - second * 24000 <= 24000
     assert not path.exists()
@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, caplog
     recording = RecordingTimeline(path, 8000)
     with full_disk(100_000):
         for second in range(6):
-            recording.person(np.full(8000, 7, np.int16))
+            recording.add_person(np.full(8000, 7, np.int16))
             recording.commit(second * 8000)
         recording.close()
     left, _ = read(path)
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(tmp_p
 
 def test_what_a_killed_recorder_leaves_can_be_read(tmp_path):
     recording = RecordingTimeline(tmp_path / "out.wav", 8000)
-    recording.person(np.full(8000, 7, np.int16))
+    recording.add_person(np.full(8000, 7, np.int16))
     recording.commit(8000)
     (part,) = tmp_path.iterdir()
     left_behind = part.read_bytes()

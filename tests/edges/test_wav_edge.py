@@ -7,7 +7,7 @@ import pytest
 from duologue import Agent
 from duologue.audio import AudioFrame
 from duologue.edges import wav
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 from duologue.testing import Reply, ScriptedRealtime
 from duologue.testing.virtual_time import virtual_time
 
@@ -25,28 +25,28 @@ def read(path):
     return data[:, 0].astype(int), data[:, 1].astype(int)
 
 
-class Answering:
+class ReplyingAgent:
     """Answers after a pause, 20 ms a frame; falls silent while the person speaks."""
 
     def __init__(self, edge, pause=0.5, seconds=2.0, clears=True):
         self.edge = edge
         self.pause, self.seconds, self.clears = pause, seconds, clears
         self.frames = []
-        self.answers = 0
+        self.replies = 0
         self._heard = 0.0
         self._quiet = 0.0
         self._left = 0.0
 
     @property
-    def settled(self):
+    def is_idle(self):
         return self._heard == 0 and self._left <= 0
 
-    async def listening(self): ...
-    def video(self, frame): ...
-    def text(self, text): ...
-    def played(self, samples): ...
+    async def wait_until_listening(self): ...
+    def push_video(self, frame): ...
+    def push_text(self, text): ...
+    def report_played(self, samples): ...
 
-    def audio(self, frame):
+    def push_audio(self, frame):
         self.frames.append((asyncio.get_running_loop().time(), frame))
         if np.abs(frame.samples).max(initial=0) > 100:
             self._heard += frame.duration
@@ -59,7 +59,7 @@ class Answering:
             if self._quiet >= self.pause:
                 self._heard = 0.0
                 self._left = self.seconds
-                self.answers += 1
+                self.replies += 1
 
     async def clock(self):
         due = asyncio.get_running_loop().time()
@@ -74,7 +74,7 @@ class Answering:
 
 
 async def converse(edge, **options):
-    person = Answering(edge, **options)
+    person = ReplyingAgent(edge, **options)
     task = asyncio.create_task(person.clock())
     ready = []
     try:
@@ -116,7 +116,7 @@ async def test_a_late_loop_is_made_up_for():
 async def test_the_recording_has_both_on_one_timeline(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     person = await converse(wav.Edge(sound(1.0), out, lead_in_s=0.5), pause=0.5, seconds=2.0)
-    assert person.answers == 1
+    assert person.replies == 1
     left, right = read(out)
     spoken, answered = np.flatnonzero(left > 500), np.flatnonzero(right)
     assert spoken[0] == pytest.approx(0.5 * RATE, abs=20)
@@ -132,7 +132,7 @@ async def test_the_recording_has_both_on_one_timeline(tmp_path_factory):
 async def test_what_was_cleared_is_not_in_the_recording(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     edge = wav.Edge(sound(0.2), out)
-    task = asyncio.create_task(edge.run(Answering(edge, seconds=0), lambda: None))
+    task = asyncio.create_task(edge.run(ReplyingAgent(edge, seconds=0), lambda: None))
     await asyncio.sleep(0.1)
     for _ in range(10):
         edge.play(AudioFrame(np.full(RATE // 50, 9, np.int16), RATE))
@@ -150,7 +150,7 @@ async def test_an_interjection_comes_one_second_into_the_answer(tmp_path_factory
         sound(1.0), out, interjections=[wav.Interjection(sound(0.6, 48000), after_agent_speech_s=1)]
     )
     person = await converse(edge, seconds=3.0)
-    assert person.answers == 2
+    assert person.replies == 2
     left, right = read(out)
     spoken = np.flatnonzero(left > 500)
     second = spoken[np.flatnonzero(np.diff(spoken) > RATE // 2)[0] + 1]
@@ -168,7 +168,7 @@ async def test_an_interjection_can_wait_for_a_later_answer(tmp_path_factory):
     person = await converse(
         wav.Edge([sound(0.5), sound(0.5)], out, interjections=[later], settle_s=1.0)
     )
-    assert person.answers == 3
+    assert person.replies == 3
     left, _ = read(out)
     loud = np.flatnonzero(left > 2000)[0] / RATE
     assert loud == pytest.approx(4.0 + 0.5 + 0.5 + 0.5, abs=0.2)
@@ -178,7 +178,7 @@ async def test_an_interjection_can_wait_for_a_later_answer(tmp_path_factory):
 async def test_more_clips_wait_until_the_agent_has_settled():
     edge = wav.Edge([sound(0.5), sound(0.5), sound(0.5, 8000)], settle_s=1.0)
     person = await converse(edge)
-    assert person.answers == 3
+    assert person.replies == 3
     assert person.frames[-1][0] == pytest.approx(3 * (0.5 + 0.5 + 2.0 + 1.0), abs=0.3)
     assert {frame.rate for _, frame in person.frames} == {16000}
 
@@ -187,7 +187,7 @@ async def test_more_clips_wait_until_the_agent_has_settled():
 async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     edge = wav.Edge(sound(0.5), out, wait_for_greeting=True, settle_s=1.0)
-    person = Answering(edge, seconds=0)
+    person = ReplyingAgent(edge, seconds=0)
     person._left = 2.0
     task = asyncio.create_task(person.clock())
     await edge.run(person, lambda: None)
@@ -230,8 +230,8 @@ def test_the_first_clip_waits_for_nothing_where_nothing_is_said(tmp_path):
 async def test_nothing_is_said_before_the_model_hears_and_nothing_is_left_behind(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rec")
     edge = wav.Edge(sound(0.5), folder / "out.wav")
-    person = Answering(edge)
-    person.listening = lambda: asyncio.sleep(3)
+    person = ReplyingAgent(edge)
+    person.wait_until_listening = lambda: asyncio.sleep(3)
     task = asyncio.create_task(edge.run(person, lambda: None))
     await asyncio.sleep(2.9)
     assert not person.frames
@@ -247,7 +247,7 @@ async def test_interject_by_hand():
     task = asyncio.create_task(converse(edge))
     await asyncio.sleep(2)
     edge.interject(sound(0.5))
-    assert (await task).answers == 2
+    assert (await task).replies == 2
 
 
 @virtual_time

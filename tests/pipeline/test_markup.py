@@ -2,11 +2,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from duologue.pipeline.markup import Markup
+from duologue.pipeline._markup import MarkupFilter
 
 
 def plain(text, size=1000):
-    markup = Markup()
+    markup = MarkupFilter()
     pieces = [markup.push(text[at : at + size]) for at in range(0, len(text), size)]
     return "".join([*pieces, markup.flush()])
 
@@ -95,7 +95,7 @@ def test_it_does_not_matter_in_which_pieces_the_text_comes(text, size):
 
 
 def test_plain_words_are_not_held_back():
-    markup = Markup()
+    markup = MarkupFilter()
     assert markup.push("Hello ") == "Hello "
     assert markup.push("**the") == ""
     assert markup.push("re**, ") == "there, "

@@ -2,20 +2,13 @@ import asyncio
 
 import numpy as np
 import pytest
-from parts import LLM, STT, TTS, Turn, be_silent, session, speak
+from fake_components import LLM, STT, TTS, Turn, be_silent, session, speak
 
 from duologue.audio import AudioFrame
+from duologue.errors import SessionError
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.pipeline.parts import TextDelta, TokenUsage, ToolRequest
-from duologue.pipeline.turn_taking import Endpointing
-from duologue.realtime.commands import (
-    CancelReply,
-    ClearInput,
-    DeleteItem,
-    ToolSpec,
-    Truncate,
-)
-from duologue.realtime.errors import SessionError
+from duologue.pipeline.interfaces import TextDelta, TokenUsage, ToolRequest
+from duologue.realtime.commands import CancelReply, ClearInput, DeleteItem, ToolSpec, Truncate
 from duologue.realtime.outputs import (
     ProviderError,
     ReplyAudio,
@@ -28,6 +21,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.testing import virtual_time
+from duologue.vad.endpointing import Endpointing
 
 TOOL = ToolSpec("look", "Looks.", {"type": "object"})
 
@@ -301,7 +295,7 @@ async def test_a_cancelled_reply_stops_the_work():
         assert llm.closed == 1
         assert [d.status for d in pipeline.ear.of(ReplyDone)] == ["cancelled"]
         told = len(pipeline.ear.told)
-        pipeline._policy.transmit(CancelReply("unknown"))
+        pipeline._session.transmit(CancelReply("unknown"))
         await asyncio.sleep(2.0)
         assert len(pipeline.ear.told) == told
         assert not pipeline.pending
@@ -323,10 +317,10 @@ async def test_the_person_says_that_they_are_done():
 @virtual_time
 async def test_a_turn_may_be_forgotten():
     async with session(turn=Turn()) as pipeline:
-        pipeline._policy.transmit(ClearInput())
+        pipeline._session.transmit(ClearInput())
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.1)
-        pipeline._policy.transmit(ClearInput())
+        pipeline._session.transmit(ClearInput())
         await be_silent(pipeline, 1.0)
         assert not pipeline.ear.of(UserTurnEnded)
         assert all(stream.closed for stream in pipeline.stt.streams)

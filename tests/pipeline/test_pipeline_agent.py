@@ -5,9 +5,10 @@ import asyncio
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from fake_components import LLM, STT, TTS, Turn
 from hypothesis import given, settings
-from parts import LLM, STT, TTS, Turn
 
+from duologue.errors import SessionClosedError, SessionError
 from duologue.events import (
     AgentTurnEndedEvent,
     ErrorEvent,
@@ -17,11 +18,10 @@ from duologue.events import (
     ToolStartEvent,
 )
 from duologue.items import AgentItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.pipeline.energy_vad import EnergyVAD
-from duologue.pipeline.parts import ToolRequest
-from duologue.realtime.errors import SessionClosedError, SessionError
+from duologue.pipeline.interfaces import ToolRequest
 from duologue.testing import virtual_time
-from talk import Phone, of, talking
+from duologue.vad.energy import EnergyVAD
+from fake_edge import FakeEdge, events_of, join_agent
 
 
 def texts(history):
@@ -30,20 +30,20 @@ def texts(history):
 
 def pipeline_agent(llm, phone, **options):
     parts = {"stt": STT(), "tts": TTS(), "turn_detection": Turn(), "vad": EnergyVAD()}
-    return talking(llm, phone, **{**parts, **options})
+    return join_agent(llm, phone, **{**parts, **options})
 
 
 @virtual_time
 async def test_an_interrupted_answer_is_known_as_far_as_it_was_heard():
-    phone = Phone()
+    phone = FakeEdge()
     llm = LLM("One two three. Four five six. Seven eight nine. Ten eleven twelve.", "Sure.")
     async with pipeline_agent(llm, phone) as agent:
         await phone.speak(0.5)
         await phone.be_silent(2.0)
-        assert len(phone.sound)
+        assert len(phone.played_audio)
         await phone.speak(0.6)
         await phone.be_silent(3.0)
-        (cut,) = of(agent, InterruptionEvent)
+        (cut,) = events_of(agent, InterruptionEvent)
         assert 500 < cut.played_ms < 2200
         heard = cut.heard_text
         assert "One" in heard
@@ -56,7 +56,7 @@ async def test_an_interrupted_answer_is_known_as_far_as_it_was_heard():
 
 @virtual_time
 async def test_an_answer_of_which_nothing_was_heard_was_never_given():
-    phone = Phone()
+    phone = FakeEdge()
     llm = LLM("First thought.", "Second thought.")
     async with pipeline_agent(llm, phone, tts=TTS(takes_s=0.3)) as agent:
         agent.simple_response("Think.")
@@ -65,38 +65,38 @@ async def test_an_answer_of_which_nothing_was_heard_was_never_given():
         assert (await agent.simple_response("Again.")).heard_text == "Second thought."
         assert texts(llm.asked[1][1]) == ["Think.", "Again."]
         assert texts(agent.conversation) == ["Think.", "Again.", "Second thought."]
-        assert len(of(agent, AgentTurnEndedEvent)) == 1
+        assert len(events_of(agent, AgentTurnEndedEvent)) == 1
 
 
 @virtual_time
 async def test_a_cough_in_the_answer_changes_nothing():
-    phone = Phone()
+    phone = FakeEdge()
     llm = LLM("One two three. Four five six. Seven eight nine.")
     stt = STT(says=lambda loud: "hello there" if loud > 0.3 and not stt.cough else "uh")
     stt.cough = False
     async with pipeline_agent(llm, phone, stt=stt) as agent:
         await phone.speak(0.5)
         await phone.be_silent(1.0)
-        before = len(phone.sound)
+        before = len(phone.played_audio)
         assert before
         stt.cough = True
         await phone.be_silent(1.5)
         await phone.speak(0.2)
         await phone.be_silent(4.0)
         assert agent.llm.epoch == 0
-        letters = sum(map(len, agent.llm._parts.tts.said))
-        assert np.count_nonzero(phone.sound) == letters * 1200
+        letters = sum(map(len, agent.llm._components.tts.said))
+        assert np.count_nonzero(phone.played_audio) == letters * 1200
         assert len(llm.asked) == 1
 
 
 @virtual_time
 async def test_a_failing_model_is_told_and_the_next_answer_comes():
-    phone = Phone()
+    phone = FakeEdge()
     llm = LLM([SessionError("overloaded")], "Here I am.")
     async with pipeline_agent(llm, phone) as agent:
         with pytest.raises(SessionError, match="overloaded"):
             await agent.simple_response("Hello?")
-        assert [e.message for e in of(agent, ErrorEvent)] == ["overloaded"]
+        assert [e.message for e in events_of(agent, ErrorEvent)] == ["overloaded"]
         assert (await agent.simple_response("Hello?")).heard_text == "Here I am."
 
 
@@ -107,12 +107,14 @@ async def test_a_tool_called_by_a_pipeline():
         def colour(of: str) -> str:
             return f"{of} is blue"
 
-    phone = Phone()
+    phone = FakeEdge()
     llm = LLM([ToolRequest("c", "colour", '{"of": "sky"}')], "It is blue.")
     async with pipeline_agent(llm, phone, prepare=add) as agent:
         await phone.speak(0.5)
         await phone.be_silent(2.0)
-        assert [(e.status, e.output) for e in of(agent, ToolEndEvent)] == [("done", "sky is blue")]
+        assert [(e.status, e.output) for e in events_of(agent, ToolEndEvent)] == [
+            ("done", "sky is blue")
+        ]
         outputs = [getattr(item, "output", None) for item in llm.asked[1][1]]
         assert "sky is blue" in outputs
         assert texts(agent.conversation)[-1] == "It is blue."
@@ -122,7 +124,7 @@ async def test_a_tool_called_by_a_pipeline():
 @virtual_time
 async def test_say_through_a_pipeline_is_exact():
     llm = LLM()
-    async with pipeline_agent(llm, Phone()) as agent:
+    async with pipeline_agent(llm, FakeEdge()) as agent:
         assert (await agent.say("Wait. Just a moment!")).heard_text == "Wait. Just a moment!"
         assert not llm.asked
         await agent.simple_response("And?")
@@ -166,7 +168,7 @@ async def test_any_conversation_ends_well(plan, script, hears, closes, after):
             return "waited"
 
     loop = asyncio.get_running_loop()
-    phone, llm = Phone(hangs_up_in=0.3), LLM(*script)
+    phone, llm = FakeEdge(hangs_up_in=0.3), LLM(*script)
     stt = STT(says=lambda loud: hears if loud > 0.05 else "")
     speeches, agents, ended = [], [], None
     try:
@@ -187,24 +189,24 @@ async def test_any_conversation_ends_well(plan, script, hears, closes, after):
                     case "interrupt":
                         agent.interrupt()
                     case "write":
-                        phone.person.text("hi")
+                        phone.person.push_text("hi")
             if not closes:
                 await phone.be_silent(1.5)
                 for _ in range(400):
-                    if phone.person.settled:
+                    if phone.person.is_idle:
                         break
                     await phone.be_silent(0.1)
-                assert phone.person.settled, "everything comes to rest"
+                assert phone.person.is_idle, "everything comes to rest"
                 assert all(speech.done for speech in speeches)
             ended = loop.time()
     except SessionClosedError:
         ended = loop.time()
     (agent,) = agents
     assert loop.time() - ended <= 1.0
-    assert len(of(agent, RealtimeDisconnectedEvent)) == 1
-    assert len(of(agent, InterruptionEvent)) == agent.llm.epoch
+    assert len(events_of(agent, RealtimeDisconnectedEvent)) == 1
+    assert len(events_of(agent, InterruptionEvent)) == agent.llm.epoch
     assert all(speech.done for speech in speeches)
-    assert len(of(agent, ToolStartEvent)) == len(of(agent, ToolEndEvent))
+    assert len(events_of(agent, ToolStartEvent)) == len(events_of(agent, ToolEndEvent))
     calls = [i.call_id for i in agent.conversation if isinstance(i, ToolCallItem)]
     results = [i.call_id for i in agent.conversation if isinstance(i, ToolResultItem)]
     assert sorted(calls) == sorted(results)

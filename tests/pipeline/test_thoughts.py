@@ -2,11 +2,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from duologue.pipeline.thoughts import Thoughts
+from duologue.pipeline._thoughts import ThoughtFilter
 
 
 def answer(text, size=1000):
-    thoughts = Thoughts()
+    thoughts = ThoughtFilter()
     pieces = [thoughts.push(text[at : at + size]) for at in range(0, len(text), size)]
     return "".join([*pieces, thoughts.flush()])
 
@@ -44,6 +44,6 @@ def test_it_does_not_matter_in_which_pieces_the_answer_comes(text, size):
 
 
 def test_words_are_not_held_back():
-    thoughts = Thoughts()
+    thoughts = ThoughtFilter()
     assert thoughts.push("Is 3 <") == "Is 3 "
     assert thoughts.push("4?") == "<4?"

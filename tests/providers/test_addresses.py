@@ -8,21 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from duologue.providers.addresses import (
-    checked_headers,
-    proxy_of_environment,
-    split_address,
-    without_password,
-)
-from duologue.providers.websocket import WebSocketWire
-from duologue.realtime.errors import ConfigError, ErrorKind, SessionError
+from duologue._net import check_headers, proxy_from_environment, split_address, without_password
+from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.realtime.websocket import WebSocketWire
 
 openai = pytest.importorskip("duologue.providers.openai", reason="the openai extra is missing")
 gemini = pytest.importorskip("duologue.providers.gemini", reason="the gemini extra is missing")
 qwen = pytest.importorskip("duologue.providers.qwen", reason="the qwen extra is missing")
 aws = pytest.importorskip("duologue.providers.aws", reason="the aws extra is missing")
 
-from duologue.providers.openai.webrtc import WebRTCWire  # noqa: E402
+from duologue.providers._openai_protocol.webrtc import WebRTCWire  # noqa: E402
 from duologue.realtime.codec import SessionSetup  # noqa: E402
 
 KEY = "sk-very-secret-0123456789"
@@ -76,7 +71,7 @@ def test_headers_that_can_not_be_sent_are_told_without_their_values(headers):
         with pytest.raises(ConfigError, match="headers must have") as caught:
             make(api_key=KEY, headers=headers)
         assert "Host: b" not in str(caught.value)
-    assert checked_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}
+    assert check_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}
 
 
 def test_a_query_in_an_address_stays(monkeypatch):
@@ -124,8 +119,8 @@ async def test_no_redirect_is_followed(kind, status):
                 wire = WebSocketWire(
                     f"ws://127.0.0.1:{port}/v1",
                     headers={"x-goog-api-key": KEY},
-                    refused=lambda status, _: SessionError(str(status)),
-                    closed=lambda code, _: SessionError(str(code)),
+                    http_error=lambda status, _: SessionError(str(status)),
+                    close_error=lambda code, _: SessionError(str(code)),
                 )
             else:
                 wire = WebRTCWire(
@@ -145,13 +140,13 @@ async def test_no_redirect_is_followed(kind, status):
 
 async def test_the_token_of_vertex_follows_no_redirect():
     auth = pytest.importorskip("google.auth.exceptions", reason="the vertex extra is missing")
-    from duologue.providers.gemini.vertex import _request
+    from duologue.providers.gemini._vertex import _http_transport
 
     async with (
         answering(redirect(404, "")) as (other, stolen),
         answering(redirect(307, f"http://localhost:{other}/")) as (port, _),
     ):
-        request = _request(type("auth", (), {"exceptions": auth}))
+        request = _http_transport(type("auth", (), {"exceptions": auth}))
         found = await asyncio.to_thread(
             request, f"http://127.0.0.1:{port}/token", "POST", b"assertion=" + KEY.encode()
         )
@@ -205,12 +200,12 @@ def test_the_proxy_of_the_environment_is_the_one_for_the_host(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("all_proxy", "http://every:1")
-    assert proxy_of_environment("https", "host.example") == "http://every:1"
+    assert proxy_from_environment("https", "host.example") == "http://every:1"
     monkeypatch.setenv("https_proxy", "http://proxy:2")
-    assert proxy_of_environment("https", "host.example") == "http://proxy:2"
-    assert proxy_of_environment("https", "127.0.0.1") is None
+    assert proxy_from_environment("https", "host.example") == "http://proxy:2"
+    assert proxy_from_environment("https", "127.0.0.1") is None
     monkeypatch.setenv("no_proxy", "host.example")
-    assert proxy_of_environment("https", "host.example") is None
+    assert proxy_from_environment("https", "host.example") is None
 
 
 @pytest.mark.parametrize(

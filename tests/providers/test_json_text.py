@@ -1,13 +1,13 @@
 """Half a character in a server's JSON costs no message, and none is ever sent."""
 
-import codec_line
-import gemini_line
-import nova_line
+import codec_harness
+import gemini_codec_harness
+import nova_codec_harness
 import orjson
 import pytest
 
-from duologue.providers.fields import MalformedError
-from duologue.providers.json_text import decode_object, encode_object
+from duologue.providers._json_fields import MalformedError
+from duologue.providers._json_text import decode_object, encode_object
 from duologue.realtime.commands import Say
 from duologue.realtime.outputs import ReplyText
 
@@ -37,7 +37,7 @@ def words(outputs):
 
 
 def test_openai_and_qwen_read_halves():
-    line = codec_line.Line()
+    line = codec_harness.Line()
     line.began()
     assert words([*line.words(HALVES[0]), *line.words(HALVES[1])]) == HALVES
     whole = "".join(HALVES).encode("utf-16", "surrogatepass").decode("utf-16")
@@ -52,13 +52,13 @@ def test_openai_and_qwen_read_halves():
 
 
 def test_gemini_reads_halves():
-    line = gemini_line.Line()
+    line = gemini_codec_harness.Line()
     line.words(HALVES[0])
     outputs = [*line.sound([1] * 100), *line.words(HALVES[1])]
     assert "".join(words(outputs)) == "".join(HALVES)
 
 
 def test_nova_reads_halves():
-    line = nova_line.Line()
+    line = nova_codec_harness.Line()
     assert words(line.planned(HALVES[0])) == [HALVES[0]]
     assert line.codec.blocks.malformed == 0

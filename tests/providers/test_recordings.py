@@ -15,13 +15,13 @@ import pytest
 pytest.importorskip("websockets", reason="the openai extra is not installed")
 
 from duologue.events import UsageEvent
-from duologue.providers.gemini.codec import Codec as GeminiCodec
-from duologue.providers.gemini.config import LiveConfig
-from duologue.providers.gemini.resumption import Resumption
-from duologue.providers.openai.codec import Codec
-from duologue.providers.openai.config import RealtimeConfig
-from duologue.providers.openai.dialect import Dialect
-from duologue.providers.openai.session_json import OpenAISession
+from duologue.providers._openai_protocol.codec import Codec
+from duologue.providers._openai_protocol.dialect import Dialect
+from duologue.providers.gemini._codec import Codec as GeminiCodec
+from duologue.providers.gemini._config import LiveConfig
+from duologue.providers.gemini._resumption import Resumption
+from duologue.providers.openai._config import RealtimeConfig
+from duologue.providers.openai._session_json import OpenAISession
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.outputs import (
     ProviderError,

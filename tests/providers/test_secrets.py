@@ -11,17 +11,12 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("aiortc", reason="the openai extra is not installed")
 
 from duologue.providers import aws, gemini, openai, qwen
-from duologue.providers.gemini.access import access_of
-from duologue.providers.openai.config import RealtimeConfig
-from duologue.providers.openai.session_json import OpenAISession
+from duologue.providers.gemini._auth import resolve_auth
+from duologue.providers.openai._config import RealtimeConfig
+from duologue.providers.openai._session_json import OpenAISession
 from duologue.realtime.codec import SessionSetup
-from duologue.testing import (
-    GeminiSimulator,
-    NovaSimulator,
-    OpenAISimulator,
-    QwenSimulator,
-)
-from talk import Phone, talking
+from duologue.testing import GeminiSimulator, NovaSimulator, OpenAISimulator, QwenSimulator
+from fake_edge import FakeEdge, join_agent
 
 TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"  # noqa: S105 - nobody's
 
@@ -53,7 +48,7 @@ async def test_a_log_at_debug_has_no_key_and_no_words(name, caplog):
     with caplog.at_level(logging.DEBUG):
         async with (
             simulate(replies=["Marmalade."]) as simulator,
-            talking(make(simulator), Phone()) as agent,
+            join_agent(make(simulator), FakeEdge()) as agent,
             asyncio.timeout(20),
         ):
             speech = agent.simple_response("Whisper it.")
@@ -79,8 +74,8 @@ def test_what_is_shown_of_a_configuration_has_no_secret():
         openai.LLM("m", api_key=secret, base_url=address),
         OpenAISession(RealtimeConfig(), "websocket", extra),
         gemini.Realtime(api_key=secret, base_url=address, config=extra),
-        access_of(api_key=secret, token=None, base_url=address, **options),
-        access_of(api_key=None, token=f"auth_tokens/{secret}", base_url=address, **options),
+        resolve_auth(api_key=secret, token=None, base_url=address, **options),
+        resolve_auth(api_key=None, token=f"auth_tokens/{secret}", base_url=address, **options),
         qwen.Realtime(api_key=secret, headers={"X": secret}, session=extra, base_url=address),
         aws.Credentials("AKID", secret, session_token=secret),
         aws.Realtime(credentials=aws.Credentials("AKID", secret), proxy=address),

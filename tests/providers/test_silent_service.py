@@ -7,10 +7,9 @@ pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not inst
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 from duologue.events import AgentTurnStartedEvent, ErrorEvent, RealtimeReconnectingEvent
-from duologue.pipeline.energy_vad import EnergyVAD
 from duologue.providers import aws, gemini, openai, qwen
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.simulator.faults import Fault, Stall
+from duologue.simulators.faults import Fault, Stall
 from duologue.testing import (
     GeminiSimulator,
     NovaSimulator,
@@ -18,7 +17,8 @@ from duologue.testing import (
     QwenSimulator,
     run_virtual,
 )
-from talk import Phone, of, talking
+from duologue.vad.energy import EnergyVAD
+from fake_edge import FakeEdge, events_of, join_agent
 
 QUICK = ReconnectPolicy(silence_s=4.0)
 
@@ -58,18 +58,18 @@ def test_a_service_that_falls_silent_is_told_and_replaced(name):
 
     async def main():
         async with simulate(replies=["One."] * 9, transcripts=["hello"] * 9) as simulator:
-            phone = Phone()
-            async with talking(make(simulator), phone) as agent:
+            phone = FakeEdge()
+            async with join_agent(make(simulator), phone) as agent:
                 await phone.be_silent(0.5)
                 simulator.faults = [Fault(Stall("writing", 3600), at=1.0)]
                 await phone.speak(1.0)
                 await phone.be_silent(8)
-                assert of(agent, RealtimeReconnectingEvent)
-                answered = len(of(agent, AgentTurnStartedEvent))
+                assert events_of(agent, RealtimeReconnectingEvent)
+                answered = len(events_of(agent, AgentTurnStartedEvent))
                 await phone.speak(1.0)
                 await phone.be_silent(5)
-                assert len(of(agent, AgentTurnStartedEvent)) > answered
-                assert len(of(agent, RealtimeReconnectingEvent)) == 1
+                assert len(events_of(agent, AgentTurnStartedEvent)) > answered
+                assert len(events_of(agent, RealtimeReconnectingEvent)) == 1
 
     run_virtual(main(), grace=0.0)
 
@@ -80,14 +80,14 @@ def test_a_service_that_has_nothing_to_say_is_left_alone(name):
 
     async def main():
         async with simulate(replies=["One."] * 99, transcripts=["hello"] * 99) as simulator:
-            phone = Phone()
-            async with talking(make(simulator), phone) as agent:
+            phone = FakeEdge()
+            async with join_agent(make(simulator), phone) as agent:
                 await phone.be_silent(9)
                 for _ in range(2):
                     await phone.speak(1.0)
                     await phone.be_silent(9)
-                assert len(of(agent, AgentTurnStartedEvent)) == 2
-                assert not of(agent, RealtimeReconnectingEvent)
+                assert len(events_of(agent, AgentTurnStartedEvent)) == 2
+                assert not events_of(agent, RealtimeReconnectingEvent)
 
     run_virtual(main(), grace=0.0)
 
@@ -98,14 +98,14 @@ def test_what_the_program_asks_a_silent_service_for_comes_by_the_next_connection
 
     async def main():
         async with simulate(replies=["One."] * 9, transcripts=["hello"] * 9) as simulator:
-            phone = Phone()
-            async with talking(make(simulator), phone) as agent:
+            phone = FakeEdge()
+            async with join_agent(make(simulator), phone) as agent:
                 simulator.faults = [Fault(Stall("writing", 3600), at=0.5)]
                 await phone.be_silent(1)
                 speech = agent.simple_response("Count.")
                 await phone.be_silent(9)
                 assert speech.text == "One."
-                assert len(of(agent, RealtimeReconnectingEvent)) == 1
-                assert not of(agent, ErrorEvent)
+                assert len(events_of(agent, RealtimeReconnectingEvent)) == 1
+                assert not events_of(agent, ErrorEvent)
 
     run_virtual(main(), grace=0.0)

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from duologue.agent import Agent
+from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame
+from duologue.errors import ErrorKind, SessionError
+from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import ProviderError, SessionStarted
-from duologue.realtime.profile import Profile
+from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.realtime.session import Realtime
 from duologue.testing import ScriptedRealtime, run_virtual
 
 
@@ -21,7 +21,7 @@ class Model(Realtime):
     """Connections that do as they are told, one after another."""
 
     def __init__(self, *acts) -> None:
-        super().__init__(Profile("p", "m"), reconnect=ReconnectPolicy())
+        super().__init__(Capabilities("p", "m"), reconnect=ReconnectPolicy())
         self.acts = list(acts)
         self.opened = self.open_now = 0
 
@@ -156,7 +156,7 @@ import asyncio
 from duologue import Agent
 from duologue.edges import browser
 from duologue.providers import {provider}
-from duologue.simulator.{provider}.server import {simulator}
+from duologue.simulators.{provider}.server import {simulator}
 
 async def main():
     async with {simulator}(key="right") as server:
@@ -184,7 +184,7 @@ def test_a_script_with_a_wrong_key_ends_at_once_and_says_so_in_its_last_line(pro
     )
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
-    assert lines[-1].startswith("duologue.realtime.errors.SessionError: ")
+    assert lines[-1].startswith("duologue.errors.SessionError: ")
     assert "key" in lines[-1].lower()
     assert sum("Traceback" in line for line in lines) == 1
     assert "group" not in done.stderr

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from duologue.audio import AudioFrame
+from duologue.errors import SessionError
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     CancelReply,
@@ -13,7 +14,6 @@ from duologue.realtime.commands import (
     SendAudio,
     SendVideo,
 )
-from duologue.realtime.errors import SessionError
 from duologue.realtime.outputs import GoAway, SessionStarted
 from duologue.realtime.wire_connection import CONTROL_LIMIT, WireConnection
 from duologue.testing import virtual_time
@@ -226,15 +226,15 @@ async def test_a_codec_with_a_bug_is_not_silent():
     assert wire.closed == 1
 
 
-class PoliteCodec(FakeCodec):
-    def farewell(self):
+class ClosingCodec(FakeCodec):
+    def closing_messages(self):
         return ["that was all", "goodbye"]
 
 
 @virtual_time
 async def test_a_session_that_we_end_is_taken_leave_of():
     wire = FakeWire()
-    connection = WireConnection(lambda: wire, PoliteCodec(), SessionSetup("hi"))
+    connection = WireConnection(lambda: wire, ClosingCodec(), SessionSetup("hi"))
     task = asyncio.create_task(connection.run(lambda output: None))
     await asyncio.sleep(0.1)
     task.cancel()
@@ -248,7 +248,7 @@ async def test_nobody_is_taken_leave_of_who_has_hung_up():
     wire = FakeWire()
     wire.inbox.put_nowait(SessionError("the line broke"))
     with pytest.raises(SessionError, match="broke"):
-        await WireConnection(lambda: wire, PoliteCodec(), SessionSetup()).run(lambda output: None)
+        await WireConnection(lambda: wire, ClosingCodec(), SessionSetup()).run(lambda output: None)
     assert wire.sent == ["hello "]
     assert wire.closed == 1
 
@@ -256,7 +256,7 @@ async def test_nobody_is_taken_leave_of_who_has_hung_up():
 @virtual_time
 async def test_a_leave_that_nobody_takes_does_not_hold_up_the_end():
     wire = FakeWire(close_s=5.0)
-    connection = WireConnection(lambda: wire, PoliteCodec(), SessionSetup())
+    connection = WireConnection(lambda: wire, ClosingCodec(), SessionSetup())
     task = asyncio.create_task(connection.run(lambda output: None))
     await asyncio.sleep(0.1)
     wire.reading.clear()

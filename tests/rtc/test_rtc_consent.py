@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from duologue.clock import LoopClock
-from duologue.rtc.consent import LineWatch
+from duologue.rtc._consent import ConsentMonitor
 from duologue.testing import run_virtual
 
 
@@ -24,7 +24,7 @@ def test_silence_is_seen_in_three_seconds_and_the_end_in_ten(phase: float) -> No
             await clock.sleep(0.5)
             return False
 
-        watch = LineWatch(
+        watch = ConsentMonitor(
             clock,
             interrupted_after=3.0,
             failed_after=10.0,
@@ -55,7 +55,7 @@ def test_a_line_that_only_stutters_is_not_silent() -> None:
             await clock.sleep(0.5)
             return False
 
-        watch = LineWatch(
+        watch = ConsentMonitor(
             clock,
             interrupted_after=3.0,
             failed_after=10.0,

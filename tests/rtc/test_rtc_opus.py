@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.audio import Samples
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 from duologue.rtc.opus import Application, Decoder, Encoder, OpusError, packet_samples
 
 

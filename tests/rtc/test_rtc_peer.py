@@ -29,11 +29,11 @@ from aiortc import (  # noqa: E402
 
 from duologue.audio import AudioFrame  # noqa: E402
 from duologue.clock import LoopClock  # noqa: E402
-from duologue.realtime.errors import ConfigError, UnsupportedError  # noqa: E402
-from duologue.rtc import inside  # noqa: E402
+from duologue.errors import ConfigError, UnsupportedError  # noqa: E402
+from duologue.rtc import _aiortc  # noqa: E402
 from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
 from duologue.rtc.peer import Peer  # noqa: E402
-from duologue.testing.bad_network import BadNetwork  # noqa: E402
+from duologue.testing.network import BadNetwork  # noqa: E402
 from duologue.ticker import ticker_for  # noqa: E402
 from duologue.video import VideoFrame  # noqa: E402
 
@@ -126,7 +126,7 @@ async def test_timestamps_run_on_whatever_is_sent() -> None:
         assert [(s - before) & 0xFFFFFFFF for s in stamps] == [960 * (i + 1) for i in range(40)]
         assert caller.timestamp == (before + 960 * 41) & 0xFFFFFFFF
         assert caller.frames == 41
-        await until(lambda: callee.heard == stamps[-1])
+        await until(lambda: callee.last_received == stamps[-1])
 
 
 async def test_loss_is_filled_counted_and_reported_as_it_was() -> None:
@@ -410,11 +410,11 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_changed_inside_of_aiortc_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside.verify()
-    monkeypatch.setattr(inside, "version", lambda _: "1.17.0")
-    monkeypatch.delattr(inside.RTCRtpReceiver, "_handle_rtp_packet")
+    _aiortc.verify()
+    monkeypatch.setattr(_aiortc, "version", lambda _: "1.17.0")
+    monkeypatch.delattr(_aiortc.RTCRtpReceiver, "_handle_rtp_packet")
     with pytest.raises(UnsupportedError, match=r"1\.17\.0.*_handle_rtp_packet.*aiortc>=1\.16"):
-        inside.verify()
+        _aiortc.verify()
 
 
 def test_a_private_part_that_is_gone_says_which_versions_work() -> None:

@@ -26,10 +26,10 @@ from test_rtc_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa:
 
 from duologue.audio import AudioFrame  # noqa: E402
 from duologue.rtc import sdp as descriptions  # noqa: E402
-from duologue.rtc.candidates import MAX_CANDIDATES, CandidateGate  # noqa: E402
+from duologue.rtc._candidates import MAX_CANDIDATES, CandidateGate  # noqa: E402
+from duologue.rtc._video_decoder import MAX_PIXELS, VideoDecoder, vp8_key_size  # noqa: E402
 from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
-from duologue.rtc.peer import MAX_PIECES, MAX_SOURCES, MAX_STREAMS, Peer  # noqa: E402
-from duologue.rtc.video_decoder import MAX_PIXELS, VideoDecoder, vp8_key_size  # noqa: E402
+from duologue.rtc.peer import MAX_FRAGMENTS, MAX_SOURCES, MAX_STREAMS, Peer  # noqa: E402
 from duologue.video import VideoFrame  # noqa: E402
 
 
@@ -112,7 +112,7 @@ AUDIO = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 opus/48000/2\r\n"
 @pytest.mark.parametrize("separator", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
 def test_no_candidate_is_hidden_behind_an_odd_end_of_line(separator: str) -> None:
     hidden = f"a=x:y{separator}a=candidate:{candidate('127.0.0.1')}\r\n"
-    text = descriptions.checked(AUDIO + hidden, CandidateGate(loopback=False))
+    text = descriptions.sanitize(AUDIO + hidden, CandidateGate(loopback=False))
     assert "127.0.0.1" not in text
 
 
@@ -128,7 +128,7 @@ def test_no_candidate_is_hidden_behind_an_odd_end_of_line(separator: str) -> Non
 )
 def test_a_description_that_takes_long_to_read_is_refused(more: str, message: str) -> None:
     with pytest.raises(PeerError, match=message):
-        descriptions.checked(AUDIO + more, CandidateGate(loopback=False))
+        descriptions.sanitize(AUDIO + more, CandidateGate(loopback=False))
 
 
 class Witness(asyncio.DatagramProtocol):
@@ -173,8 +173,8 @@ async def test_packets_go_to_a_handful_of_named_addresses_and_to_loopback_only_f
 async def test_checks_from_everywhere_are_not_all_learnt(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     async with connected(caller, callee):
-        ours = caller._audio.receiver.transport.transport.iceGatherer._connection
-        theirs = callee._audio.receiver.transport.transport.iceGatherer._connection
+        ours = caller._transceiver.receiver.transport.transport.iceGatherer._connection
+        theirs = callee._transceiver.receiver.transport.transport.iceGatherer._connection
         (pair,) = ours._nominated.values()
         sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(60)]
         for number, stranger in enumerate(sockets):
@@ -195,14 +195,14 @@ async def test_sources_without_end_are_not_all_kept(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
     async with connected(caller, callee):
         await pace(caller, 5, TONE)
-        transport = caller._audio.sender.transport
-        kind = caller._audio._codecs[0].payloadType
+        transport = caller._transceiver.sender.transport
+        kind = caller._transceiver._codecs[0].payloadType
         for number in range(300):
             head = struct.pack("!BBHII", 0x80, kind, number, number * 960, 1000 + number)
             await transport._send_rtp(head + b"\xf8\xff\xfe")
         await asyncio.sleep(0.2)
         assert callee.counters["packets"] <= MAX_SOURCES + 5
-        table = callee._audio.receiver.transport._rtp_router.ssrc_table
+        table = callee._transceiver.receiver.transport._rtp_router.ssrc_table
         assert len(table) <= MAX_SOURCES
         before = len(heard)
         await pace(caller, 10, TONE)
@@ -228,8 +228,8 @@ async def test_a_data_channel_keeps_little_of_what_is_never_whole(quiet) -> None
             if number % 10 == 0:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.2)
-        assert 100 < len(theirs._sack_misordered) <= MAX_PIECES
-        assert len(theirs._inbound_streams[1].reassembly) <= MAX_PIECES
+        assert 100 < len(theirs._sack_misordered) <= MAX_FRAGMENTS
+        assert len(theirs._inbound_streams[1].reassembly) <= MAX_FRAGMENTS
         for number in range(200):
             await ours._send_chunk(chunk(tsn, 100 + number, b"x", flags=2))
             tsn = tsn_plus_one(tsn)
@@ -292,7 +292,7 @@ async def test_packets_of_anybody_who_knows_the_port_do_nothing(quiet) -> None:
     heard: list[AudioFrame] = []
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
     async with connected(caller, callee):
-        ours = caller._audio.receiver.transport.transport.iceGatherer._connection
+        ours = caller._transceiver.receiver.transport.transport.iceGatherer._connection
         (pair,) = ours._nominated.values()
         check = bytes(ours.build_request(pair, nominate=False))
         odd = [b"", b"\x00", b"\x16", b"\x80", b"\x80\xc8", b"\x3f" * 50, b"\xff" * 50]
@@ -402,7 +402,7 @@ async def test_a_bomb_among_pictures_takes_no_memory_and_the_camera_goes_on(quie
         picture = VideoFrame(np.zeros((16, 32, 3), np.uint8), 0.0)
         async with asyncio.timeout(10):
             while not came:
-                caller.send_picture(picture)
+                caller.send_video(picture)
                 await asyncio.sleep(0.03)
         camera = caller._connection.getTransceivers()[1]
         kind = next(c.payloadType for c in camera._codecs if c.name == "VP8")

@@ -11,9 +11,9 @@ import pytest
 
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
-from duologue.edges.browser import CallEdge
-from duologue.event_json import event_to_json
+from duologue.edges.webrtc import CallEdge
 from duologue.events import Event
+from duologue.events.json import event_to_json
 from duologue.ticker import ticker_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -25,21 +25,21 @@ document.addEventListener("securitypolicyviolation", (e) => violations.push(e.vi
 """
 
 
-class Stage:
+class CallScene:
     """A conduct: a real call over WebRTC, a tone as the agent's voice, events as they are told."""
 
-    sees = True
+    wants_video = True
 
     def __init__(self) -> None:
         self.calls = 0
         self.edge: CallEdge | None = None
         self.live = asyncio.Event()
         self.texts: list[str] = []
-        self.heard = 0
+        self.received_samples = 0
         self.loudness = 0.0
-        self.confirmed = 0
-        self.pictures = 0
-        self.settled = True
+        self.played_samples = 0
+        self.video_frames = 0
+        self.is_idle = True
         tone = np.sin(np.arange(480) * 2 * np.pi * 300 / 24000) * 8000
         self._tone = AudioFrame(tone.astype(np.int16), 24000)
         self.silent = False
@@ -56,23 +56,23 @@ class Stage:
             ticks.cancel()
             self.live.clear()
 
-    def tell(self, *events: Event) -> None:
+    def send_events(self, *events: Event) -> None:
         assert self.edge is not None
         for event in events:
             self.edge.send_event(event_to_json(event))
 
-    def audio(self, frame: AudioFrame) -> None:
-        self.heard += len(frame)
+    def push_audio(self, frame: AudioFrame) -> None:
+        self.received_samples += len(frame)
         self.loudness = float(np.abs(frame.samples.astype(float)).max(initial=0))
 
-    def video(self, frame) -> None:
-        self.pictures += 1
+    def push_video(self, frame) -> None:
+        self.video_frames += 1
 
-    def text(self, text: str) -> None:
+    def push_text(self, text: str) -> None:
         self.texts.append(text)
 
-    def played(self, samples: int) -> None:
-        self.confirmed = samples
+    def report_played(self, samples: int) -> None:
+        self.played_samples = samples
 
 
 @asynccontextmanager
@@ -99,7 +99,7 @@ async def chromium(voice: Path | None = None) -> AsyncIterator:
 
 
 @asynccontextmanager
-async def opened(browser, url: str, script: str = "", **options) -> AsyncIterator:
+async def open_page(browser, url: str, script: str = "", **options) -> AsyncIterator:
     """A page in a context of its own; what it complains about fails the test."""
     context = await browser.new_context(**options)
     await context.add_init_script(_WATCH + script)
@@ -120,7 +120,7 @@ async def opened(browser, url: str, script: str = "", **options) -> AsyncIterato
         await context.close()
 
 
-async def talk(page, stage: Stage | None = None) -> None:
+async def talk(page, stage: CallScene | None = None) -> None:
     """Press Talk and wait till the call is up on both sides."""
     await page.click("#talk")
     await page.wait_for_selector('body[data-call="live"]')

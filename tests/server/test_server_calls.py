@@ -8,9 +8,9 @@ import time
 
 import pytest
 import websockets
-from served import answer, goodbye, served, until
+from server_fixture import answer, goodbye, served, until
 
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 
@@ -70,7 +70,7 @@ async def test_a_session_that_does_not_end_is_cancelled():
             state.append("cancelled")
             raise
 
-    async with served(stubborn, goodbye_s=0.2) as server:
+    async with served(stubborn, end_timeout_s=0.2) as server:
         async with server.socket() as socket:
             await answer(socket)
         await until(lambda: state == ["cancelled"])
@@ -192,7 +192,7 @@ async def test_a_call_that_reads_nothing_is_ended_not_kept():
         await asyncio.sleep(60)
 
     async with (
-        served(deaf, messages_per_s=1000, goodbye_s=0.1) as server,
+        served(deaf, messages_per_s=1000, end_timeout_s=0.1) as server,
         server.socket() as socket,
     ):
         await answer(socket)

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from served import served
+from server_fixture import served
 
 import duologue.server
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 from duologue.rtc.config import IceServer
 from duologue.server import ServerConfig, create_call_app, serve_app
 
@@ -122,7 +122,7 @@ def test_the_token_is_not_shown_and_not_sent():
 
 def test_ice_servers_reach_the_page():
     turn = IceServer("turn:relay.example", "me", "secret")
-    greeting = ServerConfig(ice_servers=(IceServer(("stun:a", "stun:b")), turn)).greeting()
+    greeting = ServerConfig(ice_servers=(IceServer(("stun:a", "stun:b")), turn)).config_message()
     assert greeting["ice_servers"] == [
         {"urls": ["stun:a", "stun:b"]},
         {"urls": ["turn:relay.example"], "username": "me", "credential": "secret"},

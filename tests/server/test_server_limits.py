@@ -1,36 +1,36 @@
 import pytest
 
-from duologue.server.limits import Budget, WaitingRoom, network_of
+from duologue.server._rate_limits import EvictingPool, TokenBucket, network_of
 
 
 def test_the_newest_pushes_out_the_oldest_of_the_biggest_crowd():
     gone: list[str] = []
-    room: WaitingRoom[str] = WaitingRoom(4)
+    room: EvictingPool[str] = EvictingPool(4)
     for name, host in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2")]:
-        room.enter(name, host, lambda name=name: gone.append(name))
-    room.enter("e", "10.0.0.3", lambda: gone.append("e"))
-    room.enter("f", "10.0.0.3", lambda: gone.append("f"))
+        room.add(name, host, lambda name=name: gone.append(name))
+    room.add("e", "10.0.0.3", lambda: gone.append("e"))
+    room.add("f", "10.0.0.3", lambda: gone.append("f"))
     assert gone == ["b", "c"]
-    assert (len(room), room.pushed_out) == (4, 2)
+    assert (len(room), room.evicted) == (4, 2)
 
 
 def test_one_address_can_not_push_out_another():
     gone: list[int] = []
-    room: WaitingRoom[int] = WaitingRoom(8)
-    room.enter(-1, "192.0.2.7", lambda: gone.append(-1))
+    room: EvictingPool[int] = EvictingPool(8)
+    room.add(-1, "192.0.2.7", lambda: gone.append(-1))
     for number in range(1000):
-        room.enter(number, "198.51.100.1", lambda number=number: gone.append(number))
+        room.add(number, "198.51.100.1", lambda number=number: gone.append(number))
     assert -1 not in gone
     assert len(room) == 8
 
 
 def test_who_left_is_not_pushed_out():
     gone: list[str] = []
-    room: WaitingRoom[str] = WaitingRoom(1)
-    room.enter("a", "x", lambda: gone.append("a"))
-    room.leave("a")
-    room.leave("a")
-    room.enter("b", "x", lambda: gone.append("b"))
+    room: EvictingPool[str] = EvictingPool(1)
+    room.add("a", "x", lambda: gone.append("a"))
+    room.remove("a")
+    room.remove("a")
+    room.add("b", "x", lambda: gone.append("b"))
     assert gone == []
 
 
@@ -50,7 +50,7 @@ def test_a_stranger_has_an_address_or_a_64(host, network):
 
 
 def test_a_budget_has_one_second_at_once_and_a_big_cost_waits_for_all_of_it():
-    budget = Budget(10, now=0.0)
+    budget = TokenBucket(10, now=0.0)
     assert all(budget.spend(0.0) for _ in range(10))
     assert not budget.spend(0.05)
     assert budget.spend(0.2)

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from page import Stage, chromium, opened, talk
-from served import served, until
+from page import CallScene, chromium, open_page, talk
+from server_fixture import served, until
 
 from duologue.events import (
     AgentHeardEvent,
@@ -49,46 +49,49 @@ CONNECTED = RealtimeConnectedEvent("s", {}, {"video": True, "model": "scripted"}
 
 
 async def test_a_conversation_in_words(browser):
-    stage = Stage()
-    async with served(stage, page={"agent": "Ada"}) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with (
+        served(stage, page={"agent": "Ada"}) as server,
+        open_page(browser, server.url) as page,
+    ):
         turns, status = page.locator("#turns > li"), page.locator("#status-text")
         await talk(page, stage)
         assert await status.inner_text() == "Waking the model"
-        stage.tell(CONNECTED)
+        stage.send_events(CONNECTED)
         await page.wait_for_selector('body[data-turn="listening"]')
 
-        stage.tell(UserTurnStartedEvent("p"), UserTranscriptEvent("What is", False, "p"))
+        stage.send_events(UserTurnStartedEvent("p"), UserTranscriptEvent("What is", False, "p"))
         await page.wait_for_selector(".person.open")
         assert await turns.nth(0).locator(".words").inner_text() == "What is"
         assert await status.inner_text() == "Hearing you"
-        stage.tell(UserTranscriptEvent("What is that?", True, "p"))
-        stage.tell(UserTurnEndedEvent("p", "What is that?"))
+        stage.send_events(UserTranscriptEvent("What is that?", True, "p"))
+        stage.send_events(UserTurnEndedEvent("p", "What is that?"))
         await page.wait_for_selector('body[data-turn="thinking"]')
         assert await page.locator(".person.open").count() == 0
 
-        stage.tell(AgentTranscriptEvent("A tower, ", False, "a"), AgentTurnStartedEvent("a"))
-        stage.tell(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
-        stage.tell(AgentTranscriptEvent("built in 1519 ", False, "a"))
-        stage.tell(AgentTranscriptEvent("by a king. ", False, "a"))
+        stage.send_events(AgentTranscriptEvent("A tower, ", False, "a"), AgentTurnStartedEvent("a"))
+        stage.send_events(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
+        stage.send_events(AgentTranscriptEvent("built in 1519 ", False, "a"))
+        stage.send_events(AgentTranscriptEvent("by a king. ", False, "a"))
         await page.wait_for_selector('body[data-turn="agent"]')
         words = turns.nth(1).locator(".words")
         assert await words.inner_text() == "A tower, built in 1519 by a king. "
         ahead = words.locator(".ahead")
         assert await ahead.inner_text() == "A tower, built in 1519 by a king. "
-        stage.tell(AgentHeardEvent("A tower, ", "a"), AgentHeardEvent("built", "a"))
+        stage.send_events(AgentHeardEvent("A tower, ", "a"), AgentHeardEvent("built", "a"))
         await page.wait_for_selector('.ahead:text-is("in 1519 by a king.")')
         assert await ahead.inner_text() == " in 1519 by a king. "
         colour = "(e) => getComputedStyle(e).color"
         assert await ahead.evaluate(colour) != await words.evaluate(colour)
 
-        stage.tell(SpeechHeldEvent("a"))
+        stage.send_events(SpeechHeldEvent("a"))
         await page.wait_for_selector('body[data-turn="held"]')
-        stage.tell(SpeechResumedEvent("a", 300))
+        stage.send_events(SpeechResumedEvent("a", 300))
         await page.wait_for_selector('body[data-turn="agent"]')
 
-        stage.tell(InterruptionEvent(1, "a", 1234, "A tower, built", "confirmed"))
-        stage.tell(AgentTranscriptEvent("A tower, built", True, "a"))
-        stage.tell(AgentTurnEndedEvent("a", True))
+        stage.send_events(InterruptionEvent(1, "a", 1234, "A tower, built", "confirmed"))
+        stage.send_events(AgentTranscriptEvent("A tower, built", True, "a"))
+        stage.send_events(AgentTurnEndedEvent("a", True))
         struck = turns.nth(1).locator("s")
         await struck.wait_for()
         assert await struck.text_content() == "Not heard: in 1519 by a king."
@@ -101,14 +104,16 @@ async def test_a_conversation_in_words(browser):
             assert part in told
         assert await page.locator("#pace").inner_text() == "answers after 410 ms"
 
-        stage.tell(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))
-        stage.tell(UserTurnEndedEvent("p", None, empty=True))
-        stage.tell(ToolStartEvent("c", "weather", '{"city": "Rome"}'))
-        stage.tell(ToolEndEvent("c", "weather", "done", "{}", 0.31))
-        stage.tell(AgentTranscriptEvent("Sunny.", False, "b"), AgentTurnStartedEvent("b"))
-        stage.tell(AgentTranscriptEvent("Sunny.", True, "b"), AgentTurnEndedEvent("b", False))
-        stage.tell(AgentTranscriptEvent("late words", False, "a"))
-        stage.tell(AgentTranscriptEvent(" And warm.", False, "b"))
+        stage.send_events(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))
+        stage.send_events(UserTurnEndedEvent("p", None, empty=True))
+        stage.send_events(ToolStartEvent("c", "weather", '{"city": "Rome"}'))
+        stage.send_events(ToolEndEvent("c", "weather", "done", "{}", 0.31))
+        stage.send_events(AgentTranscriptEvent("Sunny.", False, "b"), AgentTurnStartedEvent("b"))
+        stage.send_events(
+            AgentTranscriptEvent("Sunny.", True, "b"), AgentTurnEndedEvent("b", False)
+        )
+        stage.send_events(AgentTranscriptEvent("late words", False, "a"))
+        stage.send_events(AgentTranscriptEvent(" And warm.", False, "b"))
         await page.wait_for_selector('body[data-turn="listening"]')
         assert await page.locator(".tool").inner_text() == 'weather(city: "Rome") done · 0.3 s'
         assert await turns.count() == 4  # the cough left nothing
@@ -120,7 +125,7 @@ async def test_a_conversation_in_words(browser):
         spoken = await page.locator("#spoken > p").all_inner_texts()
         assert spoken == ["You: What is that?", "Ada: A tower, built (interrupted)", "Ada: Sunny."]
 
-        stage.tell(ErrorEvent("model", "the model had a hiccup"))
+        stage.send_events(ErrorEvent("model", "the model had a hiccup"))
         await page.wait_for_selector("#notice:not([hidden])")
         assert await page.locator("#notice-text").inner_text() == "the model had a hiccup"
         await page.click("#notice-close")
@@ -150,26 +155,26 @@ async def test_a_conversation_in_words(browser):
 
 
 async def test_words_that_nobody_heard_are_all_struck(browser):
-    stage = Stage()
-    async with served(stage) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
-        stage.tell(CONNECTED, AgentTranscriptEvent("<b>Never</b> said", False, "a"))
-        stage.tell(InterruptionEvent(1, None, 0, "", "confirmed"))
+        stage.send_events(CONNECTED, AgentTranscriptEvent("<b>Never</b> said", False, "a"))
+        stage.send_events(InterruptionEvent(1, None, 0, "", "confirmed"))
         await page.wait_for_selector("s")
         assert await page.locator("s").text_content() == "Not heard: <b>Never</b> said"
-        stage.tell(RealtimeDisconnectedEvent("quota used up", False))
+        stage.send_events(RealtimeDisconnectedEvent("quota used up", False))
         await page.wait_for_selector("#notice:not([hidden])")
         assert "quota used up" in await page.locator("#notice-text").inner_text()
 
 
 async def test_voices_pictures_and_keys(browser):
-    stage = Stage()
-    async with served(stage) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
-        stage.tell(CONNECTED)
+        stage.send_events(CONNECTED)
         await page.wait_for_selector('body[data-turn="listening"]')
         await until(lambda: stage.loudness > 500)
-        await until(lambda: stage.confirmed > 24000)
+        await until(lambda: stage.played_samples > 24000)
         assert stage.edge.quality == "confirmed"
         assert stage.edge.counters["reports_ignored"] == 0
         painted = """(up) => {
@@ -200,13 +205,13 @@ async def test_voices_pictures_and_keys(browser):
         assert await page.locator("#text").input_value() == ""
 
         await page.click("#camera")
-        await until(lambda: stage.pictures > 2)
+        await until(lambda: stage.video_frames > 2)
         assert await page.locator("#preview").is_visible()
         await page.click("#camera")
         assert await page.locator("#preview").is_hidden()
-        seen = stage.pictures
+        seen = stage.video_frames
         await asyncio.sleep(0.5)
-        assert stage.pictures <= seen + 3
+        assert stage.video_frames <= seen + 3
 
         await page.fill("#text", "half a sen")
         await page.locator("#text").press("Escape")
@@ -224,8 +229,8 @@ async def test_voices_pictures_and_keys(browser):
 
 
 async def test_single_keys_can_be_switched_off_for_good(browser):
-    stage = Stage()
-    async with served(stage) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
         await page.click("#more")
         await page.uncheck("#shortcuts")
         assert await page.locator("#copy").is_disabled()
@@ -248,25 +253,25 @@ async def test_single_keys_can_be_switched_off_for_good(browser):
 
 
 async def test_a_camera_is_offered_only_where_the_model_can_see(browser):
-    stage = Stage()
-    async with served(stage) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
         assert await page.locator("#camera").is_hidden()
-        stage.tell(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
+        stage.send_events(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
         await page.wait_for_selector('body[data-turn="listening"]')
         assert await page.locator("#camera").is_hidden()
-        stage.tell(CONNECTED)
+        stage.send_events(CONNECTED)
         await page.click("#camera")
         await page.wait_for_selector("#preview:not([hidden])")
-        stage.tell(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
+        stage.send_events(RealtimeConnectedEvent("s", {}, {"video": False, "model": "tiny"}))
         await page.wait_for_selector("#camera", state="hidden")
         assert await page.locator("#preview").is_hidden()
 
 
 async def test_whoever_has_no_microphone_can_write(browser):
-    stage = Stage()
+    stage = CallScene()
     refused = REFUSE % "NotFoundError"
-    async with served(stage) as server, opened(browser, server.url, refused) as page:
+    async with served(stage) as server, open_page(browser, server.url, refused) as page:
         await page.click("#talk")
         await page.wait_for_selector("text=Or write instead")
         await page.click("#write")
@@ -277,7 +282,7 @@ async def test_whoever_has_no_microphone_can_write(browser):
         await page.keyboard.type("Hello there")
         await page.keyboard.press("Enter")
         await until(lambda: stage.texts == ["Hello there"])
-        await until(lambda: stage.confirmed > 24000)  # the agent is heard all the same
+        await until(lambda: stage.played_samples > 24000)  # the agent is heard all the same
         assert stage.loudness == 0
         await page.click("#talk")
         await page.wait_for_selector('body[data-call="idle"]')
@@ -287,7 +292,7 @@ REFUSE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMExcep
 
 
 async def test_what_keeps_a_call_from_beginning(browser):
-    stage = Stage()
+    stage = CallScene()
     async with served(stage) as server:
         for script, says in [
             (REFUSE % "NotAllowedError", "may not use the microphone: allow it by the icon"),
@@ -295,7 +300,7 @@ async def test_what_keeps_a_call_from_beginning(browser):
             (REFUSE % "NotReadableError", "another program uses it: close that"),
             ("delete window.RTCPeerConnection;", "use a current Chrome"),
         ]:
-            async with opened(browser, server.url, script) as page:
+            async with open_page(browser, server.url, script) as page:
                 await page.click("#talk")
                 await page.wait_for_selector("#notice:not([hidden])")
                 assert says in await page.locator("#notice-text").inner_text()
@@ -304,11 +309,11 @@ async def test_what_keeps_a_call_from_beginning(browser):
 
 
 async def test_a_full_server_says_so(browser):
-    stage = Stage()
+    stage = CallScene()
     async with (
         served(stage, max_sessions=1) as server,
-        opened(browser, server.url) as page,
-        opened(browser, server.url) as other,
+        open_page(browser, server.url) as page,
+        open_page(browser, server.url) as other,
     ):
         await talk(page, stage)
         await other.click("#talk")
@@ -319,37 +324,37 @@ async def test_a_full_server_says_so(browser):
 
 async def test_the_token_opens_the_door_and_leaves_the_address(browser):
     token = "correct-horse-battery"  # noqa: S105
-    stage = Stage()
-    async with served(stage, token=token) as server, opened(browser, server.url) as page:
+    stage = CallScene()
+    async with served(stage, token=token) as server, open_page(browser, server.url) as page:
         assert server.url.endswith(f"#token={token}")
         assert page.url == f"http://localhost:{server.port}/"
         await page.reload()
         await talk(page, stage)
-        async with opened(browser, f"http://localhost:{server.port}/?token={token}") as page:
+        async with open_page(browser, f"http://localhost:{server.port}/?token={token}") as page:
             assert page.url == f"http://localhost:{server.port}/"
             await talk(page, stage)
-        async with opened(browser, f"http://localhost:{server.port}/") as page:
+        async with open_page(browser, f"http://localhost:{server.port}/") as page:
             await page.click("#talk")
             await page.wait_for_selector("#notice:not([hidden])")
             assert "needs the right token" in await page.locator("#notice-text").inner_text()
 
 
 async def test_a_server_that_went_away_is_called_again(browser):
-    stage = Stage()
+    stage = CallScene()
     async with served(stage) as server:
         port = server.port
-        context = opened(browser, server.url)
+        context = open_page(browser, server.url)
         page = await context.__aenter__()
         await talk(page, stage)
-        stage.tell(CONNECTED, AgentTranscriptEvent("Old words, and more", False, "a"))
-        stage.tell(AgentHeardEvent("Old words", "a"))
+        stage.send_events(CONNECTED, AgentTranscriptEvent("Old words, and more", False, "a"))
+        stage.send_events(AgentHeardEvent("Old words", "a"))
         await page.wait_for_selector('.ahead:text-is(", and more")')
     await page.wait_for_selector('body[data-call="retrying"]')
     said = await page.locator("#notice-text").inner_text()
     assert "The server is gone; calling again in 1 s (1 of 6)" in said
     async with served(stage, port=port) as server:
         await page.wait_for_selector('body[data-call="live"]')
-        stage.tell(CONNECTED, AgentTranscriptEvent("New words", False, "a"))
+        stage.send_events(CONNECTED, AgentTranscriptEvent("New words", False, "a"))
         await page.wait_for_selector("text=New words")
         lines = await page.locator("#turns > li").all_inner_texts()
         words = await page.locator(".agent .words").first.text_content()
@@ -371,15 +376,15 @@ async def test_a_server_that_went_away_is_called_again(browser):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_it_fits_a_phone_and_can_be_read(browser, scheme):
-    stage = Stage()
+    stage = CallScene()
     small = {"width": 320, "height": 568}
     async with served(stage) as server:
         options = {"viewport": small, "color_scheme": scheme, "reduced_motion": "reduce"}
-        async with opened(browser, server.url, **options) as page:
+        async with open_page(browser, server.url, **options) as page:
             await talk(page, stage)
-            stage.tell(CONNECTED, AgentTranscriptEvent("long" * 60, False, "a"))
-            stage.tell(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
-            stage.tell(InterruptionEvent(1, "a", 900, "long" * 10, "confirmed"))
+            stage.send_events(CONNECTED, AgentTranscriptEvent("long" * 60, False, "a"))
+            stage.send_events(TurnMetricsEvent("a", 180.0, 200.0, 250.0, 380.0, 410.0))
+            stage.send_events(InterruptionEvent(1, "a", 900, "long" * 10, "confirmed"))
             await page.wait_for_selector("s")
             wide = "document.documentElement.scrollWidth"
             assert await page.evaluate(wide) <= small["width"]
@@ -432,7 +437,7 @@ _POOR_CONTRAST = """() => {
 
 
 async def test_how_words_are_matched_to_what_was_heard(browser):
-    async with served(Stage()) as server, opened(browser, server.url) as page:
+    async with served(CallScene()) as server, open_page(browser, server.url) as page:
         split = """async ([made, heard]) => {
             const { splitHeard } = await import("/static/heard.js");
             const parts = splitHeard(made, heard);

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from page import Stage, chromium, opened, talk
-from served import served
+from page import CallScene, chromium, open_page, talk
+from server_fixture import served
 
 NGINX = shutil.which("nginx")
 
@@ -92,12 +92,12 @@ async def renaming_proxy(backend: int) -> AsyncIterator[str]:
 
 @pytest.mark.browser
 async def test_the_page_says_that_it_is_refused_and_the_log_says_why(caplog):
-    stage = Stage()
+    stage = CallScene()
     async with (
         chromium() as browser,
         served(stage) as server,
         renaming_proxy(server.port) as address,
-        opened(browser, address) as page,
+        open_page(browser, address) as page,
     ):
         await page.click("#talk")
         await page.wait_for_selector("#notice:not([hidden])")
@@ -119,13 +119,13 @@ async def test_the_page_says_that_it_is_refused_and_the_log_says_why(caplog):
     ],
 )
 async def test_a_call_through_nginx(host, settings, tmp_path):
-    stage, port = Stage(), free_port()
+    stage, port = CallScene(), free_port()
     settings = {name: value.format(port=port) for name, value in settings.items()}
     async with (
         served(stage, port=free_port(), **settings) as server,
         nginx(tmp_path, server.port, port, host) as address,
         chromium() as browser,
-        opened(browser, address) as page,
+        open_page(browser, address) as page,
     ):
         await talk(page, stage)
         await page.click("#talk")

@@ -7,9 +7,9 @@ import struct
 
 import pytest
 import websockets
-from served import answer, goodbye, served, until
+from server_fixture import answer, goodbye, served, until
 
-from duologue.server import CallRequest, ServerConfig, calls, create_call_app, door
+from duologue.server import CallRequest, ServerConfig, _connection_limits, calls, create_call_app
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 
@@ -54,7 +54,7 @@ async def test_silent_sockets_do_not_keep_a_person_out(monkeypatch, errors):
 
 
 async def test_a_head_has_seconds_to_be_whole(monkeypatch, errors):
-    monkeypatch.setattr(door, "HEAD_S", 0.3)
+    monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.3)
     async with served(wait_for_bye) as server:
         for head in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
             reader, writer = await opened(server.port)
@@ -66,7 +66,7 @@ async def test_a_head_has_seconds_to_be_whole(monkeypatch, errors):
 
 
 async def test_bytes_that_trickle_in_do_not_make_a_head_last_longer(monkeypatch, errors):
-    monkeypatch.setattr(door, "HEAD_S", 0.4)
+    monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.4)
     async with served(wait_for_bye) as server:
         reader, writer = await opened(server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
@@ -81,7 +81,7 @@ async def test_bytes_that_trickle_in_do_not_make_a_head_last_longer(monkeypatch,
 
 
 async def test_a_second_request_and_an_endless_body_are_limited_like_the_first(monkeypatch, errors):
-    monkeypatch.setattr(door, "HEAD_S", 0.4)
+    monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.4)
     host = b"Host: localhost\r\n"
     async with served(wait_for_bye) as server:
         for rest in (
@@ -103,7 +103,7 @@ async def test_a_second_request_and_an_endless_body_are_limited_like_the_first(m
 
 
 async def test_who_takes_no_answer_is_cut(monkeypatch, errors):
-    monkeypatch.setattr(door, "ANSWER_S", 0.3)
+    monkeypatch.setattr(_connection_limits, "RESPONSE_S", 0.3)
     page = b"GET /static/transcript.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with served(wait_for_bye) as server:
         reader, writer = await opened(server.port)
@@ -123,7 +123,7 @@ async def test_who_takes_no_answer_is_cut(monkeypatch, errors):
 
 
 async def test_unfinished_requests_do_not_use_up_the_page(monkeypatch, errors):
-    monkeypatch.setattr(door, "MAX_STRANGERS", 16)
+    monkeypatch.setattr(_connection_limits, "MAX_CONNECTIONS", 16)
     async with served(wait_for_bye, max_sessions=2) as server:
         async with server.socket() as live:
             await answer(live)
@@ -381,7 +381,7 @@ def test_addresses_that_are_none_are_said_at_once(settings, says):
 )
 def test_a_caller_behind_a_proxy_is_not_on_this_machine(settings, headers, here):
     """And so names no address of its loopback."""
-    assert ServerConfig(**settings).is_here(CallRequest(headers=headers)) is here
+    assert ServerConfig(**settings).is_from_this_machine(CallRequest(headers=headers)) is here
 
 
 def test_a_page_that_the_world_reaches_without_a_token_is_warned_of():

@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import websockets
-from served import Served, serving, until
-from test_server_hosting import CONFIG, calling, scripted
+from server_fixture import Served, serving, until
 from test_server_strangers import UPGRADE, frame, upgraded
 
 from duologue.audio import AudioFrame
-from duologue.server import create_app
+from duologue.hosting import create_app
+from test_hosting import CONFIG, calling, scripted
 
 
 async def unfinished_requests(server: Served) -> None:
@@ -113,7 +113,7 @@ async def test_a_live_call_goes_on_while_strangers_do_what_they_can(caplog):
                 await until(lambda before=before: len(heard) > before + 5)
                 assert not caller.ended.is_set(), attack
             watching.cancel()
-            await caller.say("Are you there?")
+            await caller.send_text("Are you there?")
             await until(lambda: any("Still" in str(event) for event in caller.events))
             assert (await server.get("/health"))[0] == 200
             async with server.socket() as other:

@@ -6,14 +6,15 @@ import wave
 import numpy as np
 import pytest
 import pytest_asyncio
-from page import chromium, opened, talk
-from served import serving
+from page import chromium, open_page, talk
+from server_fixture import serving
 
-from duologue.agent import Agent, User
+from duologue.agent.agent import Agent, User
 from duologue.audio import Resampler
+from duologue.hosting import create_app
 from duologue.items import AgentItem
 from duologue.providers import local
-from duologue.server import ServerConfig, create_app
+from duologue.server import ServerConfig
 
 pytestmark = [
     pytest.mark.browser,
@@ -83,7 +84,7 @@ async def test_a_voice_in_the_browser_interrupts_the_engine(voice):
     async with (
         chromium(voice) as browser,
         serving(create_app(make, config), config) as server,
-        opened(browser, server.url, viewport={"width": 1000, "height": 700}) as page,
+        open_page(browser, server.url, viewport={"width": 1000, "height": 700}) as page,
     ):
         await talk(page)
         await page.wait_for_selector("text=capital of France", timeout=30000)

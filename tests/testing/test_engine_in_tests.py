@@ -11,12 +11,12 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 from duologue import Agent, AudioFrame
 from duologue.edges import wav
 from duologue.edges.audio_file import load_audio, read_audio, write_audio
-from duologue.models import Store, WeightsError
-from duologue.pipeline.words import plain_words
+from duologue.errors import ConfigError
 from duologue.providers import local
-from duologue.providers.local.engine import weights_of
-from duologue.realtime.errors import ConfigError
+from duologue.providers.local.engine import profile_weights
 from duologue.testing import run_virtual, synthesize, transcribe
+from duologue.vad.words import plain_words
+from duologue.weights import Store, WeightsError
 
 pytestmark = pytest.mark.models
 
@@ -27,7 +27,7 @@ WORDS = ["he", "might", "even", "have", "been", "made", "amiable", "himself"]
 @pytest.fixture(scope="module", autouse=True)
 def weights():
     try:
-        for name in weights_of("tiny"):
+        for name in profile_weights("tiny"):
             Store().ensure(name, progress=False)
     except WeightsError as error:
         pytest.skip(f"the weights can't be had here: {error}")

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from duologue.audio import AudioFrame
+from duologue.errors import ReplyRefusedError, SessionError
 from duologue.items import SystemItem
+from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import AddItem, CancelReply, EndTurn, RequestReply
-from duologue.realtime.errors import ReplyRefusedError, SessionError
 from duologue.realtime.outputs import (
     ReplyAudio,
     ReplyDone,
@@ -21,7 +22,6 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-from duologue.realtime.profile import Profile
 from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
 
 
@@ -31,7 +31,7 @@ class Ear:
 
     def connected(self, event): ...
     def disconnected(self, event): ...
-    def interrupted(self, epoch):
+    def on_interrupt(self, epoch):
         return ()
 
     def output(self, output, epoch):
@@ -117,7 +117,7 @@ async def test_turns_are_heard_by_loudness():
         await speak(model, 1.0, 0)
         last = ear.of(UserTurnEnded)[-1]
         assert (last.empty, last.reply_follows) == (False, False)
-        assert model.heard_samples == 24000 * 3.9
+        assert model.received_samples == 24000 * 3.9
 
 
 @virtual_time
@@ -153,7 +153,7 @@ async def test_a_reply_can_be_cancelled():
         model.interrupt()
         await asyncio.sleep(0.01)
         assert [o.status for o in ear.of(ReplyDone)] == ["cancelled"]
-        model._policy.transmit(CancelReply("unknown"))
+        model._session.transmit(CancelReply("unknown"))
         sound = len(ear.of(ReplyAudio))
         await asyncio.sleep(3)
         assert len(ear.of(ReplyAudio)) == sound
@@ -185,7 +185,7 @@ async def test_an_echo_says_what_it_hears():
 
 @virtual_time
 async def test_the_program_may_end_the_turn_and_add_to_the_history():
-    profile = Profile("p", "m", manual_turns=True)
+    profile = Capabilities("p", "m", manual_turns=True)
     model = ScriptedRealtime(["Ok."], transcripts=["so"], profile=profile)
     async with running(model) as ear:
         model.add_item(SystemItem("s", "x"))
@@ -212,7 +212,7 @@ async def test_what_comes_as_it_ends_begins_nothing():
     def ask():
         if model.connected:
             late.append(len(late))
-            model._policy.transmit(RequestReply(f"late {len(late)}"))
+            model._session.transmit(RequestReply(f"late {len(late)}"))
             loop.call_soon(ask)
 
     loop.call_at(1.0, ask)
@@ -220,6 +220,6 @@ async def test_what_comes_as_it_ends_begins_nothing():
         await task
     await asyncio.sleep(1)
     told = len(ear.told)
-    model._policy.receive(Usage({}, {}))
+    model._session.receive(Usage({}, {}))
     assert len(ear.told) == told
     assert len(late) > 1

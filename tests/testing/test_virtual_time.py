@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duologue.testing.virtual_time import DeadlockError, VirtualTimeLoop, run_virtual, virtual_time
+from duologue.testing.virtual_time import (
+    DeadlockError,
+    VirtualTimeLoop,
+    run_virtual,
+    virtual_time,
+)
 
 
 def now() -> float:

@@ -14,7 +14,7 @@ _COMMANDS = {
     "talk": ("talk", "Talk in the terminal, by microphone and loudspeaker."),
     "serve": ("serve", "Serve the page to talk from in a browser."),
     "run": ("run", "Hold one conversation with recorded speech, and record it."),
-    "models": ("models", "Weights of the local engine: what there is, and what is here."),
+    "models": ("weights", "Weights of the local engine: what there is, and what is here."),
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
     "doctor": ("doctor", "Say what is installed and what is missing, with the fix."),
 }
@@ -39,7 +39,7 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> object:
-        from duologue.realtime.errors import ConfigError, DuologueError, MissingExtraError
+        from duologue.errors import ConfigError, DuologueError, MissingExtraError
 
         try:
             return super().invoke(ctx)

@@ -11,7 +11,7 @@ import click
 
 from duologue.cli.extras import require_extras
 from duologue.cli.options import make_agent
-from duologue.cli.run import converse, finish, hold, written
+from duologue.cli.run import converse, describe_files, exit_on_failure, run_conversation
 
 if TYPE_CHECKING:
     from duologue.audio import AudioFrame
@@ -67,17 +67,17 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
     require_extras("demo", "local", *(() if once else ("browser",)))
     sound, picture = folder / "conversation.wav", folder / "conversation.png"
     if once:
-        _hear(profile, sound, picture, offline=offline)
+        _run_recorded_caller(profile, sound, picture, offline=offline)
         return
-    from duologue.cli.serve import DEFAULT_PORT, serve_page, take_port
+    from duologue.cli.serve import DEFAULT_PORT, listen_on_port, serve_page
     from duologue.server import ServerConfig
 
     # Before the call and the loading, so that a taken port is reported at once.
     config = ServerConfig(port=DEFAULT_PORT if port is None else port)
-    with take_port(config, chosen=port is not None) as listener:
-        _hear(profile, sound, picture, offline=offline)
+    with listen_on_port(config, exact=port is not None) as listener:
+        _run_recorded_caller(profile, sound, picture, offline=offline)
         click.echo("\nNow you. Ada at the Blue Door knows breakfast, rooms, prices and parking.")
-        serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, wait="")
+        serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, loading_message="")
 
 
 def clip(name: str) -> AudioFrame:
@@ -87,7 +87,7 @@ def clip(name: str) -> AudioFrame:
     return read_audio(Path(str(files("duologue.cli") / "clips" / f"{name}.flac")))
 
 
-def caller(
+def recorded_caller(
     sound: Path | None,
     clip: Callable[[str], AudioFrame] = clip,
     interrupt_after_s: float = INTERRUPT_AFTER_S,
@@ -104,15 +104,17 @@ def caller(
     )
 
 
-def _hear(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
-    from duologue.cli.picture import draw_conversation
+def _run_recorded_caller(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
+    from duologue.cli.plot import draw_conversation
 
-    edge = caller(sound)
+    edge = recorded_caller(sound)
     click.echo("A recorded caller talks with the built-in engine.\n")
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
-    account = hold(converse(agent, echo=True, say=GREETING), written=lambda: written(edge, sound))
+    account = run_conversation(
+        converse(agent, echo=True, say=GREETING), describe_files=lambda: describe_files(edge, sound)
+    )
     draw_conversation(
         sound, account.events, picture, "The Blue Door: a recorded caller and the built-in engine"
     )
     click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
-    finish(account, edge)
+    exit_on_failure(account, edge)

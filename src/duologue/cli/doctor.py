@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from duologue.cli.extras import EXTRAS
-from duologue.realtime.errors import DuologueError
+from duologue.errors import DuologueError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Finding:
     """One line: what was looked at, whether it is there, and what to do if not."""
 
     name: str
-    good: bool
+    ok: bool
     text: str
     fix: str = ""
 
@@ -34,10 +34,10 @@ def doctor() -> None:
     needed = {"python", "local", "browser"}
     bad = False
     for finding in _findings():
-        mark = click.style("ok  ", fg="green") if finding.good else click.style("miss", fg="yellow")
+        mark = click.style("ok  ", fg="green") if finding.ok else click.style("miss", fg="yellow")
         fix = f"  ->  {finding.fix}" if finding.fix else ""
         click.echo(f"{mark} {finding.name:12} {finding.text}{fix}")
-        bad = bad or (not finding.good and finding.name in needed)
+        bad = bad or (not finding.ok and finding.name in needed)
     if bad:
         click.get_current_context().exit(1)
 
@@ -50,7 +50,7 @@ def _findings() -> Iterator[Finding]:
     yield _machine()
     for extra, (use, modules) in EXTRAS.items():
         yield _extra(extra, use, modules)
-    yield from _sound()
+    yield from _audio_devices()
     yield from _weights()
 
 
@@ -69,14 +69,14 @@ def _machine() -> Finding:
 
 
 def _extra(extra: str, use: str, modules: tuple[str, ...]) -> Finding:
-    missing = [name for name in modules if not _imports(name)]
+    missing = [name for name in modules if not _is_importable(name)]
     if missing:
         fix = f"pip install 'duologue[{extra}]'"
         return Finding(extra, False, f"{use}: {', '.join(missing)} missing", fix)
     return Finding(extra, True, use)
 
 
-def _imports(name: str) -> bool:
+def _is_importable(name: str) -> bool:
     try:
         import_module(name)
     except ImportError:
@@ -86,7 +86,7 @@ def _imports(name: str) -> bool:
     return True
 
 
-def _sound() -> Iterator[Finding]:
+def _audio_devices() -> Iterator[Finding]:
     from duologue.edges import microphone
 
     try:
@@ -105,7 +105,7 @@ def _sound() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from duologue.models import Store
+    from duologue.weights import Store
 
     store = Store()
     missing = [entry for entry in store.entries() if entry.state != "ready"]

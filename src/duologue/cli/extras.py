@@ -42,19 +42,21 @@ EXTRAS = {
 
 def require_extras(command: str, *extras: str) -> None:
     """Raise `MissingExtraError`, which names all that a command lacks in one line."""
-    lacking = [extra for extra in extras if any(not is_there(name) for name in EXTRAS[extra][1])]
+    lacking = [
+        extra for extra in extras if any(not is_installed(name) for name in EXTRAS[extra][1])
+    ]
     if not lacking:
         return
-    from duologue.realtime.errors import MissingExtraError
+    from duologue.errors import MissingExtraError
 
-    names = {name: None for extra in lacking for name in EXTRAS[extra][1] if not is_there(name)}
+    names = {name: None for extra in lacking for name in EXTRAS[extra][1] if not is_installed(name)}
     raise MissingExtraError(
         f"duologue {command} needs {', '.join(names)}: pip install 'duologue[{','.join(extras)}]'",
         name=next(iter(names)),
     )
 
 
-def is_there(module: str) -> bool:
+def is_installed(module: str) -> bool:
     """Return whether a module can be found, without importing it."""
     try:
         return find_spec(module) is not None

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from duologue.agent import Agent
-    from duologue.edges.edge import Edge
-    from duologue.realtime.session import Realtime
+    from duologue.agent.agent import Agent
+    from duologue.edges.protocol import Edge
+    from duologue.realtime.realtime import Realtime
 
 DEFAULT_INSTRUCTIONS = (
     "You are a friendly voice assistant. Answer in one or two short spoken sentences."
@@ -20,9 +20,9 @@ DEFAULT_INSTRUCTIONS = (
 type Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def _load(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def _load_instructions(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Insert mentioned files of the working directory; escape all other mentions."""
-    from duologue.instructions import escape, load_instructions
+    from duologue.agent.instructions import escape, load_instructions
 
     del ctx, param
     return escape(load_instructions(value, Path.cwd()))
@@ -43,7 +43,7 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
                 "--instructions",
                 metavar="TEXT",
                 default=DEFAULT_INSTRUCTIONS,
-                callback=_load,
+                callback=_load_instructions,
                 help="Who the agent is and how it speaks; @notes.md pulls in a file.",
             ),
             click.option(
@@ -57,14 +57,14 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
 
 def make_realtime(profile: str, *, offline: bool) -> Realtime:
     """Return the built-in engine in that size."""
-    from duologue.providers.local.realtime import Realtime
+    from duologue.providers.local._realtime import Realtime
 
     return Realtime(profile, offline=offline)
 
 
 def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
     """An agent with the built-in engine."""
-    from duologue.agent import Agent
+    from duologue.agent.agent import Agent
 
     realtime = make_realtime(profile, offline=offline)
     return Agent(edge=edge, llm=realtime, instructions=instructions)

@@ -16,11 +16,11 @@ from duologue.cli.extras import require_extras
 from duologue.cli.options import engine_options
 
 if TYPE_CHECKING:
-    from duologue.agent import Agent
-    from duologue.cli.account import Account
+    from duologue.agent.agent import Agent
+    from duologue.cli.transcript_printer import TranscriptPrinter
     from duologue.edges import wav
 
-_ENDS = (signal.SIGTERM, signal.SIGHUP)
+_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """Signals that end a conversation as Ctrl-C does: of a service manager or a closed terminal."""
 
 
@@ -102,7 +102,7 @@ def run(
     """
     from duologue.cli.options import make_agent
     from duologue.edges import wav
-    from duologue.realtime.errors import ConfigError
+    from duologue.errors import ConfigError
     from duologue.testing.virtual_time import run_virtual
 
     require_extras("run", "local")
@@ -116,23 +116,23 @@ def run(
     )
     agent = make_agent(edge, profile, instructions, offline=offline)
     start = run_virtual if fast else asyncio.run
-    account = hold(
+    account = run_conversation(
         converse(agent, echo=not quiet, events=events, say=say, measured=not fast),
         start,
-        written=lambda: written(edge, out, events),
+        describe_files=lambda: describe_files(edge, out, events),
     )
     if picture is not None and out is not None:
-        from duologue.cli.picture import draw_conversation
+        from duologue.cli.plot import draw_conversation
 
         draw_conversation(out, account.events, picture, measured=not fast)
     if not quiet:
         click.echo(account.summary())
-    finish(account, edge)
+    exit_on_failure(account, edge)
 
 
 def _check_files(inputs: Sequence[Path], outputs: Sequence[Path | None]) -> None:
     """Raise `ConfigError` if writing one of ``outputs`` would overwrite an input or another."""
-    from duologue.realtime.errors import ConfigError
+    from duologue.errors import ConfigError
 
     taken = {path.resolve() for path in inputs}
     for path in outputs:
@@ -143,12 +143,12 @@ def _check_files(inputs: Sequence[Path], outputs: Sequence[Path | None]) -> None
         taken.add(path.resolve())
 
 
-def hold(
-    conversation: Coroutine[Any, Any, Account],
-    start: Callable[[Coroutine[Any, Any, Account]], Account] | None = None,
+def run_conversation(
+    conversation: Coroutine[Any, Any, TranscriptPrinter],
+    runner: Callable[[Coroutine[Any, Any, TranscriptPrinter]], TranscriptPrinter] | None = None,
     *,
-    written: Callable[[], str] | None = None,
-) -> Account:
+    describe_files: Callable[[], str] | None = None,
+) -> TranscriptPrinter:
     """Run a conversation; SIGTERM and SIGHUP end it as Ctrl-C does, keep recordings, and exit.
 
     ``written`` returns the line about the written files that is printed before that. Without it,
@@ -156,7 +156,7 @@ def hold(
     """
     ended_by: signal.Signals | None = None
 
-    async def main() -> Account:
+    async def main() -> TranscriptPrinter:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
         def end(number: signal.Signals) -> None:
@@ -165,7 +165,7 @@ def hold(
             if task is not None:
                 task.cancel()
 
-        for number in _ENDS:
+        for number in _END_SIGNALS:
             if signal.getsignal(number) is signal.SIG_IGN:  # nohup
                 continue
             with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
@@ -173,18 +173,18 @@ def hold(
         return await conversation
 
     try:
-        return (start or asyncio.run)(main())
+        return (runner or asyncio.run)(main())
     except asyncio.CancelledError:
         if ended_by is None:
             raise
-        _leave(ended_by, written)
+        _exit_by_signal(ended_by, describe_files)
     except KeyboardInterrupt:
-        if written is None:
+        if describe_files is None:
             raise
-        _leave(signal.SIGINT, written)
+        _exit_by_signal(signal.SIGINT, describe_files)
 
 
-def written(edge: wav.Edge, out: Path | None, events: Path | None = None) -> str:
+def describe_files(edge: wav.Edge, out: Path | None, events: Path | None = None) -> str:
     """Return a line about the files of a conversation that was ended early."""
     files = []
     if out is not None and edge.recorded_s:
@@ -194,10 +194,10 @@ def written(edge: wav.Edge, out: Path | None, events: Path | None = None) -> str
     return f"Wrote {' and '.join(files)}." if files else "Nothing was written."
 
 
-def _leave(number: signal.Signals, written: Callable[[], str] | None) -> NoReturn:
+def _exit_by_signal(number: signal.Signals, describe_files: Callable[[], str] | None) -> NoReturn:
     with suppress(OSError):  # the terminal may be gone
-        if written is not None:
-            click.echo(f"\nStopped. {written()}", err=True)
+        if describe_files is not None:
+            click.echo(f"\nStopped. {describe_files()}", err=True)
     sys.exit(128 + number)
 
 
@@ -209,24 +209,24 @@ async def converse(
     say: str | None = None,
     live: bool = False,
     measured: bool = True,
-) -> Account:
+) -> TranscriptPrinter:
     """Join until the person has left; return the account of the conversation.
 
     Without ``measured`` the account has no latencies.
     """
-    from duologue.cli.account import Account
-    from duologue.cli.strain import Strain
+    from duologue.cli.strain import LoadMonitor
+    from duologue.cli.transcript_printer import TranscriptPrinter
 
     now = asyncio.get_running_loop().time
-    account = Account(now, echo=echo, live=live, measured=measured)
-    strain = Strain()
+    account = TranscriptPrinter(now, echo=echo, live=live, measured=measured)
+    strain = LoadMonitor()
     if events is not None:
         account.write_to(events)
-    account.listen(agent.events)
+    account.subscribe(agent.events)
     try:
         async with agent.join():
             strain.start()  # loading is over
-            watching = asyncio.create_task(strain.watch(), name="strain")
+            watching = asyncio.create_task(strain.watch_timers(), name="strain")
             try:
                 if say is not None:
                     agent.say(say)
@@ -241,10 +241,14 @@ async def converse(
     return account
 
 
-def finish(account: Account, edge: wav.Edge | None = None) -> None:
+def exit_on_failure(account: TranscriptPrinter, edge: wav.Edge | None = None) -> None:
     """Exit with 1 and a message if the session did not end cleanly, or a file is incomplete."""
-    if account.ended is None or not account.ended.clean:
-        reason = "it never began" if account.ended is None else account.ended.reason
+    if account.disconnected_event is None or not account.disconnected_event.clean:
+        reason = (
+            "it never began"
+            if account.disconnected_event is None
+            else account.disconnected_event.reason
+        )
         click.echo(f"duologue: the session did not end cleanly: {reason}", err=True)
         sys.exit(1)
     if account.failure is not None or (edge is not None and edge.recording_failure is not None):

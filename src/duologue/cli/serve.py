@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from duologue.server import ServerConfig
 
 DEFAULT_PORT = 8000
-OTHER_PORTS = 20
+EXTRA_PORTS = 20
 """Ports after the default one that are tried if it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -87,21 +87,21 @@ def serve(
         public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
     )
-    from duologue.instructions import load_instructions
+    from duologue.agent.instructions import load_instructions
 
     text = load_instructions(instructions)
-    listener = take_port(config, chosen=port is not None)
+    listener = listen_on_port(config, exact=port is not None)
     serve_page(config, listener, profile, text, offline=offline)
 
 
-def take_port(config: ServerConfig, *, chosen: bool) -> socket.socket:
+def listen_on_port(config: ServerConfig, *, exact: bool) -> socket.socket:
     """Listen; if the port was not ``chosen`` and is taken, use the next free one, and say so.
 
     Raises `ConfigError` if no port is free, before anything is loaded.
     """
     from duologue.server import listen
 
-    listener = listen(config, others=0 if chosen else OTHER_PORTS)
+    listener = listen(config, extra_ports=0 if exact else EXTRA_PORTS)
     port = int(listener.getsockname()[1])
     if config.port not in (0, port):
         click.echo(f"Port {config.port} is taken: using {port}.")
@@ -115,15 +115,15 @@ def serve_page(
     instructions: str,
     *,
     offline: bool,
-    wait: str = "Loading the engine ...",
+    loading_message: str = "Loading the engine ...",
 ) -> None:
     """Load the engine, so that the first caller need not wait, and serve until Ctrl-C."""
+    from duologue.hosting import serve as serve_calls
     from duologue.realtime.codec import SessionSetup
-    from duologue.server import serve as serve_calls
 
     async def main() -> None:
-        if wait:
-            click.echo(wait)
+        if loading_message:
+            click.echo(loading_message)
         await make_realtime(profile, offline=offline).prepare(SessionSetup(instructions))
         await serve_calls(
             lambda edge: make_agent(edge, profile, instructions, offline=offline),

@@ -15,20 +15,20 @@ _MAX_OTHERS_SHARE = 0.25
 """Share of this machine's cores that other programs may use: the engine computes on all of them."""
 
 
-class Strain:
+class LoadMonitor:
     """Measures how busy other programs are, and how late timers are, from `start` on."""
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat = stat
-        self._began: tuple[float, float, float] | None = None
+        self._start_ticks: tuple[float, float, float] | None = None
         self._ticks = self._late = 0
 
     def start(self) -> None:
         """Measure from now on."""
-        self._began = self._used()
+        self._start_ticks = self._cpu_ticks()
         self._ticks = self._late = 0
 
-    async def watch(self) -> None:
+    async def watch_timers(self) -> None:
         """Measure how late timers are, until cancelled."""
         now = asyncio.get_running_loop().time
         while True:
@@ -39,7 +39,7 @@ class Strain:
 
     def warning(self) -> str | None:
         """Return a warning about the figures; None if nothing disturbed them."""
-        others, late = self._others(), self._late / max(self._ticks, 1)
+        others, late = self._other_programs_share(), self._late / max(self._ticks, 1)
         if others > _MAX_OTHERS_SHARE:
             why = f"other programs used {others:.0%} of it"
         elif late > _MAX_LATE_SHARE:
@@ -48,15 +48,15 @@ class Strain:
             return None
         return f"This machine was too busy for these figures: {why}. A quiet one answers sooner."
 
-    def _others(self) -> float:
+    def _other_programs_share(self) -> float:
         """Return the share of all cores that other programs have used since `start`."""
-        began, now = self._began, self._used()
+        began, now = self._start_ticks, self._cpu_ticks()
         if began is None or now is None or now[0] <= began[0]:
             return 0.0
         total, busy, own = (end - begin for begin, end in zip(began, now, strict=True))
         return max(0.0, busy - own) / total
 
-    def _used(self) -> tuple[float, float, float] | None:
+    def _cpu_ticks(self) -> tuple[float, float, float] | None:
         """Return the time of all cores, how much was used, and how much by this process.
 
         In ticks of 10 ms; None if the system does not say: only Linux has this file.

@@ -46,7 +46,7 @@ def talk(
     duologue talk --input 3 --output "USB" --headphones
     """
     from duologue.cli.options import make_agent
-    from duologue.cli.run import converse, finish, hold
+    from duologue.cli.run import converse, exit_on_failure, run_conversation
     from duologue.edges import microphone
 
     if list_devices:
@@ -61,11 +61,13 @@ def talk(
     agent = make_agent(edge, profile, instructions, offline=offline)
     click.echo("Loading the engine; then speak. Ctrl-C ends it.")
     try:
-        account = hold(converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty()))
+        account = run_conversation(
+            converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty())
+        )
     except KeyboardInterrupt:
         click.echo("")
         return
-    finish(account)
+    exit_on_failure(account)
 
 
 def _device(name: str | None) -> int | str | None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from duologue._optional import optional
 from duologue.audio import AudioFrame, Samples
-from duologue.extras import require
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ def read_audio(path: str | PathLike[str]) -> AudioFrame:
             if not file.stat().st_size:
                 raise ConfigError(f"can't read {file}: it is empty")
             source = _Source(stream, _finished_header(stream))
-            frame = _decode(file, source, require("soundfile", "wav"))
+            frame = _decode(file, source, optional("soundfile", "wav"))
             if source.failure is not None:
                 raise source.failure
     except OSError as error:

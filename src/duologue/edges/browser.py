@@ -1,168 +1,89 @@
-"""A person at a browser: WebRTC by our own media path, signalling over any line of messages."""
+"""An edge that serves the page itself, for one person and one conversation."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-import numpy as np
+from duologue.audio import AudioFrame
+from duologue.edges.protocol import AgentInput
+from duologue.edges.webrtc import CallEdge
+from duologue.errors import ConfigError
+from duologue.json_types import Json
+from duologue.quality import Quality
+from duologue.rtc.config import IceServer, PeerError
+from duologue.server.app import create_call_app
+from duologue.server.call_request import CallRequest
+from duologue.server.calls import CallSignalling
+from duologue.server.config import ServerConfig
+from duologue.server.serving import serve_app
 
-from duologue.audio import FRAME_MS, AudioFrame
-from duologue.clock import Clock, LoopClock
-from duologue.edges.call_request import CallRequest as CallRequest
-from duologue.edges.edge import Person, Quality
-from duologue.extras import require
-from duologue.items import Json
-from duologue.realtime.errors import ConfigError
+log = logging.getLogger(__name__)
 
-# The page needs more than a call does, so the error names the extra that has both.
-require("aiortc", "browser")
-
-from duologue.rtc.audio_path import FRAME_TICKS  # noqa: E402
-from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState  # noqa: E402
-from duologue.rtc.opus import RATES, Application  # noqa: E402
-from duologue.rtc.peer import Peer  # noqa: E402
-from duologue.rtc.signalling import (  # noqa: E402
-    AGENT,
-    ANSWER,
-    BYE,
-    CHANNEL,
-    ERROR,
-    EVENT,
-    MUTE,
-    OFFER,
-    PLAYED,
-    TEXT,
-    Signalling,
-)
-
-if TYPE_CHECKING:
-    from duologue.server.single import Edge as Edge
-
-logger = logging.getLogger(__name__)
-
-MOST_EVENTS = 256
-"""Events that may wait for the page; the oldest is dropped and counted."""
-
-LONGEST_TEXT = 4000
-"""Characters of one written message that are taken."""
-
-UNCONFIRMED_AFTER = 3.0
-"""Seconds with a connection and no report of what was played: then it is estimated."""
-
-_FAREWELL = 0.2
-"""Seconds to tell the page why its call failed."""
-
-_OLDEST_REPORT = 30 * 48000
-"""A report of something older (48 kHz samples: 30 s) than the last frame is nonsense."""
+_HANG_UP_S = 0.2
+"""What the call may take to end with the edge, in seconds: an edge hangs up in half a second."""
 
 
-class PlayedCounter:
-    """Turns the RTP timestamp that a page says it last played into samples of what was sent.
+class Edge:
+    """Serves the page, prints its address, and waits for one person to press Talk.
 
-    ``size`` is one frame in samples. Safe over the wrap of timestamps, never goes back, and never
-    beyond what was sent: the frame that is being played is counted up to its start.
+    Others who call meanwhile are told that the place is taken. The conversation ends when the
+    person ends the call; who never got a connection is forgotten and the next one is awaited.
+    ``host``, ``port`` (0 takes a free one), ``token``, ``certfile``, ``keyfile``, ``public_url``
+    and ``allowed_hosts`` are those of `ServerConfig`; ``rate`` in Hz is what `play` takes.
+    ``ready`` gets the address instead of its being printed. Raises `ConfigError`.
     """
 
-    __slots__ = ("ignored", "samples", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.samples = 0
-        """Played so far."""
-        self.ignored = 0
-        """Reports that could not be true."""
-
-    def report(self, rtp: int, next_rtp: int, frames: int) -> bool:
-        """Take a report; True if it moved ``samples`` on.
-
-        ``next_rtp`` is the timestamp of the frame after the last of ``frames`` sent, both 32 bits.
-        """
-        behind = (next_rtp - rtp) & 0xFFFFFFFF
-        back = -(-behind // FRAME_TICKS)
-        if not 0 < behind <= _OLDEST_REPORT or back > frames:
-            self.ignored += 1
-            return False
-        samples = (frames - back) * self.size
-        if samples <= self.samples:
-            return False
-        self.samples = samples
-        return True
-
-
-class CallEdge:
-    """One call from a page: an `Edge` over ``signalling``, which must carry the page's offer.
-
-    ``rate`` in Hz is what `play` takes, ``receive_rate`` (default: the same) what the person's
-    sound comes at. ``loopback`` offers 127.0.0.1: give it where the page is on this machine.
-    ``mute`` from the page makes the person silent, not absent. Raises `ConfigError`.
-    """
+    waits_for_person = True
 
     def __init__(
         self,
-        signalling: Signalling,
+        host: str = "127.0.0.1",
+        port: int = 8000,
         *,
-        rate: int = 24000,
-        receive_rate: int | None = None,
+        token: str | None = None,
+        certfile: str | Path | None = None,
+        keyfile: str | Path | None = None,
         ice_servers: Sequence[IceServer] = (),
-        video: bool = True,
-        loopback: bool = False,
-        application: Application = "voip",
-        request: CallRequest | None = None,
-        offer_timeout: float = 10.0,
-        connect_timeout: float = 10.0,
-        clock: Clock | None = None,
+        public_url: str | None = None,
+        allowed_hosts: Sequence[str] = (),
+        rate: int = 24000,
+        ready: Callable[[str], None] | None = None,
     ) -> None:
-        if rate not in RATES:
-            raise ConfigError(f"a browser call takes {', '.join(map(str, RATES))} Hz, not {rate}")
-        self.request = request if request is not None else CallRequest()
-        """The request of the call: headers, query, cookies, and the user of the web app."""
-        self._signalling = signalling
-        self._clock = clock if clock is not None else LoopClock()
-        self._config = PeerConfig(
-            send_rate=rate,
-            receive_rate=receive_rate if receive_rate is not None else rate,
-            application=application,
-            video=video,
-            channel=CHANNEL,
+        self._config = ServerConfig(
+            host=host,
+            port=port,
+            token=token,
+            certfile=certfile,
+            keyfile=keyfile,
             ice_servers=tuple(ice_servers),
-            loopback=loopback,
-            connect_timeout=connect_timeout,
+            public_url=public_url,
+            allowed_hosts=tuple(allowed_hosts),
+            max_sessions=1,
+            end_timeout_s=_HANG_UP_S,
         )
-        self._offer_timeout = offer_timeout
-        self._peer: Peer | None = None
-        self._person: Person | None = None
-        self._ready: Callable[[], None] | None = None
-        self._failure: str | None = None
-        self._gone = asyncio.Event()
-        self._connected_at: float | None = None
-        self._muted = False
-        self._silence = AudioFrame(np.zeros(0, np.int16), self._config.receive_rate)
-        self._unheard = 0
-        self._played = PlayedCounter(rate * FRAME_MS // 1000)
-        self._confirmed = False
-        self._events: deque[Mapping[str, Json]] = deque()
-        self._waiting = asyncio.Event()
-        self.events_dropped = 0
-        """Events that the page was too slow for."""
+        self._rate = rate
+        self._on_address = ready
+        self._call_edge: CallEdge | None = None
+        self._call_task: asyncio.Task[object] | None = None
+        self._started = False
+
+    @property
+    def request(self) -> CallRequest:
+        """The request that began the call; empty before there is one."""
+        return self._call_edge.request if self._call_edge is not None else CallRequest()
 
     @property
     def output_rate(self) -> int:
         """Hz of the frames that `play` takes."""
-        return self._config.send_rate
+        return self._rate
 
     @property
     def quality(self) -> Quality:
-        """``confirmed`` by the page; ``estimated`` if it never reports (see UNCONFIRMED_AFTER)."""
-        since = self._connected_at
-        if self._confirmed or since is None or self._clock.now() - since < UNCONFIRMED_AFTER:
-            return "confirmed"
-        return "estimated"
+        """``confirmed`` by the page; ``estimated`` if it never reports."""
+        return self._call_edge.quality if self._call_edge is not None else "confirmed"
 
     @property
     def lead_ms(self) -> int:
@@ -171,171 +92,82 @@ class CallEdge:
 
     @property
     def latency_ms(self) -> float:
-        """From `play` to the ear: look-ahead, a browser's jitter buffer and its device."""
-        return 60.0
+        """From `play` to the ear, in ms: see `CallEdge.latency_ms`."""
+        return self._call_edge.latency_ms if self._call_edge is not None else 60.0
 
-    @property
-    def state(self) -> PeerState:
-        """Where the WebRTC connection stands."""
-        return self._peer.state if self._peer is not None else "new"
+    async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
+        """Serve until the person who called has gone.
 
-    @property
-    def counters(self) -> dict[str, int]:
-        """What became of packets, pictures, messages, reports and events so far."""
-        own = {"reports_ignored": self._played.ignored, "events_dropped": self.events_dropped}
-        return own if self._peer is None else {**self._peer.counters, **own}
-
-    async def run(self, person: Person, ready: Callable[[], None]) -> None:
-        """Answer the page's offer, be its line, and return when the page or its socket is gone.
-
-        Raises `PeerError` when no connection can be made or it is lost; the page is told first.
+        Raises `ConfigError` when the port is taken, and `PeerError` when the connection broke.
         """
-        if self._peer is not None:
-            raise ConfigError("a call runs once: make a new CallEdge for the next page")
-        self._person = person
-        self._ready = ready
-        if not person.sees:
-            # Video that is not used is not even decoded.
-            self._config = replace(self._config, video=False)
-        peer = self._peer = Peer(
-            self._config,
-            on_audio=self._hear,
-            on_video=person.video if self._config.video else None,
-            on_message=self._take_report,
-            on_state=self._state_changed,
-            clock=self._clock,
-        )
+        if self._started:
+            raise ConfigError("an edge runs once: make a new one for the next conversation")
+        self._started = True
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def conduct(signalling: CallSignalling) -> None:
+            if over.done():
+                return
+            talked = False
+
+            def connected() -> None:
+                nonlocal talked
+                talked = True
+                ready()
+
+            config = self._config
+            self._call_task = asyncio.current_task()
+            self._call_edge = call = CallEdge(
+                signalling,
+                rate=self._rate,
+                ice_servers=config.ice_servers,
+                loopback=config.is_from_this_machine(signalling.request),
+                request=signalling.request,
+            )
+            try:
+                await call.run(agent, connected)
+            except PeerError as error:
+                log.info("a call was lost: %s", error)
+                if talked and not over.done():
+                    over.set_exception(error)
+            finally:
+                if talked and not over.done():
+                    over.set_result(None)
+
+        app = create_call_app(conduct, self._config)
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read(peer, person))
-                writing = tasks.create_task(self._write())
-                await self._gone.wait()
-                reading.cancel()
-                writing.cancel()
-            if self._failure is not None:
-                async with asyncio.timeout(_FAREWELL):
-                    await self._tell("call_failed", self._failure)
-        except TimeoutError:
-            logger.info("the page could not be told why its call failed")
-        finally:
-            await peer.close()
-        if self._failure is not None:
-            raise PeerError(self._failure)
-
-    async def introduce(self, name: str) -> None:
-        """Send the agent's name to the page, which shows it with its words."""
-        await self._signalling.send({"type": AGENT, "name": name})
+                serving = tasks.create_task(
+                    serve_app(app, self._config, ready=self._on_address, signals=False), name="page"
+                )
+                try:
+                    await asyncio.wait({serving, over}, return_when=asyncio.FIRST_COMPLETED)
+                except asyncio.CancelledError:
+                    await self._hang_up()
+                    raise
+                serving.cancel()
+        except* ConfigError as errors:
+            raise errors.exceptions[0] from None
+        if over.done():
+            over.result()
 
     def play(self, frame: AudioFrame | None) -> None:
-        """Send the next 20 ms at once; None is silence. ``ValueError`` for another format."""
-        if self._peer is None:
-            self._unheard += 1
-            return
-        self._peer.send_audio(frame)
+        """Send the next 20 ms at once; None is silence."""
+        if self._call_edge is not None:
+            self._call_edge.play(frame)
 
     def clear(self) -> None:
-        """Drop what was taken and not sent: the encoder's look-ahead of 6.5 ms."""
-        if self._peer is not None:
-            self._peer.flush()
+        """Drop what was taken and not sent."""
+        if self._call_edge is not None:
+            self._call_edge.clear()
 
     def send_event(self, event: Mapping[str, Json]) -> None:
-        """Show the page an event; when `MOST_EVENTS` wait, the oldest of them is dropped."""
-        if len(self._events) >= MOST_EVENTS:
-            self._events.popleft()
-            self.events_dropped += 1
-        self._events.append(event)
-        self._waiting.set()
+        """Show the page an event; see `CallEdge.send_event`."""
+        if self._call_edge is not None:
+            self._call_edge.send_event(event)
 
-    def _end(self, failure: str | None = None) -> None:
-        if self._failure is None and not self._gone.is_set():
-            self._failure = failure
-        self._gone.set()
-
-    async def _read(self, peer: Peer, person: Person) -> None:
-        try:
-            async with asyncio.timeout(self._offer_timeout) as limit:
-                while (message := await self._signalling.receive()) is not None:
-                    if message.get("type") == BYE:
-                        break
-                    await self._take(message, peer, person)
-                    if peer.state != "new":
-                        limit.reschedule(None)
-            self._end()
-        except TimeoutError:
-            self._end(f"the page made no offer within {self._offer_timeout:g} s")
-        except PeerError as error:
-            self._end(str(error))
-
-    async def _take(self, message: Mapping[str, Json], peer: Peer, person: Person) -> None:
-        match message:
-            case {"type": "offer", "sdp": str(sdp)}:
-                answer = await peer.accept(sdp)
-                await self._signalling.send({"type": ANSWER, "sdp": answer})
-            case {"type": "text", "text": str(text)} if 0 < len(text) <= LONGEST_TEXT:
-                person.text(text)
-            case {"type": "mute", "muted": bool(muted)}:
-                self._muted = muted
-            case {"type": str(kind)} if kind in (OFFER, TEXT, MUTE):
-                limit = f" of 1 to {LONGEST_TEXT} characters" if kind == TEXT else ""
-                await self._tell("bad_message", f"a {kind} message lacks its value{limit}")
-            case _:
-                await self._tell("bad_message", "unknown type of message")
-
-    async def _write(self) -> None:
-        while True:
-            await self._waiting.wait()
-            self._waiting.clear()
-            while self._events:
-                await self._signalling.send({"type": EVENT, "event": dict(self._events.popleft())})
-
-    async def _tell(self, code: str, message: str) -> None:
-        await self._signalling.send({"type": ERROR, "code": code, "message": message})
-
-    def _state_changed(self, state: PeerState, reason: str) -> None:
-        match state:
-            case "connected":
-                ready, self._ready = self._ready, None
-                if ready is not None:
-                    self._connected_at = self._clock.now()
-                    ready()
-            case "failed":
-                self._end(reason)
-            case "closed":
-                self._end()
-            case _:
-                pass
-
-    def _hear(self, frame: AudioFrame) -> None:
-        if self._person is None:
-            return
-        if self._muted:
-            if len(self._silence) != len(frame):
-                self._silence = AudioFrame(np.zeros(len(frame), np.int16), frame.rate)
-            frame = self._silence
-        self._person.audio(frame)
-
-    def _take_report(self, text: str) -> None:
-        peer, person = self._peer, self._person
-        if peer is None or person is None or len(text) > 1000:
-            return
-        try:
-            message = json.loads(text)
-        except (ValueError, RecursionError):
-            self._played.ignored += 1
-            return
-        match message:
-            case {"type": kind, "rtp": int(rtp)} if kind == PLAYED and 0 <= rtp <= 0xFFFFFFFF:
-                if self._played.report(rtp, peer.timestamp, peer.frames):
-                    self._confirmed = True
-                    person.played(self._played.samples + self._unheard * self._played.size)
-            case _:
-                self._played.ignored += 1
-
-
-def __getattr__(name: str) -> object:
-    """`Edge`, which serves the page itself, needs the web server and is loaded when asked for."""
-    if name == "Edge":
-        from duologue.server.single import Edge
-
-        return Edge
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    async def _hang_up(self) -> None:
+        """End the call before the server goes, so that the page sees an end and no breakdown."""
+        if self._call_task is not None:
+            self._call_task.cancel()
+            await asyncio.wait({self._call_task}, timeout=_HANG_UP_S)

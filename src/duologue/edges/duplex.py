@@ -1,6 +1,6 @@
 """The sound of a full-duplex device: out of a bounded ring, in through the echo canceller.
 
-No device in here: `Duplex.block` is what a device's callback calls, from its own thread.
+No device in here: `Duplex.process_block` is what a device's callback calls, from its own thread.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from duologue._optional import optional
 from duologue.audio import AudioFrame, Framer, Samples
-from duologue.extras import require
 
 _RING_S = 1.0
 _BLOCK_MS = 10
@@ -29,7 +29,7 @@ def webrtc_canceller(
 
     ``delay_ms`` from playing to hearing it again is a hint. Needs the extra ``mic``.
     """
-    processor = require("pywebrtc_audio", "mic").AudioProcessor(
+    processor = optional("pywebrtc_audio", "mic").AudioProcessor(
         sample_rate=rate,
         echo_cancellation=True,
         noise_suppression=noise_suppression,
@@ -52,17 +52,17 @@ class Duplex:
     stretch of sound.
     """
 
-    def __init__(self, rate: int, cancel: EchoCanceller | None = None) -> None:
+    def __init__(self, rate: int, cancel_echo: EchoCanceller | None = None) -> None:
         self.rate = rate
-        self.cancel = cancel
+        self.cancel_echo = cancel_echo
         self.overflowed = 0
         self.starved = 0
         self._lock = threading.Lock()
         self._ring: deque[tuple[int, Samples]] = deque()
         self._buffered = 0
-        self._taken = 0
-        self._sounding = False
-        self._under_way: deque[tuple[float, int]] = deque()
+        self._written = 0
+        self._in_sound = False
+        self._in_flight: deque[tuple[float, int]] = deque()
         self._near = Framer(rate, _BLOCK_MS)
         self._far = Framer(rate, _BLOCK_MS)
 
@@ -74,11 +74,11 @@ class Duplex:
     def write(self, samples: Samples) -> None:
         """Take the next sound for the person's ear."""
         with self._lock:
-            self._taken += len(samples)
+            self._written += len(samples)
             if self._buffered + len(samples) > _RING_S * self.rate:
                 self.overflowed += len(samples)
                 return
-            self._ring.append((self._taken, samples))
+            self._ring.append((self._written, samples))
             self._buffered += len(samples)
 
     def clear(self) -> None:
@@ -86,10 +86,10 @@ class Duplex:
         with self._lock:
             self._ring.clear()
             self._buffered = 0
-            self._sounding = False
+            self._in_sound = False
 
-    def block(
-        self, near: Samples, now: float, dac: float
+    def process_block(
+        self, near: Samples, now: float, heard_at: float
     ) -> tuple[Samples, list[AudioFrame], int | None]:
         """One callback of the device: ``near`` was recorded, as many samples are to be played.
 
@@ -97,18 +97,18 @@ class Duplex:
         heard. Returns the samples to play, the person's sound without the agent's echo, and how
         many samples of all that was written have been heard by now, where that is news.
         """
-        far = self._read(len(near), dac)
+        far = self._read(len(near), heard_at)
         frames = []
-        if self.cancel is None:
+        if self.cancel_echo is None:
             frames.append(AudioFrame(near.copy(), self.rate))
         else:
             for near_part, far_part in zip(
                 self._near.push(near.copy()), self._far.push(far), strict=True
             ):
-                frames.append(AudioFrame(self.cancel(near_part, far_part), self.rate))
+                frames.append(AudioFrame(self.cancel_echo(near_part, far_part), self.rate))
         played = None
-        while self._under_way and self._under_way[0][0] <= now:
-            played = self._under_way.popleft()[1]
+        while self._in_flight and self._in_flight[0][0] <= now:
+            played = self._in_flight.popleft()[1]
         return far, frames, played
 
     def _read(self, count: int, dac: float) -> Samples:
@@ -127,8 +127,8 @@ class Duplex:
                     self._ring.appendleft((end, rest))
             self._buffered -= filled
         if position is not None:
-            self._under_way.append((dac + filled / self.rate, position))
-        if filled and self._sounding and filled < count:
+            self._in_flight.append((dac + filled / self.rate, position))
+        if filled and self._in_sound and filled < count:
             self.starved += count - filled
-        self._sounding = filled == count
+        self._in_sound = filled == count
         return out

@@ -12,21 +12,22 @@ from typing import Protocol
 
 import numpy as np
 
+from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.edges.duplex import Duplex, webrtc_canceller
-from duologue.edges.edge import Person, Quality
-from duologue.extras import require
-from duologue.realtime.errors import ConfigError, DuologueError, MissingExtraError
+from duologue.edges.protocol import AgentInput
+from duologue.errors import ConfigError, DuologueError, MissingExtraError
+from duologue.quality import Quality
 
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 0.4
 """Seconds that a device gets to close; a driver that hangs is left behind."""
 
-_MAX_WAITING = 100
+_MAX_WAITING_BLOCKS = 100
 """Blocks of 10 ms on their way to the event loop; one more, and the newest is dropped."""
 
-type Block = Callable[[Samples, float, float], Samples]
+type BlockCallback = Callable[[Samples, float, float], Samples]
 """A device's callback: recorded samples, time now, time these will be heard; returns samples."""
 
 
@@ -49,7 +50,7 @@ class Stream(Protocol):
 class Device(Protocol):
     """A microphone and a loudspeaker."""
 
-    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> Stream:
+    def open(self, rate: int, block: BlockCallback, on_ended: Callable[[], None]) -> Stream:
         """Start, at ``rate`` Hz, calling ``block``; ``ended`` when the device has gone.
 
         Both are called from the device's thread. May take a while; raises `MicrophoneError`.
@@ -68,7 +69,7 @@ class SoundDevice:
     input: int | str | None = None
     output: int | str | None = None
 
-    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> Stream:
+    def open(self, rate: int, block: BlockCallback, on_ended: Callable[[], None]) -> Stream:
         """Start the devices; raises `MicrophoneError` or `MissingExtraError`."""
         sounddevice = _sounddevice()
 
@@ -90,7 +91,7 @@ class SoundDevice:
                 dtype="int16",
                 latency="low",
                 callback=callback,
-                finished_callback=ended,
+                finished_callback=on_ended,
             )
             stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
@@ -125,7 +126,7 @@ def devices() -> list[tuple[int, str, int, int]]:
 
 def _sounddevice() -> ModuleType:
     try:
-        return require("sounddevice", "mic")
+        return optional("sounddevice", "mic")
     except OSError as error:
         raise MissingExtraError(
             "the PortAudio library is missing: apt install libportaudio2 (Debian, Ubuntu)"
@@ -181,7 +182,7 @@ class Edge:
         """The device's own, once it is open."""
         return self._latency * 1000
 
-    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+    async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Open the devices and talk until they are gone, which raises `MicrophoneError`."""
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
@@ -191,32 +192,34 @@ class Edge:
             else None
         )
         duplex = Duplex(self._rate, cancel)
-        line = _Line(self._device)
+        line = _DeviceHandle(self._device)
         sent = received = 0  # each counted by one thread only
 
         def arrived(frames: list[AudioFrame], played: int | None) -> None:
             nonlocal received
             received += 1
-            if line.hung_up:
+            if line.closed:
                 return
             for frame in frames:
-                person.audio(frame)
+                agent.push_audio(frame)
             if played is not None:
-                person.played(played)
+                agent.report_played(played)
 
         def block(near: Samples, now: float, dac: float) -> Samples:
             nonlocal sent
-            far, frames, played = duplex.block(near, now, dac)
-            if sent - received >= _MAX_WAITING:
+            far, frames, played = duplex.process_block(near, now, dac)
+            if sent - received >= _MAX_WAITING_BLOCKS:
                 self.dropped += sum(map(len, frames))
                 frames = []
-            if not line.hung_up and (frames or played is not None):
+            if not line.closed and (frames or played is not None):
                 sent += 1
-                _call(loop, arrived, frames, played)
+                _call_on_loop(loop, arrived, frames, played)
             return far
 
         try:
-            await asyncio.to_thread(line.open, self._rate, block, lambda: _call(loop, gone.set))
+            await asyncio.to_thread(
+                line.open, self._rate, block, lambda: _call_on_loop(loop, gone.set)
+            )
             self._latency = line.latency
             self._duplex = duplex
             ready()
@@ -238,7 +241,7 @@ class Edge:
             self._duplex.clear()
 
 
-def _call[*Ts](
+def _call_on_loop[*Ts](
     loop: asyncio.AbstractEventLoop, function: Callable[[*Ts], object], *args: *Ts
 ) -> None:
     try:
@@ -248,20 +251,20 @@ def _call[*Ts](
             raise
 
 
-class _Line:
+class _DeviceHandle:
     """One opening of a device, in a thread, that can be given up at any time."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
         self._lock = threading.Lock()
         self._stream: Stream | None = None
-        self.hung_up = False
+        self.closed = False
         self.latency = 0.0
 
-    def open(self, rate: int, block: Block, ended: Callable[[], None]) -> None:
-        stream = self._device.open(rate, block, ended)
+    def open(self, rate: int, block: BlockCallback, on_ended: Callable[[], None]) -> None:
+        stream = self._device.open(rate, block, on_ended)
         with self._lock:
-            if not self.hung_up:
+            if not self.closed:
                 self._stream = stream
                 self.latency = stream.latency[1]
                 return
@@ -270,7 +273,7 @@ class _Line:
 
     async def close(self) -> None:
         with self._lock:
-            self.hung_up = True
+            self.closed = True
             stream, self._stream = self._stream, None
         if stream is None:
             return

@@ -12,10 +12,11 @@ import numpy as np
 
 from duologue.audio import FRAME_MS, AudioFrame, Resampler
 from duologue.clock import Clock, LoopClock
+from duologue.edges._recording import RecordingTimeline, check_writable
 from duologue.edges.audio_file import load_audio
-from duologue.edges.edge import Person, Quality
-from duologue.edges.recording import RecordingTimeline, check_writable
-from duologue.realtime.errors import ConfigError
+from duologue.edges.protocol import AgentInput
+from duologue.errors import ConfigError
+from duologue.quality import Quality
 
 logger = logging.getLogger(__name__)
 
@@ -83,18 +84,18 @@ class Edge:
         self._rate = rate
         self._lead_in = round(lead_in_s * first.rate)
         self._wait_for_greeting = wait_for_greeting
-        self._settle = settle_s
-        self._wait = wait_s
+        self._settle_s = settle_s
+        self._wait_s = wait_s
         self._clock: Clock = LoopClock() if clock is None else clock
-        self._out = out
+        self._recording_path = out
         if out is not None:
             check_writable(out)
         self._recording: RecordingTimeline | None = None
         self._recorded_s = 0.0
-        self._began: float | None = None
-        self._speech: deque[AudioFrame] = deque()
+        self._started_at: float | None = None
+        self._speaking: deque[AudioFrame] = deque()
         self._agent_samples = 0
-        self._spoken = 0
+        self._clips_begun = 0
         self._resampler = Resampler(first.rate, rate)
         self._silence = np.zeros(rate // _FRAMES_PER_SECOND, np.int16)
 
@@ -130,89 +131,89 @@ class Edge:
 
     def interject(self, audio: Source) -> None:
         """Say this now, or as soon as what is being said is over."""
-        self._say(load_audio(audio, self.input_rate))
+        self._speak(load_audio(audio, self.input_rate))
 
-    async def run(self, person: Person, ready: Callable[[], None]) -> None:
+    async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Speak, listen, and leave; the recording is there when this returns or is cancelled."""
-        if self._out is not None:
-            self._recording = RecordingTimeline(self._out, self._rate)
+        if self._recording_path is not None:
+            self._recording = RecordingTimeline(self._recording_path, self._rate)
         try:
             ready()
-            await person.listening()
-            self._began = self._clock.now()
+            await agent.wait_until_listening()
+            self._started_at = self._clock.now()
             if self._lead_in:
-                self._say(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
+                self._speak(AudioFrame(np.zeros(self._lead_in, np.int16), self.input_rate))
             if self._wait_for_greeting is False:
-                self._say_next()
-            await self._talk(person, self._began)
+                self._speak_next_clip()
+            await self._run_ticks(agent, self._started_at)
         finally:
-            self._began = None
+            self._started_at = None
             if self._recording is not None:
-                self._recording.person(self._resampler.flush())
+                self._recording.add_person(self._resampler.flush())
                 self._recording.close()
                 self._recorded_s = self._recording.seconds
 
-    async def _talk(self, person: Person, began: float) -> None:
+    async def _run_ticks(self, person: AgentInput, started_at: float) -> None:
         quiet_since = settled_since = None
         tick = 0
         while True:
             tick += 1
-            due = began + tick * _FRAME
+            due = started_at + tick * _FRAME
             # Late ticks are made up for at once, so that the file never drifts from the clock.
             await self._clock.sleep(max(0.0, due - self._clock.now()))
-            if tick == 1 and self._wait_for_greeting is None and person.settled:
-                self._say_next()
-            if self._speech:
+            if tick == 1 and self._wait_for_greeting is None and person.is_idle:
+                self._speak_next_clip()
+            if self._speaking:
                 quiet_since = settled_since = None
             elif quiet_since is None:
                 quiet_since = due
             # A frame reaches the agent when its last sample was spoken.
-            self._send(person, self._next(tick), tick)
+            self._send_frame(person, self._next_frame(tick), tick)
             if quiet_since is None:
                 continue
-            if not person.settled:
+            if not person.is_idle:
                 settled_since = None
             elif settled_since is None:
                 settled_since = due
-            settled = settled_since is not None and due - settled_since >= self._settle
-            given_up = due - quiet_since >= self._wait
+            settled = settled_since is not None and due - settled_since >= self._settle_s
+            given_up = due - quiet_since >= self._wait_s
             if given_up and not settled:
-                logger.warning("the agent was not settled after %g s", self._wait)
+                logger.warning("the agent was not settled after %g s", self._wait_s)
             if settled or given_up:
                 if not self._clips:
                     return
-                self._say_next()
+                self._speak_next_clip()
 
-    def _say_next(self) -> None:
-        self._spoken += 1
-        self._say(self._clips.popleft())
+    def _speak_next_clip(self) -> None:
+        self._clips_begun += 1
+        self._speak(self._clips.popleft())
 
-    def _say(self, clip: AudioFrame) -> None:
-        self._speech.append(clip)
+    def _speak(self, clip: AudioFrame) -> None:
+        self._speaking.append(clip)
         self._agent_samples = 0
 
-    def _next(self, tick: int) -> AudioFrame:
+    def _next_frame(self, tick: int) -> AudioFrame:
         """The person's next 20 ms; one sample more or less where the rate has no whole number."""
         rate = self.input_rate
         out = np.zeros(
             tick * rate // _FRAMES_PER_SECOND - (tick - 1) * rate // _FRAMES_PER_SECOND, np.int16
         )
         filled = 0
-        while self._speech and filled < len(out):
-            clip = self._speech.popleft().samples
+        while self._speaking and filled < len(out):
+            clip = self._speaking.popleft().samples
             part = clip[: len(out) - filled]
             out[filled : filled + len(part)] = part
             filled += len(part)
             if len(part) < len(clip):
-                self._speech.appendleft(AudioFrame(clip[len(part) :], rate))
+                self._speaking.appendleft(AudioFrame(clip[len(part) :], rate))
             else:
                 self._agent_samples = 0
         return AudioFrame(out, rate)
 
-    def _send(self, person: Person, frame: AudioFrame, tick: int) -> None:
-        person.audio(frame)
+    def _send_frame(self, person: AgentInput, frame: AudioFrame, tick: int) -> None:
+        person.push_audio(frame)
         if self._recording is not None:
-            self._recording.person(self._resampler.push(frame.samples))
+            self._recording.add_person(self._resampler.push(frame.samples))
             if tick % _FRAMES_PER_SECOND == 0:
                 # What is a second old was played; nothing can clear it any more.
                 self._recording.commit(
@@ -221,24 +222,24 @@ class Edge:
 
     def play(self, frame: AudioFrame | None) -> None:
         """Take the agent's next 20 ms; it plays behind the frame before, or now."""
-        if self._began is None:
+        if self._started_at is None:
             return
         if self._recording is not None:
             samples = self._silence if frame is None else frame.samples
-            self._recording.agent(self._position(), samples)
-        if frame is not None and not self._speech:
+            self._recording.add_agent(self._position(), samples)
+        if frame is not None and not self._speaking:
             self._agent_samples += len(frame)
             if self._interjections:
                 after, clips, clip = self._interjections[0]
-                if self._spoken >= clips and self._agent_samples >= after * self._rate:
+                if self._clips_begun >= clips and self._agent_samples >= after * self._rate:
                     self._interjections.popleft()
-                    self._say(clip)
+                    self._speak(clip)
 
     def clear(self) -> None:
         """Drop what was not played by now."""
-        if self._began is not None and self._recording is not None:
+        if self._started_at is not None and self._recording is not None:
             self._recording.clear_agent(self._position())
 
     def _position(self) -> int:
-        assert self._began is not None  # noqa: S101  # both callers looked
-        return round((self._clock.now() - self._began) * self._rate)
+        assert self._started_at is not None  # noqa: S101  # both callers looked
+        return round((self._clock.now() - self._started_at) * self._rate)

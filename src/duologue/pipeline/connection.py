@@ -11,10 +11,9 @@ from uuid import uuid4
 
 from duologue.clock import Clock
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
-from duologue.pipeline.draft import Draft, scripted
-from duologue.pipeline.hearing import Hearing
-from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
-from duologue.pipeline.turn_taking import Endpointing
+from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
+from duologue.pipeline._speech_input import SpeechInput
+from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,
@@ -40,10 +39,12 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
+from duologue.vad.endpointing import Endpointing
+from duologue.vad.vad import VAD
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Components:
     """What a pipeline is made of."""
 
     vad: VAD
@@ -65,8 +66,8 @@ class _Basis:
 class PipelineConnection:
     """One session of a pipeline: the history, the hearing, and at most one reply at a time."""
 
-    def __init__(self, parts: Parts, setup: SessionSetup, clock: Clock) -> None:
-        self._parts = parts
+    def __init__(self, components: Components, setup: SessionSetup, clock: Clock) -> None:
+        self._components = components
         self._clock = clock
         self._instructions = setup.instructions
         self._tools: tuple[ToolSpec, ...] = tuple(setup.tools)
@@ -76,11 +77,11 @@ class PipelineConnection:
         self._receive: Callable[[Output], None] | None = None
         self._deferred: deque[Output] = deque()
         self._transmitting = False
-        self._over = False
+        self._ended = False
         self._tasks: asyncio.TaskGroup | None = None
-        self._hearing: Hearing | None = None
-        self._prepared: Draft | None = None
-        self._replying: Draft | None = None
+        self._speech_input: SpeechInput | None = None
+        self._prepared_reply: SpeculativeReply | None = None
+        self._current_reply: SpeculativeReply | None = None
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Live until cancelled; see `Connection.run`."""
@@ -88,13 +89,13 @@ class PipelineConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                parts = self._parts
-                self._hearing = Hearing(
+                parts = self._components
+                self._speech_input = SpeechInput(
                     vad=parts.vad,
                     stt=parts.stt,
                     turn=parts.turn,
                     endpointing=parts.endpointing,
-                    answerer=self,
+                    turn_handler=self,
                     emit=self._emit,
                     tasks=tasks,
                     clock=self._clock,
@@ -105,37 +106,39 @@ class PipelineConnection:
                 try:
                     await asyncio.Event().wait()
                 finally:
-                    self._over = True
+                    self._ended = True
         finally:
-            if self._hearing is not None:
-                await self._hearing.close()
+            if self._speech_input is not None:
+                await self._speech_input.close()
 
     def transmit(self, command: Command) -> None:
         """Take a command; what follows from it is told later on the loop."""
-        if self._over:
+        if self._ended:
             return  # What runs is being ended; nothing new may begin.
         self._transmitting = True
         try:
-            self._take(command)
+            self._handle(command)
         finally:
             self._transmitting = False
 
-    def _take(self, command: Command) -> None:
+    def _handle(self, command: Command) -> None:
         match command:
             case SendAudio(frame=frame):
-                if self._hearing is not None:
-                    self._hearing.push(frame)
+                if self._speech_input is not None:
+                    self._speech_input.push(frame)
             case RequestReply(request_id=request_id, instructions=instructions):
-                self._reply(self._draft(None, instructions), request_id)
+                self._start_reply(self._make_reply(None, instructions), request_id)
             case Say(request_id=request_id, text=text):
                 words = partial(scripted, text)
-                draft = Draft(words, self._parts.tts, self._tell, None, script=True)
-                self._reply(draft, request_id)
+                draft = SpeculativeReply(
+                    words, self._components.tts, self._handle_reply_output, None, script=True
+                )
+                self._start_reply(draft, request_id)
             case CancelReply(reply_id=reply_id):
-                if self._replying is not None and self._replying.id == reply_id:
-                    self._replying.cancel()
+                if self._current_reply is not None and self._current_reply.id == reply_id:
+                    self._current_reply.cancel()
             case AddItem(item=item):
-                self._put(item)
+                self._put_item(item)
             case DeleteItem(item_id=item_id):
                 if self._history.pop(item_id, None) is not None:
                     self._version += 1
@@ -143,38 +146,38 @@ class PipelineConnection:
                 said = self._history.get(item_id)
                 if isinstance(said, AgentItem):
                     cut = replace(said, text=heard_text, state="cut", played_ms=played_ms)
-                    self._put(cut)
+                    self._put_item(cut)
             case SendToolResult(call_id=call_id, output=output, failed=failed):
-                self._put(ToolResultItem(uuid4().hex, call_id, output, failed))
+                self._put_item(ToolResultItem(uuid4().hex, call_id, output, failed))
             case UpdateSession(instructions=instructions, tools=tools):
                 self._instructions = self._instructions if instructions is None else instructions
                 self._tools = self._tools if tools is None else tuple(tools)
                 self._version += 1
             case EndTurn(reply=reply):
-                if self._hearing is not None:
-                    self._hearing.end_turn(reply=reply)
+                if self._speech_input is not None:
+                    self._speech_input.end_turn(reply=reply)
             case ClearInput():
-                if self._hearing is not None:
-                    self._hearing.clear()
+                if self._speech_input is not None:
+                    self._speech_input.clear()
             case SendVideo():
                 """No part of a pipeline sees; `Realtime.send_video` has refused it already."""
 
     # Answerer: what the hearing tells
 
-    def prepare(self, text: str) -> None:
+    def prepare_reply(self, text: str) -> None:
         """Begin on an answer to what was perhaps all that the person says."""
         basis = _Basis(self._version, text)
-        if self._prepared is not None:
-            if self._prepared.basis == basis:
+        if self._prepared_reply is not None:
+            if self._prepared_reply.basis == basis:
                 return
-            self._prepared.cancel()
-        self._prepared = self._draft(text, None)
+            self._prepared_reply.cancel()
+        self._prepared_reply = self._make_reply(text, None)
         if self._tasks is not None:
-            self._prepared.start(self._tasks)
+            self._prepared_reply.start(self._tasks)
 
-    def discard(self) -> None:
+    def discard_reply(self) -> None:
         """The person goes on: what was begun is of no use."""
-        draft, self._prepared = self._prepared, None
+        draft, self._prepared_reply = self._prepared_reply, None
         if draft is not None:
             draft.cancel()
 
@@ -183,52 +186,54 @@ class PipelineConnection:
     ) -> None:
         """Tell the turn, then answer it, unless there were no words in it or nobody wants that."""
         if not text:
-            self.discard()
+            self.discard_reply()
             self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
             return
         basis = _Basis(self._version, text)
         self._emit(UserTranscript(item_id, text, final=True))
         stale = self._version != basis.version
-        self._put(UserItem(item_id, text))
+        self._put_item(UserItem(item_id, text))
         # Whoever asks for a reply because of it has the turn in the history already.
         version = self._version
         self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
         stale = stale or self._version != version
         if not reply:
-            self.discard()
+            self.discard_reply()
             return
-        draft, self._prepared = self._prepared, None
+        draft, self._prepared_reply = self._prepared_reply, None
         if draft is None or draft.basis != basis or stale:
             if draft is not None:
                 draft.cancel()
-            draft = self._draft(None, None)
+            draft = self._make_reply(None, None)
             if self._tasks is not None:
                 draft.start(self._tasks)
-        await self._tell_reply(draft, None)
+        await self._commit_reply(draft, None)
 
-    def _draft(self, text: str | None, instructions: str | None) -> Draft:
+    def _make_reply(self, text: str | None, instructions: str | None) -> SpeculativeReply:
         """A reply to the history, followed by ``text`` if it is not in there yet."""
         history = list(self._history.values())
         if text is not None:
             history.append(UserItem("", text))
         system = "\n\n".join(part for part in (self._instructions, instructions) if part)
-        words = partial(self._parts.llm.generate, system, history, self._tools)
-        return Draft(words, self._parts.tts, self._tell, _Basis(self._version, text))
+        words = partial(self._components.llm.generate, system, history, self._tools)
+        return SpeculativeReply(
+            words, self._components.tts, self._handle_reply_output, _Basis(self._version, text)
+        )
 
-    def _reply(self, draft: Draft, request_id: str) -> None:
+    def _start_reply(self, draft: SpeculativeReply, request_id: str) -> None:
         if self._tasks is None:
             return
         draft.start(self._tasks)
-        self._tasks.create_task(self._tell_reply(draft, request_id), name="reply commit")
+        self._tasks.create_task(self._commit_reply(draft, request_id), name="reply commit")
 
-    async def _tell_reply(self, draft: Draft, request_id: str | None) -> None:
+    async def _commit_reply(self, draft: SpeculativeReply, request_id: str | None) -> None:
         """Tell a reply once the ones before it are made."""
-        while self._replying is not None and not self._replying.done.is_set():
-            await self._replying.done.wait()
-        self._replying = draft
+        while self._current_reply is not None and not self._current_reply.done.is_set():
+            await self._current_reply.done.wait()
+        self._current_reply = draft
         draft.commit(request_id)
 
-    def _tell(self, output: Output) -> None:
+    def _handle_reply_output(self, output: Output) -> None:
         """Tell an output of a reply, and keep the history with it."""
         match output:
             case ReplyText(item_id=item_id, text=text):
@@ -241,12 +246,12 @@ class PipelineConnection:
                     call_id = f"call_{uuid4().hex[:24]}"
                     output = replace(output, call_id=call_id)
                 self._call_ids.add(call_id)
-                self._put(ToolCallItem(uuid4().hex, call_id, name, arguments))
+                self._put_item(ToolCallItem(uuid4().hex, call_id, name, arguments))
             case _:
                 pass
         self._emit(output)
 
-    def _put(self, item: Item) -> None:
+    def _put_item(self, item: Item) -> None:
         self._history[item.id] = item
         self._version += 1
 
@@ -254,11 +259,11 @@ class PipelineConnection:
         if self._transmitting or self._deferred:
             self._deferred.append(output)
             if len(self._deferred) == 1:
-                asyncio.get_running_loop().call_soon(self._tell_deferred)
+                asyncio.get_running_loop().call_soon(self._emit_deferred)
         elif self._receive is not None:
             self._receive(output)
 
-    def _tell_deferred(self) -> None:
+    def _emit_deferred(self) -> None:
         while self._deferred:
             output = self._deferred.popleft()
             if self._receive is not None:

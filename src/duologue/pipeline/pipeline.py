@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from duologue.clock import Clock
-from duologue.pipeline.connection import Parts, PipelineConnection
-from duologue.pipeline.energy_vad import EnergyVAD
-from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
-from duologue.pipeline.turn_taking import Endpointing
+from duologue.pipeline.connection import Components, PipelineConnection
+from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
-from duologue.realtime.profile import Profile
-from duologue.realtime.session import Realtime
+from duologue.realtime.realtime import Realtime
+from duologue.vad.endpointing import Endpointing
+from duologue.vad.energy import EnergyVAD
+from duologue.vad.vad import VAD
 
 
 class Pipeline(Realtime):
@@ -32,7 +33,7 @@ class Pipeline(Realtime):
         provider: str = "pipeline",
         clock: Clock | None = None,
     ) -> None:
-        profile = Profile(
+        profile = Capabilities(
             provider=provider,
             model=llm.model,
             input_rate=stt.rate,
@@ -42,7 +43,7 @@ class Pipeline(Realtime):
             manual_turns=True,
         )
         super().__init__(profile, clock=clock)
-        self._parts = Parts(
+        self._components = Components(
             vad=vad or EnergyVAD(),
             turn=turn,
             stt=stt,
@@ -53,8 +54,8 @@ class Pipeline(Realtime):
 
     async def prepare(self, setup: SessionSetup) -> None:
         """Let the LLM get ready for these instructions."""
-        await self._parts.llm.prepare(setup.instructions, setup.tools)
+        await self._components.llm.prepare(setup.instructions, setup.tools)
 
     def open(self, setup: SessionSetup) -> Connection:
         """Start on a session, in this process."""
-        return PipelineConnection(self._parts, setup, self.clock)
+        return PipelineConnection(self._components, setup, self.clock)

@@ -64,10 +64,10 @@ class Codec[M](Protocol):
 
 
 @runtime_checkable
-class PoliteCodec[M](Codec[M], Protocol):
+class ClosingCodec[M](Codec[M], Protocol):
     """A codec of a protocol in which a session has to be taken leave of."""
 
-    def farewell(self) -> Sequence[M]:
+    def closing_messages(self) -> Sequence[M]:
         """The messages that end the session, sent when we end it; then the wire is closed."""
         ...
 
@@ -90,9 +90,9 @@ class Wire[M](Protocol):
 
 
 @runtime_checkable
-class EagerWire[M](Wire[M], Protocol):
+class NonBlockingWire[M](Wire[M], Protocol):
     """A wire that can also send without waiting, so that nothing has to be woken up for it."""
 
-    def send_now(self, message: M) -> bool:
+    def try_send(self, message: M) -> bool:
         """Send one message before returning; False if it would have to wait, and was not sent."""
         ...

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from duologue.audio import AudioFrame
-from duologue.items import Item, Json
+from duologue.items import Item
+from duologue.json_types import Json
 from duologue.video import VideoFrame
 
 type Scheduling = Literal["silent", "when_idle", "interrupt"]
@@ -44,7 +45,7 @@ class SendVideo:
     """
 
     frame: VideoFrame
-    now: bool = False
+    in_order: bool = False
     jpeg: bytes | None = None
 
 
@@ -68,7 +69,7 @@ class AddItem:
     """Add an item to the end of the model's history, without requesting a reply.
 
     ``before``: insert it before the first of these items that the model knows, if its history can
-    be changed (`Profile.truncates`).
+    be changed (`Capabilities.truncates`).
     """
 
     item: Item

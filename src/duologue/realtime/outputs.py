@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.audio import AudioFrame
-from duologue.items import Json
-from duologue.realtime.errors import ErrorKind
+from duologue.errors import ErrorKind
+from duologue.events.events import RateLimit
+from duologue.json_types import Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class SessionStarted:
     config: Mapping[str, Json] = field(default_factory=dict)
     expires_in: float | None = None
     restored: bool = False
-    confirms: bool = True
+    confirms_updates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,16 +162,6 @@ class Usage:
 
     input: Mapping[str, int]
     output: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """One limit of the provider: ``remaining`` of ``limit``, full again in ``reset_s`` seconds."""
-
-    name: str
-    limit: int
-    remaining: int
-    reset_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
 
 STABLE_S = 2.0
 """A connection that lived for so long was a good one: attempts are counted anew after it."""
@@ -50,10 +50,10 @@ class ReconnectPolicy:
         if self.silence_s is not None and self.silence_s <= 0:
             raise ConfigError("ReconnectPolicy takes a silence_s above 0, or None")
 
-    def wait_s(self, attempt: int, dice: random.Random) -> float:
+    def wait_s(self, attempt: int, rng: random.Random) -> float:
         """Seconds to wait before an attempt, the first being 1."""
         longest = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30))
-        return longest * (1 - dice.random() / 2)
+        return longest * (1 - rng.random() / 2)
 
     def roll_over_at(self, expires_in: float | None) -> tuple[float, float] | None:
         """From which age on, and by which at the latest, the next connection takes over.

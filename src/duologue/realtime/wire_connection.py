@@ -8,9 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from duologue.realtime.codec import Codec, EagerWire, PoliteCodec, SessionSetup, Wire
+from duologue.errors import ErrorKind, SessionError
+from duologue.realtime.codec import ClosingCodec, Codec, NonBlockingWire, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
-from duologue.realtime.errors import ErrorKind, SessionError
 from duologue.realtime.outputs import Output
 from duologue.video import VideoFrame
 
@@ -19,16 +19,16 @@ AUDIO_LIMIT_S = 15.0
 ten seconds that are kept while there is no connection, so that those never push each other out."""
 CONTROL_LIMIT = 1024
 """Commands that may wait; beyond it the connection fails, for none of them may be lost."""
-CLOSE_S = 0.5
+CLOSE_TIMEOUT_S = 0.5
 """What a wire may take to close; then it is left behind."""
-FAREWELL_S = 0.1
+CLOSING_TIMEOUT_S = 0.1
 """What taking leave may take of that."""
 
 _FULL = "the model does not read: too many commands wait for it"
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer[M]:
+class _CodecMessage[M]:
     """A message that the codec itself sends."""
 
     message: M
@@ -51,20 +51,20 @@ class WireConnection[M]:
         codec: Codec[M],
         setup: SessionSetup,
         *,
-        encode_picture: Callable[[VideoFrame], bytes] | None = None,
+        encode_image: Callable[[VideoFrame], bytes] | None = None,
         audio_limit_s: float = AUDIO_LIMIT_S,
     ) -> None:
         self._connect = connect
         self.codec = codec
         self._setup = setup
-        self._encode_picture = encode_picture
+        self._encode_image = encode_image
         self._audio_limit_s = audio_limit_s
-        self._control: deque[Command | _Answer[M]] = deque()
+        self._control: deque[Command | _CodecMessage[M]] = deque()
         self._media: deque[Command] = deque()
         self._video: SendVideo | None = None
         self._raw_video: SendVideo | None = None
-        self._waiting_s = 0.0
-        self._eager: EagerWire[M] | None = None
+        self._queued_s = 0.0
+        self._nonblocking_wire: NonBlockingWire[M] | None = None
         self._writing = False
         self._wake = asyncio.Event()
         self._wake_video = asyncio.Event()
@@ -77,37 +77,37 @@ class WireConnection[M]:
         wire = self._connect()
         leaving = False
         try:
-            await self._live(wire, receive)
+            await self._run_wire(wire, receive)
         except asyncio.CancelledError:
             leaving = True
             raise
         finally:
-            self._eager = None
-            until = asyncio.get_running_loop().time() + CLOSE_S
+            self._nonblocking_wire = None
+            until = asyncio.get_running_loop().time() + CLOSE_TIMEOUT_S
             if leaving:
-                await self._take_leave(wire)
+                await self._send_closing_messages(wire)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     await wire.close()
 
-    async def _live(self, wire: Wire[M], receive: Callable[[Output], None]) -> None:
+    async def _run_wire(self, wire: Wire[M], receive: Callable[[Output], None]) -> None:
         codec = self.codec
         try:
             await wire.open()
-            await self._begin(wire)
-            self._eager = wire if isinstance(wire, EagerWire) else None
+            await self._send_opening_messages(wire)
+            self._nonblocking_wire = wire if isinstance(wire, NonBlockingWire) else None
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(self._write(wire), name="wire writer"),
                     tasks.create_task(self._fail_when_full(), name="wire guard"),
                 ]
-                if self._encode_picture is not None:
-                    helpers.append(tasks.create_task(self._encode_pictures(), name="pictures"))
+                if self._encode_image is not None:
+                    helpers.append(tasks.create_task(self._encode_images(), name="pictures"))
                 while (answer := await wire.receive()) is not None:
                     outputs = codec.decode(answer)
                     # Before what the outputs make the session send: that may build on it.
                     for own in codec.pending():
-                        self._put(_Answer(own))
+                        self._enqueue_control(_CodecMessage(own))
                     for output in outputs:
                         receive(output)
                 for helper in helpers:
@@ -115,14 +115,14 @@ class WireConnection[M]:
         except* SessionError as errors:
             raise errors.exceptions[0] from None
 
-    async def _take_leave(self, wire: Wire[M]) -> None:
-        if isinstance(self.codec, PoliteCodec):
+    async def _send_closing_messages(self, wire: Wire[M]) -> None:
+        if isinstance(self.codec, ClosingCodec):
             with suppress(TimeoutError, SessionError):
-                async with asyncio.timeout(FAREWELL_S):
-                    for message in self.codec.farewell():
+                async with asyncio.timeout(CLOSING_TIMEOUT_S):
+                    for message in self.codec.closing_messages():
                         await wire.send(message)
 
-    async def _begin(self, wire: Wire[M]) -> None:
+    async def _send_opening_messages(self, wire: Wire[M]) -> None:
         # Here and not in `run`, which would hold on to the last message for as long as it lives.
         for message in self.codec.open(self._setup):
             await wire.send(message)
@@ -133,44 +133,44 @@ class WireConnection[M]:
         The connection ends with that error, too.
         """
         match command:
-            case SendVideo(now=False) if self._encode_picture is not None:
+            case SendVideo(in_order=False) if self._encode_image is not None:
                 self.dropped_video += self._raw_video is not None
                 self._raw_video = command
                 self._wake_video.set()
                 return
-            case SendVideo(now=False):
+            case SendVideo(in_order=False):
                 self.dropped_video += self._video is not None
                 self._video = command
             case SendVideo():
-                self._put(command)
+                self._enqueue_control(command)
                 return
-            case _ if self._sent_at_once(command):
+            case _ if self._try_send(command):
                 return
             case SendAudio(frame=frame):
                 self._media.append(command)
-                self._waiting_s += frame.duration
-                if self._waiting_s > self._audio_limit_s:
+                self._queued_s += frame.duration
+                if self._queued_s > self._audio_limit_s:
                     self._drop_oldest()
             case EndTurn() | ClearInput():
                 self._media.append(command)
             case _:
-                self._put(command)
+                self._enqueue_control(command)
                 return
         self._wake.set()
 
-    def _sent_at_once(self, command: Command) -> bool:
+    def _try_send(self, command: Command) -> bool:
         """Send a command without the writer, if nothing waits before it."""
-        eager = self._eager
+        eager = self._nonblocking_wire
         if eager is None or self._writing or self._control or self._media:
             return False
         messages = deque(self.codec.encode(command))
-        while messages and eager.send_now(messages[0]):
+        while messages and eager.try_send(messages[0]):
             messages.popleft()
         for message in messages:
-            self._put(_Answer(message))
+            self._enqueue_control(_CodecMessage(message))
         return True
 
-    def _put(self, command: Command | _Answer[M]) -> None:
+    def _enqueue_control(self, command: Command | _CodecMessage[M]) -> None:
         if len(self._control) >= CONTROL_LIMIT:
             self._full.set()
             raise SessionError(_FULL, kind=ErrorKind.RECYCLE)
@@ -185,24 +185,24 @@ class WireConnection[M]:
         for index, command in enumerate(self._media):
             if isinstance(command, SendAudio):
                 del self._media[index]
-                self._waiting_s -= command.frame.duration
+                self._queued_s -= command.frame.duration
                 self.dropped_audio += len(command.frame)
                 return
 
-    async def _encode_pictures(self) -> None:
+    async def _encode_images(self) -> None:
         while True:
             await self._wake_video.wait()
             self._wake_video.clear()
             raw, self._raw_video = self._raw_video, None
             if raw is not None:
                 self.dropped_video += self._video is not None
-                self._video = await self._encoded(raw)
+                self._video = await self._encode(raw)
                 self._wake.set()
 
-    async def _encoded(self, video: SendVideo) -> SendVideo:
-        if self._encode_picture is None or video.jpeg is not None:
+    async def _encode(self, video: SendVideo) -> SendVideo:
+        if self._encode_image is None or video.jpeg is not None:
             return video
-        return replace(video, jpeg=await asyncio.to_thread(self._encode_picture, video.frame))
+        return replace(video, jpeg=await asyncio.to_thread(self._encode_image, video.frame))
 
     async def _write(self, wire: Wire[M]) -> None:
         while True:
@@ -212,26 +212,26 @@ class WireConnection[M]:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
-                case _Answer(message=message):
+                case _CodecMessage(message=message):
                     self._writing = True
                     await wire.send(message)
                     self._writing = False
                     continue
                 case SendVideo():
                     self._writing = True
-                    command = await self._encoded(command)
+                    command = await self._encode(command)
             self._writing = True
             for message in self.codec.encode(command):
                 await wire.send(message)
             self._writing = False
 
-    def _next(self) -> Command | _Answer[M] | None:
+    def _next(self) -> Command | _CodecMessage[M] | None:
         if self._control:
             return self._control.popleft()
         if self._media:
             command = self._media.popleft()
             if isinstance(command, SendAudio):
-                self._waiting_s -= command.frame.duration
+                self._queued_s -= command.frame.duration
             return command
         video, self._video = self._video, None
         return video

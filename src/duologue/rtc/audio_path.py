@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 FRAME_TICKS = RTP_RATE * FRAME_MS // 1000
 """By how much the RTP timestamp grows from one sent frame to the next, in 48 kHz samples."""
 
-_SETTLE = 25
+_SETTLE_FRAMES = 25
 """Frames of silence that are encoded before the packets repeat; LPC and CELT tails are over."""
 
-_STEP = RTP_RATE // 400
+_STEP_TICKS = RTP_RATE // 400
 """2.5 ms in 48 kHz samples: concealment comes in multiples of it."""
 
 
@@ -68,7 +68,7 @@ class AudioOut:
         """
         if frame is None:
             self.frames += 1
-            if self._silent >= _SETTLE:
+            if self._silent >= _SETTLE_FRAMES:
                 return self._repeat
             self._silent += 1
             self._repeat = self._encoder.encode(self._silence)
@@ -96,15 +96,15 @@ class AudioIn:
     """
 
     __slots__ = (
+        "_callback_failed",
         "_clock",
         "_decoder",
-        "_failed",
         "_jitter",
         "_on_audio",
         "_source",
         "_timer",
         "broken",
-        "last",
+        "last_packet_at",
         "rate",
     )
 
@@ -116,10 +116,10 @@ class AudioIn:
         self._jitter = JitterBuffer()
         self._source: int | None = None
         self._timer: Timer | None = None
-        self._failed = False
+        self._callback_failed = False
         self.broken = 0
         """Packets that Opus could not decode; concealed."""
-        self.last = float("-inf")
+        self.last_packet_at = float("-inf")
         """When the last packet came, in clock seconds."""
 
     @property
@@ -139,15 +139,15 @@ class AudioIn:
 
     def receive(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
         """Take a packet as it arrived; ``source`` is its SSRC, a new one begins a new stream."""
-        now = self.last = self._clock.now()
+        now = self.last_packet_at = self._clock.now()
         jitter = self._jitter
         if source != self._source:
             if self._source is not None:
-                self._play(jitter.resync())
+                self._process(jitter.resync())
             self._source = source
-        self._play(jitter.push(sequence, timestamp, payload, now))
+        self._process(jitter.push(sequence, timestamp, payload, now))
         if len(jitter) or self._timer is not None:
-            self._arm()
+            self._arm_timer()
 
     def close(self) -> None:
         """Take nothing any more; what waits is dropped."""
@@ -155,35 +155,35 @@ class AudioIn:
             self._timer.cancel()
             self._timer = None
 
-    def _arm(self) -> None:
+    def _arm_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         deadline = self._jitter.deadline
         if deadline is not None:
-            self._timer = self._clock.call_at(deadline, self._late)
+            self._timer = self._clock.call_at(deadline, self._deadline_passed)
 
-    def _late(self) -> None:
+    def _deadline_passed(self) -> None:
         self._timer = None
         # The timer may fire within its resolution before the deadline.
-        self._play(self._jitter.poll(self._clock.now() + 0.001))
-        self._arm()
+        self._process(self._jitter.poll(self._clock.now() + 0.001))
+        self._arm_timer()
 
-    def _play(self, steps: list[Step]) -> None:
+    def _process(self, steps: list[Step]) -> None:
         for step in steps:
-            samples = self._sound(step)
+            samples = self._decode(step)
             if len(samples):
-                self._hand_on(AudioFrame(samples, self.rate))
+                self._deliver(AudioFrame(samples, self.rate))
 
-    def _hand_on(self, frame: AudioFrame) -> None:
+    def _deliver(self, frame: AudioFrame) -> None:
         try:
             self._on_audio(frame)
         except Exception:
-            if not self._failed:
-                self._failed = True
+            if not self._callback_failed:
+                self._callback_failed = True
                 logger.exception("taking received audio failed; the call goes on")
 
-    def _sound(self, step: Step) -> Samples:
+    def _decode(self, step: Step) -> Samples:
         match step:
             case Packet(payload=payload):
                 try:
@@ -192,15 +192,15 @@ class AudioIn:
                     self.broken += 1
                     return self._decoder.conceal(self.rate * FRAME_MS // 1000)
             case Fec(payload=payload, samples=samples):
-                size = self._whole(samples)
+                size = self._round_down(samples)
                 try:
                     return self._decoder.fec(payload, size)
                 except OpusError:
                     return self._decoder.conceal(size)
             case Conceal(samples=samples):
-                return self._decoder.conceal(self._whole(samples))
+                return self._decoder.conceal(self._round_down(samples))
             case Silence(samples=samples):
                 return np.zeros(samples * self.rate // RTP_RATE, np.int16)
 
-    def _whole(self, samples: int) -> int:
-        return max(_STEP, samples // _STEP * _STEP) * self.rate // RTP_RATE
+    def _round_down(self, samples: int) -> int:
+        return max(_STEP_TICKS, samples // _STEP_TICKS * _STEP_TICKS) * self.rate // RTP_RATE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from duologue.realtime.errors import ConfigError, DuologueError
+from duologue.errors import ConfigError, DuologueError
 from duologue.rtc.opus import RATES, Application
 
 type PeerState = Literal["new", "connecting", "connected", "interrupted", "failed", "closed"]

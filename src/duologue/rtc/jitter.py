@@ -68,9 +68,9 @@ type Step = Packet | Fec | Conceal | Silence
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _HeldPacket:
     packet: Packet
-    arrived: float
+    arrived_at: float
 
 
 class JitterBuffer:
@@ -85,11 +85,11 @@ class JitterBuffer:
     """
 
     __slots__ = (
-        "_expected",
+        "_expected_timestamp",
         "_held",
         "_history",
         "_length",
-        "_next",
+        "_next_sequence",
         "_stray",
         "duplicates",
         "fec",
@@ -103,10 +103,10 @@ class JitterBuffer:
 
     def __init__(self, length: Callable[[bytes], int] = packet_samples) -> None:
         self._length = length
-        self._next: int | None = None
-        self._expected = 0
+        self._next_sequence: int | None = None
+        self._expected_timestamp = 0
         self._history = 0
-        self._held: dict[int, _Held] = {}
+        self._held: dict[int, _HeldPacket] = {}
         self._stray: Packet | None = None
         self.packets = 0
         """Given out in order."""
@@ -134,29 +134,29 @@ class JitterBuffer:
         """When to `poll`, on the time scale of ``now``; None while nothing waits."""
         if not self._held:
             return None
-        return min(held.arrived for held in self._held.values()) + GAP_DEADLINE
+        return min(held.arrived_at for held in self._held.values()) + GAP_DEADLINE
 
     def push(self, sequence: int, timestamp: int, payload: bytes, now: float) -> list[Step]:
         """Take a packet that arrived at ``now`` (s); return what is in order because of it."""
         packet = Packet(sequence, timestamp, payload)
-        if self._next is None:
+        if self._next_sequence is None:
             self._start(packet)
-        ahead = (sequence - self._anchor) & 0xFFFF
+        ahead = (sequence - self._gap_start) & 0xFFFF
         if ahead == 0:
             steps: list[Step] = []
-            self._give(packet, steps)
+            self._release(packet, steps)
             if self._held:
-                self._run(steps)
+                self._release_consecutive(steps)
                 steps += self.poll(now)
             return steps
         if ahead < MAX_DROPOUT:
             if sequence in self._held:
                 self.duplicates += 1
                 return []
-            self._held[sequence] = _Held(packet, now)
+            self._held[sequence] = _HeldPacket(packet, now)
             if len(self._held) > MAX_HELD:
                 steps = []
-                self._give_up_gap(steps)
+                self._skip_gap(steps)
                 return steps + self.poll(now)
             return self.poll(now)
         behind = 0x10000 - ahead
@@ -166,38 +166,38 @@ class JitterBuffer:
             else:
                 self.late += 1
             return []
-        return self._far(packet, now)
+        return self._handle_stray(packet, now)
 
     def poll(self, now: float) -> list[Step]:
         """Give up on what has been missing for 40 ms; return what follows."""
         steps: list[Step] = []
         while (deadline := self.deadline) is not None and now >= deadline:
-            self._give_up_gap(steps)
+            self._skip_gap(steps)
         return steps
 
     def resync(self) -> list[Step]:
         """End the stream (its source has changed): what waits comes out, the next one starts."""
         steps: list[Step] = []
         while self._held:
-            self._give_up_gap(steps)
-        if self._next is not None:
+            self._skip_gap(steps)
+        if self._next_sequence is not None:
             self.resyncs += 1
         if self._stray is not None:
             self.strays += 1
             self._stray = None
-        self._next = None
+        self._next_sequence = None
         return steps
 
     @property
-    def _anchor(self) -> int:
-        return self._next if self._next is not None else 0
+    def _gap_start(self) -> int:
+        return self._next_sequence if self._next_sequence is not None else 0
 
     def _start(self, packet: Packet) -> None:
-        self._next = packet.sequence
-        self._expected = packet.timestamp
+        self._next_sequence = packet.sequence
+        self._expected_timestamp = packet.timestamp
         self._history = 0
 
-    def _far(self, packet: Packet, now: float) -> list[Step]:
+    def _handle_stray(self, packet: Packet, now: float) -> list[Step]:
         # Two in a row far away are a stream that went on elsewhere; one alone is noise.
         stray, self._stray = self._stray, packet
         if stray is None:
@@ -211,44 +211,44 @@ class JitterBuffer:
         self._stray = None
         steps = self.resync()
         self._start(stray)
-        self._give(stray, steps)
+        self._release(stray, steps)
         return steps + self.push(packet.sequence, packet.timestamp, packet.payload, now)
 
-    def _give(self, packet: Packet, steps: list[Step]) -> None:
-        pause = (packet.timestamp - self._expected) & 0xFFFFFFFF
+    def _release(self, packet: Packet, steps: list[Step]) -> None:
+        pause = (packet.timestamp - self._expected_timestamp) & 0xFFFFFFFF
         if 0 < pause <= MAX_PAUSE:
-            self._silence(pause, steps)
+            self._add_silence(pause, steps)
         self._emit(packet, steps)
 
     def _emit(self, packet: Packet, steps: list[Step]) -> None:
         steps.append(packet)
         self.packets += 1
         self._history = (self._history << 1 | 1) & _HISTORY
-        self._next = (packet.sequence + 1) & 0xFFFF
-        self._expected = (packet.timestamp + self._length(packet.payload)) & 0xFFFFFFFF
+        self._next_sequence = (packet.sequence + 1) & 0xFFFF
+        self._expected_timestamp = (packet.timestamp + self._length(packet.payload)) & 0xFFFFFFFF
 
-    def _silence(self, samples: int, steps: list[Step]) -> None:
+    def _add_silence(self, samples: int, steps: list[Step]) -> None:
         put = min(samples, MAX_SILENCE)
         self.skipped += samples - put
         steps.append(Silence(put))
 
-    def _run(self, steps: list[Step]) -> None:
-        while (held := self._held.pop(self._anchor, None)) is not None:
-            self._give(held.packet, steps)
+    def _release_consecutive(self, steps: list[Step]) -> None:
+        while (held := self._held.pop(self._gap_start, None)) is not None:
+            self._release(held.packet, steps)
 
-    def _give_up_gap(self, steps: list[Step]) -> None:
-        start = self._anchor
+    def _skip_gap(self, steps: list[Step]) -> None:
+        start = self._gap_start
         first = min(self._held, key=lambda sequence: (sequence - start) & 0xFFFF)
         packet = self._held.pop(first).packet
         missing = (first - start) & 0xFFFF
-        self._fill(missing, packet, steps)
+        self._fill_gap(missing, packet, steps)
         self._history = self._history << missing & _HISTORY
         self._emit(packet, steps)
-        self._run(steps)
+        self._release_consecutive(steps)
 
-    def _fill(self, missing: int, packet: Packet, steps: list[Step]) -> None:
+    def _fill_gap(self, missing: int, packet: Packet, steps: list[Step]) -> None:
         self.lost += missing
-        hole = (packet.timestamp - self._expected) & 0xFFFFFFFF
+        hole = (packet.timestamp - self._expected_timestamp) & 0xFFFFFFFF
         each = self._length(packet.payload)
         if not 0 < hole <= MAX_PAUSE or not each:
             return
@@ -262,6 +262,6 @@ class JitterBuffer:
             made_up += part
         rest = hole - by_fec - made_up
         if rest > 0:
-            self._silence(rest, steps)
+            self._add_silence(rest, steps)
         steps.append(Fec(packet.payload, by_fec))
         self.fec += 1

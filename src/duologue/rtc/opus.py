@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 
 from duologue.audio import FRAME_MS, Samples
-from duologue.realtime.errors import ConfigError, DuologueError, MissingExtraError
+from duologue.errors import ConfigError, DuologueError, MissingExtraError
 
 type Application = Literal["voip", "restricted_lowdelay"]
 
@@ -34,7 +34,7 @@ _SET_PACKET_LOSS_PERC = 4014
 _GET_LOOKAHEAD = 4027
 _RESET_STATE = 4028
 _MAX_PACKET = 1275 * 3 + 7
-_LONGEST_MS = 120
+_MAX_PACKET_MS = 120
 
 # Frame length in 48 kHz samples by the configuration in a packet's first byte (RFC 6716, 3.1).
 _SILK = (480, 960, 1920, 2880)
@@ -46,9 +46,9 @@ _FRAME_SAMPLES = (*_SILK * 3, *_HYBRID * 2, *_CELT * 4)
 class OpusError(DuologueError):
     """libopus refused; the text is its own, ``code`` its error number."""
 
-    def __init__(self, doing: str, code: int) -> None:
+    def __init__(self, action: str, code: int) -> None:
         text: bytes = _library().opus_strerror(code)
-        super().__init__(f"Opus could not {doing}: {text.decode()}")
+        super().__init__(f"Opus could not {action}: {text.decode()}")
         self.code = code
 
 
@@ -123,7 +123,7 @@ def packet_samples(packet: bytes) -> int:
         frames = 2
     else:
         frames = packet[1] & 63 if len(packet) > 1 else 0
-    return min(frames * _FRAME_SAMPLES[toc >> 3], _LONGEST_MS * RTP_RATE // 1000)
+    return min(frames * _FRAME_SAMPLES[toc >> 3], _MAX_PACKET_MS * RTP_RATE // 1000)
 
 
 class Encoder:
@@ -209,7 +209,7 @@ class Encoder:
 class Decoder:
     """Decodes one stream to mono int16 at ``rate`` Hz; stereo packets are mixed down by libopus."""
 
-    __slots__ = ("_data", "_library", "_longest", "_out", "_state", "rate")
+    __slots__ = ("_data", "_library", "_max_samples", "_out", "_state", "rate")
 
     def __init__(self, rate: int) -> None:
         self._state: int | None = None
@@ -220,8 +220,8 @@ class Decoder:
         if error.value < 0 or self._state is None:
             raise OpusError("make a decoder", error.value)
         self.rate = rate
-        self._longest = rate * _LONGEST_MS // 1000
-        self._out = np.zeros(self._longest, np.int16)
+        self._max_samples = rate * _MAX_PACKET_MS // 1000
+        self._out = np.zeros(self._max_samples, np.int16)
         self._data: int = self._out.ctypes.data
 
     def __del__(self) -> None:
@@ -233,7 +233,7 @@ class Decoder:
         """The next packet's sound: int16 (n,) at ``rate``. Raises `OpusError` if it has none."""
         if not packet:
             raise OpusError("decode an empty packet", -4)
-        return self._run(packet, self._longest, 0)
+        return self._decode(packet, self._max_samples, 0)
 
     def fec(self, packet: bytes, samples: int) -> Samples:
         """The sound lost before ``packet``, from what it carries of it (RFC 6716, section 2.1.7).
@@ -241,13 +241,13 @@ class Decoder:
         ``samples`` at ``rate`` were lost, a multiple of 2.5 ms, at most 120 ms; concealed where
         the packet carries nothing. To be called before the packet itself is decoded.
         """
-        return self._run(packet, min(samples, self._longest), 1)
+        return self._decode(packet, min(samples, self._max_samples), 1)
 
     def conceal(self, samples: int) -> Samples:
         """A guess at lost sound: int16, ``samples`` at ``rate``: 2.5 ms times n, <= 120 ms."""
-        return self._run(None, min(samples, self._longest), 0)
+        return self._decode(None, min(samples, self._max_samples), 0)
 
-    def _run(self, packet: bytes | None, samples: int, fec: int) -> Samples:
+    def _decode(self, packet: bytes | None, samples: int, fec: int) -> Samples:
         size: int = self._library.opus_decode(
             self._state, packet, len(packet) if packet else 0, self._data, samples, fec
         )

@@ -10,19 +10,19 @@ from collections.abc import Awaitable, Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from duologue._optional import optional
+from duologue._user_code import FailureReports
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, LoopClock, Timer
-from duologue.extras import require
 from duologue.rtc import sdp as descriptions
+from duologue.rtc._candidates import CandidateGate
+from duologue.rtc._consent import ConsentMonitor
+from duologue.rtc._rtcp import ReceptionStatistics
 from duologue.rtc.audio_path import AudioIn, AudioOut
-from duologue.rtc.candidates import CandidateGate
 from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
-from duologue.rtc.consent import LineWatch
-from duologue.rtc.reports import ReceptionStatistics
-from duologue.user_code import FailureReports
 from duologue.video import VideoFrame
 
-require("aiortc", "webrtc")
+optional("aiortc", "webrtc")
 
 import av  # noqa: E402
 from aiortc import (  # noqa: E402
@@ -35,21 +35,21 @@ from aiortc import (  # noqa: E402
 )
 from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
 
-from duologue.rtc import inside  # noqa: E402
-from duologue.rtc.channel import TextChannel  # noqa: E402
-from duologue.rtc.pictures import PictureTrack  # noqa: E402
-from duologue.rtc.sending import IdleTrack, RtpSending  # noqa: E402
-from duologue.rtc.video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
+from duologue.rtc import _aiortc  # noqa: E402
+from duologue.rtc._data_channel import TextChannel  # noqa: E402
+from duologue.rtc._rtp_sender import IdleTrack, RtpSender  # noqa: E402
+from duologue.rtc._video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
+from duologue.rtc._video_track import VideoTrack  # noqa: E402
 
-inside.verify()
-inside.warm_up()
+_aiortc.verify()
+_aiortc.warm_up()
 
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 0.4
 """Longest that `Peer.close` takes, in s, but for the event loop's own lateness."""
 
-FAREWELL_TIMEOUT = 5.0
+HANG_UP_TIMEOUT = 5.0
 """Longest that the other side's servers are waited for behind it, in s."""
 
 MAX_DESCRIPTIONS = 8
@@ -58,22 +58,22 @@ MAX_DESCRIPTIONS = 8
 MAX_SOURCES = 16
 """Sources of RTP (SSRC) of each kind that a far side may use."""
 
-MAX_LEARNT = 32
+MAX_ADDRESSES = 32
 """Addresses of the far side, from its descriptions or learnt from its checks."""
 
 MAX_STREAMS = 16
 """Data channels that the far side may open."""
 
-MAX_PIECES = 512
+MAX_FRAGMENTS = 512
 """Parts of messages, and gaps between them, that may wait on a data channel."""
 
 # Farewells under way, so that none is forgotten before its end.
-_farewells: set[asyncio.Future[None]] = set()
+_hang_ups: set[asyncio.Future[None]] = set()
 
 _MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
 
 
-def _server(server: IceServer) -> RTCIceServer:
+def _rtc_ice_server(server: IceServer) -> RTCIceServer:
     urls = [server.urls] if isinstance(server.urls, str) else list(server.urls)
     return RTCIceServer(urls=urls, username=server.username, credential=server.credential)
 
@@ -110,19 +110,19 @@ class Peer:
         self._failures = FailureReports(lambda source, message: None, self._clock.now)
         self._state: PeerState = "new"
         self._reason = ""
-        self._out = AudioOut(
+        self._audio_out = AudioOut(
             config.send_rate, bitrate=config.bitrate, application=config.application
         )
-        self._in = AudioIn(config.receive_rate, on_audio, self._clock)
+        self._audio_in = AudioIn(config.receive_rate, on_audio, self._clock)
         self._statistics: tuple[int, ReceptionStatistics] | None = None
-        self._heard: int | None = None
-        self._sending: RtpSending | None = None
-        self._channel = TextChannel(config.channel, self._take_message)
-        self._pictures = PictureTrack(self._clock) if config.send_video else None
-        self._watched: set[RTCRtpReceiver] = set()
-        self._gate = CandidateGate(loopback=config.loopback)
+        self._last_received: int | None = None
+        self._rtp_sender: RtpSender | None = None
+        self._channel = TextChannel(config.channel, self._receive_message)
+        self._video_track = VideoTrack(self._clock) if config.send_video else None
+        self._video_receivers: set[RTCRtpReceiver] = set()
+        self._candidate_gate = CandidateGate(loopback=config.loopback)
         self._descriptions = 0
-        self._bounded = False
+        self._channel_limited = False
         self._connect_timer: Timer | None = None
         self._closing: asyncio.Future[None] | None = None
         self.video_frames = 0
@@ -130,15 +130,15 @@ class Peer:
         """Video packets dropped because the decoder could not follow."""
         self._connection = RTCPeerConnection(
             RTCConfiguration(
-                iceServers=[_server(server) for server in config.ice_servers],
+                iceServers=[_rtc_ice_server(server) for server in config.ice_servers],
                 bundlePolicy=RTCBundlePolicy.MAX_BUNDLE,
             )
         )
-        self._audio = self._connection.addTransceiver(IdleTrack(), direction="sendrecv")
-        self._audio.setCodecPreferences(
+        self._transceiver = self._connection.addTransceiver(IdleTrack(), direction="sendrecv")
+        self._transceiver.setCodecPreferences(
             [c for c in RTCRtpSender.getCapabilities("audio").codecs if c.name == "opus"]
         )
-        inside.receive_without_decoder(self._audio.receiver)
+        _aiortc.receive_without_decoder(self._transceiver.receiver)
         self._connection.on("connectionstatechange", self._connection_changed)
         self._connection.on("datachannel", self._channel.adopt)
 
@@ -155,29 +155,29 @@ class Peer:
     @property
     def frames(self) -> int:
         """Frames given to `send_audio` so far, None included."""
-        return self._out.frames
+        return self._audio_out.frames
 
     @property
     def timestamp(self) -> int:
         """RTP timestamp of the next frame to send: 32 bits of 48 kHz samples."""
-        return self._out.timestamp
+        return self._audio_out.timestamp
 
     @property
-    def heard(self) -> int | None:
+    def last_received(self) -> int | None:
         """RTP timestamp of the last audio packet received; None before the first."""
-        return self._heard
+        return self._last_received
 
     @property
     def counters(self) -> dict[str, int]:
         """What became of received and sent packets, messages and pictures so far."""
         return {
-            **self._in.counters,
-            "sent": self._sending.packets if self._sending else 0,
+            **self._audio_in.counters,
+            "sent": self._rtp_sender.packets if self._rtp_sender else 0,
             "messages_dropped": self._channel.dropped,
             "video_frames": self.video_frames,
             "video_dropped": self.video_dropped,
-            "candidates_refused": self._gate.refused,
-            "pictures_skipped": self._pictures.skipped if self._pictures else 0,
+            "candidates_refused": self._candidate_gate.refused,
+            "pictures_skipped": self._video_track.skipped if self._video_track else 0,
         }
 
     async def accept(self, sdp: str) -> str:
@@ -185,23 +185,23 @@ class Peer:
 
         Raises `PeerError` when the offer can't be used.
         """
-        await self._take_remote(sdp, "offer")
+        await self._set_remote_description(sdp, "offer")
         for transceiver in self._connection.getTransceivers():
-            if transceiver is not self._audio:
-                wanted = transceiver.receiver in self._watched
+            if transceiver is not self._transceiver:
+                wanted = transceiver.receiver in self._video_receivers
                 transceiver.direction = "recvonly" if wanted else "inactive"
-        return await self._describe()
+        return await self._make_description()
 
     async def offer(self) -> str:
         """Make an offer, with a data channel; to be followed by `answer`."""
-        if self._pictures is not None:
-            self._connection.addTransceiver(self._pictures, direction="sendonly")
+        if self._video_track is not None:
+            self._connection.addTransceiver(self._video_track, direction="sendonly")
         self._channel.adopt(self._connection.createDataChannel(self.config.channel))
-        return await self._describe()
+        return await self._make_description()
 
     async def answer(self, sdp: str) -> None:
         """Take the answer to our offer. Raises `PeerError` when it can't be used."""
-        await self._take_remote(sdp, "answer")
+        await self._set_remote_description(sdp, "answer")
 
     def send_audio(self, frame: AudioFrame | None) -> int:
         """Send the next 20 ms at once, None as silence; returns the frame's RTP timestamp.
@@ -209,9 +209,9 @@ class Peer:
         A frame given while there is no connection is counted and not sent. ``ValueError`` for
         another rate or length.
         """
-        out = self._out
+        out = self._audio_out
         timestamp = out.timestamp
-        sending = self._sending
+        sending = self._rtp_sender
         if sending is None:
             out.skip()
             return timestamp
@@ -219,21 +219,21 @@ class Peer:
         try:
             sending.send(payload, timestamp)
         except ConnectionError:
-            self._sending = None
+            self._rtp_sender = None
         return timestamp
 
-    def send_picture(self, frame: VideoFrame) -> None:
+    def send_video(self, frame: VideoFrame) -> None:
         """Send a picture on our own track; the newest wins when they come too fast.
 
         ``ValueError`` without ``config.send_video``.
         """
-        if self._pictures is None:
+        if self._video_track is None:
             raise ValueError("this connection offers no video: set send_video in its PeerConfig")
-        self._pictures.show(frame)
+        self._video_track.show(frame)
 
     def flush(self) -> None:
         """Drop what `send_audio` took and has not sent: 6.5 ms of look-ahead, nothing else."""
-        self._out.flush()
+        self._audio_out.flush()
 
     def send_message(self, text: str) -> bool:
         """Send a text on the data channel; False if it was dropped (see `rtc.channel`).
@@ -242,9 +242,9 @@ class Peer:
         """
         return self._channel.send(text)
 
-    async def drain(self, most: int) -> bool:
+    async def drain(self, max_bytes: int) -> bool:
         """Wait till the data channel is open and at most ``most`` bytes wait; False if closed."""
-        return await self._channel.drain(most)
+        return await self._channel.drain(max_bytes)
 
     async def close(self) -> None:
         """Hang up and free every socket, task and thread; idempotent, at most `CLOSE_TIMEOUT`.
@@ -255,30 +255,30 @@ class Peer:
         if self._closing is None:
             if self._connect_timer is not None:
                 self._connect_timer.cancel()
-            self._sending = None
-            self._in.close()
+            self._rtp_sender = None
+            self._audio_in.close()
             self._closing = asyncio.ensure_future(self._hang_up())
-            _farewells.add(self._closing)
-            self._closing.add_done_callback(_farewells.discard)
-            self._set("closed")
+            _hang_ups.add(self._closing)
+            self._closing.add_done_callback(_hang_ups.discard)
+            self._set_state("closed")
         await asyncio.wait([self._closing], timeout=CLOSE_TIMEOUT)
 
     async def _hang_up(self) -> None:
         try:
-            async with asyncio.timeout(FAREWELL_TIMEOUT):
+            async with asyncio.timeout(HANG_UP_TIMEOUT):
                 await self._connection.close()
         except TimeoutError:
             logger.warning("a connection did not close in time; its sockets were cut")
-            for ice in inside.ice_transports(self._connection):
-                inside.cut(ice)
+            for ice in _aiortc.ice_transports(self._connection):
+                _aiortc.abort_sockets(ice)
 
-    async def _take_remote(self, text: str, kind: str) -> None:
+    async def _set_remote_description(self, text: str, kind: str) -> None:
         self._descriptions += 1
         if self._descriptions > MAX_DESCRIPTIONS:
             raise PeerError(f"over {MAX_DESCRIPTIONS} descriptions in one call")
         if self.config.loopback:
-            text = descriptions.name_loopback(text)
-        text = descriptions.checked(text, self._gate)
+            text = descriptions.replace_mdns_names(text)
+        text = descriptions.sanitize(text, self._candidate_gate)
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(text, kind))
         except Exception as error:
@@ -286,47 +286,49 @@ class Peer:
             raise PeerError(f"the {kind} could not be used: {error or type(error)}") from error
         for transceiver in self._connection.getTransceivers():
             receiver = transceiver.receiver
-            if receiver in self._watched or receiver.track is None:
+            if receiver in self._video_receivers or receiver.track is None:
                 continue
-            if transceiver.kind != "video" or not self.config.video or self._watched:
+            if transceiver.kind != "video" or not self.config.video or self._video_receivers:
                 continue
-            if inside.keep_codec(transceiver, descriptions.VP8):
-                self._watched.add(receiver)
+            if _aiortc.restrict_codec(transceiver, descriptions.VP8):
+                self._video_receivers.add(receiver)
                 decoder = VideoDecoder(
-                    asyncio.get_running_loop(), self._take_picture, self._drop_picture
+                    asyncio.get_running_loop(), self._receive_video, self._count_dropped_video
                 )
-                inside.receive_with_decoder(
-                    receiver, decoder.run, self._drop_picture, MAX_UNDECODED
+                _aiortc.receive_with_decoder(
+                    receiver, decoder.run, self._count_dropped_video, MAX_UNDECODED
                 )
-        self._begin()
+        self._start_connecting()
 
-    async def _describe(self) -> str:
-        for ice in inside.ice_transports(self._connection):
+    async def _make_description(self) -> str:
+        for ice in _aiortc.ice_transports(self._connection):
             if ice.iceGatherer.state == "new":
-                inside.set_candidates(
+                _aiortc.set_candidates(
                     ice, loopback=self.config.loopback, wait=self.config.gather_timeout
                 )
-                inside.set_consent(ice, self._watch)
-                inside.limit_checks(ice, MAX_LEARNT)
-        if self._connection.sctp is not None and not self._bounded:
-            self._bounded = True
-            inside.limit_channel(self._connection.sctp, streams=MAX_STREAMS, pieces=MAX_PIECES)
+                _aiortc.replace_consent_check(ice, self._monitor_consent)
+                _aiortc.limit_checks(ice, MAX_ADDRESSES)
+        if self._connection.sctp is not None and not self._channel_limited:
+            self._channel_limited = True
+            _aiortc.limit_channel(
+                self._connection.sctp, streams=MAX_STREAMS, fragments=MAX_FRAGMENTS
+            )
         await self._connection.setLocalDescription()
         sdp: str = self._connection.localDescription.sdp
-        return descriptions.say_opus(sdp, self.config.receive_rate)
+        return descriptions.add_opus_parameters(sdp, self.config.receive_rate)
 
-    def _begin(self) -> None:
+    def _start_connecting(self) -> None:
         if self._state == "new":
-            self._set("connecting")
+            self._set_state("connecting")
             self._connect_timer = self._clock.call_at(
-                self._clock.now() + self.config.connect_timeout, self._too_late
+                self._clock.now() + self.config.connect_timeout, self._connect_timed_out
             )
 
-    def _too_late(self) -> None:
+    def _connect_timed_out(self) -> None:
         if self._state in ("new", "connecting"):
             self._fail(f"no connection within {self.config.connect_timeout:g} s")
 
-    def _set(self, state: PeerState, reason: str = "") -> None:
+    def _set_state(self, state: PeerState, reason: str = "") -> None:
         if state == self._state or self._state == "closed":
             return
         if self._state == "failed" and state != "closed":
@@ -334,78 +336,78 @@ class Peer:
         self._state = state
         self._reason = reason
         if self._on_state is not None:
-            self._hand(self._on_state, state, reason)
+            self._notify(self._on_state, state, reason)
 
     def _fail(self, reason: str) -> None:
-        self._sending = None
-        self._set("failed", reason)
+        self._rtp_sender = None
+        self._set_state("failed", reason)
 
     def _connection_changed(self) -> None:
         match self._connection.connectionState:
             case "connected":
                 self._connected()
             case "failed":
-                dtls = self._audio.receiver.transport.state == "failed"
+                dtls = self._transceiver.receiver.transport.state == "failed"
                 self._fail("the encryption handshake failed" if dtls else "no way to the far side")
             case "closed":
-                self._sending = None
-                self._set("closed")
+                self._rtp_sender = None
+                self._set_state("closed")
 
     def _connected(self) -> None:
         if self._connect_timer is not None:
             self._connect_timer.cancel()
-        kind, name = self._audio._codecs[0].payloadType, self._audio.mid
+        kind, name = self._transceiver._codecs[0].payloadType, self._transceiver.mid
         if kind is None or self._state == "failed":
             return
-        transport = self._audio.receiver.transport
-        inside.take_rtp(transport, kind, self._take, MAX_SOURCES)
-        inside.limit_sources(transport, MAX_SOURCES)
-        number = next((e.id for e in self._audio._headerExtensions if e.uri == _MID), None)
+        transport = self._transceiver.receiver.transport
+        _aiortc.receive_rtp(transport, kind, self._receive_rtp, MAX_SOURCES)
+        _aiortc.limit_sources(transport, MAX_SOURCES)
+        number = next((e.id for e in self._transceiver._headerExtensions if e.uri == _MID), None)
         mid = (number, name) if number is not None and name is not None else None
-        self._sending = RtpSending(self._audio.sender, kind, mid)
-        self._set("connected")
+        self._rtp_sender = RtpSender(self._transceiver.sender, kind, mid)
+        self._set_state("connected")
 
-    async def _watch(self, ask: Callable[[], Awaitable[bool]]) -> None:
-        watch = LineWatch(
+    async def _monitor_consent(self, check: Callable[[], Awaitable[bool]]) -> None:
+        watch = ConsentMonitor(
             self._clock,
             interrupted_after=self.config.interrupted_after,
             failed_after=self.config.failed_after,
-            last_packet=lambda: self._in.last,
-            on_change=lambda there: self._set("connected" if there else "interrupted"),
+            last_packet=lambda: self._audio_in.last_packet_at,
+            on_change=lambda there: self._set_state("connected" if there else "interrupted"),
         )
         # aioice may begin this after a close that came while it was connecting.
-        silent = await watch.run(ask, lambda: self._closing is None)
+        silent = await watch.run(check, lambda: self._closing is None)
         if self._closing is None:
             self._fail(f"the far side has been silent for {silent:.0f} s")
 
-    def _take(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
+    def _receive_rtp(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
         if self._closing is not None:
             return
         statistics = self._statistics
         if statistics is None or statistics[0] != source:
             statistics = self._statistics = (source, ReceptionStatistics())
-            inside.set_report(self._audio.receiver, source, statistics[1])
+            _aiortc.set_receiver_statistics(self._transceiver.receiver, source, statistics[1])
         statistics[1].add(sequence, timestamp, time.time())
         if payload:
-            self._heard = timestamp
-            self._in.receive(source, sequence, timestamp, payload)
+            self._last_received = timestamp
+            self._audio_in.receive(source, sequence, timestamp, payload)
 
-    def _take_picture(self, picture: av.VideoFrame) -> None:
+    def _receive_video(self, picture: av.VideoFrame) -> None:
         self.video_frames += 1
         at = self._clock.now()
         if self._on_video is not None:
-            self._hand(self._on_video, lambda: VideoFrame(_pixels(picture), at))
+            self._notify(self._on_video, lambda: VideoFrame(_pixels(picture), at))
 
-    def _drop_picture(self) -> None:
+    def _count_dropped_video(self) -> None:
         self.video_dropped += 1
 
-    def _hand[**P](self, callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _notify[**P](self, callback: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         # An error here would end aiortc's transport, and with it the call, without a log line.
         try:
             callback(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - any error of the owner
             self._failures.report("a callback of a call", error)
 
-    def _take_message(self, text: str) -> None:
+    def _receive_message(self, text: str) -> None:
         if self._on_message is not None:
-            self._hand(self._on_message, text)
+            self._notify(self._on_message, text)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from duologue.rtc.candidates import CandidateGate
+from duologue.rtc._candidates import CandidateGate
 from duologue.rtc.config import PeerError
 
-MOST_CHARS = 65536
+MAX_CHARS = 65536
 """Longest description taken."""
 
 MAX_LINES = 1500
@@ -16,7 +16,7 @@ MAX_LINES = 1500
 MAX_SECTIONS = 8
 """Sections of a description; each may have sockets of its own."""
 
-MAX_NAMED = 64
+MAX_LISTED_CANDIDATES = 64
 """Candidates in a description; far fewer are used (see `CandidateGate`)."""
 
 MAX_CODECS = 256
@@ -31,19 +31,19 @@ _OPUS = re.compile(r"^a=rtpmap:(\d+) opus/48000(?:/\d)?\s*$", re.IGNORECASE | re
 _MDNS = re.compile(r"^(a=candidate:(?:\S+ ){4})\S+\.local ", re.MULTILINE)
 
 
-def checked(sdp: str, gate: CandidateGate) -> str:
+def sanitize(sdp: str, gate: CandidateGate) -> str:
     """Return the description without the candidates that ``gate`` refuses, with CRLF line ends.
 
     Raises `PeerError` if it describes no audio call, or is too large.
     """
-    if len(sdp) > MOST_CHARS:
-        raise PeerError(f"the description has {len(sdp)} characters; {MOST_CHARS} are taken")
+    if len(sdp) > MAX_CHARS:
+        raise PeerError(f"the description has {len(sdp)} characters; {MAX_CHARS} are taken")
     # Split it as aiortc does, so that no odd character can hide a line.
     lines = sdp.splitlines()
     for limit, found, what in (
         (MAX_LINES, len(lines), "lines"),
         (MAX_SECTIONS, sum(line.startswith("m=") for line in lines), "sections"),
-        (MAX_NAMED, sum(line.startswith(_CANDIDATE) for line in lines), "candidates"),
+        (MAX_LISTED_CANDIDATES, sum(line.startswith(_CANDIDATE) for line in lines), "candidates"),
         (MAX_CODECS, sum(line.startswith("a=rtpmap:") for line in lines), "codecs"),
         (MAX_CODECS, max((len(line.split()) for line in lines), default=0), "words in a line"),
     ):
@@ -66,7 +66,7 @@ def checked(sdp: str, gate: CandidateGate) -> str:
     return text
 
 
-def say_opus(sdp: str, receive_rate: int) -> str:
+def add_opus_parameters(sdp: str, receive_rate: int) -> str:
     """Add what we want to receive: FEC, mono, and no more bandwidth than is decoded (Hz).
 
     Without ``useinbandfec=1`` from us a browser sends no FEC (RFC 7587, section 6.1).
@@ -83,7 +83,7 @@ def say_opus(sdp: str, receive_rate: int) -> str:
     return _OPUS.sub(add, sdp)
 
 
-def name_loopback(sdp: str) -> str:
+def replace_mdns_names(sdp: str) -> str:
     """Put 127.0.0.1 for names like ``x.local``, for a far side on this machine.
 
     A browser hides its addresses behind multicast names until a microphone is granted. Asking

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, Protocol
 
-from duologue.items import Json
+from duologue.json_types import Json
 
 CHANNEL: Final = "duologue"
 """Label of the data channel."""

@@ -8,13 +8,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, WebSocketRoute
 
-from duologue.server.calls import Calls, Conduct
+from duologue.server.calls import CallHandler, CallLimiter
 from duologue.server.config import ServerConfig
-from duologue.server.guard import Guard
+from duologue.server.middleware import OriginMiddleware
 from duologue.server.page import Page
 
 
-def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Starlette:
+def create_call_app(handler: CallHandler, config: ServerConfig | None = None) -> Starlette:
     """An ASGI app in which ``conduct`` is run for each call that is let in.
 
     ``GET /`` the page, ``GET /static/NAME`` its files, ``GET /health`` sessions and limit as JSON,
@@ -22,7 +22,7 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
     page would be refused, because a browser does not show it for a WebSocket.
     """
     config = config or ServerConfig()
-    calls = Calls(conduct, config)
+    calls = CallLimiter(handler, config)
     page = Page()
 
     async def health(request: Request) -> JSONResponse:
@@ -41,10 +41,10 @@ def create_call_app(conduct: Conduct, config: ServerConfig | None = None) -> Sta
             Route("/favicon.ico", page.icon),
             Route("/static/{name}", page.static),
             Route("/health", health),
-            WebSocketRoute("/call", calls.take),
+            WebSocketRoute("/call", calls.serve),
             Route("/call", may_call, methods=["POST"]),
         ],
-        middleware=[Middleware(Guard, config=config)],
+        middleware=[Middleware(OriginMiddleware, config=config)],
     )
     app.state.calls = calls
     return app

@@ -10,24 +10,24 @@ from typing import Protocol
 
 from starlette.websockets import WebSocket
 
-from duologue.edges.call_request import CallRequest
-from duologue.realtime.errors import DuologueError
+from duologue._user_code import log_failure
+from duologue.errors import DuologueError
 from duologue.rtc.signalling import Signalling
-from duologue.server.config import ServerConfig
-from duologue.server.limits import WaitingRoom
-from duologue.server.line import (
+from duologue.server._rate_limits import EvictingPool
+from duologue.server.call_request import CallRequest
+from duologue.server.call_socket import (
     BAD_TOKEN,
     FAILED,
     CallRefusedError,
-    Line,
+    CallSocket,
     Refusal,
     RefusedError,
 )
-from duologue.user_code import log_failure
+from duologue.server.config import ServerConfig
 
 log = logging.getLogger(__name__)
 
-AFTER_S = 30.0
+AFTER_CALL_S = 30.0
 """Seconds that the work after a call may take."""
 
 
@@ -39,60 +39,62 @@ class CallSignalling(Signalling, Protocol):
         """The request that began the call."""
         ...
 
-    after: Callable[[], Awaitable[None]] | None
+    after_call: Callable[[], Awaitable[None]] | None
     """Run when the call is over and its place is free, for at most `AFTER_S`."""
 
 
-type Conduct = Callable[[CallSignalling], Awaitable[None]]
+type CallHandler = Callable[[CallSignalling], Awaitable[None]]
 """Conducts one call, from its offer to its end; cancelled when the person does not come back."""
 
 MAX_WAITING = 128
 """Open sockets that have not sent their hello; a new one pushes out an older one."""
 
 
-class Calls:
+class CallLimiter:
     """All calls of one app: a call takes a place when it is let in, and gives it back at its end.
 
     ``sessions`` is how many are under way, ``refused`` how many found no room.
     """
 
-    def __init__(self, conduct: Conduct, config: ServerConfig) -> None:
-        self._conduct = conduct
+    def __init__(self, handler: CallHandler, config: ServerConfig) -> None:
+        self._handler = handler
         self._config = config
-        self._waiting: WaitingRoom[Line] = WaitingRoom(MAX_WAITING)
+        self._sockets_without_hello: EvictingPool[CallSocket] = EvictingPool(MAX_WAITING)
         self.sessions = 0
         self.refused = 0
-        self.let_in: Callable[[tuple[str, int] | None], None] | None = None
+        self.call_admitted: Callable[[tuple[str, int] | None], None] | None = None
         """Called with the address and port of each socket that has become a call."""
 
-    async def take(self, websocket: WebSocket) -> None:
+    async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until its call has ended."""
         client = websocket.client
-        line: Line | None = None
+        line: CallSocket | None = None
         try:
             await websocket.accept()
-            line = Line(websocket, self._config)
-            self._waiting.enter(line, client.host if client is not None else "", line.push_out)
+            line = CallSocket(websocket, self._config)
+            self._sockets_without_hello.add(
+                line, client.host if client is not None else "", line.evict
+            )
             try:
-                token = await line.hello()
+                token = await line.receive_hello()
             finally:
-                self._waiting.leave(line)
-            self._check(token)
-            if self.let_in is not None:
-                self.let_in((client.host, client.port) if client is not None else None)
+                self._sockets_without_hello.remove(line)
+            self._check_admission(token)
+            if self.call_admitted is not None:
+                self.call_admitted((client.host, client.port) if client is not None else None)
             self.sessions += 1
             try:
-                refusal = await self._hold(line)
+                refusal = await self._run_call(line)
             finally:
                 self.sessions -= 1
             await line.close(refusal)
-            if line.after is not None:
-                await _bounded(line.after())
+            if line.after_call is not None:
+                await _run_after_call(line.after_call())
         except RefusedError as refused:
             if line is not None:
                 await line.close(refused.refusal)
 
-    def _check(self, token: str) -> None:
+    def _check_admission(self, token: str) -> None:
         expected = self._config.token
         if expected is not None and not hmac.compare_digest(_bytes(token), _bytes(expected)):
             raise RefusedError(BAD_TOKEN)
@@ -103,15 +105,15 @@ class Calls:
             message = f"All places are taken ({people} already): try again in a minute."
             raise RefusedError(Refusal("full", 1013, message))
 
-    async def _hold(self, line: Line) -> Refusal | None:
+    async def _run_call(self, line: CallSocket) -> Refusal | None:
         """Read the socket and conduct the call, until either has ended; says why, if there is."""
-        await line.send(self._config.greeting())
+        await line.send(self._config.config_message())
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read(line), name="socket")
-            talking = tasks.create_task(self._talk(line), name="call")
+            reading = tasks.create_task(_read_socket(line), name="socket")
+            talking = tasks.create_task(self._run_handler(line), name="call")
             await asyncio.wait({reading, talking}, return_when=asyncio.FIRST_COMPLETED)
             if not talking.done():
-                await asyncio.wait({talking}, timeout=self._config.goodbye_s)
+                await asyncio.wait({talking}, timeout=self._config.end_timeout_s)
             talking.cancel()
             reading.cancel()
         for task in (reading, talking):
@@ -119,18 +121,20 @@ class Calls:
                 return refusal
         return None
 
-    async def _talk(self, line: Line) -> Refusal | None:
+    async def _run_handler(self, line: CallSocket) -> Refusal | None:
         try:
-            await self._conduct(line)
+            await self._handler(line)
         except RefusedError as refused:
             return refused.refusal
         except CallRefusedError as error:
-            return Refusal("refused", 4403, _fitting(str(error)))
+            return Refusal("refused", 4403, _shorten_reason(str(error)))
         except DuologueError as error:
-            if line.gone:
+            if line.closed:
                 return None
             log.warning("a call ended: %s", error)
-            return Refusal("failed", 1011, _fitting(f"The call ended: {str(error).rstrip('.')}."))
+            return Refusal(
+                "failed", 1011, _shorten_reason(f"The call ended: {str(error).rstrip('.')}.")
+            )
         except Exception as error:  # noqa: BLE001 - any error of the program's
             log_failure(log, "a call", error)
             return FAILED
@@ -142,7 +146,7 @@ def _bytes(token: str) -> bytes:
     return token.encode("utf-8", "surrogatepass")
 
 
-async def _read(line: Line) -> Refusal | None:
+async def _read_socket(line: CallSocket) -> Refusal | None:
     try:
         await line.read()
     except RefusedError as refused:
@@ -150,15 +154,15 @@ async def _read(line: Line) -> Refusal | None:
     return None
 
 
-async def _bounded(after: Awaitable[None]) -> None:
+async def _run_after_call(after: Awaitable[None]) -> None:
     try:
-        async with asyncio.timeout(AFTER_S):
+        async with asyncio.timeout(AFTER_CALL_S):
             await after
     except TimeoutError:
-        log.error("the work after a call took over %g s and was cancelled", AFTER_S)
+        log.error("the work after a call took over %g s and was cancelled", AFTER_CALL_S)
 
 
-def _fitting(text: str) -> str:
+def _shorten_reason(text: str) -> str:
     """Return as much of the text as fits into a close frame (RFC 6455: 123 bytes)."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= 123 else data[:120].decode(errors="ignore") + "…"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from duologue.edges.call_request import CallRequest
-from duologue.items import Json
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
+from duologue.json_types import Json
 from duologue.rtc.config import IceServer
+from duologue.server.call_request import CallRequest
 
 MIN_TOKEN = 16
 """Characters that a token must have at least."""
@@ -62,7 +62,7 @@ class ServerConfig:
     """From being let in to the offer of a call."""
     ping_s: float = 8.0
     """Between two pings of a socket; one that is not answered for as long ends the session."""
-    goodbye_s: float = 1.5
+    end_timeout_s: float = 1.5
     """What a session may take to end once the person has gone; then it is cancelled."""
     page: dict[str, Json] = field(default_factory=dict)
     """Further fields of the ``config`` message that the page gets, such as ``agent``."""
@@ -88,7 +88,7 @@ class ServerConfig:
             ("public_url", self.public_url),
             *(("allowed_origins", origin) for origin in self.allowed_origins),
         ):
-            if url is not None and not _is_page(url):
+            if url is not None and not _is_page_url(url):
                 raise ConfigError(
                     f"{name} must be an address such as https://talk.example.org, not {url!r}"
                 )
@@ -122,7 +122,7 @@ class ServerConfig:
         name = f"[{name}]" if _is_v6(name) else name
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
-    def greeting(self) -> dict[str, Json]:
+    def config_message(self) -> dict[str, Json]:
         """The ``config`` message that a page gets when it is let in."""
         servers: list[Json] = []
         for server in self.ice_servers:
@@ -134,19 +134,19 @@ class ServerConfig:
             servers.append(entry)
         return {"type": "config", "ice_servers": servers, **self.page}
 
-    def is_here(self, request: CallRequest) -> bool:
+    def is_from_this_machine(self, request: CallRequest) -> bool:
         """Return whether the caller is on this machine, and not behind a proxy on it."""
         if not self.local:
             return False
         origin, host = request.headers.get("origin"), request.headers.get("host")
         urls = [self.public_url, origin, None if host is None else f"//{host}"]
-        return all(is_loopback(_name_of(url)) for url in urls if url is not None)
+        return all(is_loopback(_host_of(url)) for url in urls if url is not None)
 
     @property
     def warning(self) -> str | None:
         """What the person who starts the server should know, in a sentence."""
         if self.public_url is not None:
-            name = _name_of(self.public_url)
+            name = _host_of(self.public_url)
             if self.token is None and not is_loopback(name):
                 return (
                     f"everybody who can reach {name} may call: "
@@ -172,14 +172,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _name_of(url: str) -> str:
+def _host_of(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
 
-def _is_page(url: str) -> bool:
+def _is_page_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return (

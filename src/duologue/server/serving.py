@@ -14,9 +14,9 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
+from duologue.server._connection_limits import REQUEST_S, ConnectionLimiter, limit_connections
 from duologue.server.config import ServerConfig
-from duologue.server.door import HEAD_S, Door, guard_connections
 
 _STOP_S = 3
 """What all sessions together may take to end when the server stops, in seconds."""
@@ -25,7 +25,7 @@ _BACKLOG = 128
 """Connections that the system queues until they are accepted."""
 
 
-def announce(text: str) -> None:
+def print_line(text: str) -> None:
     """Write a line for the person at the terminal."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
@@ -48,11 +48,11 @@ async def serve_app(
     """
     listener = listen(config) if listener is None else listener
     port = int(listener.getsockname()[1])
-    settings = _settings(app, config)
-    door = Door()
-    guard_connections(settings, door)
-    app.state.calls.let_in = door.let_in
-    server = _Server(settings, lambda: _tell(config, port, ready), signals=signals)
+    settings = _uvicorn_config(app, config)
+    door = ConnectionLimiter()
+    limit_connections(settings, door)
+    app.state.calls.call_admitted = door.exempt
+    server = _Server(settings, lambda: _announce_address(config, port, ready), signals=signals)
     with listener:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]), name="server")
@@ -88,7 +88,7 @@ class _Server(uvicorn.Server):
                 connection,
                 sock=listener,
                 ssl=config.ssl,
-                ssl_handshake_timeout=HEAD_S if config.ssl is not None else None,
+                ssl_handshake_timeout=REQUEST_S if config.ssl is not None else None,
                 backlog=config.backlog,
             )
             for listener in sockets or []
@@ -106,17 +106,17 @@ class _Server(uvicorn.Server):
             yield
 
 
-def _tell(config: ServerConfig, port: int, ready: Callable[[str], None] | None) -> None:
+def _announce_address(config: ServerConfig, port: int, ready: Callable[[str], None] | None) -> None:
     address = config.address(port)
     if ready is not None:
         ready(address)
         return
-    announce(f"Talk at {address}")
+    print_line(f"Talk at {address}")
     if config.warning:
-        announce(f"Note: {config.warning}")
+        print_line(f"Note: {config.warning}")
 
 
-def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
+def listen(config: ServerConfig, *, extra_ports: int = 0) -> socket.socket:
     """Listen on the port before anything that takes long; connections wait until served.
 
     If the port is taken, try up to ``others`` ports after it. Raises `ConfigError` if none is free
@@ -125,10 +125,10 @@ def listen(config: ServerConfig, *, others: int = 0) -> socket.socket:
     if config.certfile is not None and config.keyfile is not None:
         _check_certificate(config.certfile, config.keyfile)
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    last = min(config.port + others, 65535) if config.port else 0
+    last = min(config.port + extra_ports, 65535) if config.port else 0
     for port in range(config.port, last + 1):
         try:
-            if port and others and config.local:
+            if port and extra_ports and config.local:
                 _check_both_loopbacks(port)
             return socket.create_server((config.host, port), family=family, backlog=_BACKLOG)
         except OSError as error:
@@ -158,7 +158,7 @@ def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
         raise ConfigError(f"the certificate or its key can't be used: {error}") from error
 
 
-def _settings(app: Starlette, config: ServerConfig) -> uvicorn.Config:
+def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
     """Quiet (an access log would keep addresses), bounded, and quick to notice who has gone."""
     settings = uvicorn.Config(
         app,

@@ -14,10 +14,10 @@ from duologue.testing.virtual_time import (
 )
 
 if TYPE_CHECKING:
-    from duologue.simulator.gemini.server import GeminiSimulator
-    from duologue.simulator.nova.server import NovaSimulator
-    from duologue.simulator.openai.server import OpenAISimulator
-    from duologue.simulator.qwen.server import QwenSimulator
+    from duologue.simulators.gemini.server import GeminiSimulator
+    from duologue.simulators.nova.server import NovaSimulator
+    from duologue.simulators.openai.server import OpenAISimulator
+    from duologue.simulators.qwen.server import QwenSimulator
     from duologue.testing.speech import synthesize, transcribe
 
 __all__ = [
@@ -38,10 +38,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "GeminiSimulator": "duologue.simulator.gemini.server",
-    "NovaSimulator": "duologue.simulator.nova.server",
-    "OpenAISimulator": "duologue.simulator.openai.server",
-    "QwenSimulator": "duologue.simulator.qwen.server",
+    "GeminiSimulator": "duologue.simulators.gemini.server",
+    "NovaSimulator": "duologue.simulators.nova.server",
+    "OpenAISimulator": "duologue.simulators.openai.server",
+    "QwenSimulator": "duologue.simulators.qwen.server",
     "synthesize": "duologue.testing.speech",
     "transcribe": "duologue.testing.speech",
 }

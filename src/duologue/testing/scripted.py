@@ -13,19 +13,11 @@ import numpy as np
 
 from duologue.audio import AudioFrame, Framer, Resampler
 from duologue.clock import Clock
-from duologue.items import Json
-from duologue.pipeline.energy_vad import EnergyVAD
-from duologue.pipeline.turn_taking import Endpointing, Step, TurnTaking
+from duologue.errors import SessionError
+from duologue.json_types import Json
+from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
-from duologue.realtime.commands import (
-    CancelReply,
-    Command,
-    EndTurn,
-    RequestReply,
-    Say,
-    SendAudio,
-)
-from duologue.realtime.errors import SessionError
+from duologue.realtime.commands import CancelReply, Command, EndTurn, RequestReply, Say, SendAudio
 from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
@@ -40,9 +32,10 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-from duologue.realtime.profile import Profile
+from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.realtime.session import Realtime
+from duologue.vad.endpointing import Endpointer, Endpointing, EndpointingStep
+from duologue.vad.energy import EnergyVAD
 
 CHARS_PER_S = 15
 """How fast a scripted reply speaks, unless it says how long it is."""
@@ -83,7 +76,7 @@ class At:
     """At ``seconds`` after the session began, the model tells ``what``, or fails with it."""
 
     seconds: float
-    what: Output | SessionError
+    output: Output | SessionError
 
 
 class ScriptedRealtime(Realtime):
@@ -103,17 +96,17 @@ class ScriptedRealtime(Realtime):
         at: Sequence[At] = (),
         echo: bool = False,
         manual: bool = False,
-        profile: Profile | None = None,
+        profile: Capabilities | None = None,
         fps: float = 1.0,
         clock: Clock | None = None,
         reconnect: ReconnectPolicy | None = None,
     ) -> None:
-        chosen = profile or Profile("scripted", "script", user_transcripts="partial")
+        chosen = profile or Capabilities("scripted", "script", user_transcripts="partial")
         super().__init__(chosen, fps=fps, clock=clock, reconnect=reconnect)
         self.replies = deque(Reply(r) if isinstance(r, str) else r for r in replies)
         self.transcripts = deque(transcripts)
         self.commands: list[Command] = []
-        self.heard_samples = 0
+        self.received_samples = 0
         self.at = tuple(at)
         self.echo = echo
         self.manual = manual
@@ -128,18 +121,18 @@ class _ScriptedConnection:
         self._model = model
         self._setup = setup
         self._clock = model.clock
-        self._receive: Callable[[Output], None] = lambda _: None
+        self._on_output: Callable[[Output], None] = lambda _: None
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
-        vad = EnergyVAD(rate=model.profile.input_rate)
+        vad = EnergyVAD(rate=model.capabilities.input_rate)
         self._vad = vad.stream()
         self._framer = Framer(vad.rate, 16)
-        self._taking = TurnTaking(Endpointing(timeout_s=0.5))
+        self._endpointer = Endpointer(Endpointing(timeout_s=0.5))
         self._turn_id = ""
         self._echo_id = uuid4().hex
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        self._receive = receive
+        self._on_output = receive
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -148,116 +141,116 @@ class _ScriptedConnection:
                     receive(SessionStarted({"script": True, "instructions": instructions}))
                     if self._model.echo:
                         receive(ReplyStarted(self._echo_id))
-                    await self._follow(receive)
+                    await self._run_timeline(receive)
                 finally:
                     self._tasks = None
         except* SessionError as errors:
             raise errors.exceptions[0] from None
 
-    async def _follow(self, receive: Callable[[Output], None]) -> None:
+    async def _run_timeline(self, receive: Callable[[Output], None]) -> None:
         began = self._clock.now()
         for step in sorted(self._model.at, key=lambda step: step.seconds):
             await self._clock.sleep(max(0.0, began + step.seconds - self._clock.now()))
-            if isinstance(step.what, SessionError):
-                raise step.what
-            receive(step.what)
+            if isinstance(step.output, SessionError):
+                raise step.output
+            receive(step.output)
         await asyncio.Event().wait()
 
     def transmit(self, command: Command) -> None:
         model = self._model
         if isinstance(command, SendAudio):
-            model.heard_samples += len(command.frame)
+            model.received_samples += len(command.frame)
             if model.echo:
                 frame = AudioFrame(command.frame.samples, command.frame.rate)
-                self._later(ReplyAudio(self._echo_id, self._echo_id, frame))
+                self._emit_soon(ReplyAudio(self._echo_id, self._echo_id, frame))
             elif not model.manual:
-                self._hear(command.frame)
+                self._detect_turns(command.frame)
             return
         model.commands.append(command)
         match command:
             case RequestReply(request_id=request_id):
                 reply = model.replies.popleft() if model.replies else Reply("", 0.0)
-                self._start(reply, request_id)
+                self._start_reply(reply, request_id)
             case Say(request_id=request_id, text=text):
-                self._start(Reply(text), request_id)
+                self._start_reply(Reply(text), request_id)
             case CancelReply(reply_id=reply_id):
                 task = self._running.pop(reply_id, None)
                 if task is not None:
                     task.cancel()
-                    self._later(ReplyDone(reply_id, "cancelled"))
+                    self._emit_soon(ReplyDone(reply_id, "cancelled"))
             case EndTurn(reply=wanted):
                 self._end_turn(wanted)
             case _:
                 """Kept for whoever looks at the commands."""
 
-    def _later(self, output: Output) -> None:
-        asyncio.get_running_loop().call_soon(self._receive, output)
+    def _emit_soon(self, output: Output) -> None:
+        asyncio.get_running_loop().call_soon(self._on_output, output)
 
-    def _hear(self, frame: AudioFrame) -> None:
+    def _detect_turns(self, frame: AudioFrame) -> None:
         now = self._clock.now()
         for chunk in self._framer.push(frame.samples):
             seconds = len(chunk) / frame.rate
-            for step in self._taking.push(self._vad.push(chunk), seconds, now):
+            for step in self._endpointer.push(self._vad.push(chunk), seconds, now):
                 match step:
-                    case Step.STARTED:
+                    case EndpointingStep.STARTED:
                         self._turn_id = uuid4().hex
-                        self._later(SpeechStarted(self._turn_id, self._taking.speech_start))
-                    case Step.PARTIAL if self._model.transcripts:
+                        self._emit_soon(SpeechStarted(self._turn_id, self._endpointer.speech_start))
+                    case EndpointingStep.PARTIAL if self._model.transcripts:
                         text = self._model.transcripts[0]
-                        self._later(UserTranscript(self._turn_id, text, final=False))
-                    case Step.VOTE:
-                        self._later(SpeechStopped(self._turn_id, self._taking.speech_end))
-                    case Step.TIMEOUT:
+                        self._emit_soon(UserTranscript(self._turn_id, text, final=False))
+                    case EndpointingStep.VOTE:
+                        self._emit_soon(SpeechStopped(self._turn_id, self._endpointer.speech_end))
+                    case EndpointingStep.TIMEOUT:
                         self._end_turn()
-                    case Step.PARTIAL | Step.PAUSED | Step.RESUMED:
+                    case EndpointingStep.PARTIAL | EndpointingStep.PAUSED | EndpointingStep.RESUMED:
                         pass
 
     def _end_turn(self, wanted: bool = True) -> None:
         model = self._model
-        self._taking.end()
+        self._endpointer.end()
         item_id = self._turn_id or uuid4().hex
         text = model.transcripts.popleft() if model.transcripts else "..."
         if not text:
-            self._later(UserTurnEnded(item_id, reply_follows=False, empty=True))
+            self._emit_soon(UserTurnEnded(item_id, reply_follows=False, empty=True))
             return
         reply = model.replies.popleft() if model.replies and wanted else None
-        self._later(UserTranscript(item_id, text, final=True))
-        self._later(UserTurnEnded(item_id, self._taking.speech_end, reply is not None))
+        self._emit_soon(UserTranscript(item_id, text, final=True))
+        self._emit_soon(UserTurnEnded(item_id, self._endpointer.speech_end, reply is not None))
         if reply is not None:
-            self._start(reply, None)
+            self._start_reply(reply, None)
 
-    def _start(self, reply: Reply, request_id: str | None) -> None:
+    def _start_reply(self, reply: Reply, request_id: str | None) -> None:
         if self._tasks is None:
             return
         reply_id = uuid4().hex
-        task = self._tasks.create_task(self._speak(reply, reply_id, request_id), name="script")
+        task = self._tasks.create_task(self._send_reply(reply, reply_id, request_id), name="script")
         self._running[reply_id] = task
 
-    async def _speak(self, reply: Reply, reply_id: str, request_id: str | None) -> None:
+    async def _send_reply(self, reply: Reply, reply_id: str, request_id: str | None) -> None:
         await self._clock.sleep(reply.after_s)
         if reply.refused is not None and request_id is not None:
             del self._running[reply_id]
-            self._receive(ReplyRefused(request_id, reply.refused, "the script refuses"))
+            self._on_output(ReplyRefused(request_id, reply.refused, "the script refuses"))
             return
         item_id = uuid4().hex
-        self._receive(ReplyStarted(reply_id, request_id))
+        self._on_output(ReplyStarted(reply_id, request_id))
         if reply.text:
-            self._receive(ReplyText(reply_id, item_id, reply.text, 0))
-        for frame in self._sound(reply):
-            self._receive(ReplyAudio(reply_id, item_id, frame))
+            self._on_output(ReplyText(reply_id, item_id, reply.text, 0))
+        for frame in self._audio(reply):
+            self._on_output(ReplyAudio(reply_id, item_id, frame))
             if reply.pace:
                 await self._clock.sleep(frame.duration / reply.pace)
         for use in reply.tools:
             arguments = json.dumps(dict(use.arguments))
-            self._receive(ToolCall(reply_id, uuid4().hex, use.name, arguments))
+            self._on_output(ToolCall(reply_id, uuid4().hex, use.name, arguments))
         self._running.pop(reply_id, None)
         if reply.fails is None:
-            self._receive(ReplyDone(reply_id))
+            self._on_output(ReplyDone(reply_id))
         else:
-            self._receive(ReplyDone(reply_id, "failed", reply.fails))
+            self._on_output(ReplyDone(reply_id, "failed", reply.fails))
 
-    def _sound(self, reply: Reply) -> Iterable[AudioFrame]:
-        rate = self._model.profile.output_rate
+    def _audio(self, reply: Reply) -> Iterable[AudioFrame]:
+        rate = self._model.capabilities.output_rate
         if reply.audio is not None:
             resampler = Resampler(reply.audio.rate, rate)
             sound = np.concatenate((resampler.push(reply.audio.samples), resampler.flush()))

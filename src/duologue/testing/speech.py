@@ -9,10 +9,10 @@ import numpy as np
 
 from duologue.audio import AudioFrame
 from duologue.edges.audio_file import load_audio
+from duologue.errors import ConfigError
 from duologue.providers.local import engine
-from duologue.realtime.errors import ConfigError
 
-_PUSHED_S = 1.0
+_CHUNK_S = 1.0
 
 
 async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool = False) -> str:
@@ -26,7 +26,7 @@ async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool =
     frame = await asyncio.to_thread(load_audio, audio, stt.rate)
     stream = stt.stream()
     try:
-        size = round(_PUSHED_S * stt.rate)
+        size = round(_CHUNK_S * stt.rate)
         for at in range(0, len(frame), size):
             stream.push(AudioFrame(frame.samples[at : at + size], stt.rate))
         return await stream.text()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from duologue.realtime.errors import DuologueError
+from duologue.errors import DuologueError
 
 if TYPE_CHECKING:
     from _typeshed import FileDescriptorLike
@@ -179,11 +179,11 @@ class VirtualTimeLoop(SelectorEventLoop):
 
     def _thread_done(self, _work: Future[Any]) -> None:
         try:
-            self.call_soon_threadsafe(self._count_down)
+            self.call_soon_threadsafe(self._work_done)
         except RuntimeError:  # the loop was closed without waiting for its threads
             self.working -= 1
 
-    def _count_down(self) -> None:
+    def _work_done(self) -> None:
         self.working -= 1
 
     def _next_timer(self) -> float | None:

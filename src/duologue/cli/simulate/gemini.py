@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from duologue.cli.simulate.serving import (
-    Options,
-    serve,
-    simulator_options,
-    write_certificate,
-)
+from duologue.cli.simulate.serving import Options, serve, simulator_options, write_certificate
 
 
 @click.command()
@@ -21,7 +16,7 @@ from duologue.cli.simulate.serving import (
     metavar="CA.pem",
     help="Speak TLS, as Google's own package wants it, and write here whom clients are to trust.",
 )
-@simulator_options(lives="Connections end after ten minutes divided by this.")
+@simulator_options(clock_scale_help="Connections end after ten minutes divided by this.")
 def gemini(options: Options, tls: Path | None) -> None:
     """Google's Gemini Live service, over WebSocket, until Ctrl-C.
 
@@ -29,15 +24,15 @@ def gemini(options: Options, tls: Path | None) -> None:
     duologue simulate gemini --brain local
     duologue simulate gemini --tls ca.pem --faults goaway
     """
-    from duologue.simulator.faults import load_faults
-    from duologue.simulator.gemini.faults import PRESETS
-    from duologue.simulator.gemini.server import KEY, GeminiSimulator
+    from duologue.simulators.faults import load_faults
+    from duologue.simulators.gemini.faults import PRESETS
+    from duologue.simulators.gemini.server import DEFAULT_KEY, GeminiSimulator
 
     simulator = GeminiSimulator(
         options.brain,
         host=options.host,
         port=options.port,
-        key=options.key or KEY,
+        key=options.key or DEFAULT_KEY,
         faults=[fault for name in options.faults for fault in load_faults(name, PRESETS)],
         profile=options.profile,
         tls=tls is not None,
@@ -45,7 +40,7 @@ def gemini(options: Options, tls: Path | None) -> None:
     )
     if tls is not None:
         write_certificate(tls, simulator.ca_pem)
-    shown = "..." if options.key else KEY
+    shown = "..." if options.key else DEFAULT_KEY
     trust = "" if tls is None else f" SSL_CERT_FILE={tls}"
     serve(
         simulator,

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import click
 
-from duologue.cli.simulate.serving import (
-    Options,
-    serve,
-    simulator_options,
-    write_certificate,
-)
+from duologue.cli.simulate.serving import Options, serve, simulator_options, write_certificate
 
 
 @click.command()
@@ -22,7 +17,7 @@ from duologue.cli.simulate.serving import (
     help="Speak TLS, as the SDK's own transport wants it, and write here whom clients are to "
     "trust.",
 )
-@simulator_options(lives="Streams end after eight minutes divided by this.")
+@simulator_options(clock_scale_help="Streams end after eight minutes divided by this.")
 def nova(options: Options, tls: Path | None) -> None:
     """Amazon Nova Sonic as Bedrock serves it, over HTTP/2, until Ctrl-C.
 
@@ -32,10 +27,10 @@ def nova(options: Options, tls: Path | None) -> None:
     duologue simulate nova --brain local
     duologue simulate nova --tls ca.pem --faults unstable
     """
-    from duologue.realtime.errors import ConfigError
-    from duologue.simulator.faults import load_faults
-    from duologue.simulator.nova.faults import PRESETS
-    from duologue.simulator.nova.server import ACCESS_KEY, SECRET_KEY, NovaSimulator
+    from duologue.errors import ConfigError
+    from duologue.simulators.faults import load_faults
+    from duologue.simulators.nova.faults import PRESETS
+    from duologue.simulators.nova.server import ACCESS_KEY, SECRET_KEY, NovaSimulator
 
     access_key, colon, secret_key = (options.key or f"{ACCESS_KEY}:{SECRET_KEY}").partition(":")
     if not (access_key and colon and secret_key):

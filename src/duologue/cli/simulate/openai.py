@@ -8,7 +8,7 @@ from duologue.cli.simulate.serving import Options, serve, simulator_options
 
 
 @click.command()
-@simulator_options(lives="Sessions end after an hour divided by this.")
+@simulator_options(clock_scale_help="Sessions end after an hour divided by this.")
 def openai(options: Options) -> None:
     """OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.
 
@@ -16,19 +16,19 @@ def openai(options: Options) -> None:
     duologue simulate openai --brain local
     duologue simulate openai --brain script.yaml --faults reset
     """
-    from duologue.simulator.faults import load_faults
-    from duologue.simulator.openai.server import KEY, OpenAISimulator
+    from duologue.simulators.faults import load_faults
+    from duologue.simulators.openai.server import DEFAULT_KEY, OpenAISimulator
 
     simulator = OpenAISimulator(
         options.brain,
         host=options.host,
         port=options.port,
-        key=options.key or KEY,
+        key=options.key or DEFAULT_KEY,
         faults=[fault for name in options.faults for fault in load_faults(name)],
         profile=options.profile,
         clock_scale=options.clock_scale,
     )
-    shown = "..." if options.key else KEY
+    shown = "..." if options.key else DEFAULT_KEY
     serve(
         simulator,
         options,

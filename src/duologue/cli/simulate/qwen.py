@@ -8,7 +8,9 @@ from duologue.cli.simulate.serving import Options, serve, simulator_options
 
 
 @click.command()
-@simulator_options(lives="Sessions end after two hours, or five idle minutes, divided by this.")
+@simulator_options(
+    clock_scale_help="Sessions end after two hours, or five idle minutes, divided by this."
+)
 def qwen(options: Options) -> None:
     """Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.
 
@@ -16,20 +18,20 @@ def qwen(options: Options) -> None:
     duologue simulate qwen --brain local
     duologue simulate qwen --brain script.yaml --faults idle
     """
-    from duologue.simulator.faults import load_faults
-    from duologue.simulator.qwen.faults import PRESETS
-    from duologue.simulator.qwen.server import KEY, QwenSimulator
+    from duologue.simulators.faults import load_faults
+    from duologue.simulators.qwen.faults import PRESETS
+    from duologue.simulators.qwen.server import DEFAULT_KEY, QwenSimulator
 
     simulator = QwenSimulator(
         options.brain,
         host=options.host,
         port=options.port,
-        key=options.key or KEY,
+        key=options.key or DEFAULT_KEY,
         faults=[fault for name in options.faults for fault in load_faults(name, PRESETS)],
         profile=options.profile,
         clock_scale=options.clock_scale,
     )
-    shown = "..." if options.key else KEY
+    shown = "..." if options.key else DEFAULT_KEY
     serve(
         simulator,
         options,

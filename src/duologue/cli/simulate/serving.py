@@ -48,7 +48,9 @@ class Simulator(Protocol):
     ) -> None: ...
 
 
-def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable[..., Any]]:
+def simulator_options(
+    *, clock_scale_help: str
+) -> Callable[[Callable[..., None]], Callable[..., Any]]:
     """Give a command the shared options, as one `Options`; options of its own come by name.
 
     ``lives`` says what ``--clock-scale`` does to the sessions. Raises `ConfigError` for another
@@ -91,7 +93,7 @@ def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable
             type=click.FloatRange(0.0, min_open=True),
             default=1.0,
             show_default=True,
-            help=lives,
+            help=clock_scale_help,
         ),
         click.option(
             "--key",
@@ -104,7 +106,7 @@ def simulator_options(*, lives: str) -> Callable[[Callable[..., None]], Callable
         shared = {field.name for field in fields(Options)}
 
         def run(**options: Any) -> None:
-            from duologue.realtime.errors import ConfigError
+            from duologue.errors import ConfigError
 
             own = {name: options.pop(name) for name in [*options] if name not in shared}
             taken = Options(**options)
@@ -155,7 +157,7 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
 
 def write_certificate(file: Path, pem: bytes) -> None:
     """Write a certificate to a file. Raises `ConfigError`."""
-    from duologue.realtime.errors import ConfigError
+    from duologue.errors import ConfigError
 
     try:
         file.write_bytes(pem)

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duologue.providers.gemini.config import (
+    from duologue.providers.gemini._config import (
         AutomaticActivity,
         Compression,
         ManualTurns,
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
         Thinking,
         Transcription,
     )
-    from duologue.providers.gemini.realtime import Realtime
-    from duologue.providers.gemini.vertex import Vertex
+    from duologue.providers.gemini._realtime import Realtime
+    from duologue.providers.gemini._vertex import Vertex
 
 __all__ = [
     "Realtime",
@@ -28,14 +28,14 @@ __all__ = [
     "Compression",
 ]
 
-_HOMES = {"Realtime": "realtime", "Vertex": "vertex"}
+_MODULES = {"Realtime": "_realtime", "Vertex": "_vertex"}
 
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use, so that nobody pays for what they do not use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = f"{__name__}.{_HOMES.get(name, 'config')}"
+    home = f"{__name__}.{_MODULES.get(name, '_config')}"
     value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value

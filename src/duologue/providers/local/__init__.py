@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from duologue.providers.local.realtime import Realtime
+from duologue.providers.local._realtime import Realtime
 
 __all__ = ["Realtime"]

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from duologue.models import Store, WeightsError
-from duologue.pipeline.earshot_vad import EarshotVAD
-from duologue.pipeline.parts import LLM, STT, TTS, VAD, TurnDetector
-from duologue.providers.local.llama import Llama
-from duologue.providers.local.llm import LocalLLM
-from duologue.providers.local.stt import Moonshine
-from duologue.providers.local.tts import Hibari
-from duologue.providers.local.turn import SmartTurn
-from duologue.realtime.errors import ConfigError
+from duologue.errors import ConfigError
+from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.providers.local._llama import Llama
+from duologue.providers.local._llm import LocalLLM
+from duologue.providers.local._stt import Moonshine
+from duologue.providers.local._tts import Hibari
+from duologue.providers.local._turn import SmartTurn
+from duologue.vad.earshot import EarshotVAD
+from duologue.vad.vad import VAD
+from duologue.weights import Store, WeightsError
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class EngineProfile:
     """
 
     name: ProfileName
-    weight: str
+    llm_weights: str
     tools_reliable: bool = False
     repeat_penalty: float = 1.0
 
@@ -66,13 +67,13 @@ class Engine:
 
     profile: EngineProfile
     vad: VAD
-    turn: TurnDetector
+    turn_detector: TurnDetector
     stt: STT
     llm: LLM
     tts: TTS
 
 
-class _Once[K, V]:
+class _LoadOnce[K, V]:
     """Loads a thing at its first use and keeps it; a second caller waits for the first."""
 
     def __init__(self, make: Callable[[K], V]) -> None:
@@ -87,12 +88,12 @@ class _Once[K, V]:
             return self._made[key]
 
 
-def weights_of(profile: ProfileName) -> list[str]:
+def profile_weights(profile: ProfileName) -> list[str]:
     """The names of all weights that a profile needs."""
-    return [*SPEECH_WEIGHTS, PROFILES[profile].weight]
+    return [*SPEECH_WEIGHTS, PROFILES[profile].llm_weights]
 
 
-def profile_of(name: str) -> EngineProfile:
+def find_profile(name: str) -> EngineProfile:
     """The profile called ``name``; raises `ConfigError` for an unknown one."""
     for profile in PROFILES.values():
         if profile.name == name:
@@ -119,10 +120,10 @@ async def load(
     Raises `ConfigError` for an unknown profile or voice, `WeightsError` when weights can't be had,
     `MissingExtraError` without the extra ``local``.
     """
-    profile = profile_of(name)
+    profile = find_profile(name)
     vad, turn, stt, tts, (loaded, llm) = await asyncio.gather(
         asyncio.to_thread(load_vad),
-        asyncio.to_thread(load_turn, offline=offline),
+        asyncio.to_thread(load_turn_detector, offline=offline),
         asyncio.to_thread(load_stt, offline=offline),
         asyncio.to_thread(load_tts, voice),
         asyncio.to_thread(load_llm, profile, offline=offline),
@@ -135,9 +136,9 @@ def load_vad() -> VAD:
     return EarshotVAD()
 
 
-def load_turn(*, offline: bool = False) -> TurnDetector:
+def load_turn_detector(*, offline: bool = False) -> TurnDetector:
     """The end-of-turn detector; blocks, and raises `WeightsError`."""
-    return _turns(Store().ensure("smart-turn-v3.2", offline=offline))
+    return _turn_detectors(Store().ensure("smart-turn-v3.2", offline=offline))
 
 
 def load_stt(*, offline: bool = False) -> STT:
@@ -163,12 +164,12 @@ def load_llm(profile: EngineProfile, *, offline: bool = False) -> tuple[EnginePr
     """
     store = Store()
     try:
-        path = store.ensure(profile.weight, offline=offline)
+        path = store.ensure(profile.llm_weights, offline=offline)
     except WeightsError as error:
         fallback = PROFILES["tiny"]
         if profile is fallback:
             raise
-        path = store.ensure(fallback.weight, offline=offline)
+        path = store.ensure(fallback.llm_weights, offline=offline)
         logger.warning("profile %s falls back to tiny: %s", profile.name, error)
         profile = fallback
     llm = LocalLLM(
@@ -187,7 +188,7 @@ def load_gguf(path: Path) -> LLM:
     return LocalLLM(_llamas(path), path.stem)
 
 
-_turns: _Once[Path, TurnDetector] = _Once(SmartTurn)
-_recognisers: _Once[tuple[Path, Path, Path], STT] = _Once(lambda files: Moonshine(*files))
-_voices: _Once[str, TTS] = _Once(Hibari)
-_llamas: _Once[Path, Llama] = _Once(Llama)
+_turn_detectors: _LoadOnce[Path, TurnDetector] = _LoadOnce(SmartTurn)
+_recognisers: _LoadOnce[tuple[Path, Path, Path], STT] = _LoadOnce(lambda files: Moonshine(*files))
+_voices: _LoadOnce[str, TTS] = _LoadOnce(Hibari)
+_llamas: _LoadOnce[Path, Llama] = _LoadOnce(Llama)

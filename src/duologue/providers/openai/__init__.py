@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from duologue.providers.openai.config import (
+    from duologue.providers.openai._config import (
         CustomVoice,
         ManualTurns,
         NoiseReduction,
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         ServerVAD,
         Transcription,
     )
-    from duologue.providers.openai.llm import LLM
-    from duologue.providers.openai.realtime import Realtime
+    from duologue.providers.openai._llm import LLM
+    from duologue.providers.openai._realtime import Realtime
 
 __all__ = [
     "LLM",
@@ -30,14 +30,14 @@ __all__ = [
     "CustomVoice",
 ]
 
-_HOMES = {"LLM": "llm", "Realtime": "realtime"}
+_HOMES = {"LLM": "_llm", "Realtime": "_realtime"}
 
 
 def __getattr__(name: str) -> object:
     """Load a public name on first use, so that nobody pays for what they do not use."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = f"{__name__}.{_HOMES.get(name, 'config')}"
+    home = f"{__name__}.{_HOMES.get(name, '_config')}"
     value: object = getattr(import_module(home), name)
     globals()[name] = value
     return value

@@ -1,0 +1,199 @@
+"""A long conversation whose connection is killed at random moments: what is lost, what is there
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figures import Figure
+from benchmarks.simulator_probes import (
+    FIRST_HZ,
+    SIDES,
+    STEP_HZ,
+    Line,
+    known_to,
+    meeting,
+    on_connection,
+    told,
+)
+from duologue.events import RealtimeReconnectedEvent
+from duologue.items import AgentItem, UserItem
+
+LATE_S = 0.7
+TURNS = 60
+ANSWER = "An answer."
+
+
+def loud_ms(samples: np.ndarray, rate: int) -> int:
+    """Milliseconds of speech in a turn, rounded to 4: from its first to its last, without holes."""
+    loud = np.flatnonzero(np.abs(samples.astype(int)) > 1000)
+    if not len(loud):
+        return 0
+    holes = np.diff(loud)
+    # A tone of 400 Hz and more is never below a ninth of its height for as long as 2 ms.
+    length = loud[-1] - loud[0] - int(holes[holes > rate // 500].sum())
+    return 4 * round(length * 250 / rate)
+
+
+def pitch(samples: np.ndarray, rate: int) -> float:
+    """Hz of the loudest tone."""
+    spectrum = np.abs(np.fft.rfft(samples.astype(float)))
+    return float(np.argmax(spectrum)) * rate / len(samples)
+
+
+def heard_ms(far: Any, rate: int) -> dict[int, int]:
+    """How much of each turn the model has heard.
+
+    The last time that a turn was heard is the one that counts; earlier ones broke off.
+    """
+    newest: dict[int, int] = {}
+    for session in far.simulator.sessions:
+        for turn in session.user_turns:
+            number = round((pitch(turn.samples, rate) - FIRST_HZ) / STEP_HZ)
+            newest[number] = loud_ms(turn.samples, rate)
+    return newest
+
+
+def misplaced(said: list[str], meant: list[str]) -> int:
+    """Turns that are missing, there twice, or in another place."""
+    wrong = sum(abs(said.count(turn) - 1) for turn in meant) + sum(t not in meant for t in said)
+    return wrong or int(said != meant)
+
+
+type Said = list[tuple[str, str]]
+"""What was said, as (role, words)."""
+
+
+@dataclass
+class Items:
+    """What is wrong with a conversation, and with what the model knows of it."""
+
+    wrong: int = 0
+    """Items lost or doubled, or turns of the person in another place."""
+    early: int = 0
+    """Pieces of answers that the model has before the turn that they answer.
+
+    It has heard that turn again, and what cannot be put before another item stays where it is.
+    """
+
+
+def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Items:
+    """What became of these turns, each answered by that once, here and in what the model knows."""
+    mine = said_in(items)
+    found = Items(misplaced([words for role, words in mine if role == "user"], turns))
+    # One speech for each turn: more of them are answers that were given twice.
+    found.wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
+    found.wrong += misplaced([words for role, words in known if role == "user"], turns)
+    said, told = by_turn(mine), by_turn(known)
+    early = told.get("", [])
+    for turn in turns:
+        spoken, pieces = said.get(turn, []), told.get(turn, [])
+        found.wrong += not " ".join(spoken).endswith(answer)
+        whole = next((at for at, piece in enumerate(pieces) if piece.endswith(answer)), None)
+        said_early = whole is None and any(piece.endswith(answer) for piece in early)
+        found.wrong += whole is None and not said_early
+        own = 0 if said_early else len(pieces) if whole is None else whole + 1
+        # An answer that broke off and went on is one here, and may be two pieces there.
+        most = 1 if spoken == [answer] else 2
+        found.early += len(early)
+        found.wrong += max(0, len(early) + own - most)
+        early = pieces[own:]
+    found.wrong += len(early)
+    return found
+
+
+def said_in(items: list[Any]) -> Said:
+    """What was said by these items."""
+    return [
+        ("user" if isinstance(item, UserItem) else "agent", item.text or "")
+        for item in items
+        if isinstance(item, UserItem | AgentItem)
+    ]
+
+
+def early_note(found: Items) -> str:
+    """What is to be said of pieces in another place, if there are any."""
+    if not found.early:
+        return ""
+    return f"; the model has {found.early} pieces of answers before what they answer"
+
+
+def by_turn(said: Said) -> dict[str, list[str]]:
+    """What was answered to each of the person's turns; to none of them what came before."""
+    answers: list[str] = []
+    found = {"": answers}
+    for role, words in said:
+        if role == "user":
+            answers = found.setdefault(words, [])
+        else:
+            answers.append(words)
+    return found
+
+
+class Killer:
+    """Kills so many connections: at random moments, and one in ten of the new ones at once."""
+
+    def __init__(self, far: Any, count: int, dice: random.Random) -> None:
+        self._far = far
+        self._count = count
+        self._dice = dice
+        self.killed = 0
+        self.early = 0
+        on_connection(far.simulator, self._opened)
+
+    def _opened(self, cut: Callable[[], None]) -> None:
+        if self.killed < self._count and self._dice.random() < 0.1:
+            self.killed += 1
+            self.early += 1
+            asyncio.get_running_loop().call_soon(cut)
+
+    async def run(self) -> None:
+        """Kill what is open, till it is enough."""
+        while self.killed < self._count:
+            await asyncio.sleep(self._dice.uniform(0.5, 6.5))
+            if self._far.simulator._open:
+                self.killed += 1
+                await self._far.lose()
+
+
+async def kills(name: str, count: int, seed: int) -> list[Figure]:
+    """So many kills, one after another, while the person says one thing after another."""
+    side = SIDES[name]
+    line = Line()
+    turns = [f"question number {index}" for index in range(TURNS)]
+    options: dict[str, Any] = {"words_late_s": LATE_S, "simulator": {"keep_audio": True}}
+    async with meeting(side, line, [ANSWER] * 400, turns, **options) as (agent, far):
+        killer = Killer(far, count, random.Random(seed))  # noqa: S311
+        async with asyncio.TaskGroup() as tasks:
+            killing = tasks.create_task(killer.run())
+            for _ in turns:
+                await line.speak(1.0)
+                await asyncio.sleep(6.0)
+            await killing
+        await asyncio.sleep(15)
+        items = [*agent.conversation]
+        found = compare(items, known_to(name, far), turns, ANSWER)
+        newest = heard_ms(far, side.rate)
+        wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
+        lost_ms = agent.llm.lost_audio * 1000 / agent.llm.capabilities.input_rate
+        again = len(told(agent, RealtimeReconnectedEvent))
+        answers = sum(isinstance(item, AgentItem) for item in items)
+    return [
+        Figure(
+            f"connection killed at {killer.killed} random moments: user audio lost or doubled, "
+            "history items lost or doubled",
+            "0 ms, 0",
+            f"{wrong_ms + lost_ms:.0f} ms, {found.wrong}",
+            not (wrong_ms or lost_ms or found.wrong),
+            f"{len(turns)} turns of 1 s, {answers} answers, {again} new connections "
+            f"(one in ten is killed at once, {killer.early} in all), TCP resets, transcripts "
+            f"{LATE_S} s late, virtual time; lengths to 4 ms{early_note(found)}",
+        )
+    ]

@@ -1,0 +1,195 @@
+"""What is looked at in each provider's simulator by the benchmarks of `truth`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from duologue.realtime.outputs import Output, UserTranscript, UserTurnEnded
+
+sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "conformance")]
+
+from conformance_targets import FIRST_HZ, RATE, STEP_HZ, SUBJECTS, Brain, Line  # noqa: E402
+
+from fake_edge import join_agent  # noqa: E402
+
+__all__ = [
+    "FIRST_HZ",
+    "RATE",
+    "SIDES",
+    "STEP_HZ",
+    "Line",
+    "Brain",
+    "Side",
+    "delay_words",
+    "known_to",
+    "meeting",
+    "on_connection",
+    "told",
+    "watch_sent",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One provider: its subject in the conformance suite, and its words for what happens.
+
+    ``speech`` says whether a message (its kind and its text) tells that the person speaks, or that
+    the model was interrupted by it. ``rate`` is Hz of the
+    sound as it hears it. ``words_beside``: it writes down what was said while it answers it.
+    """
+
+    subject: str
+    transport: str
+    signal: str
+    speech: Callable[[str, str], bool]
+    rate: int = 16000
+    words_beside: bool = True
+
+
+def _started(kind: str, _: str) -> bool:
+    return kind == "input_audio_buffer.speech_started"
+
+
+SIDES = {
+    "openai": Side("openai-websocket", "WebSocket", "speech_started", _started, rate=24000),
+    "qwen": Side("qwen", "WebSocket", "speech_started", _started),
+    "gemini": Side(
+        "gemini-3.8",
+        "WebSocket",
+        "interrupted",
+        lambda kind, _: kind == "serverContent.interrupted",
+    ),
+    "nova": Side(
+        "nova",
+        "HTTP/2",
+        "INTERRUPTED",
+        lambda kind, text: kind == "contentEnd" and '"INTERRUPTED"' in text,
+        words_beside=False,
+    ),
+}
+
+
+_ROLES = {"Person": "user", "You": "agent"}
+"""How older messages are told to Nova that are more than it takes, in one of them."""
+
+
+@asynccontextmanager
+async def meeting(
+    side: Side,
+    line: Any,
+    replies: Any = (),
+    transcripts: Any = (),
+    *,
+    words_late_s: float = 0.0,
+    **options: Any,
+) -> AsyncGenerator[tuple[Any, Any]]:
+    """An agent that talks over that line, and the far side of it; ``agent.recorded`` are its events.
+
+    What the person said is told ``words_late_s`` after they have said it.
+    """
+    if words_late_s and side.words_beside:
+        told = {"transcription_delay": words_late_s, **options.get("simulator", {})}
+        options["simulator"] = told
+    async with SUBJECTS[side.subject](replies, transcripts, **options) as (llm, far):
+        if words_late_s and not side.words_beside:
+            delay_words(far.simulator, words_late_s)
+        async with join_agent(llm, line) as agent:
+            yield agent, far
+
+
+def delay_words(simulator: Any, seconds: float) -> None:
+    """Have the model itself find the words so late, and answer them only then."""
+    brain = simulator._backend
+
+    def make() -> Any:
+        model = brain.make()
+        begin = model.open
+
+        def later(receive: Callable[[Output], None]) -> Callable[[Output], None]:
+            loop = asyncio.get_running_loop()
+            waiting: deque[Output] = deque()
+
+            def take(output: Output) -> None:
+                if isinstance(output, UserTranscript | UserTurnEnded):
+                    # Timers of the same time are called in any order.
+                    waiting.append(output)
+                    loop.call_later(seconds, lambda: receive(waiting.popleft()))
+                else:
+                    receive(output)
+
+            return take
+
+        def opened(setup: Any) -> Any:
+            connection = begin(setup)
+            run = connection.run
+            connection.run = lambda receive: run(later(receive))
+            return connection
+
+        model.open = opened
+        return model
+
+    simulator._backend = replace(brain, make=make)
+
+
+def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) -> None:
+    """Tell of every new connection by what cuts it."""
+    if hasattr(simulator, "attach"):
+        attach = simulator.attach
+
+        def attached(line: Any, session: Any) -> None:
+            attach(line, session)
+            opened(line.cut)
+
+        simulator.attach = attached
+        return
+    run_session = simulator._run_session
+
+    async def run(stream: Any, *rest: Any) -> None:
+        opened(stream.abort)
+        await run_session(stream, *rest)
+
+    simulator._run_session = run
+
+
+def told(agent: Any, kind: type) -> list[Any]:
+    """The events of that kind, so far."""
+    return [event for event in agent.recorded if isinstance(event, kind)]
+
+
+def known_to(name: str, far: Any) -> list[tuple[str, str]]:
+    """What the model knows to have been said, as (role, words)."""
+    if name != "nova":
+        return far.history()
+    known: list[tuple[str, str]] = []
+    for said in far.session.conversation:
+        if said.role == "ASSISTANT":
+            known.append(("agent", said.text))
+            continue
+        older = False
+        for line in said.text.split("\n"):
+            older = older or line == "[What was said before:]"
+            role, _, words = line.partition(": ")
+            if older and role in _ROLES:
+                known.append((_ROLES[role], words))
+            elif not (line.startswith("[") and line.endswith("]")):
+                known.append(("user", line))
+    return known
+
+
+def watch_sent(session: Any, see: Callable[[str, str], None]) -> None:
+    """Look at every message of a simulated session, as it leaves."""
+    line = session._channel
+    send = line.send
+
+    def sent(kind: str, text: str) -> None:
+        see(kind, text)
+        send(kind, text)
+
+    line.send = sent

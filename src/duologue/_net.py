@@ -1,0 +1,136 @@
+"""Checks addresses, headers and proxies; each error is one line that says what to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from importlib.util import find_spec
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.request import getproxies, proxy_bypass
+
+from duologue.errors import ConfigError, ErrorKind, SessionError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+"""Names of this machine; no proxy is used for them."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def split_address(name: str, value: object, schemes: Sequence[str], example: str) -> SplitResult:
+    """Return the parts of a service's address.
+
+    Raises `ConfigError` for another scheme, a missing host, an invalid port, and for spaces and
+    control characters. The error never shows a user name or password.
+    """
+    if isinstance(value, str):
+        address = _split(value)
+        clean = value.isprintable() and " " not in value
+        if address is not None and clean and address.scheme in schemes and address.hostname:
+            return address
+        shown = repr(without_password(value))
+    else:
+        shown = type(value).__name__
+    raise ConfigError(f"{name} takes an address such as {example}, not {shown}")
+
+
+def check_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy of ``headers``; raises `ConfigError`, which never shows a value."""
+    found = dict(headers or {})
+    for key, value in found.items():
+        if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
+            raise ConfigError(f"{name} must have names of HTTP headers, not {key!r}")
+        if not isinstance(value, str):
+            raise ConfigError(
+                f"{name} must have strings as values: {key} is a {type(value).__name__}"
+            )
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(f"{name} must have values of printable ASCII: that of {key} is not")
+    return found
+
+
+def redirect_error(host: str, status: int, location: str) -> SessionError:
+    """Return the error for a redirect.
+
+    Redirects are never followed, because the key would be sent along.
+    """
+    where = urlsplit_or_none(location)
+    target = ""
+    if where is not None and where.hostname:
+        shown = where._replace(netloc=where.netloc.rpartition("@")[2], query="", fragment="")
+        target = f" to {urlunsplit(shown)[:200]}"
+    message = (
+        f"{host} redirects{target} (HTTP {status}), which is not followed: "
+        "give the address that answers"
+    )
+    return SessionError(message, code=str(status), kind=ErrorKind.FATAL)
+
+
+def unix_time(dates: Sequence[str]) -> float | None:
+    """Return the Unix seconds of the first ``Date`` header; None if it is missing or invalid."""
+    try:
+        return parsedate_to_datetime(dates[0]).timestamp()
+    except (IndexError, ValueError, OverflowError):
+        return None
+
+
+def proxy_from_environment(scheme: str, host: str) -> str | None:
+    """Return the proxy that the environment names for ``scheme`` (``HTTPS_PROXY``), if any."""
+    if host in LOOPBACK or proxy_bypass(host):
+        return None
+    proxies = getproxies()
+    return proxies.get(scheme) or proxies.get("all")
+
+
+def check_proxies() -> None:
+    """Raise `SessionError` if the environment names a proxy that HTTP clients here can't use.
+
+    Those clients read all proxies, whatever address they connect to, and their errors do not say
+    which variable is wrong.
+    """
+    for name, value in getproxies().items():
+        if name not in ("http", "https", "all"):
+            continue
+        address = value if "://" in value else f"http://{value}"
+        schemes = ("http", "https", "socks5", "socks5h")
+        try:
+            proxy = split_address(name, address, schemes, "http://host:port")
+        except ConfigError:
+            raise proxy_error(f"{without_password(value)} is no address of a proxy") from None
+        if proxy.scheme.startswith("socks") and find_spec("socksio") is None:
+            raise proxy_error("SOCKS needs the package socksio (pip install 'httpx[socks]')")
+
+
+def proxy_error(reason: str) -> SessionError:
+    """Return the error for a proxy that can't be used; ``reason`` must show no password."""
+    message = (
+        f"the proxy of the environment can't be used: {reason}. "
+        "Write it as http://host:port in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+    )
+    return SessionError(message, code="proxy", kind=ErrorKind.FATAL)
+
+
+def without_password(address: str) -> str:
+    """Return the address without its user name and password, for errors and logs."""
+    scheme, slashes, rest = address.rpartition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+
+def urlsplit_or_none(value: str) -> SplitResult | None:
+    """Return the parts of a URL; None if it is invalid."""
+    try:
+        return urlsplit(value)
+    except ValueError:
+        return None
+
+
+def _split(value: str) -> SplitResult | None:
+    try:
+        address = urlsplit(value)
+        usable = address.port is None or address.port > 0
+        # A name that can't be encoded would fail only when connecting, with a UnicodeError.
+        (address.hostname or "").encode("idna")
+    except ValueError:
+        return None
+    return address if usable else None

@@ -1,0 +1,1 @@
+"""The agent: joins a person on an edge to a model."""

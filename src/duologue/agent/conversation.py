@@ -1,0 +1,284 @@
+"""The history of a conversation, in order, and the stores that keep it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol, cast
+
+from duologue._user_code import is_async, log_failure, run_bounded
+from duologue.items import (
+    AgentItem,
+    Item,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+    replace_surrogates_in_item,
+)
+
+log = logging.getLogger(__name__)
+
+
+FLUSH_TIMEOUT_S = 0.3
+"""Seconds that an `AsyncStore` has for the last changes at the end of a conversation."""
+
+
+class Store(Protocol):
+    """Where a conversation is kept; called for every change, in order, on the event loop.
+
+    Its methods must not block. A store that has to wait, for example for a database, is an
+    `AsyncStore`.
+    """
+
+    def load(self) -> Sequence[Item]:
+        """Return the items to continue from."""
+        ...
+
+    def put(self, item: Item) -> None:
+        """Store an item that is new or has changed (same id)."""
+
+    def remove(self, item_id: str) -> None:
+        """Remove an item, because nothing of it was heard."""
+
+
+class AsyncStore(Protocol):
+    """A `Store` whose methods are coroutines.
+
+    They are awaited one after the other in a separate task, so a slow store never delays the
+    conversation. If several changes of one item are waiting, only the last is stored.
+    """
+
+    async def load(self) -> Sequence[Item]:
+        """Return the items to continue from; awaited when the agent joins."""
+        ...
+
+    async def put(self, item: Item) -> None:
+        """Store an item that is new or has changed (same id)."""
+
+    async def remove(self, item_id: str) -> None:
+        """Remove an item, because nothing of it was heard."""
+
+
+class Conversation:
+    """The items of a conversation, in order, each with its own id; iterating yields them.
+
+    An `AgentItem` never contains more than the person heard. Items that were not heard at all are
+    removed. While an agent has joined with the conversation, an error of the store is reported and
+    ends nothing; otherwise `put` and `remove` raise it.
+    """
+
+    def __init__(self, store: Store | AsyncStore | None = None) -> None:
+        self._items: dict[str, Item] = {}
+        self._store: Store | None = None
+        self._queue: _StoreQueue | None = None
+        self._report: Callable[[BaseException], None] | None = None
+        if store is not None and any(map(is_async, (store.load, store.put, store.remove))):
+            self._queue = _StoreQueue(cast("AsyncStore", store))
+        elif store is not None:
+            self._store = cast("Store", store)
+            self._add(self._store.load())
+
+    async def load(self) -> None:
+        """Load the items of an `AsyncStore`, once; they come before all other items.
+
+        `Agent.join` calls this. Raises whatever the store raises.
+        """
+        if self._queue is not None and not self._queue.loaded:
+            loading = self._queue.store.load()
+            items = await loading if inspect.isawaitable(loading) else loading
+            if not self._queue.loaded:
+                self._queue.loaded = True
+                ours, self._items = self._items, {}
+                self._add(items)
+                self._items |= ours
+
+    async def flush(self) -> None:
+        """Wait until an `AsyncStore` has all changes; `Agent.join` waits 0.3 s when it ends."""
+        if self._queue is not None:
+            await self._queue.flush()
+
+    def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
+        """Store changes from now on, in a task of ``tasks``; call ``report`` with each failure."""
+        self._report = report
+        if self._queue is not None:
+            self._queue.begin(tasks, report)
+
+    async def end(self) -> None:
+        """Stop storing changes; wait for the store for up to `FLUSH_TIMEOUT_S`."""
+        if self._queue is not None:
+            await self._queue.end()
+        self._report = None
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(tuple(self._items.values()))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table of who said what, for notebooks."""
+        from duologue._notebook import conversation_html
+
+        return conversation_html(self.items)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All items, oldest first."""
+        return tuple(self._items.values())
+
+    @property
+    def history(self) -> tuple[Item, ...]:
+        """The items that a model can continue from: items with text, and tool calls with results.
+
+        A crash leaves other items behind: a speech that was only starting, a tool call under way.
+        """
+        return self.history_with({}, ())
+
+    def history_with(
+        self, spoken_texts: Mapping[str, str], running_call_ids: Iterable[str]
+    ) -> tuple[Item, ...]:
+        """Return `history` in the middle of a conversation.
+
+        Args:
+            spoken_texts: The text so far of agent items that are being played, or whose audio is
+                waiting to be played, by item id.
+            running_call_ids: The ids of tool calls that have no result yet.
+        """
+        items = [
+            replace(item, text=spoken_texts[item.id])
+            if isinstance(item, AgentItem) and item.id in spoken_texts
+            else item
+            for item in self._items.values()
+        ]
+        items += [
+            AgentItem(item_id, words, "speaking", 0, item_id)
+            for item_id, words in spoken_texts.items()
+            if item_id not in self._items
+        ]
+        answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
+        answered.update(running_call_ids)
+        return tuple(item for item in items if _is_complete(item, answered))
+
+    def get(self, item_id: str) -> Item | None:
+        """Return the item with that id; None without one."""
+        return self._items.get(item_id)
+
+    def put(self, item: Item) -> None:
+        """Append an item, or replace the item with the same id where it stands."""
+        item = replace_surrogates_in_item(item)
+        self._items[item.id] = item
+        if self._queue is not None:
+            self._queue.put(item.id, item)
+        elif self._store is not None:
+            store = self._store
+            self._change_store(lambda: store.put(item))
+
+    def remove(self, item_id: str) -> None:
+        """Remove an item; do nothing if there is none."""
+        if self._items.pop(item_id, None) is None:
+            return
+        if self._queue is not None:
+            self._queue.put(item_id, None)
+        elif self._store is not None:
+            store = self._store
+            self._change_store(lambda: store.remove(item_id))
+
+    def _add(self, items: Iterable[Item]) -> None:
+        for item in items:
+            self._items[item.id] = replace_surrogates_in_item(item)
+
+    def _change_store(self, change: Callable[[], object]) -> None:
+        """Make a change in the store; report its error if an agent has joined."""
+        try:
+            change()
+        except BaseException as error:
+            if self._report is None or isinstance(error, KeyboardInterrupt):
+                raise
+            self._report(error)
+
+
+class _StoreQueue:
+    """Changes that wait for an `AsyncStore`, by item id; None for a removed item."""
+
+    def __init__(self, store: AsyncStore) -> None:
+        self.store = store
+        self.loaded = False
+        self._waiting: dict[str, Item | None] = {}
+        # These belong to one event loop, so `begin` makes new ones for each conversation.
+        self._wake: asyncio.Event | None = None
+        self._busy: asyncio.Lock | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._report: Callable[[BaseException], None] = _log_failure
+
+    def put(self, item_id: str, item: Item | None) -> None:
+        """Queue a change; it replaces an earlier change of the same item that is still waiting."""
+        self._waiting[item_id] = item
+        if self._wake is not None:
+            self._wake.set()
+
+    def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
+        """Start the task that makes the changes."""
+        self._report = report
+        self._wake, self._busy = asyncio.Event(), asyncio.Lock()
+        self._wake.set()
+        self._task = tasks.create_task(self._run(self._wake), name="store")
+
+    async def end(self) -> None:
+        """Make the waiting changes within `FLUSH_TIMEOUT_S`, and stop the task."""
+        task, self._task = self._task, None
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT_S):
+                await self.flush()
+        except TimeoutError:
+            self._report(
+                TimeoutError(
+                    f"{len(self._waiting)} changes were not stored within {FLUSH_TIMEOUT_S:g} s: "
+                    "await conversation.flush()"
+                )
+            )
+        finally:
+            self._report = _log_failure
+            self._wake = self._busy = None
+            if task is not None:
+                task.cancel()
+
+    async def flush(self) -> None:
+        """Make all waiting changes, one after the other."""
+        async with self._busy or asyncio.Lock():
+            while self._waiting:
+                item_id = next(iter(self._waiting))
+                item = self._waiting[item_id]
+                try:
+                    change = self.store.remove(item_id) if item is None else self.store.put(item)
+                    if inspect.isawaitable(change):
+                        await run_bounded(change, "a store")
+                except asyncio.CancelledError:
+                    raise  # The change may not have been made, so it stays queued.
+                except Exception as error:  # noqa: BLE001 - reported
+                    self._report(error)
+                if self._waiting.get(item_id) is item:
+                    del self._waiting[item_id]
+
+    async def _run(self, wake: asyncio.Event) -> None:
+        while True:
+            await wake.wait()
+            wake.clear()
+            await self.flush()
+
+
+def _log_failure(error: BaseException) -> None:
+    log_failure(log, "the store of a conversation", error)
+
+
+def _is_complete(item: Item, answered: set[str]) -> bool:
+    match item:
+        case UserItem(text=text) | AgentItem(text=text):
+            return bool(text)
+        case ToolCallItem(call_id=call_id):
+            return call_id in answered
+        case SystemItem() | ToolResultItem():
+            return True

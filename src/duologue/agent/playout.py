@@ -1,0 +1,422 @@
+"""`Playout`: the only gate in front of the edge. It drops stale audio, paces, and measures."""
+
+# Everything that the person may hear goes through one `Playout`. It has no task and no timer: its
+# owner calls `tick` every 20 ms, and every call is synchronous, so that after `interrupt` has
+# returned nothing older can reach the edge (contract C1).
+#
+#     write ──> track.frames ──> _in_flight ──> the ear
+#               (buffered,       (handed to     (reported by the client, or
+#                one track a      the edge)      estimated by the clock)
+#                speech)
+#
+# - *Epochs.* `interrupt(epoch)` clears the queue and the edge, and from then on `write` rejects
+#   every older epoch. The model, the network and the TTS need not stop in time.
+# - *Order.* Speeches play one after the other. A speech ends when its last sample was heard; only
+#   then does the next one start for the observer, even if an edge that buffers has its audio.
+# - *Pace.* An edge without a lead (``lead_ms`` 0) gets exactly one frame, or None, at each tick. An
+#   edge that buffers gets frames up to one tick after the present (`_scheduled_until`).
+# - *What was heard* is counted in samples from the start of the track (`_Track.played`). With
+#   quality ``estimated``, a frame counts as heard when the clock says that it has been played, at
+#   an interruption to the sample. Otherwise the client reports a total of samples
+#   (`report_played`), which includes silence and frames that were cleared, as `_position` does. A
+#   client that stops reporting is estimated after `_CONFIRM_TIMEOUT_S`, and so is its quality.
+# - *Hold* stops handing out audio. From an edge that buffers, it takes back what has not started to
+#   play (`_rewind`), so that `resume` continues at the exact sample.
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from duologue.agent.speech import Speech
+from duologue.audio import FRAME_MS, AudioFrame, Framer, Resampler, Samples
+from duologue.clock import Clock
+from duologue.edges.protocol import Edge
+from duologue.quality import Quality
+
+TICK_S = FRAME_MS / 1000
+"""Seconds between two ticks."""
+
+_CONFIRM_TIMEOUT_S = 2.0
+"""Seconds without a report of played audio after which the clock decides what was played."""
+
+
+class PlayoutObserver(Protocol):
+    """Gets the start and the end of speeches at the person's ear.
+
+    A speech starts once the speech before it has ended, even if its first audio was sent earlier.
+    """
+
+    def speech_started(self, speech: Speech) -> None:
+        """Called when the first audio of a speech has been handed to the edge."""
+
+    def speech_ended(self, speech: Speech) -> None:
+        """Called when a speech was heard to its end; not called for a speech that was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedItem:
+    """How much of one of the model's items was played, of the audio received, in ms."""
+
+    item_id: str
+    played_ms: int
+    total_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TruncatedSpeech:
+    """A speech that an interruption ended, with what was heard of each of its items."""
+
+    speech: Speech
+    items: Sequence[PlayedItem]
+
+
+@dataclass(slots=True, eq=False)
+class _Track:
+    """A queued speech, in samples at the edge's rate."""
+
+    speech: Speech
+    framer: Framer
+    frames: deque[Samples] = field(default_factory=deque)
+    resampler: Resampler | None = None
+    received: int = 0
+    sent: int = 0
+    played: int = 0
+    ended: bool = False
+    started: bool = False
+    """Whether its first audio was handed to the edge."""
+    notified: bool = False
+    """Whether the observer was notified of the start."""
+    estimated: bool = False
+    items: dict[str, int] = field(default_factory=dict)
+    """Maps each item id to the sample where the item begins."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _SentFrame:
+    """A frame on its way to the ear: when it is due there, and where it lies in its track."""
+
+    position: int
+    due: float
+    track: _Track
+    offset: int
+    length: int
+    samples: Samples
+
+
+class Playout:
+    """The gate to one edge: a queue of speeches.
+
+    It has no task and no timer: its owner calls `tick` every 20 ms. It buffers at most ``limit_s``
+    seconds of audio; when full, it rejects new audio.
+
+    Attributes:
+        rate: Samples a second of the edge.
+        epoch: Audio of older epochs is dropped.
+        stale_samples: Samples of older epochs that were dropped.
+        overflowed_samples: Samples that were rejected because the buffer was full.
+        starved_ticks: Ticks in which a speech had started, was not complete, and had no audio to
+            play.
+    """
+
+    def __init__(
+        self, edge: Edge, clock: Clock, observer: PlayoutObserver, *, limit_s: float = 600.0
+    ) -> None:
+        self._edge = edge
+        self._clock = clock
+        self._observer = observer
+        self.rate = edge.output_rate
+        self._framer = Framer(self.rate)
+        self._max_buffered = int(limit_s * self.rate)
+        self._waiting: deque[_Track] = deque()
+        self._tracks: dict[str, _Track] = {}
+        self._in_flight: deque[_SentFrame] = deque()
+        self._position = 0
+        self._scheduled_until = float("-inf")
+        self._held_at: float | None = None
+        self._buffered = 0
+        self.epoch = 0
+        self.stale_samples = 0
+        self.overflowed_samples = 0
+        self.starved_ticks = 0
+
+    @property
+    def active(self) -> bool:
+        """Whether some speech has not been heard to its end yet."""
+        return bool(self._tracks)
+
+    @property
+    def current(self) -> Speech | None:
+        """The oldest speech that has not been heard to its end; None without one."""
+        return next((t.speech for t in self._tracks.values()), None)
+
+    @property
+    def played_s(self) -> float:
+        """Seconds of `current` that were played so far; 0 without a current speech."""
+        track = next(iter(self._tracks.values()), None)
+        return 0.0 if track is None else track.played / self.rate
+
+    @property
+    def speeches(self) -> tuple[Speech, ...]:
+        """Speeches that have not been heard to their end, oldest first."""
+        return tuple(track.speech for track in self._tracks.values())
+
+    @property
+    def interruptible(self) -> bool:
+        """Whether the person may interrupt all speeches that have not been heard to their end."""
+        return all(track.speech.interruptible for track in self._tracks.values())
+
+    @property
+    def held(self) -> bool:
+        """Whether audio is held back until it is decided whether the person speaks."""
+        return self._held_at is not None
+
+    def begin(self, speech: Speech) -> None:
+        """Queue a speech behind the others; its audio may come later."""
+        if speech.epoch < self.epoch or speech.done or speech.id in self._tracks:
+            return
+        track = _Track(speech, Framer(self.rate))
+        self._tracks[speech.id] = track
+        self._waiting.append(track)
+
+    def remove(self, speech: Speech) -> None:
+        """Remove a speech that has no audio yet; `begin` queues it again."""
+        track = self._tracks.get(speech.id)
+        if track is not None and not track.received:
+            del self._tracks[speech.id]
+            self._waiting.remove(track)
+
+    def rename_items(self, speech: Speech, item_id: str) -> None:
+        """Merge everything received of a speech into one item of the model's history."""
+        track = self._tracks.get(speech.id)
+        if track is not None and track.items:
+            track.items = {item_id: 0}
+
+    def write(self, speech: Speech, item_id: str, frame: AudioFrame, epoch: int) -> bool:
+        """Queue the next audio of a speech, at any rate; return False if it was rejected."""
+        track = self._tracks.get(speech.id)
+        if epoch < self.epoch or track is None or track.ended:
+            self.stale_samples += len(frame)
+            return False
+        if self._buffered + len(frame) * self.rate // frame.rate > self._max_buffered:
+            self.overflowed_samples += len(frame)
+            return False
+        track.items.setdefault(item_id, track.received)
+        if track.resampler is None or track.resampler.in_rate != frame.rate:
+            self._flush_resampler(track)
+            track.resampler = Resampler(frame.rate, self.rate)
+        speech.seconds += frame.duration
+        self._append(track, track.resampler.push(frame.samples))
+        if self._edge.lead_ms:
+            self._pump(self._clock.now())
+        return True
+
+    def end(self, speech: Speech) -> None:
+        """Record that no more audio of a speech will come."""
+        track = self._tracks.get(speech.id)
+        if track is None or track.ended:
+            return
+        speech.complete = True
+        self._flush_resampler(track)
+        tail = track.framer.flush()
+        if len(tail):
+            padded = np.zeros(track.framer.size, np.int16)
+            padded[: len(tail)] = tail
+            track.frames.append(padded)
+        track.ended = True
+        now = self._clock.now()
+        if self._edge.lead_ms:
+            self._pump(now)
+        self._finish_played(now)
+
+    def tick(self, now: float) -> None:
+        """Hand the edge the audio that is due at ``now`` (clock seconds); called every 20 ms."""
+        if self._edge.lead_ms:
+            self._pump(now)
+        else:
+            self._send(now, now)
+        self._finish_played(now)
+
+    def report_played(self, samples: int) -> None:
+        """Record the edge's report that ``samples`` of everything it was given have been played."""
+        samples = min(samples, self._position)
+        while self._in_flight:
+            sent = self._in_flight[0]
+            played = samples - sent.position
+            if played <= 0:
+                break
+            sent.track.played = max(sent.track.played, sent.offset + min(played, sent.length))
+            if played < len(sent.samples):
+                break
+            self._in_flight.popleft()
+        self._finish_played(self._clock.now())
+
+    def hold(self) -> None:
+        """Stop handing out audio without dropping any; do nothing if it is held already."""
+        if self._held_at is not None:
+            return
+        now = self._clock.now()
+        self._held_at = now
+        if self._edge.lead_ms and self._edge.quality == "estimated":
+            self._rewind(now)
+
+    def resume(self) -> int:
+        """Continue where `hold` stopped; return how long the audio was held, in ms."""
+        if self._held_at is None:
+            return 0
+        now = self._clock.now()
+        held_ms = int((now - self._held_at) * 1000)
+        self._held_at = None
+        if self._edge.lead_ms:
+            self._pump(now)
+        return held_ms
+
+    def interrupt(self, epoch: int) -> list[TruncatedSpeech]:
+        """Drop everything older than ``epoch``; return the speeches that this cut, oldest first."""
+        now = self._clock.now()
+        self._finish_played(now)
+        self.epoch = max(self.epoch, epoch)
+        self._edge.clear()
+        if self._edge.quality == "estimated":
+            self._count_partly_played(now)
+        cuts = [self._truncate(track) for track in self._tracks.values()]
+        self._tracks.clear()
+        self._waiting.clear()
+        self._in_flight.clear()
+        self._buffered = 0
+        self._held_at = None
+        self._scheduled_until = now
+        return cuts
+
+    def _truncate(self, track: _Track) -> TruncatedSpeech:
+        track.speech.finish("cut", track.played / self.rate, self._quality(track))
+        starts = [*track.items.items()]
+        ends = [*(start for _, start in starts[1:]), track.received][: len(starts)]
+        return TruncatedSpeech(
+            track.speech,
+            [
+                PlayedItem(
+                    item_id,
+                    max(0, min(track.played, end) - start) * 1000 // self.rate,
+                    (end - start) * 1000 // self.rate,
+                )
+                for (item_id, start), end in zip(starts, ends, strict=True)
+            ],
+        )
+
+    def _quality(self, track: _Track) -> Quality:
+        return "estimated" if track.estimated else self._edge.quality
+
+    def _flush_resampler(self, track: _Track) -> None:
+        if track.resampler is not None:
+            self._append(track, track.resampler.flush())
+
+    def _append(self, track: _Track, samples: Samples) -> None:
+        track.received += len(samples)
+        self._buffered += len(samples)
+        track.frames.extend(track.framer.push(samples))
+
+    def _pump(self, now: float) -> None:
+        """Keep a buffering edge supplied until the tick after this one."""
+        while self._scheduled_until < now + TICK_S and self._held_at is None:
+            if not self._send(now, max(self._scheduled_until, now)):
+                break
+
+    def _send(self, now: float, at: float) -> bool:
+        track = self._next_track() if self._held_at is None else None
+        if track is None:
+            if not self._edge.lead_ms:
+                self._position += self._framer.size
+                self._edge.play(None)
+            return False
+        samples = track.frames.popleft()
+        length = min(len(samples), track.received - track.sent)
+        self._in_flight.append(_SentFrame(self._position, at, track, track.sent, length, samples))
+        track.sent += length
+        self._buffered -= length
+        self._position += len(samples)
+        self._scheduled_until = at + len(samples) / self.rate
+        track.started = True
+        self._edge.play(AudioFrame(samples, self.rate))
+        if not track.notified and next(iter(self._tracks.values())) is track:
+            self._notify_started(track)
+        return True
+
+    def _notify_started(self, track: _Track) -> None:
+        track.notified = True
+        track.speech.state = "playing"
+        self._observer.speech_started(track.speech)
+
+    def _next_track(self) -> _Track | None:
+        while self._waiting:
+            track = self._waiting[0]
+            if track.frames:
+                return track
+            if not track.ended:
+                self.starved_ticks += track.started
+                return None
+            self._waiting.popleft()
+        return None
+
+    def _finish_played(self, now: float) -> None:
+        """Record what has been played by ``now``, and end the speeches that were heard."""
+        confirms = self._edge.quality != "estimated"
+        due = now - self._edge.latency_ms / 1000 - (_CONFIRM_TIMEOUT_S if confirms else 0.0)
+        while (
+            self._in_flight
+            and self._in_flight[0].due + len(self._in_flight[0].samples) / self.rate <= due + 1e-9
+        ):
+            sent = self._in_flight.popleft()
+            sent.track.played = max(sent.track.played, sent.offset + sent.length)
+            sent.track.estimated = sent.track.estimated or confirms
+        while self._tracks:
+            track = next(iter(self._tracks.values()))
+            if not track.ended or track.frames or track.played < track.received:
+                break
+            del self._tracks[track.speech.id]
+            if self._waiting and self._waiting[0] is track:
+                self._waiting.popleft()
+            track.speech.finish("heard", track.played / self.rate, self._quality(track))
+            self._observer.speech_ended(track.speech)
+            following = next(iter(self._tracks.values()), None)
+            if following is not None and following.started and not following.notified:
+                self._notify_started(following)
+
+    def _count_partly_played(self, now: float) -> None:
+        for sent in self._in_flight:
+            played = min(
+                self._to_samples(now - self._edge.latency_ms / 1000 - sent.due), sent.length
+            )
+            if played <= 0:
+                break
+            sent.track.played = max(sent.track.played, sent.offset + played)
+
+    def _rewind(self, now: float) -> None:
+        """Take back from the edge what it has not started to play, exact to the sample."""
+        self._finish_played(now)
+        self._edge.clear()
+        while (
+            self._in_flight
+            and self._to_samples(now - self._in_flight[-1].due) < self._in_flight[-1].length
+        ):
+            sent = self._in_flight.pop()
+            track = sent.track
+            played = max(0, self._to_samples(now - sent.due))
+            rest = sent.samples[played : sent.length]
+            track.sent = sent.offset + played
+            track.frames.appendleft(rest)
+            self._buffered += len(rest)
+            if track not in self._waiting:
+                self._waiting.appendleft(track)
+            if played:
+                begun = replace(sent, length=played, samples=sent.samples[:played])
+                self._in_flight.append(begun)
+                break
+        self._scheduled_until = now
+
+    def _to_samples(self, seconds: float) -> int:
+        return int(seconds * self.rate + 1e-3)

@@ -1,0 +1,473 @@
+"""`AgentSession`: connect the person, the playout and the model of one joined agent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+from duologue.agent.barge_in import BargeIn, Decision
+from duologue.agent.conversation import Conversation
+from duologue.agent.playout import Playout
+from duologue.agent.processors import Processor, ProcessorChain
+from duologue.agent.speech import Speech
+from duologue.agent.speech_tracker import SpeechTracker
+from duologue.agent.tool_runner import ToolRunner
+from duologue.agent.turn_metrics import TurnMetrics
+from duologue.audio import AudioFrame
+from duologue.clock import Clock, Timer
+from duologue.edges.protocol import Edge
+from duologue.errors import ErrorKind, SessionClosedError
+from duologue.events.events import (
+    ErrorEvent,
+    Event,
+    InterruptionEvent,
+    RateLimitsEvent,
+    RealtimeConnectedEvent,
+    RealtimeDisconnectedEvent,
+    RealtimeReconnectedEvent,
+    RealtimeReconnectingEvent,
+    SayMismatchEvent,
+    SpeechHeldEvent,
+    SpeechResumedEvent,
+    UsageEvent,
+    UserTranscriptEvent,
+    UserTurnEndedEvent,
+    UserTurnStartedEvent,
+)
+from duologue.items import Item, UserItem
+from duologue.realtime._session.resume import CONTINUE_AFTER_NOISE_PROMPT
+from duologue.realtime.commands import DeleteItem, Truncate
+from duologue.realtime.outputs import (
+    Alive,
+    GoAway,
+    Output,
+    ProviderError,
+    RateLimits,
+    ReplyAudio,
+    ReplyDone,
+    ReplyInterrupted,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    Resumable,
+    SayMismatch,
+    SessionStarted,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    ToolCallsCancelled,
+    Usage,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.realtime import Realtime
+from duologue.vad.words import has_words
+from duologue.video import FrameSampler, VideoFrame
+
+_MAX_FRAME_AGE_S = 2.0
+"""Seconds after which a camera frame is too old to show the present."""
+
+
+_TICKS_PER_HEARD_EVENT = 10
+"""Ticks of 20 ms between two `AgentHeardEvent`."""
+
+
+class AgentSession:
+    """The live part of an `Agent`: the edge, the playout and the model all talk to it.
+
+    It implements the edge's `AgentInput`, the `PlayoutObserver` and the model's `SessionObserver`.
+    Every method is synchronous, so a signal has had its whole effect when the method returns.
+    """
+
+    def __init__(
+        self,
+        *,
+        edge: Edge,
+        realtime: Realtime,
+        barge_in: BargeIn,
+        conversation: Conversation,
+        tools: ToolRunner,
+        processors: Sequence[Processor],
+        participant: str,
+        emit: Callable[[Event], None],
+        on_text: Callable[[str], object],
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+    ) -> None:
+        self._edge = edge
+        self._realtime = realtime
+        self._barge_in = barge_in
+        self._conversation = conversation
+        self.tools = tools
+        self._processors = ProcessorChain(
+            processors, lambda source, message: emit(ErrorEvent(source, message)), clock.now
+        )
+        self._participant = participant
+        self._emit = emit
+        self._on_text = on_text
+        self._tasks = tasks
+        self._clock = clock
+        self.playout = Playout(edge, clock, self)
+        self.disconnected_event: RealtimeDisconnectedEvent | None = None
+        self._closed = False
+        self._metrics = TurnMetrics()
+        self._tracker = SpeechTracker(
+            playout=self.playout,
+            conversation=conversation,
+            metrics=self._metrics,
+            rate=lambda: realtime.capabilities.output_rate,
+            emit=emit,
+            clock=clock,
+        )
+        self._sampler = FrameSampler(realtime.fps)
+        self._latest_video: tuple[float, Callable[[], VideoFrame]] | None = None
+        self._timer: Timer | None = None
+        self._ticks = 0
+        self._user_speaking = False
+        self._voice = realtime.voice_meter
+        self._can_request_replies = realtime.capabilities.say != "none"
+        self._stopped_reply: str | None = None
+        """The reply that the model stopped by itself although the agent was not interrupted."""
+        self._stopped_speech: str | None = None
+        """The speech of `_stopped_reply`, which was incomplete when the model stopped."""
+        self._reported_blind = False
+
+    def bind_speech(self, request_id: str, speech: Speech) -> None:
+        """Let ``speech`` play the reply to the request."""
+        self._tracker.bind_speech(request_id, speech)
+
+    def close(self) -> None:
+        """Cancel timers, and end the speeches that the person will not hear."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for cut in self.playout.interrupt(self._realtime.epoch):
+            self._tracker.truncate(cut)
+        self._tracker.close(self._edge.quality)
+
+    def tick(self, now: float) -> None:
+        """Play the audio that is due at ``now`` (clock seconds) and report what was heard; every 20
+        ms.
+        """
+        self.playout.tick(now)
+        self._ticks += 1
+        if self._ticks % _TICKS_PER_HEARD_EVENT == 0:
+            self._tracker.report_heard()
+
+    # AgentInput: called by the edge
+
+    def push_audio(self, frame: AudioFrame) -> None:
+        """Accept the next audio of the person."""
+        if self._closed:
+            return
+        changed = self._processors.audio(frame)
+        if changed is None:
+            return
+        self._realtime.send_audio(changed)
+        voice = self._voice
+        if voice is not None and voice.is_open:
+            may = self._may_interrupt()
+            self._apply_decision(
+                self._barge_in.voice_measured(self._clock.now(), may_interrupt=may)
+            )
+
+    @property
+    def wants_video(self) -> bool:
+        """Whether the model accepts images."""
+        return self._realtime.capabilities.video
+
+    def push_video(self, make_frame: Callable[[], VideoFrame]) -> None:
+        """Accept a camera frame; frames are sent at the model's ``fps``."""
+        if not self._realtime.capabilities.video:
+            if not self._reported_blind:
+                self._reported_blind = True
+                blind = f"{self._realtime.capabilities.model} can't see"
+                self._emit(ErrorEvent("edge", f"{blind}: the camera's images are not used"))
+            return
+        now = self._clock.now()
+        self._latest_video = (now, make_frame)
+        if self._realtime.connected and self._sampler.wants(now):
+            self._send_frame(make_frame, now=False)
+
+    def send_snapshot(self) -> None:
+        """Send the newest camera frame, so that the next request refers to what the camera shows
+        now.
+        """
+        latest, self._latest_video = self._latest_video, None
+        if latest is not None and self._clock.now() - latest[0] <= _MAX_FRAME_AGE_S:
+            self._send_frame(latest[1], now=True)
+
+    def _send_frame(self, frame: Callable[[], VideoFrame], *, now: bool) -> None:
+        changed = self._processors.video(frame())
+        if changed is not None:
+            self._realtime.send_video(changed, in_order=now)
+
+    def push_text(self, text: str) -> None:
+        """Accept a text that the person wrote."""
+        if self._realtime.alive and not self._closed:
+            self._on_text(text)
+
+    def report_played(self, samples: int) -> None:
+        """Record that the edge has played ``samples`` of all that it was given."""
+        self.playout.report_played(samples)
+
+    async def wait_until_listening(self) -> None:
+        """Wait until the model receives audio."""
+        await self._realtime.ready()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being said, generated, played or awaited on either side."""
+        return not (
+            self._user_speaking or self.playout.active or self._realtime.pending or self.tools.busy
+        )
+
+    def known_text(self, speech: Speech) -> str | None:
+        """Return the text that the model has of a speech by the agent's own TTS; None if it has
+        none.
+        """
+        return self._tracker.known_text(speech)
+
+    def end_overlong(self, speech: Speech, seconds: float) -> None:
+        """End a speech before its next ``seconds``, which the playout rejected."""
+        self._tracker.end_overlong(speech, seconds)
+
+    def _correct_history(self, changes: Sequence[Truncate | DeleteItem]) -> None:
+        """Correct the model's history of its own speech, if the model supports that."""
+        profile = self._realtime.capabilities
+        if self._realtime.alive and (profile.truncates or profile.told_cuts):
+            for change in changes:
+                self._realtime.edit(change)
+
+    def speech_started(self, speech: Speech) -> None:
+        """Record that the first audio of a speech was handed to the edge."""
+        self._tracker.speech_started(speech)
+
+    def speech_ended(self, speech: Speech) -> None:
+        """Record that a speech was heard to its end."""
+        self._correct_history(self._tracker.speech_heard(speech))
+        if speech.id == self._stopped_speech:
+            self._stopped_speech = None
+            if self._realtime.alive and not self._closed:
+                self._realtime.request_reply(uuid4().hex, CONTINUE_AFTER_NOISE_PROMPT)
+
+    # SessionObserver: called by the model
+
+    def history(self) -> Sequence[Item]:
+        """Return the history, including speeches that are playing and tools that are running."""
+        return self._conversation.history_with(
+            self._tracker.spoken_texts(), self.tools.running_call_ids
+        )
+
+    def connected(self, event: RealtimeConnectedEvent) -> None:
+        """Report that the session is live."""
+        self._emit(event)
+
+    def reconnecting(self, event: RealtimeReconnectingEvent) -> None:
+        """Report that the next connection is being made."""
+        self._emit(event)
+
+    def reconnected(self, event: RealtimeReconnectedEvent) -> None:
+        """Report that the session continues on a new connection."""
+        self._tracker.connection_replaced()
+        self._emit(event)
+
+    def spoken_text(self, reply_id: str) -> str | None:
+        """Return the text that the audio of a reply says so far; None without audio."""
+        return self._tracker.spoken_text(reply_id)
+
+    def reply_lost(self, reply_id: str, request_id: str | None) -> None:
+        """Record that a connection was lost in a reply; the reply to ``request_id`` continues its
+        speech.
+        """
+        self._tracker.reply_lost(reply_id, request_id)
+
+    def turns_replayed(self, item_ids: Sequence[str]) -> None:
+        """Remove turns that will come again under other ids."""
+        for item_id in item_ids:
+            self._conversation.remove(item_id)
+
+    def disconnected(self, event: RealtimeDisconnectedEvent) -> None:
+        """Report the end of the session; audio received before may still be heard."""
+        if self.disconnected_event is not None:
+            return
+        self.disconnected_event = event
+        error = SessionClosedError(f"the session is over: {event.reason}")
+        self._tracker.fail(error, self._edge.quality)
+        self._emit(event)
+
+    def reply_ended(self, request_id: str, error: Exception | None) -> None:
+        """Record that a request ended without a reply."""
+        if error is not None and not self._closed:
+            self._emit(ErrorEvent("model", str(error), getattr(error, "code", "")))
+        self._tracker.request_ended(request_id, error, self._edge.quality)
+
+    def reply_skipped(self, epoch: int) -> None:
+        """Record that the model says nothing after its tools."""
+        self._tracker.reply_skipped(epoch)
+
+    def late_transcript(self, reply_text: ReplyText) -> None:
+        """Record a late transcript of a reply that has already been truncated."""
+        self._tracker.late_transcript(reply_text)
+
+    def on_interrupt(self, epoch: int) -> Sequence[Truncate | DeleteItem]:
+        """Stop all playout before ``epoch``; return how to truncate the model's history."""
+        self._barge_in.agent_interrupted()
+        self._stopped_reply = self._stopped_speech = None
+        self._metrics.reply_interrupted()
+        self._arm_timer()
+        current = self.playout.current
+        cuts = self.playout.interrupt(epoch)
+        played_ms = current.played_ms if current else 0
+        heard = current.heard_text if current else ""
+        quality = current.quality if current else self._edge.quality
+        speech_id = current.id if current else None
+        self._emit(InterruptionEvent(epoch, speech_id, played_ms, heard, quality))
+        changes: list[Truncate | DeleteItem] = []
+        for cut in cuts:
+            changes += self._tracker.truncate(cut)
+        self._tracker.drop_replies(self._edge.quality)
+        self.tools.person_interrupted()
+        return changes
+
+    def output(self, output: Output, epoch: int) -> None:
+        """Handle one output of the model."""
+        match output:
+            case ReplyAudio():
+                self._tracker.audio_received(output, epoch)
+            case ReplyText():
+                self._tracker.text_received(output)
+            case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
+                self._handle_user_signal(output)
+            case ReplyStarted():
+                self._tracker.reply_started(output, epoch)
+            case ReplyDone(reply_id=reply_id, status=status):
+                if status == "cancelled" and reply_id == self._stopped_reply:
+                    self._stopped_speech = self._tracker.speech_id_of(reply_id)
+                self._tracker.reply_done(output)
+            case ReplyInterrupted(reply_id=stopped):
+                self._stopped_reply = stopped if self._can_request_replies else None
+                now, may = self._clock.now(), self._may_interrupt()
+                self._apply_decision(self._barge_in.model_stopped(now, may_interrupt=may))
+            case ToolCall():
+                self._tracker.tools_called(output.reply_id)
+                stale = epoch < self._realtime.epoch
+                self.tools.start(output, stale=stale, tasks=self._tasks)
+            case ToolCallsCancelled(call_ids=call_ids):
+                self.tools.cancel(call_ids)
+            case Usage(input=input_tokens, output=output_tokens):
+                self._emit(UsageEvent(input_tokens, output_tokens))
+            case RateLimits(limits=limits):
+                self._emit(RateLimitsEvent(limits))
+            case SayMismatch(reply_id=reply_id, wanted=wanted, said=said):
+                speech_id = self._tracker.speech_id_of(reply_id)
+                if speech_id is not None:
+                    self._emit(SayMismatchEvent(speech_id, wanted, said))
+            case ProviderError(kind=kind, code=code, message=message):
+                if kind is not ErrorKind.BENIGN:
+                    self._emit(ErrorEvent("model", message, code))
+            case GoAway() | Resumable() | SessionStarted() | ReplyRefused() | Alive():
+                """Handled by the session itself."""
+
+    def _handle_user_signal(
+        self, signal: SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
+    ) -> None:
+        now = self._clock.now()
+        may = self._may_interrupt()
+        match signal:
+            case SpeechStarted(item_id=turn, at=at):
+                if not self._user_speaking:
+                    self._emit(UserTurnStartedEvent(self._participant, turn))
+                self._user_speaking = True
+                started = self._barge_in.speech_started
+                self._apply_decision(started(now, may_interrupt=may, started_at=at, turn_id=turn))
+            case SpeechStopped(at=at):
+                self._apply_decision(
+                    self._barge_in.speech_stopped(now, may_interrupt=may, ended_at=at)
+                )
+            case UserTranscript(item_id=item_id, text=text, final=final):
+                self._emit(UserTranscriptEvent(text, final, self._participant, item_id))
+                self._apply_decision(
+                    self._barge_in.transcript_received(
+                        text, now, may_interrupt=may, turn_id=item_id
+                    )
+                )
+                if final and text:
+                    self._metrics.transcript_received(now)
+                    self._conversation.put(UserItem(item_id, text, self._participant))
+                self._resolve_open_turn(signal)
+            case UserTurnEnded():
+                self._user_turn_ended(signal, now, may=may)
+
+    def _user_turn_ended(self, signal: UserTurnEnded, now: float, *, may: bool) -> None:
+        item_id, empty = signal.item_id, signal.empty
+        item = self._conversation.get(item_id)
+        ended = self._barge_in.turn_ended
+        self._apply_decision(ended(empty=empty, may_interrupt=may, turn_id=item_id))
+        self._user_speaking = False
+        if item is not None or not self._can_request_replies:
+            self._barge_in.close_turn(item_id)
+        aside = self._barge_in.is_turn_open(item_id)
+        if aside:
+            self._realtime.discard_reply(item_id)
+        elif not empty and item is None:
+            self._conversation.put(UserItem(item_id, None, self._participant))
+        if signal.reply_follows and not aside:
+            self._metrics.turn_ended(now, signal.speech_end)
+        text = item.text if isinstance(item, UserItem) else None
+        self._emit(UserTurnEndedEvent(self._participant, text, empty, item_id))
+
+    def _resolve_open_turn(self, transcript: UserTranscript) -> None:
+        """Decide by a late transcript whether an open turn was speech."""
+        item_id = transcript.item_id
+        if not self._barge_in.is_turn_open(item_id) or not (
+            transcript.final or has_words(transcript.text)
+        ):
+            return
+        self._barge_in.close_turn(item_id)
+        if not self._realtime.alive:
+            return
+        if has_words(transcript.text):
+            self._realtime.restore_reply()
+        elif self._realtime.capabilities.truncates:
+            self._realtime.edit(
+                DeleteItem(item_id)
+            )  # It was no speech, so the model must not refer to it.
+
+    def _may_interrupt(self) -> bool:
+        """Return whether there is something to interrupt and nothing protected.
+
+        A protected speech also protects what it waits for, because all of that has the same epoch.
+        """
+        something = self.playout.active or self._realtime.replying
+        return something and self.playout.interruptible and self._tracker.requests_interruptible
+
+    def _apply_decision(self, decision: Decision) -> None:
+        current = self.playout.current
+        match decision:
+            case Decision.HOLD:
+                self.playout.hold()
+                if current is not None:
+                    self._emit(SpeechHeldEvent(current.id))
+            case Decision.RESUME:
+                held_ms = self.playout.resume()
+                if current is not None:
+                    self._emit(SpeechResumedEvent(current.id, held_ms))
+            case Decision.INTERRUPT:
+                self._realtime.interrupt(keep_results=True)
+            case Decision.NOTHING:
+                pass
+        self._arm_timer()
+
+    def _arm_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._barge_in.deadline
+        if deadline is not None:
+            self._timer = self._clock.call_at(deadline, self._poll_barge_in)
+
+    def _poll_barge_in(self) -> None:
+        may = self._may_interrupt()
+        self._apply_decision(self._barge_in.poll(self._clock.now(), may_interrupt=may))

@@ -1,0 +1,218 @@
+"""A stereo recording of a conversation on one timeline: left the person, right the agent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import struct
+import tempfile
+from collections import deque
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from duologue.audio import Samples
+from duologue.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+_HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
+_MAX_BYTES = 0xFFFFFFFF - _HEADER.size
+"""Bytes of audio that a WAV file can hold: 12 hours at 24 kHz."""
+
+
+def check_writable(path: str | PathLike[str]) -> None:
+    """Raise `ConfigError` when there can be no file at ``path``."""
+    target = Path(path)
+    if target.is_dir():
+        raise ConfigError(f"can't write {target}: it is a folder")
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"can't write {target}: it is a device, not a file")
+    if not target.parent.is_dir():
+        raise ConfigError(f"can't write {target}: there is no folder {target.parent}")
+    if not os.access(target.parent, os.W_OK):
+        raise ConfigError(f"can't write {target}: {target.parent} is not writable")
+
+
+class _Track:
+    """One side: pieces of sound by position; everything else is silence."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._pieces: deque[tuple[int, Samples]] = deque()
+
+    def put(self, at: int, samples: Samples) -> None:
+        start = max(at, self.end)
+        if len(samples):
+            self._pieces.append((start, samples))
+            self.end = start + len(samples)
+
+    def truncate(self, at: int) -> None:
+        while self._pieces and self._pieces[-1][0] >= at:
+            self._pieces.pop()
+        if self._pieces:
+            start, samples = self._pieces[-1]
+            self._pieces[-1] = (start, samples[: at - start])
+        self.end = min(self.end, at)
+
+    def take(self, start: int, stop: int) -> Samples:
+        """Copy what lies between two positions, and forget it."""
+        out = np.zeros(stop - start, np.int16)
+        while self._pieces and self._pieces[0][0] < stop:
+            at, samples = self._pieces.popleft()
+            part = samples[: stop - at]
+            out[at - start : at - start + len(part)] = part
+            if len(part) < len(samples):
+                self._pieces.appendleft((stop, samples[len(part) :]))
+                break
+        self.end = max(self.end, stop)
+        return out
+
+
+class RecordingTimeline:
+    """Writes a 16 bit stereo WAV as the conversation goes on, in bounded memory.
+
+    Positions are in samples at ``rate`` Hz since the recording began. The file appears at
+    ``path``, whole, when `close` is called. A full disk ends the recording, not the
+    conversation: one warning says so, `failure` says why, and what was written is kept.
+    Raises `ConfigError` if the file can't be created.
+    """
+
+    def __init__(self, path: str | PathLike[str], rate: int) -> None:
+        self.path = Path(path)
+        self.rate = rate
+        self.failure: str | None = None
+        """Why the recording ended before the conversation; None if it did not."""
+        self._person_track = _Track()
+        self._agent_track = _Track()
+        self._written = 0
+        self._bytes = 0
+        check_writable(path)
+        # Write to where a link points, so that the link stays.
+        self._target = self.path.resolve()
+        try:
+            self._file, self._temporary_path = tempfile.mkstemp(
+                dir=self._target.parent, prefix=f".{self._target.name}.", suffix=".part"
+            )
+        except OSError as error:
+            raise self._error(error) from error
+        try:
+            os.fchmod(self._file, _mode(self._target))
+            # Readers read a size of 0 to the end of the file, in case it is never finished.
+            self._write(self._header(None))
+        except OSError as error:
+            os.close(self._file)
+            self._remove()
+            raise self._error(error) from error
+        self._open = True
+
+    @property
+    def person_end(self) -> int:
+        """Where the person's side ends so far."""
+        return self._person_track.end
+
+    @property
+    def agent_end(self) -> int:
+        """Where the agent's side ends so far."""
+        return self._agent_track.end
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were written so far."""
+        return self._bytes / 4 / self.rate
+
+    def add_person(self, samples: Samples) -> None:
+        """Append to the person's side."""
+        self._person_track.put(self._person_track.end, samples)
+
+    def add_agent(self, at: int, samples: Samples) -> None:
+        """Put on the agent's side: at ``at``, or behind what is there already if that is later."""
+        self._agent_track.put(max(at, self._written), samples)
+
+    def clear_agent(self, at: int) -> None:
+        """Drop the agent's side from ``at`` on: it was not played."""
+        self._agent_track.truncate(max(at, self._written))
+
+    def commit(self, upto: int) -> None:
+        """Write everything before ``upto``; it can't be changed any more."""
+        if self._open and upto > self._written:
+            self._append(upto)
+
+    def close(self) -> None:
+        """Write the rest, and move the file into place; harmless the second time.
+
+        Raises `ConfigError` when it can't be moved there.
+        """
+        if not self._open:
+            return
+        self._open = False
+        try:
+            try:
+                self._append(max(self._person_track.end, self._agent_track.end, self._written))
+                os.pwrite(self._file, self._header(self._bytes), 0)
+            finally:
+                os.close(self._file)
+            os.replace(self._temporary_path, self._target)
+        except OSError as error:
+            self._remove()
+            raise self._error(error) from error
+
+    def discard(self) -> None:
+        """Leave no file."""
+        if self._open:
+            self._open = False
+            os.close(self._file)
+            self._remove()
+
+    def _remove(self) -> None:
+        Path(self._temporary_path).unlink(missing_ok=True)
+
+    def _append(self, upto: int) -> None:
+        start = self._written
+        self._written = upto
+        both = np.stack(
+            (self._person_track.take(start, upto), self._agent_track.take(start, upto)), axis=1
+        )
+        if self.failure is not None:
+            return
+        data = both.astype("<i2", copy=False).tobytes()
+        try:
+            if self._bytes + len(data) > _MAX_BYTES:
+                raise OSError(0, "a WAV file holds no more than 4 GB")
+            self._write(data)
+        except OSError as error:
+            self.failure = (error.strerror or "not possible").lower()
+            # Cut off a partial sample at the end.
+            os.ftruncate(self._file, _HEADER.size + self._bytes)
+            logger.warning(
+                "can't write %s: %s; the recording ends after %.1f s, the conversation continues",
+                self.path,
+                self.failure,
+                self.seconds,
+            )
+            return
+        self._bytes += len(data)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._file, rest) :]
+
+    def _header(self, size: int | None) -> bytes:
+        """Return the header of a WAV file with ``size`` bytes of audio; None if not known yet."""
+        rate = self.rate
+        riff = 0 if size is None else _HEADER.size - 8 + size
+        return _HEADER.pack(
+            *(b"RIFF", riff, b"WAVEfmt ", 16, 1, 2, rate, 4 * rate, 4, 16, b"data", size or 0)
+        )
+
+    def _error(self, error: OSError) -> ConfigError:
+        reason = (error.strerror or "not possible").lower()
+        return ConfigError(f"can't write {self.path}: {reason}")
+
+
+def _mode(target: Path) -> int:
+    """Return the permissions of the file that is replaced, or those of a new file."""
+    return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644

@@ -1,0 +1,164 @@
+"""An answer in the making: words from the LLM, cut into clauses, spoken as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from uuid import uuid4
+
+from duologue._user_code import describe, log_failure, run_contained
+from duologue.audio import AudioFrame
+from duologue.items import SurrogateJoiner, replace_surrogates
+from duologue.pipeline._clause_splitter import ClauseSplitter
+from duologue.pipeline._thoughts import ThoughtFilter
+from duologue.pipeline.interfaces import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.realtime.outputs import (
+    Output,
+    ReplyAudio,
+    ReplyDone,
+    ReplyStarted,
+    ReplyText,
+    ToolCall,
+    Usage,
+)
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING_CLAUSES = 32
+"""Clauses that may wait to be spoken; beyond it the LLM waits."""
+
+
+class SpeculativeReply:
+    """One reply. Until `commit` nothing of it leaves; what it makes meanwhile is kept.
+
+    ``basis`` is whatever it was made from, for its owner to compare. A ``script`` is text of the
+    program, which is spoken unchanged; text of a model may contain thoughts, which are not spoken.
+    An error of the LLM, the TTS or ``words`` fails only this reply.
+    """
+
+    def __init__(
+        self,
+        generate: Callable[[], AsyncGenerator[LLMOutput]],
+        tts: TTS,
+        emit: Callable[[Output], None],
+        basis: object,
+        *,
+        script: bool = False,
+    ) -> None:
+        self.id = uuid4().hex
+        self.item_id = uuid4().hex
+        self.basis = basis
+        self.done = asyncio.Event()
+        self._generate = generate
+        self._tts = tts
+        self._script = script
+        self._emit = emit
+        self._held_outputs: list[Output] | None = []
+        self._clauses: asyncio.Queue[str | None] = asyncio.Queue(MAX_WAITING_CLAUSES)
+        self._samples = 0
+        self._task: asyncio.Task[None] | None = None
+        self._cancelled = False
+
+    @property
+    def is_committed(self) -> bool:
+        """It is being told."""
+        return self._held_outputs is None
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin to make it."""
+        self._task = tasks.create_task(self._run(), name="reply")
+
+    def commit(self, request_id: str | None) -> None:
+        """Tell what was made so far and go on telling; ``request_id`` is what it answers."""
+        kept, self._held_outputs = self._held_outputs or [], None
+        self._emit(ReplyStarted(self.id, request_id))
+        for output in kept:
+            self._emit(output)
+
+    def cancel(self) -> None:
+        """Stop making it; a committed one is told to be cancelled."""
+        if self.done.is_set() or self._cancelled:
+            return
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+        self.done.set()
+        self._put_output(ReplyDone(self.id, "cancelled"))
+
+    def _put_output(self, output: Output) -> None:
+        if self._held_outputs is None:
+            self._emit(output)
+        else:
+            self._held_outputs.append(output)
+
+    async def _run(self) -> None:
+        end = ReplyDone(self.id)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._run_component("the TTS", self._run_tts), name="speak")
+                await self._run_component("the LLM", self._run_llm)
+        except* Exception as errors:  # noqa: BLE001 - reported
+            end = ReplyDone(self.id, "failed", describe(errors))
+        finally:
+            self.done.set()
+        if not self._cancelled:
+            self._put_output(end)
+
+    async def _run_component(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await run_contained(work())
+        except Exception as error:
+            log_failure(log, name, error)
+            raise
+
+    async def _run_llm(self) -> None:
+        clauses = ClauseSplitter(hurry=not self._script)
+        thoughts = None if self._script else ThoughtFilter()
+        halves = SurrogateJoiner()
+        async with aclosing(self._generate()) as words:
+            async for output in words:
+                match output:
+                    case TextDelta(text=piece):
+                        text = halves.push(piece)
+                        answer = text if thoughts is None else thoughts.push(text)
+                        for clause in clauses.push(answer):
+                            await self._clauses.put(clause)
+                    case ToolRequest(call_id=call_id, name=name, arguments=arguments):
+                        text = replace_surrogates(_check_arguments(arguments))
+                        self._put_output(ToolCall(self.id, call_id, replace_surrogates(name), text))
+                    case TokenUsage(input=input_tokens, output=output_tokens):
+                        self._put_output(Usage({"text": input_tokens}, {"text": output_tokens}))
+                    case _:
+                        raise TypeError(
+                            "an LLM yields TextDelta, ToolRequest and TokenUsage, "
+                            f"not {type(output).__name__}"
+                        )
+        rest = halves.flush()
+        rest = rest if thoughts is None else thoughts.push(rest) + thoughts.flush()
+        for clause in [*clauses.push(rest), *clauses.flush()]:
+            await self._clauses.put(clause)
+        await self._clauses.put(None)
+
+    async def _run_tts(self) -> None:
+        while (clause := await self._clauses.get()) is not None:
+            self._put_output(ReplyText(self.id, self.item_id, clause, self._samples))
+            async with aclosing(self._tts.synthesize(clause.strip())) as frames:
+                async for frame in frames:
+                    if not isinstance(frame, AudioFrame):
+                        raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
+                    self._samples += len(frame)
+                    self._put_output(ReplyAudio(self.id, self.item_id, frame))
+
+
+def _check_arguments(arguments: object) -> str:
+    if not isinstance(arguments, str):
+        kind = type(arguments).__name__
+        raise TypeError(f"arguments of a ToolRequest are JSON text, not {kind}")
+    return arguments
+
+
+async def scripted(text: str) -> AsyncGenerator[LLMOutput]:
+    """Words that are known already, as an LLM would give them."""
+    yield TextDelta(text)

@@ -1,0 +1,423 @@
+"""The hearing half of a pipeline: from sound to turns with their words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+from uuid import uuid4
+
+import numpy as np
+
+from duologue._user_code import FailureReports, describe, log_failure, run_contained
+from duologue.audio import AudioFrame, Framer, Resampler, Samples
+from duologue.clock import Clock
+from duologue.errors import ErrorKind
+from duologue.items import replace_surrogates
+from duologue.pipeline.interfaces import STT, STTStream, TurnDetector
+from duologue.realtime.outputs import (
+    Output,
+    ProviderError,
+    SpeechStarted,
+    SpeechStopped,
+    UserTranscript,
+)
+from duologue.vad.contained import ContainedVAD
+from duologue.vad.endpointing import Endpointer, Endpointing, EndpointingStep
+from duologue.vad.level_gate import LevelGate
+from duologue.vad.preroll import Preroll
+from duologue.vad.vad import VAD
+from duologue.vad.words import has_words, words_after
+
+log = logging.getLogger(__name__)
+
+MAX_REJOIN_GAP_S = 1.5
+"""Speech that follows the last turn's within so many seconds is transcribed together with it: a
+recogniser mishears a short piece that it hears alone."""
+MAX_REJOIN_S = 8.0
+"""But no longer than this together: every transcript is of the whole, and costs by its length."""
+MIN_WORD_S = 0.3
+"""Seconds; shorter speech is hardly a word, but a cough or a click."""
+CLOSE_TIMEOUT_S = 0.3
+"""What a recogniser may take to let go of a turn at the end of a session, in seconds."""
+MAX_VOTE_AUDIO_S = 8.0
+"""Sound of a turn that the turn detector is given, in seconds: what smart-turn v3 looks at."""
+
+
+class TurnHandler(Protocol):
+    """Who answers what was heard."""
+
+    def prepare_reply(self, text: str) -> None:
+        """The person has perhaps finished, having said ``text``: begin on an answer."""
+
+    def discard_reply(self) -> None:
+        """They had not: throw the answer away."""
+
+    async def turn_ended(
+        self, item_id: str, text: str, speech_end: float, *, reply: bool = True
+    ) -> None:
+        """They have; ``text`` is empty where there were no words, ``reply`` if it is answered."""
+
+
+@dataclass(slots=True)
+class _UserTurn:
+    item_id: str
+    stream: STTStream
+    recent_audio: deque[Samples]
+    recent_samples: int = 0
+    text: str = ""
+    stream_s: float = 0.0
+    """Sound that the stream has been given, in seconds."""
+    prior_text: str = ""
+    """What the stream had transcribed when this turn began: the turn before, which it goes on."""
+    reply: bool = True
+    failed_components: set[str] = field(default_factory=set)
+    """Parts whose failure in this turn was reported."""
+    ended: bool = False
+    """Whether the model or the program has ended it, so that no vote is needed."""
+    decision_due: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the turn was ended, or was silent for long enough: decide at once."""
+
+
+class _EmptySTTStream:
+    """Replaces the transcription of a turn that the STT failed to begin."""
+
+    def push(self, frame: AudioFrame) -> None:
+        """Drop the audio."""
+
+    async def text(self) -> str:
+        """Return no words."""
+        return ""
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+
+class SpeechInput:
+    """Takes input audio on the event loop; transcribes and votes in tasks of its own.
+
+    An error of a part is reported once in each turn, and only its result is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        vad: VAD,
+        stt: STT,
+        turn: TurnDetector | None,
+        endpointing: Endpointing,
+        turn_handler: TurnHandler,
+        emit: Callable[[Output], None],
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+    ) -> None:
+        failures = FailureReports(self._emit_error, clock.now)
+        self._vad = ContainedVAD(vad, failures).stream()
+        self._vad_rate = vad.rate
+        self._stt = stt
+        self._turn_detector = turn
+        self._endpointing = endpointing
+        self._turn_handler = turn_handler
+        self._emit = emit
+        self._tasks = tasks
+        self._clock = clock
+        self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
+        self._resampler = Resampler(stt.rate, vad.rate)
+        self._endpointer = Endpointer(endpointing)
+        self._gate = LevelGate()
+        self._preroll = Preroll(endpointing.preroll_s + MAX_REJOIN_GAP_S)
+        self._turn: _UserTurn | None = None
+        self._last_turn: _UserTurn | None = None
+        self._pause_task: asyncio.Task[None] | None = None
+        self._partial_task: asyncio.Task[None] | None = None
+        self._partial_after = 0.0
+        self._last_turn_end = 0.0
+
+    def push(self, frame: AudioFrame) -> None:
+        """Take the next sound, at the STT's rate."""
+        if self._turn is not None:
+            self._append_audio(self._turn, frame)
+        else:
+            self._preroll.push(frame)
+        now = self._clock.now()
+        chunks = self._framer.push(self._resampler.push(frame.samples))
+        held = len(self._framer) / self._vad_rate
+        seconds = self._framer.size / self._vad_rate
+        for index, chunk in enumerate(chunks):
+            at = now - held - (len(chunks) - 1 - index) * seconds
+            activity = self._vad.push(chunk)
+            if self._gate.is_quiet(chunk, speech=activity > self._endpointing.threshold):
+                activity = 0.0
+            for step in self._endpointer.push(activity, seconds, at):
+                self._handle_step(step, held + (len(chunks) - 1 - index) * seconds)
+
+    def end_turn(self, *, reply: bool = True) -> None:
+        """The turn is over because somebody says so; harmless while nobody speaks.
+
+        Without ``reply`` it is heard and not answered.
+        """
+        if self._turn is not None:
+            self._turn.reply = reply
+            self._turn.ended = True
+            self._turn.decision_due.set()
+            self._start_pause(self._turn)
+
+    def clear(self) -> None:
+        """Forget the turn that is under way."""
+        turn, self._turn = self._turn, None
+        self._endpointer.end()
+        self._cancel_tasks()
+        self._turn_handler.discard_reply()
+        if turn is not None:
+            self._release(turn)
+
+    async def close(self) -> None:
+        """Let go of the recogniser; what it has not let go of by then is left to it."""
+        turns = [turn for turn in (self._turn, self._last_turn) if turn is not None]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                for turn in turns:
+                    await self._close_stream(turn)
+
+    def _handle_step(self, step: EndpointingStep, ago: float) -> None:
+        """Take a step that was due ``ago`` seconds before the end of the sound that has come."""
+        taking = self._endpointer
+        match step:
+            case EndpointingStep.STARTED:
+                turn = self._turn = self._begin_turn(ago)
+                self._emit(SpeechStarted(turn.item_id, taking.speech_start))
+            case EndpointingStep.PARTIAL:
+                self._start_partial()
+            case EndpointingStep.PAUSED:
+                if self._turn is not None:
+                    self._start_pause(self._turn)
+            case EndpointingStep.RESUMED:
+                self._cancel_tasks()
+                self._turn_handler.discard_reply()
+                if self._turn is not None:
+                    self._turn.decision_due.clear()
+                    self._emit(SpeechStarted(self._turn.item_id))
+            case EndpointingStep.VOTE:
+                if self._turn is not None:
+                    self._emit(SpeechStopped(self._turn.item_id, taking.speech_end))
+            case EndpointingStep.TIMEOUT:
+                if self._turn is not None:
+                    self._turn.decision_due.set()
+
+    def _begin_turn(self, ago: float) -> _UserTurn:
+        last, self._last_turn = self._last_turn, None
+        kept = self._endpointing.preroll_s + ago
+        turn: _UserTurn | None = None
+        if last is not None:
+            gap = self._endpointer.speech_start - self._last_turn_end
+            if gap < MAX_REJOIN_GAP_S and last.stream_s < MAX_REJOIN_S:
+                before = " ".join(text for text in (last.prior_text, last.text) if text)
+                seconds = last.stream_s
+                turn = _UserTurn(
+                    uuid4().hex, last.stream, deque(), stream_s=seconds, prior_text=before
+                )
+                # With the silence between them: a recogniser stumbles over a piece that is missing.
+                kept += MAX_REJOIN_GAP_S
+            else:
+                self._release(last)
+        if turn is None:
+            turn = _UserTurn(uuid4().hex, _EmptySTTStream(), deque())
+            try:
+                turn.stream = self._stt.stream()
+            except BaseException as error:  # noqa: BLE001 - reported
+                self._report("transcription", error, turn)
+        for frame in self._preroll.take(kept):
+            self._append_audio(turn, frame)
+        return turn
+
+    def _release(self, turn: _UserTurn) -> None:
+        self._tasks.create_task(self._close_stream(turn), name="stt close")
+
+    async def _close_stream(self, turn: _UserTurn) -> None:
+        try:
+            await run_contained(turn.stream.close())
+        except Exception as error:  # noqa: BLE001 - nothing of the turn depends on it
+            log_failure(log, "closing a transcription", error)
+
+    def _report(self, component: str, error: BaseException, turn: _UserTurn) -> None:
+        """Report the failure of a part, once in a turn; Ctrl-C is raised again."""
+        if isinstance(error, KeyboardInterrupt):
+            raise error
+        if component not in turn.failed_components:
+            turn.failed_components.add(component)
+            log_failure(log, component, error)
+            self._emit_error(component, describe(error), str(getattr(error, "code", "")))
+
+    def _emit_error(self, component: str, message: str, code: str = "") -> None:
+        self._emit(ProviderError(ErrorKind.RETRY, code, f"{component}: {message}"))
+
+    def _append_audio(self, turn: _UserTurn, frame: AudioFrame) -> None:
+        try:
+            turn.stream.push(frame)
+        except BaseException as error:  # noqa: BLE001 - reported
+            self._report("transcription", error, turn)
+        turn.stream_s += frame.duration
+        turn.recent_audio.append(frame.samples)
+        turn.recent_samples += len(frame)
+        while turn.recent_samples - len(turn.recent_audio[0]) > MAX_VOTE_AUDIO_S * frame.rate:
+            turn.recent_samples -= len(turn.recent_audio.popleft())
+
+    def _start_pause(self, turn: _UserTurn) -> None:
+        if self._pause_task is None or self._pause_task.done():
+            if self._partial_task is not None:
+                # The whole turn is transcribed now, and does not wait for a part of it.
+                self._partial_task.cancel()
+            self._pause_task = self._tasks.create_task(self._run_pause(turn), name="end of turn")
+
+    def _start_partial(self) -> None:
+        """Transcribe what was said so far, but spend no more than a quarter of the time on it."""
+        now = self._clock.now()
+        busy = self._partial_task is not None and not self._partial_task.done()
+        if self._turn is None or busy or now < self._partial_after:
+            return
+        self._partial_task = self._tasks.create_task(self._run_partial(self._turn), name="partial")
+
+    def _cancel_tasks(self) -> None:
+        for task in (self._pause_task, self._partial_task):
+            if task is not None:
+                task.cancel()
+        self._pause_task = self._partial_task = None
+
+    async def _run_partial(self, turn: _UserTurn) -> None:
+        began = self._clock.now()
+        await self._transcribe(turn)
+        now = self._clock.now()
+        self._partial_after = now + 3 * (now - began)
+
+    async def _run_pause(self, turn: _UserTurn) -> None:
+        """Transcribe and vote side by side, begin on an answer, end the turn once it is over."""
+        vote_at = self._clock.now() + self._endpointing.vote_s - self._endpointing.speculate_s
+        transcribing = self._tasks.create_task(self._transcribe(turn), name="transcript")
+        voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
+        try:
+            await transcribing
+            if turn.prior_text and not has_words(turn.text):
+                await self._transcribe_alone(turn)
+            words = has_words(turn.text)
+            if words:
+                self._turn_handler.prepare_reply(turn.text)
+            while not turn.ended:
+                # The vote is asked for early, and counts when there was silence for long enough.
+                probability = await self._await_vote(voting, turn) if words else 1.0
+                await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
+                if turn.ended or self._is_over(turn, probability):
+                    break
+                vote_at += self._endpointing.vote_s
+                await self._wait_for_revote(turn, vote_at)
+                if self._endpointer.silence_s >= self._endpointer.pause_limit_s - 1e-9:
+                    break
+                voting.cancel()
+                voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
+        finally:
+            transcribing.cancel()
+            voting.cancel()
+        if self._turn is not turn:
+            return
+        self._turn = None
+        self._endpointer.end()
+        self._pause_task = None
+        self._last_turn, self._last_turn_end = turn, self._endpointer.speech_end
+        text = turn.text if words else ""
+        await self._turn_handler.turn_ended(
+            turn.item_id, text, self._endpointer.speech_end, reply=turn.reply
+        )
+
+    async def _await_vote(
+        self, voting: asyncio.Task[float | None], turn: _UserTurn
+    ) -> float | None:
+        """Return the detector's vote; None if it does not come before the time-out.
+
+        A vote that was requested after the time-out, because the recogniser was slow, still has
+        ``vote_s``.
+        """
+        if turn.decision_due.is_set():
+            await asyncio.wait({voting}, timeout=self._endpointing.vote_s)
+        else:
+            silent = self._tasks.create_task(turn.decision_due.wait(), name="time-out")
+            try:
+                await asyncio.wait({voting, silent}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                silent.cancel()
+        return voting.result() if voting.done() else None
+
+    def _is_over(self, turn: _UserTurn, probability: float | None) -> bool:
+        """Return whether the turn is over by the detector's vote, or by its silence."""
+        if probability is not None and probability >= self._endpointing.probability:
+            return True
+        longest = self._endpointing.pause_limit_s(probability)
+        if self._endpointer.silence_s >= longest - 1e-9:
+            return True
+        self._endpointer.set_pause_limit(longest)
+        turn.decision_due.clear()
+        return False
+
+    async def _wait_for_revote(self, turn: _UserTurn, when: float) -> None:
+        """Wait until the detector is asked again, which hears more silence then."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, when - self._clock.now())):
+                await turn.decision_due.wait()
+
+    async def _vote(self, turn: _UserTurn, transcribing: asyncio.Task[None]) -> float | None:
+        """Return the probability that the turn is over; None without a detector."""
+        if self._turn_detector is None:
+            return None
+        audio = np.concatenate(turn.recent_audio)
+        if self._turn_detector.rate != self._stt.rate:
+            resampler = Resampler(self._stt.rate, self._turn_detector.rate)
+            audio = np.concatenate((resampler.push(audio), resampler.flush()))
+
+        async def text() -> str:
+            await asyncio.wait({transcribing})
+            return turn.text
+
+        try:
+            return float(await run_contained(self._turn_detector.end_of_turn(audio, text)))
+        except Exception as error:  # noqa: BLE001 - reported
+            self._report("turn detection", error, turn)
+            return None
+
+    async def _transcribe_alone(self, turn: _UserTurn) -> None:
+        """Transcribe a turn alone, if it has no new words together with the turn before.
+
+        A recogniser may leave out repeated words, or change the beginning so that nothing seems to
+        follow it. A turn that is too short for a word is not transcribed.
+        """
+        if (
+            not MIN_WORD_S
+            <= self._endpointer.speech_end - self._endpointer.speech_start
+            < MAX_VOTE_AUDIO_S - MAX_REJOIN_GAP_S
+        ):
+            return
+        try:
+            stream = self._stt.stream()
+        except BaseException as error:  # noqa: BLE001 - reported
+            self._report("transcription", error, turn)
+            return
+        self._release(_UserTurn(turn.item_id, turn.stream, deque()))
+        recent = list(turn.recent_audio)
+        turn.stream, turn.stream_s, turn.prior_text = stream, 0.0, ""
+        turn.recent_audio.clear()
+        turn.recent_samples = 0
+        for samples in recent:
+            self._append_audio(turn, AudioFrame(samples, self._stt.rate))
+        await self._transcribe(turn)
+
+    async def _transcribe(self, turn: _UserTurn) -> None:
+        try:
+            transcript = replace_surrogates(await run_contained(turn.stream.text()))
+            text = words_after(transcript, turn.prior_text)
+        except Exception as error:  # noqa: BLE001 - reported
+            self._report("transcription", error, turn)
+            return
+        if self._turn is turn and text != turn.text:
+            turn.text = text
+            self._emit(UserTranscript(turn.item_id, text, final=False))

@@ -1,0 +1,40 @@
+"""Reads and writes the JSON of a provider's server, whose texts may end within a character."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import orjson
+
+from duologue.items import replace_surrogates_in_json
+from duologue.json_types import Json
+from duologue.providers._json_fields import JsonObject, MalformedError
+
+
+def decode_object(message: bytes | str) -> JsonObject:
+    """Parse a JSON object; keep a lone surrogate, because its other half is in another message.
+
+    Raises `MalformedError` for anything that is no JSON object.
+    """
+    try:
+        value: Json = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        text = message if isinstance(message, str) else message.decode(errors="replace")
+        if "\\ud" not in text.lower():
+            raise MalformedError(str(error)) from error
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as failure:
+            raise MalformedError(str(failure)) from failure
+    if not isinstance(value, dict):
+        raise MalformedError("not an object")
+    return value
+
+
+def encode_object(value: Mapping[str, Json]) -> bytes:
+    """Write a JSON object; a lone surrogate becomes a "?"."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(replace_surrogates_in_json(dict(value)))

@@ -1,0 +1,1 @@
+"""The Realtime protocol of OpenAI, which Qwen and other servers speak too."""

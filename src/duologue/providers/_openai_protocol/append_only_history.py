@@ -1,0 +1,151 @@
+"""The conversation as Qwen has it: items are put in at its end, and none can be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import assert_never
+
+from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.json_types import Json
+from duologue.providers._openai_protocol.items import tool_output
+from duologue.realtime.commands import SendToolResult
+
+type JsonObject = dict[str, Json]
+
+HEARD_TEMPLATE = "Of what you said last, the person heard only this: {}"
+HEARD_NOTHING = "Of what you said last, the person heard nothing."
+
+_MAX_ITEMS = 4096
+"""Items that are known by their ids; the oldest is forgotten beyond it."""
+
+
+class AppendOnlyHistory:
+    """Puts in what is new; where the model knows too much, it is told so in words.
+
+    ``text``: the model takes text as items (qwen3.5 and later). An older one is not given a
+    history, and what a person wrote to it goes with the request for the answer (`take_unsaid`).
+
+    The service gives every item an id of its own, and takes a message of text as the person's or
+    the model's. What is neither, such as guidance, or the result of a tool that was called on an
+    earlier connection, is put in as a message with a mark around it.
+    """
+
+    __slots__ = ("_agent_items", "_calls", "_known", "_takes_text", "_unsent_texts")
+
+    def __init__(self, *, takes_text: bool) -> None:
+        self._takes_text = takes_text
+        self._known: dict[str, None] = {}
+        self._agent_items: dict[str, None] = {}
+        self._calls: dict[str, ToolCallItem] = {}
+        self._unsent_texts: list[str] = []
+
+    def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
+        """Put an item at the end; nothing for one that is there, or without words."""
+        del before  # The service only appends.
+        if item.id in self._known:
+            return []
+        _remember(self._known, item.id)
+        match item:
+            case UserItem(text=text):
+                return self._user_message(text, spoken=item.spoken) if text else []
+            case AgentItem(text=text):
+                self._unsent_texts.clear()
+                _remember(self._agent_items, item.id)
+                return self._message("assistant", text) if text else []
+            case SystemItem(text=text):
+                return self._tagged_message("guidance", text) if text else []
+            case ToolCallItem(call_id=call_id):
+                self._calls[call_id] = item
+                return []
+            case ToolResultItem(call_id=call_id) if call_id not in self._calls:
+                return []  # The call is unknown, so the service would refuse its result.
+            case ToolResultItem(call_id=call_id, output=output, failed=failed):
+                return self._tool_result(call_id, tool_output(output, failed=failed))
+            case _:
+                assert_never(item)
+
+    def add_tool_result(self, result: SendToolResult) -> list[JsonObject]:
+        """Give the result of a call."""
+        return self._tool_result(result.call_id, tool_output(result.output, failed=result.failed))
+
+    def add_image(self, item_id: str, base64: str) -> list[JsonObject]:
+        """Show a picture: it goes with the sound, and is no item."""
+        del item_id
+        return [{"type": "input_image_buffer.append", "image": base64}]
+
+    def add_verbatim(self, item_id: str, text: str) -> list[JsonObject]:
+        """What a response has said is in the conversation already."""
+        del item_id, text
+        return []
+
+    def truncate(self, item_id: str, played_ms: int, heard_text: str) -> list[JsonObject]:
+        """Tell what was heard of an item of the model."""
+        del played_ms
+        if item_id not in self._agent_items:
+            return []
+        words = HEARD_TEMPLATE.format(heard_text) if heard_text else HEARD_NOTHING
+        return self._tagged_message("heard", words)
+
+    def delete(self, item_id: str) -> list[JsonObject]:
+        """Tell that nothing was heard of an item of the model; of others nothing is told."""
+        return self.truncate(item_id, 0, "")
+
+    def item_added(self, item_id: str, previous: str | None) -> None:
+        """The server has put in an item, of which it need not be told any more."""
+        del previous
+        _remember(self._known, item_id)
+
+    def item_deleted(self, item_id: str) -> None:
+        """Nothing is ever taken out."""
+
+    def audio_received(
+        self, item_id: str, samples: int, content_index: int = 0, *, verbatim: bool = False
+    ) -> None:
+        """The server has sent sound of an item of the model: scripted or not, it is there."""
+        del samples, content_index, verbatim
+        _remember(self._agent_items, item_id)
+
+    def take_unsent_texts(self) -> list[str]:
+        """What the person wrote to a model that takes no text, each once."""
+        unsaid, self._unsent_texts = self._unsent_texts, []
+        return unsaid
+
+    def _user_message(self, text: str, *, spoken: bool) -> list[JsonObject]:
+        if not self._takes_text and not spoken:
+            self._unsent_texts.append(text)
+        return self._message("user", text)
+
+    def _tool_result(self, call_id: str, output: str) -> list[JsonObject]:
+        call = self._calls.get(call_id)
+        if call is None:
+            item: JsonObject = {
+                "type": "function_call_output",
+                "call_id": call_id,
+                "output": output,
+            }
+            return [_create(item)]
+        # The server knows nothing of this call: it was made on an earlier connection.
+        called = f'name="{escape(call.name)}" arguments="{escape(call.arguments)}"'
+        return self._tagged_message("tool_result", output, called)
+
+    def _tagged_message(self, mark: str, text: str, more: str = "") -> list[JsonObject]:
+        opening = f"{mark} {more}".strip()
+        return self._message("user", f"<{opening}>{escape(text, quote=False)}</{mark}>")
+
+    def _message(self, role: str, text: str) -> list[JsonObject]:
+        if not self._takes_text:
+            return []
+        kind = "text" if role == "assistant" else "input_text"
+        content: list[Json] = [{"type": kind, "text": text}]
+        return [_create({"type": "message", "role": role, "content": content})]
+
+
+def _create(item: JsonObject) -> JsonObject:
+    return {"type": "conversation.item.create", "item": item}
+
+
+def _remember(known: dict[str, None], item_id: str) -> None:
+    known[item_id] = None
+    if len(known) > _MAX_ITEMS:
+        del known[next(iter(known))]

@@ -1,0 +1,475 @@
+"""OpenAI Realtime events to and from the session's commands and outputs, without a socket."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from duologue._optional import optional
+from duologue.audio import AudioFrame
+from duologue.events.events import RateLimit
+from duologue.json_types import Json
+from duologue.providers._json_fields import (
+    MalformedError,
+    int_field,
+    is_shallow,
+    number_field,
+    object_field,
+    object_list,
+    optional_str,
+    str_field,
+)
+from duologue.providers._openai_protocol.dialect import Dialect, ServerHistory, Transport
+from duologue.providers._openai_protocol.encoder import Encoder
+from duologue.providers._openai_protocol.errors import Meaning
+from duologue.providers._openai_protocol.input_turns import InputTurns
+from duologue.providers._openai_protocol.pending_requests import PendingRequests
+from duologue.providers._openai_protocol.responses import Responses
+from duologue.providers._openai_protocol.sent_events import SentEvents
+from duologue.providers._openai_protocol.server_conversation import ServerConversation
+from duologue.providers._openai_protocol.uninterruptible import UninterruptibleReplies
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import (
+    ClearInput,
+    Command,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendAudio,
+    SendVideo,
+)
+from duologue.realtime.outputs import (
+    Alive,
+    Output,
+    RateLimits,
+    ReplyAudio,
+    ReplyInterrupted,
+    SessionStarted,
+)
+from duologue.realtime.reply_slicer import ReplySlicer
+from duologue.video import VideoFrame
+
+optional("orjson", "openai")
+optional("pybase64", "openai")
+
+import pybase64  # noqa: E402
+
+from duologue.providers._json_text import decode_object  # noqa: E402
+
+type Message = bytes | AudioFrame | VideoFrame
+"""One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""
+
+type JsonObject = dict[str, Json]
+
+SESSION_UNCONFIRMED = "duologue.session.unconfirmed"
+"""Not in the protocol: the event of our wire for a server that does not confirm the session."""
+
+_APPEND = b'"type":"input_audio_buffer.append","audio":"'
+_END = b'"}'
+_LEAD_IN_S = 0.1
+"""Silence that goes before a picture where some sound has to, in seconds."""
+_MAX_SEEN_IDS = 32
+"""Ids of the newest events, to know one that comes twice."""
+_FINGERPRINT_BYTES = 64
+"""Bytes at the end of an event that, with its length, distinguish it from others of its id."""
+_MAX_UNKNOWN_NAMES = 256
+"""Names of events that are counted each; the rest together."""
+
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+_IGNORED_EVENTS = frozenset(
+    {
+        "conversation.created",
+        "conversation.item.done",
+        "conversation.item.input_audio_transcription.segment",
+        "conversation.item.retrieved",
+        "conversation.item.truncated",
+        "input_audio_buffer.cleared",
+        "input_audio_buffer.dtmf_event_received",
+        "mcp_list_tools.completed",
+        "mcp_list_tools.failed",
+        "mcp_list_tools.in_progress",
+        "response.content_part.done",
+        "response.function_call_arguments.delta",
+        "response.mcp_call.completed",
+        "response.mcp_call.failed",
+        "response.mcp_call.in_progress",
+        "response.mcp_call_arguments.delta",
+        "response.mcp_call_arguments.done",
+        "response.output_audio.done",
+        "session.finished",
+    }
+)
+
+
+class Codec:
+    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
+
+    ``video_track``: pictures go by WebRTC's own video. ``history`` keeps the server's conversation,
+    by default as OpenAI takes it, with no more than ``pictures_kept`` pictures left in it. ``now``
+    gives Unix seconds, to tell when the server's session expires. ``unknown`` counts events by name
+    that are not of the protocol, ``malformed`` what is not built as it says.
+    """
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        *,
+        transport: Transport = "websocket",
+        history: ServerHistory | None = None,
+        images_kept: int = 20,
+        video_track: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._dialect = dialect
+        self._rtc = transport == "webrtc"
+        self._video_track = video_track
+        self._now = now
+        self._started = False
+        self._created: JsonObject = {}
+        self._expires_at: float | None = None
+        self._clock_ahead_s = 0.0
+        """Seconds that this machine's clock is ahead of the server's."""
+        self._conversation = history or ServerConversation(dialect.output_rate, images_kept)
+        self._input_turns = InputTurns(dialect.input_rate, has_positions=not self._rtc)
+        self._responses = Responses(
+            kind_of=dialect.kind_of, confirms_cancel=dialect.confirms_cancel
+        )
+        self._pending_requests = PendingRequests(correlates_errors=dialect.correlates_errors)
+        self._sent_events = SentEvents(dialect, self._conversation, self._pending_requests)
+        self._uninterruptible = UninterruptibleReplies(dialect.session, self._input_turns)
+        self._reply_slicer = ReplySlicer()
+        rtc_sound = self._reply_slicer if self._rtc else None
+        self._encoder = Encoder(
+            dialect,
+            self._conversation,
+            self._responses,
+            self._uninterruptible,
+            reply_slicer=rtc_sound,
+        )
+        self._interrupted: deque[str] = deque(maxlen=64)
+        self._seen: dict[str, tuple[int, bytes]] = {}
+        self._ids_repeat = False
+        """Whether the server gives different events the same id."""
+        self.unknown: Counter[str] = Counter()
+        self.malformed = 0
+
+    def set_server_time(self, now: float) -> None:
+        """Record the server's own time, in Unix seconds, because this machine's may be wrong."""
+        self._clock_ahead_s = self._now() - now
+
+    def open(self, setup: SessionSetup) -> Sequence[Message]:
+        """The session (which over WebRTC went with the offer) and the history."""
+        self._encoder.instructions = setup.instructions
+        session = self._dialect.session.build(setup)
+        self._input_turns.configure(session)
+        events: list[JsonObject] = []
+        if not self._rtc:
+            events.append({"type": "session.update", "session": session})
+        for item in setup.history:
+            events += self._conversation.put(item)
+        return self._send(events)
+
+    def encode(self, command: Command) -> Sequence[Message]:
+        """The messages that carry a command."""
+        match command:
+            case SendAudio(frame=frame):
+                if self._rtc:
+                    return (frame,)
+                self._input_turns.count_audio(len(frame))
+                return (self._append_event(frame),)
+            case SendVideo(frame=picture) if self._video_track:
+                return (picture,)
+            case SendVideo(jpeg=bytes()):
+                return [*self._lead_in(), *self._send(self._encoder.encode(command))]
+            case RequestReply(request_id=request_id) | Say(request_id=request_id):
+                return self._send(self._encoder.encode(command), request_id)
+            case EndTurn() | ClearInput():
+                self._input_turns.has_audio = False
+        return self._send(self._encoder.encode(command))
+
+    def closing_messages(self) -> Sequence[Message]:
+        """The messages that end the session."""
+        return self._send([{"type": name} for name in self._dialect.closing_events])
+
+    def decode(self, message: Message) -> Sequence[Output]:
+        """What an event or a piece of sound means."""
+        outputs = self._decode(message)
+        if outputs and self._uninterruptible.active:
+            self._sent_events.queue(self._uninterruptible.release_ended(outputs))
+        return outputs
+
+    def _decode(self, message: Message) -> Sequence[Output]:
+        if isinstance(message, AudioFrame):
+            return self._count_audio(self._reply_slicer.push(message))
+        if isinstance(message, VideoFrame):
+            return ()
+        try:
+            event = decode_object(message)
+        except MalformedError:
+            self.malformed += 1
+            return ()
+        name = event.get("type")
+        if not isinstance(name, str):
+            self.malformed += 1
+            return ()
+        if self._is_duplicate(event.get("event_id"), message):
+            return ()
+        name = self._dialect.event_names.get(name, name)
+        handler = self._handlers.get(name)
+        if handler is None:
+            if name not in _IGNORED_EVENTS:
+                self._count_unknown(name)
+            return ()
+        try:
+            return handler(self, event)
+        except MalformedError:
+            self.malformed += 1
+            return ()
+
+    def pending(self) -> Sequence[Message]:
+        """What the codec itself has to send, each once."""
+        return self._sent_events.take_queued()
+
+    def _send(self, events: Sequence[JsonObject], request_id: str | None = None) -> list[Message]:
+        """The last of ``events`` is that request, if it is given."""
+        messages: list[Message] = [self._sent_events.encode(event) for event in events[:-1]]
+        return [*messages, *(self._sent_events.encode(event, request_id) for event in events[-1:])]
+
+    def _append_event(self, frame: AudioFrame) -> bytes:
+        head = b"{"
+        if self._dialect.audio_event_ids:
+            head = b'{"event_id":"%b",' % self._sent_events.next_id("sound").encode()
+        return b"".join((head, _APPEND, pybase64.b64encode(frame.to_bytes()), _END))
+
+    def _lead_in(self) -> Sequence[Message]:
+        """Silence before a picture, where the server takes it only behind some sound."""
+        if not self._dialect.images_need_audio or self._input_turns.has_audio:
+            return ()
+        silence = AudioFrame.silence(_LEAD_IN_S, self._dialect.input_rate)
+        self._input_turns.insert_silence(len(silence))
+        return (self._append_event(silence),)
+
+    def _is_duplicate(self, event_id: object, message: bytes) -> bool:
+        """Return whether an event has come before. Some servers give all events the same id."""
+        if not isinstance(event_id, str) or self._ids_repeat:
+            return False
+        mark = len(message), message[-_FINGERPRINT_BYTES:]
+        before = self._seen.get(event_id)
+        if before is not None:
+            self._ids_repeat = before != mark
+            return before == mark
+        self._seen[event_id] = mark
+        if len(self._seen) > _MAX_SEEN_IDS:
+            del self._seen[next(iter(self._seen))]
+        return False
+
+    def _count_unknown(self, name: str) -> None:
+        # Bounded: a server that invents names must not fill the memory.
+        self.unknown[name[:80] if len(self.unknown) < _MAX_UNKNOWN_NAMES else "..."] += 1
+
+    def _session_created(self, event: JsonObject) -> Sequence[Output]:
+        self._created = session = object_field(event, "session")
+        self._expires_at = number_field(session, "expires_at")
+        return self._start(session) if self._rtc else ()
+
+    def _session_unconfirmed(self, _: JsonObject) -> Sequence[Output]:
+        """Begin a session that the server has created but not confirmed."""
+        # Assume that it detects turns as configured: ``session.created`` has its own defaults.
+        detection = {"turn_detection": self._input_turns.turn_detection}
+        return self._start({**self._created, **detection}, confirms=False)
+
+    def _session_updated(self, event: JsonObject) -> Sequence[Output]:
+        session = object_field(event, "session")
+        self._input_turns.configure(session)
+        return (Alive(),) if self._started else self._start(session)
+
+    def _start(self, session: JsonObject, *, confirms: bool = True) -> Sequence[Output]:
+        if self._started:
+            return ()
+        self._started = self._sent_events.session_started = True
+        self._input_turns.configure(session)
+        expires_at = number_field(session, "expires_at") or self._expires_at
+        left = self._dialect.lifetime_s
+        if expires_at is not None:
+            left = expires_at - self._now() + self._clock_ahead_s
+        left = left if left is not None and left > 0 else None
+        if not is_shallow(session):
+            session = {}
+        return (SessionStarted(session, left, confirms_updates=confirms),)
+
+    def _input_committed(self, event: JsonObject) -> Sequence[Output]:
+        self._conversation.item_added(
+            str_field(event, "item_id"), optional_str(event, "previous_item_id")
+        )
+        outputs = self._input_turns.turn_committed(event)
+        return [
+            *outputs,
+            *self._pending_requests.turn_ended(reply_follows=self._input_turns.auto_replies),
+        ]
+
+    def _speech_started(self, event: JsonObject) -> Sequence[Output]:
+        outputs = self._input_turns.speech_started(event)
+        stops = self._dialect.auto_interrupts and self._input_turns.auto_interrupts
+        running = (
+            self._responses.active_reply if stops and not self._uninterruptible.active else None
+        )
+        if running is None or running in self._interrupted:
+            return outputs
+        self._interrupted.append(running)
+        return [*outputs, ReplyInterrupted(running)]
+
+    def _conversation_item_added(self, event: JsonObject) -> Sequence[Output]:
+        self._conversation.item_added(
+            str_field(object_field(event, "item"), "id"), optional_str(event, "previous_item_id")
+        )
+        return ()
+
+    def _conversation_item_deleted(self, event: JsonObject) -> Sequence[Output]:
+        self._conversation.item_deleted(str_field(event, "item_id"))
+        return ()
+
+    def _response_created(self, event: JsonObject) -> Sequence[Output]:
+        made = object_field(event, "response")
+        reply_id = str_field(made, "id")
+        named = optional_str(object_field(made, "metadata"), "request_id")
+        return self._responses.response_created(
+            reply_id, self._pending_requests.match_response(named)
+        )
+
+    def _output_item_added(self, event: JsonObject) -> Sequence[Output]:
+        self._responses.item_added(event)
+        return ()
+
+    def _part_added(self, event: JsonObject) -> Sequence[Output]:
+        kind = object_field(event, "part").get("type")
+        if kind in ("audio", "output_audio"):
+            self._expect_audio(event)
+        return ()
+
+    def _expect_audio(self, event: JsonObject) -> None:
+        if self._rtc and (reply_id := str_field(event, "response_id")) in self._responses:
+            self._reply_slicer.expect_audio(reply_id, str_field(event, "item_id"))
+
+    def _transcript_delta(self, event: JsonObject) -> Sequence[Output]:
+        self._expect_audio(event)
+        return self._responses.transcript_delta(event)
+
+    def _audio_delta(self, event: JsonObject) -> Sequence[Output]:
+        reply_id, item_id = str_field(event, "response_id"), str_field(event, "item_id")
+        try:
+            pcm = pybase64.b64decode(str_field(event, "delta"))
+        except ValueError as error:
+            raise MalformedError("delta") from error
+        response = self._responses.get(reply_id)
+        if response is not None:
+            pcm = response.half_sample + pcm
+            even = len(pcm) & ~1
+            response.half_sample, pcm = pcm[even:], pcm[:even]
+        else:
+            pcm = pcm[: len(pcm) & ~1]
+        if not pcm:
+            return ()
+        samples = np.frombuffer(pcm, "<i2")
+        if response is not None:
+            part, scripted = (
+                int_field(event, "content_index") or 0,
+                response.verbatim_text is not None,
+            )
+            self._conversation.audio_received(item_id, len(samples), part, verbatim=scripted)
+        return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
+
+    def _count_audio(self, outputs: Sequence[Output]) -> Sequence[Output]:
+        """Keep account of sound that came by RTP."""
+        for output in outputs:
+            if isinstance(output, ReplyAudio):
+                scripted = self._responses.is_verbatim(output.reply_id)
+                self._conversation.audio_received(
+                    output.item_id, len(output.frame), verbatim=scripted
+                )
+        return outputs
+
+    def _response_done(self, event: JsonObject) -> Sequence[Output]:
+        ended = self._responses.response_done(event)
+        if ended is None:
+            return self._responses.late_response_done(event)
+        outputs = list(ended.before)
+        if ended.turn_detected and ended.done.reply_id not in self._interrupted:
+            self._interrupted.append(ended.done.reply_id)
+            outputs.append(ReplyInterrupted(ended.done.reply_id))
+        outputs += self._reply_slicer.response_done(ended.done) if self._rtc else (ended.done,)
+        for item_id, said in ended.verbatim_items:
+            self._sent_events.queue(self._conversation.add_verbatim(item_id, said))
+        return [*outputs, *ended.after]
+
+    def _buffer_started(self, event: JsonObject) -> Sequence[Output]:
+        return self._count_audio(self._reply_slicer.buffer_started(str_field(event, "response_id")))
+
+    def _buffer_cleared(self, event: JsonObject) -> Sequence[Output]:
+        reply_id = str_field(event, "response_id")
+        known = reply_id in self._encoder.cleared_replies or reply_id in self._interrupted
+        self._interrupted.append(reply_id)
+        return self._reply_slicer.buffer_cleared(reply_id, by_client=known)
+
+    def _error(self, event: JsonObject) -> Sequence[Output]:
+        outputs = self._sent_events.error_received(event)
+        error = object_field(event, "error")
+        code, message = optional_str(error, "code") or "", optional_str(error, "message") or ""
+        meaning = self._dialect.meaning_of(code, message)
+        if self._dialect.confirms_cancel or meaning is not Meaning.NOT_ACTIVE:
+            return outputs
+        return [*self._responses.end_cancelled(), *outputs]
+
+    # One for all connections: a session's own table would be several kilobytes.
+    _handlers: ClassVar[Mapping[str, Callable[[Codec, JsonObject], Sequence[Output]]]] = {
+        "response.output_audio.delta": _audio_delta,
+        "response.output_audio_transcript.delta": _transcript_delta,
+        "response.output_audio_transcript.done": lambda c, e: c._responses.transcript_done(
+            e, "transcript"
+        ),
+        "response.output_text.delta": lambda c, e: c._responses.transcript_delta(e),
+        "response.output_text.done": lambda c, e: c._responses.transcript_done(e, "text"),
+        "response.content_part.added": _part_added,
+        "response.output_item.added": _output_item_added,
+        "response.function_call_arguments.done": lambda c, e: c._responses.arguments_done(e),
+        "response.output_item.done": lambda c, e: c._responses.item_done(e),
+        "response.created": _response_created,
+        "response.done": _response_done,
+        "input_audio_buffer.speech_started": _speech_started,
+        "input_audio_buffer.speech_stopped": lambda c, e: c._input_turns.speech_stopped(e),
+        "input_audio_buffer.timeout_triggered": lambda c, e: c._input_turns.idle_timed_out(e),
+        "input_audio_buffer.committed": _input_committed,
+        f"{_TRANSCRIPTION}.delta": lambda c, e: c._input_turns.transcript_delta(e),
+        f"{_TRANSCRIPTION}.completed": lambda c, e: c._input_turns.transcript_completed(e),
+        f"{_TRANSCRIPTION}.failed": lambda c, e: c._input_turns.transcription_failed(e),
+        "conversation.item.added": _conversation_item_added,
+        "conversation.item.created": _conversation_item_added,
+        "conversation.item.deleted": _conversation_item_deleted,
+        "output_audio_buffer.started": _buffer_started,
+        "output_audio_buffer.stopped": lambda c, e: c._reply_slicer.buffer_stopped(
+            str_field(e, "response_id")
+        ),
+        "output_audio_buffer.cleared": _buffer_cleared,
+        "session.created": _session_created,
+        SESSION_UNCONFIRMED: _session_unconfirmed,
+        "session.updated": _session_updated,
+        "rate_limits.updated": lambda _, e: _rate_limits(e),
+        "error": _error,
+    }
+
+
+def _rate_limits(event: JsonObject) -> Sequence[Output]:
+    limits = [
+        RateLimit(
+            optional_str(limit, "name") or "",
+            int(number_field(limit, "limit") or 0),
+            int(number_field(limit, "remaining") or 0),
+            number_field(limit, "reset_seconds") or 0.0,
+        )
+        for limit in object_list(event, "rate_limits")
+    ]
+    return (RateLimits(limits),) if limits else ()

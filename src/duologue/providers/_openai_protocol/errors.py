@@ -1,0 +1,157 @@
+"""OpenAI's errors, sorted into the kinds that a session knows what to do about."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from duologue._optional import optional
+from duologue.errors import ErrorKind, SessionError
+
+optional("orjson", "openai")
+
+import orjson  # noqa: E402
+
+
+class Meaning(Enum):
+    """What an error says of the events that we sent, beside that one was not taken."""
+
+    BUSY = "busy"
+    """A response that was asked for: another one is under way."""
+    USER_SPEAKING = "speaking"
+    """A response that was asked for: the person is speaking."""
+    REFUSED = "refused"
+    """A response that was asked for, for another reason."""
+    EMPTY_TURN = "empty"
+    """The end of a turn: nothing was heard."""
+    NOT_ACTIVE = "not active"
+    """A response that was to be cancelled: it has ended."""
+
+
+_MEANINGS = {
+    "conversation_already_has_active_response": Meaning.BUSY,
+    "input_audio_buffer_commit_empty": Meaning.EMPTY_TURN,
+    "response_cancel_not_active": Meaning.NOT_ACTIVE,
+}
+
+_BENIGN = frozenset(
+    {
+        "response_cancel_not_active",
+        "item_truncate_invalid_audio_end_ms",
+        "input_audio_buffer_commit_empty",
+        "output_audio_buffer_not_active",
+    }
+)
+_RETRY = frozenset(
+    {
+        "conversation_already_has_active_response",
+        "internal_error",
+        "overloaded",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "server_error",
+        "server_overloaded",
+        "slow_down",
+    }
+)
+_RECYCLE = frozenset({"session_expired", "session_not_found", "connection_closed"})
+_FATAL = frozenset(
+    {
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "inference_not_allowed",
+        "insufficient_quota",
+        "invalid_api_key",
+        "invalid_model",
+        "model_not_found",
+        "organization_deactivated",
+        "unsupported_country_region_territory",
+    }
+)
+_FATAL_TYPES = frozenset({"authentication_error", "insufficient_quota", "permission_error"})
+_RETRY_TYPES = frozenset({"rate_limit_error", "server_error", "tokens", "requests"})
+
+_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
+_RETRY_STATUS = frozenset({408, 409, 425, 429})
+
+_FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+"""Closes that say that we did wrong; all others are the line's or the server's."""
+
+_MAX_MESSAGE_CHARS = 500
+
+
+def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
+    """The kind of an ``error`` event, by its code, then its type, then its words."""
+    if code in _BENIGN or "already shorter" in message:
+        return ErrorKind.BENIGN
+    if code in _FATAL:
+        return ErrorKind.FATAL
+    if code in _RECYCLE:
+        return ErrorKind.RECYCLE
+    if code in _RETRY:
+        return ErrorKind.RETRY
+    if error_type in _FATAL_TYPES:
+        return ErrorKind.FATAL
+    if error_type in _RETRY_TYPES:
+        return ErrorKind.RETRY
+    return ErrorKind.UNKNOWN
+
+
+def meaning_of(code: str, message: str) -> Meaning | None:
+    """What an ``error`` event says, by its code."""
+    del message
+    return _MEANINGS.get(code)
+
+
+def http_error(status: int, body: bytes) -> SessionError:
+    """What an HTTP answer other than success means, in the server's own words where it has any."""
+    code, error_type, message = _parse_body(body)
+    return status_error(status, code, message, kind_of(code, error_type))
+
+
+def status_error(status: int, code: str, message: str, kind: ErrorKind) -> SessionError:
+    """The error of an HTTP status; ``kind`` is what the words say, if they say one."""
+    if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
+        if status in _FATAL_STATUS:
+            kind = ErrorKind.FATAL
+        elif status in _RETRY_STATUS or status >= 500:
+            kind = ErrorKind.RETRY
+        else:
+            kind = ErrorKind.UNKNOWN
+    hint = ": check base_url, which often ends in /v1" if status == 404 else ""
+    text = message or f"the server answered with HTTP {status}{hint}"
+    return SessionError(text, code=code or str(status), kind=kind)
+
+
+def close_error(code: int, reason: str) -> SessionError:
+    """What the end of a connection means; also a clean close is one, for nobody asked for it."""
+    if kind_of(reason) is ErrorKind.FATAL:
+        kind = ErrorKind.FATAL
+    else:
+        kind = ErrorKind.FATAL if code in _FATAL_CLOSE_CODES else ErrorKind.RECYCLE
+    words = one_line(reason) or "the server closed the connection"
+    return SessionError(f"{words} (close code {code})", code=str(code), kind=kind)
+
+
+def _parse_body(body: bytes) -> tuple[str, str, str]:
+    """Code, type and message of an error body; what is not there is empty."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "", "", ""
+    error = found.get("error") if isinstance(found, dict) else None
+    if isinstance(error, str):
+        return "", "", one_line(error)
+    if not isinstance(error, dict):
+        return "", "", ""
+    code, error_type, message = (error.get(key) for key in ("code", "type", "message"))
+    return (
+        code if isinstance(code, str) else "",
+        error_type if isinstance(error_type, str) else "",
+        one_line(message) if isinstance(message, str) else "",
+    )
+
+
+def one_line(text: str) -> str:
+    """A server's words on one line, and not too long."""
+    return " ".join(text.split())[:_MAX_MESSAGE_CHARS]

@@ -1,0 +1,182 @@
+"""Events on their way to the server: their ids, and what an error about one of them means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from duologue._optional import optional
+from duologue.errors import ErrorKind
+from duologue.json_types import Json
+from duologue.providers._json_fields import object_field, optional_str
+from duologue.providers._openai_protocol.dialect import Dialect, ServerHistory
+from duologue.providers._openai_protocol.errors import Meaning
+from duologue.providers._openai_protocol.pending_requests import PendingRequests
+from duologue.realtime.outputs import Alive, Output, ProviderError, ReplyRefused, UserTurnEnded
+
+optional("orjson", "openai")
+
+from duologue.providers._json_text import encode_object  # noqa: E402
+
+type JsonObject = dict[str, Json]
+
+PING_ID = "ping"
+"""Id of every event that requests a sign of life."""
+
+_REQUEST_MEANINGS = frozenset({Meaning.BUSY, Meaning.USER_SPEAKING, Meaning.REFUSED})
+
+_TRACKED_EVENTS = frozenset(
+    {
+        "conversation.item.delete",
+        "conversation.item.truncate",
+        "input_audio_buffer.commit",
+        "output_audio_buffer.clear",
+        "session.update",
+    }
+)
+"""Events for which something is done when they are refused; of others nothing is kept."""
+_MAX_SENT = 256
+"""Sent events that are remembered; the oldest is forgotten beyond it."""
+_AUDIO_LENGTH = re.compile(r"\bof (\d+) ?ms")
+
+
+class SentEvents:
+    """Gives events their ids, and heals what the server did not take."""
+
+    __slots__ = (
+        "_conversation",
+        "_dialect",
+        "_event_count",
+        "_pending_requests",
+        "_queued",
+        "_sent",
+        "session_started",
+    )
+
+    def __init__(
+        self, dialect: Dialect, conversation: ServerHistory, pending_requests: PendingRequests
+    ) -> None:
+        self._dialect = dialect
+        self._conversation = conversation
+        self._pending_requests = pending_requests
+        self._event_count = 0
+        self._sent: dict[str, JsonObject] = {}
+        self._queued: list[bytes] = []
+        self.session_started = False
+        """The server has taken the session."""
+
+    def encode(self, event: JsonObject, request_id: str | None = None) -> bytes:
+        """An event as it is sent, with an id of its own; ``request_id`` if it is that request."""
+        name = str(event["type"])
+        if request_id is not None:
+            event_id = self._pending_requests.add(request_id)
+        else:
+            event_id = self.next_id(name.rpartition(".")[2])
+            if name in _TRACKED_EVENTS or "previous_item_id" in event:
+                # Of a session only that it was one: it is long.
+                self._sent[event_id] = {"type": name} if name == "session.update" else event
+                if len(self._sent) > _MAX_SENT:
+                    del self._sent[next(iter(self._sent))]
+        return encode_object({"event_id": event_id, **event})
+
+    def next_id(self, name: str) -> str:
+        """An id for one more event."""
+        self._event_count += 1
+        return f"{name}_{self._event_count}"
+
+    def queue(self, events: Sequence[JsonObject]) -> None:
+        """Send these by `pending`."""
+        self._queued += [self.encode(event) for event in events]
+
+    def take_queued(self) -> list[bytes]:
+        """What is to be sent, each once."""
+        pending, self._queued = self._queued, []
+        return pending
+
+    def error_received(self, event: JsonObject) -> Sequence[Output]:
+        """An ``error`` event."""
+        error = object_field(event, "error")
+        error_type = optional_str(error, "type") or ""
+        code = optional_str(error, "code") or error_type or "error"
+        message = optional_str(error, "message") or code
+        kind = self._dialect.kind_of(code, error_type, message)
+        meaning = self._dialect.meaning_of(code, message)
+        event_id = optional_str(error, "event_id")
+        if (
+            event_id is None
+            and meaning is Meaning.BUSY
+            and self._pending_requests.drop_automatic_reply()
+        ):
+            # No request has this id, so the refused reply is the automatic one to a user turn.
+            return (ReplyRefused("", code, message, busy=True),)
+        if event_id == PING_ID:
+            return (Alive(),)  # It was not taken, and it was answered.
+        request_id = self._refused_request(event_id, kind, meaning)
+        if request_id is not None:
+            busy = meaning in (Meaning.BUSY, Meaning.USER_SPEAKING)
+            refusal = ReplyRefused(request_id, code, message, busy=busy)
+            if meaning is Meaning.USER_SPEAKING:
+                self._pending_requests.hold_refusal(refusal)
+                return ()
+            if kind is ErrorKind.FATAL:
+                return (refusal, ProviderError(kind, code, message))
+            return (refusal,)
+        event_id = event_id or self._guess_event(kind, meaning)
+        sent = self._sent.pop(event_id, None) if event_id is not None else None
+        if event_id is None or sent is None:
+            return (ProviderError(kind, code, message),)
+        match sent["type"]:
+            case "session.update" if not self.session_started:
+                # Nothing that follows would be as it was asked for.
+                kind = ErrorKind.FATAL
+            case "input_audio_buffer.commit" if meaning is Meaning.EMPTY_TURN:
+                ended = UserTurnEnded(event_id, reply_follows=False, empty=True)
+                return (ended, ProviderError(ErrorKind.BENIGN, code, message))
+            case "conversation.item.delete":
+                self._conversation.item_deleted(str(sent["item_id"]))
+                kind = ErrorKind.BENIGN
+            case "output_audio_buffer.clear":
+                kind = ErrorKind.BENIGN
+            case "conversation.item.create":
+                # Its place is gone: the end is the next best one.
+                self.queue([{key: sent[key] for key in ("type", "item")}])
+                kind = ErrorKind.BENIGN
+            case "conversation.item.truncate":
+                kind = self._retry_truncate(sent, message, kind)
+        return (ProviderError(kind, code, message),)
+
+    def _refused_request(
+        self, event_id: str | None, kind: ErrorKind, meaning: Meaning | None
+    ) -> str | None:
+        """The request that an error refuses."""
+        if event_id is not None:
+            return self._pending_requests.pop_refused(event_id)
+        if meaning in _REQUEST_MEANINGS:
+            return self._pending_requests.pop_oldest()
+        return (
+            self._pending_requests.pop_failed()
+            if meaning is None and kind is ErrorKind.RETRY
+            else None
+        )
+
+    def _guess_event(self, kind: ErrorKind, meaning: Meaning | None) -> str | None:
+        """The event that an error is about, from a server that does not tell which."""
+        if self._dialect.correlates_errors:
+            return None
+        if not self.session_started and kind is ErrorKind.UNKNOWN:
+            name = "session.update"
+        elif meaning is Meaning.EMPTY_TURN:
+            name = "input_audio_buffer.commit"
+        else:
+            return None
+        return next((key for key, sent in self._sent.items() if sent["type"] == name), None)
+
+    def _retry_truncate(self, sent: JsonObject, message: str, kind: ErrorKind) -> ErrorKind:
+        """Cut at the length that the server names, if it is a shorter one."""
+        found = _AUDIO_LENGTH.search(message)
+        asked = sent["audio_end_ms"]
+        if found is None or not isinstance(asked, int):
+            return kind
+        if 0 < int(found[1]) < asked:
+            self.queue([{**sent, "audio_end_ms": int(found[1])}])
+        return ErrorKind.BENIGN

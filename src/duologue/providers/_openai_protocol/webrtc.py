@@ -1,0 +1,315 @@
+"""A wire over WebRTC: events on a data channel, sound by RTP, set up by one HTTP request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time
+from duologue._optional import optional
+from duologue.audio import AudioFrame, Framer
+from duologue.clock import Clock, LoopClock
+from duologue.errors import ErrorKind, SessionError
+from duologue.json_types import Json
+from duologue.providers._openai_protocol.errors import http_error
+from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
+from duologue.video import VideoFrame
+
+optional("orjson", "openai")
+optional("httpx", "openai")
+optional("aiortc", "openai")
+
+import httpx  # noqa: E402
+import orjson  # noqa: E402
+
+from duologue.rtc.peer import Peer  # noqa: E402
+
+if TYPE_CHECKING:
+    from duologue.providers._openai_protocol.codec import Message
+
+logger = logging.getLogger(__name__)
+
+CHANNEL = "oai-events"
+RATE = 24000
+CONNECT_TIMEOUT_S = 10.0
+"""What the request, and then the connection, may each take."""
+MAX_UNSENT_BYTES = 64 * 1024
+"""Bytes that may wait on the data channel before the next message does."""
+MAX_QUEUED_FRAMES = 250
+"""Received frames that may wait, 5 s; beyond it the oldest is dropped."""
+MAX_QUEUED_EVENTS = 4096
+"""Received events that may wait; beyond it the connection fails, for none may be lost."""
+CATCH_UP_INTERVAL_S = 0.010
+"""Time between two frames of 20 ms of which more wait: twice real time."""
+MAX_QUIET_FRAMES = 40
+"""Frames of silence (0.8 s) that are sent of a pause while more waits: enough to end a turn."""
+MAX_AHEAD_S = 0.2
+"""Sound that may come before its time, as it does in large chunks; with more, much must wait."""
+LOUD_LEVEL = 200
+
+_MAX_MESSAGE_SIZE = re.compile(r"^a=max-message-size:(\d+)", re.MULTILINE)
+MAX_MESSAGE_BYTES = 256 * 1024
+"""Bytes of a message where the far side takes any."""
+_DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024
+"""Bytes of a message that a far side takes which names no limit (RFC 8841)."""
+
+_ssl_contexts: list[ssl.SSLContext] = []
+
+
+class WebRTCWire:
+    """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
+
+    With ``video`` it offers a track for our pictures. ``on_limit`` is told how many bytes a message
+    may have, once the far side has answered, ``on_time`` gets the server's time in Unix seconds.
+
+    ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
+    that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        session: Mapping[str, Json],
+        video: bool = False,
+        ice_servers: Sequence[IceServer] = (),
+        on_message_limit: Callable[[int], None] | None = None,
+        on_server_time: Callable[[float], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._url = url
+        self._on_message_limit = on_message_limit
+        self._on_server_time = on_server_time
+        self._host = urlsplit(url).hostname or url
+        self._headers = {"Accept": "application/sdp", **headers}
+        self._session = session
+        self._clock = clock or LoopClock()
+        loopback = self._host in LOOPBACK
+        self._loopback = loopback
+        self._config = PeerConfig(
+            send_rate=RATE,
+            receive_rate=RATE,
+            send_video=video,
+            channel=CHANNEL,
+            loopback=loopback,
+            ice_servers=tuple(ice_servers),
+            connect_timeout=CONNECT_TIMEOUT_S,
+            # Asked once a second, a dead line is then known to be one within three.
+            interrupted_after=1.5,
+            failed_after=2.0,
+        )
+        self._peer: Peer | None = None
+        self._inbox: deque[Message] = deque()
+        self._queued_frames = 0
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._error: SessionError | None = None
+        self._framer = Framer(RATE)
+        self._next_frame_at = float("-inf")
+        self._quiet_frames = 0
+        self._ahead_s = 0.0
+        self._last_frame_at = float("-inf")
+        self.dropped_frames = 0
+        self.dropped_images = 0
+        self.skipped_frames = 0
+
+    async def open(self) -> None:
+        """Offer, ask, and wait for the connection; raises `SessionError`."""
+        peer = self._peer = Peer(
+            self._config,
+            on_audio=self._audio_received,
+            on_message=self._event_received,
+            on_state=self._state_changed,
+            clock=self._clock,
+        )
+        try:
+            answer = await self._exchange_sdp(await peer.offer())
+            await peer.answer(answer)
+        except PeerError as error:
+            raise self._connection_error(str(error)) from error
+        if self._on_message_limit is not None:
+            self._on_message_limit(_max_message_bytes(answer))
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._ready.wait()
+                if self._error is None:
+                    await peer.drain(MAX_UNSENT_BYTES)
+        except TimeoutError:
+            raise self._connection_error(f"no connection within {CONNECT_TIMEOUT_S:g} s") from None
+        if self._error is not None:
+            raise self._error
+
+    async def send(self, message: Message) -> None:
+        """Send an event, once little waits before it, or sound, at most at twice its pace."""
+        peer = self._peer
+        if peer is None:
+            raise self._connection_error("the connection is closed")
+        if isinstance(message, VideoFrame):
+            peer.send_video(message)
+            return
+        if isinstance(message, AudioFrame):
+            for samples in self._framer.push(message.samples):
+                await self._send_frame(peer, AudioFrame(samples, RATE))
+            return
+        try:
+            sent = await peer.drain(MAX_UNSENT_BYTES) and peer.send_message(message.decode())
+        except MessageTooLongError as error:
+            self._drop_message(message, str(error))
+            return
+        if not sent:
+            raise self._error or self._connection_error("the data channel is closed")
+
+    async def receive(self) -> Message | None:
+        """The next event or piece of sound, in the order they came; never None."""
+        while not self._inbox:
+            if self._error is not None:
+                raise self._error
+            self._wake.clear()
+            await self._wake.wait()
+        message = self._inbox.popleft()
+        self._queued_frames -= isinstance(message, AudioFrame)
+        return message
+
+    async def close(self) -> None:
+        """Hang up, in less than half a second."""
+        peer, self._peer = self._peer, None
+        if peer is not None:
+            await peer.close()
+
+    async def _exchange_sdp(self, offer: str) -> str:
+        """Send the offer, and return the answer."""
+        parts = {
+            "sdp": (None, offer.encode(), "application/sdp"),
+            "session": (None, orjson.dumps(self._session), "application/json"),
+        }
+        # Only where there surely is no TLS is nothing looked up; schemes have no case (RFC 3986).
+        trusted = False if urlsplit(self._url).scheme == "http" else await _ssl_context()
+        try:
+            client = httpx.AsyncClient(
+                verify=trusted,
+                timeout=CONNECT_TIMEOUT_S,
+                trust_env=not self._loopback,
+                follow_redirects=False,  # The key would be sent along.
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            # httpx reads the proxies of the environment; the message must not show a password.
+            raise proxy_error(str(error)) from error
+        try:
+            async with client:
+                response = await client.post(self._url, files=parts, headers=self._headers)
+        except httpx.TimeoutException:
+            raise self._connection_error(f"no answer within {CONNECT_TIMEOUT_S:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise self._connection_error(str(error) or type(error).__name__) from error
+        if response.is_redirect:
+            location = response.headers.get("location", "")
+            raise redirect_error(self._host, response.status_code, location)
+        if response.status_code not in (200, 201):
+            raise http_error(response.status_code, response.content)
+        told = unix_time(response.headers.get_list("date"))
+        if self._on_server_time is not None and told is not None:
+            self._on_server_time(told)
+        return response.text
+
+    async def _send_frame(self, peer: Peer, frame: AudioFrame) -> None:
+        now = self._clock.now()
+        samples = frame.samples
+        quiet = int(samples.max()) <= LOUD_LEVEL and int(samples.min()) >= -LOUD_LEVEL
+        self._quiet_frames = self._quiet_frames + 1 if quiet else 0
+        self._ahead_s = max(0.0, self._ahead_s - (now - self._last_frame_at))
+        self._last_frame_at = now
+        if now < self._next_frame_at:
+            # More waits than is spoken: sound that was kept while there was no connection.
+            if self._quiet_frames > MAX_QUIET_FRAMES and self._ahead_s > MAX_AHEAD_S:
+                self.skipped_frames += 1
+                return
+            await self._clock.sleep(self._next_frame_at - now)
+        self._ahead_s += frame.duration
+        self._next_frame_at = max(now, self._next_frame_at) + CATCH_UP_INTERVAL_S
+        peer.send_audio(frame)
+
+    def _drop_message(self, message: bytes, why: str) -> None:
+        """Leave out a message that is too long, and tell it as the server would.
+
+        Of pictures only the first: the next ones will be no shorter.
+        """
+        event = orjson.loads(message)
+        if _is_image(event):
+            self.dropped_images += 1
+            if self.dropped_images > 1:
+                return
+        error = {
+            "type": "message_too_long",
+            "code": "message_too_long",
+            "message": f"{event.get('type')} was not sent: {why}; a WebSocket takes more",
+            "event_id": event.get("event_id"),
+        }
+        self._event_received(orjson.dumps({"type": "error", "error": error}).decode())
+
+    def _event_received(self, text: str) -> None:
+        if len(self._inbox) - self._queued_frames >= MAX_QUEUED_EVENTS:
+            self._fail(self._connection_error("more events came than could be taken"))
+            return
+        self._inbox.append(text.encode())
+        self._wake.set()
+
+    def _audio_received(self, frame: AudioFrame) -> None:
+        if self._queued_frames >= MAX_QUEUED_FRAMES:
+            oldest = next(i for i, m in enumerate(self._inbox) if isinstance(m, AudioFrame))
+            del self._inbox[oldest]
+            self._queued_frames -= 1
+            self.dropped_frames += 1
+        self._inbox.append(frame)
+        self._queued_frames += 1
+        self._wake.set()
+
+    def _state_changed(self, state: PeerState, reason: str) -> None:
+        match state:
+            case "connected":
+                self._ready.set()
+            case "failed":
+                self._fail(self._connection_error(reason))
+            case "closed":
+                self._fail(self._connection_error("the connection was closed"))
+            case "interrupted":
+                logger.debug("nothing is heard of the server; waiting for it")
+
+    def _fail(self, error: SessionError) -> None:
+        if self._error is None:
+            self._error = error
+        self._ready.set()
+        self._wake.set()
+
+    def _connection_error(self, why: str) -> SessionError:
+        return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+async def _ssl_context() -> ssl.SSLContext:
+    """Whom TLS trusts: read once, in a thread, for it takes more than 20 ms."""
+    return _ssl_contexts[0] if _ssl_contexts else await asyncio.to_thread(_load_ssl_context)
+
+
+def _load_ssl_context() -> ssl.SSLContext:
+    _ssl_contexts[:] = [httpx.create_ssl_context()]
+    return _ssl_contexts[0]
+
+
+def _max_message_bytes(answer: str) -> int:
+    """Bytes that a message may have by an answer, in which 0 is any number."""
+    found = _MAX_MESSAGE_SIZE.search(answer)
+    return int(found[1]) or MAX_MESSAGE_BYTES if found else _DEFAULT_MAX_MESSAGE_BYTES
+
+
+def _is_image(event: object) -> bool:
+    match event:
+        case {"item": {"content": [{"type": "input_image"}]}}:
+            return True
+        case _:
+            return False

@@ -1,0 +1,114 @@
+"""Whose account a stream is opened with: the SDK's chain, a named profile, or what you give."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from duologue._optional import optional
+from duologue.errors import ErrorKind, SessionError
+from duologue.providers.aws._errors import one_line
+
+RENEWAL_MARGIN_S = 180.0
+"""So long before its credentials expire, a stream is to be replaced by one with newer ones."""
+MIN_LIFETIME_S = 20.0
+"""A stream gets at least so old, even with credentials that nobody renews."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Keys of an AWS account; ``expires_at`` where they expire (UTC when it has no time zone)."""
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    expires_at: datetime | None = None
+
+    def lifetime_s(self, now: datetime) -> float | None:
+        """How old a stream with them should get, in s: to three minutes before they expire.
+
+        Of what is left, at most a third is given away like that. None: they do not expire.
+        """
+        if self.expires_at is None:
+            return None
+        zoned = self.expires_at
+        if zoned.tzinfo is None:
+            zoned = zoned.replace(tzinfo=UTC)
+        left = (zoned - now).total_seconds()
+        return max(MIN_LIFETIME_S, left - min(RENEWAL_MARGIN_S, left / 3))
+
+
+type CredentialSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
+"""Keys, or what gives the newest ones: a coroutine function, or a function for a thread."""
+
+
+async def resolve_credentials(
+    source: CredentialSource | None, profile: str | None, region: str
+) -> Credentials:
+    """The keys to open the next stream with, never older ones that the chain has kept.
+
+    Raises `SessionError`, also for whatever else ``source`` raises.
+    """
+    if isinstance(source, Credentials):
+        return source
+    if source is None:
+        return await _from_chain(profile, region)
+    try:
+        given = await _call_source(source)
+    except SessionError:
+        raise
+    except Exception as error:  # whatever it is, it may be over when the next stream is tried
+        message = f"credentials failed: {type(error).__name__}: {error}"
+        raise SessionError(one_line(message), code="credentials", kind=ErrorKind.RETRY) from error
+    if not isinstance(given, Credentials):
+        raise SessionError(
+            f"credentials gave a {type(given).__name__}: it has to return aws.Credentials",
+            code="credentials",
+        )
+    return given
+
+
+async def _call_source(source: Callable[[], object]) -> object:
+    if inspect.iscoroutinefunction(source):
+        return await source()
+    given = await asyncio.to_thread(source)
+    return await given if inspect.isawaitable(given) else given
+
+
+async def _from_chain(profile: str | None, region: str) -> Credentials:
+    optional("aws_sdk_bedrock_runtime", "aws")
+    from smithy_aws_core.identity import AWSCredentialsIdentity, IdentityChain, IdentityChainError
+    from smithy_core.exceptions import SmithyError
+    from smithy_http.aio.aiohttp import AIOHTTPClient
+
+    http = AIOHTTPClient()
+    try:
+        # A new chain for each stream: one that is kept gives keys until they have expired.
+        chain = await IdentityChain.create(
+            AWSCredentialsIdentity, profile_name=profile, region_override=region, http_client=http
+        )
+        found = await chain.get_identity(properties={})
+    except IdentityChainError as error:
+        if error.failures:
+            tried = "; ".join(f"{one.provider_name}: {one.error}" for one in error.failures)
+            raise SessionError(
+                f"no AWS credentials: {one_line(tried)}", code="credentials", kind=ErrorKind.RETRY
+            ) from error
+        where = f"the profile {profile}" if profile else "the environment or a profile"
+        hints = " ".join(str(source) for source in error.unclaimed_sources)
+        raise SessionError(
+            f"no AWS credentials in {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            f"or give profile or credentials. {hints}".rstrip(),
+            code="credentials",
+        ) from error
+    except (SmithyError, OSError) as error:
+        message = f"no AWS credentials: {error or type(error).__name__}"
+        raise SessionError(message, code="credentials", kind=ErrorKind.RETRY) from error
+    finally:
+        await http.close()
+    return Credentials(
+        found.access_key_id, found.secret_access_key, found.session_token, found.expiration
+    )

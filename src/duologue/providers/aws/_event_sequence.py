@@ -1,0 +1,227 @@
+"""The events that a client sends, in the only order that the service takes (sans-IO).
+
+    sessionStart, promptStart, the system prompt, the history, then the sound, which goes on to the
+    end; between the sound texts and results of tools; contentEnd, promptEnd, sessionEnd
+
+From "Input event flow" in the guides of Nova 2 Sonic and Nova Sonic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from uuid import uuid4
+
+from duologue._optional import optional
+from duologue.audio import Samples
+from duologue.json_types import Json
+from duologue.providers.aws._capabilities import generation_of
+from duologue.providers.aws._config import RealtimeConfig
+from duologue.providers.aws._history import HistoryMessage, split_text
+from duologue.realtime.commands import ToolSpec
+
+optional("orjson", "aws")
+optional("pybase64", "aws")
+
+import orjson  # noqa: E402
+import pybase64  # noqa: E402
+
+from duologue.providers._json_text import encode_object  # noqa: E402
+
+type JsonObject = dict[str, Json]
+
+_TEXT_FORMAT: JsonObject = {"mediaType": "text/plain"}
+
+
+class Stage(Enum):
+    """Where a session stands, as far as the client has brought it."""
+
+    NEW = "new"
+    STARTED = "begun"
+    STREAMING = "sounding"
+    ENDED = "ended"
+
+
+class EventSequence:
+    """One session's events; each method returns those to be sent next.
+
+    What may not be sent any more is left out, and what may not be sent yet brings with it what has
+    to come before. ``name`` makes the ids of the prompt and of blocks.
+    """
+
+    def __init__(
+        self, config: RealtimeConfig, new_id: Callable[[], str] = lambda: str(uuid4())
+    ) -> None:
+        self._config = config
+        self._new_id = new_id
+        self._prompt_name = new_id()
+        self._audio_name = new_id()
+        self._open_calls: set[str] = set()
+        head = self._event("audioInput", promptName=self._prompt_name, contentName=self._audio_name)
+        self._audio_head = head[:-3] + b',"content":"'
+        self.stage = Stage.NEW
+
+    def begin(self, instructions: str, tools: Sequence[ToolSpec]) -> list[bytes]:
+        """The session, the prompt and the system prompt."""
+        if self.stage is not Stage.NEW:
+            return []
+        self.stage = Stage.STARTED
+        system = self._text_block("SYSTEM", [instructions], interactive=False)
+        return [self._session_start(), self._prompt_start(tools), *(system if instructions else ())]
+
+    def start_audio(self, history: Sequence[HistoryMessage] = ()) -> list[bytes]:
+        """The history, complete, and the one block of sound behind it."""
+        if self.stage is not Stage.STARTED:
+            return []
+        self.stage = Stage.STREAMING
+        events: list[bytes] = []
+        for message in history:
+            events += self._text_block(message.role, split_text(message.text), interactive=False)
+        start = self._event(
+            "contentStart",
+            promptName=self._prompt_name,
+            contentName=self._audio_name,
+            type="AUDIO",
+            interactive=True,
+            role="USER",
+            audioInputConfiguration=self._audio_format(self._config.input_sample_rate),
+        )
+        return [*events, start]
+
+    def audio(self, samples: Samples) -> list[bytes]:
+        """The next sound of the person."""
+        if self.stage is not Stage.STREAMING:
+            return []
+        data = samples.astype("<i2", copy=False).tobytes()
+        return [b"".join((self._audio_head, pybase64.b64encode(data), b'"}}}'))]
+
+    def text(self, text: str) -> list[bytes]:
+        """Words that the model is to answer."""
+        if self.stage is not Stage.STREAMING or not text:
+            return []
+        return self._text_block("USER", split_text(text), interactive=True)
+
+    def register_call(self, call_id: str) -> None:
+        """The model calls a tool."""
+        self._open_calls.add(call_id)
+
+    def has_call(self, call_id: str) -> bool:
+        """The model has called that tool in this session, and waits for its result."""
+        return call_id in self._open_calls
+
+    def tool_result(self, call_id: str, content: str) -> list[bytes]:
+        """The one result of a call, as JSON text."""
+        if self.stage is not Stage.STREAMING or call_id not in self._open_calls:
+            return []
+        self._open_calls.discard(call_id)
+        block = self._new_id()
+        start = self._event(
+            "contentStart",
+            promptName=self._prompt_name,
+            contentName=block,
+            type="TOOL",
+            interactive=False,
+            role="TOOL",
+            toolResultInputConfiguration={
+                "toolUseId": call_id,
+                "type": "TEXT",
+                "textInputConfiguration": _TEXT_FORMAT,
+            },
+        )
+        return [
+            start,
+            self._event(
+                "toolResult", promptName=self._prompt_name, contentName=block, content=content
+            ),
+            self._content_end(block),
+        ]
+
+    def end(self) -> list[bytes]:
+        """The end of the sound, of the prompt and of the session."""
+        stage, self.stage = self.stage, Stage.ENDED
+        if stage in (Stage.NEW, Stage.ENDED):
+            return []
+        events = [self._content_end(self._audio_name)] if stage is Stage.STREAMING else []
+        prompt = self._event("promptEnd", promptName=self._prompt_name)
+        return [*events, prompt, self._event("sessionEnd")]
+
+    def _session_start(self) -> bytes:
+        config = self._config
+        fields: JsonObject = {
+            "inferenceConfiguration": {
+                "maxTokens": config.max_tokens,
+                "topP": config.top_p,
+                "temperature": config.temperature,
+            }
+        }
+        if generation_of(config.model).has_endpointing:
+            sensitivity = config.endpointing.upper()
+            fields["turnDetectionConfiguration"] = {"endpointingSensitivity": sensitivity}
+        return self._event("sessionStart", **fields)
+
+    def _prompt_start(self, tools: Sequence[ToolSpec]) -> bytes:
+        config = self._config
+        fields: JsonObject = {
+            "promptName": self._prompt_name,
+            "textOutputConfiguration": _TEXT_FORMAT,
+            "audioOutputConfiguration": {
+                **self._audio_format(config.output_sample_rate),
+                "voiceId": config.voice,
+            },
+        }
+        if tools:
+            configuration: JsonObject = {"tools": [_tool_spec(tool) for tool in tools]}
+            choice = config.tool_choice
+            if choice is not None:
+                named: JsonObject = {choice: {}}
+                tool: JsonObject = {"tool": {"name": choice}}
+                configuration["toolChoice"] = named if choice in ("auto", "any") else tool
+            fields["toolUseOutputConfiguration"] = {"mediaType": "application/json"}
+            fields["toolConfiguration"] = configuration
+        return self._event("promptStart", **fields)
+
+    def _text_block(self, role: str, parts: Sequence[str], *, interactive: bool) -> list[bytes]:
+        block = self._new_id()
+        start = self._event(
+            "contentStart",
+            promptName=self._prompt_name,
+            contentName=block,
+            type="TEXT",
+            interactive=interactive,
+            role=role,
+            textInputConfiguration=_TEXT_FORMAT,
+        )
+        texts = [
+            self._event("textInput", promptName=self._prompt_name, contentName=block, content=part)
+            for part in parts
+        ]
+        return [start, *texts, self._content_end(block)]
+
+    def _content_end(self, block: str) -> bytes:
+        return self._event("contentEnd", promptName=self._prompt_name, contentName=block)
+
+    def _audio_format(self, rate: int) -> JsonObject:
+        return {
+            "mediaType": "audio/lpcm",
+            "sampleRateHertz": rate,
+            "sampleSizeBits": 16,
+            "channelCount": 1,
+            "audioType": "SPEECH",
+            "encoding": "base64",
+        }
+
+    def _event(self, event: str, **fields: Json) -> bytes:
+        return encode_object({"event": {event: fields}})
+
+
+def _tool_spec(tool: ToolSpec) -> JsonObject:
+    schema = orjson.dumps(tool.parameters).decode()
+    return {
+        "toolSpec": {
+            "name": tool.name,
+            # It must not be empty ("ToolSpecification" in the API reference of Bedrock).
+            "description": tool.description or tool.name,
+            # The schema as text: it is not looked into (Nova guide, "Using tools").
+            "inputSchema": {"json": schema},
+        }
+    }

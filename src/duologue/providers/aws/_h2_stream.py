@@ -1,0 +1,358 @@
+"""One HTTP/2 request that is sent and answered at the same time, on a connection of its own.
+
+No tasks: what comes is taken by the event loop's own callbacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import cast
+
+from duologue._optional import optional
+from duologue.clock import Clock, Timer
+from duologue.providers.aws._tunnel import open_tunnel
+
+optional("h2", "aws")
+
+from h2.config import H2Configuration  # noqa: E402
+from h2.connection import H2Connection  # noqa: E402
+from h2.errors import ErrorCodes  # noqa: E402
+from h2.events import (  # noqa: E402
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PingAckReceived,
+    RemoteSettingsChanged,
+    ResponseReceived,
+    StreamEnded,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.exceptions import ProtocolError  # noqa: E402
+from h2.settings import SettingCodes  # noqa: E402
+
+type Headers = Sequence[tuple[str, str]]
+
+WINDOW_BYTES = 1 << 20
+"""Bytes of an answer that the server may send before they are read: 16 s of speech at 24 kHz."""
+MAX_READ_BYTES = WINDOW_BYTES // 2
+"""Bytes that are read at once at most: of the window, half may be used up without our saying so."""
+_INITIAL_WINDOW_BYTES = 65535
+"""What a connection begins with (RFC 9113, 6.9.2)."""
+PING_EVERY_S = 3.0
+PONG_TIMEOUT_S = 4.0
+"""A line that is dead is noticed in at most eight seconds, if the server answers pings at all."""
+TCP_USER_TIMEOUT_S = 10.0
+"""What was sent and is not acknowledged by TCP for so long breaks the connection, on Linux."""
+TLS_SHUTDOWN_TIMEOUT_S = 0.1
+"""What a socket may take to go."""
+
+
+class ConnectionLostError(ConnectionError):
+    """The connection is gone, or was given up; the text says how, without the host."""
+
+
+class H2Stream(asyncio.Protocol):
+    """The request and the answer; `connect` first.
+
+    Writing waits for the server's flow control and for the socket, and the answer is bounded by
+    our own. Once the connection is lost, or the answer is over, writing raises
+    `ConnectionLostError` at once; reading does as soon as all that had come was read, unless the
+    server has ended the answer in order.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._transport: asyncio.Transport | None = None
+        self._stream_id = 0
+        self._received = bytearray()
+        self._response_headers: Headers | None = None
+        self._response_ended = False
+        self._failure: ConnectionLostError | None = None
+        self._request_ended = False
+        self._paused = False
+        self._woken = False
+        self._changed = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._disconnected = asyncio.Event()
+        self._disconnected.set()
+        self._received_at = 0.0
+        self._answers_pings = False
+        self._timer: Timer | None = None
+
+    async def connect(
+        self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
+    ) -> None:
+        """Connect; without ``tls`` in the clear, knowing that the server speaks HTTP/2.
+
+        ``proxy`` is the address of an HTTP proxy to go through. Raises `OSError`, and
+        `SessionError` for a proxy that can't be used.
+        """
+        loop = asyncio.get_running_loop()
+        if proxy is not None:
+            transport = await open_tunnel(proxy, host, port)
+            transport.set_protocol(self)
+            if tls is not None:
+                try:
+                    secured = await loop.start_tls(
+                        transport,
+                        self,
+                        tls,
+                        server_hostname=host,
+                        ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S,
+                    )
+                except BaseException:
+                    transport.abort()
+                    raise
+                assert secured is not None  # noqa: S101 - only a closed transport has none
+                transport = secured
+            self.connection_made(transport)
+        elif tls is None:
+            await loop.create_connection(lambda: self, host, port)
+        else:
+            await loop.create_connection(
+                lambda: self,
+                host,
+                port,
+                ssl=tls,
+                server_hostname=host,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_TIMEOUT_S,
+            )
+        assert self._transport is not None  # noqa: S101 - connection_made has set it
+        if tls is not None:
+            connection = self._transport.get_extra_info("ssl_object")
+            if connection.selected_alpn_protocol() != "h2":
+                self.abort()
+                raise ConnectionLostError("does not speak HTTP/2")
+        self._set_tcp_user_timeout(self._transport)
+        self._h2.initiate_connection()
+        self._h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW_BYTES})
+        self._h2.increment_flow_control_window(WINDOW_BYTES - _INITIAL_WINDOW_BYTES)
+        self._flush()
+        self._received_at = self._clock.now()
+        self._check_alive()
+
+    def request(self, headers: Headers) -> None:
+        """Send the head of the request."""
+        self._check_writable()
+        self._stream_id = self._h2.get_next_available_stream_id()
+        self._h2.send_headers(self._stream_id, headers)
+        self._flush()
+
+    async def write(self, data: bytes) -> None:
+        """Send the next bytes of the request."""
+        left = memoryview(data)
+        while left:
+            self._check_writable()
+            room = min(
+                self._h2.local_flow_control_window(self._stream_id),
+                self._h2.max_outbound_frame_size,
+            )
+            if room <= 0 or self._paused:
+                self._writable.clear()
+                await self._writable.wait()
+                continue
+            self._h2.send_data(self._stream_id, bytes(left[:room]))
+            left = left[room:]
+            self._flush()
+
+    def end_request(self) -> None:
+        """The request is complete; again is harmless, and so it is when the answer is over."""
+        if (
+            not self._request_ended
+            and self._failure is None
+            and not self._response_ended
+            and self._stream_id
+        ):
+            self._request_ended = True
+            self._h2.end_stream(self._stream_id)
+            self._flush()
+
+    async def response(self) -> Headers:
+        """The head of the answer."""
+        while self._response_headers is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait_for_change()
+        return self._response_headers
+
+    async def read(self, size: int) -> bytes:
+        """The next bytes of the answer, ``size`` of them; fewer only at its end."""
+        if size > MAX_READ_BYTES:
+            raise ConnectionLostError(f"sends {size} bytes in one piece, which is too long")
+        while len(self._received) < size and not self._response_ended:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait_for_change()
+        data = bytes(self._received[:size])
+        del self._received[:size]
+        if data and not self._response_ended and self._failure is None:
+            with suppress(ProtocolError):
+                self._h2.acknowledge_received_data(len(data), self._stream_id)
+            self._flush()
+        return data
+
+    @property
+    def has_response(self) -> bool:
+        """The head of the answer is there, or there will be none."""
+        return self._response_headers is not None or self._failure is not None
+
+    @property
+    def is_readable(self) -> bool:
+        """There is something to be read: bytes, an end or a failure."""
+        return bool(self._received) or self._response_ended or self._failure is not None
+
+    async def wait(self, seconds: float, *, head: bool = False) -> bool:
+        """Wait till it is `readable` (with ``head``: `answered`); False if it is not by then.
+
+        False also after a `poke`.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not (self._woken or (self.has_response if head else self.is_readable)):
+                    await self._wait_for_change()
+        self._woken = False
+        return self.has_response if head else self.is_readable
+
+    def wake(self) -> None:
+        """Have `wait` return."""
+        self._woken = True
+        self._changed.set()
+
+    def abort(self, reason: str = "was closed") -> None:
+        """Give it up now: nothing more is sent or read."""
+        live = (
+            self._failure is None
+            and self._stream_id
+            and not (self._response_ended and self._request_ended)
+        )
+        self._fail(ConnectionLostError(reason))
+        if live:
+            with suppress(ProtocolError):
+                self._h2.reset_stream(self._stream_id, ErrorCodes.CANCEL)
+            self._flush()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Give it up, and wait till the socket is gone."""
+        self.abort()
+        await self._disconnected.wait()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is a socket."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._disconnected.clear()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        self._received_at = self._clock.now()
+        if self._failure is not None:
+            return
+        try:
+            events = self._h2.receive_data(data)
+        except ProtocolError as error:
+            self._flush()
+            self.abort(f"broke the protocol: {error}")
+            return
+        for event in events:
+            self._handle_event(event)
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        how = f": {exc}" if exc is not None else ""
+        self._fail(ConnectionLostError(f"closed the connection{how}"))
+        self._disconnected.set()
+
+    def pause_writing(self) -> None:
+        """The socket is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """The socket has room again."""
+        self._paused = False
+        self._writable.set()
+
+    def _handle_event(self, event: Event) -> None:
+        match event:
+            case ResponseReceived(headers=headers) if self._response_headers is None:
+                # Text, because the configuration names an encoding.
+                self._response_headers = cast("Headers", headers)
+            case DataReceived(data=data, flow_controlled_length=length):
+                self._received += data or b""
+                padding = (length or 0) - len(data or b"")
+                if padding:
+                    self._h2.acknowledge_received_data(padding, self._stream_id)
+            case StreamEnded():
+                self._response_ended = True
+            case StreamReset(error_code=code) if not self._response_ended:
+                self._fail(ConnectionLostError(f"reset the stream ({_error_name(code)})"))
+            case ConnectionTerminated(error_code=code) if not self._response_ended:
+                self._fail(ConnectionLostError(f"ended the connection ({_error_name(code)})"))
+            case WindowUpdated() | RemoteSettingsChanged():
+                pass
+            case PingAckReceived():
+                self._answers_pings = True
+                return
+            case _:
+                return
+        self._changed.set()
+        self._writable.set()
+
+    def _fail(self, failure: ConnectionLostError) -> None:
+        if self._failure is None:
+            self._failure = failure
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._changed.set()
+        self._writable.set()
+
+    def _check_writable(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._response_ended:
+            raise ConnectionLostError("ended the stream")
+        if self._request_ended:
+            raise ConnectionLostError("was told that the stream is complete")
+
+    def _set_tcp_user_timeout(self, transport: asyncio.Transport) -> None:
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        line = transport.get_extra_info("socket")
+        if option is not None and line is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, int(TCP_USER_TIMEOUT_S * 1000))
+
+    async def _wait_for_change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _flush(self) -> None:
+        data = self._h2.data_to_send()
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _check_alive(self) -> None:
+        """Ask a server that is silent whether it is there at all."""
+        silent = self._clock.now() - self._received_at
+        if silent >= PING_EVERY_S + PONG_TIMEOUT_S and self._answers_pings:
+            self.abort("does not answer any more")
+            return
+        wait = PING_EVERY_S - silent
+        if wait <= 0:
+            wait = PONG_TIMEOUT_S
+            with suppress(ProtocolError):
+                self._h2.ping(b"duologue")
+            self._flush()
+        self._timer = self._clock.call_at(self._clock.now() + wait, self._check_alive)
+
+
+def _error_name(code: ErrorCodes | int | None) -> str:
+    return code.name if isinstance(code, ErrorCodes) else str(code)

@@ -1,0 +1,182 @@
+"""`Realtime` of Amazon Nova Sonic: speech to speech, over Bedrock's bidirectional stream."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from duologue._net import LOOPBACK, split_address
+from duologue._optional import optional
+from duologue.clock import Clock
+from duologue.errors import ConfigError, UnsupportedError
+from duologue.providers.aws._capabilities import capabilities_of, generation_of
+from duologue.providers.aws._codec import Codec
+from duologue.providers.aws._config import Endpointing, RealtimeConfig
+from duologue.providers.aws._credentials import Credentials, CredentialSource, resolve_credentials
+from duologue.providers.aws._signals import Message
+from duologue.realtime.codec import Connection, SessionSetup, Wire
+from duologue.realtime.realtime import Realtime as BaseRealtime
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.wire_connection import WireConnection
+from duologue.vad.earshot import EarshotVAD
+from duologue.vad.vad import VAD
+
+if TYPE_CHECKING:
+    from duologue.providers.aws._wire import BedrockWire
+
+ROLL_OVER = ReconnectPolicy(max_age_s=366.7, roll_over_ahead_s=66.7)
+"""The next stream takes over in the first silence after five minutes, or after six in any case."""
+_SPARE_AUDIO_S = 5.0
+"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
+
+
+class Realtime(BaseRealtime):
+    """A speech-to-speech model of Amazon Nova Sonic, on Bedrock.
+
+    It is HTTP/2 with event-stream frames, and no WebSocket.
+
+    ``endpointing``: how soon a pause ends the person's turn, ``high`` being the soonest (1.5 s; for
+    Nova 2 only). Rates are 8000, 16000 or 24000 Hz. ``tool_choice``: auto, any, or a tool's name.
+
+    Without ``credentials`` they are found as the AWS SDK finds them, in the named ``profile`` if
+    one is given. ``credentials`` are `Credentials`, or a function or coroutine function that gives
+    them anew for every stream. ``endpoint_uri`` is for VPC endpoints and the simulated service, and
+    read from ``AWS_ENDPOINT_URL_BEDROCK_RUNTIME`` or ``AWS_ENDPOINT_URL`` when not given; with
+    ``http:`` for this machine only. ``ssl_context`` says whom to trust; it is told to offer HTTP/2.
+    ``proxy`` is an HTTP proxy to go through by CONNECT (``http://user:password@host:port``); None
+    takes the one of the environment (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
+
+    ``vad`` hears when the person speaks, which the model does not tell: by default the one that
+    ships with this package. ``reconnect`` None: `ROLL_OVER`, which says when the next stream takes
+    over, since each ends after eight minutes.
+
+    Raises `ConfigError` for values that can't work.
+    """
+
+    def __init__(
+        self,
+        model: str = "amazon.nova-2-sonic-v1:0",
+        region: str = "us-east-1",
+        voice: str = "matthew",
+        *,
+        endpointing: Endpointing = "high",
+        max_tokens: int = 1024,
+        temperature: float = 0.7,
+        top_p: float = 0.9,
+        input_sample_rate: int = 16000,
+        output_sample_rate: int = 24000,
+        profile: str | None = None,
+        credentials: CredentialSource | None = None,
+        tool_choice: str | None = None,
+        endpoint_uri: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        vad: VAD | None = None,
+        reconnect: ReconnectPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._config = RealtimeConfig(
+            model=model,
+            region=region,
+            voice=voice,
+            endpointing=endpointing,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            input_sample_rate=input_sample_rate,
+            output_sample_rate=output_sample_rate,
+            tool_choice=tool_choice,
+        )
+        if profile is not None and credentials is not None:
+            raise ConfigError("give profile or credentials, not both")
+        if credentials is not None and not isinstance(credentials, Credentials | Callable):
+            raise ConfigError("credentials takes aws.Credentials, or a function that returns some")
+        self._credential_source = credentials
+        self._aws_profile = profile
+        self._endpoint = _check_endpoint(
+            endpoint_uri
+            or os.environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+            or os.environ.get("AWS_ENDPOINT_URL")
+            or f"https://bedrock-runtime.{region}.amazonaws.com"
+        )
+        self._ssl = ssl_context
+        self._proxy = None if proxy is None else _check_proxy(proxy)
+        super().__init__(
+            capabilities_of(model, input_sample_rate, output_sample_rate),
+            reconnect=reconnect or ROLL_OVER,
+            clock=clock,
+            vad=vad or EarshotVAD("aws"),
+        )
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Import the SDK and read whom to trust, in a thread; raises `MissingExtraError`."""
+        await asyncio.to_thread(optional, "duologue.providers.aws._wire", "aws")
+        if urlsplit(self._endpoint).scheme == "https":
+            if self._ssl is None:
+                self._ssl = await asyncio.to_thread(_trust_context, os.environ.get("AWS_CA_BUNDLE"))
+            self._ssl.set_alpn_protocols(["h2"])
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        return WireConnection[Message](
+            self._make_wire,
+            Codec(self._config),
+            setup,
+            audio_limit_s=self._session.input_audio.keep_s + _SPARE_AUDIO_S,
+        )
+
+    def request_reply(self, request_id: str, instructions: str | None = None) -> None:
+        """Ask the model to speak; `UnsupportedError` for Nova Sonic 1, which has to hear first."""
+        if not generation_of(self._config.model).accepts_text:
+            raise UnsupportedError(
+                f"{self._config.model} replies to speech only: use amazon.nova-2-sonic-v1:0"
+            )
+        super().request_reply(request_id, instructions)
+
+    def _make_wire(self) -> Wire[Message]:
+        from duologue.providers.aws._wire import BedrockWire
+
+        wire: BedrockWire = BedrockWire(
+            model=self._config.model,
+            region=self._config.region,
+            endpoint=self._endpoint,
+            credentials=self._credential_getter(),
+            tls=self._ssl if urlsplit(self._endpoint).scheme == "https" else None,
+            clock=self.clock,
+            profile=self._aws_profile,
+            proxy=self._proxy,
+        )
+        return wire
+
+    def _credential_getter(self) -> Callable[[], Awaitable[Credentials]]:
+        async def keys() -> Credentials:
+            return await resolve_credentials(
+                self._credential_source, self._aws_profile, self._config.region
+            )
+
+        return keys
+
+
+def _trust_context(bundle: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"AWS_CA_BUNDLE names what can't be read: {reason}") from error
+
+
+def _check_endpoint(endpoint: str) -> str:
+    example = "https://bedrock-runtime.us-east-1.amazonaws.com"
+    address = split_address("endpoint_uri", endpoint, ("http", "https"), example)
+    if address.scheme == "http" and address.hostname not in LOOPBACK:
+        raise ConfigError(f"endpoint_uri takes http: for this machine only, not {endpoint!r}")
+    return endpoint.rstrip("/")
+
+
+def _check_proxy(proxy: str) -> str:
+    split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
+    return proxy

@@ -1,0 +1,326 @@
+"""The wire to Bedrock: one stream both ways over HTTP/2, its events signed and framed by the SDK.
+
+It is no WebSocket: a POST whose body and whose answer are event-stream frames, both at once
+(API reference, InvokeModelWithBidirectionalStream).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+from duologue._net import proxy_from_environment
+from duologue._optional import optional
+from duologue.clock import Clock
+from duologue.errors import ErrorKind, SessionError
+from duologue.providers.aws._credentials import Credentials
+from duologue.providers.aws._errors import exception_error, http_error, one_line
+from duologue.providers.aws._h2_transport import H2Transport, ResponseBody
+from duologue.providers.aws._signals import (
+    IDLE_S,
+    QUIET_S,
+    Flush,
+    Message,
+    StreamAccepted,
+    StreamIdle,
+    StreamQuiet,
+)
+
+optional("aws_sdk_bedrock_runtime", "aws")
+optional("orjson", "aws")
+optional("pybase64", "aws")
+
+import orjson  # noqa: E402
+import pybase64  # noqa: E402
+from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient  # noqa: E402
+from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig  # noqa: E402
+from aws_sdk_bedrock_runtime.models import (  # noqa: E402
+    BidirectionalInputPayloadPart,
+    InvokeModelWithBidirectionalStreamInput,
+    InvokeModelWithBidirectionalStreamInputChunk,
+    InvokeModelWithBidirectionalStreamOperationInput,
+    InvokeModelWithBidirectionalStreamOperationOutput,
+    InvokeModelWithBidirectionalStreamOutput,
+)
+from smithy_aws_event_stream.events import Event  # noqa: E402
+from smithy_aws_event_stream.exceptions import EventError  # noqa: E402
+from smithy_core.aio.eventstream import DuplexEventStream  # noqa: E402
+from smithy_core.exceptions import SmithyError  # noqa: E402
+
+MAX_STREAM_S = 480.0
+"""A stream ends after eight minutes, says the reference of the operation."""
+OPEN_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 0.3
+"""What the service gets to end the stream in order, once it was told that we have ended it."""
+RESPONSE_TIMEOUT_S = 2.0
+"""After so long without an answer, the service is given more than the beginning of a session."""
+_REASON_TIMEOUT_S = 0.2
+
+type _SdkStream = DuplexEventStream[
+    InvokeModelWithBidirectionalStreamInput,
+    InvokeModelWithBidirectionalStreamOutput,
+    InvokeModelWithBidirectionalStreamOperationOutput,
+]
+
+for _name in (
+    "hpack.hpack",
+    "hpack.table",
+    "smithy_aws_event_stream.aio",
+    "smithy_core.aio.client",
+):
+    # At DEBUG they log all headers, with the session token, and the whole conversation.
+    logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
+
+
+class BedrockWire:
+    """A `Wire` to ``model``, which is the id or the ARN of one.
+
+    ``credentials`` gives the keys of this stream. ``endpoint`` is the address of the service;
+    without ``tls`` HTTP/2 is spoken in the clear. ``profile`` is the one that the SDK's own
+    settings are read from, where it is not to be the environment's. ``proxy`` is the address of an
+    HTTP proxy; None takes the one of the environment.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        region: str,
+        endpoint: str,
+        credentials: Callable[[], Awaitable[Credentials]],
+        tls: ssl.SSLContext | None,
+        clock: Clock,
+        profile: str | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self._model = model
+        self._proxy = proxy
+        self._profile = profile
+        self._region = region
+        self._endpoint = endpoint
+        self._host = urlsplit(endpoint).hostname or endpoint
+        self._credentials = credentials
+        self._tls = tls
+        self._clock = clock
+        self._expires_in = MAX_STREAM_S
+        self._transport: H2Transport | None = None
+        self._invoke_task: asyncio.Task[_SdkStream] | None = None
+        self._sdk_stream: _SdkStream | None = None
+        self._accepted = False
+        self._quiet = True
+        self._flush_pending = False
+        self._receiving = False
+        self._end_error: SessionError | None = None
+        self._receive_ended = asyncio.Event()
+        self._send_incomplete = False
+        self._last_sent_at = 0.0
+
+    async def open(self) -> None:
+        """Connect within ten seconds; the service says what it thinks of it only later.
+
+        Raises `SessionError`.
+        """
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await self._open()
+        except TimeoutError:
+            raise self._connection_error(
+                f"can't be reached: no connection within {OPEN_TIMEOUT_S:g} s"
+            ) from None
+        except OSError as error:
+            raise self._connection_error(
+                f"can't be reached: {error or type(error).__name__}"
+            ) from error
+        except SmithyError as error:
+            raise SessionError(f"the AWS SDK failed: {one_line(str(error))}", code="sdk") from error
+
+    async def send(self, message: Message) -> None:
+        """Send one event; waits while the service does not read. Raises `SessionError`.
+
+        What is none comes back by `receive`.
+        """
+        if self._sdk_stream is None or self._transport is None:
+            raise self._connection_error("is not connected")
+        if not isinstance(message, bytes):
+            self._flush_pending = True
+            self._transport.stream.wake()
+            return
+        part = BidirectionalInputPayloadPart(bytes_=message)
+        self._send_incomplete = True
+        try:
+            await self._sdk_stream.input_stream.send(
+                InvokeModelWithBidirectionalStreamInputChunk(value=part)
+            )
+        except (OSError, SmithyError) as error:
+            raise await self._send_failure(error) from error
+        self._send_incomplete = False
+        self._last_sent_at = self._clock.now()
+
+    async def receive(self) -> Message | None:
+        """The next event, or what the wire itself has to tell; never None: no end is clean.
+
+        Raises `SessionError`, with the service's own words if it gave any.
+        """
+        if self._sdk_stream is None or self._transport is None:
+            raise self._connection_error("is not connected")
+        stream = self._transport.stream
+        self._receiving = True
+        try:
+            if not self._accepted:
+                if not await stream.wait(RESPONSE_TIMEOUT_S, head=True):
+                    return StreamIdle()
+                await self._sdk_stream.await_output()
+                self._accepted = True
+                return StreamAccepted(self._expires_in)
+            while not self._take_flush():
+                readable = await stream.wait(IDLE_S if self._quiet else QUIET_S)
+                if self._take_flush():
+                    break
+                if readable:
+                    self._quiet = False
+                    return await self._next_event(ResponseBody(stream))
+                if not self._quiet:
+                    self._quiet = True
+                    return StreamQuiet()
+                if self._clock.now() - self._last_sent_at >= IDLE_S:
+                    return StreamIdle()
+            return Flush()
+        except (OSError, SmithyError, ValueError) as error:
+            self._end_error = self._to_session_error(error)
+            raise self._end_error from error
+        except SessionError as error:
+            self._end_error = error
+            raise
+        finally:
+            self._receiving = False
+            if self._end_error is not None:
+                self._receive_ended.set()
+
+    async def close(self) -> None:
+        """Close within half a second, in order if the service does its part."""
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        try:
+            with suppress(OSError, SmithyError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    if self._sdk_stream is not None and not self._send_incomplete:
+                        await self._sdk_stream.input_stream.close()
+                        while await transport.stream.read(1 << 16):
+                            """What comes now comes too late."""
+        finally:
+            await transport.stream.close()
+            await self._finish_sdk_tasks()
+
+    async def _open(self) -> None:
+        keys = await self._credentials()
+        lives = keys.lifetime_s(datetime.now(UTC))
+        self._expires_in = MAX_STREAM_S if lives is None else min(MAX_STREAM_S, lives)
+        transport = self._transport = H2Transport(self._clock)
+        config = await AsyncBedrockRuntimeConfig.resolve(
+            profile=self._profile,
+            region=self._region,
+            endpoint_uri=self._endpoint,
+            # Pinned: frames are signed one upon the other, all with the keys of the request.
+            aws_access_key_id=keys.access_key_id,
+            aws_secret_access_key=keys.secret_access_key,
+            aws_session_token=keys.session_token,
+            transport=transport,
+            interceptors=[transport.interceptor],
+        )
+        address = urlsplit(self._endpoint)
+        port = address.port or (80 if self._tls is None else 443)
+        proxy = self._proxy or proxy_from_environment(address.scheme, self._host)
+        await transport.connect(self._host, port, self._tls, proxy=proxy)
+        client = AsyncBedrockRuntimeClient(config)
+        request = InvokeModelWithBidirectionalStreamOperationInput(model_id=self._model)
+        self._invoke_task = asyncio.create_task(
+            client.invoke_model_with_bidirectional_stream(request), name="bedrock call"
+        )
+        # Cancelled in the middle, the SDK would leave its own tasks behind: see _call_over.
+        self._sdk_stream = await asyncio.shield(self._invoke_task)
+        self._last_sent_at = self._clock.now()
+
+    async def _finish_sdk_tasks(self) -> None:
+        """Wait till the SDK's tasks have ended, as they do when the stream is gone."""
+        if self._invoke_task is None:
+            return
+        done, _ = await asyncio.wait([self._invoke_task], timeout=_REASON_TIMEOUT_S)
+        if not done:
+            self._invoke_task.cancel()
+            await asyncio.wait([self._invoke_task])
+        elif not self._accepted and self._invoke_task.exception() is None:
+            await asyncio.gather(self._invoke_task.result().await_output(), return_exceptions=True)
+
+    def _take_flush(self) -> bool:
+        nudged, self._flush_pending = self._flush_pending, False
+        return nudged
+
+    async def _next_event(self, body: ResponseBody) -> bytes:
+        while True:
+            event = await Event.decode_async(body)
+            if event is None:
+                raise self._connection_error("ended the stream")
+            headers, payload = event.message.headers, event.message.payload
+            match headers.get(":message-type"):
+                case "event":
+                    found = _decode_json(payload).get("bytes")
+                    if isinstance(found, str):
+                        return pybase64.b64decode(found)
+                case "exception":
+                    message = _decode_json(payload).get("message")
+                    name = str(headers.get(":exception-type"))
+                    raise exception_error(name, message if isinstance(message, str) else "")
+                case "error":
+                    # What the service has no model of (event-stream specification, "errors").
+                    name = str(headers.get(":error-code"))
+                    raise exception_error(name, str(headers.get(":error-message", "")))
+                case _:
+                    """Of a newer version of the service."""
+
+    async def _send_failure(self, error: Exception) -> SessionError:
+        """Why nothing can be sent any more, which the service may have said already."""
+        if self._receiving:
+            # Whoever reads is told first, and only there are its words.
+            try:
+                async with asyncio.timeout(_REASON_TIMEOUT_S):
+                    await self._receive_ended.wait()
+            except TimeoutError:
+                return self._to_session_error(error)
+        elif self._end_error is None:
+            try:
+                async with asyncio.timeout(_REASON_TIMEOUT_S):
+                    while True:
+                        await self.receive()
+            except TimeoutError:
+                return self._to_session_error(error)
+            except SessionError as reason:
+                return reason
+        return self._end_error or self._to_session_error(error)
+
+    def _to_session_error(self, error: BaseException) -> SessionError:
+        refusal = None if self._transport is None else self._transport.refusal
+        if refusal is not None:
+            return http_error(refusal.status, refusal.error_type, refusal.body)
+        if isinstance(error, EventError | ValueError):
+            return self._connection_error(f"sent what can't be read: {one_line(str(error))}")
+        cause: BaseException = error
+        while not isinstance(cause, ConnectionError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        return self._connection_error(one_line(str(cause)) or type(cause).__name__)
+
+    def _connection_error(self, what: str) -> SessionError:
+        return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+def _decode_json(payload: bytes) -> dict[str, object]:
+    try:
+        found = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,48 @@
+"""Sound in Gemini's messages: base64 of int16 PCM."""
+
+from __future__ import annotations
+
+import re
+
+from duologue._optional import optional
+from duologue.json_types import Json
+from duologue.providers._json_fields import MalformedError, object_field, optional_str
+from duologue.providers.gemini._capabilities import INPUT_RATE, OUTPUT_RATE
+
+optional("pybase64", "gemini")
+
+import pybase64  # noqa: E402
+
+type JsonObject = dict[str, Json]
+
+_AUDIO_START = (
+    f'{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={INPUT_RATE}","data":"'.encode()
+)
+_AUDIO_END = b'"}}}'
+_RATE = re.compile(r";\s*rate=([0-9]{4,5})\b")
+_VALID_RATES = range(8000, 48001)
+"""Rates in Hz that sound may have."""
+
+
+def audio_message(pcm: bytes) -> bytes:
+    """The message with the person's next sound, at 16 kHz."""
+    return b"".join((_AUDIO_START, pybase64.b64encode(pcm), _AUDIO_END))
+
+
+def decode_audio(part: JsonObject) -> tuple[bytes, int] | None:
+    """PCM and rate (Hz) of a part of the model's turn; None for one that is no sound.
+
+    A sample may be split between two parts. Raises `MalformedError` for sound that is none.
+    """
+    blob = object_field(part, "inlineData")
+    kind, data = optional_str(blob, "mimeType"), optional_str(blob, "data")
+    if kind is None or data is None or not kind.startswith("audio/pcm"):
+        return None
+    found = _RATE.search(kind)
+    rate = int(found[1]) if found else OUTPUT_RATE
+    if rate not in _VALID_RATES or (found is None and "rate" in kind):
+        raise MalformedError("mimeType")
+    try:
+        return pybase64.b64decode(data), rate
+    except ValueError as error:
+        raise MalformedError("data") from error

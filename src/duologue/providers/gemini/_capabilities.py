@@ -1,0 +1,42 @@
+"""What each Gemini Live model can do."""
+
+from __future__ import annotations
+
+from duologue.providers.gemini._config import LiveConfig, ManualTurns
+from duologue.providers.gemini._models import model_traits
+from duologue.realtime.capabilities import Capabilities
+
+INPUT_RATE = 16000
+OUTPUT_RATE = 24000
+
+
+def capabilities_of(
+    config: LiveConfig, *, video: bool, report_truncation: bool, vertex: bool
+) -> Capabilities:
+    """The profile of ``config.model``; a name that is not known here gets the newest one."""
+    traits = model_traits(config.model)
+    manual = isinstance(config.turn_detection, ManualTurns)
+    proactive = traits.proactivity == "always" or config.proactivity is not None
+    return Capabilities(
+        provider="gemini",
+        model=config.model,
+        input_rate=INPUT_RATE,
+        output_rate=OUTPUT_RATE,
+        video=video,
+        tools="reliable",
+        tool_reply="automatic",
+        say="instructed",
+        truncates=False,
+        told_cuts=report_truncation,
+        confirms_cancel=False,
+        speech_detection="found",
+        user_transcripts="none" if config.input_transcription is None else "final",
+        manual_turns=manual,
+        turn_reply="automatic",
+        may_ignore=not manual or proactive,
+        async_tools=traits.async_tools != "none",
+        tool_updates=traits.async_tools != "none" and not vertex,
+        accepts_history=True,
+        mutable_instructions=traits.context_update,
+        mutable_tools=traits.context_update,
+    )

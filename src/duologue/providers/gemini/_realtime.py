@@ -1,0 +1,273 @@
+"""`Realtime` of Google: Gemini Live over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+from duologue._optional import optional
+from duologue.clock import Clock
+from duologue.errors import ConfigError, ErrorKind, SessionError, UnsupportedError
+from duologue.json_types import Json
+from duologue.providers._validate import check_choice, check_positive
+from duologue.providers.gemini._auth import resolve_auth
+from duologue.providers.gemini._capabilities import capabilities_of
+from duologue.providers.gemini._codec import Codec
+from duologue.providers.gemini._config import (
+    AutomaticActivity,
+    Compression,
+    LiveConfig,
+    Proactivity,
+    Resolution,
+    Thinking,
+    Transcription,
+    TurnDetection,
+)
+from duologue.providers.gemini._errors import (
+    close_error,
+    http_error,
+    is_context_full,
+    is_permanent,
+    is_resumption_refused,
+)
+from duologue.providers.gemini._models import model_traits
+from duologue.providers.gemini._resumption import Resumption
+from duologue.providers.gemini._setup_json import check_extra
+from duologue.providers.gemini._vertex import Vertex
+from duologue.realtime._session.connections import ActiveConnection
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import CancelReply
+from duologue.realtime.realtime import Realtime as BaseRealtime
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.websocket import WebSocketWire
+from duologue.realtime.wire_connection import WireConnection
+from duologue.vad.earshot import EarshotVAD
+from duologue.vad.vad import VAD
+from duologue.video import SceneChangeDetector, VideoFrame, encode_jpeg
+
+PING_INTERVAL_S = 20.0
+PONG_TIMEOUT_S = 60.0
+"""Google's servers take up to half a minute to answer a ping of a connection that is well."""
+ACK_TIMEOUT_S = 8.0
+"""A dead line is noticed by this instead, as long as there is sound to send."""
+_MIN_RESUMED_S = 20.0
+"""A session that was resumed and is ended within so many seconds has reached a limit of its own."""
+_MAX_REFUSED = 3
+"""So often a session goes on that the service has ended for something that it was sent."""
+_SPARE_BACKLOG_S = 5.0
+"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
+_MAX_IMAGE_SIDES: Mapping[Resolution | None, int] = {
+    None: 768,
+    "low": 384,
+    "medium": 768,
+    "high": 1024,
+}
+"""Longer side of a picture in pixels: a tile of Gemini's is 768 wide, ``low`` has a quarter."""
+
+
+class Realtime(BaseRealtime):
+    """A Gemini model that hears, sees and speaks, on the Gemini API or on Vertex AI.
+
+    ``api_key`` is read from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY`` when not given; instead of it
+    ``token`` is an ephemeral one, or ``vertex`` a Google Cloud project. ``language`` is BCP 47.
+    ``video``: ``images`` sends ``fps`` pictures a second, scaled to what ``media_resolution`` uses;
+    with ``skip_unchanged`` only those that differ, but one in 10 s. ``turn_detection`` is the
+    server's; ``vad`` finds here, sooner, when the person speaks (None takes `EarshotVAD`).
+    ``tell_cuts``: the model is told in words what of its messages was not heard.
+    ``input_transcription`` None: the history will not have the person's words. ``compression``
+    None: the service ends a session after 15 minutes, with video after 2, and the next one is given
+    the history. ``labels`` are of the Gemini API.
+    ``config`` is merged into the setup deep and last, for what has no argument here
+    (``safetySettings``, ``{"tools": [{"googleSearch": {}}]}``).
+    ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
+    server.
+
+    Raises `ConfigError` for values that can't work, and without a key.
+    """
+
+    def __init__(
+        self,
+        model: str = "gemini-3.8-live",
+        voice: str | None = None,
+        *,
+        video: Literal["images", "off"] = "images",
+        fps: float = 1.0,
+        media_resolution: Resolution | None = None,
+        skip_unchanged: bool = False,
+        language: str | None = None,
+        turn_detection: TurnDetection = AutomaticActivity(),  # noqa: B008 - frozen
+        input_transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
+        output_transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
+        thinking: Thinking | None = None,
+        proactivity: Proactivity | None = None,
+        affective_dialog: bool = False,
+        compression: Compression | None = Compression(),  # noqa: B008 - frozen
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        max_output_tokens: int | None = None,
+        seed: int | None = None,
+        labels: Mapping[str, str] | None = None,
+        report_truncation: bool = True,
+        vad: VAD | None = None,
+        api_key: str | None = None,
+        token: str | None = None,
+        vertex: Vertex | None = None,
+        base_url: str | None = None,
+        api_version: str | None = None,
+        config: Mapping[str, Json] | None = None,
+        reconnect: ReconnectPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        check_choice("video", video, ("images", "off"))
+        check_positive("fps", fps)
+        self._config = LiveConfig(
+            model=model,
+            voice=voice,
+            language=language,
+            media_resolution=media_resolution,
+            turn_detection=turn_detection,
+            input_transcription=input_transcription,
+            output_transcription=output_transcription,
+            thinking=thinking,
+            proactivity=proactivity,
+            affective_dialog=affective_dialog,
+            compression=compression,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_output_tokens=max_output_tokens,
+            seed=seed,
+            labels=labels or {},
+        )
+        asks_alpha = affective_dialog or proactivity is not None
+        self._auth = resolve_auth(
+            api_key=api_key,
+            token=token,
+            vertex=vertex,
+            base_url=base_url,
+            api_version=api_version,
+            needs_alpha=asks_alpha and model_traits(model).alpha,
+        )
+        self._vertex = vertex is not None
+        if self._vertex and labels:
+            raise ConfigError("Vertex AI takes no labels: leave them out")
+        self._extra = dict(config or {})
+        check_extra(self._extra)
+        self._report_truncation = report_truncation
+        self._max_image_side = _MAX_IMAGE_SIDES[media_resolution]
+        self._scene = SceneChangeDetector() if skip_unchanged else None
+        self._scene_connection: object = None
+        """The connection that has seen the scene."""
+        self.skipped_images = 0
+        """Pictures that were not sent because they showed nothing new."""
+        profile = capabilities_of(
+            self._config,
+            video=video != "off",
+            report_truncation=report_truncation,
+            vertex=self._vertex,
+        )
+        super().__init__(
+            profile,
+            fps=fps,
+            reconnect=reconnect or ReconnectPolicy(),
+            clock=clock,
+            vad=vad or EarshotVAD("gemini"),
+        )
+        if profile.manual_turns:
+            self._session.input_audio.use_manual_turns()
+        self._refused_count = 0
+        self._resumption = Resumption(lambda: self._session.make_setup().history)
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Import what the transport needs, in a thread; raises `MissingExtraError`."""
+        await asyncio.to_thread(optional, "websockets.asyncio.client", "gemini")
+        await asyncio.to_thread(self._auth.prepare)
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        codec = Codec(
+            self._config,
+            self._resumption,
+            model=self._auth.resource_name(self._config.model),
+            report_truncation=self._report_truncation,
+            transparent=self._vertex,
+            extra=self._extra,
+        )
+        return WireConnection[bytes](
+            lambda: WebSocketWire(
+                self._auth.url,
+                headers=self._auth.headers,
+                http_error=http_error,
+                close_error=partial(self._close_error, codec, self.clock.now()),
+                extra="gemini",
+                ping_interval=PING_INTERVAL_S,
+                pong_timeout=PONG_TIMEOUT_S,
+                ack_timeout=ACK_TIMEOUT_S,
+            ),
+            codec,
+            setup,
+            encode_image=partial(encode_jpeg, max_side=self._max_image_side),
+            audio_limit_s=self._session.input_audio.keep_s + _SPARE_BACKLOG_S,
+        )
+
+    def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
+        """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
+        scene, link = self._scene, self._session.connections.current
+        if scene is not None and link is not None and self.capabilities.video:
+            if link is not self._scene_connection:
+                scene.reset()  # The next connection may know nothing of it.
+                self._scene_connection = link
+            if not scene.has_changed(frame, self.clock.now()) and not in_order:
+                self.skipped_images += 1
+                return
+        super().send_video(frame, in_order=in_order)
+
+    def interrupt(self, *, keep_results: bool = False) -> int:
+        """As `Realtime.interrupt`; with `ManualTurns` the person's turn begins, whatever runs."""
+        epoch = super().interrupt(keep_results=keep_results)
+        if self.capabilities.manual_turns and self._session.live:
+            self._session.transmit(CancelReply(""))
+        return epoch
+
+    def end_turn(self, *, reply: bool = True) -> None:
+        """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``.
+
+        Does nothing while the turn that was ended before waits for its answer.
+        """
+        if not reply:
+            raise UnsupportedError(f"{self.capabilities.model} answers every turn that was ended")
+        match self._session.connections.current:
+            case ActiveConnection(connection=WireConnection(codec=Codec(awaits_reply=True))):
+                return
+        super().end_turn()
+
+    def _close_error(self, codec: Codec, opened: float, code: int, reason: str) -> SessionError:
+        error = close_error(code, reason)
+        refused = is_resumption_refused(code, reason)
+        if (
+            codec.awaits_resumption
+            and code == 1011
+            and self.connected
+            and not self.single_connection
+        ):
+            # Reported of the service: it does not resume what another connection still holds.
+            self.single_connection = True
+        elif codec.awaits_resumption and refused:
+            # It does not know the handle (any more): a new session is given the history instead.
+            self._resumption.forget()
+            error.kind = ErrorKind.RECYCLE
+        elif is_context_full(reason) or (
+            codec.resumes_session and refused and self.clock.now() - opened < _MIN_RESUMED_S
+        ):
+            # The session itself is over, and would be again.
+            self._resumption.forget()
+        if error.kind is ErrorKind.FATAL and codec.is_started and not is_permanent(reason):
+            # Reported of sessions that were well, after results of tools and after changes of the
+            # connection: they go on by another one.
+            self._refused_count += 1
+            if self._refused_count <= _MAX_REFUSED:
+                error.kind = ErrorKind.RECYCLE
+        return error

@@ -1,0 +1,237 @@
+"""The setup of a Gemini Live session as JSON, from the config and what the agent wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeGuard
+
+from duologue.errors import ConfigError
+from duologue.json_types import Json
+from duologue.providers.gemini._config import AutomaticActivity, LiveConfig, Transcription
+from duologue.providers.gemini._contents import text_content
+from duologue.providers.gemini._models import model_traits
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import Scheduling, ToolSpec, UpdateSession
+
+type JsonObject = dict[str, Json]
+
+SCHEDULINGS: Mapping[Scheduling, str] = {
+    "silent": "SILENT",
+    "when_idle": "WHEN_IDLE",
+    "interrupt": "INTERRUPT",
+}
+_COVERAGES = {
+    "activity": "TURN_INCLUDES_ONLY_ACTIVITY",
+    "all": "TURN_INCLUDES_ALL_INPUT",
+    "activity_and_all_video": "TURN_INCLUDES_AUDIO_ACTIVITY_AND_ALL_VIDEO",
+}
+
+
+def setup_message(
+    config: LiveConfig,
+    setup: SessionSetup,
+    *,
+    model: str,
+    handle: str | None = None,
+    transparent: bool = False,
+    seeded: bool = False,
+    extra: Mapping[str, Json] | None = None,
+) -> dict[str, JsonObject]:
+    """The first message; ``model`` is its full name, ``handle`` of the session to resume.
+
+    ``seeded``: a history follows. ``extra`` is merged into it deep and last.
+    """
+    traits = model_traits(config.model)
+    resumption: JsonObject = {}
+    if handle is not None:
+        resumption["handle"] = handle
+    if transparent:
+        resumption["transparent"] = True
+    value: JsonObject = {
+        "model": model,
+        "generationConfig": _generation_config(config),
+        "sessionResumption": resumption,
+        "realtimeInputConfig": _input_config(config),
+    }
+    if setup.instructions:
+        value["systemInstruction"] = system_content(setup.instructions)
+    if setup.tools:
+        value["tools"] = tool_list(setup.tools, traits.async_tools != "none")
+    if config.compression is not None:
+        window: JsonObject = {}
+        if config.compression.target_tokens is not None:
+            window["targetTokens"] = config.compression.target_tokens
+        compression: JsonObject = {"slidingWindow": window}
+        if config.compression.trigger_tokens is not None:
+            compression["triggerTokens"] = config.compression.trigger_tokens
+        value["contextWindowCompression"] = compression
+    for key, transcription in (
+        ("inputAudioTranscription", config.input_transcription),
+        ("outputAudioTranscription", config.output_transcription),
+    ):
+        if transcription is not None:
+            value[key] = _transcription_config(transcription)
+    if config.proactivity is not None:
+        proactivity: JsonObject = {"proactiveAudio": config.proactivity.audio}
+        if config.proactivity.video:
+            proactivity["proactiveVideo"] = True
+        value["proactivity"] = proactivity
+    if seeded and traits.seeds:
+        value["historyConfig"] = {"initialHistoryInClientContent": True}
+    if config.labels:
+        value["labels"] = dict(config.labels)
+    return {"setup": deep_merge(value, extra or {})}
+
+
+def check_extra(extra: Mapping[str, Json]) -> None:
+    """Raise `ConfigError` for what has an argument, and would not hold if it were said here."""
+    value = deep_merge({"realtimeInputConfig": {}, "generationConfig": {}, "model": ""}, extra)
+    if value["model"]:
+        raise ConfigError("config can't have the model: give it as model")
+    if any(camel_case(name) == "sessionResumption" for name in extra):
+        raise ConfigError("config can't have sessionResumption: the session sees to it by itself")
+    hearing, speaking = value["realtimeInputConfig"], value["generationConfig"]
+    detection = _find_field(hearing, "automaticActivityDetection")
+    if _find_field(detection, "disabled") is not None:
+        raise ConfigError("config can't have disabled: give turn_detection=ManualTurns()")
+    if _find_field(speaking, "responseModalities") not in (None, ["AUDIO"]):
+        raise ConfigError("config can't have responseModalities: this model speaks")
+
+
+def _find_field(value: Json, name: str) -> Json:
+    """What an object has under that name, in either case."""
+    if not isinstance(value, dict):
+        return None
+    return next((one for key, one in value.items() if camel_case(key) == name), None)
+
+
+def update_message(
+    config: LiveConfig, change: UpdateSession, *, extra: Mapping[str, Json]
+) -> JsonObject | None:
+    """The message that changes a session; None if nothing changes. ``extra`` is in it as before."""
+    update: JsonObject = {}
+    if change.instructions is not None:
+        update["systemInstruction"] = system_content(change.instructions)
+    if change.tools is not None:
+        tools: list[Json] = tool_list(
+            change.tools, model_traits(config.model).async_tools != "none"
+        )
+        more = extra.get("tools")
+        update["tools"] = {"tools": [*tools, *more] if isinstance(more, list) else tools}
+    return {"contextUpdate": update} if update else None
+
+
+def system_content(instructions: str) -> JsonObject:
+    """The instructions, as the server takes them."""
+    content = text_content(instructions)
+    del content["role"]
+    return content
+
+
+def tool_list(tools: Sequence[ToolSpec], asynchronous: bool) -> list[Json]:
+    """The tools; a model that need not wait for them is told of which it is to do so."""
+    declarations: list[Json] = []
+    for tool in tools:
+        declaration: JsonObject = {
+            "name": tool.name,
+            "description": tool.description,
+            "parametersJsonSchema": tool.parameters,
+        }
+        if asynchronous:
+            declaration["behavior"] = "BLOCKING" if tool.scheduling is None else "NON_BLOCKING"
+        declarations.append(declaration)
+    return [{"functionDeclarations": declarations}] if declarations else []
+
+
+def deep_merge(below: JsonObject, above: Mapping[str, Json]) -> JsonObject:
+    """Both objects as one, at every depth; where both have a value, ``above`` wins.
+
+    Lists of objects, such as tools, are joined. Names of ``above`` may be in snake_case.
+    """
+    value = dict(below)
+    for name, one in above.items():
+        key = camel_case(name) if name not in value and camel_case(name) in value else name
+        old = value.get(key)
+        if isinstance(old, dict) and isinstance(one, dict):
+            value[key] = deep_merge(old, one)
+        elif _are_objects(old) and _are_objects(one):
+            value[key] = [*old, *one]
+        else:
+            value[key] = one
+    return value
+
+
+def camel_case(name: str) -> str:
+    """A name as JSON of protocol buffers has it."""
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def _are_objects(value: Json) -> TypeGuard[list[Json]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def _generation_config(config: LiveConfig) -> JsonObject:
+    value: JsonObject = {"responseModalities": ["AUDIO"]}
+    for key, number in (
+        ("temperature", config.temperature),
+        ("topP", config.top_p),
+        ("topK", config.top_k),
+        ("maxOutputTokens", config.max_output_tokens),
+        ("seed", config.seed),
+    ):
+        if number is not None:
+            value[key] = number
+    speech: JsonObject = {}
+    if config.voice is not None:
+        speech["voiceConfig"] = {"prebuiltVoiceConfig": {"voiceName": config.voice}}
+    if config.language is not None:
+        speech["languageCode"] = config.language
+    if speech:
+        value["speechConfig"] = speech
+    if config.media_resolution is not None:
+        value["mediaResolution"] = f"MEDIA_RESOLUTION_{config.media_resolution.upper()}"
+    if config.thinking is not None:
+        thinking: JsonObject = {}
+        if config.thinking.level is not None:
+            thinking["thinkingLevel"] = config.thinking.level.upper()
+        if config.thinking.budget is not None:
+            thinking["thinkingBudget"] = config.thinking.budget
+        value["thinkingConfig"] = thinking
+    if config.affective_dialog:
+        value["enableAffectiveDialog"] = True
+    return value
+
+
+def _input_config(config: LiveConfig) -> JsonObject:
+    activity = config.turn_detection
+    if not isinstance(activity, AutomaticActivity):
+        return {"automaticActivityDetection": {"disabled": True}}
+    detection: JsonObject = {}
+    for key, sensitivity, prefix in (
+        ("startOfSpeechSensitivity", activity.start_sensitivity, "START_SENSITIVITY_"),
+        ("endOfSpeechSensitivity", activity.end_sensitivity, "END_SENSITIVITY_"),
+    ):
+        if sensitivity is not None:
+            detection[key] = f"{prefix}{sensitivity.upper()}"
+    for key, ms in (
+        ("prefixPaddingMs", activity.prefix_padding_ms),
+        ("silenceDurationMs", activity.silence_duration_ms),
+    ):
+        if ms is not None:
+            detection[key] = ms
+    value: JsonObject = {"automaticActivityDetection": detection}
+    if not activity.interrupts:
+        value["activityHandling"] = "NO_INTERRUPTION"
+    if activity.coverage is not None:
+        value["turnCoverage"] = _COVERAGES[activity.coverage]
+    return value
+
+
+def _transcription_config(transcription: Transcription) -> JsonObject:
+    value: JsonObject = {}
+    if transcription.language_codes:
+        value["languageCodes"] = list(transcription.language_codes)
+    if transcription.custom_vocabulary:
+        value["customVocabulary"] = list(transcription.custom_vocabulary)
+    return value

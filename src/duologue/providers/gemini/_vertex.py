@@ -1,0 +1,165 @@
+"""Gemini on Vertex AI: a Google Cloud project, and the bearer tokens that let a session in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Protocol
+
+from duologue._optional import optional
+from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.providers.gemini._errors import one_line
+from duologue.providers.gemini._models import bare_name
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+_TIMEOUT_S = 20.0
+_MULTI_REGIONS = ("us", "eu")
+"""Locations that are many, and have addresses of another kind."""
+
+
+class Credentials(Protocol):
+    """What google-auth calls credentials: a bearer token that can be had anew."""
+
+    token: str | None
+
+    @property
+    def valid(self) -> bool:
+        """The token is there, and has not expired."""
+        ...
+
+    def refresh(self, request: object) -> None:
+        """Have a new token; blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """Gemini on Vertex AI: a Google Cloud project, and where it runs.
+
+    ``credentials`` are those of google-auth; None takes what the machine has (application default
+    credentials). Needs the extra ``vertex``. Raises `ConfigError`.
+    """
+
+    project: str
+    location: str = "us-central1"
+    credentials: Credentials | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.project or not self.location:
+            raise ConfigError("Vertex takes a project and a location, such as us-central1")
+        for name in (self.project, self.location):
+            if not all(letter.isalnum() or letter in "-.:_" for letter in name):
+                raise ConfigError(f"Vertex takes ids of a project and a location, not {name!r}")
+
+    @property
+    def host(self) -> str:
+        """Where its service is: https://cloud.google.com/vertex-ai/docs/general/locations."""
+        if self.location == "global":
+            return "aiplatform.googleapis.com"
+        if self.location in _MULTI_REGIONS:
+            return f"aiplatform.{self.location}.rep.googleapis.com"
+        return f"{self.location}-aiplatform.googleapis.com"
+
+    def resource_name(self, name: str) -> str:
+        """A model's full name."""
+        if name.startswith("projects/"):
+            return name
+        place = f"projects/{self.project}/locations/{self.location}"
+        if name.startswith("publishers/"):
+            return f"{place}/{name}"
+        return f"{place}/publishers/google/models/{bare_name(name)}"
+
+
+class BearerTokens:
+    """Bearer tokens, each had anew when it has expired, in a thread."""
+
+    def __init__(self, credentials: Credentials | None) -> None:
+        self._credentials = credentials
+
+    @staticmethod
+    def prepare() -> None:
+        """Import what is needed; raises `MissingExtraError`."""
+        optional("google.auth", "vertex")
+        optional("httpx", "vertex")
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers of the next connection. Raises `SessionError`."""
+        return await asyncio.to_thread(self._headers)
+
+    def _headers(self) -> Mapping[str, str]:
+        auth = optional("google.auth", "vertex")
+        try:
+            if self._credentials is None:
+                self._credentials = auth.default(scopes=[_SCOPE])[0]
+            credentials = self._credentials
+            if not credentials.valid:
+                credentials.refresh(_http_transport(auth))
+        except (auth.exceptions.GoogleAuthError, OSError) as error:
+            # What was not reached may be reached the next time: the session has to outlive it.
+            passing = isinstance(error, OSError | auth.exceptions.TransportError)
+            passing = passing or getattr(error, "retryable", False) is True
+            raise _credentials_error(str(error), transient=passing) from error
+        if not credentials.token:
+            raise _credentials_error("google-auth has given no token", transient=False)
+        headers = {"Authorization": f"Bearer {credentials.token}"}
+        project = getattr(credentials, "quota_project_id", None)
+        if isinstance(project, str):
+            headers["x-goog-user-project"] = project
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class _Response:
+    """An HTTP response as google-auth wants it."""
+
+    status: int
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class _Request(Protocol):
+    """What google-auth makes its HTTP requests by."""
+
+    def __call__(
+        self,
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **options: object,
+    ) -> _Response: ...
+
+
+def _http_transport(auth: ModuleType) -> _Request:
+    """By httpx; google-auth itself can use only what is not in the extra."""
+    httpx = optional("httpx", "vertex")
+
+    def request(
+        url: str,
+        method: str = "GET",
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        **_: object,
+    ) -> _Response:
+        try:
+            found = httpx.request(
+                method,
+                url,
+                content=body,
+                headers=dict(headers or {}),
+                timeout=timeout or _TIMEOUT_S,
+                follow_redirects=False,  # The credentials would be sent along.
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
+            raise auth.exceptions.TransportError(error) from error
+        return _Response(found.status_code, found.headers, found.content)
+
+    return request
+
+
+def _credentials_error(why: str, *, transient: bool) -> SessionError:
+    kind = ErrorKind.RETRY if transient else ErrorKind.FATAL
+    return SessionError(f"no credentials for Vertex AI: {one_line(why)}", kind=kind)

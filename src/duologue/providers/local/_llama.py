@@ -1,0 +1,197 @@
+"""GGUF language models in this process, by llama.cpp: threads, slots, streaming and stopping.
+
+One model serves every session. It keeps `SLOTS` prompt caches, and each request goes to the one
+that spares the most work: a conversation finds its own again, without being named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, cast
+
+from duologue._optional import optional
+from duologue.errors import ErrorKind, SessionError
+from duologue.json_types import Json
+from duologue.pipeline.interfaces import TokenUsage
+
+SLOTS = 4
+"""Conversations whose prompts stay cached, and generations that run at once."""
+CONTEXT_TOKENS = 8192
+"""Tokens of all slots together; one conversation may use what the others leave."""
+
+type Message = dict[str, Json]
+type Chunk = str | TokenUsage | SessionError
+
+
+class _Server(Protocol):
+    def handle_chat_completions(self, request: object, callback: object) -> object: ...
+
+
+@dataclass(eq=False, slots=True)
+class _Slot:
+    index: int
+    thread: ThreadPoolExecutor
+    cached: list[str] = field(default_factory=list)
+    runs: list[_Run] = field(default_factory=list)
+
+
+class _Run:
+    """One request on its way: made in the loop, worked on in a slot's thread."""
+
+    __slots__ = ("_deliver", "_loop", "queue", "stopped")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Never longer than max_tokens, so it needs no other bound.
+        self.queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        self.stopped = threading.Event()
+
+    def put(self, chunk: Chunk | None) -> None:
+        """Hand a chunk to the loop, from the slot's thread; harmless once the loop has closed."""
+        if self.stopped.is_set():
+            return
+        try:
+            self._loop.call_soon_threadsafe(self.queue.put_nowait, chunk)
+        except RuntimeError:
+            self.stopped.set()
+
+
+class Llama:
+    """A GGUF model, loaded; ``threads`` is the cores it reads prompts on (all by default).
+
+    Loading blocks for 0.5 to 5 s. Raises `SessionError` when the file is not a model.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        runtime = optional("xllamacpp", "local")
+        params = runtime.CommonParams()
+        params.model.path = str(path)
+        params.n_ctx = CONTEXT_TOKENS
+        params.n_parallel = SLOTS
+        params.kv_unified = True
+        params.cache_ram_mib = 0
+        params.verbosity = -1
+        params.use_jinja = True
+        params.warmup = False
+        # Words are made by one thread: several wait for each other at every layer, so a word takes
+        # ten times as long as soon as another program wants a core, and alone they win a quarter.
+        # Reading is many words at once and gains from all cores.
+        params.cpuparams.n_threads = 1
+        params.cpuparams_batch.n_threads = threads or os.cpu_count() or 2
+        # The runtime also listens on a loopback port; nobody gets to know this key.
+        params.api_keys = [secrets.token_urlsafe(32)]
+        try:
+            self._server: _Server = runtime.Server(params)
+        except (RuntimeError, ValueError) as error:
+            raise SessionError(
+                f"{path.name} can't be loaded as a language model: {error}"
+            ) from error
+        self._slots = [_Slot(n, ThreadPoolExecutor(1, f"duologue-llm-{n}")) for n in range(SLOTS)]
+        self._slots_lock = threading.Lock()
+
+    async def stream(
+        self, messages: Sequence[Message], options: dict[str, Json], *, max_tokens: int
+    ) -> AsyncGenerator[str | TokenUsage]:
+        """Stream the text of the reply, then its `TokenUsage`.
+
+        Closing the generator stops the generation at the next token. Raises `SessionError` when
+        the model refuses the request.
+        """
+        run = _Run()
+        slot = self._choose_slot(run, messages)
+        request: dict[str, Json] = {
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "cache_prompt": True,
+            "id_slot": slot.index,
+            "max_tokens": max_tokens,
+            **options,
+        }
+        slot.thread.submit(self._run_in_slot, slot, run, request)
+        try:
+            while (chunk := await run.queue.get()) is not None:
+                if isinstance(chunk, SessionError):
+                    raise chunk
+                yield chunk
+        finally:
+            run.stopped.set()
+
+    def _choose_slot(self, run: _Run, messages: Sequence[Message]) -> _Slot:
+        """The slot that spares the most work: little to read anew, little lost, nobody busy."""
+        texts = [f"{message['role']}: {message['content']}" for message in messages]
+        with self._slots_lock:
+            slot = min(self._slots, key=lambda slot: _slot_cost(slot, texts))
+            slot.cached = texts
+            slot.runs.append(run)
+        return slot
+
+    def _run_in_slot(self, slot: _Slot, run: _Run, request: dict[str, Json]) -> None:
+        try:
+            if not run.stopped.is_set():
+                self._complete(run, request)
+        finally:
+            with self._slots_lock:
+                slot.runs.remove(run)
+            run.put(None)
+
+    def _complete(self, run: _Run, request: dict[str, Json]) -> None:
+        def take(chunk: object) -> bool:
+            """True makes the runtime stop."""
+            for part in chunk if isinstance(chunk, list) else [chunk]:
+                for delivery in _parse_chunk(part):
+                    run.put(delivery)
+            return run.stopped.is_set()
+
+        try:
+            self._server.handle_chat_completions(request, take)
+        except (RuntimeError, ValueError) as error:
+            run.put(SessionError(f"the language model failed: {error}", kind=ErrorKind.RETRY))
+
+
+def _slot_cost(slot: _Slot, texts: list[str]) -> int:
+    """Characters to read anew, plus characters of another conversation lost, plus the wait.
+
+    A request that was stopped (speech that went on after all) makes way within some 50 ms, which is
+    less than another slot takes to read the conversation from its beginning.
+    """
+    common = 0
+    for mine, theirs in zip(texts, slot.cached, strict=False):
+        if mine != theirs:
+            break
+        common += 1
+    fresh = sum(map(len, texts[common:]))
+    lost = sum(map(len, slot.cached[common:]))
+    waits = sum(50 if run.stopped.is_set() else 500 for run in slot.runs)
+    return fresh + lost + waits
+
+
+def _parse_chunk(chunk: object) -> list[Chunk]:
+    """What one chunk of the OpenAI form says."""
+    if not isinstance(chunk, dict):
+        return []
+    body = cast("dict[str, Json]", chunk)
+    error = body.get("error")
+    if isinstance(error, dict):
+        message = str(error.get("message"))
+        return [SessionError(message, code=str(error.get("type", "")), kind=ErrorKind.RETRY)]
+    found: list[Chunk] = []
+    choices = body.get("choices")
+    for choice in choices if isinstance(choices, list) else []:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        text = delta.get("content") if isinstance(delta, dict) else None
+        if isinstance(text, str) and text:
+            found.append(text)
+    usage = body.get("usage")
+    if isinstance(usage, dict):
+        prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if isinstance(prompt, int) and isinstance(output, int):
+            found.append(TokenUsage(prompt, output))
+    return found

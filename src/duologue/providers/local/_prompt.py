@@ -1,0 +1,87 @@
+"""What a small model reads: instructions made speakable, and the history as chat messages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.providers.local._llama import Message
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+SPOKEN_STYLE = (
+    "You talk with the user by voice. Answer in one or two short plain sentences that sound "
+    "natural when spoken. Never write lists, markdown, code, links, emoji or stage directions. "
+    "If you don't know or can't do something, say so briefly."
+)
+
+REPORT_RESULT = "Say this result to the user in one short sentence."
+"""Of ten results `small` tells nine so; told to use plain words it said of two that it can't."""
+
+STILL_RUNNING = "is still running: its result comes later."
+
+MAX_CHARACTERS = 12000
+"""Of history: about 3000 tokens, so that several conversations fit into the context."""
+MAX_MESSAGE_CHARACTERS = 3000
+"""Characters of one message; a longer one loses its middle, because reading it takes seconds."""
+_DROP_COUNT = 8
+"""Messages dropped at a time: dropping one by one would undo the prompt cache at every turn."""
+
+
+def system_text(instructions: str) -> str:
+    """The program's instructions, then the rules of speaking."""
+    return f"{instructions.strip()}\n\n{SPOKEN_STYLE}".strip()
+
+
+def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[Message]:
+    """Return the history as messages of ``limit`` characters in all, without empty items.
+
+    Drop the oldest messages if it is longer, and the middle of a message that is too long alone.
+    Calls and results of tools become lines of guidance: these models know no other form.
+    """
+    longest = min(limit * 3 // 4, MAX_MESSAGE_CHARACTERS)
+    messages: list[Message] = []
+    calls: dict[str, str] = {}
+    answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
+    for item in history:
+        match item:
+            case UserItem(text=text):
+                _add(messages, "user", shorten(text or "", longest))
+            case AgentItem(text=text):
+                _add(messages, "assistant", shorten(text, longest))
+            case SystemItem(text=text):
+                _add(messages, "system", shorten(text, longest))
+            case ToolCallItem(call_id=call_id, name=name, arguments=arguments):
+                calls[call_id] = f"{name}({shorten(arguments, longest // 4)})"
+                if call_id not in answered:
+                    _add(messages, "system", f"{calls[call_id]} {STILL_RUNNING}")
+            case ToolResultItem(call_id=call_id, output=output, failed=failed):
+                call = calls.get(call_id, "The tool")
+                verb = "failed" if failed else "returned"
+                result = shorten(output, longest)
+                _add(messages, "system", f"{call} {verb}: {result}\n{REPORT_RESULT}")
+    while len(messages) > 1 and sum(weighted_length(str(m["content"])) for m in messages) > limit:
+        del messages[: _DROP_COUNT if len(messages) > _DROP_COUNT else 1]
+    return messages
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return ``text``, or its beginning and end if its `length` is above ``limit``."""
+    whole = weighted_length(text)
+    if whole <= limit:
+        return text
+    kept = len(text) * limit // whole
+    end = kept // 4
+    left_out = len(text) - kept
+    return f"{text[: kept - end]}\n[{left_out} characters left out]\n{text[len(text) - end :]}"
+
+
+def weighted_length(text: str) -> int:
+    """Return the characters of ``text``; one beyond ASCII counts as four, being a token or more."""
+    return len(text) + 3 * sum(map(len, _BEYOND_ASCII.findall(text)))
+
+
+def _add(messages: list[Message], role: str, text: str) -> None:
+    if text.strip():
+        messages.append({"role": role, "content": text.strip()})

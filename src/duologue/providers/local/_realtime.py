@@ -1,0 +1,128 @@
+"""`Realtime` of the built-in engine: no key, no network, one set of weights for all sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from duologue.clock import Clock
+from duologue.errors import SessionClosedError
+from duologue.pipeline.connection import Components, PipelineConnection
+from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.providers.local import engine
+from duologue.providers.local._virtual_time_llm import ClockHoldingLLM
+from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.realtime import Realtime as BaseRealtime
+from duologue.vad.endpointing import Endpointing
+from duologue.vad.vad import VAD
+
+STT_RATE = 16000
+TTS_RATE = 24000
+
+
+class Realtime(BaseRealtime):
+    """The built-in engine, in the size ``profile``: ``tiny``, ``small`` or ``better``.
+
+    Any part may be one of yours: ``llm`` (an `LLM`, or the path of a GGUF file), ``stt``, ``tts``,
+    ``vad``, ``turn_detection``. ``voice`` is the name of a voice of the synthesiser. Weights are
+    fetched at the first `prepare` unless ``offline``; where a big model can't be had, ``tiny``
+    takes its place and the session's profile says so.
+
+    Raises `ConfigError` for an unknown profile or voice, and from `prepare` a `WeightsError` when
+    there are no weights at all, or `MissingExtraError` without the extra ``local``.
+    """
+
+    def __init__(
+        self,
+        profile: str = engine.DEFAULT_PROFILE,
+        *,
+        llm: LLM | str | Path | None = None,
+        stt: STT | None = None,
+        tts: TTS | None = None,
+        vad: VAD | None = None,
+        turn_detection: TurnDetector | None = None,
+        voice: str = "heart",
+        endpointing: Endpointing | None = None,
+        offline: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        self._engine_profile = engine.find_profile(profile)
+        super().__init__(
+            Capabilities(
+                provider="local",
+                model=self._engine_profile.llm_weights,
+                input_rate=STT_RATE if stt is None else stt.rate,
+                output_rate=TTS_RATE if tts is None else tts.rate,
+                tools="reliable" if self._engine_profile.tools_reliable else "experimental",
+                user_transcripts="partial",
+                manual_turns=True,
+            ),
+            clock=clock,
+        )
+        self._llm = llm
+        self._stt = stt
+        self._tts = tts
+        self._vad = vad
+        self._turn_detector = turn_detection
+        self._voice = voice
+        self._offline = offline
+        self._endpointing = endpointing or Endpointing()
+        self._parts: Components | None = None
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Load what is missing, in threads, and read the instructions into the prompt cache."""
+        if self._parts is None:
+            self._parts = await self._load()
+            llm = self._parts.llm
+            self.capabilities = replace(
+                self.capabilities,
+                model=llm.model,
+                tools="reliable" if llm.tools_reliable else "experimental",
+            )
+        await self._parts.llm.prepare(setup.instructions, setup.tools)
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Start on a session, in this process."""
+        if self._parts is None:
+            raise SessionClosedError("prepare the engine before opening a session")
+        return PipelineConnection(self._parts, setup, self.clock)
+
+    async def _load(self) -> Components:
+        load_turn = partial(engine.load_turn_detector, offline=self._offline)
+        load_stt = partial(engine.load_stt, offline=self._offline)
+
+        async def own[T](part: T | None, load: partial[T]) -> T:
+            return part if part is not None else await asyncio.to_thread(load)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                vad = tasks.create_task(own(self._vad, partial(engine.load_vad)))
+                turn = tasks.create_task(own(self._turn_detector, load_turn))
+                stt = tasks.create_task(own(self._stt, load_stt))
+                tts = tasks.create_task(own(self._tts, partial(engine.load_tts, self._voice)))
+                llm = tasks.create_task(self._load_llm())
+        except ExceptionGroup as group:
+            # What is missing for one of them is missing for most: the first says what to do.
+            raise group.exceptions[0] from None
+        return Components(
+            vad=vad.result(),
+            turn=turn.result(),
+            stt=stt.result(),
+            llm=llm.result(),
+            tts=tts.result(),
+            endpointing=self._endpointing,
+        )
+
+    async def _load_llm(self) -> LLM:
+        match self._llm:
+            case None:
+                load = partial(engine.load_llm, self._engine_profile, offline=self._offline)
+                self._engine_profile, llm = await asyncio.to_thread(load)
+                return ClockHoldingLLM(llm)
+            case str() | Path():
+                return ClockHoldingLLM(await asyncio.to_thread(engine.load_gguf, Path(self._llm)))
+            case _:
+                return self._llm

@@ -1,0 +1,226 @@
+"""Speech to text by Moonshine tiny-en on plain onnxruntime."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duologue.audio import AudioFrame, Samples
+from duologue.providers.local._evidence import Token, drop_invented_digits, is_speech
+from duologue.providers.local._inference import Session, open_session, run_in_thread, to_floats
+
+RATE = 16000
+TOKENS_PER_SECOND = 6.5
+"""The model's authors cap tokens at this many a second of audio, or it loops on noise."""
+SEGMENT_SECONDS = 15
+"""Longer sound is cut at a quiet place: the model was trained on short stretches."""
+SEARCH_SECONDS = 6
+"""How far back from the end of a segment a quiet place is looked for."""
+
+MIN_LEVEL = 30.0
+"""Below this `loudest` (-60 dB of full scale) nothing is heard."""
+
+_MIN_SAMPLES = 1600
+_COMPOUND = re.compile(r"(?<![\w-])([a-z]{3,})-([a-z]{3,})(?![\w-])")
+"""Words that the model joins at will ("ill-tempered") are written apart, as they were said."""
+_QUOTES = "\"'\u201c\u201d\u2018\u2019"
+_BEGIN_TOKEN = 1
+_END_TOKEN = 2
+
+
+def read_tokens(path: Path) -> list[bytes]:
+    """Read ``tokenizer.bin``: a length (two bytes from 128 up) and that many bytes a token."""
+    data = path.read_bytes()
+    tokens: list[bytes] = []
+    at = 0
+    while at < len(data):
+        size = data[at]
+        at += 1
+        if size >= 128:
+            size = data[at] * 128 + size - 128
+            at += 1
+        tokens.append(data[at : at + size])
+        at += size
+    return tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _CacheTensor:
+    name: str
+    heads: int
+    width: int
+    decoder: bool
+
+
+class Moonshine:
+    """Speech to text of English, an `STT` of 16 kHz: about 20 ms a second of sound, in a thread.
+
+    ``encoder``, ``decoder`` and ``tokenizer`` are the three files of Moonshine tiny-en.
+    """
+
+    rate = RATE
+
+    def __init__(self, encoder: Path, decoder: Path, tokenizer: Path) -> None:
+        self._encoder = open_session(str(encoder))
+        self._decoder = open_session(str(decoder))
+        self._tokens = read_tokens(tokenizer)
+        self._cache_tensors = _cache_tensors(self._decoder)
+        self.transcribe(np.zeros(RATE, np.int16))  # the first run is twice as slow
+
+    def stream(self) -> MoonshineStream:
+        """Start on a new turn."""
+        return MoonshineStream(self)
+
+    def transcribe(self, samples: Samples, stopped: threading.Event | None = None) -> str:
+        """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks.
+
+        Once ``stopped`` is set it gives up at the next word, and what it returns is of no use.
+        """
+        if len(samples) < _MIN_SAMPLES or loudest_level(samples) < MIN_LEVEL:
+            return ""
+        audio = to_floats(samples)[None]
+        # The decoder wants the mask of the samples, not of the encoder's frames.
+        mask = np.ones(audio.shape, np.int64)
+        [hidden] = self._encoder.run(None, {"input_values": audio, "attention_mask": mask})
+        feeds: dict[str, NDArray[Any]] = {
+            cache.name: np.zeros((1, cache.heads, 0, cache.width), np.float32)
+            for cache in self._cache_tensors
+        }
+        feeds["encoder_hidden_states"] = hidden
+        feeds["encoder_attention_mask"] = mask
+        token = _BEGIN_TOKEN
+        tokens: list[Token] = []
+        for step in range(max(4, math.ceil(len(samples) / RATE * TOKENS_PER_SECOND))):
+            if stopped is not None and stopped.is_set():
+                break
+            feeds["input_ids"] = np.array([[token]], np.int64)
+            feeds["use_cache_branch"] = np.array([step > 0])
+            logits, *present = self._decoder.run(None, feeds)
+            scores = logits[0, -1]
+            token = int(scores.argmax())
+            if token == _END_TOKEN:
+                break
+            probability = 1.0 / float(np.exp(scores - scores[token]).sum())
+            tokens.append(Token(self._tokens[token], probability))
+            for cache, value in zip(self._cache_tensors, present, strict=True):
+                # What the encoder gave stays as it was after the first step.
+                if cache.decoder or step == 0:
+                    feeds[cache.name] = value
+        said = drop_invented_digits(tokens)
+        text = b"".join(each.piece for each in said).decode("utf-8", "replace")
+        text = text.replace("\u2581", " ").strip()
+        if len(said) < len(tokens):
+            text = text.rstrip("-, ")
+        if not is_speech(text, tokens, samples):
+            return ""
+        return _COMPOUND.sub(r"\1 \2", without_quotes(text))
+
+
+def without_quotes(text: str) -> str:
+    """Remove quotation marks around a sentence, which the model takes for speech in a book.
+
+    An apostrophe at the beginning of a word ("'cause") stays.
+    """
+    while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
+        text = text[1:-1].strip()
+    text = text.strip('"\u201c\u201d')
+    return text[1:] if text[:1] in ("'", "\u2018") and text[1:2].isupper() else text
+
+
+class MoonshineStream:
+    """One turn: the whole of it is decoded again at each `text`, so partials cost as finals."""
+
+    def __init__(self, model: Moonshine) -> None:
+        self._model = model
+        self._chunks: list[Samples] = []
+        self._length = 0
+        self._final_texts: list[str] = []
+        self._last: tuple[int, str] = (0, "")
+        self._busy = asyncio.Lock()
+
+    def push(self, frame: AudioFrame) -> None:
+        """Take the next sound of the turn; raises ``ValueError`` for another rate than 16 kHz."""
+        if frame.rate != RATE:
+            raise ValueError(f"Moonshine takes {RATE} Hz, not {frame.rate}")
+        self._chunks.append(frame.samples)
+        self._length += len(frame)
+
+    async def text(self) -> str:
+        """The best transcript of everything pushed so far."""
+        async with self._busy:
+            while self._length > SEGMENT_SECONDS * RATE:
+                audio = self._join()
+                cut = find_quiet_point(audio[: SEGMENT_SECONDS * RATE])
+                text = await self._transcribe(audio[:cut])
+                self._drop(cut)
+                self._final_texts.append(text)
+            length = self._length
+            if self._last[0] != length:
+                audio = self._join()
+                text = await self._transcribe(audio)
+                self._last = (length, text)
+            return " ".join(part for part in (*self._final_texts, self._last[1]) if part)
+
+    async def _transcribe(self, audio: Samples) -> str:
+        """Transcribe in a thread, which stops soon when nobody waits for it any more."""
+        stopped = threading.Event()
+        try:
+            return await run_in_thread(partial(self._model.transcribe, audio, stopped))
+        finally:
+            stopped.set()
+
+    async def close(self) -> None:
+        """Let go of the turn."""
+        self._chunks.clear()
+        self._length = 0
+        self._last = (0, "")
+
+    def _join(self) -> Samples:
+        if len(self._chunks) > 1:
+            self._chunks = [np.concatenate(self._chunks)]
+        return self._chunks[0] if self._chunks else np.zeros(0, np.int16)
+
+    def _drop(self, samples: int) -> None:
+        rest = self._join()[samples:]
+        self._chunks = [rest]
+        self._length = len(rest)
+        self._last = (0, "")
+
+
+def loudest_level(samples: Samples) -> float:
+    """The root mean square of the loudest 50 ms, in int16 steps."""
+    size = RATE // 20
+    blocks = samples[: len(samples) // size * size].reshape(-1, size)
+    return float(np.sqrt(np.square(blocks, dtype=np.float32).mean(axis=1).max()))
+
+
+def find_quiet_point(audio: Samples) -> int:
+    """Where to cut: the middle of the quietest 100 ms in the last `SEARCH_SECONDS`, in samples."""
+    size = RATE // 10
+    start = max(0, len(audio) - SEARCH_SECONDS * RATE)
+    blocks = audio[start : start + (len(audio) - start) // size * size].reshape(-1, size)
+    energy = np.square(blocks, dtype=np.float32).sum(axis=1)
+    return start + int(energy.argmin()) * size + size // 2
+
+
+def _cache_tensors(decoder: Session) -> list[_CacheTensor]:
+    inputs = getattr(decoder, "get_inputs")()  # noqa: B009
+    return [
+        _CacheTensor(
+            name=value.name,
+            heads=value.shape[1],
+            width=value.shape[3],
+            decoder=".decoder." in value.name,
+        )
+        for value in inputs
+        if value.name.startswith("past_key_values.")
+    ]

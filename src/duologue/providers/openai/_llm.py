@@ -1,0 +1,209 @@
+"""A text model behind the Chat Completions API: OpenAI's own, Ollama, llama.cpp, vLLM and so on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from duologue._net import check_proxies, split_address
+from duologue._optional import optional
+from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.items import Item
+from duologue.json_types import Json
+from duologue.pipeline.interfaces import LLMOutput
+from duologue.providers._validate import check_secret
+from duologue.providers.openai._chat_messages import chat_messages, tool_list
+from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error_text
+from duologue.realtime.commands import ToolSpec
+
+_FATAL_STATUS = frozenset((401, 402, 403, 404))
+"""Wrong key, no money, not allowed, no such model: trying again does not help."""
+
+_MAX_RETRY_WAIT_S = 2.0
+"""Seconds that a busy server may ask to wait before one retry. If it asks for more, the error is
+raised at once, because a person is waiting."""
+
+
+_CONNECT_TIMEOUT_S = 5.0
+"""Seconds within which a server has to accept a connection."""
+
+_RETRY_WAIT_S = 0.2
+"""Seconds before the retry, if the server names none."""
+
+
+class LLM:
+    """A text model as an `LLM`, by the official ``openai`` client (extra ``openai``).
+
+    ``base_url`` is the server, such as ``http://127.0.0.1:11434/v1``; OpenAI's own by default.
+    ``api_key`` is read from ``OPENAI_API_KEY`` when not given; a server of your own needs none.
+    ``options`` are fields of every request, whatever their names (``temperature``, ``top_k``...).
+    ``timeout`` is in seconds, until the response and between two parts of it. A request to a busy
+    server is retried once if the server asks for 2 s or less, else the error is raised at once.
+
+    Raises `ConfigError` when OpenAI's own server is meant and there is no key.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        tools_reliable: bool = True,
+        options: dict[str, Json] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        key = check_secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
+        own_server = base_url or os.environ.get("OPENAI_BASE_URL")
+        if not key and not own_server:
+            raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")
+        if own_server:
+            split_address("base_url", own_server, ("http", "https"), "http://127.0.0.1:11434/v1")
+        self._model = model
+        self._base_url = base_url
+        self._api_key = key or "none"
+        self._tools_reliable = tools_reliable
+        self._options = dict(options or {})
+        self._timeout = timeout
+        self._client: Any = None
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self._model
+
+    @property
+    def tools_reliable(self) -> bool:
+        """Whether its tool calls can be trusted."""
+        return self._tools_reliable
+
+    async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
+        """Import the client in a thread (0.5 s); raises `MissingExtraError` without the extra."""
+        await asyncio.to_thread(optional, "openai", "openai")
+
+    async def close(self) -> None:
+        """Close the HTTP connections; the next request opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def generate(
+        self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
+    ) -> AsyncGenerator[LLMOutput]:
+        """Stream the next turn: words as they come, then tool calls, then the tokens used.
+
+        Closing the generator closes the HTTP stream. Raises `SessionError` with the server's own
+        words when it refuses or can't be reached.
+        """
+        request: dict[str, Json] = {
+            "model": self._model,
+            "messages": list(chat_messages(instructions, history)),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if tools:
+            request["tools"] = tool_list(tools)
+        request |= self._options
+        chat = ChatStream()
+        async with self._response(request) as response:
+            try:
+                async for piece in response.iter_bytes():
+                    for output in chat.push(piece):
+                        yield output
+                    if chat.done:
+                        break
+            except ErrorChunk as error:
+                raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
+            except Exception as error:
+                # Errors of the HTTP library, which differs between versions of the client.
+                raise self._connection_error("broke off", error) from error
+        for output in chat.end():
+            yield output
+        if not chat.recognized:
+            raise SessionError(
+                f"{self._get_client().base_url} sent no answer of the Chat Completions API",
+                kind=ErrorKind.RETRY,
+            )
+
+    @asynccontextmanager
+    async def _response(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
+        """Yield the response to ``request``, which is retried once if the server is busy."""
+        openai = optional("openai", "openai")
+        # The client's own method would reject unknown fields.
+        fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
+        again = True
+        while True:
+            asking = self._get_client().chat.completions.with_streaming_response.create(**fields)
+            try:
+                response = await asking.__aenter__()
+                break
+            except openai.APIStatusError as error:
+                wait = _retry_wait(error)
+                if not again or wait is None or wait > _MAX_RETRY_WAIT_S:
+                    raise _status_error(error, wait) from error
+            except openai.APITimeoutError as error:
+                raise self._connection_error("does not answer", error) from error
+            except openai.APIConnectionError as error:
+                if not again:
+                    raise self._connection_error("can't be reached", error) from error
+                wait = 0.0
+            except openai.OpenAIError as error:
+                raise SessionError(str(error), kind=ErrorKind.RETRY) from error
+            again = False
+            await asyncio.sleep(max(wait, _RETRY_WAIT_S))
+        try:
+            yield response
+        finally:
+            await asking.__aexit__(None, None, None)
+
+    def _connection_error(self, trouble: str, error: Exception) -> SessionError:
+        where = self._get_client().base_url
+        return SessionError(
+            f"{where} {trouble}: {error.__cause__ or error}",
+            code="connection",
+            kind=ErrorKind.RETRY,
+        )
+
+    def _get_client(self) -> Any:
+        if self._client is None:
+            openai = optional("openai", "openai")
+            check_proxies()
+            self._client = openai.AsyncOpenAI(
+                api_key=self._api_key,
+                base_url=self._base_url,
+                timeout=openai.Timeout(
+                    self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
+                ),
+                max_retries=0,  # `_response` retries, with a short wait only
+            )
+        return self._client
+
+
+def _retry_wait(error: Any) -> float | None:
+    """Return the seconds to wait before a retry; None if there should be none."""
+    if error.status_code not in (408, 409, 429) and error.status_code < 500:
+        return None
+    headers = error.response.headers
+    try:
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(headers.get("retry-after", 0.0)))
+    except ValueError:
+        return float("inf")  # A date: some time that a person does not wait for.
+
+
+def _status_error(error: Any, wait: float | None) -> SessionError:
+    """What the server said, else what the client says."""
+    body = error.body
+    message = error_text(body) or error.message
+    if wait is not None and _MAX_RETRY_WAIT_S < wait < float("inf"):
+        message = f"{message} (the server wants to be asked again in {wait:g} s)"
+    code = body.get("code") if isinstance(body, dict) else None
+    return SessionError(
+        str(message),
+        code=str(code or error.status_code),
+        kind=ErrorKind.FATAL if error.status_code in _FATAL_STATUS else ErrorKind.RETRY,
+    )

@@ -1,0 +1,39 @@
+"""What each Qwen Omni model can do, as the session asks for it."""
+
+from __future__ import annotations
+
+from duologue.providers.qwen._config import ManualTurns, QwenConfig
+from duologue.providers.qwen._models import INPUT_RATE
+from duologue.realtime.capabilities import Capabilities
+
+
+def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:
+    """The profile of ``config.model``.
+
+    None of them gives its history back to be cut. Those that take text are told instead what was
+    heard, and are given the history on a new connection; the others begin it with none.
+    """
+    traits = config.traits
+    manual = isinstance(config.turn_detection, ManualTurns)
+    words = config.transcription is not None and (traits.transcribes_manual_turns or not manual)
+    return Capabilities(
+        provider="qwen",
+        model=config.model,
+        input_rate=INPUT_RATE,
+        output_rate=config.output_rate,
+        video=video,
+        tools="reliable" if traits.tools else "none",
+        tool_reply="requested",
+        say="instructed",
+        truncates=False,
+        told_cuts=traits.text_items,
+        confirms_cancel=True,
+        speech_detection="none" if manual else "told",
+        user_transcripts="final" if words else "none",
+        manual_turns=manual,
+        turn_reply="requested",
+        may_ignore=True,
+        answers_pings=True,
+        accepts_history=traits.text_items,
+        mutable_tools=traits.tools,
+    )

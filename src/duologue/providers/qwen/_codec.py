@@ -1,0 +1,45 @@
+"""How Qwen speaks OpenAI's protocol: the codec of that protocol, told what differs."""
+
+from __future__ import annotations
+
+from duologue._optional import optional
+from duologue.providers._openai_protocol.append_only_history import AppendOnlyHistory
+from duologue.providers.qwen._errors import kind_of, meaning_of
+from duologue.providers.qwen._models import INPUT_RATE, LIFETIME_S
+from duologue.providers.qwen._requests import QwenRequests
+from duologue.providers.qwen._session_json import QwenSession
+
+# Before the codec asks for the same, in the name of OpenAI's extra.
+optional("orjson", "qwen")
+optional("pybase64", "qwen")
+
+from duologue.providers._openai_protocol.codec import Codec, Message  # noqa: E402
+from duologue.providers._openai_protocol.dialect import Dialect  # noqa: E402
+from duologue.providers._openai_protocol.event_socket import EventSocket  # noqa: E402
+
+__all__ = ["EventSocket", "Message", "qwen_codec"]
+
+
+def qwen_codec(session: QwenSession) -> Codec:
+    """The codec of one connection.
+
+    The service does not say which request a response answers or an error refuses, and a response
+    that is cancelled may get no ``response.done``.
+    """
+    history = AppendOnlyHistory(takes_text=session.config.traits.text_items)
+    dialect = Dialect(
+        session,
+        requests=QwenRequests(history),
+        input_rate=INPUT_RATE,
+        output_rate=session.config.output_rate,
+        lifetime_s=LIFETIME_S,
+        closing_events=("session.finish",),
+        kind_of=kind_of,
+        meaning_of=meaning_of,
+        correlates_errors=False,
+        confirms_cancel=False,
+        auto_interrupts=True,
+        audio_event_ids=True,
+        images_need_audio=True,
+    )
+    return Codec(dialect, history=history)

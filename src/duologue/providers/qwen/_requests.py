@@ -1,0 +1,62 @@
+"""What asks Qwen for a response."""
+
+from __future__ import annotations
+
+from duologue.json_types import Json
+from duologue.providers._openai_protocol.append_only_history import AppendOnlyHistory
+from duologue.providers._openai_protocol.tagged_requests import join_instructions
+from duologue.providers._verbatim import verbatim_instructions
+
+type JsonObject = dict[str, Json]
+
+TYPED_TEXT = "The person has written this to you, and waits for your answer to it:\n{}"
+
+_MAX_REQUESTS = 64
+"""Requests whose texts are kept, to be asked again; the oldest is forgotten beyond it."""
+
+
+class QwenRequests:
+    """Requests whose responses do not carry their name, with what they answer.
+
+    What a person wrote to a model that takes no text as items goes with the request, in its
+    instructions.
+    """
+
+    __slots__ = ("_history", "_texts")
+
+    def __init__(self, history: AppendOnlyHistory) -> None:
+        self._history = history
+        self._texts: dict[str, list[str]] = {}
+
+    def reply(
+        self, request_id: str, session_instructions: str, reply_instructions: str | None
+    ) -> JsonObject:
+        """A response; its instructions take the place of the session's."""
+        texts = self._texts.setdefault(request_id, [])
+        texts += self._history.take_unsent_texts()
+        if len(self._texts) > _MAX_REQUESTS:
+            del self._texts[next(iter(self._texts))]
+        wrote = TYPED_TEXT.format("\n".join(texts)) if texts else ""
+        reply_instructions = join_instructions(reply_instructions or "", wrote)
+        return _create(
+            join_instructions(session_instructions, reply_instructions)
+            if reply_instructions
+            else ""
+        )
+
+    def say(self, request_id: str, text: str) -> JsonObject:
+        """A response within the conversation: there is no other."""
+        del request_id
+        return _create(verbatim_instructions(text))
+
+    def cancel(self, reply_id: str) -> JsonObject:
+        """Stop the response that is being made."""
+        del reply_id
+        return {"type": "response.cancel"}
+
+
+def _create(instructions: str) -> JsonObject:
+    event: JsonObject = {"type": "response.create"}
+    if instructions:
+        event["response"] = {"instructions": instructions, "modalities": ["text", "audio"]}
+    return event

@@ -1,0 +1,126 @@
+"""The session of Qwen Omni as JSON, from the config and what the agent wants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import assert_never
+
+from duologue.errors import ConfigError
+from duologue.json_types import Json
+from duologue.providers.openai._chat_messages import tool_list
+from duologue.providers.openai._session_json import deep_merge
+from duologue.providers.qwen._config import (
+    ManualTurns,
+    QwenConfig,
+    SemanticVAD,
+    ServerVAD,
+    Transcription,
+    TurnDetection,
+)
+from duologue.providers.qwen._models import INPUT_RATE, OUTPUT_RATE
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import UpdateSession
+
+type JsonObject = dict[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class QwenSession:
+    """Builds the session; ``extra`` is merged into it deep and last.
+
+    Fields stand at the top level, in the form that OpenAI's protocol once had. From qwen3.8 on, and
+    where another rate than 24 kHz is asked for, what concerns sound stands in ``audio``; a session
+    never has both (Model Studio, client events).
+    """
+
+    config: QwenConfig
+    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
+
+    def build(self, setup: SessionSetup) -> JsonObject:
+        """The session to begin with; raises `ConfigError` as `check_tools`."""
+        config = self.config
+        session: JsonObject = {"modalities": ["text", "audio"], **self._audio()}
+        session["turn_detection"] = _turn_detection(config.turn_detection)
+        session["input_audio_transcription"] = self._transcription(config.transcription)
+        if setup.instructions:
+            session["instructions"] = setup.instructions
+        if setup.tools:
+            session["tools"] = tool_list(setup.tools)
+        if config.enable_search:
+            session["enable_search"] = True
+        if config.smooth_output is not None:
+            session["smooth_output"] = config.smooth_output
+        session.update(config.sampling)
+        session = deep_merge(session, self.extra)
+        if session.get("tools"):
+            self.check_tools()
+        return session
+
+    def build_update(self, update: UpdateSession) -> JsonObject:
+        """What changes in mid-session."""
+        session: JsonObject = {}
+        if update.instructions is not None:
+            session["instructions"] = update.instructions
+        if update.tools is not None:
+            session["tools"] = tool_list(update.tools)
+        return session
+
+    def build_ping(self) -> JsonObject:
+        """Return a session without changes, which the service confirms."""
+        return {"modalities": ["text", "audio"]}
+
+    def build_turn_detection(self, detection: Json) -> JsonObject:
+        """A session in which just the turn detection changes."""
+        return {"turn_detection": detection}
+
+    def check_tools(self) -> None:
+        """Raise `ConfigError` if the model can have no tools: the service refuses them beside a
+        search.
+        """
+        search = deep_merge({"enable_search": self.config.enable_search}, self.extra)[
+            "enable_search"
+        ]
+        if search is True:
+            raise ConfigError("tools and enable_search exclude each other: leave one of them out")
+
+    def _audio(self) -> JsonObject:
+        config, traits = self.config, self.config.traits
+        voice: JsonObject = {} if config.voice is None else {"voice": config.voice}
+        if not traits.nested_voice and config.output_rate == OUTPUT_RATE:
+            hears, speaks = traits.formats
+            return {"input_audio_format": hears, "output_audio_format": speaks, **voice}
+        output: JsonObject = {"format": {"type": "pcm", "sample_rate": config.output_rate}}
+        audio: JsonObject = {
+            "input": {"format": {"type": "pcm", "sample_rate": INPUT_RATE}},
+            "output": output,
+        }
+        if traits.nested_voice:
+            output.update(voice)
+            return {"audio": audio}
+        return {"audio": audio, **voice}
+
+    def _transcription(self, value: Transcription | None) -> Json:
+        if value is None:
+            return None
+        out: JsonObject = {"model": value.model or self.config.traits.transcription}
+        if value.language is not None:
+            out["language"] = value.language
+        return out
+
+
+def _turn_detection(value: TurnDetection) -> Json:
+    match value:
+        case ServerVAD():
+            return {"type": "server_vad", **_given_fields(value)}
+        case SemanticVAD():
+            return {"type": "semantic_vad", **_given_fields(value)}
+        case ManualTurns():
+            return None
+        case _:
+            assert_never(value)
+
+
+def _given_fields(value: ServerVAD | SemanticVAD) -> JsonObject:
+    """The fields that are not left to the service; they have its names."""
+    return {name: one for name, one in asdict(value).items() if one is not None}

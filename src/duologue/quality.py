@@ -1,0 +1,8 @@
+"""How well it is known how much of the agent's audio the person has heard."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+type Quality = Literal["confirmed", "device", "estimated"]
+"""How well it is known what was heard: told by the client, by our sound device, by the clock."""

@@ -1,0 +1,1 @@
+"""The policy of a live session; only `duologue.realtime` imports it."""

@@ -1,0 +1,477 @@
+"""The life of a session: one connection after another, as one state machine (contracts C5, C8).
+
+    idle -> connecting -> live <-> reconnecting
+                          live <-> rolling over -> reconnecting
+    every state -> closed
+
+Only `ConnectionSupervisor.run` moves between connections. A lost one is followed by the next
+after a back-off; one that is about to end is followed by the next before it is dropped, in a
+silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import Protocol
+
+from duologue.clock import Clock
+from duologue.errors import ErrorKind, SessionError
+from duologue.realtime._session.surrogates import SurrogateFilter
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
+from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
+
+log = logging.getLogger(__name__)
+
+FORCED_SWITCH_MARGIN_S = 1.0
+"""Before the end that a provider has announced, the change is made at the latest by this, in s."""
+CONNECT_AHEAD_S = 5.0
+"""And so long before that the next connection is begun though nobody is silent, in s; where less
+than twice that is left, half of it before."""
+MIN_CONNECT_AHEAD_S = 3.0
+"""With less than that left it is begun at the end: its history would be older than it is worth."""
+SHORT_LIFETIME_S = 300.0
+"""Seconds; no known service announces a shorter life of its connections."""
+MIN_AGE_S = 5.0
+"""Seconds after which a connection that announces a shorter life is replaced at the earliest. This
+doubles each time, because the announcement may come from a wrong clock, until the service has ended
+a connection at the age that it had announced."""
+_NEVER = float("inf")
+
+
+class SessionState(Enum):
+    """Where a session stands."""
+
+    IDLE = "idle"
+    CONNECTING = "connecting"
+    LIVE = "live"
+    RECONNECTING = "reconnecting"
+    ROLLING_OVER = "rolling over"
+    CLOSED = "closed"
+
+
+_TRANSITIONS: dict[SessionState, frozenset[SessionState]] = {
+    SessionState.IDLE: frozenset((SessionState.CONNECTING, SessionState.CLOSED)),
+    SessionState.CONNECTING: frozenset((SessionState.LIVE, SessionState.CLOSED)),
+    SessionState.LIVE: frozenset(
+        (SessionState.RECONNECTING, SessionState.ROLLING_OVER, SessionState.CLOSED)
+    ),
+    SessionState.RECONNECTING: frozenset((SessionState.LIVE, SessionState.CLOSED)),
+    SessionState.ROLLING_OVER: frozenset(
+        (SessionState.LIVE, SessionState.RECONNECTING, SessionState.CLOSED)
+    ),
+    SessionState.CLOSED: frozenset(),
+}
+
+
+@dataclass(slots=True, eq=False)
+class ActiveConnection:
+    """One connection, what it began with, and how it ended."""
+
+    connection: Connection
+    setup: SessionSetup
+    task: asyncio.Task[None] | None = None
+    started: SessionStarted | None = None
+    live_since: float = 0.0
+    """When it became live, in clock seconds."""
+    base: int = 0
+    """Position of the first sample of the person that it was sent."""
+    is_over: bool = False
+    timed_out: bool = False
+    """It did not become live in time, and was closed for that."""
+    failure: BaseException | None = None
+    """What ended it; None for a clean end."""
+    surrogate_filter: SurrogateFilter = field(default_factory=SurrogateFilter)
+
+    def has_started(self) -> bool:
+        """It was live, and perhaps still is."""
+        return self.started is not None
+
+
+@dataclass(slots=True)
+class _PendingRollover:
+    """A change to the next connection: from ``begin`` on in a silence, at ``end`` in any case."""
+
+    reason: str
+    begin: float
+    end: float
+
+
+class SupervisorDelegate(Protocol):
+    """The session, as its life sees it. Every call is synchronous."""
+
+    @property
+    def quiet(self) -> bool:
+        """Nobody speaks or is about to: a good moment to change connections."""
+        ...
+
+    def make_setup(self) -> SessionSetup:
+        """What the next connection begins with."""
+        ...
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        ...
+
+    def receive(self, output: Output) -> None:
+        """Take an output of the current connection."""
+
+    def reconnecting(self, reason: str, attempt: int) -> None:
+        """The next connection is about to be made."""
+
+    def connection_established(
+        self, connection: ActiveConnection, before: ActiveConnection | None
+    ) -> None:
+        """``link`` is the current connection from now on; ``before`` was."""
+
+    def connection_lost(self) -> None:
+        """The current connection is gone, and there is no next one yet."""
+
+
+class ConnectionSupervisor:
+    """Runs the connections of one session, and knows the current one.
+
+    Without ``renews`` there is only one, and its end is the session's. ``alone``: the next one
+    can't be made while there is one. ``unused`` counts outputs of connections that were not
+    current. Cancelling `run` closes all.
+    """
+
+    def __init__(
+        self,
+        delegate: SupervisorDelegate,
+        policy: ReconnectPolicy,
+        clock: Clock,
+        *,
+        reconnects: bool = True,
+        single_connection: Callable[[], bool] = lambda: False,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._delegate = delegate
+        self._policy = policy
+        self._clock = clock
+        self.reconnects = reconnects
+        self._single_connection = single_connection
+        self._rng = rng or random.Random()  # noqa: S311 - spreads load, guards nothing
+        self._tasks: asyncio.TaskGroup | None = None
+        self._wake = asyncio.Event()
+        self._pending_rollover: _PendingRollover | None = None
+        self._next_connection: ActiveConnection | None = None
+        self._short_announcements = 0
+        self._short_confirmed = False
+        self.state = SessionState.IDLE
+        self.current: ActiveConnection | None = None
+        """The current connection; None while there is none."""
+        self.unused_outputs = 0
+
+    @property
+    def live(self) -> bool:
+        """There is a current connection."""
+        return self.current is not None
+
+    @property
+    def awaits_silence(self) -> bool:
+        """It waits for a silence; `poke` it when there may be one."""
+        return self._pending_rollover is not None
+
+    async def run(self) -> None:
+        """Live till a connection ends cleanly; raises what ended the session otherwise.
+
+        `SessionError` when the first connection can't be made, when a lost one has no next one
+        within the policy's attempts, and when an error is fatal.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    self._transition(SessionState.CONNECTING)
+                    link: ActiveConnection | None = await self._establish(None, 0)
+                    while link is not None:
+                        link = await self._supervise(link)
+                finally:
+                    self._close()
+        except BaseExceptionGroup as group:
+            # Our own tasks raise nothing: it is what was raised inside the block.
+            raise group.exceptions[0] from None
+
+    def recheck(self) -> None:
+        """Something has changed: look again."""
+        self._wake.set()
+
+    def roll_over(self, reason: str, within_s: float | None = None) -> None:
+        """Change to the next connection in the next silence, or after ``within_s`` without one."""
+        now = self._clock.now()
+        end = _NEVER if within_s is None else now + within_s
+        due = self._pending_rollover
+        if due is not None:
+            end = min(end, due.end)
+        if due is not None and self.state is SessionState.ROLLING_OVER:
+            due.end = end
+        else:
+            self._pending_rollover = _PendingRollover(reason, now, end)
+        self._wake.set()
+
+    def fail(self, error: SessionError) -> None:
+        """Drop the current connection because of ``error``."""
+        link = self.current
+        if link is not None and not link.is_over and link.task is not None:
+            link.failure = error
+            link.task.cancel()
+
+    def _transition(self, state: SessionState) -> None:
+        if state not in _TRANSITIONS[self.state]:
+            raise RuntimeError(f"a session that is {self.state.value} can't be {state.value}")
+        log.debug("connections: from %s to %s", self.state.value, state.value)
+        self.state = state
+
+    def _close(self) -> None:
+        self.state = SessionState.CLOSED
+        for link in (self.current, self._next_connection):
+            if link is not None and link.task is not None:
+                link.task.cancel()
+        self.current = self._next_connection = None
+
+    # One connection
+
+    def _open_connection(self) -> ActiveConnection:
+        setup = self._delegate.make_setup()
+        link = ActiveConnection(self._delegate.open(setup), setup)
+        assert self._tasks is not None  # noqa: S101 - run has set it
+        link.task = self._tasks.create_task(self._run_connection(link), name="connection")
+        return link
+
+    async def _run_connection(self, link: ActiveConnection) -> None:
+        try:
+            await link.connection.run(partial(self._receive, link))
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            link.failure = error
+        except BaseException as error:  # noqa: BLE001 - raised by run
+            link.failure = error
+        finally:
+            link.is_over = True
+            self._wake.set()
+
+    def _receive(self, link: ActiveConnection, output: Output) -> None:
+        if isinstance(output, SessionStarted) and link.started is None:
+            link.started = output
+            link.live_since = self._clock.now()
+            if link is self._next_connection and self.state in (
+                SessionState.CONNECTING,
+                SessionState.RECONNECTING,
+            ):
+                self._switch_to(link)
+            self._wake.set()
+        elif link is self.current:
+            if isinstance(output, GoAway) and self.reconnects:
+                within = max(0.0, output.time_left - FORCED_SWITCH_MARGIN_S)
+                self.roll_over("the model ends this connection", within)
+            for clean in link.surrogate_filter.clean(output):
+                self._delegate.receive(clean)
+        else:
+            ends = ErrorKind.FATAL, ErrorKind.RECYCLE
+            if isinstance(output, ProviderError) and output.kind in ends:
+                raise SessionError(output.message, code=output.code, kind=output.kind)
+            self.unused_outputs += 1
+
+    def _switch_to(self, link: ActiveConnection) -> None:
+        before, self.current, self._next_connection = self.current, link, None
+        age = None
+        if link.started is not None and self.reconnects:
+            age = self._policy.roll_over_at(link.started.expires_in)
+        self._pending_rollover = None
+        if age is not None:
+            least = self._min_age(link)
+            begin, end = (link.live_since + max(least, one) for one in age)
+            self._pending_rollover = _PendingRollover("the connection is old", begin, end)
+        self._transition(SessionState.LIVE)
+        self._delegate.connection_established(link, before)
+
+    def _min_age(self, link: ActiveConnection) -> float:
+        """Return the least age at which to replace a connection; see `MIN_AGE_S`."""
+        announced = None if link.started is None else link.started.expires_in
+        if announced is None or announced >= SHORT_LIFETIME_S or self._short_confirmed:
+            return 0.0
+        self._short_announcements += 1
+        return min(MIN_AGE_S * 2.0 ** (self._short_announcements - 1), SHORT_LIFETIME_S)
+
+    def _learn_lifetime(self, link: ActiveConnection, lived: float) -> None:
+        """Record whether the far side ended a connection at the age that it had announced."""
+        announced = None if link.started is None else link.started.expires_in
+        if announced is not None and announced * 0.8 <= lived <= announced * 1.2:
+            self._short_confirmed = announced < SHORT_LIFETIME_S
+
+    async def _close_connection(self, link: ActiveConnection) -> None:
+        """End a connection; its own close is bounded."""
+        if link.task is not None:
+            link.task.cancel()
+            await asyncio.wait([link.task])
+
+    async def _wait_until(self, done: Callable[[], bool], until: Callable[[], float]) -> None:
+        """Wait for a condition that is looked at whenever something changes, or for a time."""
+        while not done() and self._clock.now() < until():
+            self._wake.clear()
+            timer = None
+            if until() != _NEVER:
+                timer = self._clock.call_at(until(), self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _wait_while_live(self, link: ActiveConnection, seconds: float) -> None:
+        """Wait for so long, or till the connection is over."""
+        until = self._clock.now() + seconds
+        await self._wait_until(lambda: link.is_over, lambda: until)
+
+    # From one connection to the next
+
+    async def _establish(self, failure: SessionError | None, attempt: int) -> ActiveConnection:
+        """Make connections till one is live; ``failure`` is what the last one was lost by."""
+        first = failure is None
+        limit = self._policy.first_attempts if first else self._policy.max_attempts
+        while True:
+            attempt += 1
+            if failure is not None:
+                if failure.kind is ErrorKind.FATAL or attempt > limit:
+                    raise failure
+                if not first:
+                    self._delegate.reconnecting(str(failure), attempt)
+                await self._clock.sleep(self._policy.wait_s(attempt, self._rng))
+            link = await self._try_connect(lambda: False)
+            if link.has_started():
+                return link
+            failure = _connect_failure(link, self._policy.connect_timeout_s)
+
+    async def _try_connect(self, given_up: Callable[[], bool]) -> ActiveConnection:
+        """Make one connection, and wait till it is live, has ended, took too long or is not wanted.
+
+        One that is not live by then is closed.
+        """
+        link = self._next_connection = self._open_connection()
+        late = self._clock.now() + self._policy.connect_timeout_s
+        await self._wait_until(
+            lambda: link.has_started() or link.is_over or given_up(), lambda: late
+        )
+        if not link.has_started():
+            self._next_connection = None
+            link.timed_out = not link.is_over
+            await self._close_connection(link)
+        return link
+
+    async def _supervise(self, link: ActiveConnection) -> ActiveConnection | None:
+        """Be there while ``link`` is the current one; returns the next, None after a clean end."""
+        while True:
+            due = self._pending_rollover
+            await self._wait_for_rollover(link, due)
+            if link.is_over:
+                return await self._handle_end(link)
+            if due is not None and due is self._pending_rollover:
+                self._transition(SessionState.ROLLING_OVER)
+                self._delegate.reconnecting(due.reason, 0)
+                following = await self._roll_over(link, due)
+                if following is not link:
+                    return following
+                self._transition(SessionState.LIVE)
+
+    async def _wait_for_rollover(
+        self, link: ActiveConnection, due: _PendingRollover | None
+    ) -> None:
+        begin = _NEVER if due is None else due.begin
+        await self._wait_until(
+            lambda: link.is_over or self._pending_rollover is not due, lambda: begin
+        )
+
+    async def _handle_end(self, link: ActiveConnection) -> ActiveConnection | None:
+        """The current connection has ended."""
+        failure = link.failure
+        if failure is None:
+            return None
+        if not isinstance(failure, SessionError) or failure.kind is ErrorKind.FATAL:
+            raise failure
+        lived = self._clock.now() - link.live_since
+        self._learn_lifetime(link, lived)
+        attempts = 0 if lived >= STABLE_S else self._early_losses
+        self.current = None
+        self._pending_rollover = None
+        self._transition(SessionState.RECONNECTING)
+        self._delegate.connection_lost()
+        self._early_losses = attempts + 1
+        return await self._establish(failure, attempts)
+
+    _early_losses = 0
+    """Connections in a row that were lost soon after they had been made."""
+
+    async def _roll_over(
+        self, link: ActiveConnection, due: _PendingRollover
+    ) -> ActiveConnection | None:
+        """Make the next connection, then change to it; ``link`` itself when it has to stay."""
+        attempt = 0
+        while attempt < max(1, self._policy.max_attempts):
+            attempt += 1
+            now = self._clock.now()
+            # It takes some time to be there, which it may while the old one still talks.
+            until = partial(_connect_deadline, due, now, alone=self._single_connection())
+            await self._wait_until(lambda: link.is_over or self._delegate.quiet, until)
+            if not link.is_over and self._single_connection():
+                return await self._replace(link, due)
+            if not link.is_over:
+                following = await self._try_connect(lambda: link.is_over)
+                if following.has_started() and await self._wait_for_silence(link, following, due):
+                    self._switch_to(following)
+                    await self._close_connection(link)
+                    return following
+                self._next_connection = None
+                await self._close_connection(following)
+            if link.is_over:
+                return await self._handle_end(link)
+            await self._wait_while_live(link, self._policy.wait_s(attempt, self._rng))
+        self._pending_rollover = None  # It ends when it ends; then there are attempts anew.
+        return link
+
+    async def _replace(self, link: ActiveConnection, due: _PendingRollover) -> ActiveConnection:
+        """Drop a connection, and only then make the next: what is said meanwhile is kept."""
+        self.current = self._pending_rollover = None
+        self._transition(SessionState.RECONNECTING)
+        self._delegate.connection_lost()
+        await self._close_connection(link)
+        return await self._establish(SessionError(due.reason, kind=ErrorKind.RECYCLE), 0)
+
+    async def _wait_for_silence(
+        self, link: ActiveConnection, following: ActiveConnection, due: _PendingRollover
+    ) -> bool:
+        """Wait for a silence in which to change; False if one of the two has ended before."""
+        await self._wait_until(
+            lambda: link.is_over or following.is_over or self._delegate.quiet, lambda: due.end
+        )
+        return not (link.is_over or following.is_over)
+
+
+def _connect_deadline(due: _PendingRollover, now: float, *, alone: bool) -> float:
+    """When the next connection is begun, seen from ``now``, if it is not quiet before."""
+    left = due.end - now
+    if alone or due.end == _NEVER or left < MIN_CONNECT_AHEAD_S:
+        return due.end
+    return due.end - min(CONNECT_AHEAD_S, left / 2)
+
+
+def _connect_failure(link: ActiveConnection, timeout_s: float) -> SessionError:
+    """What kept a connection from becoming live; raises what is nobody's `SessionError`."""
+    match link.failure:
+        case SessionError() as failure:
+            return failure
+        case None if not link.timed_out:
+            message = "the model ended the session before it began"
+        case None:
+            message = f"the model did not begin the session within {timeout_s:g} s"
+        case failure:
+            raise failure
+    return SessionError(message, kind=ErrorKind.RECYCLE)

@@ -1,0 +1,287 @@
+"""The way of the person's sound to the model: resampled, kept, and sent again where it was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from duologue.audio import AudioFrame, Resampler
+from duologue.realtime._session.local_turns import LocalTurns
+from duologue.realtime._session.replay_buffer import LOUD_PEAK, InputTurnTracker, ReplayBuffer
+from duologue.realtime._session.replayed_turns import ReplayedTurns, TurnSignal
+from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+from duologue.vad.vad import VAD
+from duologue.vad.voice_meter import VoiceMeter
+
+_SPEECH_LEAD_S = 1.0
+"""Where the provider does not tell where speech began, it is taken to be so long before."""
+_SILENCE_PEAK = 32
+"""Audio without a sample above this (-60 dB) is not searched for a voice."""
+
+
+class InputAudio:
+    """Input audio at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
+
+    ``words``: the model transcribes the person. ``keeps``: connections may be lost, so audio is
+    also kept while there is one. ``vad`` measures the person's voice; with ``finds`` it also
+    detects turns, for a model that does not signal them. ``lost`` counts samples
+    that no connection has heard.
+    """
+
+    def __init__(
+        self,
+        rate: int,
+        keep_s: float,
+        *,
+        transcribes: bool,
+        reconnects: bool,
+        vad: VAD | None = None,
+        detects_turns: bool = True,
+    ) -> None:
+        self.rate = rate
+        self.lost_samples = 0
+        self._local_turns = LocalTurns(vad, rate) if vad is not None and detects_turns else None
+        self.voice_meter: VoiceMeter | None = None
+        """Measures the person's voice; None without a VAD."""
+        if self._local_turns is not None:
+            self.voice_meter = self._local_turns.voice_meter
+        elif vad is not None:
+            self.voice_meter = VoiceMeter(vad, rate)
+        self._replayed_ids: set[str] = set()
+        self._reconnects = reconnects
+        self._buffer = ReplayBuffer(rate, keep_s)
+        self._tracker = InputTurnTracker(rate, transcribes=transcribes)
+        self._replayed = ReplayedTurns()
+        self._answered: list[str] = []
+        self._open_when_lost: list[str] = []
+        """Turns that were open when their connection was lost."""
+        self._dropped_turns: list[str] = []
+        self._partial_text: dict[str, str] = {}
+        """Words of the newest turn that were signalled and are not final."""
+        self._resampler: Resampler | None = None
+        self._connection_start = 0
+        self._replay_from = 0
+        """Position from which on the next connection has to hear."""
+
+    @property
+    def speaking(self) -> bool:
+        """The person speaks, or their words are not known yet."""
+        return self._tracker.is_open
+
+    def accept(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
+        """Keep the next sound, of any rate; returns what is to be sent, None while too short."""
+        if frame.rate != self.rate:
+            if self._resampler is None or self._resampler.in_rate != frame.rate:
+                self._resampler = Resampler(frame.rate, self.rate)
+            frame = AudioFrame(self._resampler.push(frame.samples), self.rate)
+        if not len(frame):
+            return None
+        if not live:
+            self._buffer.push(frame.samples)
+            overflow = self._buffer.start - self._replay_from
+            if overflow > 0:
+                self.lost_samples += overflow
+                self._replay_from = self._buffer.start
+        elif self._reconnects:
+            self._buffer.push(frame.samples)
+        return frame
+
+    def detect(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
+        """What is heard here of the turns, in sound that `take` has given."""
+        if self._local_turns is not None:
+            return self._local_turns.detect(frame.samples, self._buffer.end, now)
+        voice = self.voice_meter
+        if voice is not None and not (voice.is_idle and int(frame.samples.max()) <= _SILENCE_PEAK):
+            voice.push(frame.samples, now)
+        return ()
+
+    def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
+        """The signals that follow from one of the model's."""
+        return (signal,) if self._local_turns is None else self._local_turns.translate(signal, now)
+
+    def reply_started(self, *, requested: bool) -> Sequence[TurnSignal]:
+        """The signals that follow when the model begins to speak, ``asked`` to or by itself."""
+        return (
+            ()
+            if self._local_turns is None
+            else self._local_turns.reply_started(requested=requested)
+        )
+
+    def reply_done(self) -> Sequence[TurnSignal]:
+        """The signals that follow when a reply has ended."""
+        return () if self._local_turns is None else self._local_turns.reply_done()
+
+    def end_turn(self, *, reply_follows: bool) -> Sequence[TurnSignal]:
+        """The signals that follow when the program ends the turn."""
+        return (
+            ()
+            if self._local_turns is None
+            else self._local_turns.end_turn(reply_follows=reply_follows)
+        )
+
+    @property
+    def detects_turns(self) -> bool:
+        """Whether speech is detected here, because the model does not signal it."""
+        return self._local_turns is not None
+
+    @property
+    def loud_s(self) -> float:
+        """Seconds of input audio so far that are loud enough to be speech."""
+        return self._buffer.loud_samples / self.rate
+
+    @property
+    def keep_s(self) -> float:
+        """Seconds of sound that are kept."""
+        return self._buffer.seconds
+
+    def mark_boundary(self, command: EndTurn | ClearInput) -> None:
+        """The program has ended the turn, or cleared it, behind the sound so far."""
+        if self._reconnects:
+            self._buffer.mark(command)
+            if isinstance(command, EndTurn):
+                self._tracker.mark_boundary(self._buffer.end)
+
+    def use_manual_turns(self) -> None:
+        """No turn of words is over before the program, or an answer, says so."""
+        if self._local_turns is not None:
+            self._local_turns.manual = True
+
+    @property
+    def replayed_turns(self) -> int:
+        """Turns that the connection hears again though they were answered."""
+        return len(self._answered)
+
+    def mark_answered(self) -> None:
+        """The turns that have ended so far are being answered."""
+        self._tracker.mark_ended_answered()
+
+    def track(self, signal: TurnSignal, now: float) -> TurnSignal | None:
+        """The model has heard something; returns what is to be told of it, None for nothing.
+
+        Nothing is told of turns that it hears again, but their words, under their first id.
+        """
+        if not self._reconnects:
+            return signal
+        turns, base, end = self._tracker, self._connection_start, self._buffer.end
+        if self._local_turns is not None:
+            base = 0
+        match signal:
+            case SpeechStarted(item_id=item_id, position=position):
+                began = (
+                    end - int(self.rate * _SPEECH_LEAD_S) if position is None else base + position
+                )
+                turns.speech_started(item_id, began)
+            case SpeechStopped(item_id=item_id, position=position):
+                if position is not None:
+                    turns.speech_stopped(item_id, base + position)
+            case UserTranscript(item_id=item_id, final=final):
+                if final:
+                    turns.transcript_final(item_id)
+                    self._partial_text.pop(item_id, None)
+                elif self._local_turns is None:
+                    self._partial_text = {item_id: signal.text}
+            case UserTurnEnded(item_id=item_id, position=position, empty=empty):
+                at = None if position is None else base + position
+                turns.turn_ended(item_id, at, end, empty=empty)
+                if signal.speech_end is None and signal.silence_s is not None:
+                    ago = signal.silence_s + (0.0 if at is None else (end - at) / self.rate)
+                    signal = replace(signal, speech_end=now - ago)
+        self._buffer.discard_before(turns.settled)
+        if self._local_turns is None:
+            told = self._replayed.translate(signal, now)
+            if isinstance(told, SpeechStarted):
+                self._open_when_lost.clear()  # The new connection continues it under this id.
+            return told
+        if isinstance(signal, UserTranscript) and not signal.text:
+            self._replayed_ids.discard(signal.item_id)
+            return None  # It has no words: that is nobody's news.
+        if signal.item_id not in self._replayed_ids:
+            return signal
+        match signal:
+            case UserTranscript(final=True):
+                self._replayed_ids.discard(signal.item_id)
+                return signal
+            case _:
+                return None
+
+    def connection_lost(self) -> Sequence[str]:
+        """The connection is gone; returns the turns that had ended and will come again as new."""
+        unsettled = self._tracker.connection_lost()
+        self._replay_from = max(unsettled.position, self._buffer.start)
+        if self._local_turns is not None and unsettled.speech_start is None:
+            # Nobody has spoken, as far as was heard here.
+            self._replay_from = max(
+                self._replay_from, self._buffer.end - int(self.rate * _SPEECH_LEAD_S)
+            )
+        if unsettled.speech_start is not None:
+            self.lost_samples += max(
+                0, self._buffer.start - max(unsettled.speech_start, unsettled.position)
+            )
+        if self._local_turns is None:
+            self._open_when_lost += [
+                one for one in unsettled.open_turns if one not in self._replayed
+            ]
+        again, others = self._replayed.connection_lost(unsettled.replayed)
+        self._answered = again + [one for one in others if one in unsettled.answered]
+        unanswered = [one for one in others if one not in unsettled.answered]
+        if self._local_turns is not None:
+            self._carry_over_turns(self._local_turns, unanswered)
+        return unanswered
+
+    def _carry_over_turns(self, local: LocalTurns, unanswered: Sequence[str]) -> None:
+        """The next connection will hear turns again that are not found here once more."""
+        under_way = local.connection_lost(unanswered, self._answered)
+        self._answered = list(local.replayed_ids)
+        self._replayed_ids = set(self._answered)
+        for item_id in self._answered:
+            self._tracker.speech_started(item_id, self._replay_from)
+            self._tracker.mark_answered(item_id)
+        if under_way is not None:
+            self._tracker.speech_started(
+                under_way, self._replay_from if local.turn_start is None else local.turn_start
+            )
+
+    def take_dropped_turns(self) -> Sequence[UserTranscript | UserTurnEnded]:
+        """Return, once, the ends of turns of which nothing is replayed to the new connection.
+
+        Words that were already signalled become final.
+        """
+        dropped, self._dropped_turns = self._dropped_turns, []
+        ends: list[UserTranscript | UserTurnEnded] = []
+        for item_id in dropped:
+            words = self._partial_text.pop(item_id, "")
+            if words:
+                ends.append(UserTranscript(item_id, words, final=True))
+            ends.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not words))
+        return ends
+
+    def replay(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
+        """What a new connection has to hear first, all from where the last one is not safe."""
+        self._connection_start = self._replay_from
+        kept = self._buffer.read_from(self._replay_from)
+        if not self._reconnects:
+            self._buffer.discard_before(self._buffer.end)
+        position = self._replay_from
+        loud = False
+        commands: list[SendAudio | EndTurn | ClearInput] = []
+        for piece in kept:
+            match piece:
+                case EndTurn():
+                    self._tracker.mark_boundary(position)
+                    commands.append(piece)
+                case ClearInput():
+                    commands.append(piece)
+                case _:
+                    position += len(piece)
+                    commands.append(SendAudio(AudioFrame(piece, self.rate)))
+            if isinstance(piece, np.ndarray) and piece.max() > LOUD_PEAK:
+                loud = True
+        if not loud:
+            self._dropped_turns, self._open_when_lost = self._open_when_lost, []
+        length = position - self._replay_from
+        if self._local_turns is None:
+            self._replayed.begin(self._answered, length, length / self.rate, now)
+        return commands

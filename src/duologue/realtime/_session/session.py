@@ -1,0 +1,701 @@
+"""The policy of a session, once for all models.
+
+Epochs and staleness, cancelling, one writer of replies, what follows a tool's result, and going on
+over lost connections: what was being made is asked for again, what was not heard is sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+from uuid import uuid4
+
+from duologue._user_code import FailureReports
+from duologue.audio import AudioFrame
+from duologue.clock import Clock, Timer
+from duologue.errors import ErrorKind, SessionClosedError, SessionError
+from duologue.events.events import RealtimeDisconnectedEvent, RealtimeReconnectingEvent
+from duologue.items import replace_surrogates
+from duologue.realtime._session.asking import EffectRunner
+from duologue.realtime._session.connections import ActiveConnection, ConnectionSupervisor
+from duologue.realtime._session.history_diff import apply_update, diff_setups
+from duologue.realtime._session.input_audio import InputAudio
+from duologue.realtime._session.partial_transcripts import PartialsFilter
+from duologue.realtime._session.replayed_turns import TurnSignal
+from duologue.realtime._session.reply_scheduler import ReplyScheduler, Request
+from duologue.realtime._session.resume import (
+    STALE_EPOCH,
+    Outage,
+    connected_event,
+    reinsert_turn,
+    retry_command,
+)
+from duologue.realtime._session.silence_monitor import (
+    MAX_ROLL_OVER_WAIT_S,
+    MIN_LOUD_S,
+    MIN_SPEECH_S,
+    TURN_PAUSE_S,
+    LivenessWatch,
+    Verdict,
+)
+from duologue.realtime._session.surrogates import (
+    replace_surrogates_in_command,
+    replace_surrogates_in_setup,
+)
+from duologue.realtime._session.tool_calls import ToolCalls, scheduling_of
+from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import (
+    Command,
+    EndTurn,
+    Ping,
+    RequestReply,
+    Say,
+    Scheduling,
+    SendAudio,
+    SendToolResult,
+    UpdateSession,
+)
+from duologue.realtime.observer import SessionObserver
+from duologue.realtime.outputs import (
+    Alive,
+    Output,
+    ProviderError,
+    ReplyAudio,
+    ReplyDone,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    Resumable,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    ToolCallsCancelled,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.vad.contained import ContainedVAD
+from duologue.vad.energy import EnergyVAD
+from duologue.vad.vad import VAD
+
+log = logging.getLogger(__name__)
+"""INFO: begins, ends and reconnects. DEBUG: kinds of messages except audio. No words, no keys."""
+
+MAX_RESULT_WAIT_S = 8.0
+"""Seconds that a tool's result waits for the person to finish; not longer, as it may be noise."""
+
+
+class SessionHost(Protocol):
+    """What the policy needs of a `Realtime`."""
+
+    capabilities: Capabilities
+    clock: Clock
+    vad: VAD | None
+    single_connection: bool
+
+    @property
+    def session_id(self) -> str:
+        """A UUID."""
+        ...
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        ...
+
+
+class Session:
+    """One session, over many connections: what stands behind the methods of `Realtime`."""
+
+    def __init__(self, host: SessionHost, policy: ReconnectPolicy, *, reconnects: bool) -> None:
+        profile = host.capabilities
+        self.host = host
+        self.epoch = 0
+        self.stale_outputs = 0
+        self.is_open = False
+        """The session has been live and has not ended."""
+        self.connections = ConnectionSupervisor(
+            self,
+            policy,
+            host.clock,
+            reconnects=reconnects,
+            single_connection=lambda: host.single_connection,
+        )
+        self.input_audio = InputAudio(
+            profile.input_rate,
+            policy.keep_s,
+            transcribes=profile.user_transcripts != "none",
+            reconnects=reconnects,
+            vad=_vad_of(host, FailureReports(self._report_failure, host.clock.now)),
+            detects_turns=profile.speech_detection == "found",
+        )
+        self._clock = host.clock
+        self._scheduler = ReplyScheduler(
+            confirms_cancel=profile.confirms_cancel, defers_requests=profile.defers_requests
+        )
+        self._effects = EffectRunner(
+            self._scheduler,
+            host.clock,
+            transmit=self.transmit,
+            observer=lambda: self._observer,
+            on_timer=self._recheck,
+        )
+        self._liveness = LivenessWatch(
+            policy.silence_s if reconnects else None, pings=profile.answers_pings
+        )
+        self._doubts_loud_audio = reconnects and profile.speech_detection == "told"
+        # A model without transcripts that may ignore a turn gives no sign of having heard it.
+        self._doubts_speech = (
+            self.input_audio.detects_turns
+            and not profile.manual_turns
+            and not (profile.may_ignore and profile.user_transcripts == "none")
+        )
+        self._loud_s_at_sign = 0.0
+        """Seconds of loud input audio until the last sign of life."""
+        self._speech_started_at = 0.0
+        """When the speech that was detected here last began, in clock seconds."""
+        self._speech_ended_at = float("-inf")
+        self._check_at = 0.0
+        self._check_timer: Timer | None = None
+        self._tool_calls = ToolCalls()
+        self._partials = PartialsFilter()
+        self._dropped_before_epoch = 0
+        """Tool calls of earlier epochs get no reply, because the program has interrupted."""
+        self._epochs_with_results: set[int] = set()
+        """Epochs of tool calls whose results the model has to speak about."""
+        self._late_result_at: float | None = None
+        """When a result came whose reply was put off because the person spoke."""
+        self._in_user_turn = False
+        self._unspoken_rest: Say | None = None
+        """The rest of a protected text that the model stopped saying, until neither side speaks."""
+        """Whether a user turn is open, according to the signals that the listener was given."""
+        self._next_lacks_result = False
+        """Whether the reply that is due next may be made without that result."""
+        self._setup = SessionSetup()
+        self._observer: SessionObserver
+        self._has_begun = False
+        self._on_live: Callable[[], None] = lambda: None
+        self._outage = Outage()
+        self._turns_to_request = 0
+        self._awaits_reply_audio = False
+        """A turn has ended, and no sound of an answer has come yet."""
+        self._discarded_turn: str | None = None
+        """The turn that is ending, if the automatic reply to it is not wanted."""
+        self._resumable = True
+        self._initial_items: frozenset[str] = frozenset()
+        """Items that this connection was given at its start."""
+
+    @property
+    def live(self) -> bool:
+        """The session is open and has a connection."""
+        return self.is_open and self.connections.live
+
+    @property
+    def pending(self) -> bool:
+        """A reply is being made or awaited, or a tool's result is."""
+        return (
+            self._scheduler.pending or self._tool_calls.pending or self._unspoken_rest is not None
+        )
+
+    @property
+    def replying(self) -> bool:
+        """As `pending`, but only what is not stale."""
+        return self._scheduler.is_pending(self.epoch) or self._tool_calls.is_pending(self.epoch)
+
+    @property
+    def quiet(self) -> bool:
+        """Nobody speaks, nothing is awaited: the connection may be changed unnoticed."""
+        return self._resumable and not (self.pending or self.input_audio.speaking)
+
+    def begin(
+        self, setup: SessionSetup, observer: SessionObserver, on_live: Callable[[], None]
+    ) -> None:
+        """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
+        if self._has_begun:
+            raise RuntimeError("a Realtime runs once: make a new one for the next session")
+        self._has_begun = True
+        self._observer, self._setup, self._on_live = observer, setup, on_live
+
+    def end(self, reason: str, clean: bool) -> None:
+        """The session is over."""
+        self.is_open = False
+        self._cancel_check()
+        self._effects.close()
+        unsaid = () if self._unspoken_rest is None else (self._unspoken_rest.request_id,)
+        for request_id in (*self._scheduler.close(), *unsaid):
+            self._observer.reply_ended(request_id, SessionClosedError(f"no reply: {reason}"))
+        self._tool_calls.clear()
+        log.info("session %s ended: %s", self.host.session_id, reason)
+        self._observer.disconnected(RealtimeDisconnectedEvent(reason, clean))
+
+    def check_open(self) -> None:
+        """Raise `SessionClosedError` unless the session is open."""
+        if not self.is_open:
+            raise SessionClosedError("the session is not connected")
+
+    def transmit(self, command: Command) -> None:
+        """Send a command if there is a connection; the next one learns it from the history."""
+        self.check_open()
+        if self.connections.current is not None:
+            if not isinstance(command, SendAudio) and log.isEnabledFor(logging.DEBUG):
+                log.debug("session %s sends %s", self.host.session_id, type(command).__name__)
+            self.connections.current.connection.transmit(replace_surrogates_in_command(command))
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        """The next sound of the person."""
+        live = self.live
+        sound = self.input_audio.accept(frame, live=live)
+        if sound is not None and live:
+            self.transmit(SendAudio(sound))
+            if (
+                self._doubts_loud_audio
+                and self._liveness.pings
+                and self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S
+            ):
+                self._liveness.raise_doubt(self._clock.now())
+                self._schedule_check()
+        if sound is not None and self.is_open:
+            self._handle_signals(self.input_audio.detect(sound, self._clock.now()))
+            if self._late_result_at is not None:
+                self._request_late_reply()
+
+    def end_turn(self, command: EndTurn) -> None:
+        """The person's turn is over."""
+        self.check_open()
+        self.input_audio.mark_boundary(command)
+        self._turns_to_request += command.reply and self.host.capabilities.turn_reply == "requested"
+        self.transmit(command)
+        follows = command.reply and self.host.capabilities.turn_reply == "automatic"
+        self._handle_signals(self.input_audio.end_turn(reply_follows=follows))
+        if self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S:
+            self._liveness.raise_doubt(self._clock.now())
+        self._schedule_check()
+
+    def request(self, command: RequestReply | Say) -> None:
+        """Somebody wants a reply."""
+        self.check_open()
+        self._effects.apply(
+            self._scheduler.request(Request(command, self.epoch), self._clock.now())
+        )
+        self._schedule_check()
+
+    def discard_reply(self, item_id: str) -> None:
+        """Drop the automatic reply to the turn that is ending: it may not have been speech."""
+        self._discarded_turn = item_id
+
+    def restore_reply(self) -> None:
+        """Request a reply to a turn that was set aside, because it was speech after all."""
+        self.check_open()
+        if not self._scheduler.adopt(STALE_EPOCH, self.epoch):
+            self.request(RequestReply(uuid4().hex))
+
+    def interrupt(self, *, keep_results: bool = False) -> int:
+        """Make everything that was made or requested so far stale.
+
+        With ``keep_results``, the model speaks later about the results of tools that still run.
+        """
+        self.epoch += 1
+        if not keep_results:
+            self._dropped_before_epoch, self._late_result_at = self.epoch, None
+        cuts = self._observer.on_interrupt(self.epoch) if self._has_begun else ()
+        if self._unspoken_rest is not None:
+            self._observer.reply_ended(self._unspoken_rest.request_id, None)
+            self._unspoken_rest = None
+        self._effects.apply(self._scheduler.interrupt(self.epoch, self._clock.now()))
+        if self.is_open and (self.host.capabilities.truncates or self.host.capabilities.told_cuts):
+            for cut in cuts:
+                self.transmit(cut)
+        return self.epoch
+
+    def send_tool_result(self, result: SendToolResult) -> None:
+        """A tool has its result; after the session's end nobody wants it."""
+        if not self.is_open:
+            return
+        epoch = self._tool_calls.epoch_of(result.call_id)
+        older = epoch is not None and epoch < self.epoch
+        quiet = older and (result.quiet or epoch in range(self._dropped_before_epoch))
+        self.transmit(replace(result, quiet=quiet))
+        if not result.more:
+            if epoch is not None and not quiet:
+                self._epochs_with_results.add(epoch)
+            how = scheduling_of(result.name, self._setup.tools, self.host.capabilities)
+            self._continue_after_tools(self._tool_calls.mark_answered(result.call_id), how)
+            self._recheck()
+
+    def update(self, change: UpdateSession) -> None:
+        """Change instructions or tools, for this connection and those that follow."""
+        self.check_open()
+        self._setup = apply_update(self._setup, change)
+        self.transmit(change)
+
+    # Owner: what the life of the session tells
+
+    def make_setup(self) -> SessionSetup:
+        """What the next connection begins with."""
+        history = tuple(self._observer.history()) if self.is_open else self._setup.history
+        return replace(self._setup, history=history)
+
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection."""
+        return self.host.open(replace_surrogates_in_setup(setup))
+
+    def reconnecting(self, reason: str, attempt: int) -> None:
+        """The next connection is about to be made."""
+        log.info("session %s reconnects (attempt %d): %s", self.host.session_id, attempt, reason)
+        self._observer.reconnecting(RealtimeReconnectingEvent(reason, attempt))
+
+    def connection_established(
+        self, connection: ActiveConnection, before: ActiveConnection | None
+    ) -> None:
+        """Bring the new connection to where the session is, and go on."""
+        listener, now = self._observer, self._clock.now()
+        if before is not None:
+            self._requeue_in_flight(now)
+        self._resumable = True
+        self._initial_items = frozenset(item.id for item in self.make_setup().history)
+        first, self.is_open = not self.is_open, True
+        self._effects.is_open = True
+        if first:
+            profile = self.host.capabilities
+            names = self.host.session_id, profile.provider, profile.model
+            log.info("session %s began: %s %s", *names)
+            listener.connected(
+                connected_event(connection, self.host.session_id, self.host.capabilities)
+            )
+            self._on_live()
+        else:
+            for change in diff_setups(connection.setup, self.make_setup()):
+                self.transmit(change)
+        for command in self.input_audio.replay(now):
+            self.transmit(command)
+        for _ in range(self.input_audio.replayed_turns):
+            self._scheduler.expect(STALE_EPOCH, now)
+        if not first:
+            event = self._outage.end(
+                connection, self.host.capabilities, self.input_audio.lost_samples, now
+            )
+            values = self.host.session_id, event.gap_ms, event.outcome, event.lost_ms
+            log.info("session %s continues after %d ms (%s), %d ms lost", *values)
+            listener.reconnected(event)
+            for signal in self.input_audio.take_dropped_turns():
+                # The words of these turns are lost, but the listener must still learn of their end.
+                listener.output(signal, self.epoch)
+        self._effects.apply(self._scheduler.resume(self._clock.now()))
+        confirms = connection.started is None or connection.started.confirms_updates
+        self._liveness.pings = self.host.capabilities.answers_pings and confirms
+        self._record_sign(now)
+        self._request_late_reply()
+        self._schedule_check()
+
+    def connection_lost(self) -> None:
+        """The connection is gone."""
+        self._requeue_in_flight(self._clock.now())
+
+    def receive(self, output: Output) -> None:
+        """Take an output of the connection: the way up, in order."""
+        if not self.is_open:
+            return  # It came after the end.
+        now = self._clock.now()
+        if not isinstance(output, ReplyAudio) and log.isEnabledFor(logging.DEBUG):
+            log.debug("session %s receives %s", self.host.session_id, type(output).__name__)
+        if not isinstance(output, ReplyRefused):  # The connection itself may have made it.
+            self._record_sign(now)
+        match output:
+            case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
+                sound_s = output.frame.duration if isinstance(output, ReplyAudio) else 0.0
+                self._scheduler.record_progress(reply_id, now, sound_s)
+                epoch = self._scheduler.epoch_of(reply_id, ended=isinstance(output, ReplyText))
+                if epoch is None or epoch < self.epoch:
+                    self.stale_outputs += 1
+                    if isinstance(output, ReplyText) and not output.planned:
+                        self._observer.late_transcript(output)
+                    return
+                if self._awaits_reply_audio and isinstance(output, ReplyAudio):
+                    self.input_audio.mark_answered()
+                    self._awaits_reply_audio = False
+                self._observer.output(output, epoch)
+                return
+            case ReplyStarted(reply_id=reply_id, request_id=request_id):
+                self._liveness.record_content()
+                self._handle_signals(
+                    self.input_audio.reply_started(requested=request_id is not None)
+                )
+                self._effects.apply(
+                    self._scheduler.reply_started(reply_id, request_id, self.epoch, now)
+                )
+                if self._scheduler.epoch_of(reply_id) == self.epoch:
+                    # A reply that began after the result came includes it.
+                    if not self._next_lacks_result:
+                        self._late_result_at = None
+                    self._next_lacks_result = False
+                    self._observer.output(output, self.epoch)
+            case ReplyDone(reply_id=reply_id):
+                epoch = self._scheduler.epoch_of(reply_id)
+                if epoch is None:
+                    return
+                rest = self._find_unspoken_rest(output)
+                if rest is None:
+                    self._observer.output(output, epoch)
+                else:
+                    self._observer.reply_lost(reply_id, rest.request_id)
+                    self._unspoken_rest = rest
+                self._effects.apply(self._scheduler.reply_done(reply_id, self._clock.now()))
+                self._continue_after_tools(self._tool_calls.reply_done(reply_id))
+                self._handle_signals(self.input_audio.reply_done())
+                self._request_unspoken_rest()
+            case ToolCall(reply_id=reply_id, call_id=call_id):
+                self._scheduler.record_progress(reply_id, now)
+                epoch = self._scheduler.epoch_of(reply_id)
+                epoch = self.epoch if epoch is None else epoch
+                if self._tool_calls.add(reply_id, call_id, epoch):
+                    self.input_audio.mark_answered()
+                    self._observer.output(output, epoch)
+            case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
+                if isinstance(output, UserTranscript):
+                    self._liveness.record_content()
+                self._handle_signals(self.input_audio.translate(output, self._clock.now()))
+            case ToolCallsCancelled(call_ids=call_ids):
+                for epoch in self._tool_calls.cancel(call_ids):
+                    self._observer.reply_skipped(epoch)
+                self._observer.output(output, self.epoch)
+            case Resumable(now=now_resumable):
+                self._resumable = now_resumable
+            case Alive():
+                """`_sign` has recorded it."""
+            case ReplyRefused(request_id=""):
+                self._request_refused_reply()
+            case ReplyRefused():
+                self._effects.apply(self._scheduler.request_refused(output, self._clock.now()))
+            case ProviderError(kind=ErrorKind.FATAL | ErrorKind.RECYCLE as kind):
+                if kind is ErrorKind.FATAL:
+                    self._observer.output(output, self.epoch)
+                raise SessionError(output.message, code=output.code, kind=kind)
+            case _:
+                self._observer.output(output, self.epoch)
+        self._recheck()
+
+    def _find_unspoken_rest(self, done: ReplyDone) -> Say | None:
+        """Return what is left of a protected text that the model has stopped saying by itself.
+
+        Gemini and Nova stop at any voice, whatever text must be heard to its end.
+        """
+        reply = self._scheduler.running(done.reply_id)
+        if done.status != "cancelled" or reply is None or reply.cancelled_at is not None:
+            return None
+        match reply.request:
+            case Request(command=Say(interruptible=False), epoch=self.epoch):
+                rest = retry_command(reply, self._observer.spoken_text(reply.id))
+                return rest if isinstance(rest, Say) else None
+            case _:
+                return None
+
+    def _request_unspoken_rest(self) -> None:
+        """Request the rest of a protected text once neither side speaks.
+
+        Before that, Gemini 3.1 would take it for a part of the person's turn.
+        """
+        if self._unspoken_rest is not None and not self._in_user_turn:
+            rest, self._unspoken_rest = self._unspoken_rest, None
+            self.request(rest)
+
+    def _recheck(self) -> None:
+        self._request_late_reply()
+        if self.connections.awaits_silence:
+            self.connections.recheck()
+        self._schedule_check()
+
+    # A service that stops responding
+
+    def _record_sign(self, now: float) -> None:
+        """Record a sign of life of the service."""
+        self._liveness.record_sign(now)
+        self._loud_s_at_sign = self.input_audio.loud_s
+
+    @property
+    def _stuck_since(self) -> float | None:
+        return None if self._tool_calls.pending else self._scheduler.stuck_since
+
+    def _schedule_check(self) -> None:
+        """Schedule the next check for something that is due."""
+        if not self._liveness.enabled:
+            return
+        deadline = self._liveness.deadline(self._scheduler.due_since, self._stuck_since)
+        if deadline is None or (self._check_timer is not None and self._check_at <= deadline):
+            return
+        self._cancel_check()
+        self._check_at = deadline
+        self._check_timer = self._clock.call_at(deadline, self._check_liveness)
+
+    def _cancel_check(self) -> None:
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+            self._check_timer = None
+
+    def _check_liveness(self) -> None:
+        self._check_timer = None
+        if not self.live:
+            return  # The next connection starts its own watch.
+        due, stuck = self._scheduler.due_since, self._stuck_since
+        bound = f"{self._liveness.bound_s or 0:g} s"
+        match self._liveness.poll(due, stuck, self._clock.now()):
+            case Verdict.PING:
+                self.transmit(Ping())
+            case Verdict.ROLL_OVER:
+                reason = f"the model has not shown for {bound} that it has heard the person"
+                self.connections.roll_over(reason, MAX_ROLL_OVER_WAIT_S)
+            case Verdict.LOST:
+                reason = f"the model has fallen silent: nothing has come for {bound}"
+                error = SessionError(reason, code="silent", kind=ErrorKind.RECYCLE)
+                self.connections.fail(error)
+            case None:
+                pass
+        self._schedule_check()
+
+    def _doubt_unnoticed_speech(self, signal: TurnSignal) -> None:
+        """Raise a doubt when speech that was detected here brought no sign of life."""
+        match signal:
+            case SpeechStarted(at=at):
+                if self._clock.now() - self._speech_ended_at < TURN_PAUSE_S:
+                    self._liveness.drop_doubt()
+                if at is not None:
+                    self._speech_started_at = at
+            case SpeechStopped(at=float(at)):
+                self._speech_ended_at = at
+                heard = self._liveness.last_sign_at >= self._speech_started_at
+                if not heard and at - self._speech_started_at >= MIN_SPEECH_S:
+                    self._liveness.raise_doubt(at)
+                    self._schedule_check()
+            case _:
+                pass
+
+    def _handle_signals(self, signals: Sequence[TurnSignal]) -> None:
+        for signal in signals:
+            self._handle_signal(signal)
+
+    def _handle_signal(self, signal: TurnSignal) -> None:
+        if self._doubts_speech:
+            self._doubt_unnoticed_speech(signal)
+        told = self.input_audio.track(signal, self._clock.now())
+        if isinstance(told, UserTranscript):
+            due = self._partials.is_due(told)
+            told = replace(told, text=replace_surrogates(told.text)) if due else None
+        if told is not None:
+            self._in_user_turn = self._in_user_turn or isinstance(told, SpeechStarted)
+            self._in_user_turn = self._in_user_turn and not isinstance(told, UserTurnEnded)
+            self._observer.output(told, self.epoch)
+        match told, signal:
+            case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
+                self._awaits_reply_audio = True
+                aside, self._discarded_turn = self._discarded_turn == signal.item_id, None
+                if reply_follows:
+                    epoch = STALE_EPOCH if aside else self.epoch
+                    sure = not (aside or self.host.capabilities.may_ignore)
+                    self._scheduler.expect(epoch, self._clock.now(), sure=sure)
+                    self._effects.arm()
+                elif self._turns_to_request:
+                    self._turns_to_request -= 1
+                    if not empty:
+                        self.request(RequestReply(uuid4().hex))
+                self._request_unspoken_rest()
+            case None, UserTurnEnded(reply_follows=False):
+                self._effects.apply(self._scheduler.cancel_expected(STALE_EPOCH, self._clock.now()))
+            case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
+                if self.host.capabilities.truncates:
+                    history = self._observer.history()
+                    for change in reinsert_turn(
+                        item_id, signal.item_id, history, self._initial_items
+                    ):
+                        self.transmit(change)
+
+    def _request_refused_reply(self) -> None:
+        """Request the reply that the provider refused to make by itself, unless it is stale."""
+        epoch, changes = self._scheduler.automatic_refused(self._clock.now())
+        self._effects.apply(changes)
+        if epoch == self.epoch:
+            self.request(RequestReply(uuid4().hex))
+
+    def _continue_after_tools(
+        self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
+    ) -> None:
+        """Let the model speak once every call of a reply has its result.
+
+        If the person has spoken since, wait until neither side speaks. If the program has
+        interrupted, do nothing.
+        """
+        if epoch is None:
+            return
+        worth = epoch in self._epochs_with_results and epoch >= self._dropped_before_epoch
+        if not self._tool_calls.is_pending(epoch):
+            self._epochs_with_results.discard(epoch)
+        automatic = not lost and self.host.capabilities.tool_reply == "automatic"
+        if epoch < self.epoch and not worth:
+            if automatic and how is None:
+                # What the model makes of that is stale when it comes.
+                self._scheduler.expect(epoch, self._clock.now())
+                self._effects.arm()
+            return
+        if how == "interrupt":
+            epoch = self.interrupt(keep_results=True)
+        if how == "silent":
+            self._observer.reply_skipped(epoch)
+        elif automatic:
+            sure = how is None and epoch == self.epoch
+            self._scheduler.expect(self.epoch, self._clock.now(), sure=sure)
+            self._effects.arm()
+        elif epoch == self.epoch and not self._in_user_turn:
+            self.request(RequestReply(uuid4().hex))
+        else:
+            self._late_result_at, self._next_lacks_result = (
+                self._clock.now(),
+                self._scheduler.due_next,
+            )
+
+    def _request_late_reply(self) -> None:
+        """Request a reply about late results once neither side speaks or is about to."""
+        if self._late_result_at is None or not self.live or self._scheduler.pending:
+            return
+        if not self._in_user_turn or self._clock.now() >= self._late_result_at + MAX_RESULT_WAIT_S:
+            self._late_result_at = None
+            self.request(RequestReply(uuid4().hex))
+
+    def _report_failure(self, part: str, message: str) -> None:
+        """Report the failure of a user's part; the session continues."""
+        error = ProviderError(ErrorKind.RETRY, "", f"{part}: {message}")
+        self._observer.output(error, self.epoch)
+
+    def _requeue_in_flight(self, now: float) -> None:
+        """What was under way on the connection that is gone has to be had again."""
+        self._outage.begin(self.input_audio.lost_samples, now)
+        self._in_user_turn = False
+        reheard = self.input_audio.connection_lost()
+        if reheard:
+            self._observer.turns_replayed(reheard)
+        running, expected = self._scheduler.connection_lost()
+        for reply in running:
+            if reply.epoch == self.epoch:
+                anyway = (bool(reheard) and reply.request is None) or self._tool_calls.has_calls(
+                    reply.id
+                )
+                said = self._observer.spoken_text(reply.id)
+                command = None if anyway else retry_command(reply, said)
+                self._observer.reply_lost(reply.id, command.request_id if command else None)
+                if command is not None:
+                    self.request(command)
+        if not reheard:
+            for _ in filter(self.epoch.__eq__, expected):
+                self.request(RequestReply(uuid4().hex))
+        for epoch in self._tool_calls.connection_lost():
+            self._continue_after_tools(epoch, lost=True)
+
+
+def _vad_of(model: SessionHost, failures: FailureReports) -> VAD | None:
+    """Return the VAD to use; None for a model that signals speech, or whose program does."""
+    match model.capabilities.speech_detection:
+        case "found":
+            return ContainedVAD(model.vad or EnergyVAD(), failures)
+        case "told":
+            return None if model.vad is None else ContainedVAD(model.vad, failures)
+        case "none":
+            return None

@@ -1,0 +1,318 @@
+"""`Realtime`: a live speech-to-speech session with a model, whatever the model.
+
+A provider subclasses it with its `Capabilities` and `open`, which makes a `Connection`. The policy
+of the session is written once for all of them, in `realtime._session`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from asyncio import FIRST_COMPLETED
+from collections.abc import Coroutine, Sequence
+from uuid import uuid4
+
+from duologue._user_code import describe
+from duologue.audio import AudioFrame
+from duologue.clock import Clock, LoopClock
+from duologue.errors import ErrorKind, SessionClosedError, SessionError, UnsupportedError
+from duologue.items import Item
+from duologue.realtime._session.session import Session
+from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.commands import (
+    AddItem,
+    DeleteItem,
+    EndTurn,
+    RequestReply,
+    Say,
+    SendToolResult,
+    SendVideo,
+    ToolSpec,
+    Truncate,
+    UpdateSession,
+)
+from duologue.realtime.observer import SessionObserver
+from duologue.realtime.outputs import Output, ProviderError, SessionStarted
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.vad.vad import VAD
+from duologue.vad.voice_meter import VoiceMeter
+from duologue.video import VideoFrame
+
+CHECK_TIMEOUT_S = 10.0
+"""Seconds that `Realtime.check` waits for a session to begin."""
+
+_IN_PROCESS = ReconnectPolicy(max_attempts=0, first_attempts=1, connect_timeout_s=3600.0)
+"""For engines in this process: there is one connection, and its end is the session's."""
+
+
+class Realtime(ABC):
+    """A live session with a model. ``fps`` is the pictures a second that the model is sent.
+
+    ``reconnect`` says how the session outlives its connections; None for an engine in this
+    process, whose connection is not lost. ``vad`` measures the person's voice for barge-in, and
+    detects user turns for a model that does not signal speech; None detects those by loudness
+    alone. Runs once: `run` lives as long as the session.
+
+    All other methods are synchronous and never block; they raise `SessionClosedError` before the
+    session is live and after its end. While a lost connection is being replaced, what they ask for
+    is kept.
+    """
+
+    def __init__(
+        self,
+        capabilities: Capabilities,
+        *,
+        fps: float = 1.0,
+        clock: Clock | None = None,
+        reconnect: ReconnectPolicy | None = None,
+        vad: VAD | None = None,
+    ) -> None:
+        self.capabilities = capabilities
+        self.vad = vad
+        self.single_connection = False
+        """The provider takes no second connection of a session while there is one."""
+        self.fps = fps
+        self.session_id = str(uuid4())
+        self.clock: Clock = clock or LoopClock()
+        self._session = Session(self, reconnect or _IN_PROCESS, reconnects=reconnect is not None)
+        self._resolved = asyncio.Event()
+        self._end_reason = ""
+
+    @abstractmethod
+    def open(self, setup: SessionSetup) -> Connection:
+        """Make the next connection; it connects when it is run."""
+
+    async def prepare(self, setup: SessionSetup) -> None:
+        """Get ready before the first connection (load weights, warm caches); again is harmless."""
+        del setup
+
+    async def check(self, setup: SessionSetup) -> None:
+        """Connect once and disconnect; raises `SessionError` if no session can be made.
+
+        This finds a wrong key, model or region before a person joins. Transient errors, such as a
+        network that is down, raise nothing. An engine in this process is not checked.
+        """
+        if not self._session.connections.reconnects:
+            return
+        connection = self.open(setup)
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def receive(output: Output) -> None:
+            if begun.done():
+                return
+            if isinstance(output, SessionStarted):
+                begun.set_result(None)
+            elif isinstance(output, ProviderError) and output.kind is ErrorKind.FATAL:
+                begun.set_exception(SessionError(output.message, code=output.code))
+
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_catch_session_error(connection.run(receive)), name="check")
+            waited: set[asyncio.Future[SessionError | None] | asyncio.Future[None]]
+            waited = {running, begun}
+            await asyncio.wait(waited, timeout=CHECK_TIMEOUT_S, return_when=FIRST_COMPLETED)
+            running.cancel()
+        refused = None if running.cancelled() else running.result()
+        if refused is not None and refused.kind is ErrorKind.FATAL:
+            raise refused.with_traceback(None)
+        if begun.done():
+            begun.result()
+
+    @property
+    def epoch(self) -> int:
+        """How often the agent was interrupted."""
+        return self._session.epoch
+
+    @property
+    def stale_outputs(self) -> int:
+        """Outputs of old epochs that were dropped."""
+        return self._session.stale_outputs
+
+    @property
+    def connected(self) -> bool:
+        """There is a connection, and the session is live."""
+        return self._session.live
+
+    @property
+    def alive(self) -> bool:
+        """The session goes on, even if its connection is being replaced just now."""
+        return self._session.is_open
+
+    @property
+    def lost_audio(self) -> int:
+        """Samples of the person that no connection has heard."""
+        return self._session.input_audio.lost_samples
+
+    @property
+    def pending(self) -> bool:
+        """A reply is being made or awaited, or a tool's result is."""
+        return self._session.pending
+
+    @property
+    def replying(self) -> bool:
+        """As `pending`, but only what no interruption has made stale yet."""
+        return self._session.replying
+
+    @property
+    def voice_meter(self) -> VoiceMeter | None:
+        """The meter of the person's voice; None without a VAD."""
+        return self._session.input_audio.voice_meter
+
+    def discard_reply(self, item_id: str) -> None:
+        """Drop the automatic reply to a turn that may not have been speech.
+
+        Call this from `Listener.output`, when it gets the turn's end.
+        """
+        self._session.discard_reply(item_id)
+
+    def restore_reply(self) -> None:
+        """Request a reply to a turn that was set aside, because its words have come."""
+        self._session.restore_reply()
+
+    async def run(self, setup: SessionSetup, observer: SessionObserver) -> None:
+        """Live till the session ends; cancelling it closes the session.
+
+        Raises `SessionError` when it could not be made, or ended other than cleanly, and
+        ``RuntimeError`` when it has been run before.
+        """
+        self._session.begin(setup, observer, self._resolved.set)
+        reason, clean = "closed", True
+        try:
+            await self.prepare(setup)
+            await self._session.connections.run()
+            reason = "the model ended the session"
+        except SessionError as error:
+            reason, clean = str(error), False
+            raise
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            reason, clean = describe(error), False
+            raise
+        finally:
+            self._end_reason = reason
+            self._session.end(reason, clean)
+            self._resolved.set()
+
+    async def ready(self) -> None:
+        """Wait till the session is live; raises `SessionClosedError` if it ends before."""
+        await self._resolved.wait()
+        if not self._session.is_open:
+            raise SessionClosedError(f"the session is over: {self._end_reason}")
+
+    def roll_over(self, within_s: float | None = None) -> None:
+        """Change to a new connection in the next silence, or after ``within_s`` seconds.
+
+        Nobody hears it. Sessions do so by themselves before a connection gets too old.
+        Raises `UnsupportedError` for an engine in this process.
+        """
+        self._session.check_open()
+        if not self._session.connections.reconnects:
+            raise UnsupportedError(
+                f"{self.capabilities.model} has one connection only: leave it be"
+            )
+        self._session.connections.roll_over("asked to", within_s)
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        """The next sound of the person, at any rate.
+
+        While there is no connection the newest seconds are kept (`ReconnectPolicy.keep_s`), and
+        sent when there is one; ``lost_audio`` counts the samples that fell out.
+        """
+        self._session.send_audio(frame)
+
+    def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
+        """A picture for the model; raises `UnsupportedError` where it takes none.
+
+        ``now``: it comes before whatever is sent after it, and does not give way to sound.
+        """
+        if not self.capabilities.video:
+            raise UnsupportedError(
+                f"{self.capabilities.model} takes no video: leave the camera off"
+            )
+        self._session.transmit(SendVideo(frame, in_order))
+
+    def end_turn(self, *, reply: bool = True) -> None:
+        """The person's turn is over; raises `UnsupportedError` without manual turns.
+
+        Without ``reply`` the model only listens.
+        """
+        if not self.capabilities.manual_turns:
+            raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
+        self._session.end_turn(EndTurn(reply))
+
+    def add_item(self, item: Item) -> None:
+        """Put an item at the end of the model's history; asks for no reply."""
+        self.edit(AddItem(item))
+
+    def edit(self, command: AddItem | Truncate | DeleteItem) -> None:
+        """Change the model's history; without a connection it is left to `Listener.history`."""
+        self._session.transmit(command)
+
+    def request_reply(self, request_id: str, instructions: str | None = None) -> None:
+        """Ask the model to speak, after the running reply if one runs.
+
+        `ReplyStarted` or `Listener.reply_ended` will carry ``request_id``.
+        """
+        self._session.request(RequestReply(request_id, instructions))
+
+    def say(self, request_id: str, text: str, *, interruptible: bool = True) -> None:
+        """Have exactly ``text`` spoken; ``request_id`` as for `request_reply`.
+
+        Not ``interruptible``: the model is not to stop by itself when it hears the person.
+        """
+        if self.capabilities.say == "none":
+            raise UnsupportedError(
+                f"{self.capabilities.model} can't say scripted text: give Agent a tts"
+            )
+        self._session.request(Say(request_id, text, interruptible))
+
+    def interrupt(self, *, keep_results: bool = False) -> int:
+        """Stop the agent now; returns the new epoch.
+
+        Once it has returned, no sound of an older epoch reaches the edge (C1) and the model was
+        told: what runs is cancelled, and what was asked for and has not begun will be (C3). The
+        model gets the results of tools that still run, and speaks about them only with
+        ``keep_results``, as after a barge-in.
+        """
+        return self._session.interrupt(keep_results=keep_results)
+
+    def send_tool_result(
+        self,
+        call_id: str,
+        name: str,
+        output: str,
+        *,
+        failed: bool,
+        more: bool = False,
+        quiet: bool = False,
+    ) -> None:
+        """Answer a tool call; the reply that follows is asked for when all calls are answered.
+
+        If the person has spoken since, it is requested once neither side speaks. ``more``: this is
+        a part of the result, for a model whose profile has ``tool_updates``. ``quiet``: after an
+        interruption, the model does not speak about it.
+        """
+        self._session.send_tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
+
+    def update_instructions(self, instructions: str) -> None:
+        """Change the instructions in mid-session; `UnsupportedError` where the model can't."""
+        if not self.capabilities.mutable_instructions:
+            raise UnsupportedError(
+                f"{self.capabilities.model} keeps its instructions for a session"
+            )
+        self._session.update(UpdateSession(instructions=instructions))
+
+    def update_tools(self, tools: Sequence[ToolSpec]) -> None:
+        """Change the tools in mid-session; `UnsupportedError` where the model can't."""
+        if not self.capabilities.mutable_tools:
+            raise UnsupportedError(f"{self.capabilities.model} keeps its tools for a session")
+        self._session.update(UpdateSession(tools=tuple(tools)))
+
+
+async def _catch_session_error(connecting: Coroutine[object, object, None]) -> SessionError | None:
+    try:
+        await connecting
+    except SessionError as error:
+        return error
+    return None

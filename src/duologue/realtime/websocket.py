@@ -1,0 +1,219 @@
+"""A wire over a WebSocket, for every provider that speaks text messages on one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time, without_password
+from duologue._optional import optional
+from duologue.errors import ErrorKind, SessionError
+
+if TYPE_CHECKING:
+    from websockets.asyncio.client import ClientConnection, connect
+    from websockets.exceptions import ConnectionClosed
+    from websockets.protocol import State
+
+MAX_MESSAGE_BYTES = 32 * 1024 * 1024
+"""Bytes of the longest message that is taken."""
+OPEN_TIMEOUT_S = 10.0
+PING_INTERVAL_S = 2.0
+PONG_TIMEOUT_S = 4.0
+"""A line that is dead is noticed in at most the two together."""
+CLOSE_TIMEOUT_S = 0.4
+MAX_TRY_SEND_BYTES = 16 * 1024
+"""Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
+
+_LOG = logging.getLogger("duologue.realtime.websocket")
+# At DEBUG websockets logs the headers of the handshake, in which the key is, and all messages.
+_LOG.setLevel(logging.INFO)
+
+
+class WebSocketWire:
+    """Messages as bytes, each a text frame, to and from ``url``.
+
+    ``headers`` may be a function, for what has to be had anew for a connection. ``refused`` makes
+    the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
+    close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
+    smaller. Proxies of the environment are used, but not for this machine. Redirects are not
+    followed, because the key would be sent along.
+
+    ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
+    the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
+    ``on_time`` gets the server's own time, in Unix seconds, if the response has it.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]],
+        http_error: Callable[[int, bytes], SessionError],
+        close_error: Callable[[int, str], SessionError | None],
+        extra: str = "openai",
+        ping_interval: float = PING_INTERVAL_S,
+        pong_timeout: float = PONG_TIMEOUT_S,
+        ack_timeout: float | None = None,
+        on_server_time: Callable[[float], None] | None = None,
+    ) -> None:
+        self._url = url
+        self._host = urlsplit(url).hostname or url
+        self._headers = headers
+        self._http_error = http_error
+        self._close_error = close_error
+        self._extra = extra
+        self._ping_interval = ping_interval
+        self._pong_timeout = pong_timeout
+        self._ack_timeout = ack_timeout
+        self._on_server_time = on_server_time
+        self._socket: ClientConnection | None = None
+        self._connection_closed: type[ConnectionClosed]
+        self._open_state: State
+        """Both known once there is a socket."""
+
+    async def open(self) -> None:
+        """Connect within ten seconds.
+
+        Raises `SessionError`, with the server's own words if it has any, and `MissingExtraError`.
+        """
+        optional("websockets", self._extra)
+        from websockets.exceptions import (
+            ConnectionClosed,
+            InvalidProxy,
+            InvalidStatus,
+            WebSocketException,
+        )
+        from websockets.protocol import State
+
+        self._connection_closed = ConnectionClosed
+        self._open_state = State.OPEN
+        headers = await self._headers() if callable(self._headers) else self._headers
+        try:
+            # Awaited, it does not try again: that is the session's business.
+            self._socket = await _connector()(
+                self._url,
+                additional_headers=headers,
+                logger=_LOG,
+                compression=None,
+                max_size=MAX_MESSAGE_BYTES,
+                open_timeout=OPEN_TIMEOUT_S,
+                ping_interval=self._ping_interval,
+                ping_timeout=self._pong_timeout,
+                close_timeout=CLOSE_TIMEOUT_S,
+                proxy=None if self._host in LOOPBACK else True,
+            )
+        except InvalidStatus as error:
+            response, status = error.response, error.response.status_code
+            if 300 <= status < 400:
+                location = response.headers.get_all("Location") or [""]
+                raise redirect_error(self._host, status, location[0]) from None
+            raise self._http_error(status, bytes(response.body or b"")) from None
+        except TimeoutError:
+            raise self._connection_error(
+                f"can't be reached: no answer within {OPEN_TIMEOUT_S:g} s"
+            ) from None
+        except InvalidProxy as error:
+            raise proxy_error(f"{without_password(error.proxy)}: {error.msg}") from None
+        except ImportError as error:  # of python-socks
+            raise proxy_error(str(error)) from error
+        except (OSError, WebSocketException, EOFError, ValueError) as error:
+            # A ValueError: a host's name that can't be encoded, for example.
+            raise self._connection_error(
+                f"can't be reached: {error or type(error).__name__}"
+            ) from error
+        self._set_ack_timeout(self._socket.transport)
+        answer = self._socket.response
+        if self._on_server_time is not None and answer is not None:
+            server_time = unix_time(answer.headers.get_all("Date"))
+            if server_time is not None:
+                self._on_server_time(server_time)
+
+    async def send(self, message: bytes) -> None:
+        """Send a text frame, without decoding it; waits while the server does not read."""
+        live = self._require_socket()
+        try:
+            await live.send(message, text=True)
+        except self._connection_closed as error:
+            raise self._end_error(error) or self._connection_error(
+                "closed the connection"
+            ) from None
+
+    def try_send(self, message: bytes) -> bool:
+        """Send a text frame before returning; False, and not sent, if it would have to wait."""
+        socket = self._socket
+        if (
+            socket is None
+            or len(message) > MAX_TRY_SEND_BYTES
+            or socket.state is not self._open_state
+        ):
+            return False
+        transport, protocol = socket.transport, socket.protocol
+        if transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        # What websockets' `send` does when it does not have to wait, at half its cost.
+        protocol.send_text(message)
+        transport.write(b"".join(protocol.data_to_send()))
+        return True
+
+    async def receive(self) -> bytes | None:
+        """The next message; None after an end that ``closed`` calls clean."""
+        live = self._require_socket()
+        try:
+            return await live.recv(decode=False)
+        except self._connection_closed as error:
+            ended = self._end_error(error)
+            if ended is None:
+                return None
+            raise ended from None
+
+    async def close(self) -> None:
+        """Close within half a second, politely if the server does its part."""
+        socket, self._socket = self._socket, None
+        if socket is None:
+            return
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await socket.close()
+        finally:
+            socket.transport.abort()
+
+    def _set_ack_timeout(self, transport: asyncio.BaseTransport) -> None:
+        option = getattr(socket, "TCP_USER_TIMEOUT", None)
+        line = transport.get_extra_info("socket")
+        if self._ack_timeout is not None and option is not None and line is not None:
+            line.setsockopt(socket.IPPROTO_TCP, option, int(self._ack_timeout * 1000))
+
+    def _require_socket(self) -> ClientConnection:
+        if self._socket is None:
+            raise self._connection_error("is not connected")
+        return self._socket
+
+    def _end_error(self, error: ConnectionClosed) -> SessionError | None:
+        """What the server said at the end; without a word the code is 1006 (RFC 6455, 7.1.5)."""
+        if error.rcvd is not None:
+            return self._close_error(error.rcvd.code, error.rcvd.reason)
+        if error.sent is not None and error.sent.code == 1011:
+            return self._connection_error("does not answer any more")
+        return self._close_error(1006, "the connection broke")
+
+    def _connection_error(self, what: str) -> SessionError:
+        return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
+
+
+@cache
+def _connector() -> type[connect]:
+    """Return a `websockets.connect` that follows no redirect."""
+    from websockets.asyncio.client import connect
+
+    class Straight(connect):
+        def process_redirect(self, exc: Exception) -> Exception | str:
+            return exc
+
+    return Straight

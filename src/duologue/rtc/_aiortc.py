@@ -1,0 +1,481 @@
+"""The private parts of aiortc and aioice that the media path leans on, all in one place.
+
+aiortc keeps ICE, DTLS, SRTP, SCTP and video; its audio path holds 80 ms and spends most of its
+CPU on a Python loop over samples, and it offers no door beside it. Hence the pinned minor
+version, `verify` with a clear message, and a test that fails when the inside changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import queue
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from importlib.metadata import version
+from typing import Any
+
+from duologue._optional import optional
+from duologue.errors import UnsupportedError
+
+optional("aiortc", "webrtc")
+
+TESTED_VERSIONS = "'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'"
+"""Versions whose internals are known here, in pip's syntax."""
+
+_PINNED = "1.16."
+
+
+def _message(found: str, wrong: str) -> str:
+    return (
+        f"aiortc {found} is not built as this library needs it ({wrong}): "
+        f"pip install {TESTED_VERSIONS}"
+    )
+
+
+try:
+    from aioice import Candidate, stun
+    from aioice.ice import Connection, StunProtocol
+    from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
+    from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter
+    from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
+    from aiortc.rtcrtpparameters import RTCRtpReceiveParameters
+    from aiortc.rtcrtpreceiver import NackGenerator, StreamStatistics
+    from aiortc.rtcsctptransport import (
+        DataChunk,
+        ForwardTsnChunk,
+        InboundStream,
+        RTCSctpTransport,
+        SackChunk,
+        tsn_plus_one,
+    )
+    from aiortc.rtp import RtpPacket
+    from pylibsrtp import Error as SrtpError
+except ImportError as error:
+    raise UnsupportedError(_message(version("aiortc"), str(error))) from error
+
+logger = logging.getLogger(__name__)
+
+_RTP = struct.Struct("!BBHII")
+"""The fixed part of an RTP header (RFC 3550, section 5.1)."""
+
+_MAX_GAP = 512
+"""Consecutive missing video packets that are requested again; aiortc keeps as many."""
+
+_NTP_EPOCH = 2208988800
+"""Seconds from 1900 to 1970 (RFC 5905, section 6)."""
+
+
+_METHODS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+    (RTCRtpReceiver, "_handle_rtp_packet", ("packet", "arrival_time_ms")),
+    (RTCDtlsTransport, "_send_rtp", ("data",)),
+    (RTCSctpTransport, "_handle_data", ("data",)),
+    (RTCSctpTransport, "_receive_data_chunk", ("chunk",)),
+    (RTCSctpTransport, "_receive_forward_tsn_chunk", ("chunk",)),
+    (RTCSctpTransport, "_receive_sack_chunk", ("chunk",)),
+    (NackGenerator, "add", ("packet",)),
+    (RtpRouter, "route_rtp", ("packet",)),
+    (Connection, "get_component_candidates", ("component", "addresses", "timeout")),
+    (Connection, "data_received", ("data", "component")),
+    (Connection, "query_consent", ()),
+    (Connection, "build_request", ("pair", "nominate")),
+    (Connection, "check_incoming", ("message", "addr", "protocol")),
+)
+"""Methods that are called or replaced here, and their parameters."""
+
+_NAMES_IN_SOURCE: tuple[tuple[object, str, tuple[str, ...]], ...] = (
+    (RTCRtpReceiver, "_run_rtcp", ("fraction_lost", "packets_lost", "max_seq", "jitter")),
+    (RTCRtpSender, "_run_rtcp", ("__ntp_timestamp", "__rtp_timestamp", "__packet_count")),
+    (RTCRtpReceiver, "__init__", ("__remote_streams", "__decoder_queue", "__decoder_error")),
+    (RTCRtpReceiver, "__init__", ("__nack_generator",)),
+    (RTCRtpReceiver, "receive", ("__started", "__rtcp_task", "__codecs", "__rtx_ssrc")),
+    (RTCRtpReceiver, "_handle_rtp_packet", ("__decoder_queue.put((codec,", "__decoder_thread")),
+    (RTCRtpReceiver, "stop", ("self.__stop_decoder()",)),
+    (RTCRtpTransceiver, "__init__", ("_codecs",)),
+    (StreamStatistics, "__init__", ("packets_received",)),
+    (RTCDtlsTransport, "__init__", ("_rx_srtp", "_rtp_router")),
+    (RTCDtlsTransport, "_recv_next", ("_data_receiver._handle_data(data)",)),
+    (RTCSctpTransport, "__init__", ("_sack_misordered", "_inbound_streams", "_advertised_rwnd")),
+    (RTCSctpTransport, "_mark_received", ("_last_received_tsn",)),
+    (InboundStream, "__init__", ("reassembly",)),
+    (SackChunk, "__init__", ("gaps",)),
+    (NackGenerator, "__init__", ("max_seq", "missing")),
+    (DataChunk, "__init__", ("tsn", "stream_id", "user_data")),
+    (RtpRouter, "__init__", ("ssrc_table",)),
+    (RTCIceGatherer, "__init__", ("_connection",)),
+    (Connection, "__init__", ("_nominated", "_query_consent_task", "_remote_candidates")),
+    (Connection, "connect", ("self.query_consent()", "self.check_incoming(")),
+    (Connection, "request_received", ("self.check_incoming(",)),
+)
+"""Names that are read or set here, and the methods whose source contains them."""
+
+
+def verify() -> None:
+    """Raise `UnsupportedError` unless the installed aiortc is built as this module needs it."""
+    found = version("aiortc")
+    wrong = [] if found.startswith(_PINNED) else ["its version"]
+    for owner, name, parameters in _METHODS:
+        method = getattr(owner, name, None)
+        if method is None or list(inspect.signature(method).parameters)[1:] != list(parameters):
+            wrong.append(f"{getattr(owner, '__name__', owner)}.{name}")
+    for owner, name, words in _NAMES_IN_SOURCE:
+        method = getattr(owner, name, None)
+        source = "" if method is None else inspect.getsource(method)
+        wrong += [
+            f"{word} in {getattr(owner, '__name__', owner)}.{name}"
+            for word in words
+            if word not in source
+        ]
+    if wrong:
+        raise UnsupportedError(_message(found, ", ".join(wrong)))
+
+
+def warm_up() -> None:
+    """Do what is slow only the first time (20 ms of late imports), so that no call is held up."""
+    RTCCertificate.generateCertificate()._create_ssl_context(SRTP_PROFILES)
+
+
+def ice_transports(peer: RTCPeerConnection) -> list[RTCIceTransport]:
+    """The ICE transports that a peer connection uses, each once."""
+    dtls = [transceiver.receiver.transport for transceiver in peer.getTransceivers()]
+    if peer.sctp is not None:
+        dtls.append(peer.sctp.transport)
+    return list({id(t.transport): t.transport for t in dtls}.values())
+
+
+def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
+    """Wait at most ``wait`` s for STUN and TURN, and offer 127.0.0.1 too if ``loopback``.
+
+    aioice leaves loopback out always and waits 5 s. Both are put right on this one connection;
+    nothing is changed for others in the process. Also 127.0.0.1 is offered where the machine has
+    no other address.
+    """
+    connection = ice.iceGatherer._connection
+    gather = connection.get_component_candidates
+
+    async def get_component_candidates(component: int, addresses: list[str]) -> list[Candidate]:
+        if loopback or not addresses:
+            addresses = ["127.0.0.1", *addresses]
+        candidates = await gather(component=component, addresses=addresses, timeout=wait)
+        for protocol in connection._protocols:
+            _contain_datagrams(protocol)
+        return candidates
+
+    vars(connection)["get_component_candidates"] = get_component_candidates
+
+
+def _contain_datagrams(protocol: StunProtocol) -> None:
+    """Drop packets that can't be parsed; anyone who knows the port can send them.
+
+    Each would cause a traceback, and an empty packet ends a call in aiortc.
+    """
+    take = protocol.datagram_received
+
+    def datagram_received(data: bytes, addr: tuple[str, int]) -> None:
+        if not data:
+            return
+        try:
+            take(data, addr)
+        except Exception as error:  # noqa: BLE001 - a stranger's packet: anything may be wrong
+            logger.debug("a packet could not be used: %r", error)
+
+    vars(protocol)["datagram_received"] = datagram_received
+
+
+def replace_consent_check(
+    ice: RTCIceTransport, check: Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
+) -> None:
+    """Check consent (RFC 7675) by ``check`` instead of aioice's fixed 5 s and 6 failures.
+
+    ``check`` gets a function that asks the far side once and says within 0.5 s if it answered.
+    It runs in aioice's own task, from when the connection is there until it closes.
+    """
+    connection = ice.iceGatherer._connection
+
+    async def ask() -> bool:
+        key = (connection.remote_password or "").encode()
+        pairs = list(connection._nominated.values())
+        try:
+            for pair in pairs:
+                await pair.protocol.request(
+                    connection.build_request(pair, nominate=False),
+                    pair.remote_addr,
+                    integrity_key=key,
+                    retransmissions=0,
+                )
+        except stun.TransactionError:
+            return False
+        return bool(pairs)
+
+    async def query_consent() -> None:
+        await check(ask)
+
+    vars(connection)["query_consent"] = query_consent
+
+
+def receive_rtp(
+    transport: RTCDtlsTransport,
+    payload_type: int,
+    on_packet: Callable[[int, int, int, bytes], None],
+    max_sources: int,
+) -> None:
+    """Decrypt RTP of payload type ``kind`` on arrival and hand it to ``take``, all in one call.
+
+    ``take`` gets SSRC, sequence number, timestamp and payload. Everything else goes aiortc's way;
+    there each packet waits in a queue for a task (a third more CPU) and then in a jitter buffer.
+    Packets that fail decryption or are cut short are dropped, as aiortc does, and so are those of
+    any source beyond ``most_sources``, because libsrtp keeps and searches all sources.
+    """
+    connection = transport.transport.iceGatherer._connection
+    pass_on = connection.data_received
+    unprotect = transport._rx_srtp.unprotect
+    sources: set[int] = set()
+
+    def data_received(data: bytes, component: int) -> None:
+        if len(data) < _RTP.size or data[0] >> 6 != 2 or data[1] & 0x7F != payload_type:
+            pass_on(data, component)
+            return
+        first, _, sequence, timestamp, source = _RTP.unpack_from(data)
+        if source not in sources and len(sources) >= max_sources:
+            return
+        try:
+            data = unprotect(data)
+        except SrtpError:
+            return
+        sources.add(source)
+        start = 12 + 4 * (first & 15)
+        if first & 0x10 and len(data) >= start + 4:
+            start += 4 + 4 * int.from_bytes(data[start + 2 : start + 4])
+        end = len(data) - data[-1] if first & 0x20 else len(data)
+        if start <= end:
+            on_packet(source, sequence, timestamp, data[start:end])
+
+    vars(connection)["data_received"] = data_received
+
+
+def receive_without_decoder(receiver: RTCRtpReceiver) -> None:
+    """Let ``receiver`` report to the sender, but start no thread to decode what never reaches it.
+
+    Starting one stops the event loop till the system runs it.
+    """
+
+    async def receive(parameters: RTCRtpReceiveParameters) -> None:
+        inner = vars(receiver)
+        if not inner["_RTCRtpReceiver__started"]:
+            inner["_RTCRtpReceiver__started"] = True
+            receiver.transport._register_rtp_receiver(receiver, parameters)
+            # Ended by the receiver's own stop(), like the one that it would have made itself.
+            inner["_RTCRtpReceiver__rtcp_task"] = asyncio.ensure_future(receiver._run_rtcp())
+
+    vars(receiver)["receive"] = receive
+
+
+def set_receiver_statistics(receiver: RTCRtpReceiver, source: int, statistics: object) -> None:
+    """Report ``statistics`` for the stream ``source`` (its SSRC), and no other, to the sender."""
+    # So that the sender's own reports find the receiver, whose times the next report repeats.
+    table = receiver.transport._rtp_router.ssrc_table
+    streams: dict[int, object] = vars(receiver)["_RTCRtpReceiver__remote_streams"]
+    for earlier in streams:
+        table.pop(earlier, None)
+    table[source] = receiver
+    streams.clear()
+    streams[source] = statistics
+
+
+def receive_with_decoder(
+    receiver: RTCRtpReceiver,
+    run: Callable[[queue.Queue[Any], threading.Event], None],
+    on_drop: Callable[[], None],
+    max_frames: int,
+) -> None:
+    """Make ``run`` decode the frames that ``receiver`` assembles, in a thread of its own.
+
+    It takes pairs of a codec and a frame from the queue until it gets None, and sets the event to
+    request a key frame. When ``most`` frames wait, packets are dropped and ``dropped`` is called.
+    """
+    inner = vars(receiver)
+    waiting: queue.Queue[Any] = inner["_RTCRtpReceiver__decoder_queue"]
+    lost: threading.Event = inner["_RTCRtpReceiver__decoder_error"]
+    handle = receiver._handle_rtp_packet
+
+    async def receive(parameters: RTCRtpReceiveParameters) -> None:
+        if inner["_RTCRtpReceiver__started"]:
+            return
+        inner["_RTCRtpReceiver__started"] = True
+        for codec in parameters.codecs:
+            inner["_RTCRtpReceiver__codecs"][codec.payloadType] = codec
+        for encoding in parameters.encodings:
+            if encoding.rtx:
+                inner["_RTCRtpReceiver__rtx_ssrc"][encoding.rtx.ssrc] = encoding.ssrc
+        # Ended and joined by the receiver's own stop(), as is the task.
+        thread = threading.Thread(target=run, args=(waiting, lost), name="video-decoder")
+        inner["_RTCRtpReceiver__decoder_thread"] = thread
+        thread.start()
+        receiver.transport._register_rtp_receiver(receiver, parameters)
+        inner["_RTCRtpReceiver__rtcp_task"] = asyncio.ensure_future(receiver._run_rtcp())
+
+    async def bounded(packet: RtpPacket, arrival_time_ms: int) -> None:
+        if waiting.qsize() >= max_frames:
+            on_drop()
+            return
+        await handle(packet, arrival_time_ms)
+
+    inner["receive"] = receive
+    inner["_handle_rtp_packet"] = bounded
+    _limit_gap(inner["_RTCRtpReceiver__nack_generator"])
+
+
+def _limit_gap(nacks: NackGenerator) -> None:
+    """Restart after a gap in the packet numbers that no retransmission can fill.
+
+    aiortc iterates over every number of it, which takes 20 ms, and a far side can repeat it.
+    """
+    add = nacks.add
+
+    def add_bounded(packet: RtpPacket) -> bool:
+        last = nacks.max_seq
+        if last is not None and _MAX_GAP < (packet.sequence_number - last) & 0xFFFF < 0x8000:
+            nacks.missing.clear()
+            nacks.max_seq = (packet.sequence_number - 1) & 0xFFFF
+        missing: bool = add(packet)
+        return missing
+
+    vars(nacks)["add"] = add_bounded
+
+
+def restrict_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
+    """Answer only with the codec ``name`` and its retransmission; return False if not offered.
+
+    aiortc reads the preferences of a transceiver that an offer makes before we could set any.
+    """
+    codecs = transceiver._codecs
+    kinds = {codec.payloadType for codec in codecs if codec.name.upper() == name}
+    transceiver._codecs = [
+        codec
+        for codec in codecs
+        if codec.payloadType in kinds or codec.parameters.get("apt") in kinds
+    ]
+    return bool(kinds)
+
+
+def limit_checks(ice: RTCIceTransport, max_addresses: int) -> None:
+    """Learn at most ``most`` addresses of the far side from its checks; drop malformed checks.
+
+    aioice keeps each address that a check comes from, and sends checks to it.
+    """
+    connection = ice.iceGatherer._connection
+    check = connection.check_incoming
+
+    def check_incoming(
+        message: stun.Message, addr: tuple[str, int], protocol: StunProtocol
+    ) -> None:
+        known = connection._remote_candidates
+        if len(known) >= max_addresses and all((c._network_host, c.port) != addr for c in known):
+            return
+        try:
+            check(message, addr, protocol)
+        except (KeyError, AssertionError) as error:
+            logger.debug("a check without a required attribute: %r", error)
+
+    vars(connection)["check_incoming"] = check_incoming
+
+
+def limit_sources(transport: RTCDtlsTransport, max_sources: int) -> None:
+    """Route RTP of at most ``most`` sources (SSRC), because aiortc never forgets a source."""
+    router = transport._rtp_router
+    route = router.route_rtp
+
+    def route_rtp(packet: RtpPacket) -> object:
+        if packet.ssrc not in router.ssrc_table and len(router.ssrc_table) >= max_sources:
+            return None
+        return route(packet)
+
+    vars(router)["route_rtp"] = route_rtp
+
+
+def limit_channel(sctp: RTCSctpTransport, *, streams: int, fragments: int) -> None:
+    """Bound what a far side can make the data channel keep and search.
+
+    ``streams`` are channels, ``pieces`` parts of messages that are not whole yet, for each stream,
+    and gaps in what has come. aiortc sorts and searches them with each packet, and has no limit.
+    What is dropped is sent again, as if it were lost. A packet for which
+    aiortc raises is dropped too; it would end the call with a traceback.
+    """
+    handle, take, skip, acknowledge = (
+        sctp._handle_data,
+        sctp._receive_data_chunk,
+        sctp._receive_forward_tsn_chunk,
+        sctp._receive_sack_chunk,
+    )
+
+    async def handle_data(data: bytes) -> None:
+        try:
+            await handle(data)
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's packet: anything may be wrong
+            logger.debug("a packet of a data channel could not be used: %r", error)
+
+    async def receive_data_chunk(chunk: DataChunk) -> None:
+        stream = sctp._inbound_streams.get(chunk.stream_id)
+        if stream is None and len(sctp._inbound_streams) >= streams:
+            return
+        if len(sctp._sack_misordered) >= fragments:
+            if chunk.tsn != tsn_plus_one(sctp._last_received_tsn or 0):
+                return
+        elif stream is not None and len(stream.reassembly) >= fragments:
+            return
+        if len(chunk.user_data) > sctp._advertised_rwnd:
+            return
+        await take(chunk)
+
+    async def receive_forward_tsn_chunk(chunk: ForwardTsnChunk) -> None:
+        chunk.streams = [pair for pair in chunk.streams if pair[0] in sctp._inbound_streams]
+        await skip(chunk)
+
+    async def receive_sack_chunk(chunk: SackChunk) -> None:
+        # Blocks beyond what was sent are false, and aiortc iterates over each number of a block.
+        sent = len(sctp._sent_queue)
+        chunk.gaps = [block for block in chunk.gaps if block[0] <= block[1] <= sent]
+        await acknowledge(chunk)
+
+    vars(sctp).update(
+        _handle_data=handle_data,
+        _receive_sack_chunk=receive_sack_chunk,
+        _receive_data_chunk=receive_data_chunk,
+        _receive_forward_tsn_chunk=receive_forward_tsn_chunk,
+    )
+
+
+def send_packet(transport: RTCDtlsTransport, data: bytes) -> None:
+    """Encrypt and send one RTP packet before returning. Raises ``ConnectionError``.
+
+    aiortc's `_send_rtp` is a coroutine that never waits (a datagram goes straight to the socket),
+    so it is run here without a task: one tick, one packet, no wake-up between.
+    """
+    sending: Coroutine[object, None, None] = transport._send_rtp(data)
+    try:
+        sending.send(None)
+    except StopIteration:
+        return
+    sending.close()
+    raise ConnectionError("the transport was not ready to send")
+
+
+def set_sender_statistics(
+    sender: RTCRtpSender, packets: int, octets: int, timestamp: int, at: float
+) -> None:
+    """Tell aiortc's sender reports what was sent; ``at`` is the last packet's time.time()."""
+    inner = vars(sender)
+    inner["_RTCRtpSender__ntp_timestamp"] = int((at + _NTP_EPOCH) * 4294967296)
+    inner["_RTCRtpSender__rtp_timestamp"] = timestamp
+    inner["_RTCRtpSender__packet_count"] = packets
+    inner["_RTCRtpSender__octet_count"] = octets
+
+
+def abort_sockets(ice: RTCIceTransport) -> None:
+    """Close an ICE transport's sockets without a farewell."""
+    for protocol in list(ice.iceGatherer._connection._protocols):
+        protocol.transport.abort()

@@ -1,0 +1,55 @@
+"""Our own pictures as a video track: the newest one, as soon as the encoder is free."""
+
+from __future__ import annotations
+
+import asyncio
+from fractions import Fraction
+
+import av
+from aiortc import MediaStreamTrack
+
+from duologue.clock import Clock
+from duologue.video import VideoFrame
+
+CLOCK_RATE = 90000
+"""Hz of the time stamps of video over RTP (RFC 7741, section 4.1)."""
+
+
+class VideoTrack(MediaStreamTrack):
+    """A track whose owner calls `show`; what the encoder had no time for is counted in ``skipped``.
+
+    VP8 takes even sizes only: an odd last row or column is left out.
+    """
+
+    kind = "video"
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self._started_at = clock.now()
+        self._newest: VideoFrame | None = None
+        self._frame_available = asyncio.Event()
+        self.skipped = 0
+
+    def show(self, frame: VideoFrame) -> None:
+        """Send this picture next, instead of one that still waits."""
+        self.skipped += self._newest is not None
+        self._newest = frame
+        self._frame_available.set()
+
+    async def recv(self) -> av.VideoFrame:
+        """The newest picture; aiortc's sender asks for the next when it has sent one."""
+        while (frame := self._newest) is None:
+            self._frame_available.clear()
+            await self._frame_available.wait()
+        self._newest = None
+        picture = await asyncio.to_thread(_to_av_frame, frame)
+        picture.pts = int((self._clock.now() - self._started_at) * CLOCK_RATE)
+        picture.time_base = Fraction(1, CLOCK_RATE)
+        return picture
+
+
+def _to_av_frame(frame: VideoFrame) -> av.VideoFrame:
+    even = frame.pixels[: frame.height // 2 * 2, : frame.width // 2 * 2]
+    picture = av.VideoFrame.from_ndarray(even.copy(), format="rgb24")
+    return picture.reformat(format="yuv420p")

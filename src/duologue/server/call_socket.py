@@ -1,0 +1,212 @@
+"""The socket of one call: signalling with its sizes, rates and endings."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from duologue.errors import DuologueError
+from duologue.json_types import Json
+from duologue.server._rate_limits import TokenBucket
+from duologue.server.call_request import CallRequest
+from duologue.server.config import ServerConfig
+
+_MAX_INBOX = 64
+"""Messages that may wait for the call; more means that nobody reads, and the call is refused."""
+
+_COST = {"offer": 10.0, "text": 5.0}
+"""Messages that one of this type counts for in ``messages_per_s``, by the work that it causes.
+
+A text counts for one more with every 100 characters, since the history keeps it.
+"""
+
+_MIN_BURST = 20.0
+"""Messages that may always arrive at once, such as a hello and an offer."""
+
+_CLOSE_S = 0.5
+"""What saying goodbye to a socket may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not taken, or is ended: told to the page and put into the close frame.
+
+    ``close`` is the WebSocket's close code (RFC 6455, section 7.4; 4000 and above are ours).
+    ``message`` is a sentence that a person can act on.
+    """
+
+    code: str
+    close_code: int
+    message: str
+
+
+class RefusedError(DuologueError):
+    """A call is not taken, or can't go on."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+BAD_TOKEN = Refusal(
+    "token", 4401, "This page needs the right token: open the whole address that was printed."
+)
+NO_HELLO = Refusal("hello", 4408, "The page did not introduce itself in time: reload it.")
+BUSY = Refusal("busy", 1013, "Too many pages are knocking: try again in a moment.")
+NO_OFFER = Refusal("offer", 4408, "The browser did not begin a call in time: try again.")
+TOO_BIG = Refusal("too_big", 1009, "That message was too long for one piece.")
+TOO_FAST = Refusal("too_fast", 4429, "The page sent too many messages at once: try again.")
+NOT_JSON = Refusal("format", 1003, "The server did not understand the page: reload it.")
+FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
+
+
+class CallRefusedError(DuologueError):
+    """Raise this to refuse a call; the page shows its text, which should be a sentence.
+
+    A text over 120 bytes is cut.
+    """
+
+
+class CallSocket:
+    """The `Signalling` of one accepted socket.
+
+    `read` is run by the server for as long as the socket lives and raises `RefusedError` when the
+    page breaks a limit. `receive` gives what it has read, in order, and None once the socket has
+    ended.
+    Messages wait in a queue of 64; the call is refused when it is full.
+    """
+
+    def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
+        self.request = _call_request(websocket)
+        self.after_call: Callable[[], Awaitable[None]] | None = None
+        self._websocket = websocket
+        self._config = config
+        self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_MAX_INBOX + 1)
+        now = asyncio.get_running_loop().time()
+        self._budget = TokenBucket(config.messages_per_s, now, _MIN_BURST)
+        self._closed = False
+        self._hello_timeout: asyncio.Timeout | None = None
+        self._evicted = False
+
+    @property
+    def closed(self) -> bool:
+        """The socket has ended."""
+        return self._closed
+
+    async def receive_hello(self) -> str:
+        """The page's first message, ``{"type": "hello", "token": ...}``; returns the token.
+
+        Raises `RefusedError` when it does not come in time, or before `push_out`, or is something
+        else.
+        """
+        try:
+            async with asyncio.timeout(self._config.hello_timeout_s) as self._hello_timeout:
+                message = await self._receive_message()
+        except TimeoutError:
+            raise RefusedError(BUSY if self._evicted else NO_HELLO) from None
+        if message is None or message["type"] != "hello":
+            raise RefusedError(NO_HELLO)
+        token = message.get("token")
+        return token if isinstance(token, str) else ""
+
+    def evict(self) -> None:
+        """Stop waiting for the hello, because another socket needs the place."""
+        if self._hello_timeout is not None and not self._hello_timeout.expired():
+            self._evicted = True
+            self._hello_timeout.reschedule(0.0)
+
+    async def read(self) -> None:
+        """Read until the socket ends; raises `RefusedError` if the page breaks a limit.
+
+        The time for an offer runs until there is one with a description.
+        """
+        try:
+            async with asyncio.timeout(self._config.offer_timeout_s) as deadline:
+                while (message := await self._receive_message()) is not None:
+                    if message["type"] == "offer" and isinstance(message.get("sdp"), str):
+                        deadline.reschedule(None)
+                    if self._inbox.qsize() >= _MAX_INBOX:
+                        raise RefusedError(TOO_FAST)
+                    self._inbox.put_nowait(message)
+        except TimeoutError:
+            raise RefusedError(NO_OFFER) from None
+        finally:
+            self._inbox.put_nowait(None)
+
+    async def receive(self) -> Mapping[str, Json] | None:
+        """The next message of the page; None once the socket has ended."""
+        message = await self._inbox.get()
+        if message is None:
+            self._inbox.put_nowait(None)
+        return message
+
+    async def send(self, message: Mapping[str, Json]) -> None:
+        """Send a message to the page; does nothing once the socket has ended."""
+        if self._closed:
+            return
+        try:
+            await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+        except (WebSocketDisconnect, RuntimeError):
+            self._closed = True
+
+    async def close(self, refusal: Refusal | None = None) -> None:
+        """End the socket, within half a second; says why when there is a reason."""
+        if self._closed or self._websocket.client_state is WebSocketState.DISCONNECTED:
+            return
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                if refusal is None:
+                    await self._websocket.close(1000)
+                else:
+                    told: dict[str, Json] = {"code": refusal.code, "message": refusal.message}
+                    await self.send({"type": "error"} | told)
+                    await self._websocket.close(refusal.close_code, refusal.message)
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+            """It has ended already, or takes nothing any more."""
+        self._closed = True
+
+    async def _receive_message(self) -> Mapping[str, Json] | None:
+        event = await self._websocket.receive()
+        if event["type"] == "websocket.disconnect":
+            self._closed = True
+            return None
+        text = event.get("text")
+        if not isinstance(text, str):
+            raise RefusedError(NOT_JSON)
+        if len(text) > self._config.max_message_bytes or (
+            len(text.encode("utf-8", "surrogatepass")) > self._config.max_message_bytes
+        ):
+            raise RefusedError(TOO_BIG)
+        try:
+            message = json.loads(text)
+        except (ValueError, RecursionError):
+            raise RefusedError(NOT_JSON) from None
+        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+            raise RefusedError(NOT_JSON)
+        cost = _COST.get(message["type"], 1.0)
+        if isinstance(message.get("text"), str):
+            cost += len(message["text"]) / 100
+        if not self._budget.spend(asyncio.get_running_loop().time(), cost):
+            raise RefusedError(TOO_FAST)
+        return cast("dict[str, Json]", message)
+
+
+def _call_request(websocket: WebSocket) -> CallRequest:
+    scope = websocket.scope
+    headers: dict[str, str] = {}
+    for name, value in websocket.headers.items():
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return CallRequest(
+        headers=headers,
+        query=dict(websocket.query_params),
+        cookies=dict(websocket.cookies),
+        client=websocket.client.host if websocket.client is not None else None,
+        user=scope.get("user"),
+        session=scope.get("session") or {},
+        state=scope.get("state") or {},
+    )

@@ -1,0 +1,183 @@
+"""What stands in front of every request: who is asked for, by which page, and what may be done."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from duologue.server.config import ServerConfig, is_loopback
+
+log = logging.getLogger(__name__)
+
+_LOG_INTERVAL_S = 60.0
+"""Seconds between two log lines about refused requests."""
+
+_MAX_LOGGED = 64
+"""Different log lines about refused requests, for as long as the server runs."""
+
+_PORTS = {"http": 80, "https": 443}
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>\d{1,5}))?")
+
+type Origin = tuple[str, str, int]
+"""Scheme, name (an IPv6 address in brackets) and port of a page."""
+
+SECURITY_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "permissions-policy": (
+        "microphone=(self), camera=(self), autoplay=(self), geolocation=(), display-capture=(), "
+        "usb=(), payment=()"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class _Refusal(NamedTuple):
+    status: int
+    text: str
+
+
+_NO_HOST = _Refusal(421, "This request names no host. Open the page by its address.\n")
+_WRONG_HOST = _Refusal(
+    421, "This server is not known by that name. Open the page by its own address.\n"
+)
+_WRONG_ORIGIN = _Refusal(
+    403,
+    "Refused: calls are taken from this server's own page only. Whoever runs the server finds the "
+    "reason in its log.\n",
+)
+
+
+class OriginMiddleware:
+    """ASGI middleware: checks ``Host`` and ``Origin``, and adds the security headers.
+
+    A server on loopback answers to loopback names and to those of its configuration only, so that
+    a foreign page can't reach it by a name that was rebound to 127.0.0.1. A WebSocket or a POST
+    of a browser (only browsers send ``Origin``, and with these they always do) must come from a
+    page of this server: from the address that was asked for, from ``public_url`` or one of
+    ``allowed_origins``, or from a name in ``allowed_hosts``.
+    """
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        self.app = app
+        self._hosts = {name.lower() for name in config.allowed_hosts}
+        own = [origin_of(url) for url in (config.public_url, *config.allowed_origins) if url]
+        self._origins = {origin for origin in own if origin is not None}
+        public = origin_of(config.public_url) if config.public_url else None
+        self._names = self._hosts | ({public[1]} if public is not None else set())
+        self._local = config.local
+        self._logged: dict[str, float] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it with a sentence."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        refusal = self._refusal(scope)
+        if scope["type"] == "websocket":
+            if refusal is None:
+                await self.app(scope, receive, send)
+            else:
+                await refuse_websocket(WebSocket(scope, receive, send), refusal.text)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    out.setdefault(name, value)
+            await send(message)
+
+        if refusal is None:
+            await self.app(scope, receive, send_with_headers)
+        else:
+            await PlainTextResponse(refusal.text, refusal.status)(scope, receive, send_with_headers)
+
+    def _refusal(self, scope: Scope) -> _Refusal | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
+        if match is None:
+            return _NO_HOST
+        name, port = match["name"].lower(), match["port"]
+        known = name in self._names or is_loopback(name)
+        if not known and (self._local or self._hosts):
+            self._log_once(
+                f"refused a request for the host {name}: if it is this server, "
+                f"add allowed_hosts=({name!r},) to its ServerConfig"
+            )
+            return _WRONG_HOST
+        origins = headers.getlist("origin")
+        if not origins or (scope["type"] == "http" and scope["method"] != "POST"):
+            return None
+        origin = origin_of(origins[0]) if len(origins) == 1 else None
+        if origin is not None and self._is_own_origin(origin, name, port, scope):
+            return None
+        page = origins[0] if origin is not None else "an unknown address"
+        self._log_once(
+            f"refused a call from the page {page}, which asked for {hosts[0]}: if the page is "
+            f"this server's own, behind a proxy, add public_url={page!r} to its ServerConfig"
+        )
+        return _WRONG_ORIGIN
+
+    def _is_own_origin(self, origin: Origin, name: str, port: str | None, scope: Scope) -> bool:
+        if origin in self._origins or origin[1] in self._hosts:
+            return True
+        if origin[1] != name:
+            return False
+        if port is not None:
+            return origin[2] == int(port)
+        # A browser leaves out the default port. If this server has another one, a proxy has left it
+        # out, as nginx does with "Host $host".
+        server = scope.get("server")
+        direct = not server or server[1] is None or server[1] in _PORTS.values()
+        return not direct or origin[2] in _PORTS.values()
+
+    def _log_once(self, line: str) -> None:
+        """Log each line once, and at most one a minute, because strangers can cause them."""
+        now = time.monotonic()
+        recent = max(self._logged.values(), default=-_LOG_INTERVAL_S)
+        if (
+            line in self._logged
+            or now - recent < _LOG_INTERVAL_S
+            or len(self._logged) >= _MAX_LOGGED
+        ):
+            return
+        self._logged[line] = now
+        log.warning("%s", line)
+
+
+def origin_of(url: str) -> Origin | None:
+    """Return scheme, name and port of a page's address; None if it is no such address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in _PORTS or not parts.hostname or parts.username is not None:
+        return None
+    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return parts.scheme, name, _PORTS[parts.scheme] if port is None else port
+
+
+async def refuse_websocket(websocket: WebSocket, text: str, status: int = 403) -> None:
+    """Refuse a WebSocket before it opens, with an HTTP status and a sentence."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(PlainTextResponse(text, status))
+    else:
+        await websocket.close()

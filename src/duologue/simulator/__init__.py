@@ -1,1 +1,0 @@
-"""Simulated providers: a server that speaks a provider's protocol in front of any `Realtime`."""

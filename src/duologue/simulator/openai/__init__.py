@@ -1,1 +1,0 @@
-"""OpenAI's Realtime protocol, the server's side; needs the ``simulate`` extra."""

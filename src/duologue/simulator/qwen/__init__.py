@@ -1,1 +1,0 @@
-"""Qwen Omni Realtime on this machine."""

@@ -1,0 +1,1 @@
+"""The server's side of OpenAI's Realtime protocol; needs the ``simulate`` extra."""

@@ -1,0 +1,1 @@
+"""The server's side of Qwen Omni's realtime protocol; needs the ``simulate`` extra."""

@@ -1,0 +1,39 @@
+"""Voice activity by loudness alone: needs nothing, and is only right where it is quiet."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from duologue.audio import Samples
+from duologue.errors import ConfigError
+from duologue.vad.vad import VADStream
+
+
+class _Stream:
+    __slots__ = ("_level",)
+
+    def __init__(self, level: float) -> None:
+        self._level = level
+
+    def push(self, samples: Samples) -> float:
+        """1.0 where the frame is louder than the level, else 0.0."""
+        loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float32))))
+        return 1.0 if loudness > self._level else 0.0
+
+
+class EnergyVAD:
+    """Calls everything louder than ``level`` (RMS of int16, 0 to 32767) speech.
+
+    For tests and scripts. Raises `ConfigError` for a level that is not above 0.
+    """
+
+    def __init__(self, *, rate: int = 16000, level: float = 300.0) -> None:
+        if level <= 0:
+            raise ConfigError(f"EnergyVAD takes a level above 0, not {level}")
+        self.rate = rate
+        self.frame_samples = rate * 16 // 1000
+        self._level = level
+
+    def stream(self) -> VADStream:
+        """Start on a new stream."""
+        return _Stream(self._level)

@@ -1,0 +1,215 @@
+"""Measure how long the person's voice lasts and whether it is speech, for barge-in.
+
+Sans-IO. A service reports the end of speech half a second late, and a VAD releases 0.1 to 0.2 s
+late, so judged by either of them every cough lasts as long as a word. Here a frame only counts if
+it is voice according to the VAD and also loud compared with the rest of its stretch::
+
+    input      ..,cough,.......,w o r d s ,w o r d s,........
+    VAD        ..,######--,....,#############################--,..
+    counted    ..,####,........,#########,#########,..........
+    stretch      |-- 1 --------|  |-- 2 -----------------------|
+
+A stretch continues over gaps of up to `GAP_S`, because words contain such gaps.
+
+Length alone can't tell a long cough, laughter or a hiss from a sentence. Speech has vowels: for a
+tenth of a second the VAD is sure, and the signal is periodic at the pitch of a voice. The pitch is
+only computed on demand, because it costs more than the VAD does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from functools import cache
+
+import numpy as np
+
+from duologue.audio import Framer, Resampler, Samples
+from duologue.vad.vad import VAD
+
+VOICE_PROBABILITY = 0.5
+"""Probability above which a frame is voice by the VAD."""
+START_S = 0.048
+"""Voice without a gap that begins a stretch, in seconds."""
+GAP_S = 0.3
+"""A stretch is over after this long without voice, in seconds."""
+LOUD_RATIO = 0.1
+"""A frame softer than this fraction of the loudest one before it (-20 dB) is decay."""
+SURE_PROBABILITY = 0.8
+"""Probability above which the VAD is sure."""
+MIN_SURE_S = 0.112
+"""Sure frames without a gap that speech has somewhere, in seconds."""
+MIN_PERIODICITY = 0.6
+"""Autocorrelation above which a frame has a pitch."""
+MIN_PERIODIC_S = 0.096
+"""Frames with a pitch without a gap that speech has somewhere, in seconds."""
+_PITCH_RANGE_HZ = 70, 440
+"""Lowest and highest pitch of a voice, in Hz."""
+_WINDOW_S = 0.04
+"""Seconds of audio in which a pitch is searched: almost three periods of the lowest."""
+_MAX_FRAMES = 64
+"""Frames that wait for a search for a pitch; beyond it the oldest are dropped."""
+
+
+class VoiceMeter:
+    """Measures the stretches of voice in one stream at ``rate`` Hz, by the given VAD."""
+
+    __slots__ = (
+        "_frame_s",
+        "_framer",
+        "_frames",
+        "_gap_s",
+        "_loudest",
+        "_max_periodic_s",
+        "_max_sure_s",
+        "_periodic_s",
+        "_pitch_detector",
+        "_resampler",
+        "_run_s",
+        "_stream",
+        "_sure_s",
+        "_tail",
+        "active",
+        "is_open",
+        "seconds",
+        "started_at",
+        "stretch_count",
+    )
+
+    def __init__(self, vad: VAD, rate: int) -> None:
+        self._stream = vad.stream()
+        self._resampler = Resampler(rate, vad.rate)
+        self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
+        self._frame_s = vad.frame_samples / vad.rate
+        self._pitch_detector = _pitch_detector(vad.rate)
+        self._run_s = 0.0
+        self._gap_s = 0.0
+        self._loudest = 0.0
+        self._sure_s = self._max_sure_s = 0.0
+        self._periodic_s = self._max_periodic_s = 0.0
+        self._frames: deque[tuple[Samples, bool]] = deque(maxlen=_MAX_FRAMES)
+        self._tail = np.zeros(0, np.int16)
+        self.stretch_count = 0
+        """Stretches that have begun so far."""
+        self.started_at = float("-inf")
+        """When the newest stretch began, in clock seconds."""
+        self.seconds = 0.0
+        """Seconds of voice in the newest stretch so far, without its gaps."""
+        self.active = False
+        """Whether there is voice in it at this moment."""
+        self.is_open = False
+        """Whether the newest stretch is not over."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no stretch is open and none seems to begin."""
+        return not (self.is_open or self._run_s)
+
+    def push(self, samples: Samples, now: float) -> list[tuple[float, float]]:
+        """Process the next samples, which end ``now`` (clock seconds).
+
+        Return the VAD's probability and the end of each frame that they complete.
+        """
+        frames = self._framer.push(self._resampler.push(samples))
+        results = []
+        for index, frame in enumerate(frames):
+            at = now - (len(frames) - 1 - index) * self._frame_s
+            activity = self._stream.push(frame)
+            if self.is_open or self._run_s or activity > VOICE_PROBABILITY:
+                self._measure(frame, activity, at)
+            results.append((activity, at))
+        return results
+
+    def is_speech(self) -> bool:
+        """Return whether the newest stretch has the properties of speech so far."""
+        if self._max_sure_s < MIN_SURE_S - 1e-9:
+            return False
+        while self._frames and self._max_periodic_s < MIN_PERIODIC_S - 1e-9:
+            frame, loud = self._frames.popleft()
+            window = np.concatenate((self._tail, frame))[-self._pitch_detector.window :]
+            self._tail = window
+            if loud and self._pitch_detector.periodicity(window) > MIN_PERIODICITY:
+                self._periodic_s += self._frame_s
+                self._max_periodic_s = max(self._max_periodic_s, self._periodic_s)
+            else:
+                self._periodic_s = 0.0
+        return self._max_periodic_s >= MIN_PERIODIC_S - 1e-9
+
+    def _measure(self, frame: Samples, activity: float, at: float) -> None:
+        level = float(np.sqrt(np.mean(np.square(frame, dtype=np.float32))))
+        voice = activity > VOICE_PROBABILITY
+        if not self.is_open:
+            self._try_start(frame, level, at, voice=voice, sure=activity > SURE_PROBABILITY)
+            return
+        self._loudest = max(self._loudest, level)
+        loud = level > LOUD_RATIO * self._loudest
+        self.active = voice and loud
+        self._count_frame(frame, loud=loud, voice=voice, sure=activity > SURE_PROBABILITY)
+        self._gap_s = 0.0 if self.active else self._gap_s + self._frame_s
+        if self._gap_s >= GAP_S - 1e-9:
+            self.is_open = False
+
+    def _try_start(
+        self, frame: Samples, level: float, at: float, *, voice: bool, sure: bool
+    ) -> None:
+        """Process a frame while no stretch has begun."""
+        if not voice:
+            self._run_s = 0.0
+            return
+        if not self._run_s:
+            self._clear()
+        self._run_s += self._frame_s
+        self._loudest = max(self._loudest, level)
+        self._count_frame(frame, loud=True, voice=True, sure=sure)
+        if self._run_s >= START_S - 1e-9:
+            self.started_at = at - self._run_s
+            self.stretch_count += 1
+            self.is_open = self.active = True
+            self._run_s = self._gap_s = 0.0
+
+    def _count_frame(self, frame: Samples, *, loud: bool, voice: bool, sure: bool) -> None:
+        self._frames.append((frame, loud))
+        if loud and voice:
+            self.seconds += self._frame_s
+        self._sure_s = self._sure_s + self._frame_s if loud and sure else 0.0
+        self._max_sure_s = max(self._max_sure_s, self._sure_s)
+
+    def _clear(self) -> None:
+        self.seconds = self._loudest = 0.0
+        self._sure_s = self._max_sure_s = 0.0
+        self._periodic_s = self._max_periodic_s = 0.0
+        self._frames.clear()
+        self._tail = np.zeros(0, np.int16)
+
+
+class _PitchDetector:
+    """Computes how periodic a signal is at the pitch of a voice."""
+
+    __slots__ = ("_first_lag", "_last_lag", "_scale", "_shape", "_size", "window")
+
+    def __init__(self, rate: int) -> None:
+        self.window = round(rate * _WINDOW_S)
+        """Samples in which a pitch is searched."""
+        low, high = _PITCH_RANGE_HZ
+        self._first_lag, self._last_lag = rate // high, rate // low + 1
+        self._size = 1 << (self.window + self._last_lag).bit_length()
+        self._shape = np.hanning(self.window)
+        # Divide by the window's own autocorrelation, which falls off with the lag.
+        own = np.fft.irfft(np.abs(np.fft.rfft(self._shape, self._size)) ** 2, self._size)
+        self._scale = own[0] / own[self._first_lag : self._last_lag]
+
+    def periodicity(self, samples: Samples) -> float:
+        """Return the highest autocorrelation at a voice's pitch, 0 to 1."""
+        if len(samples) < self.window:
+            return 0.0
+        windowed = (samples - samples.mean()) * self._shape
+        spectrum = np.fft.rfft(windowed, self._size)
+        power = (spectrum * spectrum.conj()).real
+        found = np.fft.irfft(power, self._size)
+        if found[0] <= 0:
+            return 0.0
+        return float(np.max(found[self._first_lag : self._last_lag] * self._scale) / found[0])
+
+
+@cache
+def _pitch_detector(rate: int) -> _PitchDetector:
+    return _PitchDetector(rate)

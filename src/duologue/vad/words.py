@@ -1,0 +1,117 @@
+"""Words of transcripts, in any script: what counts as a word, and which words are new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import regex
+
+_FILLERS = frozenset(
+    word
+    for words in (
+        "ah ahn eh ehm em er erm euh hein heu hm huh m mh mhm oh uh uhm um äh ähm öh öhm øh",
+        "э эм м хм ээм εμ χμ אה אהם ام امم اه آه हम्म अं उम",
+        "嗯 呃 啊 哦 唔 额 呣 えと えっと えーと うーん んー ん んと 음 으",
+    )
+    for word in words.split()
+)
+"""Fillers of thinking and listening in the main languages; a turn of nothing else is no turn.
+
+A letter that is repeated stands once: "hmmm" is "hm".
+"""
+
+_WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M}\p{N}]+)*'?")
+_REPEATED = regex.compile(r"(\X)\1+")
+_ANNOTATION = regex.compile(r"\[[^\]]*\]|<[^>]*>|\*[^*]*\*|\([^()\p{N}]*\)|[♩-♬][^♩-♬]*[♩-♬]?")
+"""What recognisers write for sounds: "[Music]", "(coughs)", "*sighs*", "♪ la la ♪", "<unk>"."""
+_NOTE_OR_WORD = regex.compile(f"(?:{_ANNOTATION.pattern})|(?P<word>{_WORD.pattern})")
+"""Reading stops at the first word that counts, because partial transcripts come often."""
+_STRAY_LETTER = regex.compile(r"[b-df-hj-np-tv-xz]")
+"""A letter that is no word by itself in any language; spelled letters are capitals."""
+
+_UNIT = regex.compile(
+    # A digit, a character of a script without spaces between words, or a word of another script.
+    r"\p{Nd}|(?=[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}])\X"
+    r"|(?:(?![\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}\p{Nd}])"
+    r"[\p{L}\p{M}\p{N}\u200c\u200d'])+"
+)
+_OPENING = regex.compile(r"[\p{Ps}\p{Pi}\p{Sc}¿¡#+]")
+"""A sign that belongs to the word after it."""
+
+
+def plain_words(text: str) -> list[str]:
+    """Return the words of ``text`` in lower case, without punctuation.
+
+    A stretch of a script without spaces counts as one word.
+    """
+    return [word.strip("'") for word in _WORD.findall(_straighten(text).lower())]
+
+
+def has_words(text: str) -> bool:
+    """Return whether ``text`` holds a word: more than a filler ("uh"), a stray letter or a note.
+
+    A note is what a recogniser writes for a sound, such as "[Music]".
+    """
+    return any(
+        found["word"] is not None and _is_word(found["word"].strip("'"))
+        for found in _NOTE_OR_WORD.finditer(_straighten(text))
+    )
+
+
+def words_after(text: str, before: str) -> str:
+    """Return the part of a transcript that follows ``before``, the transcript of its first part.
+
+    A recogniser may write the first part otherwise once it has heard more, so the cut is where
+    what stands before it is most like ``before``. It falls between words, between characters
+    where a script has no spaces, and between digits: a number may continue in the next turn.
+    """
+    known = "".join(unit for _, _, unit in _units(before))
+    if not known:
+        return text
+    letters = dict.fromkeys(known, 0)
+    for at, letter in enumerate(known):
+        letters[letter] |= 1 << at
+    everything = (1 << len(known)) - 1
+    # The longest common subsequence of ``known`` and all that was read, one bit a letter of
+    # ``known``: cleared bits are its length (Hyyrö 2004). One pass finds the best of all cuts.
+    bits, read = everything, 0
+    best, cut = 0.0, 0
+    for _, end, unit in _units(text):
+        if read > 2 * len(known) + 20:
+            break
+        for letter in unit:
+            matched = bits & letters.get(letter, 0)
+            bits = ((bits + matched) | (bits - matched)) & everything
+        read += len(unit)
+        common = len(known) - bits.bit_count()
+        likeness = 2 * common / (len(known) + read)
+        if likeness > best:
+            best, cut = likeness, end
+    return _from_next(text, cut)
+
+
+def _is_word(word: str) -> bool:
+    if _REPEATED.sub(r"\1", word.lower()) in _FILLERS:
+        return False
+    return _STRAY_LETTER.fullmatch(word) is None
+
+
+def _units(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield the start and end of each unit of ``text``, and the unit in the form to compare."""
+    for match in _UNIT.finditer(_straighten(text)):
+        yield match.start(), match.end(), match.group().casefold()
+
+
+def _from_next(text: str, cut: int) -> str:
+    """Return the rest of ``text`` from ``cut``, without signs that end the part before it."""
+    following = _UNIT.search(text, cut)
+    if following is None:
+        return ""
+    start = following.start()
+    while start > cut and _OPENING.match(text, start - 1):
+        start -= 1
+    return text[start:] if cut else text
+
+
+def _straighten(text: str) -> str:
+    return text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")

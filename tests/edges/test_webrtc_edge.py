@@ -1,0 +1,451 @@
+"""A call through the edge: by the native caller, and by a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+import wave
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
+
+from duologue.agent.agent import Agent
+from duologue.agent.processors import Processor
+from duologue.audio import AudioFrame
+from duologue.clock import LoopClock
+from duologue.edges.webrtc import MAX_WAITING_EVENTS, CallEdge, PlayedCounter
+from duologue.errors import ConfigError
+from duologue.events import ErrorEvent
+from duologue.json_types import Json
+from duologue.rtc.config import PeerConfig, PeerError
+from duologue.rtc.peer import Peer
+from duologue.testing import ScriptedRealtime
+from duologue.testing.caller import Caller, MemorySignalling, memory_signalling
+from duologue.testing.network import BadNetwork
+from duologue.ticker import ticker_for
+from duologue.video import VideoFrame
+
+CHROMIUM = "/usr/bin/chromium"
+TONE = AudioFrame((8000 * np.sin(np.arange(480) * 0.2)).astype(np.int16), 24000)
+
+
+class Echo:
+    """Says back what it hears on the output clock, as an agent would."""
+
+    is_idle = True
+
+    wants_video = True
+
+    def __init__(self) -> None:
+        self.edge: CallEdge | None = None
+        self.received_frames: list[AudioFrame] = []
+        self.texts: list[str] = []
+        self.video_frames: list[Callable[[], VideoFrame]] = []
+        self.reports: list[int] = []
+        self.given_samples = 0
+        self._next: list[AudioFrame] = []
+        self._clock = None
+
+    def push_audio(self, frame: AudioFrame) -> None:
+        self.received_frames.append(frame)
+        self._next.append(frame)
+
+    def push_video(self, frame: Callable[[], VideoFrame]) -> None:
+        self.video_frames.append(frame)
+
+    def push_text(self, text: str) -> None:
+        self.texts.append(text)
+
+    def report_played(self, samples: int) -> None:
+        assert samples <= self.given_samples
+        self.reports.append(samples)
+
+    def tick(self, _: float) -> None:
+        assert self.edge is not None
+        self.edge.play(self._next.pop(0) if self._next else None)
+        self.given_samples += 480
+
+
+@asynccontextmanager
+async def answering(line: MemorySignalling, **options: bool) -> AsyncIterator[Echo]:
+    """An edge with an echo behind it, running; ends when the block does, or the caller's line."""
+    echo = Echo()
+    edge = echo.edge = CallEdge(line, loopback=True, **options)
+    subscription = None
+
+    def ready() -> None:
+        nonlocal subscription
+        subscription = ticker_for(LoopClock()).subscribe(echo.tick)
+
+    running = asyncio.ensure_future(edge.run(echo, ready))
+    try:
+        yield echo
+        if not running.done():
+            running.cancel()
+        await asyncio.wait([running], timeout=0.6)
+        assert running.done()
+        if not running.cancelled():
+            running.result()
+    finally:
+        running.cancel()
+        if subscription is not None:
+            subscription.cancel()
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_call_from_offer_to_goodbye() -> None:
+    tasks = asyncio.all_tasks()
+    ours, theirs = memory_signalling()
+    said: list[AudioFrame] = []
+    async with answering(theirs) as echo:
+        edge = echo.edge
+        assert edge is not None
+        async with Caller(ours, on_audio=said.append) as caller:
+            for i in range(60):
+                caller.send(TONE if 20 <= i < 40 else None)
+                if i % 10 == 9:
+                    caller.report_played()
+                await asyncio.sleep(0.02)
+            await caller.send_text("hello")
+            edge.send_event({"type": "UserTurnStartedEvent", "participant": "you"})
+            await until(lambda: echo.texts and caller.events)
+            assert echo.texts == ["hello"]
+            assert caller.events[0]["type"] == "UserTurnStartedEvent"
+            assert sum(np.abs(f.samples).max() > 3000 for f in said) in range(19, 40)
+            # What was reported lags what was given, and only grows.
+            assert len(echo.reports) >= 4
+            assert echo.reports == sorted(set(echo.reports))
+            assert echo.given_samples - echo.reports[-1] < 480 * 20
+            assert edge.quality == "confirmed"
+        await until(lambda: edge.state == "closed", 1)
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() <= tasks
+
+
+async def test_mute_makes_the_person_silent_not_absent() -> None:
+    ours, theirs = memory_signalling()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
+        await ours.send({"type": "mute", "muted": True})
+        await asyncio.sleep(0.05)
+        for _ in range(10):
+            caller.send(TONE)
+            await asyncio.sleep(0.02)
+        await until(lambda: len(echo.received_frames) == 10)
+        assert not any(f.samples.any() for f in echo.received_frames)
+        await ours.send({"type": "mute", "muted": False})
+        await asyncio.sleep(0.05)
+        caller.send(TONE)
+        await until(lambda: len(echo.received_frames) == 11)
+        assert echo.received_frames[-1].samples.any()
+
+
+async def test_the_end_of_the_line_ends_the_call() -> None:
+    ours, theirs = memory_signalling()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
+        ours.close()
+        await until(lambda: echo.edge is not None and echo.edge.state == "closed", 1)
+        await until(caller.ended.is_set, 1)
+
+
+async def test_cancelling_hangs_up_within_half_a_second() -> None:
+    tasks = asyncio.all_tasks()
+    ours, theirs = memory_signalling()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None):
+        assert echo.edge is not None
+        start = time.perf_counter()
+    assert time.perf_counter() - start < 0.5
+    await asyncio.sleep(0.05)
+    assert asyncio.all_tasks() <= tasks
+
+
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([{"type": "offer", "sdp": "v=0\r\n"}], "no audio"),
+        ([], "no offer within 0.2 s"),
+        ([{"type": "text", "text": "hi"}], "no offer within 0.2 s"),
+    ],
+)
+async def test_a_call_that_cannot_be_made_says_so_to_both(
+    messages: list[Mapping[str, Json]], reason: str
+) -> None:
+    ours, theirs = memory_signalling()
+    edge = CallEdge(theirs, loopback=True, offer_timeout=0.2)
+    for message in messages:
+        await ours.send(message)
+    with pytest.raises(PeerError, match=reason):
+        await edge.run(Echo(), lambda: None)
+    told = await ours.receive()
+    assert told is not None
+    assert told["code"] == "call_failed"
+    assert reason in str(told["message"])
+
+
+async def test_a_message_that_is_none_is_answered_and_the_call_goes_on() -> None:
+    ours, theirs = memory_signalling()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
+        for bad in ({"type": "dance"}, {"type": "text", "text": "x" * 5000}, {"type": "mute"}, {}):
+            await ours.send(bad)
+        await caller.send_text("still here")
+        await until(lambda: echo.texts == ["still here"])
+        await until(lambda: len(caller.errors) == 4)
+        assert all(e.startswith("bad_message") for e in caller.errors)
+        for nonsense in ("[", "{}", '{"type":"played"}', '{"type":"played","rtp":-5}', "7"):
+            caller.peer.send_message(nonsense)
+        await until(lambda: echo.edge is not None and echo.edge.counters["reports_ignored"] == 5)
+        assert echo.reports == []
+
+
+async def test_events_for_a_slow_page_are_bounded() -> None:
+    _, theirs = memory_signalling()
+    edge = CallEdge(theirs)
+    for i in range(MAX_WAITING_EVENTS + 10):
+        edge.send_event({"n": i})
+    assert edge.events_dropped == 10
+
+
+async def test_a_lost_connection_raises_and_tells_why() -> None:
+    ours, theirs = memory_signalling()
+    edge = CallEdge(theirs, loopback=True, connect_timeout=0.3)
+    async with BadNetwork() as network:
+        network.cut = True
+        caller = Caller(ours, on_audio=lambda f: None, reroute=network.reroute, timeout=2)
+
+        async def call() -> None:
+            async with caller:
+                pass
+
+        calling = asyncio.ensure_future(call())
+        with pytest.raises(PeerError, match=r"no connection within 0\.3 s"):
+            await edge.run(Echo(), lambda: None)
+        with pytest.raises(PeerError):
+            await calling
+
+
+def test_a_rate_that_opus_lacks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="22050"):
+        CallEdge(memory_signalling()[0], rate=22050)
+
+
+@given(
+    st.integers(0, 0xFFFFFFFF),
+    st.lists(
+        st.tuples(st.integers(0, 60), st.integers(-5, 3000), st.integers(0, 959), st.booleans()),
+        max_size=60,
+    ),
+)
+def test_played_never_goes_back_or_beyond_what_was_sent(
+    origin: int, moves: list[tuple[int, int, int, bool]]
+) -> None:
+    counter, frames, last = PlayedCounter(480), 0, 0
+    for sent, back, within, wild in moves:
+        frames += sent
+        following = (origin + frames * 960) & 0xFFFFFFFF
+        rtp = back * 2654435761 & 0xFFFFFFFF if wild else following - back * 960 + within
+        counter.update(rtp & 0xFFFFFFFF, following, frames)
+        assert last <= counter.samples <= max(0, frames - 1) * 480
+        last = counter.samples
+
+
+def test_a_report_counts_up_to_the_start_of_its_frame_across_the_wrap() -> None:
+    counter = PlayedCounter(480)
+    origin = 0xFFFFFFFF - 960 * 5
+    for i in range(1, 20):
+        assert counter.update((origin + i * 960) & 0xFFFFFFFF, origin + 20 * 960 & 0xFFFFFFFF, 20)
+        assert counter.samples == i * 480
+    assert not counter.update((origin + 25 * 960) & 0xFFFFFFFF, origin + 20 * 960 & 0xFFFFFFFF, 20)
+    assert not counter.update((origin - 5 * 960) & 0xFFFFFFFF, origin + 20 * 960 & 0xFFFFFFFF, 20)
+    assert counter.ignored == 2
+
+
+PAGE = """<!doctype html><script>
+async function go() {
+  const media = await navigator.mediaDevices.getUserMedia({video: true,
+    audio: {echoCancellation: false, noiseSuppression: false, autoGainControl: false}});
+  const context = new AudioContext({latencyHint: 'interactive'}); await context.resume();
+  const code = `class M extends AudioWorkletProcessor { process(inputs) {
+    const x = inputs[0][0]; if (!x) return true;
+    let m = 0; for (const s of x) m = Math.max(m, Math.abs(s));
+    if (m > 0.1 && this.hot !== true) this.port.postMessage(0);
+    this.calm = m > 0.1 ? 0 : (this.calm || 0) + 1;
+    this.hot = m > 0.1 || (this.hot && this.calm < 20);
+    return true; } }
+    registerProcessor('m', M)`;
+  await context.audioWorklet.addModule(URL.createObjectURL(
+    new Blob([code], {type: 'text/javascript'})));
+  window.mic = []; window.back = [];
+  const watch = (stream, times) => { const node = new AudioWorkletNode(context, 'm');
+    node.port.onmessage = () => times.push(performance.now());
+    context.createMediaStreamSource(stream).connect(node); };
+  watch(media, mic);
+  const peer = new RTCPeerConnection({iceServers: []});
+  const channel = peer.createDataChannel('duologue');
+  for (const track of media.getTracks()) peer.addTrack(track, media);
+  peer.ontrack = event => { const stream = new MediaStream([event.track]);
+    const player = new Audio(); player.srcObject = stream; player.play(); watch(stream, back);
+    setInterval(() => { const source = event.receiver.getSynchronizationSources()[0];
+      if (source && channel.readyState === 'open')
+        channel.send(JSON.stringify({type: 'played', rtp: source.rtpTimestamp})); }, 100); };
+  window.take = async message => {
+    if (message.type === 'answer') await peer.setRemoteDescription(message); };
+  await peer.setLocalDescription(await peer.createOffer());
+  if (peer.iceGatheringState !== 'complete') await new Promise(done => {
+    peer.onicegatheringstatechange = () => peer.iceGatheringState === 'complete' && done(); });
+  send({type: 'offer', sdp: peer.localDescription.sdp});
+}
+</script>"""
+
+
+def beeps(path: Path) -> None:
+    second = np.zeros(48000, np.int16)
+    second[:2400] = (20000 * np.sin(np.arange(2400) * 0.13)).astype(np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48000)
+        file.writeframes(np.tile(second, 10).tobytes())
+
+
+@pytest.mark.browser
+async def test_chromium_hears_its_echo_and_confirms_what_it_played(tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    if not os.access(CHROMIUM, os.X_OK):
+        pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium")
+    beeps(tmp_path / "beeps.wav")
+    ours, theirs = memory_signalling()
+    flags = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={tmp_path / 'beeps.wav'}",
+        "--autoplay-policy=no-user-gesture-required",
+        "--allow-loopback-in-peer-connection",
+    ]
+    async with playwright.async_playwright() as engine, answering(theirs) as echo:
+        browser = await engine.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            page = await browser.new_page()
+            await page.route(
+                "**/*", lambda route: route.fulfill(body=PAGE, content_type="text/html")
+            )
+            await page.expose_function("send", ours.send)
+            await page.goto("http://127.0.0.1:9/")
+            await page.evaluate("go()")
+            answer = await ours.receive()
+            await page.evaluate("message => take(message)", answer)
+            await until(lambda: len(echo.received_frames) > 200, 15)
+            mic, back = await page.evaluate("[mic, back]")
+        finally:
+            await browser.close()
+        edge = echo.edge
+        assert edge is not None
+        trips = [min(b - m for m in mic if m < b) for b in back if any(m < b for m in mic)]
+        print("browser round trip ms", json.dumps([round(t) for t in trips]), edge.counters)
+        assert len(trips) >= 3
+        assert sorted(trips)[len(trips) // 2] < 250
+        # Chromium says what it played: about as much as was given, late by its buffers.
+        assert len(echo.reports) > 20
+        assert echo.given_samples - echo.reports[-1] < 24000
+        assert edge.counters["reports_ignored"] == 0
+        assert edge.counters["lost"] == 0
+        assert echo.video_frames
+        assert echo.video_frames[-1]().width > 0
+
+
+def agent_on(edge: CallEdge, **options: object) -> Agent:
+    return Agent(edge=edge, llm=ScriptedRealtime(echo=True), **options)
+
+
+@asynccontextmanager
+async def joined(agent: Agent) -> AsyncIterator[list[ErrorEvent]]:
+    """The agent in its conversation, and the errors it tells, until the caller hangs up."""
+    errors: list[ErrorEvent] = []
+
+    async def converse() -> None:
+        async with agent.join():
+            await agent.finish()
+
+    @agent.events.subscribe
+    def told(event: ErrorEvent) -> None:
+        errors.append(event)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(converse())
+        yield errors
+
+
+async def test_a_model_that_can_not_see_is_sent_no_video() -> None:
+    ours, theirs = memory_signalling()
+    answers: list[str] = []
+
+    def reroute(kind: str, sdp: str) -> str:
+        if kind == "offer":
+            return sdp
+        answers.append(sdp)
+        return sdp
+
+    caller = Caller(ours, on_audio=lambda frame: None, reroute=reroute)
+    caller.peer = Peer(
+        PeerConfig(loopback=True, send_video=True),
+        on_audio=lambda frame: None,
+        on_state=caller._state_changed,
+    )
+    async with joined(agent_on(CallEdge(theirs, loopback=True))) as errors, caller:
+        threads = {thread.name for thread in threading.enumerate()}
+    assert "a=inactive" in answers[0].partition("m=video")[2]
+    assert "video-decoder" not in threads
+    assert errors == []
+
+
+async def test_a_processor_that_fails_on_received_audio_is_told_and_the_call_goes_on() -> None:
+    class Broken(Processor):
+        def audio(self, frame: AudioFrame) -> AudioFrame | None:
+            raise RuntimeError("no such filter")
+
+    ours, theirs = memory_signalling()
+    agent = agent_on(CallEdge(theirs, loopback=True), processors=[Broken()])
+    async with joined(agent) as errors, Caller(ours, on_audio=lambda frame: None) as caller:
+        for _ in range(20):
+            caller.send(TONE)
+            await asyncio.sleep(0.02)
+        await until(lambda: errors)
+        assert not caller.ended.is_set()
+    assert len(errors) == 1
+    assert "no such filter" in errors[0].message
+
+
+async def test_an_offer_that_is_none_leaves_the_clock_running() -> None:
+    ours, theirs = memory_signalling()
+    edge = CallEdge(theirs, loopback=True, offer_timeout=0.2)
+    for message in ({"type": "offer"}, {"type": "offer", "sdp": 5}):
+        await ours.send(message)
+    with pytest.raises(PeerError, match="no offer within"):
+        await edge.run(Echo(), lambda: None)
+
+
+async def test_a_report_that_nests_without_end_is_no_report(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ours, theirs = memory_signalling()
+    async with answering(theirs) as echo, Caller(ours, on_audio=lambda frame: None) as caller:
+        for text in ("[" * 1000, '{"a":' * 200, "1" * 999, "\ud800"):
+            caller.peer.send_message(text)
+        assert echo.edge is not None
+        edge = echo.edge
+        await until(lambda: edge.counters["reports_ignored"] >= 3)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

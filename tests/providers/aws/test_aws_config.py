@@ -1,0 +1,130 @@
+import ssl
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("pybase64", reason="the aws extra is not installed")
+pytest.importorskip("earshot", reason="the aws extra is not installed")
+
+from duologue.errors import ConfigError, UnsupportedError
+from duologue.providers import aws
+from duologue.realtime.codec import SessionSetup
+from duologue.testing import run_virtual
+from duologue.vad.earshot import EarshotVAD
+from duologue.vad.energy import EnergyVAD
+
+NOVA_1 = "amazon.nova-sonic-v1:0"
+ARN = "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.amazon.nova-sonic-v1:0"
+
+
+@pytest.fixture(autouse=True)
+def no_endpoint(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": ""}, "model takes the id of a model"),
+        ({"region": "US East"}, "region takes an AWS region such as us-east-1, not 'US East'"),
+        ({"voice": " "}, "voice takes amy, ambre"),
+        ({"proxy": "127.0.0.1:3128"}, "proxy takes an address such as http://proxy.example:3128"),
+        ({"input_sample_rate": 16000.0}, "input_sample_rate takes 8000, 16000, 24000, not 16000.0"),
+        ({"endpointing": "HIGH"}, "endpointing takes high, medium, low, not 'HIGH'"),
+        ({"endpointing": "low", "model": NOVA_1}, "endpointing is for Nova 2 Sonic"),
+        ({"max_tokens": 0}, "max_tokens takes a whole number of 1 to 10000, not 0"),
+        ({"temperature": 1.5}, "temperature takes 0 to 1, not 1.5"),
+        ({"top_p": -0.1}, "top_p takes 0 to 1, not -0.1"),
+        ({"input_sample_rate": 48000}, "input_sample_rate takes 8000, 16000, 24000, not 48000"),
+        ({"output_sample_rate": 22050}, "output_sample_rate takes 8000, 16000, 24000"),
+        ({"tool_choice": "none"}, "tool_choice takes auto, any or the name of a tool"),
+        ({"profile": "p", "credentials": aws.Credentials("a", "b")}, "not both"),
+        ({"credentials": "AKID"}, "credentials takes aws.Credentials, or a function"),
+        ({"model": None}, "model takes the id of a model"),
+        ({"region": None}, "region takes an AWS region such as us-east-1, not None"),
+        ({"voice": None}, "voice takes amy, ambre"),
+        ({"max_tokens": 10.5}, "max_tokens takes a whole number of 1 to 10000, not 10.5"),
+        ({"max_tokens": True}, "max_tokens takes a whole number of 1 to 10000, not True"),
+        ({"temperature": "hot"}, "temperature takes 0 to 1, not 'hot'"),
+        ({"top_p": None}, "top_p takes 0 to 1, not None"),
+        ({"temperature": float("nan")}, "temperature takes 0 to 1, not nan"),
+        ({"tool_choice": 3}, "tool_choice takes auto, any or the name of a tool"),
+        ({"endpoint_uri": "https://127.0.0.1:99999"}, "endpoint_uri takes an address such as"),
+        ({"endpoint_uri": "https://127.0.0.1:abc"}, "endpoint_uri takes an address such as"),
+        ({"endpoint_uri": "http://[::1"}, "endpoint_uri takes an address such as"),
+        ({"endpoint_uri": "bedrock"}, "endpoint_uri takes an address such as https://bedrock"),
+        ({"endpoint_uri": "http://10.0.0.1"}, "takes http: for this machine only"),
+    ],
+)
+def test_what_can_not_work_is_told_at_once(given, message):
+    with pytest.raises(ConfigError) as caught:
+        aws.Realtime(**given)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_voices_that_are_not_known_here_may_be_new(caplog):
+    assert aws.Realtime(voice="somebody").capabilities.model == "amazon.nova-2-sonic-v1:0"
+    assert "voice 'somebody' is not known here" in caplog.text
+
+
+def test_what_each_model_can_do():
+    nova_2 = aws.Realtime(input_sample_rate=8000, output_sample_rate=16000).capabilities
+    assert (nova_2.input_rate, nova_2.output_rate) == (8000, 16000)
+    assert not nova_2.video
+    assert nova_2.speech_detection == "found"
+    assert nova_2.say == "instructed"
+    assert aws.Realtime("amazon.nova-3-sonic-v1:0").capabilities.say == "instructed"
+    newer = aws.Realtime("amazon.nova-2-5-sonic", endpointing="low").capabilities
+    assert newer == replace(aws.Realtime().capabilities, model="amazon.nova-2-5-sonic")
+    for name in (NOVA_1, ARN):
+        assert aws.Realtime(name).capabilities.say == "none"
+
+
+def test_nova_1_says_that_it_has_to_be_spoken_to():
+    with pytest.raises(UnsupportedError, match=r"replies to speech only: use amazon\.nova-2-sonic"):
+        aws.Realtime(NOVA_1).request_reply("r")
+
+
+def test_the_ear_of_the_package_listens_unless_another_is_given():
+    assert isinstance(aws.Realtime().vad, EarshotVAD)
+    ear = EnergyVAD()
+    assert aws.Realtime(vad=ear).vad is ear
+
+
+def test_streams_change_in_a_silence_after_five_minutes_and_at_six_in_any_case():
+    begin, end = aws.ROLL_OVER.roll_over_at(480.0)
+    assert begin == pytest.approx(300, abs=0.1)
+    assert end == pytest.approx(360, abs=0.1)
+    assert aws.ROLL_OVER.roll_over_at(60.0)[1] < 60
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"])
+def test_the_endpoint_is_that_of_the_region_or_of_the_environment(monkeypatch, name):
+    assert aws.Realtime(region="eu-north-1")._endpoint == (
+        "https://bedrock-runtime.eu-north-1.amazonaws.com"
+    )
+    monkeypatch.setenv(name, "http://127.0.0.1:1234/")
+    assert aws.Realtime()._endpoint == "http://127.0.0.1:1234"
+    given = "https://vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com"
+    assert aws.Realtime(endpoint_uri=given)._endpoint == given
+
+
+def test_public_names_and_no_others():
+    assert sorted(aws.__all__) == ["Credentials", "ROLL_OVER", "Realtime"]
+    assert "Realtime" in dir(aws)
+    with pytest.raises(AttributeError, match="has no attribute 'Nova'"):
+        aws.Nova  # noqa: B018
+
+
+def test_a_bundle_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+    pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
+    with pytest.raises(ConfigError, match="AWS_CA_BUNDLE names what can't be read: No such file"):
+        run_virtual(aws.Realtime().prepare(SessionSetup()), grace=0.0)
+
+
+def test_whom_to_trust_can_be_said():
+    context = ssl.create_default_context()
+    assert aws.Realtime(ssl_context=context)._ssl is context

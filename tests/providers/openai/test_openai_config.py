@@ -1,0 +1,209 @@
+import subprocess
+import sys
+
+import pytest
+
+from duologue.errors import ConfigError
+from duologue.providers import openai
+from duologue.providers.openai._capabilities import capabilities_of
+from duologue.providers.openai._config import RealtimeConfig
+from duologue.providers.openai._session_json import build_session
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import ToolSpec
+
+TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: openai.ServerVAD(threshold=1.5), "threshold takes 0 to 1, not 1.5"),
+        (lambda: openai.ServerVAD(idle_timeout_ms=1), "5000 to 30000"),
+        (lambda: openai.SemanticVAD(eagerness="very"), "low, medium, high, auto, not 'very'"),
+        (lambda: openai.Transcription(""), "gpt-transcribe"),
+        (lambda: openai.Transcription(delay="long"), "minimal, low"),
+        (lambda: openai.Transcription(keywords="cat"), "a list of strings"),
+        (lambda: openai.NoiseReduction("middle"), "near_field, far_field"),
+        (lambda: openai.RetentionRatio(2), "retention_ratio takes 0 to 1"),
+        (lambda: openai.CustomVoice(""), "voice_1234"),
+        (lambda: RealtimeConfig(voice=""), "alloy, .* or CustomVoice"),
+        (lambda: RealtimeConfig(speed=2), "speed takes 0.25 to 1.5"),
+        (lambda: openai.ServerVAD(threshold="high"), "threshold takes 0 to 1, not 'high'"),
+        (lambda: RealtimeConfig(max_output_tokens=0), "1 to 32000"),
+        (lambda: RealtimeConfig(max_output_tokens="all"), "a number or 'inf'"),
+        (lambda: RealtimeConfig(reasoning_effort="huge"), "minimal, low"),
+        (lambda: RealtimeConfig(model="gpt-realtime", reasoning_effort="low"), "gpt-realtime-2"),
+        (
+            lambda: RealtimeConfig(model="gpt-realtime-2025-08-28", parallel_tool_calls=True),
+            "gpt-realtime-2 and later",
+        ),
+        (lambda: RealtimeConfig(truncation="some"), "auto, disabled or RetentionRatio"),
+        (lambda: RealtimeConfig(tool_choice=""), "name of a function"),
+        (lambda: RealtimeConfig(tool_choice=5), "name of a function, not 5"),
+        (lambda: RealtimeConfig(model=None), "gpt-realtime-2.1, not None"),
+        (lambda: RealtimeConfig(voice=None), r"alloy, .* or CustomVoice\(id\), not None"),
+        (lambda: RealtimeConfig(speed="fast"), "speed takes 0.25 to 1.5, not 'fast'"),
+        (lambda: RealtimeConfig(truncation=0.8), r"RetentionRatio\(ratio\), not 0.8"),
+        (lambda: RealtimeConfig(transcription="gpt-transcribe"), r"Transcription\(model\) or None"),
+        (lambda: RealtimeConfig(noise_reduction="near_field"), r"NoiseReduction\(type\) or None"),
+        (lambda: RealtimeConfig(max_output_tokens=True), "a number or 'inf', not True"),
+        (lambda: RealtimeConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
+        (lambda: openai.Realtime(api_key="k", transport="smoke"), "webrtc or websocket"),
+        (lambda: openai.Realtime(api_key="k", video="film"), "images, track or off"),
+        (
+            lambda: openai.Realtime(api_key="k", video="track", transport="websocket"),
+            "needs transport='webrtc'",
+        ),
+        (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url takes"),
+        (lambda: openai.Realtime(api_key="k", pictures_kept=0), "1 or more"),
+    ],
+)
+def test_a_wrong_value_is_one_line_that_says_what_is_right(make, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_no_key_is_told_at_once(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        openai.Realtime()
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    assert openai.Realtime().capabilities.model == "gpt-realtime-2.1"
+
+
+def test_a_key_is_taken_without_the_line_end_of_its_file():
+    model = openai.Realtime(api_key=" sk-secret\r\n")
+    assert model._headers["Authorization"] == "Bearer sk-secret"
+
+
+@pytest.mark.parametrize("key", ["sk-secret\u2026", "sk-secret\r\nHost: evil", "sk secret", "\x00"])
+def test_what_is_no_key_is_told_without_it(key):
+    with pytest.raises(ConfigError, match="this is no key") as caught:
+        openai.Realtime(api_key=key)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_session_has_what_was_asked_for():
+    config = RealtimeConfig(
+        voice=openai.CustomVoice("voice_1"),
+        turn_detection=openai.SemanticVAD("low", interrupt_response=False),
+        transcription=openai.Transcription(language="de", keywords=["Katze"]),
+        noise_reduction=openai.NoiseReduction("far_field", 0.5),
+        speed=1.2,
+        reasoning_effort="low",
+        max_output_tokens="inf",
+        tool_choice="time",
+        truncation=openai.RetentionRatio(0.8, 5000),
+        parallel_tool_calls=False,
+    )
+    session = build_session(
+        config, SessionSetup("be kind", [TOOL]), extra={"audio": {"output": {"speed": 1.0}}}
+    )
+    assert session == {
+        "type": "realtime",
+        "output_modalities": ["audio"],
+        "instructions": "be kind",
+        "audio": {
+            "input": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "turn_detection": {
+                    "type": "semantic_vad",
+                    "eagerness": "low",
+                    "create_response": True,
+                    "interrupt_response": False,
+                },
+                "transcription": {
+                    "model": "gpt-transcribe",
+                    "language": "de",
+                    "keywords": ["Katze"],
+                },
+                "noise_reduction": {"type": "far_field", "strength": 0.5},
+            },
+            "output": {
+                "format": {"type": "audio/pcm", "rate": 24000},
+                "voice": {"id": "voice_1"},
+                "speed": 1.0,
+            },
+        },
+        "tools": [
+            {
+                "type": "function",
+                "name": "time",
+                "description": "Tells the time",
+                "parameters": {"type": "object", "properties": {}},
+            }
+        ],
+        "tool_choice": {"type": "function", "name": "time"},
+        "max_output_tokens": "inf",
+        "truncation": {
+            "type": "retention_ratio",
+            "retention_ratio": 0.8,
+            "token_limits": {"post_instructions": 5000},
+        },
+        "reasoning": {"effort": "low"},
+        "parallel_tool_calls": False,
+    }
+
+
+def test_the_model_goes_with_the_offer_and_the_format_with_the_socket():
+    by_call = build_session(RealtimeConfig(), SessionSetup(), transport="webrtc")
+    assert by_call["model"] == "gpt-realtime-2.1"
+    assert "format" not in by_call["audio"]["input"]
+    by_socket = build_session(RealtimeConfig(), SessionSetup())
+    assert "model" not in by_socket
+    assert "instructions" not in by_socket
+    assert by_socket["audio"]["input"]["turn_detection"]["type"] == "server_vad"
+    assert by_socket["audio"]["input"]["transcription"] == {"model": "gpt-transcribe"}
+
+
+def test_off_is_said_as_null():
+    config = RealtimeConfig(turn_detection=openai.ManualTurns(), transcription=None)
+    heard = build_session(config, SessionSetup())["audio"]["input"]
+    assert heard["turn_detection"] is None
+    assert heard["transcription"] is None
+    profile = capabilities_of(config)
+    assert profile.manual_turns
+    assert profile.speech_detection == "none"
+    assert profile.user_transcripts == "none"
+
+
+def test_a_new_model_has_the_newest_profile():
+    profile = capabilities_of(RealtimeConfig(model="gpt-realtime-9"), video=False)
+    assert (profile.say, profile.turn_reply, profile.user_transcripts, profile.video) == (
+        "instructed", "requested", "final", False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-2.1", "gpt-realtime-3", "my-deployment"])
+def test_a_model_that_is_not_known_to_be_old_may_be_told_what_the_newest_takes(model):
+    config = RealtimeConfig(model=model, reasoning_effort="low", parallel_tool_calls=False)
+    assert build_session(config, SessionSetup())["reasoning"] == {"effort": "low"}
+
+
+@pytest.mark.parametrize("model", ["gpt-realtime-mini-2025-12-15", "gpt-4o-realtime-preview"])
+def test_a_model_that_does_not_reason_is_not_told_how(model):
+    with pytest.raises(ConfigError, match="gpt-realtime-2 and later"):
+        RealtimeConfig(model=model, reasoning_effort="low")
+
+
+def test_importing_brings_no_client_and_no_transport():
+    code = (
+        "import sys; from duologue.providers import openai; openai.Realtime; openai.ServerVAD\n"
+        "print(*{'openai', 'websockets', 'aiortc', 'av', 'httpx'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == ""
+
+
+def test_a_missing_part_names_the_extra_to_install():
+    code = (
+        "import sys; sys.modules['orjson'] = None\n"
+        "from duologue.providers import openai\n"
+        "from duologue.errors import MissingExtraError\n"
+        "try: openai.Realtime\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout.strip() == "orjson is not installed: pip install 'duologue[openai]'"

@@ -1,0 +1,441 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
+from duologue.json_types import Json
+from duologue.pipeline.interfaces import LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.providers import openai
+from duologue.providers.openai._chat_messages import PENDING_RESULT, chat_messages
+from duologue.realtime.commands import ToolSpec
+
+pytest.importorskip("openai", reason="needs duologue[openai]")
+
+WEATHER = ToolSpec("weather", "The weather.", {"type": "object", "properties": {}})
+HISTORY = [UserItem("u", "Hello.")]
+
+type Answer = Callable[[Request], Awaitable[None]]
+
+
+class Request:
+    """One request to the server below, and how to answer it."""
+
+    def __init__(
+        self, path: str, headers: dict[str, str], body: dict[str, object], out: asyncio.StreamWriter
+    ) -> None:
+        self.path = path
+        self.headers = headers
+        self.body = body
+        self._out = out
+        self.gone = asyncio.Event()
+
+    async def stream(self, *chunks: dict[str, object], end: bool = True) -> None:
+        """Server-sent events, as the API streams them."""
+        self._out.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        for chunk in chunks:
+            await self.event(json.dumps(chunk))
+        if end:
+            await self.event("[DONE]")
+
+    async def event(self, data: str) -> None:
+        self._out.write(f"data: {data}\n\n".encode())
+        await self._out.drain()
+
+    async def refuse(self, status: int, message: str, code: str) -> None:
+        body = json.dumps({"error": {"message": message, "code": code}}).encode()
+        self._out.write(
+            f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        await self._out.drain()
+
+
+@asynccontextmanager
+async def serving(answer: Answer) -> AsyncIterator[tuple[openai.LLM, list[Request]]]:
+    """A server on loopback that speaks the protocol, and a model that talks to it."""
+    requests: list[Request] = []
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in lines)}
+        body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        request = Request(first.split()[1], headers, body, writer)
+        requests.append(request)
+
+        async def watch() -> None:
+            await reader.read()
+            request.gone.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch())
+            await answer(request)
+            writer.close()
+            await asyncio.wait_for(request.gone.wait(), 5)
+            watching.cancel()
+
+    server = await asyncio.start_server(take, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    llm = openai.LLM("some-model", base_url=f"http://127.0.0.1:{port}/v1", api_key="secret")
+    try:
+        yield llm, requests
+    finally:
+        await llm.close()
+        server.close()
+
+
+def delta(**fields: object) -> dict[str, object]:
+    return {"id": "x", "choices": [{"index": 0, "delta": fields}], "object": "c", "created": 0}
+
+
+def usage(prompt: int, completion: int) -> dict[str, object]:
+    used = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": 0}
+    return {"id": "x", "choices": [], "usage": used, "object": "c", "created": 0}
+
+
+async def collect(stream: AsyncGenerator[LLMOutput]) -> list[LLMOutput]:
+    async with aclosing(stream):
+        return [output async for output in stream]
+
+
+async def test_words_come_as_they_are_written() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(
+            delta(role="assistant", content=""),
+            delta(content="Hel"),
+            delta(content="lo."),
+            usage(7, 2),
+        )
+
+    async with serving(answer) as (llm, requests):
+        await llm.prepare("Be brief.", [])
+        outputs = await collect(llm.generate("Be brief.", HISTORY, []))
+    assert outputs == [TextDelta("Hel"), TextDelta("lo."), TokenUsage(7, 2)]
+    [request] = requests
+    assert request.path == "/v1/chat/completions"
+    assert request.headers["authorization"] == "Bearer secret"
+    assert request.body["model"] == "some-model"
+    assert request.body["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello."},
+    ]
+    assert "tools" not in request.body
+
+
+async def test_tool_calls_are_put_together() -> None:
+    def part(index: int, **fields: object) -> dict[str, object]:
+        return delta(tool_calls=[{"index": index, **fields}])
+
+    async def answer(request: Request) -> None:
+        await request.stream(
+            part(0, id="a", type="function", function={"name": "weather", "arguments": ""}),
+            part(0, function={"arguments": '{"city":'}),
+            part(1, id="b", type="function", function={"name": "weather", "arguments": "{}"}),
+            part(0, function={"arguments": '"Rome"}'}),
+            usage(9, 8),
+        )
+
+    async with serving(answer) as (llm, requests):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    assert outputs == [
+        ToolRequest("a", "weather", '{"city":"Rome"}'),
+        ToolRequest("b", "weather", "{}"),
+        TokenUsage(9, 8),
+    ]
+    [tool] = requests[0].body["tools"]  # type: ignore[misc]
+    assert tool["function"]["name"] == "weather"
+
+
+async def test_closing_the_generator_closes_the_stream() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="One"), end=False)
+        await asyncio.wait_for(request.gone.wait(), 5)
+
+    async with serving(answer) as (llm, requests):
+        stream = llm.generate("", HISTORY, [])
+        assert await anext(stream) == TextDelta("One")
+        assert not requests[0].gone.is_set()
+        await stream.aclose()
+        await asyncio.wait_for(requests[0].gone.wait(), 1)
+
+
+async def test_cancelling_the_reader_closes_the_stream() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="One"), end=False)
+        await asyncio.wait_for(request.gone.wait(), 5)
+
+    async with serving(answer) as (llm, requests):
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async with aclosing(llm.generate("", HISTORY, [])) as stream:
+                async for _ in stream:
+                    begun.set()
+
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(read())
+            await begun.wait()
+            reading.cancel()
+        await asyncio.wait_for(requests[0].gone.wait(), 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(401, ErrorKind.FATAL), (404, ErrorKind.FATAL), (400, ErrorKind.RETRY)],
+)
+async def test_a_refusal_keeps_the_words_of_the_server(status: int, kind: ErrorKind) -> None:
+    async def answer(request: Request) -> None:
+        await request.refuse(status, "The server's own words.", "its_code")
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match=r"The server's own words\.") as caught:
+            await collect(llm.generate("", HISTORY, []))
+    assert caught.value.code == "its_code"
+    assert caught.value.kind is kind
+
+
+async def test_an_error_in_mid_stream_keeps_the_words_of_the_server() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(
+            delta(content="One"), {"error": {"message": "Out of luck.", "code": "luck"}}
+        )
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match=r"Out of luck\."):
+            await collect(llm.generate("", HISTORY, []))
+
+
+async def test_a_server_that_is_not_there() -> None:
+    llm = openai.LLM("m", base_url="http://127.0.0.1:1/v1")
+    with pytest.raises(SessionError, match=r"127\.0\.0\.1:1/v1/? can't be reached"):
+        await collect(llm.generate("", HISTORY, []))
+    await llm.close()
+
+
+async def test_a_connection_that_breaks_in_mid_stream() -> None:
+    async def answer(request: Request) -> None:
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+        request._out.write(head)
+        await request.event(json.dumps(delta(content="One")))
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match="broke off"):
+            await collect(llm.generate("", HISTORY, []))
+
+
+def test_what_is_no_key_is_told_without_it() -> None:
+    with pytest.raises(ConfigError, match="this is no key") as caught:
+        openai.LLM("some-model", api_key="sk-secret\r\nHost: evil")
+    assert "secret" not in str(caught.value)
+
+
+def test_no_key_and_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(ConfigError, match="set OPENAI_API_KEY"):
+        openai.LLM("gpt")
+
+
+def test_calls_stand_with_their_results() -> None:
+    history = [
+        UserItem("1", "Weather?"),
+        ToolCallItem("2", "a", "weather", "{}"),
+        ToolResultItem("3", "a", "no network", failed=True),
+        ToolResultItem("4", "nobody's", "sunny"),
+        AgentItem("5", ""),
+        AgentItem("6", "It failed.", state="cut"),
+        SystemItem("7", "Be kind."),
+        UserItem("8", None),
+    ]
+    messages = chat_messages("", history)
+    roles = [message["role"] for message in messages]
+    assert roles == ["user", "assistant", "tool", "assistant", "system"]
+    assert messages[2] == {"role": "tool", "tool_call_id": "a", "content": "error: no network"}
+    assert ids(messages) == [["a"]]
+
+
+def ids(messages: list[dict[str, Json]]) -> list[list[str]]:
+    """The ids of the calls of each message that makes any."""
+    calls = [message["tool_calls"] for message in messages if "tool_calls" in message]
+    return [[call["id"] for call in made] for made in calls]  # type: ignore[union-attr,index,misc,call-overload]
+
+
+def test_a_call_under_way_is_shown_and_moves_to_its_result_when_it_comes_late() -> None:
+    history: list[Item] = [
+        UserItem("1", "Book it."),
+        ToolCallItem("2", "a", "book", "{}"),
+        ToolCallItem("3", "b", "weather", "{}"),
+        ToolResultItem("4", "b", "sunny"),
+        UserItem("5", "Are you there?"),
+    ]
+    messages = chat_messages("", history)
+    assert ids(messages) == [["a", "b"]]
+    told = {m["tool_call_id"]: m["content"] for m in messages if m["role"] == "tool"}
+    assert told == {"a": PENDING_RESULT, "b": "sunny"}
+    messages = chat_messages(
+        "", [*history, AgentItem("6", "I am at it."), ToolResultItem("7", "a", "booked")]
+    )
+    assert ids(messages) == [["b"], ["a"]]
+    assert [message["role"] for message in messages][-3:] == ["assistant", "assistant", "tool"]
+    assert messages[-1]["content"] == "booked"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [{"index": 0, "delta": None, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "finish_reason": "stop"}]},
+        {"choices": [{"index": 0, "delta": {"content": None, "tool_calls": None}}]},
+        {"choices": [None]},
+        {"choices": None, "usage": None},
+        {"choices": [{"delta": {"tool_calls": [None, {"index": 0}, {"function": None}]}}]},
+        {"usage": {"prompt_tokens": None}},
+        {},
+        None,
+        [],
+        "text",
+    ],
+    ids=repr,
+)
+async def test_odd_chunks_are_passed_over(odd: Json) -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="First"), end=False)
+        request._out.write(b": a comment\n\nevent: ping\ndata:\n\ndata: {broken\n\n")
+        await request.event(json.dumps(odd))
+        await request.event(json.dumps(delta(content=[{"type": "text", "text": " second."}])))
+        await request.event("[DONE]")
+        await request.event(json.dumps(delta(content="after the end")))
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    words = "".join(output.text for output in outputs if isinstance(output, TextDelta))
+    assert words == "First second."
+    assert not any(isinstance(output, ToolRequest) for output in outputs)
+
+
+async def test_options_are_fields_of_the_request_whatever_their_names() -> None:
+    options: dict[str, Json] = {
+        "top_k": 20,
+        "temperature": 0.1,
+        "timeout": 7,
+        "extra_body": {"a": 1},
+    }
+
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="Hello."))
+
+    async with serving(answer) as (llm, requests):
+        llm._options = options
+        await collect(llm.generate("", HISTORY, []))
+    assert requests[0].body.items() >= options.items()
+    assert requests[0].body["messages"] == [{"role": "user", "content": "Hello."}]
+
+
+async def test_a_whole_completion_is_taken_where_a_stream_was_asked_for() -> None:
+    call = {"id": "a", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    message = {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
+    body = {"choices": [{"index": 0, "message": message}], "usage": {"prompt_tokens": 3}}
+
+    async def answer(request: Request) -> None:
+        text = json.dumps(body, indent=2).encode()
+        request._out.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(text), text)
+        )
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    assert outputs == [
+        TextDelta("Let me see."),
+        ToolRequest("a", "weather", '{"city": "Rome"}'),
+        TokenUsage(3, 0),
+    ]
+
+
+async def test_an_answer_without_a_meaning_is_an_error() -> None:
+    async def answer(request: Request) -> None:
+        request._out.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n<br>")
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError, match="sent no answer of the Chat Completions API"):
+            await collect(llm.generate("", HISTORY, []))
+
+
+def piece(
+    index: int | None, call_id: str | None, name: str | None, arguments: Json
+) -> dict[str, object]:
+    known = {"index": index, "id": call_id}
+    call = {key: value for key, value in known.items() if value is not None}
+    return delta(tool_calls=[{**call, "function": {"name": name, "arguments": arguments}}])
+
+
+@pytest.mark.parametrize(
+    ("pieces", "calls"),
+    [
+        ([(0, "a", "f", "{}"), (0, "b", "g", "{}")], [("f", "{}"), ("g", "{}")]),
+        (
+            [(0, None, "f", '{"x":1}'), (0, None, "f", '{"x":2}')],
+            [("f", '{"x":1}'), ("f", '{"x":2}')],
+        ),
+        ([(None, "a", "f", "{}"), (None, "b", "f", "{}")], [("f", "{}"), ("f", "{}")]),
+        ([(None, "a", "f", '{"x"'), (None, None, None, ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", ""), (0, "b", "f", "{}")], [("f", "{}"), ("f", "{}")]),
+        ([(0, "a", "f", '{"x"'), (0, "a", "f", ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", '{"x"'), (0, "b", None, ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", "f", '{"x"'), (0, "b", "f", ":1}")], [("f", '{"x":1}')]),
+        ([(0, "a", None, None), (0, None, "f", None), (0, "", "", "{}")], [("f", "{}")]),
+        ([(0, "a", "f", {"x": 1})], [("f", '{"x": 1}')]),
+        ([(0, "a", "f", None)], [("f", "{}")]),
+        ([(1, "b", "g", "{}"), (0, "a", "f", "{}")], [("g", "{}"), ("f", "{}")]),
+    ],
+    ids=repr,
+)
+async def test_pieces_of_calls_find_their_call(
+    pieces: list[tuple[int | None, str | None, str | None, Json]], calls: list[tuple[str, str]]
+) -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(*(piece(*fields) for fields in pieces))
+
+    async with serving(answer) as (llm, _):
+        outputs = await collect(llm.generate("", HISTORY, [WEATHER]))
+    made = [output for output in outputs if isinstance(output, ToolRequest)]
+    assert [(call.name, call.arguments) for call in made] == calls
+    assert len({call.call_id for call in made}) == len(calls)
+    assert all(call.call_id for call in made)
+
+
+async def test_a_server_that_is_busy_for_long_is_told_at_once() -> None:
+    async def answer(request: Request) -> None:
+        body = b'{"error": {"message": "slow down"}}'
+        request._out.write(
+            b"HTTP/1.1 429 Too Many\r\nretry-after: 20\r\ncontent-length: %d\r\n\r\n%b"
+            % (len(body), body)
+        )
+
+    async with serving(answer) as (llm, requests):
+        async with asyncio.timeout(3):
+            with pytest.raises(SessionError, match=r"slow down .*asked again in 20 s") as caught:
+                await collect(llm.generate("", HISTORY, []))
+    assert (caught.value.kind, caught.value.code) == (ErrorKind.RETRY, "429")
+    assert len(requests) == 1
+
+
+async def test_a_server_that_is_busy_for_a_moment_is_asked_once_more() -> None:
+    async def answer(request: Request) -> None:
+        if len(requests) == 1:
+            request._out.write(
+                b"HTTP/1.1 429 Too Many\r\nretry-after: 0.1\r\ncontent-length: 0\r\n\r\n"
+            )
+        else:
+            await request.stream(delta(content="Hello."))
+
+    async with serving(answer) as (llm, requests):
+        assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
+    assert len(requests) == 2

@@ -1,0 +1,399 @@
+"""Turns of the person for a model that does not signal them."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duologue.realtime._session.local_turns import LocalTurns
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+from duologue.vad.energy import EnergyVAD
+
+RATE = 16000
+FRAME = RATE // 50
+
+
+class Person:
+    """Speaks in frames of 20 ms, and keeps what was told."""
+
+    def __init__(self):
+        self.turns = LocalTurns(EnergyVAD(), RATE)
+        self.position = 0
+        self.told = []
+
+    @property
+    def now(self):
+        return 10.0 + self.position / RATE
+
+    def sound(self, seconds, level=3000):
+        for _ in range(round(seconds * 50)):
+            self.position += FRAME
+            samples = np.full(FRAME, level, np.int16)
+            samples[::2] *= -1
+            self.told += self.turns.detect(samples, self.position, self.now)
+
+    def silence(self, seconds):
+        self.sound(seconds, 0)
+
+    def words(self, text, piece="p", final=False):
+        self.told += self.turns.translate(UserTranscript(piece, text, final), self.now)
+
+    def reply(self, *, asked=False):
+        self.told += self.turns.reply_started(requested=asked)
+
+    def reply_done(self):
+        self.told += self.turns.reply_done()
+
+    def kinds(self):
+        told, self.told = self.told, []
+        return [type(one).__name__ for one in told], told
+
+
+def test_a_turn_begins_with_the_sound_and_ends_with_the_answer():
+    person = Person()
+    person.silence(0.5)
+    person.sound(1.0)
+    person.words("How ")
+    person.words("How are you?")
+    person.silence(0.5)
+    person.reply()
+    kinds, told = person.kinds()
+    assert kinds == [
+        "SpeechStarted",
+        "UserTranscript",
+        "UserTranscript",
+        "SpeechStopped",
+        "UserTranscript",
+        "UserTurnEnded",
+    ]
+    assert len({one.item_id for one in told}) == 1
+    started, stopped, ended = told[0], told[3], told[5]
+    assert abs(started.position - 0.5 * RATE) <= 0.04 * RATE
+    assert abs(stopped.position - 1.5 * RATE) <= 0.04 * RATE
+    assert abs(started.at - 10.5) <= 0.04
+    assert abs(stopped.at - 11.5) <= 0.04
+    assert told[4] == UserTranscript(started.item_id, "How are you?", final=True)
+    assert ended == UserTurnEnded(started.item_id, stopped.at, True, False, stopped.position)
+
+
+def test_a_cough_without_words_ends_empty_and_unanswered():
+    person = Person()
+    person.sound(0.1)
+    person.silence(7.8)
+    assert len(person.told) == 2
+    person.silence(0.4)
+    _, told = person.kinds()
+    ended = told[-1]
+    assert isinstance(ended, UserTurnEnded)
+    assert (ended.empty, ended.reply_follows) == (True, False)
+
+
+def test_what_nobody_answers_ends_after_a_long_silence():
+    person = Person()
+    person.sound(0.5)
+    person.words("Hm.")
+    person.silence(2.8)
+    assert len(person.told) == 3
+    person.silence(0.4)
+    kinds, told = person.kinds()
+    assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
+    assert (told[-2].final, told[-1].empty, told[-1].reply_follows) == (True, False, True)
+
+
+def test_words_that_come_after_the_answer_began_are_of_the_turn_before():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.words("Late")
+    person.words("Late words.")
+    person.reply_done()
+    kinds, told = person.kinds()
+    assert kinds[-4:] == ["UserTurnEnded", "UserTranscript", "UserTranscript", "UserTranscript"]
+    assert len({one.item_id for one in told}) == 1
+    assert told[-1] == UserTranscript(told[0].item_id, "Late words.", final=True)
+    assert [one.final for one in told if isinstance(one, UserTranscript)] == [False, False, True]
+
+
+def test_words_that_come_after_the_answer_was_made_are_final_at_once():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.words("Too late.")
+    _, told = person.kinds()
+    assert told[-1] == UserTranscript(told[0].item_id, "Too late.", final=True)
+
+
+def test_late_words_come_first_when_the_person_speaks_again():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.sound(0.4)
+    person.words("first", "a")
+    person.words(" turn", "b")
+    person.sound(0.4)
+    person.words("second turn", "c")
+    person.silence(0.5)
+    person.reply()
+    _, told = person.kinds()
+    final = [one for one in told if isinstance(one, UserTranscript) and one.final]
+    started = list(dict.fromkeys(one.item_id for one in told if isinstance(one, SpeechStarted)))
+    assert len(started) == 2
+    assert {one.item_id: one.text for one in told if isinstance(one, UserTranscript)} == {
+        started[0]: "first turn",
+        started[1]: "second turn",
+    }
+    assert final[-1].item_id == started[1]
+
+
+def test_a_turn_whose_words_never_come_does_not_take_those_of_the_next():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.silence(3.2)
+    first = person.told[0].item_id
+    assert person.told[-1] == UserTranscript(first, "", final=True)
+    person.sound(0.4)
+    person.words("second turn")
+    person.silence(0.5)
+    person.reply()
+    _, told = person.kinds()
+    words = {one.item_id: one.text for one in told if isinstance(one, UserTranscript)}
+    assert list(words.values()) == ["", "second turn"]
+    assert sum(one == UserTranscript(first, "", final=True) for one in told) == 1
+
+
+def test_a_turn_that_another_one_follows_at_once_may_have_words_for_three_seconds():
+    person = Person()
+    for _ in range(2):
+        person.sound(0.5)
+        person.silence(0.5)
+        person.reply()
+        person.reply_done()
+    first = person.told[0].item_id
+    none = UserTranscript(first, "", final=True)
+    assert none not in person.told
+    person.words("second")
+    assert person.told[-1].item_id != first
+    person.silence(1.8)
+    assert none not in person.told
+    person.silence(0.4)
+    assert none in person.told
+
+
+def test_late_words_are_those_of_the_turn_before_a_cough():
+    person = Person()
+    person.sound(1.0)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.sound(0.2)
+    person.silence(0.5)
+    person.reply()
+    first = person.told[0].item_id
+    person.words("hello ", "a")
+    person.words("there", "b")
+    assert person.told[-1] == UserTranscript(first, "hello there", final=True)
+    person.silence(1.0)
+    person.words("a cough", "c")
+    assert person.told[-1].item_id != first
+
+
+def test_words_that_were_told_stay_though_no_other_connection_tells_them():
+    person = Person()
+    person.sound(1.0)
+    person.silence(0.5)
+    person.reply()
+    person.words("hello there")
+    first = person.told[0].item_id
+    assert person.turns.connection_lost([], [first]) is None
+    person.reply()
+    assert person.turns.connection_lost([], [first]) is None
+    person.reply()
+    person.reply_done()
+    person.kinds()
+    person.silence(3.2)
+    assert person.told == [UserTranscript(first, "hello there", final=True)]
+    person.words("hello here", "x")
+    assert person.told[-1] == UserTranscript(first, "hello here", final=True)
+
+
+def test_words_of_a_turn_under_way_stay_when_its_sound_is_not_heard_again():
+    person = Person()
+    person.sound(1.0)
+    person.words("hello there")
+    item_id = person.told[0].item_id
+    assert person.turns.connection_lost([], []) == item_id
+    person.kinds()
+    person.silence(4.0)
+    kinds, told = person.kinds()
+    assert kinds == ["SpeechStopped", "UserTranscript", "UserTurnEnded"]
+    assert told[1] == UserTranscript(item_id, "hello there", final=True)
+    assert not told[2].empty
+
+
+def test_turns_without_words_yet_are_heard_again_in_their_order():
+    person = Person()
+    for _ in range(2):
+        person.sound(1.0)
+        person.silence(0.5)
+        person.reply()
+    ids = list(dict.fromkeys(one.item_id for one in person.told))
+    person.turns.connection_lost([], ids)
+    assert person.turns.replayed_ids == ids
+    person.reply()
+    person.turns.connection_lost([], ids[:1])
+    assert person.turns.replayed_ids == ids
+    person.words("first", "a")
+    person.reply()
+    person.silence(1.0)
+    person.words("second", "b")
+    person.reply()
+    words = {one.item_id: one.text for one in person.told if isinstance(one, UserTranscript)}
+    assert words == dict(zip(ids, ("first", "second"), strict=True))
+
+
+def test_words_that_come_very_late_are_taken_while_nobody_has_spoken_since():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    person.reply_done()
+    person.silence(6.0)
+    person.words("At last.")
+    assert person.told[-1] == UserTranscript(person.told[0].item_id, "At last.", final=True)
+
+
+def test_a_slow_model_has_eight_seconds_for_the_words():
+    person = Person()
+    person.sound(0.5)
+    person.silence(6.0)
+    person.words("At last.")
+    person.reply()
+    kinds, told = person.kinds()
+    assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
+    assert told[-1].reply_follows
+    assert told[-2].final
+
+
+def test_whispered_words_that_nobody_answers_end_too():
+    person = Person()
+    person.silence(1.0)
+    person.words("whispered")
+    person.silence(3.2)
+    kinds, _ = person.kinds()
+    assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
+
+
+def test_a_turn_that_was_not_heard_here_has_words_and_an_end():
+    person = Person()
+    person.silence(1.0)
+    person.words("whispered")
+    person.reply()
+    kinds, told = person.kinds()
+    assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
+    person.reply_done()
+    person.reply()
+    person.words("while it answers", "q")
+    kinds, again = person.kinds()
+    assert kinds == ["UserTranscript", "UserTurnEnded"]
+    assert again[0].item_id != told[0].item_id
+    assert not again[1].reply_follows
+
+
+def test_a_reply_that_was_asked_for_or_comes_over_the_person_ends_no_turn():
+    person = Person()
+    person.sound(0.5)
+    person.reply(asked=True)
+    person.reply()
+    kinds, _ = person.kinds()
+    assert kinds == ["SpeechStarted"]
+
+
+def test_after_a_lost_connection_an_unanswered_turn_is_open_again():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.told += person.turns.end_turn(reply_follows=True)
+    item_id = person.told[0].item_id
+    assert person.turns.connection_lost([item_id], []) == item_id
+    person.kinds()
+    person.words("again", "x")
+    person.reply()
+    _, told = person.kinds()
+    assert {one.item_id for one in told} == {item_id}
+    assert isinstance(told[-1], UserTurnEnded)
+    assert told[-1].reply_follows
+
+
+def test_of_an_answered_turn_the_words_come_and_its_second_answer_is_known():
+    person = Person()
+    person.sound(0.5)
+    person.silence(0.5)
+    person.reply()
+    item_id = person.told[0].item_id
+    assert person.turns.connection_lost([], [item_id]) is None
+    assert person.turns.replayed_ids == [item_id]
+    person.kinds()
+    person.words("once more", "x")
+    person.reply()
+    _, told = person.kinds()
+    assert told[-2] == UserTranscript(item_id, "once more", final=True)
+    assert told[-1] == UserTurnEnded(item_id)
+    assert not person.turns.replayed_ids
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("sound"), st.floats(0.04, 1.0)),
+        st.tuples(st.just("silence"), st.floats(0.04, 4.0)),
+        st.tuples(st.just("words"), st.text("ab ", min_size=1, max_size=4)),
+        st.tuples(st.just("reply"), st.booleans()),
+        st.tuples(st.just("reply_done"), st.none()),
+    ),
+    max_size=20,
+)
+
+
+@given(steps)
+@settings(max_examples=200, deadline=None)
+def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
+    person = Person()
+    pieces = 0
+    for kind, value in script:
+        match kind:
+            case "sound":
+                person.sound(value)
+            case "silence":
+                person.silence(value)
+            case "words":
+                pieces += 1
+                person.words(value, str(pieces))
+            case "reply":
+                person.reply(asked=value)
+            case "reply_done":
+                person.reply_done()
+    _, told = person.kinds()
+    ended, started = [], set()
+    for one in told:
+        match one:
+            case SpeechStarted(item_id=item_id):
+                assert item_id not in ended
+                started.add(item_id)
+            case SpeechStopped(item_id=item_id):
+                assert item_id in started
+                assert item_id not in ended
+            case UserTurnEnded(item_id=item_id):
+                assert item_id not in ended
+                ended.append(item_id)
+    words = {}
+    for one in told:
+        if isinstance(one, UserTranscript):
+            assert one.text.startswith(words.get(one.item_id, ""))
+            words[one.item_id] = one.text
+    said = "".join(value for kind, value in script if kind == "words").replace(" ", "")
+    assert sorted("".join(words.values()).replace(" ", "")) == sorted(said)

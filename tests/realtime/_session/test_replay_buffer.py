@@ -1,0 +1,118 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer
+from duologue.realtime.commands import EndTurn
+
+LOUD = st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=40)
+
+
+def fill(ring, chunks):
+    """Push chunks of numbered or silent samples; returns all of them in a row."""
+    whole = np.zeros(0, np.int16)
+    for length, loud in chunks:
+        at = np.arange(len(whole), len(whole) + length)
+        samples = (100 + at % 30000).astype(np.int16) if loud else np.zeros(length, np.int16)
+        ring.push(samples)
+        whole = np.concatenate((whole, samples))
+    return whole
+
+
+def joined(pieces):
+    return np.concatenate([np.zeros(0, np.int16), *pieces])
+
+
+@given(LOUD, st.integers(0, 20000))
+def test_what_is_kept_comes_back_to_the_sample(chunks, position):
+    ring = ReplayBuffer(1000, 10.0)
+    whole = fill(ring, chunks)
+    assert ring.end == len(whole)
+    assert ring.start <= max(0, len(whole) - 10000 + 900)
+    kept = joined(ring.read_from(position))
+    first = min(len(whole), max(position, ring.start))
+    np.testing.assert_array_equal(kept, whole[first:])
+
+
+@given(LOUD, st.integers(0, 20000))
+def test_what_is_forgotten_is_gone_and_the_rest_is_not(chunks, position):
+    ring = ReplayBuffer(1000, 60.0)
+    whole = fill(ring, chunks)
+    ring.discard_before(position)
+    assert ring.start <= position
+    np.testing.assert_array_equal(joined(ring.read_from(position)), whole[position:])
+
+
+def test_silence_takes_no_memory_and_comes_back():
+    ring = ReplayBuffer(24000, 10.0)
+    for _ in range(400):
+        ring.push(np.full(480, 20, np.int16))
+    assert len(ring._pieces) < 30
+    assert len(joined(ring.read_from(0))) == 400 * 480
+    assert not joined(ring.read_from(0)).any()
+
+
+def test_commands_keep_their_places_between_the_sound():
+    ring = ReplayBuffer(1000, 10.0)
+    one, two = EndTurn(), EndTurn(reply=False)
+    fill(ring, [(300, True)])
+    ring.mark(one)
+    fill(ring, [(700, True)])
+    ring.mark(two)
+    shape = [len(p) if isinstance(p, np.ndarray) else p for p in ring.read_from(0)]
+    assert shape == [*[100] * 3, one, *[100] * 7, two]
+    shape = [len(p) if isinstance(p, np.ndarray) else p for p in ring.read_from(300)]
+    assert shape == [*[100] * 7, two]
+    ring.discard_before(300)
+    assert ring.read_from(0)[-1] is two
+    assert one not in [p for p in ring.read_from(0) if not isinstance(p, np.ndarray)]
+
+
+def test_a_turn_is_settled_when_it_is_over_and_its_words_are_known():
+    turns = InputTurnTracker(1000, transcribes=True)
+    turns.speech_started("a", 1000)
+    assert turns.is_open
+    turns.speech_stopped("a", 2000)
+    turns.turn_ended("a", None, 2600, empty=False)
+    assert turns.settled == 0
+    turns.transcript_final("a")
+    assert turns.settled == 2000
+    assert not turns.is_open
+
+
+def test_turns_settle_in_order_and_what_is_not_settled_is_heard_again():
+    turns = InputTurnTracker(1000, transcribes=True)
+    for name, start in (("a", 1000), ("b", 3000), ("c", 5000)):
+        turns.speech_started(name, start)
+        if name != "c":
+            turns.turn_ended(name, start + 1000, start + 1500, empty=False)
+    turns.transcript_final("b")
+    unsettled = turns.connection_lost()
+    assert (unsettled.position, unsettled.replayed, unsettled.speech_start) == (0, ["a", "b"], 1000)
+    assert not turns.is_open
+
+
+def test_ends_that_nobody_tells_exactly_are_taken_to_be_earlier():
+    turns = InputTurnTracker(1000, transcribes=False)
+    turns.turn_ended("a", None, 5000, empty=False)
+    assert turns.settled == 4700
+    turns.mark_boundary(6000)
+    turns.turn_ended("b", None, 7000, empty=False)
+    assert turns.settled == 6000
+    turns.speech_started("c", 8000)
+    turns.turn_ended("c", None, 9000, empty=True)
+    assert turns.settled == 8700
+    turns.speech_stopped("nobody", 1)
+
+
+def test_more_words_of_a_settled_turn_begin_no_new_one():
+    turns = InputTurnTracker(1000, transcribes=True)
+    for name, start in (("a", 1000), ("b", 3000)):
+        turns.speech_started(name, start)
+        turns.speech_stopped(name, start + 900)
+        turns.turn_ended(name, None, start + 1500, empty=False)
+        turns.transcript_final(name)
+        turns.transcript_final(name)
+        assert turns.settled == start + 900
+        assert not turns.is_open
+    assert turns.connection_lost().replayed == []

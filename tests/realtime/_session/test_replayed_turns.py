@@ -1,0 +1,81 @@
+from duologue.items import AgentItem, UserItem
+from duologue.realtime._session.replayed_turns import MAX_REPLAY_DELAY_S, ReplayedTurns
+from duologue.realtime._session.resume import reinsert_turn
+from duologue.realtime.commands import AddItem, DeleteItem
+from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
+
+
+def hearing(*ids, length=1000, seconds=1.0, now=0.0):
+    rehearing = ReplayedTurns()
+    rehearing.begin(ids, length, seconds, now)
+    return rehearing
+
+
+def turn(item_id, position=0):
+    return [
+        SpeechStarted(item_id, position=position),
+        SpeechStopped(item_id),
+        UserTurnEnded(item_id),
+        UserTranscript(item_id, "some", final=False),
+        UserTranscript(item_id, "some words", final=True),
+    ]
+
+
+def test_of_a_turn_heard_again_only_the_words_are_told_under_its_first_id():
+    rehearing = hearing("old")
+    told = [rehearing.translate(signal, 0.1) for signal in turn("new")]
+    assert told == [None, None, None, None, UserTranscript("old", "some words", final=True)]
+    new = SpeechStarted("next", position=10)
+    assert rehearing.translate(new, 0.2) is new
+
+
+def test_words_may_come_before_the_end_and_turns_come_in_order():
+    rehearing = hearing("a", "b")
+    first = turn("x")
+    told = [rehearing.translate(first[i], 0.1) for i in (0, 4, 2)]
+    assert told[1].item_id == "a"
+    assert (told[0], told[2]) == (None, None)
+    assert [rehearing.translate(s, 0.1) for s in turn("y")][-1].item_id == "b"
+
+
+def test_a_turn_that_the_program_ended_has_no_beginning():
+    rehearing = hearing("old")
+    assert rehearing.translate(UserTurnEnded("new", reply_follows=False), 0.1) is None
+    assert rehearing.translate(UserTranscript("new", "words", final=True), 0.1).item_id == "old"
+
+
+def test_what_lies_behind_the_sound_or_comes_too_late_is_new():
+    for signal, now in (
+        (SpeechStarted("new", position=1000), 0.1),
+        (SpeechStarted("new"), 2 + MAX_REPLAY_DELAY_S + 0.1),
+    ):
+        rehearing = hearing("old")
+        assert rehearing.translate(signal, now) is signal
+        again = SpeechStarted("other", position=0)
+        assert rehearing.translate(again, 0.1) is again
+
+
+def test_the_words_of_a_turn_that_nobody_waits_for_pass():
+    rehearing = hearing("old")
+    words = UserTranscript("stranger", "words", final=True)
+    assert rehearing.translate(words, 0.1) is words
+
+
+def test_a_second_loss_keeps_the_first_ids():
+    rehearing = hearing("a", "b", "c")
+    for signal in turn("x"):
+        rehearing.translate(signal, 0.1)
+    rehearing.translate(SpeechStarted("y", position=5), 0.1)
+    assert rehearing.connection_lost(["y", "z"]) == (["b", "c"], ["z"])
+    assert rehearing.connection_lost(["z"]) == ([], ["z"])
+
+
+def test_a_turn_is_put_before_its_answer():
+    items = (UserItem("u", "hi"), UserItem("q", "what"), AgentItem("a", "that"))
+    assert reinsert_turn("q", "new", items, {"u", "a"}) == [
+        DeleteItem("new"),
+        AddItem(items[1], before=("a",)),
+    ]
+    assert reinsert_turn("gone", "new", items, {"u", "a"}) == []
+    # What follows was said on this connection, behind it.
+    assert reinsert_turn("q", "new", items, {"u"}) == []

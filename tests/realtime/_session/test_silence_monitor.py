@@ -1,0 +1,335 @@
+"""A service whose line is well, and of which nothing comes any more."""
+
+import asyncio
+
+import numpy as np
+import pytest
+from fake_connection import Model, again, living
+
+from duologue.audio import AudioFrame
+from duologue.errors import ConfigError
+from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
+from duologue.realtime._session.silence_monitor import MAX_PATIENCE, LivenessWatch, Verdict
+from duologue.realtime.commands import Ping, RequestReply
+from duologue.realtime.outputs import (
+    Alive,
+    ReplyAudio,
+    ReplyDone,
+    ReplyRefused,
+    ReplyStarted,
+    ReplyText,
+    SessionStarted,
+    SpeechStarted,
+    SpeechStopped,
+    ToolCall,
+    UserTranscript,
+    UserTurnEnded,
+)
+from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.testing import virtual_time
+
+RATE = 16000
+QUICK = ReconnectPolicy(base_s=0.01, cap_s=0.01)
+SILENT = "the model has fallen silent: nothing has come for 25 s"
+
+
+async def speak(model, seconds, level=8000):
+    for _ in range(round(seconds * 50)):
+        await asyncio.sleep(0.02)
+        model.send_audio(AudioFrame(np.full(RATE // 50, level, np.int16), RATE))
+
+
+def asking(**abilities):
+    abilities = {"answers_pings": True, **abilities}
+    return Model(policy=QUICK, **abilities)
+
+
+def tells(model, *outputs):
+    for output in outputs:
+        model.line.tell(output)
+
+
+@virtual_time
+async def test_a_person_whom_nothing_answers_is_heard_by_the_next_connection():
+    model = asking()
+    async with living(model) as ear:
+        began = model.clock.now()
+        await speak(model, 1.0)
+        await speak(model, 27.0, level=0)
+        assert [type(c) for c in model.lines[0].commands if isinstance(c, Ping)] == [Ping]
+        (told,) = ear.of(RealtimeReconnectingEvent)
+        assert told.reason == SILENT
+        await again(model)
+        assert model.at[1] - began < 27
+
+
+@virtual_time
+async def test_a_service_that_answers_a_ping_is_left_alone_in_any_noise():
+    model = asking()
+    async with living(model) as ear:
+        for _ in range(100):
+            before = len(model.line.sent(Ping))
+            await speak(model, 1.0)
+            if len(model.line.sent(Ping)) > before:
+                tells(model, Alive())
+        assert len(model.lines) == 1
+        assert len(model.line.sent(Ping)) == 5
+        assert not ear.of(Alive)
+
+
+@virtual_time
+async def test_quiet_people_and_coughs_are_no_reason_to_ask():
+    model = asking()
+    async with living(model):
+        await speak(model, 60.0, level=300)
+        await speak(model, 0.2)
+        await speak(model, 60.0, level=0)
+        assert not model.line.sent(Ping)
+        assert len(model.lines) == 1
+
+
+@virtual_time
+async def test_a_model_that_can_not_be_asked_is_changed_without_a_gap():
+    model = Model(policy=QUICK, speech_detection="found", may_ignore=True)
+    async with living(model) as ear:
+        await speak(model, 1.0, level=0)
+        await speak(model, 1.0)
+        await speak(model, 30.0, level=0)
+        (told,) = ear.of(RealtimeReconnectingEvent)
+        assert told.reason == "the model has not shown for 25 s that it has heard the person"
+        assert ear.of(RealtimeReconnectedEvent)[0].gap_ms == 0
+        # It is not changed again and again: what is found to be speech here may be none there.
+        for _ in range(40):
+            await speak(model, 1.0)
+            await speak(model, 9.0, level=0)
+        assert [round(at / 10) for at in model.at] == [0, 3, 9, 20, 41]
+        changes = len(model.lines)
+        await speak(model, 1.0)
+        tells(model, UserTranscript("a", "yes", final=True))
+        await speak(model, 60.0, level=0)
+        await speak(model, 1.0)
+        await speak(model, 30.0, level=0)
+        assert len(model.lines) == changes + 1
+
+
+@virtual_time
+async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
+    model = Model(policy=QUICK, speech_detection="found", may_ignore=True)
+    async with living(model):
+        await speak(model, 1.0, level=0)
+        for _ in range(20):
+            await speak(model, 3.0)
+            await speak(model, 2.0, level=0)
+        assert len(model.lines) == 1
+        await speak(model, 25.0, level=0)
+        assert len(model.lines) == 2
+
+
+@pytest.mark.parametrize(
+    "abilities",
+    [
+        {"speech_detection": "found", "may_ignore": True, "user_transcripts": "none"},
+        {"speech_detection": "found", "may_ignore": True, "manual_turns": True},
+        {"speech_detection": "none", "manual_turns": True, "answers_pings": True},
+    ],
+)
+@virtual_time
+async def test_speech_that_need_not_be_answered_changes_nothing(abilities):
+    model = Model(policy=QUICK, **abilities)
+    async with living(model):
+        await speak(model, 2.0)
+        await speak(model, 60.0, level=0)
+        assert len(model.lines) == 1
+        assert not model.line.sent(Ping)
+
+
+@virtual_time
+async def test_a_turn_that_the_program_ends_has_to_be_noticed():
+    model = asking(speech_detection="none", manual_turns=True, turn_reply="requested")
+    async with living(model) as ear:
+        await speak(model, 1.0)
+        model.end_turn()
+        await asyncio.sleep(27)
+        assert ear.of(RealtimeReconnectingEvent)[0].reason == SILENT
+        await again(model)
+        tells(model, UserTurnEnded("a", reply_follows=False))
+        (asked,) = model.line.sent(RequestReply)
+        tells(model, ReplyStarted("r", asked.request_id))
+
+
+@virtual_time
+async def test_a_turn_that_was_announced_to_be_answered_is_answered_by_the_next_connection():
+    model = asking()
+    async with living(model) as ear:
+        tells(
+            model,
+            SpeechStarted("a", None, 0),
+            SpeechStopped("a", None, 100),
+            UserTurnEnded("a"),
+            UserTranscript("a", "hello", final=True),
+        )
+        await asyncio.sleep(20)
+        assert len(model.lines) == 1
+        await again(model)
+        assert ear.of(RealtimeReconnectingEvent)[0].reason == SILENT
+        assert len(model.line.sent(RequestReply)) == 1
+
+
+@pytest.mark.parametrize("reply_follows", [False, True])
+@virtual_time
+async def test_a_turn_that_nobody_answers_need_not_be_answered(reply_follows):
+    model = asking(may_ignore=reply_follows)
+    async with living(model):
+        tells(
+            model,
+            SpeechStarted("a", None, 0),
+            UserTurnEnded("a", reply_follows=reply_follows),
+            UserTranscript("a", "hello", final=True),
+        )
+        await asyncio.sleep(120)
+        assert len(model.lines) == 1
+
+
+@virtual_time
+async def test_a_request_is_asked_for_again_where_nothing_comes():
+    model = asking()
+    async with living(model) as ear:
+        model.request_reply("x")
+        await again(model)
+        (asked,) = model.line.sent(RequestReply)
+        assert asked.request_id == "x"
+        tells(model, ReplyStarted("r", "x"), ReplyDone("r"))
+        assert not [t for t in ear.told if isinstance(t, tuple)]
+
+
+@virtual_time
+async def test_a_request_that_is_given_up_here_and_asked_again_is_due_since_the_first_time():
+    model = Model(policy=QUICK, defers_requests=True)
+    async with living(model):
+        model.request_reply("x")
+        for _ in range(2):
+            await asyncio.sleep(10)
+            tells(model, ReplyRefused("x", "unanswered", "Nothing came.", busy=True))
+        assert len(model.line.sent(RequestReply)) == 3
+        await again(model)
+        assert 25 <= model.at[1] < 26
+        (asked,) = model.line.sent(RequestReply)
+        assert asked.request_id == "x"
+        # There the time begins anew.
+        await asyncio.sleep(24)
+        assert len(model.lines) == 2
+
+
+@virtual_time
+async def test_a_request_that_is_held_back_while_the_model_sounds_is_not_due():
+    model = Model(policy=QUICK, defers_requests=True)
+    async with living(model):
+        sound = AudioFrame(np.ones(40 * RATE, np.int16), RATE)
+        tells(model, ReplyStarted("r"), ReplyAudio("r", "i", sound), ReplyDone("r"))
+        model.request_reply("x")
+        await asyncio.sleep(64)
+        assert len(model.lines) == 1
+        await again(model)
+        assert 65 < model.at[1] < 66
+
+
+@virtual_time
+async def test_a_reply_that_never_ends_is_gone_on_with_by_the_next_connection():
+    model = asking()
+    async with living(model) as ear:
+        ear.said = {"r": "Well,"}
+        sound = AudioFrame(np.ones(10 * RATE, np.int16), RATE)
+        tells(model, ReplyStarted("r"), ReplyText("r", "i", "Well,"), ReplyAudio("r", "i", sound))
+        for _ in range(3):
+            # The person being heard does not make it go on.
+            await asyncio.sleep(10)
+            tells(model, SpeechStarted("a", None, 0), UserTurnEnded("a", reply_follows=False))
+        assert len(model.lines) == 1
+        await again(model)
+        assert 35 <= model.at[1] < 36
+        assert len(ear.lost) == 1
+
+
+@virtual_time
+async def test_thinking_within_the_bound_and_long_tools_are_waited_for():
+    model = asking()
+    async with living(model):
+        tells(model, ReplyStarted("r"))
+        await asyncio.sleep(24)
+        tells(model, ToolCall("r", "c", "look", "{}"))
+        await asyncio.sleep(300)
+        tells(model, ReplyDone("r"))
+        await asyncio.sleep(300)
+        assert len(model.lines) == 1
+        model.send_tool_result("c", "look", "42", failed=False)
+        assert len(model.line.sent(RequestReply)) == 1
+        await again(model)
+
+
+@virtual_time
+async def test_what_nobody_wants_any_more_is_not_due():
+    model = asking()
+    async with living(model):
+        model.request_reply("x")
+        model.interrupt()
+        tells(model, SpeechStarted("a", None, 0), UserTurnEnded("a"))
+        await asyncio.sleep(5)
+        model.interrupt()
+        await asyncio.sleep(120)
+        assert len(model.lines) == 1
+
+
+@virtual_time
+async def test_the_bound_can_be_set_and_switched_off():
+    policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, silence_s=3.0)
+    model = Model(policy=policy, answers_pings=True)
+    async with living(model):
+        await speak(model, 0.5)
+        await speak(model, 3.0, level=0)
+        assert len(model.lines) == 2
+    model = Model(policy=ReconnectPolicy(silence_s=None), answers_pings=True)
+    async with living(model):
+        await speak(model, 1.0)
+        await speak(model, 300.0, level=0)
+        assert len(model.lines) == 1
+    with pytest.raises(ConfigError, match="silence_s above 0, or None"):
+        ReconnectPolicy(silence_s=0)
+
+
+@virtual_time
+async def test_a_server_that_confirms_nothing_is_not_asked():
+    model = asking()
+    async with living(model):
+        model.line.tell(SessionStarted(confirms_updates=False))
+    model = asking()
+    model.plans = [{"confirms": False}]
+    async with living(model):
+        await speak(model, 1.0)
+        await speak(model, 60.0, level=0)
+        assert len(model.lines) == 1
+        assert not model.line.sent(Ping)
+
+
+def test_a_late_question_gets_its_time_to_be_answered():
+    silence = LivenessWatch(30.0, pings=True)
+    silence.raise_doubt(0.0)
+    assert silence.deadline(None, None) == 20.0
+    assert silence.poll(None, None, 40.0) is Verdict.PING
+    assert silence.deadline(None, None) == 50.0
+    assert silence.poll(None, None, 49.0) is None
+    assert silence.poll(None, None, 50.0) is Verdict.LOST
+    assert silence.deadline(None, None) is None
+
+
+def test_the_patience_with_doubts_has_an_end():
+    silence = LivenessWatch(10.0, pings=False)
+    now = 0.0
+    for power in range(8):
+        silence.raise_doubt(now)
+        wait = 10.0 * min(2**power, MAX_PATIENCE)
+        assert silence.deadline(None, None) == now + wait
+        now += wait
+        assert silence.poll(None, None, now) is Verdict.ROLL_OVER
+    silence.record_content()
+    silence.raise_doubt(now)
+    assert silence.deadline(None, None) == now + 10.0

@@ -1,0 +1,141 @@
+"""Halves of characters: joined where both come, replaced where one is alone, whatever the door."""
+
+import asyncio
+import json
+
+from fake_connection import Model, living
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duologue.errors import ErrorKind
+from duologue.items import (
+    AgentItem,
+    SurrogateJoiner,
+    SystemItem,
+    ToolCallItem,
+    ToolResultItem,
+    UserItem,
+    replace_surrogates,
+    replace_surrogates_in_item,
+)
+from duologue.realtime._session.surrogates import (
+    SurrogateFilter,
+    replace_surrogates_in_command,
+    replace_surrogates_in_setup,
+)
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import (
+    AddItem,
+    RequestReply,
+    Say,
+    SendToolResult,
+    ToolSpec,
+    UpdateSession,
+)
+from duologue.realtime.outputs import (
+    ProviderError,
+    ReplyDone,
+    ReplyStarted,
+    ReplyText,
+    SayMismatch,
+    ToolCall,
+    UserTranscript,
+)
+from duologue.testing import virtual_time
+
+HIGH, LOW, WHOLE = "\ud83d", "\ude00", "\U0001f600"
+texts = st.text(st.sampled_from(["a", "\xe9", WHOLE, HIGH, LOW]))
+
+
+def test_halves_are_joined_and_what_is_alone_is_replaced():
+    assert replace_surrogates(f"a{HIGH}{LOW}b") == f"a{WHOLE}b"
+    assert replace_surrogates(f"{HIGH}a{LOW}\xe9") == "?a?\xe9"
+    assert replace_surrogates("plain") == "plain"
+
+
+@given(st.lists(texts))
+def test_text_in_pieces_is_as_the_whole_text(pieces):
+    halves = SurrogateJoiner()
+    joined = "".join([halves.push(piece) for piece in pieces] + [halves.flush()])
+    assert joined == replace_surrogates("".join(pieces))
+    joined.encode()
+
+
+@given(texts)
+def test_every_item_can_be_written(text):
+    for item in (
+        SystemItem("i", text),
+        UserItem("i", text, text),
+        UserItem("i", None),
+        AgentItem("i", text),
+        ToolCallItem("i", "c", text, text),
+        ToolResultItem("i", "c", text),
+    ):
+        clean = replace_surrogates_in_item(item)
+        json.dumps(repr(clean), ensure_ascii=False).encode()
+        assert replace_surrogates_in_item(clean) is clean
+
+
+@given(st.lists(texts), st.booleans())
+def test_words_of_a_reply_are_joined_over_its_pieces(pieces, planned):
+    outputs, told = SurrogateFilter(), []
+    for piece in pieces:
+        told += outputs.clean(ReplyText("r", "i", piece, planned=planned))
+        told += outputs.clean(ReplyText("r", "other", "plain"))
+    told += outputs.clean(ReplyDone("r"))
+    mine = [one for one in told if isinstance(one, ReplyText) and one.item_id == "i"]
+    assert "".join(one.text for one in mine) == replace_surrogates("".join(pieces))
+    assert all(one.planned == planned for one in mine)
+    assert told[-1] == ReplyDone("r")
+
+
+def test_whatever_else_a_model_tells_is_clean():
+    outputs = SurrogateFilter()
+    bad = f"x{HIGH}"
+    for output, wanted in [
+        (ToolCall("r", "c", bad, f'"{HIGH}{LOW}"'), ToolCall("r", "c", "x?", f'"{WHOLE}"')),
+        (ReplyDone("r", "failed", bad), ReplyDone("r", "failed", "x?")),
+        (SayMismatch("r", bad, bad), SayMismatch("r", "x?", "x?")),
+        (
+            ProviderError(ErrorKind.RETRY, bad, bad),
+            ProviderError(ErrorKind.RETRY, "x?", "x?"),
+        ),
+    ]:
+        assert list(outputs.clean(output)) == [wanted]
+
+
+def test_whatever_a_model_is_told_is_clean():
+    bad = f"x{HIGH}"
+    tool = ToolSpec(bad, bad, {bad: [bad, {"a": bad}, 1, None]})
+    clean = ToolSpec("x?", "x?", {"x?": ["x?", {"a": "x?"}, 1, None]})
+    assert replace_surrogates_in_setup(
+        SessionSetup(bad, (tool,), (UserItem("i", bad),))
+    ) == SessionSetup("x?", (clean,), (UserItem("i", "x?"),))
+    for command, wanted in [
+        (AddItem(UserItem("i", bad)), AddItem(UserItem("i", "x?"))),
+        (Say("q", bad), Say("q", "x?")),
+        (RequestReply("q", bad), RequestReply("q", "x?")),
+        (RequestReply("q"), RequestReply("q")),
+        (SendToolResult("c", "f", bad), SendToolResult("c", "f", "x?")),
+        (UpdateSession(bad, (tool,)), UpdateSession("x?", (clean,))),
+        (UpdateSession(), UpdateSession()),
+    ]:
+        assert replace_surrogates_in_command(command) == wanted
+
+
+@virtual_time
+async def test_a_session_joins_words_and_cleans_what_is_sent():
+    model = Model()
+    async with living(model, history=(UserItem("u", HIGH),)) as ear:
+        assert model.line.setup.history == (UserItem("u", "?"),)
+        model.say("q", f"Hello {HIGH}")
+        assert model.line.commands[-1].text == "Hello ?"
+        model.line.tell(ReplyStarted("r", "q"))
+        for piece in (f"Hello {HIGH}", f"{LOW} there", HIGH):
+            model.line.tell(ReplyText("r", "i", piece))
+        model.line.tell(ReplyDone("r"))
+        assert [one.text for one in ear.of(ReplyText)] == ["Hello ", f"{WHOLE} there", "?"]
+        model.line.tell(UserTranscript("t", f"so {HIGH}", final=False))
+        model.line.tell(UserTranscript("t", f"so {HIGH}{LOW}", final=True))
+        assert [one.text for one in ear.of(UserTranscript)] == ["so ?", f"so {WHOLE}"]
+        await asyncio.sleep(0)

@@ -1,0 +1,61 @@
+import hypothesis.strategies as st
+from hypothesis import given
+
+from duologue.realtime._session.tool_calls import ToolCalls
+
+
+def test_a_group_is_over_when_the_reply_and_every_call_are():
+    calls = ToolCalls()
+    assert calls.add("r", "a", 3)
+    assert calls.add("r", "b", 3)
+    assert calls.pending
+    assert calls.is_pending(3)
+    assert not calls.is_pending(4)
+    assert calls.mark_answered("a") is None
+    assert calls.reply_done("r") is None
+    assert calls.mark_answered("b") == 3
+    assert not calls.pending
+    assert not calls.is_pending(3)
+
+
+def test_an_answer_before_the_end_of_the_reply():
+    calls = ToolCalls()
+    calls.add("r", "a", 0)
+    assert calls.mark_answered("a") is None
+    assert calls.reply_done("r") == 0
+    assert calls.reply_done("r") is None
+
+
+def test_what_nobody_knows_and_what_was_told_before():
+    calls = ToolCalls()
+    assert calls.mark_answered("x") is None
+    assert calls.reply_done("x") is None
+    assert calls.add("r", "a", 0)
+    assert not calls.add("r", "a", 0)
+    calls.mark_answered("a")
+    assert not calls.add("r", "a", 0)
+    assert not calls.pending
+
+
+def test_clear_forgets_what_is_open():
+    calls = ToolCalls()
+    calls.add("r", "a", 0)
+    calls.clear()
+    assert not calls.pending
+    assert calls.mark_answered("a") is None
+
+
+@given(st.permutations(["r1", "r2", "a1", "b1", "a2"]))
+def test_every_reply_is_over_exactly_once_in_any_order(order):
+    calls = ToolCalls()
+    for reply, call in (("r1", "a1"), ("r1", "b1"), ("r2", "a2")):
+        calls.add(reply, call, int(reply[1]))
+    over = []
+    for step in order:
+        epoch = calls.reply_done(step) if step[0] == "r" else calls.mark_answered(step)
+        if epoch is not None:
+            over.append(epoch)
+            left = order[order.index(step) + 1 :]
+            assert not [s for s in left if s.endswith(str(epoch))]
+    assert sorted(over) == [1, 2]
+    assert not calls.pending

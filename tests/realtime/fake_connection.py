@@ -1,0 +1,159 @@
+"""Connections in a test's hands, a model that makes them, and who listens to it."""
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from duologue.audio import AudioFrame
+from duologue.errors import ErrorKind, SessionError
+from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import SendAudio
+from duologue.realtime.outputs import SessionStarted
+from duologue.realtime.realtime import Realtime
+from duologue.realtime.reconnect import ReconnectPolicy
+
+RATE = 1000
+LOST = SessionError("the line broke", code="1006", kind=ErrorKind.RECYCLE)
+FATAL = SessionError("wrong key", code="invalid_api_key")
+
+
+class Line:
+    """One connection in the test's hands; ``answers`` is when it says that it is live."""
+
+    def __init__(
+        self, setup, answers=0.0, fails=None, expires_in=None, restored=False, confirms=True
+    ):
+        self.setup = setup
+        self.answers = answers
+        self.fails = fails
+        self.started = SessionStarted({}, expires_in, restored, confirms)
+        self.commands = []
+        self.ended = asyncio.Event()
+        self.failure = None
+        self.tell = None
+        self.closed = False
+
+    async def run(self, receive):
+        self.tell = receive
+        try:
+            if self.answers:
+                await asyncio.sleep(self.answers)
+            if self.fails is not None:
+                raise self.fails
+            receive(self.started)
+            await self.ended.wait()
+            if self.failure is not None:
+                raise self.failure
+        finally:
+            self.closed = True
+
+    def transmit(self, command):
+        self.commands.append(command)
+
+    def lose(self, failure=LOST):
+        self.failure = failure
+        self.ended.set()
+
+    @property
+    def heard(self):
+        frames = [c.frame.samples for c in self.commands if isinstance(c, SendAudio)]
+        return np.concatenate([np.zeros(0, np.int16), *frames])
+
+    def sent(self, kind):
+        return [c for c in self.commands if isinstance(c, kind)]
+
+
+class Model(Realtime):
+    """Makes lines by ``plans``, each the options of one; the last goes for all that follow."""
+
+    def __init__(self, plans=(), policy=None, **abilities):
+        profile = Capabilities("test", "m", input_rate=RATE, output_rate=RATE, **abilities)
+        super().__init__(profile, reconnect=policy or ReconnectPolicy())
+        self._session.connections._rng = random.Random(1)  # noqa: S311
+        self.plans = list(plans) or [{}]
+        self.lines = []
+        self.at = []
+
+    def open(self, setup):
+        plan = self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
+        self.lines.append(Line(setup, **plan))
+        self.at.append(self.clock.now())
+        return self.lines[-1]
+
+    @property
+    def line(self):
+        return self.lines[-1]
+
+
+class Ear:
+    def __init__(self):
+        self.told = []
+        self.items = ()
+        self.said = {}
+        self.lost = []
+        self.cuts = []
+
+    def history(self):
+        return self.items
+
+    def connected(self, event):
+        self.told.append(event)
+
+    reconnecting = reconnected = connected
+
+    def disconnected(self, event):
+        self.told.append(event)
+
+    def output(self, output, epoch):
+        self.told.append(output)
+
+    def on_interrupt(self, epoch):
+        return self.cuts
+
+    def reply_ended(self, request_id, error):
+        self.told.append((request_id, error))
+
+    def late_transcript(self, words):
+        pass
+
+    def reply_skipped(self, epoch):
+        self.told.append(("nothing follows", epoch))
+
+    def spoken_text(self, reply_id):
+        return self.said.get(reply_id)
+
+    def reply_lost(self, reply_id, request_id):
+        self.lost.append((reply_id, request_id))
+
+    def turns_replayed(self, item_ids):
+        self.told.append(tuple(item_ids))
+
+    def of(self, kind):
+        return [t for t in self.told if isinstance(t, kind)]
+
+
+@asynccontextmanager
+async def living(model, history=()):
+    ear = Ear()
+    ear.items = history
+    task = asyncio.create_task(model.run(SessionSetup("be kind", (), history), ear))
+    await model.ready()
+    try:
+        yield ear
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        assert all(line.closed for line in model.lines)
+        assert len([t for t in asyncio.all_tasks() if t is not asyncio.current_task()]) == 0
+
+
+def sound(numbers):
+    return AudioFrame(np.asarray(numbers, np.int16), RATE)
+
+
+async def again(model, count=2):
+    while len(model.lines) < count or not model.connected:
+        await asyncio.sleep(0.01)

@@ -1,0 +1,104 @@
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from duologue.vad.earshot import EarshotVAD
+from duologue.vad.energy import EnergyVAD
+from duologue.vad.voice_meter import GAP_S, VoiceMeter
+
+RATE = 16000
+SPEECH = Path(__file__).parent.parent / "data" / "speech"
+
+
+def tone(seconds, hz=200.0, level=8000, rate=RATE):
+    at = np.arange(round(seconds * rate))
+    return (level * np.sin(2 * np.pi * hz / rate * at)).astype(np.int16)
+
+
+def silence(seconds, rate=RATE):
+    return np.zeros(round(seconds * rate), np.int16)
+
+
+def noise(seconds, level=6000):
+    rng = np.random.default_rng(1)
+    return (level * rng.standard_normal(round(seconds * RATE))).clip(-32000, 32000).astype(np.int16)
+
+
+def heard(*parts, vad=None, rate=RATE, watch=None):
+    meter = VoiceMeter(vad or EnergyVAD(), rate)
+    sound = np.concatenate(parts)
+    step = rate // 50
+    for begin in range(0, len(sound), step):
+        meter.push(sound[begin : begin + step], (begin + step) / rate)
+        if watch is not None:
+            watch(meter, (begin + step) / rate)
+    return meter
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6])
+def test_a_stretch_is_as_long_as_the_sound(seconds, rate):
+    meter = heard(silence(0.5, rate), tone(seconds, rate=rate), silence(0.2, rate), rate=rate)
+    assert meter.stretch_count == 1
+    assert meter.seconds == pytest.approx(seconds, abs=0.021)
+    assert meter.started_at == pytest.approx(0.5, abs=0.025)
+    assert meter.is_open
+    assert not meter.active
+
+
+def test_a_stretch_goes_on_over_the_gap_in_a_word_and_ends_in_a_pause():
+    word = (tone(0.15), silence(0.15), tone(0.15))
+    meter = heard(*word, silence(0.2))
+    assert meter.stretch_count == 1
+    assert meter.seconds == pytest.approx(0.3, abs=0.04)
+    assert heard(*word, silence(GAP_S + 0.1), tone(0.1)).stretch_count == 2
+    assert not heard(*word, silence(GAP_S + 0.02)).is_open
+
+
+def test_sound_that_dies_away_does_not_count():
+    at = np.arange(round(0.6 * RATE))
+    dying = (tone(0.6, level=20000) * np.exp(-at / RATE / 0.06)).astype(np.int16)
+    loud = float(np.sqrt(np.mean(np.square(dying[6400:6656], dtype=np.float32))))
+    assert heard(dying, vad=EnergyVAD(level=loud / 100)).seconds < 0.2
+
+
+def test_a_click_begins_nothing():
+    assert (
+        heard(silence(0.2), tone(0.02), silence(0.2), tone(0.01), silence(0.2)).stretch_count == 0
+    )
+
+
+def test_only_what_has_a_pitch_is_speech():
+    assert heard(tone(0.4)).is_speech()
+    assert not heard(noise(0.4)).is_speech()
+    assert not heard(tone(0.08)).is_speech()
+
+
+def test_speech_is_found_in_pieces_as_it_comes():
+    found = []
+    heard(tone(0.4), watch=lambda meter, now: found.append((now, meter.is_speech())))
+    first = next(now for now, is_speech in found if is_speech)
+    assert 0.1 < first < 0.2
+    assert all(is_speech for now, is_speech in found if now >= first)
+
+
+def test_a_real_voice_is_speech_within_half_a_second_and_a_hiss_never():
+    with wave.open(str(SPEECH / "austen-0880.wav")) as file:
+        voice = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+    found = []
+
+    def watch(meter, now):
+        if meter.seconds >= 0.33 and meter.is_speech():
+            found.append(now - meter.started_at)
+
+    heard(silence(0.5), voice, vad=EarshotVAD(), watch=watch)
+    assert found[0] < 0.55
+    assert not heard(silence(0.5), noise(0.5), vad=EarshotVAD()).is_speech()
+
+
+def test_what_is_not_asked_for_is_not_kept_for_ever():
+    meter = heard(tone(60.0))
+    assert len(meter._frames) <= 64
+    assert meter.is_speech()
