@@ -36,6 +36,7 @@ test: lint types unit ## everything CI runs
 lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
+	.venv/bin/lint-imports
 
 types: setup
 	.venv/bin/mypy

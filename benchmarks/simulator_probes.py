@@ -90,7 +90,9 @@ async def meeting(
     words_late_s: float = 0.0,
     **options: Any,
 ) -> AsyncGenerator[tuple[Any, Any]]:
-    """An agent that talks over that line, and the far side of it; ``agent.recorded`` are its events.
+    """An agent that talks over that line, and the far side of it.
+
+    ``agent.recorded`` has its events.
 
     What the person said is told ``words_late_s`` after they have said it.
     """

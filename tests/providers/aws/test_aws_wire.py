@@ -531,7 +531,7 @@ async def test_closing_before_there_is_an_answer_leaves_nothing(wire, service):
 
 @nova
 async def test_cancelling_at_any_step_of_opening_leaves_nothing(wire, service):
-    # Threads (credentials, resolving a name) take any number of turns of the loop on a busy machine.
+    # Threads (credentials, a name's address) take any number of loop iterations.
     for steps in [*range(1, 40), *(40 * 2**n for n in range(14))]:
         one = wire_to(service.url)
         task = asyncio.create_task(one.open())

@@ -13,7 +13,7 @@ from duologue.audio import Resampler, Samples
 from duologue.json_types import Json
 from duologue.simulators._fields import int_at, text_at
 from duologue.simulators._openai_protocol.json_shapes import RefusedError
-from duologue.simulators.openai._schema import RATE
+from duologue.simulators._openai_protocol.schema import RATE
 
 _G711 = ("audio/pcmu", "audio/pcma")
 _G711_RATE = 8000

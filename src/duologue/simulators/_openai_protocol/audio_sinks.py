@@ -6,7 +6,7 @@ from duologue.audio import Samples
 from duologue.simulators._openai_protocol.audio_formats import AudioEncoder
 from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.reply import OutgoingReply
-from duologue.simulators.openai._schema import RATE
+from duologue.simulators._openai_protocol.schema import RATE
 
 
 class EventAudioSink:

@@ -12,7 +12,7 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 from duologue.json_types import Json
 from duologue.simulators._fields import JsonObject, new_id, objects_at, text_at, value_at
 from duologue.simulators._openai_protocol.json_shapes import RefusedError, Shape, check, missing
-from duologue.simulators.openai._schema import ITEMS
+from duologue.simulators._openai_protocol.schema import ITEMS
 
 MAX_ITEMS = 10_000
 """Items of a session; a further one is refused."""

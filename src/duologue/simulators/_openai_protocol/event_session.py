@@ -25,12 +25,12 @@ from duologue.simulators._openai_protocol.json_shapes import (
     Tagged,
     check_object,
 )
+from duologue.simulators._openai_protocol.loopback import Loopback
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators._openai_protocol.session_object import SessionObject
 from duologue.simulators._openai_protocol.turns import UserTurn, UserTurns
 from duologue.simulators._turn_detector import TurnTooShortError
 from duologue.simulators.faults import Error
-from duologue.simulators.openai._loopback import Loopback
 
 MAX_IMAGES = 2000
 """Newest images of a session that are kept for inspection."""

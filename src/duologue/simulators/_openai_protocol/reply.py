@@ -11,7 +11,7 @@ from duologue.json_types import Json
 from duologue.simulators._fields import JsonObject, new_id, text_at
 from duologue.simulators._openai_protocol.conversation import Conversation
 from duologue.simulators._openai_protocol.dialect import GA, Dialect, Emit
-from duologue.simulators.openai._schema import RATE
+from duologue.simulators._openai_protocol.schema import RATE
 
 type Status = Literal["completed", "cancelled", "failed", "incomplete"]
 

@@ -16,9 +16,9 @@ from duologue.simulators._openai_protocol.conversation import Conversation, text
 from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.json_shapes import RefusedError
 from duologue.simulators._openai_protocol.reply import AudioSink, OutgoingReply, ReplySpec
+from duologue.simulators._openai_protocol.schema import RATE
 from duologue.simulators._openai_protocol.session_object import SessionObject, check_modalities
 from duologue.simulators._verbatim import quoted_verbatim
-from duologue.simulators.openai._schema import RATE
 
 MAX_OUT_OF_BAND = 16
 """Concurrent replies outside the conversation."""

@@ -19,7 +19,7 @@ from duologue.simulators._fields import (
     value_at,
 )
 from duologue.simulators._openai_protocol.json_shapes import RefusedError, check_object, missing
-from duologue.simulators.openai._schema import RATE, SESSION
+from duologue.simulators._openai_protocol.schema import RATE, SESSION
 
 DEFAULT_INSTRUCTIONS = (
     "Your knowledge cutoff is 2023-10. You are a helpful, witty, and friendly AI. Act like a "

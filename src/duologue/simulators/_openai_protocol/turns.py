@@ -19,9 +19,9 @@ from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.json_shapes import RefusedError
 from duologue.simulators._openai_protocol.reply import OutgoingReply
 from duologue.simulators._openai_protocol.responses import Responses
+from duologue.simulators._openai_protocol.schema import RATE
 from duologue.simulators._openai_protocol.session_object import SessionObject
 from duologue.simulators._turn_detector import DetectedTurn, TurnDetector
-from duologue.simulators.openai._schema import RATE
 
 _STREAMING_MODELS = ("gpt-realtime-whisper", "gpt-live-transcribe")
 """Models that transcribe while the user speaks; all others do so after the turn."""

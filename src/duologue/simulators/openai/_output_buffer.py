@@ -11,7 +11,7 @@ import numpy as np
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.reply import OutgoingReply
-from duologue.simulators.openai._schema import RATE
+from duologue.simulators._openai_protocol.schema import RATE
 
 _FRAME = RATE * FRAME_MS // 1000
 

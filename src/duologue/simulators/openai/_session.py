@@ -23,10 +23,10 @@ from duologue.simulators._openai_protocol.event_session import (
 from duologue.simulators._openai_protocol.json_shapes import RefusedError, Shape, Tagged
 from duologue.simulators._openai_protocol.reply import AudioSink
 from duologue.simulators._openai_protocol.responses import Responses
+from duologue.simulators._openai_protocol.schema import CLIENT_EVENTS, ITEMS
 from duologue.simulators._openai_protocol.session_object import OpenAISessionObject
 from duologue.simulators._openai_protocol.turns import UserTurns
 from duologue.simulators._turn_detector import MIN_TURN_S
-from duologue.simulators.openai._schema import CLIENT_EVENTS, ITEMS
 
 MAX_DURATION_REASON = "Your session hit the maximum duration of 60 minutes."
 
