@@ -164,9 +164,7 @@ def _replay(line: bytes, items: dict[str, Item]) -> None:
 
 
 def _is_cut_short(line: bytes) -> bool:
-    """Return whether ``line`` begins like a line of ours and is cut short, perhaps within a
-    character.
-    """
+    """Return whether ``line`` is one of ours, cut short, perhaps within a character."""
     if not (line.startswith(_LINE_START) or _LINE_START.startswith(line)):
         return False
     try:

@@ -147,9 +147,7 @@ class AgentSession:
         self._tracker.close(self._edge.quality)
 
     def tick(self, now: float) -> None:
-        """Play the audio that is due at ``now`` (clock seconds) and report what was heard; every 20
-        ms.
-        """
+        """Play the audio due at ``now`` (clock seconds) and report what was heard; every 20 ms."""
         self.playout.tick(now)
         self._ticks += 1
         if self._ticks % _TICKS_PER_HEARD_EVENT == 0:
@@ -191,9 +189,7 @@ class AgentSession:
             self._send_frame(make_frame, now=False)
 
     def send_snapshot(self) -> None:
-        """Send the newest camera frame, so that the next request refers to what the camera shows
-        now.
-        """
+        """Send the newest camera frame, so that the next reply refers to the present."""
         latest, self._latest_video = self._latest_video, None
         if latest is not None and self._clock.now() - latest[0] <= _MAX_FRAME_AGE_S:
             self._send_frame(latest[1], now=True)
@@ -224,9 +220,7 @@ class AgentSession:
         )
 
     def known_text(self, speech: Speech) -> str | None:
-        """Return the text that the model has of a speech by the agent's own TTS; None if it has
-        none.
-        """
+        """Return what the model knows of a speech by the agent's own TTS; None if nothing."""
         return self._tracker.known_text(speech)
 
     def end_overlong(self, speech: Speech, seconds: float) -> None:
@@ -278,9 +272,7 @@ class AgentSession:
         return self._tracker.spoken_text(reply_id)
 
     def reply_lost(self, reply_id: str, request_id: str | None) -> None:
-        """Record that a connection was lost in a reply; the reply to ``request_id`` continues its
-        speech.
-        """
+        """Record that a reply lost its connection; the reply to ``request_id`` continues it."""
         self._tracker.reply_lost(reply_id, request_id)
 
     def turns_replayed(self, item_ids: Sequence[str]) -> None:

@@ -274,9 +274,7 @@ class Speech:
         self._items = {item_id: 0.0}
 
     def spoken_text(self) -> str:
-        """Return what the audio received so far says, heard or not: whole words, at most one too
-        few.
-        """
+        """Return what the audio received so far says: whole words, at most one too few."""
         if self.clipped_at is not None:
             return self.text_until(self.clipped_at)
         if self.complete:
