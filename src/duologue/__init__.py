@@ -1,9 +1,9 @@
 """Live spoken conversation between people and models."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from duologue import _telemetry
+from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
     from duologue._running import run
@@ -57,41 +57,30 @@ __all__ = [
     "run",
 ]
 
-_HOMES = {
-    "Agent": "duologue.agent.agent",
-    "AudioFrame": "duologue.audio",
-    "BargeInPolicy": "duologue.agent.barge_in",
-    "ConfigError": "duologue.errors",
-    "Conversation": "duologue.agent.conversation",
-    "DuologueError": "duologue.errors",
-    "Framer": "duologue.audio",
-    "JsonlStore": "duologue.agent.jsonl_store",
-    "MissingExtraError": "duologue.errors",
-    "Pipeline": "duologue.pipeline.pipeline",
-    "Processor": "duologue.agent.processors",
-    "Capabilities": "duologue.realtime.capabilities",
-    "Realtime": "duologue.realtime.realtime",
-    "ReplyRefusedError": "duologue.errors",
-    "Resampler": "duologue.audio",
-    "SessionClosedError": "duologue.errors",
-    "SessionError": "duologue.errors",
-    "Speech": "duologue.agent.speech",
-    "UnsupportedError": "duologue.errors",
-    "User": "duologue.agent.agent",
-    "VideoFrame": "duologue.video",
-    "run": "duologue._running",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use: numpy alone takes longer than an import should."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "duologue._running": ["run"],
+            "duologue.agent.agent": ["Agent", "User"],
+            "duologue.agent.barge_in": ["BargeInPolicy"],
+            "duologue.agent.conversation": ["Conversation"],
+            "duologue.agent.jsonl_store": ["JsonlStore"],
+            "duologue.agent.processors": ["Processor"],
+            "duologue.agent.speech": ["Speech"],
+            "duologue.audio": ["AudioFrame", "Framer", "Resampler"],
+            "duologue.errors": [
+                "ConfigError",
+                "DuologueError",
+                "MissingExtraError",
+                "ReplyRefusedError",
+                "SessionClosedError",
+                "SessionError",
+                "UnsupportedError",
+            ],
+            "duologue.pipeline.pipeline": ["Pipeline"],
+            "duologue.realtime.capabilities": ["Capabilities"],
+            "duologue.realtime.realtime": ["Realtime"],
+            "duologue.video": ["VideoFrame"],
+        },
+    )

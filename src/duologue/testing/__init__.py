@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from duologue._lazy import lazy_names
 from duologue.testing.scripted import At, Reply, ScriptedRealtime, ToolUse
 from duologue.testing.virtual_time import (
     DeadlockError,
@@ -37,25 +37,14 @@ __all__ = [
     "virtual_time",
 ]
 
-_HOMES = {
-    "GeminiSimulator": "duologue.simulators.gemini.server",
-    "NovaSimulator": "duologue.simulators.nova.server",
-    "OpenAISimulator": "duologue.simulators.openai.server",
-    "QwenSimulator": "duologue.simulators.qwen.server",
-    "synthesize": "duologue.testing.speech",
-    "transcribe": "duologue.testing.speech",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Load what needs an extra on first use: the rest does not."""
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "duologue.simulators.gemini.server": ["GeminiSimulator"],
+            "duologue.simulators.nova.server": ["NovaSimulator"],
+            "duologue.simulators.openai.server": ["OpenAISimulator"],
+            "duologue.simulators.qwen.server": ["QwenSimulator"],
+            "duologue.testing.speech": ["synthesize", "transcribe"],
+        },
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
     from duologue.providers.gemini._config import (
@@ -30,16 +31,19 @@ __all__ = [
 
 _MODULES = {"Realtime": "_realtime", "Vertex": "_vertex"}
 
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use, so that nobody pays for what they do not use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = f"{__name__}.{_MODULES.get(name, '_config')}"
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "duologue.providers.gemini._config": [
+                "AutomaticActivity",
+                "Compression",
+                "ManualTurns",
+                "Proactivity",
+                "Thinking",
+                "Transcription",
+            ],
+            "duologue.providers.gemini._realtime": ["Realtime"],
+            "duologue.providers.gemini._vertex": ["Vertex"],
+        },
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
     from duologue.providers.openai._config import (
@@ -30,18 +31,20 @@ __all__ = [
     "CustomVoice",
 ]
 
-_HOMES = {"LLM": "_llm", "Realtime": "_realtime"}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use, so that nobody pays for what they do not use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = f"{__name__}.{_HOMES.get(name, '_config')}"
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "duologue.providers.openai._config": [
+                "CustomVoice",
+                "ManualTurns",
+                "NoiseReduction",
+                "RetentionRatio",
+                "SemanticVAD",
+                "ServerVAD",
+                "Transcription",
+            ],
+            "duologue.providers.openai._llm": ["LLM"],
+            "duologue.providers.openai._realtime": ["Realtime"],
+        },
+    )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
     from duologue.providers.qwen._config import ManualTurns, SemanticVAD, ServerVAD, Transcription
@@ -17,18 +18,16 @@ __all__ = [
     "Transcription",
 ]
 
-_HOMES = {"Realtime": "_realtime"}
-
-
-def __getattr__(name: str) -> object:
-    """Load a public name on first use, so that nobody pays for what they do not use."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = f"{__name__}.{_HOMES.get(name, '_config')}"
-    value: object = getattr(import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            "duologue.providers.qwen._config": [
+                "ManualTurns",
+                "SemanticVAD",
+                "ServerVAD",
+                "Transcription",
+            ],
+            "duologue.providers.qwen._realtime": ["Realtime"],
+        },
+    )
