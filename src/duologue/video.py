@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ def encode_jpeg(frame: VideoFrame, *, max_side: int = 1024, quality: int = 80) -
 
     Takes some ms: call it in a thread. Raises `MissingExtraError` without Pillow.
     """
-    pillow = optional("PIL.Image", "video")
+    pillow = import_optional("PIL.Image", "video")
     image = pillow.fromarray(frame.pixels)
     # Reducing by whole numbers first is several times faster, and not visible; nor is what bicubic
     # would do better at nearly twice the time.

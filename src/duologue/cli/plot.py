@@ -11,7 +11,7 @@ from types import ModuleType
 
 import numpy as np
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import Samples
 from duologue.errors import ConfigError
 from duologue.events.events import (
@@ -118,7 +118,7 @@ def draw_conversation(
     Latencies are left out where they were not ``measured`` in real time. Needs the extra ``local``
     (Pillow). Raises `ConfigError` when it can't be written.
     """
-    optional("PIL.ImageDraw", "local")
+    import_optional("PIL.ImageDraw", "local")
     left, right, rate = read_recording(recording)
     picture = _Plot(max(len(left) / rate, 1.0))
     person, agent = find_segments(left, rate), find_segments(right, rate)
@@ -168,10 +168,10 @@ class _Plot:
         width = min(_WIDTH_MAX, max(_WIDTH_MIN, round(seconds * _PER_SECOND)))
         self._width = width
         self._height = _TOP + 2 * (_LANE + _TEXT) + _BETWEEN + 40
-        image = optional("PIL.Image", "local")
+        image = import_optional("PIL.Image", "local")
         self._image = image.new("RGB", (width * _SCALE, self._height * _SCALE), _PAPER)
-        self._draw = optional("PIL.ImageDraw", "local").Draw(self._image)
-        self._fonts: ModuleType = optional("PIL.ImageFont", "local")
+        self._draw = import_optional("PIL.ImageDraw", "local").Draw(self._image)
+        self._fonts: ModuleType = import_optional("PIL.ImageFont", "local")
 
     def x(self, seconds: float) -> float:
         return _MARGIN + (self._width - 2 * _MARGIN) * min(seconds, self._seconds) / self._seconds
@@ -300,10 +300,12 @@ class _Plot:
             place = (x * _SCALE, y * _SCALE)
             self._draw.text(place, text, font=font, fill=colour, anchor=anchor)
             return
-        image = optional("PIL.Image", "local")
+        image = import_optional("PIL.Image", "local")
         box = self._draw.textbbox((0, 0), text, font=font)
         tile = image.new("RGB", (int(box[2]) + 4, int(box[3]) + 4), _PAPER)
-        optional("PIL.ImageDraw", "local").Draw(tile).text((2, 2), text, font=font, fill=colour)
+        import_optional("PIL.ImageDraw", "local").Draw(tile).text(
+            (2, 2), text, font=font, fill=colour
+        )
         tile = tile.rotate(90, expand=True)
         corner = (int(x * _SCALE - tile.width / 2), int(y * _SCALE - tile.height / 2))
         self._image.paste(tile, corner)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import AudioFrame, Samples
 from duologue.errors import ConfigError
 
@@ -45,7 +45,7 @@ def read_audio(path: str | PathLike[str]) -> AudioFrame:
             if not file.stat().st_size:
                 raise ConfigError(f"can't read {file}: it is empty")
             source = _Source(stream, _finished_header(stream))
-            frame = _decode(file, source, optional("soundfile", "wav"))
+            frame = _decode(file, source, import_optional("soundfile", "wav"))
             if source.failure is not None:
                 raise source.failure
     except OSError as error:

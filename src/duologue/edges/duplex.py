@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import AudioFrame, Framer, Samples
 
 _RING_S = 1.0
@@ -29,7 +29,7 @@ def webrtc_canceller(
 
     ``delay_ms`` from playing to hearing it again is a hint. Needs the extra ``mic``.
     """
-    processor = optional("pywebrtc_audio", "mic").AudioProcessor(
+    processor = import_optional("pywebrtc_audio", "mic").AudioProcessor(
         sample_rate=rate,
         echo_cancellation=True,
         noise_suppression=noise_suppression,

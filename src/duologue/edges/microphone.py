@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.edges.duplex import Duplex, webrtc_canceller
 from duologue.edges.protocol import AgentInput
@@ -126,7 +126,7 @@ def devices() -> list[tuple[int, str, int, int]]:
 
 def _sounddevice() -> ModuleType:
     try:
-        return optional("sounddevice", "mic")
+        return import_optional("sounddevice", "mic")
     except OSError as error:
         raise MissingExtraError(
             "the PortAudio library is missing: apt install libportaudio2 (Debian, Ubuntu)"

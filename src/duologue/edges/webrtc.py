@@ -22,25 +22,25 @@ from duologue.quality import Quality
 from duologue.server.call_request import CallRequest as CallRequest
 
 # The page needs more than a call does, so the error names the extra that has both.
-optional("aiortc", "browser")
+with optional("browser"):
+    from duologue.rtc.audio_path import FRAME_TICKS
+    from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
+    from duologue.rtc.opus import RATES, Application
+    from duologue.rtc.peer import Peer
+    from duologue.rtc.signalling import (
+        AGENT,
+        ANSWER,
+        BYE,
+        CHANNEL,
+        ERROR,
+        EVENT,
+        MUTE,
+        OFFER,
+        PLAYED,
+        TEXT,
+        Signalling,
+    )
 
-from duologue.rtc.audio_path import FRAME_TICKS  # noqa: E402
-from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState  # noqa: E402
-from duologue.rtc.opus import RATES, Application  # noqa: E402
-from duologue.rtc.peer import Peer  # noqa: E402
-from duologue.rtc.signalling import (  # noqa: E402
-    AGENT,
-    ANSWER,
-    BYE,
-    CHANNEL,
-    ERROR,
-    EVENT,
-    MUTE,
-    OFFER,
-    PLAYED,
-    TEXT,
-    Signalling,
-)
 
 if TYPE_CHECKING:
     from duologue.edges.browser import Edge as Edge

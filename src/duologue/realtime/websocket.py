@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time, without_password
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class WebSocketWire:
 
         Raises `SessionError`, with the server's own words if it has any, and `MissingExtraError`.
         """
-        optional("websockets", self._extra)
+        import_optional("websockets", self._extra)
         from websockets.exceptions import (
             ConnectionClosed,
             InvalidProxy,

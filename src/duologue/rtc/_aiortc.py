@@ -20,7 +20,8 @@ from typing import Any
 from duologue._optional import optional
 from duologue.errors import UnsupportedError
 
-optional("aiortc", "webrtc")
+with optional("webrtc"):
+    import aiortc  # noqa: F401 - checked early
 
 TESTED_VERSIONS = "'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'"
 """Versions whose internals are known here, in pip's syntax."""

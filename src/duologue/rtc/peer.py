@@ -22,24 +22,24 @@ from duologue.rtc.audio_path import AudioIn, AudioOut
 from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
 
-optional("aiortc", "webrtc")
+with optional("webrtc"):
+    import av
+    from aiortc import (
+        RTCConfiguration,
+        RTCIceServer,
+        RTCPeerConnection,
+        RTCRtpReceiver,
+        RTCRtpSender,
+        RTCSessionDescription,
+    )
+    from aiortc.rtcconfiguration import RTCBundlePolicy
 
-import av  # noqa: E402
-from aiortc import (  # noqa: E402
-    RTCConfiguration,
-    RTCIceServer,
-    RTCPeerConnection,
-    RTCRtpReceiver,
-    RTCRtpSender,
-    RTCSessionDescription,
-)
-from aiortc.rtcconfiguration import RTCBundlePolicy  # noqa: E402
+    from duologue.rtc import _aiortc
+    from duologue.rtc._data_channel import TextChannel
+    from duologue.rtc._rtp_sender import IdleTrack, RtpSender
+    from duologue.rtc._video_decoder import MAX_UNDECODED, VideoDecoder
+    from duologue.rtc._video_track import VideoTrack
 
-from duologue.rtc import _aiortc  # noqa: E402
-from duologue.rtc._data_channel import TextChannel  # noqa: E402
-from duologue.rtc._rtp_sender import IdleTrack, RtpSender  # noqa: E402
-from duologue.rtc._video_decoder import MAX_UNDECODED, VideoDecoder  # noqa: E402
-from duologue.rtc._video_track import VideoTrack  # noqa: E402
 
 _aiortc.verify()
 _aiortc.warm_up()

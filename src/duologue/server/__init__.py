@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from duologue._optional import optional
 
-optional("starlette", "browser")
-optional("uvicorn", "browser")
-optional("websockets", "browser")
+with optional("browser"):
+    import websockets  # noqa: F401 - checked early
 
-from duologue.server.app import create_call_app  # noqa: E402
-from duologue.server.call_request import CallRequest  # noqa: E402
-from duologue.server.call_socket import CallRefusedError  # noqa: E402
-from duologue.server.calls import CallHandler, CallSignalling  # noqa: E402
-from duologue.server.config import ServerConfig  # noqa: E402
-from duologue.server.serving import listen, serve_app  # noqa: E402
+    from duologue.server.app import create_call_app
+    from duologue.server.call_request import CallRequest
+    from duologue.server.call_socket import CallRefusedError
+    from duologue.server.calls import CallHandler, CallSignalling
+    from duologue.server.config import ServerConfig
+    from duologue.server.serving import listen, serve_app
+
 
 __all__ = [
     "CallRefusedError",

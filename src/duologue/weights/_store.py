@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.weights import _sources
 from duologue.weights._errors import WeightsError, WrongHashError
 from duologue.weights._registry import Source, Weight, load_registry
@@ -245,7 +245,7 @@ class Store:
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
-        filelock = optional("filelock", "local")
+        filelock = import_optional("filelock", "local")
         locks = self.root / "locks"
         try:
             locks.mkdir(parents=True, exist_ok=True)

@@ -53,12 +53,11 @@ from duologue.realtime.outputs import (
 from duologue.realtime.reply_slicer import ReplySlicer
 from duologue.video import VideoFrame
 
-optional("orjson", "openai")
-optional("pybase64", "openai")
+with optional("openai"):
+    import pybase64
 
-import pybase64  # noqa: E402
+    from duologue.providers._json_text import decode_object
 
-from duologue.providers._json_text import decode_object  # noqa: E402
 
 type Message = bytes | AudioFrame | VideoFrame
 """One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""

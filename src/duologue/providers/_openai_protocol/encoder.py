@@ -31,9 +31,9 @@ from duologue.realtime.commands import (
 )
 from duologue.realtime.reply_slicer import ReplySlicer
 
-optional("pybase64", "openai")
+with optional("openai"):
+    import pybase64
 
-import pybase64  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

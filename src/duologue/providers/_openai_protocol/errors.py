@@ -7,9 +7,8 @@ from enum import Enum
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
-optional("orjson", "openai")
-
-import orjson  # noqa: E402
+with optional("openai"):
+    import orjson
 
 
 class Meaning(Enum):

@@ -14,9 +14,9 @@ from duologue.providers._openai_protocol.errors import Meaning
 from duologue.providers._openai_protocol.pending_requests import PendingRequests
 from duologue.realtime.outputs import Alive, Output, ProviderError, ReplyRefused, UserTurnEnded
 
-optional("orjson", "openai")
+with optional("openai"):
+    from duologue.providers._json_text import encode_object
 
-from duologue.providers._json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

@@ -21,14 +21,12 @@ from duologue.providers._openai_protocol.errors import http_error
 from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
 
-optional("orjson", "openai")
-optional("httpx", "openai")
-optional("aiortc", "openai")
+with optional("openai"):
+    import httpx
+    import orjson
 
-import httpx  # noqa: E402
-import orjson  # noqa: E402
+    from duologue.rtc.peer import Peer
 
-from duologue.rtc.peer import Peer  # noqa: E402
 
 if TYPE_CHECKING:
     from duologue.providers._openai_protocol.codec import Message

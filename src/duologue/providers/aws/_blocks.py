@@ -22,13 +22,12 @@ from duologue.providers._json_fields import (
 from duologue.providers.aws._replies import Replies, Reply
 from duologue.realtime.outputs import Output, Usage, UserTranscript
 
-optional("orjson", "aws")
-optional("pybase64", "aws")
+with optional("aws"):
+    import orjson
+    import pybase64
 
-import orjson  # noqa: E402
-import pybase64  # noqa: E402
+    from duologue.providers._json_text import decode_object
 
-from duologue.providers._json_text import decode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

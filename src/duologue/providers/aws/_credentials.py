@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 from duologue.providers.aws._errors import one_line
 
@@ -79,7 +79,7 @@ async def _call_source(source: Callable[[], object]) -> object:
 
 
 async def _from_chain(profile: str | None, region: str) -> Credentials:
-    optional("aws_sdk_bedrock_runtime", "aws")
+    import_optional("aws_sdk_bedrock_runtime", "aws")
     from smithy_aws_core.identity import AWSCredentialsIdentity, IdentityChain, IdentityChainError
     from smithy_core.exceptions import SmithyError
     from smithy_http.aio.aiohttp import AIOHTTPClient

@@ -20,13 +20,12 @@ from duologue.providers.aws._config import RealtimeConfig
 from duologue.providers.aws._history import HistoryMessage, split_text
 from duologue.realtime.commands import ToolSpec
 
-optional("orjson", "aws")
-optional("pybase64", "aws")
+with optional("aws"):
+    import orjson
+    import pybase64
 
-import orjson  # noqa: E402
-import pybase64  # noqa: E402
+    from duologue.providers._json_text import encode_object
 
-from duologue.providers._json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

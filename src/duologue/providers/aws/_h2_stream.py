@@ -16,24 +16,24 @@ from duologue._optional import optional
 from duologue.clock import Clock, Timer
 from duologue.providers.aws._tunnel import open_tunnel
 
-optional("h2", "aws")
+with optional("aws"):
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.errors import ErrorCodes
+    from h2.events import (
+        ConnectionTerminated,
+        DataReceived,
+        Event,
+        PingAckReceived,
+        RemoteSettingsChanged,
+        ResponseReceived,
+        StreamEnded,
+        StreamReset,
+        WindowUpdated,
+    )
+    from h2.exceptions import ProtocolError
+    from h2.settings import SettingCodes
 
-from h2.config import H2Configuration  # noqa: E402
-from h2.connection import H2Connection  # noqa: E402
-from h2.errors import ErrorCodes  # noqa: E402
-from h2.events import (  # noqa: E402
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    PingAckReceived,
-    RemoteSettingsChanged,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    WindowUpdated,
-)
-from h2.exceptions import ProtocolError  # noqa: E402
-from h2.settings import SettingCodes  # noqa: E402
 
 type Headers = Sequence[tuple[str, str]]
 

@@ -15,12 +15,13 @@ from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.providers.aws._h2_stream import ConnectionLostError, H2Stream
 
-optional("aws_sdk_bedrock_runtime", "aws")
+with optional("aws"):
+    import aws_sdk_bedrock_runtime  # noqa: F401 - checked early
+    from smithy_core.interceptors import Interceptor, RequestContext
+    from smithy_http import Field, Fields
+    from smithy_http.aio import HTTPResponse
+    from smithy_http.aio.interfaces import HTTPRequest
 
-from smithy_core.interceptors import Interceptor, RequestContext  # noqa: E402
-from smithy_http import Field, Fields  # noqa: E402
-from smithy_http.aio import HTTPResponse  # noqa: E402
-from smithy_http.aio.interfaces import HTTPRequest  # noqa: E402
 
 MAX_REFUSAL_BYTES = 64 * 1024
 """Bytes of an error's body that are read."""

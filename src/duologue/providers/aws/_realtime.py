@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from duologue._net import LOOPBACK, split_address
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.clock import Clock
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.providers.aws._capabilities import capabilities_of, generation_of
@@ -114,7 +114,7 @@ class Realtime(BaseRealtime):
 
     async def prepare(self, setup: SessionSetup) -> None:
         """Import the SDK and read whom to trust, in a thread; raises `MissingExtraError`."""
-        await asyncio.to_thread(optional, "duologue.providers.aws._wire", "aws")
+        await asyncio.to_thread(import_optional, "duologue.providers.aws._wire", "aws")
         if urlsplit(self._endpoint).scheme == "https":
             if self._ssl is None:
                 self._ssl = await asyncio.to_thread(_trust_context, os.environ.get("AWS_CA_BUNDLE"))

@@ -31,26 +31,24 @@ from duologue.providers.aws._signals import (
     StreamQuiet,
 )
 
-optional("aws_sdk_bedrock_runtime", "aws")
-optional("orjson", "aws")
-optional("pybase64", "aws")
+with optional("aws"):
+    import orjson
+    import pybase64
+    from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
+    from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
+    from aws_sdk_bedrock_runtime.models import (
+        BidirectionalInputPayloadPart,
+        InvokeModelWithBidirectionalStreamInput,
+        InvokeModelWithBidirectionalStreamInputChunk,
+        InvokeModelWithBidirectionalStreamOperationInput,
+        InvokeModelWithBidirectionalStreamOperationOutput,
+        InvokeModelWithBidirectionalStreamOutput,
+    )
+    from smithy_aws_event_stream.events import Event
+    from smithy_aws_event_stream.exceptions import EventError
+    from smithy_core.aio.eventstream import DuplexEventStream
+    from smithy_core.exceptions import SmithyError
 
-import orjson  # noqa: E402
-import pybase64  # noqa: E402
-from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient  # noqa: E402
-from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig  # noqa: E402
-from aws_sdk_bedrock_runtime.models import (  # noqa: E402
-    BidirectionalInputPayloadPart,
-    InvokeModelWithBidirectionalStreamInput,
-    InvokeModelWithBidirectionalStreamInputChunk,
-    InvokeModelWithBidirectionalStreamOperationInput,
-    InvokeModelWithBidirectionalStreamOperationOutput,
-    InvokeModelWithBidirectionalStreamOutput,
-)
-from smithy_aws_event_stream.events import Event  # noqa: E402
-from smithy_aws_event_stream.exceptions import EventError  # noqa: E402
-from smithy_core.aio.eventstream import DuplexEventStream  # noqa: E402
-from smithy_core.exceptions import SmithyError  # noqa: E402
 
 MAX_STREAM_S = 480.0
 """A stream ends after eight minutes, says the reference of the operation."""

@@ -9,9 +9,9 @@ from duologue.json_types import Json
 from duologue.providers._json_fields import MalformedError, object_field, optional_str
 from duologue.providers.gemini._capabilities import INPUT_RATE, OUTPUT_RATE
 
-optional("pybase64", "gemini")
+with optional("gemini"):
+    import pybase64
 
-import pybase64  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

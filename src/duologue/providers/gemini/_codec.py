@@ -43,9 +43,9 @@ from duologue.realtime.commands import (
 )
 from duologue.realtime.outputs import Output
 
-optional("orjson", "gemini")
+with optional("gemini"):
+    from duologue.providers._json_text import encode_object
 
-from duologue.providers._json_text import encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

@@ -9,9 +9,9 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 from duologue.json_types import Json
 from duologue.providers._json_fields import is_shallow
 
-optional("orjson", "gemini")
+with optional("gemini"):
+    import orjson
 
-import orjson  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

@@ -44,9 +44,9 @@ from duologue.realtime.outputs import (
     UserTranscript,
 )
 
-optional("orjson", "gemini")
+with optional("gemini"):
+    from duologue.providers._json_text import decode_object, encode_object
 
-from duologue.providers._json_text import decode_object, encode_object  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
-optional("orjson", "gemini")
+with optional("gemini"):
+    import orjson
 
-import orjson  # noqa: E402
 
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Closes that say that we did wrong; all others are the line's or the server's."""

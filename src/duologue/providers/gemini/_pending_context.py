@@ -20,11 +20,10 @@ from duologue.providers.gemini._resumption import ServerTranscript
 from duologue.providers.gemini._setup_json import SCHEDULINGS
 from duologue.realtime.commands import SendToolResult, ToolSpec
 
-optional("orjson", "gemini")
-optional("pybase64", "gemini")
+with optional("gemini"):
+    import orjson
+    import pybase64
 
-import orjson  # noqa: E402
-import pybase64  # noqa: E402
 
 type JsonObject = dict[str, Json]
 

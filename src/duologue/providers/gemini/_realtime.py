@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Literal
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.clock import Clock
 from duologue.errors import ConfigError, ErrorKind, SessionError, UnsupportedError
 from duologue.json_types import Json
@@ -183,7 +183,7 @@ class Realtime(BaseRealtime):
 
     async def prepare(self, setup: SessionSetup) -> None:
         """Import what the transport needs, in a thread; raises `MissingExtraError`."""
-        await asyncio.to_thread(optional, "websockets.asyncio.client", "gemini")
+        await asyncio.to_thread(import_optional, "websockets.asyncio.client", "gemini")
         await asyncio.to_thread(self._auth.prepare)
 
     def open(self, setup: SessionSetup) -> Connection:

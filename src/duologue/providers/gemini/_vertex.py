@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.providers.gemini._errors import one_line
 from duologue.providers.gemini._models import bare_name
@@ -80,15 +80,15 @@ class BearerTokens:
     @staticmethod
     def prepare() -> None:
         """Import what is needed; raises `MissingExtraError`."""
-        optional("google.auth", "vertex")
-        optional("httpx", "vertex")
+        import_optional("google.auth", "vertex")
+        import_optional("httpx", "vertex")
 
     async def headers(self) -> Mapping[str, str]:
         """The headers of the next connection. Raises `SessionError`."""
         return await asyncio.to_thread(self._headers)
 
     def _headers(self) -> Mapping[str, str]:
-        auth = optional("google.auth", "vertex")
+        auth = import_optional("google.auth", "vertex")
         try:
             if self._credentials is None:
                 self._credentials = auth.default(scopes=[_SCOPE])[0]
@@ -134,7 +134,7 @@ class _Request(Protocol):
 
 def _http_transport(auth: ModuleType) -> _Request:
     """By httpx; google-auth itself can use only what is not in the extra."""
-    httpx = optional("httpx", "vertex")
+    httpx = import_optional("httpx", "vertex")
 
     def request(
         url: str,

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import Samples
 
 type Floats = NDArray[np.float32]
@@ -40,7 +40,7 @@ def open_session(path: str) -> Session:
     One thread is the quickest for models this small, and idle ones must not spin: the language
     model needs the cores.
     """
-    ort = optional("onnxruntime", "local")
+    ort = import_optional("onnxruntime", "local")
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import Json
 from duologue.pipeline.interfaces import TokenUsage
@@ -70,7 +70,7 @@ class Llama:
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
-        runtime = optional("xllamacpp", "local")
+        runtime = import_optional("xllamacpp", "local")
         params = runtime.CommonParams()
         params.model.path = str(path)
         params.n_ctx = CONTEXT_TOKENS

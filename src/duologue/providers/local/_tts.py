@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.audio import AudioFrame, Samples
 from duologue.errors import ConfigError
 from duologue.providers.local._inference import Floats, run_in_thread
@@ -44,8 +44,8 @@ class Hibari:
     rate = RATE
 
     def __init__(self, voice: str = "heart", speed: float = 1.0) -> None:
-        hibari = optional("hibari", "local")
-        voices = optional("hibari.voices", "local").VOICES
+        hibari = import_optional("hibari", "local")
+        voices = import_optional("hibari.voices", "local").VOICES
         if voice not in voices:
             raise ConfigError(f"there is no voice {voice!r}; there are: {', '.join(voices)}")
         if not 0.5 <= speed <= 2.0:

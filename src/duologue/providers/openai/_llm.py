@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from duologue._net import check_proxies, split_address
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
 from duologue.json_types import Json
@@ -82,7 +82,7 @@ class LLM:
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
         """Import the client in a thread (0.5 s); raises `MissingExtraError` without the extra."""
-        await asyncio.to_thread(optional, "openai", "openai")
+        await asyncio.to_thread(import_optional, "openai", "openai")
 
     async def close(self) -> None:
         """Close the HTTP connections; the next request opens new ones."""
@@ -131,7 +131,7 @@ class LLM:
     @asynccontextmanager
     async def _response(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
         """Yield the response to ``request``, which is retried once if the server is busy."""
-        openai = optional("openai", "openai")
+        openai = import_optional("openai", "openai")
         # The client's own method would reject unknown fields.
         fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
         again = True
@@ -169,7 +169,7 @@ class LLM:
 
     def _get_client(self) -> Any:
         if self._client is None:
-            openai = optional("openai", "openai")
+            openai = import_optional("openai", "openai")
             check_proxies()
             self._client = openai.AsyncOpenAI(
                 api_key=self._api_key,

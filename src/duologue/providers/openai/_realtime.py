@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from duologue._net import check_headers, split_address
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.clock import Clock
 from duologue.errors import ConfigError
 from duologue.json_types import Json
@@ -143,7 +143,7 @@ class Realtime(BaseRealtime):
         module = (
             "duologue.providers._openai_protocol.webrtc" if rtc else "websockets.asyncio.client"
         )
-        await asyncio.to_thread(optional, module, "openai")
+        await asyncio.to_thread(import_optional, module, "openai")
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""

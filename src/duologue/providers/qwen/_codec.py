@@ -10,12 +10,11 @@ from duologue.providers.qwen._requests import QwenRequests
 from duologue.providers.qwen._session_json import QwenSession
 
 # Before the codec asks for the same, in the name of OpenAI's extra.
-optional("orjson", "qwen")
-optional("pybase64", "qwen")
+with optional("qwen"):
+    from duologue.providers._openai_protocol.codec import Codec, Message
+    from duologue.providers._openai_protocol.dialect import Dialect
+    from duologue.providers._openai_protocol.event_socket import EventSocket
 
-from duologue.providers._openai_protocol.codec import Codec, Message  # noqa: E402
-from duologue.providers._openai_protocol.dialect import Dialect  # noqa: E402
-from duologue.providers._openai_protocol.event_socket import EventSocket  # noqa: E402
 
 __all__ = ["EventSocket", "Message", "qwen_codec"]
 

@@ -11,11 +11,11 @@ import re
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
-optional("orjson", "qwen")
+with optional("qwen"):
+    import orjson
 
-import orjson  # noqa: E402
+    from duologue.providers._openai_protocol.errors import Meaning, one_line, status_error
 
-from duologue.providers._openai_protocol.errors import Meaning, one_line, status_error  # noqa: E402 - needs it too
 
 _KINDS: dict[ErrorKind, tuple[str, ...]] = {
     ErrorKind.RECYCLE: (

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from duologue._net import check_headers
-from duologue._optional import optional
+from duologue._optional import import_optional
 from duologue.clock import Clock
 from duologue.errors import ConfigError
 from duologue.json_types import Json
@@ -159,7 +159,7 @@ class Realtime(BaseRealtime):
         Raises `ConfigError` for tools beside a search.
         """
         self._session_json.build(setup)
-        await asyncio.to_thread(optional, "websockets.asyncio.client", "qwen")
+        await asyncio.to_thread(import_optional, "websockets.asyncio.client", "qwen")
 
     async def run(self, setup: SessionSetup, listener: SessionObserver) -> None:
         """Live till the session ends; see `duologue.realtime.realtime.Realtime.run`."""

@@ -2,6 +2,7 @@
 
 from duologue._optional import optional
 
-optional("aiohttp", "simulate")
-optional("orjson", "simulate")
-optional("pybase64", "simulate")
+with optional("simulate"):
+    import aiohttp  # noqa: F401 - checked early
+    import orjson  # noqa: F401 - checked early
+    import pybase64  # noqa: F401 - checked early

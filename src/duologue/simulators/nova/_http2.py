@@ -11,23 +11,23 @@ from duologue._optional import optional
 from duologue.clock import Clock, Timer
 from duologue.simulators._tcp_reset import reset
 
-optional("h2", "simulate")
+with optional("simulate"):
+    from h2.config import H2Configuration
+    from h2.connection import H2Connection
+    from h2.errors import ErrorCodes
+    from h2.events import (
+        ConnectionTerminated,
+        DataReceived,
+        Event,
+        RemoteSettingsChanged,
+        RequestReceived,
+        StreamEnded,
+        StreamReset,
+        WindowUpdated,
+    )
+    from h2.exceptions import ProtocolError
+    from h2.settings import SettingCodes
 
-from h2.config import H2Configuration  # noqa: E402
-from h2.connection import H2Connection  # noqa: E402
-from h2.errors import ErrorCodes  # noqa: E402
-from h2.events import (  # noqa: E402
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    RequestReceived,
-    StreamEnded,
-    StreamReset,
-    WindowUpdated,
-)
-from h2.exceptions import ProtocolError  # noqa: E402
-from h2.settings import SettingCodes  # noqa: E402
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 MAX_STREAMS = 32

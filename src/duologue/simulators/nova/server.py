@@ -21,26 +21,23 @@ from duologue.simulators.faults import Fault, FaultPlan
 from duologue.simulators.nova.faults import PRESETS, TOO_MANY, UNAVAILABLE
 from duologue.testing.scripted import Reply
 
-optional("h2", "simulate")
-optional("orjson", "simulate")
-optional("pybase64", "simulate")
-optional("cryptography", "simulate")
+with optional("simulate"):
+    import orjson
 
-import orjson  # noqa: E402
+    from duologue.simulators._service import Service
+    from duologue.simulators._test_ca import LOOPBACK, TemporaryCA
+    from duologue.simulators.nova._h2_channel import H2Channel
+    from duologue.simulators.nova._http2 import ServerConnection, Stream, StreamClosedError
+    from duologue.simulators.nova._input_events import Sensitivity
+    from duologue.simulators.nova._session import NovaSession, SessionOptions
+    from duologue.simulators.nova._sigv4 import (
+        ChunkChain,
+        Credentials,
+        SignatureError,
+        check_request,
+    )
+    from duologue.simulators.nova._turns import ENDPOINTING_MS
 
-from duologue.simulators._service import Service  # noqa: E402
-from duologue.simulators._test_ca import LOOPBACK, TemporaryCA  # noqa: E402
-from duologue.simulators.nova._h2_channel import H2Channel  # noqa: E402
-from duologue.simulators.nova._http2 import ServerConnection, Stream, StreamClosedError  # noqa: E402
-from duologue.simulators.nova._input_events import Sensitivity  # noqa: E402
-from duologue.simulators.nova._session import NovaSession, SessionOptions  # noqa: E402
-from duologue.simulators.nova._sigv4 import (  # noqa: E402
-    ChunkChain,
-    Credentials,
-    SignatureError,
-    check_request,
-)
-from duologue.simulators.nova._turns import ENDPOINTING_MS  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -15,22 +15,19 @@ from duologue.simulators._script import Script
 from duologue.simulators.faults import Fault, FaultPlan
 from duologue.testing.scripted import Reply
 
-optional("aiohttp", "simulate")
-optional("orjson", "simulate")
-optional("pybase64", "simulate")
-optional("aiortc", "simulate")
+with optional("simulate"):
+    from aiohttp import web
 
-from aiohttp import web  # noqa: E402
+    from duologue.simulators._channel import EventChannel
+    from duologue.simulators._http_service import HttpService
+    from duologue.simulators._openai_protocol.auth import Auth
+    from duologue.simulators._openai_protocol.event_session import SessionOptions
+    from duologue.simulators._openai_protocol.session_object import OpenAISessionObject
+    from duologue.simulators._websocket_channel import WebSocketChannel
+    from duologue.simulators.openai._routes import application
+    from duologue.simulators.openai._rtc_call import RtcCall
+    from duologue.simulators.openai._session import OpenAISession
 
-from duologue.simulators._channel import EventChannel  # noqa: E402
-from duologue.simulators._http_service import HttpService  # noqa: E402
-from duologue.simulators._openai_protocol.auth import Auth  # noqa: E402
-from duologue.simulators._openai_protocol.event_session import SessionOptions  # noqa: E402
-from duologue.simulators._openai_protocol.session_object import OpenAISessionObject  # noqa: E402
-from duologue.simulators._websocket_channel import WebSocketChannel  # noqa: E402
-from duologue.simulators.openai._routes import application  # noqa: E402
-from duologue.simulators.openai._rtc_call import RtcCall  # noqa: E402
-from duologue.simulators.openai._session import OpenAISession  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -12,19 +12,17 @@ from duologue.simulators._script import Script
 from duologue.simulators.faults import Fault, FaultPlan
 from duologue.testing.scripted import Reply
 
-optional("aiohttp", "simulate")
-optional("aiortc", "simulate")
-optional("orjson", "simulate")
-optional("pybase64", "simulate")
+with optional("simulate"):
+    import aiortc  # noqa: F401 - checked early
+    from aiohttp import web
 
-from aiohttp import web  # noqa: E402
+    from duologue.simulators._http_service import HttpService
+    from duologue.simulators._websocket_channel import WebSocketChannel
+    from duologue.simulators.qwen._routes import PATH, application
+    from duologue.simulators.qwen._session import QwenOptions, QwenSession
+    from duologue.simulators.qwen._session_object import QwenSessionObject
+    from duologue.simulators.qwen.faults import PRESETS
 
-from duologue.simulators._http_service import HttpService  # noqa: E402
-from duologue.simulators._websocket_channel import WebSocketChannel  # noqa: E402
-from duologue.simulators.qwen._routes import PATH, application  # noqa: E402
-from duologue.simulators.qwen._session import QwenOptions, QwenSession  # noqa: E402
-from duologue.simulators.qwen._session_object import QwenSessionObject  # noqa: E402
-from duologue.simulators.qwen.faults import PRESETS  # noqa: E402
 
 DEFAULT_KEY = "sk-simulator"
 """The API key that is valid by default."""
