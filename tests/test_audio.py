@@ -44,7 +44,7 @@ def cut(samples, sizes):
 
 
 def fit(samples, hz, rate):
-    """The tone in the sound, and what is left of the sound without it; both in power."""
+    """Return the power of the tone in the audio, and of the audio without it."""
     at = np.arange(len(samples)) * (2 * np.pi * hz / rate)
     basis = np.stack([np.sin(at), np.cos(at)], axis=1)
     factors, *_ = np.linalg.lstsq(basis, samples, rcond=None)
@@ -65,7 +65,7 @@ def test_resampling_keeps_a_tone_clean(in_rate, out_rate, hz):
 
 
 @pytest.mark.parametrize("in_rate", [24000, 48000])
-def test_what_is_above_the_band_does_not_leak_into_it(in_rate):
+def test_frequencies_above_the_band_do_not_leak_into_it(in_rate):
     out = resample(tone(10000, in_rate, level=30000), in_rate, 16000).astype(float)
     middle = out[3200:-3200]
     leak = np.sqrt(np.mean(middle**2)) / (30000 / np.sqrt(2))
@@ -98,7 +98,7 @@ def test_chunk_borders_lose_and_double_nothing(pair, sizes, seed):
     assert np.abs(parts.astype(int) - whole).max() <= 1
 
 
-def test_flush_drains_the_tail_and_begins_anew():
+def test_flush_drains_the_tail_and_starts_a_new_stream():
     resampler = Resampler(16000, 48000)
     first = np.concatenate([resampler.push(tone(440, 16000, 0.1)), resampler.flush()])
     again = np.concatenate([resampler.push(tone(440, 16000, 0.1)), resampler.flush()])
@@ -106,7 +106,7 @@ def test_flush_drains_the_tail_and_begins_anew():
     assert np.array_equal(first, again)
 
 
-def test_equal_rates_pass_through_untouched():
+def test_equal_rates_pass_through_unchanged():
     resampler = Resampler(24000, 24000)
     samples = tone(440, 24000, 0.02)
     assert resampler.push(samples) is samples
@@ -114,7 +114,7 @@ def test_equal_rates_pass_through_untouched():
 
 
 @pytest.mark.parametrize("rates", [(0, 16000), (16000, -1)])
-def test_resampler_refuses_a_rate_that_is_none(rates):
+def test_resampler_refuses_an_impossible_rate(rates):
     with pytest.raises(ValueError, match="above 0"):
         Resampler(*rates)
 
@@ -149,7 +149,7 @@ def test_a_frame_goes_to_bytes_and_back(values):
         (np.zeros(4, np.int16), 0),
     ],
 )
-def test_a_frame_refuses_what_is_not_mono_int16(samples, rate):
+def test_a_frame_refuses_all_but_mono_int16(samples, rate):
     with pytest.raises(ValueError, match="AudioFrame takes"):
         AudioFrame(samples, rate)
 
@@ -179,7 +179,7 @@ def test_framer_refuses_frames_that_are_not_whole_samples(rate, ms):
 
 
 @pytest.mark.parametrize(("in_rate", "out_rate"), [(44100, 16000), (11025, 48000), (8001, 16000)])
-def test_other_rates_are_resampled_too(in_rate, out_rate):
+def test_odd_rates_are_resampled_too(in_rate, out_rate):
     out = resample(tone(440, in_rate), in_rate, out_rate).astype(float)
     assert len(out) == pytest.approx(out_rate, abs=1)
     signal, noise = fit(out[out_rate // 5 : -out_rate // 5], 440, out_rate)
@@ -195,6 +195,6 @@ def test_a_frame_refuses_a_rate_that_is_no_whole_number(rate):
         AudioFrame(np.zeros(3, np.int16), rate)
 
 
-def test_a_rate_of_numpy_is_a_rate():
+def test_a_numpy_integer_is_a_rate():
     frame = AudioFrame(np.zeros(3, np.int16), np.int64(16000))
     assert type(frame.rate) is int

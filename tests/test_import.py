@@ -1,4 +1,4 @@
-"""`import duologue` is quick and brings nothing that not everybody needs."""
+"""`import duologue` is quick, and imports nothing that only some programs need."""
 
 import statistics
 import subprocess
@@ -57,11 +57,11 @@ def test_the_core_imports_no_extra(code):
 
 
 @pytest.mark.parametrize("name", duologue.__all__)
-def test_every_public_name_is_there(name):
+def test_every_public_name_can_be_imported(name):
     assert getattr(duologue, name).__name__ == name
     assert name in dir(duologue)
 
 
-def test_another_name_is_an_error():
+def test_an_unknown_name_is_an_error():
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         _ = duologue.Nothing

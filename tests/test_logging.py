@@ -76,7 +76,7 @@ run_virtual(main())
 """
 
 
-def test_what_fails_in_code_of_the_user_reaches_stderr_once_with_its_traceback():
+def test_a_failure_in_user_code_reaches_stderr_once_with_its_traceback():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True
     )
@@ -93,7 +93,7 @@ def test_what_fails_in_code_of_the_user_reaches_stderr_once_with_its_traceback()
 
 
 @virtual_time
-async def test_the_log_has_states_and_kinds_of_messages_and_no_words(caplog):
+async def test_the_log_has_states_and_kinds_of_messages_and_no_text(caplog):
     caplog.set_level(logging.DEBUG, "duologue")
     model = ScriptedRealtime(
         [Reply("A secret answer.", tools=[ToolUse("look", {"at": "secret arguments"})]), "Secret."],
@@ -138,7 +138,7 @@ def test_the_command_line_shows_the_log(option, level):
     assert done.stdout.splitlines()[-1] == level
 
 
-async def test_nothing_is_written_where_nothing_fails(capfd):
+async def test_nothing_is_written_when_nothing_fails(capfd):
     async with join_agent(ScriptedRealtime(["Yes."])) as agent:
         await agent.simple_response("Hello?")
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""How sound and conversations look in a notebook."""
+"""How audio frames and conversations look in a notebook."""
 
 import base64
 import io
@@ -63,14 +63,14 @@ def test_a_long_frame_is_cut_and_says_so(rate):
 
 
 @pytest.mark.parametrize("frame", [AudioFrame.silence(0, 16000), AudioFrame.silence(1, 10_000_000)])
-def test_a_frame_that_nothing_plays_is_text(frame):
+def test_a_frame_that_no_browser_plays_is_text(frame):
     assert [tag for tag, _ in Page(frame._repr_html_()).tags] == ["span"]
 
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp; \ud800"
 
 
-def test_a_conversation_is_a_table_and_what_was_said_stays_text():
+def test_a_conversation_is_a_table_and_its_text_stays_text():
     conversation = Conversation()
     for item in (
         SystemItem("s", ATTACK),

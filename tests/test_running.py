@@ -16,7 +16,7 @@ async def answer():
     return 42
 
 
-def test_it_gives_the_result():
+def test_run_returns_the_result():
     assert duologue.run(answer()) == 42
 
 
@@ -48,17 +48,17 @@ def test_other_errors_are_raised(error):
         duologue.run(main())
 
 
-def test_what_is_no_coroutine_is_told():
+def test_an_argument_that_is_no_coroutine_is_reported():
     with pytest.raises(ConfigError, match=r"write duologue\.run\(answer\(\)\)"):
         duologue.run(answer)
 
 
-async def test_in_a_notebook_it_says_what_to_write():
+async def test_the_error_in_a_notebook_says_what_to_write():
     with pytest.raises(ConfigError, match="write 'await main"):
         duologue.run(answer())
 
 
-def test_a_cancellation_of_its_own_is_no_end():
+def test_a_cancellation_by_the_program_is_no_signal():
     async def main():
         raise asyncio.CancelledError
 

@@ -1,4 +1,4 @@
-"""Nothing that this library loads writes home or phones home."""
+"""Nothing that this library loads writes into the home directory or sends anything."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ time.sleep(1.0)
 
 @pytest.fixture
 def clean(tmp_path):
-    """An environment whose home is empty, as on a machine of a user."""
+    """Return an environment whose home is empty, as on a machine of a user."""
     left_out = ("CI", "XDG_CACHE_HOME", *SWITCHES)
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     home = tmp_path / "home"
@@ -86,7 +86,7 @@ def test_a_switch_that_the_user_has_set_stays(monkeypatch):
     assert [os.environ[switch] for switch in SWITCHES] == ["0", "0"]
 
 
-def test_what_was_imported_before_sends_nothing_more(monkeypatch):
+def test_a_library_that_was_imported_before_sends_nothing_more(monkeypatch):
     calls = []
 
     class Imported:

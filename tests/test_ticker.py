@@ -1,4 +1,4 @@
-"""The output clock: drift-free, bounded catch-up, and one bad subscriber harms nobody."""
+"""The output clock does not drift, catches up within a bound, and isolates a failing subscriber."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_ticks_lie_on_a_grid_and_lateness_never_adds_up() -> None:
     assert times == pytest.approx([100 + PERIOD_S * (i + 1) for i in range(210)], abs=1e-6)
 
 
-def test_a_stall_is_made_up_for_by_a_few_ticks_and_the_grid_is_kept() -> None:
+def test_a_stall_is_caught_up_with_by_a_few_ticks_and_the_grid_is_kept() -> None:
     clock = HandClock()
     times: list[float] = []
     ticker = Ticker(clock)
@@ -94,7 +94,7 @@ def test_every_tick_is_called_or_counted_as_skipped(moves: list[float]) -> None:
     assert clock.pending == 1
 
 
-def test_a_tick_of_many_lets_others_run_in_between_and_still_calls_each_once() -> None:
+def test_a_tick_of_many_subscribers_lets_others_run_and_still_calls_each_once() -> None:
     clock = HandClock()
     ticker = Ticker(clock)
     called: list[tuple[int, float]] = []
@@ -122,7 +122,7 @@ def test_a_tick_of_many_lets_others_run_in_between_and_still_calls_each_once() -
     assert ticker.skipped == 0
 
 
-def test_a_failing_subscriber_is_logged_once_and_harms_nobody(
+def test_a_failing_subscriber_is_logged_once_and_affects_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = HandClock()
@@ -142,7 +142,7 @@ def test_a_failing_subscriber_is_logged_once_and_harms_nobody(
     assert len(caplog.records) == 1
 
 
-def test_cancelling_during_a_tick_holds_at_once_and_the_last_one_stops_the_timer() -> None:
+def test_cancelling_during_a_tick_works_at_once_and_the_last_one_stops_the_timer() -> None:
     clock = HandClock()
     ticker = Ticker(clock)
     called: list[str] = []
@@ -164,7 +164,7 @@ def test_cancelling_during_a_tick_holds_at_once_and_the_last_one_stops_the_timer
     assert called == ["first"]
 
 
-def test_subscribing_anew_from_inside_the_last_tick_goes_on() -> None:
+def test_subscribing_again_from_inside_the_last_tick_continues_the_ticks() -> None:
     clock = HandClock()
     ticker = Ticker(clock)
     times: list[float] = []

@@ -8,7 +8,7 @@ from duologue.testing import virtual_time
 
 
 @virtual_time
-async def test_it_gives_the_result():
+async def test_run_bounded_returns_the_result():
     async def work():
         await asyncio.sleep(1)
         return 5
@@ -17,7 +17,7 @@ async def test_it_gives_the_result():
 
 
 @virtual_time
-async def test_it_raises_what_the_code_raises():
+async def test_run_bounded_raises_what_the_code_raises():
     async def work():
         raise KeyError("x")
 
@@ -36,7 +36,7 @@ async def cancel(code, seconds=0.1):
 
 
 @virtual_time
-async def test_a_cancelled_one_may_tidy_up():
+async def test_cancelled_code_may_clean_up():
     tidied = []
 
     async def work():
@@ -52,7 +52,7 @@ async def test_a_cancelled_one_may_tidy_up():
 
 
 @virtual_time
-async def test_one_that_does_not_end_is_left_behind():
+async def test_code_that_does_not_end_is_abandoned():
     async def work():
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Renders a conversation or an audio frame as HTML, for notebooks."""
+"""Render a conversation or an audio frame as HTML, for notebooks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _RATES = range(1, 384_001)
 
 
 def audio_html(frame: AudioFrame) -> str:
-    """Return a player for the beginning of the audio, with the length of all of it."""
+    """Return a player for the first `MAX_AUDIO_S` seconds, and the length of the whole frame."""
     length = f"{frame.duration:.2f} s at {frame.rate} Hz"
     most = min(int(MAX_AUDIO_S * frame.rate), MAX_AUDIO_BYTES // 2)
     samples = frame.samples[:most]
@@ -66,7 +66,7 @@ def conversation_html(items: Sequence[Item]) -> str:
 
 
 def _shown(item: Item) -> tuple[str, str, str]:
-    """Return who an item is from, its words, and a note."""
+    """Return whose item it is, its text, and a note."""
     match item:
         case UserItem(text=text, participant=participant, spoken=spoken):
             return participant or "person", text or "", "" if spoken else "written"

@@ -1,4 +1,4 @@
-"""`run`: runs the main coroutine of a script, and ends without a traceback on Ctrl-C."""
+"""Run the main coroutine of a script, and end without a traceback on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log = logging.getLogger(__name__)
 def run[T](main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` as ``asyncio.run`` does, and return its result; for scripts.
 
-    Ctrl-C and SIGTERM cancel it: its conversations end within a second, and
-    the program exits with the code 130 (or 143) and without a traceback. An error of this library,
-    such as a wrong key, is one line on stderr: exit code 2 for a `ConfigError`, else 1. All other
-    errors are raised.
+    Ctrl-C and SIGTERM cancel it: its conversations end within a second, and the program exits with
+    the code 130 (or 143) and without a traceback. An error of this library, such as a wrong key, is
+    one line on stderr: exit code 2 for a `ConfigError`, else 1. All other errors are raised.
 
-    Raises `ConfigError` if ``main`` is no coroutine, or if an event loop is running already.
+    Raises:
+        ConfigError: ``main`` is no coroutine, or an event loop is running already.
     """
     _check_coroutine(main)
     with suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Switches off the telemetry of libraries before they start it.
+"""Switch off the telemetry of libraries before they start it.
 
 onnxruntime sends usage data to Microsoft, and writes an id of the device into the user's cache, as
 soon as it is imported. The hub of the weights counts its users. Both have a switch in the

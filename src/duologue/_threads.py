@@ -1,4 +1,4 @@
-"""Runs users' plain functions in threads such that none can block another.
+"""Run users' plain functions in threads such that none can block another.
 
 asyncio's default executor has a few threads for the whole process, and joins them at the end of the
 program: six tools that hang block all others, and keep the program from ending. Here every call
@@ -22,14 +22,14 @@ IDLE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """A function has returned ``value``."""
+    """The outcome of a function that has returned ``value``."""
 
     value: object
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A function has raised. A future can't hold a ``StopIteration``, so errors are values here."""
+    """The outcome of a function that has raised; a future can't hold a ``StopIteration``."""
 
     error: BaseException
 
@@ -83,14 +83,14 @@ class _Thread:
 
 
 class _Threads(Executor):
-    """Has as many threads as there are calls at the same time."""
+    """Has as many threads as there are concurrent calls."""
 
     def __init__(self) -> None:
         self._idle: dict[_Thread, None] = {}
         os.register_at_fork(after_in_child=self._idle.clear)
 
     def submit[**P, T](self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a function in an idle or a new thread at once."""
+        """Run a function at once, in an idle or a new thread."""
         future: Future[T] = Future()
         try:
             thread, _ = self._idle.popitem()

@@ -1,4 +1,4 @@
-"""Runs users' code: parts, tools, handlers, processors and stores.
+"""Run users' code: components, tools, handlers, processors and stores.
 
 An error of such code is reported, and the conversation continues. Nor may such code delay the end
 of a conversation. Its errors are logged with a traceback, which appears on stderr if the program
@@ -19,10 +19,10 @@ from duologue.errors import DuologueError
 log = logging.getLogger(__name__)
 
 GRACE_S = 0.3
-"""How long a cancelled piece of user code may take to end before it is left behind."""
+"""Seconds that cancelled user code may take to end before it is abandoned."""
 
 REPORT_INTERVAL_S = 10.0
-"""Seconds for which the same failure is only counted after it was reported."""
+"""Seconds in which the same failure is only counted after it was reported."""
 
 
 def text_of(error: BaseException) -> str:
@@ -34,9 +34,10 @@ def text_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error in one line; never raises.
+    """Describe an error in one line; never raise.
 
-    The description of an error of ours is its text; that of any other begins with its type. A group
+    The description of one of our errors is its text; that of any other begins with its type. A
+    group
     is described by its first error.
     """
     while isinstance(error, BaseExceptionGroup):
@@ -72,7 +73,7 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 def log_failure(logger: logging.Logger, what: str, error: BaseException) -> None:
-    """Log a failure, with a traceback unless it is an error of ours."""
+    """Log a failure, with a traceback unless it is one of our errors."""
     ours = isinstance(error, DuologueError)
     logger.error("%s failed: %s", what, describe(error), exc_info=None if ours else error)
 
@@ -97,7 +98,7 @@ class FailureReports:
     def report(self, source: str, error: BaseException) -> None:
         """Log and report a failure, unless the same was in the last `REPORT_INTERVAL_S`.
 
-        Raises `KeyboardInterrupt` again, because it is no failure.
+        Re-raise `KeyboardInterrupt`, which is no failure.
         """
         if isinstance(error, KeyboardInterrupt):
             raise error
@@ -119,7 +120,7 @@ class UserCodeError(Exception):
 
 
 async def run_contained[T](code: Awaitable[T]) -> T:
-    """Await ``code``; it can raise only an ``Exception`` or the cancellation of this task.
+    """Await ``code``, so that it raises only an ``Exception`` or the cancellation of this task.
 
     ``sys.exit()`` in a task would end the event loop, panics of libraries in Rust are no
     ``Exception``, and a cancellation that was not requested would look like an end: these become
@@ -138,7 +139,7 @@ async def run_contained[T](code: Awaitable[T]) -> T:
 
 
 async def call_plain(function: Callable[[], object]) -> object:
-    """Call a plain function in a thread; raises as `contained` does.
+    """Call a plain function in a thread; raise as `run_contained` does.
 
     Cancelling this call leaves the thread running, because nothing can stop it.
     """
@@ -155,8 +156,9 @@ async def call_plain(function: Callable[[], object]) -> object:
 async def run_bounded[T](code: Awaitable[T], name: str) -> T:
     """Await ``code``; when cancelled, cancel it and wait at most 0.3 s for it to end.
 
-    Code that refuses to end is left behind with an error in the log: it is the only task that may
-    outlive a session, and only then. Raises as `contained` does.
+    Code that does not end is abandoned with an error in the log: it is the only task that may
+    outlive
+    a session, and only then. Raises as `run_contained` does.
     """
     task = asyncio.ensure_future(run_contained(code))
     try:

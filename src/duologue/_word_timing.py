@@ -1,4 +1,4 @@
-"""Estimates how long text takes to say, and finds where it may be cut, in every script.
+"""Estimate how long text takes to say, and find where it may be cut, in every script.
 
 Speech is timed by the weight of its text: 1 for each character of an alphabet, 3 for a character
 that is a syllable or a word. Text is cut at spaces, or between grapheme clusters in a script

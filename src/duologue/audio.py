@@ -1,4 +1,4 @@
-"""Sound as it travels through the house: frames, a resampler and a framer."""
+"""Audio as it passes through an agent: frames, a resampler and a framer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ _EMPTY.setflags(write=False)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioFrame:
-    """A stretch of mono sound: ``samples`` is int16 of shape (n,), ``rate`` is in Hz.
+    """A stretch of mono audio: ``samples`` is int16 of shape (n,), ``rate`` is in Hz.
 
-    The array is kept as it is, not copied; whoever made it must not write to it afterwards.
-    Raises ``ValueError`` for another dtype or shape, or a rate that is no whole number above 0.
+    The array is not copied; its maker must not write to it afterwards.
+
+    Raises:
+        ValueError: another dtype or shape, or a rate that is not a whole number above 0.
     """
 
     samples: Samples
@@ -53,17 +55,18 @@ class AudioFrame:
     def from_bytes(cls, pcm: bytes | bytearray | memoryview, rate: int) -> AudioFrame:
         """View little-endian 16-bit PCM as a frame, without a copy; ``rate`` in Hz.
 
-        Raises ``ValueError`` when the bytes are not a whole number of samples.
+        Raises:
+            ValueError: the bytes are not a whole number of samples.
         """
         return cls(np.frombuffer(pcm, "<i2"), rate)
 
     @classmethod
     def silence(cls, seconds: float, rate: int) -> AudioFrame:
-        """Silence of that many seconds, at ``rate`` Hz."""
+        """Return ``seconds`` of silence at ``rate`` Hz."""
         return cls(np.zeros(round(seconds * rate), np.int16), rate)
 
     def to_bytes(self) -> bytes:
-        """The samples as little-endian 16-bit PCM."""
+        """Return the samples as little-endian 16-bit PCM."""
         return self.samples.astype("<i2", copy=False).tobytes()
 
     def _repr_html_(self) -> str:
@@ -86,9 +89,11 @@ def _whole_rate(rate: object) -> int:
 class Resampler:
     """Changes the rate of one stream, chunk by chunk, band-limited and without seams.
 
-    A linear-phase filter of our own: above 80 dB of signal to noise, aliases below -80 dB, and at
-    most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back up to
-    20 ms, at 8 kHz 60 ms). Equal rates pass through untouched; odd ones, whose ratio has no short
+    The filter is our own, of linear phase: more than 80 dB of signal to noise, aliases below -80
+    dB,
+    and at most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back up
+    to 20 ms, at 8 kHz 60 ms). Equal rates pass through unchanged. Odd rates, whose ratio has no
+    short
     form, are left to soxr.
     """
 
@@ -115,7 +120,8 @@ class Resampler:
         odd = max(self._up, self._down) > _MAX_RATIO
         plain = in_rate == out_rate or odd
         if not plain and self._up < _MIN_OUTPUTS:
-            # The same ratio. A window is copied for each row of outputs: few rows cost less.
+            # This is the same ratio. A window is copied for each row of outputs, so few rows cost
+            # less.
             self._up, self._down = self._up * _MIN_OUTPUTS, self._down * _MIN_OUTPUTS
         self._kernel = _EMPTY_KERNEL if plain else _kernel(self._up, self._down)
         self._soxr: soxr.ResampleStream | None = None
@@ -124,13 +130,13 @@ class Resampler:
         self._reset()
 
     def _reset(self) -> None:
-        """``_held`` begins where the filter does for the next output that is a multiple of up."""
+        """Empty the filter; ``_held`` begins where the next multiple of ``up`` does."""
         self._held = np.zeros(_lookahead(self._up, self._down), np.float32)
         self._received = 0
         self._sent = 0
 
     def push(self, samples: Samples) -> Samples:
-        """Resample the next int16 samples of the stream; may return fewer, later ones follow."""
+        """Resample the next int16 samples of the stream; may return fewer, which follow later."""
         if self._up == self._down:
             return samples
         if self._soxr is not None:
@@ -141,7 +147,7 @@ class Resampler:
         return self._filter(samples.astype(np.float32), known * self._up // self._down)
 
     def flush(self) -> Samples:
-        """End the stream: the tail that was held back. The next `push` starts a new stream."""
+        """End the stream and return the rest of it. The next `push` starts a new stream."""
         if self._up == self._down:
             return _EMPTY
         if self._soxr is not None:
@@ -154,21 +160,21 @@ class Resampler:
         return out
 
     def _filter(self, samples: NDArray[np.float32], until: int) -> Samples:
-        """Take in samples, and give the outputs before ``until`` that have not been given yet."""
+        """Take in samples; return the outputs before ``until`` that were not returned yet."""
         up, down, kernel = self._up, self._down, self._kernel
         if until <= self._sent:
             self._held = np.concatenate((self._held, samples))
             return _EMPTY
         first = self._sent % up
         count = until - self._sent
-        # A row of windows gives `up` outputs; the last row may be only begun.
+        # A row of windows makes `up` outputs; the last row may be incomplete.
         rows = -(-(first + count) // up)
         width = len(kernel)
         missing = (rows - 1) * down + width - len(self._held) - len(samples)
         padding = np.zeros(max(0, missing), np.float32)
         held = np.concatenate((self._held, samples, padding))
         step = held.itemsize
-        # Windows that overlap; a tenth of what `as_strided` takes for the same.
+        # Windows that overlap, at a tenth of the cost of `as_strided`.
         windows = np.ndarray((rows, width), np.float32, held, 0, (down * step, step))
         out = (windows.copy() @ kernel).reshape(-1)[first : first + count]
         self._sent = until
@@ -181,23 +187,23 @@ class Resampler:
 
 _EMPTY_KERNEL: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 _MIN_OUTPUTS = 8
-"""Outputs that are made of one window at least."""
+"""Least number of outputs that are made of one window."""
 _MAX_RATIO = 1000
-"""Both parts of the ratio of two rates may be so large; 11025 to 48000 Hz is 147 to 640."""
+"""Largest part of the ratio of two rates for our own filter; 11025 to 48000 Hz is 147 to 640."""
 _STOP_DB = 92.0
 _TRANSITION = 0.2
-"""Width of the filter's slope, centred on the band edge, as a part of the band."""
+"""Width of the filter's slope, centred on the band edge, as a fraction of the band."""
 
 
 def _lookahead(up: int, down: int) -> int:
-    """Input samples that the filter looks ahead: half of its length (Kaiser's formula)."""
+    """Return the input samples that the filter looks ahead: half its length (Kaiser's formula)."""
     width = np.pi * _TRANSITION * min(1.0, up / down)
     return ceil((_STOP_DB - 7.95) / (2.285 * width) / 2) + 1
 
 
 @lru_cache(maxsize=32)
 def _kernel(up: int, down: int) -> NDArray[np.float32]:
-    """Factors of shape (window, up): a window of input samples times it is ``up`` outputs."""
+    """Return factors of shape (window, up); a window of samples times them is ``up`` outputs."""
     reach = _lookahead(up, down)
     band = min(1.0, up / down)
     at = np.arange(up) * down / up + reach
@@ -215,7 +221,8 @@ def _kernel(up: int, down: int) -> NDArray[np.float32]:
 class Framer:
     """Cuts a stream of samples into frames of exactly ``ms`` milliseconds at ``rate`` Hz.
 
-    Raises ``ValueError`` when such a frame is not a whole number of samples.
+    Raises:
+        ValueError: such a frame is not a whole number of samples.
     """
 
     __slots__ = ("_held", "rate", "size")
@@ -229,11 +236,11 @@ class Framer:
         self._held: Samples = _EMPTY
 
     def __len__(self) -> int:
-        """Samples held back, fewer than one frame."""
+        """Return the number of samples held back, which is less than one frame."""
         return len(self._held)
 
     def push(self, samples: Samples) -> list[Samples]:
-        """Take the next samples; return the frames that are complete, views where possible."""
+        """Take the next samples; return the frames that are complete, as views where possible."""
         if len(self._held):
             samples = np.concatenate((self._held, samples))
         size = self.size
@@ -242,6 +249,6 @@ class Framer:
         return [samples[i : i + size] for i in range(0, whole, size)]
 
     def flush(self) -> Samples:
-        """End the stream: the samples that did not fill a frame, possibly none."""
+        """End the stream; return the samples that did not fill a frame, possibly none."""
         held, self._held = self._held, _EMPTY
         return held

@@ -1,4 +1,4 @@
-"""Time, injected: the core asks a `Clock` and never the system (contract C9)."""
+"""Time comes from a `Clock` that is passed in, never from the system (contract C9)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Protocol
 
 
 class Timer(Protocol):
-    """A callback that was asked for and may be cancelled."""
+    """A scheduled callback."""
 
     def cancel(self) -> None:
-        """Forget the callback; harmless when it has run."""
+        """Drop the callback; harmless after it has run."""
 
 
 class Clock(Protocol):
-    """Monotonic seconds, waiting, and callbacks at a time."""
+    """Monotonic time, waiting, and callbacks at a given time."""
 
     def now(self) -> float:
-        """Seconds, monotonic; only differences mean something."""
+        """Return monotonic seconds, of which only differences mean something."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -30,12 +30,12 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The running event loop's own time; virtual when the loop's time is."""
+    """The running event loop's own time; virtual if the loop's time is."""
 
     __slots__ = ()
 
     def now(self) -> float:
-        """Seconds of the running loop."""
+        """Return the seconds of the running loop."""
         return asyncio.get_running_loop().time()
 
     async def sleep(self, seconds: float) -> None:
@@ -43,5 +43,5 @@ class LoopClock:
         await asyncio.sleep(seconds)
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        """Call back at that loop time."""
+        """Call ``callback`` at that loop time."""
         return asyncio.get_running_loop().call_at(when, callback)

@@ -1,4 +1,4 @@
-"""Errors of a live session, and the four kinds that a provider's table sorts them into."""
+"""Errors of this library, and the kinds that a provider's table sorts its errors into."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ class ErrorKind(Enum):
     """What a session does about an error (contract C8)."""
 
     BENIGN = "benign"
-    """Expected in normal life; counted, not reported."""
+    """Expected in normal use; counted, not reported."""
     RETRY = "retry"
-    """Reported; the same thing may be tried again on this connection."""
+    """Reported; the same may be tried again on this connection."""
     RECYCLE = "recycle"
-    """The connection is of no more use; a new one is."""
+    """This connection is of no more use, but a new one will be."""
     FATAL = "fatal"
-    """No connection will do (wrong key, no money, wrong model): the session ends."""
+    """No connection will work (wrong key, no money, wrong model): the session ends."""
     UNKNOWN = "unknown"
-    """Not in the table: reported, and the session goes on."""
+    """Not in the table: reported, and the session continues."""
 
 
 class DuologueError(Exception):
@@ -25,15 +25,15 @@ class DuologueError(Exception):
 
 
 class ConfigError(DuologueError, ValueError):
-    """A value or a combination of values that can't work; the text says what does."""
+    """A value or a combination of values can't work; the text says what does."""
 
 
 class MissingExtraError(DuologueError, ImportError):
-    """An optional part is not installed; the text names the extra to install."""
+    """An optional dependency is not installed; the text names the extra to install."""
 
 
 class UnsupportedError(DuologueError):
-    """The model can't do this (its Profile says so); the text says what to do instead."""
+    """The model can't do this (see its `Capabilities`); the text says what to do instead."""
 
 
 class SessionError(DuologueError):
@@ -46,7 +46,7 @@ class SessionError(DuologueError):
 
 
 class SessionClosedError(DuologueError):
-    """The session is not connected (any more)."""
+    """The session is not connected, or not any more."""
 
 
 class ReplyRefusedError(DuologueError):

@@ -1,4 +1,4 @@
-"""What a conversation is made of: one closed union of items."""
+"""The items of a conversation: one closed union."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from duologue.json_types import Json
 
 @dataclass(frozen=True, slots=True)
 class SystemItem:
-    """A line of guidance put into the conversation by the program."""
+    """Guidance that the program puts into the conversation."""
 
     id: str
     text: str
@@ -19,7 +19,7 @@ class SystemItem:
 
 @dataclass(frozen=True, slots=True)
 class UserItem:
-    """What a person said or wrote; ``text`` is None while the transcript is not there yet."""
+    """What a person said or wrote; ``text`` is None until the transcript has arrived."""
 
     id: str
     text: str | None
@@ -31,8 +31,8 @@ class UserItem:
 class AgentItem:
     """What the agent said; ``text`` is what was heard, never more.
 
-    ``state`` is ``speaking`` while it plays, ``heard`` when all of it was, ``cut`` when it was
-    interrupted; ``played_ms`` is how much sound was played.
+    ``state`` is ``speaking`` while it plays, ``heard`` after all of it was heard, ``cut`` after an
+    interruption; ``played_ms`` is how much audio was played.
     """
 
     id: str
@@ -44,7 +44,7 @@ class AgentItem:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallItem:
-    """The model asked for a tool; ``arguments`` is the JSON text it wrote."""
+    """A tool call of the model; ``arguments`` is the JSON text that it wrote."""
 
     id: str
     call_id: str
@@ -54,7 +54,7 @@ class ToolCallItem:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultItem:
-    """The one answer to a tool call; ``failed`` when ``output`` is an error message."""
+    """The one result of a tool call; ``failed`` when ``output`` is an error message."""
 
     id: str
     call_id: str
@@ -77,10 +77,11 @@ def item_to_dict(item: Item) -> dict[str, Json]:
 
 
 def item_from_dict(values: Mapping[str, Json]) -> Item:
-    """Return the item of what `item_to_dict` returned; ignore values that are no fields of it.
+    """Return the item that `item_to_dict` returned as ``values``; ignore values that are no fields.
 
-    Raises ``KeyError`` for an unknown kind, which a newer version may have written, and
-    ``ValueError`` for values that make no item.
+    Raises:
+        KeyError: the kind is unknown; a newer version may have written it.
+        ValueError: the values make no item.
     """
     kind = _KINDS[str(values.get("kind"))]
     given: dict[str, Any] = {}
@@ -113,7 +114,7 @@ def _fits(value: Json, annotation: str) -> bool:
 def replace_surrogates(text: str) -> str:
     """Join surrogate pairs in ``text``, and replace a lone surrogate by "?".
 
-    JSON and file names may have surrogates, but no model, file or socket accepts them.
+    JSON and file names may contain surrogates, but no model, file or socket accepts them.
     """
     if text.isascii():
         return text
@@ -126,7 +127,7 @@ def replace_surrogates(text: str) -> str:
 
 
 def replace_surrogates_in_item(item: Item) -> Item:
-    """Return an item with all its texts made `sendable`."""
+    """Return an item with the surrogates in all its texts replaced."""
     match item:
         case SystemItem(text=text) | AgentItem(text=text):
             clean = replace_surrogates(text)
@@ -147,7 +148,7 @@ def replace_surrogates_in_item(item: Item) -> Item:
 
 
 class SurrogateJoiner:
-    """Makes text `sendable` that comes in pieces, which may end within a surrogate pair."""
+    """Replaces surrogates in text that comes in pieces, which may end within a surrogate pair."""
 
     __slots__ = ("_half",)
 
@@ -156,7 +157,7 @@ class SurrogateJoiner:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether the first half of a surrogate pair is held until the other half comes."""
+        """Whether the first half of a surrogate pair is held until the other half arrives."""
         return bool(self._half)
 
     def push(self, text: str) -> str:
@@ -173,7 +174,7 @@ class SurrogateJoiner:
 
 
 def replace_surrogates_in_json(value: Json) -> Json:
-    """Return a JSON value with all its texts made `sendable`."""
+    """Return a JSON value with the surrogates in all its texts replaced."""
     match value:
         case str():
             return replace_surrogates(value)

@@ -1,4 +1,4 @@
-"""The one output clock: everything that goes to a person's ear leaves on its 20 ms ticks."""
+"""The one output clock: all audio for a person leaves on its 20 ms ticks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PERIOD_S = FRAME_MS / 1000
 """Time between two ticks, in seconds."""
 
 MAX_CATCH_UP = 5
-"""Ticks made up for at once after a stall; the rest of a longer stall is given up."""
+"""Missed ticks that follow at once after a stall; the others of a longer stall are skipped."""
 
 SLICE_S = 0.003
-"""Time in s after which a tick lets the event loop do other things before its next subscriber."""
+"""Seconds after which a tick lets the event loop do other work before its next subscriber."""
 
-# A loop may fire a timer this much (in s) before its time: its clock's resolution.
+# Seconds by which a loop may fire a timer early: its clock's resolution.
 _EARLY_S = 0.0005
 
 
 class Subscription:
-    """One place on a `Ticker`; lives until `cancel`."""
+    """One place on a `Ticker`, until `cancel`."""
 
     __slots__ = ("_callback", "_ticker", "failures")
 
@@ -42,7 +42,7 @@ class Subscription:
         return self._ticker is not None
 
     def cancel(self) -> None:
-        """End it; not called again, not even by a tick that is under way. Idempotent."""
+        """End it: it is not called again, not even by a running tick. Idempotent."""
         ticker, self._ticker = self._ticker, None
         if ticker is not None:
             ticker._remove(self)
@@ -59,13 +59,13 @@ class Subscription:
 
 
 class Ticker:
-    """Calls its subscribers every 20 ms, in the order they came; runs only while it has any.
+    """Calls its subscribers every 20 ms, in the order of subscription; runs only while it has any.
 
     Ticks lie on a grid that starts with the first subscriber, so lateness never adds up. After a
     stall at most `MAX_CATCH_UP` missed ticks follow at once, each with its own time; ``skipped``
-    counts those that were given up. A tick of many subscribers is cut into slices of `SLICE_S`, so
-    that the loop stays free. A subscriber that raises is logged once, is counted in
-    its ``failures``, and harms nobody else.
+    counts the others. A tick of many subscribers is cut into slices of `SLICE_S`, so that the loop
+    stays free. The first error of a subscriber is logged, all are counted in its ``failures``, and
+    none affects another subscriber.
     """
 
     __slots__ = (
@@ -98,11 +98,11 @@ class Ticker:
         self.skipped = 0
 
     def __len__(self) -> int:
-        """Number of subscribers."""
+        """Return the number of subscribers."""
         return len(self._subscribers)
 
     def subscribe(self, callback: Callable[[float], None]) -> Subscription:
-        """Call ``callback`` at every tick with the time in s that the tick is for.
+        """Call ``callback`` at every tick with the time of that tick, in clock seconds.
 
         The first tick comes within 20 ms. Must be called on the event loop.
         """
@@ -156,15 +156,16 @@ _tickers: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, Ticker]] = W
 
 
 def ticker_for(clock: Clock) -> Ticker:
-    """The ticker of that clock on the running event loop; every `LoopClock` shares one.
+    """Return the ticker of that clock on the running event loop; every `LoopClock` shares one.
 
-    Raises ``RuntimeError`` when no event loop is running.
+    Raises:
+        RuntimeError: no event loop is running.
     """
     tickers = _tickers.setdefault(asyncio.get_running_loop(), {})
     key: object = LoopClock if isinstance(clock, LoopClock) else id(clock)
     ticker = tickers.get(key)
     if ticker is None:
-        # Idle ones of other clocks go, so that short-lived clocks do not pile up.
+        # Drop idle tickers of other clocks, so that short-lived clocks do not pile up.
         for idle in [k for k, t in tickers.items() if not len(t)]:
             del tickers[idle]
         ticker = tickers[key] = Ticker(clock)

@@ -1,4 +1,4 @@
-"""Pictures as they travel through the house."""
+"""Images as they pass through an agent, from a camera to a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from duologue._optional import import_optional
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VideoFrame:
-    """One picture: ``pixels`` is uint8 RGB of shape (height, width, 3), ``at`` in clock seconds.
+    """One image: ``pixels`` is uint8 RGB of shape (height, width, 3), ``at`` in clock seconds.
 
-    Raises ``ValueError`` for another dtype or shape.
+    Raises:
+        ValueError: another dtype or shape.
     """
 
     pixels: NDArray[np.uint8]
@@ -41,14 +42,18 @@ class VideoFrame:
 
 
 def encode_jpeg(frame: VideoFrame, *, max_side: int = 1024, quality: int = 80) -> bytes:
-    """The picture as JPEG, its longer side at most ``longest`` pixels; never made larger.
+    """Return the image as JPEG, its longer side at most ``max_side`` pixels; never enlarge it.
 
-    Takes some ms: call it in a thread. Raises `MissingExtraError` without Pillow.
+    Takes some ms: call it in a thread.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
     """
     pillow = import_optional("PIL.Image", "video")
     image = pillow.fromarray(frame.pixels)
-    # Reducing by whole numbers first is several times faster, and not visible; nor is what bicubic
-    # would do better at nearly twice the time.
+    # Reducing by whole numbers first is several times faster, without visible loss. Bicubic would
+    # be no
+    # better to the eye, at nearly twice the time.
     image.thumbnail((max_side, max_side), pillow.Resampling.BILINEAR, reducing_gap=2.0)
     out = BytesIO()
     image.save(out, "JPEG", quality=quality)
@@ -56,10 +61,12 @@ def encode_jpeg(frame: VideoFrame, *, max_side: int = 1024, quality: int = 80) -
 
 
 class SceneChangeDetector:
-    """Tells whether a picture shows something new, by the loudness of light in 16 by 16 fields.
+    """Tells whether an image shows something new, by the brightness of 16 by 16 fields.
 
-    ``field`` is the difference (0 to 255) of one field that is news, ``mean`` that of all of them;
-    after ``key_every_s`` seconds any picture is.
+    Args:
+        field: difference (0 to 255) of a single field that makes an image new.
+        mean: the same for the mean of all fields.
+        key_every_s: seconds after which any image counts as new.
     """
 
     __slots__ = ("_at", "_field", "_key_every_s", "_last", "_mean")
@@ -74,11 +81,11 @@ class SceneChangeDetector:
         self._at = 0.0
 
     def reset(self) -> None:
-        """The next picture is news, whatever it shows."""
+        """Count the next image as new, whatever it shows."""
         self._last = None
 
     def has_changed(self, frame: VideoFrame, now: float) -> bool:
-        """Whether it differs from the last picture for which this was so, at ``now`` seconds."""
+        """Return whether an image differs from the last new one, at ``now`` seconds."""
         fields = _luma_grid(frame)
         last = self._last
         alike = last is not None and last.shape == fields.shape
@@ -91,11 +98,11 @@ class SceneChangeDetector:
 
 
 _LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
-"""What red, green and blue have in the loudness of light, by ITU-R BT.601."""
+"""Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
 
 def _luma_grid(frame: VideoFrame) -> NDArray[np.float32]:
-    """The light of 16 by 16 fields, from about 64 by 64 points: a fifth of a ms."""
+    """Return the brightness of 16 by 16 fields, from about 64 by 64 points: a fifth of a ms."""
     steps = [max(1, size // 64) for size in frame.pixels.shape[:2]]
     points = frame.pixels[:: steps[0], :: steps[1]] @ _LUMA_WEIGHTS
     rows = np.array_split(points, min(16, points.shape[0]), axis=0)
@@ -105,9 +112,10 @@ def _luma_grid(frame: VideoFrame) -> NDArray[np.float32]:
 
 
 class FrameSampler:
-    """Lets through at most ``fps`` pictures a second; the newest wins, the rest are counted.
+    """Lets through at most ``fps`` images a second, the newest; counts the others as ``skipped``.
 
-    Raises ``ValueError`` for a rate that is not above 0.
+    Raises:
+        ValueError: ``fps`` is not above 0.
     """
 
     __slots__ = ("_next", "_period", "passed", "skipped")
@@ -121,7 +129,7 @@ class FrameSampler:
         self.skipped = 0
 
     def wants(self, now: float) -> bool:
-        """Whether a picture taken ``now`` (seconds) is due; counts it either way."""
+        """Return whether an image taken ``now`` (seconds) is due; count it either way."""
         if now < self._next:
             self.skipped += 1
             return False

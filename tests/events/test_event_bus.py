@@ -36,7 +36,7 @@ async def running(bus):
 
 
 @virtual_time
-async def test_a_handler_gets_what_its_annotation_says():
+async def test_a_handler_gets_the_events_of_its_annotation():
     bus, got = EventBus(), {"one": [], "union": [], "alias": [], "all": [], "string": []}
 
     @bus.subscribe
@@ -126,13 +126,13 @@ def no_such_part(event: "asyncio.NoSuchEvent"): ...
         partial(wrong_type),
     ],
 )
-def test_what_is_no_event_is_refused_at_once(handler):
+def test_an_annotation_that_is_no_event_is_refused_at_once(handler):
     with pytest.raises(ConfigError, match=r"event|annotate"):
         EventBus().subscribe(handler)
 
 
 @virtual_time
-async def test_a_slow_handler_keeps_its_order_and_holds_up_nobody():
+async def test_a_slow_handler_keeps_its_order_and_delays_no_other():
     bus, slow, quick = EventBus(), [], []
     loop = asyncio.get_running_loop()
 
@@ -155,7 +155,7 @@ async def test_a_slow_handler_keeps_its_order_and_holds_up_nobody():
 
 
 @virtual_time
-async def test_a_failing_handler_is_told_of_and_goes_on():
+async def test_a_failing_handler_is_reported_and_gets_further_events():
     bus, errors, got = EventBus(), [], []
 
     @bus.subscribe
@@ -190,7 +190,7 @@ class UnwritableError(Exception):
     [SystemExit(2), StopIteration(), UnwritableError(), BaseException("odd")],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_a_handler_raises_is_told_once(kind, error):
+def test_any_exception_of_a_handler_is_reported_once(kind, error):
     @virtual_time
     async def run():
         bus, told, got = EventBus(), [], []
@@ -252,7 +252,7 @@ async def test_the_end_does_not_wait_for_a_plain_handler_that_hangs():
 
 
 @virtual_time
-async def test_a_tap_that_raises_is_told_once_and_stops_nobody():
+async def test_a_tap_that_raises_is_reported_once_and_stops_nothing():
     bus, told = EventBus(), []
 
     def broken(event):
@@ -285,7 +285,7 @@ async def test_partial_functions_may_be_handlers():
 
 
 @virtual_time
-async def test_what_waits_is_bounded_and_the_oldest_goes():
+async def test_waiting_events_are_bounded_and_the_oldest_is_dropped():
     bus, got = EventBus(), []
 
     @bus.subscribe
@@ -335,7 +335,7 @@ async def test_a_handler_may_come_late_and_leave_early():
 
 
 @virtual_time
-async def test_what_was_sent_before_the_start_waits_for_it():
+async def test_events_sent_before_the_start_wait_for_it():
     bus, got = EventBus(), []
 
     @bus.subscribe

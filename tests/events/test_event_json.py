@@ -51,7 +51,7 @@ class Inner:
     size: int
 
 
-def test_what_is_nested_becomes_plain():
+def test_nested_values_become_plain():
     config = {
         Colour.RED: Colour.RED,
         "path": Path("a") / "b",
@@ -86,6 +86,6 @@ def test_numbers_that_json_lacks_are_null():
 
 
 @pytest.mark.parametrize("value", [object(), b"bytes", int])
-def test_what_has_no_meaning_is_an_error(value):
+def test_a_value_without_a_json_form_is_an_error(value):
     with pytest.raises(TypeError, match="no meaning in JSON"):
         event_to_json(events.RealtimeConnectedEvent("s", {"x": value}))

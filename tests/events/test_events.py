@@ -1,4 +1,4 @@
-"""What events say of their time and of a turn whose words come late."""
+"""What events say of their time, and of a turn whose transcript comes late."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ from duologue.testing import At, ScriptedRealtime, run_virtual, virtual_time
 from fake_edge import events_of, join_agent
 
 
-def test_every_event_has_a_time_and_is_equal_whenever_it_was_sent():
+def test_every_event_has_a_time_and_is_equal_regardless_of_it():
     for kind in get_args(Event.__value__):
         assert issubclass(kind, events.TimedEvent)
     one, other = ErrorEvent("a", "b", at=1.0), ErrorEvent("a", "b")
@@ -34,7 +34,7 @@ def test_every_event_has_a_time_and_is_equal_whenever_it_was_sent():
     assert hash(one) == hash(other)
 
 
-def test_a_bus_of_its_own_goes_by_the_wall_clock():
+def test_a_bus_of_its_own_uses_the_wall_clock():
     bus, event = EventBus(), ErrorEvent("a", "b")
     bus.emit(event)
     assert event.at == pytest.approx(time.time(), abs=5)
@@ -43,7 +43,7 @@ def test_a_bus_of_its_own_goes_by_the_wall_clock():
     assert event.at == sent
 
 
-def test_times_of_events_are_of_the_wall_clock_and_their_distances_of_our_own():
+def test_times_of_events_start_at_the_wall_clock_and_advance_by_our_own():
     async def main():
         async with join_agent(ScriptedRealtime()) as agent:
             await agent.say("Exactly two seconds, here.", interruptible=True)
@@ -59,7 +59,7 @@ def test_times_of_events_are_of_the_wall_clock_and_their_distances_of_our_own():
 
 
 @virtual_time
-async def test_a_cough_and_words_that_come_later_differ():
+async def test_a_cough_and_a_late_transcript_differ():
     turns = ScriptedRealtime(
         at=[
             At(1.0, SpeechStarted("cough")),

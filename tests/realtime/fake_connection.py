@@ -1,4 +1,4 @@
-"""Connections in a test's hands, a model that makes them, and who listens to it."""
+"""Connections in a test's hands, a model that makes them, and an observer."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ FATAL = SessionError("wrong key", code="invalid_api_key")
 
 
 class Line:
-    """One connection in the test's hands; ``answers`` is when it says that it is live."""
+    """One connection in the test's hands; ``answers`` is the time until it is live."""
 
     def __init__(
         self, setup, answers=0.0, fails=None, expires_in=None, restored=False, confirms=True
@@ -67,7 +67,9 @@ class Line:
 
 
 class Model(Realtime):
-    """Makes lines by ``plans``, each the options of one; the last goes for all that follow."""
+    """Makes connections by ``plans``, each the options of one; the last plan is used for all that
+    follow.
+    """
 
     def __init__(self, plans=(), policy=None, **abilities):
         profile = Capabilities("test", "m", input_rate=RATE, output_rate=RATE, **abilities)

@@ -1,4 +1,4 @@
-"""A wrong key is known before anybody is there, and a right one costs the session nothing."""
+"""A wrong key is reported before a person joins, and a right one costs the session nothing."""
 
 import asyncio
 import subprocess
@@ -18,7 +18,7 @@ from duologue.testing import ScriptedRealtime, run_virtual
 
 
 class Model(Realtime):
-    """Connections that do as they are told, one after another."""
+    """Connections that follow a script, one after another."""
 
     def __init__(self, *acts) -> None:
         super().__init__(Capabilities("p", "m"), reconnect=ReconnectPolicy())
@@ -51,7 +51,7 @@ STARTED = SessionStarted({})
 WRONG = SessionError("the key was not accepted", code="401")
 
 
-def test_a_check_connects_once_and_hangs_up():
+def test_a_check_connects_once_and_disconnects():
     async def main():
         model = Model([STARTED])
         await model.check(SessionSetup(""))
@@ -63,7 +63,7 @@ def test_a_check_connects_once_and_hangs_up():
 @pytest.mark.parametrize(
     "act", [WRONG, [ProviderError(ErrorKind.FATAL, "401", "the key was not accepted")]]
 )
-def test_a_check_raises_what_no_connection_can_put_right(act):
+def test_a_check_raises_errors_that_no_connection_can_cure(act):
     async def main():
         model = Model(act)
         with pytest.raises(SessionError, match="the key was not accepted"):
@@ -77,7 +77,7 @@ def test_a_check_raises_what_no_connection_can_put_right(act):
     "act",
     [SessionError("no network", kind=ErrorKind.RECYCLE), []],
 )
-def test_a_check_raises_nothing_for_what_may_pass(act):
+def test_a_check_raises_no_transient_errors(act):
     async def main():
         model = Model(act)
         await model.check(SessionSetup(""))
@@ -96,7 +96,7 @@ def test_an_engine_in_this_process_is_not_checked():
 
 
 class Page:
-    """An edge to which nobody comes for an hour."""
+    """An edge that nobody joins for an hour."""
 
     waits_for_person = True
     output_rate = 24000
@@ -117,7 +117,7 @@ class Page:
     def clear(self) -> None: ...
 
 
-def test_a_wrong_key_is_told_at_once_where_the_person_may_come_later():
+def test_a_wrong_key_is_reported_at_once_if_the_person_may_come_later():
     async def main():
         loop = asyncio.get_running_loop()
         agent = Agent(edge=Page(), llm=Model(WRONG))
@@ -141,7 +141,7 @@ def test_a_person_who_comes_during_the_check_does_not_wait_for_it():
     run_virtual(main())
 
 
-def test_a_right_key_leaves_the_session_as_it_is():
+def test_a_right_key_leaves_the_session_unchanged():
     async def main():
         model = Model([STARTED], [STARTED])
         async with Agent(edge=Page(after=60.0), llm=model).join() as agent:
@@ -188,5 +188,5 @@ def test_a_script_with_a_wrong_key_ends_at_once_and_says_so_in_its_last_line(pro
     assert "key" in lines[-1].lower()
     assert sum("Traceback" in line for line in lines) == 1
     assert "group" not in done.stderr
-    # The program's own line, and no more of ours than the way into join().
+    # The program's own line, and nothing of ours but the way into join().
     assert sum('File "' in line and "duologue" in line for line in lines) <= 2

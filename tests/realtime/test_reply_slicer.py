@@ -10,7 +10,7 @@ QUIET = AudioFrame(np.full(480, 90, np.int16), 24000)
 
 
 def play(sound, frames):
-    """Feed ``#`` as sound and ``.`` as silence; what came out, in the same signs."""
+    """Feed ``#`` as audio and ``.`` as silence; return what comes out, in the same signs."""
     out = ""
     for sign in frames:
         out += told(sound.push(LOUD if sign == "#" else QUIET))
@@ -46,7 +46,7 @@ def test_silence_between_replies_is_dropped(sound):
     assert sound.dropped_samples == 0
 
 
-def test_a_reply_is_what_comes_between_started_and_stopped(sound):
+def test_a_reply_is_the_audio_between_started_and_stopped(sound):
     assert told(sound.buffer_started("r")) == ""
     [audio] = sound.push(LOUD)
     assert (audio.reply_id, audio.item_id) == ("r", "item")
@@ -56,19 +56,19 @@ def test_a_reply_is_what_comes_between_started_and_stopped(sound):
     assert play(sound, "#.#") == ""
 
 
-def test_sound_ahead_of_started_belongs_to_the_reply_from_its_first_noise(sound):
+def test_audio_before_started_belongs_to_the_reply_from_its_first_noise(sound):
     play(sound, "......##.#")
     assert told(sound.buffer_started("r")) == "##.#"
     assert play(sound, "#") == "#"
 
 
-def test_no_more_than_240_ms_ahead_is_kept(sound):
+def test_no_more_than_240_ms_before_started_are_kept(sound):
     play(sound, "#" * 40)
     assert told(sound.buffer_started("r")) == "#" * 12
     assert sound.dropped_samples == 28 * 480
 
 
-def test_sound_behind_stopped_goes_on_to_the_first_silence(sound):
+def test_audio_behind_stopped_continues_to_the_first_silence(sound):
     sound.buffer_started("r")
     play(sound, "##")
     sound.response_done(done())
@@ -76,7 +76,7 @@ def test_sound_behind_stopped_goes_on_to_the_first_silence(sound):
     assert play(sound, "##.##") == "##(completed)"
 
 
-def test_sound_behind_stopped_ends_after_200_ms(sound):
+def test_audio_behind_stopped_ends_after_200_ms(sound):
     sound.buffer_started("r")
     play(sound, "##")
     sound.buffer_stopped("r")
@@ -84,7 +84,7 @@ def test_sound_behind_stopped_ends_after_200_ms(sound):
     assert told(sound.response_done(done())) == "(completed)"
 
 
-def test_cleared_drops_the_rest_at_once_and_what_is_under_way(sound):
+def test_cleared_drops_the_rest_at_once_and_the_audio_in_flight(sound):
     sound.buffer_started("r")
     play(sound, "##")
     sound.response_done(done())
@@ -95,7 +95,7 @@ def test_cleared_drops_the_rest_at_once_and_what_is_under_way(sound):
     assert play(sound, "#") == "#"
 
 
-def test_cleared_on_our_word_interrupts_nothing_and_waits_for_done(sound):
+def test_cleared_by_us_interrupts_nothing_and_waits_for_done(sound):
     sound.buffer_started("r")
     play(sound, "#.")
     assert told(sound.buffer_cleared("r", by_client=True)) == ""
@@ -103,18 +103,18 @@ def test_cleared_on_our_word_interrupts_nothing_and_waits_for_done(sound):
     assert told(sound.buffer_cleared("r", by_client=False)) == ""
 
 
-def test_done_without_sound_is_told_at_once(sound):
+def test_done_without_audio_is_passed_on_at_once(sound):
     assert told(sound.response_done(done(reply_id="tools only"))) == "(completed)"
 
 
-def test_done_before_started_waits_for_the_sound(sound):
+def test_done_before_started_waits_for_the_audio(sound):
     assert told(sound.response_done(done())) == ""
     sound.buffer_started("r")
     assert play(sound, "#.") == "#."
     assert told(sound.buffer_stopped("r")) == "(completed)"
 
 
-def test_sound_that_never_begins_is_waited_for_no_longer_than_2_s(sound):
+def test_audio_that_never_begins_is_waited_for_no_longer_than_2_s(sound):
     play(sound, "." * 200)
     assert told(sound.response_done(done())) == ""
     assert play(sound, "." * 99) == ""
@@ -127,7 +127,7 @@ def test_sound_that_never_begins_is_waited_for_no_longer_than_2_s(sound):
 
 
 @pytest.mark.parametrize("status", ["cancelled", "failed"])
-def test_a_reply_cut_before_its_sound_has_ended(sound, status):
+def test_a_reply_is_cut_before_its_audio_has_ended(sound, status):
     assert told(sound.response_done(done(status))) == f"({status})"
     assert told(sound.buffer_started("r")) == ""
     assert play(sound, "###") == ""
@@ -157,7 +157,7 @@ def test_a_reply_that_starts_before_the_last_one_stops_waits_for_that(sound):
     assert told(sound.buffer_stopped("next")) == "(completed)"
 
 
-def test_a_reply_that_stops_has_been_started_and_the_one_before_it_has_ended(sound):
+def test_a_stop_without_a_start_ends_the_reply_before_it_too(sound):
     sound.buffer_started("r")
     play(sound, "#.")
     sound.response_done(done())
@@ -169,7 +169,7 @@ def test_a_reply_that_stops_has_been_started_and_the_one_before_it_has_ended(sou
     assert told(sound.buffer_stopped("third")) == "(completed)(completed)"
 
 
-def test_a_reply_that_is_cleared_before_it_begins_never_does(sound):
+def test_a_reply_that_is_cleared_before_it_begins_never_begins(sound):
     sound.buffer_started("r")
     play(sound, "#")
     sound.expect_audio("next", "item 2")
@@ -179,7 +179,7 @@ def test_a_reply_that_is_cleared_before_it_begins_never_does(sound):
     assert play(sound, "###") == ""
 
 
-def test_replies_that_wait_for_one_that_never_stops_are_bounded(sound):
+def test_replies_behind_one_that_never_stops_are_bounded(sound):
     sound.buffer_started("r")
     sound.response_done(done())
     out = [told(sound.buffer_started(f"next {index}")) for index in range(9)]

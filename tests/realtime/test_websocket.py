@@ -68,7 +68,7 @@ async def test_messages_are_text_frames_and_come_back_as_bytes():
         (None, None),
     ],
 )
-async def test_the_servers_own_time_is_told(date, unix):
+async def test_the_servers_own_time_is_passed_on(date, unix):
     def head(connection, request, response):
         del response.headers["Date"]
         if date is not None:
@@ -82,7 +82,7 @@ async def test_the_servers_own_time_is_told(date, unix):
     assert told == ([] if unix is None else [unix])
 
 
-async def test_a_refused_handshake_is_told_in_the_servers_words():
+async def test_a_refused_handshake_is_reported_in_the_servers_words():
     def refuse(connection, request):
         body = json.dumps({"error": {"message": "Wrong key.", "code": "invalid_api_key"}})
         return connection.respond(HTTPStatus.UNAUTHORIZED, body)
@@ -95,7 +95,7 @@ async def test_a_refused_handshake_is_told_in_the_servers_words():
     assert (caught.value.kind, caught.value.code) == (ErrorKind.FATAL, "invalid_api_key")
 
 
-async def test_nobody_there_is_one_line_that_names_the_host():
+async def test_an_unreachable_server_is_one_line_that_names_the_host():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -118,7 +118,7 @@ async def test_a_close_by_the_server_is_an_error_with_its_reason(code):
         await wire.close()
 
 
-async def test_an_end_that_the_provider_calls_clean_is_none():
+async def test_an_end_that_the_provider_calls_clean_returns_none():
     async with server(lambda connection: connection.close()) as port:
         wire = wire_to(port, close_error=lambda code, reason: None)
         await wire.open()
@@ -126,7 +126,7 @@ async def test_an_end_that_the_provider_calls_clean_is_none():
         await wire.close()
 
 
-async def test_a_line_that_is_cut_is_an_error():
+async def test_a_connection_that_breaks_is_an_error():
     async def cut(connection):
         connection.transport.abort()
         await connection.wait_closed()
@@ -142,7 +142,7 @@ async def test_a_line_that_is_cut_is_an_error():
 
 @asynccontextmanager
 async def silent_server():
-    """Takes the handshake, and then neither reads nor says anything."""
+    """Accepts the handshake, and then neither reads nor sends."""
     over = asyncio.Event()
 
     async def handler(reader, writer):
@@ -165,7 +165,7 @@ async def silent_server():
         await running.wait_closed()
 
 
-async def test_a_dead_line_is_noticed():
+async def test_a_dead_connection_is_noticed():
     async with silent_server() as port:
         wire = wire_to(port, ping_interval=0.2, pong_timeout=0.4)
         await wire.open()

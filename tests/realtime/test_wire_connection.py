@@ -21,7 +21,7 @@ from duologue.video import VideoFrame
 
 
 class FakeWire:
-    """Reads and writes lists; ``reading`` unset is a peer that does not read."""
+    """Reads and writes lists; with ``reading`` unset, the peer does not read."""
 
     def __init__(self, *, close_s=0.0):
         self.sent = []
@@ -79,7 +79,7 @@ def picture(at):
 
 
 @virtual_time
-async def test_it_lives_as_long_as_its_wire():
+async def test_a_connection_lives_as_long_as_its_wire():
     wire, connection = connect()
     told = []
     for message in ("hello", "2", "0", None):
@@ -92,7 +92,7 @@ async def test_it_lives_as_long_as_its_wire():
 
 
 @virtual_time
-async def test_what_the_codec_sends_of_itself_goes_before_what_an_output_makes_the_session_send():
+async def test_messages_of_the_codec_go_before_commands_that_an_output_causes():
     wire, connection = connect()
     own = ["pong"]
     connection.codec.pending = lambda: [own.pop()] if own else []
@@ -106,7 +106,7 @@ async def test_what_the_codec_sends_of_itself_goes_before_what_an_output_makes_t
 
 
 @pytest.mark.parametrize("moment", ["greeting", "sending", "receiving"])
-def test_an_end_that_is_not_clean_is_raised(moment):
+def test_an_unclean_end_is_raised(moment):
     @virtual_time
     async def run():
         wire, connection = connect()
@@ -153,7 +153,7 @@ async def test_control_never_waits_behind_media():
 
 
 @virtual_time
-async def test_sound_for_a_stalled_peer_is_bounded_and_the_oldest_goes():
+async def test_audio_for_a_stalled_peer_is_bounded_and_the_oldest_is_dropped():
     wire, connection = connect()
     wire.reading.clear()
     for value in range(600):
@@ -196,7 +196,7 @@ async def test_a_peer_that_never_reads_commands_ends_the_connection():
 
 @pytest.mark.parametrize("close_s", [0.0, 0.4, 60.0])
 @pytest.mark.parametrize("stalled", [False, True])
-def test_cancelling_closes_it_in_time(close_s, stalled):
+def test_cancelling_closes_a_connection_in_time(close_s, stalled):
     @virtual_time
     async def run():
         wire, connection = connect(close_s=close_s)
@@ -232,7 +232,7 @@ class ClosingCodec(FakeCodec):
 
 
 @virtual_time
-async def test_a_session_that_we_end_is_taken_leave_of():
+async def test_closing_messages_are_sent_when_we_end_the_session():
     wire = FakeWire()
     connection = WireConnection(lambda: wire, ClosingCodec(), SessionSetup("hi"))
     task = asyncio.create_task(connection.run(lambda output: None))
@@ -244,7 +244,7 @@ async def test_a_session_that_we_end_is_taken_leave_of():
 
 
 @virtual_time
-async def test_nobody_is_taken_leave_of_who_has_hung_up():
+async def test_closing_messages_are_not_sent_after_the_peer_has_closed():
     wire = FakeWire()
     wire.inbox.put_nowait(SessionError("the line broke"))
     with pytest.raises(SessionError, match="broke"):
@@ -254,7 +254,7 @@ async def test_nobody_is_taken_leave_of_who_has_hung_up():
 
 
 @virtual_time
-async def test_a_leave_that_nobody_takes_does_not_hold_up_the_end():
+async def test_closing_messages_that_can_not_be_sent_do_not_delay_the_end():
     wire = FakeWire(close_s=5.0)
     connection = WireConnection(lambda: wire, ClosingCodec(), SessionSetup())
     task = asyncio.create_task(connection.run(lambda output: None))

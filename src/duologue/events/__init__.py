@@ -1,4 +1,4 @@
-"""What an agent tells its program, and the bus that carries it."""
+"""Events of an agent for its program, and the bus that delivers them."""
 
 from duologue.events.events import (
     USAGE_PARTS,

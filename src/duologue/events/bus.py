@@ -37,7 +37,7 @@ _DRAIN_S = 0.3
 
 
 class Subscription:
-    """One handler and the events waiting for it, in the order they were sent."""
+    """One handler and the events that wait for it, in order."""
 
     __slots__ = (
         "_wake",
@@ -64,7 +64,7 @@ class Subscription:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Queue an event; drops the oldest when full."""
+        """Queue an event; drop the oldest when full."""
         if len(self.queue) >= QUEUE_LIMIT:
             self.queue.popleft()
             self.dropped += 1
@@ -73,7 +73,7 @@ class Subscription:
         self._wake.set()
 
     async def get(self) -> Event:
-        """Wait for the next event."""
+        """Wait for the next event, and return it."""
         while not self.queue:
             self.idle.set()
             self._wake.clear()
@@ -82,11 +82,11 @@ class Subscription:
 
 
 class EventBus:
-    """Sends each event to the handlers that asked for its type.
+    """Sends each event to the handlers that subscribed to its type.
 
-    A handler is slow, or fails, on its own account: the others get their events all the same, and
-    a failure is logged and told as an `ErrorEvent`. Plain handlers run in threads, one event at a
-    time, so even one that blocks never delays audio. Events sent before `start` wait for it.
+    A handler that is slow or fails affects no other: each gets all its events, and a failure is
+    logged and sent as an `ErrorEvent`. Plain handlers run in threads, one event at a time, so even
+    one that blocks never delays audio. Events sent before `start` wait for it.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -99,9 +99,12 @@ class EventBus:
     def subscribe[F: Callable[..., object]](self, handler: F) -> F:
         """Call ``handler(event)`` for each event of the type that its argument is annotated with.
 
-        Unions count for all their members. Works as a decorator, on functions and coroutine
-        functions: a plain one runs in a thread, a coroutine function on the event loop. Raises
-        `ConfigError` for an annotation that is missing or is not an event type.
+        A union stands for all its members. Works as a decorator, on functions and coroutine
+        functions:
+        a plain function runs in a thread, a coroutine function on the event loop.
+
+        Raises:
+            ConfigError: the annotation is missing or is not an event type.
         """
         kinds = _annotated_types(handler, sys._getframe(1).f_locals)
         subscription = Subscription(handler, kinds)
@@ -111,26 +114,27 @@ class EventBus:
         return handler
 
     def unsubscribe(self, handler: Callable[..., object]) -> None:
-        """Send this handler nothing more; what waits for it is dropped."""
+        """Send this handler nothing more, and drop the events that wait for it."""
         for subscription in self._subscriptions:
             if subscription.handler == handler:
                 subscription.types = frozenset()
                 subscription.queue.clear()
 
     def tap(self, callback: Callable[[Event], None]) -> None:
-        """Call ``callback`` in line for every event, for recorders; it must not block.
+        """Call ``callback`` for every event before `emit` returns; for recorders. It must not
+        block.
 
-        The first error of a callback is reported.
+        Only the first error of a callback is reported.
         """
         self._taps.append(callback)
 
     def report(self, source: str, error: BaseException, code: str = "") -> None:
-        """Report the failure of a user's code: in the log, and as an `ErrorEvent`."""
+        """Report a failure of user code: in the log, and as an `ErrorEvent`."""
         log_failure(log, source, error)
         self.emit(ErrorEvent(source, describe(error), code))
 
     def emit(self, event: Event) -> None:
-        """Send an event, with the time as its ``at``; never blocks."""
+        """Send an event, with the time as its ``at``; never block."""
         if not event.at:
             # The event is new, so nothing has read it yet.
             object.__setattr__(event, "at", self._now())
@@ -147,13 +151,13 @@ class EventBus:
                 subscription.put(event)
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Deliver from now on, by one task per handler in ``tasks``."""
+        """Start delivery, by one task for each handler in ``tasks``."""
         self._tasks = tasks
         for subscription in self._subscriptions:
             self._start(subscription, tasks)
 
     async def drain(self) -> None:
-        """Wait till everything sent was handled, but not longer than 0.3 s."""
+        """Wait until every event sent so far was handled, but not longer than 0.3 s."""
         own = asyncio.current_task()
         waiting = [s for s in self._subscriptions if s.task is not None and s.task is not own]
         with contextlib.suppress(TimeoutError):
@@ -162,7 +166,7 @@ class EventBus:
                     await subscription.idle.wait()
 
     def stop(self) -> None:
-        """End delivery; a later `start` delivers what is sent until then."""
+        """Stop delivery; a later `start` delivers what is sent until then."""
         self._tasks = None
         for subscription in self._subscriptions:
             if subscription.task is not None:

@@ -1,4 +1,4 @@
-"""Everything that an agent tells its program: frozen dataclasses, in the order it happened."""
+"""All events that an agent sends to its program: frozen dataclasses, in the order they happened."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class TimedEvent:
-    """What all events have: ``at``, when it was sent, in seconds since 1970 (Unix time).
+    """The base of all events: ``at`` is when it was sent, in seconds since 1970 (Unix time).
 
-    0.0 before it was sent. It is counted by the conversation's own clock from the first event on,
-    so that differences are exact, also where the wall clock is set meanwhile or time is virtual.
-    Two events are equal whenever they were sent.
+    It is 0.0 before that. It is counted by the conversation's own clock from the first event on, so
+    differences are exact even if the wall clock is set meanwhile or time is virtual. Events compare
+    equal regardless of ``at``.
     """
 
     at: float = field(default=0.0, compare=False, kw_only=True)
@@ -43,7 +43,7 @@ class RealtimeConnectedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeReconnectingEvent(TimedEvent):
-    """The connection is gone and the next one is being made."""
+    """The connection is lost, and the next one is being made."""
 
     reason: str
     attempt: int
@@ -51,7 +51,7 @@ class RealtimeReconnectingEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeReconnectedEvent(TimedEvent):
-    """The session goes on; ``outcome`` says what the model still knows (contract C5)."""
+    """The session continues; ``outcome`` says what the model still knows (contract C5)."""
 
     outcome: Literal["restored", "replayed", "fresh"]
     lost_ms: int = 0
@@ -60,7 +60,7 @@ class RealtimeReconnectedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class RealtimeDisconnectedEvent(TimedEvent):
-    """The session has ended; comes exactly once. ``clean`` when it was closed on purpose."""
+    """The session has ended; sent exactly once. ``clean``: it was closed on purpose."""
 
     reason: str
     clean: bool
@@ -78,8 +78,9 @@ class UserTurnStartedEvent(TimedEvent):
 class UserTurnEndedEvent(TimedEvent):
     """The person stopped; ``text`` is what they said, None if it is not known yet.
 
-    ``empty``: there were no words, and none will come (a cough). Otherwise words that come later
-    are sent as a final `UserTranscriptEvent` with the same ``turn_id``.
+    ``empty``: there was no speech, and no transcript will come (a cough). Otherwise a transcript
+    that
+    comes later is sent as a final `UserTranscriptEvent` with the same ``turn_id``.
     """
 
     participant: str
@@ -90,7 +91,7 @@ class UserTurnEndedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTranscriptEvent(TimedEvent):
-    """What the person has said in this turn so far, or, when ``final``, in all of it."""
+    """The transcript of a user turn so far or, when ``final``, all of it."""
 
     text: str
     final: bool
@@ -100,14 +101,14 @@ class UserTranscriptEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class AgentTurnStartedEvent(TimedEvent):
-    """The first sound of a speech is on its way to the person."""
+    """The first audio of a speech is on its way to the person."""
 
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class AgentTranscriptEvent(TimedEvent):
-    """The next words of a speech, as they are made; when ``final``, all of it that was heard."""
+    """The next text of a speech, as it is made; when ``final``, all of it that was heard."""
 
     text: str
     final: bool
@@ -116,7 +117,7 @@ class AgentTranscriptEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class AgentHeardEvent(TimedEvent):
-    """More of a speech was heard: the words since the last event, at most five times a second."""
+    """More of a speech was heard: the text since the last event, at most five times a second."""
 
     text: str
     speech_id: str
@@ -124,7 +125,7 @@ class AgentHeardEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class AgentTurnEndedEvent(TimedEvent):
-    """A speech has been played to its end, or was cut (not: has been generated)."""
+    """A speech has been played to its end, or was interrupted (not: has been generated)."""
 
     speech_id: str
     interrupted: bool
@@ -132,14 +133,14 @@ class AgentTurnEndedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class SpeechHeldEvent(TimedEvent):
-    """The agent fell silent because the person may be speaking; not an interruption yet."""
+    """The agent stopped because the person may be speaking; not an interruption yet."""
 
     speech_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechResumedEvent(TimedEvent):
-    """It was nothing; the agent goes on where it stopped, after ``held_ms``."""
+    """The person did not speak; the agent continues where it stopped, after ``held_ms``."""
 
     speech_id: str
     held_ms: int
@@ -147,7 +148,9 @@ class SpeechResumedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class InterruptionEvent(TimedEvent):
-    """A speech was cut; says what was heard of it, and how well that is known (contract C2)."""
+    """A speech was interrupted; says what was heard of it, and how well that is known (contract
+    C2).
+    """
 
     epoch: int
     speech_id: str | None
@@ -158,7 +161,7 @@ class InterruptionEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolStartEvent(TimedEvent):
-    """A tool begins to run; ``arguments`` is the JSON text that the model wrote."""
+    """A tool starts to run; ``arguments`` is the JSON text that the model wrote."""
 
     call_id: str
     name: str
@@ -167,7 +170,7 @@ class ToolStartEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class ToolEndEvent(TimedEvent):
-    """A tool has ended; every start has exactly one."""
+    """A tool has ended; sent exactly once for every start."""
 
     call_id: str
     name: str
@@ -182,9 +185,9 @@ USAGE_PARTS = frozenset({"cached", "reasoning"})
 
 @dataclass(frozen=True, slots=True)
 class UsageEvent(TimedEvent):
-    """Tokens spent since the last event, by modality.
+    """Tokens used since the last event, by modality.
 
-    ``cached`` and ``reasoning`` (`USAGE_PARTS`) are counted in other kinds already.
+    ``cached`` and ``reasoning`` (`USAGE_PARTS`) are already counted in other kinds.
     """
 
     input: Mapping[str, int]
@@ -192,7 +195,7 @@ class UsageEvent(TimedEvent):
 
     @property
     def total_input(self) -> int:
-        """Tokens given to the model, each counted once."""
+        """Tokens sent to the model, each counted once."""
         return _total(self.input)
 
     @property
@@ -207,14 +210,14 @@ def _total(counts: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitsEvent(TimedEvent):
-    """What is left of the provider's limits."""
+    """What remains of the provider's limits."""
 
     limits: Sequence[RateLimit]
 
 
 @dataclass(frozen=True, slots=True)
 class SayMismatchEvent(TimedEvent):
-    """The model was to say ``wanted`` word for word, and said ``said`` instead."""
+    """The model had to say ``wanted`` word for word, and said ``said`` instead."""
 
     speech_id: str
     wanted: str
@@ -223,10 +226,11 @@ class SayMismatchEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class TurnMetricsEvent(TimedEvent):
-    """Where the time of one turn went, each in ms after the person's speech ended; None: unknown.
+    """Where the time of one turn went, in ms after the end of the person's speech; None: unknown.
 
-    ``endpoint_ms``: the end of the turn was decided. ``first_text_ms``: first word of the model.
-    ``first_audio_ms``: first sound made. ``first_played_ms``: first sound on its way to the person.
+    ``endpoint_ms``: the end of the turn was decided. ``transcript_ms``: the transcript arrived.
+    ``first_text_ms``: first text of the model. ``first_audio_ms``: first audio was made.
+    ``first_played_ms``: first audio was on its way to the person.
     """
 
     speech_id: str
@@ -239,7 +243,7 @@ class TurnMetricsEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent(TimedEvent):
-    """Something failed and the conversation goes on; ``source`` names the part."""
+    """Something failed, and the conversation continues; ``source`` names the part."""
 
     source: str
     message: str

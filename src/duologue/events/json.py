@@ -1,4 +1,4 @@
-"""Events as JSON, for the page, for log files, and for whoever is not Python."""
+"""Events as JSON, for the page, for log files, and for programs in other languages."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from duologue.json_types import Json
 
 
 def event_to_json(event: Event) -> dict[str, Json]:
-    """The event as JSON values: ``{"type": name of its class, ...its fields}``.
+    """Return the event as JSON values: ``{"type": name of its class, ...its fields}``.
 
-    Nested dataclasses, enums, paths, dates, mappings and sequences become what they mean in JSON;
-    NaN and infinity become null. Raises ``TypeError`` for a value that has no such meaning.
+    Nested dataclasses, enums, paths, dates, mappings and sequences become their JSON equivalents;
+    NaN and infinity become null.
+
+    Raises:
+        TypeError: a value has no JSON equivalent.
     """
     return {"type": type(event).__name__} | {
         field.name: _to_json(getattr(event, field.name)) for field in fields(event)

@@ -1,4 +1,4 @@
-"""The seams where a provider plugs in: Codec, Wire and Connection."""
+"""Define where a provider plugs in: `Codec`, `Wire` and `Connection`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duologue.realtime.outputs import Output
 
 @dataclass(frozen=True, slots=True)
 class SessionSetup:
-    """What a connection begins with: instructions, tools, and the history to go on from."""
+    """What a connection begins with: instructions, tools, and the history so far."""
 
     instructions: str = ""
     tools: Sequence[ToolSpec] = ()
@@ -21,24 +21,26 @@ class SessionSetup:
 
 
 class Connection(Protocol):
-    """One physical connection to a model; a Realtime outlives many of them.
+    """One physical connection to a model; a `Realtime` outlives many of them.
 
     Made by ``Realtime.open(setup)``. Engines in this process implement it directly; a provider on
-    a network combines a `Wire` and a `Codec`.
+    a network combines a `Wire` and a `Codec` in a `WireConnection`.
     """
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Live until the other side ends it.
+        """Connect, and run until the other side ends the connection.
 
-        Calls ``receive`` for each output, in order; the first is `SessionStarted`. Returns on a
-        clean end and raises `SessionError` on another one. Cancelling it closes the connection
-        within half a second and leaves no task.
+        Call ``receive`` for each output, in order; the first is `SessionStarted`. Return after a
+        clean end. Cancelling it closes the connection within half a second and leaves no task.
+
+        Raises:
+            SessionError: the connection failed, or ended in any other way.
         """
 
     def transmit(self, command: Command) -> None:
-        """Take a command, without blocking and in order; audio may be dropped when full.
+        """Take a command, in order and without blocking; audio may be dropped when a queue is full.
 
-        Never calls ``receive`` from within: what follows comes later on the loop.
+        Never call ``receive`` from here: what follows is passed on later, by the event loop.
         """
         ...
 
@@ -47,52 +49,60 @@ class Codec[M](Protocol):
     """Sans-IO translation to and from one provider's messages of type M."""
 
     def open(self, setup: SessionSetup) -> Sequence[M]:
-        """The messages that begin a session."""
+        """Return the messages that begin a session."""
         ...
 
     def encode(self, command: Command) -> Sequence[M]:
-        """The messages that carry a command."""
+        """Return the messages that carry a command."""
         ...
 
     def decode(self, message: M) -> Sequence[Output]:
-        """What a message means; never raises for a message that it does not know."""
+        """Return what a message means; never raise for a message that it does not know."""
         ...
 
     def pending(self) -> Sequence[M]:
-        """What the codec itself has to send because of what it decoded, each once."""
+        """Return, once, the messages that the codec itself sends because of what it decoded."""
         ...
 
 
 @runtime_checkable
 class ClosingCodec[M](Codec[M], Protocol):
-    """A codec of a protocol in which a session has to be taken leave of."""
+    """A codec of a protocol in which a client says that it ends the session."""
 
     def closing_messages(self) -> Sequence[M]:
-        """The messages that end the session, sent when we end it; then the wire is closed."""
+        """Return the messages to send before the wire is closed, when we end the session."""
         ...
 
 
 class Wire[M](Protocol):
-    """A socket (or what serves as one) that carries messages of type M."""
+    """A socket, or something that acts as one, which carries messages of type M."""
 
     async def open(self) -> None:
-        """Connect. Raises `SessionError`, with the other side's own words where it has any."""
+        """Connect.
+
+        Raises:
+            SessionError: that failed; the text has the other side's own words, if there are any.
+        """
 
     async def send(self, message: M) -> None:
-        """Send one message; waits while the peer does not read."""
+        """Send one message; wait while the peer does not read."""
 
     async def receive(self) -> M | None:
-        """The next message; None after a clean end. Raises `SessionError` on another one."""
+        """Return the next message; None after a clean end.
+
+        Raises:
+            SessionError: the connection has ended in any other way.
+        """
         ...
 
     async def close(self) -> None:
-        """Close, within half a second."""
+        """Close within half a second."""
 
 
 @runtime_checkable
 class NonBlockingWire[M](Wire[M], Protocol):
-    """A wire that can also send without waiting, so that nothing has to be woken up for it."""
+    """A wire that can also send without waiting, which saves waking up a task."""
 
     def try_send(self, message: M) -> bool:
-        """Send one message before returning; False if it would have to wait, and was not sent."""
+        """Send one message at once; return False, without sending, if that has to wait."""
         ...

@@ -1,4 +1,4 @@
-"""What a Realtime tells a model: one closed union, translated by a provider's codec."""
+"""Commands from a `Realtime` to a model: one closed union, translated by a provider's codec."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ type Scheduling = Literal["silent", "when_idle", "interrupt"]
 class ToolSpec:
     """A tool as the model sees it; ``parameters`` is a JSON schema of type object.
 
-    ``scheduling``: what becomes of its result where the model goes on talking while it runs: known
-    and not spoken of, spoken of when nobody speaks, or at once. None: the model waits for it.
+    ``scheduling`` says how the model uses the result if it continues to talk while the tool runs:
+    ``silent`` without speaking about it, ``when_idle`` once nobody speaks, ``interrupt`` at once.
+    None: the model waits for the result.
     """
 
     name: str
@@ -30,18 +31,18 @@ class ToolSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SendAudio:
-    """The next sound of the person, at the profile's input rate."""
+    """The person's next audio, at the model's input rate."""
 
     frame: AudioFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SendVideo:
-    """One picture that the model may look at.
+    """One image that the model may look at.
 
-    ``now``: it keeps its place among the other commands instead of giving way to sound, because
-    what follows is about it. ``jpeg`` is the picture as its connection has encoded it, in a
-    thread, for a provider that wants JPEG.
+    ``in_order``: it keeps its place among the other commands instead of waiting behind audio,
+    because what follows is about it. ``jpeg`` is the image as encoded by its connection, in a
+    thread, for a provider that needs JPEG.
     """
 
     frame: VideoFrame
@@ -51,9 +52,9 @@ class SendVideo:
 
 @dataclass(frozen=True, slots=True)
 class EndTurn:
-    """The person's turn is over (manual turns); takes its place behind the audio sent so far.
+    """End the person's turn (manual turns), behind the audio sent so far.
 
-    ``reply=False``: the model is not to answer it by itself.
+    ``reply=False``: the model must not reply to it by itself.
     """
 
     reply: bool = True
@@ -61,7 +62,7 @@ class EndTurn:
 
 @dataclass(frozen=True, slots=True)
 class ClearInput:
-    """Forget the audio of the turn that has not ended yet."""
+    """Drop the audio of the turn that has not ended yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +79,14 @@ class AddItem:
 
 @dataclass(frozen=True, slots=True)
 class DeleteItem:
-    """Take an item out of the model's history."""
+    """Delete an item from the model's history."""
 
     item_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """Cut an agent item to what was heard: ``played_ms`` of its sound, ``heard_text``."""
+    """Truncate an agent item to what was heard: ``played_ms`` of its audio, ``heard_text``."""
 
     item_id: str
     played_ms: int
@@ -94,7 +95,7 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class RequestReply:
-    """Make the model speak; ``instructions`` hold for this reply only."""
+    """Make the model speak; ``instructions`` apply to this reply only."""
 
     request_id: str
     instructions: str | None = None
@@ -102,7 +103,7 @@ class RequestReply:
 
 @dataclass(frozen=True, slots=True)
 class Say:
-    """Make the model speak exactly ``text``; the person may talk it down if ``interruptible``."""
+    """Make the model speak exactly ``text``; ``interruptible``: the person may talk over it."""
 
     request_id: str
     text: str
@@ -118,10 +119,10 @@ class CancelReply:
 
 @dataclass(frozen=True, slots=True)
 class SendToolResult:
-    """The one answer to a tool call; with ``more``, a part of it, and others follow.
+    """The one result of a tool call; with ``more``, a part of it, which others follow.
 
-    The last part comes twice: once as such, and once as the answer. ``quiet``: the
-    model must not speak about it, because the call was interrupted.
+    The last part is sent twice: as a part, and as the result. ``quiet``: the model must not speak
+    about it, because the call was interrupted.
     """
 
     call_id: str
@@ -134,7 +135,7 @@ class SendToolResult:
 
 @dataclass(frozen=True, slots=True)
 class UpdateSession:
-    """Change instructions or tools in mid-session; None leaves a part as it is."""
+    """Change instructions or tools during the session; None leaves a part unchanged."""
 
     instructions: str | None = None
     tools: Sequence[ToolSpec] | None = None
@@ -144,7 +145,7 @@ class UpdateSession:
 class Ping:
     """Request a sign of life: `Alive` or any other output.
 
-    Sent only to a model whose profile has ``answers_pings``.
+    Sent only to a model whose capabilities have ``answers_pings``.
     """
 
 

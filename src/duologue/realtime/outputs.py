@@ -1,4 +1,4 @@
-"""What a model tells back: one closed union, made by a provider's codec or an engine."""
+"""Outputs of a model: one closed union, made by a provider's codec or an engine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from duologue.json_types import Json
 
 @dataclass(frozen=True, slots=True)
 class SessionStarted:
-    """The connection is live; ``expires_in`` is the provider's limit in seconds, where it has one.
+    """The connection is live; ``expires_in`` is the provider's limit in seconds, if it has one.
 
     ``restored``: the provider itself has resumed the session of the connection before.
-    ``confirms``: the server confirms changes of a session, and so answers a `Ping` if the profile
-    says so.
+    ``confirms_updates``: the server confirms changes of a session, and so answers a `Ping` if the
+    capabilities have ``answers_pings``.
     """
 
     config: Mapping[str, Json] = field(default_factory=dict)
@@ -29,10 +29,11 @@ class SessionStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStarted:
-    """The person began to speak; ``at`` is when, in clock seconds, where the source knows.
+    """The person began to speak.
 
-    ``position`` is where in the sound sent on this connection, in samples at the profile's input
-    rate, where the source knows.
+    ``at`` is when, in clock seconds, and ``position`` where in the audio sent on this connection,
+    in
+    samples at the model's input rate; None where unknown.
     """
 
     item_id: str
@@ -42,7 +43,10 @@ class SpeechStarted:
 
 @dataclass(frozen=True, slots=True)
 class SpeechStopped:
-    """The person stopped; a pause perhaps, or no words at all. Fields as in `SpeechStarted`."""
+    """The person stopped speaking, perhaps for a pause, or there was no speech at all.
+
+    Fields as in `SpeechStarted`.
+    """
 
     item_id: str
     at: float | None = None
@@ -51,7 +55,7 @@ class SpeechStopped:
 
 @dataclass(frozen=True, slots=True)
 class UserTranscript:
-    """What the person said in the turn ``item_id``: the whole text so far, not a delta."""
+    """The transcript of the user turn ``item_id``: the whole text so far, not a delta."""
 
     item_id: str
     text: str
@@ -60,13 +64,12 @@ class UserTranscript:
 
 @dataclass(frozen=True, slots=True)
 class UserTurnEnded:
-    """The person's turn is over and is now an item of the history.
+    """The user turn is over, and is now an item of the history.
 
-    ``speech_end`` is when the sound ended, in clock seconds, and ``position`` where, as in
-    `SpeechStarted`, where the source knows;
-    ``reply_follows`` when the model will reply without being asked; ``empty`` when there were no
-    words (a cough), and so there is no item. ``silence_s`` of ``position`` lie behind the speech;
-    None where that is not known.
+    ``speech_end`` is when the speech ended, in clock seconds, and ``position`` where, as in
+    `SpeechStarted`; None where unknown. ``reply_follows``: the model will reply without a request.
+    ``empty``: there was no speech (a cough), and so there is no item. ``silence_s`` seconds of the
+    audio before ``position`` lie behind the speech; None where unknown.
     """
 
     item_id: str
@@ -79,7 +82,7 @@ class UserTurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class ReplyStarted:
-    """The model began a reply; ``request_id`` names the request that it answers, if one."""
+    """The model began a reply; ``request_id`` names the request for it, if there was one."""
 
     reply_id: str
     request_id: str | None = None
@@ -87,7 +90,7 @@ class ReplyStarted:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplyAudio:
-    """The next sound of a reply, at the profile's output rate."""
+    """The next audio of a reply, at the model's output rate."""
 
     reply_id: str
     item_id: str
@@ -96,11 +99,11 @@ class ReplyAudio:
 
 @dataclass(frozen=True, slots=True)
 class ReplyText:
-    """The next words of a reply.
+    """The next text of a reply.
 
-    ``start`` is where in the item's audio, in samples at the profile's output rate, these words
-    begin to be spoken, where the engine knows it; they end where the next ones begin.
-    ``planned``: what the model means to say next, before it tells what it did say.
+    ``start`` is where in the item's audio this text begins to be spoken, in samples at the model's
+    output rate, if the engine knows it; it ends where the next text begins.
+    ``planned``: the model intends to say this next, and will send what it did say.
     """
 
     reply_id: str
@@ -112,7 +115,7 @@ class ReplyText:
 
 @dataclass(frozen=True, slots=True)
 class ReplyDone:
-    """The reply was generated to its end (it may still be playing), cancelled, or has failed."""
+    """The reply was generated to its end (it may still be playing), was cancelled, or failed."""
 
     reply_id: str
     status: Literal["completed", "cancelled", "failed"] = "completed"
@@ -121,7 +124,7 @@ class ReplyDone:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRefused:
-    """A request was refused; ``busy`` if another reply runs and it may be requested again.
+    """A request was refused; ``busy``: another reply is running, and it may be requested again.
 
     ``request_id`` is empty for an automatic reply to a user turn.
     """
@@ -134,14 +137,14 @@ class ReplyRefused:
 
 @dataclass(frozen=True, slots=True)
 class ReplyInterrupted:
-    """The provider stopped its reply by itself, because it heard something in the input audio."""
+    """The provider stopped its reply by itself, because of something in the input audio."""
 
     reply_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """The model calls a tool; ``arguments`` is the JSON text it wrote."""
+    """The model calls a tool; ``arguments`` is the JSON text that it wrote."""
 
     reply_id: str
     call_id: str
@@ -151,14 +154,14 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallsCancelled:
-    """The provider wants no result of these calls any more."""
+    """The provider does not need the results of these calls any more."""
 
     call_ids: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens (or whatever the provider counts) spent since the last report, by modality."""
+    """Tokens (or whatever the provider counts) used since the last report, by modality."""
 
     input: Mapping[str, int]
     output: Mapping[str, int]
@@ -166,14 +169,14 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """What is left of the provider's limits."""
+    """What remains of the provider's limits."""
 
     limits: Sequence[RateLimit]
 
 
 @dataclass(frozen=True, slots=True)
 class SayMismatch:
-    """The model was told to say ``wanted`` word for word, and said ``said``."""
+    """The model had to say ``wanted`` word for word, and said ``said`` instead."""
 
     reply_id: str
     wanted: str
@@ -189,9 +192,9 @@ class GoAway:
 
 @dataclass(frozen=True, slots=True)
 class Resumable:
-    """Whether another connection could take the session up as it is just now.
+    """Whether another connection could resume the session as it is now.
 
-    Where a provider does not tell, it could.
+    A provider that never sends this can always be resumed.
     """
 
     now: bool

@@ -1,7 +1,7 @@
 """`Realtime`: a live speech-to-speech session with a model, whatever the model.
 
-A provider subclasses it with its `Capabilities` and `open`, which makes a `Connection`. The policy
-of the session is written once for all of them, in `realtime._session`.
+A provider subclasses it, with the `Capabilities` of its model and `open`, which makes a
+`Connection`. The rules of a session are written once for all of them, in `realtime._session`.
 """
 
 from __future__ import annotations
@@ -43,20 +43,25 @@ CHECK_TIMEOUT_S = 10.0
 """Seconds that `Realtime.check` waits for a session to begin."""
 
 _IN_PROCESS = ReconnectPolicy(max_attempts=0, first_attempts=1, connect_timeout_s=3600.0)
-"""For engines in this process: there is one connection, and its end is the session's."""
+"""For engines in this process: there is one connection, whose end is the end of the session."""
 
 
 class Realtime(ABC):
-    """A live session with a model. ``fps`` is the pictures a second that the model is sent.
+    """A live session with a model.
 
-    ``reconnect`` says how the session outlives its connections; None for an engine in this
-    process, whose connection is not lost. ``vad`` measures the person's voice for barge-in, and
-    detects user turns for a model that does not signal speech; None detects those by loudness
-    alone. Runs once: `run` lives as long as the session.
+    Runs once: `run` returns when the session ends. All other methods are synchronous and never
+    block. They raise `SessionClosedError` before the session is live and after its end. While a
+    lost
+    connection is being replaced, requests are kept.
 
-    All other methods are synchronous and never block; they raise `SessionClosedError` before the
-    session is live and after its end. While a lost connection is being replaced, what they ask for
-    is kept.
+    Args:
+        capabilities: what the model can do.
+        fps: images a second that the model is sent.
+        clock: tells the time; the event loop's by default.
+        reconnect: how the session outlives its connections; None for an engine in this process,
+            whose one connection can't be lost.
+        vad: measures the person's voice for barge-in, and detects user turns for a model that does
+            not signal speech; None detects those by loudness alone.
     """
 
     def __init__(
@@ -71,7 +76,7 @@ class Realtime(ABC):
         self.capabilities = capabilities
         self.vad = vad
         self.single_connection = False
-        """The provider takes no second connection of a session while there is one."""
+        """Whether the provider takes no second connection of a session while there is one."""
         self.fps = fps
         self.session_id = str(uuid4())
         self.clock: Clock = clock or LoopClock()
@@ -84,14 +89,17 @@ class Realtime(ABC):
         """Make the next connection; it connects when it is run."""
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Get ready before the first connection (load weights, warm caches); again is harmless."""
+        """Get ready before the first connection (load weights); may be called again."""
         del setup
 
     async def check(self, setup: SessionSetup) -> None:
-        """Connect once and disconnect; raises `SessionError` if no session can be made.
+        """Connect once and disconnect.
 
         This finds a wrong key, model or region before a person joins. Transient errors, such as a
         network that is down, raise nothing. An engine in this process is not checked.
+
+        Raises:
+            SessionError: no session can be made.
         """
         if not self._session.connections.reconnects:
             return
@@ -130,22 +138,22 @@ class Realtime(ABC):
 
     @property
     def connected(self) -> bool:
-        """There is a connection, and the session is live."""
+        """Whether the session is live and has a connection."""
         return self._session.live
 
     @property
     def alive(self) -> bool:
-        """The session goes on, even if its connection is being replaced just now."""
+        """Whether the session is live, even if its connection is being replaced just now."""
         return self._session.is_open
 
     @property
     def lost_audio(self) -> int:
-        """Samples of the person that no connection has heard."""
+        """Samples of input audio that reached no connection."""
         return self._session.input_audio.lost_samples
 
     @property
     def pending(self) -> bool:
-        """A reply is being made or awaited, or a tool's result is."""
+        """Whether a reply is being made or awaited, or a tool's result is."""
         return self._session.pending
 
     @property
@@ -161,19 +169,20 @@ class Realtime(ABC):
     def discard_reply(self, item_id: str) -> None:
         """Drop the automatic reply to a turn that may not have been speech.
 
-        Call this from `Listener.output`, when it gets the turn's end.
+        Call this from `SessionObserver.output`, when it gets the end of the turn.
         """
         self._session.discard_reply(item_id)
 
     def restore_reply(self) -> None:
-        """Request a reply to a turn that was set aside, because its words have come."""
+        """Request a reply to a turn that was discarded, because its transcript has arrived."""
         self._session.restore_reply()
 
     async def run(self, setup: SessionSetup, observer: SessionObserver) -> None:
-        """Live till the session ends; cancelling it closes the session.
+        """Run the session until it ends; cancelling it closes the session.
 
-        Raises `SessionError` when it could not be made, or ended other than cleanly, and
-        ``RuntimeError`` when it has been run before.
+        Raises:
+            SessionError: the session could not be made, or did not end cleanly.
+            RuntimeError: it has been run before.
         """
         self._session.begin(setup, observer, self._resolved.set)
         reason, clean = "closed", True
@@ -195,16 +204,18 @@ class Realtime(ABC):
             self._resolved.set()
 
     async def ready(self) -> None:
-        """Wait till the session is live; raises `SessionClosedError` if it ends before."""
+        """Wait until the session is live; raise `SessionClosedError` if it ends before."""
         await self._resolved.wait()
         if not self._session.is_open:
             raise SessionClosedError(f"the session is over: {self._end_reason}")
 
     def roll_over(self, within_s: float | None = None) -> None:
-        """Change to a new connection in the next silence, or after ``within_s`` seconds.
+        """Switch to a new connection in the next silence, after ``within_s`` seconds at the latest.
 
-        Nobody hears it. Sessions do so by themselves before a connection gets too old.
-        Raises `UnsupportedError` for an engine in this process.
+        Nobody notices it. Sessions do so by themselves before a connection gets too old.
+
+        Raises:
+            UnsupportedError: the model is an engine in this process.
         """
         self._session.check_open()
         if not self._session.connections.reconnects:
@@ -214,17 +225,23 @@ class Realtime(ABC):
         self._session.connections.roll_over("asked to", within_s)
 
     def send_audio(self, frame: AudioFrame) -> None:
-        """The next sound of the person, at any rate.
+        """Send the person's next audio, at any rate.
 
         While there is no connection the newest seconds are kept (`ReconnectPolicy.keep_s`), and
-        sent when there is one; ``lost_audio`` counts the samples that fell out.
+        sent
+        when there is one; `lost_audio` counts the samples that were dropped.
         """
         self._session.send_audio(frame)
 
     def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
-        """A picture for the model; raises `UnsupportedError` where it takes none.
+        """Send an image to the model.
 
-        ``now``: it comes before whatever is sent after it, and does not give way to sound.
+        Args:
+            frame: the image.
+            in_order: keep its place among the other commands, instead of waiting behind audio.
+
+        Raises:
+            UnsupportedError: the model accepts no images.
         """
         if not self.capabilities.video:
             raise UnsupportedError(
@@ -233,33 +250,42 @@ class Realtime(ABC):
         self._session.transmit(SendVideo(frame, in_order))
 
     def end_turn(self, *, reply: bool = True) -> None:
-        """The person's turn is over; raises `UnsupportedError` without manual turns.
+        """End the person's turn; without ``reply`` the model only listens.
 
-        Without ``reply`` the model only listens.
+        Raises:
+            UnsupportedError: the model finds the end of a turn by itself.
         """
         if not self.capabilities.manual_turns:
             raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
         self._session.end_turn(EndTurn(reply))
 
     def add_item(self, item: Item) -> None:
-        """Put an item at the end of the model's history; asks for no reply."""
+        """Add an item to the end of the model's history, without requesting a reply."""
         self.edit(AddItem(item))
 
     def edit(self, command: AddItem | Truncate | DeleteItem) -> None:
-        """Change the model's history; without a connection it is left to `Listener.history`."""
+        """Change the model's history; without a connection, `SessionObserver.history` has the
+        change.
+        """
         self._session.transmit(command)
 
     def request_reply(self, request_id: str, instructions: str | None = None) -> None:
-        """Ask the model to speak, after the running reply if one runs.
+        """Request a reply, after the running reply if there is one.
 
-        `ReplyStarted` or `Listener.reply_ended` will carry ``request_id``.
+        `ReplyStarted` or `SessionObserver.reply_ended` will carry ``request_id``.
         """
         self._session.request(RequestReply(request_id, instructions))
 
     def say(self, request_id: str, text: str, *, interruptible: bool = True) -> None:
-        """Have exactly ``text`` spoken; ``request_id`` as for `request_reply`.
+        """Have exactly ``text`` spoken.
 
-        Not ``interruptible``: the model is not to stop by itself when it hears the person.
+        Args:
+            request_id: as for `request_reply`.
+            text: what to say.
+            interruptible: whether the model may stop by itself when the person speaks.
+
+        Raises:
+            UnsupportedError: the model can't say scripted text.
         """
         if self.capabilities.say == "none":
             raise UnsupportedError(
@@ -268,10 +294,12 @@ class Realtime(ABC):
         self._session.request(Say(request_id, text, interruptible))
 
     def interrupt(self, *, keep_results: bool = False) -> int:
-        """Stop the agent now; returns the new epoch.
+        """Stop the agent now; return the new epoch.
 
-        Once it has returned, no sound of an older epoch reaches the edge (C1) and the model was
-        told: what runs is cancelled, and what was asked for and has not begun will be (C3). The
+        When it returns, no audio of an older epoch reaches the edge any more (C1), and the model
+        has
+        been told: the running reply is cancelled, and a request that has not begun will be (C3).
+        The
         model gets the results of tools that still run, and speaks about them only with
         ``keep_results``, as after a barge-in.
         """
@@ -287,16 +315,22 @@ class Realtime(ABC):
         more: bool = False,
         quiet: bool = False,
     ) -> None:
-        """Answer a tool call; the reply that follows is asked for when all calls are answered.
+        """Send the result of a tool call; a reply is requested when all calls have their results.
 
-        If the person has spoken since, it is requested once neither side speaks. ``more``: this is
-        a part of the result, for a model whose profile has ``tool_updates``. ``quiet``: after an
-        interruption, the model does not speak about it.
+        If the person has spoken since, it is requested once neither side speaks.
+
+        Args:
+            call_id: the id of the call.
+            name: the name of the tool.
+            output: the result, or the error message.
+            failed: whether the tool has failed.
+            more: whether this is only a part of the result, for a model with ``tool_updates``.
+            quiet: whether the model must not speak about it after an interruption.
         """
         self._session.send_tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
 
     def update_instructions(self, instructions: str) -> None:
-        """Change the instructions in mid-session; `UnsupportedError` where the model can't."""
+        """Change the instructions; raise `UnsupportedError` if the model can't."""
         if not self.capabilities.mutable_instructions:
             raise UnsupportedError(
                 f"{self.capabilities.model} keeps its instructions for a session"
@@ -304,7 +338,7 @@ class Realtime(ABC):
         self._session.update(UpdateSession(instructions=instructions))
 
     def update_tools(self, tools: Sequence[ToolSpec]) -> None:
-        """Change the tools in mid-session; `UnsupportedError` where the model can't."""
+        """Change the tools; raise `UnsupportedError` if the model can't."""
         if not self.capabilities.mutable_tools:
             raise UnsupportedError(f"{self.capabilities.model} keeps its tools for a session")
         self._session.update(UpdateSession(tools=tuple(tools)))

@@ -1,4 +1,4 @@
-"""When the next connection is made, and how often it is tried (contract C5)."""
+"""Say when the next connection is made, and how often that is tried (contract C5)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,32 @@ from dataclasses import dataclass
 from duologue.errors import ConfigError
 
 STABLE_S = 2.0
-"""A connection that lived for so long was a good one: attempts are counted anew after it."""
+"""Seconds after which a connection counts as stable: attempts start from 1 again after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
-    """How a session outlives its connections; times in seconds.
+    """How a session outlives its connections.
 
-    ``max_attempts``: connections tried after one was lost, before the session ends;
-    ``first_attempts``: the same for the first one (0 of either: none). Between them it waits from
-    ``base_s`` doubling to ``cap_s``, less up to half of it by chance. ``connect_timeout_s``: one
-    attempt. ``keep_s``: sound of the person that is kept to be sent again. ``max_age_s``: no
-    connection gets older; None takes what the provider says. ``roll_over_ahead_s``: seconds
-    before its end from which the next silence is used to change to the next connection, but at most
-    a fifth of its age; without a silence it changes anyway. ``silence_s``: a connection is
-    replaced when something that is due (a reply, the rest of one, a sign that the person was heard)
-    has not come for this many seconds; None turns that off.
+    Args:
+        max_attempts: connections tried after one was lost, before the session ends; 0: none.
+        first_attempts: the same for the very first one.
+        base_s: seconds before the second attempt. They double from one attempt to the next, less up
+            to
+            half by chance.
+        cap_s: the longest such wait, in seconds.
+        connect_timeout_s: seconds for one attempt.
+        keep_s: seconds of input audio that are kept to be sent again.
+        max_age_s: seconds after which a connection is replaced; None takes the provider's limit.
+        roll_over_ahead_s: seconds before its end from which the next silence is used to change to
+            the
+            next connection, but at most a fifth of its age; without a silence it changes anyway.
+        silence_s: seconds after which a connection is replaced on which something due has not come
+            (a
+            reply, the rest of one, a sign that the person's speech has arrived); None: never.
 
-    Raises `ConfigError` for values that can't work.
+    Raises:
+        ConfigError: a value can't work.
     """
 
     max_attempts: int = 10
@@ -51,14 +59,14 @@ class ReconnectPolicy:
             raise ConfigError("ReconnectPolicy takes a silence_s above 0, or None")
 
     def wait_s(self, attempt: int, rng: random.Random) -> float:
-        """Seconds to wait before an attempt, the first being 1."""
+        """Return the seconds to wait before an attempt, the first being 1."""
         longest = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 30))
         return longest * (1 - rng.random() / 2)
 
     def roll_over_at(self, expires_in: float | None) -> tuple[float, float] | None:
-        """From which age on, and by which at the latest, the next connection takes over.
+        """Return the ages from which, and by which at the latest, the next connection takes over.
 
-        ``expires_in`` is the provider's limit. None: a connection may get as old as it will.
+        ``expires_in`` is the provider's limit. None: the age of a connection is not limited.
         """
         limits = [limit for limit in (expires_in, self.max_age_s) if limit is not None]
         if not limits:

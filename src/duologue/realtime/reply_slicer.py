@@ -13,7 +13,7 @@ from duologue.audio import AudioFrame
 from duologue.realtime.outputs import Output, ReplyAudio, ReplyDone, ReplyInterrupted
 
 PREROLL_S = 0.24
-"""Sound from before ``started`` that may belong to the reply, in seconds."""
+"""Seconds of audio from before ``started`` that may belong to the reply."""
 TAIL_S = 0.2
 """Sound from behind ``stopped`` or ``cleared`` that may still belong to the reply, in seconds."""
 LOUD_LEVEL = 200

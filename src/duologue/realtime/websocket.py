@@ -1,4 +1,4 @@
-"""A wire over a WebSocket, for every provider that speaks text messages on one."""
+"""A wire over a WebSocket, for providers that send text messages."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from websockets.protocol import State
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""Bytes of the longest message that is taken."""
+"""Bytes of the longest message that is accepted."""
 OPEN_TIMEOUT_S = 10.0
 PING_INTERVAL_S = 2.0
 PONG_TIMEOUT_S = 4.0
-"""A line that is dead is noticed in at most the two together."""
+"""A dead connection is noticed after the two together at the latest."""
 CLOSE_TIMEOUT_S = 0.4
 MAX_TRY_SEND_BYTES = 16 * 1024
 """Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
@@ -36,17 +36,25 @@ _LOG.setLevel(logging.INFO)
 
 
 class WebSocketWire:
-    """Messages as bytes, each a text frame, to and from ``url``.
+    """Sends and receives messages as bytes, each a text frame.
 
-    ``headers`` may be a function, for what has to be had anew for a connection. ``refused`` makes
-    the error of an HTTP status and body that came instead of a connection; ``closed`` the one of a
-    close code and reason, or None where that is a clean end. Nothing is compressed: sound gets no
-    smaller. Proxies of the environment are used, but not for this machine. Redirects are not
-    followed, because the key would be sent along.
+    Nothing is compressed, because audio gets no smaller. Proxies of the environment are used, but
+    not
+    for this machine. Redirects are not followed, because the key would be sent along.
 
-    ``acknowledged_within``: what was sent and is not acknowledged by TCP for so many seconds breaks
-    the connection, on systems that can do so (Linux), for servers that are slow to answer pings.
-    ``on_time`` gets the server's own time, in Unix seconds, if the response has it.
+    Args:
+        url: the address.
+        headers: headers of the handshake, or a coroutine function that returns them for each
+            connection.
+        http_error: makes the error of an HTTP status and body that came instead of a connection.
+        close_error: makes the error of a close code and reason; None where that is a clean end.
+        extra: the extra of this package that installs ``websockets``.
+        ping_interval: seconds between pings.
+        pong_timeout: seconds that an answer may take.
+        ack_timeout: seconds after which data that TCP has not acknowledged breaks the connection,
+            on
+            systems that can do so (Linux), for servers that are slow to answer pings.
+        on_server_time: called with the server's own time, in Unix seconds, if the response has it.
     """
 
     def __init__(
@@ -75,12 +83,14 @@ class WebSocketWire:
         self._socket: ClientConnection | None = None
         self._connection_closed: type[ConnectionClosed]
         self._open_state: State
-        """Both known once there is a socket."""
+        """Both are set once there is a socket."""
 
     async def open(self) -> None:
         """Connect within ten seconds.
 
-        Raises `SessionError`, with the server's own words if it has any, and `MissingExtraError`.
+        Raises:
+            SessionError: that failed; the text has the server's own words, if there are any.
+            MissingExtraError: ``websockets`` is not installed.
         """
         import_optional("websockets", self._extra)
         from websockets.exceptions import (
@@ -95,7 +105,7 @@ class WebSocketWire:
         self._open_state = State.OPEN
         headers = await self._headers() if callable(self._headers) else self._headers
         try:
-            # Awaited, it does not try again: that is the session's business.
+            # Awaited, `connect` does not retry: that is the session's task.
             self._socket = await _connector()(
                 self._url,
                 additional_headers=headers,
@@ -135,7 +145,7 @@ class WebSocketWire:
                 self._on_server_time(server_time)
 
     async def send(self, message: bytes) -> None:
-        """Send a text frame, without decoding it; waits while the server does not read."""
+        """Send a text frame, without decoding it; wait while the server does not read."""
         live = self._require_socket()
         try:
             await live.send(message, text=True)
@@ -145,7 +155,7 @@ class WebSocketWire:
             ) from None
 
     def try_send(self, message: bytes) -> bool:
-        """Send a text frame before returning; False, and not sent, if it would have to wait."""
+        """Send a text frame at once; return False, without sending, if that has to wait."""
         socket = self._socket
         if (
             socket is None
@@ -156,13 +166,13 @@ class WebSocketWire:
         transport, protocol = socket.transport, socket.protocol
         if transport.is_closing() or transport.get_write_buffer_size():
             return False
-        # What websockets' `send` does when it does not have to wait, at half its cost.
+        # This is what `send` of websockets does when it does not have to wait, at half its cost.
         protocol.send_text(message)
         transport.write(b"".join(protocol.data_to_send()))
         return True
 
     async def receive(self) -> bytes | None:
-        """The next message; None after an end that ``closed`` calls clean."""
+        """Return the next message; None after an end that ``close_error`` calls clean."""
         live = self._require_socket()
         try:
             return await live.recv(decode=False)
@@ -173,7 +183,7 @@ class WebSocketWire:
             raise ended from None
 
     async def close(self) -> None:
-        """Close within half a second, politely if the server does its part."""
+        """Close within half a second, with a closing handshake if the server does its part."""
         socket, self._socket = self._socket, None
         if socket is None:
             return
@@ -196,7 +206,7 @@ class WebSocketWire:
         return self._socket
 
     def _end_error(self, error: ConnectionClosed) -> SessionError | None:
-        """What the server said at the end; without a word the code is 1006 (RFC 6455, 7.1.5)."""
+        """Return the error of an end; without a close frame the code is 1006 (RFC 6455, 7.1.5)."""
         if error.rcvd is not None:
             return self._close_error(error.rcvd.code, error.rcvd.reason)
         if error.sent is not None and error.sent.code == 1011:

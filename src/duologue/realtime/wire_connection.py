@@ -15,14 +15,16 @@ from duologue.realtime.outputs import Output
 from duologue.video import VideoFrame
 
 AUDIO_LIMIT_S = 15.0
-"""Sound that may wait for a peer that does not read; beyond it the oldest is dropped. More than the
-ten seconds that are kept while there is no connection, so that those never push each other out."""
+"""Seconds of audio that may wait for a peer that does not read; beyond it the oldest is dropped.
+More
+than the ten seconds that are kept without a connection, so those never push each other out.
+"""
 CONTROL_LIMIT = 1024
-"""Commands that may wait; beyond it the connection fails, for none of them may be lost."""
+"""Commands that may wait; beyond it the connection fails, because none of them may be lost."""
 CLOSE_TIMEOUT_S = 0.5
-"""What a wire may take to close; then it is left behind."""
+"""Seconds that a wire may take to close; then it is abandoned."""
 CLOSING_TIMEOUT_S = 0.1
-"""What taking leave may take of that."""
+"""Seconds of these that the closing messages may take."""
 
 _FULL = "the model does not read: too many commands wait for it"
 
@@ -37,12 +39,17 @@ class _CodecMessage[M]:
 class WireConnection[M]:
     """A `Connection` made of a wire and a codec.
 
-    Control never waits behind media (contract C7): commands other than sound and pictures have a
-    lane of their own that is emptied first. Media is bounded by dropping the oldest sound (beyond
-    ``audio_limit_s``; counted in ``dropped_audio``, in samples) and all pictures but the newest
-    (``dropped_video``).
+    Control never waits behind media (contract C7): commands other than audio and images have a lane
+    of their own that is emptied first. The media lane is bounded: it drops the oldest audio beyond
+    ``audio_limit_s`` seconds (`dropped_audio` counts samples) and all images but the newest
+    (`dropped_video` counts them).
 
-    With ``encode_picture``, pictures become JPEG by it, in a thread.
+    Args:
+        connect: makes the wire.
+        codec: translates; made for this connection only.
+        setup: what the session begins with.
+        encode_image: makes the JPEG of an image, in a thread.
+        audio_limit_s: seconds of audio that may wait.
     """
 
     def __init__(
@@ -73,7 +80,7 @@ class WireConnection[M]:
         self.dropped_video = 0
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Open the wire and live as long as it does; see `Connection.run`."""
+        """Open the wire, and run until it ends; see `Connection.run`."""
         wire = self._connect()
         leaving = False
         try:
@@ -105,7 +112,7 @@ class WireConnection[M]:
                     helpers.append(tasks.create_task(self._encode_images(), name="pictures"))
                 while (answer := await wire.receive()) is not None:
                     outputs = codec.decode(answer)
-                    # Before what the outputs make the session send: that may build on it.
+                    # Before the commands that the outputs cause, which may build on these messages.
                     for own in codec.pending():
                         self._enqueue_control(_CodecMessage(own))
                     for output in outputs:
@@ -123,14 +130,15 @@ class WireConnection[M]:
                         await wire.send(message)
 
     async def _send_opening_messages(self, wire: Wire[M]) -> None:
-        # Here and not in `run`, which would hold on to the last message for as long as it lives.
+        # Not in `run`, whose frame would keep the last message for the whole session.
         for message in self.codec.open(self._setup):
             await wire.send(message)
 
     def transmit(self, command: Command) -> None:
-        """Queue a command in its lane; raises `SessionError` when the control lane is full.
+        """Queue a command in its lane.
 
-        The connection ends with that error, too.
+        Raises:
+            SessionError: the control lane is full; the connection ends with that error, too.
         """
         match command:
             case SendVideo(in_order=False) if self._encode_image is not None:
@@ -159,7 +167,9 @@ class WireConnection[M]:
         self._wake.set()
 
     def _try_send(self, command: Command) -> bool:
-        """Send a command without the writer, if nothing waits before it."""
+        """Send a command without the writer, if nothing waits before it; return whether it was
+        sent.
+        """
         eager = self._nonblocking_wire
         if eager is None or self._writing or self._control or self._media:
             return False

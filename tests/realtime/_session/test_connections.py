@@ -45,7 +45,7 @@ from duologue.testing import virtual_time
 
 
 @virtual_time
-async def test_a_lost_connection_is_followed_by_the_next():
+async def test_a_lost_connection_is_replaced():
     model = Model()
     item = UserItem("u", "hello")
     async with living(model) as ear:
@@ -78,7 +78,7 @@ async def test_a_lost_connection_is_followed_by_the_next():
         ({}, {"accepts_history": False}, "fresh"),
     ],
 )
-def test_the_outcome_is_told_honestly(plan, abilities, outcome):
+def test_the_outcome_of_a_reconnect_is_reported(plan, abilities, outcome):
     @virtual_time
     async def run():
         model = Model([{}, plan], **abilities)
@@ -116,7 +116,7 @@ async def test_attempts_back_off_and_end():
 
 
 @virtual_time
-async def test_the_first_connection_is_tried_less_often_and_a_fatal_error_never_again():
+async def test_the_first_connection_is_tried_less_often_and_never_after_a_fatal_error():
     for failure, tries in ((LOST, 3), (FATAL, 1)):
         model = Model([{"fails": failure}])
         with pytest.raises(SessionError, match=str(failure)):
@@ -132,7 +132,7 @@ async def test_the_first_connection_is_tried_less_often_and_a_fatal_error_never_
 
 
 @virtual_time
-async def test_a_connection_that_never_begins_is_given_up():
+async def test_a_connection_that_never_begins_is_abandoned():
     model = Model([{"answers": 100.0}], ReconnectPolicy(connect_timeout_s=2.0, first_attempts=2))
     with pytest.raises(SessionError, match="within 2 s"):
         await model.run(SessionSetup(), Ear())
@@ -157,7 +157,7 @@ async def test_connections_that_end_as_soon_as_they_begin_do_not_spin():
 
 
 @virtual_time
-async def test_a_clean_end_is_the_sessions():
+async def test_a_clean_end_of_the_connection_ends_the_session():
     model = Model()
     ear = Ear()
     task = asyncio.create_task(model.run(SessionSetup(), ear))
@@ -179,7 +179,7 @@ async def test_an_error_of_the_provider_may_end_the_connection_only():
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_every_sample_is_heard_exactly_once(data):
+def test_every_sample_is_in_exactly_one_turn(data):
     """Whatever happens between the turns, each numbered sample is in one turn that counts."""
 
     @virtual_time
@@ -210,7 +210,7 @@ def test_every_sample_is_heard_exactly_once(data):
                         turn = UserTurnEnded(f"{began}", reply_follows=False, position=position)
                         model.line.tell(turn)
                     case "words" if model.connected and began is not None:
-                        # The turn is safe as words: its sound is not sent again.
+                        # The turn is in the history as text, so its audio is not sent again.
                         position = len(model.line.heard)
                         turn = UserTurnEnded(f"{began}", reply_follows=False, position=position)
                         model.line.tell(turn)
@@ -227,7 +227,7 @@ def test_every_sample_is_heard_exactly_once(data):
 
 
 @virtual_time
-async def test_sound_of_a_long_gap_is_lost_and_counted():
+async def test_audio_of_a_long_gap_is_lost_and_counted():
     model = Model([{}, {"answers": 5.0}], ReconnectPolicy(keep_s=2.0))
     async with living(model) as ear:
         model.send_audio(sound(np.full(500, 1000)))
@@ -243,7 +243,7 @@ async def test_sound_of_a_long_gap_is_lost_and_counted():
 
 
 @virtual_time
-async def test_turns_not_known_as_words_come_again():
+async def test_turns_without_a_transcript_are_replayed():
     model = Model()
     async with living(model) as ear:
         model.send_audio(sound(np.full(900, 1000)))
@@ -259,7 +259,7 @@ async def test_turns_not_known_as_words_come_again():
 
 
 @virtual_time
-async def test_an_answer_that_had_not_begun_is_asked_for():
+async def test_a_reply_that_had_not_begun_is_requested_again():
     model = Model()
     async with living(model):
         model.line.tell(SpeechStarted("u", position=0))
@@ -291,7 +291,7 @@ async def test_requests_survive_in_order():
 
 
 @pytest.mark.parametrize("said", [None, "I am"])
-def test_a_reply_that_broke_off_goes_on(said):
+def test_a_reply_that_broke_off_continues(said):
     @virtual_time
     async def run():
         model = Model()
@@ -321,7 +321,7 @@ def test_a_reply_that_broke_off_goes_on(said):
         ("one two three", ""),
     ],
 )
-def test_scripted_text_goes_on_where_it_stopped(said, rest):
+def test_scripted_text_continues_where_it_stopped(said, rest):
     @virtual_time
     async def run():
         model = Model()
@@ -338,7 +338,7 @@ def test_scripted_text_goes_on_where_it_stopped(said, rest):
 
 
 @virtual_time
-async def test_an_interruption_while_there_is_no_connection():
+async def test_an_interruption_without_a_connection():
     model = Model([{}, {"answers": 1.0}])
     async with living(model) as ear:
         model.request_reply("q")
@@ -353,7 +353,7 @@ async def test_an_interruption_while_there_is_no_connection():
 
 
 @virtual_time
-async def test_tools_answer_across_connections():
+async def test_tool_results_reach_the_next_connection():
     model = Model([{}, {"answers": 1.0}])
     async with living(model) as ear:
         model.line.tell(ReplyStarted("r"))
@@ -371,7 +371,7 @@ async def test_tools_answer_across_connections():
 
 
 @virtual_time
-async def test_what_changes_while_connecting_reaches_the_new_connection():
+async def test_changes_during_a_connect_reach_the_new_connection():
     before = (UserItem("a", "one"), AgentItem("b", "two"), UserItem("c", "three"))
     model = Model([{}, {"answers": 1.0}])
     async with living(model, before) as ear:
@@ -395,7 +395,7 @@ async def test_what_changes_while_connecting_reaches_the_new_connection():
 
 
 @virtual_time
-async def test_a_turn_that_the_program_ended_is_ended_again():
+async def test_the_end_of_a_manual_turn_is_sent_again():
     model = Model(manual_turns=True, turn_reply="requested")
     async with living(model):
         model.send_audio(sound(np.full(300, 1000)))
@@ -415,7 +415,7 @@ async def test_a_turn_that_the_program_ended_is_ended_again():
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05, 0.3, 0.6, 1.2, 1.9])
-def test_it_closes_in_every_state(seconds):
+def test_a_session_closes_in_every_state(seconds):
     @virtual_time
     async def run():
         model = Model([{"answers": 0.2}, {"answers": 0.4}, {"answers": 0.4}])
@@ -438,7 +438,7 @@ def test_it_closes_in_every_state(seconds):
 
 
 @virtual_time
-async def test_illegal_moves_raise():
+async def test_illegal_transitions_raise():
     model = Model()
     with pytest.raises(SessionClosedError):
         model.roll_over()
@@ -470,19 +470,19 @@ async def test_illegal_moves_raise():
         {"max_age_s": 0},
     ],
 )
-def test_a_policy_that_can_not_work_is_an_error(values):
+def test_a_policy_that_can_not_work_is_refused(values):
     with pytest.raises(ConfigError):
         ReconnectPolicy(**values)
 
 
-def test_when_a_connection_is_too_old():
+def test_the_ages_at_which_a_connection_is_replaced():
     assert ReconnectPolicy().roll_over_at(None) is None
     assert ReconnectPolicy().roll_over_at(3600) == (3540, 3594)
     assert ReconnectPolicy(max_age_s=100).roll_over_at(3600) == (80, 98)
 
 
 @virtual_time
-async def test_a_bug_in_what_hears_the_session_is_raised_as_it_is():
+async def test_a_bug_in_the_observer_is_raised_unchanged():
     model = Model()
     ear = Ear()
     task = asyncio.create_task(model.run(SessionSetup(), ear))
@@ -494,7 +494,7 @@ async def test_a_bug_in_what_hears_the_session_is_raised_as_it_is():
 
 
 @virtual_time
-async def test_a_reply_being_spoken_is_gone_on_with_by_sound():
+async def test_a_reply_that_is_being_spoken_continues_with_audio():
     model = Model()
     async with living(model) as ear:
         model.line.tell(ReplyStarted("r"))
@@ -507,7 +507,7 @@ async def test_a_reply_being_spoken_is_gone_on_with_by_sound():
 
 
 @virtual_time
-async def test_an_answered_turn_that_the_program_ended_holds_up_nothing():
+async def test_a_manual_turn_that_has_its_reply_delays_nothing():
     model = Model(manual_turns=True, turn_reply="requested")
     async with living(model) as ear:
         model.send_audio(sound(np.full(300, 1000)))
@@ -531,7 +531,7 @@ async def test_an_answered_turn_that_the_program_ended_holds_up_nothing():
 
 
 @virtual_time
-async def test_a_turn_that_the_program_ended_is_answered_unless_there_was_nothing_in_it():
+async def test_a_manual_turn_gets_a_reply_unless_it_was_empty():
     model = Model(manual_turns=True, turn_reply="requested", speech_detection="none")
     async with living(model):
         for empty, asked in ((True, 0), (False, 1)):
@@ -541,7 +541,7 @@ async def test_a_turn_that_the_program_ended_is_answered_unless_there_was_nothin
 
 
 @virtual_time
-async def test_a_turn_whose_sound_falls_out_in_an_outage_ends():
+async def test_a_turn_whose_audio_is_dropped_in_an_outage_ends():
     policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, keep_s=3.0)
     model = Model([{}, {"answers": 6.0}], policy)
     async with living(model) as ear:
@@ -562,7 +562,7 @@ async def test_a_turn_whose_sound_falls_out_in_an_outage_ends():
 
 
 @virtual_time
-async def test_words_that_were_told_of_a_turn_stay_when_its_sound_falls_out():
+async def test_a_reported_transcript_stays_when_the_audio_of_its_turn_is_dropped():
     policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, keep_s=2.0)
     model = Model([{}, {"answers": 4.0}], policy)
     async with living(model) as ear:
@@ -581,7 +581,7 @@ async def test_words_that_were_told_of_a_turn_stay_when_its_sound_falls_out():
 
 
 @virtual_time
-async def test_a_turn_whose_sound_is_heard_again_goes_on():
+async def test_a_turn_whose_audio_is_replayed_continues():
     model = Model([{}, {"answers": 1.0}], ReconnectPolicy(base_s=0.01, cap_s=0.01))
     async with living(model) as ear:
         model.line.tell(SpeechStarted("u", position=0))
@@ -597,7 +597,7 @@ async def test_a_turn_whose_sound_is_heard_again_goes_on():
 
 
 @virtual_time
-async def test_late_words_go_before_their_answer_though_the_next_connection_has_spoken():
+async def test_a_late_transcript_goes_before_its_reply_although_the_next_connection_has_spoken():
     model = Model()
     async with living(model) as ear:
         model.send_audio(sound(np.full(900, 1000)))

@@ -1,4 +1,4 @@
-"""Turns of the person for a model that does not signal them."""
+"""User turns for a model that does not signal them."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ FRAME = RATE // 50
 
 
 class Person:
-    """Speaks in frames of 20 ms, and keeps what was told."""
+    """Speaks in frames of 20 ms, and keeps the signals."""
 
     def __init__(self):
         self.turns = LocalTurns(EnergyVAD(), RATE)
@@ -48,7 +48,7 @@ class Person:
         return [type(one).__name__ for one in told], told
 
 
-def test_a_turn_begins_with_the_sound_and_ends_with_the_answer():
+def test_a_turn_begins_with_speech_and_ends_with_the_reply():
     person = Person()
     person.silence(0.5)
     person.sound(1.0)
@@ -75,7 +75,7 @@ def test_a_turn_begins_with_the_sound_and_ends_with_the_answer():
     assert ended == UserTurnEnded(started.item_id, stopped.at, True, False, stopped.position)
 
 
-def test_a_cough_without_words_ends_empty_and_unanswered():
+def test_a_cough_without_text_ends_empty_and_gets_no_reply():
     person = Person()
     person.sound(0.1)
     person.silence(7.8)
@@ -87,7 +87,7 @@ def test_a_cough_without_words_ends_empty_and_unanswered():
     assert (ended.empty, ended.reply_follows) == (True, False)
 
 
-def test_what_nobody_answers_ends_after_a_long_silence():
+def test_a_turn_without_a_reply_ends_after_a_long_silence():
     person = Person()
     person.sound(0.5)
     person.words("Hm.")
@@ -99,7 +99,7 @@ def test_what_nobody_answers_ends_after_a_long_silence():
     assert (told[-2].final, told[-1].empty, told[-1].reply_follows) == (True, False, True)
 
 
-def test_words_that_come_after_the_answer_began_are_of_the_turn_before():
+def test_a_transcript_after_the_start_of_the_reply_belongs_to_the_turn_before():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -114,7 +114,7 @@ def test_words_that_come_after_the_answer_began_are_of_the_turn_before():
     assert [one.final for one in told if isinstance(one, UserTranscript)] == [False, False, True]
 
 
-def test_words_that_come_after_the_answer_was_made_are_final_at_once():
+def test_a_transcript_after_the_end_of_the_reply_is_final_at_once():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -125,7 +125,7 @@ def test_words_that_come_after_the_answer_was_made_are_final_at_once():
     assert told[-1] == UserTranscript(told[0].item_id, "Too late.", final=True)
 
 
-def test_late_words_come_first_when_the_person_speaks_again():
+def test_a_late_transcript_comes_first_when_the_person_speaks_again():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -148,7 +148,7 @@ def test_late_words_come_first_when_the_person_speaks_again():
     assert final[-1].item_id == started[1]
 
 
-def test_a_turn_whose_words_never_come_does_not_take_those_of_the_next():
+def test_a_turn_without_a_transcript_does_not_take_that_of_the_next_turn():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -167,7 +167,7 @@ def test_a_turn_whose_words_never_come_does_not_take_those_of_the_next():
     assert sum(one == UserTranscript(first, "", final=True) for one in told) == 1
 
 
-def test_a_turn_that_another_one_follows_at_once_may_have_words_for_three_seconds():
+def test_a_transcript_may_arrive_for_three_seconds_although_another_turn_follows():
     person = Person()
     for _ in range(2):
         person.sound(0.5)
@@ -185,7 +185,7 @@ def test_a_turn_that_another_one_follows_at_once_may_have_words_for_three_second
     assert none in person.told
 
 
-def test_late_words_are_those_of_the_turn_before_a_cough():
+def test_a_late_transcript_belongs_to_the_turn_before_a_cough():
     person = Person()
     person.sound(1.0)
     person.silence(0.5)
@@ -203,7 +203,7 @@ def test_late_words_are_those_of_the_turn_before_a_cough():
     assert person.told[-1].item_id != first
 
 
-def test_words_that_were_told_stay_though_no_other_connection_tells_them():
+def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
     person = Person()
     person.sound(1.0)
     person.silence(0.5)
@@ -222,7 +222,7 @@ def test_words_that_were_told_stay_though_no_other_connection_tells_them():
     assert person.told[-1] == UserTranscript(first, "hello here", final=True)
 
 
-def test_words_of_a_turn_under_way_stay_when_its_sound_is_not_heard_again():
+def test_the_transcript_of_an_open_turn_stays_when_its_audio_is_not_replayed():
     person = Person()
     person.sound(1.0)
     person.words("hello there")
@@ -236,7 +236,7 @@ def test_words_of_a_turn_under_way_stay_when_its_sound_is_not_heard_again():
     assert not told[2].empty
 
 
-def test_turns_without_words_yet_are_heard_again_in_their_order():
+def test_turns_without_text_are_replayed_in_their_order():
     person = Person()
     for _ in range(2):
         person.sound(1.0)
@@ -257,7 +257,7 @@ def test_turns_without_words_yet_are_heard_again_in_their_order():
     assert words == dict(zip(ids, ("first", "second"), strict=True))
 
 
-def test_words_that_come_very_late_are_taken_while_nobody_has_spoken_since():
+def test_a_very_late_transcript_is_accepted_while_nobody_has_spoken_since():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -268,7 +268,7 @@ def test_words_that_come_very_late_are_taken_while_nobody_has_spoken_since():
     assert person.told[-1] == UserTranscript(person.told[0].item_id, "At last.", final=True)
 
 
-def test_a_slow_model_has_eight_seconds_for_the_words():
+def test_a_slow_model_has_eight_seconds_for_the_transcript():
     person = Person()
     person.sound(0.5)
     person.silence(6.0)
@@ -280,7 +280,7 @@ def test_a_slow_model_has_eight_seconds_for_the_words():
     assert told[-2].final
 
 
-def test_whispered_words_that_nobody_answers_end_too():
+def test_whispered_text_without_a_reply_ends_too():
     person = Person()
     person.silence(1.0)
     person.words("whispered")
@@ -289,7 +289,7 @@ def test_whispered_words_that_nobody_answers_end_too():
     assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
 
 
-def test_a_turn_that_was_not_heard_here_has_words_and_an_end():
+def test_a_turn_that_the_vad_missed_has_a_transcript_and_an_end():
     person = Person()
     person.silence(1.0)
     person.words("whispered")
@@ -305,7 +305,7 @@ def test_a_turn_that_was_not_heard_here_has_words_and_an_end():
     assert not again[1].reply_follows
 
 
-def test_a_reply_that_was_asked_for_or_comes_over_the_person_ends_no_turn():
+def test_a_requested_reply_or_one_over_the_persons_speech_ends_no_turn():
     person = Person()
     person.sound(0.5)
     person.reply(asked=True)
@@ -314,7 +314,7 @@ def test_a_reply_that_was_asked_for_or_comes_over_the_person_ends_no_turn():
     assert kinds == ["SpeechStarted"]
 
 
-def test_after_a_lost_connection_an_unanswered_turn_is_open_again():
+def test_after_a_lost_connection_a_turn_without_a_reply_is_open_again():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
@@ -330,7 +330,7 @@ def test_after_a_lost_connection_an_unanswered_turn_is_open_again():
     assert told[-1].reply_follows
 
 
-def test_of_an_answered_turn_the_words_come_and_its_second_answer_is_known():
+def test_a_turn_with_a_reply_is_replayed_for_its_text_and_its_second_reply_is_recognised():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)

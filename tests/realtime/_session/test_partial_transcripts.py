@@ -7,14 +7,14 @@ from duologue.realtime._session.partial_transcripts import MAX_UNFILTERED, Parti
 from duologue.realtime.outputs import UserTranscript
 
 
-def test_every_transcript_of_a_short_turn_is_told():
+def test_every_transcript_of_a_short_turn_is_passed_on():
     partials = PartialsFilter()
     assert all(
         partials.is_due(UserTranscript("a", "x" * n, False)) for n in range(MAX_UNFILTERED + 1)
     )
 
 
-def test_transcripts_of_a_long_turn_cost_in_all_a_multiple_of_its_length():
+def test_transcripts_of_a_long_turn_cost_a_multiple_of_its_length():
     partials = PartialsFilter()
     told = [
         length
@@ -22,13 +22,13 @@ def test_transcripts_of_a_long_turn_cost_in_all_a_multiple_of_its_length():
         if partials.is_due(UserTranscript("a", "x" * length, False))
     ]
     assert sum(told) < 25 * 500_000
-    # Nothing stays untold for long.
+    # No text is held back for long.
     assert all(b <= max(a, MAX_UNFILTERED) * 1.06 for a, b in pairwise(told))
     assert partials.is_due(UserTranscript("a", "x" * 500_000, True))
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9000), st.booleans())))
-def test_a_final_a_shorter_and_another_turns_transcript_are_always_told(words):
+def test_a_final_a_shorter_and_another_turns_transcript_are_always_passed_on(words):
     partials, last = PartialsFilter(), ("", 0)
     for item_id, length, final in words:
         due = partials.is_due(UserTranscript(item_id, "x" * length, final))

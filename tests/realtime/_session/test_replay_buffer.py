@@ -9,7 +9,7 @@ LOUD = st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=40)
 
 
 def fill(ring, chunks):
-    """Push chunks of numbered or silent samples; returns all of them in a row."""
+    """Push chunks of numbered or silent samples; return all of them in a row."""
     whole = np.zeros(0, np.int16)
     for length, loud in chunks:
         at = np.arange(len(whole), len(whole) + length)
@@ -24,7 +24,7 @@ def joined(pieces):
 
 
 @given(LOUD, st.integers(0, 20000))
-def test_what_is_kept_comes_back_to_the_sample(chunks, position):
+def test_kept_audio_is_returned_to_the_sample(chunks, position):
     ring = ReplayBuffer(1000, 10.0)
     whole = fill(ring, chunks)
     assert ring.end == len(whole)
@@ -35,7 +35,7 @@ def test_what_is_kept_comes_back_to_the_sample(chunks, position):
 
 
 @given(LOUD, st.integers(0, 20000))
-def test_what_is_forgotten_is_gone_and_the_rest_is_not(chunks, position):
+def test_only_discarded_audio_is_gone(chunks, position):
     ring = ReplayBuffer(1000, 60.0)
     whole = fill(ring, chunks)
     ring.discard_before(position)
@@ -43,7 +43,7 @@ def test_what_is_forgotten_is_gone_and_the_rest_is_not(chunks, position):
     np.testing.assert_array_equal(joined(ring.read_from(position)), whole[position:])
 
 
-def test_silence_takes_no_memory_and_comes_back():
+def test_silence_takes_no_memory_and_is_returned():
     ring = ReplayBuffer(24000, 10.0)
     for _ in range(400):
         ring.push(np.full(480, 20, np.int16))
@@ -52,7 +52,7 @@ def test_silence_takes_no_memory_and_comes_back():
     assert not joined(ring.read_from(0)).any()
 
 
-def test_commands_keep_their_places_between_the_sound():
+def test_commands_keep_their_places_in_the_audio():
     ring = ReplayBuffer(1000, 10.0)
     one, two = EndTurn(), EndTurn(reply=False)
     fill(ring, [(300, True)])
@@ -68,7 +68,7 @@ def test_commands_keep_their_places_between_the_sound():
     assert one not in [p for p in ring.read_from(0) if not isinstance(p, np.ndarray)]
 
 
-def test_a_turn_is_settled_when_it_is_over_and_its_words_are_known():
+def test_a_turn_is_settled_when_it_is_over_and_has_its_transcript():
     turns = InputTurnTracker(1000, transcribes=True)
     turns.speech_started("a", 1000)
     assert turns.is_open
@@ -80,7 +80,7 @@ def test_a_turn_is_settled_when_it_is_over_and_its_words_are_known():
     assert not turns.is_open
 
 
-def test_turns_settle_in_order_and_what_is_not_settled_is_heard_again():
+def test_turns_settle_in_order_and_the_others_are_replayed():
     turns = InputTurnTracker(1000, transcribes=True)
     for name, start in (("a", 1000), ("b", 3000), ("c", 5000)):
         turns.speech_started(name, start)
@@ -92,7 +92,7 @@ def test_turns_settle_in_order_and_what_is_not_settled_is_heard_again():
     assert not turns.is_open
 
 
-def test_ends_that_nobody_tells_exactly_are_taken_to_be_earlier():
+def test_an_end_of_unknown_position_is_assumed_earlier():
     turns = InputTurnTracker(1000, transcribes=False)
     turns.turn_ended("a", None, 5000, empty=False)
     assert turns.settled == 4700
@@ -105,7 +105,7 @@ def test_ends_that_nobody_tells_exactly_are_taken_to_be_earlier():
     turns.speech_stopped("nobody", 1)
 
 
-def test_more_words_of_a_settled_turn_begin_no_new_one():
+def test_another_transcript_of_a_settled_turn_begins_no_new_turn():
     turns = InputTurnTracker(1000, transcribes=True)
     for name, start in (("a", 1000), ("b", 3000)):
         turns.speech_started(name, start)

@@ -21,7 +21,7 @@ def turn(item_id, position=0):
     ]
 
 
-def test_of_a_turn_heard_again_only_the_words_are_told_under_its_first_id():
+def test_only_the_transcript_of_a_replayed_turn_is_passed_on_under_its_first_id():
     rehearing = hearing("old")
     told = [rehearing.translate(signal, 0.1) for signal in turn("new")]
     assert told == [None, None, None, None, UserTranscript("old", "some words", final=True)]
@@ -29,7 +29,7 @@ def test_of_a_turn_heard_again_only_the_words_are_told_under_its_first_id():
     assert rehearing.translate(new, 0.2) is new
 
 
-def test_words_may_come_before_the_end_and_turns_come_in_order():
+def test_a_transcript_may_come_before_the_end_and_turns_come_in_order():
     rehearing = hearing("a", "b")
     first = turn("x")
     told = [rehearing.translate(first[i], 0.1) for i in (0, 4, 2)]
@@ -38,13 +38,13 @@ def test_words_may_come_before_the_end_and_turns_come_in_order():
     assert [rehearing.translate(s, 0.1) for s in turn("y")][-1].item_id == "b"
 
 
-def test_a_turn_that_the_program_ended_has_no_beginning():
+def test_a_manual_turn_has_no_beginning():
     rehearing = hearing("old")
     assert rehearing.translate(UserTurnEnded("new", reply_follows=False), 0.1) is None
     assert rehearing.translate(UserTranscript("new", "words", final=True), 0.1).item_id == "old"
 
 
-def test_what_lies_behind_the_sound_or_comes_too_late_is_new():
+def test_a_turn_behind_the_replayed_audio_or_too_late_is_new():
     for signal, now in (
         (SpeechStarted("new", position=1000), 0.1),
         (SpeechStarted("new"), 2 + MAX_REPLAY_DELAY_S + 0.1),
@@ -55,7 +55,7 @@ def test_what_lies_behind_the_sound_or_comes_too_late_is_new():
         assert rehearing.translate(again, 0.1) is again
 
 
-def test_the_words_of_a_turn_that_nobody_waits_for_pass():
+def test_the_transcript_of_a_turn_that_is_not_replayed_passes():
     rehearing = hearing("old")
     words = UserTranscript("stranger", "words", final=True)
     assert rehearing.translate(words, 0.1) is words
@@ -70,12 +70,12 @@ def test_a_second_loss_keeps_the_first_ids():
     assert rehearing.connection_lost(["z"]) == ([], ["z"])
 
 
-def test_a_turn_is_put_before_its_answer():
+def test_a_turn_is_inserted_before_its_reply():
     items = (UserItem("u", "hi"), UserItem("q", "what"), AgentItem("a", "that"))
     assert reinsert_turn("q", "new", items, {"u", "a"}) == [
         DeleteItem("new"),
         AddItem(items[1], before=("a",)),
     ]
     assert reinsert_turn("gone", "new", items, {"u", "a"}) == []
-    # What follows was said on this connection, behind it.
+    # The items after it were added on this connection, behind it.
     assert reinsert_turn("q", "new", items, {"u"}) == []

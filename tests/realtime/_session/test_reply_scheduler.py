@@ -16,7 +16,7 @@ from duologue.realtime.outputs import ReplyRefused
 
 
 class Session(RuleBasedStateMachine):
-    """A provider that does what it likes, against what C3 and C4 promise."""
+    """A provider that behaves arbitrarily, against the promises C3 and C4."""
 
     def __init__(self):
         super().__init__()
@@ -24,13 +24,13 @@ class Session(RuleBasedStateMachine):
         self.epoch = 0
         self.now = 0.0
         self.count = 0
-        self.asked_in = {}  # request id to the epoch it was asked in
+        self.asked_in = {}  # request id to the epoch of the request
         self.ends = {}  # request id to how it ended
-        self.at_provider = []  # requests it was sent and has not answered
+        self.at_provider = []  # requests it was sent and has not fulfilled
         self.running = {}  # reply id to its epoch
         self.cancelled = set()
         self.sent_at = {}
-        self.expected = []  # epoch and time of the person's turns that want an answer
+        self.expected = []  # epoch and time of the user turns that want a reply
 
     def new_id(self):
         self.count += 1
@@ -155,7 +155,7 @@ class Session(RuleBasedStateMachine):
             assert self.replies.is_pending(self.epoch)
 
     def teardown(self):
-        # The provider falls silent for good: every request still ends.
+        # The provider sends nothing more: every request still ends.
         for reply_id in [*self.running]:
             del self.running[reply_id]
             self.apply(self.replies.reply_done(reply_id, self.now))
@@ -181,7 +181,7 @@ def test_the_next_request_waits_for_the_running_reply():
     assert replies.reply_done("r", 1.0).commands == [RequestReply("b")]
 
 
-def test_a_request_waits_for_the_answer_to_the_person():
+def test_a_request_waits_for_the_automatic_reply():
     replies = ReplyScheduler()
     replies.expect(0, 0.0)
     assert ask(replies, "a").commands == []
@@ -194,7 +194,7 @@ def test_a_request_waits_for_the_answer_to_the_person():
     assert replies.poll(AUTOMATIC_TIMEOUT_S).commands == [RequestReply("a")]
 
 
-def test_a_busy_refusal_is_asked_again_after_the_reply():
+def test_a_busy_refusal_is_retried_after_the_reply():
     replies = ReplyScheduler()
     ask(replies, "a")
     replies.reply_started("other", None, 0, 0.1)
@@ -203,7 +203,7 @@ def test_a_busy_refusal_is_asked_again_after_the_reply():
     assert replies.reply_done("other", 1.0).commands == [RequestReply("a")]
 
 
-def test_a_busy_refusal_that_came_late_is_asked_again_but_not_for_ever():
+def test_a_late_busy_refusal_is_retried_but_not_for_ever():
     replies = ReplyScheduler()
     ask(replies, "a")
     busy = ReplyRefused("a", "active", "busy", busy=True)
@@ -212,7 +212,7 @@ def test_a_busy_refusal_that_came_late_is_asked_again_but_not_for_ever():
     assert replies.request_refused(busy, 0.2).refused == [busy]
 
 
-def test_a_stale_request_is_not_asked_again_and_its_end_is_told_once():
+def test_a_stale_request_is_not_retried_and_its_end_is_reported_once():
     replies = ReplyScheduler()
     ask(replies, "a")
     assert replies.interrupt(1, 0.1).dropped == ["a"]
@@ -240,23 +240,23 @@ def test_a_cancelled_reply_that_never_ends_is_given_up():
     assert replies.poll(CANCEL_TIMEOUT_S).commands == [RequestReply("a")]
 
 
-def test_an_answer_that_was_given_up_does_not_make_the_next_one_stale():
+def test_an_automatic_reply_that_was_given_up_does_not_make_the_next_one_stale():
     replies = ReplyScheduler()
     replies.expect(0, 0.0)
-    replies.interrupt(1, 0.5)  # The person went on, and the provider never began to answer.
+    replies.interrupt(1, 0.5)  # The person continued, and the provider never began to reply.
     replies.expect(1, 1.0)
     assert replies.reply_started("r", None, 1, 1.2).commands == []
     assert replies.epoch_of("r") == 1
 
 
-def test_an_answer_that_comes_too_late_is_cancelled():
+def test_an_automatic_reply_that_comes_too_late_is_cancelled():
     replies = ReplyScheduler()
     replies.expect(0, 0.0)
     replies.interrupt(1, 0.5)
     assert replies.reply_started("r", None, 1, 0.6).commands == [CancelReply("r")]
 
 
-def test_close_ends_what_waits():
+def test_close_ends_waiting_requests():
     replies = ReplyScheduler()
     ask(replies, "a")
     ask(replies, "b")
@@ -267,7 +267,7 @@ def test_close_ends_what_waits():
     assert replies.close() == []
 
 
-def test_a_request_that_waits_for_a_speech_has_the_time_of_one():
+def test_a_request_that_waits_for_a_speech_may_wait_as_long_as_that():
     replies = ReplyScheduler(defers_requests=True)
     replies.request(Request(RequestReply("a"), 0), 0.0)
     assert not replies.poll(REQUEST_TIMEOUT_S + MAX_SPEECH_S - 1).refused

@@ -1,4 +1,4 @@
-"""Changing connections before one ends."""
+"""Switching to the next connection before one ends."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ from duologue.testing import virtual_time
 
 
 @virtual_time
-async def test_roll_over_makes_the_next_connection_first_and_waits_for_a_silence():
+async def test_a_rollover_connects_first_and_waits_for_a_silence():
     model = Model([{"expires_in": 100.0}, {"answers": 0.5}])
     async with living(model) as ear:
         await asyncio.sleep(79)
@@ -45,7 +45,7 @@ async def test_roll_over_makes_the_next_connection_first_and_waits_for_a_silence
 
 
 @virtual_time
-async def test_roll_over_does_not_wait_for_ever_and_takes_the_reply_along():
+async def test_a_rollover_does_not_wait_for_ever_and_continues_the_reply():
     model = Model([{"expires_in": 10.0}, {}])
     async with living(model) as ear:
         model.line.tell(ReplyStarted("r"))
@@ -57,7 +57,7 @@ async def test_roll_over_does_not_wait_for_ever_and_takes_the_reply_along():
 
 
 @virtual_time
-async def test_a_person_who_begins_to_speak_while_it_rolls_over_is_not_cut():
+async def test_a_person_who_begins_to_speak_during_a_rollover_is_not_cut_off():
     model = Model([{}, {"answers": 1.0}])
     async with living(model):
         model.roll_over()
@@ -74,7 +74,7 @@ async def test_a_person_who_begins_to_speak_while_it_rolls_over_is_not_cut():
 
 
 @virtual_time
-async def test_a_connection_that_ends_while_the_next_is_made_is_replaced():
+async def test_a_connection_that_ends_during_a_rollover_is_replaced():
     model = Model([{}, {"answers": 1.0}, {}])
     async with living(model):
         model.roll_over()
@@ -87,7 +87,7 @@ async def test_a_connection_that_ends_while_the_next_is_made_is_replaced():
 
 
 @virtual_time
-async def test_a_next_connection_that_fails_is_tried_again_while_the_old_one_lives():
+async def test_a_next_connection_that_fails_is_retried_while_the_old_one_lives():
     model = Model([{}, {"fails": LOST}, {"fails": LOST}, {}])
     async with living(model) as ear:
         model.roll_over()
@@ -98,7 +98,7 @@ async def test_a_next_connection_that_fails_is_tried_again_while_the_old_one_liv
 
 
 @virtual_time
-async def test_a_roll_over_that_never_works_leaves_the_connection_be():
+async def test_a_rollover_that_never_succeeds_keeps_the_connection():
     model = Model([{}, {"fails": LOST}], ReconnectPolicy(max_attempts=2, base_s=0.1))
     async with living(model):
         model.roll_over()
@@ -109,7 +109,7 @@ async def test_a_roll_over_that_never_works_leaves_the_connection_be():
 
 
 @virtual_time
-async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
+async def test_a_go_away_starts_a_rollover_at_once_and_is_obeyed_in_time():
     model = Model()
     async with living(model):
         model.line.tell(ReplyStarted("r"))
@@ -128,7 +128,7 @@ async def test_a_go_away_starts_a_roll_over_at_once_and_is_obeyed_in_time():
 
 
 @virtual_time
-async def test_a_notice_that_is_very_short_is_obeyed_at_its_end():
+async def test_a_very_short_notice_is_obeyed_at_its_end():
     model = Model()
     async with living(model):
         model.line.tell(ReplyStarted("r"))
@@ -140,7 +140,7 @@ async def test_a_notice_that_is_very_short_is_obeyed_at_its_end():
 
 
 @virtual_time
-async def test_a_connection_that_takes_its_time_is_there_before_the_old_one_has_to_go():
+async def test_a_connection_that_takes_long_is_live_before_the_old_one_ends():
     model = Model([{}, {"answers": 3.0, "restored": True}])
     async with living(model) as ear:
         model.line.tell(ReplyStarted("r"))
@@ -155,7 +155,7 @@ async def test_a_connection_that_takes_its_time_is_there_before_the_old_one_has_
 
 
 @virtual_time
-async def test_where_two_connections_are_refused_one_follows_the_other_in_a_silence():
+async def test_a_single_connection_is_replaced_in_a_silence():
     model = Model([{"expires_in": 10.0}, {"answers": 0.1, "restored": True}])
     model.single_connection = True
     async with living(model) as ear:
@@ -177,7 +177,7 @@ async def test_where_two_connections_are_refused_one_follows_the_other_in_a_sile
 
 
 @virtual_time
-async def test_a_line_that_dies_between_two_attempts_is_replaced_at_once():
+async def test_a_connection_that_ends_between_two_attempts_is_replaced_at_once():
     refused = {"fails": LOST}
     model = Model([{}, *[refused] * 6, {}])
     async with living(model) as ear:
@@ -193,7 +193,7 @@ async def test_a_line_that_dies_between_two_attempts_is_replaced_at_once():
 
 
 @virtual_time
-async def test_ages_that_can_not_be_do_not_make_a_connection_a_second():
+async def test_impossible_ages_do_not_cause_a_connection_every_second():
     model = Model([{"expires_in": 2.0}])
     async with living(model):
         await asyncio.sleep(1000)
@@ -202,7 +202,7 @@ async def test_ages_that_can_not_be_do_not_make_a_connection_a_second():
 
 
 @virtual_time
-async def test_a_short_age_is_believed_once_the_service_has_kept_its_word():
+async def test_a_short_age_is_believed_once_the_service_has_kept_it():
     model = Model([{"expires_in": 20.0}], ReconnectPolicy(base_s=0.01, cap_s=0.01))
     async with living(model) as ear:
         while model.clock.now() < 200:

@@ -174,7 +174,7 @@ async def test_a_session_from_begin_to_end():
 
 
 @virtual_time
-async def test_it_runs_once():
+async def test_a_session_runs_once():
     model = Model()
     _, task = await begin(model)
     with pytest.raises(RuntimeError, match="runs once"):
@@ -193,7 +193,7 @@ ENDS = {
 
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("way", ENDS)
-def test_the_end_is_told_exactly_once(way, started):
+def test_the_end_is_reported_exactly_once(way, started):
     @virtual_time
     async def run():
         model = Model(unprepared=SessionError("no weights") if way == "unprepared" else None)
@@ -228,7 +228,7 @@ def test_the_end_is_told_exactly_once(way, started):
 
 
 @virtual_time
-async def test_early_sound_is_kept_in_order_and_bounded():
+async def test_early_audio_is_kept_in_order_and_bounded():
     model = Model(input_rate=8000)
     for value in range(600):
         model.send_audio(sound(160, 8000, 1000 + value))
@@ -243,7 +243,7 @@ async def test_early_sound_is_kept_in_order_and_bounded():
 
 
 @virtual_time
-async def test_sound_is_sent_at_the_models_rate():
+async def test_audio_is_sent_at_the_models_rate():
     model = Model(input_rate=16000)
     await begin(model)
     for rate in (48000, 8000):
@@ -259,7 +259,7 @@ async def test_sound_is_sent_at_the_models_rate():
 
 
 @virtual_time
-async def test_what_a_model_can_not_do_is_an_error():
+async def test_an_ability_that_a_model_lacks_is_an_error():
     model = Model(say="none", mutable_instructions=False, mutable_tools=False)
     await begin(model)
     picture = VideoFrame(np.zeros((2, 2, 3), np.uint8), 0.0)
@@ -293,7 +293,7 @@ async def test_what_a_model_can_not_do_is_an_error():
 
 
 @virtual_time
-async def test_an_interruption_cancels_cuts_and_lets_nothing_old_through():
+async def test_an_interruption_cancels_truncates_and_lets_nothing_stale_through():
     model = Model()
     listener, _ = await begin(model)
     model.line.tell(ReplyStarted("r"))
@@ -314,7 +314,7 @@ async def test_an_interruption_cancels_cuts_and_lets_nothing_old_through():
 
 
 @virtual_time
-async def test_a_model_that_can_not_cut_its_history_is_not_asked_to():
+async def test_a_model_that_can_not_truncate_its_history_is_not_asked_to():
     model = Model(truncates=False)
     listener, _ = await begin(model)
     listener.cuts = [DeleteItem("j")]
@@ -323,7 +323,7 @@ async def test_a_model_that_can_not_cut_its_history_is_not_asked_to():
 
 
 @virtual_time
-async def test_a_late_reply_is_cancelled_as_it_appears():
+async def test_a_late_reply_is_cancelled_when_it_appears():
     model = Model()
     listener, _ = await begin(model)
     model.request_reply("q")
@@ -335,7 +335,7 @@ async def test_a_late_reply_is_cancelled_as_it_appears():
 
 
 @virtual_time
-async def test_a_refusal_reaches_the_caller_and_silence_too():
+async def test_a_refusal_and_a_timeout_reach_the_caller():
     model = Model()
     listener, _ = await begin(model)
     model.request_reply("a")
@@ -351,7 +351,7 @@ async def test_a_refusal_reaches_the_caller_and_silence_too():
 
 
 @pytest.mark.parametrize("tool_reply", ["requested", "automatic"])
-def test_a_reply_follows_when_every_tool_has_answered(tool_reply):
+def test_a_reply_follows_when_every_tool_has_its_result(tool_reply):
     @virtual_time
     async def run():
         model = Model(tool_reply=tool_reply)
@@ -375,7 +375,7 @@ def test_a_reply_follows_when_every_tool_has_answered(tool_reply):
 
 
 @virtual_time
-async def test_no_reply_follows_the_tools_of_an_interrupted_one():
+async def test_no_reply_follows_the_tools_of_an_interrupted_reply():
     model = Model()
     await begin(model)
     model.line.tell(ReplyStarted("r"))
@@ -388,7 +388,7 @@ async def test_no_reply_follows_the_tools_of_an_interrupted_one():
 
 
 @virtual_time
-async def test_an_answer_to_the_person_is_expected_for_a_while():
+async def test_an_automatic_reply_is_expected_for_a_while():
     model = Model()
     await begin(model)
     model.line.tell(UserTurnEnded("u"))
@@ -412,7 +412,7 @@ async def test_a_fatal_error_ends_the_session():
 
 
 @virtual_time
-async def test_errors_that_are_not_fatal_are_told_and_the_session_goes_on():
+async def test_errors_that_are_not_fatal_are_reported_and_the_session_continues():
     ending = (ErrorKind.FATAL, ErrorKind.RECYCLE)
     errors = [ProviderError(kind, "x", "y") for kind in ErrorKind if kind not in ending]
     model = ScriptedRealtime(at=[At(0.5, error) for error in errors])

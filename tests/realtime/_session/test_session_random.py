@@ -1,4 +1,4 @@
-"""Sessions in which anything happens in any order go on, and end clean."""
+"""Sessions in which anything happens in any order continue, and end clean."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ ABILITIES = {
 
 
 def output(dice, asked):
-    """Something that a model may tell, of whatever it is."""
+    """Return some output of a model."""
     pick = dice.choice
     sound = AudioFrame(np.full(pick((0, 20, RATE)), 500, np.int16), RATE)
     return pick(
@@ -110,7 +110,7 @@ async def step(model, dice, asked, *, manual):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_the_session_goes_on(seed):
+def test_a_session_continues_whatever_happens(seed):
     dice = random.Random(seed)  # noqa: S311 - a test's
     abilities = {name: dice.choice(values) for name, values in ABILITIES.items()}
     silence_s = dice.choice((None, 3.0, 25.0))

@@ -1,4 +1,4 @@
-"""A service whose line is well, and of which nothing comes any more."""
+"""A service whose connection works, and which sends nothing any more."""
 
 import asyncio
 
@@ -50,7 +50,7 @@ def tells(model, *outputs):
 
 
 @virtual_time
-async def test_a_person_whom_nothing_answers_is_heard_by_the_next_connection():
+async def test_a_turn_that_nothing_follows_is_replayed_to_the_next_connection():
     model = asking()
     async with living(model) as ear:
         began = model.clock.now()
@@ -64,7 +64,7 @@ async def test_a_person_whom_nothing_answers_is_heard_by_the_next_connection():
 
 
 @virtual_time
-async def test_a_service_that_answers_a_ping_is_left_alone_in_any_noise():
+async def test_a_service_that_answers_a_ping_is_kept_in_any_noise():
     model = asking()
     async with living(model) as ear:
         for _ in range(100):
@@ -78,7 +78,7 @@ async def test_a_service_that_answers_a_ping_is_left_alone_in_any_noise():
 
 
 @virtual_time
-async def test_quiet_people_and_coughs_are_no_reason_to_ask():
+async def test_quiet_people_and_coughs_cause_no_ping():
     model = asking()
     async with living(model):
         await speak(model, 60.0, level=300)
@@ -89,7 +89,7 @@ async def test_quiet_people_and_coughs_are_no_reason_to_ask():
 
 
 @virtual_time
-async def test_a_model_that_can_not_be_asked_is_changed_without_a_gap():
+async def test_a_connection_that_can_not_be_pinged_is_replaced_without_a_gap():
     model = Model(policy=QUICK, speech_detection="found", may_ignore=True)
     async with living(model) as ear:
         await speak(model, 1.0, level=0)
@@ -98,7 +98,8 @@ async def test_a_model_that_can_not_be_asked_is_changed_without_a_gap():
         (told,) = ear.of(RealtimeReconnectingEvent)
         assert told.reason == "the model has not shown for 25 s that it has heard the person"
         assert ear.of(RealtimeReconnectedEvent)[0].gap_ms == 0
-        # It is not changed again and again: what is found to be speech here may be none there.
+        # It is not replaced again and again: what the VAD takes for speech may be none for the
+        # service.
         for _ in range(40):
             await speak(model, 1.0)
             await speak(model, 9.0, level=0)
@@ -134,7 +135,7 @@ async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
     ],
 )
 @virtual_time
-async def test_speech_that_need_not_be_answered_changes_nothing(abilities):
+async def test_speech_that_needs_no_reply_changes_nothing(abilities):
     model = Model(policy=QUICK, **abilities)
     async with living(model):
         await speak(model, 2.0)
@@ -144,7 +145,7 @@ async def test_speech_that_need_not_be_answered_changes_nothing(abilities):
 
 
 @virtual_time
-async def test_a_turn_that_the_program_ends_has_to_be_noticed():
+async def test_the_end_of_a_manual_turn_needs_a_sign():
     model = asking(speech_detection="none", manual_turns=True, turn_reply="requested")
     async with living(model) as ear:
         await speak(model, 1.0)
@@ -158,7 +159,7 @@ async def test_a_turn_that_the_program_ends_has_to_be_noticed():
 
 
 @virtual_time
-async def test_a_turn_that_was_announced_to_be_answered_is_answered_by_the_next_connection():
+async def test_an_announced_reply_is_made_by_the_next_connection():
     model = asking()
     async with living(model) as ear:
         tells(
@@ -177,7 +178,7 @@ async def test_a_turn_that_was_announced_to_be_answered_is_answered_by_the_next_
 
 @pytest.mark.parametrize("reply_follows", [False, True])
 @virtual_time
-async def test_a_turn_that_nobody_answers_need_not_be_answered(reply_follows):
+async def test_a_turn_without_an_announced_reply_needs_none(reply_follows):
     model = asking(may_ignore=reply_follows)
     async with living(model):
         tells(
@@ -191,7 +192,7 @@ async def test_a_turn_that_nobody_answers_need_not_be_answered(reply_follows):
 
 
 @virtual_time
-async def test_a_request_is_asked_for_again_where_nothing_comes():
+async def test_a_request_is_sent_again_when_nothing_comes():
     model = asking()
     async with living(model) as ear:
         model.request_reply("x")
@@ -203,7 +204,7 @@ async def test_a_request_is_asked_for_again_where_nothing_comes():
 
 
 @virtual_time
-async def test_a_request_that_is_given_up_here_and_asked_again_is_due_since_the_first_time():
+async def test_a_request_that_is_sent_again_here_is_due_since_the_first_time():
     model = Model(policy=QUICK, defers_requests=True)
     async with living(model):
         model.request_reply("x")
@@ -215,13 +216,13 @@ async def test_a_request_that_is_given_up_here_and_asked_again_is_due_since_the_
         assert 25 <= model.at[1] < 26
         (asked,) = model.line.sent(RequestReply)
         assert asked.request_id == "x"
-        # There the time begins anew.
+        # On the new connection its time starts again.
         await asyncio.sleep(24)
         assert len(model.lines) == 2
 
 
 @virtual_time
-async def test_a_request_that_is_held_back_while_the_model_sounds_is_not_due():
+async def test_a_request_that_is_deferred_while_audio_plays_is_not_due():
     model = Model(policy=QUICK, defers_requests=True)
     async with living(model):
         sound = AudioFrame(np.ones(40 * RATE, np.int16), RATE)
@@ -234,14 +235,14 @@ async def test_a_request_that_is_held_back_while_the_model_sounds_is_not_due():
 
 
 @virtual_time
-async def test_a_reply_that_never_ends_is_gone_on_with_by_the_next_connection():
+async def test_a_reply_that_never_ends_is_continued_by_the_next_connection():
     model = asking()
     async with living(model) as ear:
         ear.said = {"r": "Well,"}
         sound = AudioFrame(np.ones(10 * RATE, np.int16), RATE)
         tells(model, ReplyStarted("r"), ReplyText("r", "i", "Well,"), ReplyAudio("r", "i", sound))
         for _ in range(3):
-            # The person being heard does not make it go on.
+            # Signals about the person's speech do not count as its progress.
             await asyncio.sleep(10)
             tells(model, SpeechStarted("a", None, 0), UserTurnEnded("a", reply_follows=False))
         assert len(model.lines) == 1
@@ -267,7 +268,7 @@ async def test_thinking_within_the_bound_and_long_tools_are_waited_for():
 
 
 @virtual_time
-async def test_what_nobody_wants_any_more_is_not_due():
+async def test_an_interrupted_request_is_not_due():
     model = asking()
     async with living(model):
         model.request_reply("x")
@@ -280,7 +281,7 @@ async def test_what_nobody_wants_any_more_is_not_due():
 
 
 @virtual_time
-async def test_the_bound_can_be_set_and_switched_off():
+async def test_the_bound_can_be_set_and_turned_off():
     policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, silence_s=3.0)
     model = Model(policy=policy, answers_pings=True)
     async with living(model):
@@ -297,7 +298,7 @@ async def test_the_bound_can_be_set_and_switched_off():
 
 
 @virtual_time
-async def test_a_server_that_confirms_nothing_is_not_asked():
+async def test_a_server_that_confirms_nothing_gets_no_ping():
     model = asking()
     async with living(model):
         model.line.tell(SessionStarted(confirms_updates=False))
@@ -310,7 +311,7 @@ async def test_a_server_that_confirms_nothing_is_not_asked():
         assert not model.line.sent(Ping)
 
 
-def test_a_late_question_gets_its_time_to_be_answered():
+def test_a_late_ping_gets_its_time_for_an_answer():
     silence = LivenessWatch(30.0, pings=True)
     silence.raise_doubt(0.0)
     assert silence.deadline(None, None) == 20.0
@@ -321,7 +322,7 @@ def test_a_late_question_gets_its_time_to_be_answered():
     assert silence.deadline(None, None) is None
 
 
-def test_the_patience_with_doubts_has_an_end():
+def test_the_patience_with_doubts_is_bounded():
     silence = LivenessWatch(10.0, pings=False)
     now = 0.0
     for power in range(8):

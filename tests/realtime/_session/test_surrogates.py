@@ -1,4 +1,4 @@
-"""Halves of characters: joined where both come, replaced where one is alone, whatever the door."""
+"""Surrogates are joined where both halves come, and replaced where one is alone, on every way."""
 
 import asyncio
 import json
@@ -47,14 +47,14 @@ HIGH, LOW, WHOLE = "\ud83d", "\ude00", "\U0001f600"
 texts = st.text(st.sampled_from(["a", "\xe9", WHOLE, HIGH, LOW]))
 
 
-def test_halves_are_joined_and_what_is_alone_is_replaced():
+def test_pairs_are_joined_and_lone_surrogates_are_replaced():
     assert replace_surrogates(f"a{HIGH}{LOW}b") == f"a{WHOLE}b"
     assert replace_surrogates(f"{HIGH}a{LOW}\xe9") == "?a?\xe9"
     assert replace_surrogates("plain") == "plain"
 
 
 @given(st.lists(texts))
-def test_text_in_pieces_is_as_the_whole_text(pieces):
+def test_text_in_pieces_is_equal_to_the_whole_text(pieces):
     halves = SurrogateJoiner()
     joined = "".join([halves.push(piece) for piece in pieces] + [halves.flush()])
     assert joined == replace_surrogates("".join(pieces))
@@ -77,7 +77,7 @@ def test_every_item_can_be_written(text):
 
 
 @given(st.lists(texts), st.booleans())
-def test_words_of_a_reply_are_joined_over_its_pieces(pieces, planned):
+def test_the_text_of_a_reply_is_joined_over_its_pieces(pieces, planned):
     outputs, told = SurrogateFilter(), []
     for piece in pieces:
         told += outputs.clean(ReplyText("r", "i", piece, planned=planned))
@@ -89,7 +89,7 @@ def test_words_of_a_reply_are_joined_over_its_pieces(pieces, planned):
     assert told[-1] == ReplyDone("r")
 
 
-def test_whatever_else_a_model_tells_is_clean():
+def test_every_other_output_is_clean():
     outputs = SurrogateFilter()
     bad = f"x{HIGH}"
     for output, wanted in [
@@ -104,7 +104,7 @@ def test_whatever_else_a_model_tells_is_clean():
         assert list(outputs.clean(output)) == [wanted]
 
 
-def test_whatever_a_model_is_told_is_clean():
+def test_every_command_is_clean():
     bad = f"x{HIGH}"
     tool = ToolSpec(bad, bad, {bad: [bad, {"a": bad}, 1, None]})
     clean = ToolSpec("x?", "x?", {"x?": ["x?", {"a": "x?"}, 1, None]})
@@ -124,7 +124,7 @@ def test_whatever_a_model_is_told_is_clean():
 
 
 @virtual_time
-async def test_a_session_joins_words_and_cleans_what_is_sent():
+async def test_a_session_joins_text_and_cleans_what_it_sends():
     model = Model()
     async with living(model, history=(UserItem("u", HIGH),)) as ear:
         assert model.line.setup.history == (UserItem("u", "?"),)

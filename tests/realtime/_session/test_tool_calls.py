@@ -4,7 +4,7 @@ from hypothesis import given
 from duologue.realtime._session.tool_calls import ToolCalls
 
 
-def test_a_group_is_over_when_the_reply_and_every_call_are():
+def test_a_group_is_complete_when_the_reply_and_every_call_are():
     calls = ToolCalls()
     assert calls.add("r", "a", 3)
     assert calls.add("r", "b", 3)
@@ -18,7 +18,7 @@ def test_a_group_is_over_when_the_reply_and_every_call_are():
     assert not calls.is_pending(3)
 
 
-def test_an_answer_before_the_end_of_the_reply():
+def test_a_result_before_the_end_of_the_reply():
     calls = ToolCalls()
     calls.add("r", "a", 0)
     assert calls.mark_answered("a") is None
@@ -26,7 +26,7 @@ def test_an_answer_before_the_end_of_the_reply():
     assert calls.reply_done("r") is None
 
 
-def test_what_nobody_knows_and_what_was_told_before():
+def test_unknown_and_repeated_calls():
     calls = ToolCalls()
     assert calls.mark_answered("x") is None
     assert calls.reply_done("x") is None
@@ -37,7 +37,7 @@ def test_what_nobody_knows_and_what_was_told_before():
     assert not calls.pending
 
 
-def test_clear_forgets_what_is_open():
+def test_clear_forgets_open_calls():
     calls = ToolCalls()
     calls.add("r", "a", 0)
     calls.clear()
@@ -46,7 +46,7 @@ def test_clear_forgets_what_is_open():
 
 
 @given(st.permutations(["r1", "r2", "a1", "b1", "a2"]))
-def test_every_reply_is_over_exactly_once_in_any_order(order):
+def test_every_reply_is_complete_exactly_once_in_any_order(order):
     calls = ToolCalls()
     for reply, call in (("r1", "a1"), ("r1", "b1"), ("r2", "a2")):
         calls.add(reply, call, int(reply[1]))

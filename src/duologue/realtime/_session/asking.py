@@ -1,4 +1,4 @@
-"""Puts into effect what `Replies` decides, and looks again when it is time to."""
+"""Carry out what the reply scheduler decides, and poll it when a deadline passes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from duologue.realtime.observer import SessionObserver
 
 
 class EffectRunner:
-    """Transmits commands, tells who asked for a reply that is not coming, and keeps the timer.
+    """Transmits commands, reports requests that get no reply, and keeps the timer.
 
-    ``looked`` is called when some time has passed and something may have changed by it.
+    Args:
+        scheduler: decides which reply is made when.
+        clock: sets the timer.
+        transmit: sends a command to the model.
+        observer: returns the observer of the session, which is set after this object is made.
+        on_timer: called after each poll, because other waits may be over as well.
     """
 
     def __init__(
@@ -33,10 +38,10 @@ class EffectRunner:
         self._on_timer = on_timer
         self._timer: Timer | None = None
         self.is_open = False
-        """There is a session to transmit to."""
+        """Whether there is a session to transmit to."""
 
     def apply(self, effects: Effects) -> None:
-        """Do what follows from a step."""
+        """Carry out the effects of one step."""
         for command in effects.commands:
             if self.is_open:
                 self._transmit(command)
@@ -50,14 +55,14 @@ class EffectRunner:
         self.arm()
 
     def arm(self) -> None:
-        """Set the timer to what is due next."""
+        """Set the timer to the next deadline."""
         self._stop()
         deadline = self._scheduler.deadline
         if deadline is not None and self.is_open:
             self._timer = self._clock.call_at(deadline, self._poll)
 
     def close(self) -> None:
-        """The session is over."""
+        """Stop the timer, because the session is over."""
         self.is_open = False
         self._stop()
 

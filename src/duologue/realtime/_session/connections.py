@@ -1,12 +1,36 @@
-"""The life of a session: one connection after another, as one state machine (contracts C5, C8).
+"""Keep one session connected, by one physical connection after another (contracts C5, C8).
 
-    idle -> connecting -> live <-> reconnecting
-                          live <-> rolling over -> reconnecting
-    every state -> closed
+    idle --> connecting --> live <------> reconnecting
+                             ^ |               ^
+                             | v               |
+                         rolling over ---------+          every state --> closed
 
-Only `ConnectionSupervisor.run` moves between connections. A lost one is followed by the next
-after a back-off; one that is about to end is followed by the next before it is dropped, in a
-silence.
+A connection to a model lives for minutes: the provider closes it at an age limit, a network drops
+it, a proxy restarts. A conversation lives longer. One task (`ConnectionSupervisor.run`) makes every
+move from one connection to the next, so two reasons at the same time never start two of them.
+There are three ways:
+
+    loss         The connection failed. Until the next one is live there is none: input audio is
+                 kept, attempts follow each other with a growing wait, and a fatal error or too many
+                 attempts end the session.
+    rollover     The connection will end soon (its age, a `GoAway`), has gone silent, or the program
+                 asked. The next one connects while the old one still works, and takes over when
+                 neither side speaks, or at ``end`` in any case:
+
+                     begin                                                  end
+                 old ==|=====================================|               |
+                 next  |       connects ---> ready, waits ...|=== live =====>|
+                                                             first silence
+
+    replacement  A rollover for a provider that takes no second connection of a session: the old one
+                 is closed first, and what the person says meanwhile is kept as after a loss.
+
+Outputs of a connection that is not the current one never reach the session (`unused_outputs` counts
+them), so a reply can't come twice. While there is no current connection, the next one becomes
+current inside its own `SessionStarted`, so nothing that follows it is missed.
+
+The ages that providers announce are believed only within limits, because they are differences of
+two clocks: see `MIN_AGE_S`.
 """
 
 from __future__ import annotations
@@ -30,23 +54,32 @@ from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 log = logging.getLogger(__name__)
 
 FORCED_SWITCH_MARGIN_S = 1.0
-"""Before the end that a provider has announced, the change is made at the latest by this, in s."""
+"""Seconds between the latest switch to the next connection and the end that a provider has
+announced.
+"""
 CONNECT_AHEAD_S = 5.0
-"""And so long before that the next connection is begun though nobody is silent, in s; where less
-than twice that is left, half of it before."""
+"""Start connecting this many seconds before the forced switch, even while someone speaks; if less
+than
+twice that remains, halfway through it.
+"""
 MIN_CONNECT_AHEAD_S = 3.0
-"""With less than that left it is begun at the end: its history would be older than it is worth."""
+"""With less than this many seconds left, connect at the end itself: earlier, the next connection
+would
+begin with an older history and gain nothing.
+"""
 SHORT_LIFETIME_S = 300.0
-"""Seconds; no known service announces a shorter life of its connections."""
+"""Seconds; no known service announces a shorter lifetime of its connections."""
 MIN_AGE_S = 5.0
-"""Seconds after which a connection that announces a shorter life is replaced at the earliest. This
+"""Never replace a connection that announces a short lifetime before it is this many seconds old.
+This
 doubles each time, because the announcement may come from a wrong clock, until the service has ended
-a connection at the age that it had announced."""
+a connection at the age that it had announced.
+"""
 _NEVER = float("inf")
 
 
 class SessionState(Enum):
-    """Where a session stands."""
+    """What the session's connections are doing."""
 
     IDLE = "idle"
     CONNECTING = "connecting"
@@ -79,24 +112,27 @@ class ActiveConnection:
     task: asyncio.Task[None] | None = None
     started: SessionStarted | None = None
     live_since: float = 0.0
-    """When it became live, in clock seconds."""
+    """When it sent `SessionStarted`, in clock seconds."""
     base: int = 0
     """Position of the first sample of the person that it was sent."""
     is_over: bool = False
     timed_out: bool = False
-    """It did not become live in time, and was closed for that."""
+    """Whether it was closed because it did not become live in time."""
     failure: BaseException | None = None
     """What ended it; None for a clean end."""
     surrogate_filter: SurrogateFilter = field(default_factory=SurrogateFilter)
 
     def has_started(self) -> bool:
-        """It was live, and perhaps still is."""
+        """Return whether it ever became live."""
         return self.started is not None
 
 
 @dataclass(slots=True)
 class _PendingRollover:
-    """A change to the next connection: from ``begin`` on in a silence, at ``end`` in any case."""
+    """A planned switch to the next connection.
+
+    From ``begin`` on in the first silence, at ``end`` in any case (clock seconds).
+    """
 
     reason: str
     begin: float
@@ -104,15 +140,15 @@ class _PendingRollover:
 
 
 class SupervisorDelegate(Protocol):
-    """The session, as its life sees it. Every call is synchronous."""
+    """The session, as its supervisor sees it. Every call is synchronous."""
 
     @property
     def quiet(self) -> bool:
-        """Nobody speaks or is about to: a good moment to change connections."""
+        """Whether neither side speaks or is about to, so a switch goes unnoticed."""
         ...
 
     def make_setup(self) -> SessionSetup:
-        """What the next connection begins with."""
+        """Return what the next connection begins with."""
         ...
 
     def open(self, setup: SessionSetup) -> Connection:
@@ -120,26 +156,34 @@ class SupervisorDelegate(Protocol):
         ...
 
     def receive(self, output: Output) -> None:
-        """Take an output of the current connection."""
+        """Handle an output of the current connection."""
 
     def reconnecting(self, reason: str, attempt: int) -> None:
-        """The next connection is about to be made."""
+        """Report that the next connection is about to be made."""
 
     def connection_established(
         self, connection: ActiveConnection, before: ActiveConnection | None
     ) -> None:
-        """``link`` is the current connection from now on; ``before`` was."""
+        """Continue the session on ``connection``, which has replaced ``before``."""
 
     def connection_lost(self) -> None:
-        """The current connection is gone, and there is no next one yet."""
+        """Keep what was in flight, because the current connection is gone and no next one is live
+        yet.
+        """
 
 
 class ConnectionSupervisor:
     """Runs the connections of one session, and knows the current one.
 
-    Without ``renews`` there is only one, and its end is the session's. ``alone``: the next one
-    can't be made while there is one. ``unused`` counts outputs of connections that were not
-    current. Cancelling `run` closes all.
+    Cancelling `run` closes all of them.
+
+    Args:
+        delegate: the session.
+        policy: when and how often to connect.
+        clock: measures ages and waits.
+        reconnects: False if there is only one connection, whose end is the end of the session.
+        single_connection: returns whether the next connection can't be made while there is one.
+        rng: spreads the waits between attempts.
     """
 
     def __init__(
@@ -171,19 +215,20 @@ class ConnectionSupervisor:
 
     @property
     def live(self) -> bool:
-        """There is a current connection."""
+        """Whether there is a current connection."""
         return self.current is not None
 
     @property
     def awaits_silence(self) -> bool:
-        """It waits for a silence; `poke` it when there may be one."""
+        """Whether a switch waits for a silence; call `recheck` when there may be one."""
         return self._pending_rollover is not None
 
     async def run(self) -> None:
-        """Live till a connection ends cleanly; raises what ended the session otherwise.
+        """Run until a connection ends cleanly.
 
-        `SessionError` when the first connection can't be made, when a lost one has no next one
-        within the policy's attempts, and when an error is fatal.
+        Raises:
+            SessionError: the first connection can't be made, a lost one has no successor within the
+                policy's attempts, or an error is fatal.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -196,15 +241,15 @@ class ConnectionSupervisor:
                 finally:
                     self._close()
         except BaseExceptionGroup as group:
-            # Our own tasks raise nothing: it is what was raised inside the block.
+            # Our own tasks raise nothing, so this was raised inside the block.
             raise group.exceptions[0] from None
 
     def recheck(self) -> None:
-        """Something has changed: look again."""
+        """Check the awaited conditions again, because something has changed."""
         self._wake.set()
 
     def roll_over(self, reason: str, within_s: float | None = None) -> None:
-        """Change to the next connection in the next silence, or after ``within_s`` without one."""
+        """Switch to a new connection in the next silence, at the latest after ``within_s``."""
         now = self._clock.now()
         end = _NEVER if within_s is None else now + within_s
         due = self._pending_rollover
@@ -303,19 +348,19 @@ class ConnectionSupervisor:
         return min(MIN_AGE_S * 2.0 ** (self._short_announcements - 1), SHORT_LIFETIME_S)
 
     def _learn_lifetime(self, link: ActiveConnection, lived: float) -> None:
-        """Record whether the far side ended a connection at the age that it had announced."""
+        """Record whether the service ended a connection at the age that it had announced."""
         announced = None if link.started is None else link.started.expires_in
         if announced is not None and announced * 0.8 <= lived <= announced * 1.2:
             self._short_confirmed = announced < SHORT_LIFETIME_S
 
     async def _close_connection(self, link: ActiveConnection) -> None:
-        """End a connection; its own close is bounded."""
+        """Close a connection and wait for its end, which is bounded."""
         if link.task is not None:
             link.task.cancel()
             await asyncio.wait([link.task])
 
     async def _wait_until(self, done: Callable[[], bool], until: Callable[[], float]) -> None:
-        """Wait for a condition that is looked at whenever something changes, or for a time."""
+        """Wait until a condition holds or a time is reached; check both at every change."""
         while not done() and self._clock.now() < until():
             self._wake.clear()
             timer = None
@@ -328,14 +373,14 @@ class ConnectionSupervisor:
                     timer.cancel()
 
     async def _wait_while_live(self, link: ActiveConnection, seconds: float) -> None:
-        """Wait for so long, or till the connection is over."""
+        """Wait this many seconds, or until the connection is over."""
         until = self._clock.now() + seconds
         await self._wait_until(lambda: link.is_over, lambda: until)
 
     # From one connection to the next
 
     async def _establish(self, failure: SessionError | None, attempt: int) -> ActiveConnection:
-        """Make connections till one is live; ``failure`` is what the last one was lost by."""
+        """Try to connect until a connection is live; ``failure`` is why the last one was lost."""
         first = failure is None
         limit = self._policy.first_attempts if first else self._policy.max_attempts
         while True:
@@ -352,9 +397,10 @@ class ConnectionSupervisor:
             failure = _connect_failure(link, self._policy.connect_timeout_s)
 
     async def _try_connect(self, given_up: Callable[[], bool]) -> ActiveConnection:
-        """Make one connection, and wait till it is live, has ended, took too long or is not wanted.
+        """Make one connection, and wait until it is live, has ended, took too long or is not
+        needed.
 
-        One that is not live by then is closed.
+        Close it unless it is live by then.
         """
         link = self._next_connection = self._open_connection()
         late = self._clock.now() + self._policy.connect_timeout_s
@@ -368,7 +414,7 @@ class ConnectionSupervisor:
         return link
 
     async def _supervise(self, link: ActiveConnection) -> ActiveConnection | None:
-        """Be there while ``link`` is the current one; returns the next, None after a clean end."""
+        """Watch the current connection; return the next one, or None after a clean end."""
         while True:
             due = self._pending_rollover
             await self._wait_for_rollover(link, due)
@@ -391,7 +437,7 @@ class ConnectionSupervisor:
         )
 
     async def _handle_end(self, link: ActiveConnection) -> ActiveConnection | None:
-        """The current connection has ended."""
+        """Return what follows the end of the current connection."""
         failure = link.failure
         if failure is None:
             return None
@@ -408,17 +454,17 @@ class ConnectionSupervisor:
         return await self._establish(failure, attempts)
 
     _early_losses = 0
-    """Connections in a row that were lost soon after they had been made."""
+    """Connections in a row that were lost soon after they had become live."""
 
     async def _roll_over(
         self, link: ActiveConnection, due: _PendingRollover
     ) -> ActiveConnection | None:
-        """Make the next connection, then change to it; ``link`` itself when it has to stay."""
+        """Make the next connection and switch to it; return ``link`` itself if it has to stay."""
         attempt = 0
         while attempt < max(1, self._policy.max_attempts):
             attempt += 1
             now = self._clock.now()
-            # It takes some time to be there, which it may while the old one still talks.
+            # Connecting takes time, which may pass while the old connection is still speaking.
             until = partial(_connect_deadline, due, now, alone=self._single_connection())
             await self._wait_until(lambda: link.is_over or self._delegate.quiet, until)
             if not link.is_over and self._single_connection():
@@ -434,11 +480,11 @@ class ConnectionSupervisor:
             if link.is_over:
                 return await self._handle_end(link)
             await self._wait_while_live(link, self._policy.wait_s(attempt, self._rng))
-        self._pending_rollover = None  # It ends when it ends; then there are attempts anew.
+        self._pending_rollover = None  # It ends by itself; then attempts start from 1.
         return link
 
     async def _replace(self, link: ActiveConnection, due: _PendingRollover) -> ActiveConnection:
-        """Drop a connection, and only then make the next: what is said meanwhile is kept."""
+        """Close a connection, then make the next one; audio that arrives meanwhile is kept."""
         self.current = self._pending_rollover = None
         self._transition(SessionState.RECONNECTING)
         self._delegate.connection_lost()
@@ -448,7 +494,7 @@ class ConnectionSupervisor:
     async def _wait_for_silence(
         self, link: ActiveConnection, following: ActiveConnection, due: _PendingRollover
     ) -> bool:
-        """Wait for a silence in which to change; False if one of the two has ended before."""
+        """Wait for a silence to switch in; return False if one of the two ends before."""
         await self._wait_until(
             lambda: link.is_over or following.is_over or self._delegate.quiet, lambda: due.end
         )
@@ -456,7 +502,7 @@ class ConnectionSupervisor:
 
 
 def _connect_deadline(due: _PendingRollover, now: float, *, alone: bool) -> float:
-    """When the next connection is begun, seen from ``now``, if it is not quiet before."""
+    """Return the latest time at which to start connecting, if no silence comes before."""
     left = due.end - now
     if alone or due.end == _NEVER or left < MIN_CONNECT_AHEAD_S:
         return due.end
@@ -464,7 +510,7 @@ def _connect_deadline(due: _PendingRollover, now: float, *, alone: bool) -> floa
 
 
 def _connect_failure(link: ActiveConnection, timeout_s: float) -> SessionError:
-    """What kept a connection from becoming live; raises what is nobody's `SessionError`."""
+    """Return why the connection never went live. Re-raise anything that is not a `SessionError`."""
     match link.failure:
         case SessionError() as failure:
             return failure

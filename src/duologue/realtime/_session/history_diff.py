@@ -1,4 +1,4 @@
-"""What has changed in a session between two looks at it, as commands for a model."""
+"""Express the difference between two states of a session as commands for a model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from duologue.realtime.commands import AddItem, Command, DeleteItem, Truncate, U
 
 
 def diff_setups(before: SessionSetup, after: SessionSetup) -> list[Command]:
-    """The commands that bring a model from ``before`` to ``after``."""
+    """Return the commands that bring a model from ``before`` to ``after``."""
     changes: list[Command] = list(diff_histories(before.history, after.history))
     instructions = after.instructions if after.instructions != before.instructions else None
     tools = after.tools if tuple(after.tools) != tuple(before.tools) else None
@@ -20,7 +20,7 @@ def diff_setups(before: SessionSetup, after: SessionSetup) -> list[Command]:
 
 
 def apply_update(setup: SessionSetup, update: UpdateSession) -> SessionSetup:
-    """A setup with other instructions or tools."""
+    """Return a setup with the instructions and tools of an update."""
     instructions, tools = update.instructions, update.tools
     return SessionSetup(
         setup.instructions if instructions is None else instructions,
@@ -32,9 +32,9 @@ def apply_update(setup: SessionSetup, update: UpdateSession) -> SessionSetup:
 def diff_histories(
     before: Sequence[Item], after: Sequence[Item]
 ) -> list[AddItem | DeleteItem | Truncate]:
-    """The commands that turn the history ``before`` into ``after``.
+    """Return the commands that turn the history ``before`` into ``after``.
 
-    New items come at the end: nothing is ever put between two that a model knows already.
+    Add new items at the end, never between two items that the model knows.
     """
     known = {item.id: item for item in before}
     kept = {item.id for item in after}

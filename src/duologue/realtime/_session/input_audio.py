@@ -1,4 +1,28 @@
-"""The way of the person's sound to the model: resampled, kept, and sent again where it was lost."""
+"""The way of the person's audio to the model: resample, keep, replay after a lost connection.
+
+A lost connection takes with it what the model had heard and not yet written down. So the newest
+seconds of audio are kept, and `InputTurnTracker` knows up to which position everything is safe,
+which means that it is in the history as text:
+
+    position   0 ............. settled ................ end
+    audio      |  turn A (text)   |  turn B (no text)  |
+    replayed                      |<------------------>|
+
+The next connection gets the audio from ``settled`` on, as fast as the wire takes it. What happens
+to turn B depends on whether the model had already replied to it:
+
+    not replied   The turn comes again, under another id, and gets its reply. The observer is told
+                  to forget the first one (`SessionObserver.turns_replayed`).
+    replied       Only its text is missing. Its signals are not passed on, its second reply is
+                  cancelled (``replayed_turns`` counts them), and the text comes under the first id.
+
+Providers differ in who finds the turns. Where the service signals them, `ReplayedTurns` recognises
+replayed ones in its signals. Where it does not, `LocalTurns` detects them here, and knows which are
+replayed, because it is not given their audio a second time.
+
+All positions are samples at the model's rate since the session began. A service counts from the
+start of its own connection; ``_connection_start`` is the difference.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +41,23 @@ from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
 
 _SPEECH_LEAD_S = 1.0
-"""Where the provider does not tell where speech began, it is taken to be so long before."""
+"""Seconds by which speech begins before its signal, if the provider does not say where."""
 _SILENCE_PEAK = 32
-"""Audio without a sample above this (-60 dB) is not searched for a voice."""
+"""Peak (-60 dB) up to which audio is taken for silence, in which no voice is searched."""
 
 
 class InputAudio:
-    """Input audio at ``rate`` Hz for the model; keeps the newest ``keep_s`` seconds.
+    """Input audio for the model; keeps the newest seconds of it.
 
-    ``words``: the model transcribes the person. ``keeps``: connections may be lost, so audio is
-    also kept while there is one. ``vad`` measures the person's voice; with ``finds`` it also
-    detects turns, for a model that does not signal them. ``lost`` counts samples
-    that no connection has heard.
+    Args:
+        rate: the model's input rate, in Hz.
+        keep_s: seconds of audio to keep.
+        transcribes: whether the model transcribes the person.
+        reconnects: whether connections may be lost; audio is then also kept while there is one.
+        vad: measures the person's voice.
+        detects_turns: whether ``vad`` also detects turns, for a model that does not signal them.
+
+    `lost_samples` counts audio that reached no connection.
     """
 
     def __init__(
@@ -60,19 +89,21 @@ class InputAudio:
         """Turns that were open when their connection was lost."""
         self._dropped_turns: list[str] = []
         self._partial_text: dict[str, str] = {}
-        """Words of the newest turn that were signalled and are not final."""
+        """Partial transcript of the newest turn, until it is final."""
         self._resampler: Resampler | None = None
         self._connection_start = 0
         self._replay_from = 0
-        """Position from which on the next connection has to hear."""
+        """Position from which the next connection gets the audio."""
 
     @property
     def speaking(self) -> bool:
-        """The person speaks, or their words are not known yet."""
+        """Whether a user turn is open, or its transcript is still missing."""
         return self._tracker.is_open
 
     def accept(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
-        """Keep the next sound, of any rate; returns what is to be sent, None while too short."""
+        """Keep the next frame, of any rate; return the audio to send, or None while it is too
+        short.
+        """
         if frame.rate != self.rate:
             if self._resampler is None or self._resampler.in_rate != frame.rate:
                 self._resampler = Resampler(frame.rate, self.rate)
@@ -90,7 +121,7 @@ class InputAudio:
         return frame
 
     def detect(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
-        """What is heard here of the turns, in sound that `take` has given."""
+        """Return the signals that are detected here in audio that `accept` has returned."""
         if self._local_turns is not None:
             return self._local_turns.detect(frame.samples, self._buffer.end, now)
         voice = self.voice_meter
@@ -99,11 +130,11 @@ class InputAudio:
         return ()
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
-        """The signals that follow from one of the model's."""
+        """Return the signals that follow from one of the model's."""
         return (signal,) if self._local_turns is None else self._local_turns.translate(signal, now)
 
     def reply_started(self, *, requested: bool) -> Sequence[TurnSignal]:
-        """The signals that follow when the model begins to speak, ``asked`` to or by itself."""
+        """Return the signals that follow when a reply starts, ``requested`` or automatic."""
         return (
             ()
             if self._local_turns is None
@@ -111,11 +142,11 @@ class InputAudio:
         )
 
     def reply_done(self) -> Sequence[TurnSignal]:
-        """The signals that follow when a reply has ended."""
+        """Return the signals that follow when a reply has ended."""
         return () if self._local_turns is None else self._local_turns.reply_done()
 
     def end_turn(self, *, reply_follows: bool) -> Sequence[TurnSignal]:
-        """The signals that follow when the program ends the turn."""
+        """Return the signals that follow when the program ends the turn."""
         return (
             ()
             if self._local_turns is None
@@ -124,7 +155,7 @@ class InputAudio:
 
     @property
     def detects_turns(self) -> bool:
-        """Whether speech is detected here, because the model does not signal it."""
+        """Whether turns are detected here, because the model does not signal them."""
         return self._local_turns is not None
 
     @property
@@ -134,34 +165,34 @@ class InputAudio:
 
     @property
     def keep_s(self) -> float:
-        """Seconds of sound that are kept."""
+        """Seconds of audio that are kept."""
         return self._buffer.seconds
 
     def mark_boundary(self, command: EndTurn | ClearInput) -> None:
-        """The program has ended the turn, or cleared it, behind the sound so far."""
+        """Record that the program ended or cleared the turn behind the audio so far."""
         if self._reconnects:
             self._buffer.mark(command)
             if isinstance(command, EndTurn):
                 self._tracker.mark_boundary(self._buffer.end)
 
     def use_manual_turns(self) -> None:
-        """No turn of words is over before the program, or an answer, says so."""
+        """End a turn that has text only when the program, or a reply, ends it."""
         if self._local_turns is not None:
             self._local_turns.manual = True
 
     @property
     def replayed_turns(self) -> int:
-        """Turns that the connection hears again though they were answered."""
+        """Number of turns that are replayed although they already have a reply."""
         return len(self._answered)
 
     def mark_answered(self) -> None:
-        """The turns that have ended so far are being answered."""
+        """Record that the turns that have ended so far are getting their reply."""
         self._tracker.mark_ended_answered()
 
     def track(self, signal: TurnSignal, now: float) -> TurnSignal | None:
-        """The model has heard something; returns what is to be told of it, None for nothing.
+        """Follow the turns by a signal; return the signal to pass on, or None.
 
-        Nothing is told of turns that it hears again, but their words, under their first id.
+        Pass on nothing of replayed turns but their transcript, under its first id.
         """
         if not self._reconnects:
             return signal
@@ -193,11 +224,11 @@ class InputAudio:
         if self._local_turns is None:
             told = self._replayed.translate(signal, now)
             if isinstance(told, SpeechStarted):
-                self._open_when_lost.clear()  # The new connection continues it under this id.
+                self._open_when_lost.clear()  # The new connection continues the turn under this id.
             return told
         if isinstance(signal, UserTranscript) and not signal.text:
             self._replayed_ids.discard(signal.item_id)
-            return None  # It has no words: that is nobody's news.
+            return None  # The turn has no text, which changes nothing.
         if signal.item_id not in self._replayed_ids:
             return signal
         match signal:
@@ -208,11 +239,13 @@ class InputAudio:
                 return None
 
     def connection_lost(self) -> Sequence[str]:
-        """The connection is gone; returns the turns that had ended and will come again as new."""
+        """Choose what to replay to the next connection; return the ended turns that come again as
+        new.
+        """
         unsettled = self._tracker.connection_lost()
         self._replay_from = max(unsettled.position, self._buffer.start)
         if self._local_turns is not None and unsettled.speech_start is None:
-            # Nobody has spoken, as far as was heard here.
+            # No speech was detected here.
             self._replay_from = max(
                 self._replay_from, self._buffer.end - int(self.rate * _SPEECH_LEAD_S)
             )
@@ -232,7 +265,9 @@ class InputAudio:
         return unanswered
 
     def _carry_over_turns(self, local: LocalTurns, unanswered: Sequence[str]) -> None:
-        """The next connection will hear turns again that are not found here once more."""
+        """Prepare ``local`` for a next connection, to which turns are replayed but not detected
+        again.
+        """
         under_way = local.connection_lost(unanswered, self._answered)
         self._answered = list(local.replayed_ids)
         self._replayed_ids = set(self._answered)
@@ -247,7 +282,7 @@ class InputAudio:
     def take_dropped_turns(self) -> Sequence[UserTranscript | UserTurnEnded]:
         """Return, once, the ends of turns of which nothing is replayed to the new connection.
 
-        Words that were already signalled become final.
+        A partial transcript that was already reported becomes final.
         """
         dropped, self._dropped_turns = self._dropped_turns, []
         ends: list[UserTranscript | UserTurnEnded] = []
@@ -259,7 +294,7 @@ class InputAudio:
         return ends
 
     def replay(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:
-        """What a new connection has to hear first, all from where the last one is not safe."""
+        """Return what to send first on a new connection: the audio that is not settled."""
         self._connection_start = self._replay_from
         kept = self._buffer.read_from(self._replay_from)
         if not self._reconnects:

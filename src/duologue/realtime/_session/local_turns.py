@@ -1,8 +1,30 @@
-"""Turns of the person for a model that does not signal them: voice activity here, words from there.
+"""Turns of the person, for a model that does not signal them (sans-IO).
 
-Sans-IO. When the person speaks is found in their own sound, sooner than a model could tell it.
-What they said comes from the model, under ids of its own and without a word on which turn it
-belongs to. A turn is over when the model begins to answer it, or after a long silence.
+Gemini Live and Nova Sonic send the person's transcript in pieces, under ids of their own, and don't
+say when speech begins or ends nor which turn a piece belongs to. This puts together what other
+services send by themselves, from three sources:
+
+    VAD on the input audio       when speech starts and stops, sooner than a service could say it
+    transcript pieces            what was said, late, and without a turn
+    the start of a reply         the turn before it is over
+
+A turn goes through these states; one of each may exist at a time, and several ``without text``:
+
+    open ---reply starts, or silence---> last ---another turn ends, text missing---> without text
+      text arrives: partial               text arrives: final once the reply is done
+
+A piece of text belongs, in this order, to:
+
+    1. the late turn that got a piece at most `BURST_S` ago
+    2. a turn that has ended at most `LATE_TRANSCRIPT_S` ago and has no text yet; the last one
+      first,
+       unless it is so short that it may be a cough
+    3. the first replayed turn, after a reconnect
+    4. the open turn, else the last one
+
+A turn without text is no speech (a cough): it ends as empty after `MAX_TRANSCRIPT_WAIT_S`, and gets
+no reply. With text it ends after `MAX_REPLY_WAIT_S` of silence even if no reply starts, because the
+model may choose not to reply.
 """
 
 from __future__ import annotations
@@ -20,25 +42,30 @@ from duologue.vad.voice_meter import VoiceMeter
 type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
 
 ENDPOINTING = Endpointing(speculate_s=0.06, vote_s=0.3, timeout_s=60.0)
-"""Speech has stopped after 0.3 s without any."""
+"""Speech has stopped after 0.3 s of silence."""
 
 MAX_REPLY_WAIT_S = 3.0
-"""A turn is over after so many seconds of silence, though nothing answers it yet."""
+"""Seconds of silence after which a turn with text is over, although no reply has started."""
 MAX_TRANSCRIPT_WAIT_S = 8.0
-"""And after so many when it has no words: then it was no speech. Nova Sonic waits 2 s for the end
-of a turn, and then makes its words."""
+"""The same without text, after which the turn was no speech. Nova Sonic waits 2 s for the end of a
+turn before it transcribes it.
+"""
 
 LATE_TRANSCRIPT_S = 3.0
-"""Words may come so many seconds after the end of their turn, though another has begun; a turn that
-has none by then is taken to have none."""
+"""Seconds after the end of a turn in which its transcript may still arrive, even if another turn
+has
+begun. A turn without text by then has none.
+"""
 BURST_S = 0.25
-"""Words that come within so many seconds of others, while these are late, belong with them."""
+"""Seconds within which a piece of a late transcript belongs to the same turn as the piece before
+it.
+"""
 
 SHORT_TURN_S = 0.4
-"""Seconds; a shorter turn is likely to have no words."""
+"""Seconds; a shorter turn is likely to have no text."""
 
 _MAX_PIECES = 64
-"""Pieces of words whose turn is remembered, since more of them may come."""
+"""Transcript pieces that are remembered with their turn, because longer versions may follow."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,36 +73,36 @@ class _LocalTurn:
     item_id: str
     pieces: dict[str, str] = field(default_factory=dict)
     older_text: str = ""
-    """Words of earlier pieces, which are not kept one by one."""
+    """Text of earlier pieces, which are not kept one by one."""
     reported_text: str = ""
-    """The words that were told last."""
+    """The text that was reported last."""
     fallback_text: str = ""
-    """Words from an earlier connection, used if no others come."""
+    """Text from an earlier connection, used if no other arrives."""
     reported_final: bool = False
-    """And they were told to be all."""
+    """Whether the reported text was final."""
     start: int | None = None
     end: int | None = None
-    """Positions; None where it is not known."""
+    """Positions; None where unknown."""
     stopped_at: float | None = None
-    """When the speech ended, in s."""
+    """When the speech ended, in clock seconds."""
     silent_since: float | None = None
-    """Since when nothing was heard of it, neither its sound nor its first words."""
+    """Since when it has had neither speech nor a first transcript."""
     ended_at: float = 0.0
-    """When the whole turn was over, in s."""
+    """When the whole turn was over, in clock seconds."""
 
     @property
     def text(self) -> str:
-        """All its words so far; pieces bring their own spaces."""
+        """All its text so far; pieces contain their own spaces."""
         return (self.older_text + "".join(self.pieces.values())).strip()
 
     def add_piece(self, piece_id: str, text: str) -> None:
-        """Add a piece, or replace a piece that is still kept by a longer one."""
+        """Add a piece, or replace a piece that is still kept by a longer version."""
         self.pieces[piece_id] = text
         while len(self.pieces) > _MAX_PIECES:
             self.older_text += self.pieces.pop(next(iter(self.pieces)))
 
     def take_transcript(self, *, final: bool) -> Sequence[UserTranscript]:
-        """Its words, if that is news."""
+        """Return its transcript if that has changed since the last call."""
         text = self.text or (self.fallback_text if final else "")
         if not text or (text == self.reported_text and (self.reported_final or not final)):
             return ()
@@ -83,7 +110,7 @@ class _LocalTurn:
         return (UserTranscript(self.item_id, text, final),)
 
     def settle_without_text(self) -> Sequence[UserTranscript]:
-        """It has none, if none have come: so nothing that was kept for them is needed."""
+        """Give up waiting for text; return an empty final transcript unless there is text."""
         if self.text or self.reported_final:
             return ()
         if self.fallback_text:
@@ -92,7 +119,7 @@ class _LocalTurn:
         return (UserTranscript(self.item_id, "", final=True),)
 
     def is_short(self, rate: int) -> bool:
-        """Return whether the turn is so short that it is likely to have no words."""
+        """Return whether the turn is so short that it is likely to have no text."""
         if self.start is None or self.end is None:
             return False
         return self.end - self.start < SHORT_TURN_S * rate
@@ -106,10 +133,15 @@ class _LocalTurn:
 
 
 class LocalTurns:
-    """Signals of one session's turns; ``rate`` is Hz of the sound that the model is sent.
+    """Makes the turn signals of one session.
 
-    Positions are samples of the whole session's sound. A turn of which voice activity missed the
-    beginning has words and an end, and no `SpeechStarted`.
+    Positions are samples since the session began. A turn whose beginning the VAD missed has a
+    transcript and an end, and no `SpeechStarted`.
+
+    Args:
+        vad: detects speech.
+        rate: rate of the audio that the model is sent, in Hz.
+        config: when speech has started and stopped.
     """
 
     __slots__ = (
@@ -131,7 +163,7 @@ class LocalTurns:
 
     def __init__(self, vad: VAD, rate: int, config: Endpointing = ENDPOINTING) -> None:
         self.manual = False
-        """The program ends turns: with words, none is over only because it is silent."""
+        """Whether the program ends turns: silence then ends only turns without text."""
         self._rate = rate
         self.voice_meter = VoiceMeter(vad, rate)
         self._frame_s = vad.frame_samples / vad.rate
@@ -141,20 +173,20 @@ class LocalTurns:
         self._turn_of_piece: dict[str, _LocalTurn] = {}
         self._replayed: list[_LocalTurn] = []
         self._without_text: list[_LocalTurn] = []
-        """Turns before the last one that have no words yet; late words may belong to them."""
+        """Turns before the last one that have no text yet; a late transcript may belong to them."""
         self._late_turn: _LocalTurn | None = None
-        """The turn that the latest late words belonged to."""
+        """The turn that the latest late transcript belonged to."""
         self._late_at = float("-inf")
         self._now = float("-inf")
         self._replying = False
 
     @property
     def replayed_ids(self) -> Sequence[str]:
-        """Turns that were answered, and that the model hears again for their words only."""
+        """Turns that have a reply and are replayed for their transcript only."""
         return [turn.item_id for turn in self._replayed]
 
     def detect(self, samples: Samples, position: int, now: float) -> Sequence[TurnSignal]:
-        """The next sound of the person, which ends ``now`` (s) and at ``position``."""
+        """Return the signals in the next audio, which ends at ``now`` and at ``position``."""
         self._now = now
         told: list[TurnSignal] = []
         while self._without_text and now - self._without_text[0].ended_at > LATE_TRANSCRIPT_S:
@@ -175,7 +207,9 @@ class LocalTurns:
         return told
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
-        """Something that the model told of the person: words of theirs, or that a turn is over."""
+        """Return the signals that follow from the model's: a transcript piece, or the end of a
+        turn.
+        """
         match signal:
             case UserTranscript(item_id=piece_id, text=text):
                 return self._add_transcript(piece_id, text, now)
@@ -185,7 +219,10 @@ class LocalTurns:
                 return (signal,)
 
     def reply_started(self, *, requested: bool) -> Sequence[TurnSignal]:
-        """The model begins to speak; ``asked`` when something else than the person made it."""
+        """Return the signals that follow when a reply starts.
+
+        It ends the open turn, unless it was ``requested`` by something other than the person.
+        """
         self._replying = True
         if requested:
             return ()
@@ -202,21 +239,23 @@ class LocalTurns:
         return self._end_turn(reply_follows=True)
 
     def reply_done(self) -> Sequence[TurnSignal]:
-        """A reply has ended: the turn that it answered has all its words now."""
+        """Return the signals that follow when a reply has ended: the final transcript."""
         self._replying = False
         return self._finish_last_turn()
 
     def end_turn(self, *, reply_follows: bool) -> Sequence[TurnSignal]:
-        """The program has ended the turn."""
+        """End the turn, because the program says so."""
         if self._turn is None:
             self._turn = _LocalTurn(uuid4().hex)
         return self._end_turn(reply_follows=reply_follows)
 
     def connection_lost(self, unanswered: Sequence[str], answered: Sequence[str]) -> str | None:
-        """The connection is gone, and the words of these turns with it: the next will tell them.
+        """Drop the transcripts of the lost connection, which come again from the next one.
 
-        It will also answer them, the ``answered`` ones once more. Returns the turn that is under
-        way, if there is one.
+        The next connection also replies to these turns, to the ``answered`` ones a second time.
+
+        Returns:
+            The id of the open turn, if there is one.
         """
         last, self._last_turn = self._last_turn, None
         turns = [*self._without_text, *self._replayed, *filter(None, (last, self._turn))]
@@ -225,7 +264,7 @@ class LocalTurns:
         known = {turn.item_id: turn for turn in turns}
         if self._turn is None and last is not None and last.item_id in unanswered:
             self._turn = last
-        # Turns that were just answered come before those that already wait for their words.
+        # Turns that just got their reply come before those that already wait for their transcript.
         again = dict.fromkeys([*answered, *self.replayed_ids])
         self._replayed = [known.get(item_id) or _LocalTurn(item_id) for item_id in again]
         self._without_text.clear()
@@ -236,7 +275,7 @@ class LocalTurns:
 
     @property
     def turn_start(self) -> int | None:
-        """Where the turn that is under way began."""
+        """Where the open turn began; None if there is none, or where that is unknown."""
         return None if self._turn is None else self._turn.start
 
     def _handle_step(
@@ -270,7 +309,7 @@ class LocalTurns:
             if home is None:
                 home = _LocalTurn(uuid4().hex)
                 if self._replying:
-                    # The answer to it is running already.
+                    # The reply to this turn is already running.
                     self._last_turn = home
                     home.ended_at = now
                     ended = (UserTurnEnded(home.item_id, reply_follows=False),)
@@ -283,16 +322,17 @@ class LocalTurns:
         if home is self._last_turn or home in self._without_text:
             self._late_turn, self._late_at = home, now
         home.add_piece(piece_id, text)
-        # Once it was answered to the end, nothing comes any more that would make them final.
+        # After the end of its reply, nothing else would make the transcript final.
         over = home in self._without_text or (home is self._last_turn and not self._replying)
         return (*home.take_transcript(final=over), *ended)
 
     def _find_turn(self, now: float) -> _LocalTurn | None:
-        """The turn that words belong to which have come now."""
+        """Return the turn that a transcript piece belongs to which arrives now."""
         if self._late_turn is not None and now - self._late_at <= BURST_S:
             return self._late_turn
         last = self._last_turn
-        # The person speaks again before the words of the earlier turn have come: those come first.
+        # If the person speaks again before the transcript of the earlier turn, that transcript
+        # comes first.
         waiting = list(self._without_text) if last is None else [*self._without_text, last]
         waiting = [
             one for one in waiting if not one.text and now - one.ended_at <= LATE_TRANSCRIPT_S
@@ -316,7 +356,7 @@ class LocalTurns:
         return (*before, *turn.take_transcript(final=True), ended)
 
     def _retire_last_turn(self) -> Sequence[UserTranscript]:
-        """Make room for another last turn; keep the old one while its words may still come."""
+        """Make room for another last turn; keep the old one while it may still get text."""
         last, self._last_turn = self._last_turn, None
         if last is None or last.reported_final:
             return ()
@@ -326,7 +366,7 @@ class LocalTurns:
         return ()
 
     def _finish_last_turn(self) -> Sequence[TurnSignal]:
-        """Words that came after the end of the last turn are all of them, if any came."""
+        """Report the transcript of the last turn as final, if it has one."""
         last = self._last_turn
         if last is None or not last.text:
             return ()

@@ -1,4 +1,4 @@
-"""Limits how often partial transcripts of a long turn are passed on."""
+"""Limit how often partial transcripts of a long turn are passed on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The person's sound of the last seconds, and which of it a new connection has to hear again.
+"""Keep the person's audio of the last seconds, and decide which of it to replay (sans-IO).
 
-Sans-IO. Positions are samples since the session began, at the model's input rate; they go on over
-all connections of the session.
+Positions are samples since the session began, at the model's input rate; they continue over all
+connections of the session.
 """
 
 from __future__ import annotations
@@ -15,20 +15,21 @@ from duologue.audio import Samples
 from duologue.realtime.commands import ClearInput, EndTurn
 
 _SILENCE_PEAK = 64
-"""Samples no louder than this (-54 dB) are kept as silence, of which only the length is stored."""
+"""Peak (-54 dB) up to which samples are kept as silence, of which only the length is stored."""
 
 LOUD_PEAK = 600
-"""Samples above this (-35 dB) may be speech."""
+"""Peak (-35 dB) above which samples may be speech."""
 
 _UNKNOWN_END_MARGIN_S = 0.3
-"""A turn's end whose place the provider does not tell is taken to be so much earlier: what follows
-may not have reached it."""
+"""Seconds by which the end of a turn is assumed earlier if the provider does not say where it is,
+because the audio behind it may not have arrived.
+"""
 
 _MAX_PIECE_S = 0.1
-"""Kept sound is given out in pieces of at most this length, so that nothing waits behind one."""
+"""Seconds of one piece of replayed audio at most, so that nothing waits long behind it."""
 
 _MAX_SETTLED = 64
-"""Settled turns that are remembered, since more words of them may come."""
+"""Settled turns that are remembered, because more transcripts of them may arrive."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,9 +40,9 @@ class _Piece:
 
 
 class ReplayBuffer:
-    """The newest ``seconds`` of one stream at ``rate`` Hz; what is older falls out.
+    """The newest ``seconds`` of one stream at ``rate`` Hz; older audio is dropped.
 
-    Silence takes no memory. `EndTurn` and `ClearInput` keep their places between the sound.
+    Silence takes no memory. `EndTurn` and `ClearInput` keep their places in the audio.
     """
 
     __slots__ = (
@@ -66,10 +67,10 @@ class ReplayBuffer:
         self.end = 0
         """Position behind the newest sample."""
         self.loud_samples = 0
-        """Samples so far in pieces whose peak is above `LOUD`."""
+        """Samples so far in pieces whose peak is above `LOUD_PEAK`."""
 
     def push(self, samples: Samples) -> None:
-        """Keep the next samples; the array is kept as it is, not copied."""
+        """Keep the next samples; the array is not copied."""
         length = len(samples)
         if not length:
             return
@@ -88,18 +89,18 @@ class ReplayBuffer:
             self._drop_first()
 
     def mark(self, command: EndTurn | ClearInput) -> None:
-        """Keep a command in its place behind the sound so far."""
+        """Keep a command in its place behind the audio so far."""
         self._marks.append((self.end, command))
 
     def discard_before(self, position: int) -> None:
-        """What lies before ``position`` is not needed any more."""
+        """Drop the audio before ``position``."""
         while self._pieces and self._pieces[0].start + self._pieces[0].length <= position:
             self._drop_first()
         while self._marks and self._marks[0][0] <= position:
             self._marks.popleft()
 
     def read_from(self, position: int) -> list[Samples | EndTurn | ClearInput]:
-        """What is kept from ``position`` on, in order, in pieces of up to 0.1 s."""
+        """Return what is kept from ``position`` on, in order, in pieces of up to 0.1 s."""
         out: list[Samples | EndTurn | ClearInput] = []
         marks = deque(mark for mark in self._marks if mark[0] > position)
         held: list[Samples] = []
@@ -139,17 +140,19 @@ class _TrackedTurn:
     over: bool = False
     answered: bool = False
     transcribed: bool = False
-    """Its words are in the history, or will never be."""
+    """Whether its transcript is in the history, or will never come."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnsettledTurns:
-    """What a lost connection leaves behind: sound from ``position`` on has to be heard again.
+    """What a lost connection leaves behind.
 
-    ``reheard`` are the turns in it that had ended already, ``answered`` those of them that an
-    answer has come to: all will come again as new ones. ``needed`` is where the sound begins that
-    was surely speech, None where none was heard. ``under_way`` are the turns that had begun and
-    not ended.
+    Attributes:
+        position: audio from here on has to be replayed.
+        replayed: turns in it that had already ended, and come again as new ones.
+        answered: those of them that have a reply.
+        speech_start: where speech certainly began; None if none was detected.
+        open_turns: turns that had begun and not ended.
     """
 
     position: int
@@ -160,9 +163,9 @@ class UnsettledTurns:
 
 
 class InputTurnTracker:
-    """Follows the person's turns, to know up to where their sound is safe as words.
+    """Follows the user turns, to know up to which position all of them are in the history as text.
 
-    ``words``: the model tells what the person said; without that a turn is safe when it has ended.
+    Without a model that ``transcribes``, a turn is settled when it has ended.
     """
 
     __slots__ = (
@@ -183,30 +186,30 @@ class InputTurnTracker:
         self._boundaries: deque[int] = deque()
         self._settled_ids: deque[str] = deque(maxlen=_MAX_SETTLED)
         self.settled = 0
-        """Position before which nothing has to be heard again."""
+        """Position before which nothing has to be replayed."""
 
     @property
     def is_open(self) -> bool:
-        """The person is speaking, or what they said is not known as words yet."""
+        """Whether a turn is open, or its transcript is still missing."""
         return bool(self._turns)
 
     def speech_started(self, item_id: str, position: int) -> None:
-        """The person began to speak at ``position``."""
+        """Record that the person began to speak at ``position``."""
         self._turns.setdefault(item_id, _TrackedTurn(item_id))
         self._starts.setdefault(item_id, position)
 
     def speech_stopped(self, item_id: str, position: int) -> None:
-        """They stopped there, at least for now."""
+        """Record that the person stopped speaking there, at least for now."""
         turn = self._turns.get(item_id)
         if turn is not None:
             turn.end = position
 
     def mark_boundary(self, position: int) -> None:
-        """The program ended the turn behind ``position``."""
+        """Record that the program ended the turn behind ``position``."""
         self._boundaries.append(position)
 
     def turn_ended(self, item_id: str, position: int | None, now: int, *, empty: bool) -> None:
-        """The turn is over; ``position`` is its end where that is known, ``now`` the newest."""
+        """Record the end of a turn, at ``position`` if known; ``now`` is the newest position."""
         turn = self._turns.setdefault(item_id, _TrackedTurn(item_id))
         mark = self._boundaries.popleft() if self._boundaries else None
         if position is None:
@@ -219,15 +222,15 @@ class InputTurnTracker:
         self._settle()
 
     def transcript_final(self, item_id: str) -> None:
-        """The final words of a turn are known."""
+        """Record that the final transcript of a turn has arrived."""
         if item_id not in self._turns and item_id in self._settled_ids:
-            return  # More words of a turn that is settled: they begin none.
+            return  # A second transcript of a settled turn begins no new turn.
         turn = self._turns.setdefault(item_id, _TrackedTurn(item_id))
         turn.transcribed = True
         self._settle()
 
     def mark_ended_answered(self) -> None:
-        """The turns that have ended are being answered."""
+        """Record that the turns that have ended are getting their reply."""
         for turn in self._turns.values():
             turn.answered = turn.answered or turn.over
 
@@ -237,7 +240,7 @@ class InputTurnTracker:
             self._turns[item_id].answered = True
 
     def connection_lost(self) -> UnsettledTurns:
-        """The connection is gone: forget what is not settled, and say what it is."""
+        """Forget the turns that are not settled, and return them."""
         turns = list(self._turns.values())
         starts = [self._starts[turn.item_id] for turn in turns if turn.item_id in self._starts]
         self._turns.clear()

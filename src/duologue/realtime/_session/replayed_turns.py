@@ -1,7 +1,23 @@
-"""Turns that were answered before their words were known: heard again, for the words only.
+"""Recognise turns that a new connection hears a second time, for their text only (sans-IO).
 
-Sans-IO. A provider that hears them on a new connection takes them for new: it signals them under
-other ids, and answers them again. Neither is told on; only the words are, under the old id.
+A turn may get its reply before its transcript: OpenAI's comes up to seconds later. If the
+connection is lost between the two, the transcript is lost as well, and the history lacks what the
+person said. So its audio is replayed to the next connection. The service can't know that, and
+takes it for a new turn:
+
+    service on connection 2            passed on
+    speech_started   item_9            nothing
+    speech_stopped   item_9            nothing
+    turn ended       item_9            nothing       (its reply is cancelled by the session)
+    transcript       item_9  "Hello"   transcript  item_1  "Hello"
+
+Nothing in the messages says which turns are replayed. Three things do:
+
+    order      replayed turns come first, in the order in which they were spoken
+    position   they begin within the replayed samples, where the service tells positions
+    time       they begin within twice the length of the replayed audio and `MAX_REPLAY_DELAY_S`
+
+A turn that is none of the replayed ones ends the search, because no more of them can follow.
 """
 
 from __future__ import annotations
@@ -15,7 +31,7 @@ from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscri
 type TurnSignal = SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded
 
 MAX_REPLAY_DELAY_S = 5.0
-"""Beyond the length of the sound, what has not been heard again by then will not be, in s."""
+"""Seconds beyond the length of the replayed audio after which no replayed turn can begin."""
 
 
 @dataclass(slots=True)
@@ -26,7 +42,7 @@ class _ReplayedTurn:
 
 
 class ReplayedTurns:
-    """Tells such turns from new ones, by their order, their place in the sound, and the time."""
+    """Tells replayed turns from new ones, by their order, their position, and the time."""
 
     __slots__ = ("_length", "_turns", "_until", "_waiting")
 
@@ -37,14 +53,16 @@ class ReplayedTurns:
         self._until = 0.0
 
     def begin(self, item_ids: Sequence[str], length: int, seconds: float, now: float) -> None:
-        """These turns lie in the next ``length`` samples of a connection, ``seconds`` long."""
+        """Expect these turns in the next ``length`` samples (``seconds``) of a new connection."""
         self._waiting = deque(item_ids)
         self._turns.clear()
         self._length = length
         self._until = now + 2 * seconds + MAX_REPLAY_DELAY_S
 
     def connection_lost(self, unsettled: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The connection is gone: the old ids of what was still to be heard, and other turns."""
+        """Forget all turns; return the first ids of those whose transcript is missing, and other
+        turns.
+        """
         mine = [turn.old_id for turn in self._turns.values() if not turn.transcribed]
         others = [item_id for item_id in unsettled if item_id not in self._turns]
         mine += self._waiting
@@ -57,7 +75,7 @@ class ReplayedTurns:
         return item_id in self._turns
 
     def translate(self, signal: TurnSignal, now: float) -> TurnSignal | None:
-        """What is to be told of a signal; None when nothing is."""
+        """Return the signal to pass on for a signal of the service; None if there is none."""
         item_id = signal.item_id
         turn = self._turns.get(item_id)
         if turn is None:
@@ -78,11 +96,11 @@ class ReplayedTurns:
         return told
 
     def _begins_replayed_turn(self, signal: TurnSignal, now: float) -> bool:
-        """A turn that is not known begins by this, and it is one of ours."""
+        """Return whether this signal begins a turn, and that is a replayed one."""
         match signal:
             case SpeechStarted(position=position):
                 late = position is not None and position >= self._length
-            case UserTurnEnded():  # Turns that the program ends do not begin.
+            case UserTurnEnded():  # Turns that the program ends have no start.
                 late = False
             case _:
                 return False

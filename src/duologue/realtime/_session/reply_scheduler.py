@@ -1,7 +1,33 @@
-"""One writer of replies: what was asked for, what runs, what is stale (contracts C1, C3, C4).
+"""Decide which reply is made when, and what is stale (contracts C1, C3, C4; sans-IO).
 
-Sans-IO: methods take the time and return the commands to transmit. At most one request is with the
-provider at a time; the others wait for the running reply, automatic ones included.
+Several parts of a program want the model to speak: the agent's greeting, a `say`, a tool's result,
+and the model itself when the person's turn ends. A provider makes one reply at a time, and refuses
+or mixes up the rest. So there is one writer:
+
+    request() --> waiting --> sent ------------> running --> done
+                  (queue)     (at most one)         ^
+    expect() ---> expected -------------------------+    made by the provider unasked
+
+    nothing is sent while a reply is running, sent or expected, or without a connection
+
+Every step takes the time and returns `Effects`: commands to transmit and results to report.
+`EffectRunner` carries them out, and calls `poll` when a deadline passes.
+
+- Epochs. `interrupt` cancels what runs and drops what waits. What is sent or expected and has not
+  begun can't be cancelled yet: it keeps its old epoch, and is cancelled when it appears.
+- Cancelled replies. Until the provider confirms the end (``confirms_cancel``), or
+  `CANCEL_TIMEOUT_S`
+  has passed, nothing else is sent, because it would be refused as busy.
+- Refusals. "Busy" while a reply runs is a race: the request goes back to the front of the queue.
+  Any
+  other refusal reaches the caller. No request ends without one of: a reply, a refusal, a drop.
+- Time. An expected reply that has not begun after `AUTOMATIC_TIMEOUT_S` is not coming, and a
+  request
+  after `REQUEST_TIMEOUT_S`. ``due_since`` and ``stuck_since`` tell the silence monitor what is
+  late.
+- Loss of a connection. `connection_lost` returns what was running or expected, and puts what was
+  sent
+  back to the front of the queue; nothing is sent until `resume`.
 """
 
 from __future__ import annotations
@@ -13,22 +39,22 @@ from duologue.realtime.commands import CancelReply, Command, RequestReply, Say
 from duologue.realtime.outputs import ReplyRefused
 
 AUTOMATIC_TIMEOUT_S = 8.0
-"""An automatic reply that has not begun by then is not coming; requests go on."""
+"""Seconds after which an expected reply is not coming, and requests continue."""
 REQUEST_TIMEOUT_S = 30.0
-"""A request that was neither begun nor refused by then has failed, and its caller is told."""
+"""Seconds after which a request that has neither begun nor been refused has failed."""
 MAX_BUSY_RETRIES = 2
-"""How often a request is asked again at once that was refused as busy though no reply runs."""
+"""Times that a request is sent again at once which was refused as busy although no reply runs."""
 MAX_SPEECH_S = 600.0
-"""No speech is longer, so nothing has to be waited for any longer."""
+"""Seconds; no speech is longer, so nothing waits longer for its end."""
 _MAX_ENDED = 16
-"""Ended replies that are remembered, since words of them may come late."""
+"""Ended replies that are remembered, because text of them may arrive late."""
 CANCEL_TIMEOUT_S = 5.0
-"""A cancelled reply that nothing was heard of for so long has ended (Qwen sends no end)."""
+"""Seconds without any sign of a cancelled reply after which it has ended (Qwen sends no end)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Somebody wants a reply, or scripted text spoken; ``epoch`` is when they asked."""
+    """A request for a reply or for scripted text; ``epoch`` is that of the request."""
 
     command: RequestReply | Say
     epoch: int
@@ -46,10 +72,10 @@ class Reply:
     id: str
     epoch: int
     request: Request | None
-    """What it answers; None for one that the model makes by itself."""
+    """The request that it fulfils; None for an automatic reply."""
     cancelled_at: float | None = None
     active_until: float = 0.0
-    """When its last part came, or when the audio so far will have been played, if that is later."""
+    """When its last part arrived, or its audio so far will have been played, if that is later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +92,10 @@ class Effects:
 class ReplyScheduler:
     """The sequence of replies of one session.
 
-    ``confirms``: the provider tells when a cancelled reply has ended, and is waited for. ``holds``:
-    requests wait until what is being said was played.
+    Args:
+        confirms_cancel: the provider confirms the end of a cancelled reply, which is waited for.
+        defers_requests: the provider's codec keeps requests until the current audio has been
+            played.
     """
 
     def __init__(self, *, confirms_cancel: bool = True, defers_requests: bool = False) -> None:
@@ -84,7 +112,7 @@ class ReplyScheduler:
         self._sent_is_dropped = False
         self._expected: deque[tuple[int, float, bool]] = deque()
         self._overdue: tuple[int, float] | None = None
-        """An automatic reply that is overdue, and not waited for any more."""
+        """An automatic reply that is overdue, and no longer waited for."""
         self._audio_until = 0.0
         self._epoch = 0
         self._running: dict[str, Reply] = {}
@@ -93,23 +121,23 @@ class ReplyScheduler:
 
     @property
     def pending(self) -> bool:
-        """A reply is being made, was asked for, or is expected."""
+        """Whether a reply is running, requested, or expected."""
         return bool(self._is_replying or self._sent or self._expected or self._waiting)
 
     @property
     def due_next(self) -> bool:
-        """Whether a reply was requested, or is made automatically, and has not begun."""
+        """Whether a reply is requested or expected that has not begun."""
         return bool(self._sent or self._expected)
 
     @property
     def _is_replying(self) -> bool:
-        """A reply is under way that has to end before the next one may begin."""
+        """Whether a reply is running that has to end before the next one may begin."""
         if self._confirms_cancel:
             return bool(self._running)
         return any(reply.cancelled_at is None for reply in self._running.values())
 
     def is_pending(self, epoch: int) -> bool:
-        """As `pending`, but only what is of ``epoch``."""
+        """Return whether a reply of ``epoch`` is running, requested, or expected."""
         asked = [] if self._sent is None else [self._sent]
         epochs = [request.epoch for request in (*asked, *self._waiting)]
         epochs += [reply.epoch for reply in self._running.values() if reply.cancelled_at is None]
@@ -131,13 +159,13 @@ class ReplyScheduler:
 
     @property
     def due_since(self) -> float | None:
-        """Since when the beginning of a reply is due, in clock seconds; None if none is."""
+        """Since when the start of a reply is due, in clock seconds; None if none is due."""
         live = [entry for entry in self._expected if entry[0] >= self._epoch]
         times = [when for _, when, sure in live if sure]
         if self._overdue is not None:
             times.append(self._overdue[1])
         if self._sent is not None and not self._sent_is_dropped:
-            # A provider that holds requests back does so until its audio was played.
+            # A codec that defers requests does so until its audio has been played.
             times.append(
                 max(self._first_sent_at, self._audio_until if self._defers_requests else 0.0)
             )
@@ -145,55 +173,52 @@ class ReplyScheduler:
 
     @property
     def stuck_since(self) -> float | None:
-        """Since when a running reply has neither come nor played on; None if there is none."""
+        """Since when a running reply has neither grown nor played on; None if there is none."""
         running = self._running.values()
         return min((one.active_until for one in running if one.cancelled_at is None), default=None)
 
     def record_progress(self, reply_id: str, now: float, audio_s: float = 0.0) -> None:
-        """Record that more of a reply has come, with ``sound_s`` seconds of audio."""
+        """Record that a reply has grown, by ``audio_s`` seconds of audio."""
         reply = self._running.get(reply_id)
         if reply is not None:
             reply.active_until = max(reply.active_until, now) + audio_s
             self._audio_until = max(self._audio_until, reply.active_until)
 
     def running(self, reply_id: str) -> Reply | None:
-        """Return the reply that the provider is making under this id; None if there is none."""
+        """Return the running reply with this id; None if there is none."""
         return self._running.get(reply_id)
 
     def epoch_of(self, reply_id: str, *, ended: bool = False) -> int | None:
-        """The epoch that a running reply was made in; None for an unknown one.
-
-        With ``ended`` also of one that has ended not long ago.
-        """
+        """Return the epoch of a running reply, with ``ended`` also of a recent one; else None."""
         reply = self._running.get(reply_id)
         if reply is not None:
             return reply.epoch
         return self._ended.get(reply_id) if ended else None
 
     def request(self, request: Request, now: float) -> Effects:
-        """Somebody wants a reply."""
+        """Queue a request, and send it as soon as no other reply is in its way."""
         self._waiting.append(request)
         return self._send_next(now)
 
     def expect(self, epoch: int, now: float, *, sure: bool = False) -> None:
         """Expect an automatic reply to the person; ``sure``: a working provider always makes it.
 
-        An older answer that has not begun by now was given up by the provider when it heard the
-        person go on; waiting for it would take this one for stale.
+        Drop older expected replies that have not begun: the provider gave them up when the person
+        continued to speak. Waiting for one would make this reply stale.
         """
         self._expected = deque(entry for entry in self._expected if entry[0] >= epoch)
         self._expected.append((epoch, now, sure))
         self._overdue = None
 
     def cancel_expected(self, epoch: int, now: float) -> Effects:
-        """An automatic reply of that epoch is not coming after all."""
+        """Stop expecting an automatic reply of that epoch."""
         found = next((entry for entry in self._expected if entry[0] == epoch), None)
         if found is not None:
             self._expected.remove(found)
         return self._send_next(now)
 
     def adopt(self, stale: int, epoch: int) -> bool:
-        """Make an automatic reply that has not begun current again; False if there is none."""
+        """Move an expected reply from a stale epoch to ``epoch``; return False if there is none."""
         for index, (expected, when, sure) in enumerate(self._expected):
             if expected == stale:
                 self._expected[index] = epoch, when, sure
@@ -208,7 +233,7 @@ class ReplyScheduler:
     def reply_started(
         self, reply_id: str, request_id: str | None, epoch: int, now: float
     ) -> Effects:
-        """The provider began a reply; ``epoch`` is the session's."""
+        """Record that the provider began a reply, and cancel it if it is older than ``epoch``."""
         asked = self._sent
         answered: Request | None = None
         if asked is not None and request_id == asked.id:
@@ -229,7 +254,7 @@ class ReplyScheduler:
         return Effects([CancelReply(reply_id)])
 
     def reply_done(self, reply_id: str, now: float) -> Effects:
-        """The provider has ended a reply, in whatever way."""
+        """Record that a reply has ended, in whatever way."""
         reply = self._running.pop(reply_id, None)
         if reply is not None:
             self._ended[reply_id] = reply.epoch
@@ -238,7 +263,7 @@ class ReplyScheduler:
         return self._send_next(now)
 
     def request_refused(self, refusal: ReplyRefused, now: float) -> Effects:
-        """The provider did not take the request; a busy one is asked again after the reply."""
+        """Record a refusal; requeue the request if the provider was busy."""
         asked = self._sent
         if asked is None or asked.id != refusal.request_id:
             return Effects()
@@ -247,7 +272,7 @@ class ReplyScheduler:
         if dropped:
             return self._send_next(now)
         if refusal.busy and (self._is_replying or self._busy_retries < MAX_BUSY_RETRIES):
-            # Nothing runs: the reply that was in the way has ended while the refusal was coming.
+            # No reply is running: the one in the way ended while the refusal was on its way.
             self._busy_retries += not self._is_replying
             self._waiting.appendleft(asked)
             return self._send_next(now)
@@ -257,7 +282,9 @@ class ReplyScheduler:
         return changes
 
     def interrupt(self, epoch: int, now: float) -> Effects:
-        """Everything older than ``epoch`` is stale: cancel what runs, drop what waits."""
+        """Make everything older than ``epoch`` stale: cancel running replies, drop waiting
+        requests.
+        """
         changes = Effects()
         for reply in self._running.values():
             if reply.epoch < epoch and reply.cancelled_at is None:
@@ -272,7 +299,7 @@ class ReplyScheduler:
         return changes
 
     def poll(self, now: float) -> Effects:
-        """Some time has passed: give up what is not coming, and say so."""
+        """Give up what has not come by ``now``, and report it."""
         missing: list[int] = []
         while self._expected and self._expected[0][1] + AUTOMATIC_TIMEOUT_S <= now:
             epoch, when, sure = self._expected.popleft()
@@ -295,10 +322,10 @@ class ReplyScheduler:
         return changes
 
     def connection_lost(self) -> tuple[list[Reply], list[int]]:
-        """The connection is gone: ask for nothing until `resume`.
+        """Send nothing until `resume`, and requeue the request that has not begun.
 
-        Returns the replies that were being made and are not cancelled, and the epochs of the
-        automatic ones that had not begun. What was asked for and had not begun waits again.
+        Returns:
+            The running replies that are not cancelled, and the epochs of the expected ones.
         """
         self._paused = True
         running = [reply for reply in self._running.values() if reply.cancelled_at is None]
@@ -317,12 +344,12 @@ class ReplyScheduler:
         return running, expected
 
     def resume(self, now: float) -> Effects:
-        """There is a connection again."""
+        """Send the next request, because there is a connection again."""
         self._paused = False
         return self._send_next(now)
 
     def close(self) -> list[str]:
-        """The session is over: the requests that will have no reply."""
+        """End the session; return the ids of the requests that get no reply."""
         ended = [r.id for r in self._waiting]
         if self._sent is not None and not self._sent_is_dropped:
             ended.append(self._sent.id)

@@ -1,4 +1,7 @@
-"""From one connection to the next: what is asked again, what is told, what is put in order."""
+"""Decide how a session continues on its next connection.
+
+What to request again, what to report, and where to insert a turn whose transcript came late.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ CONTINUE_PROMPT = (
     "The connection broke while you were speaking. The person has heard you up to where your last "
     "message ends. Go on from there, without repeating anything and without mentioning it."
 )
-"""Said to a model whose reply was broken off by the loss of a connection."""
+"""Instructions for a model whose reply broke off because a connection was lost."""
 
 CONTINUE_AFTER_NOISE_PROMPT = (
     "You stopped because of a sound that was no speech, such as a cough. The person has heard your "
@@ -28,11 +31,13 @@ CONTINUE_AFTER_NOISE_PROMPT = (
 """Instructions for a model that stopped its reply at a noise which did not interrupt the agent."""
 
 STALE_EPOCH = -1
-"""Epoch of a reply to a turn that was answered before: older than all, and so cancelled."""
+"""Epoch of a second reply to a replayed turn: older than all others, and so cancelled."""
 
 
 def retry_command(reply: Reply, spoken: str | None) -> RequestReply | Say | None:
-    """What to ask for when a reply broke off having ``said`` that; None if nothing is left."""
+    """Return what to request again for a reply that broke off after ``spoken``; None if it was
+    complete.
+    """
     request_id = uuid4().hex
     asked = None if reply.request is None else reply.request.command
     match asked:
@@ -52,13 +57,13 @@ def retry_command(reply: Reply, spoken: str | None) -> RequestReply | Say | None
 def connected_event(
     connection: ActiveConnection, session_id: str, profile: Capabilities
 ) -> RealtimeConnectedEvent:
-    """What is told when the first connection is live."""
+    """Return the event that reports the first connection."""
     config = {} if connection.started is None else dict(connection.started.config)
     return RealtimeConnectedEvent(session_id, config, asdict(profile))
 
 
 class Outage:
-    """The time between two connections, and what of the person's sound it has cost."""
+    """The time between two connections, and how much input audio was lost in it."""
 
     __slots__ = ("_began", "_lost_samples")
 
@@ -67,13 +72,15 @@ class Outage:
         self._lost_samples = 0
 
     def begin(self, lost: int, now: float) -> None:
-        """There is no connection any more; so many samples were ``lost`` before."""
+        """Record that there is no connection; ``lost`` samples of input audio were lost before."""
         self._began, self._lost_samples = now, lost
 
     def end(
         self, connection: ActiveConnection, profile: Capabilities, lost: int, now: float
     ) -> RealtimeReconnectedEvent:
-        """What is told when there is one again, and so many samples were ``lost`` in all."""
+        """Return the event that reports the next connection; ``lost`` counts all samples lost so
+        far.
+        """
         outcome: Literal["restored", "replayed", "fresh"]
         if connection.started is not None and connection.started.restored:
             outcome = "restored"
@@ -88,11 +95,11 @@ class Outage:
 def reinsert_turn(
     item_id: str, replayed_id: str, history: Sequence[Item], initial_items: Collection[str]
 ) -> list[AddItem | DeleteItem]:
-    """Bring a turn whose words came late to where it was said.
+    """Return commands that move a turn whose transcript came late to its place in the history.
 
-    A connection to which the turn was replayed knows it as ``again_id``, after the reply to it; in
-    ``history`` it is ``item_id``, at its right place. ``given`` are the items that the connection
-    was given at its start: if none of them follows the turn, nothing has to be moved.
+    A connection to which the turn was replayed knows it as ``replayed_id``, behind the reply to
+    it; in ``history`` it is ``item_id``, at its right place. Nothing has to be moved if none of
+    ``initial_items``, which the connection began with, follows the turn.
     """
     ids = [item.id for item in history]
     if item_id not in ids:

@@ -1,7 +1,34 @@
-"""The policy of a session, once for all models.
+"""What stands behind `Realtime`: the rules of a session, written once for all models.
 
-Epochs and staleness, cancelling, one writer of replies, what follows a tool's result, and going on
-over lost connections: what was being made is asked for again, what was not heard is sent again.
+                    commands                                  outputs
+    agent --> Realtime --> Session --> connection --> Session.receive --> SessionObserver --> agent
+                             |
+                             +-- ConnectionSupervisor   which connection is current
+                             +-- ReplyScheduler         which reply runs, and what waits for it
+                             +-- ToolCalls              which results are still missing
+                             +-- InputAudio             what to send again, and which turn is which
+                             +-- SilenceMonitor         whether the service still works
+
+Every arrow is a plain call on the event loop. Nothing is queued here, so each call has had all of
+its effect when it returns. That is why no audio of an older epoch can pass after `interrupt`.
+
+The parts decide and know nothing of each other; this class connects them, and its rules are those
+that concern several parts:
+
+- Epochs. `interrupt` raises the epoch. A reply has the epoch of its request, not of its start, so
+  one that was requested before an interruption and begins after it is stale, and is cancelled at
+  once. The observer is asked for its truncations before the provider learns anything.
+- Tool results. When every call of a reply has its result, the model has to speak about them. If the
+  person has spoken since, that waits until neither side speaks; if the program has interrupted, it
+  is dropped.
+- Loss of a connection (`connection_lost`, then `connection_established`). Replies in flight are
+  requested again, with what is left of a scripted text. Requests go back to the front of the queue.
+  The next connection starts with the history as it is by then; what changes while it connects is
+  sent as the difference of two histories, then the kept audio, then the requests, all within one
+  call, so nothing can come between.
+- Stale replies on purpose. A turn that is replayed to a new connection gets a second reply from the
+  provider. It is expected with `STALE_EPOCH`, and so cancelled as soon as it appears; the same goes
+  for a turn that may have been a cough (`discard_reply`).
 """
 
 from __future__ import annotations
@@ -82,14 +109,14 @@ from duologue.vad.energy import EnergyVAD
 from duologue.vad.vad import VAD
 
 log = logging.getLogger(__name__)
-"""INFO: begins, ends and reconnects. DEBUG: kinds of messages except audio. No words, no keys."""
+"""INFO: starts, ends and reconnects. DEBUG: kinds of messages except audio. No text, no keys."""
 
 MAX_RESULT_WAIT_S = 8.0
-"""Seconds that a tool's result waits for the person to finish; not longer, as it may be noise."""
+"""Seconds that a tool's result waits for the end of the user turn, which may be only noise."""
 
 
 class SessionHost(Protocol):
-    """What the policy needs of a `Realtime`."""
+    """What the session needs of a `Realtime`."""
 
     capabilities: Capabilities
     clock: Clock
@@ -107,7 +134,7 @@ class SessionHost(Protocol):
 
 
 class Session:
-    """One session, over many connections: what stands behind the methods of `Realtime`."""
+    """One session over many connections: what stands behind the methods of `Realtime`."""
 
     def __init__(self, host: SessionHost, policy: ReconnectPolicy, *, reconnects: bool) -> None:
         profile = host.capabilities
@@ -115,7 +142,7 @@ class Session:
         self.epoch = 0
         self.stale_outputs = 0
         self.is_open = False
-        """The session has been live and has not ended."""
+        """Whether the session has been live and has not ended."""
         self.connections = ConnectionSupervisor(
             self,
             policy,
@@ -146,7 +173,8 @@ class Session:
             policy.silence_s if reconnects else None, pings=profile.answers_pings
         )
         self._doubts_loud_audio = reconnects and profile.speech_detection == "told"
-        # A model without transcripts that may ignore a turn gives no sign of having heard it.
+        # A model without transcripts that may ignore a turn gives no sign that audio has reached
+        # it.
         self._doubts_speech = (
             self.input_audio.detects_turns
             and not profile.manual_turns
@@ -166,11 +194,11 @@ class Session:
         self._epochs_with_results: set[int] = set()
         """Epochs of tool calls whose results the model has to speak about."""
         self._late_result_at: float | None = None
-        """When a result came whose reply was put off because the person spoke."""
+        """When a result arrived whose reply waits until the person has finished."""
         self._in_user_turn = False
         self._unspoken_rest: Say | None = None
         """The rest of a protected text that the model stopped saying, until neither side speaks."""
-        """Whether a user turn is open, according to the signals that the listener was given."""
+        """Whether a user turn is open, according to the signals that the observer was given."""
         self._next_lacks_result = False
         """Whether the reply that is due next may be made without that result."""
         self._setup = SessionSetup()
@@ -180,7 +208,7 @@ class Session:
         self._outage = Outage()
         self._turns_to_request = 0
         self._awaits_reply_audio = False
-        """A turn has ended, and no sound of an answer has come yet."""
+        """Whether a turn has ended of which no audio of a reply has arrived yet."""
         self._discarded_turn: str | None = None
         """The turn that is ending, if the automatic reply to it is not wanted."""
         self._resumable = True
@@ -189,12 +217,12 @@ class Session:
 
     @property
     def live(self) -> bool:
-        """The session is open and has a connection."""
+        """Whether the session is open and has a connection."""
         return self.is_open and self.connections.live
 
     @property
     def pending(self) -> bool:
-        """A reply is being made or awaited, or a tool's result is."""
+        """Whether a reply is being made or awaited, or a tool's result is."""
         return (
             self._scheduler.pending or self._tool_calls.pending or self._unspoken_rest is not None
         )
@@ -206,20 +234,26 @@ class Session:
 
     @property
     def quiet(self) -> bool:
-        """Nobody speaks, nothing is awaited: the connection may be changed unnoticed."""
+        """Whether neither side speaks and nothing is awaited, so the connection may be changed
+        unnoticed.
+        """
         return self._resumable and not (self.pending or self.input_audio.speaking)
 
     def begin(
         self, setup: SessionSetup, observer: SessionObserver, on_live: Callable[[], None]
     ) -> None:
-        """A session begins; ``live`` is called when it is live. ``RuntimeError`` if again."""
+        """Begin the session; call ``on_live`` when it is live.
+
+        Raises:
+            RuntimeError: it has been begun before.
+        """
         if self._has_begun:
             raise RuntimeError("a Realtime runs once: make a new one for the next session")
         self._has_begun = True
         self._observer, self._setup, self._on_live = observer, setup, on_live
 
     def end(self, reason: str, clean: bool) -> None:
-        """The session is over."""
+        """End the session: fail every request that waits, and report the end."""
         self.is_open = False
         self._cancel_check()
         self._effects.close()
@@ -244,7 +278,7 @@ class Session:
             self.connections.current.connection.transmit(replace_surrogates_in_command(command))
 
     def send_audio(self, frame: AudioFrame) -> None:
-        """The next sound of the person."""
+        """Send the person's next audio, and look for speech in it."""
         live = self.live
         sound = self.input_audio.accept(frame, live=live)
         if sound is not None and live:
@@ -262,7 +296,7 @@ class Session:
                 self._request_late_reply()
 
     def end_turn(self, command: EndTurn) -> None:
-        """The person's turn is over."""
+        """End the person's turn."""
         self.check_open()
         self.input_audio.mark_boundary(command)
         self._turns_to_request += command.reply and self.host.capabilities.turn_reply == "requested"
@@ -274,7 +308,7 @@ class Session:
         self._schedule_check()
 
     def request(self, command: RequestReply | Say) -> None:
-        """Somebody wants a reply."""
+        """Request a reply or scripted text."""
         self.check_open()
         self._effects.apply(
             self._scheduler.request(Request(command, self.epoch), self._clock.now())
@@ -282,11 +316,11 @@ class Session:
         self._schedule_check()
 
     def discard_reply(self, item_id: str) -> None:
-        """Drop the automatic reply to the turn that is ending: it may not have been speech."""
+        """Drop the automatic reply to the turn that is ending, which may not have been speech."""
         self._discarded_turn = item_id
 
     def restore_reply(self) -> None:
-        """Request a reply to a turn that was set aside, because it was speech after all."""
+        """Restore the reply to a turn that was discarded, because it was speech after all."""
         self.check_open()
         if not self._scheduler.adopt(STALE_EPOCH, self.epoch):
             self.request(RequestReply(uuid4().hex))
@@ -310,7 +344,7 @@ class Session:
         return self.epoch
 
     def send_tool_result(self, result: SendToolResult) -> None:
-        """A tool has its result; after the session's end nobody wants it."""
+        """Send a tool's result; ignore it after the end of the session."""
         if not self.is_open:
             return
         epoch = self._tool_calls.epoch_of(result.call_id)
@@ -330,10 +364,10 @@ class Session:
         self._setup = apply_update(self._setup, change)
         self.transmit(change)
 
-    # Owner: what the life of the session tells
+    # What the supervisor of the connections calls
 
     def make_setup(self) -> SessionSetup:
-        """What the next connection begins with."""
+        """Return what the next connection begins with."""
         history = tuple(self._observer.history()) if self.is_open else self._setup.history
         return replace(self._setup, history=history)
 
@@ -342,14 +376,14 @@ class Session:
         return self.host.open(replace_surrogates_in_setup(setup))
 
     def reconnecting(self, reason: str, attempt: int) -> None:
-        """The next connection is about to be made."""
+        """Report that the next connection is about to be made."""
         log.info("session %s reconnects (attempt %d): %s", self.host.session_id, attempt, reason)
         self._observer.reconnecting(RealtimeReconnectingEvent(reason, attempt))
 
     def connection_established(
         self, connection: ActiveConnection, before: ActiveConnection | None
     ) -> None:
-        """Bring the new connection to where the session is, and go on."""
+        """Bring the new connection to the state of the session, and continue."""
         listener, now = self._observer, self._clock.now()
         if before is not None:
             self._requeue_in_flight(now)
@@ -380,7 +414,8 @@ class Session:
             log.info("session %s continues after %d ms (%s), %d ms lost", *values)
             listener.reconnected(event)
             for signal in self.input_audio.take_dropped_turns():
-                # The words of these turns are lost, but the listener must still learn of their end.
+                # The transcripts of these turns are lost, but the observer must still learn of
+                # their end.
                 listener.output(signal, self.epoch)
         self._effects.apply(self._scheduler.resume(self._clock.now()))
         confirms = connection.started is None or connection.started.confirms_updates
@@ -390,13 +425,13 @@ class Session:
         self._schedule_check()
 
     def connection_lost(self) -> None:
-        """The connection is gone."""
+        """Requeue what was in flight, because the connection is lost."""
         self._requeue_in_flight(self._clock.now())
 
     def receive(self, output: Output) -> None:
-        """Take an output of the connection: the way up, in order."""
+        """Handle an output of the connection."""
         if not self.is_open:
-            return  # It came after the end.
+            return  # It arrived after the end.
         now = self._clock.now()
         if not isinstance(output, ReplyAudio) and log.isEnabledFor(logging.DEBUG):
             log.debug("session %s receives %s", self.host.session_id, type(output).__name__)
@@ -426,7 +461,7 @@ class Session:
                     self._scheduler.reply_started(reply_id, request_id, self.epoch, now)
                 )
                 if self._scheduler.epoch_of(reply_id) == self.epoch:
-                    # A reply that began after the result came includes it.
+                    # A reply that began after the result arrived includes it.
                     if not self._next_lacks_result:
                         self._late_result_at = None
                     self._next_lacks_result = False
@@ -463,7 +498,7 @@ class Session:
             case Resumable(now=now_resumable):
                 self._resumable = now_resumable
             case Alive():
-                """`_sign` has recorded it."""
+                """`_record_sign` has recorded it."""
             case ReplyRefused(request_id=""):
                 self._request_refused_reply()
             case ReplyRefused():
@@ -477,9 +512,9 @@ class Session:
         self._recheck()
 
     def _find_unspoken_rest(self, done: ReplyDone) -> Say | None:
-        """Return what is left of a protected text that the model has stopped saying by itself.
+        """Return the rest of a protected text that the model has stopped saying by itself.
 
-        Gemini and Nova stop at any voice, whatever text must be heard to its end.
+        Gemini and Nova stop at any voice, even if a text has to be heard to its end.
         """
         reply = self._scheduler.running(done.reply_id)
         if done.status != "cancelled" or reply is None or reply.cancelled_at is not None:
@@ -494,7 +529,7 @@ class Session:
     def _request_unspoken_rest(self) -> None:
         """Request the rest of a protected text once neither side speaks.
 
-        Before that, Gemini 3.1 would take it for a part of the person's turn.
+        Before that, Gemini 3.1 would take it for a part of the user turn.
         """
         if self._unspoken_rest is not None and not self._in_user_turn:
             rest, self._unspoken_rest = self._unspoken_rest, None
@@ -632,7 +667,7 @@ class Session:
         automatic = not lost and self.host.capabilities.tool_reply == "automatic"
         if epoch < self.epoch and not worth:
             if automatic and how is None:
-                # What the model makes of that is stale when it comes.
+                # The reply that the model makes of these results is stale when it comes.
                 self._scheduler.expect(epoch, self._clock.now())
                 self._effects.arm()
             return
@@ -666,7 +701,7 @@ class Session:
         self._observer.output(error, self.epoch)
 
     def _requeue_in_flight(self, now: float) -> None:
-        """What was under way on the connection that is gone has to be had again."""
+        """Requeue everything that was in flight on the lost connection."""
         self._outage.begin(self.input_audio.lost_samples, now)
         self._in_user_turn = False
         reheard = self.input_audio.connection_lost()
@@ -691,7 +726,7 @@ class Session:
 
 
 def _vad_of(model: SessionHost, failures: FailureReports) -> VAD | None:
-    """Return the VAD to use; None for a model that signals speech, or whose program does."""
+    """Return the VAD to use; None if the model signals speech, or the program ends the turns."""
     match model.capabilities.speech_detection:
         case "found":
             return ContainedVAD(model.vad or EnergyVAD(), failures)

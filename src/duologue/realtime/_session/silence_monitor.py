@@ -1,4 +1,4 @@
-"""Detects a service that has stopped responding although its connection is up (sans-IO).
+"""Detect a service that has stopped responding although its connection is up (sans-IO).
 
 A WebSocket's pings are answered by the front of a server. Whether the model behind it still works
 shows only when something is due. There are three cases:
@@ -6,13 +6,13 @@ shows only when something is due. There are three cases:
     due      a reply was requested or announced, and nothing comes: the connection is lost
     stuck    a reply has begun, nothing more of it comes, and all its audio has been played: the
              connection is lost
-    doubt    the person was loud, and the service has not shown that it heard them. That may be
-             right, because it may have been noise. A service that answers a `Ping` gets one, and
-             the connection is lost if no answer comes. For other services, only speech that was
+    doubt    the person was loud, and the service has shown no sign of it. That may be right,
+             because it may have been noise. A service that answers a `Ping` gets one, and the
+             connection is lost if no answer comes. For other services, only speech that was
              detected here counts, and the next connection is made before this one is dropped
 
 Anything that arrives is a sign of life and ends a doubt. When a change of connections because of a
-doubt did not help, the bound for doubts doubles each time, until a reply or words have come.
+doubt did not help, the bound for doubts doubles each time, until a reply or a transcript arrives.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ class Verdict(Enum):
 class LivenessWatch:
     """Watches one session. Times are clock seconds.
 
-    ``bound_s``: seconds until something that is due counts as missing; None turns the watch off.
-    ``asks``: the service answers a `Ping`.
+    Args:
+        bound_s: seconds until something that is due counts as missing; None turns the watch off.
+        pings: whether the service answers a `Ping`.
     """
 
     __slots__ = ("_doubt_at", "_last_sign_at", "_patience", "_pinged_at", "bound_s", "pings")
@@ -77,7 +78,7 @@ class LivenessWatch:
         self._doubt_at = self._pinged_at = None
 
     def record_content(self) -> None:
-        """Record that a reply or words have arrived, so the service works; reset the bound."""
+        """Record a reply or a transcript, which show that the service works; reset the bound."""
         self._patience = 1
 
     def raise_doubt(self, since: float) -> None:

@@ -1,4 +1,4 @@
-"""Removes lone surrogates from all texts that go to a model or come from it."""
+"""Replace lone surrogates in all texts that go to a model or come from it."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from duologue.realtime.outputs import (
 )
 
 _MAX_OPEN = 16
-"""Items for which half a character is held until its other half comes."""
+"""Items for which half a character is held until its other half arrives."""
 
 
 def replace_surrogates_in_tools(tools: Sequence[ToolSpec]) -> Sequence[ToolSpec]:
-    """Return tools with all their texts made `sendable`."""
+    """Return tools with the surrogates in all their texts replaced."""
     return tuple(
         replace(
             tool,
@@ -55,7 +55,7 @@ def replace_surrogates_in_tools(tools: Sequence[ToolSpec]) -> Sequence[ToolSpec]
 
 
 def replace_surrogates_in_setup(setup: SessionSetup) -> SessionSetup:
-    """Return a setup with all its texts made `sendable`."""
+    """Return a setup with the surrogates in all its texts replaced."""
     return SessionSetup(
         replace_surrogates(setup.instructions),
         replace_surrogates_in_tools(setup.tools),
@@ -64,7 +64,7 @@ def replace_surrogates_in_setup(setup: SessionSetup) -> SessionSetup:
 
 
 def replace_surrogates_in_command(command: Command) -> Command:
-    """Return a command with all its texts made `sendable`."""
+    """Return a command with the surrogates in all its texts replaced."""
     match command:
         case SendAudio():
             return command
@@ -89,7 +89,7 @@ def replace_surrogates_in_command(command: Command) -> Command:
 
 
 class SurrogateFilter:
-    """Makes the texts of one connection's outputs `sendable`, and joins split characters."""
+    """Replaces surrogates in the outputs of one connection, and joins split characters."""
 
     __slots__ = ("_open",)
 

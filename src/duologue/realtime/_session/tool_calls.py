@@ -1,4 +1,4 @@
-"""Which tool calls of which reply still want their result (contract C6); sans-IO."""
+"""Know which tool calls of which reply still need their result (contract C6; sans-IO)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from duologue.realtime.commands import Scheduling, ToolSpec
 
 
 def scheduling_of(name: str, tools: Sequence[ToolSpec], profile: Capabilities) -> Scheduling | None:
-    """What becomes of that tool's result; None where the model waits for all of them."""
+    """Return how the model takes the result of that tool; None if it waits for all results."""
     if not profile.async_tools:
         return None
     return next((tool.scheduling for tool in tools if tool.name == name), None)
@@ -26,8 +26,9 @@ class _CallGroup:
 
 
 class ToolCalls:
-    """Groups calls by the reply that made them; a group is over when the reply has ended and
-    every call of it was answered.
+    """Groups calls by the reply that made them.
+
+    A group is complete when the reply has ended and every call of it has its result.
     """
 
     def __init__(self) -> None:
@@ -37,11 +38,11 @@ class ToolCalls:
 
     @property
     def pending(self) -> bool:
-        """Some call has no result yet."""
+        """Whether some call has no result yet."""
         return bool(self._reply_of)
 
     def is_pending(self, epoch: int) -> bool:
-        """Some call of a reply of ``epoch`` has no result yet."""
+        """Return whether some call of a reply of ``epoch`` has no result yet."""
         return any(group.open_calls and group.epoch == epoch for group in self._groups.values())
 
     def epoch_of(self, call_id: str) -> int | None:
@@ -50,7 +51,7 @@ class ToolCalls:
         return None if group is None else group.epoch
 
     def add(self, reply_id: str, call_id: str, epoch: int) -> bool:
-        """A reply of ``epoch`` made a call; False for one that was told before."""
+        """Record a call by a reply of ``epoch``; return False if it is already known."""
         if call_id in self._known:
             return False
         self._known.add(call_id)
@@ -59,7 +60,7 @@ class ToolCalls:
         return True
 
     def mark_answered(self, call_id: str) -> int | None:
-        """A call has its result; returns the reply's epoch if that was the group's last."""
+        """Record the result of a call; return the reply's epoch if its group is complete."""
         reply_id = self._reply_of.pop(call_id, None)
         if reply_id is None:
             return None
@@ -67,15 +68,16 @@ class ToolCalls:
         return self._close_group(reply_id)
 
     def cancel(self, call_ids: Iterable[str]) -> list[int]:
-        """The provider wants no results of these.
+        """Record that the provider wants no results of these calls.
 
-        Returns the epochs of the replies that have ended and that nothing follows, therefore.
+        Returns:
+            The epochs of the replies whose groups are complete by that, which nothing follows.
         """
         epochs = [self.mark_answered(call_id) for call_id in call_ids]
         return [epoch for epoch in epochs if epoch is not None]
 
     def reply_done(self, reply_id: str) -> int | None:
-        """The reply has ended; returns its epoch if it made calls and all have their results."""
+        """Record the end of a reply; return its epoch if it made calls and has all results."""
         group = self._groups.get(reply_id)
         if group is None:
             return None
@@ -83,13 +85,14 @@ class ToolCalls:
         return self._close_group(reply_id)
 
     def has_calls(self, reply_id: str) -> bool:
-        """That reply made calls, and its group is not over."""
+        """Return whether that reply made calls, and its group is not complete."""
         return reply_id in self._groups
 
     def connection_lost(self) -> list[int]:
-        """The connection is gone, and every reply has ended with it.
+        """End every reply, because the connection is lost.
 
-        Returns the epochs of those whose calls have all been answered.
+        Returns:
+            The epochs of the replies whose calls all have their results.
         """
         over = []
         for reply_id, group in [*self._groups.items()]:
