@@ -9,7 +9,7 @@ from fake_connection import Model, again, living
 from duologue.audio import AudioFrame
 from duologue.errors import ConfigError
 from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
-from duologue.realtime._session.silence_monitor import MAX_PATIENCE, LivenessWatch, Verdict
+from duologue.realtime._session.silence_monitor import MAX_PATIENCE, SilenceMonitor, Verdict
 from duologue.realtime.commands import Ping, RequestReply
 from duologue.realtime.outputs import (
     Alive,
@@ -312,7 +312,7 @@ async def test_a_server_that_confirms_nothing_gets_no_ping():
 
 
 def test_a_late_ping_gets_its_time_for_an_answer():
-    silence = LivenessWatch(30.0, pings=True)
+    silence = SilenceMonitor(30.0, pings=True)
     silence.raise_doubt(0.0)
     assert silence.deadline(None, None) == 20.0
     assert silence.poll(None, None, 40.0) is Verdict.PING
@@ -323,7 +323,7 @@ def test_a_late_ping_gets_its_time_for_an_answer():
 
 
 def test_the_patience_with_doubts_is_bounded():
-    silence = LivenessWatch(10.0, pings=False)
+    silence = SilenceMonitor(10.0, pings=False)
     now = 0.0
     for power in range(8):
         silence.raise_doubt(now)

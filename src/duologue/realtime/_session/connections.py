@@ -113,8 +113,6 @@ class ActiveConnection:
     started: SessionStarted | None = None
     live_since: float = 0.0
     """When it sent `SessionStarted`, in clock seconds."""
-    base: int = 0
-    """Position of the first sample of the person that it was sent."""
     is_over: bool = False
     timed_out: bool = False
     """Whether it was closed because it did not become live in time."""

@@ -45,13 +45,12 @@ from duologue.clock import Clock, Timer
 from duologue.errors import ErrorKind, SessionClosedError, SessionError
 from duologue.events.events import RealtimeDisconnectedEvent, RealtimeReconnectingEvent
 from duologue.items import replace_surrogates
-from duologue.realtime._session.asking import EffectRunner
 from duologue.realtime._session.connections import ActiveConnection, ConnectionSupervisor
 from duologue.realtime._session.history_diff import apply_update, diff_setups
 from duologue.realtime._session.input_audio import InputAudio
 from duologue.realtime._session.partial_transcripts import PartialsFilter
 from duologue.realtime._session.replayed_turns import TurnSignal
-from duologue.realtime._session.reply_scheduler import ReplyScheduler, Request
+from duologue.realtime._session.reply_scheduler import EffectRunner, ReplyScheduler, Request
 from duologue.realtime._session.resume import (
     STALE_EPOCH,
     Outage,
@@ -64,7 +63,7 @@ from duologue.realtime._session.silence_monitor import (
     MIN_LOUD_S,
     MIN_SPEECH_S,
     TURN_PAUSE_S,
-    LivenessWatch,
+    SilenceMonitor,
     Verdict,
 )
 from duologue.realtime._session.surrogates import (
@@ -169,7 +168,7 @@ class Session:
             observer=lambda: self._observer,
             on_timer=self._recheck,
         )
-        self._liveness = LivenessWatch(
+        self._silence_monitor = SilenceMonitor(
             policy.silence_s if reconnects else None, pings=profile.answers_pings
         )
         self._doubts_loud_audio = reconnects and profile.speech_detection == "told"
@@ -285,10 +284,10 @@ class Session:
             self.transmit(SendAudio(sound))
             if (
                 self._doubts_loud_audio
-                and self._liveness.pings
+                and self._silence_monitor.pings
                 and self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S
             ):
-                self._liveness.raise_doubt(self._clock.now())
+                self._silence_monitor.raise_doubt(self._clock.now())
                 self._schedule_check()
         if sound is not None and self.is_open:
             self._handle_signals(self.input_audio.detect(sound, self._clock.now()))
@@ -304,7 +303,7 @@ class Session:
         follows = command.reply and self.host.capabilities.turn_reply == "automatic"
         self._handle_signals(self.input_audio.end_turn(reply_follows=follows))
         if self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S:
-            self._liveness.raise_doubt(self._clock.now())
+            self._silence_monitor.raise_doubt(self._clock.now())
         self._schedule_check()
 
     def request(self, command: RequestReply | Say) -> None:
@@ -419,7 +418,7 @@ class Session:
                 listener.output(signal, self.epoch)
         self._effects.apply(self._scheduler.resume(self._clock.now()))
         confirms = connection.started is None or connection.started.confirms_updates
-        self._liveness.pings = self.host.capabilities.answers_pings and confirms
+        self._silence_monitor.pings = self.host.capabilities.answers_pings and confirms
         self._record_sign(now)
         self._request_late_reply()
         self._schedule_check()
@@ -453,7 +452,7 @@ class Session:
                 self._observer.output(output, epoch)
                 return
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
-                self._liveness.record_content()
+                self._silence_monitor.record_content()
                 self._handle_signals(
                     self.input_audio.reply_started(requested=request_id is not None)
                 )
@@ -489,7 +488,7 @@ class Session:
                     self._observer.output(output, epoch)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 if isinstance(output, UserTranscript):
-                    self._liveness.record_content()
+                    self._silence_monitor.record_content()
                 self._handle_signals(self.input_audio.translate(output, self._clock.now()))
             case ToolCallsCancelled(call_ids=call_ids):
                 for epoch in self._tool_calls.cancel(call_ids):
@@ -545,7 +544,7 @@ class Session:
 
     def _record_sign(self, now: float) -> None:
         """Record a sign of life of the service."""
-        self._liveness.record_sign(now)
+        self._silence_monitor.record_sign(now)
         self._loud_s_at_sign = self.input_audio.loud_s
 
     @property
@@ -554,27 +553,27 @@ class Session:
 
     def _schedule_check(self) -> None:
         """Schedule the next check for something that is due."""
-        if not self._liveness.enabled:
+        if not self._silence_monitor.enabled:
             return
-        deadline = self._liveness.deadline(self._scheduler.due_since, self._stuck_since)
+        deadline = self._silence_monitor.deadline(self._scheduler.due_since, self._stuck_since)
         if deadline is None or (self._check_timer is not None and self._check_at <= deadline):
             return
         self._cancel_check()
         self._check_at = deadline
-        self._check_timer = self._clock.call_at(deadline, self._check_liveness)
+        self._check_timer = self._clock.call_at(deadline, self._check_silence)
 
     def _cancel_check(self) -> None:
         if self._check_timer is not None:
             self._check_timer.cancel()
             self._check_timer = None
 
-    def _check_liveness(self) -> None:
+    def _check_silence(self) -> None:
         self._check_timer = None
         if not self.live:
             return  # The next connection starts its own watch.
         due, stuck = self._scheduler.due_since, self._stuck_since
-        bound = f"{self._liveness.bound_s or 0:g} s"
-        match self._liveness.poll(due, stuck, self._clock.now()):
+        bound = f"{self._silence_monitor.bound_s or 0:g} s"
+        match self._silence_monitor.poll(due, stuck, self._clock.now()):
             case Verdict.PING:
                 self.transmit(Ping())
             case Verdict.ROLL_OVER:
@@ -593,14 +592,14 @@ class Session:
         match signal:
             case SpeechStarted(at=at):
                 if self._clock.now() - self._speech_ended_at < TURN_PAUSE_S:
-                    self._liveness.drop_doubt()
+                    self._silence_monitor.drop_doubt()
                 if at is not None:
                     self._speech_started_at = at
             case SpeechStopped(at=float(at)):
                 self._speech_ended_at = at
-                heard = self._liveness.last_sign_at >= self._speech_started_at
+                heard = self._silence_monitor.last_sign_at >= self._speech_started_at
                 if not heard and at - self._speech_started_at >= MIN_SPEECH_S:
-                    self._liveness.raise_doubt(at)
+                    self._silence_monitor.raise_doubt(at)
                     self._schedule_check()
             case _:
                 pass

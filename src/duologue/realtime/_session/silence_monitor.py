@@ -44,7 +44,7 @@ class Verdict(Enum):
     """Replace the connection at once."""
 
 
-class LivenessWatch:
+class SilenceMonitor:
     """Watches one session. Times are clock seconds.
 
     Args:
