@@ -46,12 +46,12 @@ def talker(edge: Edge, llm: Realtime) -> Agent:
     Where it is found here that the person speaks, that is not to interrupt: an echo speaks while
     they do, and it would be cut for good.
     """
-    policy = BargeInPolicy(enabled=llm.capabilities.speech_detection != "found")
+    policy = BargeInPolicy(enabled=llm.capabilities.speech_detection != "local")
     return Agent(edge=edge, llm=llm, barge_in=policy)
 
 
 def vad_note(llm: Realtime) -> str:
     """What is to be said of the voice activity that is found here."""
-    if llm.capabilities.speech_detection != "found":
+    if llm.capabilities.speech_detection != "local":
         return ""
     return f"; with its own voice activity detection ({type(llm.vad).__name__})"

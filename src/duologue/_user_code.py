@@ -37,8 +37,7 @@ def describe(error: BaseException) -> str:
     """Describe an error in one line; never raise.
 
     The description of one of our errors is its text; that of any other begins with its type. A
-    group
-    is described by its first error.
+    group is described by its first error.
     """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -157,8 +156,7 @@ async def run_bounded[T](code: Awaitable[T], name: str) -> T:
     """Await ``code``; when cancelled, cancel it and wait at most 0.3 s for it to end.
 
     Code that does not end is abandoned with an error in the log: it is the only task that may
-    outlive
-    a session, and only then. Raises as `run_contained` does.
+    outlive a session, and only then. Raises as `run_contained` does.
     """
     task = asyncio.ensure_future(run_contained(code))
     try:

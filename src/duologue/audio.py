@@ -90,11 +90,9 @@ class Resampler:
     """Changes the rate of one stream, chunk by chunk, band-limited and without seams.
 
     The filter is our own, of linear phase: more than 80 dB of signal to noise, aliases below -80
-    dB,
-    and at most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back up
-    to 20 ms, at 8 kHz 60 ms). Equal rates pass through unchanged. Odd rates, whose ratio has no
-    short
-    form, are left to soxr.
+    dB, and at most 4 ms held back until `flush` (contract C10; soxr works in blocks, and holds back
+    up to 20 ms, at 8 kHz 60 ms). Equal rates pass through unchanged. Odd rates, whose ratio has no
+    short form, are left to soxr.
     """
 
     __slots__ = (

@@ -56,9 +56,9 @@ class Driven(Realtime):
             "driven",
             "driven-1",
             tool_reply="automatic",
-            truncates=False,
+            truncation="none",
             confirms_cancel=False,
-            speech_detection="found",
+            speech_detection="local",
             **abilities,
         )
         super().__init__(profile)

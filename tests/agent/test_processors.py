@@ -137,7 +137,7 @@ def test_input_audio_is_changed_in_order():
     run()
 
 
-@pytest.mark.parametrize("signals", ["found", "told"])
+@pytest.mark.parametrize("signals", ["local", "server"])
 def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
     class Broken(EnergyVAD):
         def stream(self):

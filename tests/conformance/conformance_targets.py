@@ -91,7 +91,7 @@ class Far:
 
     async def known(self):
         """What the model knows, as `history`, once it has been told what was cut."""
-        if self.realtime.capabilities.told_cuts:
+        if self.realtime.capabilities.truncation == "as_text":
             await asyncio.sleep(20)  # Its own turn, which it takes to be heard, is over then.
         return self.history()
 

@@ -490,7 +490,7 @@ class Agent:
             self._barge_in,
             needs_words=profile.user_transcripts == "partial",
             voice=self.llm.voice_meter,
-            follows_model=profile.speech_detection != "found",
+            follows_model=profile.speech_detection != "local",
         )
         return AgentSession(
             edge=self.edge,

@@ -230,7 +230,7 @@ class AgentSession:
     def _correct_history(self, changes: Sequence[Truncate | DeleteItem]) -> None:
         """Correct the model's history of its own speech, if the model supports that."""
         profile = self._realtime.capabilities
-        if self._realtime.alive and (profile.truncates or profile.told_cuts):
+        if self._realtime.alive and profile.truncation != "none":
             for change in changes:
                 self._realtime.edit(change)
 
@@ -422,7 +422,7 @@ class AgentSession:
             return
         if has_words(transcript.text):
             self._realtime.restore_reply()
-        elif self._realtime.capabilities.truncates:
+        elif self._realtime.capabilities.truncation == "native":
             self._realtime.edit(
                 DeleteItem(item_id)
             )  # It was no speech, so the model must not refer to it.

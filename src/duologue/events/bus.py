@@ -100,8 +100,7 @@ class EventBus:
         """Call ``handler(event)`` for each event of the type that its argument is annotated with.
 
         A union stands for all its members. Works as a decorator, on functions and coroutine
-        functions:
-        a plain function runs in a thread, a coroutine function on the event loop.
+        functions: a plain function runs in a thread, a coroutine function on the event loop.
 
         Raises:
             ConfigError: the annotation is missing or is not an event type.

@@ -79,8 +79,7 @@ class UserTurnEndedEvent(TimedEvent):
     """The person stopped; ``text`` is what they said, None if it is not known yet.
 
     ``empty``: there was no speech, and no transcript will come (a cough). Otherwise a transcript
-    that
-    comes later is sent as a final `UserTranscriptEvent` with the same ``turn_id``.
+    that comes later is sent as a final `UserTranscriptEvent` with the same ``turn_id``.
     """
 
     participant: str

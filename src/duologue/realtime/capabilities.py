@@ -26,17 +26,16 @@ class Capabilities:
     """Whether the model speaks by itself once it has the results of its calls."""
     say: Literal["exact", "instructed", "none"] = "exact"
     """How scripted text is spoken: by a synthesiser, by instructions, or not at all."""
-    truncates: bool = True
-    """Its history can be cut to what was heard."""
-    told_cuts: bool = False
-    """Where its history can't be cut, it is told in words what was not heard."""
+    truncation: Literal["native", "as_text", "none"] = "native"
+    """How its history learns what was not heard: the item is truncated, the codec describes it in
+    words, or not at all."""
     confirms_cancel: bool = True
     """Confirms the end of a cancelled reply; otherwise nothing waits for it."""
     defers_requests: bool = False
     """The provider's codec keeps a request until the current audio has been played."""
-    speech_detection: Literal["told", "found", "none"] = "told"
-    """Whether the model tells when the person starts and stops speaking, that is found here in
-    their sound, or nobody does, because the program says when a turn is over."""
+    speech_detection: Literal["server", "local", "none"] = "server"
+    """Who detects when the person starts and stops speaking: the service, a VAD in this process, or
+    nobody, because the program ends the turns."""
     user_transcripts: Literal["partial", "final", "none"] = "final"
     """``partial``: transcripts arrive while the person is still speaking."""
     manual_turns: bool = False

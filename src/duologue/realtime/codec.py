@@ -23,8 +23,8 @@ class SessionSetup:
 class Connection(Protocol):
     """One physical connection to a model; a `Realtime` outlives many of them.
 
-    Made by ``Realtime.open(setup)``. Engines in this process implement it directly; a provider on
-    a network combines a `Wire` and a `Codec` in a `WireConnection`.
+    Made by ``Realtime.open(setup)``. Engines in this process implement it directly; a provider on a
+    network combines a `Wire` and a `Codec` in a `WireConnection`.
     """
 
     async def run(self, receive: Callable[[Output], None]) -> None:

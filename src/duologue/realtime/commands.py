@@ -70,7 +70,7 @@ class AddItem:
     """Add an item to the end of the model's history, without requesting a reply.
 
     ``before``: insert it before the first of these items that the model knows, if its history can
-    be changed (`Capabilities.truncates`).
+    be changed (`Capabilities.truncation` is ``native``).
     """
 
     item: Item

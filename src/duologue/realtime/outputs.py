@@ -32,8 +32,7 @@ class SpeechStarted:
     """The person began to speak.
 
     ``at`` is when, in clock seconds, and ``position`` where in the audio sent on this connection,
-    in
-    samples at the model's input rate; None where unknown.
+    in samples at the model's input rate; None where unknown.
     """
 
     item_id: str
@@ -102,8 +101,8 @@ class ReplyText:
     """The next text of a reply.
 
     ``start`` is where in the item's audio this text begins to be spoken, in samples at the model's
-    output rate, if the engine knows it; it ends where the next text begins.
-    ``planned``: the model intends to say this next, and will send what it did say.
+    output rate, if the engine knows it; it ends where the next text begins. ``planned``: the model
+    intends to say this next, and will send what it did say.
     """
 
     reply_id: str

@@ -42,6 +42,9 @@ from duologue.video import VideoFrame
 CHECK_TIMEOUT_S = 10.0
 """Seconds that `Realtime.check` waits for a session to begin."""
 
+_BACKLOG_SPARE_S = 5.0
+"""Seconds of audio that may wait for a slow connection beyond what is kept for a new one."""
+
 _IN_PROCESS = ReconnectPolicy(max_attempts=0, first_attempts=1, connect_timeout_s=3600.0)
 """For engines in this process: there is one connection, whose end is the end of the session."""
 
@@ -51,8 +54,7 @@ class Realtime(ABC):
 
     Runs once: `run` returns when the session ends. All other methods are synchronous and never
     block. They raise `SessionClosedError` before the session is live and after its end. While a
-    lost
-    connection is being replaced, requests are kept.
+    lost connection is being replaced, requests are kept.
 
     Args:
         capabilities: what the model can do.
@@ -166,6 +168,33 @@ class Realtime(ABC):
         """The meter of the person's voice; None without a VAD."""
         return self._session.input_audio.voice_meter
 
+    @property
+    def connection(self) -> Connection | None:
+        """The current connection; None while there is none."""
+        current = self._session.connections.current
+        return None if current is None else current.connection
+
+    @property
+    def input_backlog_s(self) -> float:
+        """Seconds of input audio that may wait for a slow connection.
+
+        More than `ReconnectPolicy.keep_s`, so audio that is replayed to a new connection never
+        pushes itself out.
+        """
+        return self._session.input_audio.keep_s + _BACKLOG_SPARE_S
+
+    def history(self) -> Sequence[Item]:
+        """Return the conversation so far, as the next connection will get it."""
+        return self._session.make_setup().history
+
+    def use_manual_turns(self) -> None:
+        """Let only the program end turns that have a transcript.
+
+        For a model with ``speech_detection="local"``: otherwise a turn also ends after a silence.
+        Call this before the session begins.
+        """
+        self._session.input_audio.use_manual_turns()
+
     def discard_reply(self, item_id: str) -> None:
         """Drop the automatic reply to a turn that may not have been speech.
 
@@ -209,10 +238,11 @@ class Realtime(ABC):
         if not self._session.is_open:
             raise SessionClosedError(f"the session is over: {self._end_reason}")
 
-    def roll_over(self, within_s: float | None = None) -> None:
+    def roll_over(self, within_s: float | None = None, *, reason: str = "asked to") -> None:
         """Switch to a new connection in the next silence, after ``within_s`` seconds at the latest.
 
-        Nobody notices it. Sessions do so by themselves before a connection gets too old.
+        Nobody notices it. Sessions do so by themselves before a connection gets too old. ``reason``
+        is that of the `RealtimeReconnectingEvent`.
 
         Raises:
             UnsupportedError: the model is an engine in this process.
@@ -222,14 +252,13 @@ class Realtime(ABC):
             raise UnsupportedError(
                 f"{self.capabilities.model} has one connection only: leave it be"
             )
-        self._session.connections.roll_over("asked to", within_s)
+        self._session.connections.roll_over(reason, within_s)
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, at any rate.
 
         While there is no connection the newest seconds are kept (`ReconnectPolicy.keep_s`), and
-        sent
-        when there is one; `lost_audio` counts the samples that were dropped.
+        sent when there is one; `lost_audio` counts the samples that were dropped.
         """
         self._session.send_audio(frame)
 
@@ -258,6 +287,16 @@ class Realtime(ABC):
         if not self.capabilities.manual_turns:
             raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
         self._session.end_turn(EndTurn(reply))
+
+    def clear_input(self) -> None:
+        """Drop the audio of the turn that has not ended yet.
+
+        Raises:
+            UnsupportedError: the model finds the end of a turn by itself.
+        """
+        if not self.capabilities.manual_turns:
+            raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
+        self._session.clear_input()
 
     def add_item(self, item: Item) -> None:
         """Add an item to the end of the model's history, without requesting a reply."""
@@ -297,10 +336,8 @@ class Realtime(ABC):
         """Stop the agent now; return the new epoch.
 
         When it returns, no audio of an older epoch reaches the edge any more (C1), and the model
-        has
-        been told: the running reply is cancelled, and a request that has not begun will be (C3).
-        The
-        model gets the results of tools that still run, and speaks about them only with
+        has been told: the running reply is cancelled, and a request that has not begun will be
+        (C3). The model gets the results of tools that still run, and speaks about them only with
         ``keep_results``, as after a barge-in.
         """
         return self._session.interrupt(keep_results=keep_results)

@@ -19,18 +19,16 @@ class ReconnectPolicy:
         max_attempts: connections tried after one was lost, before the session ends; 0: none.
         first_attempts: the same for the very first one.
         base_s: seconds before the second attempt. They double from one attempt to the next, less up
-            to
-            half by chance.
+            to half by chance.
         cap_s: the longest such wait, in seconds.
         connect_timeout_s: seconds for one attempt.
         keep_s: seconds of input audio that are kept to be sent again.
         max_age_s: seconds after which a connection is replaced; None takes the provider's limit.
         roll_over_ahead_s: seconds before its end from which the next silence is used to change to
-            the
-            next connection, but at most a fifth of its age; without a silence it changes anyway.
+            the next connection, but at most a fifth of its age; without a silence it changes
+            anyway.
         silence_s: seconds after which a connection is replaced on which something due has not come
-            (a
-            reply, the rest of one, a sign that the person's speech has arrived); None: never.
+            (a reply, the rest of one, a sign that the person's speech has arrived); None: never.
 
     Raises:
         ConfigError: a value can't work.

@@ -39,8 +39,7 @@ class WebSocketWire:
     """Sends and receives messages as bytes, each a text frame.
 
     Nothing is compressed, because audio gets no smaller. Proxies of the environment are used, but
-    not
-    for this machine. Redirects are not followed, because the key would be sent along.
+    not for this machine. Redirects are not followed, because the key would be sent along.
 
     Args:
         url: the address.
@@ -52,8 +51,7 @@ class WebSocketWire:
         ping_interval: seconds between pings.
         pong_timeout: seconds that an answer may take.
         ack_timeout: seconds after which data that TCP has not acknowledged breaks the connection,
-            on
-            systems that can do so (Linux), for servers that are slow to answer pings.
+            on systems that can do so (Linux), for servers that are slow to answer pings.
         on_server_time: called with the server's own time, in Unix seconds, if the response has it.
     """
 

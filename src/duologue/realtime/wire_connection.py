@@ -16,8 +16,7 @@ from duologue.video import VideoFrame
 
 AUDIO_LIMIT_S = 15.0
 """Seconds of audio that may wait for a peer that does not read; beyond it the oldest is dropped.
-More
-than the ten seconds that are kept without a connection, so those never push each other out.
+More than the ten seconds that are kept without a connection, so those never push each other out.
 """
 CONTROL_LIMIT = 1024
 """Commands that may wait; beyond it the connection fails, because none of them may be lost."""

@@ -167,7 +167,7 @@ class BackendSession:
 
     def edit_item(self, change: DeleteItem | Truncate) -> None:
         """Delete or truncate an item of the backend's history, if the backend can do that."""
-        if self.backend.connected and self.backend.capabilities.truncates:
+        if self.backend.connected and self.backend.capabilities.truncation == "native":
             self.backend.edit(change)
 
     def configure(self, instructions: str | None, tools: Sequence[ToolSpec] | None) -> None:

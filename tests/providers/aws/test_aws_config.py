@@ -73,7 +73,7 @@ def test_what_each_model_can_do():
     nova_2 = aws.Realtime(input_sample_rate=8000, output_sample_rate=16000).capabilities
     assert (nova_2.input_rate, nova_2.output_rate) == (8000, 16000)
     assert not nova_2.video
-    assert nova_2.speech_detection == "found"
+    assert nova_2.speech_detection == "local"
     assert nova_2.say == "instructed"
     assert aws.Realtime("amazon.nova-3-sonic-v1:0").capabilities.say == "instructed"
     newer = aws.Realtime("amazon.nova-2-5-sonic", endpointing="low").capabilities

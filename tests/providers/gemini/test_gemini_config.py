@@ -140,8 +140,8 @@ def test_every_model_has_a_profile_of_its_own(model, mutable, updates, tools, fr
     assert (profile.mutable_instructions, profile.mutable_tools) == (mutable, mutable)
     assert profile.tool_updates is updates
     assert (profile.input_rate, profile.output_rate) == (16000, 24000)
-    assert (profile.truncates, profile.told_cuts) == (False, True)
-    assert profile.speech_detection == "found"
+    assert profile.truncation == "as_text"
+    assert profile.speech_detection == "local"
     traits = model_traits(model)
     assert (traits.async_tools, traits.free_context, traits.status) == (tools, free, status)
     # Vertex AI does not take several results of a call.
@@ -156,7 +156,7 @@ def test_what_the_config_switches_off_is_not_in_the_profile():
         turn_detection=gemini.ManualTurns(),
     )
     profile = model.capabilities
-    assert (profile.video, profile.told_cuts, profile.user_transcripts) == (False, False, "none")
+    assert (profile.video, profile.truncation, profile.user_transcripts) == (False, "none", "none")
     assert profile.manual_turns
 
 

@@ -214,10 +214,10 @@ def test_every_model_has_its_profile(model, text, tools, rates):
     profile = capabilities_of(QwenConfig(model=model))
     assert (profile.provider, profile.model) == ("qwen", model)
     assert (profile.input_rate, profile.output_rate) == rates
-    assert profile.accepts_history is profile.told_cuts is text
+    assert profile.accepts_history is text
+    assert profile.truncation == ("as_text" if text else "none")
     assert profile.tools == tools
     assert profile.mutable_tools is (tools == "reliable")
-    assert not profile.truncates
     assert (profile.say, profile.tool_reply, profile.turn_reply) == (
         "instructed", "requested", "requested",
     )  # fmt: skip

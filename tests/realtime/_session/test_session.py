@@ -315,7 +315,7 @@ async def test_an_interruption_cancels_truncates_and_lets_nothing_stale_through(
 
 @virtual_time
 async def test_a_model_that_can_not_truncate_its_history_is_not_asked_to():
-    model = Model(truncates=False)
+    model = Model(truncation="none")
     listener, _ = await begin(model)
     listener.cuts = [DeleteItem("j")]
     model.interrupt()

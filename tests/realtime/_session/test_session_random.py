@@ -33,11 +33,10 @@ from duologue.testing import run_virtual
 
 REPLIES, TURNS, CALLS = ("r1", "r2", "r3"), ("u1", "u2", "u3"), ("c1", "c2")
 ABILITIES = {
-    "truncates": (True, False),
-    "told_cuts": (True, False),
+    "truncation": ("native", "as_text", "none"),
     "confirms_cancel": (True, False),
     "defers_requests": (False, True),
-    "speech_detection": ("told", "found", "none"),
+    "speech_detection": ("server", "local", "none"),
     "user_transcripts": ("partial", "final", "none"),
     "manual_turns": (True, False),
     "turn_reply": ("requested", "automatic"),

@@ -90,7 +90,7 @@ async def test_quiet_people_and_coughs_cause_no_ping():
 
 @virtual_time
 async def test_a_connection_that_can_not_be_pinged_is_replaced_without_a_gap():
-    model = Model(policy=QUICK, speech_detection="found", may_ignore=True)
+    model = Model(policy=QUICK, speech_detection="local", may_ignore=True)
     async with living(model) as ear:
         await speak(model, 1.0, level=0)
         await speak(model, 1.0)
@@ -115,7 +115,7 @@ async def test_a_connection_that_can_not_be_pinged_is_replaced_without_a_gap():
 
 @virtual_time
 async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
-    model = Model(policy=QUICK, speech_detection="found", may_ignore=True)
+    model = Model(policy=QUICK, speech_detection="local", may_ignore=True)
     async with living(model):
         await speak(model, 1.0, level=0)
         for _ in range(20):
@@ -129,8 +129,8 @@ async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
 @pytest.mark.parametrize(
     "abilities",
     [
-        {"speech_detection": "found", "may_ignore": True, "user_transcripts": "none"},
-        {"speech_detection": "found", "may_ignore": True, "manual_turns": True},
+        {"speech_detection": "local", "may_ignore": True, "user_transcripts": "none"},
+        {"speech_detection": "local", "may_ignore": True, "manual_turns": True},
         {"speech_detection": "none", "manual_turns": True, "answers_pings": True},
     ],
 )

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 ROLL_OVER = ReconnectPolicy(max_age_s=366.7, roll_over_ahead_s=66.7)
 """The next stream takes over in the first silence after five minutes, or after six in any case."""
-_SPARE_AUDIO_S = 5.0
-"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 
 
 class Realtime(BaseRealtime):
@@ -126,7 +124,7 @@ class Realtime(BaseRealtime):
             self._make_wire,
             Codec(self._config),
             setup,
-            audio_limit_s=self._session.input_audio.keep_s + _SPARE_AUDIO_S,
+            audio_limit_s=self.input_backlog_s,
         )
 
     def request_reply(self, request_id: str, instructions: str | None = None) -> None:

@@ -36,7 +36,6 @@ from duologue.providers.gemini._models import model_traits
 from duologue.providers.gemini._resumption import Resumption
 from duologue.providers.gemini._setup_json import check_extra
 from duologue.providers.gemini._vertex import Vertex
-from duologue.realtime._session.connections import ActiveConnection
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import CancelReply
 from duologue.realtime.realtime import Realtime as BaseRealtime
@@ -56,8 +55,6 @@ _MIN_RESUMED_S = 20.0
 """A session that was resumed and is ended within so many seconds has reached a limit of its own."""
 _MAX_REFUSED = 3
 """So often a session goes on that the service has ended for something that it was sent."""
-_SPARE_BACKLOG_S = 5.0
-"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 _MAX_IMAGE_SIDES: Mapping[Resolution | None, int] = {
     None: 768,
     "low": 384,
@@ -177,9 +174,9 @@ class Realtime(BaseRealtime):
             vad=vad or EarshotVAD("gemini"),
         )
         if profile.manual_turns:
-            self._session.input_audio.use_manual_turns()
+            self.use_manual_turns()
         self._refused_count = 0
-        self._resumption = Resumption(lambda: self._session.make_setup().history)
+        self._resumption = Resumption(self.history)
 
     async def prepare(self, setup: SessionSetup) -> None:
         """Import what the transport needs, in a thread; raises `MissingExtraError`."""
@@ -210,16 +207,16 @@ class Realtime(BaseRealtime):
             codec,
             setup,
             encode_image=partial(encode_jpeg, max_side=self._max_image_side),
-            audio_limit_s=self._session.input_audio.keep_s + _SPARE_BACKLOG_S,
+            audio_limit_s=self.input_backlog_s,
         )
 
     def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
         """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
-        scene, link = self._scene, self._session.connections.current
-        if scene is not None and link is not None and self.capabilities.video:
-            if link is not self._scene_connection:
+        scene, connection = self._scene, self.connection
+        if scene is not None and connection is not None and self.capabilities.video:
+            if connection is not self._scene_connection:
                 scene.reset()  # The next connection may know nothing of it.
-                self._scene_connection = link
+                self._scene_connection = connection
             if not scene.has_changed(frame, self.clock.now()) and not in_order:
                 self.skipped_images += 1
                 return
@@ -228,8 +225,8 @@ class Realtime(BaseRealtime):
     def interrupt(self, *, keep_results: bool = False) -> int:
         """As `Realtime.interrupt`; with `ManualTurns` the person's turn begins, whatever runs."""
         epoch = super().interrupt(keep_results=keep_results)
-        if self.capabilities.manual_turns and self._session.live:
-            self._session.transmit(CancelReply(""))
+        if self.capabilities.manual_turns and self.connection is not None:
+            self.connection.transmit(CancelReply(""))
         return epoch
 
     def end_turn(self, *, reply: bool = True) -> None:
@@ -239,8 +236,8 @@ class Realtime(BaseRealtime):
         """
         if not reply:
             raise UnsupportedError(f"{self.capabilities.model} answers every turn that was ended")
-        match self._session.connections.current:
-            case ActiveConnection(connection=WireConnection(codec=Codec(awaits_reply=True))):
+        match self.connection:
+            case WireConnection(codec=Codec(awaits_reply=True)):
                 return
         super().end_turn()
 

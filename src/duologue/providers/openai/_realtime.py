@@ -46,8 +46,6 @@ BASE_URL = "https://api.openai.com/v1"
 
 MAX_JPEG_BYTES = 180_000
 """Bytes of a picture that fits, as base64, into a message of WebRTC's data channel."""
-_BACKLOG_SPARE_S = 5.0
-"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
 
 
 class Realtime(BaseRealtime):
@@ -167,7 +165,7 @@ class Realtime(BaseRealtime):
             codec,
             setup,
             encode_image=encode,
-            audio_limit_s=self._session.input_audio.keep_s + _BACKLOG_SPARE_S,
+            audio_limit_s=self.input_backlog_s,
         )
 
     def _webrtc_wire(

@@ -40,9 +40,6 @@ _HOST_VARIABLES = ("DASHSCOPE_WEBSOCKET_BASE_URL", "DASHSCOPE_HTTP_BASE_URL", "D
 MAX_IMAGE_SIDE = 1920
 """The longer side of a picture at most: the service takes 1080p."""
 
-_BACKLOG_SPARE_S = 5.0
-"""Sound that may wait for a slow connection beyond what is kept for a new one, in seconds."""
-
 
 class Realtime(BaseRealtime):
     """A speech-to-speech model of the Qwen Omni family.
@@ -145,10 +142,10 @@ class Realtime(BaseRealtime):
             clock=clock,
             vad=vad or EarshotVAD("qwen"),
         )
-        change = partial(self._session.connections.roll_over, "the service closes quiet sessions")
+        change = partial(self.roll_over, reason="the service closes quiet sessions")
         self._keepalive = KeepAlive(
             self.clock,
-            self._session.send_audio,
+            self.send_audio,
             is_connected=lambda: self.connected,
             roll_over=change if idle == "roll_over" else None,
         )
@@ -183,7 +180,7 @@ class Realtime(BaseRealtime):
             qwen_codec(self._session_json),
             setup,
             encode_image=encode if self._video == "images" else None,
-            audio_limit_s=self._session.input_audio.keep_s + _BACKLOG_SPARE_S,
+            audio_limit_s=self.input_backlog_s,
         )
         return self._keepalive.watch(connection)
 

@@ -7,8 +7,8 @@
 
 A connection to a model lives for minutes: the provider closes it at an age limit, a network drops
 it, a proxy restarts. A conversation lives longer. One task (`ConnectionSupervisor.run`) makes every
-move from one connection to the next, so two reasons at the same time never start two of them.
-There are three ways:
+move from one connection to the next, so two reasons at the same time never start two of them. There
+are three ways:
 
     loss         The connection failed. Until the next one is live there is none: input audio is
                  kept, attempts follow each other with a growing wait, and a fatal error or too many
@@ -59,21 +59,18 @@ announced.
 """
 CONNECT_AHEAD_S = 5.0
 """Start connecting this many seconds before the forced switch, even while someone speaks; if less
-than
-twice that remains, halfway through it.
+than twice that remains, halfway through it.
 """
 MIN_CONNECT_AHEAD_S = 3.0
 """With less than this many seconds left, connect at the end itself: earlier, the next connection
-would
-begin with an older history and gain nothing.
+would begin with an older history and gain nothing.
 """
 SHORT_LIFETIME_S = 300.0
 """Seconds; no known service announces a shorter lifetime of its connections."""
 MIN_AGE_S = 5.0
 """Never replace a connection that announces a short lifetime before it is this many seconds old.
-This
-doubles each time, because the announcement may come from a wrong clock, until the service has ended
-a connection at the age that it had announced.
+This doubles each time, because the announcement may come from a wrong clock, until the service has
+ended a connection at the age that it had announced.
 """
 _NEVER = float("inf")
 

@@ -53,8 +53,7 @@ turn before it transcribes it.
 
 LATE_TRANSCRIPT_S = 3.0
 """Seconds after the end of a turn in which its transcript may still arrive, even if another turn
-has
-begun. A turn without text by then has none.
+has begun. A turn without text by then has none.
 """
 BURST_S = 0.25
 """Seconds within which a piece of a late transcript belongs to the same turn as the piece before

@@ -2,8 +2,8 @@
 
 A turn may get its reply before its transcript: OpenAI's comes up to seconds later. If the
 connection is lost between the two, the transcript is lost as well, and the history lacks what the
-person said. So its audio is replayed to the next connection. The service can't know that, and
-takes it for a new turn:
+person said. So its audio is replayed to the next connection. The service can't know that, and takes
+it for a new turn:
 
     service on connection 2            passed on
     speech_started   item_9            nothing

@@ -16,18 +16,14 @@ Every step takes the time and returns `Effects`: commands to transmit and result
 - Epochs. `interrupt` cancels what runs and drops what waits. What is sent or expected and has not
   begun can't be cancelled yet: it keeps its old epoch, and is cancelled when it appears.
 - Cancelled replies. Until the provider confirms the end (``confirms_cancel``), or
-  `CANCEL_TIMEOUT_S`
-  has passed, nothing else is sent, because it would be refused as busy.
+  `CANCEL_TIMEOUT_S` has passed, nothing else is sent, because it would be refused as busy.
 - Refusals. "Busy" while a reply runs is a race: the request goes back to the front of the queue.
-  Any
-  other refusal reaches the caller. No request ends without one of: a reply, a refusal, a drop.
+  Any other refusal reaches the caller. No request ends without one of: a reply, a refusal, a drop.
 - Time. An expected reply that has not begun after `AUTOMATIC_TIMEOUT_S` is not coming, and a
-  request
-  after `REQUEST_TIMEOUT_S`. ``due_since`` and ``stuck_since`` tell the silence monitor what is
-  late.
+  request after `REQUEST_TIMEOUT_S`. ``due_since`` and ``stuck_since`` tell the silence monitor what
+  is late.
 - Loss of a connection. `connection_lost` returns what was running or expected, and puts what was
-  sent
-  back to the front of the queue; nothing is sent until `resume`.
+  sent back to the front of the queue; nothing is sent until `resume`.
 """
 
 from __future__ import annotations

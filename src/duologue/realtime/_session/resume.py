@@ -35,12 +35,10 @@ STALE_EPOCH = -1
 
 
 def retry_command(reply: Reply, spoken: str | None) -> RequestReply | Say | None:
-    """Return what to request again for a reply that broke off after ``spoken``; None if it was
-    complete.
-    """
+    """Return what to request for the rest of a reply after ``spoken``; None if nothing is left."""
     request_id = uuid4().hex
-    asked = None if reply.request is None else reply.request.command
-    match asked:
+    command = None if reply.request is None else reply.request.command
+    match command:
         case Say(text=text, interruptible=interruptible):
             rest = text[len(spoken or "") :].strip() if text.startswith(spoken or "") else text
             return Say(request_id, rest, interruptible) if rest else None
@@ -55,11 +53,11 @@ def retry_command(reply: Reply, spoken: str | None) -> RequestReply | Say | None
 
 
 def connected_event(
-    connection: ActiveConnection, session_id: str, profile: Capabilities
+    connection: ActiveConnection, session_id: str, capabilities: Capabilities
 ) -> RealtimeConnectedEvent:
     """Return the event that reports the first connection."""
     config = {} if connection.started is None else dict(connection.started.config)
-    return RealtimeConnectedEvent(session_id, config, asdict(profile))
+    return RealtimeConnectedEvent(session_id, config, asdict(capabilities))
 
 
 class Outage:
@@ -76,19 +74,19 @@ class Outage:
         self._began, self._lost_samples = now, lost
 
     def end(
-        self, connection: ActiveConnection, profile: Capabilities, lost: int, now: float
+        self, connection: ActiveConnection, capabilities: Capabilities, lost: int, now: float
     ) -> RealtimeReconnectedEvent:
-        """Return the event that reports the next connection; ``lost`` counts all samples lost so
-        far.
-        """
+        """Return the event that reports the next connection; ``lost`` counts samples so far."""
         outcome: Literal["restored", "replayed", "fresh"]
         if connection.started is not None and connection.started.restored:
             outcome = "restored"
         else:
             outcome = (
-                "replayed" if profile.accepts_history or not connection.setup.history else "fresh"
+                "replayed"
+                if capabilities.accepts_history or not connection.setup.history
+                else "fresh"
             )
-        lost_ms = (lost - self._lost_samples) * 1000 // profile.input_rate
+        lost_ms = (lost - self._lost_samples) * 1000 // capabilities.input_rate
         return RealtimeReconnectedEvent(outcome, lost_ms, int((now - self._began) * 1000))
 
 
@@ -97,8 +95,8 @@ def reinsert_turn(
 ) -> list[AddItem | DeleteItem]:
     """Return commands that move a turn whose transcript came late to its place in the history.
 
-    A connection to which the turn was replayed knows it as ``replayed_id``, behind the reply to
-    it; in ``history`` it is ``item_id``, at its right place. Nothing has to be moved if none of
+    A connection to which the turn was replayed knows it as ``replayed_id``, behind the reply to it;
+    in ``history`` it is ``item_id``, at its right place. Nothing has to be moved if none of
     ``initial_items``, which the connection began with, follows the turn.
     """
     ids = [item.id for item in history]

@@ -74,6 +74,7 @@ from duologue.realtime._session.tool_calls import ToolCalls, scheduling_of
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
+    ClearInput,
     Command,
     EndTurn,
     Ping,
@@ -136,7 +137,7 @@ class Session:
     """One session over many connections: what stands behind the methods of `Realtime`."""
 
     def __init__(self, host: SessionHost, policy: ReconnectPolicy, *, reconnects: bool) -> None:
-        profile = host.capabilities
+        can = host.capabilities
         self.host = host
         self.epoch = 0
         self.stale_outputs = 0
@@ -150,16 +151,16 @@ class Session:
             single_connection=lambda: host.single_connection,
         )
         self.input_audio = InputAudio(
-            profile.input_rate,
+            can.input_rate,
             policy.keep_s,
-            transcribes=profile.user_transcripts != "none",
+            transcribes=can.user_transcripts != "none",
             reconnects=reconnects,
             vad=_vad_of(host, FailureReports(self._report_failure, host.clock.now)),
-            detects_turns=profile.speech_detection == "found",
+            detects_turns=can.speech_detection == "local",
         )
         self._clock = host.clock
         self._scheduler = ReplyScheduler(
-            confirms_cancel=profile.confirms_cancel, defers_requests=profile.defers_requests
+            confirms_cancel=can.confirms_cancel, defers_requests=can.defers_requests
         )
         self._effects = EffectRunner(
             self._scheduler,
@@ -169,15 +170,15 @@ class Session:
             on_timer=self._recheck,
         )
         self._silence_monitor = SilenceMonitor(
-            policy.silence_s if reconnects else None, pings=profile.answers_pings
+            policy.silence_s if reconnects else None, pings=can.answers_pings
         )
-        self._doubts_loud_audio = reconnects and profile.speech_detection == "told"
+        self._doubts_loud_audio = reconnects and can.speech_detection == "server"
         # A model without transcripts that may ignore a turn gives no sign that audio has reached
         # it.
         self._doubts_speech = (
             self.input_audio.detects_turns
-            and not profile.manual_turns
-            and not (profile.may_ignore and profile.user_transcripts == "none")
+            and not can.manual_turns
+            and not (can.may_ignore and can.user_transcripts == "none")
         )
         self._loud_s_at_sign = 0.0
         """Seconds of loud input audio until the last sign of life."""
@@ -195,9 +196,9 @@ class Session:
         self._late_result_at: float | None = None
         """When a result arrived whose reply waits until the person has finished."""
         self._in_user_turn = False
+        """Whether a user turn is open, according to the signals that the observer was given."""
         self._unspoken_rest: Say | None = None
         """The rest of a protected text that the model stopped saying, until neither side speaks."""
-        """Whether a user turn is open, according to the signals that the observer was given."""
         self._next_lacks_result = False
         """Whether the reply that is due next may be made without that result."""
         self._setup = SessionSetup()
@@ -233,9 +234,7 @@ class Session:
 
     @property
     def quiet(self) -> bool:
-        """Whether neither side speaks and nothing is awaited, so the connection may be changed
-        unnoticed.
-        """
+        """Whether neither side speaks and nothing is awaited, so a switch goes unnoticed."""
         return self._resumable and not (self.pending or self.input_audio.speaking)
 
     def begin(
@@ -279,9 +278,9 @@ class Session:
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, and look for speech in it."""
         live = self.live
-        sound = self.input_audio.accept(frame, live=live)
-        if sound is not None and live:
-            self.transmit(SendAudio(sound))
+        accepted = self.input_audio.accept(frame, live=live)
+        if accepted is not None and live:
+            self.transmit(SendAudio(accepted))
             if (
                 self._doubts_loud_audio
                 and self._silence_monitor.pings
@@ -289,8 +288,8 @@ class Session:
             ):
                 self._silence_monitor.raise_doubt(self._clock.now())
                 self._schedule_check()
-        if sound is not None and self.is_open:
-            self._handle_signals(self.input_audio.detect(sound, self._clock.now()))
+        if accepted is not None and self.is_open:
+            self._handle_signals(self.input_audio.detect(accepted, self._clock.now()))
             if self._late_result_at is not None:
                 self._request_late_reply()
 
@@ -305,6 +304,13 @@ class Session:
         if self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S:
             self._silence_monitor.raise_doubt(self._clock.now())
         self._schedule_check()
+
+    def clear_input(self) -> None:
+        """Drop the audio of the turn that has not ended yet."""
+        self.check_open()
+        command = ClearInput()
+        self.input_audio.mark_boundary(command)
+        self.transmit(command)
 
     def request(self, command: RequestReply | Say) -> None:
         """Request a reply or scripted text."""
@@ -332,14 +338,14 @@ class Session:
         self.epoch += 1
         if not keep_results:
             self._dropped_before_epoch, self._late_result_at = self.epoch, None
-        cuts = self._observer.on_interrupt(self.epoch) if self._has_begun else ()
+        truncations = self._observer.on_interrupt(self.epoch) if self._has_begun else ()
         if self._unspoken_rest is not None:
             self._observer.reply_ended(self._unspoken_rest.request_id, None)
             self._unspoken_rest = None
         self._effects.apply(self._scheduler.interrupt(self.epoch, self._clock.now()))
-        if self.is_open and (self.host.capabilities.truncates or self.host.capabilities.told_cuts):
-            for cut in cuts:
-                self.transmit(cut)
+        if self.is_open and self.host.capabilities.truncation != "none":
+            for truncation in truncations:
+                self.transmit(truncation)
         return self.epoch
 
     def send_tool_result(self, result: SendToolResult) -> None:
@@ -353,8 +359,8 @@ class Session:
         if not result.more:
             if epoch is not None and not quiet:
                 self._epochs_with_results.add(epoch)
-            how = scheduling_of(result.name, self._setup.tools, self.host.capabilities)
-            self._continue_after_tools(self._tool_calls.mark_answered(result.call_id), how)
+            scheduling = scheduling_of(result.name, self._setup.tools, self.host.capabilities)
+            self._continue_after_tools(self._tool_calls.mark_answered(result.call_id), scheduling)
             self._recheck()
 
     def update(self, change: UpdateSession) -> None:
@@ -383,7 +389,7 @@ class Session:
         self, connection: ActiveConnection, before: ActiveConnection | None
     ) -> None:
         """Bring the new connection to the state of the session, and continue."""
-        listener, now = self._observer, self._clock.now()
+        observer, now = self._observer, self._clock.now()
         if before is not None:
             self._requeue_in_flight(now)
         self._resumable = True
@@ -391,12 +397,9 @@ class Session:
         first, self.is_open = not self.is_open, True
         self._effects.is_open = True
         if first:
-            profile = self.host.capabilities
-            names = self.host.session_id, profile.provider, profile.model
-            log.info("session %s began: %s %s", *names)
-            listener.connected(
-                connected_event(connection, self.host.session_id, self.host.capabilities)
-            )
+            session_id, can = self.host.session_id, self.host.capabilities
+            log.info("session %s began: %s %s", session_id, can.provider, can.model)
+            observer.connected(connected_event(connection, session_id, can))
             self._on_live()
         else:
             for change in diff_setups(connection.setup, self.make_setup()):
@@ -411,11 +414,11 @@ class Session:
             )
             values = self.host.session_id, event.gap_ms, event.outcome, event.lost_ms
             log.info("session %s continues after %d ms (%s), %d ms lost", *values)
-            listener.reconnected(event)
+            observer.reconnected(event)
             for signal in self.input_audio.take_dropped_turns():
                 # The transcripts of these turns are lost, but the observer must still learn of
                 # their end.
-                listener.output(signal, self.epoch)
+                observer.output(signal, self.epoch)
         self._effects.apply(self._scheduler.resume(self._clock.now()))
         confirms = connection.started is None or connection.started.confirms_updates
         self._silence_monitor.pings = self.host.capabilities.answers_pings and confirms
@@ -438,8 +441,8 @@ class Session:
             self._record_sign(now)
         match output:
             case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
-                sound_s = output.frame.duration if isinstance(output, ReplyAudio) else 0.0
-                self._scheduler.record_progress(reply_id, now, sound_s)
+                audio_s = output.frame.duration if isinstance(output, ReplyAudio) else 0.0
+                self._scheduler.record_progress(reply_id, now, audio_s)
                 epoch = self._scheduler.epoch_of(reply_id, ended=isinstance(output, ReplyText))
                 if epoch is None or epoch < self.epoch:
                     self.stale_outputs += 1
@@ -597,8 +600,8 @@ class Session:
                     self._speech_started_at = at
             case SpeechStopped(at=float(at)):
                 self._speech_ended_at = at
-                heard = self._silence_monitor.last_sign_at >= self._speech_started_at
-                if not heard and at - self._speech_started_at >= MIN_SPEECH_S:
+                noticed = self._silence_monitor.last_sign_at >= self._speech_started_at
+                if not noticed and at - self._speech_started_at >= MIN_SPEECH_S:
                     self._silence_monitor.raise_doubt(at)
                     self._schedule_check()
             case _:
@@ -611,21 +614,21 @@ class Session:
     def _handle_signal(self, signal: TurnSignal) -> None:
         if self._doubts_speech:
             self._doubt_unnoticed_speech(signal)
-        told = self.input_audio.track(signal, self._clock.now())
-        if isinstance(told, UserTranscript):
-            due = self._partials.is_due(told)
-            told = replace(told, text=replace_surrogates(told.text)) if due else None
-        if told is not None:
-            self._in_user_turn = self._in_user_turn or isinstance(told, SpeechStarted)
-            self._in_user_turn = self._in_user_turn and not isinstance(told, UserTurnEnded)
-            self._observer.output(told, self.epoch)
-        match told, signal:
+        passed = self.input_audio.track(signal, self._clock.now())
+        if isinstance(passed, UserTranscript):
+            due = self._partials.is_due(passed)
+            passed = replace(passed, text=replace_surrogates(passed.text)) if due else None
+        if passed is not None:
+            self._in_user_turn = self._in_user_turn or isinstance(passed, SpeechStarted)
+            self._in_user_turn = self._in_user_turn and not isinstance(passed, UserTurnEnded)
+            self._observer.output(passed, self.epoch)
+        match passed, signal:
             case UserTurnEnded(reply_follows=reply_follows, empty=empty), _:
                 self._awaits_reply_audio = True
-                aside, self._discarded_turn = self._discarded_turn == signal.item_id, None
+                discarded, self._discarded_turn = self._discarded_turn == signal.item_id, None
                 if reply_follows:
-                    epoch = STALE_EPOCH if aside else self.epoch
-                    sure = not (aside or self.host.capabilities.may_ignore)
+                    epoch = STALE_EPOCH if discarded else self.epoch
+                    sure = not (discarded or self.host.capabilities.may_ignore)
                     self._scheduler.expect(epoch, self._clock.now(), sure=sure)
                     self._effects.arm()
                 elif self._turns_to_request:
@@ -636,7 +639,7 @@ class Session:
             case None, UserTurnEnded(reply_follows=False):
                 self._effects.apply(self._scheduler.cancel_expected(STALE_EPOCH, self._clock.now()))
             case UserTranscript(item_id=item_id), _ if item_id != signal.item_id:
-                if self.host.capabilities.truncates:
+                if self.host.capabilities.truncation == "native":
                     history = self._observer.history()
                     for change in reinsert_turn(
                         item_id, signal.item_id, history, self._initial_items
@@ -645,13 +648,13 @@ class Session:
 
     def _request_refused_reply(self) -> None:
         """Request the reply that the provider refused to make by itself, unless it is stale."""
-        epoch, changes = self._scheduler.automatic_refused(self._clock.now())
-        self._effects.apply(changes)
+        epoch, effects = self._scheduler.automatic_refused(self._clock.now())
+        self._effects.apply(effects)
         if epoch == self.epoch:
             self.request(RequestReply(uuid4().hex))
 
     def _continue_after_tools(
-        self, epoch: int | None, how: Scheduling | None = None, *, lost: bool = False
+        self, epoch: int | None, scheduling: Scheduling | None = None, *, lost: bool = False
     ) -> None:
         """Let the model speak once every call of a reply has its result.
 
@@ -660,22 +663,22 @@ class Session:
         """
         if epoch is None:
             return
-        worth = epoch in self._epochs_with_results and epoch >= self._dropped_before_epoch
+        has_results = epoch in self._epochs_with_results and epoch >= self._dropped_before_epoch
         if not self._tool_calls.is_pending(epoch):
             self._epochs_with_results.discard(epoch)
         automatic = not lost and self.host.capabilities.tool_reply == "automatic"
-        if epoch < self.epoch and not worth:
-            if automatic and how is None:
+        if epoch < self.epoch and not has_results:
+            if automatic and scheduling is None:
                 # The reply that the model makes of these results is stale when it comes.
                 self._scheduler.expect(epoch, self._clock.now())
                 self._effects.arm()
             return
-        if how == "interrupt":
+        if scheduling == "interrupt":
             epoch = self.interrupt(keep_results=True)
-        if how == "silent":
+        if scheduling == "silent":
             self._observer.reply_skipped(epoch)
         elif automatic:
-            sure = how is None and epoch == self.epoch
+            sure = scheduling is None and epoch == self.epoch
             self._scheduler.expect(self.epoch, self._clock.now(), sure=sure)
             self._effects.arm()
         elif epoch == self.epoch and not self._in_user_turn:
@@ -703,33 +706,32 @@ class Session:
         """Requeue everything that was in flight on the lost connection."""
         self._outage.begin(self.input_audio.lost_samples, now)
         self._in_user_turn = False
-        reheard = self.input_audio.connection_lost()
-        if reheard:
-            self._observer.turns_replayed(reheard)
+        replayed = self.input_audio.connection_lost()
+        if replayed:
+            self._observer.turns_replayed(replayed)
         running, expected = self._scheduler.connection_lost()
         for reply in running:
             if reply.epoch == self.epoch:
-                anyway = (bool(reheard) and reply.request is None) or self._tool_calls.has_calls(
-                    reply.id
-                )
-                said = self._observer.spoken_text(reply.id)
-                command = None if anyway else retry_command(reply, said)
+                comes_again = bool(replayed) and reply.request is None
+                comes_again = comes_again or self._tool_calls.has_calls(reply.id)
+                spoken = self._observer.spoken_text(reply.id)
+                command = None if comes_again else retry_command(reply, spoken)
                 self._observer.reply_lost(reply.id, command.request_id if command else None)
                 if command is not None:
                     self.request(command)
-        if not reheard:
+        if not replayed:
             for _ in filter(self.epoch.__eq__, expected):
                 self.request(RequestReply(uuid4().hex))
         for epoch in self._tool_calls.connection_lost():
             self._continue_after_tools(epoch, lost=True)
 
 
-def _vad_of(model: SessionHost, failures: FailureReports) -> VAD | None:
+def _vad_of(host: SessionHost, failures: FailureReports) -> VAD | None:
     """Return the VAD to use; None if the model signals speech, or the program ends the turns."""
-    match model.capabilities.speech_detection:
-        case "found":
-            return ContainedVAD(model.vad or EnergyVAD(), failures)
-        case "told":
-            return None if model.vad is None else ContainedVAD(model.vad, failures)
+    match host.capabilities.speech_detection:
+        case "local":
+            return ContainedVAD(host.vad or EnergyVAD(), failures)
+        case "server":
+            return None if host.vad is None else ContainedVAD(host.vad, failures)
         case "none":
             return None
