@@ -37,7 +37,7 @@ class AudioFrame:
     def __post_init__(self) -> None:
         if self.samples.dtype != np.int16 or self.samples.ndim != 1:
             raise ValueError(
-                "AudioFrame takes mono int16 samples of shape (n,), "
+                "AudioFrame: samples must be mono int16 of shape (n,), "
                 f"not {self.samples.dtype} of shape {self.samples.shape}"
             )
         if type(self.rate) is not int or self.rate <= 0:
@@ -82,7 +82,7 @@ def _whole_rate(rate: object) -> int:
     if isinstance(rate, SupportsIndex) and not isinstance(rate, bool):
         whole = index(rate)
     if whole <= 0:
-        raise ValueError(f"AudioFrame takes a whole rate in Hz above 0, not {rate!r}")
+        raise ValueError(f"AudioFrame: rate must be a whole number of Hz above 0, not {rate!r}")
     return whole
 
 
@@ -109,7 +109,7 @@ class Resampler:
 
     def __init__(self, in_rate: int, out_rate: int) -> None:
         if in_rate <= 0 or out_rate <= 0:
-            raise ValueError(f"Resampler takes rates in Hz above 0, not {in_rate} and {out_rate}")
+            raise ValueError(f"Resampler: rates must be above 0 Hz, not {in_rate} and {out_rate}")
         self.in_rate = in_rate
         self.out_rate = out_rate
         common = gcd(in_rate, out_rate)

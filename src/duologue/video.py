@@ -26,7 +26,7 @@ class VideoFrame:
         shape = self.pixels.shape
         if self.pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] != 3:
             raise ValueError(
-                "VideoFrame takes uint8 RGB pixels of shape (height, width, 3), "
+                "VideoFrame: pixels must be uint8 RGB of shape (height, width, 3), "
                 f"not {self.pixels.dtype} of shape {shape}"
             )
 
@@ -122,7 +122,7 @@ class FrameSampler:
 
     def __init__(self, fps: float) -> None:
         if fps <= 0:
-            raise ValueError(f"fps takes a number above 0, not {fps}")
+            raise ValueError(f"fps must be above 0, not {fps}")
         self._period = 1.0 / fps
         self._next = float("-inf")
         self.passed = 0

@@ -87,5 +87,5 @@ def test_numbers_that_json_lacks_are_null():
 
 @pytest.mark.parametrize("value", [object(), b"bytes", int])
 def test_a_value_without_a_json_form_is_an_error(value):
-    with pytest.raises(TypeError, match="no meaning in JSON"):
+    with pytest.raises(TypeError, match="no JSON equivalent"):
         event_to_json(events.RealtimeConnectedEvent("s", {"x": value}))

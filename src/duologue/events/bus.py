@@ -220,7 +220,7 @@ def _annotated_types(handler: Callable[..., object], scope: dict[str, object]) -
         raise ConfigError(f"{name}: {error}; annotate its argument with an event type") from error
     hint = hints.get(parameters[0].name)
     if hint is None:
-        raise ConfigError(f"{name}: annotate its argument with the event type that it wants")
+        raise ConfigError(f"{name}: annotate its argument with an event type")
     kinds = _flatten(hint)
     unknown = [kind for kind in kinds if kind not in _KNOWN]
     if unknown:

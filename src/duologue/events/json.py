@@ -58,7 +58,7 @@ def _to_json(value: object) -> Json:
         plain = number()
         if isinstance(plain, bool | int | float):
             return _to_json(plain)
-    raise TypeError(f"{type(value).__name__} has no meaning in JSON")
+    raise TypeError(f"{type(value).__name__} has no JSON equivalent")
 
 
 def _key(key: object) -> str:

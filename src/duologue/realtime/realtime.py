@@ -250,7 +250,7 @@ class Realtime(ABC):
         self._session.check_open()
         if not self._session.connections.reconnects:
             raise UnsupportedError(
-                f"{self.capabilities.model} has one connection only: leave it be"
+                f"{self.capabilities.model} has only one connection, which can't be replaced"
             )
         self._session.connections.roll_over(reason, within_s)
 
@@ -274,7 +274,7 @@ class Realtime(ABC):
         """
         if not self.capabilities.video:
             raise UnsupportedError(
-                f"{self.capabilities.model} takes no video: leave the camera off"
+                f"{self.capabilities.model} accepts no video: leave the camera off"
             )
         self._session.transmit(SendVideo(frame, in_order))
 
@@ -370,14 +370,14 @@ class Realtime(ABC):
         """Change the instructions; raise `UnsupportedError` if the model can't."""
         if not self.capabilities.mutable_instructions:
             raise UnsupportedError(
-                f"{self.capabilities.model} keeps its instructions for a session"
+                f"{self.capabilities.model} can't change instructions during a session"
             )
         self._session.update(UpdateSession(instructions=instructions))
 
     def update_tools(self, tools: Sequence[ToolSpec]) -> None:
         """Change the tools; raise `UnsupportedError` if the model can't."""
         if not self.capabilities.mutable_tools:
-            raise UnsupportedError(f"{self.capabilities.model} keeps its tools for a session")
+            raise UnsupportedError(f"{self.capabilities.model} can't change tools during a session")
         self._session.update(UpdateSession(tools=tuple(tools)))
 
 

@@ -46,15 +46,15 @@ class ReconnectPolicy:
 
     def __post_init__(self) -> None:
         if self.max_attempts < 0 or self.first_attempts < 1:
-            raise ConfigError("ReconnectPolicy takes max_attempts from 0, first_attempts from 1")
+            raise ConfigError("ReconnectPolicy: max_attempts must be >= 0, first_attempts >= 1")
         if not 0 < self.base_s <= self.cap_s:
-            raise ConfigError("ReconnectPolicy takes 0 < base_s <= cap_s")
+            raise ConfigError("ReconnectPolicy: base_s must be above 0, and at most cap_s")
         if self.connect_timeout_s <= 0 or self.keep_s <= 0 or self.roll_over_ahead_s < 0:
-            raise ConfigError("ReconnectPolicy takes times above 0 s")
+            raise ConfigError("ReconnectPolicy: times must be above 0 s")
         if self.max_age_s is not None and self.max_age_s <= 0:
-            raise ConfigError("ReconnectPolicy takes a max_age_s above 0, or None")
+            raise ConfigError("ReconnectPolicy: max_age_s must be above 0, or None")
         if self.silence_s is not None and self.silence_s <= 0:
-            raise ConfigError("ReconnectPolicy takes a silence_s above 0, or None")
+            raise ConfigError("ReconnectPolicy: silence_s must be above 0, or None")
 
     def wait_s(self, attempt: int, rng: random.Random) -> float:
         """Return the seconds to wait before an attempt, the first being 1."""

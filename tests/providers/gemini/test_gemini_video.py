@@ -181,6 +181,6 @@ async def test_no_camera_where_it_is_switched_off():
         model = realtime(server, video="off", skip_unchanged=True)
         async with join_agent(model):
             for _ in range(2):
-                with pytest.raises(UnsupportedError, match="takes no video"):
+                with pytest.raises(UnsupportedError, match="accepts no video"):
                     model.send_video(still(0.0))
             assert model.skipped_images == 0

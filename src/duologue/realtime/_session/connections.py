@@ -230,9 +230,9 @@ class ConnectionSupervisor:
                 self._tasks = tasks
                 try:
                     self._transition(SessionState.CONNECTING)
-                    link: ActiveConnection | None = await self._establish(None, 0)
-                    while link is not None:
-                        link = await self._supervise(link)
+                    connection: ActiveConnection | None = await self._establish(None, 0)
+                    while connection is not None:
+                        connection = await self._supervise(connection)
                 finally:
                     self._close()
         except BaseExceptionGroup as group:
@@ -247,21 +247,21 @@ class ConnectionSupervisor:
         """Switch to a new connection in the next silence, at the latest after ``within_s``."""
         now = self._clock.now()
         end = _NEVER if within_s is None else now + within_s
-        due = self._pending_rollover
-        if due is not None:
-            end = min(end, due.end)
-        if due is not None and self.state is SessionState.ROLLING_OVER:
-            due.end = end
+        rollover = self._pending_rollover
+        if rollover is not None:
+            end = min(end, rollover.end)
+        if rollover is not None and self.state is SessionState.ROLLING_OVER:
+            rollover.end = end
         else:
             self._pending_rollover = _PendingRollover(reason, now, end)
         self._wake.set()
 
     def fail(self, error: SessionError) -> None:
         """Drop the current connection because of ``error``."""
-        link = self.current
-        if link is not None and not link.is_over and link.task is not None:
-            link.failure = error
-            link.task.cancel()
+        connection = self.current
+        if connection is not None and not connection.is_over and connection.task is not None:
+            connection.failure = error
+            connection.task.cancel()
 
     def _transition(self, state: SessionState) -> None:
         if state not in _TRANSITIONS[self.state]:
@@ -271,49 +271,51 @@ class ConnectionSupervisor:
 
     def _close(self) -> None:
         self.state = SessionState.CLOSED
-        for link in (self.current, self._next_connection):
-            if link is not None and link.task is not None:
-                link.task.cancel()
+        for connection in (self.current, self._next_connection):
+            if connection is not None and connection.task is not None:
+                connection.task.cancel()
         self.current = self._next_connection = None
 
     # One connection
 
     def _open_connection(self) -> ActiveConnection:
         setup = self._delegate.make_setup()
-        link = ActiveConnection(self._delegate.open(setup), setup)
+        connection = ActiveConnection(self._delegate.open(setup), setup)
         assert self._tasks is not None  # noqa: S101 - run has set it
-        link.task = self._tasks.create_task(self._run_connection(link), name="connection")
-        return link
+        connection.task = self._tasks.create_task(
+            self._run_connection(connection), name="connection"
+        )
+        return connection
 
-    async def _run_connection(self, link: ActiveConnection) -> None:
+    async def _run_connection(self, connection: ActiveConnection) -> None:
         try:
-            await link.connection.run(partial(self._receive, link))
+            await connection.connection.run(partial(self._receive, connection))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            link.failure = error
+            connection.failure = error
         except BaseException as error:  # noqa: BLE001 - raised by run
-            link.failure = error
+            connection.failure = error
         finally:
-            link.is_over = True
+            connection.is_over = True
             self._wake.set()
 
-    def _receive(self, link: ActiveConnection, output: Output) -> None:
-        if isinstance(output, SessionStarted) and link.started is None:
-            link.started = output
-            link.live_since = self._clock.now()
-            if link is self._next_connection and self.state in (
+    def _receive(self, connection: ActiveConnection, output: Output) -> None:
+        if isinstance(output, SessionStarted) and connection.started is None:
+            connection.started = output
+            connection.live_since = self._clock.now()
+            if connection is self._next_connection and self.state in (
                 SessionState.CONNECTING,
                 SessionState.RECONNECTING,
             ):
-                self._switch_to(link)
+                self._switch_to(connection)
             self._wake.set()
-        elif link is self.current:
+        elif connection is self.current:
             if isinstance(output, GoAway) and self.reconnects:
                 within = max(0.0, output.time_left - FORCED_SWITCH_MARGIN_S)
                 self.roll_over("the model ends this connection", within)
-            for clean in link.surrogate_filter.clean(output):
+            for clean in connection.surrogate_filter.clean(output):
                 self._delegate.receive(clean)
         else:
             ends = ErrorKind.FATAL, ErrorKind.RECYCLE
@@ -321,38 +323,38 @@ class ConnectionSupervisor:
                 raise SessionError(output.message, code=output.code, kind=output.kind)
             self.unused_outputs += 1
 
-    def _switch_to(self, link: ActiveConnection) -> None:
-        before, self.current, self._next_connection = self.current, link, None
+    def _switch_to(self, connection: ActiveConnection) -> None:
+        before, self.current, self._next_connection = self.current, connection, None
         age = None
-        if link.started is not None and self.reconnects:
-            age = self._policy.roll_over_at(link.started.expires_in)
+        if connection.started is not None and self.reconnects:
+            age = self._policy.roll_over_at(connection.started.expires_in)
         self._pending_rollover = None
         if age is not None:
-            least = self._min_age(link)
-            begin, end = (link.live_since + max(least, one) for one in age)
+            min_age = self._min_age(connection)
+            begin, end = (connection.live_since + max(min_age, limit) for limit in age)
             self._pending_rollover = _PendingRollover("the connection is old", begin, end)
         self._transition(SessionState.LIVE)
-        self._delegate.connection_established(link, before)
+        self._delegate.connection_established(connection, before)
 
-    def _min_age(self, link: ActiveConnection) -> float:
+    def _min_age(self, connection: ActiveConnection) -> float:
         """Return the least age at which to replace a connection; see `MIN_AGE_S`."""
-        announced = None if link.started is None else link.started.expires_in
+        announced = None if connection.started is None else connection.started.expires_in
         if announced is None or announced >= SHORT_LIFETIME_S or self._short_confirmed:
             return 0.0
         self._short_announcements += 1
         return min(MIN_AGE_S * 2.0 ** (self._short_announcements - 1), SHORT_LIFETIME_S)
 
-    def _learn_lifetime(self, link: ActiveConnection, lived: float) -> None:
+    def _learn_lifetime(self, connection: ActiveConnection, lived: float) -> None:
         """Record whether the service ended a connection at the age that it had announced."""
-        announced = None if link.started is None else link.started.expires_in
+        announced = None if connection.started is None else connection.started.expires_in
         if announced is not None and announced * 0.8 <= lived <= announced * 1.2:
             self._short_confirmed = announced < SHORT_LIFETIME_S
 
-    async def _close_connection(self, link: ActiveConnection) -> None:
+    async def _close_connection(self, connection: ActiveConnection) -> None:
         """Close a connection and wait for its end, which is bounded."""
-        if link.task is not None:
-            link.task.cancel()
-            await asyncio.wait([link.task])
+        if connection.task is not None:
+            connection.task.cancel()
+            await asyncio.wait([connection.task])
 
     async def _wait_until(self, done: Callable[[], bool], until: Callable[[], float]) -> None:
         """Wait until a condition holds or a time is reached; check both at every change."""
@@ -367,10 +369,10 @@ class ConnectionSupervisor:
                 if timer is not None:
                     timer.cancel()
 
-    async def _wait_while_live(self, link: ActiveConnection, seconds: float) -> None:
+    async def _wait_while_live(self, connection: ActiveConnection, seconds: float) -> None:
         """Wait this many seconds, or until the connection is over."""
         until = self._clock.now() + seconds
-        await self._wait_until(lambda: link.is_over, lambda: until)
+        await self._wait_until(lambda: connection.is_over, lambda: until)
 
     # From one connection to the next
 
@@ -386,10 +388,10 @@ class ConnectionSupervisor:
                 if not first:
                     self._delegate.reconnecting(str(failure), attempt)
                 await self._clock.sleep(self._policy.wait_s(attempt, self._rng))
-            link = await self._try_connect(lambda: False)
-            if link.has_started():
-                return link
-            failure = _connect_failure(link, self._policy.connect_timeout_s)
+            connection = await self._try_connect(lambda: False)
+            if connection.has_started():
+                return connection
+            failure = _connect_failure(connection, self._policy.connect_timeout_s)
 
     async def _try_connect(self, given_up: Callable[[], bool]) -> ActiveConnection:
         """Make one connection, and wait until it is live, has ended, took too long or is not
@@ -397,49 +399,49 @@ class ConnectionSupervisor:
 
         Close it unless it is live by then.
         """
-        link = self._next_connection = self._open_connection()
-        late = self._clock.now() + self._policy.connect_timeout_s
+        connection = self._next_connection = self._open_connection()
+        deadline = self._clock.now() + self._policy.connect_timeout_s
         await self._wait_until(
-            lambda: link.has_started() or link.is_over or given_up(), lambda: late
+            lambda: connection.has_started() or connection.is_over or given_up(), lambda: deadline
         )
-        if not link.has_started():
+        if not connection.has_started():
             self._next_connection = None
-            link.timed_out = not link.is_over
-            await self._close_connection(link)
-        return link
+            connection.timed_out = not connection.is_over
+            await self._close_connection(connection)
+        return connection
 
-    async def _supervise(self, link: ActiveConnection) -> ActiveConnection | None:
+    async def _supervise(self, connection: ActiveConnection) -> ActiveConnection | None:
         """Watch the current connection; return the next one, or None after a clean end."""
         while True:
-            due = self._pending_rollover
-            await self._wait_for_rollover(link, due)
-            if link.is_over:
-                return await self._handle_end(link)
-            if due is not None and due is self._pending_rollover:
+            rollover = self._pending_rollover
+            await self._wait_for_rollover(connection, rollover)
+            if connection.is_over:
+                return await self._handle_end(connection)
+            if rollover is not None and rollover is self._pending_rollover:
                 self._transition(SessionState.ROLLING_OVER)
-                self._delegate.reconnecting(due.reason, 0)
-                following = await self._roll_over(link, due)
-                if following is not link:
-                    return following
+                self._delegate.reconnecting(rollover.reason, 0)
+                successor = await self._roll_over(connection, rollover)
+                if successor is not connection:
+                    return successor
                 self._transition(SessionState.LIVE)
 
     async def _wait_for_rollover(
-        self, link: ActiveConnection, due: _PendingRollover | None
+        self, connection: ActiveConnection, rollover: _PendingRollover | None
     ) -> None:
-        begin = _NEVER if due is None else due.begin
+        begin = _NEVER if rollover is None else rollover.begin
         await self._wait_until(
-            lambda: link.is_over or self._pending_rollover is not due, lambda: begin
+            lambda: connection.is_over or self._pending_rollover is not rollover, lambda: begin
         )
 
-    async def _handle_end(self, link: ActiveConnection) -> ActiveConnection | None:
+    async def _handle_end(self, connection: ActiveConnection) -> ActiveConnection | None:
         """Return what follows the end of the current connection."""
-        failure = link.failure
+        failure = connection.failure
         if failure is None:
             return None
         if not isinstance(failure, SessionError) or failure.kind is ErrorKind.FATAL:
             raise failure
-        lived = self._clock.now() - link.live_since
-        self._learn_lifetime(link, lived)
+        lived = self._clock.now() - connection.live_since
+        self._learn_lifetime(connection, lived)
         attempts = 0 if lived >= STABLE_S else self._early_losses
         self.current = None
         self._pending_rollover = None
@@ -452,64 +454,69 @@ class ConnectionSupervisor:
     """Connections in a row that were lost soon after they had become live."""
 
     async def _roll_over(
-        self, link: ActiveConnection, due: _PendingRollover
+        self, connection: ActiveConnection, rollover: _PendingRollover
     ) -> ActiveConnection | None:
-        """Make the next connection and switch to it; return ``link`` itself if it has to stay."""
+        """Make the next connection and switch to it; return ``connection`` if it has to stay."""
         attempt = 0
         while attempt < max(1, self._policy.max_attempts):
             attempt += 1
             now = self._clock.now()
             # Connecting takes time, which may pass while the old connection is still speaking.
-            until = partial(_connect_deadline, due, now, alone=self._single_connection())
-            await self._wait_until(lambda: link.is_over or self._delegate.quiet, until)
-            if not link.is_over and self._single_connection():
-                return await self._replace(link, due)
-            if not link.is_over:
-                following = await self._try_connect(lambda: link.is_over)
-                if following.has_started() and await self._wait_for_silence(link, following, due):
-                    self._switch_to(following)
-                    await self._close_connection(link)
-                    return following
+            until = partial(_connect_deadline, rollover, now, single=self._single_connection())
+            await self._wait_until(lambda: connection.is_over or self._delegate.quiet, until)
+            if not connection.is_over and self._single_connection():
+                return await self._replace(connection, rollover)
+            if not connection.is_over:
+                successor = await self._try_connect(lambda: connection.is_over)
+                if successor.has_started() and await self._wait_for_silence(
+                    connection, successor, rollover
+                ):
+                    self._switch_to(successor)
+                    await self._close_connection(connection)
+                    return successor
                 self._next_connection = None
-                await self._close_connection(following)
-            if link.is_over:
-                return await self._handle_end(link)
-            await self._wait_while_live(link, self._policy.wait_s(attempt, self._rng))
+                await self._close_connection(successor)
+            if connection.is_over:
+                return await self._handle_end(connection)
+            await self._wait_while_live(connection, self._policy.wait_s(attempt, self._rng))
         self._pending_rollover = None  # It ends by itself; then attempts start from 1.
-        return link
+        return connection
 
-    async def _replace(self, link: ActiveConnection, due: _PendingRollover) -> ActiveConnection:
+    async def _replace(
+        self, connection: ActiveConnection, rollover: _PendingRollover
+    ) -> ActiveConnection:
         """Close a connection, then make the next one; audio that arrives meanwhile is kept."""
         self.current = self._pending_rollover = None
         self._transition(SessionState.RECONNECTING)
         self._delegate.connection_lost()
-        await self._close_connection(link)
-        return await self._establish(SessionError(due.reason, kind=ErrorKind.RECYCLE), 0)
+        await self._close_connection(connection)
+        return await self._establish(SessionError(rollover.reason, kind=ErrorKind.RECYCLE), 0)
 
     async def _wait_for_silence(
-        self, link: ActiveConnection, following: ActiveConnection, due: _PendingRollover
+        self, connection: ActiveConnection, successor: ActiveConnection, rollover: _PendingRollover
     ) -> bool:
         """Wait for a silence to switch in; return False if one of the two ends before."""
         await self._wait_until(
-            lambda: link.is_over or following.is_over or self._delegate.quiet, lambda: due.end
+            lambda: connection.is_over or successor.is_over or self._delegate.quiet,
+            lambda: rollover.end,
         )
-        return not (link.is_over or following.is_over)
+        return not (connection.is_over or successor.is_over)
 
 
-def _connect_deadline(due: _PendingRollover, now: float, *, alone: bool) -> float:
+def _connect_deadline(rollover: _PendingRollover, now: float, *, single: bool) -> float:
     """Return the latest time at which to start connecting, if no silence comes before."""
-    left = due.end - now
-    if alone or due.end == _NEVER or left < MIN_CONNECT_AHEAD_S:
-        return due.end
-    return due.end - min(CONNECT_AHEAD_S, left / 2)
+    left = rollover.end - now
+    if single or rollover.end == _NEVER or left < MIN_CONNECT_AHEAD_S:
+        return rollover.end
+    return rollover.end - min(CONNECT_AHEAD_S, left / 2)
 
 
-def _connect_failure(link: ActiveConnection, timeout_s: float) -> SessionError:
+def _connect_failure(connection: ActiveConnection, timeout_s: float) -> SessionError:
     """Return why the connection never went live. Re-raise anything that is not a `SessionError`."""
-    match link.failure:
+    match connection.failure:
         case SessionError() as failure:
             return failure
-        case None if not link.timed_out:
+        case None if not connection.timed_out:
             message = "the model ended the session before it began"
         case None:
             message = f"the model did not begin the session within {timeout_s:g} s"

@@ -222,10 +222,10 @@ class InputAudio:
                     signal = replace(signal, speech_end=now - ago)
         self._buffer.discard_before(turns.settled)
         if self._local_turns is None:
-            told = self._replayed.translate(signal, now)
-            if isinstance(told, SpeechStarted):
+            passed = self._replayed.translate(signal, now)
+            if isinstance(passed, SpeechStarted):
                 self._open_when_lost.clear()  # The new connection continues the turn under this id.
-            return told
+            return passed
         if isinstance(signal, UserTranscript) and not signal.text:
             self._replayed_ids.discard(signal.item_id)
             return None  # The turn has no text, which changes nothing.
@@ -287,10 +287,10 @@ class InputAudio:
         dropped, self._dropped_turns = self._dropped_turns, []
         ends: list[UserTranscript | UserTurnEnded] = []
         for item_id in dropped:
-            words = self._partial_text.pop(item_id, "")
-            if words:
-                ends.append(UserTranscript(item_id, words, final=True))
-            ends.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not words))
+            text = self._partial_text.pop(item_id, "")
+            if text:
+                ends.append(UserTranscript(item_id, text, final=True))
+            ends.append(UserTurnEnded(item_id, None, reply_follows=False, empty=not text))
         return ends
 
     def replay(self, now: float) -> list[SendAudio | EndTurn | ClearInput]:

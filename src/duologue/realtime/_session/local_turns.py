@@ -187,23 +187,23 @@ class LocalTurns:
     def detect(self, samples: Samples, position: int, now: float) -> Sequence[TurnSignal]:
         """Return the signals in the next audio, which ends at ``now`` and at ``position``."""
         self._now = now
-        told: list[TurnSignal] = []
+        signals: list[TurnSignal] = []
         while self._without_text and now - self._without_text[0].ended_at > LATE_TRANSCRIPT_S:
-            told += self._without_text.pop(0).settle_without_text()
+            signals += self._without_text.pop(0).settle_without_text()
         if self._last_turn is not None and now - self._last_turn.ended_at > LATE_TRANSCRIPT_S:
-            told += self._last_turn.settle_without_text()
+            signals += self._last_turn.settle_without_text()
         for activity, at in self.voice_meter.push(samples, now):
             for step in self._endpointer.push(activity, self._frame_s, at):
-                told += self._handle_step(step, position, now)
+                signals += self._handle_step(step, position, now)
         turn = self._turn
         if turn is not None and turn.silent_since is not None:
-            words = bool(turn.text or turn.fallback_text)
-            held = words and self.manual
-            if not held and now - turn.silent_since >= (
-                MAX_REPLY_WAIT_S if words else MAX_TRANSCRIPT_WAIT_S
+            has_text = bool(turn.text or turn.fallback_text)
+            waits = has_text and self.manual
+            if not waits and now - turn.silent_since >= (
+                MAX_REPLY_WAIT_S if has_text else MAX_TRANSCRIPT_WAIT_S
             ):
-                told += self._end_turn(reply_follows=words, empty=not words)
-        return told
+                signals += self._end_turn(reply_follows=has_text, empty=not has_text)
+        return signals
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
         """Return the signals that follow from the model's: a transcript piece, or the end of a
@@ -230,8 +230,8 @@ class LocalTurns:
             turn = self._last_turn = self._replayed.pop(0)
             turn.ended_at = self._now
             self._turn_of_piece.clear()
-            words = turn.take_transcript(final=True) if turn.text else ()
-            return (*before, *words, UserTurnEnded(turn.item_id))
+            transcript = turn.take_transcript(final=True) if turn.text else ()
+            return (*before, *transcript, UserTurnEnded(turn.item_id))
         turn_ = self._turn
         if turn_ is None or (self._endpointer.is_speaking and not turn_.text):
             return ()

@@ -79,8 +79,13 @@ class ReplayBuffer:
         if peak > LOUD_PEAK:
             self.loud_samples += length
         last = self._pieces[-1] if self._pieces else None
-        most = self._limit // 20
-        if quiet and last is not None and last.samples is None and last.length + length <= most:
+        max_length = self._limit // 20
+        if (
+            quiet
+            and last is not None
+            and last.samples is None
+            and last.length + length <= max_length
+        ):
             last.length += length
         else:
             self._pieces.append(_Piece(self.end, length, None if quiet else samples))
@@ -103,13 +108,13 @@ class ReplayBuffer:
         """Return what is kept from ``position`` on, in order, in pieces of up to 0.1 s."""
         out: list[Samples | EndTurn | ClearInput] = []
         marks = deque(mark for mark in self._marks if mark[0] > position)
-        held: list[Samples] = []
+        parts: list[Samples] = []
 
-        def give() -> None:
-            sound = np.concatenate(held) if held else np.zeros(0, np.int16)
+        def flush() -> None:
+            audio = np.concatenate(parts) if parts else np.zeros(0, np.int16)
             step = int(self.rate * _MAX_PIECE_S)
-            out.extend(sound[i : i + step] for i in range(0, len(sound), step))
-            held.clear()
+            out.extend(audio[i : i + step] for i in range(0, len(audio), step))
+            parts.clear()
 
         for piece in self._pieces:
             end = piece.start + piece.length
@@ -117,14 +122,14 @@ class ReplayBuffer:
             while begin < end:
                 until = min(end, marks[0][0]) if marks else end
                 if piece.samples is None:
-                    held.append(np.zeros(until - begin, np.int16))
+                    parts.append(np.zeros(until - begin, np.int16))
                 else:
-                    held.append(piece.samples[begin - piece.start : until - piece.start])
+                    parts.append(piece.samples[begin - piece.start : until - piece.start])
                 begin = until
                 while marks and marks[0][0] <= begin:
-                    give()
+                    flush()
                     out.append(marks.popleft()[1])
-        give()
+        flush()
         out.extend(command for _, command in marks)
         return out
 

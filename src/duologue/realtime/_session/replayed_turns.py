@@ -82,29 +82,29 @@ class ReplayedTurns:
             if not self._waiting or not self._begins_replayed_turn(signal, now):
                 return signal
             turn = self._turns[item_id] = _ReplayedTurn(self._waiting.popleft())
-        told: TurnSignal | None = None
+        passed: TurnSignal | None = None
         match signal:
             case UserTurnEnded():
                 turn.over = True
             case UserTranscript(final=True):
                 turn.transcribed = True
-                told = replace(signal, item_id=turn.old_id)
+                passed = replace(signal, item_id=turn.old_id)
             case _:
                 pass
         if turn.over and turn.transcribed:
             del self._turns[item_id]
-        return told
+        return passed
 
     def _begins_replayed_turn(self, signal: TurnSignal, now: float) -> bool:
         """Return whether this signal begins a turn, and that is a replayed one."""
         match signal:
             case SpeechStarted(position=position):
-                late = position is not None and position >= self._length
+                is_outside = position is not None and position >= self._length
             case UserTurnEnded():  # Turns that the program ends have no start.
-                late = False
+                is_outside = False
             case _:
                 return False
-        if late or now > self._until:
+        if is_outside or now > self._until:
             self._waiting.clear()
             return False
         return True

@@ -138,8 +138,8 @@ class ReplyScheduler:
 
     def is_pending(self, epoch: int) -> bool:
         """Return whether a reply of ``epoch`` is running, requested, or expected."""
-        asked = [] if self._sent is None else [self._sent]
-        epochs = [request.epoch for request in (*asked, *self._waiting)]
+        sent = [] if self._sent is None else [self._sent]
+        epochs = [request.epoch for request in (*sent, *self._waiting)]
         epochs += [reply.epoch for reply in self._running.values() if reply.cancelled_at is None]
         epochs += [expected for expected, *_ in self._expected]
         return epoch in epochs
@@ -234,19 +234,19 @@ class ReplyScheduler:
         self, reply_id: str, request_id: str | None, epoch: int, now: float
     ) -> Effects:
         """Record that the provider began a reply, and cancel it if it is older than ``epoch``."""
-        asked = self._sent
-        answered: Request | None = None
-        if asked is not None and request_id == asked.id:
+        sent = self._sent
+        fulfilled: Request | None = None
+        if sent is not None and request_id == sent.id:
             self._sent = None
             self._busy_retries = 0
-            epoch_of_reply = asked.epoch
-            answered = asked
+            epoch_of_reply = sent.epoch
+            fulfilled = sent
         elif self._expected:
             epoch_of_reply, *_ = self._expected.popleft()
         else:
             epoch_of_reply = epoch
         self._overdue = None
-        reply = Reply(reply_id, epoch_of_reply, answered, active_until=now)
+        reply = Reply(reply_id, epoch_of_reply, fulfilled, active_until=now)
         self._running[reply_id] = reply
         if epoch_of_reply >= epoch:
             return Effects()
@@ -264,8 +264,8 @@ class ReplyScheduler:
 
     def request_refused(self, refusal: ReplyRefused, now: float) -> Effects:
         """Record a refusal; requeue the request if the provider was busy."""
-        asked = self._sent
-        if asked is None or asked.id != refusal.request_id:
+        sent = self._sent
+        if sent is None or sent.id != refusal.request_id:
             return Effects()
         dropped = self._sent_is_dropped
         self._sent = None
@@ -274,29 +274,29 @@ class ReplyScheduler:
         if refusal.busy and (self._is_replying or self._busy_retries < MAX_BUSY_RETRIES):
             # No reply is running: the one in the way ended while the refusal was on its way.
             self._busy_retries += not self._is_replying
-            self._waiting.appendleft(asked)
+            self._waiting.appendleft(sent)
             return self._send_next(now)
         self._busy_retries = 0
-        changes = self._send_next(now)
-        changes.refused.append(refusal)
-        return changes
+        effects = self._send_next(now)
+        effects.refused.append(refusal)
+        return effects
 
     def interrupt(self, epoch: int, now: float) -> Effects:
         """Make everything older than ``epoch`` stale: cancel running replies, drop waiting
         requests.
         """
-        changes = Effects()
+        effects = Effects()
         for reply in self._running.values():
             if reply.epoch < epoch and reply.cancelled_at is None:
                 reply.cancelled_at = now
-                changes.commands.append(CancelReply(reply.id))
-        changes.dropped.extend(r.id for r in self._waiting if r.epoch < epoch)
+                effects.commands.append(CancelReply(reply.id))
+        effects.dropped.extend(r.id for r in self._waiting if r.epoch < epoch)
         if self._sent is not None and self._sent.epoch < epoch and not self._sent_is_dropped:
             self._sent_is_dropped = True
-            changes.dropped.append(self._sent.id)
+            effects.dropped.append(self._sent.id)
         self._waiting = deque(r for r in self._waiting if r.epoch >= epoch)
         self._overdue, self._epoch = None, epoch
-        return changes
+        return effects
 
     def poll(self, now: float) -> Effects:
         """Give up what has not come by ``now``, and report it."""
@@ -309,17 +309,17 @@ class ReplyScheduler:
         for reply in [*self._running.values()]:
             if reply.cancelled_at is not None and reply.cancelled_at + CANCEL_TIMEOUT_S <= now:
                 del self._running[reply.id]
-        asked = self._sent
-        late = asked is not None and self._sent_at + self._request_timeout_s <= now
+        sent = self._sent
+        late = sent is not None and self._sent_at + self._request_timeout_s <= now
         if late:
             self._sent = None
         dropped = self._sent_is_dropped
-        changes = replace(self._send_next(now), missing=missing)
-        if asked is None or not late or dropped:
-            return changes
+        effects = replace(self._send_next(now), missing=missing)
+        if sent is None or not late or dropped:
+            return effects
         message = f"the model did not begin to reply within {self._request_timeout_s:.0f} s"
-        changes.refused.append(ReplyRefused(asked.id, "timeout", message))
-        return changes
+        effects.refused.append(ReplyRefused(sent.id, "timeout", message))
+        return effects
 
     def connection_lost(self) -> tuple[list[Reply], list[int]]:
         """Send nothing until `resume`, and requeue the request that has not begun.

@@ -140,14 +140,14 @@ class SurrogateFilter:
             case _:
                 return (output,)
 
-    def _joined(self, words: ReplyText) -> Sequence[Output]:
-        key = words.reply_id, words.item_id, words.planned
-        halves = self._open.pop(key, None) or SurrogateJoiner()
-        text = halves.push(words.text)
-        if halves.is_waiting:
-            self._open[key] = halves
+    def _joined(self, output: ReplyText) -> Sequence[Output]:
+        key = output.reply_id, output.item_id, output.planned
+        joiner = self._open.pop(key, None) or SurrogateJoiner()
+        text = joiner.push(output.text)
+        if joiner.is_waiting:
+            self._open[key] = joiner
             if len(self._open) > _MAX_OPEN:
                 del self._open[next(iter(self._open))]
-        if text == words.text:
-            return (words,)
-        return (replace(words, text=text),) if text else ()
+        if text == output.text:
+            return (output,)
+        return (replace(output, text=text),) if text else ()
