@@ -390,7 +390,7 @@ async def test_tools_of_an_older_model_are_an_error_and_not_dropped_in_silence()
             pass
     async with qwen(model=OLD) as (agent, _line, _far):
         register(agent)
-        with pytest.raises(UnsupportedError, match="can.t change tools"):
+        with pytest.raises(UnsupportedError, match="can't change tools"):
             agent.update_tools()
 
 

@@ -16,31 +16,31 @@ from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
 
 RATE = 1000
-LOST = SessionError("the line broke", code="1006", kind=ErrorKind.RECYCLE)
+LOST = SessionError("the connection broke", code="1006", kind=ErrorKind.RECYCLE)
 FATAL = SessionError("wrong key", code="invalid_api_key")
 
 
-class Line:
+class FakeConnection:
     """One connection in the test's hands; ``answers`` is the time until it is live."""
 
     def __init__(
-        self, setup, answers=0.0, fails=None, expires_in=None, restored=False, confirms=True
+        self, setup, starts_after=0.0, fails=None, expires_in=None, restored=False, confirms=True
     ):
         self.setup = setup
-        self.answers = answers
+        self.starts_after = starts_after
         self.fails = fails
         self.started = SessionStarted({}, expires_in, restored, confirms)
         self.commands = []
         self.ended = asyncio.Event()
         self.failure = None
-        self.tell = None
+        self.emit = None
         self.closed = False
 
     async def run(self, receive):
-        self.tell = receive
+        self.emit = receive
         try:
-            if self.answers:
-                await asyncio.sleep(self.answers)
+            if self.starts_after:
+                await asyncio.sleep(self.starts_after)
             if self.fails is not None:
                 raise self.fails
             receive(self.started)
@@ -58,7 +58,7 @@ class Line:
         self.ended.set()
 
     @property
-    def heard(self):
+    def received(self):
         frames = [c.frame.samples for c in self.commands if isinstance(c, SendAudio)]
         return np.concatenate([np.zeros(0, np.int16), *frames])
 
@@ -66,96 +66,94 @@ class Line:
         return [c for c in self.commands if isinstance(c, kind)]
 
 
-class Model(Realtime):
-    """Makes connections by ``plans``, each the options of one; the last plan is used for all that
-    follow.
-    """
+class FakeModel(Realtime):
+    """Makes connections by ``plans``, each the options of one; the last plan is repeated."""
 
     def __init__(self, plans=(), policy=None, **abilities):
         profile = Capabilities("test", "m", input_rate=RATE, output_rate=RATE, **abilities)
         super().__init__(profile, reconnect=policy or ReconnectPolicy())
         self._session.connections._rng = random.Random(1)  # noqa: S311
         self.plans = list(plans) or [{}]
-        self.lines = []
+        self.opened = []
         self.at = []
 
     def open(self, setup):
         plan = self.plans.pop(0) if len(self.plans) > 1 else self.plans[0]
-        self.lines.append(Line(setup, **plan))
+        self.opened.append(FakeConnection(setup, **plan))
         self.at.append(self.clock.now())
-        return self.lines[-1]
+        return self.opened[-1]
 
     @property
-    def line(self):
-        return self.lines[-1]
+    def latest(self):
+        return self.opened[-1]
 
 
-class Ear:
+class FakeObserver:
     def __init__(self):
-        self.told = []
+        self.reported = []
         self.items = ()
-        self.said = {}
+        self.spoken = {}
         self.lost = []
-        self.cuts = []
+        self.truncations = []
 
     def history(self):
         return self.items
 
     def connected(self, event):
-        self.told.append(event)
+        self.reported.append(event)
 
     reconnecting = reconnected = connected
 
     def disconnected(self, event):
-        self.told.append(event)
+        self.reported.append(event)
 
     def output(self, output, epoch):
-        self.told.append(output)
+        self.reported.append(output)
 
     def on_interrupt(self, epoch):
-        return self.cuts
+        return self.truncations
 
     def reply_ended(self, request_id, error):
-        self.told.append((request_id, error))
+        self.reported.append((request_id, error))
 
     def late_transcript(self, words):
         pass
 
     def reply_skipped(self, epoch):
-        self.told.append(("nothing follows", epoch))
+        self.reported.append(("nothing follows", epoch))
 
     def spoken_text(self, reply_id):
-        return self.said.get(reply_id)
+        return self.spoken.get(reply_id)
 
     def reply_lost(self, reply_id, request_id):
         self.lost.append((reply_id, request_id))
 
     def turns_replayed(self, item_ids):
-        self.told.append(tuple(item_ids))
+        self.reported.append(tuple(item_ids))
 
     def of(self, kind):
-        return [t for t in self.told if isinstance(t, kind)]
+        return [t for t in self.reported if isinstance(t, kind)]
 
 
 @asynccontextmanager
-async def living(model, history=()):
-    ear = Ear()
-    ear.items = history
-    task = asyncio.create_task(model.run(SessionSetup("be kind", (), history), ear))
+async def live_session(model, history=()):
+    observer = FakeObserver()
+    observer.items = history
+    task = asyncio.create_task(model.run(SessionSetup("be kind", (), history), observer))
     await model.ready()
     try:
-        yield ear
+        yield observer
     finally:
         task.cancel()
         await asyncio.wait([task])
-        assert all(line.closed for line in model.lines)
+        assert all(connection.closed for connection in model.opened)
         assert len([t for t in asyncio.all_tasks() if t is not asyncio.current_task()]) == 0
 
 
-def sound(numbers):
+def audio_frame(numbers):
     return AudioFrame(np.asarray(numbers, np.int16), RATE)
 
 
-async def again(model, count=2):
-    while len(model.lines) < count or not model.connected:
+async def wait_reconnected(model, count=2):
+    while len(model.opened) < count or not model.connected:
         await asyncio.sleep(0.01)

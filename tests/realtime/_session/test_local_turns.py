@@ -18,7 +18,7 @@ class Person:
     def __init__(self):
         self.turns = LocalTurns(EnergyVAD(), RATE)
         self.position = 0
-        self.told = []
+        self.signals = []
 
     @property
     def now(self):
@@ -29,23 +29,23 @@ class Person:
             self.position += FRAME
             samples = np.full(FRAME, level, np.int16)
             samples[::2] *= -1
-            self.told += self.turns.detect(samples, self.position, self.now)
+            self.signals += self.turns.detect(samples, self.position, self.now)
 
     def silence(self, seconds):
         self.sound(seconds, 0)
 
     def words(self, text, piece="p", final=False):
-        self.told += self.turns.translate(UserTranscript(piece, text, final), self.now)
+        self.signals += self.turns.translate(UserTranscript(piece, text, final), self.now)
 
-    def reply(self, *, asked=False):
-        self.told += self.turns.reply_started(requested=asked)
+    def reply(self, *, requested=False):
+        self.signals += self.turns.reply_started(requested=requested)
 
     def reply_done(self):
-        self.told += self.turns.reply_done()
+        self.signals += self.turns.reply_done()
 
     def kinds(self):
-        told, self.told = self.told, []
-        return [type(one).__name__ for one in told], told
+        signals, self.signals = self.signals, []
+        return [type(one).__name__ for one in signals], signals
 
 
 def test_a_turn_begins_with_speech_and_ends_with_the_reply():
@@ -56,7 +56,7 @@ def test_a_turn_begins_with_speech_and_ends_with_the_reply():
     person.words("How are you?")
     person.silence(0.5)
     person.reply()
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds == [
         "SpeechStarted",
         "UserTranscript",
@@ -65,13 +65,13 @@ def test_a_turn_begins_with_speech_and_ends_with_the_reply():
         "UserTranscript",
         "UserTurnEnded",
     ]
-    assert len({one.item_id for one in told}) == 1
-    started, stopped, ended = told[0], told[3], told[5]
+    assert len({one.item_id for one in signals}) == 1
+    started, stopped, ended = signals[0], signals[3], signals[5]
     assert abs(started.position - 0.5 * RATE) <= 0.04 * RATE
     assert abs(stopped.position - 1.5 * RATE) <= 0.04 * RATE
     assert abs(started.at - 10.5) <= 0.04
     assert abs(stopped.at - 11.5) <= 0.04
-    assert told[4] == UserTranscript(started.item_id, "How are you?", final=True)
+    assert signals[4] == UserTranscript(started.item_id, "How are you?", final=True)
     assert ended == UserTurnEnded(started.item_id, stopped.at, True, False, stopped.position)
 
 
@@ -79,10 +79,10 @@ def test_a_cough_without_text_ends_empty_and_gets_no_reply():
     person = Person()
     person.sound(0.1)
     person.silence(7.8)
-    assert len(person.told) == 2
+    assert len(person.signals) == 2
     person.silence(0.4)
-    _, told = person.kinds()
-    ended = told[-1]
+    _, signals = person.kinds()
+    ended = signals[-1]
     assert isinstance(ended, UserTurnEnded)
     assert (ended.empty, ended.reply_follows) == (True, False)
 
@@ -92,11 +92,11 @@ def test_a_turn_without_a_reply_ends_after_a_long_silence():
     person.sound(0.5)
     person.words("Hm.")
     person.silence(2.8)
-    assert len(person.told) == 3
+    assert len(person.signals) == 3
     person.silence(0.4)
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
-    assert (told[-2].final, told[-1].empty, told[-1].reply_follows) == (True, False, True)
+    assert (signals[-2].final, signals[-1].empty, signals[-1].reply_follows) == (True, False, True)
 
 
 def test_a_transcript_after_the_start_of_the_reply_belongs_to_the_turn_before():
@@ -107,11 +107,11 @@ def test_a_transcript_after_the_start_of_the_reply_belongs_to_the_turn_before():
     person.words("Late")
     person.words("Late words.")
     person.reply_done()
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds[-4:] == ["UserTurnEnded", "UserTranscript", "UserTranscript", "UserTranscript"]
-    assert len({one.item_id for one in told}) == 1
-    assert told[-1] == UserTranscript(told[0].item_id, "Late words.", final=True)
-    assert [one.final for one in told if isinstance(one, UserTranscript)] == [False, False, True]
+    assert len({one.item_id for one in signals}) == 1
+    assert signals[-1] == UserTranscript(signals[0].item_id, "Late words.", final=True)
+    assert [one.final for one in signals if isinstance(one, UserTranscript)] == [False, False, True]
 
 
 def test_a_transcript_after_the_end_of_the_reply_is_final_at_once():
@@ -121,8 +121,8 @@ def test_a_transcript_after_the_end_of_the_reply_is_final_at_once():
     person.reply()
     person.reply_done()
     person.words("Too late.")
-    _, told = person.kinds()
-    assert told[-1] == UserTranscript(told[0].item_id, "Too late.", final=True)
+    _, signals = person.kinds()
+    assert signals[-1] == UserTranscript(signals[0].item_id, "Too late.", final=True)
 
 
 def test_a_late_transcript_comes_first_when_the_person_speaks_again():
@@ -137,11 +137,11 @@ def test_a_late_transcript_comes_first_when_the_person_speaks_again():
     person.words("second turn", "c")
     person.silence(0.5)
     person.reply()
-    _, told = person.kinds()
-    final = [one for one in told if isinstance(one, UserTranscript) and one.final]
-    started = list(dict.fromkeys(one.item_id for one in told if isinstance(one, SpeechStarted)))
+    _, signals = person.kinds()
+    final = [one for one in signals if isinstance(one, UserTranscript) and one.final]
+    started = list(dict.fromkeys(one.item_id for one in signals if isinstance(one, SpeechStarted)))
     assert len(started) == 2
-    assert {one.item_id: one.text for one in told if isinstance(one, UserTranscript)} == {
+    assert {one.item_id: one.text for one in signals if isinstance(one, UserTranscript)} == {
         started[0]: "first turn",
         started[1]: "second turn",
     }
@@ -155,16 +155,16 @@ def test_a_turn_without_a_transcript_does_not_take_that_of_the_next_turn():
     person.reply()
     person.reply_done()
     person.silence(3.2)
-    first = person.told[0].item_id
-    assert person.told[-1] == UserTranscript(first, "", final=True)
+    first = person.signals[0].item_id
+    assert person.signals[-1] == UserTranscript(first, "", final=True)
     person.sound(0.4)
     person.words("second turn")
     person.silence(0.5)
     person.reply()
-    _, told = person.kinds()
-    words = {one.item_id: one.text for one in told if isinstance(one, UserTranscript)}
+    _, signals = person.kinds()
+    words = {one.item_id: one.text for one in signals if isinstance(one, UserTranscript)}
     assert list(words.values()) == ["", "second turn"]
-    assert sum(one == UserTranscript(first, "", final=True) for one in told) == 1
+    assert sum(one == UserTranscript(first, "", final=True) for one in signals) == 1
 
 
 def test_a_transcript_may_arrive_for_three_seconds_although_another_turn_follows():
@@ -174,15 +174,15 @@ def test_a_transcript_may_arrive_for_three_seconds_although_another_turn_follows
         person.silence(0.5)
         person.reply()
         person.reply_done()
-    first = person.told[0].item_id
+    first = person.signals[0].item_id
     none = UserTranscript(first, "", final=True)
-    assert none not in person.told
+    assert none not in person.signals
     person.words("second")
-    assert person.told[-1].item_id != first
+    assert person.signals[-1].item_id != first
     person.silence(1.8)
-    assert none not in person.told
+    assert none not in person.signals
     person.silence(0.4)
-    assert none in person.told
+    assert none in person.signals
 
 
 def test_a_late_transcript_belongs_to_the_turn_before_a_cough():
@@ -194,13 +194,13 @@ def test_a_late_transcript_belongs_to_the_turn_before_a_cough():
     person.sound(0.2)
     person.silence(0.5)
     person.reply()
-    first = person.told[0].item_id
+    first = person.signals[0].item_id
     person.words("hello ", "a")
     person.words("there", "b")
-    assert person.told[-1] == UserTranscript(first, "hello there", final=True)
+    assert person.signals[-1] == UserTranscript(first, "hello there", final=True)
     person.silence(1.0)
     person.words("a cough", "c")
-    assert person.told[-1].item_id != first
+    assert person.signals[-1].item_id != first
 
 
 def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
@@ -209,7 +209,7 @@ def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
     person.silence(0.5)
     person.reply()
     person.words("hello there")
-    first = person.told[0].item_id
+    first = person.signals[0].item_id
     assert person.turns.connection_lost([], [first]) is None
     person.reply()
     assert person.turns.connection_lost([], [first]) is None
@@ -217,23 +217,23 @@ def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
     person.reply_done()
     person.kinds()
     person.silence(3.2)
-    assert person.told == [UserTranscript(first, "hello there", final=True)]
+    assert person.signals == [UserTranscript(first, "hello there", final=True)]
     person.words("hello here", "x")
-    assert person.told[-1] == UserTranscript(first, "hello here", final=True)
+    assert person.signals[-1] == UserTranscript(first, "hello here", final=True)
 
 
 def test_the_transcript_of_an_open_turn_stays_when_its_audio_is_not_replayed():
     person = Person()
     person.sound(1.0)
     person.words("hello there")
-    item_id = person.told[0].item_id
+    item_id = person.signals[0].item_id
     assert person.turns.connection_lost([], []) == item_id
     person.kinds()
     person.silence(4.0)
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds == ["SpeechStopped", "UserTranscript", "UserTurnEnded"]
-    assert told[1] == UserTranscript(item_id, "hello there", final=True)
-    assert not told[2].empty
+    assert signals[1] == UserTranscript(item_id, "hello there", final=True)
+    assert not signals[2].empty
 
 
 def test_turns_without_text_are_replayed_in_their_order():
@@ -242,7 +242,7 @@ def test_turns_without_text_are_replayed_in_their_order():
         person.sound(1.0)
         person.silence(0.5)
         person.reply()
-    ids = list(dict.fromkeys(one.item_id for one in person.told))
+    ids = list(dict.fromkeys(one.item_id for one in person.signals))
     person.turns.connection_lost([], ids)
     assert person.turns.replayed_ids == ids
     person.reply()
@@ -253,7 +253,7 @@ def test_turns_without_text_are_replayed_in_their_order():
     person.silence(1.0)
     person.words("second", "b")
     person.reply()
-    words = {one.item_id: one.text for one in person.told if isinstance(one, UserTranscript)}
+    words = {one.item_id: one.text for one in person.signals if isinstance(one, UserTranscript)}
     assert words == dict(zip(ids, ("first", "second"), strict=True))
 
 
@@ -265,7 +265,7 @@ def test_a_very_late_transcript_is_accepted_while_nobody_has_spoken_since():
     person.reply_done()
     person.silence(6.0)
     person.words("At last.")
-    assert person.told[-1] == UserTranscript(person.told[0].item_id, "At last.", final=True)
+    assert person.signals[-1] == UserTranscript(person.signals[0].item_id, "At last.", final=True)
 
 
 def test_a_slow_model_has_eight_seconds_for_the_transcript():
@@ -274,10 +274,10 @@ def test_a_slow_model_has_eight_seconds_for_the_transcript():
     person.silence(6.0)
     person.words("At last.")
     person.reply()
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
-    assert told[-1].reply_follows
-    assert told[-2].final
+    assert signals[-1].reply_follows
+    assert signals[-2].final
 
 
 def test_whispered_text_without_a_reply_ends_too():
@@ -294,21 +294,21 @@ def test_a_turn_that_the_vad_missed_has_a_transcript_and_an_end():
     person.silence(1.0)
     person.words("whispered")
     person.reply()
-    kinds, told = person.kinds()
+    kinds, signals = person.kinds()
     assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
     person.reply_done()
     person.reply()
     person.words("while it answers", "q")
     kinds, again = person.kinds()
     assert kinds == ["UserTranscript", "UserTurnEnded"]
-    assert again[0].item_id != told[0].item_id
+    assert again[0].item_id != signals[0].item_id
     assert not again[1].reply_follows
 
 
 def test_a_requested_reply_or_one_over_the_persons_speech_ends_no_turn():
     person = Person()
     person.sound(0.5)
-    person.reply(asked=True)
+    person.reply(requested=True)
     person.reply()
     kinds, _ = person.kinds()
     assert kinds == ["SpeechStarted"]
@@ -318,16 +318,16 @@ def test_after_a_lost_connection_a_turn_without_a_reply_is_open_again():
     person = Person()
     person.sound(0.5)
     person.silence(0.5)
-    person.told += person.turns.end_turn(reply_follows=True)
-    item_id = person.told[0].item_id
+    person.signals += person.turns.end_turn(reply_follows=True)
+    item_id = person.signals[0].item_id
     assert person.turns.connection_lost([item_id], []) == item_id
     person.kinds()
     person.words("again", "x")
     person.reply()
-    _, told = person.kinds()
-    assert {one.item_id for one in told} == {item_id}
-    assert isinstance(told[-1], UserTurnEnded)
-    assert told[-1].reply_follows
+    _, signals = person.kinds()
+    assert {one.item_id for one in signals} == {item_id}
+    assert isinstance(signals[-1], UserTurnEnded)
+    assert signals[-1].reply_follows
 
 
 def test_a_turn_with_a_reply_is_replayed_for_its_text_and_its_second_reply_is_recognised():
@@ -335,15 +335,15 @@ def test_a_turn_with_a_reply_is_replayed_for_its_text_and_its_second_reply_is_re
     person.sound(0.5)
     person.silence(0.5)
     person.reply()
-    item_id = person.told[0].item_id
+    item_id = person.signals[0].item_id
     assert person.turns.connection_lost([], [item_id]) is None
     assert person.turns.replayed_ids == [item_id]
     person.kinds()
     person.words("once more", "x")
     person.reply()
-    _, told = person.kinds()
-    assert told[-2] == UserTranscript(item_id, "once more", final=True)
-    assert told[-1] == UserTurnEnded(item_id)
+    _, signals = person.kinds()
+    assert signals[-2] == UserTranscript(item_id, "once more", final=True)
+    assert signals[-1] == UserTurnEnded(item_id)
     assert not person.turns.replayed_ids
 
 
@@ -374,12 +374,12 @@ def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
                 pieces += 1
                 person.words(value, str(pieces))
             case "reply":
-                person.reply(asked=value)
+                person.reply(requested=value)
             case "reply_done":
                 person.reply_done()
-    _, told = person.kinds()
+    _, signals = person.kinds()
     ended, started = [], set()
-    for one in told:
+    for one in signals:
         match one:
             case SpeechStarted(item_id=item_id):
                 assert item_id not in ended
@@ -391,7 +391,7 @@ def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
                 assert item_id not in ended
                 ended.append(item_id)
     words = {}
-    for one in told:
+    for one in signals:
         if isinstance(one, UserTranscript):
             assert one.text.startswith(words.get(one.item_id, ""))
             words[one.item_id] = one.text

@@ -16,14 +16,14 @@ def test_every_transcript_of_a_short_turn_is_passed_on():
 
 def test_transcripts_of_a_long_turn_cost_a_multiple_of_its_length():
     partials = PartialsFilter()
-    told = [
+    reported = [
         length
         for length in range(0, 500_000, 5)
         if partials.is_due(UserTranscript("a", "x" * length, False))
     ]
-    assert sum(told) < 25 * 500_000
+    assert sum(reported) < 25 * 500_000
     # No text is held back for long.
-    assert all(b <= max(a, MAX_UNFILTERED) * 1.06 for a, b in pairwise(told))
+    assert all(b <= max(a, MAX_UNFILTERED) * 1.06 for a, b in pairwise(reported))
     assert partials.is_due(UserTranscript("a", "x" * 500_000, True))
 
 

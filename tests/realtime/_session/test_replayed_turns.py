@@ -23,8 +23,8 @@ def turn(item_id, position=0):
 
 def test_only_the_transcript_of_a_replayed_turn_is_passed_on_under_its_first_id():
     rehearing = hearing("old")
-    told = [rehearing.translate(signal, 0.1) for signal in turn("new")]
-    assert told == [None, None, None, None, UserTranscript("old", "some words", final=True)]
+    reported = [rehearing.translate(signal, 0.1) for signal in turn("new")]
+    assert reported == [None, None, None, None, UserTranscript("old", "some words", final=True)]
     new = SpeechStarted("next", position=10)
     assert rehearing.translate(new, 0.2) is new
 
@@ -32,9 +32,9 @@ def test_only_the_transcript_of_a_replayed_turn_is_passed_on_under_its_first_id(
 def test_a_transcript_may_come_before_the_end_and_turns_come_in_order():
     rehearing = hearing("a", "b")
     first = turn("x")
-    told = [rehearing.translate(first[i], 0.1) for i in (0, 4, 2)]
-    assert told[1].item_id == "a"
-    assert (told[0], told[2]) == (None, None)
+    reported = [rehearing.translate(first[i], 0.1) for i in (0, 4, 2)]
+    assert reported[1].item_id == "a"
+    assert (reported[0], reported[2]) == (None, None)
     assert [rehearing.translate(s, 0.1) for s in turn("y")][-1].item_id == "b"
 
 

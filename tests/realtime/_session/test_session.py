@@ -44,72 +44,72 @@ from duologue.testing import At, ScriptedRealtime, virtual_time
 from duologue.video import VideoFrame
 
 
-class Listener:
+class FakeObserver:
     def __init__(self):
-        self.told = []
-        self.cuts = []
+        self.reported = []
+        self.truncations = []
         self.items = ()
 
     def history(self):
         return self.items
 
     def reconnecting(self, event):
-        self.told.append(event)
+        self.reported.append(event)
 
     def reconnected(self, event):
-        self.told.append(event)
+        self.reported.append(event)
 
     def late_transcript(self, words):
         pass
 
     def reply_skipped(self, epoch):
-        self.told.append(("nothing follows", epoch))
+        self.reported.append(("nothing follows", epoch))
 
     def spoken_text(self, reply_id):
         return None
 
     def reply_lost(self, reply_id, request_id):
-        self.told.append(("lost", reply_id, request_id))
+        self.reported.append(("lost", reply_id, request_id))
 
     def turns_replayed(self, item_ids):
-        self.told.append(("reheard", *item_ids))
+        self.reported.append(("replayed", *item_ids))
 
     def connected(self, event):
-        self.told.append(event)
+        self.reported.append(event)
 
     def disconnected(self, event):
-        self.told.append(("over", event.reason, event.clean))
+        self.reported.append(("over", event.reason, event.clean))
 
     def output(self, output, epoch):
-        self.told.append((output, epoch))
+        self.reported.append((output, epoch))
 
     def on_interrupt(self, epoch):
-        self.told.append(("interrupted", epoch))
-        return self.cuts
+        self.reported.append(("interrupted", epoch))
+        return self.truncations
 
     def reply_ended(self, request_id, error):
-        self.told.append((request_id, error))
+        self.reported.append((request_id, error))
 
     @property
     def ends(self):
-        return [t for t in self.told if isinstance(t, tuple) and t[0] == "over"]
+        return [t for t in self.reported if isinstance(t, tuple) and t[0] == "over"]
 
     @property
     def outputs(self):
-        return [t[0] for t in self.told if isinstance(t, tuple) and len(t) == 2]
+        return [t[0] for t in self.reported if isinstance(t, tuple) and len(t) == 2]
 
 
-class Line:
+class FakeConnection:
     """A connection in the test's hands."""
 
     def __init__(self):
         self.commands = []
         self.over = asyncio.Event()
         self.failure = None
-        self.tell = None
+        self.emit = None
 
     async def run(self, receive):
-        self.tell = receive
+        self.emit = receive
         await self.over.wait()
         if self.failure is not None:
             raise self.failure
@@ -118,10 +118,10 @@ class Line:
         self.commands.append(command)
 
 
-class Model(Realtime):
+class FakeModel(Realtime):
     def __init__(self, *, unprepared=None, **abilities):
         super().__init__(Capabilities("test", "m", **abilities))
-        self.line = Line()
+        self.fake_connection = FakeConnection()
         self.setups = []
         self.unprepared = unprepared
 
@@ -132,42 +132,42 @@ class Model(Realtime):
 
     def open(self, setup):
         self.setups.append(setup)
-        return self.line
+        return self.fake_connection
 
 
 async def begin(model, *, start=True):
-    listener = Listener()
-    task = asyncio.create_task(model.run(SessionSetup("be kind"), listener))
+    observer = FakeObserver()
+    task = asyncio.create_task(model.run(SessionSetup("be kind"), observer))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     if start:
-        model.line.tell(SessionStarted({"voice": "x"}))
-    return listener, task
+        model.fake_connection.emit(SessionStarted({"voice": "x"}))
+    return observer, task
 
 
-def sound(count, rate=24000, value=1):
+def audio_frame(count, rate=24000, value=1):
     return AudioFrame(np.full(count, value, np.int16), rate)
 
 
 @virtual_time
 async def test_a_session_from_begin_to_end():
-    model = Model()
-    listener, task = await begin(model, start=False)
+    model = FakeModel()
+    observer, task = await begin(model, start=False)
     waiting = asyncio.create_task(model.ready())
     await asyncio.sleep(0.1)
     assert not waiting.done()
     assert not model.connected
-    model.line.tell(SessionStarted({"voice": "x"}))
+    model.fake_connection.emit(SessionStarted({"voice": "x"}))
     await waiting
     assert model.connected
-    event = listener.told[0]
+    event = observer.reported[0]
     assert event.session_id == model.session_id
     assert event.session_config == {"voice": "x"}
     assert event.capabilities["model"] == "m"
     assert model.setups == [SessionSetup("be kind")]
-    model.line.over.set()
+    model.fake_connection.over.set()
     await task
-    assert listener.ends == [("over", "the model ended the session", True)]
+    assert observer.ends == [("over", "the model ended the session", True)]
     assert not model.connected
     with pytest.raises(SessionClosedError, match="over"):
         await model.ready()
@@ -175,10 +175,10 @@ async def test_a_session_from_begin_to_end():
 
 @virtual_time
 async def test_a_session_runs_once():
-    model = Model()
+    model = FakeModel()
     _, task = await begin(model)
     with pytest.raises(RuntimeError, match="runs once"):
-        await model.run(SessionSetup(), Listener())
+        await model.run(SessionSetup(), FakeObserver())
     task.cancel()
 
 
@@ -196,71 +196,71 @@ ENDS = {
 def test_the_end_is_reported_exactly_once(way, started):
     @virtual_time
     async def run():
-        model = Model(unprepared=SessionError("no weights") if way == "unprepared" else None)
-        listener, task = await begin(model, start=started and way != "unprepared")
+        model = FakeModel(unprepared=SessionError("no weights") if way == "unprepared" else None)
+        observer, task = await begin(model, start=started and way != "unprepared")
         if model.connected:
             model.request_reply("q")
         match way:
             case "cancelled":
                 task.cancel()
             case "failed":
-                model.line.failure = SessionError("lost")
+                model.fake_connection.failure = SessionError("lost")
             case "bug":
-                model.line.failure = KeyError("x")
-        model.line.over.set()
+                model.fake_connection.failure = KeyError("x")
+        model.fake_connection.over.set()
         await asyncio.wait([task])
         end = ENDS[way]
         if way == "clean" and not started:
             end = ("the model ended the session before it began", False)
-        assert listener.ends == [("over", *end)]
-        asked = [t for t in listener.told if isinstance(t, tuple) and t[0] == "q"]
-        assert len(asked) == (started and way != "unprepared")
-        assert all(isinstance(error, SessionClosedError) for _, error in asked)
+        assert observer.ends == [("over", *end)]
+        requested = [t for t in observer.reported if isinstance(t, tuple) and t[0] == "q"]
+        assert len(requested) == (started and way != "unprepared")
+        assert all(isinstance(error, SessionClosedError) for _, error in requested)
         with pytest.raises(SessionClosedError):
             await model.ready()
         with pytest.raises(SessionClosedError):
             model.request_reply("late")
         model.send_tool_result("c", "t", "x", failed=False)
         await asyncio.sleep(60)
-        assert len(listener.ends) == 1
+        assert len(observer.ends) == 1
 
     run()
 
 
 @virtual_time
 async def test_early_audio_is_kept_in_order_and_bounded():
-    model = Model(input_rate=8000)
+    model = FakeModel(input_rate=8000)
     for value in range(600):
-        model.send_audio(sound(160, 8000, 1000 + value))
+        model.send_audio(audio_frame(160, 8000, 1000 + value))
     assert model.lost_audio == (600 - ReconnectPolicy().keep_s * 50) * 160
     await begin(model)
-    sent = [c.frame.samples for c in model.line.commands if isinstance(c, SendAudio)]
+    sent = [c.frame.samples for c in model.fake_connection.commands if isinstance(c, SendAudio)]
     assert max(map(len, sent)) == 800
     assert [*np.concatenate(sent)[::160]] == [*range(1100, 1600)]
-    model.send_audio(sound(160, 8000, 7))
-    assert model.line.commands[-1].frame.samples[0] == 7
-    assert len(model.line.commands) == len(sent) + 1
+    model.send_audio(audio_frame(160, 8000, 7))
+    assert model.fake_connection.commands[-1].frame.samples[0] == 7
+    assert len(model.fake_connection.commands) == len(sent) + 1
 
 
 @virtual_time
 async def test_audio_is_sent_at_the_models_rate():
-    model = Model(input_rate=16000)
+    model = FakeModel(input_rate=16000)
     await begin(model)
     for rate in (48000, 8000):
-        model.line.commands.clear()
+        model.fake_connection.commands.clear()
         for _ in range(50):
-            model.send_audio(sound(rate // 50, rate))
-        frames = [c.frame for c in model.line.commands]
+            model.send_audio(audio_frame(rate // 50, rate))
+        frames = [c.frame for c in model.fake_connection.commands]
         assert {f.rate for f in frames} == {16000}
         assert sum(map(len, frames)) == pytest.approx(16000, abs=100)
-    model.line.commands.clear()
-    model.send_audio(sound(1, 8001))
-    assert not model.line.commands
+    model.fake_connection.commands.clear()
+    model.send_audio(audio_frame(1, 8001))
+    assert not model.fake_connection.commands
 
 
 @virtual_time
 async def test_an_ability_that_a_model_lacks_is_an_error():
-    model = Model(say="none", mutable_instructions=False, mutable_tools=False)
+    model = FakeModel(say="none", mutable_instructions=False, mutable_tools=False)
     await begin(model)
     picture = VideoFrame(np.zeros((2, 2, 3), np.uint8), 0.0)
     for attempt in (
@@ -272,8 +272,8 @@ async def test_an_ability_that_a_model_lacks_is_an_error():
     ):
         with pytest.raises(UnsupportedError):
             attempt()
-    assert not model.line.commands
-    able = Model(video=True, manual_turns=True)
+    assert not model.fake_connection.commands
+    able = FakeModel(video=True, manual_turns=True)
     await begin(able)
     able.send_video(picture)
     able.end_turn()
@@ -281,9 +281,9 @@ async def test_an_ability_that_a_model_lacks_is_an_error():
     able.update_tools([])
     able.add_item(SystemItem("i", "x"))
     able.say("q", "hello")
-    assert isinstance(able.line.commands[0], SendVideo)
-    assert able.line.commands == [
-        able.line.commands[0],
+    assert isinstance(able.fake_connection.commands[0], SendVideo)
+    assert able.fake_connection.commands == [
+        able.fake_connection.commands[0],
         EndTurn(),
         UpdateSession(instructions="new"),
         UpdateSession(tools=()),
@@ -294,108 +294,108 @@ async def test_an_ability_that_a_model_lacks_is_an_error():
 
 @virtual_time
 async def test_an_interruption_cancels_truncates_and_lets_nothing_stale_through():
-    model = Model()
-    listener, _ = await begin(model)
-    model.line.tell(ReplyStarted("r"))
-    listener.cuts = [Truncate("i", 100, "hi"), DeleteItem("j")]
+    model = FakeModel()
+    observer, _ = await begin(model)
+    model.fake_connection.emit(ReplyStarted("r"))
+    observer.truncations = [Truncate("i", 100, "hi"), DeleteItem("j")]
     assert model.interrupt() == 1
-    assert model.line.commands == [CancelReply("r"), *listener.cuts]
-    told = len(listener.told)
-    model.line.tell(ReplyAudio("r", "i", sound(10)))
-    model.line.tell(ReplyText("r", "i", "words"))
-    model.line.tell(ReplyAudio("unknown", "i", sound(10)))
-    assert len(listener.told) == told
+    assert model.fake_connection.commands == [CancelReply("r"), *observer.truncations]
+    reported = len(observer.reported)
+    model.fake_connection.emit(ReplyAudio("r", "i", audio_frame(10)))
+    model.fake_connection.emit(ReplyText("r", "i", "words"))
+    model.fake_connection.emit(ReplyAudio("unknown", "i", audio_frame(10)))
+    assert len(observer.reported) == reported
     assert model.stale_outputs == 3
     assert model.pending
     assert not model.replying
-    model.line.tell(ReplyDone("r", "cancelled"))
-    model.line.tell(ReplyDone("r", "cancelled"))
+    model.fake_connection.emit(ReplyDone("r", "cancelled"))
+    model.fake_connection.emit(ReplyDone("r", "cancelled"))
     assert not model.pending
 
 
 @virtual_time
 async def test_a_model_that_can_not_truncate_its_history_is_not_asked_to():
-    model = Model(truncation="none")
-    listener, _ = await begin(model)
-    listener.cuts = [DeleteItem("j")]
+    model = FakeModel(truncation="none")
+    observer, _ = await begin(model)
+    observer.truncations = [DeleteItem("j")]
     model.interrupt()
-    assert model.line.commands == []
+    assert model.fake_connection.commands == []
 
 
 @virtual_time
 async def test_a_late_reply_is_cancelled_when_it_appears():
-    model = Model()
-    listener, _ = await begin(model)
+    model = FakeModel()
+    observer, _ = await begin(model)
     model.request_reply("q")
     model.interrupt()
-    assert ("q", None) in listener.told
-    model.line.tell(ReplyStarted("r", "q"))
-    assert model.line.commands == [RequestReply("q"), CancelReply("r")]
-    assert not [o for o in listener.outputs if isinstance(o, ReplyStarted)]
+    assert ("q", None) in observer.reported
+    model.fake_connection.emit(ReplyStarted("r", "q"))
+    assert model.fake_connection.commands == [RequestReply("q"), CancelReply("r")]
+    assert not [o for o in observer.outputs if isinstance(o, ReplyStarted)]
 
 
 @virtual_time
 async def test_a_refusal_and_a_timeout_reach_the_caller():
-    model = Model()
-    listener, _ = await begin(model)
+    model = FakeModel()
+    observer, _ = await begin(model)
     model.request_reply("a")
-    model.line.tell(ReplyRefused("a", "quota", "no money"))
-    request_id, error = listener.told[-1]
+    model.fake_connection.emit(ReplyRefused("a", "quota", "no money"))
+    request_id, error = observer.reported[-1]
     assert request_id == "a"
     assert isinstance(error, ReplyRefusedError)
     assert error.code == "quota"
     model.request_reply("b")
     await asyncio.sleep(40)
-    assert listener.told[-1][0] == "b"
-    assert listener.told[-1][1].code == "timeout"
+    assert observer.reported[-1][0] == "b"
+    assert observer.reported[-1][1].code == "timeout"
 
 
 @pytest.mark.parametrize("tool_reply", ["requested", "automatic"])
 def test_a_reply_follows_when_every_tool_has_its_result(tool_reply):
     @virtual_time
     async def run():
-        model = Model(tool_reply=tool_reply)
+        model = FakeModel(tool_reply=tool_reply)
         await begin(model)
-        model.line.tell(UserTurnEnded("u"))
-        model.line.tell(ReplyStarted("r"))
+        model.fake_connection.emit(UserTurnEnded("u"))
+        model.fake_connection.emit(ReplyStarted("r"))
         for call in ("a", "b"):
-            model.line.tell(ToolCall("r", call, "t", "{}"))
+            model.fake_connection.emit(ToolCall("r", call, "t", "{}"))
         model.send_tool_result("a", "t", "1", failed=False)
-        model.line.tell(ReplyDone("r"))
+        model.fake_connection.emit(ReplyDone("r"))
         assert model.pending
         model.send_tool_result("b", "t", "2", failed=True)
-        assert model.line.commands[:2] == [
+        assert model.fake_connection.commands[:2] == [
             SendToolResult("a", "t", "1"),
             SendToolResult("b", "t", "2", failed=True),
         ]
-        asked = [c for c in model.line.commands if isinstance(c, RequestReply)]
-        assert len(asked) == (tool_reply == "requested")
+        requested = [c for c in model.fake_connection.commands if isinstance(c, RequestReply)]
+        assert len(requested) == (tool_reply == "requested")
 
     run()
 
 
 @virtual_time
 async def test_no_reply_follows_the_tools_of_an_interrupted_reply():
-    model = Model()
+    model = FakeModel()
     await begin(model)
-    model.line.tell(ReplyStarted("r"))
-    model.line.tell(ToolCall("r", "a", "t", "{}"))
-    model.line.tell(ReplyDone("r"))
+    model.fake_connection.emit(ReplyStarted("r"))
+    model.fake_connection.emit(ToolCall("r", "a", "t", "{}"))
+    model.fake_connection.emit(ReplyDone("r"))
     model.interrupt()
     model.send_tool_result("a", "t", "1", failed=False)
-    assert model.line.commands == [SendToolResult("a", "t", "1", quiet=True)]
+    assert model.fake_connection.commands == [SendToolResult("a", "t", "1", quiet=True)]
     assert not model.pending
 
 
 @virtual_time
 async def test_an_automatic_reply_is_expected_for_a_while():
-    model = Model()
+    model = FakeModel()
     await begin(model)
-    model.line.tell(UserTurnEnded("u"))
+    model.fake_connection.emit(UserTurnEnded("u"))
     assert model.pending
     await asyncio.sleep(9)
     assert not model.pending
-    model.line.tell(UserTurnEnded("u", reply_follows=False))
+    model.fake_connection.emit(UserTurnEnded("u", reply_follows=False))
     assert not model.pending
 
 
@@ -403,12 +403,12 @@ async def test_an_automatic_reply_is_expected_for_a_while():
 async def test_a_fatal_error_ends_the_session():
     error = ProviderError(ErrorKind.FATAL, "401", "wrong key")
     model = ScriptedRealtime(at=[At(0.5, error)])
-    listener = Listener()
+    observer = FakeObserver()
     with pytest.raises(SessionError, match="wrong key") as caught:
-        await model.run(SessionSetup(), listener)
+        await model.run(SessionSetup(), observer)
     assert caught.value.code == "401"
-    assert listener.ends == [("over", "wrong key", False)]
-    assert error in listener.outputs
+    assert observer.ends == [("over", "wrong key", False)]
+    assert error in observer.outputs
 
 
 @virtual_time
@@ -416,10 +416,10 @@ async def test_errors_that_are_not_fatal_are_reported_and_the_session_continues(
     ending = (ErrorKind.FATAL, ErrorKind.RECYCLE)
     errors = [ProviderError(kind, "x", "y") for kind in ErrorKind if kind not in ending]
     model = ScriptedRealtime(at=[At(0.5, error) for error in errors])
-    listener = Listener()
-    task = asyncio.create_task(model.run(SessionSetup(), listener))
+    observer = FakeObserver()
+    task = asyncio.create_task(model.run(SessionSetup(), observer))
     await asyncio.sleep(1)
-    assert listener.outputs == errors
+    assert observer.outputs == errors
     assert model.connected
     task.cancel()
     await asyncio.wait([task])

@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from fake_connection import Model, again, living
+from fake_connection import FakeModel, live_session, wait_reconnected
 
 from duologue.audio import AudioFrame
 from duologue.errors import ConfigError
@@ -41,89 +41,89 @@ async def speak(model, seconds, level=8000):
 
 def asking(**abilities):
     abilities = {"answers_pings": True, **abilities}
-    return Model(policy=QUICK, **abilities)
+    return FakeModel(policy=QUICK, **abilities)
 
 
-def tells(model, *outputs):
+def emit_all(model, *outputs):
     for output in outputs:
-        model.line.tell(output)
+        model.latest.emit(output)
 
 
 @virtual_time
 async def test_a_turn_that_nothing_follows_is_replayed_to_the_next_connection():
     model = asking()
-    async with living(model) as ear:
+    async with live_session(model) as observer:
         began = model.clock.now()
         await speak(model, 1.0)
         await speak(model, 27.0, level=0)
-        assert [type(c) for c in model.lines[0].commands if isinstance(c, Ping)] == [Ping]
-        (told,) = ear.of(RealtimeReconnectingEvent)
-        assert told.reason == SILENT
-        await again(model)
+        assert [type(c) for c in model.opened[0].commands if isinstance(c, Ping)] == [Ping]
+        (reported,) = observer.of(RealtimeReconnectingEvent)
+        assert reported.reason == SILENT
+        await wait_reconnected(model)
         assert model.at[1] - began < 27
 
 
 @virtual_time
 async def test_a_service_that_answers_a_ping_is_kept_in_any_noise():
     model = asking()
-    async with living(model) as ear:
+    async with live_session(model) as observer:
         for _ in range(100):
-            before = len(model.line.sent(Ping))
+            before = len(model.latest.sent(Ping))
             await speak(model, 1.0)
-            if len(model.line.sent(Ping)) > before:
-                tells(model, Alive())
-        assert len(model.lines) == 1
-        assert len(model.line.sent(Ping)) == 5
-        assert not ear.of(Alive)
+            if len(model.latest.sent(Ping)) > before:
+                emit_all(model, Alive())
+        assert len(model.opened) == 1
+        assert len(model.latest.sent(Ping)) == 5
+        assert not observer.of(Alive)
 
 
 @virtual_time
 async def test_quiet_people_and_coughs_cause_no_ping():
     model = asking()
-    async with living(model):
+    async with live_session(model):
         await speak(model, 60.0, level=300)
         await speak(model, 0.2)
         await speak(model, 60.0, level=0)
-        assert not model.line.sent(Ping)
-        assert len(model.lines) == 1
+        assert not model.latest.sent(Ping)
+        assert len(model.opened) == 1
 
 
 @virtual_time
 async def test_a_connection_that_can_not_be_pinged_is_replaced_without_a_gap():
-    model = Model(policy=QUICK, speech_detection="local", may_ignore=True)
-    async with living(model) as ear:
+    model = FakeModel(policy=QUICK, speech_detection="local", may_ignore=True)
+    async with live_session(model) as observer:
         await speak(model, 1.0, level=0)
         await speak(model, 1.0)
         await speak(model, 30.0, level=0)
-        (told,) = ear.of(RealtimeReconnectingEvent)
-        assert told.reason == "the model has not shown for 25 s that it has heard the person"
-        assert ear.of(RealtimeReconnectedEvent)[0].gap_ms == 0
+        (reported,) = observer.of(RealtimeReconnectingEvent)
+        assert reported.reason == "the model has not shown for 25 s that it has heard the person"
+        assert observer.of(RealtimeReconnectedEvent)[0].gap_ms == 0
         # It is not replaced again and again: what the VAD takes for speech may be none for the
         # service.
         for _ in range(40):
             await speak(model, 1.0)
             await speak(model, 9.0, level=0)
         assert [round(at / 10) for at in model.at] == [0, 3, 9, 20, 41]
-        changes = len(model.lines)
+        changes = len(model.opened)
         await speak(model, 1.0)
-        tells(model, UserTranscript("a", "yes", final=True))
+        emit_all(model, UserTranscript("a", "yes", final=True))
         await speak(model, 60.0, level=0)
         await speak(model, 1.0)
         await speak(model, 30.0, level=0)
-        assert len(model.lines) == changes + 1
+        assert len(model.opened) == changes + 1
 
 
 @virtual_time
 async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
-    model = Model(policy=QUICK, speech_detection="local", may_ignore=True)
-    async with living(model):
+    model = FakeModel(policy=QUICK, speech_detection="local", may_ignore=True)
+    async with live_session(model):
         await speak(model, 1.0, level=0)
         for _ in range(20):
             await speak(model, 3.0)
             await speak(model, 2.0, level=0)
-        assert len(model.lines) == 1
+        assert len(model.opened) == 1
         await speak(model, 25.0, level=0)
-        assert len(model.lines) == 2
+        assert len(model.opened) == 2
 
 
 @pytest.mark.parametrize(
@@ -136,33 +136,33 @@ async def test_a_long_speech_with_pauses_is_not_doubted_before_its_end():
 )
 @virtual_time
 async def test_speech_that_needs_no_reply_changes_nothing(abilities):
-    model = Model(policy=QUICK, **abilities)
-    async with living(model):
+    model = FakeModel(policy=QUICK, **abilities)
+    async with live_session(model):
         await speak(model, 2.0)
         await speak(model, 60.0, level=0)
-        assert len(model.lines) == 1
-        assert not model.line.sent(Ping)
+        assert len(model.opened) == 1
+        assert not model.latest.sent(Ping)
 
 
 @virtual_time
 async def test_the_end_of_a_manual_turn_needs_a_sign():
     model = asking(speech_detection="none", manual_turns=True, turn_reply="requested")
-    async with living(model) as ear:
+    async with live_session(model) as observer:
         await speak(model, 1.0)
         model.end_turn()
         await asyncio.sleep(27)
-        assert ear.of(RealtimeReconnectingEvent)[0].reason == SILENT
-        await again(model)
-        tells(model, UserTurnEnded("a", reply_follows=False))
-        (asked,) = model.line.sent(RequestReply)
-        tells(model, ReplyStarted("r", asked.request_id))
+        assert observer.of(RealtimeReconnectingEvent)[0].reason == SILENT
+        await wait_reconnected(model)
+        emit_all(model, UserTurnEnded("a", reply_follows=False))
+        (requested,) = model.latest.sent(RequestReply)
+        emit_all(model, ReplyStarted("r", requested.request_id))
 
 
 @virtual_time
 async def test_an_announced_reply_is_made_by_the_next_connection():
     model = asking()
-    async with living(model) as ear:
-        tells(
+    async with live_session(model) as observer:
+        emit_all(
             model,
             SpeechStarted("a", None, 0),
             SpeechStopped("a", None, 100),
@@ -170,145 +170,150 @@ async def test_an_announced_reply_is_made_by_the_next_connection():
             UserTranscript("a", "hello", final=True),
         )
         await asyncio.sleep(20)
-        assert len(model.lines) == 1
-        await again(model)
-        assert ear.of(RealtimeReconnectingEvent)[0].reason == SILENT
-        assert len(model.line.sent(RequestReply)) == 1
+        assert len(model.opened) == 1
+        await wait_reconnected(model)
+        assert observer.of(RealtimeReconnectingEvent)[0].reason == SILENT
+        assert len(model.latest.sent(RequestReply)) == 1
 
 
 @pytest.mark.parametrize("reply_follows", [False, True])
 @virtual_time
 async def test_a_turn_without_an_announced_reply_needs_none(reply_follows):
     model = asking(may_ignore=reply_follows)
-    async with living(model):
-        tells(
+    async with live_session(model):
+        emit_all(
             model,
             SpeechStarted("a", None, 0),
             UserTurnEnded("a", reply_follows=reply_follows),
             UserTranscript("a", "hello", final=True),
         )
         await asyncio.sleep(120)
-        assert len(model.lines) == 1
+        assert len(model.opened) == 1
 
 
 @virtual_time
 async def test_a_request_is_sent_again_when_nothing_comes():
     model = asking()
-    async with living(model) as ear:
+    async with live_session(model) as observer:
         model.request_reply("x")
-        await again(model)
-        (asked,) = model.line.sent(RequestReply)
-        assert asked.request_id == "x"
-        tells(model, ReplyStarted("r", "x"), ReplyDone("r"))
-        assert not [t for t in ear.told if isinstance(t, tuple)]
+        await wait_reconnected(model)
+        (requested,) = model.latest.sent(RequestReply)
+        assert requested.request_id == "x"
+        emit_all(model, ReplyStarted("r", "x"), ReplyDone("r"))
+        assert not [t for t in observer.reported if isinstance(t, tuple)]
 
 
 @virtual_time
 async def test_a_request_that_is_sent_again_here_is_due_since_the_first_time():
-    model = Model(policy=QUICK, defers_requests=True)
-    async with living(model):
+    model = FakeModel(policy=QUICK, defers_requests=True)
+    async with live_session(model):
         model.request_reply("x")
         for _ in range(2):
             await asyncio.sleep(10)
-            tells(model, ReplyRefused("x", "unanswered", "Nothing came.", busy=True))
-        assert len(model.line.sent(RequestReply)) == 3
-        await again(model)
+            emit_all(model, ReplyRefused("x", "unanswered", "Nothing came.", busy=True))
+        assert len(model.latest.sent(RequestReply)) == 3
+        await wait_reconnected(model)
         assert 25 <= model.at[1] < 26
-        (asked,) = model.line.sent(RequestReply)
-        assert asked.request_id == "x"
+        (requested,) = model.latest.sent(RequestReply)
+        assert requested.request_id == "x"
         # On the new connection its time starts again.
         await asyncio.sleep(24)
-        assert len(model.lines) == 2
+        assert len(model.opened) == 2
 
 
 @virtual_time
 async def test_a_request_that_is_deferred_while_audio_plays_is_not_due():
-    model = Model(policy=QUICK, defers_requests=True)
-    async with living(model):
-        sound = AudioFrame(np.ones(40 * RATE, np.int16), RATE)
-        tells(model, ReplyStarted("r"), ReplyAudio("r", "i", sound), ReplyDone("r"))
+    model = FakeModel(policy=QUICK, defers_requests=True)
+    async with live_session(model):
+        audio = AudioFrame(np.ones(40 * RATE, np.int16), RATE)
+        emit_all(model, ReplyStarted("r"), ReplyAudio("r", "i", audio), ReplyDone("r"))
         model.request_reply("x")
         await asyncio.sleep(64)
-        assert len(model.lines) == 1
-        await again(model)
+        assert len(model.opened) == 1
+        await wait_reconnected(model)
         assert 65 < model.at[1] < 66
 
 
 @virtual_time
 async def test_a_reply_that_never_ends_is_continued_by_the_next_connection():
     model = asking()
-    async with living(model) as ear:
-        ear.said = {"r": "Well,"}
-        sound = AudioFrame(np.ones(10 * RATE, np.int16), RATE)
-        tells(model, ReplyStarted("r"), ReplyText("r", "i", "Well,"), ReplyAudio("r", "i", sound))
+    async with live_session(model) as observer:
+        observer.spoken = {"r": "Well,"}
+        audio = AudioFrame(np.ones(10 * RATE, np.int16), RATE)
+        emit_all(
+            model,
+            ReplyStarted("r"),
+            ReplyText("r", "i", "Well,"),
+            ReplyAudio("r", "i", audio),
+        )
         for _ in range(3):
             # Signals about the person's speech do not count as its progress.
             await asyncio.sleep(10)
-            tells(model, SpeechStarted("a", None, 0), UserTurnEnded("a", reply_follows=False))
-        assert len(model.lines) == 1
-        await again(model)
+            emit_all(model, SpeechStarted("a", None, 0), UserTurnEnded("a", reply_follows=False))
+        assert len(model.opened) == 1
+        await wait_reconnected(model)
         assert 35 <= model.at[1] < 36
-        assert len(ear.lost) == 1
+        assert len(observer.lost) == 1
 
 
 @virtual_time
 async def test_thinking_within_the_bound_and_long_tools_are_waited_for():
     model = asking()
-    async with living(model):
-        tells(model, ReplyStarted("r"))
+    async with live_session(model):
+        emit_all(model, ReplyStarted("r"))
         await asyncio.sleep(24)
-        tells(model, ToolCall("r", "c", "look", "{}"))
+        emit_all(model, ToolCall("r", "c", "look", "{}"))
         await asyncio.sleep(300)
-        tells(model, ReplyDone("r"))
+        emit_all(model, ReplyDone("r"))
         await asyncio.sleep(300)
-        assert len(model.lines) == 1
+        assert len(model.opened) == 1
         model.send_tool_result("c", "look", "42", failed=False)
-        assert len(model.line.sent(RequestReply)) == 1
-        await again(model)
+        assert len(model.latest.sent(RequestReply)) == 1
+        await wait_reconnected(model)
 
 
 @virtual_time
 async def test_an_interrupted_request_is_not_due():
     model = asking()
-    async with living(model):
+    async with live_session(model):
         model.request_reply("x")
         model.interrupt()
-        tells(model, SpeechStarted("a", None, 0), UserTurnEnded("a"))
+        emit_all(model, SpeechStarted("a", None, 0), UserTurnEnded("a"))
         await asyncio.sleep(5)
         model.interrupt()
         await asyncio.sleep(120)
-        assert len(model.lines) == 1
+        assert len(model.opened) == 1
 
 
 @virtual_time
 async def test_the_bound_can_be_set_and_turned_off():
     policy = ReconnectPolicy(base_s=0.01, cap_s=0.01, silence_s=3.0)
-    model = Model(policy=policy, answers_pings=True)
-    async with living(model):
+    model = FakeModel(policy=policy, answers_pings=True)
+    async with live_session(model):
         await speak(model, 0.5)
         await speak(model, 3.0, level=0)
-        assert len(model.lines) == 2
-    model = Model(policy=ReconnectPolicy(silence_s=None), answers_pings=True)
-    async with living(model):
+        assert len(model.opened) == 2
+    model = FakeModel(policy=ReconnectPolicy(silence_s=None), answers_pings=True)
+    async with live_session(model):
         await speak(model, 1.0)
         await speak(model, 300.0, level=0)
-        assert len(model.lines) == 1
-    with pytest.raises(ConfigError, match="silence_s above 0, or None"):
+        assert len(model.opened) == 1
+    with pytest.raises(ConfigError, match="silence_s must be above 0, or None"):
         ReconnectPolicy(silence_s=0)
 
 
 @virtual_time
 async def test_a_server_that_confirms_nothing_gets_no_ping():
     model = asking()
-    async with living(model):
-        model.line.tell(SessionStarted(confirms_updates=False))
+    async with live_session(model):
+        model.latest.emit(SessionStarted(confirms_updates=False))
     model = asking()
     model.plans = [{"confirms": False}]
-    async with living(model):
+    async with live_session(model):
         await speak(model, 1.0)
         await speak(model, 60.0, level=0)
-        assert len(model.lines) == 1
-        assert not model.line.sent(Ping)
+        assert len(model.opened) == 1
+        assert not model.latest.sent(Ping)
 
 
 def test_a_late_ping_gets_its_time_for_an_answer():

@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from fake_connection import Model, living
+from fake_connection import FakeModel, live_session
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,15 +78,15 @@ def test_every_item_can_be_written(text):
 
 @given(st.lists(texts), st.booleans())
 def test_the_text_of_a_reply_is_joined_over_its_pieces(pieces, planned):
-    outputs, told = SurrogateFilter(), []
+    outputs, reported = SurrogateFilter(), []
     for piece in pieces:
-        told += outputs.clean(ReplyText("r", "i", piece, planned=planned))
-        told += outputs.clean(ReplyText("r", "other", "plain"))
-    told += outputs.clean(ReplyDone("r"))
-    mine = [one for one in told if isinstance(one, ReplyText) and one.item_id == "i"]
+        reported += outputs.clean(ReplyText("r", "i", piece, planned=planned))
+        reported += outputs.clean(ReplyText("r", "other", "plain"))
+    reported += outputs.clean(ReplyDone("r"))
+    mine = [one for one in reported if isinstance(one, ReplyText) and one.item_id == "i"]
     assert "".join(one.text for one in mine) == replace_surrogates("".join(pieces))
     assert all(one.planned == planned for one in mine)
-    assert told[-1] == ReplyDone("r")
+    assert reported[-1] == ReplyDone("r")
 
 
 def test_every_other_output_is_clean():
@@ -125,17 +125,17 @@ def test_every_command_is_clean():
 
 @virtual_time
 async def test_a_session_joins_text_and_cleans_what_it_sends():
-    model = Model()
-    async with living(model, history=(UserItem("u", HIGH),)) as ear:
-        assert model.line.setup.history == (UserItem("u", "?"),)
+    model = FakeModel()
+    async with live_session(model, history=(UserItem("u", HIGH),)) as observer:
+        assert model.latest.setup.history == (UserItem("u", "?"),)
         model.say("q", f"Hello {HIGH}")
-        assert model.line.commands[-1].text == "Hello ?"
-        model.line.tell(ReplyStarted("r", "q"))
+        assert model.latest.commands[-1].text == "Hello ?"
+        model.latest.emit(ReplyStarted("r", "q"))
         for piece in (f"Hello {HIGH}", f"{LOW} there", HIGH):
-            model.line.tell(ReplyText("r", "i", piece))
-        model.line.tell(ReplyDone("r"))
-        assert [one.text for one in ear.of(ReplyText)] == ["Hello ", f"{WHOLE} there", "?"]
-        model.line.tell(UserTranscript("t", f"so {HIGH}", final=False))
-        model.line.tell(UserTranscript("t", f"so {HIGH}{LOW}", final=True))
-        assert [one.text for one in ear.of(UserTranscript)] == ["so ?", f"so {WHOLE}"]
+            model.latest.emit(ReplyText("r", "i", piece))
+        model.latest.emit(ReplyDone("r"))
+        assert [one.text for one in observer.of(ReplyText)] == ["Hello ", f"{WHOLE} there", "?"]
+        model.latest.emit(UserTranscript("t", f"so {HIGH}", final=False))
+        model.latest.emit(UserTranscript("t", f"so {HIGH}{LOW}", final=True))
+        assert [one.text for one in observer.of(UserTranscript)] == ["so ?", f"so {WHOLE}"]
         await asyncio.sleep(0)
