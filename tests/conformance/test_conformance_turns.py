@@ -158,7 +158,7 @@ async def test_instructions_and_tools_change_in_mid_session(subject):
         profile = agent.llm.capabilities
         if not (profile.mutable_instructions and profile.mutable_tools):
             for change in (lambda: agent.update_instructions("Be brief."), agent.update_tools):
-                with pytest.raises(UnsupportedError, match="for a session"):
+                with pytest.raises(UnsupportedError, match="during a session"):
                     change()
             return
         agent.update_instructions("Be very brief.")

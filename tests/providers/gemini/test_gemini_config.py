@@ -169,9 +169,9 @@ def test_what_a_model_can_not_do_says_what_to_do():
     with pytest.raises(UnsupportedError, match="answers every turn"):
         realtime(turn_detection=gemini.ManualTurns()).end_turn(reply=False)
     fixed = realtime(model=TEXT_ONLY)
-    with pytest.raises(UnsupportedError, match="instructions for a session"):
+    with pytest.raises(UnsupportedError, match="instructions during a session"):
         fixed.update_instructions("x")
-    with pytest.raises(UnsupportedError, match="tools for a session"):
+    with pytest.raises(UnsupportedError, match="tools during a session"):
         fixed.update_tools([])
 
 
