@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai_client import MODEL, QUICK, connected
 
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, check
+from duologue.simulators._openai_protocol.refusals import RefusedError, check
 from duologue.simulators._openai_protocol.schema import CLIENT_EVENTS
 from duologue.simulators._openai_protocol.session_object import OpenAISessionObject, check_session
 from duologue.testing import OpenAISimulator, Reply, virtual_time

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qwen_client import MODEL, connected
 
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, check
+from duologue.simulators._openai_protocol.refusals import RefusedError, check
 from duologue.simulators.qwen._schema import CLIENT_EVENTS, ITEMS
 from duologue.simulators.qwen._session_object import QwenSessionObject
 from duologue.testing import QwenSimulator, Reply, virtual_time

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from duologue.audio import Resampler, Samples
 from duologue.json_types import Json
 from duologue.simulators._fields import int_at, text_at
-from duologue.simulators._openai_protocol.json_shapes import RefusedError
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.schema import RATE
 
 _G711 = ("audio/pcmu", "audio/pcma")

@@ -15,17 +15,13 @@ from duologue.errors import SessionClosedError
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import JsonObject, new_id, read_json, text_at
+from duologue.simulators._json_shapes import Shape
 from duologue.simulators._kept import BoundedLog
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder
 from duologue.simulators._openai_protocol.conversation import Conversation, Image
 from duologue.simulators._openai_protocol.event_log import EventLog
-from duologue.simulators._openai_protocol.json_shapes import (
-    RefusedError,
-    Shape,
-    Tagged,
-    check_object,
-)
 from duologue.simulators._openai_protocol.loopback import Loopback
+from duologue.simulators._openai_protocol.refusals import RefusedError, check_object
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators._openai_protocol.session_object import SessionObject
 from duologue.simulators._openai_protocol.turns import UserTurn, UserTurns
@@ -66,7 +62,7 @@ class EventSession(ABC):
     `_connect_parts`.
     """
 
-    client_events: ClassVar[Tagged]
+    client_events: ClassVar[Shape]
     """Every event that a client may send."""
     items: ClassVar[Mapping[str, Shape]]
     """Every item that a client may create, by its type."""

@@ -14,7 +14,7 @@ from duologue.simulators._backend_session import BackendSession
 from duologue.simulators._fields import JsonObject, objects_at, text_at, value_at
 from duologue.simulators._openai_protocol.conversation import Conversation, text_of
 from duologue.simulators._openai_protocol.dialect import Emit
-from duologue.simulators._openai_protocol.json_shapes import RefusedError
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import AudioSink, OutgoingReply, ReplySpec
 from duologue.simulators._openai_protocol.schema import RATE
 from duologue.simulators._openai_protocol.session_object import SessionObject, check_modalities

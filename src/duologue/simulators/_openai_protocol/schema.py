@@ -1,262 +1,366 @@
-"""Every client event of the protocol, and every field that it may have."""
+"""Every client event of the protocol, with all its fields."""
 
 from __future__ import annotations
 
-from duologue.simulators._openai_protocol.json_shapes import (
-    Anything,
-    Entries,
-    Flag,
-    Many,
-    Nullable,
-    Number,
-    OneOf,
-    Shape,
-    Table,
-    Tagged,
-    Text,
-    Whole,
-)
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, TypeAdapter
+
+from duologue.simulators._json_shapes import AS_SENT, LEFT_OUT, JsonShape, Shape
 
 RATE = 24000
-"""Hz of ``audio/pcm``: the one rate that the protocol knows."""
+"""Hz of ``audio/pcm``, which has no other rate."""
 
-_TEXT = Text()
-_STATUS = Text(("completed", "incomplete", "in_progress"))
+type AnyObject = dict[str, object]
+type Milliseconds = Annotated[int, Field(ge=0)]
+type Modalities = list[Literal["text", "audio"]]
+type Tokens = Annotated[int, Field(ge=1, le=4096)] | Literal["inf"]
+type Fraction = Annotated[float, Field(ge=0.0, le=1.0), AS_SENT]
+type Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 
-_FORMAT = Tagged(
-    "type",
-    {
-        "audio/pcm": Table(optional={"rate": Whole(RATE, RATE)}),
-        "audio/pcmu": Table(),
-        "audio/pcma": Table(),
-    },
-)
-_VOICE = OneOf((_TEXT, Table({"id": _TEXT})))
-"""Any name: the service refuses unknown ones, but new ones are added often."""
-_MODALITIES = Many(Text(("text", "audio")))
-_TOKENS = OneOf((Whole(1, 4096), Text(("inf",))))
-_REASONING = Table(optional={"effort": Text(("minimal", "low", "medium", "high", "xhigh"))})
-_PROMPT = Table(
-    {"id": _TEXT},
-    {"version": Nullable(_TEXT), "variables": Nullable(Entries(Anything()))},
-)
-_TURN_DETECTION = Tagged(
-    "type",
-    {
-        "server_vad": Table(
-            optional={
-                "threshold": Number(0.0, 1.0),
-                "prefix_padding_ms": Whole(0),
-                "silence_duration_ms": Whole(0),
-                "create_response": Flag(),
-                "interrupt_response": Flag(),
-                "idle_timeout_ms": Nullable(Whole(5000, 30000)),
-            }
-        ),
-        "semantic_vad": Table(
-            optional={
-                "eagerness": Text(("low", "medium", "high", "auto")),
-                "create_response": Flag(),
-                "interrupt_response": Flag(),
-            }
-        ),
-    },
-)
-_TRANSCRIPTION = Table(
-    optional={
-        "model": _TEXT,
-        "language": Nullable(_TEXT),
-        "languages": Many(_TEXT),
-        "prompt": Nullable(_TEXT),
-        "delay": Text(("minimal", "low", "medium", "high", "xhigh")),
-        "keywords": Many(_TEXT),
-    }
-)
-_NOISE_REDUCTION = Table(
-    optional={"type": Text(("near_field", "far_field")), "strength": Number(0.0)}
-)
-_TOOL = Tagged(
-    "type",
-    {
-        "function": Table(
-            {"name": _TEXT}, {"description": _TEXT, "parameters": Entries(Anything())}
-        ),
-        "mcp": Table(
-            {"server_label": _TEXT},
-            dict.fromkeys(
-                (
-                    "allowed_callers",
-                    "allowed_tools",
-                    "authorization",
-                    "connector_id",
-                    "defer_loading",
-                    "headers",
-                    "require_approval",
-                    "server_description",
-                    "server_url",
-                    "tunnel_id",
-                ),
-                Anything(),
-            ),
-        ),
-    },
-)
-_TOOL_CHOICE = OneOf(
-    (
-        Text(("auto", "none", "required")),
-        Tagged(
-            "type",
-            {
-                "function": Table({"name": _TEXT}),
-                "mcp": Table({"server_label": _TEXT}, {"name": Nullable(_TEXT)}),
-            },
-        ),
-    )
-)
-_TRUNCATION = OneOf(
-    (
-        Text(("auto", "disabled")),
-        Tagged(
-            "type",
-            {
-                "retention_ratio": Table(
-                    {"retention_ratio": Number(0.0, 1.0)},
-                    {"token_limits": Table(optional={"post_instructions": Whole(0)})},
-                )
-            },
-        ),
-    )
-)
-_TRACING = OneOf(
-    (
-        Text(("auto",)),
-        Table(
-            optional={
-                "group_id": _TEXT,
-                "workflow_name": _TEXT,
-                "metadata": Entries(Anything()),
-            }
-        ),
-    )
+
+class PcmFormat(JsonShape):
+    type: Literal["audio/pcm"]
+    rate: Annotated[int, Field(ge=RATE, le=RATE)] = LEFT_OUT
+
+
+class MuLawFormat(JsonShape):
+    type: Literal["audio/pcmu"]
+
+
+class ALawFormat(JsonShape):
+    type: Literal["audio/pcma"]
+
+
+type Format = Annotated[PcmFormat | MuLawFormat | ALawFormat, Field(discriminator="type")]
+
+
+class CustomVoice(JsonShape):
+    id: str
+
+
+type Voice = str | CustomVoice
+"""Any name is accepted. The service refuses unknown names, but new ones are added often."""
+
+
+class Reasoning(JsonShape):
+    effort: Effort = LEFT_OUT
+
+
+class Prompt(JsonShape):
+    id: str
+    version: str | None = None
+    variables: AnyObject | None = None
+
+
+class ServerVad(JsonShape):
+    type: Literal["server_vad"]
+    threshold: Fraction = LEFT_OUT
+    prefix_padding_ms: Milliseconds = LEFT_OUT
+    silence_duration_ms: Milliseconds = LEFT_OUT
+    create_response: bool = LEFT_OUT
+    interrupt_response: bool = LEFT_OUT
+    idle_timeout_ms: Annotated[int, Field(ge=5000, le=30000)] | None = None
+
+
+class SemanticVad(JsonShape):
+    type: Literal["semantic_vad"]
+    eagerness: Literal["low", "medium", "high", "auto"] = LEFT_OUT
+    create_response: bool = LEFT_OUT
+    interrupt_response: bool = LEFT_OUT
+
+
+class Transcription(JsonShape):
+    model: str = LEFT_OUT
+    language: str | None = None
+    languages: list[str] = LEFT_OUT
+    prompt: str | None = None
+    delay: Effort = LEFT_OUT
+    keywords: list[str] = LEFT_OUT
+
+
+class NoiseReduction(JsonShape):
+    type: Literal["near_field", "far_field"] = LEFT_OUT
+    strength: Annotated[float, Field(ge=0.0), AS_SENT] = LEFT_OUT
+
+
+class FunctionTool(JsonShape):
+    type: Literal["function"]
+    name: str
+    description: str = LEFT_OUT
+    parameters: AnyObject = LEFT_OUT
+
+
+class McpTool(JsonShape):
+    type: Literal["mcp"]
+    server_label: str
+    allowed_callers: object = LEFT_OUT
+    allowed_tools: object = LEFT_OUT
+    authorization: object = LEFT_OUT
+    connector_id: object = LEFT_OUT
+    defer_loading: object = LEFT_OUT
+    headers: object = LEFT_OUT
+    require_approval: object = LEFT_OUT
+    server_description: object = LEFT_OUT
+    server_url: object = LEFT_OUT
+    tunnel_id: object = LEFT_OUT
+
+
+type Tools = list[Annotated[FunctionTool | McpTool, Field(discriminator="type")]]
+
+
+class FunctionChoice(JsonShape):
+    type: Literal["function"]
+    name: str
+
+
+class McpChoice(JsonShape):
+    type: Literal["mcp"]
+    server_label: str
+    name: str | None = None
+
+
+type ToolChoice = (
+    Literal["auto", "none", "required"]
+    | Annotated[FunctionChoice | McpChoice, Field(discriminator="type")]
 )
 
-SESSION = Tagged(
-    "type",
-    {
-        "realtime": Table(
-            optional={
-                "model": _TEXT,
-                "output_modalities": _MODALITIES,
-                "instructions": _TEXT,
-                "audio": Table(
-                    optional={
-                        "input": Table(
-                            optional={
-                                "format": _FORMAT,
-                                "noise_reduction": Nullable(_NOISE_REDUCTION),
-                                "transcription": Nullable(_TRANSCRIPTION),
-                                "turn_detection": Nullable(_TURN_DETECTION),
-                            }
-                        ),
-                        "output": Table(
-                            optional={
-                                "format": _FORMAT,
-                                "voice": _VOICE,
-                                "speed": Number(0.25, 1.5),
-                            }
-                        ),
-                    }
-                ),
-                "tools": Many(_TOOL),
-                "tool_choice": _TOOL_CHOICE,
-                "parallel_tool_calls": Nullable(Flag()),
-                "reasoning": Nullable(_REASONING),
-                "max_output_tokens": _TOKENS,
-                "truncation": _TRUNCATION,
-                "tracing": Nullable(_TRACING),
-                "prompt": Nullable(_PROMPT),
-                "include": Nullable(Many(Text(("item.input_audio_transcription.logprobs",)))),
-            }
-        )
-    },
-)
 
-_OF_ITEMS: dict[str, Shape] = {
-    "id": _TEXT,
-    "object": Text(("realtime.item",)),
-    "status": _STATUS,
+class TokenLimits(JsonShape):
+    post_instructions: Annotated[int, Field(ge=0)] = LEFT_OUT
+
+
+class RetentionRatio(JsonShape):
+    TAG: ClassVar[str] = "type"
+
+    type: Literal["retention_ratio"]
+    retention_ratio: Fraction
+    token_limits: TokenLimits = LEFT_OUT
+
+
+class Tracing(JsonShape):
+    group_id: str = LEFT_OUT
+    workflow_name: str = LEFT_OUT
+    metadata: AnyObject = LEFT_OUT
+
+
+class AudioInput(JsonShape):
+    format: Format = LEFT_OUT
+    noise_reduction: NoiseReduction | None = None
+    transcription: Transcription | None = None
+    turn_detection: Annotated[ServerVad | SemanticVad, Field(discriminator="type")] | None = None
+
+
+class AudioOutput(JsonShape):
+    format: Format = LEFT_OUT
+    voice: Voice = LEFT_OUT
+    speed: Annotated[float, Field(ge=0.25, le=1.5), AS_SENT] = LEFT_OUT
+
+
+class Audio(JsonShape):
+    input: AudioInput = LEFT_OUT
+    output: AudioOutput = LEFT_OUT
+
+
+class Session(JsonShape):
+    TAG: ClassVar[str] = "type"
+
+    type: Literal["realtime"]
+    model: str = LEFT_OUT
+    output_modalities: Modalities = LEFT_OUT
+    instructions: str = LEFT_OUT
+    audio: Audio = LEFT_OUT
+    tools: Tools = LEFT_OUT
+    tool_choice: ToolChoice = LEFT_OUT
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
+    max_output_tokens: Tokens = LEFT_OUT
+    truncation: Literal["auto", "disabled"] | RetentionRatio = LEFT_OUT
+    tracing: Literal["auto"] | Tracing | None = None
+    prompt: Prompt | None = None
+    include: list[Literal["item.input_audio_transcription.logprobs"]] | None = None
+
+
+class Item(JsonShape):
+    id: str = LEFT_OUT
+    object: Literal["realtime.item"] = LEFT_OUT
+    status: Literal["completed", "incomplete", "in_progress"] = LEFT_OUT
+    type: str = LEFT_OUT
+
+
+class InputText(JsonShape):
+    type: Literal["input_text"]
+    text: str
+
+
+class SystemText(InputText):
+    TAG: ClassVar[str] = "type"
+
+
+class InputAudio(JsonShape):
+    type: Literal["input_audio"]
+    audio: str
+    transcript: str | None = None
+
+
+class InputImage(JsonShape):
+    type: Literal["input_image"]
+    image_url: str
+    detail: Literal["auto", "low", "high"] = LEFT_OUT
+
+
+class OutputText(JsonShape):
+    type: Literal["output_text"]
+    text: str
+
+
+class OutputAudio(JsonShape):
+    type: Literal["output_audio"]
+    audio: str | None = None
+    transcript: str | None = None
+
+
+class SystemMessage(Item):
+    role: Literal["system"]
+    content: list[SystemText]
+
+
+class UserMessage(Item):
+    role: Literal["user"]
+    content: list[Annotated[InputText | InputAudio | InputImage, Field(discriminator="type")]]
+
+
+class AssistantMessage(Item):
+    role: Literal["assistant"]
+    content: list[Annotated[OutputText | OutputAudio, Field(discriminator="type")]]
+
+
+class FunctionCall(Item):
+    name: str
+    arguments: str
+    call_id: str = LEFT_OUT
+
+
+class FunctionCallOutput(Item):
+    call_id: str
+    output: str
+
+
+ITEMS: Mapping[str, Shape] = {
+    "message": TypeAdapter(
+        Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+    ),
+    "function_call": TypeAdapter(FunctionCall),
+    "function_call_output": TypeAdapter(FunctionCallOutput),
 }
-_SYSTEM = Tagged("type", {"input_text": Table({"text": _TEXT})})
-_USER = Tagged(
-    "type",
-    {
-        "input_text": Table({"text": _TEXT}),
-        "input_audio": Table({"audio": _TEXT}, {"transcript": Nullable(_TEXT)}),
-        "input_image": Table({"image_url": _TEXT}, {"detail": Text(("auto", "low", "high"))}),
-    },
-)
-_ASSISTANT = Tagged(
-    "type",
-    {
-        "output_text": Table({"text": _TEXT}),
-        "output_audio": Table(optional={"audio": Nullable(_TEXT), "transcript": Nullable(_TEXT)}),
-    },
-)
-_KIND = Text()
-_MESSAGE = Tagged(
-    "role",
-    {
-        "system": Table({"content": Many(_SYSTEM)}, {**_OF_ITEMS, "type": _KIND}),
-        "user": Table({"content": Many(_USER)}, {**_OF_ITEMS, "type": _KIND}),
-        "assistant": Table({"content": Many(_ASSISTANT)}, {**_OF_ITEMS, "type": _KIND}),
-    },
-)
-_CALL = Table({"name": _TEXT, "arguments": _TEXT}, {**_OF_ITEMS, "type": _KIND, "call_id": _TEXT})
-_RESULT = Table({"call_id": _TEXT, "output": _TEXT}, {**_OF_ITEMS, "type": _KIND})
+"""The shape of each item that a client may create, by its type."""
 
-ITEMS: dict[str, Shape] = {
-    "message": _MESSAGE,
-    "function_call": _CALL,
-    "function_call_output": _RESULT,
-}
-"""The shape of an item by its type; to be checked once the type is known."""
 
-_RESPONSE = Table(
-    optional={
-        "audio": Table(optional={"output": Table(optional={"format": _FORMAT, "voice": _VOICE})}),
-        "conversation": Text(("auto", "none")),
-        "input": Many(Entries(Anything())),
-        "instructions": _TEXT,
-        "max_output_tokens": _TOKENS,
-        "metadata": Nullable(Entries(_TEXT)),
-        "output_modalities": _MODALITIES,
-        "parallel_tool_calls": Flag(),
-        "prompt": Nullable(_PROMPT),
-        "reasoning": _REASONING,
-        "tool_choice": _TOOL_CHOICE,
-        "tools": Many(_TOOL),
-    }
+class ResponseOutput(JsonShape):
+    format: Format = LEFT_OUT
+    voice: Voice = LEFT_OUT
+
+
+class ResponseAudio(JsonShape):
+    output: ResponseOutput = LEFT_OUT
+
+
+class Response(JsonShape):
+    audio: ResponseAudio = LEFT_OUT
+    conversation: Literal["auto", "none"] = LEFT_OUT
+    input: list[AnyObject] = LEFT_OUT
+    instructions: str = LEFT_OUT
+    max_output_tokens: Tokens = LEFT_OUT
+    metadata: dict[str, str] | None = None
+    output_modalities: Modalities = LEFT_OUT
+    parallel_tool_calls: bool = LEFT_OUT
+    prompt: Prompt | None = None
+    reasoning: Reasoning = LEFT_OUT
+    tool_choice: ToolChoice = LEFT_OUT
+    tools: Tools = LEFT_OUT
+
+
+class ClientEvent(JsonShape):
+    event_id: str = LEFT_OUT
+
+
+class ItemCreate(ClientEvent):
+    type: Literal["conversation.item.create"]
+    item: AnyObject
+    previous_item_id: str | None = None
+
+
+class ItemDelete(ClientEvent):
+    type: Literal["conversation.item.delete"]
+    item_id: str
+
+
+class ItemRetrieve(ClientEvent):
+    type: Literal["conversation.item.retrieve"]
+    item_id: str
+
+
+class ItemTruncate(ClientEvent):
+    type: Literal["conversation.item.truncate"]
+    item_id: str
+    content_index: Annotated[int, Field(ge=0)]
+    audio_end_ms: Milliseconds
+
+
+class AudioAppend(ClientEvent):
+    type: Literal["input_audio_buffer.append"]
+    audio: str
+
+
+class AudioClear(ClientEvent):
+    type: Literal["input_audio_buffer.clear"]
+
+
+class AudioCommit(ClientEvent):
+    type: Literal["input_audio_buffer.commit"]
+
+
+class OutputClear(ClientEvent):
+    type: Literal["output_audio_buffer.clear"]
+
+
+class ResponseCancel(ClientEvent):
+    type: Literal["response.cancel"]
+    response_id: str | None = None
+
+
+class ResponseCreate(ClientEvent):
+    type: Literal["response.create"]
+    response: Response | None = None
+
+
+class SessionUpdate(ClientEvent):
+    type: Literal["session.update"]
+    session: Session
+
+
+class ExpiresAfter(JsonShape):
+    anchor: Literal["created_at"] = LEFT_OUT
+    seconds: Annotated[int, Field(ge=10, le=7200)] = LEFT_OUT
+
+
+CLIENT_EVENTS: Shape = TypeAdapter(
+    Annotated[
+        ItemCreate
+        | ItemDelete
+        | ItemRetrieve
+        | ItemTruncate
+        | AudioAppend
+        | AudioClear
+        | AudioCommit
+        | OutputClear
+        | ResponseCancel
+        | ResponseCreate
+        | SessionUpdate,
+        Field(discriminator="type"),
+    ]
 )
-
-_EVENT_ID: dict[str, Shape] = {"event_id": _TEXT}
-
-CLIENT_EVENTS = Tagged(
-    "type",
-    {
-        "conversation.item.create": Table(
-            {"item": Entries(Anything())}, {**_EVENT_ID, "previous_item_id": Nullable(_TEXT)}
-        ),
-        "conversation.item.delete": Table({"item_id": _TEXT}, _EVENT_ID),
-        "conversation.item.retrieve": Table({"item_id": _TEXT}, _EVENT_ID),
-        "conversation.item.truncate": Table(
-            {"item_id": _TEXT, "content_index": Whole(0), "audio_end_ms": Whole(0)}, _EVENT_ID
-        ),
-        "input_audio_buffer.append": Table({"audio": _TEXT}, _EVENT_ID),
-        "input_audio_buffer.clear": Table({}, _EVENT_ID),
-        "input_audio_buffer.commit": Table({}, _EVENT_ID),
-        "output_audio_buffer.clear": Table({}, _EVENT_ID),
-        "response.cancel": Table({}, {**_EVENT_ID, "response_id": Nullable(_TEXT)}),
-        "response.create": Table({}, {**_EVENT_ID, "response": Nullable(_RESPONSE)}),
-        "session.update": Table({"session": SESSION}, _EVENT_ID),
-    },
-)
+SESSION: Shape = TypeAdapter(Session)
+EXPIRES_AFTER: Shape = TypeAdapter(ExpiresAfter | None)
+"""How long an ephemeral key is valid."""

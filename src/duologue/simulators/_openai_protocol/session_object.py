@@ -18,7 +18,7 @@ from duologue.simulators._fields import (
     text_at,
     value_at,
 )
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, check_object, missing
+from duologue.simulators._openai_protocol.refusals import RefusedError, check_object, missing
 from duologue.simulators._openai_protocol.schema import RATE, SESSION
 
 DEFAULT_INSTRUCTIONS = (

@@ -16,7 +16,7 @@ from duologue.simulators._fields import JsonObject
 from duologue.simulators._kept import BoundedLog
 from duologue.simulators._openai_protocol.conversation import Conversation
 from duologue.simulators._openai_protocol.dialect import Emit
-from duologue.simulators._openai_protocol.json_shapes import RefusedError
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import OutgoingReply
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators._openai_protocol.schema import RATE

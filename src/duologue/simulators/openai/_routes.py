@@ -14,15 +14,8 @@ from duologue.rtc.config import PeerError
 from duologue.simulators._fields import JsonObject, int_at, read_json, text_at
 from duologue.simulators._http_service import Handler, with_error_handler
 from duologue.simulators._openai_protocol.auth import Auth, bearer_key
-from duologue.simulators._openai_protocol.json_shapes import (
-    Nullable,
-    RefusedError,
-    Table,
-    Text,
-    Whole,
-    check,
-    missing,
-)
+from duologue.simulators._openai_protocol.refusals import RefusedError, check, missing
+from duologue.simulators._openai_protocol.schema import EXPIRES_AFTER
 from duologue.simulators._openai_protocol.session_object import OpenAISessionObject, check_session
 from duologue.simulators._websocket_channel import MAX_MESSAGE_BYTES, WebSocketChannel
 from duologue.simulators.openai._rtc_call import RtcCall
@@ -43,7 +36,6 @@ _MESSAGES = {
     "insufficient_quota": "You exceeded your current quota, please check your plan and billing "
     "details.",
 }
-_EXPIRES_AFTER = Table(optional={"anchor": Text(("created_at",)), "seconds": Whole(10, 7200)})
 
 
 class ServiceApi(Protocol):
@@ -205,7 +197,7 @@ class _Routes:
         body = _parsed(await request.text() or "{}")
         if not isinstance(body, dict):
             raise RefusedError("invalid_json", "The body is not a JSON object.")
-        expires = check(Nullable(_EXPIRES_AFTER), body.get("expires_after"), "expires_after")
+        expires = check(EXPIRES_AFTER, body.get("expires_after"), "expires_after")
         session = body.get("session")
         configuration = self._api.make_session_object(
             text_at(session, "model") or DEFAULT_MODEL, session

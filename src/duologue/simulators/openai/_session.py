@@ -11,6 +11,7 @@ from duologue.realtime.commands import DeleteItem
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import JsonObject, int_at, objects_at, text_at, value_at
+from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder
 from duologue.simulators._openai_protocol.audio_sinks import EventAudioSink
 from duologue.simulators._openai_protocol.conversation import parse_images, to_item
@@ -20,7 +21,7 @@ from duologue.simulators._openai_protocol.event_session import (
     EventSession,
     SessionOptions,
 )
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, Shape, Tagged
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import AudioSink
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators._openai_protocol.schema import CLIENT_EVENTS, ITEMS
@@ -41,7 +42,7 @@ class OutputPlayer(AudioSink, Protocol):
 class OpenAISession(EventSession):
     """One client's session. Public attributes are for tests to inspect."""
 
-    client_events: ClassVar[Tagged] = CLIENT_EVENTS
+    client_events: ClassVar[Shape] = CLIENT_EVENTS
     items: ClassVar[Mapping[str, Shape]] = ITEMS
 
     def __init__(

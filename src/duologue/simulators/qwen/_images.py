@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duologue.simulators._openai_protocol.audio_formats import decode_base64
-from duologue.simulators._openai_protocol.json_shapes import RefusedError
+from duologue.simulators._openai_protocol.refusals import RefusedError
 
 MAX_CHARS = 256 * 1024
 """Base64 characters of the largest image (Model Studio, "Client events", 2026)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from duologue.json_types import Json
 from duologue.simulators._fields import JsonObject, flag_at, text_at
-from duologue.simulators._openai_protocol.json_shapes import RefusedError
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import OutgoingReply, ReplySpec
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators.qwen._session_object import OUTPUT_RATE, check_modalities, check_sampling

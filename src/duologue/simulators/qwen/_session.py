@@ -12,6 +12,7 @@ from duologue.json_types import Json
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import JsonObject, text_at
+from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder, decode_base64
 from duologue.simulators._openai_protocol.audio_sinks import EventAudioSink
 from duologue.simulators._openai_protocol.conversation import Image, to_item
@@ -20,7 +21,7 @@ from duologue.simulators._openai_protocol.event_session import (
     EventSession,
     SessionOptions,
 )
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, Shape, Tagged
+from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import OutgoingReply
 from duologue.simulators._openai_protocol.turns import UserTurn
 from duologue.simulators.qwen._dialect import BETA, INPUT_RATE
@@ -48,7 +49,7 @@ class QwenOptions(SessionOptions):
 class QwenSession(EventSession):
     """One client's session. Public attributes are for tests to inspect."""
 
-    client_events: ClassVar[Tagged] = CLIENT_EVENTS
+    client_events: ClassVar[Shape] = CLIENT_EVENTS
     items: ClassVar[Mapping[str, Shape]] = ITEMS
     item_objects: ClassVar[bool] = BETA.item_objects
 

@@ -15,7 +15,7 @@ from duologue.simulators._fields import (
     text_at,
     value_at,
 )
-from duologue.simulators._openai_protocol.json_shapes import RefusedError, check, check_object
+from duologue.simulators._openai_protocol.refusals import RefusedError, check, check_object
 from duologue.simulators._openai_protocol.session_object import TurnDetection
 from duologue.simulators.qwen._dialect import INPUT_RATE
 from duologue.simulators.qwen._models import features_of
