@@ -10,8 +10,8 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import orjson
 
@@ -33,6 +33,13 @@ class _Close:
 class _QueuedMessage:
     due: float
     data: str | bytes | _Close
+
+
+class ChannelOwner(Protocol):
+    """The session that a channel belongs to."""
+
+    def inject_error(self, error: faults.Error) -> None:
+        """Send the client an error event that nothing has caused."""
 
 
 class EventChannel(ABC):
@@ -60,9 +67,17 @@ class EventChannel(ABC):
         """Whether the connection was cut."""
         self.close_code: int | None = None
         """The code with which this side closed the session."""
-        self.inject_error: Callable[[faults.Error], None] = lambda _: None
-        """Sends the client an error event; set by the owner of the session."""
+        self._session: ChannelOwner | None = None
         self.fault_runner = plan.start(self, clock)
+
+    def attach(self, session: ChannelOwner) -> None:
+        """Inject errors into this session, and count the events of its client, until `detach`."""
+        self._session = session
+
+    def client_event(self, kind: str) -> None:
+        """Carry out the faults that an event of the client triggers."""
+        if self._session is not None:
+            self.fault_runner.event_passed(kind)
 
     def send(self, kind: str, text: str) -> None:
         """Queue an event; never waits."""
@@ -121,7 +136,8 @@ class EventChannel(ABC):
             case faults.Garbage(kind):
                 self._enqueue(b"\x00\xff\x00" if kind == "binary" else "{not JSON")
             case faults.Error():
-                self.inject_error(action)
+                if self._session is not None:
+                    self._session.inject_error(action)
             case faults.Loss(fraction):
                 self.drop_packets(fraction)
             case faults.Handshake():
@@ -141,7 +157,7 @@ class EventChannel(ABC):
         self._queue.clear()
         self._unsent_chars = 0
         self._last_text = ""
-        self.inject_error = lambda _: None
+        self._session = None
 
     def unknown_event(self, kind: str) -> str:
         """Return an event of a type that no client knows."""

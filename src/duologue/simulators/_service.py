@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -12,10 +12,10 @@ from typing import Protocol, Self
 from duologue.clock import Clock, LoopClock
 from duologue.errors import ConfigError
 from duologue.simulators._backends import Backend
-from duologue.simulators._channel import EventChannel
+from duologue.simulators._channel import ChannelOwner, EventChannel
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._kept import BoundedLog
-from duologue.simulators.faults import Error, Fault, FaultPlan
+from duologue.simulators.faults import Fault, FaultPlan
 
 MAX_KEPT_SESSIONS = 64
 """Newest sessions that are kept for inspection."""
@@ -23,13 +23,8 @@ MAX_FAILURES = 1000
 """Newest failed expectations of scripts that are kept."""
 
 
-class ServiceSession(Protocol):
+class ServiceSession(ChannelOwner, Protocol):
     """What a service needs of its sessions."""
-
-    on_client_event: Callable[[str], None]
-
-    def inject_error(self, error: Error) -> None:
-        """Send the client an error event that nothing has caused."""
 
     def close(self) -> None:
         """End the session, because its channel has ended."""
@@ -174,14 +169,12 @@ class Service[S: ServiceSession](ABC):
 
     def attach(self, channel: EventChannel, session: S) -> None:
         """Connect a new session with its channel, and keep it for inspection."""
-        channel.inject_error = session.inject_error
-        session.on_client_event = channel.fault_runner.event_passed
+        channel.attach(session)
         self._recent_sessions.add(session)
         self._open[channel] = session
 
     def release(self, channel: EventChannel, session: S) -> None:
         """Disconnect a session that is over from its channel."""
         session.close()
-        session.on_client_event = lambda _: None
         channel.detach()
         self._open.pop(channel, None)

@@ -73,7 +73,7 @@ async def test_no_more_than_fps_and_none_older_than_an_interval(fps):
     async with conversation(fps=fps) as (_, person, server):
         times = []
         session = server.sessions[0]
-        session.on_client_event = lambda kind: (
+        session._channel.client_event = lambda kind: (
             times.append(now()) if kind == "realtimeInput.video" else None
         )
         person.camera = camera
@@ -130,7 +130,7 @@ async def test_a_scene_that_does_not_change_is_sent_every_ten_seconds():
     async with conversation(skip_unchanged=True) as (agent, person, server):
         times = []
         session = server.sessions[0]
-        session.on_client_event = lambda kind: (
+        session._channel.client_event = lambda kind: (
             times.append(now()) if kind == "realtimeInput.video" else None
         )
         began = now()

@@ -37,6 +37,9 @@ MAX_IMAGE_BYTES = 64 * 1024 * 1024
 class Channel(Protocol):
     """Where a session sends its events."""
 
+    def client_event(self, kind: str) -> None:
+        """Carry out the faults that an event of the client triggers."""
+
     def send(self, kind: str, text: str) -> None:
         """Queue an event; never waits."""
 
@@ -69,9 +72,6 @@ class EventSession(ABC):
     item_objects: ClassVar[bool] = False
     """Whether items have a field ``object``."""
 
-    on_client_event: Callable[[str], None]
-    """Called with the type of each event of the client, before it is processed."""
-
     _decoder: AudioDecoder
     _responses: Responses
     _turns: UserTurns
@@ -97,7 +97,6 @@ class EventSession(ABC):
         self.audio_in_samples = 0
         """Audio received so far, in samples at the rate of the session."""
         self.closed = False
-        self.on_client_event = lambda _: None
 
     def _connect_parts(self, interrupt: Callable[[], None]) -> None:
         """Connect turns, responses and expectations; ``interrupt`` stops the reply in progress."""
@@ -210,7 +209,7 @@ class EventSession(ABC):
             self.send_error(RefusedError("invalid_json", "The event is not a JSON object."))
             return
         self._log.record_client_event(event, len(text))
-        self.on_client_event(text_at(event, "type"))
+        self._channel.client_event(text_at(event, "type"))
         try:
             given = check_object(self.client_events, event, "")
             self.handle(text_at(given, "type"), given)

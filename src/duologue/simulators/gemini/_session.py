@@ -37,6 +37,9 @@ MAX_EARLY_MESSAGES = 1000
 class Channel(Protocol):
     """Sends a session's messages."""
 
+    def client_event(self, kind: str) -> None:
+        """Carry out the faults that an event of the client triggers."""
+
     def send(self, kind: str, text: str) -> None:
         """Queue a message. Never waits."""
 
@@ -66,9 +69,6 @@ class SessionOptions:
 class GeminiSession:
     """One client's session. Public attributes are for tests to inspect."""
 
-    on_client_event: Callable[[str], None]
-    """Called with the kind of each client message before it is handled."""
-
     def __init__(
         self,
         backend: Realtime,
@@ -94,7 +94,6 @@ class GeminiSession:
         self.resumed = False
         """Whether it continues an earlier session."""
         self.closed = False
-        self.on_client_event = lambda _: None
         self._setup_accepted = setup_accepted
         self._replies = Replies(
             backend,
@@ -255,7 +254,7 @@ class GeminiSession:
         kinds = _named_parts(message)
         self._log.record_client_message(kinds[0][0], message, size)
         for kind, _ in kinds:
-            self.on_client_event(kind)
+            self._channel.client_event(kind)
         if self.closed:
             return
         if not self._configured.is_set():

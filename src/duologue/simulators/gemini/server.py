@@ -194,8 +194,7 @@ class GeminiSimulator(HttpService[GeminiSession]):
             self._clock,
             setup_accepted,
         )
-        channel.inject_error = session.inject_error
-        session.on_client_event = channel.fault_runner.event_passed
+        channel.attach(session)
         self._open[channel] = session
         try:
             await channel.serve(session)

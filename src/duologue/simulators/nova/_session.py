@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import uuid4
@@ -76,6 +76,9 @@ MAX_ENTRY_CHARS = 4 * 1024 * 1024
 class Channel(Protocol):
     """Sends a session's events."""
 
+    def client_event(self, kind: str) -> None:
+        """Carry out the faults that an event of the client triggers."""
+
     def send(self, kind: str, text: str) -> None:
         """Queue an event. Never waits."""
 
@@ -101,9 +104,6 @@ class SessionOptions:
 
 class NovaSession:
     """One client's stream. Public attributes are for tests to inspect."""
-
-    on_client_event: Callable[[str], None]
-    """Called with the name of each client event before it is handled."""
 
     def __init__(
         self,
@@ -143,7 +143,6 @@ class NovaSession:
         self.configuration: JsonObject = {}
         """The fields of ``sessionStart`` and ``promptStart``."""
         self.closed = False
-        self.on_client_event = lambda _: None
 
     @property
     def events_in(self) -> list[JsonObject]:
@@ -242,7 +241,7 @@ class NovaSession:
         try:
             name, fields = split_event(_parse(data))
             self._log.record_client_event(name, fields, len(data))
-            self.on_client_event(name)
+            self._channel.client_event(name)
             if self._expectations is not None:
                 self._expectations.client_event({"type": name, **fields})
             step = self._input.accept(parse(name, fields))
