@@ -1,4 +1,4 @@
-"""What the documentation says is so: its programs, links, tables and options."""
+"""Check the documentation: its programs, links, tables and options."""
 
 import ast
 import contextlib
@@ -25,7 +25,7 @@ PAGES = sorted(DOCS.rglob("*.md")) + sorted(ROOT.glob("*.md"))
 
 
 def blocks() -> Iterator[tuple[str, str]]:
-    """Every Python program of the documentation, with where it is."""
+    """Yield every Python program of the documentation with its place."""
     for page in PAGES:
         text = page.read_text("utf-8")
         for match in re.finditer(r"^```python\n(.*?)^```", text, re.S | re.M):
@@ -38,7 +38,7 @@ PROGRAMS = {where: code for where, code in BLOCKS.items() if "run_virtual(main()
 
 
 @pytest.mark.parametrize("where", BLOCKS)
-def test_programs_compile_and_name_what_exists(where):
+def test_programs_compile_and_their_names_exist(where):
     code = BLOCKS[where]
     compile(code, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     tree = ast.parse(code)
@@ -66,7 +66,7 @@ def test_programs_compile_and_name_what_exists(where):
 
 
 @pytest.mark.parametrize("where", PROGRAMS)
-def test_programs_in_virtual_time_print_what_they_say(where, tmp_path, monkeypatch):
+def test_programs_in_virtual_time_print_what_their_comments_say(where, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = PROGRAMS[where]
     out = io.StringIO()
@@ -78,19 +78,19 @@ def test_programs_in_virtual_time_print_what_they_say(where, tmp_path, monkeypat
 
 
 def plain(text: str) -> str:
-    """A page without its programs."""
+    """Return a page without its programs."""
     return re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", plain(page.read_text("utf-8")), re.M)
     texts = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading) for heading in headings]
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in texts}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
+def test_links_have_targets(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", plain(page.read_text("utf-8"))):
         if target.startswith(("https://", "http://", "mailto:")):
             continue
@@ -112,13 +112,13 @@ def test_the_index_has_every_page():
 
 
 def sections(page: Path) -> dict[str, str]:
-    """The text below each heading, up to the next one."""
+    """Return the text below each heading, up to the next one."""
     parts = re.split(r"^#+ (.*)$", page.read_text("utf-8"), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def rows(section: str) -> list[list[str]]:
-    """Table rows whose first cell is code; cells as they stand."""
+    """Return the cells of table rows whose first cell is code."""
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
         for line in section.splitlines()
@@ -160,7 +160,7 @@ def test_tables_of_fields_have_all_fields_and_their_defaults(page, heading, kind
 
 
 def described(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-    """A command and all below it, by the whole line that calls them."""
+    """Yield a command and all below it, with the line that calls each."""
     yield name, command
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=name)

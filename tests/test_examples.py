@@ -33,7 +33,7 @@ def run(name: str, *arguments: object, cwd: Path, timeout: float = 30) -> str:
 
 
 def load(name: str) -> ModuleType:
-    """An example as a module, without running it."""
+    """Load an example as a module without running it."""
     spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -145,7 +145,7 @@ def test_mount_in_starlette(monkeypatch):
 
 
 def refused_or_introduced(client: Any, path: str) -> dict[str, object]:
-    """What a page is told after the configuration; then it hangs up."""
+    """Return the messages that a page gets after its configuration; then hang up."""
     with client.websocket_connect(path) as socket:
         socket.send_json({"type": "hello", "token": ""})
         assert socket.receive_json()["type"] == "config"

@@ -1,4 +1,4 @@
-"""An agent for each caller: who calls, who conducts, what fails, and the end."""
+"""An agent for each caller: requests, call handlers, failures, and the end."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ CONFIG = ServerConfig(port=0)
 
 
 class Page:
-    """The signalling of a page over a real socket."""
+    """The signalling of a page over a real WebSocket."""
 
     def __init__(self, socket) -> None:
         self._socket = socket
@@ -54,7 +54,7 @@ class Page:
 
 @asynccontextmanager
 async def calling(server, on_audio: Callable[[AudioFrame], None] = lambda frame: None):
-    """A caller who is connected by WebRTC."""
+    """Yield a caller that is connected over WebRTC."""
     async with server.socket() as socket, Caller(Page(socket), on_audio=on_audio) as caller:
         yield caller
 
@@ -103,7 +103,7 @@ class Key(AuthenticationBackend):
         return AuthCredentials(["talk"]), SimpleUser(name)
 
 
-def test_the_user_of_the_app_around_comes_with_the_call():
+def test_the_user_of_the_surrounding_app_is_in_the_request():
     asked: list[CallRequest] = []
 
     def make_agent(edge: CallEdge) -> Agent:
@@ -125,7 +125,7 @@ def test_the_user_of_the_app_around_comes_with_the_call():
     assert asked[0].user.display_name == "Grace"
 
 
-def test_it_is_mounted_in_fastapi_under_a_path():
+def test_the_app_can_be_mounted_in_fastapi_under_a_path():
     fastapi = pytest.importorskip("fastapi", reason="FastAPI is not installed")
     around = fastapi.FastAPI()
     around.mount("/a/voice", create_app(scripted, ServerConfig()))
@@ -148,7 +148,7 @@ def test_it_is_mounted_in_fastapi_under_a_path():
 
 
 def told(app, **options) -> dict:
-    """What the page is told of a call that fails at once."""
+    """Return the message that the page gets of a call that fails at once."""
     client = page_of(app)
     with client.websocket_connect("/call") as socket:
         socket.send_json({"type": "hello"})
@@ -166,7 +166,7 @@ def raising(error: BaseException) -> Callable[[CallEdge], Agent]:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit(3), StopIteration()])
-def test_a_make_agent_that_raises_is_logged_once_and_the_server_goes_on(error, caplog):
+def test_a_make_agent_that_raises_is_logged_once_and_the_server_continues(error, caplog):
     app = create_app(raising(error), ServerConfig())
     for _ in range(3):
         message = told(app)
@@ -188,11 +188,11 @@ def test_a_make_agent_that_raises_is_logged_once_and_the_server_goes_on(error, c
         (raising(ConfigError("there is no such voice")), "there is no such voice"),
     ],
 )
-def test_what_make_agent_does_wrong_is_said_in_a_sentence(make_agent, says):
+def test_a_wrong_result_of_make_agent_is_reported_in_a_sentence(make_agent, says):
     assert says in told(create_app(make_agent, ServerConfig()))["message"]
 
 
-def test_a_call_can_be_refused_in_a_sentence(caplog):
+def test_a_call_can_be_refused_with_a_sentence(caplog):
     app = create_app(raising(CallRefusedError("Please sign in first.")), ServerConfig())
     message = told(app)
     assert (message["code"], message["close"]) == ("refused", 4403)
@@ -201,7 +201,7 @@ def test_a_call_can_be_refused_in_a_sentence(caplog):
 
 
 class Refused:
-    """A connection that a wrong key does not open."""
+    """A connection that fails because of a wrong key."""
 
     async def run(self, receive) -> None:
         raise SessionError("the key was not accepted: check OPENAI_API_KEY", code="401")
@@ -214,12 +214,12 @@ class Locked(ScriptedRealtime):
         return Refused()
 
 
-async def test_a_wrong_key_is_told_on_the_page_in_one_line(caplog):
+async def test_a_wrong_key_is_reported_on_the_page_in_one_line(caplog):
     app = create_app(lambda edge: Agent(edge=edge, llm=Locked()), CONFIG)
     async with serving(app, CONFIG) as server, server.socket() as socket:
         page = Page(socket)
         caller = Caller(page, on_audio=lambda frame: None)
-        with suppress(PeerError):  # it may end before it is up on this side
+        with suppress(PeerError):  # the call may end before it is connected on this side
             async with caller:
                 await until(lambda: caller.errors)
         assert "the key was not accepted" in " ".join(caller.errors)
@@ -231,7 +231,7 @@ async def test_a_wrong_key_is_told_on_the_page_in_one_line(caplog):
     assert lines[0].exc_info is None
 
 
-async def test_a_wrong_key_is_told_on_the_page_that_an_edge_serves_itself():
+async def test_a_wrong_key_is_reported_on_the_page_of_an_edge_that_serves_itself():
     ready = asyncio.get_running_loop().create_future()
     agent = Agent(edge=Edge(port=0, ready=ready.set_result), llm=Locked())
 
@@ -255,7 +255,7 @@ async def test_a_wrong_key_is_told_on_the_page_that_an_edge_serves_itself():
     assert "the key was not accepted" in " ".join(told)
 
 
-async def test_a_program_may_conduct_the_whole_call_with_a_greeting():
+async def test_a_program_may_handle_the_whole_call():
     heard: list[AudioFrame] = []
     said: list[str] = []
 
@@ -282,7 +282,7 @@ async def test_a_program_may_conduct_the_whole_call_with_a_greeting():
         await until(lambda: server.calls.sessions == 0)
 
 
-async def test_the_end_of_a_call_is_told_with_its_agent_and_its_place_is_free_before():
+async def test_on_end_gets_the_agent_after_the_place_of_the_call_is_free():
     ends: list[CallEnd] = []
     free: list[int] = []
 
@@ -306,7 +306,7 @@ async def test_the_end_of_a_call_is_told_with_its_agent_and_its_place_is_free_be
     assert end.edge.request.headers["host"].startswith("localhost")
 
 
-async def test_the_end_of_a_call_that_failed_says_why_and_a_hook_that_fails_is_logged(caplog):
+async def test_on_end_gets_the_error_of_a_failed_call_and_its_own_errors_are_logged(caplog):
     ends: list[CallEnd] = []
 
     def on_end(end: CallEnd) -> None:
@@ -323,7 +323,7 @@ async def test_the_end_of_a_call_that_failed_says_why_and_a_hook_that_fails_is_l
     assert ends[0].agent is None
 
 
-async def test_a_hook_runs_also_for_a_call_that_was_cancelled():
+async def test_on_end_also_runs_for_a_cancelled_call():
     ends: list[CallEnd] = []
 
     async def stubborn(edge: CallEdge) -> None:
@@ -337,7 +337,7 @@ async def test_a_hook_runs_also_for_a_call_that_was_cancelled():
         await until(lambda: ends)
 
 
-def test_one_of_the_two_is_needed():
+def test_make_agent_or_handle_call_is_required():
     for options in ({}, {"make_agent": scripted, "handle_call": scripted}):
         with pytest.raises(ConfigError, match="one of the two"):
             create_app(**options)
@@ -345,5 +345,5 @@ def test_one_of_the_two_is_needed():
         create_app(ServerConfig())
 
 
-def test_a_conduct_that_is_no_async_function_is_told():
+def test_a_handle_call_that_is_not_async_is_reported():
     assert "write async def" in told(create_app(handle_call=lambda edge: None))["message"]

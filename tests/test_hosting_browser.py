@@ -1,4 +1,4 @@
-"""Real calls: Chromium, the page, WebRTC, an agent, and a model that follows a script."""
+"""Real calls: Chromium, the page, WebRTC, an agent, and a scripted model."""
 
 import asyncio
 import time
@@ -38,14 +38,14 @@ class Desk:
         self.models: list[ScriptedRealtime] = []
 
     def __call__(self, edge) -> Agent:
-        model = ScriptedRealtime(self.replies, transcripts=self.transcripts, profile=SIGHTED)
+        model = ScriptedRealtime(self.replies, transcripts=self.transcripts, capabilities=SIGHTED)
         agent = Agent(edge=edge, llm=model, agent_user=User("Ada", "ada"))
         self.agents.append(agent)
         self.models.append(model)
         return agent
 
 
-async def test_a_person_writes_and_is_answered_and_cuts_the_answer_short(browser):
+async def test_a_person_writes_gets_a_reply_and_interrupts_it(browser):
     desk = Desk(Reply(LONG, seconds=8.0), "Short.")
     config = ServerConfig(port=0)
     async with (
@@ -77,7 +77,7 @@ async def test_a_person_writes_and_is_answered_and_cuts_the_answer_short(browser
         assert not desk.models[0].connected
 
 
-async def test_a_voice_is_heard_and_answered():
+async def test_speech_gets_a_reply():
     desk = Desk("Yes.", transcripts=["he was not an ill disposed young man"])
     config = ServerConfig(port=0)
     async with (
@@ -93,9 +93,9 @@ async def test_a_voice_is_heard_and_answered():
         assert desk.models[0].received_samples > 24000
 
 
-async def test_the_edge_that_serves_itself(browser):
+async def test_an_edge_serves_the_page_itself(browser):
     ready = asyncio.get_running_loop().create_future()
-    model = ScriptedRealtime(["Hello to you."], profile=SIGHTED)
+    model = ScriptedRealtime(["Hello to you."], capabilities=SIGHTED)
     agent = Agent(edge=Edge(port=0, ready=ready.set_result), llm=model)
 
     async def converse() -> float:
@@ -127,7 +127,8 @@ async def test_the_edge_that_serves_itself(browser):
 async def test_an_agent_that_leaves_ends_the_call_on_the_page(browser):
     ready = asyncio.get_running_loop().create_future()
     agent = Agent(
-        edge=Edge(port=0, ready=ready.set_result), llm=ScriptedRealtime([LONG], profile=SIGHTED)
+        edge=Edge(port=0, ready=ready.set_result),
+        llm=ScriptedRealtime([LONG], capabilities=SIGHTED),
     )
     leave = asyncio.Event()
 
@@ -150,7 +151,7 @@ async def test_an_agent_that_leaves_ends_the_call_on_the_page(browser):
             assert await page.locator("#notice").is_hidden()
 
 
-async def test_an_edge_on_a_port_that_is_taken_says_so():
+async def test_an_edge_on_a_taken_port_reports_it():
     ready = asyncio.get_running_loop().create_future()
     first = Edge(port=0, ready=ready.set_result)
     async with asyncio.TaskGroup() as tasks:

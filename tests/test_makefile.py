@@ -1,4 +1,4 @@
-"""`make setup` takes the Python that is there, and fetches none."""
+"""`make setup` uses an installed Python and fetches none."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="needs make
 
 @pytest.fixture
 def make(tmp_path):
-    """Says what a target would run, where only these programs are on the path."""
+    """Run make, or print what it would run, with only the given programs on the path."""
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("make", "sh", "bash", "touch"):
@@ -57,7 +57,7 @@ SHIM = "echo 'pyenv: command not found' >&2; exit 127"
         ([("python3", OLD), ("python", GOOD)], "python"),
     ],
 )
-def test_the_python_that_is_there_makes_the_environment(make, pythons, taken):
+def test_an_installed_python_makes_the_environment(make, pythons, taken):
     done = make(*pythons)
     assert done.returncode == 0, done.stderr
     (sync,) = [line for line in done.stdout.splitlines() if " sync " in line]

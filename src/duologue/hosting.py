@@ -1,4 +1,4 @@
-"""The usual calls: an agent of their own for each person who calls."""
+"""Serve an agent of their own to each caller."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ from duologue.server.serving import serve_app
 log = logging.getLogger(__name__)
 
 type MakeAgent = Callable[[CallEdge], Agent | Awaitable[Agent]]
-"""Makes the agent for one caller, plain or ``async``; called once per call.
+"""Makes the agent for one call; a plain or an ``async`` function.
 
-It gets the edge that the caller is on, and so what came with the call (`CallEdge.request`).
+It gets the edge of the call, and with it the request that began the call (`CallEdge.request`).
 """
 
 type HandleCall = Callable[[CallEdge], Awaitable[None]]
-"""Conducts the whole call of one caller: makes an agent, joins it, and returns at the end."""
+"""Handles one whole call: makes an agent, joins it, and returns at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallEnd:
-    """A call that is over.
+    """A call that has ended.
 
-    ``agent`` is None if none was made, ``error`` is the error that ended the call, if any.
-    ``seconds`` is its length from when the caller was admitted.
+    Args:
+        edge: The edge of the call.
+        agent: The agent; None if none was made.
+        seconds: Length of the call since the caller was admitted.
+        error: The error that ended the call; None if there was none.
     """
 
     edge: CallEdge
@@ -59,11 +62,18 @@ def create_app(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
 ) -> Starlette:
-    """An ASGI app in which each caller talks with an agent of their own.
+    """Create an ASGI app in which each caller talks with an agent of their own.
 
-    ``make_agent`` gets the edge of a call and returns the `Agent` that will join it; ``conduct``,
-    in its place, joins one itself. ``on_end`` is called after each call, and has 30 s. The
-    routes are those of `create_call_app`. Raises `ConfigError` unless there is one of the two.
+    The routes are those of `create_call_app`.
+
+    Args:
+        make_agent: Gets the edge of a call and returns the `Agent` that joins it.
+        config: Addresses and limits; by default only this machine can call.
+        handle_call: Used in place of ``make_agent``: handles the whole call itself.
+        on_end: Called after each call, for at most 30 s.
+
+    Raises:
+        ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
     """
     config = config or ServerConfig()
     return create_call_app(
@@ -82,10 +92,16 @@ async def serve(
 ) -> None:
     """Serve the page, and an agent for each caller, until cancelled or stopped by a signal.
 
-    ``make_agent``, ``conduct`` and ``on_end`` are those of `create_app`. ``ready`` is called once
-    with the address to open; it is printed when not given. ``listener`` is a socket that already
-    listens (see `listen`). Raises `ConfigError` when the port is taken or the certificate can't be
-    used.
+    Args:
+        make_agent: See `create_app`.
+        config: See `create_app`.
+        handle_call: See `create_app`.
+        on_end: See `create_app`.
+        ready: Called once with the address to open; by default the address is printed.
+        listener: A listening socket (see `listen`).
+
+    Raises:
+        ConfigError: The port is taken, or the certificate can't be used.
     """
     config = config or ServerConfig()
     app = create_app(make_agent, config, handle_call=handle_call, on_end=on_end)
@@ -99,7 +115,7 @@ def agent_call_handler(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
 ) -> CallHandler:
-    """Conduct each call with an agent of its own; the edge shows the caller every public event."""
+    """Return a handler that gives each call its own agent; the page gets every public event."""
     if (make_agent is None) == (handle_call is None):
         raise ConfigError("pass make_agent or handle_call: one of the two")
     for name, function in (
@@ -134,7 +150,7 @@ def agent_call_handler(
                     await call.agent.finish()
         except PeerError as error:
             call.error = error
-            log.info("a call was lost: %s", error)  # the edge has told the page
+            log.info("a call was lost: %s", error)  # the edge has sent the page the reason
         except Exception as error:
             call.error = error
             raise
@@ -143,7 +159,7 @@ def agent_call_handler(
 
 
 class _CallRecord:
-    """The progress of a call."""
+    """What is known of a call for its `CallEnd`."""
 
     def __init__(self, edge: CallEdge) -> None:
         self.edge = edge
@@ -152,7 +168,7 @@ class _CallRecord:
         self._started_at = time.monotonic()
 
     async def report_end(self, on_end: OnEnd) -> None:
-        """Call ``on_end``; an error of it is only logged."""
+        """Call ``on_end``; only log an error of it."""
         end = CallEnd(
             edge=self.edge,
             agent=self.agent,

@@ -265,7 +265,7 @@ async def test_video_frames_are_sent_at_the_models_fps():
             return VideoFrame(frame.pixels + 1, frame.at)
 
     profile = Capabilities("p", "m", video=True)
-    model = ScriptedRealtime(profile=profile, fps=2)
+    model = ScriptedRealtime(capabilities=profile, fps=2)
     async with join_agent(model, phone, processors=[Dimming()]):
         for _ in range(30):
             phone.person.push_video(lambda: image)
@@ -359,7 +359,7 @@ async def test_what_the_model_does_not_support_raises():
     with pytest.raises(SessionClosedError):
         agent.say("too early")
     profile = Capabilities("p", "m", say="none")
-    async with join_agent(ScriptedRealtime(profile=profile)) as agent:
+    async with join_agent(ScriptedRealtime(capabilities=profile)) as agent:
         with pytest.raises(UnsupportedError, match="tts"):
             agent.say("hello")
         with pytest.raises(ConfigError, match="some text"):
@@ -370,7 +370,7 @@ async def test_what_the_model_does_not_support_raises():
 def test_tools_require_a_model_that_calls_them(ability):
     @virtual_time
     async def run():
-        model = ScriptedRealtime(profile=Capabilities("p", "m", tools=ability))
+        model = ScriptedRealtime(capabilities=Capabilities("p", "m", tools=ability))
         agent = Agent(edge=FakeEdge(), llm=model)
         agent.tool(len_of)
         with pytest.raises(UnsupportedError):

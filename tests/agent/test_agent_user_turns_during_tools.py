@@ -127,7 +127,7 @@ async def test_tool_cancelled_by_speech_is_not_mentioned():
 @virtual_time
 async def test_model_that_reports_results_by_itself_is_heard_after_speech_in_between():
     phone = FakeEdge()
-    model = script("I am still at it.", "It is booked.", profile=AUTOMATIC)
+    model = script("I am still at it.", "It is booked.", capabilities=AUTOMATIC)
     async with join_agent(model, phone, prepare=add) as agent:
         agent.simple_response("Book it.")
         await phone.be_silent(0.5)

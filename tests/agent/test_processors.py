@@ -73,7 +73,7 @@ async def test_video_frame_at_which_a_processor_fails_is_dropped_and_reported():
         def video(self, frame):
             raise RuntimeError("no lens")
 
-    phone, model = FakeEdge(), ScriptedRealtime(profile=Capabilities("p", "m", video=True))
+    phone, model = FakeEdge(), ScriptedRealtime(capabilities=Capabilities("p", "m", video=True))
     async with join_agent(model, phone, processors=[Blind()]) as agent:
         image = VideoFrame(np.zeros((8, 8, 3), np.uint8), 0.0)
         for _ in range(3):
@@ -149,7 +149,7 @@ def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
     @virtual_time
     async def run():
         phone = FakeEdge()
-        model = ScriptedRealtime(profile=Capabilities("p", "m", speech_detection=signals))
+        model = ScriptedRealtime(capabilities=Capabilities("p", "m", speech_detection=signals))
         model.vad = Broken()
         model._session = Session(model, ReconnectPolicy(), reconnects=True)
         async with join_agent(model, phone) as agent:

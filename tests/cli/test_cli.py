@@ -51,7 +51,7 @@ def question(tmp_path):
 
 @pytest.fixture
 def command(monkeypatch, tmp_path):
-    """Runs a command in virtual time, with a scripted model in place of the engine."""
+    """Run a command in virtual time, with a scripted model in place of the engine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(asyncio, "run", run_virtual)
 
@@ -103,7 +103,7 @@ def test_run_records_prints_and_writes_every_event(command, question, tmp_path):
     assert started == pytest.approx(agent[0].start, abs=0.04)
 
 
-def test_run_says_first_and_the_caller_waits(command, question, tmp_path):
+def test_run_speaks_first_and_the_caller_waits(command, question, tmp_path):
     result = command("run", question, "--out", "out.wav", "--say", "Good morning, this is Ada.")
     assert result.exit_code == 0
     assert result.output.index("Good morning, this is Ada.") < result.output.index("When do you")
@@ -112,7 +112,7 @@ def test_run_says_first_and_the_caller_waits(command, question, tmp_path):
     assert find_segments(left, RATE)[0].start > greeting.end
 
 
-def test_run_with_an_interjection_cuts_the_answer(command, question, tmp_path):
+def test_run_with_an_interjection_cuts_the_reply(command, question, tmp_path):
     speech(tmp_path / "stop.flac", 0.8, 44100)
     model = ScriptedRealtime(
         [Reply("This is a long answer that goes on and on.", 6.0), Reply("Nine.", 1.0)],
@@ -146,9 +146,9 @@ def test_run_says_when_the_session_did_not_end_cleanly(command, question):
     ("args", "message"),
     [
         (["none.wav"], "can't read none.wav: no such file"),
-        (["text.wav"], "can't read text.wav: not a sound file"),
+        (["text.wav"], "can't read text.wav: it is not a readable audio file"),
         (["empty.wav"], "can't read empty.wav: it is empty"),
-        (["silent.wav"], "can't use silent.wav: there is no sound in it"),
+        (["silent.wav"], "can't use silent.wav: it contains no audio"),
         (["good.wav", "--interject", "none.wav"], "can't read none.wav"),
         (["good.wav", "--out", "no/out.wav"], "can't write no/out.wav"),
         (["good.wav", "--events", "no/out.jsonl"], "can't write no/out.jsonl"),
@@ -156,7 +156,7 @@ def test_run_says_when_the_session_did_not_end_cleanly(command, question):
         (["good.wav", "--instructions", "Read @none.md"], "there is no such file in"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(command, tmp_path, args, message):
+def test_bad_input_causes_one_line_and_exit_code_2(command, tmp_path, args, message):
     (tmp_path / "text.wav").write_text("this is not sound")
     (tmp_path / "empty.wav").touch()
     soundfile.write(tmp_path / "silent.wav", np.zeros(0), 16000)
@@ -170,7 +170,7 @@ def test_bad_input_is_one_line_and_exit_2(command, tmp_path, args, message):
     assert not (tmp_path / "out.wav").exists()
 
 
-def test_fast_says_nothing_of_latencies(command, question, tmp_path):
+def test_fast_reports_no_latencies(command, question, tmp_path):
     result = command(
         *("run", question, "--fast", "--events", "out.jsonl", "--out", "out.wav"),
         *("--picture", "out.png"),
@@ -185,14 +185,16 @@ def test_fast_says_nothing_of_latencies(command, question, tmp_path):
     assert set(times.values()) == {None}
 
 
-def test_a_busy_machine_is_told_with_the_figures(command, question, monkeypatch):
+def test_a_busy_machine_is_reported_with_the_latencies(command, question, monkeypatch):
     monkeypatch.setattr("duologue.cli.strain.LoadMonitor.warning", lambda self: "It was busy.")
     result = command("run", question)
     assert result.stdout.endswith("end of speech (median).\nIt was busy.\n")
     assert "busy" not in command("run", question, "--fast").stdout
 
 
-def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, question, tmp_path):
+def test_events_on_a_full_disk_cause_one_line_and_the_conversation_continues(
+    command, question, tmp_path
+):
     result = command("run", question, "--events", "/dev/full", "--out", "out.wav")
     assert result.exit_code == 1
     assert result.stderr == (
@@ -203,7 +205,9 @@ def test_events_on_a_full_disk_are_one_line_and_the_talk_goes_on(command, questi
     assert len(find_segments(read(tmp_path / "out.wav")[1], RATE)) == 1
 
 
-def test_a_recording_on_a_full_disk_is_one_line_and_the_talk_goes_on(command, question, tmp_path):
+def test_a_recording_on_a_full_disk_causes_one_line_and_the_conversation_continues(
+    command, question, tmp_path
+):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
@@ -215,7 +219,7 @@ def test_a_recording_on_a_full_disk_is_one_line_and_the_talk_goes_on(command, qu
     assert len(read(tmp_path / "out.wav")[0]) == RATE
 
 
-def test_a_terminal_that_is_gone_does_not_end_the_talk(question, tmp_path):
+def test_a_closed_terminal_does_not_end_the_conversation(question, tmp_path):
     made = ScriptedRealtime([Reply("We close at nine.", 2.0)], transcripts=["When?"])
     edge = wav.Edge(question, tmp_path / "out.wav")
 
@@ -234,7 +238,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_talk(question, tmp_path):
     ("number", "code", "quiet"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, True)],
 )
-def test_a_run_that_is_ended_early_says_what_was_written(question, tmp_path, number, code, quiet):
+def test_a_run_that_is_ended_early_prints_what_was_written(question, tmp_path, number, code, quiet):
     program = """
 import sys
 from duologue.cli import main, options
@@ -270,7 +274,7 @@ main(sys.argv[1:])
     assert {path.name for path in tmp_path.iterdir()} == {"question.wav", "out.wav", "e.jsonl"}
 
 
-def test_demo_once_writes_sound_and_picture(command, tmp_path):
+def test_demo_once_writes_audio_and_image(command, tmp_path):
     model = ScriptedRealtime(
         [
             Reply("From seven to ten.", 2.0),
@@ -292,7 +296,7 @@ def test_demo_once_writes_sound_and_picture(command, tmp_path):
     assert (tmp_path / "conversation.png").stat().st_size > 10_000
 
 
-def test_live_words_are_rewritten_and_colours_are_for_terminals_only(capsys):
+def test_live_text_is_rewritten_and_colours_are_for_terminals_only(capsys):
     account = TranscriptPrinter(lambda: 1.0, live=True)
     account._handle(events.UserTranscriptEvent("When do", False, "person"))
     account._handle(events.UserTranscriptEvent("When do you close?", True, "person"))
@@ -302,7 +306,7 @@ def test_live_words_are_rewritten_and_colours_are_for_terminals_only(capsys):
     assert out.index("\r") < out.index("When do you close?")
 
 
-def test_stretches_and_latencies():
+def test_voice_segments_and_latencies_are_found():
     samples = np.zeros(RATE * 10, np.int16)
     for start, end in ((1, 2), (2.3, 3), (5, 6)):
         samples[round(start * RATE) : round(end * RATE)] = 5000
@@ -312,7 +316,7 @@ def test_stretches_and_latencies():
     assert [gap.ms for gap in find_latencies(found, agent)] == [400, 250]
 
 
-def test_talk_without_portaudio_or_devices_is_one_line(command):
+def test_talk_without_portaudio_or_devices_causes_one_line(command):
     result = command("talk", "--devices")
     if result.exit_code:
         assert result.exit_code == 2
@@ -353,7 +357,7 @@ def test_doctor_has_a_line_and_a_fix_for_everything(command):
     }
 
 
-def test_doctor_names_the_extra_of_what_is_missing(command, monkeypatch):
+def test_doctor_names_the_extra_of_a_missing_module(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiortc", None)
     result = command("doctor")
     assert result.exit_code == 1
@@ -361,7 +365,7 @@ def test_doctor_names_the_extra_of_what_is_missing(command, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["demo", "serve", "run", "talk"])
-def test_a_command_names_all_that_it_lacks_at_once(command, monkeypatch, question, name):
+def test_a_command_names_everything_that_it_lacks_at_once(command, monkeypatch, question, name):
     for module in ("xllamacpp", "onnxruntime", "aiortc", "uvicorn", "sounddevice"):
         monkeypatch.setitem(sys.modules, module, None)
     result = command(name, *([question] if name == "run" else []))
@@ -379,7 +383,7 @@ def test_a_command_names_all_that_it_lacks_at_once(command, monkeypatch, questio
 
 @pytest.fixture
 def taken():
-    """A port of this machine that another program has."""
+    """Yield a port of this machine that another program has."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         yield other.getsockname()[1]
 
@@ -389,9 +393,7 @@ def no_engine(*args, **kwargs):
 
 
 @pytest.mark.parametrize("name", ["demo", "serve"])
-def test_a_port_that_was_asked_for_and_is_taken_is_one_line_at_once(
-    command, monkeypatch, taken, name
-):
+def test_a_requested_port_that_is_taken_causes_one_line_at_once(command, monkeypatch, taken, name):
     monkeypatch.setattr("duologue.cli.demo.make_agent", no_engine)
     monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
     result = command(name, "--port", taken)
@@ -403,7 +405,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_one_line_at_once(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_default_port_that_is_taken_moves_on_and_says_so(capsys, host):
+def test_a_default_port_that_is_taken_is_replaced_by_the_next_with_a_note(capsys, host):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as other:
         port = other.getsockname()[1]
@@ -413,7 +415,7 @@ def test_a_default_port_that_is_taken_moves_on_and_says_so(capsys, host):
     assert capsys.readouterr().out == f"Port {port} is taken: using {moved}.\n"
 
 
-def test_a_certificate_that_is_none_is_told_before_the_engine_is_loaded(
+def test_an_invalid_certificate_is_reported_before_the_engine_is_loaded(
     command, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
@@ -431,7 +433,7 @@ def test_serve_refuses_an_open_address_without_token(command):
 
 
 @pytest.mark.parametrize("name", ["demo", "talk", "serve", "run", "models", "doctor"])
-def test_help_of_each_command(name):
+def test_each_command_has_help(name):
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
     assert len(result.output) > 200
@@ -439,7 +441,7 @@ def test_help_of_each_command(name):
     assert main.get_command(context, name).get_short_help_str()
 
 
-def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch):
+def test_ctrl_c_causes_no_traceback(monkeypatch):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
@@ -449,7 +451,7 @@ def test_ctrl_c_elsewhere_is_no_traceback(monkeypatch):
     assert result.output.strip() == ""
 
 
-def test_help_and_an_unknown_command():
+def test_help_lists_the_commands_and_an_unknown_command_is_an_error():
     result = CliRunner().invoke(main, ["--help"])
     assert "demo" in result.output
     assert CliRunner().invoke(main, ["nothing"]).exit_code == 2
@@ -469,14 +471,14 @@ def test_python_m_is_quick_and_loads_nothing_heavy():
     assert done.stderr == "duologue: can't read none.wav: no such file or directory\n"
 
 
-def test_the_doctor_looks_at_every_extra():
+def test_the_doctor_checks_every_extra():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     extras = set(project["project"]["optional-dependencies"]) - {"all"}
     output = CliRunner().invoke(main, ["doctor"]).output
     assert extras <= {line.split()[1] for line in output.splitlines() if len(line.split()) > 1}
 
 
-def test_the_modules_that_are_looked_for_come_with_their_extra():
+def test_the_modules_of_an_extra_are_installed_by_it():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
 

@@ -1,4 +1,4 @@
-"""The commands with the real engine inside, as a person runs them."""
+"""The commands with the real built-in engine, as a person runs them."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def weights():
         pytest.skip(f"the weights can't be had here: {error}")
 
 
-def test_run_hears_answers_and_records(tmp_path):
+def test_run_transcribes_replies_and_records(tmp_path):
     options = "--profile tiny --fast --out out.wav --events out.jsonl --picture out.png"
     done = subprocess.run(
         [*DUOLOGUE, "run", CLIPS / "austen-0930.wav", *options.split()],
@@ -84,7 +84,7 @@ def test_a_run_that_is_terminated_keeps_its_recording(tmp_path):
     assert (tmp_path / "out.wav").stat().st_size > 40_000
 
 
-def test_serve_answers_and_ends_when_told(tmp_path):
+def test_serve_answers_and_ends_on_a_signal(tmp_path):
     with subprocess.Popen(
         [*DUOLOGUE, "serve", "--port", "0", "--profile", "tiny"],
         cwd=tmp_path,

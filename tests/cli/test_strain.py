@@ -1,4 +1,4 @@
-"""A run says when the machine was too busy for its figures."""
+"""Detecting a machine that was too busy for its latencies."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from duologue.testing import virtual_time
 
 
 def cores(worked, idle):
-    """The first lines of /proc/stat, in ticks of 10 ms."""
+    """Return the first lines of /proc/stat, in ticks of 10 ms."""
     return f"cpu  {worked} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3\n"
 
 
@@ -19,7 +19,7 @@ def cores(worked, idle):
     [(1000, 10.0, False), (1000, 9.0, False), (1000, 0.5, True), (100, 0.5, False)],
     ids=["all of it is ours", "nearly all", "others work too", "hardly anybody works"],
 )
-def test_what_other_programs_used(tmp_path, monkeypatch, worked, own_s, warns):
+def test_use_by_other_programs_causes_a_warning(tmp_path, monkeypatch, worked, own_s, warns):
     stat = tmp_path / "stat"
     stat.write_text(cores(500, 5000))
     monkeypatch.setattr(time, "process_time", lambda: 3.0)
@@ -37,7 +37,7 @@ def test_what_other_programs_used(tmp_path, monkeypatch, worked, own_s, warns):
 
 
 @pytest.mark.parametrize("text", ["", "cpu x\n", "intr 1 2 3\n", None])
-def test_a_system_that_does_not_say_is_taken_to_be_quiet(tmp_path, text):
+def test_a_system_without_statistics_counts_as_quiet(tmp_path, text):
     stat = tmp_path / "stat"
     if text is not None:
         stat.write_text(text)
@@ -47,7 +47,7 @@ def test_a_system_that_does_not_say_is_taken_to_be_quiet(tmp_path, text):
 
 
 @virtual_time
-async def test_timers_that_are_late_are_told(tmp_path_factory):
+async def test_late_timers_cause_a_warning(tmp_path_factory):
     strain = LoadMonitor(tmp_path_factory.mktemp("none") / "stat")
     strain.start()
     watching = asyncio.create_task(strain.watch_timers())
@@ -55,7 +55,7 @@ async def test_timers_that_are_late_are_told(tmp_path_factory):
     for _ in range(19):
         await asyncio.sleep(0.1)
     assert strain.warning() is None
-    for _ in range(2):  # the loop is kept busy for 100 ms
+    for _ in range(2):  # the loop is blocked for 100 ms
         await asyncio.sleep(0.02)
         loop._virtual_now += 0.1
     await asyncio.sleep(0.1)

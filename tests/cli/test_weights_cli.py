@@ -14,7 +14,7 @@ def _empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DUOLOGUE_OFFLINE", "1")
 
 
-def test_list_names_all_with_licence_and_state() -> None:
+def test_list_prints_all_weights_with_licence_and_state() -> None:
     result = CliRunner().invoke(models, ["list"])
     assert result.exit_code == 0
     [line] = [line for line in result.output.splitlines() if line.startswith("smollm2-135m")]
@@ -23,7 +23,7 @@ def test_list_names_all_with_licence_and_state() -> None:
     assert "Apache-2.0" in line
 
 
-def test_path_of_one_and_of_all(tmp_path: Path) -> None:
+def test_path_prints_one_path_or_the_folder(tmp_path: Path) -> None:
     runner = CliRunner()
     assert runner.invoke(models, ["path"]).output.strip() == str(tmp_path)
     output = runner.invoke(models, ["path", "smart-turn-v3.2"]).output
@@ -31,20 +31,20 @@ def test_path_of_one_and_of_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["fetch", "verify", "path", "prune"])
-def test_an_unknown_name_is_one_line(command: str) -> None:
+def test_an_unknown_name_causes_one_line(command: str) -> None:
     result = CliRunner().invoke(models, [command, "nothing"])
     assert result.exit_code == 1
     assert result.output.startswith("Error: no weights are called 'nothing'; there are: ")
     assert len(result.output.splitlines()) == 1
 
 
-def test_fetch_offline_is_one_line() -> None:
+def test_fetch_while_offline_causes_one_line() -> None:
     result = CliRunner().invoke(models, ["fetch", "smollm2-135m"])
     assert result.exit_code == 1
     assert "fetching is off" in result.output
 
 
-def test_an_unknown_profile_is_one_line() -> None:
+def test_an_unknown_profile_causes_one_line() -> None:
     result = CliRunner().invoke(models, ["fetch", "--profile", "huge"])
     assert result.exit_code == 1
     assert result.output.strip() == (

@@ -160,7 +160,7 @@ class _ScriptedFar(Far):
 @asynccontextmanager
 async def scripted(replies, transcripts, **options):
     profile = Capabilities("scripted", "script", user_transcripts="partial", video=True)
-    model = _Scripted(replies, transcripts=transcripts, profile=profile, **options)
+    model = _Scripted(replies, transcripts=transcripts, capabilities=profile, **options)
     yield model, _ScriptedFar(model)
 
 
@@ -283,7 +283,7 @@ class Brain(ScriptedRealtime):
 
     def __init__(self, replies, transcripts):
         profile = Capabilities("scripted", "script", manual_turns=True, video=True)
-        super().__init__(manual=True, profile=profile)
+        super().__init__(manual=True, capabilities=profile)
         self.replies = replies
         self.words = transcripts
         self.turns = []

@@ -23,7 +23,9 @@ def tone(rate, seconds=0.5, hz=440.0):
     [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("wav", "ULAW"), ("flac", "PCM_16")],
 )
 @pytest.mark.parametrize("channels", [1, 2, 6])
-def test_any_rate_format_and_channel_count(tmp_path, rate, suffix, subtype, channels):
+def test_files_of_any_rate_format_and_channel_count_are_read(
+    tmp_path, rate, suffix, subtype, channels
+):
     path = tmp_path / f"in.{suffix}"
     wave = tone(rate)
     soundfile.write(path, np.stack([wave] * channels, axis=1), rate, subtype=subtype)
@@ -48,7 +50,7 @@ def test_sixteen_bit_mono_is_read_exactly(tmp_path):
 
 
 def with_size(path, size, more=b""):
-    """A WAV file of 16000 samples whose header says ``size`` bytes of sound."""
+    """Write a WAV file of 16000 samples whose header says ``size`` bytes of audio."""
     soundfile.write(path, tone(16000, 1.0), 16000, subtype="PCM_16")
     whole = bytearray(path.read_bytes())
     assert whole[36:40] == b"data"
@@ -57,21 +59,21 @@ def with_size(path, size, more=b""):
 
 
 @pytest.mark.parametrize("size", [0, 0xFFFFFFFF, 0x7FFFF000, 64000])
-def test_a_recording_whose_header_was_never_finished_is_read_to_its_end(tmp_path, size):
+def test_a_recording_with_an_unfinished_header_is_read_to_its_end(tmp_path, size):
     path = tmp_path / "in.wav"
     with_size(path, size)
     frame = read_audio(path)
     assert np.abs(frame.samples - tone(16000, 1.0) * 32768).max() <= 2
-    with_size(path, size, b"\x01")  # torn in the middle of a sample
+    with_size(path, size, b"\x01")  # ends in the middle of a sample
     assert len(read_audio(path)) == 16000
 
 
-def test_a_file_with_nothing_but_chunks_behind_its_header_has_no_sound(tmp_path):
+def test_a_file_with_only_chunks_after_its_header_has_no_audio(tmp_path):
     path = tmp_path / "in.wav"
     soundfile.write(path, np.zeros(0), 16000)
     note = b"LIST" + struct.pack("<I", 10) + b"INFOsome \0"
     path.write_bytes(path.read_bytes() + note)
-    with pytest.raises(ConfigError, match="no sound in it"):
+    with pytest.raises(ConfigError, match="it contains no audio"):
         read_audio(path)
 
 
@@ -85,7 +87,7 @@ def test_every_kind_of_wav_file_is_read(tmp_path, form, subtype):
 
 
 @pytest.mark.parametrize("form", ["OGG", "MP3", "AIFF"])
-def test_other_formats_are_known_by_what_is_in_them_not_by_their_name(tmp_path, form):
+def test_other_formats_are_recognised_by_their_content_not_by_their_name(tmp_path, form):
     path = tmp_path / "in.raw"
     soundfile.write(path, tone(16000), 16000, format=form)
     frame = read_audio(path)
@@ -94,17 +96,17 @@ def test_other_formats_are_known_by_what_is_in_them_not_by_their_name(tmp_path, 
     assert np.abs(frame.samples).max() > 12000
 
 
-def test_flac_from_a_pipe_which_does_not_say_how_long_it_is(tmp_path):
+def test_flac_from_a_pipe_without_a_length_is_read(tmp_path):
     path = tmp_path / "in.flac"
     soundfile.write(path, tone(16000), 16000)
     whole = bytearray(path.read_bytes())
-    whole[21] &= 0xF0  # 36 bits of STREAMINFO count the samples; 0: not known
+    whole[21] &= 0xF0  # 36 bits of STREAMINFO count the samples; 0 means unknown
     whole[22:26] = bytes(4)
     path.write_bytes(whole)
     assert len(read_audio(path)) == 8000
 
 
-def test_what_is_too_long_is_told_without_reading_all_of_it(tmp_path, monkeypatch):
+def test_a_file_that_is_too_long_is_refused_without_reading_all_of_it(tmp_path, monkeypatch):
     monkeypatch.setattr("duologue.edges.audio_file.MAX_SECONDS", 0.4)
     path = tmp_path / "in.wav"
     soundfile.write(path, tone(16000), 16000)
@@ -112,7 +114,7 @@ def test_what_is_too_long_is_told_without_reading_all_of_it(tmp_path, monkeypatc
         read_audio(path)
 
 
-def test_an_error_of_the_disk_is_told_as_itself(tmp_path, monkeypatch):
+def test_a_read_error_of_the_disk_is_reported_as_such(tmp_path, monkeypatch):
     path = tmp_path / "in.wav"
     soundfile.write(path, tone(16000), 16000)
 
@@ -143,13 +145,13 @@ def broken(path):
         (lambda path: None, "no such file"),
         (lambda path: path.mkdir(), "not a file"),
         (lambda path: path.write_bytes(b""), "it is empty"),
-        (lambda path: path.write_text("hello " * 100), "not a sound file"),
-        (broken, "not a sound file"),
-        (lambda path: soundfile.write(path, np.zeros(0), 16000), "no sound in it"),
+        (lambda path: path.write_text("hello " * 100), "it is not a readable audio file"),
+        (broken, "it is not a readable audio file"),
+        (lambda path: soundfile.write(path, np.zeros(0), 16000), "it contains no audio"),
         (lambda path: soundfile.write(path, tone(16000), 100), "its rate is 100 Hz"),
     ],
 )
-def test_what_is_no_sound_is_one_clear_line(tmp_path, make, message):
+def test_a_file_that_is_not_audio_causes_one_clear_line(tmp_path, make, message):
     path = tmp_path / "in.wav"
     make(path)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -158,7 +160,7 @@ def test_what_is_no_sound_is_one_clear_line(tmp_path, make, message):
     assert "in.wav" in str(caught.value)
 
 
-def test_load_at_a_rate(tmp_path):
+def test_audio_is_loaded_at_the_given_rate(tmp_path):
     path = tmp_path / "in.wav"
     soundfile.write(path, tone(48000), 48000)
     frame = load_audio(path, 16000)

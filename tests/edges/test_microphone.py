@@ -64,7 +64,7 @@ def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
         assert duplex.buffered == len(queue)
 
 
-def test_the_ring_is_bounded_and_counts_what_it_refuses():
+def test_the_ring_is_bounded_and_counts_refused_samples():
     duplex = Duplex(RATE)
     for _ in range(60):
         duplex.write(np.ones(RATE // 50, np.int16))
@@ -72,7 +72,7 @@ def test_the_ring_is_bounded_and_counts_what_it_refuses():
     assert duplex.overflowed == 10 * RATE // 50
 
 
-def test_a_dry_ring_within_sound_is_counted():
+def test_a_ring_that_runs_empty_within_audio_is_counted():
     duplex = Duplex(RATE)
     duplex.process_block(np.zeros(BLOCK, np.int16), 0, 0)
     assert duplex.starved == 0
@@ -83,7 +83,7 @@ def test_a_dry_ring_within_sound_is_counted():
 
 
 def speechlike(seconds, rate, seed):
-    """Noise with the long-term colour and the syllables of speech."""
+    """Return noise with the long-term spectrum and the syllables of speech."""
     random = np.random.default_rng(seed)
     count = round(seconds * rate)
     noise = random.standard_normal(count)
@@ -97,7 +97,7 @@ def power(samples):
 
 
 @pytest.mark.parametrize(("rate", "block"), [(16000, 160), (48000, 480), (48000, 1111)])
-def test_the_agents_echo_is_taken_out_and_the_person_stays(rate, block):
+def test_the_agents_echo_is_removed_and_the_person_stays(rate, block):
     agent = speechlike(9, rate, 1)
     random = np.random.default_rng(2)
     taps = rate // 8
@@ -127,7 +127,7 @@ def test_the_agents_echo_is_taken_out_and_the_person_stays(rate, block):
 
 
 class Room:
-    """A device without hardware: a clockwork of blocks, on the event loop or in a thread."""
+    """A device without hardware that calls back on the event loop or from a thread."""
 
     def __init__(self, latency=0.03, near=lambda n: np.full(n, 5, np.int16), fails=None):
         self.output_latency = latency
@@ -179,7 +179,7 @@ class FakeAgentInput:
 
 
 @virtual_time
-async def test_both_ways_and_what_was_played():
+async def test_audio_goes_both_ways_and_played_samples_are_reported():
     room, person, ready = Room(), FakeAgentInput(), []
     room.loop = asyncio.get_running_loop()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
@@ -198,7 +198,7 @@ async def test_both_ways_and_what_was_played():
     first = int(np.flatnonzero(heard)[0])
     expected = [*range(1, 321), *[0] * 320, *range(1000, 1320)]
     assert heard[first : first + 960].tolist() == expected
-    # Reported when it came out of the loudspeaker, not when the device took it.
+    # Reported when it left the loudspeaker, not when the device took it.
     assert person.reports[-1][1] == 960
     for at, samples in person.reports:
         assert at >= wrote + samples / RATE + 0.03 - 0.011
@@ -214,7 +214,7 @@ async def test_both_ways_and_what_was_played():
 
 
 @virtual_time
-async def test_clear_drops_what_the_device_has_not_taken():
+async def test_clear_drops_audio_that_the_device_has_not_taken():
     room, person = Room(latency=0.0), FakeAgentInput()
     room.loop = asyncio.get_running_loop()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
@@ -234,24 +234,24 @@ async def test_clear_drops_what_the_device_has_not_taken():
 
 
 @virtual_time
-async def test_a_device_that_goes_is_an_error():
+async def test_a_device_that_disappears_is_an_error():
     room = Room()
     room.loop = asyncio.get_running_loop()
     edge = microphone.Edge(rate=RATE, device=room)
     room.loop.call_later(1, lambda: room.ended())
-    with pytest.raises(microphone.MicrophoneError, match="has gone"):
+    with pytest.raises(microphone.MicrophoneError, match="the sound device has disappeared"):
         await edge.run(FakeAgentInput(), lambda: None)
     assert room.closed == 1
 
 
 @virtual_time
-async def test_a_device_that_can_not_be_opened():
+async def test_a_device_that_can_not_be_opened_is_an_error():
     edge = microphone.Edge(device=Room(fails=microphone.MicrophoneError("no microphone")))
     with pytest.raises(microphone.MicrophoneError, match="no microphone"):
         await edge.run(FakeAgentInput(), lambda: pytest.fail("not ready"))
 
 
-async def test_hanging_up_is_bounded_also_when_the_driver_hangs():
+async def test_closing_is_bounded_even_if_the_driver_hangs():
     room = Room()
     room.loop = asyncio.get_running_loop()
     room.close_takes = 1.0
@@ -264,7 +264,7 @@ async def test_hanging_up_is_bounded_also_when_the_driver_hangs():
     assert time.perf_counter() - began < 0.5
 
 
-async def test_hanging_up_while_the_device_opens_closes_it_then():
+async def test_closing_while_the_device_opens_closes_it_afterwards():
     room = Room()
     room.loop = asyncio.get_running_loop()
     room.open_takes = 0.2
@@ -303,7 +303,7 @@ class ThreadRoom(Room):
         self._thread.join()
 
 
-async def test_a_real_thread_and_a_busy_event_loop():
+async def test_a_device_thread_works_with_a_busy_event_loop():
     room, person = ThreadRoom(), FakeAgentInput()
     edge = microphone.Edge(rate=RATE, echo_cancellation=False, device=room)
     task = asyncio.create_task(edge.run(person, lambda: None))
@@ -313,7 +313,7 @@ async def test_a_real_thread_and_a_busy_event_loop():
         await asyncio.sleep(0.002)
     await asyncio.sleep(0.1)
     assert edge.dropped == 0
-    room.wait_for_blocks(150)  # while the event loop stands still
+    room.wait_for_blocks(150)  # while the event loop is blocked
     await asyncio.sleep(0)
     assert edge.dropped > 0
     heard = np.concatenate(room.played)
@@ -324,7 +324,7 @@ async def test_a_real_thread_and_a_busy_event_loop():
     assert len(person.frames) + edge.dropped // BLOCK == pytest.approx(room.blocks, abs=3 + 100)
 
 
-def test_wrong_values_and_a_missing_library_are_one_line():
+def test_wrong_values_and_a_missing_library_cause_one_line():
     with pytest.raises(ConfigError, match="multiple of 100"):
         microphone.Edge(rate=11025)
     try:

@@ -33,7 +33,7 @@ steps = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(steps)
-def test_the_file_is_what_a_plain_model_says(tmp_path_factory, steps):
+def test_the_file_equals_that_of_a_plain_model(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("recording") / "out.wav"
     recording = RecordingTimeline(path, 8000)
     left, right = [], []
@@ -85,7 +85,7 @@ def test_discard_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_can_not_be_written_is_one_line(tmp_path):
+def test_a_path_that_can_not_be_written_causes_one_line(tmp_path):
     for path in (tmp_path, tmp_path / "none" / "out.wav"):
         with pytest.raises(ConfigError, match="can't write"):
             RecordingTimeline(path, 24000)
@@ -93,7 +93,7 @@ def test_a_place_that_can_not_be_written_is_one_line(tmp_path):
 
 @contextmanager
 def full_disk(free):
-    """No file of this process may grow beyond ``free`` bytes."""
+    """Limit the files of this process to ``free`` bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (free, limits[1]))
     try:
@@ -102,7 +102,7 @@ def full_disk(free):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, caplog):
+def test_a_full_disk_ends_the_recording_and_keeps_the_rest(tmp_path, caplog):
     path = tmp_path / "out.wav"
     recording = RecordingTimeline(path, 8000)
     with full_disk(100_000):
@@ -123,13 +123,13 @@ def test_a_full_disk_ends_the_recording_and_keeps_what_there_is(tmp_path, caplog
     assert [p.name for p in tmp_path.iterdir()] == ["out.wav"]
 
 
-def test_a_disk_that_is_full_from_the_start_is_one_line_and_leaves_nothing(tmp_path):
+def test_a_disk_that_is_full_from_the_start_causes_one_line_and_leaves_no_file(tmp_path):
     with full_disk(10), pytest.raises(ConfigError, match=r"can't write .*: file too large"):
         RecordingTimeline(tmp_path / "out.wav", 8000)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_recorder_leaves_can_be_read(tmp_path):
+def test_the_file_of_a_killed_recorder_can_be_read(tmp_path):
     recording = RecordingTimeline(tmp_path / "out.wav", 8000)
     recording.add_person(np.full(8000, 7, np.int16))
     recording.commit(8000)

@@ -1,4 +1,4 @@
-"""A whole conversation from files: what the recording has of the agent, to the very sample."""
+"""A whole conversation from files: the agent's side of the recording, sample by sample."""
 
 import wave
 

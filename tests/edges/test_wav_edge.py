@@ -26,7 +26,7 @@ def read(path):
 
 
 class ReplyingAgent:
-    """Answers after a pause, 20 ms a frame; falls silent while the person speaks."""
+    """Replies after a pause, 20 ms a frame; falls silent while the person speaks."""
 
     def __init__(self, edge, pause=0.5, seconds=2.0, clears=True):
         self.edge = edge
@@ -99,7 +99,7 @@ async def test_frames_come_on_time_and_without_drift(rate):
 
 
 @virtual_time
-async def test_a_late_loop_is_made_up_for():
+async def test_frames_follow_at_once_after_a_late_tick():
     class Late:
         def now(self):
             return asyncio.get_running_loop().time()
@@ -113,7 +113,7 @@ async def test_a_late_loop_is_made_up_for():
 
 
 @virtual_time
-async def test_the_recording_has_both_on_one_timeline(tmp_path_factory):
+async def test_the_recording_has_both_sides_on_one_timeline(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     person = await converse(wav.Edge(sound(1.0), out, lead_in_s=0.5), pause=0.5, seconds=2.0)
     assert person.replies == 1
@@ -124,12 +124,12 @@ async def test_the_recording_has_both_on_one_timeline(tmp_path_factory):
     assert len(answered) == 2 * RATE
     assert answered[-1] - answered[0] == 2 * RATE - 1
     assert answered[0] == pytest.approx(2.0 * RATE, abs=0.03 * RATE)
-    # 1.5 s of peace after the answer, then the person hangs up.
+    # After the reply, 1.5 s pass in silence, then the person hangs up.
     assert len(left) == pytest.approx(5.5 * RATE, abs=0.1 * RATE)
 
 
 @virtual_time
-async def test_what_was_cleared_is_not_in_the_recording(tmp_path_factory):
+async def test_cleared_audio_is_not_in_the_recording(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     edge = wav.Edge(sound(0.2), out)
     task = asyncio.create_task(edge.run(ReplyingAgent(edge, seconds=0), lambda: None))
@@ -144,7 +144,7 @@ async def test_what_was_cleared_is_not_in_the_recording(tmp_path_factory):
 
 
 @virtual_time
-async def test_an_interjection_comes_one_second_into_the_answer(tmp_path_factory):
+async def test_an_interjection_begins_one_second_into_the_reply(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     edge = wav.Edge(
         sound(1.0), out, interjections=[wav.Interjection(sound(0.6, 48000), after_agent_speech_s=1)]
@@ -156,13 +156,13 @@ async def test_an_interjection_comes_one_second_into_the_answer(tmp_path_factory
     second = spoken[np.flatnonzero(np.diff(spoken) > RATE // 2)[0] + 1]
     first_answer = np.flatnonzero(right)[0]
     assert (second - first_answer) / RATE == pytest.approx(1.0, abs=0.05)
-    # The agent cleared after 0.2 s of it; then nothing until the second answer.
+    # The agent cleared its audio after 0.2 s of the interjection; silence until the second reply.
     silent = right[second + round(0.25 * RATE) : second + round(1.0 * RATE)]
     assert not silent.any()
 
 
 @virtual_time
-async def test_an_interjection_can_wait_for_a_later_answer(tmp_path_factory):
+async def test_an_interjection_can_wait_for_a_later_reply(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     later = wav.Interjection(sound(0.5, value=3000), after_agent_speech_s=0.5, after_clips=2)
     person = await converse(
@@ -175,7 +175,7 @@ async def test_an_interjection_can_wait_for_a_later_answer(tmp_path_factory):
 
 
 @virtual_time
-async def test_more_clips_wait_until_the_agent_has_settled():
+async def test_further_clips_wait_until_the_agent_is_idle():
     edge = wav.Edge([sound(0.5), sound(0.5), sound(0.5, 8000)], settle_s=1.0)
     person = await converse(edge)
     assert person.replies == 3
@@ -198,7 +198,7 @@ async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
 
 
 @pytest.mark.parametrize("wait", [None, False])
-def test_the_first_clip_waits_for_a_greeting_that_was_asked_for(tmp_path, wait):
+def test_the_first_clip_waits_for_a_requested_greeting(tmp_path, wait):
     @virtual_time
     async def main():
         edge = wav.Edge(sound(0.5), tmp_path / "out.wav", wait_for_greeting=wait)
@@ -213,7 +213,7 @@ def test_the_first_clip_waits_for_a_greeting_that_was_asked_for(tmp_path, wait):
     assert (first > greeting + RATE) == (wait is None)
 
 
-def test_the_first_clip_waits_for_nothing_where_nothing_is_said(tmp_path):
+def test_the_first_clip_does_not_wait_if_there_is_no_greeting(tmp_path):
     @virtual_time
     async def main():
         edge = wav.Edge(sound(0.5), tmp_path / "out.wav")
@@ -227,7 +227,7 @@ def test_the_first_clip_waits_for_nothing_where_nothing_is_said(tmp_path):
 
 
 @virtual_time
-async def test_nothing_is_said_before_the_model_hears_and_nothing_is_left_behind(tmp_path_factory):
+async def test_clips_wait_until_the_model_listens_and_no_task_is_left(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rec")
     edge = wav.Edge(sound(0.5), folder / "out.wav")
     person = ReplyingAgent(edge)
@@ -242,7 +242,7 @@ async def test_nothing_is_said_before_the_model_hears_and_nothing_is_left_behind
 
 
 @virtual_time
-async def test_interject_by_hand():
+async def test_a_program_can_interject_a_clip():
     edge = wav.Edge(sound(0.5))
     task = asyncio.create_task(converse(edge))
     await asyncio.sleep(2)
@@ -251,11 +251,11 @@ async def test_interject_by_hand():
 
 
 @virtual_time
-async def test_an_agent_that_never_settles_is_left_after_a_while(caplog):
+async def test_the_person_leaves_an_agent_that_never_becomes_idle(caplog):
     edge = wav.Edge(sound(0.5), wait_s=5)
     person = await converse(edge, seconds=1e9, clears=False)
     assert person.frames[-1][0] == pytest.approx(5.5, abs=0.1)
-    assert "not settled" in caplog.text
+    assert "the agent was still busy after" in caplog.text
 
 
 @virtual_time

@@ -1,4 +1,4 @@
-"""A call through the edge: by the native caller, and by a real Chromium."""
+"""Calls through the edge, from the native caller and from a real Chromium."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TONE = AudioFrame((8000 * np.sin(np.arange(480) * 0.2)).astype(np.int16), 24000)
 
 
 class Echo:
-    """Says back what it hears on the output clock, as an agent would."""
+    """Plays received audio back on the output clock, as an agent would."""
 
     is_idle = True
 
@@ -78,7 +78,7 @@ class Echo:
 
 @asynccontextmanager
 async def answering(line: MemorySignalling, **options: bool) -> AsyncIterator[Echo]:
-    """An edge with an echo behind it, running; ends when the block does, or the caller's line."""
+    """Run an edge with an echo until the block or the caller's signalling ends."""
     echo = Echo()
     edge = echo.edge = CallEdge(line, loopback=True, **options)
     subscription = None
@@ -108,7 +108,7 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_a_call_from_offer_to_goodbye() -> None:
+async def test_a_call_runs_from_offer_to_bye() -> None:
     tasks = asyncio.all_tasks()
     ours, theirs = memory_signalling()
     said: list[AudioFrame] = []
@@ -127,7 +127,7 @@ async def test_a_call_from_offer_to_goodbye() -> None:
             assert echo.texts == ["hello"]
             assert caller.events[0]["type"] == "UserTurnStartedEvent"
             assert sum(np.abs(f.samples).max() > 3000 for f in said) in range(19, 40)
-            # What was reported lags what was given, and only grows.
+            # Reported samples lag behind the given ones, and only grow.
             assert len(echo.reports) >= 4
             assert echo.reports == sorted(set(echo.reports))
             assert echo.given_samples - echo.reports[-1] < 480 * 20
@@ -137,7 +137,7 @@ async def test_a_call_from_offer_to_goodbye() -> None:
     assert asyncio.all_tasks() <= tasks
 
 
-async def test_mute_makes_the_person_silent_not_absent() -> None:
+async def test_mute_sends_silence_to_the_agent() -> None:
     ours, theirs = memory_signalling()
     async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
         await ours.send({"type": "mute", "muted": True})
@@ -154,7 +154,7 @@ async def test_mute_makes_the_person_silent_not_absent() -> None:
         assert echo.received_frames[-1].samples.any()
 
 
-async def test_the_end_of_the_line_ends_the_call() -> None:
+async def test_the_end_of_the_signalling_ends_the_call() -> None:
     ours, theirs = memory_signalling()
     async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
         ours.close()
@@ -162,7 +162,7 @@ async def test_the_end_of_the_line_ends_the_call() -> None:
         await until(caller.ended.is_set, 1)
 
 
-async def test_cancelling_hangs_up_within_half_a_second() -> None:
+async def test_cancelling_closes_the_call_within_half_a_second() -> None:
     tasks = asyncio.all_tasks()
     ours, theirs = memory_signalling()
     async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None):
@@ -181,7 +181,7 @@ async def test_cancelling_hangs_up_within_half_a_second() -> None:
         ([{"type": "text", "text": "hi"}], "no offer within 0.2 s"),
     ],
 )
-async def test_a_call_that_cannot_be_made_says_so_to_both(
+async def test_a_call_that_can_not_be_made_reports_why_on_both_sides(
     messages: list[Mapping[str, Json]], reason: str
 ) -> None:
     ours, theirs = memory_signalling()
@@ -196,7 +196,7 @@ async def test_a_call_that_cannot_be_made_says_so_to_both(
     assert reason in str(told["message"])
 
 
-async def test_a_message_that_is_none_is_answered_and_the_call_goes_on() -> None:
+async def test_an_invalid_message_is_answered_and_the_call_continues() -> None:
     ours, theirs = memory_signalling()
     async with answering(theirs) as echo, Caller(ours, on_audio=lambda f: None) as caller:
         for bad in ({"type": "dance"}, {"type": "text", "text": "x" * 5000}, {"type": "mute"}, {}):
@@ -219,7 +219,7 @@ async def test_events_for_a_slow_page_are_bounded() -> None:
     assert edge.events_dropped == 10
 
 
-async def test_a_lost_connection_raises_and_tells_why() -> None:
+async def test_a_lost_connection_raises_and_reports_why() -> None:
     ours, theirs = memory_signalling()
     edge = CallEdge(theirs, loopback=True, connect_timeout=0.3)
     async with BadNetwork() as network:
@@ -237,7 +237,7 @@ async def test_a_lost_connection_raises_and_tells_why() -> None:
             await calling
 
 
-def test_a_rate_that_opus_lacks_is_refused() -> None:
+def test_a_rate_that_opus_does_not_support_is_refused() -> None:
     with pytest.raises(ConfigError, match="22050"):
         CallEdge(memory_signalling()[0], rate=22050)
 
@@ -249,7 +249,7 @@ def test_a_rate_that_opus_lacks_is_refused() -> None:
         max_size=60,
     ),
 )
-def test_played_never_goes_back_or_beyond_what_was_sent(
+def test_played_samples_never_decrease_and_never_exceed_those_sent(
     origin: int, moves: list[tuple[int, int, int, bool]]
 ) -> None:
     counter, frames, last = PlayedCounter(480), 0, 0
@@ -322,7 +322,7 @@ def beeps(path: Path) -> None:
 
 
 @pytest.mark.browser
-async def test_chromium_hears_its_echo_and_confirms_what_it_played(tmp_path: Path) -> None:
+async def test_chromium_plays_its_echo_and_confirms_it(tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     if not os.access(CHROMIUM, os.X_OK):
         pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium")
@@ -358,7 +358,7 @@ async def test_chromium_hears_its_echo_and_confirms_what_it_played(tmp_path: Pat
         print("browser round trip ms", json.dumps([round(t) for t in trips]), edge.counters)
         assert len(trips) >= 3
         assert sorted(trips)[len(trips) // 2] < 250
-        # Chromium says what it played: about as much as was given, late by its buffers.
+        # Chromium reports about as much as it was given, delayed by its buffers.
         assert len(echo.reports) > 20
         assert echo.given_samples - echo.reports[-1] < 24000
         assert edge.counters["reports_ignored"] == 0
@@ -373,7 +373,7 @@ def agent_on(edge: CallEdge, **options: object) -> Agent:
 
 @asynccontextmanager
 async def joined(agent: Agent) -> AsyncIterator[list[ErrorEvent]]:
-    """The agent in its conversation, and the errors it tells, until the caller hangs up."""
+    """Yield a joined agent and its errors until the caller hangs up."""
     errors: list[ErrorEvent] = []
 
     async def converse() -> None:
@@ -389,7 +389,7 @@ async def joined(agent: Agent) -> AsyncIterator[list[ErrorEvent]]:
         yield errors
 
 
-async def test_a_model_that_can_not_see_is_sent_no_video() -> None:
+async def test_a_model_that_can_not_see_gets_no_video() -> None:
     ours, theirs = memory_signalling()
     answers: list[str] = []
 
@@ -412,7 +412,7 @@ async def test_a_model_that_can_not_see_is_sent_no_video() -> None:
     assert errors == []
 
 
-async def test_a_processor_that_fails_on_received_audio_is_told_and_the_call_goes_on() -> None:
+async def test_a_processor_that_fails_on_input_audio_is_reported_and_the_call_continues() -> None:
     class Broken(Processor):
         def audio(self, frame: AudioFrame) -> AudioFrame | None:
             raise RuntimeError("no such filter")
@@ -429,7 +429,7 @@ async def test_a_processor_that_fails_on_received_audio_is_told_and_the_call_goe
     assert "no such filter" in errors[0].message
 
 
-async def test_an_offer_that_is_none_leaves_the_clock_running() -> None:
+async def test_an_invalid_offer_does_not_stop_the_offer_timeout() -> None:
     ours, theirs = memory_signalling()
     edge = CallEdge(theirs, loopback=True, offer_timeout=0.2)
     for message in ({"type": "offer"}, {"type": "offer", "sdp": 5}):
@@ -438,7 +438,7 @@ async def test_an_offer_that_is_none_leaves_the_clock_running() -> None:
         await edge.run(Echo(), lambda: None)
 
 
-async def test_a_report_that_nests_without_end_is_no_report(
+async def test_an_endlessly_nested_report_is_ignored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     ours, theirs = memory_signalling()

@@ -1,4 +1,4 @@
-"""Sound to packets and back, without sockets."""
+"""Audio to packets and back, without sockets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_long_silence_repeats_one_packet_and_stays_silent(application: Applicati
     sound = np.concatenate([decoder.decode(p) for p in packets])
     assert np.abs(sound[480 * 4 :]).max() < 60
     assert np.abs(sound[480 * 30 :]).max() <= 2
-    # And speech after it begins whole.
+    # Speech after it begins completely.
     after = [decoder.decode(out.encode(TONE)) for _ in range(3)]
     assert np.abs(after[-1]).max() > 6000
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_flush_drops_what_the_look_ahead_held(flushed: bool) -> None:
+def test_flush_drops_the_audio_in_the_look_ahead(flushed: bool) -> None:
     out, decoder = AudioOut(24000), Decoder(24000)
     for _ in range(10):
         decoder.decode(out.encode(TONE))
@@ -41,7 +41,7 @@ def test_flush_drops_what_the_look_ahead_held(flushed: bool) -> None:
     assert (loud_ms < 2.5) == flushed
 
 
-def test_a_hole_is_filled_when_its_time_is_up_without_another_packet() -> None:
+def test_a_gap_is_filled_at_its_deadline_without_another_packet() -> None:
     heard: list[tuple[float, int]] = []
 
     async def scene() -> None:
@@ -64,7 +64,7 @@ def test_a_hole_is_filled_when_its_time_is_up_without_another_packet() -> None:
     run_virtual(scene())
 
 
-def test_a_new_source_goes_on_at_once_and_nonsense_is_concealed() -> None:
+def test_a_new_source_continues_at_once_and_broken_packets_are_concealed() -> None:
     heard: list[int] = []
 
     async def scene() -> None:

@@ -1,4 +1,4 @@
-"""The watch over a silent line, in virtual time."""
+"""Monitoring a silent connection, in virtual time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from duologue.testing import run_virtual
 
 
 @pytest.mark.parametrize("phase", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
-def test_silence_is_seen_in_three_seconds_and_the_end_in_ten(phase: float) -> None:
+def test_silence_is_noticed_within_three_seconds_and_fails_after_ten(phase: float) -> None:
     changes: list[tuple[float, bool]] = []
 
     async def scene() -> None:
@@ -39,7 +39,7 @@ def test_silence_is_seen_in_three_seconds_and_the_end_in_ten(phase: float) -> No
     assert 1.7 < changes[0][0] <= 3.0
 
 
-def test_a_line_that_only_stutters_is_not_silent() -> None:
+def test_a_connection_with_single_missing_responses_is_not_silent() -> None:
     changes: list[bool] = []
 
     async def scene() -> None:

@@ -1,4 +1,4 @@
-"""The data channel as a line: waiting till there is room, and messages that are too long."""
+"""The data channel: waiting for space, and messages that are too long."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def two() -> AsyncIterator[tuple[Peer, Peer, list[str]]]:
         await callee.close()
 
 
-async def test_draining_waits_for_the_channel_and_then_for_room() -> None:
+async def test_drain_waits_for_the_channel_and_then_for_space() -> None:
     async with two() as (caller, callee, got):
         draining = asyncio.create_task(caller.drain(1000))
         await caller.answer(await callee.accept(await caller.offer()))
@@ -49,7 +49,7 @@ async def test_draining_waits_for_the_channel_and_then_for_room() -> None:
         assert caller.counters["messages_dropped"] == 0
 
 
-async def test_draining_ends_with_the_channel() -> None:
+async def test_drain_ends_with_the_channel() -> None:
     async with two() as (caller, callee, _):
         await caller.answer(await callee.accept(await caller.offer()))
         async with asyncio.timeout(5):
@@ -63,7 +63,7 @@ async def test_draining_ends_with_the_channel() -> None:
             assert not await caller.drain(0)
 
 
-async def test_a_message_that_the_far_side_does_not_take_is_an_error() -> None:
+async def test_a_message_longer_than_the_far_side_accepts_is_an_error() -> None:
     async with two() as (caller, callee, got):
         await caller.answer(await callee.accept(await caller.offer()))
         async with asyncio.timeout(5):

@@ -1,4 +1,4 @@
-"""The ordering buffer: order, no doubles, every packet accounted for, bounds, deadlines."""
+"""The jitter buffer: order, duplicates, counters, bounds and deadlines."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def total(steps: Sequence[Step]) -> int:
     return sum(SPAN if isinstance(s, Packet) else s.samples for s in steps)
 
 
-def test_nothing_is_held_in_order_across_the_wraps() -> None:
+def test_no_packet_is_held_in_order_across_the_wraps() -> None:
     buffer = JitterBuffer(length)
     for i in range(200):
         assert given_out(feed(buffer, i, i * 0.02)) == [i]
@@ -60,7 +60,7 @@ def test_nothing_is_held_in_order_across_the_wraps() -> None:
     assert buffer.lost == 0
 
 
-def test_a_swapped_pair_comes_out_in_order_at_once() -> None:
+def test_a_swapped_pair_is_released_in_order_at_once() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     assert feed(buffer, 2, 0.02) == []
@@ -82,7 +82,7 @@ def test_one_lost_packet_is_recovered_from_the_next_after_the_deadline() -> None
     assert buffer.late == 1
 
 
-def test_a_burst_is_concealed_and_the_last_of_it_recovered() -> None:
+def test_a_burst_of_losses_is_concealed_and_the_last_one_recovered() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     feed(buffer, 4, 0.08)
@@ -91,7 +91,7 @@ def test_a_burst_is_concealed_and_the_last_of_it_recovered() -> None:
     assert buffer.lost == 3
 
 
-def test_a_long_hole_ends_in_bounded_silence() -> None:
+def test_a_long_gap_ends_in_bounded_silence() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     feed(buffer, 1000, 20.0)
@@ -102,7 +102,7 @@ def test_a_long_hole_ends_in_bounded_silence() -> None:
     assert buffer.skipped + total(steps) == 1000 * SPAN
 
 
-def test_a_pause_without_loss_is_silence_of_its_length() -> None:
+def test_a_pause_without_loss_becomes_silence_of_its_length() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     steps = buffer.push(seq(1), stamp(21), name(1), 0.42)
@@ -112,7 +112,7 @@ def test_a_pause_without_loss_is_silence_of_its_length() -> None:
     assert buffer.skipped == 500 * SPAN - MAX_SILENCE
 
 
-def test_a_new_time_base_puts_in_nothing() -> None:
+def test_a_new_time_base_inserts_nothing() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     steps = buffer.push(seq(1), stamp(1) + 100 * 48000 & 0xFFFFFFFF, name(1), 0.02)
@@ -121,7 +121,7 @@ def test_a_new_time_base_puts_in_nothing() -> None:
     assert [type(s) for s in steps] == [Packet]
 
 
-def test_a_far_jump_needs_two_in_a_row() -> None:
+def test_a_far_jump_needs_two_consecutive_packets() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     assert feed(buffer, 20000, 0.02) == []
@@ -133,7 +133,7 @@ def test_a_far_jump_needs_two_in_a_row() -> None:
     assert given_out(feed(buffer, 30002, 0.08)) == [30002]
 
 
-def test_a_new_source_gives_out_what_waits_and_starts_anew() -> None:
+def test_a_new_source_releases_held_packets_and_restarts() -> None:
     buffer = JitterBuffer(length)
     feed(buffer, 0, 0.0)
     feed(buffer, 2, 0.02)
@@ -157,7 +157,7 @@ def test_a_full_buffer_gives_up_the_gap_and_drops_nothing() -> None:
     st.integers(0, 0xFFFF),
     st.integers(0, 0xFFFFFFFF),
 )
-def test_order_count_bound_and_deadline_under_any_loss_delay_and_doubling(
+def test_order_counts_bounds_and_deadlines_hold_under_any_loss_delay_and_duplication(
     fates: list[tuple[bool, bool, float]], first: int, base: int
 ) -> None:
     arrived: list[tuple[float, int]] = []
@@ -175,7 +175,7 @@ def test_order_count_bound_and_deadline_under_any_loss_delay_and_doubling(
     def take(new: list[Step], now: float) -> None:
         for i in given_out(new):
             out.append(i)
-            # Held no longer than the deadline, as it is polled when it asks for it.
+            # A packet is held no longer than its deadline if `poll` is called in time.
             assert now - came[i] <= GAP_DEADLINE + 1e-9
         steps.extend(new)
 
@@ -192,7 +192,7 @@ def test_order_count_bound_and_deadline_under_any_loss_delay_and_doubling(
     assert len(out) == buffer.packets
     assert len(arrived) == buffer.packets + buffer.late + buffer.duplicates + buffer.strays
     if out:
-        # What was filled and what was given out make one unbroken time line.
+        # Filled and released audio form one unbroken timeline.
         assert total(steps) + buffer.skipped == (out[-1] - out[0] + 1) * SPAN
         assert buffer.lost == out[-1] - out[0] + 1 - len(out)
         last_seen = -1
@@ -207,7 +207,7 @@ def test_order_count_bound_and_deadline_under_any_loss_delay_and_doubling(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)), max_size=200))
-def test_nonsense_is_survived_and_counted(packets: list[tuple[int, int]]) -> None:
+def test_arbitrary_packets_are_survived_and_counted(packets: list[tuple[int, int]]) -> None:
     buffer = JitterBuffer()
     steps: list[Step] = []
     for n, (sequence, timestamp) in enumerate(packets):

@@ -1,4 +1,4 @@
-"""Opus through ctypes: real packets, real sound, clear errors."""
+"""Opus through ctypes: real packets, real audio, clear errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def loudness(samples: Samples) -> float:
 
 @pytest.mark.parametrize("out_rate", [16000, 24000, 48000])
 @pytest.mark.parametrize("in_rate", [16000, 24000, 48000])
-def test_sound_survives_whatever_the_two_rates(in_rate: int, out_rate: int) -> None:
+def test_audio_survives_any_pair_of_rates(in_rate: int, out_rate: int) -> None:
     encoder, decoder = Encoder(in_rate), Decoder(out_rate)
     packets = [encoder.encode(f) for f in frames(tone(0.5, in_rate), encoder.frame)]
     assert {packet_samples(p) for p in packets} == {960}
@@ -39,7 +39,7 @@ def test_sound_survives_whatever_the_two_rates(in_rate: int, out_rate: int) -> N
     assert loudness(sound[out_rate // 10 :]) == pytest.approx(8000 / 2**0.5, rel=0.15)
 
 
-def test_lookahead_is_as_stated() -> None:
+def test_the_look_ahead_is_as_long_as_stated() -> None:
     encoder, decoder = Encoder(48000), Decoder(48000)
     click = np.zeros(960 * 6, np.int16)
     click[960 * 3 :] = tone(0.06, 48000, 1000)
@@ -50,7 +50,7 @@ def test_lookahead_is_as_stated() -> None:
 
 
 @pytest.mark.parametrize("application", ["voip", "restricted_lowdelay"])
-def test_a_lost_frame_comes_back_by_fec_or_is_concealed(application: Application) -> None:
+def test_a_lost_frame_is_recovered_by_fec_or_concealed(application: Application) -> None:
     encoder, decoder = Encoder(24000, application=application, expected_loss=20), Decoder(24000)
     packets = [encoder.encode(f) for f in frames(tone(0.4, 24000), 480)]
     for packet in packets[:10]:
@@ -63,12 +63,12 @@ def test_a_lost_frame_comes_back_by_fec_or_is_concealed(application: Application
     assert len(decoder.conceal(240000)) == 24000 * 120 // 1000
 
 
-def test_input_that_is_not_contiguous_is_taken() -> None:
+def test_input_that_is_not_contiguous_is_accepted() -> None:
     encoder = Encoder(24000)
     assert encoder.encode(np.zeros(960, np.int16)[::2])
 
 
-def test_what_leaves_the_decoder_is_not_overwritten() -> None:
+def test_returned_audio_is_not_overwritten_by_the_next_call() -> None:
     encoder, decoder = Encoder(24000), Decoder(24000)
     packets = [encoder.encode(f) for f in frames(tone(0.2, 24000), 480)]
     first = decoder.decode(packets[5])
@@ -92,7 +92,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.binary(max_size=200))
-def test_any_bytes_give_sound_or_an_opus_error(packet: bytes) -> None:
+def test_any_bytes_give_audio_or_an_opus_error(packet: bytes) -> None:
     decoder = Decoder(24000)
     try:
         sound = decoder.decode(packet)

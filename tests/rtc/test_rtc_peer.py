@@ -1,4 +1,4 @@
-"""Two real peers on loopback: sound both ways, loss, reports, video, messages, bounded ends."""
+"""Two real peers on loopback: audio both ways, loss, reports, video, messages, bounded ends."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def pace(peer: Peer, frames: int, frame: AudioFrame | None) -> None:
     subscription.cancel()
 
 
-async def test_an_echo_comes_back_in_order_and_at_once() -> None:
+async def test_an_echo_returns_in_order_and_at_once() -> None:
     heard: list[tuple[float, AudioFrame]] = []
     caller = Peer(CONFIG, on_audio=lambda f: heard.append((time.perf_counter(), f)))
     callee = Peer(CONFIG, on_audio=lambda f: callee.send_audio(f) and None)
@@ -105,7 +105,7 @@ async def test_an_echo_comes_back_in_order_and_at_once() -> None:
         assert {len(f) for _, f in heard} == {480}
 
 
-async def test_rates_may_differ_each_way() -> None:
+async def test_rates_may_differ_in_each_direction() -> None:
     heard: list[AudioFrame] = []
     caller = Peer(replace(CONFIG, send_rate=48000), on_audio=nothing)
     callee = Peer(replace(CONFIG, receive_rate=16000), on_audio=heard.append)
@@ -118,7 +118,7 @@ async def test_rates_may_differ_each_way() -> None:
             caller.send_audio(TONE)
 
 
-async def test_timestamps_run_on_whatever_is_sent() -> None:
+async def test_timestamps_advance_whatever_is_sent() -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     before = caller.send_audio(TONE)  # not connected: counted, not sent
     async with connected(caller, callee):
@@ -129,7 +129,7 @@ async def test_timestamps_run_on_whatever_is_sent() -> None:
         await until(lambda: callee.last_received == stamps[-1])
 
 
-async def test_loss_is_filled_counted_and_reported_as_it_was() -> None:
+async def test_loss_is_filled_counted_and_reported_correctly() -> None:
     heard: list[int] = []
     caller = Peer(CONFIG, on_audio=nothing)
     callee = Peer(CONFIG, on_audio=lambda f: heard.append(len(f)))
@@ -142,9 +142,9 @@ async def test_loss_is_filled_counted_and_reported_as_it_was() -> None:
         assert counters["packets"] == network.passed
         assert counters["packets"] + counters["lost"] == pytest.approx(155, abs=2)
         assert counters["fec"] > 0
-        # No hole and no growth: as much sound came out as went in.
+        # There is no gap and no growth: as much audio came out as went in.
         assert sum(heard) == pytest.approx(155 * 480, abs=2 * 480)
-        # What the far side is told about its stream, as it got it by RTCP.
+        # What the far side reports about its stream, received by RTCP.
         reports = []
         async with asyncio.timeout(4):
             while not reports or reports[0].packetsLost < network.lost:
@@ -155,7 +155,7 @@ async def test_loss_is_filled_counted_and_reported_as_it_was() -> None:
         assert reports[0].packetsReceived == pytest.approx(network.passed, abs=2)
 
 
-async def test_reordering_is_put_right() -> None:
+async def test_reordered_packets_are_put_in_order() -> None:
     heard: list[AudioFrame] = []
     caller = Peer(CONFIG, on_audio=nothing)
     callee = Peer(CONFIG, on_audio=heard.append)
@@ -167,7 +167,7 @@ async def test_reordering_is_put_right() -> None:
         assert len(heard) == 75
 
 
-async def test_a_dead_line_is_noticed_and_a_live_one_comes_back() -> None:
+async def test_a_dead_connection_is_noticed_and_an_interrupted_one_recovers() -> None:
     states: list[str] = []
     config = replace(CONFIG, interrupted_after=2.0, failed_after=4.0)
     caller = Peer(config, on_audio=nothing)
@@ -187,7 +187,7 @@ async def test_a_dead_line_is_noticed_and_a_live_one_comes_back() -> None:
                       "failed", "closed"]  # fmt: skip
 
 
-async def test_no_answerer_fails_in_time() -> None:
+async def test_a_call_without_an_answerer_fails_in_time() -> None:
     states: list[tuple[str, str]] = []
     peer = Peer(
         replace(CONFIG, connect_timeout=0.3),
@@ -238,7 +238,7 @@ async def test_many_calls_leave_no_task_thread_or_socket() -> None:
 
 
 @pytest.mark.parametrize("step", range(3))
-async def test_close_in_any_state(step: int) -> None:
+async def test_close_works_in_any_state(step: int) -> None:
     tasks = asyncio.all_tasks()
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     offer = await caller.offer() if step > 0 else ""
@@ -289,7 +289,7 @@ class Pictures(MediaStreamTrack):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-async def test_pictures_come_only_when_wanted_and_never_queue(wanted: bool) -> None:
+async def test_video_frames_are_sent_only_when_wanted_and_never_queue(wanted: bool) -> None:
     came: list[Callable[[], VideoFrame]] = []
     callee = Peer(replace(CONFIG, video=wanted), on_audio=nothing, on_video=came.append)
     stock = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -302,7 +302,7 @@ async def test_pictures_come_only_when_wanted_and_never_queue(wanted: bool) -> N
         await stock.setRemoteDescription(RTCSessionDescription(answer, "answer"))
         await until(lambda: callee.state == "connected")
         threads = [t for t in threading.enumerate() if t.name.startswith("audio-decoder")]
-        assert len(threads) <= 1  # the stock peer's own
+        assert len(threads) <= 1  # the unmodified peer's own tasks
         if wanted:
             await until(lambda: len(came) >= 3)
             picture = came[-1]()
@@ -318,7 +318,7 @@ async def test_pictures_come_only_when_wanted_and_never_queue(wanted: bool) -> N
         await stock.close()
 
 
-async def test_a_camera_may_come_later_by_a_second_offer() -> None:
+async def test_a_camera_may_be_added_later_by_a_second_offer() -> None:
     came: list[Callable[[], VideoFrame]] = []
     heard: list[AudioFrame] = []
     callee = Peer(replace(CONFIG, video=True), on_audio=heard.append, on_video=came.append)
@@ -376,14 +376,14 @@ async def test_a_callback_that_fails_does_not_end_the_call(
         ("a=candidate:1\r\n" * 80, "64 candidates"),
     ],
 )
-async def test_an_offer_that_is_none_is_refused_in_a_sentence(sdp: str, message: str) -> None:
+async def test_an_invalid_offer_is_refused_with_a_sentence(sdp: str, message: str) -> None:
     peer = Peer(CONFIG, on_audio=nothing)
     with pytest.raises(PeerError, match=message):
         await peer.accept(sdp)
     await peer.close()
 
 
-async def test_the_answer_asks_for_fec_and_no_more_than_is_decoded() -> None:
+async def test_the_answer_requests_fec_and_no_more_bandwidth_than_is_decoded() -> None:
     caller = Peer(CONFIG, on_audio=nothing)
     callee = Peer(replace(CONFIG, receive_rate=16000), on_audio=nothing)
     answer = await callee.accept(await caller.offer())
@@ -394,7 +394,7 @@ async def test_the_answer_asks_for_fec_and_no_more_than_is_decoded() -> None:
     await caller.close()
 
 
-async def test_loopback_is_offered_only_when_asked_for() -> None:
+async def test_loopback_is_offered_only_on_request() -> None:
     if not get_host_addresses(use_ipv4=True, use_ipv6=True):
         pytest.skip("this machine has no address but loopback")
     peer = Peer(PeerConfig(), on_audio=nothing)
@@ -402,14 +402,14 @@ async def test_loopback_is_offered_only_when_asked_for() -> None:
     await peer.close()
 
 
-def test_settings_that_cannot_work_are_refused() -> None:
+def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="44100"):
         PeerConfig(send_rate=44100)
     with pytest.raises(ConfigError, match="stun:"):
         IceServer("http://example.org")
 
 
-def test_a_changed_inside_of_aiortc_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_internals_of_aiortc_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _aiortc.verify()
     monkeypatch.setattr(_aiortc, "version", lambda _: "1.17.0")
     monkeypatch.delattr(_aiortc.RTCRtpReceiver, "_handle_rtp_packet")
@@ -417,7 +417,7 @@ def test_a_changed_inside_of_aiortc_is_named(monkeypatch: pytest.MonkeyPatch) ->
         _aiortc.verify()
 
 
-def test_a_private_part_that_is_gone_says_which_versions_work() -> None:
+def test_a_missing_private_part_names_the_versions_that_work() -> None:
     code = (
         "import aiortc.rtcrtpreceiver as receiver, aioice.ice as ice\n"
         "{change}\n"
@@ -437,7 +437,7 @@ def test_a_private_part_that_is_gone_says_which_versions_work() -> None:
 
 
 @pytest.mark.parametrize("missing", ["aiortc", "starlette", "uvicorn"])
-def test_without_the_extra_the_page_says_which_one_brings_all_of_it(missing: str) -> None:
+def test_without_the_extra_the_page_names_the_extra_that_contains_everything(missing: str) -> None:
     code = (
         f"import sys; sys.modules['{missing}'] = None\n"
         "try: from duologue.edges import browser; browser.Edge()\n"

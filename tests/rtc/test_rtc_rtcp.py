@@ -1,4 +1,4 @@
-"""Receiver statistics against RFC 3550's own definitions."""
+"""Receiver statistics compared with the definitions of RFC 3550."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duologue.rtc._rtcp import ReceptionStatistics
 
 
 @given(st.integers(0, 0xFFFF), st.lists(st.booleans(), min_size=2, max_size=400))
-def test_loss_and_highest_sequence_across_the_wrap(first: int, kept: list[bool]) -> None:
+def test_loss_and_highest_sequence_number_survive_the_wrap(first: int, kept: list[bool]) -> None:
     kept[0] = True
     stats = ReceptionStatistics()
     for i, keep in enumerate(kept):
@@ -22,7 +22,7 @@ def test_loss_and_highest_sequence_across_the_wrap(first: int, kept: list[bool])
     assert stats.fraction_lost == 0
 
 
-def test_jitter_is_none_for_an_even_stream_even_when_timestamps_wrap() -> None:
+def test_an_even_stream_has_no_jitter_even_when_timestamps_wrap() -> None:
     stats = ReceptionStatistics()
     for i in range(200):
         stats.add(i, (0xFFFFF000 + i * 960) & 0xFFFFFFFF, 1000 + i * 0.02)

@@ -1,4 +1,4 @@
-"""What a far side may send that is not meant well, and what it makes us do and keep."""
+"""Hostile input from a far side, and how much it can make us do and keep."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from duologue.video import VideoFrame  # noqa: E402
 
 @pytest.fixture
 def quiet(caplog: pytest.LogCaptureFixture):
-    """Nothing that a far side sends makes a warning or a traceback."""
+    """Assert that input from a far side causes no warning and no traceback."""
     yield caplog
     assert not [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
@@ -74,7 +74,7 @@ def candidate(host: str, port: int = 5000, transport: str = "udp", component: in
         ("", False, False),
     ],
 )
-def test_which_addresses_may_be_named(host: str, outside: bool, here: bool) -> None:
+def test_only_some_addresses_may_be_named(host: str, outside: bool, here: bool) -> None:
     assert CandidateGate(loopback=False).admits(candidate(host)) is outside
     assert CandidateGate(loopback=True).admits(candidate(host)) is here
 
@@ -93,13 +93,13 @@ def test_which_addresses_may_be_named(host: str, outside: bool, here: bool) -> N
         "",
     ],
 )
-def test_what_is_no_candidate_is_left_out(text: str) -> None:
+def test_invalid_candidates_are_left_out(text: str) -> None:
     gate = CandidateGate(loopback=False)
     assert not gate.admits(text)
     assert gate.refused == 1
 
 
-def test_a_call_may_name_a_handful_over_all_its_descriptions() -> None:
+def test_a_call_may_name_few_addresses_over_all_its_descriptions() -> None:
     gate = CandidateGate(loopback=False)
     named = [gate.admits(candidate(f"192.0.2.{number}")) for number in range(40)]
     assert named == [True] * MAX_CANDIDATES + [False] * (40 - MAX_CANDIDATES)
@@ -110,7 +110,7 @@ AUDIO = "v=0\r\nm=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=rtpmap:96 opus/48000/2\r\n"
 
 
 @pytest.mark.parametrize("separator", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
-def test_no_candidate_is_hidden_behind_an_odd_end_of_line(separator: str) -> None:
+def test_no_candidate_hides_behind_an_unusual_line_end(separator: str) -> None:
     hidden = f"a=x:y{separator}a=candidate:{candidate('127.0.0.1')}\r\n"
     text = descriptions.sanitize(AUDIO + hidden, CandidateGate(loopback=False))
     assert "127.0.0.1" not in text
@@ -126,13 +126,13 @@ def test_no_candidate_is_hidden_behind_an_odd_end_of_line(separator: str) -> Non
         ("m=video 9 UDP/TLS/RTP/SAVPF" + " 97" * 9999 + "\r\n", "over 256 words"),
     ],
 )
-def test_a_description_that_takes_long_to_read_is_refused(more: str, message: str) -> None:
+def test_a_description_that_takes_long_to_parse_is_refused(more: str, message: str) -> None:
     with pytest.raises(PeerError, match=message):
         descriptions.sanitize(AUDIO + more, CandidateGate(loopback=False))
 
 
 class Witness(asyncio.DatagramProtocol):
-    """A socket that a stranger names, and what comes to it."""
+    """Yield a socket that a stranger names, and the packets that it receives."""
 
     def __init__(self) -> None:
         self.packets = 0
@@ -142,7 +142,7 @@ class Witness(asyncio.DatagramProtocol):
 
 
 @pytest.mark.parametrize("loopback", [True, False])
-async def test_packets_go_to_a_handful_of_named_addresses_and_to_loopback_only_from_here(
+async def test_packets_go_to_few_named_addresses_and_to_loopback_only_from_this_machine(
     loopback: bool,
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -170,7 +170,7 @@ async def test_packets_go_to_a_handful_of_named_addresses_and_to_loopback_only_f
             transport.close()
 
 
-async def test_checks_from_everywhere_are_not_all_learnt(quiet) -> None:
+async def test_the_number_of_addresses_learnt_from_checks_is_limited(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     async with connected(caller, callee):
         ours = caller._transceiver.receiver.transport.transport.iceGatherer._connection
@@ -190,7 +190,7 @@ async def test_checks_from_everywhere_are_not_all_learnt(quiet) -> None:
             stranger.close()
 
 
-async def test_sources_without_end_are_not_all_kept(quiet) -> None:
+async def test_the_number_of_kept_sources_is_limited(quiet) -> None:
     heard: list[AudioFrame] = []
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
     async with connected(caller, callee):
@@ -216,14 +216,14 @@ def chunk(tsn: int, stream: int, data: bytes, flags: int = 3) -> DataChunk:
     return chunk
 
 
-async def test_a_data_channel_keeps_little_of_what_is_never_whole(quiet) -> None:
+async def test_a_data_channel_keeps_few_parts_of_incomplete_messages(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     async with connected(caller, callee):
         ours, theirs = caller._connection.sctp, callee._connection.sctp
         await until(lambda: ours.state == theirs.state == "connected")
         await asyncio.sleep(0.1)
         tsn = ours._local_tsn
-        for number in range(1500):  # each second one is missing, and no message is ever whole
+        for number in range(1500):  # every second part is missing, and no message is ever complete
             await ours._send_chunk(chunk(tsn + 2 * number + 1, 1, b"x", flags=6))
             if number % 10 == 0:
                 await asyncio.sleep(0.001)
@@ -238,7 +238,7 @@ async def test_a_data_channel_keeps_little_of_what_is_never_whole(quiet) -> None
         assert callee.state == "connected"
 
 
-async def test_a_packet_of_the_data_channel_that_makes_no_sense_is_dropped(quiet) -> None:
+async def test_an_invalid_data_channel_packet_is_dropped(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     async with connected(caller, callee):
         ours, theirs = caller._connection.sctp, callee._connection.sctp
@@ -254,7 +254,7 @@ async def test_a_packet_of_the_data_channel_that_makes_no_sense_is_dropped(quiet
         assert callee.state == "connected"
 
 
-async def test_an_acknowledgement_of_what_was_never_sent_takes_no_time(quiet) -> None:
+async def test_an_acknowledgement_of_unsent_data_takes_no_time(quiet) -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     async with connected(caller, callee):
         ours, theirs = caller._connection.sctp, callee._connection.sctp
@@ -266,10 +266,10 @@ async def test_an_acknowledgement_of_what_was_never_sent_takes_no_time(quiet) ->
         sack.gaps = [(1, 65535)] * 250
         began = time.perf_counter()
         await theirs._receive_chunk(sack)
-        assert time.perf_counter() - began < 1.0  # 5 s without a bound
+        assert time.perf_counter() - began < 1.0  # 5 s without the limit
 
 
-async def test_numbers_of_video_packets_that_jump_take_no_time(quiet) -> None:
+async def test_jumping_numbers_of_video_packets_take_no_time(quiet) -> None:
     caller = Peer(replace(CONFIG, send_video=True), on_audio=nothing)
     callee = Peer(replace(CONFIG, video=True), on_audio=nothing)
     async with connected(caller, callee):
@@ -285,10 +285,10 @@ async def test_numbers_of_video_packets_that_jump_take_no_time(quiet) -> None:
             began = time.perf_counter()
             await receiver._handle_rtp_packet(packet, arrival_time_ms=0)
             took += time.perf_counter() - began
-        assert took < 2.0  # 6 s without a bound
+        assert took < 2.0  # 6 s without the limit
 
 
-async def test_packets_of_anybody_who_knows_the_port_do_nothing(quiet) -> None:
+async def test_packets_from_strangers_who_know_the_port_do_nothing(quiet) -> None:
     heard: list[AudioFrame] = []
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
     async with connected(caller, callee):
@@ -310,7 +310,7 @@ async def test_packets_of_anybody_who_knows_the_port_do_nothing(quiet) -> None:
         await until(lambda: len(heard) >= 9)
 
 
-async def test_descriptions_without_end_end_the_call() -> None:
+async def test_endless_descriptions_end_the_call() -> None:
     caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
     try:
         offer = await caller.offer()
@@ -324,7 +324,7 @@ async def test_descriptions_without_end_end_the_call() -> None:
 
 
 def vp8(width: int, height: int, pictures: int = 1) -> list[bytes]:
-    """A key frame and what follows it."""
+    """Return a key frame and the frames after it."""
     codec = av.CodecContext.create("libvpx", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
     codec.time_base = Fraction(1, 30)
@@ -342,7 +342,7 @@ def claiming(data: bytes, width: int, height: int) -> bytes:
     return data[:6] + struct.pack("<HH", width, height) + data[10:]
 
 
-def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
+def test_the_size_of_a_video_frame_is_known_before_decoding() -> None:
     key, *later = vp8(32, 16, 3)
     assert vp8_key_size(key) == (32, 16)
     assert [vp8_key_size(data) for data in later] == [None, None]
@@ -351,7 +351,7 @@ def test_the_size_of_a_picture_is_known_before_it_is_decoded() -> None:
 
 
 async def decoded(*frames: bytes, name: str = "VP8") -> tuple[list[tuple[int, int]], int]:
-    """Sizes of what came out, and how much was dropped."""
+    """Return the sizes of the decoded frames and the number of dropped ones."""
     came: list[tuple[int, int]] = []
     dropped: list[None] = []
     waiting: queue.Queue[object] = queue.Queue()
@@ -372,14 +372,14 @@ async def decoded(*frames: bytes, name: str = "VP8") -> tuple[list[tuple[int, in
     return came, len(dropped)
 
 
-async def test_a_picture_that_is_too_large_is_dropped_with_all_that_refers_to_it(quiet) -> None:
+async def test_a_video_frame_that_is_too_large_is_dropped_with_all_that_refer_to_it(quiet) -> None:
     key, *later = vp8(32, 16, 3)
     bomb = claiming(key, 16383, 16383)
     assert MAX_PIXELS < 16383 * 16383
     assert await decoded(bomb, *later, key, *later) == ([(32, 16)] * 3, 3)
 
 
-async def test_what_is_no_picture_is_dropped_without_a_word(quiet) -> None:
+async def test_invalid_video_frames_are_dropped_silently(quiet) -> None:
     key, *later = vp8(32, 16, 3)
     came, dropped = await decoded(key, b"\x00" * 40, b"", b"\x01", later[0], key, later[0])
     assert came == [(32, 16)] * 3
@@ -387,14 +387,14 @@ async def test_what_is_no_picture_is_dropped_without_a_word(quiet) -> None:
     assert await decoded(key, name="H264") == ([], 1)
 
 
-async def test_pictures_come_at_a_bounded_rate() -> None:
+async def test_video_frames_are_decoded_at_a_limited_rate() -> None:
     key, *_ = vp8(32, 16)
     came, dropped = await decoded(*[key] * 200)
     assert 60 <= len(came) < 150
     assert dropped == 200 - len(came)
 
 
-async def test_a_bomb_among_pictures_takes_no_memory_and_the_camera_goes_on(quiet) -> None:
+async def test_a_decompression_bomb_takes_no_memory_and_the_camera_continues(quiet) -> None:
     came: list[Callable[[], VideoFrame]] = []
     caller = Peer(replace(CONFIG, send_video=True), on_audio=nothing)
     callee = Peer(replace(CONFIG, video=True), on_audio=nothing, on_video=came.append)
@@ -415,6 +415,6 @@ async def test_a_bomb_among_pictures_takes_no_memory_and_the_camera_goes_on(quie
         assert callee.state == "connected"
 
 
-def test_a_configuration_does_not_show_its_credentials() -> None:
+def test_the_repr_of_a_configuration_hides_its_credentials() -> None:
     turn = IceServer("turn:relay.example", "me", "hidden")
     assert "hidden" not in repr(PeerConfig(ice_servers=(turn,)))

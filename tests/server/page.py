@@ -1,4 +1,4 @@
-"""The page in real Chromium, and a stage that plays the agent's part."""
+"""The page in a real Chromium, and a call handler that plays the agent's part."""
 
 import asyncio
 import shutil
@@ -26,7 +26,7 @@ document.addEventListener("securitypolicyviolation", (e) => violations.push(e.vi
 
 
 class CallScene:
-    """A conduct: a real call over WebRTC, a tone as the agent's voice, events as they are told."""
+    """A call handler with a real WebRTC call, a tone as the agent's voice, and events on demand."""
 
     wants_video = True
 
@@ -77,7 +77,7 @@ class CallScene:
 
 @asynccontextmanager
 async def chromium(voice: Path | None = None) -> AsyncIterator:
-    """A headless browser with a fake microphone; the test is skipped where there is none."""
+    """Run a headless browser with a fake microphone; skip the test if there is no browser."""
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt-get install chromium")
@@ -100,7 +100,7 @@ async def chromium(voice: Path | None = None) -> AsyncIterator:
 
 @asynccontextmanager
 async def open_page(browser, url: str, script: str = "", **options) -> AsyncIterator:
-    """A page in a context of its own; what it complains about fails the test."""
+    """Open a page in a context of its own; console errors of the page fail the test."""
     context = await browser.new_context(**options)
     await context.add_init_script(_WATCH + script)
     page = await context.new_page()
@@ -121,7 +121,7 @@ async def open_page(browser, url: str, script: str = "", **options) -> AsyncIter
 
 
 async def talk(page, stage: CallScene | None = None) -> None:
-    """Press Talk and wait till the call is up on both sides."""
+    """Press Talk and wait until the call is connected on both sides."""
     await page.click("#talk")
     await page.wait_for_selector('body[data-call="live"]')
     if stage is not None:

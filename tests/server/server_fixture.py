@@ -1,4 +1,4 @@
-"""A web app on a free port of loopback, for as long as a block."""
+"""Run a web app on a free loopback port during a block."""
 
 import asyncio
 import json
@@ -37,11 +37,11 @@ class Served:
             yield socket
 
     async def get(self, path: str = "/", **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """One plain HTTP request, with the headers as they are given."""
+        """Send one plain HTTP request with the given headers."""
         return await self._request("GET", path, headers)
 
     async def post(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-        """The same without a body, as a browser posts nothing."""
+        """Send a POST without a body, as the page does."""
         return await self._request("POST", path, {"content-length": "0"} | headers)
 
     async def _request(
@@ -77,7 +77,7 @@ async def serving(app: Starlette, config: ServerConfig) -> AsyncIterator[Served]
         if task.done():
             task.result()
         url = ready.result()
-        # With a public address, the one that is told is the proxy's.
+        # With a public address, the announced address is the proxy's.
         port = config.port or int(url.rsplit(":", 1)[1].split("/")[0])
         try:
             yield Served(url, port, app.state.calls, task)
@@ -90,7 +90,7 @@ async def answer(socket: ClientConnection) -> dict:
 
 
 async def goodbye(socket: ClientConnection) -> tuple[dict, int, str]:
-    """The last error message, and the close code and reason."""
+    """Return the last error message, and the close code and reason."""
     told: dict = {}
     with suppress(websockets.ConnectionClosed):
         while True:

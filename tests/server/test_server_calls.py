@@ -16,7 +16,7 @@ TOKEN = "correct-horse-battery"  # noqa: S105
 
 
 class Recorder:
-    """Answers offers, and keeps what became of each call."""
+    """Answers offers, and records the messages and the end of each call."""
 
     def __init__(self) -> None:
         self.got: list = []
@@ -35,7 +35,7 @@ class Recorder:
             raise
 
 
-async def test_a_call_from_hello_to_bye():
+async def test_a_call_runs_from_hello_to_bye():
     conduct = Recorder()
     async with served(conduct, page={"agent": "Ada"}) as server:
         async with server.socket() as socket:
@@ -51,7 +51,7 @@ async def test_a_call_from_hello_to_bye():
     assert conduct.ended == ["ended"]
 
 
-async def test_the_socket_ends_the_session():
+async def test_the_end_of_the_socket_ends_the_session():
     conduct = Recorder()
     async with served(conduct) as server:
         async with server.socket() as socket:
@@ -87,7 +87,7 @@ async def test_a_wrong_token_is_refused():
             assert server.calls.sessions == 0
 
 
-async def test_the_right_token_is_let_in_and_logged_nowhere(caplog, capfd):
+async def test_the_right_token_is_admitted_and_never_logged(caplog, capfd):
     caplog.set_level(logging.DEBUG)
     async with served(Recorder(), token=TOKEN) as server:
         await server.get(f"/?token={TOKEN}")
@@ -109,7 +109,7 @@ async def test_a_foreign_page_is_refused():
             assert b"own page" in caught.value.response.body
 
 
-async def test_a_client_without_origin_is_no_foreign_page():
+async def test_a_client_without_origin_is_not_a_foreign_page():
     async with served(Recorder()) as server, server.socket(origin=None) as socket:
         assert (await answer(socket))["type"] == "config"
 
@@ -123,7 +123,7 @@ async def test_a_rebound_name_is_refused():
         assert caught.value.response.status_code == 403
 
 
-async def test_a_full_house_refuses_the_next_and_takes_one_later():
+async def test_a_full_server_refuses_the_next_call_and_admits_a_later_one():
     async with served(Recorder(), max_sessions=2) as server:
         async with server.socket() as first, server.socket() as second:
             await answer(first)
@@ -150,7 +150,7 @@ async def test_a_full_house_refuses_the_next_and_takes_one_later():
         (json.dumps({"type": "text", "text": "é" * 300}, ensure_ascii=False), "too_big", 1009),
     ],
 )
-async def test_what_is_no_message_ends_the_call(message, code, close):
+async def test_an_invalid_message_ends_the_call(message, code, close):
     limit = 500 if code == "too_big" else 65536
     async with served(Recorder(), max_message_bytes=limit) as server, server.socket() as socket:
         await answer(socket)
@@ -166,10 +166,10 @@ async def test_a_big_message_is_refused_before_it_is_read():
         await answer(socket)
         await socket.send(json.dumps({"type": "text", "text": "x" * 66000}))
         told, closed, _ = await goodbye(socket)
-        assert (told, closed) == ({}, 1009)  # by the socket itself: our code never saw it
+        assert (told, closed) == ({}, 1009)  # by the WebSocket library, before our code
 
 
-async def test_a_flood_ends_the_call_and_a_stream_does_not():
+async def test_a_flood_of_messages_ends_the_call_and_a_steady_stream_does_not():
     conduct = Recorder()
     async with served(conduct, messages_per_s=20) as server:
         async with server.socket() as socket:
@@ -187,7 +187,7 @@ async def test_a_flood_ends_the_call_and_a_stream_does_not():
             assert (told["code"], code) == ("too_fast", 4429)
 
 
-async def test_a_call_that_reads_nothing_is_ended_not_kept():
+async def test_a_call_that_reads_nothing_is_ended():
     async def deaf(signalling) -> None:
         await asyncio.sleep(60)
 
@@ -202,7 +202,7 @@ async def test_a_call_that_reads_nothing_is_ended_not_kept():
 
 
 @pytest.mark.parametrize("hello", [None, "other"])
-async def test_who_does_not_introduce_themselves_is_reaped(hello):
+async def test_a_socket_without_a_hello_is_closed(hello):
     async with served(Recorder(), hello_timeout_s=0.2) as server, server.socket(None) as socket:
         if hello:
             await socket.send('{"type": "offer", "sdp": ""}')
@@ -210,7 +210,7 @@ async def test_who_does_not_introduce_themselves_is_reaped(hello):
         assert (told["code"], code) == ("hello", 4408)
 
 
-async def test_who_makes_no_offer_is_reaped():
+async def test_a_socket_without_an_offer_is_closed():
     async with served(Recorder(), offer_timeout_s=0.3) as server:
         async with server.socket() as socket:
             await answer(socket)
@@ -224,7 +224,7 @@ async def test_who_makes_no_offer_is_reaped():
             assert server.calls.sessions == 1
 
 
-async def test_who_does_not_answer_a_ping_is_reaped():
+async def test_a_socket_that_answers_no_ping_is_closed():
     async with served(Recorder(), ping_s=0.2) as server:
         reader, writer = await asyncio.open_connection("localhost", server.port)
         writer.write(
@@ -248,7 +248,7 @@ async def test_who_does_not_answer_a_ping_is_reaped():
         (ConfigError("é" * 300), "The call ended: éé"),
     ],
 )
-async def test_a_call_that_fails_says_so(error, says, caplog):
+async def test_a_call_that_fails_reports_it_to_the_page(error, says, caplog):
     async def failing(signalling) -> None:
         raise error
 
@@ -275,7 +275,7 @@ async def test_the_end_of_the_server_ends_sessions_in_bounded_time():
     assert conduct.ended == ["ended"]
 
 
-async def test_a_stubborn_session_does_not_keep_the_server():
+async def test_a_session_that_ignores_cancellation_does_not_keep_the_server_running():
     async def stubborn(signalling) -> None:
         await asyncio.sleep(60)
 

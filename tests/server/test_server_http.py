@@ -21,7 +21,7 @@ async def nobody(signalling) -> None:
     raise AssertionError("nobody calls here")
 
 
-async def test_the_page_and_its_files():
+async def test_the_page_and_its_files_are_served():
     async with served(nobody) as server:
         status, headers, body = await server.get("/")
         assert status == 200
@@ -45,7 +45,7 @@ async def test_only_the_files_of_the_page_are_served():
             assert b"import" not in body
 
 
-def test_the_page_asks_nobody_else_and_has_no_inline_script():
+def test_the_page_loads_nothing_from_elsewhere_and_has_no_inline_script():
     for file in STATIC.iterdir():
         text = file.read_text()
         outside = set(re.findall(r"https?://[^\s\"'<)]+", text)) - {"http://www.w3.org/2000/svg"}
@@ -54,7 +54,7 @@ def test_the_page_asks_nobody_else_and_has_no_inline_script():
     assert not re.findall(r"<script(?![^>]*\ssrc=)|<style|\sstyle=|\son\w+=|javascript:", html)
 
 
-async def test_security_headers_are_everywhere():
+async def test_every_response_has_the_security_headers():
     async with served(nobody) as server:
         for path in ("/", "/static/app.js", "/health", "/none"):
             _, headers, _ = await server.get(path)
@@ -66,7 +66,7 @@ async def test_security_headers_are_everywhere():
             assert headers["referrer-policy"] == "no-referrer"
 
 
-async def test_health_tells_sessions_and_limit():
+async def test_health_reports_sessions_and_limit():
     async with served(nobody, max_sessions=3) as server:
         status, _, body = await server.get("/health")
         assert status == 200
@@ -105,13 +105,13 @@ async def test_a_rebound_name_is_refused():
         ({"certfile": "none.pem", "keyfile": "none.key"}, "no file none.pem"),
     ],
 )
-def test_settings_that_cannot_work(settings, says):
+def test_impossible_settings_are_refused(settings, says):
     with pytest.raises(ConfigError, match=says) as caught:
         ServerConfig(**settings)
     assert "\n" not in str(caught.value)
 
 
-def test_the_token_is_not_shown_and_not_sent():
+def test_the_token_is_neither_shown_nor_sent():
     config = ServerConfig(host="192.0.2.7", token=TOKEN)
     assert TOKEN not in repr(config)
     assert config.address(80) == f"http://192.0.2.7:80/#token={TOKEN}"
@@ -129,14 +129,14 @@ def test_ice_servers_reach_the_page():
     ]
 
 
-async def test_a_port_that_is_taken_is_one_clear_line():
+async def test_a_taken_port_causes_one_clear_line():
     async with served(nobody) as server:
         config = ServerConfig(port=server.port)
         with pytest.raises(ConfigError, match=f"port {server.port} .*choose another port"):
             await serve_app(create_call_app(nobody, config), config, signals=False)
 
 
-async def test_a_certificate_that_is_none_is_one_clear_line(tmp_path):
+async def test_an_invalid_certificate_causes_one_clear_line(tmp_path):
     file = tmp_path / "cert.pem"
     file.write_text("no certificate")
     config = ServerConfig(port=0, certfile=file, keyfile=file)
@@ -144,7 +144,7 @@ async def test_a_certificate_that_is_none_is_one_clear_line(tmp_path):
         await serve_app(create_call_app(nobody, config), config, signals=False)
 
 
-async def test_it_speaks_tls(tmp_path):
+async def test_the_server_speaks_tls(tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
     command += f" -addext subjectAltName=DNS:localhost -keyout {key} -out {cert}"

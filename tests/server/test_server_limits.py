@@ -3,7 +3,7 @@ import pytest
 from duologue.server._rate_limits import EvictingPool, TokenBucket, network_of
 
 
-def test_the_newest_pushes_out_the_oldest_of_the_biggest_crowd():
+def test_the_newest_entry_evicts_the_oldest_of_the_largest_network():
     gone: list[str] = []
     room: EvictingPool[str] = EvictingPool(4)
     for name, host in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2")]:
@@ -14,7 +14,7 @@ def test_the_newest_pushes_out_the_oldest_of_the_biggest_crowd():
     assert (len(room), room.evicted) == (4, 2)
 
 
-def test_one_address_can_not_push_out_another():
+def test_one_address_can_not_evict_another():
     gone: list[int] = []
     room: EvictingPool[int] = EvictingPool(8)
     room.add(-1, "192.0.2.7", lambda: gone.append(-1))
@@ -24,7 +24,7 @@ def test_one_address_can_not_push_out_another():
     assert len(room) == 8
 
 
-def test_who_left_is_not_pushed_out():
+def test_a_removed_entry_is_not_evicted():
     gone: list[str] = []
     room: EvictingPool[str] = EvictingPool(1)
     room.add("a", "x", lambda: gone.append("a"))
@@ -45,11 +45,11 @@ def test_who_left_is_not_pushed_out():
         ("testclient", "testclient"),
     ],
 )
-def test_a_stranger_has_an_address_or_a_64(host, network):
+def test_a_network_is_an_ipv4_address_or_an_ipv6_64(host, network):
     assert network_of(host) == network
 
 
-def test_a_budget_has_one_second_at_once_and_a_big_cost_waits_for_all_of_it():
+def test_a_bucket_holds_one_second_and_a_big_cost_waits_for_all_of_it():
     budget = TokenBucket(10, now=0.0)
     assert all(budget.spend(0.0) for _ in range(10))
     assert not budget.spend(0.05)

@@ -48,7 +48,7 @@ Ada: Sunny. And warm.
 CONNECTED = RealtimeConnectedEvent("s", {}, {"video": True, "model": "scripted"})
 
 
-async def test_a_conversation_in_words(browser):
+async def test_the_transcript_follows_the_events_of_a_conversation(browser):
     stage = CallScene()
     async with (
         served(stage, page={"agent": "Ada"}) as server,
@@ -154,7 +154,7 @@ async def test_a_conversation_in_words(browser):
         assert await page.evaluate("navigator.clipboard.readText()") == TRANSCRIPT
 
 
-async def test_words_that_nobody_heard_are_all_struck(browser):
+async def test_text_of_a_speech_that_was_not_heard_is_struck_through(browser):
     stage = CallScene()
     async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
@@ -167,7 +167,7 @@ async def test_words_that_nobody_heard_are_all_struck(browser):
         assert "quota used up" in await page.locator("#notice-text").inner_text()
 
 
-async def test_voices_pictures_and_keys(browser):
+async def test_voices_camera_and_keys_work(browser):
     stage = CallScene()
     async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
@@ -228,7 +228,7 @@ async def test_voices_pictures_and_keys(browser):
         assert await page.evaluate(stopped)
 
 
-async def test_single_keys_can_be_switched_off_for_good(browser):
+async def test_key_shortcuts_can_be_switched_off_for_good(browser):
     stage = CallScene()
     async with served(stage) as server, open_page(browser, server.url) as page:
         await page.click("#more")
@@ -246,13 +246,15 @@ async def test_single_keys_can_be_switched_off_for_good(browser):
         assert await page.locator("#mute").get_attribute("aria-keyshortcuts") is None
         await page.click("#more")
         await page.check("#shortcuts")
-        await page.keyboard.press("Escape")  # closes the menu, and is none of the two that end
+        await page.keyboard.press(
+            "Escape"
+        )  # closes the menu, and does not count as one of the two that end the call
         await page.keyboard.press("Escape")
         await page.wait_for_selector("text=Press Escape again")
         assert await page.get_attribute("body", "data-call") == "live"
 
 
-async def test_a_camera_is_offered_only_where_the_model_can_see(browser):
+async def test_a_camera_is_offered_only_if_the_model_can_see(browser):
     stage = CallScene()
     async with served(stage) as server, open_page(browser, server.url) as page:
         await talk(page, stage)
@@ -268,7 +270,7 @@ async def test_a_camera_is_offered_only_where_the_model_can_see(browser):
         assert await page.locator("#preview").is_hidden()
 
 
-async def test_whoever_has_no_microphone_can_write(browser):
+async def test_a_person_without_a_microphone_can_write(browser):
     stage = CallScene()
     refused = REFUSE % "NotFoundError"
     async with served(stage) as server, open_page(browser, server.url, refused) as page:
@@ -282,7 +284,7 @@ async def test_whoever_has_no_microphone_can_write(browser):
         await page.keyboard.type("Hello there")
         await page.keyboard.press("Enter")
         await until(lambda: stage.texts == ["Hello there"])
-        await until(lambda: stage.played_samples > 24000)  # the agent is heard all the same
+        await until(lambda: stage.played_samples > 24000)  # the person still hears the agent
         assert stage.loudness == 0
         await page.click("#talk")
         await page.wait_for_selector('body[data-call="idle"]')
@@ -291,7 +293,7 @@ async def test_whoever_has_no_microphone_can_write(browser):
 REFUSE = "navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', '%s'); };"
 
 
-async def test_what_keeps_a_call_from_beginning(browser):
+async def test_the_page_says_why_a_call_can_not_begin(browser):
     stage = CallScene()
     async with served(stage) as server:
         for script, says in [
@@ -308,7 +310,7 @@ async def test_what_keeps_a_call_from_beginning(browser):
     assert stage.calls == 0
 
 
-async def test_a_full_server_says_so(browser):
+async def test_the_page_says_that_the_server_is_full(browser):
     stage = CallScene()
     async with (
         served(stage, max_sessions=1) as server,
@@ -322,7 +324,7 @@ async def test_a_full_server_says_so(browser):
         assert await other.get_attribute("body", "data-call") == "idle"
 
 
-async def test_the_token_opens_the_door_and_leaves_the_address(browser):
+async def test_the_token_is_accepted_and_removed_from_the_address(browser):
     token = "correct-horse-battery"  # noqa: S105
     stage = CallScene()
     async with served(stage, token=token) as server, open_page(browser, server.url) as page:
@@ -339,7 +341,7 @@ async def test_the_token_opens_the_door_and_leaves_the_address(browser):
             assert "needs the right token" in await page.locator("#notice-text").inner_text()
 
 
-async def test_a_server_that_went_away_is_called_again(browser):
+async def test_the_page_calls_again_after_the_server_has_restarted(browser):
     stage = CallScene()
     async with served(stage) as server:
         port = server.port
@@ -370,12 +372,12 @@ async def test_a_server_that_went_away_is_called_again(browser):
     await page.click("#talk")
     await page.wait_for_selector("#notice:not([hidden])")
     assert "does not answer" in await page.locator("#notice-text").inner_text()
-    page.complaints.clear()  # Chromium itself tells that nobody listens
+    page.complaints.clear()  # Chromium itself reports the refused connection
     await context.__aexit__(None, None, None)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_it_fits_a_phone_and_can_be_read(browser, scheme):
+async def test_the_page_fits_a_phone_and_is_readable(browser, scheme):
     stage = CallScene()
     small = {"width": 320, "height": 568}
     async with served(stage) as server:
@@ -436,7 +438,7 @@ _POOR_CONTRAST = """() => {
 }"""
 
 
-async def test_how_words_are_matched_to_what_was_heard(browser):
+async def test_the_page_splits_a_text_into_heard_and_unheard(browser):
     async with served(CallScene()) as server, open_page(browser, server.url) as page:
         split = """async ([made, heard]) => {
             const { splitHeard } = await import("/static/heard.js");

@@ -1,4 +1,4 @@
-"""The page behind a proxy, as nginx is set up by people: with and without passing the name on."""
+"""The page behind a proxy like nginx, with and without passing on the host name."""
 
 import asyncio
 import re
@@ -65,7 +65,7 @@ async def nginx(directory, backend: int, port: int, host: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def renaming_proxy(backend: int) -> AsyncIterator[str]:
-    """Asks the server under the address that it has, as nginx does unless it is told otherwise."""
+    """Requests the server by the address of its own socket, as nginx does by default."""
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -103,7 +103,7 @@ async def test_the_page_says_that_it_is_refused_and_the_log_says_why(caplog):
         await page.wait_for_selector("#notice:not([hidden])")
         said = await page.locator("#notice-text").inner_text()
         assert "calls are taken from this server's own page only" in said
-        page.complaints.clear()  # Chromium itself tells of the 403
+        page.complaints.clear()  # Chromium itself reports the 403
     lines = [r.getMessage() for r in caplog.records if "refused a call" in r.getMessage()]
     assert len(lines) == 1
     assert f"public_url='{address[:-1]}'" in lines[0]
@@ -118,7 +118,7 @@ async def test_the_page_says_that_it_is_refused_and_the_log_says_why(caplog):
         ("", {"public_url": "http://localhost:{port}/voice/"}),
     ],
 )
-async def test_a_call_through_nginx(host, settings, tmp_path):
+async def test_a_call_through_nginx_works(host, settings, tmp_path):
     stage, port = CallScene(), free_port()
     settings = {name: value.format(port=port) for name, value in settings.items()}
     async with (

@@ -1,4 +1,4 @@
-"""What strangers may do to a server, and what it does about it."""
+"""Hostile clients of the server, and the limits that contain them."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def wait_for_bye(signalling) -> None:
 
 @pytest.fixture
 def errors(caplog):
-    """What a stranger must not write: errors and tracebacks."""
+    """Yield the log, and fail the test if it contains errors or tracebacks."""
     caplog.set_level(logging.INFO)
     yield caplog
     own = [r for r in caplog.records if not r.name.startswith("websockets.client")]
@@ -40,7 +40,7 @@ async def lets_in(server, **options) -> bool:
         return (await answer(socket))["type"] == "config"
 
 
-async def test_silent_sockets_do_not_keep_a_person_out(monkeypatch, errors):
+async def test_silent_sockets_do_not_keep_a_caller_out(monkeypatch, errors):
     monkeypatch.setattr(calls, "MAX_WAITING", 8)
     async with served(wait_for_bye, token=TOKEN, hello_timeout_s=30) as server:
         strangers = [server.socket(None) for _ in range(20)]
@@ -53,7 +53,7 @@ async def test_silent_sockets_do_not_keep_a_person_out(monkeypatch, errors):
             await stranger.__aexit__(None, None, None)
 
 
-async def test_a_head_has_seconds_to_be_whole(monkeypatch, errors):
+async def test_a_request_must_be_complete_in_time(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.3)
     async with served(wait_for_bye) as server:
         for head in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
@@ -65,7 +65,7 @@ async def test_a_head_has_seconds_to_be_whole(monkeypatch, errors):
             writer.close()
 
 
-async def test_bytes_that_trickle_in_do_not_make_a_head_last_longer(monkeypatch, errors):
+async def test_bytes_that_trickle_in_do_not_extend_the_time_of_a_request(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.4)
     async with served(wait_for_bye) as server:
         reader, writer = await opened(server.port)
@@ -102,12 +102,12 @@ async def test_a_second_request_and_an_endless_body_are_limited_like_the_first(m
             writer.close()
 
 
-async def test_who_takes_no_answer_is_cut(monkeypatch, errors):
+async def test_a_client_that_reads_no_response_is_disconnected(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "RESPONSE_S", 0.3)
     page = b"GET /static/transcript.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with served(wait_for_bye) as server:
         reader, writer = await opened(server.port)
-        # More answers than the buffers on the way hold, and none of them read for a while.
+        # Send more responses than the buffers between hold, and read none of them for a while.
         writer.transport.pause_reading()
         writer.write(page * 2000)
         await asyncio.sleep(1.0)
@@ -122,7 +122,7 @@ async def test_who_takes_no_answer_is_cut(monkeypatch, errors):
         writer.close()
 
 
-async def test_unfinished_requests_do_not_use_up_the_page(monkeypatch, errors):
+async def test_unfinished_requests_do_not_block_the_page(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "MAX_CONNECTIONS", 16)
     async with served(wait_for_bye, max_sessions=2) as server:
         async with server.socket() as live:
@@ -141,7 +141,7 @@ async def test_unfinished_requests_do_not_use_up_the_page(monkeypatch, errors):
             writer.close()
 
 
-async def test_half_a_character_as_a_token_is_a_wrong_token(errors):
+async def test_a_lone_surrogate_as_a_token_is_a_wrong_token(errors):
     async with served(wait_for_bye, token=TOKEN) as server, server.socket(None) as socket:
         await socket.send('{"type": "hello", "token": "\\ud800"}')
         told, code, _ = await goodbye(socket)
@@ -152,7 +152,7 @@ async def test_half_a_character_as_a_token_is_a_wrong_token(errors):
     "origin",
     ["http://[", "http://[::1", "http://localhost:x", "http://localhost:99999999", "http://", "?"],
 )
-async def test_an_origin_that_is_none_is_refused_in_a_sentence(origin, errors):
+async def test_an_invalid_origin_is_refused_with_a_sentence(origin, errors):
     async with served(wait_for_bye) as server:
         with pytest.raises(websockets.InvalidStatus) as caught:
             async with server.socket(origin=origin):
@@ -188,7 +188,7 @@ def frame(opcode: int, payload: bytes = b"") -> bytes:
         frame(0x82, b'{"type": "hello"}'),
     ],
 )
-async def test_what_is_no_hello_ends_the_socket_and_leaves_no_trace(frames, errors):
+async def test_an_invalid_hello_ends_the_socket_and_logs_nothing(frames, errors):
     async with served(wait_for_bye, token=TOKEN) as server:
         reader, writer = await upgraded(server)
         writer.write(frames)
@@ -209,7 +209,7 @@ async def test_what_is_no_hello_ends_the_socket_and_leaves_no_trace(frames, erro
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     ],
 )
-async def test_what_is_no_request_is_answered_and_leaves_no_trace(head, errors):
+async def test_an_invalid_request_is_answered_and_logs_nothing(head, errors):
     async with served(wait_for_bye) as server:
         reader, writer = await opened(server.port)
         writer.write(head)
@@ -232,7 +232,7 @@ async def test_a_flood_of_pings_ends_the_socket(errors):
         writer.close()
 
 
-async def test_a_message_of_endless_pieces_ends_the_socket(errors):
+async def test_a_message_of_endless_fragments_ends_the_socket(errors):
     async with served(wait_for_bye) as server:
         _, writer = await upgraded(server)
         writer.write(frame(0x81, b'{"type":"hello"}'))
@@ -242,7 +242,7 @@ async def test_a_message_of_endless_pieces_ends_the_socket(errors):
         writer.close()
 
 
-async def test_an_offer_that_has_no_description_does_not_stop_the_clock(errors):
+async def test_an_offer_without_a_description_does_not_stop_the_offer_timeout(errors):
     async with served(wait_for_bye, offer_timeout_s=0.3) as server:
         for offer in ('{"type": "offer"}', '{"type": "offer", "sdp": 5}'):
             async with server.socket() as socket:
@@ -309,7 +309,7 @@ HERE = "https://talk.example.org"
         ({"host": "0.0.0.0", "token": TOKEN, "public_url": HERE}, "10.0.0.5:8000", HERE, True),  # noqa: S104
     ],
 )
-def test_the_page_behind_a_proxy(settings, host, origin, let_in):
+def test_calls_from_a_page_behind_a_proxy_are_admitted_or_refused(settings, host, origin, let_in):
     from starlette.testclient import TestClient, WebSocketDenialResponse
     from starlette.websockets import WebSocketDisconnect
 
@@ -327,8 +327,8 @@ def test_the_page_behind_a_proxy(settings, host, origin, let_in):
     assert told.status_code in ({204} if let_in else {403, 421})
 
 
-async def test_a_proxy_that_leaves_out_the_port_is_known_by_our_own_port():
-    """As nginx does by "Host $host" where it listens on another port than 443."""
+async def test_a_proxy_that_leaves_out_the_port_is_recognised_by_our_own_port():
+    """nginx does so with "Host $host" if it listens on another port than 443."""
     async with served(wait_for_bye, allowed_hosts=("talk.test",)) as server:
         status, _, _ = await server.post("/call", host="localhost", origin="http://localhost:8443")
         assert status == 204
@@ -360,7 +360,7 @@ async def test_the_log_says_once_why_a_page_is_refused(caplog):
         ({"allowed_hosts": ("talk.example.org:8443",)}, "allowed_hosts must be names"),
     ],
 )
-def test_addresses_that_are_none_are_said_at_once(settings, says):
+def test_invalid_addresses_are_refused_at_once(settings, says):
     with pytest.raises(ValueError, match=says):
         ServerConfig(**settings)
 
@@ -380,17 +380,17 @@ def test_addresses_that_are_none_are_said_at_once(settings, says):
     ],
 )
 def test_a_caller_behind_a_proxy_is_not_on_this_machine(settings, headers, here):
-    """And so names no address of its loopback."""
+    """Such a caller must not be offered loopback addresses."""
     assert ServerConfig(**settings).is_from_this_machine(CallRequest(headers=headers)) is here
 
 
-def test_a_page_that_the_world_reaches_without_a_token_is_warned_of():
+def test_a_public_page_without_a_token_causes_a_warning():
     assert "pass a token" in (ServerConfig(public_url=HERE).warning or "")
     assert ServerConfig(public_url=HERE, token=TOKEN).warning is None
     assert ServerConfig(public_url="http://localhost:8080").warning is None
 
 
-def test_the_public_address_is_what_is_printed():
+def test_the_public_address_is_printed():
     config = ServerConfig(
         host="0.0.0.0",  # noqa: S104
         token=TOKEN,

@@ -1,4 +1,4 @@
-"""A live call while strangers, and other callers, do to the server all that they can think of."""
+"""A live call while strangers and other callers attack the server in every way they can."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ async def odd_offers(server: Served) -> None:
 
 
 async def packets_to_every_port(server: Served) -> None:
-    """UDP from anybody, to all ports of this process, and of no other test that runs beside it."""
+    """Send arbitrary UDP packets to all ports of this process, but not to those of other tests."""
     ours = {link.readlink().name for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
     with open("/proc/self/net/udp", encoding="ascii") as table:
         rows = [line.split() for line in table.readlines()[1:]]
@@ -83,7 +83,7 @@ async def packets_to_every_port(server: Served) -> None:
                     stranger.sendto(packet, ("127.0.0.1", port))
 
 
-async def test_a_live_call_goes_on_while_strangers_do_what_they_can(caplog):
+async def test_a_live_call_continues_under_attack(caplog):
     caplog.set_level(logging.INFO)
     heard: list[float] = []
     late: list[float] = []
@@ -119,7 +119,7 @@ async def test_a_live_call_goes_on_while_strangers_do_what_they_can(caplog):
             async with server.socket() as other:
                 assert json.loads(await other.recv())["type"] == "config"
         await until(lambda: server.calls.sessions == 0)
-    # Nothing that they sent stopped the event loop for long, and nothing is in the log.
+    # No packet blocked the event loop for long, and nothing is in the log.
     assert max(late) < 2.0
     noise = [
         record.getMessage()

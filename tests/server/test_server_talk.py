@@ -1,4 +1,4 @@
-"""A person's voice in real Chromium, the built-in engine, and what the page shows of it."""
+"""A person's voice in a real Chromium, the built-in engine, and what the page shows."""
 
 import os
 import wave
@@ -24,15 +24,16 @@ pytestmark = [
 
 PROFILE = os.environ.get("DUOLOGUE_TEST_PROFILE", "tiny")
 SCREENSHOT = os.environ.get("DUOLOGUE_SCREENSHOT")
-"""Where to put the picture for the docs: written when the variable is set."""
+"""Return where to write the image for the documentation, if the variable is set."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def voice(weights, tmp_path_factory):
-    """A question, an interruption some seconds into the answer, and silence.
+    """Speak a question, interrupt some seconds into the reply, and stay silent.
 
-    The engine is loaded before anybody calls, as `duologue serve` does: Chromium's microphone runs
-    by then, and would speak the interruption before the first answer has begun.
+    The engine is loaded before anybody calls, as `duologue serve` does, because Chromium's
+    microphone already runs by then and would speak the interruption before the first reply has
+    begun.
     """
     from duologue.providers.local import engine
 

@@ -1,4 +1,4 @@
-"""The engine from programs: faster than real time, to text and to sound."""
+"""The built-in engine in programs: faster than real time, to text and to audio."""
 
 import time
 from pathlib import Path
@@ -41,7 +41,7 @@ async def test_a_file_and_a_frame_become_text():
         await transcribe("none.wav")
 
 
-async def test_a_text_becomes_sound_that_can_be_read_again(tmp_path):
+async def test_a_text_becomes_audio_that_can_be_transcribed_again(tmp_path):
     spoken = await synthesize("The garden is open. Breakfast is at seven.")
     assert spoken.rate == 24000
     assert 1.5 < spoken.duration < 5
@@ -67,5 +67,5 @@ def test_a_conversation_with_the_engine_does_not_wait_in_virtual_time():
     person, reply = agent.conversation
     assert plain_words(person.text) == WORDS
     assert reply.text
-    # Five minutes of quiet alone were waited for.
+    # The silence alone lasts five minutes of virtual time.
     assert time.monotonic() - began < 150

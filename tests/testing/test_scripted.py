@@ -89,7 +89,7 @@ async def test_requests_get_the_replies_in_order_then_silence():
 
 
 @virtual_time
-async def test_sound_may_come_as_fast_as_it_is_spoken():
+async def test_audio_may_arrive_at_the_speed_of_speech():
     model = ScriptedRealtime([Reply("x", seconds=2.0, pace=2.0, after_s=0.0)])
     async with running(model) as ear:
         model.request_reply("a")
@@ -99,7 +99,7 @@ async def test_sound_may_come_as_fast_as_it_is_spoken():
 
 
 @virtual_time
-async def test_turns_are_heard_by_loudness():
+async def test_turns_are_detected_by_loudness():
     model = ScriptedRealtime(["Fine."], transcripts=["how are you", "", "bye"])
     async with running(model) as ear:
         await speak(model, 0.5)
@@ -121,7 +121,7 @@ async def test_turns_are_heard_by_loudness():
 
 
 @virtual_time
-async def test_failures_refusals_and_tools():
+async def test_replies_may_fail_be_refused_or_call_tools():
     model = ScriptedRealtime(
         [
             Reply("", refused="quota"),
@@ -161,7 +161,7 @@ async def test_a_reply_can_be_cancelled():
 
 
 @virtual_time
-async def test_things_happen_at_their_time():
+async def test_outputs_come_at_their_time():
     usage, error = Usage({}, {}), SessionError("lost")
     model = ScriptedRealtime(at=[At(2.0, error), At(1.0, usage)])
     ear = Ear()
@@ -173,7 +173,7 @@ async def test_things_happen_at_their_time():
 
 
 @virtual_time
-async def test_an_echo_says_what_it_hears():
+async def test_an_echo_returns_the_input_audio():
     model = ScriptedRealtime(echo=True)
     async with running(model) as ear:
         await speak(model, 0.2, 123)
@@ -186,7 +186,7 @@ async def test_an_echo_says_what_it_hears():
 @virtual_time
 async def test_the_program_may_end_the_turn_and_add_to_the_history():
     profile = Capabilities("p", "m", manual_turns=True)
-    model = ScriptedRealtime(["Ok."], transcripts=["so"], profile=profile)
+    model = ScriptedRealtime(["Ok."], transcripts=["so"], capabilities=profile)
     async with running(model) as ear:
         model.add_item(SystemItem("s", "x"))
         model.say("q", "Exactly this.")
@@ -200,7 +200,7 @@ async def test_the_program_may_end_the_turn_and_add_to_the_history():
 
 
 @virtual_time
-async def test_what_comes_as_it_ends_begins_nothing():
+async def test_commands_at_the_end_of_the_session_start_nothing():
     model = ScriptedRealtime(["a" * 60, "b"], at=[At(1.0, SessionError("lost"))])
     ear = Ear()
     task = asyncio.create_task(model.run(SessionSetup(), ear))

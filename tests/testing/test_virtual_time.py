@@ -53,7 +53,7 @@ async def test_waiting_until_a_time_always_gets_there():
 
 
 @virtual_time
-async def test_no_timer_is_called_a_hair_too_early():
+async def test_no_timer_is_called_slightly_too_early():
     loop = asyncio.get_running_loop()
     called = []
 
@@ -69,7 +69,7 @@ async def test_no_timer_is_called_a_hair_too_early():
 
 
 @virtual_time
-async def test_cancelled_timers_do_not_hold_time_up():
+async def test_cancelled_timers_do_not_stop_time():
     loop = asyncio.get_running_loop()
     loop.call_later(100, pytest.fail, "it was cancelled").cancel()
     await asyncio.sleep(1)
@@ -96,7 +96,7 @@ def test_the_same_program_runs_the_same_way_twice():
 
 
 @pytest.mark.parametrize("how", ["to_thread", "run_in_executor"])
-def test_time_stands_still_while_threads_work(how):
+def test_time_stops_while_threads_work(how):
     async def main():
         loop = asyncio.get_running_loop()
         ticks = []
@@ -122,7 +122,7 @@ def test_time_stands_still_while_threads_work(how):
     assert ticks == pytest.approx([0.0, 0.02, 0.04])
 
 
-def test_work_whose_waiter_is_gone_still_holds_time():
+def test_work_whose_waiter_was_cancelled_still_stops_time():
     async def main():
         done = threading.Event()
 
@@ -150,7 +150,7 @@ def test_foreign_threads_wake_the_loop():
     assert run_virtual(main()) == (7, 0.0)
 
 
-def test_hold_keeps_time_for_foreign_threads():
+def test_hold_stops_time_for_foreign_threads():
     async def main():
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualTimeLoop)
@@ -193,7 +193,7 @@ def test_a_deadlock_is_an_error_that_says_where():
         run_virtual(main())
 
 
-def test_errors_and_left_over_tasks_end_like_in_asyncio_run():
+def test_errors_and_remaining_tasks_end_as_in_asyncio_run():
     ended = []
 
     async def forever():
@@ -220,6 +220,6 @@ class TestDecorator:
 
     @pytest.mark.parametrize("factor", [2])
     @virtual_time
-    async def test_takes_fixtures_and_parameters(self, number, factor):
+    async def test_the_decorator_accepts_fixtures_and_parameters(self, number, factor):
         await asyncio.sleep(number * factor)
         assert now() == 6

@@ -34,7 +34,7 @@ def store_of(root: Path, *weights: Weight) -> Store:
 
 
 def wheel(folder: Path, package: str, member: str, content: bytes, **more: bytes) -> None:
-    """A wheel that pip takes, with nothing in it but data."""
+    """Build a wheel that pip accepts and that contains only data."""
     folder.mkdir(exist_ok=True)
     module = package.replace("-", "_")
     info = f"{module}-1.0.dist-info"
@@ -63,7 +63,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that another user can reach, which pytest's own can't be."""
+    """Yield a folder that another user can reach, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -72,7 +72,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def read_only(root: Path) -> Iterator[None]:
-    """Let nothing below ``root`` be written, not even by root, whom modes do not bind."""
+    """Make everything below ``root`` read-only, even for the root user, who ignores modes."""
     folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
     for folder in folders:
         folder.chmod(0o555)
@@ -96,7 +96,7 @@ def files_in(root: Path) -> list[str]:
     )
 
 
-def test_the_registry_is_whole() -> None:
+def test_the_registry_is_complete() -> None:
     registry = load_registry()
     assert {"smart-turn-v3.2", "smollm2-135m", "qwen2.5-coder-0.5b"} <= set(registry)
     for entry in registry.values():
@@ -124,7 +124,7 @@ def test_a_multi_part_source_counts_from_one() -> None:
         ('sources = [{ hf = "x" }]', "ORG/REPO/FILE@REVISION"),
     ],
 )
-def test_a_wrong_registry_says_where(tmp_path: Path, line: str, complaint: str) -> None:
+def test_an_error_in_a_registry_names_the_entry(tmp_path: Path, line: str, complaint: str) -> None:
     entry = {
         "file": '"x"',
         "bytes": "1",
@@ -164,7 +164,7 @@ def test_a_wrong_hash_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     assert files_in(store.root) == []
 
 
-def test_a_wheel_is_a_blob(tmp_path: Path) -> None:
+def test_a_wheel_is_treated_as_data(tmp_path: Path) -> None:
     poison = b"raise SystemExit('imported')"
     wheel(tmp_path / "wheels", "blob", "blob/data.bin", CONTENT, **{"blob/__init__.py": poison})
     store = store_of(tmp_path, weight(Source("pypi", "blob==1.0", "blob/data.bin")))
@@ -176,7 +176,7 @@ def test_a_wheel_is_a_blob(tmp_path: Path) -> None:
     assert "blob" not in sys.modules
 
 
-def test_weights_of_one_wheel_come_with_one_download(tmp_path: Path) -> None:
+def test_weights_of_one_wheel_need_one_download(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "blob", "blob/a.bin", CONTENT, **{"blob/b.bin": b"second"})
     store = store_of(
         tmp_path,
@@ -222,7 +222,7 @@ def test_the_next_source_is_tried(tmp_path: Path) -> None:
     assert store.ensure("voice", progress=False).read_bytes() == CONTENT
 
 
-def test_no_source_tells_all_reasons(tmp_path: Path) -> None:
+def test_if_no_source_works_the_error_has_all_reasons(tmp_path: Path) -> None:
     store = store_of(
         tmp_path,
         weight(Source("path", str(tmp_path / "nothing")), Source("pypi", "nothing==1.0", "x")),
@@ -259,7 +259,7 @@ def test_weights_of_a_read_only_cache_are_used(
         shutil.rmtree(store.root / "locks")
     with read_only(store.root):
         assert store.ensure("voice") == path
-        # It is read once a process, not for every session.
+        # The file is read once in each process, not in every session.
         monkeypatch.setattr(
             "duologue.weights._store.sha256_of", lambda _: pytest.fail("read again")
         )
@@ -270,7 +270,7 @@ def test_weights_of_a_read_only_cache_are_used(
 
 
 @pytest.mark.parametrize("damaged", [True, False])
-def test_a_read_only_cache_without_the_weights_is_one_line(
+def test_a_read_only_cache_without_the_weights_causes_one_line(
     open_folder: Path, damaged: bool
 ) -> None:
     file = open_folder / "own.bin"
@@ -293,7 +293,7 @@ def test_a_read_only_cache_without_the_weights_is_one_line(
             store.prune(["voice"])
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_a_full_disk_causes_one_line_and_leaves_nothing_incomplete(tmp_path: Path) -> None:
     file = tmp_path / "own.bin"
     file.write_bytes(CONTENT)
     store = store_of(tmp_path, weight(Source("path", str(file))))
@@ -308,7 +308,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(tmp_path: Path) ->
     assert store.ensure("voice").read_bytes() == CONTENT
 
 
-def test_no_home_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_home_folder_causes_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
@@ -319,7 +319,7 @@ def test_no_home_folder_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         default_root()
 
 
-def test_damage_is_found_and_healed(tmp_path: Path) -> None:
+def test_damage_is_found_and_repaired(tmp_path: Path) -> None:
     file = tmp_path / "own.bin"
     file.write_bytes(CONTENT)
     store = store_of(tmp_path, weight(Source("path", str(file))))
@@ -330,7 +330,7 @@ def test_damage_is_found_and_healed(tmp_path: Path) -> None:
     assert store.verify("voice").state == "ready"
 
 
-def test_prune_takes_leftovers_or_what_is_named(tmp_path: Path) -> None:
+def test_prune_deletes_leftovers_or_the_given_names(tmp_path: Path) -> None:
     file = tmp_path / "own.bin"
     file.write_bytes(CONTENT)
     store = store_of(tmp_path, weight(Source("path", str(file))))
@@ -369,9 +369,7 @@ print(len(store.ensure("voice", progress=False).read_bytes()))
     assert all(lines[-1] == "3000" for lines in said)
 
 
-def test_a_hub_that_is_not_there_fails_fast(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreachable_hub_fails_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
@@ -383,7 +381,7 @@ def test_a_hub_that_is_not_there_fails_fast(
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
-    """Enough of a model hub: one file, with the headers that its client asks for."""
+    """A minimal model hub: one file, with the headers that its client needs."""
 
     def do_HEAD(self) -> None:
         self._answer(b"")
@@ -406,7 +404,7 @@ class _Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_hub_gives_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_fetched_from_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
@@ -438,7 +436,7 @@ def test_a_hub_gives_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         server.server_close()
 
 
-def test_pip_takes_over_the_index_of_uv() -> None:
+def test_pip_uses_the_index_of_uv() -> None:
     taken = pip_environment({"UV_DEFAULT_INDEX": "https://a/simple", "UV_INDEX": "b=https://b/s"})
     assert taken["PIP_INDEX_URL"] == "https://a/simple"
     assert taken["PIP_EXTRA_INDEX_URL"] == "https://b/s"
@@ -446,7 +444,9 @@ def test_pip_takes_over_the_index_of_uv() -> None:
     assert own["PIP_INDEX_URL"] == "https://own"
 
 
-def test_the_cache_is_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_folder_can_be_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path))
     assert default_root() == tmp_path
     monkeypatch.delenv("DUOLOGUE_CACHE")
@@ -455,6 +455,6 @@ def test_the_cache_is_where_it_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     assert default_root() == tmp_path / "x" / "duologue"
 
 
-def test_an_unknown_name_lists_the_known(tmp_path: Path) -> None:
+def test_an_unknown_name_lists_the_known_names(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="there are: voice"):
         store_of(tmp_path, weight(Source("path", "x"))).ensure("vioce")

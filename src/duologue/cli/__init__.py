@@ -1,4 +1,4 @@
-"""The command line; each command is imported only when it is called or helped."""
+"""The command line; each command is imported only when it, or its help, is requested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Commands by name, loaded when needed; errors of this library become one line."""
+    """Loads commands when they are needed, and prints errors of this library as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -34,7 +34,7 @@ class _Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        # Without loading any of them, so that --help is quick.
+        # Don't load any command, so that --help is quick.
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
@@ -68,8 +68,8 @@ def _fail(text: str, code: int) -> NoReturn:
 def main(verbose: int) -> None:
     """Talk with a model by voice; no key and no account needed.
 
-    The built-in engine runs on this machine. Its weights are fetched at the first use (254 MB for
-    the profile tiny, 640 MB for small). Begin with: duologue demo
+    The built-in engine runs on this machine. Its weights are fetched at first use (254 MB for the
+    profile tiny, 640 MB for small). Begin with: duologue demo
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,

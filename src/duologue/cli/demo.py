@@ -28,7 +28,7 @@ INSTRUCTIONS = (
 )
 GREETING = "The Blue Door, good morning. Ada speaking."
 INTERRUPT_AFTER_S = 1.2
-"""Into the answer to the question about the hotel."""
+"""Seconds of the reply about the hotel after which the caller interrupts."""
 
 
 @click.command()
@@ -55,27 +55,27 @@ INTERRUPT_AFTER_S = 1.2
 )
 @click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail.")
 def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool) -> None:
-    """Hear it, then talk to it.
+    """Listen to a conversation, then have one.
 
     First a recorded caller talks with the built-in engine, in real time: two questions, then one
-    that is cut short by another. The conversation is printed with its times and written to
-    conversation.wav (left the caller, right the agent) and conversation.png. Then the page to
-    talk from is served at http://localhost:8000 until Ctrl-C.
+    that another question interrupts. The conversation is printed with its times and written to
+    conversation.wav (left the caller, right the agent) and conversation.png. Then the page to talk
+    from is served at http://localhost:8000 until Ctrl-C.
 
     The first time, the weights of the engine are fetched (640 MB for small, 254 MB for tiny).
     """
     require_extras("demo", "local", *(() if once else ("browser",)))
-    sound, picture = folder / "conversation.wav", folder / "conversation.png"
+    recording, plot = folder / "conversation.wav", folder / "conversation.png"
     if once:
-        _run_recorded_caller(profile, sound, picture, offline=offline)
+        _run_recorded_caller(profile, recording, plot, offline=offline)
         return
     from duologue.cli.serve import DEFAULT_PORT, listen_on_port, serve_page
     from duologue.server import ServerConfig
 
-    # Before the call and the loading, so that a taken port is reported at once.
+    # Listen before the call and the loading, so that a taken port is reported at once.
     config = ServerConfig(port=DEFAULT_PORT if port is None else port)
     with listen_on_port(config, exact=port is not None) as listener:
-        _run_recorded_caller(profile, sound, picture, offline=offline)
+        _run_recorded_caller(profile, recording, plot, offline=offline)
         click.echo("\nNow you. Ada at the Blue Door knows breakfast, rooms, prices and parking.")
         serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, loading_message="")
 
@@ -88,7 +88,7 @@ def clip(name: str) -> AudioFrame:
 
 
 def recorded_caller(
-    sound: Path | None,
+    recording: Path | None,
     clip: Callable[[str], AudioFrame] = clip,
     interrupt_after_s: float = INTERRUPT_AFTER_S,
 ) -> wav.Edge:
@@ -97,24 +97,25 @@ def recorded_caller(
 
     return wav.Edge(
         [clip("breakfast"), clip("room"), clip("parking")],
-        sound,
+        recording,
         wait_for_greeting=True,
         settle_s=0.8,
         interjections=[wav.Interjection(clip("price"), interrupt_after_s, after_clips=2)],
     )
 
 
-def _run_recorded_caller(profile: str, sound: Path, picture: Path, *, offline: bool) -> None:
+def _run_recorded_caller(profile: str, recording: Path, plot: Path, *, offline: bool) -> None:
     from duologue.cli.plot import draw_conversation
 
-    edge = recorded_caller(sound)
+    edge = recorded_caller(recording)
     click.echo("A recorded caller talks with the built-in engine.\n")
     agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
-    account = run_conversation(
-        converse(agent, echo=True, say=GREETING), describe_files=lambda: describe_files(edge, sound)
+    printer = run_conversation(
+        converse(agent, echo=True, say=GREETING),
+        describe_files=lambda: describe_files(edge, recording),
     )
     draw_conversation(
-        sound, account.events, picture, "The Blue Door: a recorded caller and the built-in engine"
+        recording, printer.events, plot, "The Blue Door: a recorded caller and the built-in engine"
     )
-    click.echo(f"\n{account.summary()}\nWrote {sound} and {picture}.")
-    exit_on_failure(account, edge)
+    click.echo(f"\n{printer.summary()}\nWrote {recording} and {plot}.")
+    exit_on_failure(printer, edge)

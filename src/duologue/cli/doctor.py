@@ -1,4 +1,4 @@
-"""``duologue doctor``: what is installed, what is missing, and the fix."""
+"""``duologue doctor``: report what is installed and what is missing, with the fix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from duologue.errors import DuologueError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: what was looked at, whether it is there, and what to do if not."""
+    """One line of the report: what was checked, whether it is there, and what to do if not."""
 
     name: str
     ok: bool
@@ -27,9 +27,9 @@ class Finding:
 
 @click.command()
 def doctor() -> None:
-    """Say what is installed and what is missing, one line each, with the fix.
+    """Report what is installed and what is missing, one line each, with the fix.
 
-    Exit code: 0 when the built-in engine and the page can run, 1 when they can't.
+    Exit code: 0 if the built-in engine and the page can run, 1 if they can't.
     """
     needed = {"python", "local", "browser"}
     bad = False
@@ -82,7 +82,7 @@ def _is_importable(name: str) -> bool:
     except ImportError:
         return False
     except OSError:
-        return True  # a package is there, the library it binds is not: told apart below
+        return True  # the library that the package binds is missing, which has its own line
     return True
 
 

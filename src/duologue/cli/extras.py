@@ -41,7 +41,7 @@ EXTRAS = {
 
 
 def require_extras(command: str, *extras: str) -> None:
-    """Raise `MissingExtraError`, which names all that a command lacks in one line."""
+    """Raise `MissingExtraError`, which names everything that a command lacks in one line."""
     lacking = [
         extra for extra in extras if any(not is_installed(name) for name in EXTRAS[extra][1])
     ]

@@ -1,4 +1,4 @@
-"""Options that several commands take, and the agent that they describe."""
+"""Options that several commands share, and the agent that they describe."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _load_instructions(ctx: click.Context, param: click.Parameter, value: str) -
 
 
 def engine_options(function: Callable[..., None]) -> Callable[..., None]:
-    """``--profile``, ``--instructions`` and ``--offline``."""
+    """Add the options ``--profile``, ``--instructions`` and ``--offline`` to a command."""
     for option in reversed(
         (
             click.option(
@@ -56,14 +56,14 @@ def engine_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_realtime(profile: str, *, offline: bool) -> Realtime:
-    """Return the built-in engine in that size."""
-    from duologue.providers.local._realtime import Realtime
+    """Return the built-in engine in the size that ``profile`` names."""
+    from duologue.providers.local import Realtime
 
     return Realtime(profile, offline=offline)
 
 
 def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
-    """An agent with the built-in engine."""
+    """Return an agent with the built-in engine."""
     from duologue.agent.agent import Agent
 
     realtime = make_realtime(profile, offline=offline)

@@ -1,4 +1,4 @@
-"""A picture of a recorded conversation: two waveforms, turns, words and latencies."""
+"""Draw a recorded conversation: two waveforms, turns, transcripts and latencies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from duologue.events.events import (
 )
 
 _SCALE = 2
-"""Pixels per unit of the layout, so that the picture is sharp on any screen."""
+"""Pixels per unit of the layout, so that the image is sharp on any screen."""
 
 _WIDTH_MIN, _WIDTH_MAX, _PER_SECOND = 900, 2200, 70
 _MARGIN = 36
@@ -47,7 +47,7 @@ _MIN_SEGMENT_S = 0.08
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A stretch of one voice, in s from the beginning of the recording."""
+    """A stretch of voice, in seconds since the beginning of the recording."""
 
     start: float
     end: float
@@ -55,19 +55,19 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """From the end of the person's speech to the beginning of the agent's, in s."""
+    """From the end of the person's speech to the beginning of the agent's, in seconds."""
 
     start: float
     end: float
 
     @property
     def ms(self) -> int:
-        """Its length in ms."""
+        """The latency in milliseconds."""
         return round((self.end - self.start) * 1000)
 
 
 def find_segments(samples: Samples, rate: int) -> list[Segment]:
-    """Where there is a voice, pauses under 0.7 s included."""
+    """Return where there is a voice, including pauses under 0.7 s."""
     size = rate // 100
     count = len(samples) // size
     loud = np.abs(samples[: count * size].reshape(count, size).astype(np.int32)).max(axis=1)
@@ -82,7 +82,7 @@ def find_segments(samples: Samples, rate: int) -> list[Segment]:
 
 
 def find_latencies(person: Sequence[Segment], agent: Sequence[Segment]) -> list[Latency]:
-    """Each time the agent begins after the person has ended, and nobody spoke in between."""
+    """Return a latency for each start of the agent after the person, with no speech in between."""
     found = []
     for answer in agent:
         before = [s.end for s in person if s.start < answer.start]
@@ -96,7 +96,7 @@ def find_latencies(person: Sequence[Segment], agent: Sequence[Segment]) -> list[
 
 
 def read_recording(path: str | PathLike[str]) -> tuple[Samples, Samples, int]:
-    """Both sides of a stereo recording and its rate in Hz."""
+    """Return both sides of a stereo recording and its rate in Hz."""
     with wave.open(str(path), "rb") as file:
         if file.getnchannels() != 2 or file.getsampwidth() != 2:
             raise ConfigError(f"{path} is not a stereo recording of 16 bits")
@@ -113,10 +113,18 @@ def draw_conversation(
     *,
     measured: bool = True,
 ) -> None:
-    """Draw ``recording`` with what ``events`` (s, event) say was said, as a PNG at ``out``.
+    """Draw a recording and its transcript as a PNG file. Needs the extra ``local`` (Pillow).
 
-    Latencies are left out where they were not ``measured`` in real time. Needs the extra ``local``
-    (Pillow). Raises `ConfigError` when it can't be written.
+    Args:
+        recording: The stereo recording: left the person, right the agent.
+        events: Events with their time in seconds since the beginning of the recording.
+        out: The file to write.
+        title: Title of the image.
+        measured: Whether the conversation ran in real time; latencies are left out if not.
+
+    Raises:
+        ConfigError: The file can't be written.
+        MissingExtraError: The extra ``local`` is not installed.
     """
     import_optional("PIL.ImageDraw", "local")
     left, right, rate = read_recording(recording)
@@ -140,7 +148,7 @@ def draw_conversation(
 
 
 def _person_transcripts(events: Sequence[tuple[float, Event]]) -> list[tuple[float, str]]:
-    """Texts with a time at which their sound was over."""
+    """Return each text of the person with a time at which its audio had ended."""
     return [
         (at, event.text)
         for at, event in events
@@ -149,7 +157,7 @@ def _person_transcripts(events: Sequence[tuple[float, Event]]) -> list[tuple[flo
 
 
 def _agent_transcripts(events: Sequence[tuple[float, Event]]) -> list[tuple[float, str]]:
-    """Texts with a time at which their sound had just begun."""
+    """Return each text of the agent with a time at which its audio had just begun."""
     began = {
         event.speech_id: at for at, event in events if isinstance(event, AgentTurnStartedEvent)
     }
@@ -161,7 +169,7 @@ def _agent_transcripts(events: Sequence[tuple[float, Event]]) -> list[tuple[floa
 
 
 class _Plot:
-    """The canvas, and where things are on it; lengths in layout units."""
+    """The canvas and the positions on it; lengths are in units of the layout."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -249,7 +257,7 @@ class _Plot:
         spans: Sequence[Segment],
         colour: str,
     ) -> None:
-        """Write each text at the stretch that it belongs to: the last that began before it."""
+        """Write each text at the last voice segment that began before it."""
         room: dict[int, list[str]] = {}
         for at, text in transcripts:
             begun = [index for index, span in enumerate(spans) if span.start < at]

@@ -1,4 +1,4 @@
-"""``duologue run``: one conversation from files."""
+"""``duologue run``: hold one conversation from files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duologue.edges import wav
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-"""Signals that end a conversation as Ctrl-C does: of a service manager or a closed terminal."""
+"""Signals from a service manager or a closed terminal, which end a conversation like Ctrl-C."""
 
 
 @click.command()
@@ -84,16 +84,17 @@ def run(
     instructions: str,
     offline: bool,
 ) -> None:
-    """Hold one conversation with recorded speech, in real time, or faster.
+    """Hold one conversation with recorded speech, in real time or faster.
 
-    IN.wav is a WAV, FLAC, Ogg or MP3 file of any rate and channel count. Of several, each is spoken
-    when the agent has answered the one before. When all is answered the person hangs up.
+    IN.wav is a WAV, FLAC, Ogg or MP3 file of any rate and channel count. With several files, each
+    is spoken when the agent has replied to the one before. After the last reply the person hangs
+    up.
 
-    Ctrl-C ends it early, keeps what was recorded and says what was written. So do SIGTERM and
-    SIGHUP.
+    Ctrl-C ends the conversation early, keeps what was recorded and prints what was written. So do
+    SIGTERM and SIGHUP.
 
-    Exit code: 0 when the session ended cleanly, 1 when it did not or a file could not be written to
-    its end, 2 for a file or an option that can't be used, 130 after Ctrl-C (143 after SIGTERM, 129
+    Exit code: 0 if the session ended cleanly, 1 if it did not or a file could not be written to its
+    end, 2 for a file or an option that can't be used, 130 after Ctrl-C (143 after SIGTERM, 129
     after SIGHUP).
 
     \b
@@ -116,7 +117,7 @@ def run(
     )
     agent = make_agent(edge, profile, instructions, offline=offline)
     start = run_virtual if fast else asyncio.run
-    account = run_conversation(
+    printer = run_conversation(
         converse(agent, echo=not quiet, events=events, say=say, measured=not fast),
         start,
         describe_files=lambda: describe_files(edge, out, events),
@@ -124,14 +125,14 @@ def run(
     if picture is not None and out is not None:
         from duologue.cli.plot import draw_conversation
 
-        draw_conversation(out, account.events, picture, measured=not fast)
+        draw_conversation(out, printer.events, picture, measured=not fast)
     if not quiet:
-        click.echo(account.summary())
-    exit_on_failure(account, edge)
+        click.echo(printer.summary())
+    exit_on_failure(printer, edge)
 
 
 def _check_files(inputs: Sequence[Path], outputs: Sequence[Path | None]) -> None:
-    """Raise `ConfigError` if writing one of ``outputs`` would overwrite an input or another."""
+    """Raise `ConfigError` if one of ``outputs`` would overwrite an input or another output."""
     from duologue.errors import ConfigError
 
     taken = {path.resolve() for path in inputs}
@@ -149,10 +150,13 @@ def run_conversation(
     *,
     describe_files: Callable[[], str] | None = None,
 ) -> TranscriptPrinter:
-    """Run a conversation; SIGTERM and SIGHUP end it as Ctrl-C does, keep recordings, and exit.
+    """Run a conversation; on SIGTERM and SIGHUP end it as on Ctrl-C, keep its files, and exit.
 
-    ``written`` returns the line about the written files that is printed before that. Without it,
-    the caller has to handle Ctrl-C.
+    Args:
+        conversation: The conversation, such as `converse`.
+        runner: Runs a coroutine; ``asyncio.run`` by default.
+        describe_files: Returns the line about the written files that is printed before exiting.
+            Without it, the caller must handle Ctrl-C.
     """
     ended_by: signal.Signals | None = None
 
@@ -166,9 +170,11 @@ def run_conversation(
                 task.cancel()
 
         for number in _END_SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:  # nohup
+            if signal.getsignal(number) is signal.SIG_IGN:  # ignored under nohup
                 continue
-            with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
+            with suppress(
+                NotImplementedError, RuntimeError, ValueError
+            ):  # not supported on this platform or in this thread
                 loop.add_signal_handler(number, end, number)
         return await conversation
 
@@ -195,7 +201,7 @@ def describe_files(edge: wav.Edge, out: Path | None, events: Path | None = None)
 
 
 def _exit_by_signal(number: signal.Signals, describe_files: Callable[[], str] | None) -> NoReturn:
-    with suppress(OSError):  # the terminal may be gone
+    with suppress(OSError):  # the terminal may be closed
         if describe_files is not None:
             click.echo(f"\nStopped. {describe_files()}", err=True)
     sys.exit(128 + number)
@@ -210,23 +216,29 @@ async def converse(
     live: bool = False,
     measured: bool = True,
 ) -> TranscriptPrinter:
-    """Join until the person has left; return the account of the conversation.
+    """Join the agent until the person has left; return the printer that followed the conversation.
 
-    Without ``measured`` the account has no latencies.
+    Args:
+        agent: The agent.
+        echo: Print the conversation.
+        events: File for the events as JSON lines.
+        say: A text that the agent speaks first.
+        live: Show the person's words while they are spoken.
+        measured: Whether latencies mean anything, which they don't in virtual time.
     """
     from duologue.cli.strain import LoadMonitor
     from duologue.cli.transcript_printer import TranscriptPrinter
 
     now = asyncio.get_running_loop().time
-    account = TranscriptPrinter(now, echo=echo, live=live, measured=measured)
-    strain = LoadMonitor()
+    printer = TranscriptPrinter(now, echo=echo, live=live, measured=measured)
+    load = LoadMonitor()
     if events is not None:
-        account.write_to(events)
-    account.subscribe(agent.events)
+        printer.write_to(events)
+    printer.subscribe(agent.events)
     try:
         async with agent.join():
-            strain.start()  # loading is over
-            watching = asyncio.create_task(strain.watch_timers(), name="strain")
+            load.start()  # loading has ended
+            watching = asyncio.create_task(load.watch_timers(), name="strain")
             try:
                 if say is not None:
                     agent.say(say)
@@ -235,21 +247,21 @@ async def converse(
                 watching.cancel()
                 await asyncio.wait({watching})
     finally:
-        account.close()
+        printer.close()
     if measured:
-        account.warning = strain.warning()
-    return account
+        printer.warning = load.warning()
+    return printer
 
 
-def exit_on_failure(account: TranscriptPrinter, edge: wav.Edge | None = None) -> None:
+def exit_on_failure(printer: TranscriptPrinter, edge: wav.Edge | None = None) -> None:
     """Exit with 1 and a message if the session did not end cleanly, or a file is incomplete."""
-    if account.disconnected_event is None or not account.disconnected_event.clean:
+    if printer.disconnected_event is None or not printer.disconnected_event.clean:
         reason = (
             "it never began"
-            if account.disconnected_event is None
-            else account.disconnected_event.reason
+            if printer.disconnected_event is None
+            else printer.disconnected_event.reason
         )
         click.echo(f"duologue: the session did not end cleanly: {reason}", err=True)
         sys.exit(1)
-    if account.failure is not None or (edge is not None and edge.recording_failure is not None):
+    if printer.failure is not None or (edge is not None and edge.recording_failure is not None):
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""``duologue serve``: the page to talk from."""
+"""``duologue serve``: serve the page to talk from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PORT = 8000
 EXTRA_PORTS = 20
-"""Ports after the default one that are tried if it is taken."""
+"""Ports after the default one to try if it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -95,9 +95,12 @@ def serve(
 
 
 def listen_on_port(config: ServerConfig, *, exact: bool) -> socket.socket:
-    """Listen; if the port was not ``chosen`` and is taken, use the next free one, and say so.
+    """Listen; if the port is taken and not ``exact``, use the next free one and print it.
 
-    Raises `ConfigError` if no port is free, before anything is loaded.
+    Called before anything is loaded.
+
+    Raises:
+        ConfigError: No port is free.
     """
     from duologue.server import listen
 

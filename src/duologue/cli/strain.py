@@ -1,4 +1,4 @@
-"""Detects a machine that was too busy for the figures of a conversation."""
+"""Detect a machine that was too busy for the latencies of a conversation to mean anything."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 _TICK_S = 0.05
 _LATE_S = 0.02
 _MAX_LATE_SHARE = 0.03
-"""Share of timers that may be over 20 ms late; more makes gaps in the audio and slower replies."""
+"""Share of timers that may be over 20 ms late; more causes gaps in the audio and slower replies."""
 
 _MAX_OTHERS_SHARE = 0.25
-"""Share of this machine's cores that other programs may use: the engine computes on all of them."""
+"""Share of all cores that other programs may use, because the engine computes on all of them."""
 
 
 class LoadMonitor:
-    """Measures how busy other programs are, and how late timers are, from `start` on."""
+    """Measures how busy other programs are, and how late timers are."""
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
         self._stat = stat
@@ -24,7 +24,7 @@ class LoadMonitor:
         self._ticks = self._late = 0
 
     def start(self) -> None:
-        """Measure from now on."""
+        """Start measuring."""
         self._start_ticks = self._cpu_ticks()
         self._ticks = self._late = 0
 
@@ -38,7 +38,7 @@ class LoadMonitor:
             self._late += now() - due > _LATE_S
 
     def warning(self) -> str | None:
-        """Return a warning about the figures; None if nothing disturbed them."""
+        """Return a warning about the latencies; None if the machine was quiet."""
         others, late = self._other_programs_share(), self._late / max(self._ticks, 1)
         if others > _MAX_OTHERS_SHARE:
             why = f"other programs used {others:.0%} of it"
@@ -57,9 +57,9 @@ class LoadMonitor:
         return max(0.0, busy - own) / total
 
     def _cpu_ticks(self) -> tuple[float, float, float] | None:
-        """Return the time of all cores, how much was used, and how much by this process.
+        """Return the time of all cores, the used part of it, and the part used by this process.
 
-        In ticks of 10 ms; None if the system does not say: only Linux has this file.
+        The unit is 10 ms. Return None if the system does not say; only Linux has this file.
         """
         try:
             first = self._stat.read_text("ascii").partition("\n")[0].split()

@@ -1,4 +1,4 @@
-"""``duologue talk``: by this machine's microphone and loudspeaker."""
+"""``duologue talk``: talk by this machine's microphone and loudspeaker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def talk(
 ) -> None:
     """Talk in the terminal, by microphone and loudspeaker, until Ctrl-C.
 
-    What you say appears while you speak, what the agent says when it was heard.
+    Your words appear while you speak, the agent's when you have heard them.
 
     \b
     duologue talk --devices
@@ -61,13 +61,13 @@ def talk(
     agent = make_agent(edge, profile, instructions, offline=offline)
     click.echo("Loading the engine; then speak. Ctrl-C ends it.")
     try:
-        account = run_conversation(
+        printer = run_conversation(
             converse(agent, echo=True, events=events, say=say, live=sys.stdout.isatty())
         )
     except KeyboardInterrupt:
         click.echo("")
         return
-    exit_on_failure(account)
+    exit_on_failure(printer)
 
 
 def _device(name: str | None) -> int | str | None:

@@ -1,4 +1,4 @@
-"""An account of a conversation: printed as it goes on, kept, and written as JSON lines."""
+"""Print a conversation while it runs, keep its events, and write them as JSON lines."""
 
 from __future__ import annotations
 
@@ -37,12 +37,17 @@ _COLOURS = {"person": "cyan", "agent": "green", "note": "yellow"}
 
 
 class TranscriptPrinter:
-    """Listens to one agent's events; times are in s since the session began.
+    """Follows one agent's events; times are in seconds since the session began.
 
-    ``echo`` prints finished lines; ``live`` shows the person's words while they are spoken, and
-    is for terminals only. Without ``measured``, as in virtual time, the times of `TurnMetricsEvent`
-    say nothing: they are None. When a file or the terminal can no longer be written, stderr gets
-    one line about it, and the conversation continues without it.
+    If the file or the terminal can no longer be written, stderr gets one line, and the conversation
+    continues without it.
+
+    Args:
+        now: Returns the current time in seconds.
+        echo: Print each finished line.
+        live: Show the person's words while they are spoken; for terminals only.
+        measured: Whether the times of `TurnMetricsEvent` mean anything; they become None if not, as
+            in virtual time.
     """
 
     def __init__(
@@ -69,10 +74,14 @@ class TranscriptPrinter:
         self.events: list[tuple[float, Event]] = []
         self.disconnected_event: RealtimeDisconnectedEvent | None = None
         self.warning: str | None = None
-        """A warning about the figures."""
+        """A warning about the latencies, if there is one."""
 
     def write_to(self, path: str | PathLike[str]) -> None:
-        """Also write each event to a JSON lines file; raises `ConfigError` when that can't be."""
+        """Also write each event to a JSON lines file.
+
+        Raises:
+            ConfigError: The file can't be written.
+        """
         try:
             self._file = open(path, "w", encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
@@ -85,7 +94,7 @@ class TranscriptPrinter:
         bus.tap(self._handle)
 
     def close(self) -> None:
-        """Finish the line and the file."""
+        """Finish the line on the terminal, and the file."""
         with suppress(OSError):
             self._erase_partial()
         if self._file is not None:
@@ -97,7 +106,7 @@ class TranscriptPrinter:
 
     @property
     def latencies(self) -> list[float]:
-        """Of each answer, from the end of the person's speech to the first sound, in ms."""
+        """Milliseconds from the end of the person's speech to the first audio of each reply."""
         return [
             event.first_played_ms
             for _, event in self.events
@@ -105,7 +114,7 @@ class TranscriptPrinter:
         ]
 
     def summary(self) -> str:
-        """The number of answers and, where they were measured, how soon they came."""
+        """Return the number of replies and, if it was measured, their median latency."""
         latencies = self.latencies
         count = len(latencies) if self._measured else self._replies
         if not count:
@@ -147,7 +156,7 @@ class TranscriptPrinter:
             self._echo = self._live = False
 
     def _stop_writing(self, error: OSError) -> None:
-        """Stop writing the file, and say so once."""
+        """Stop writing the file, and print one line about it."""
         file, self._file = self._file, None
         with suppress(OSError):
             if file is not None:

@@ -1,4 +1,4 @@
-"""``duologue models``: the weights of the local engine."""
+"""``duologue models``: manage the weights of the built-in engine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from duologue.weights import CachedWeight, Store
 
 @click.group("models")
 def models() -> None:
-    """Weights of the local engine: what there is, what is here, and where.
+    """Weights of the built-in engine: which exist, which are here, and where.
 
-    They are fetched at first use. DUOLOGUE_CACHE says where they are kept, DUOLOGUE_OFFLINE=1
-    forbids fetching.
+    They are fetched at first use. DUOLOGUE_CACHE names the folder that keeps them,
+    DUOLOGUE_OFFLINE=1 forbids fetching.
     """
 
 
@@ -48,7 +48,7 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
 @models.command()
 @click.argument("names", nargs=-1)
 def verify(names: tuple[str, ...]) -> None:
-    """Read NAMES, or all weights that are here, and check their hashes; exit 1 if one is wrong."""
+    """Check the hashes of NAMES, or of all weights that are here; exit with 1 if one is wrong."""
     store = Store()
     with _plain_errors():
         entries: list[CachedWeight] = [store.verify(name) for name in names or store.registry]
@@ -64,7 +64,7 @@ def verify(names: tuple[str, ...]) -> None:
 @models.command()
 @click.argument("name", required=False)
 def path(name: str | None) -> None:
-    """Print where NAME is kept, or the folder of all weights."""
+    """Print the path of NAME, or the folder of all weights."""
     store = Store()
     with _plain_errors():
         click.echo(store.path(name) if name else store.root)

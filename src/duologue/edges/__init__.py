@@ -1,1 +1,1 @@
-"""Where the person is: a browser, a microphone, a line, a file."""
+"""Edges connect an agent to a person: at a browser, at a microphone, in files."""

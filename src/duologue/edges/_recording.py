@@ -1,4 +1,4 @@
-"""A stereo recording of a conversation on one timeline: left the person, right the agent."""
+"""Record both sides of a conversation as a stereo file: left the person, right the agent."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 _HEADER = struct.Struct("<4sI8sIHHIIHH4sI")
 _MAX_BYTES = 0xFFFFFFFF - _HEADER.size
-"""Bytes of audio that a WAV file can hold: 12 hours at 24 kHz."""
+"""Most bytes of audio in one WAV file: 12 hours at 24 kHz."""
 
 
 def check_writable(path: str | PathLike[str]) -> None:
-    """Raise `ConfigError` when there can be no file at ``path``."""
+    """Raise `ConfigError` if no file can be created at ``path``."""
     target = Path(path)
     if target.is_dir():
         raise ConfigError(f"can't write {target}: it is a folder")
@@ -37,7 +37,7 @@ def check_writable(path: str | PathLike[str]) -> None:
 
 
 class _Track:
-    """One side: pieces of sound by position; everything else is silence."""
+    """One side of the recording: pieces of audio by position, with silence between them."""
 
     def __init__(self) -> None:
         self.end = 0
@@ -58,7 +58,7 @@ class _Track:
         self.end = min(self.end, at)
 
     def take(self, start: int, stop: int) -> Samples:
-        """Copy what lies between two positions, and forget it."""
+        """Remove and return the audio between two positions."""
         out = np.zeros(stop - start, np.int16)
         while self._pieces and self._pieces[0][0] < stop:
             at, samples = self._pieces.popleft()
@@ -72,12 +72,18 @@ class _Track:
 
 
 class RecordingTimeline:
-    """Writes a 16 bit stereo WAV as the conversation goes on, in bounded memory.
+    """Writes a 16-bit stereo WAV file during the conversation, in bounded memory.
 
-    Positions are in samples at ``rate`` Hz since the recording began. The file appears at
-    ``path``, whole, when `close` is called. A full disk ends the recording, not the
-    conversation: one warning says so, `failure` says why, and what was written is kept.
-    Raises `ConfigError` if the file can't be created.
+    Positions count samples at ``rate`` Hz since the recording began. `close` moves the complete
+    file to ``path``. If the disk is full, the recording ends early and the conversation continues:
+    one warning is logged, `failure` holds the reason, and the audio written so far is kept.
+
+    Args:
+        path: Where the file appears when the recording is closed.
+        rate: Sample rate of both sides in Hz.
+
+    Raises:
+        ConfigError: The file can't be created.
     """
 
     def __init__(self, path: str | PathLike[str], rate: int) -> None:
@@ -90,7 +96,7 @@ class RecordingTimeline:
         self._written = 0
         self._bytes = 0
         check_writable(path)
-        # Write to where a link points, so that the link stays.
+        # Replace the file that a symbolic link points to, not the link.
         self._target = self.path.resolve()
         try:
             self._file, self._temporary_path = tempfile.mkstemp(
@@ -100,7 +106,8 @@ class RecordingTimeline:
             raise self._error(error) from error
         try:
             os.fchmod(self._file, _mode(self._target))
-            # Readers read a size of 0 to the end of the file, in case it is never finished.
+            # If the file is never finished, readers take a size of 0 to mean "up to the end of the
+            # file".
             self._write(self._header(None))
         except OSError as error:
             os.close(self._file)
@@ -110,40 +117,43 @@ class RecordingTimeline:
 
     @property
     def person_end(self) -> int:
-        """Where the person's side ends so far."""
+        """Position after the person's last sample."""
         return self._person_track.end
 
     @property
     def agent_end(self) -> int:
-        """Where the agent's side ends so far."""
+        """Position after the agent's last sample."""
         return self._agent_track.end
 
     @property
     def seconds(self) -> float:
-        """Seconds that were written so far."""
+        """Seconds of audio written so far."""
         return self._bytes / 4 / self.rate
 
     def add_person(self, samples: Samples) -> None:
-        """Append to the person's side."""
+        """Append audio to the person's side."""
         self._person_track.put(self._person_track.end, samples)
 
     def add_agent(self, at: int, samples: Samples) -> None:
-        """Put on the agent's side: at ``at``, or behind what is there already if that is later."""
+        """Add audio to the agent's side at position ``at``, or after its last sample if that is
+        later.
+        """
         self._agent_track.put(max(at, self._written), samples)
 
     def clear_agent(self, at: int) -> None:
-        """Drop the agent's side from ``at`` on: it was not played."""
+        """Delete the agent's audio from position ``at`` on, because it was not played."""
         self._agent_track.truncate(max(at, self._written))
 
     def commit(self, upto: int) -> None:
-        """Write everything before ``upto``; it can't be changed any more."""
+        """Write everything before position ``upto`` to the file; it can't be changed afterwards."""
         if self._open and upto > self._written:
             self._append(upto)
 
     def close(self) -> None:
-        """Write the rest, and move the file into place; harmless the second time.
+        """Write the remaining audio and move the file into place; do nothing on a second call.
 
-        Raises `ConfigError` when it can't be moved there.
+        Raises:
+            ConfigError: The file can't be moved into place.
         """
         if not self._open:
             return
@@ -160,7 +170,7 @@ class RecordingTimeline:
             raise self._error(error) from error
 
     def discard(self) -> None:
-        """Leave no file."""
+        """Delete the unfinished file."""
         if self._open:
             self._open = False
             os.close(self._file)
@@ -184,7 +194,7 @@ class RecordingTimeline:
             self._write(data)
         except OSError as error:
             self.failure = (error.strerror or "not possible").lower()
-            # Cut off a partial sample at the end.
+            # Remove a partial sample from the end.
             os.ftruncate(self._file, _HEADER.size + self._bytes)
             logger.warning(
                 "can't write %s: %s; the recording ends after %.1f s, the conversation continues",
@@ -201,7 +211,7 @@ class RecordingTimeline:
             rest = rest[os.write(self._file, rest) :]
 
     def _header(self, size: int | None) -> bytes:
-        """Return the header of a WAV file with ``size`` bytes of audio; None if not known yet."""
+        """Return a WAV header for ``size`` bytes of audio; None if the size is not known yet."""
         rate = self.rate
         riff = 0 if size is None else _HEADER.size - 8 + size
         return _HEADER.pack(
@@ -214,5 +224,5 @@ class RecordingTimeline:
 
 
 def _mode(target: Path) -> int:
-    """Return the permissions of the file that is replaced, or those of a new file."""
+    """Return the permissions of the file that will be replaced, or those of a new file."""
     return stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o644

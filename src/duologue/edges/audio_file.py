@@ -1,4 +1,4 @@
-"""Sound files as one mono frame, at the file's own rate."""
+"""Read and write audio files as one mono frame."""
 
 from __future__ import annotations
 
@@ -21,21 +21,30 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_SECONDS = 3600
-"""Length that `read_audio` takes, in s."""
+"""Longest file that `read_audio` reads, in seconds."""
 
 _MIN_RATE, _MAX_RATE = 4000, 384000
 _BLOCK = 1 << 16
 _HEAD = 1 << 20
-"""Bytes in which the header of a WAV file is searched."""
+"""The header of a WAV file is searched in its first 1 MiB."""
 
 
 def read_audio(path: str | PathLike[str]) -> AudioFrame:
-    """Read a WAV, FLAC, Ogg, MP3 or AIFF file of any rate and channel count, as mono int16.
+    """Read a WAV, FLAC, Ogg, MP3 or AIFF file as mono int16 at the file's own rate.
 
-    Channels are averaged; the rate stays the file's own, in Hz. A recording with an unfinished
-    header is read to its end. Needs the extra ``wav``. Raises `ConfigError` for a file that is
-    missing, unreadable, empty, broken, not audio, without samples or over `MAX_SECONDS`, and
-    `MissingExtraError`.
+    Channels are averaged. A recording with an unfinished header is read to its end. Needs the extra
+    ``wav``.
+
+    Args:
+        path: A file of any sample rate and channel count.
+
+    Returns:
+        The whole file as one frame.
+
+    Raises:
+        ConfigError: The file is missing, unreadable, empty, broken, not audio, without samples, or
+            longer than `MAX_SECONDS`.
+        MissingExtraError: The extra ``wav`` is not installed.
     """
     file = Path(path)
     try:
@@ -53,7 +62,7 @@ def read_audio(path: str | PathLike[str]) -> AudioFrame:
             f"can't read {file}: {(error.strerror or 'not possible').lower()}"
         ) from error
     if not len(frame):
-        raise ConfigError(f"can't use {file}: there is no sound in it")
+        raise ConfigError(f"can't use {file}: it contains no audio")
     return frame
 
 
@@ -62,16 +71,17 @@ def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
     count = 0
     try:
         with soundfile.SoundFile(source) as audio:
-            # Read without seeking: some files, such as FLAC from a pipe, can't seek.
+            # Read without seeking, because some files, such as FLAC written to a pipe, can't seek.
             audio.seekable = lambda: False
             rate = int(audio.samplerate)
             if not _MIN_RATE <= rate <= _MAX_RATE:
                 raise ConfigError(
                     f"can't use {file}: its rate is {rate} Hz, not {_MIN_RATE} to {_MAX_RATE}"
                 )
-            # Floats, because files of floats are not scaled when they are read as integers.
+            # Read floats, because files of floats are not scaled when they are read as integers.
             while len(block := audio.read(_BLOCK, dtype="float32", always_2d=True)):
-                # Count frames, because the header of a file from a pipe does not say its length.
+                # Count frames, because the header of a file written to a pipe does not contain its
+                # length.
                 count += len(block)
                 if count > MAX_SECONDS * rate:
                     raise ConfigError(f"can't use {file}: it is longer than {MAX_SECONDS} s")
@@ -81,8 +91,8 @@ def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
         if source.failure is not None:
             raise source.failure from error
         raise ConfigError(
-            f"can't read {file}: not a sound file that can be read: convert it to WAV "
-            "(FLAC, Ogg, MP3 and AIFF will do too)"
+            f"can't read {file}: it is not a readable audio file: convert it to WAV "
+            "(or FLAC, Ogg, MP3 or AIFF)"
         ) from error
     return AudioFrame(np.concatenate(blocks) if blocks else np.zeros(0, np.int16), rate)
 
@@ -90,7 +100,8 @@ def _decode(file: Path, source: _Source, soundfile: ModuleType) -> AudioFrame:
 class _Source(io.RawIOBase):
     """A file whose first bytes are replaced by ``head``.
 
-    Errors are kept in ``failure``, because the C library that reads can't pass them on.
+    Read errors are kept in ``failure``, because the C library that calls `readinto` can't raise
+    them.
     """
 
     def __init__(self, file: BinaryIO, head: bytes) -> None:
@@ -124,10 +135,11 @@ class _Source(io.RawIOBase):
 
 
 def _finished_header(stream: BinaryIO) -> bytes:
-    """Return bytes to read in place of the first ones of a WAV file with an unfinished header.
+    """Return bytes that replace the start of a WAV file whose header was never finished.
 
-    A recorder that was killed, or wrote into a pipe, leaves a size of 0 in it. Then everything
-    after it is audio, unless it is a chain of further chunks: such a file has no audio.
+    A recorder that was killed, or that wrote to a pipe, leaves a data size of 0. In that case
+    everything after the header is audio, unless it is a chain of further chunks, which means that
+    the file has no audio. Return no bytes for all other files.
     """
     head = stream.read(_HEAD)
     size = stream.seek(0, io.SEEK_END)
@@ -140,7 +152,7 @@ def _finished_header(stream: BinaryIO) -> bytes:
             rest = size - start
             if length or not rest or (rest <= _HEAD and _is_chunks(stream, start, size)):
                 return b""
-            # Recorders that can't finish the header write this.
+            # This is the size that recorders write when they can't finish the header.
             return head[: at + 4] + b"\xff" * 4
     return b""
 
@@ -166,7 +178,15 @@ def _chunks(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
 
 
 def write_audio(path: str | PathLike[str], frame: AudioFrame) -> None:
-    """Write a frame as a WAV file of 16 bits. Raises `ConfigError` if it can't be written."""
+    """Write a frame as a 16-bit WAV file.
+
+    Args:
+        path: The file to create or replace.
+        frame: Mono audio; its rate becomes the file's.
+
+    Raises:
+        ConfigError: The file can't be written.
+    """
     try:
         with wave.open(str(path), "wb") as file:
             file.setnchannels(1)
@@ -179,9 +199,15 @@ def write_audio(path: str | PathLike[str], frame: AudioFrame) -> None:
 
 
 def load_audio(source: str | PathLike[str] | AudioFrame, rate: int | None = None) -> AudioFrame:
-    """Take a frame as it is or read it from a file; at ``rate`` Hz when one is given.
+    """Return a frame unchanged, or read it from a file, and resample it if a rate is given.
 
-    Raises like `read_audio`, and `ConfigError` for a frame without samples.
+    Args:
+        source: A frame, or the path of a file for `read_audio`.
+        rate: Wanted rate in Hz; None keeps the source's rate.
+
+    Raises:
+        ConfigError: The frame has no samples, or `read_audio` can't read the file.
+        MissingExtraError: The extra ``wav`` is not installed.
     """
     frame = source if isinstance(source, AudioFrame) else read_audio(source)
     if not len(frame):

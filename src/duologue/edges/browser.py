@@ -1,4 +1,4 @@
-"""An edge that serves the page itself, for one person and one conversation."""
+"""Serve the page for one person and one conversation."""
 
 from __future__ import annotations
 
@@ -23,17 +23,29 @@ from duologue.server.serving import serve_app
 log = logging.getLogger(__name__)
 
 _HANG_UP_S = 0.2
-"""What the call may take to end with the edge, in seconds: an edge hangs up in half a second."""
+"""Seconds that a call gets to end with the edge, because an edge must hang up in half a second."""
 
 
 class Edge:
     """Serves the page, prints its address, and waits for one person to press Talk.
 
-    Others who call meanwhile are told that the place is taken. The conversation ends when the
-    person ends the call; who never got a connection is forgotten and the next one is awaited.
-    ``host``, ``port`` (0 takes a free one), ``token``, ``certfile``, ``keyfile``, ``public_url``
-    and ``allowed_hosts`` are those of `ServerConfig`; ``rate`` in Hz is what `play` takes.
-    ``ready`` gets the address instead of its being printed. Raises `ConfigError`.
+    Other callers are refused meanwhile. The conversation ends when the person ends the call. If a
+    caller never gets a WebRTC connection, the edge waits for the next one.
+
+    Args:
+        host: Address to listen on; see `ServerConfig`.
+        port: Port to listen on; 0 takes a free one.
+        token: Token that the page must send; see `ServerConfig`.
+        certfile: TLS certificate.
+        keyfile: Key of the TLS certificate.
+        ice_servers: STUN and TURN servers for both sides of the call.
+        public_url: Address of the page if a proxy is in front of the server.
+        allowed_hosts: Further host names of the page.
+        rate: Rate in Hz of the frames that `play` accepts.
+        ready: Called with the address of the page; by default the address is printed.
+
+    Raises:
+        ConfigError: A value can't work; see `ServerConfig`.
     """
 
     waits_for_person = True
@@ -72,33 +84,35 @@ class Edge:
 
     @property
     def request(self) -> CallRequest:
-        """The request that began the call; empty before there is one."""
+        """The request that began the call; empty before the first call."""
         return self._call_edge.request if self._call_edge is not None else CallRequest()
 
     @property
     def output_rate(self) -> int:
-        """Hz of the frames that `play` takes."""
+        """Rate in Hz of the frames that `play` accepts."""
         return self._rate
 
     @property
     def quality(self) -> Quality:
-        """``confirmed`` by the page; ``estimated`` if it never reports."""
+        """``confirmed`` if the page reports what it has played, ``estimated`` if it never does."""
         return self._call_edge.quality if self._call_edge is not None else "confirmed"
 
     @property
     def lead_ms(self) -> int:
-        """0: a frame leaves when it is given."""
+        """0, because each frame is sent when `play` is called."""
         return 0
 
     @property
     def latency_ms(self) -> float:
-        """From `play` to the ear, in ms: see `CallEdge.latency_ms`."""
+        """Milliseconds from `play` to the ear; see `CallEdge.latency_ms`."""
         return self._call_edge.latency_ms if self._call_edge is not None else 60.0
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
-        """Serve until the person who called has gone.
+        """Serve the page until the person who called has left.
 
-        Raises `ConfigError` when the port is taken, and `PeerError` when the connection broke.
+        Raises:
+            ConfigError: The port is taken.
+            PeerError: The WebRTC connection was lost.
         """
         if self._started:
             raise ConfigError("an edge runs once: make a new one for the next conversation")
@@ -157,17 +171,17 @@ class Edge:
             self._call_edge.play(frame)
 
     def clear(self) -> None:
-        """Drop what was taken and not sent."""
+        """Drop audio that was accepted and not sent."""
         if self._call_edge is not None:
             self._call_edge.clear()
 
     def send_event(self, event: Mapping[str, Json]) -> None:
-        """Show the page an event; see `CallEdge.send_event`."""
+        """Send the page an event; see `CallEdge.send_event`."""
         if self._call_edge is not None:
             self._call_edge.send_event(event)
 
     async def _hang_up(self) -> None:
-        """End the call before the server goes, so that the page sees an end and no breakdown."""
+        """End the call before the server stops, so that the page shows an end and not an error."""
         if self._call_task is not None:
             self._call_task.cancel()
             await asyncio.wait({self._call_task}, timeout=_HANG_UP_S)

@@ -1,6 +1,6 @@
-"""The sound of a full-duplex device: out of a bounded ring, in through the echo canceller.
+"""Buffer the audio of a full-duplex device and remove the agent's echo from its input.
 
-No device in here: `Duplex.process_block` is what a device's callback calls, from its own thread.
+This module opens no device: a device's callback calls `Duplex.process_block` from its own thread.
 """
 
 from __future__ import annotations
@@ -16,18 +16,23 @@ from duologue.audio import AudioFrame, Framer, Samples
 
 _RING_S = 1.0
 _BLOCK_MS = 10
-"""What the echo canceller takes at a time, in ms."""
+"""The echo canceller processes blocks of 10 ms."""
 
 type EchoCanceller = Callable[[Samples, Samples], Samples]
-"""From 10 ms of microphone and the 10 ms that were played with it to the microphone alone."""
+"""Removes the echo of 10 ms of played audio (second) from 10 ms of microphone audio (first)."""
 
 
 def webrtc_canceller(
     rate: int, *, delay_ms: int = 0, noise_suppression: bool = True
 ) -> EchoCanceller:
-    """WebRTC's echo canceller (AEC3) and noise suppression for one stream at ``rate`` Hz.
+    """Create WebRTC's echo canceller (AEC3) and noise suppression for one stream.
 
-    ``delay_ms`` from playing to hearing it again is a hint. Needs the extra ``mic``.
+    Needs the extra ``mic``.
+
+    Args:
+        rate: Sample rate in Hz.
+        delay_ms: Expected milliseconds from playing audio to recording its echo; only a hint.
+        noise_suppression: Also suppress steady noise.
     """
     processor = import_optional("pywebrtc_audio", "mic").AudioProcessor(
         sample_rate=rate,
@@ -44,12 +49,16 @@ def webrtc_canceller(
 
 
 class Duplex:
-    """What goes to a sound device and what comes back, at ``rate`` Hz, mono int16.
+    """The audio on its way to and from a sound device: mono int16 at ``rate`` Hz.
 
-    `write` and `clear` are called by the event loop, `block` by the device's thread. The ring
-    holds one second; when it is full the newest is refused and counted in ``overflowed``
-    (samples). ``starved`` counts samples of silence put in because the ring ran dry within a
-    stretch of sound.
+    The event loop calls `write` and `clear`; the device's thread calls `process_block`. The ring
+    holds one second: when it is full, new audio is refused and its samples are counted in
+    ``overflowed``. ``starved`` counts samples of silence inserted because the ring ran empty
+    between two pieces of audio.
+
+    Args:
+        rate: Sample rate in Hz.
+        cancel_echo: Removes the echo from each 10 ms of input; None leaves it in.
     """
 
     def __init__(self, rate: int, cancel_echo: EchoCanceller | None = None) -> None:
@@ -72,7 +81,7 @@ class Duplex:
         return self._buffered
 
     def write(self, samples: Samples) -> None:
-        """Take the next sound for the person's ear."""
+        """Add audio for the loudspeaker to the ring."""
         with self._lock:
             self._written += len(samples)
             if self._buffered + len(samples) > _RING_S * self.rate:
@@ -82,7 +91,7 @@ class Duplex:
             self._buffered += len(samples)
 
     def clear(self) -> None:
-        """Drop what the device has not taken yet."""
+        """Drop audio that the device has not taken from the ring."""
         with self._lock:
             self._ring.clear()
             self._buffered = 0
@@ -91,11 +100,16 @@ class Duplex:
     def process_block(
         self, near: Samples, now: float, heard_at: float
     ) -> tuple[Samples, list[AudioFrame], int | None]:
-        """One callback of the device: ``near`` was recorded, as many samples are to be played.
+        """Handle one callback of the device.
 
-        ``now`` and ``dac`` are in s of the device's clock; ``dac`` is when this block will be
-        heard. Returns the samples to play, the person's sound without the agent's echo, and how
-        many samples of all that was written have been heard by now, where that is news.
+        Args:
+            near: Recorded samples; the same number of samples is returned for playing.
+            now: Current time on the device's clock, in seconds.
+            heard_at: Time on the device's clock at which the returned block reaches the ear.
+
+        Returns:
+            The samples to play; the person's audio without the agent's echo; and how many of all
+            written samples have reached the ear by now, or None if that has not changed.
         """
         far = self._read(len(near), heard_at)
         frames = []

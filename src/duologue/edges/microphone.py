@@ -1,4 +1,4 @@
-"""A person at this machine's microphone and loudspeaker, without the loudspeaker's echo."""
+"""Connect a person at this machine's microphone and loudspeaker, without the loudspeaker's echo."""
 
 from __future__ import annotations
 
@@ -22,55 +22,74 @@ from duologue.quality import Quality
 logger = logging.getLogger(__name__)
 
 CLOSE_S = 0.4
-"""Seconds that a device gets to close; a driver that hangs is left behind."""
+"""Seconds that a device gets to close; a driver that hangs is abandoned."""
 
 _MAX_WAITING_BLOCKS = 100
-"""Blocks of 10 ms on their way to the event loop; one more, and the newest is dropped."""
+"""Most blocks of 10 ms that may wait for the event loop; a newer block is dropped."""
 
 type BlockCallback = Callable[[Samples, float, float], Samples]
-"""A device's callback: recorded samples, time now, time these will be heard; returns samples."""
+"""Called by a device for each block.
+
+Takes the recorded samples, the current time, and the time at which the returned samples will be
+heard; returns the samples to play.
+"""
 
 
 class MicrophoneError(DuologueError):
-    """The sound device can't be opened, or has gone; the text says which."""
+    """The sound device can't be opened, or has disappeared."""
 
 
 class Stream(Protocol):
-    """An open device that calls back every 10 ms, from a thread of its own."""
+    """An open device that calls its callback every 10 ms from its own thread."""
 
     @property
     def latency(self) -> tuple[float, float]:
-        """Of the microphone and of the loudspeaker, in s."""
+        """Latency of the microphone and of the loudspeaker, in seconds."""
         ...
 
     def close(self) -> None:
-        """Stop calling back; may take a while."""
+        """Stop the callbacks; may block for a while."""
 
 
 class Device(Protocol):
     """A microphone and a loudspeaker."""
 
     def open(self, rate: int, block: BlockCallback, on_ended: Callable[[], None]) -> Stream:
-        """Start, at ``rate`` Hz, calling ``block``; ``ended`` when the device has gone.
+        """Start the device; may block for a while.
 
-        Both are called from the device's thread. May take a while; raises `MicrophoneError`.
+        Args:
+            rate: Sample rate in Hz of both directions.
+            block: Called for each block, from the device's thread.
+            on_ended: Called from the device's thread when the device has disappeared.
+
+        Raises:
+            MicrophoneError: The device can't be opened.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SoundDevice:
-    """Devices of this machine by PortAudio; None is the system's own choice.
+    """This machine's devices, opened through PortAudio.
 
-    ``input`` and ``output`` are a number or a part of a name, as `devices` lists them. Needs the
-    extra ``mic``, and on Linux the PortAudio library.
+    Needs the extra ``mic``, and on Linux the PortAudio library.
+
+    Args:
+        input: Number of a microphone, or a part of its name, as `devices` lists them; None takes
+            the system's default.
+        output: The same for a loudspeaker.
     """
 
     input: int | str | None = None
     output: int | str | None = None
 
     def open(self, rate: int, block: BlockCallback, on_ended: Callable[[], None]) -> Stream:
-        """Start the devices; raises `MicrophoneError` or `MissingExtraError`."""
+        """Start the devices.
+
+        Raises:
+            MicrophoneError: The devices can't be opened.
+            MissingExtraError: The extra ``mic`` or the PortAudio library is not installed.
+        """
         sounddevice = _sounddevice()
 
         def callback(
@@ -112,7 +131,11 @@ class _Times(Protocol):
 
 
 def devices() -> list[tuple[int, str, int, int]]:
-    """Every sound device: number, name, channels in, channels out. Raises `MissingExtraError`."""
+    """List every sound device as number, name, input channels and output channels.
+
+    Raises:
+        MissingExtraError: The extra ``mic`` or the PortAudio library is not installed.
+    """
     return [
         (
             int(device["index"]),
@@ -134,12 +157,22 @@ def _sounddevice() -> ModuleType:
 
 
 class Edge:
-    """This machine's microphone and loudspeaker.
+    """Connects a person at this machine's microphone and loudspeaker.
 
-    ``input`` and ``output`` choose devices as in `SoundDevice`; ``device`` replaces them.
-    ``rate`` is in Hz, a multiple of 100. With headphones, ``echo_cancellation=False`` saves 1 %
-    of a core. Blocks that the event loop is too busy for are dropped, the newest first, and
-    counted in ``dropped``.
+    Blocks that arrive while the event loop is too busy are dropped, the newest first; ``dropped``
+    counts their samples.
+
+    Args:
+        input: Microphone; see `SoundDevice`.
+        output: Loudspeaker; see `SoundDevice`.
+        rate: Sample rate in Hz, a multiple of 100.
+        echo_cancellation: Remove the loudspeaker's echo from the input. With headphones, False
+            saves 1 % of a core.
+        noise_suppression: Suppress steady noise in the input; needs echo cancellation.
+        device: Used in place of a `SoundDevice`.
+
+    Raises:
+        ConfigError: The rate is not a multiple of 100.
     """
 
     def __init__(
@@ -164,26 +197,31 @@ class Edge:
 
     @property
     def output_rate(self) -> int:
-        """Hz of the frames that `play` takes."""
+        """Rate in Hz of the frames that `play` accepts."""
         return self._rate
 
     @property
     def quality(self) -> Quality:
-        """Our own device says what it has played."""
+        """``device``, because the sound device reports what it has played."""
         return "device"
 
     @property
     def lead_ms(self) -> int:
-        """One frame, so that a busy moment of the event loop is not heard."""
+        """20: one frame of buffer, so that a busy event loop does not interrupt the audio."""
         return FRAME_MS
 
     @property
     def latency_ms(self) -> float:
-        """The device's own, once it is open."""
+        """The loudspeaker's latency in milliseconds; 0 until the device is open."""
         return self._latency * 1000
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
-        """Open the devices and talk until they are gone, which raises `MicrophoneError`."""
+        """Open the devices and carry audio until they disappear.
+
+        Raises:
+            MicrophoneError: The devices can't be opened, or have disappeared.
+            MissingExtraError: The extra ``mic`` or the PortAudio library is not installed.
+        """
         loop = asyncio.get_running_loop()
         gone = asyncio.Event()
         cancel = (
@@ -193,7 +231,7 @@ class Edge:
         )
         duplex = Duplex(self._rate, cancel)
         line = _DeviceHandle(self._device)
-        sent = received = 0  # each counted by one thread only
+        sent = received = 0  # each is changed by one thread only
 
         def arrived(frames: list[AudioFrame], played: int | None) -> None:
             nonlocal received
@@ -224,19 +262,19 @@ class Edge:
             self._duplex = duplex
             ready()
             await gone.wait()
-            raise MicrophoneError("the sound device has gone")
+            raise MicrophoneError("the sound device has disappeared")
         finally:
             self._duplex = None
             await line.close()
 
     def play(self, frame: AudioFrame | None) -> None:
-        """Take the next sound for the loudspeaker; None is silence and counts like sound."""
+        """Play the next frame on the loudspeaker; None is silence and counts as one frame."""
         if self._duplex is not None:
             silence = np.zeros(self._rate * FRAME_MS // 1000, np.int16)
             self._duplex.write(silence if frame is None else frame.samples)
 
     def clear(self) -> None:
-        """Drop what the device has not taken yet."""
+        """Drop audio that the device has not taken yet."""
         if self._duplex is not None:
             self._duplex.clear()
 
@@ -252,7 +290,7 @@ def _call_on_loop[*Ts](
 
 
 class _DeviceHandle:
-    """One opening of a device, in a thread, that can be given up at any time."""
+    """Opens a device in a thread, and can give up at any time."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -268,7 +306,7 @@ class _DeviceHandle:
                 self._stream = stream
                 self.latency = stream.latency[1]
                 return
-        # Nobody waits for it any more.
+        # `close` was called while the device was opening.
         stream.close()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The interface between an agent and the place where the person is."""
+"""The interface between an agent and the place where its person is."""
 
 from __future__ import annotations
 
@@ -12,95 +12,110 @@ from duologue.video import VideoFrame
 
 
 class AgentInput(Protocol):
-    """The agent, as an edge sees it: everything of the person goes in here, on the event loop."""
+    """The agent as an edge sees it: an edge passes everything from the person to these methods.
+
+    All of them must be called on the event loop, and none blocks.
+    """
 
     def push_audio(self, frame: AudioFrame) -> None:
-        """The next sound of the person, at any rate and of any length; never blocks."""
+        """Pass on the person's next audio, at any rate and of any length."""
 
     @property
     def wants_video(self) -> bool:
-        """Whether video is used; if not, an edge should not capture any."""
+        """Whether the agent uses video; if False, an edge should not capture any."""
         ...
 
     def push_video(self, make_frame: Callable[[], VideoFrame]) -> None:
-        """A picture is there; ``frame`` is called only if the picture is wanted."""
+        """Announce a new video frame; ``make_frame`` is called only if the frame is used."""
 
     def push_text(self, text: str) -> None:
-        """The person wrote something; it is answered like speech."""
+        """Pass on a text that the person wrote; the agent replies to it as to speech."""
 
     def report_played(self, samples: int) -> None:
-        """So many samples of all that `Edge.play` was given, silence included, were played.
+        """Report how many samples of all audio given to `Edge.play` have been played.
 
-        Counted at the edge's ``output_rate`` since it opened, each None as one frame of silence.
+        Args:
+            samples: Total since the edge opened, at the edge's ``output_rate``. Silence counts, and
+                each None counts as one frame.
         """
 
     async def wait_until_listening(self) -> None:
-        """Wait till the model hears. What comes before is kept for it, up to ten seconds."""
+        """Wait until the model receives audio. Earlier audio is kept for it, up to ten seconds."""
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is being said, made, played or awaited on either side."""
+        """Whether neither side is speaking, and the agent has nothing to play, to make or to wait
+        for.
+        """
         ...
 
 
 class Edge(Protocol):
-    """One place where one person is.
+    """Connects one person to an agent.
 
-    ``play`` is called by the output clock every 20 ms. What an edge has been given and has not
-    played yet it must drop on ``clear`` at once.
+    The output clock calls `play` every 20 ms. On `clear`, an edge must drop at once whatever it was
+    given and has not played.
     """
 
     @property
     def output_rate(self) -> int:
-        """Hz of the frames that `play` takes: 16000, 24000 or 48000 for example."""
+        """Rate in Hz of the frames that `play` accepts, such as 16000, 24000 or 48000."""
         ...
 
     @property
     def quality(self) -> Quality:
-        """``estimated`` when the edge never calls `Person.played`."""
+        """How reliable the reports to `AgentInput.report_played` are; ``estimated`` if it makes
+        none.
+        """
         ...
 
     @property
     def lead_ms(self) -> int:
-        """How far ahead of real time the edge takes frames, in ms.
+        """Milliseconds ahead of real time at which the edge accepts frames.
 
-        0: exactly one frame, or None, at each tick. More (20): it buffers, gets frames as soon as
-        there are any, up to the tick after next, and is never given None.
+        With 0, the edge gets exactly one frame, or None, at each tick. With 20, it buffers: it gets
+        frames as soon as there are any, up to the tick after next, and never None.
         """
         ...
 
     @property
     def latency_ms(self) -> float:
-        """From `play` to the ear, in ms, as far as known; used by quality ``estimated``."""
+        """Milliseconds from `play` to the ear, as far as known; used with quality ``estimated``."""
         ...
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
-        """Be the line to the person until they are gone; then return.
+        """Connect the person, and return when they have left.
 
-        Calls ``ready`` once when they are there and sound may flow. Raises when the line can't be
-        made. Cancelling it hangs up, within half a second, and leaves no task.
+        Cancelling it must hang up within half a second and leave no task.
+
+        Args:
+            agent: Receives everything that comes from the person.
+            ready: To be called once, when the person is connected and audio may flow.
+
+        Raises:
+            Exception: The person could not be connected, or the connection was lost.
         """
 
     def play(self, frame: AudioFrame | None) -> None:
-        """Take the next 20 ms for the person's ear; None is silence. Never blocks."""
+        """Play the next 20 ms to the person; None is silence. Never blocks."""
 
     def clear(self) -> None:
-        """Drop what was taken and not played yet; it counts as played for `report_played`."""
+        """Drop audio that was accepted and not played; it counts as played in `report_played`."""
 
 
 @runtime_checkable
 class EventSink(Protocol):
-    """An edge that also shows the conversation, as a page with a transcript does."""
+    """An edge that also shows the conversation, such as a page with a transcript."""
 
     def send_event(self, event: Mapping[str, Json]) -> None:
-        """Take the next public event, as JSON (see `event_to_json`); never blocks."""
+        """Show the next public event, which is JSON (see `event_to_json`). Never blocks."""
 
 
 @runtime_checkable
 class WaitingEdge(Protocol):
-    """An edge, such as a page, where the person may come long after the program began.
+    """An edge, such as a page, whose person may come long after the program began.
 
-    The agent therefore checks the model before the person comes.
+    The agent checks its connection to the model before the person comes.
     """
 
     waits_for_person: bool

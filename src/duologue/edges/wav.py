@@ -1,4 +1,4 @@
-"""A person from files: speaks recorded clips, and records the conversation."""
+"""Play a person from files: speak recorded clips, and record the conversation."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ _FRAMES_PER_SECOND = 1000 // FRAME_MS
 
 @dataclass(frozen=True, slots=True)
 class Interjection:
-    """Something said into the agent's answer, once it has spoken for ``after_agent_speech_s``.
+    """A clip that interrupts the agent.
 
-    Counted in seconds of agent sound since the person's last clip ended, and not before so many
-    clips of the edge's ``source`` were spoken (0: the greeting counts as an answer too).
+    Args:
+        audio: The clip: a file or a frame.
+        after_agent_speech_s: Seconds of agent audio, counted since the person's last clip ended,
+            after which the clip begins.
+        after_clips: Clips of the edge's ``source`` that must have begun before; with 0 the clip may
+            interrupt the greeting.
     """
 
     audio: Source
@@ -40,17 +44,27 @@ class Interjection:
 
 
 class Edge:
-    """Speaks one file or several, in real time by the clock; in virtual time, in no time.
+    """Speaks one or more clips in real time, or in virtual time without waiting.
 
-    ``source`` is one clip or a sequence: each after the first begins when the agent has been
-    settled for ``settle_s``; ``interjections`` go in between, in order. After the last, silence,
-    until the agent was settled for ``settle_s`` or ``wait_s`` have passed; then the person is
-    gone. ``lead_in_s`` of silence comes first. With ``wait_for_greeting`` also the first clip waits
-    for the agent to settle; None: it does where the agent has begun to say something, or was asked
-    to, in the first 20 ms. ``out`` gets a stereo WAV at ``rate`` Hz.
+    Each clip after the first begins when the agent has been idle for ``settle_s``. Interjections
+    come between them, in order. After the last clip the edge sends silence until the agent has been
+    idle for ``settle_s``, or until ``wait_s`` have passed; then the person leaves.
 
-    Clips are sent at the rate of the first one. Raises `ConfigError` for files that can't be
-    read or written.
+    Args:
+        source: One clip, or several: files or frames. All are sent at the rate of the first one.
+        out: Stereo WAV file of the conversation; None records nothing.
+        rate: Rate in Hz of the frames that `play` accepts, and of the recording; a multiple of 50.
+        interjections: Clips that interrupt the agent.
+        lead_in_s: Seconds of silence before the first clip.
+        wait_for_greeting: Whether the first clip waits until the agent has been idle for
+            ``settle_s``. None waits if the agent has begun to speak, or was asked to, within the
+            first 20 ms.
+        settle_s: Seconds for which the agent must be idle before the next clip begins.
+        wait_s: Longest wait in seconds for the agent to become idle.
+        clock: Clock of the edge; by default that of the event loop.
+
+    Raises:
+        ConfigError: A file can't be read or written, there is no clip, or the rate is wrong.
     """
 
     def __init__(
@@ -75,7 +89,7 @@ class Edge:
             raise ConfigError(f"rate must be in Hz and a multiple of 50, not {rate}")
         first = load_audio(sources[0])
         self.input_rate = first.rate
-        """Hz of the person's sound."""
+        """Rate in Hz of the person's audio."""
         self._clips = deque([first, *(load_audio(clip, first.rate) for clip in sources[1:])])
         self._interjections = deque(
             (item.after_agent_speech_s, item.after_clips, load_audio(item.audio, first.rate))
@@ -101,27 +115,27 @@ class Edge:
 
     @property
     def output_rate(self) -> int:
-        """Hz of the frames that `play` takes, and of the recording."""
+        """Rate in Hz of the frames that `play` accepts, and of the recording."""
         return self._rate
 
     @property
     def quality(self) -> Quality:
-        """Nobody listens: by the clock."""
+        """``estimated``: played audio is derived from the clock."""
         return "estimated"
 
     @property
     def lead_ms(self) -> int:
-        """One frame."""
+        """20: one frame."""
         return FRAME_MS
 
     @property
     def latency_ms(self) -> float:
-        """None at all."""
+        """0, because audio reaches the recording at once."""
         return 0.0
 
     @property
     def recorded_s(self) -> float:
-        """Seconds of the conversation in the file ``out``; 0 until it exists."""
+        """Seconds of the conversation in the file ``out``; 0 until the file is complete."""
         return self._recorded_s
 
     @property
@@ -130,11 +144,11 @@ class Edge:
         return None if self._recording is None else self._recording.failure
 
     def interject(self, audio: Source) -> None:
-        """Say this now, or as soon as what is being said is over."""
+        """Speak a clip now, or after the current one."""
         self._speak(load_audio(audio, self.input_rate))
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
-        """Speak, listen, and leave; the recording is there when this returns or is cancelled."""
+        """Speak the clips and leave; complete the recording, also when cancelled."""
         if self._recording_path is not None:
             self._recording = RecordingTimeline(self._recording_path, self._rate)
         try:
@@ -153,32 +167,33 @@ class Edge:
                 self._recording.close()
                 self._recorded_s = self._recording.seconds
 
-    async def _run_ticks(self, person: AgentInput, started_at: float) -> None:
+    async def _run_ticks(self, agent: AgentInput, started_at: float) -> None:
         quiet_since = settled_since = None
         tick = 0
         while True:
             tick += 1
             due = started_at + tick * _FRAME
-            # Late ticks are made up for at once, so that the file never drifts from the clock.
+            # After a late tick the next ones follow at once, so the file never drifts from the
+            # clock.
             await self._clock.sleep(max(0.0, due - self._clock.now()))
-            if tick == 1 and self._wait_for_greeting is None and person.is_idle:
+            if tick == 1 and self._wait_for_greeting is None and agent.is_idle:
                 self._speak_next_clip()
             if self._speaking:
                 quiet_since = settled_since = None
             elif quiet_since is None:
                 quiet_since = due
-            # A frame reaches the agent when its last sample was spoken.
-            self._send_frame(person, self._next_frame(tick), tick)
+            # Send each frame at the time of its last sample, as a microphone does.
+            self._send_frame(agent, self._next_frame(tick), tick)
             if quiet_since is None:
                 continue
-            if not person.is_idle:
+            if not agent.is_idle:
                 settled_since = None
             elif settled_since is None:
                 settled_since = due
             settled = settled_since is not None and due - settled_since >= self._settle_s
             given_up = due - quiet_since >= self._wait_s
             if given_up and not settled:
-                logger.warning("the agent was not settled after %g s", self._wait_s)
+                logger.warning("the agent was still busy after %g s", self._wait_s)
             if settled or given_up:
                 if not self._clips:
                     return
@@ -193,7 +208,7 @@ class Edge:
         self._agent_samples = 0
 
     def _next_frame(self, tick: int) -> AudioFrame:
-        """The person's next 20 ms; one sample more or less where the rate has no whole number."""
+        """Return the person's next 20 ms; the length varies by one sample if the rate needs it."""
         rate = self.input_rate
         out = np.zeros(
             tick * rate // _FRAMES_PER_SECOND - (tick - 1) * rate // _FRAMES_PER_SECOND, np.int16
@@ -210,18 +225,18 @@ class Edge:
                 self._agent_samples = 0
         return AudioFrame(out, rate)
 
-    def _send_frame(self, person: AgentInput, frame: AudioFrame, tick: int) -> None:
-        person.push_audio(frame)
+    def _send_frame(self, agent: AgentInput, frame: AudioFrame, tick: int) -> None:
+        agent.push_audio(frame)
         if self._recording is not None:
             self._recording.add_person(self._resampler.push(frame.samples))
             if tick % _FRAMES_PER_SECOND == 0:
-                # What is a second old was played; nothing can clear it any more.
+                # Audio older than a second has been played and can't be cleared any more.
                 self._recording.commit(
                     min(self._recording.person_end, (tick // _FRAMES_PER_SECOND - 1) * self._rate)
                 )
 
     def play(self, frame: AudioFrame | None) -> None:
-        """Take the agent's next 20 ms; it plays behind the frame before, or now."""
+        """Record the agent's next 20 ms, after the previous frame or now."""
         if self._started_at is None:
             return
         if self._recording is not None:
@@ -236,7 +251,7 @@ class Edge:
                     self._speak(clip)
 
     def clear(self) -> None:
-        """Drop what was not played by now."""
+        """Drop audio that has not been played by now."""
         if self._started_at is not None and self._recording is not None:
             self._recording.clear_agent(self._position())
 

@@ -1,4 +1,4 @@
-"""A person at a browser: WebRTC by our own media path, signalling over any line of messages."""
+"""Connect a person at a browser over WebRTC; any channel of messages can carry the signalling."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from duologue.json_types import Json
 from duologue.quality import Quality
 from duologue.server.call_request import CallRequest as CallRequest
 
-# The page needs more than a call does, so the error names the extra that has both.
+# The page needs more than a call does, so the error names the extra that contains both.
 with optional("browser"):
     from duologue.rtc.audio_path import FRAME_TICKS
     from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
@@ -48,26 +48,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_WAITING_EVENTS = 256
-"""Events that may wait for the page; the oldest is dropped and counted."""
+"""Most events that may wait for the page; the oldest is dropped and counted."""
 
 MAX_TEXT_CHARS = 4000
-"""Characters of one written message that are taken."""
+"""Longest text message that the agent accepts from the page, in characters."""
 
 UNCONFIRMED_AFTER = 3.0
-"""Seconds with a connection and no report of what was played: then it is estimated."""
+"""Seconds of a connection without a report of played audio after which it is estimated."""
 
 _ERROR_TIMEOUT = 0.2
-"""Seconds to tell the page why its call failed."""
+"""Seconds that sending the reason of a failure to the page may take."""
 
 _MAX_REPORT_AGE = 30 * 48000
-"""A report of something older (48 kHz samples: 30 s) than the last frame is nonsense."""
+"""Oldest timestamp that a report may name, in 48 kHz samples before the last frame: 30 s."""
 
 
 class PlayedCounter:
-    """Turns the RTP timestamp that a page says it last played into samples of what was sent.
+    """Converts the RTP timestamp that a page played last into a number of sent samples.
 
-    ``size`` is one frame in samples. Safe over the wrap of timestamps, never goes back, and never
-    beyond what was sent: the frame that is being played is counted up to its start.
+    The count survives the wrap of timestamps, never decreases, and never exceeds what was sent. The
+    frame that is being played counts up to its start.
+
+    Args:
+        frame_samples: Samples of one frame.
     """
 
     __slots__ = ("frame_samples", "ignored", "samples")
@@ -75,14 +78,17 @@ class PlayedCounter:
     def __init__(self, frame_samples: int) -> None:
         self.frame_samples = frame_samples
         self.samples = 0
-        """Played so far."""
+        """Samples played so far."""
         self.ignored = 0
         """Reports that could not be true."""
 
     def update(self, rtp: int, next_rtp: int, frames: int) -> bool:
-        """Take a report; True if it moved ``samples`` on.
+        """Process a report; return True if ``samples`` has grown.
 
-        ``next_rtp`` is the timestamp of the frame after the last of ``frames`` sent, both 32 bits.
+        Args:
+            rtp: Timestamp that the page has played last, 32 bits.
+            next_rtp: Timestamp of the frame after the last sent one, 32 bits.
+            frames: Frames sent so far.
         """
         behind = (next_rtp - rtp) & 0xFFFFFFFF
         back = -(-behind // FRAME_TICKS)
@@ -97,11 +103,25 @@ class PlayedCounter:
 
 
 class CallEdge:
-    """One call from a page: an `Edge` over ``signalling``, which must carry the page's offer.
+    """One call from a page.
 
-    ``rate`` in Hz is what `play` takes, ``receive_rate`` (default: the same) what the person's
-    sound comes at. ``loopback`` offers 127.0.0.1: give it where the page is on this machine.
-    ``mute`` from the page makes the person silent, not absent. Raises `ConfigError`.
+    ``mute`` from the page replaces the person's audio by silence.
+
+    Args:
+        signalling: Carries the messages of the call, beginning with the page's offer.
+        rate: Rate in Hz of the frames that `play` accepts.
+        receive_rate: Rate in Hz of the person's audio; by default the same as ``rate``.
+        ice_servers: STUN and TURN servers.
+        video: Accept the page's camera.
+        loopback: Offer 127.0.0.1 as an address; use it if the page is on this machine.
+        application: Opus mode; see `PeerConfig`.
+        request: The HTTP request that began the call.
+        offer_timeout: Seconds in which the page must send its offer.
+        connect_timeout: Seconds in which the connection must be established.
+        clock: Clock of the call; by default that of the event loop.
+
+    Raises:
+        ConfigError: Opus does not support the rate.
     """
 
     def __init__(
@@ -120,9 +140,9 @@ class CallEdge:
         clock: Clock | None = None,
     ) -> None:
         if rate not in RATES:
-            raise ConfigError(f"a browser call takes {', '.join(map(str, RATES))} Hz, not {rate}")
+            raise ConfigError(f"rate must be {', '.join(map(str, RATES))} Hz, not {rate}")
         self.request = request if request is not None else CallRequest()
-        """The request of the call: headers, query, cookies, and the user of the web app."""
+        """The request that began the call: headers, query, cookies, and the user of the web app."""
         self._signalling = signalling
         self._clock = clock if clock is not None else LoopClock()
         self._config = PeerConfig(
@@ -150,16 +170,16 @@ class CallEdge:
         self._events: deque[Mapping[str, Json]] = deque()
         self._events_waiting = asyncio.Event()
         self.events_dropped = 0
-        """Events that the page was too slow for."""
+        """Events dropped because the page did not read fast enough."""
 
     @property
     def output_rate(self) -> int:
-        """Hz of the frames that `play` takes."""
+        """Rate in Hz of the frames that `play` accepts."""
         return self._config.send_rate
 
     @property
     def quality(self) -> Quality:
-        """``confirmed`` by the page; ``estimated`` if it never reports (see UNCONFIRMED_AFTER)."""
+        """``confirmed`` if the page reports what it has played; see `UNCONFIRMED_AFTER`."""
         since = self._connected_at
         if self._has_report or since is None or self._clock.now() - since < UNCONFIRMED_AFTER:
             return "confirmed"
@@ -167,22 +187,22 @@ class CallEdge:
 
     @property
     def lead_ms(self) -> int:
-        """0: a frame leaves when it is given."""
+        """0, because each frame is sent when `play` is called."""
         return 0
 
     @property
     def latency_ms(self) -> float:
-        """From `play` to the ear: look-ahead, a browser's jitter buffer and its device."""
+        """60 ms from `play` to the ear: look-ahead, the browser's jitter buffer and its device."""
         return 60.0
 
     @property
     def state(self) -> PeerState:
-        """Where the WebRTC connection stands."""
+        """State of the WebRTC connection."""
         return self._peer.state if self._peer is not None else "new"
 
     @property
     def counters(self) -> dict[str, int]:
-        """What became of packets, pictures, messages, reports and events so far."""
+        """Counters of packets, video frames, messages, reports and events."""
         own = {
             "reports_ignored": self._played_counter.ignored,
             "events_dropped": self.events_dropped,
@@ -190,16 +210,18 @@ class CallEdge:
         return own if self._peer is None else {**self._peer.counters, **own}
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
-        """Answer the page's offer, be its line, and return when the page or its socket is gone.
+        """Answer the page's offer and carry the call until the page or its signalling ends.
 
-        Raises `PeerError` when no connection can be made or it is lost; the page is told first.
+        Raises:
+            PeerError: No connection could be established, or it was lost. The page gets the reason
+                first.
         """
         if self._peer is not None:
             raise ConfigError("a call runs once: make a new CallEdge for the next page")
         self._agent = agent
         self._on_ready = ready
         if not agent.wants_video:
-            # Video that is not used is not even decoded.
+            # Don't even decode video that is not used.
             self._config = replace(self._config, video=False)
         peer = self._peer = Peer(
             self._config,
@@ -220,30 +242,34 @@ class CallEdge:
                 async with asyncio.timeout(_ERROR_TIMEOUT):
                     await self._send_error("call_failed", self._failure)
         except TimeoutError:
-            logger.info("the page could not be told why its call failed")
+            logger.info("the page did not accept the reason of its failed call in time")
         finally:
             await peer.close()
         if self._failure is not None:
             raise PeerError(self._failure)
 
     async def introduce(self, name: str) -> None:
-        """Send the agent's name to the page, which shows it with its words."""
+        """Send the agent's name, which the page shows beside its words."""
         await self._signalling.send({"type": AGENT, "name": name})
 
     def play(self, frame: AudioFrame | None) -> None:
-        """Send the next 20 ms at once; None is silence. ``ValueError`` for another format."""
+        """Send the next 20 ms at once; None is silence.
+
+        Raises:
+            ValueError: The frame has another rate or another length than 20 ms.
+        """
         if self._peer is None:
             self._frames_before_peer += 1
             return
         self._peer.send_audio(frame)
 
     def clear(self) -> None:
-        """Drop what was taken and not sent: the encoder's look-ahead of 6.5 ms."""
+        """Drop audio that was accepted and not sent: the encoder's look-ahead of 6.5 ms."""
         if self._peer is not None:
             self._peer.flush()
 
     def send_event(self, event: Mapping[str, Json]) -> None:
-        """Show the page an event; when `MOST_EVENTS` wait, the oldest of them is dropped."""
+        """Send the page an event; if `MAX_WAITING_EVENTS` wait already, drop the oldest."""
         if len(self._events) >= MAX_WAITING_EVENTS:
             self._events.popleft()
             self.events_dropped += 1
@@ -255,13 +281,13 @@ class CallEdge:
             self._failure = failure
         self._ended.set()
 
-    async def _read_signalling(self, peer: Peer, person: AgentInput) -> None:
+    async def _read_signalling(self, peer: Peer, agent: AgentInput) -> None:
         try:
             async with asyncio.timeout(self._offer_timeout) as limit:
                 while (message := await self._signalling.receive()) is not None:
                     if message.get("type") == BYE:
                         break
-                    await self._handle_message(message, peer, person)
+                    await self._handle_message(message, peer, agent)
                     if peer.state != "new":
                         limit.reschedule(None)
             self._end()
@@ -271,14 +297,14 @@ class CallEdge:
             self._end(str(error))
 
     async def _handle_message(
-        self, message: Mapping[str, Json], peer: Peer, person: AgentInput
+        self, message: Mapping[str, Json], peer: Peer, agent: AgentInput
     ) -> None:
         match message:
             case {"type": "offer", "sdp": str(sdp)}:
                 answer = await peer.accept(sdp)
                 await self._signalling.send({"type": ANSWER, "sdp": answer})
             case {"type": "text", "text": str(text)} if 0 < len(text) <= MAX_TEXT_CHARS:
-                person.push_text(text)
+                agent.push_text(text)
             case {"type": "mute", "muted": bool(muted)}:
                 self._muted = muted
             case {"type": str(kind)} if kind in (OFFER, TEXT, MUTE):
@@ -321,8 +347,8 @@ class CallEdge:
         self._agent.push_audio(frame)
 
     def _handle_channel_message(self, text: str) -> None:
-        peer, person = self._peer, self._agent
-        if peer is None or person is None or len(text) > 1000:
+        peer, agent = self._peer, self._agent
+        if peer is None or agent is None or len(text) > 1000:
             return
         try:
             message = json.loads(text)
@@ -333,7 +359,7 @@ class CallEdge:
             case {"type": kind, "rtp": int(rtp)} if kind == PLAYED and 0 <= rtp <= 0xFFFFFFFF:
                 if self._played_counter.update(rtp, peer.timestamp, peer.frames):
                     self._has_report = True
-                    person.report_played(
+                    agent.report_played(
                         self._played_counter.samples
                         + self._frames_before_peer * self._played_counter.frame_samples
                     )

@@ -1,1 +1,1 @@
-"""The media path over WebRTC (contract C11); needs the ``webrtc`` extra."""
+"""The media path over WebRTC (contract C11); needs the extra ``webrtc``."""

@@ -1,8 +1,9 @@
-"""The private parts of aiortc and aioice that the media path leans on, all in one place.
+"""All uses of private parts of aiortc and aioice.
 
-aiortc keeps ICE, DTLS, SRTP, SCTP and video; its audio path holds 80 ms and spends most of its
-CPU on a Python loop over samples, and it offers no door beside it. Hence the pinned minor
-version, `verify` with a clear message, and a test that fails when the inside changes.
+aiortc does ICE, DTLS, SRTP, SCTP and video. Its audio path holds back 80 ms, spends most of its CPU
+on a Python loop over samples, and can't be replaced through its public API. Therefore this module
+reaches into its internals, the minor version is pinned, `verify` raises a clear error for other
+versions, and a test fails when the internals change.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ with optional("webrtc"):
     import aiortc  # noqa: F401 - checked early
 
 TESTED_VERSIONS = "'aiortc>=1.16,<1.17' 'aioice>=0.12,<0.14'"
-"""Versions whose internals are known here, in pip's syntax."""
+"""Versions whose internals this module knows, in pip's syntax."""
 
 _PINNED = "1.16."
 
@@ -63,7 +64,7 @@ _RTP = struct.Struct("!BBHII")
 """The fixed part of an RTP header (RFC 3550, section 5.1)."""
 
 _MAX_GAP = 512
-"""Consecutive missing video packets that are requested again; aiortc keeps as many."""
+"""Most consecutive missing video packets that are requested again; aiortc keeps the same number."""
 
 _NTP_EPOCH = 2208988800
 """Seconds from 1900 to 1970 (RFC 5905, section 6)."""
@@ -84,7 +85,7 @@ _METHODS: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (Connection, "build_request", ("pair", "nominate")),
     (Connection, "check_incoming", ("message", "addr", "protocol")),
 )
-"""Methods that are called or replaced here, and their parameters."""
+"""Methods that this module calls or replaces, and their parameters."""
 
 _NAMES_IN_SOURCE: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RTCRtpReceiver, "_run_rtcp", ("fraction_lost", "packets_lost", "max_seq", "jitter")),
@@ -110,11 +111,13 @@ _NAMES_IN_SOURCE: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (Connection, "connect", ("self.query_consent()", "self.check_incoming(")),
     (Connection, "request_received", ("self.check_incoming(",)),
 )
-"""Names that are read or set here, and the methods whose source contains them."""
+"""Names that this module reads or sets, and the methods whose source contains them."""
 
 
 def verify() -> None:
-    """Raise `UnsupportedError` unless the installed aiortc is built as this module needs it."""
+    """Raise `UnsupportedError` unless the installed aiortc has the internals that this module
+    needs.
+    """
     found = version("aiortc")
     wrong = [] if found.startswith(_PINNED) else ["its version"]
     for owner, name, parameters in _METHODS:
@@ -134,12 +137,14 @@ def verify() -> None:
 
 
 def warm_up() -> None:
-    """Do what is slow only the first time (20 ms of late imports), so that no call is held up."""
+    """Run whatever is slow only the first time (20 ms of late imports), so that no call has to
+    wait.
+    """
     RTCCertificate.generateCertificate()._create_ssl_context(SRTP_PROFILES)
 
 
 def ice_transports(peer: RTCPeerConnection) -> list[RTCIceTransport]:
-    """The ICE transports that a peer connection uses, each once."""
+    """Return each ICE transport of a peer connection once."""
     dtls = [transceiver.receiver.transport for transceiver in peer.getTransceivers()]
     if peer.sctp is not None:
         dtls.append(peer.sctp.transport)
@@ -147,11 +152,15 @@ def ice_transports(peer: RTCPeerConnection) -> list[RTCIceTransport]:
 
 
 def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
-    """Wait at most ``wait`` s for STUN and TURN, and offer 127.0.0.1 too if ``loopback``.
+    """Limit the wait for STUN and TURN servers, and offer 127.0.0.1 if wanted.
 
-    aioice leaves loopback out always and waits 5 s. Both are put right on this one connection;
-    nothing is changed for others in the process. Also 127.0.0.1 is offered where the machine has
-    no other address.
+    aioice never offers loopback addresses and waits 5 s. This changes both for one connection and
+    for nothing else in the process. 127.0.0.1 is also offered if the machine has no other address.
+
+    Args:
+        ice: The transport to change.
+        loopback: Offer 127.0.0.1 besides the machine's other addresses.
+        wait: Longest wait for the servers, in seconds.
     """
     connection = ice.iceGatherer._connection
     gather = connection.get_component_candidates
@@ -168,9 +177,9 @@ def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
 
 
 def _contain_datagrams(protocol: StunProtocol) -> None:
-    """Drop packets that can't be parsed; anyone who knows the port can send them.
+    """Drop packets that can't be parsed, because anyone who knows the port can send them.
 
-    Each would cause a traceback, and an empty packet ends a call in aiortc.
+    Each would log a traceback, and an empty packet ends a call in aiortc.
     """
     take = protocol.datagram_received
 
@@ -188,10 +197,12 @@ def _contain_datagrams(protocol: StunProtocol) -> None:
 def replace_consent_check(
     ice: RTCIceTransport, check: Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]
 ) -> None:
-    """Check consent (RFC 7675) by ``check`` instead of aioice's fixed 5 s and 6 failures.
+    """Replace aioice's consent check (RFC 7675), which fails after 6 requests, 5 s apart.
 
-    ``check`` gets a function that asks the far side once and says within 0.5 s if it answered.
-    It runs in aioice's own task, from when the connection is there until it closes.
+    Args:
+        ice: The transport to change.
+        check: Runs in aioice's own task while the connection is open. It gets a function that sends
+            one request and returns within 0.5 s whether the far side answered.
     """
     connection = ice.iceGatherer._connection
 
@@ -222,12 +233,18 @@ def receive_rtp(
     on_packet: Callable[[int, int, int, bytes], None],
     max_sources: int,
 ) -> None:
-    """Decrypt RTP of payload type ``kind`` on arrival and hand it to ``take``, all in one call.
+    """Decrypt RTP packets of one payload type on arrival and call ``on_packet`` with them.
 
-    ``take`` gets SSRC, sequence number, timestamp and payload. Everything else goes aiortc's way;
-    there each packet waits in a queue for a task (a third more CPU) and then in a jitter buffer.
-    Packets that fail decryption or are cut short are dropped, as aiortc does, and so are those of
-    any source beyond ``most_sources``, because libsrtp keeps and searches all sources.
+    All other packets take aiortc's path, in which each packet waits in a queue for a task (a third
+    more CPU) and then in a jitter buffer. Packets that fail decryption or are truncated are
+    dropped, as aiortc does. Packets of any source beyond ``max_sources`` are dropped too, because
+    libsrtp keeps and searches all sources.
+
+    Args:
+        transport: The transport to change.
+        payload_type: Payload type of the wanted packets.
+        on_packet: Called with SSRC, sequence number, timestamp and payload.
+        max_sources: Most sources (SSRC) that are decrypted.
     """
     connection = transport.transport.iceGatherer._connection
     pass_on = connection.data_received
@@ -257,9 +274,10 @@ def receive_rtp(
 
 
 def receive_without_decoder(receiver: RTCRtpReceiver) -> None:
-    """Let ``receiver`` report to the sender, but start no thread to decode what never reaches it.
+    """Let ``receiver`` report to the sender, but start no decoder thread, because it gets no
+    packets.
 
-    Starting one stops the event loop till the system runs it.
+    Starting a thread would block the event loop until the system runs it.
     """
 
     async def receive(parameters: RTCRtpReceiveParameters) -> None:
@@ -267,15 +285,15 @@ def receive_without_decoder(receiver: RTCRtpReceiver) -> None:
         if not inner["_RTCRtpReceiver__started"]:
             inner["_RTCRtpReceiver__started"] = True
             receiver.transport._register_rtp_receiver(receiver, parameters)
-            # Ended by the receiver's own stop(), like the one that it would have made itself.
+            # The receiver's own stop() ends this task, as it would end its own.
             inner["_RTCRtpReceiver__rtcp_task"] = asyncio.ensure_future(receiver._run_rtcp())
 
     vars(receiver)["receive"] = receive
 
 
 def set_receiver_statistics(receiver: RTCRtpReceiver, source: int, statistics: object) -> None:
-    """Report ``statistics`` for the stream ``source`` (its SSRC), and no other, to the sender."""
-    # So that the sender's own reports find the receiver, whose times the next report repeats.
+    """Report ``statistics`` to the sender, for the stream ``source`` (its SSRC) only."""
+    # This lets the sender's reports find the receiver, whose next report repeats their times.
     table = receiver.transport._rtp_router.ssrc_table
     streams: dict[int, object] = vars(receiver)["_RTCRtpReceiver__remote_streams"]
     for earlier in streams:
@@ -291,10 +309,14 @@ def receive_with_decoder(
     on_drop: Callable[[], None],
     max_frames: int,
 ) -> None:
-    """Make ``run`` decode the frames that ``receiver`` assembles, in a thread of its own.
+    """Decode the video frames that ``receiver`` assembles by ``run``, in a thread of its own.
 
-    It takes pairs of a codec and a frame from the queue until it gets None, and sets the event to
-    request a key frame. When ``most`` frames wait, packets are dropped and ``dropped`` is called.
+    Args:
+        receiver: The receiver to change.
+        run: Takes pairs of a codec and a frame from the queue until it gets None, and sets the
+            event to request a key frame.
+        on_drop: Called when a packet is dropped.
+        max_frames: Frames that may wait; further packets are dropped.
     """
     inner = vars(receiver)
     waiting: queue.Queue[Any] = inner["_RTCRtpReceiver__decoder_queue"]
@@ -310,7 +332,7 @@ def receive_with_decoder(
         for encoding in parameters.encodings:
             if encoding.rtx:
                 inner["_RTCRtpReceiver__rtx_ssrc"][encoding.rtx.ssrc] = encoding.ssrc
-        # Ended and joined by the receiver's own stop(), as is the task.
+        # The receiver's own stop() ends and joins the thread, and ends the task.
         thread = threading.Thread(target=run, args=(waiting, lost), name="video-decoder")
         inner["_RTCRtpReceiver__decoder_thread"] = thread
         thread.start()
@@ -331,7 +353,7 @@ def receive_with_decoder(
 def _limit_gap(nacks: NackGenerator) -> None:
     """Restart after a gap in the packet numbers that no retransmission can fill.
 
-    aiortc iterates over every number of it, which takes 20 ms, and a far side can repeat it.
+    aiortc iterates over every number of the gap, which takes 20 ms, and a far side can repeat it.
     """
     add = nacks.add
 
@@ -347,9 +369,11 @@ def _limit_gap(nacks: NackGenerator) -> None:
 
 
 def restrict_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
-    """Answer only with the codec ``name`` and its retransmission; return False if not offered.
+    """Answer only with the codec ``name`` and its retransmission; return False if it was not
+    offered.
 
-    aiortc reads the preferences of a transceiver that an offer makes before we could set any.
+    This can't be done through the public API, because aiortc reads the preferences of a transceiver
+    while it processes the offer that creates it.
     """
     codecs = transceiver._codecs
     kinds = {codec.payloadType for codec in codecs if codec.name.upper() == name}
@@ -362,9 +386,10 @@ def restrict_codec(transceiver: RTCRtpTransceiver, name: str) -> bool:
 
 
 def limit_checks(ice: RTCIceTransport, max_addresses: int) -> None:
-    """Learn at most ``most`` addresses of the far side from its checks; drop malformed checks.
+    """Learn at most ``max_addresses`` addresses from the far side's checks.
 
-    aioice keeps each address that a check comes from, and sends checks to it.
+    aioice keeps every address that a check comes from, and sends checks to it. Malformed checks
+    are dropped.
     """
     connection = ice.iceGatherer._connection
     check = connection.check_incoming
@@ -384,7 +409,7 @@ def limit_checks(ice: RTCIceTransport, max_addresses: int) -> None:
 
 
 def limit_sources(transport: RTCDtlsTransport, max_sources: int) -> None:
-    """Route RTP of at most ``most`` sources (SSRC), because aiortc never forgets a source."""
+    """Route RTP of ``max_sources`` sources (SSRC) at most, because aiortc forgets none."""
     router = transport._rtp_router
     route = router.route_rtp
 
@@ -397,12 +422,17 @@ def limit_sources(transport: RTCDtlsTransport, max_sources: int) -> None:
 
 
 def limit_channel(sctp: RTCSctpTransport, *, streams: int, fragments: int) -> None:
-    """Bound what a far side can make the data channel keep and search.
+    """Limit how much a far side can make the data channel keep and search.
 
-    ``streams`` are channels, ``pieces`` parts of messages that are not whole yet, for each stream,
-    and gaps in what has come. aiortc sorts and searches them with each packet, and has no limit.
-    What is dropped is sent again, as if it were lost. A packet for which
-    aiortc raises is dropped too; it would end the call with a traceback.
+    aiortc sorts and searches its buffers with each packet and has no limit. Dropped parts are sent
+    again, as if they had been lost. A packet for which aiortc raises an error is dropped too;
+    otherwise it would end the call with a traceback.
+
+    Args:
+        sctp: The transport to change.
+        streams: Most channels.
+        fragments: Most parts of incomplete messages in each channel, and most gaps between received
+            parts.
     """
     handle, take, skip, acknowledge = (
         sctp._handle_data,
@@ -451,10 +481,13 @@ def limit_channel(sctp: RTCSctpTransport, *, streams: int, fragments: int) -> No
 
 
 def send_packet(transport: RTCDtlsTransport, data: bytes) -> None:
-    """Encrypt and send one RTP packet before returning. Raises ``ConnectionError``.
+    """Encrypt and send one RTP packet before returning.
 
-    aiortc's `_send_rtp` is a coroutine that never waits (a datagram goes straight to the socket),
-    so it is run here without a task: one tick, one packet, no wake-up between.
+    aiortc's `_send_rtp` is a coroutine that never waits, because a datagram goes straight to the
+    socket. So it is run here without a task: one packet a tick, without a wake-up.
+
+    Raises:
+        ConnectionError: The transport is not connected.
     """
     sending: Coroutine[object, None, None] = transport._send_rtp(data)
     try:
@@ -468,7 +501,7 @@ def send_packet(transport: RTCDtlsTransport, data: bytes) -> None:
 def set_sender_statistics(
     sender: RTCRtpSender, packets: int, octets: int, timestamp: int, at: float
 ) -> None:
-    """Tell aiortc's sender reports what was sent; ``at`` is the last packet's time.time()."""
+    """Set what aiortc's sender reports say; ``at`` is the ``time.time()`` of the last packet."""
     inner = vars(sender)
     inner["_RTCRtpSender__ntp_timestamp"] = int((at + _NTP_EPOCH) * 4294967296)
     inner["_RTCRtpSender__rtp_timestamp"] = timestamp
@@ -477,6 +510,6 @@ def set_sender_statistics(
 
 
 def abort_sockets(ice: RTCIceTransport) -> None:
-    """Close an ICE transport's sockets without a farewell."""
+    """Close an ICE transport's sockets without closing messages."""
     for protocol in list(ice.iceGatherer._connection._protocols):
         protocol.transport.abort()

@@ -1,4 +1,4 @@
-"""Decides which addresses of the far side packets are sent to, because a stranger may name any."""
+"""Decide to which addresses packets may be sent, because a stranger can name any address."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import ipaddress
 import re
 
 MAX_CANDIDATES = 8
-"""Addresses with a port that one call may name, over all its descriptions.
+"""Most addresses with a port that one call may name, over all its descriptions.
 
-No more are needed: the far side's own checks reach us, from whatever address they come.
+More are not needed, because the far side's own checks reach us from whatever address it has.
 """
 
 _MIN_FIELDS = 8
-"""Fields that a candidate has at least (RFC 8839, section 5.1)."""
+"""Fewest fields of a candidate (RFC 8839, section 5.1)."""
 
 _PORT = re.compile(r"[0-9]{1,5}")
 
@@ -21,8 +21,10 @@ class CandidateGate:
     """Admits or refuses the candidates of one call.
 
     Only IP addresses of a single host beyond this machine are admitted: no loopback, link-local,
-    multicast, unspecified or reserved ones, and no names. ``loopback`` admits loopback addresses
-    too, for a far side on this machine.
+    multicast, unspecified or reserved addresses, and no names.
+
+    Args:
+        loopback: Also admit loopback addresses, for a far side on this machine.
     """
 
     def __init__(self, *, loopback: bool) -> None:
@@ -32,7 +34,7 @@ class CandidateGate:
         """Candidates refused so far."""
 
     def admits(self, candidate: str) -> bool:
-        """Return whether a candidate may be used, given what follows ``a=candidate:``."""
+        """Return whether a candidate, given as the text after ``a=candidate:``, may be used."""
         if self._admits(candidate.split()):
             return True
         self.refused += 1
@@ -42,7 +44,7 @@ class CandidateGate:
         if len(fields) < _MIN_FIELDS:
             return False
         component, transport, host, port_text = fields[1], fields[2], fields[4], fields[5]
-        # ICE over TCP is not supported here, and RTP and RTCP share one component.
+        # ICE over TCP is not supported, and RTP and RTCP share one component.
         if component != "1" or transport.lower() != "udp" or not _PORT.fullmatch(port_text):
             return False
         port = int(port_text)

@@ -1,4 +1,4 @@
-"""Whether the far side is still there (RFC 7675), found out in seconds."""
+"""Notice within seconds that the far side is gone (RFC 7675)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,25 @@ from collections.abc import Awaitable, Callable
 from duologue.clock import Clock
 
 CHECK_INTERVAL = 0.7
-"""Seconds between an answer and the next question; an answer is waited for 0.5 s."""
+"""Seconds from a response to the next check; a response is waited for 0.5 s."""
 
 RETRY_INTERVAL = 0.5
-"""The same once an answer is missing."""
+"""Seconds to the next check after a response is missing."""
 
 
 class ConsentMonitor:
-    """Asks the far side once a second and says when it has fallen silent, and when for good.
+    """Checks once a second whether the far side answers, and reports when it stops and resumes.
 
-    RFC 7675 lets consent last 30 s; a conversation must notice a dead line long before.
-    ``interrupted_after`` and ``failed_after`` in s; ``last_packet`` gives the clock time of the
-    last sound that came, which is a sign of life too. ``on_change`` gets True when the line is
-    back and False when it is silent; `run` returns the seconds of silence when it is lost.
+    RFC 7675 lets consent last 30 s, but a conversation must notice a dead connection much earlier.
+
+    Args:
+        clock: Clock of the monitor.
+        interrupted_after: Seconds of silence after which the connection counts as interrupted.
+        failed_after: Seconds of silence after which `run` gives up.
+        last_packet: Returns the clock time of the last audio packet, which also shows that the far
+            side is alive.
+        on_change: Called with False when the connection becomes silent and with True when it is
+            back.
     """
 
     __slots__ = (
@@ -41,7 +47,7 @@ class ConsentMonitor:
         on_change: Callable[[bool], None],
     ) -> None:
         self._clock = clock
-        # One question and its wait may pass before silence can be seen.
+        # One check and its timeout may pass before silence can be noticed.
         self._interrupted_after = interrupted_after - CHECK_INTERVAL - 0.5
         self._failed_after = failed_after
         self._last_packet = last_packet
@@ -49,7 +55,15 @@ class ConsentMonitor:
         self._silent = False
 
     async def run(self, check: Callable[[], Awaitable[bool]], is_open: Callable[[], bool]) -> float:
-        """Watch while ``going``; ``ask`` says within 0.5 s whether the far side answered."""
+        """Monitor the connection while ``is_open`` returns True.
+
+        Args:
+            check: Sends one check; returns within 0.5 s whether the far side answered.
+            is_open: Whether to continue.
+
+        Returns:
+            Seconds of silence at the end.
+        """
         clock = self._clock
         heard = clock.now()
         silent = 0.0

@@ -1,4 +1,4 @@
-"""The data channel as a bounded line of texts."""
+"""Send and receive texts on a data channel through bounded queues."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aiortc import RTCDataChannel
 from duologue.rtc.config import MessageTooLongError
 
 MAX_UNSENT = 256 * 1024
-"""Bytes that may wait on the data channel; a message that finds more is dropped and counted."""
+"""Most bytes that may wait on the data channel; further messages are dropped and counted."""
 
 MAX_EARLY = 64
-"""Messages kept for a channel that is not open yet; the oldest is dropped and counted."""
+"""Most messages kept until the channel opens; the oldest is dropped and counted."""
 
 
 class TextChannel:
-    """Sends and takes texts on the data channel named ``label``, once there is one."""
+    """Sends and receives texts on the data channel named ``label`` once it exists."""
 
     __slots__ = ("_changed", "_channel", "_early", "_label", "_on_text", "dropped")
 
@@ -29,10 +29,10 @@ class TextChannel:
         self._early: deque[str] = deque()
         self._changed = asyncio.Event()
         self.dropped = 0
-        """Texts that were not sent because too much waited."""
+        """Texts dropped because too many bytes or messages waited."""
 
     def adopt(self, channel: RTCDataChannel) -> None:
-        """Use ``channel`` if it has the label and is the first that has."""
+        """Use ``channel`` if it has the right label and is the first with it."""
         if channel.label != self._label or self._channel is not None:
             return
         self._channel = channel
@@ -44,9 +44,10 @@ class TextChannel:
             self._send_early()
 
     def send(self, text: str) -> bool:
-        """Send a text, or keep it till the channel opens; False if it was dropped.
+        """Send a text, or keep it until the channel opens; return False if it was dropped.
 
-        Raises `MessageTooLongError` for one that the far side does not take.
+        Raises:
+            MessageTooLongError: The text is longer than the far side accepts.
         """
         channel = self._channel
         if channel is None or channel.readyState == "connecting":
@@ -65,9 +66,12 @@ class TextChannel:
         return True
 
     async def drain(self, max_bytes: int) -> bool:
-        """Wait till the channel is open and at most ``most`` bytes wait on it.
+        """Wait until the channel is open and at most ``max_bytes`` bytes wait on it.
 
-        Returns False, at once, for one that is closed. One caller at a time.
+        Only one caller may wait at a time.
+
+        Returns:
+            False, at once, if the channel is closed.
         """
         while True:
             channel = self._channel

@@ -1,4 +1,4 @@
-"""What a receiver tells a sender about its stream: loss and jitter (RFC 3550, section 6.4.1)."""
+"""Statistics that a receiver reports to a sender: loss and jitter (RFC 3550, section 6.4.1)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ _MAX_LOST = (1 << 23) - 1
 
 
 class ReceptionStatistics:
-    """Counts one received RTP stream as RFC 3550 says (appendices A.1, A.3 and A.8).
+    """Statistics of one received RTP stream (RFC 3550, appendices A.1, A.3 and A.8).
 
-    Stands in for aiortc's own, whose highest sequence number stays 16 bits wide after a wrap and
-    whose jitter jumps when timestamps wrap; so it has the names that aiortc's report reads.
+    Replaces aiortc's own statistics, whose highest sequence number stays 16 bits wide after a wrap
+    and whose jitter jumps when timestamps wrap. Its members have the names that aiortc's reports
+    read.
     """
 
     __slots__ = (
@@ -31,11 +32,11 @@ class ReceptionStatistics:
         self._expected_prior = 0
         self._received_prior = 0
         self.max_seq = 0
-        """Highest sequence number received, extended by its wraps: 32 bits."""
+        """Highest sequence number received, extended by its wraps to 32 bits."""
         self.packets_received = 0
 
     def add(self, sequence: int, timestamp: int, arrived: float) -> None:
-        """Count a packet that arrived at ``arrived`` (s); ``timestamp`` in 48 kHz samples."""
+        """Count a packet; ``arrived`` is in seconds, ``timestamp`` in 48 kHz samples."""
         self.packets_received += 1
         if self._base is None:
             self._base = self.max_seq = sequence
@@ -55,18 +56,18 @@ class ReceptionStatistics:
 
     @property
     def packets_expected(self) -> int:
-        """Packets that were sent, as far as sequence numbers tell."""
+        """Packets that were sent, according to the sequence numbers."""
         return 0 if self._base is None else self.max_seq - self._base + 1
 
     @property
     def packets_lost(self) -> int:
-        """Expected less received; below 0 when duplicates came."""
+        """Expected packets minus received ones; negative after duplicates."""
         lost = self.packets_expected - self.packets_received
         return max(-_MAX_LOST - 1, min(lost, _MAX_LOST))
 
     @property
     def fraction_lost(self) -> int:
-        """Lost since the last time this was read, in 1/256. Reading it starts a new interval."""
+        """Fraction lost since the last read, in 1/256. Reading it starts a new interval."""
         expected = self.packets_expected - self._expected_prior
         received = self.packets_received - self._received_prior
         self._expected_prior = self.packets_expected

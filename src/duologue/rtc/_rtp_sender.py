@@ -1,4 +1,4 @@
-"""The way out for packets that are already encoded: past aiortc's sending task, not its reports."""
+"""Send packets that are already encoded past aiortc's sending task, but keep its reports."""
 
 from __future__ import annotations
 
@@ -17,21 +17,24 @@ _HEADER = struct.Struct("!BBHII")
 
 
 class IdleTrack(MediaStreamTrack):
-    """Keeps aiortc's own sending task asleep: our packets do not pass through it."""
+    """Keeps aiortc's own sending task idle, because our packets do not pass through it."""
 
     kind = "audio"
 
     async def recv(self) -> Never:
-        """Wait for good; aiortc cancels it when the sender stops."""
+        """Wait forever; aiortc cancels this when the sender stops."""
         while True:
             await asyncio.Event().wait()
 
 
 class RtpSender:
-    """The sending half once connected: headers, counts and the way out.
+    """Sends RTP packets over a connected transport and counts them.
 
-    ``kind`` is the payload type, ``mid`` the id of the header extension and the media id that it
-    carries, if that was agreed.
+    Args:
+        sender: aiortc's sender, whose transport and reports are used.
+        payload_type: Payload type of the packets.
+        mid: Id of the header extension and the media id that it carries; None if none was
+            negotiated.
     """
 
     __slots__ = (
@@ -62,15 +65,16 @@ class RtpSender:
             element += bytes(-len(element) % 4)
             self._extension = struct.pack("!HH", 0xBEDE, len(element) // 4) + element
             self._first_byte = 0x90
-        # Low at first: an early wrap can break the far side's decryption (RFC 3711, 3.3.1).
+        # Start low, because an early wrap can break the far side's decryption (RFC 3711, 3.3.1).
         self.sequence = randbelow(0x8000)
         self.packets = 0
         self.octets = 0
 
     def send(self, payload: bytes, timestamp: int) -> None:
-        """Send a packet before returning; ``timestamp`` in 48 kHz samples.
+        """Send a packet before returning; ``timestamp`` is in 48 kHz samples.
 
-        Raises ``ConnectionError`` once the transport is closed.
+        Raises:
+            ConnectionError: The transport is closed.
         """
         header = _HEADER.pack(
             self._first_byte, self._payload_type, self.sequence, timestamp, self._source

@@ -1,4 +1,4 @@
-"""Decodes a caller's video: VP8 only, with bounds on size, rate and queue."""
+"""Decode a caller's video: VP8 only, with limits on size, rate and queue."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from duologue.rtc.sdp import VP8
 logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 1920 * 1088
-"""Pixels of one frame; a larger frame, and all that refer to it, are dropped before decoding."""
+"""Most pixels of a frame; a larger frame, and all that refer to it, are dropped before decoding."""
 
 MAX_FRAMES_PER_S = 60
-"""Frames that are decoded each second; one second's worth may arrive at once."""
+"""Most frames decoded each second; one second's worth may arrive at once."""
 
 MAX_UNDECODED = 30
-"""Frames that may wait for the decoder before packets are dropped."""
+"""Most frames that may wait for the decoder; further packets are dropped."""
 
 
 def vp8_key_size(data: bytes) -> tuple[int, int] | None:
     """Return the width and height in the header of a VP8 frame (RFC 6386, section 9.1).
 
-    Return None for a frame that refers to earlier ones and so has their size, and ``(0, 0)`` for a
-    broken frame.
+    Return None for a frame that refers to earlier frames and so has their size, and ``(0, 0)`` for
+    a broken frame.
     """
     if not data:
         return 0, 0
@@ -46,9 +46,13 @@ def vp8_key_size(data: bytes) -> tuple[int, int] | None:
 class VideoDecoder:
     """Decodes the frames that aiortc assembles, in a thread of its own.
 
-    aiortc's own decoder believes any size: 400 bytes that claim 16383 x 16383 make it allocate
-    400 MB. ``take`` is called on the event loop with the newest decoded frame, ``drop`` (in the
-    decoder's thread) for each frame that is dropped.
+    aiortc's own decoder trusts any size: 400 bytes that claim 16383 x 16383 make it allocate 400
+    MB.
+
+    Args:
+        loop: The event loop of ``on_frame``.
+        on_frame: Called on the event loop with the newest decoded frame.
+        on_drop: Called in the decoder's thread for each dropped frame.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class VideoDecoder:
         self._scheduled = False
 
     def run(self, frames: queue.Queue[Any], key_frame_needed: threading.Event) -> None:
-        """Decode frames until None comes; set ``lost`` to request a key frame."""
+        """Decode frames until None comes; set ``key_frame_needed`` to request a key frame."""
         while (item := frames.get()) is not None:
             if None in frames.queue:
                 return  # the call is over, and its event loop waits for this thread

@@ -1,4 +1,4 @@
-"""Our own pictures as a video track: the newest one, as soon as the encoder is free."""
+"""Send our own video: the newest frame, as soon as the encoder is free."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from duologue.clock import Clock
 from duologue.video import VideoFrame
 
 CLOCK_RATE = 90000
-"""Hz of the time stamps of video over RTP (RFC 7741, section 4.1)."""
+"""Clock rate of video over RTP in Hz (RFC 7741, section 4.1)."""
 
 
 class VideoTrack(MediaStreamTrack):
-    """A track whose owner calls `show`; what the encoder had no time for is counted in ``skipped``.
+    """A track that sends the frame last given to `show`.
 
-    VP8 takes even sizes only: an odd last row or column is left out.
+    ``skipped`` counts frames for which the encoder had no time. VP8 supports only even sizes, so an
+    odd last row or column is left out.
     """
 
     kind = "video"
@@ -32,13 +33,13 @@ class VideoTrack(MediaStreamTrack):
         self.skipped = 0
 
     def show(self, frame: VideoFrame) -> None:
-        """Send this picture next, instead of one that still waits."""
+        """Send this frame next, in place of one that still waits."""
         self.skipped += self._newest is not None
         self._newest = frame
         self._frame_available.set()
 
     async def recv(self) -> av.VideoFrame:
-        """The newest picture; aiortc's sender asks for the next when it has sent one."""
+        """Return the newest frame; aiortc's sender calls this again when it has sent one."""
         while (frame := self._newest) is None:
             self._frame_available.clear()
             await self._frame_available.wait()

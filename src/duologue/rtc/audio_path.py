@@ -1,4 +1,4 @@
-"""Sound to packets and packets to sound, without sockets: our own audio path both ways."""
+"""Encode audio frames to RTP payloads and decode RTP payloads to audio frames, without sockets."""
 
 from __future__ import annotations
 
@@ -16,21 +16,25 @@ from duologue.rtc.opus import RTP_RATE, Application, Decoder, Encoder, OpusError
 logger = logging.getLogger(__name__)
 
 FRAME_TICKS = RTP_RATE * FRAME_MS // 1000
-"""By how much the RTP timestamp grows from one sent frame to the next, in 48 kHz samples."""
+"""Step of the RTP timestamp from one sent frame to the next, in 48 kHz samples."""
 
 _SETTLE_FRAMES = 25
-"""Frames of silence that are encoded before the packets repeat; LPC and CELT tails are over."""
+"""Frames of silence to encode before packets repeat; after them LPC and CELT tails have ended."""
 
 _STEP_TICKS = RTP_RATE // 400
-"""2.5 ms in 48 kHz samples: concealment comes in multiples of it."""
+"""2.5 ms in 48 kHz samples; lengths of concealed audio are multiples of it."""
 
 
 class AudioOut:
-    """Encodes what is played, 20 ms at a time, and counts the RTP timestamps.
+    """Encodes outgoing audio, 20 ms at a time, and counts the RTP timestamps.
 
-    A frame is int16 at ``rate``, exactly 20 ms. Long silence is encoded once and repeated, so an
-    idle call costs no encoding, while packets and timestamps go on: the far side's clock and our
-    knowledge of what was played stay whole.
+    Long silence is encoded once and repeated, so an idle call costs no encoding. Packets and
+    timestamps continue, which keeps the far side's clock and the count of played samples correct.
+
+    Args:
+        rate: Rate in Hz of the int16 frames.
+        bitrate: Opus bitrate in bit/s.
+        application: Opus mode.
     """
 
     __slots__ = ("_encoder", "_repeat", "_silence", "_silent", "frames", "origin")
@@ -43,18 +47,18 @@ class AudioOut:
         self._silent = 0
         self._repeat = b""
         self.frames = 0
-        """Frames taken so far."""
+        """Frames accepted so far."""
         self.origin = secrets.randbits(32)
         """RTP timestamp of the first frame, random (RFC 3550, section 5.1)."""
 
     @property
     def rate(self) -> int:
-        """Hz of the frames it takes."""
+        """Rate in Hz of the frames that `encode` accepts."""
         return self._encoder.rate
 
     @property
     def timestamp(self) -> int:
-        """RTP timestamp of the next frame, 32 bits of 48 kHz samples."""
+        """RTP timestamp of the next frame: 32 bits of 48 kHz samples."""
         return (self.origin + self.frames * FRAME_TICKS) & 0xFFFFFFFF
 
     def skip(self) -> None:
@@ -62,9 +66,10 @@ class AudioOut:
         self.frames += 1
 
     def encode(self, frame: AudioFrame | None) -> bytes:
-        """The packet of the next frame; None is silence.
+        """Return the packet of the next frame; None is silence.
 
-        Raises ``ValueError`` for another rate or another length than 20 ms.
+        Raises:
+            ValueError: The frame has another rate or another length than 20 ms.
         """
         if frame is None:
             self.frames += 1
@@ -75,7 +80,7 @@ class AudioOut:
             return self._repeat
         if frame.rate != self._encoder.rate or len(frame) != self._encoder.frame:
             raise ValueError(
-                f"this path takes {FRAME_MS} ms at {self._encoder.rate} Hz "
+                f"a frame must be {FRAME_MS} ms at {self._encoder.rate} Hz "
                 f"({self._encoder.frame} samples), not {len(frame)} samples at {frame.rate} Hz"
             )
         self.frames += 1
@@ -83,16 +88,21 @@ class AudioOut:
         return self._encoder.encode(frame.samples)
 
     def flush(self) -> None:
-        """Drop the end of the last frame that waits in the encoder's look-ahead (6.5 ms)."""
+        """Drop the end of the last frame, which waits in the encoder's look-ahead (6.5 ms)."""
         if not self._silent:
             self._encoder.reset()
 
 
 class AudioIn:
-    """Turns received packets into sound in order, at ``rate`` Hz, without holes.
+    """Turns received packets into audio in order and without gaps.
 
-    ``on_audio`` is called on the event loop, at once while packets are in order; a missing one
-    is waited for 40 ms. What it raises is logged once and does not stop the stream.
+    While packets are in order, ``on_audio`` is called at once on the event loop. A missing packet
+    is waited for 40 ms. Errors of ``on_audio`` are logged once and do not stop the stream.
+
+    Args:
+        rate: Rate in Hz of the frames for ``on_audio``.
+        on_audio: Called with each frame.
+        clock: Clock for arrival times and the deadline of missing packets.
     """
 
     __slots__ = (
@@ -118,13 +128,13 @@ class AudioIn:
         self._timer: Timer | None = None
         self._callback_failed = False
         self.broken = 0
-        """Packets that Opus could not decode; concealed."""
+        """Packets that Opus could not decode; they are concealed."""
         self.last_packet_at = float("-inf")
-        """When the last packet came, in clock seconds."""
+        """Clock time in seconds at which the last packet arrived."""
 
     @property
     def counters(self) -> dict[str, int]:
-        """What became of the packets so far (see `JitterBuffer`)."""
+        """Counters of packets; see `JitterBuffer`."""
         jitter = self._jitter
         return {
             "packets": jitter.packets,
@@ -138,7 +148,7 @@ class AudioIn:
         }
 
     def receive(self, source: int, sequence: int, timestamp: int, payload: bytes) -> None:
-        """Take a packet as it arrived; ``source`` is its SSRC, a new one begins a new stream."""
+        """Process a packet that has just arrived; a new ``source`` (SSRC) begins a new stream."""
         now = self.last_packet_at = self._clock.now()
         jitter = self._jitter
         if source != self._source:
@@ -150,7 +160,7 @@ class AudioIn:
             self._arm_timer()
 
     def close(self) -> None:
-        """Take nothing any more; what waits is dropped."""
+        """Stop; drop the packets that wait."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -165,7 +175,7 @@ class AudioIn:
 
     def _deadline_passed(self) -> None:
         self._timer = None
-        # The timer may fire within its resolution before the deadline.
+        # The timer may fire early by up to its resolution.
         self._process(self._jitter.poll(self._clock.now() + 0.001))
         self._arm_timer()
 
@@ -181,7 +191,7 @@ class AudioIn:
         except Exception:
             if not self._callback_failed:
                 self._callback_failed = True
-                logger.exception("taking received audio failed; the call goes on")
+                logger.exception("a handler of received audio failed; the call continues")
 
     def _decode(self, step: Step) -> Samples:
         match step:

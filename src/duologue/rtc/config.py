@@ -1,4 +1,4 @@
-"""What a peer is set up with, and what it says about itself; imports no aiortc."""
+"""Configuration, states and errors of a peer; imports no aiortc."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from duologue.errors import ConfigError, DuologueError
 from duologue.rtc.opus import RATES, Application
 
 type PeerState = Literal["new", "connecting", "connected", "interrupted", "failed", "closed"]
-"""``interrupted``: nothing has been heard of the far side for a while; it may come back."""
+"""``interrupted`` means that the far side has been silent for a while and may come back."""
 
 
 class PeerError(DuologueError):
-    """The far side could not be reached, or what it sent could not be used."""
+    """The far side could not be reached, or sent something that can't be used."""
 
 
 class MessageTooLongError(PeerError):
-    """A message is longer than the far side takes on its data channel."""
+    """A message is longer than the far side accepts on its data channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class IceServer:
-    """A STUN or TURN server: ``urls`` such as ``stun:host:3478`` or ``turn:host?transport=tcp``.
+    """A STUN or TURN server.
 
-    aioice uses the first STUN and the first TURN server that it is given.
+    aioice uses the first STUN and the first TURN server of a list.
+
+    Args:
+        urls: One or several addresses, such as ``stun:host:3478`` or ``turn:host?transport=tcp``.
+        username: User name for a TURN server.
+        credential: Password for a TURN server.
+
+    Raises:
+        ConfigError: An address does not begin with ``stun:``, ``stuns:``, ``turn:`` or ``turns:``.
     """
 
     urls: str | tuple[str, ...]
@@ -35,20 +43,33 @@ class IceServer:
         urls = (self.urls,) if isinstance(self.urls, str) else self.urls
         for url in urls:
             if not url.startswith(("stun:", "stuns:", "turn:", "turns:")):
-                raise ConfigError(f"an ICE server begins with stun: or turn:, not {url!r}")
+                raise ConfigError(
+                    f"the address of an ICE server must begin with stun: or turn:, not {url!r}"
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """How a `Peer` connects and what it sends.
+    """How a `Peer` connects, and what it sends and accepts.
 
-    ``send_rate`` and ``receive_rate`` in Hz: Opus is encoded from the one and decoded to the
-    other. ``loopback`` offers 127.0.0.1 besides the machine's addresses: only where signalling
-    came over loopback. ``video`` takes pictures, ``send_video`` offers a track for ours.
-    ``channel`` is the data channel's label. Times in s: ``gather_timeout`` for STUN and TURN,
-    ``connect_timeout`` from the descriptions to a connection, ``interrupted_after`` and
-    ``failed_after`` without a sign of the far side.
-    Raises `ConfigError`.
+    Args:
+        send_rate: Rate in Hz of the audio to send.
+        receive_rate: Rate in Hz to which received audio is decoded.
+        bitrate: Opus bitrate in bit/s.
+        application: Opus mode; ``restricted_lowdelay`` has less delay and no forward error
+            correction.
+        video: Accept the far side's video.
+        send_video: Offer a video track of our own.
+        channel: Label of the data channel.
+        ice_servers: STUN and TURN servers.
+        loopback: Also offer 127.0.0.1; only for signalling over loopback.
+        gather_timeout: Seconds for STUN and TURN servers to answer.
+        connect_timeout: Seconds from the descriptions to a connection.
+        interrupted_after: Seconds of silence from the far side until the state is ``interrupted``.
+        failed_after: Seconds of silence until the state is ``failed``.
+
+    Raises:
+        ConfigError: Opus does not support a rate, or the silences are out of order.
     """
 
     send_rate: int = 24000
@@ -68,6 +89,8 @@ class PeerConfig:
     def __post_init__(self) -> None:
         for rate in (self.send_rate, self.receive_rate):
             if rate not in RATES:
-                raise ConfigError(f"Opus takes {', '.join(map(str, RATES))} Hz, not {rate}")
+                raise ConfigError(
+                    f"rate must be {', '.join(map(str, RATES))} Hz for Opus, not {rate}"
+                )
         if not 1.5 <= self.interrupted_after <= self.failed_after:
-            raise ConfigError("interrupted_after takes 1.5 s or more, and up to failed_after")
+            raise ConfigError("interrupted_after must be at least 1.5 s and at most failed_after")

@@ -1,7 +1,29 @@
-"""Puts received packets in order, without sockets or clock; holds nothing while they are.
+"""Put received packets in order, without sockets, tasks or a clock (sans-IO).
 
-A speech model is no loudspeaker: it needs order and no holes, but no playout delay (contract
-C11). So there is no buffer to fill, only a deadline for what is missing.
+A jitter buffer for a loudspeaker delays every packet by as much as the latest one may be late,
+because a loudspeaker must have the next sample at a fixed time. A speech model has no such time: it
+needs audio in order and without gaps, as early as possible (contract C11). So this buffer delays
+nothing while packets are in order. It holds packets only while one before them is missing, and
+gives up the missing one at a deadline, 40 ms after the first packet behind the gap has arrived::
+
+    time in ms    0    20    40    60    80    100              120
+    arrives       7     8          10    11     12               13
+    released      7     8           -     -     9* 10 11 12      13
+                                    |<- 40 ms ->|
+                           9 is missing        deadline: 9* is recovered from 10
+
+Three things end a gap:
+
+- The missing packet arrives: it and all consecutive packets behind it are released.
+- The deadline passes (`poll`): the gap is filled, and the held packets are released. The packet
+  right before the next one is recovered from that one's forward error correction (`Fec`), up to 5
+  earlier ones are concealed (`Conceal`), and the rest becomes silence, at most 1 s.
+- 51 packets wait: the gap is filled at once, so no packet is ever dropped for lack of room.
+
+Everything is decided by sequence numbers, which wrap at 16 bits; timestamps only say how long a gap
+or a pause is. A pause without missing numbers (DTX) becomes silence of its length. A packet up to
+100 numbers back is late or a duplicate. One far outside is a stray, unless the next packet follows
+it: then the sender has jumped, and the stream restarts there (RFC 3550, appendix A.1).
 """
 
 from __future__ import annotations
@@ -12,30 +34,30 @@ from dataclasses import dataclass
 from duologue.rtc.opus import RTP_RATE, packet_samples
 
 GAP_DEADLINE = 0.040
-"""How long packets wait for a missing one before them, in s."""
+"""Seconds that packets wait for a missing packet before them."""
 
 MAX_HELD = 50
-"""Packets that wait at most; a full buffer gives up the gap at once, so none is dropped."""
+"""Most packets that wait; when the buffer is full, the gap is given up, so none is dropped."""
 
 MAX_DROPOUT = 3000
 MAX_MISORDER = 100
-"""Steps in sequence numbers that still are the same stream (RFC 3550, appendix A.1)."""
+"""Steps in sequence numbers that belong to the same stream (RFC 3550, appendix A.1)."""
 
 MAX_CONCEALED = 5
-"""Packets in a row that are concealed; a longer hole goes on as silence."""
+"""Most packets in a row that are concealed; the rest of a longer gap becomes silence."""
 
 MAX_SILENCE = RTP_RATE
-"""Longest silence put in for one hole, in 48 kHz samples: 1 s."""
+"""Longest silence inserted for one gap, in 48 kHz samples: 1 s."""
 
 MAX_PAUSE = 60 * RTP_RATE
-"""A longer step in timestamps is a new time base, not a pause, in 48 kHz samples."""
+"""Longest step in timestamps that counts as a pause, in 48 kHz samples; more is a new time base."""
 
 _HISTORY = (1 << 128) - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """Decode ``payload``; ``timestamp`` is its own, in 48 kHz samples."""
+    """Decode ``payload``; ``timestamp`` is in 48 kHz samples."""
 
     sequence: int
     timestamp: int
@@ -44,7 +66,7 @@ class Packet:
 
 @dataclass(frozen=True, slots=True)
 class Fec:
-    """Recover the ``samples`` (48 kHz) lost just before ``payload`` from what it says of them."""
+    """Recover ``samples`` (48 kHz) lost just before ``payload`` from its error correction."""
 
     payload: bytes
     samples: int
@@ -52,14 +74,14 @@ class Fec:
 
 @dataclass(frozen=True, slots=True)
 class Conceal:
-    """Make up ``samples`` (48 kHz) that are lost."""
+    """Conceal ``samples`` (48 kHz) that are lost."""
 
     samples: int
 
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Put in ``samples`` (48 kHz) of silence: nothing was sent (DTX), or too much was lost."""
+    """Insert ``samples`` (48 kHz) of silence: nothing was sent (DTX), or too much was lost."""
 
     samples: int
 
@@ -74,14 +96,15 @@ class _HeldPacket:
 
 
 class JitterBuffer:
-    """An ordering buffer for one RTP stream of Opus.
+    """Orders the packets of one RTP stream of Opus.
 
-    Every packet given to `push` comes out as a `Packet` in order exactly once, or is counted in
-    ``late``, ``duplicates`` or ``strays``, or is held for at most 40 ms if `poll` is called at
-    `deadline`. Every sequence number that is passed over is counted in ``lost`` and filled: the
-    one before a packet by `Fec`, those before it by `Conceal`, what is left by `Silence`.
+    Each packet given to `push` is returned as a `Packet` in order exactly once, or counted in
+    ``late``, ``duplicates`` or ``strays``, or held for at most 40 ms if `poll` is called at
+    `deadline`. Each skipped sequence number is counted in ``lost`` and filled: the one before a
+    packet by `Fec`, earlier ones by `Conceal`, and the rest by `Silence`.
 
-    ``length`` gives a payload's length in 48 kHz samples.
+    Args:
+        length: Returns the length of a payload in 48 kHz samples.
     """
 
     __slots__ = (
@@ -109,35 +132,35 @@ class JitterBuffer:
         self._held: dict[int, _HeldPacket] = {}
         self._stray: Packet | None = None
         self.packets = 0
-        """Given out in order."""
+        """Packets returned in order."""
         self.late = 0
-        """Came after their place had been filled; dropped."""
+        """Packets dropped because their place had already been filled."""
         self.duplicates = 0
-        """Came again; dropped."""
+        """Packets dropped because they had already arrived."""
         self.strays = 0
-        """Far from the stream and alone there; dropped."""
+        """Packets dropped because they were far from the stream and no packet followed them."""
         self.lost = 0
-        """Places that were filled."""
+        """Sequence numbers whose place was filled."""
         self.fec = 0
-        """Of these, by the packet after."""
+        """Lost packets that were recovered from the packet after them."""
         self.resyncs = 0
-        """Times that the stream began anew."""
+        """Times that the stream restarted."""
         self.skipped = 0
-        """48 kHz samples of holes that were longer than what is filled."""
+        """48 kHz samples left out of gaps that were too long to fill."""
 
     def __len__(self) -> int:
-        """Packets that wait."""
+        """Return how many packets wait."""
         return len(self._held)
 
     @property
     def deadline(self) -> float | None:
-        """When to `poll`, on the time scale of ``now``; None while nothing waits."""
+        """When to call `poll`, on the time scale of ``now``; None while no packet waits."""
         if not self._held:
             return None
         return min(held.arrived_at for held in self._held.values()) + GAP_DEADLINE
 
     def push(self, sequence: int, timestamp: int, payload: bytes, now: float) -> list[Step]:
-        """Take a packet that arrived at ``now`` (s); return what is in order because of it."""
+        """Add a packet that arrived at ``now`` (seconds); return the steps that it releases."""
         packet = Packet(sequence, timestamp, payload)
         if self._next_sequence is None:
             self._start(packet)
@@ -169,14 +192,17 @@ class JitterBuffer:
         return self._handle_stray(packet, now)
 
     def poll(self, now: float) -> list[Step]:
-        """Give up on what has been missing for 40 ms; return what follows."""
+        """Give up packets that have been missing for 40 ms; return the steps that follow."""
         steps: list[Step] = []
         while (deadline := self.deadline) is not None and now >= deadline:
             self._skip_gap(steps)
         return steps
 
     def resync(self) -> list[Step]:
-        """End the stream (its source has changed): what waits comes out, the next one starts."""
+        """End the stream because its source has changed, and return the steps that were held.
+
+        The next packet starts a new stream.
+        """
         steps: list[Step] = []
         while self._held:
             self._skip_gap(steps)
@@ -198,7 +224,7 @@ class JitterBuffer:
         self._history = 0
 
     def _handle_stray(self, packet: Packet, now: float) -> list[Step]:
-        # Two in a row far away are a stream that went on elsewhere; one alone is noise.
+        # Two consecutive packets far away are a stream that has jumped; a single one is noise.
         stray, self._stray = self._stray, packet
         if stray is None:
             return []

@@ -1,7 +1,7 @@
-"""Opus by ctypes on libopus: the copy inside PyAV's wheel, else the system's.
+"""Opus through ctypes on libopus: the copy in PyAV's wheel, or else the system's.
 
-PyAV's own codec contexts decode at 48 kHz only and offer neither FEC nor concealment; libopus
-itself encodes and decodes at the rate that a model wants (RFC 6716, section 2.1.3).
+PyAV's own codec contexts decode at 48 kHz only, and offer neither forward error correction nor
+concealment. libopus itself encodes and decodes at the model's rate (RFC 6716, section 2.1.3).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from duologue.errors import ConfigError, DuologueError, MissingExtraError
 type Application = Literal["voip", "restricted_lowdelay"]
 
 RTP_RATE = 48000
-"""Hz of an Opus RTP timestamp, whatever the audio's rate (RFC 7587, section 4.1)."""
+"""Rate in Hz of an Opus RTP timestamp, whatever the audio's rate (RFC 7587, section 4.1)."""
 
 RATES = (8000, 12000, 16000, 24000, 48000)
-"""Rates in Hz that libopus takes."""
+"""Rates in Hz that libopus supports."""
 
 _APPLICATIONS = {"voip": 2048, "restricted_lowdelay": 2051}
 _SET_BITRATE = 4002
@@ -44,7 +44,7 @@ _FRAME_SAMPLES = (*_SILK * 3, *_HYBRID * 2, *_CELT * 4)
 
 
 class OpusError(DuologueError):
-    """libopus refused; the text is its own, ``code`` its error number."""
+    """libopus returned an error; the text is its own, ``code`` its error number."""
 
     def __init__(self, action: str, code: int) -> None:
         text: bytes = _library().opus_strerror(code)
@@ -83,7 +83,7 @@ def _library() -> ctypes.CDLL:
     library.opus_strerror.argtypes = [integer]
     library.opus_strerror.restype = ctypes.c_char_p
     for kind in ("encoder", "decoder"):
-        # ctl is variadic: only the fixed arguments may be declared (Apple silicon's ABI).
+        # ctl is variadic, so only the fixed arguments may be declared (Apple silicon's ABI).
         getattr(library, f"opus_{kind}_ctl").argtypes = [pointer, integer]
         getattr(library, f"opus_{kind}_destroy").argtypes = [pointer]
         getattr(library, f"opus_{kind}_destroy").restype = None
@@ -105,13 +105,14 @@ def _library() -> ctypes.CDLL:
 
 def _check_rate(rate: int) -> None:
     if rate not in RATES:
-        raise ConfigError(f"Opus takes {', '.join(map(str, RATES))} Hz, not {rate}")
+        raise ConfigError(f"rate must be {', '.join(map(str, RATES))} Hz for Opus, not {rate}")
 
 
 def packet_samples(packet: bytes) -> int:
-    """Length of a packet in 48 kHz samples, read from its header (RFC 6716, section 3); 0 if none.
+    """Return a packet's length in 48 kHz samples from its header; 0 if it has none.
 
-    No check that the rest of the packet is well-formed: `Decoder.decode` makes that one.
+    The header is that of RFC 6716, section 3. The rest of the packet is not checked;
+    `Decoder.decode` does that.
     """
     if not packet:
         return 0
@@ -127,12 +128,19 @@ def packet_samples(packet: bytes) -> int:
 
 
 class Encoder:
-    """Encodes one mono stream: int16 frames in, packets (bytes) out.
+    """Encodes one mono stream: int16 frames to packets (bytes).
 
-    ``rate`` in Hz; ``bitrate`` in bit/s; ``complexity`` 0 to 10; ``expected_loss`` in percent
-    steers how much in-band FEC ``fec`` spends (RFC 6716, section 2.1.7). ``restricted_lowdelay``
-    has a shorter look-ahead, costs a third, and has no in-band FEC whatever ``fec`` says.
-    Raises `ConfigError` for a value that libopus does not take.
+    Args:
+        rate: Sample rate in Hz.
+        bitrate: Bitrate in bit/s.
+        complexity: 0 (least CPU) to 10 (best quality).
+        application: ``restricted_lowdelay`` has a shorter look-ahead, costs a third of the CPU, and
+            has no in-band FEC whatever ``fec`` says.
+        fec: Add in-band forward error correction (RFC 6716, section 2.1.7).
+        expected_loss: Expected packet loss in percent, which decides how many bits FEC gets.
+
+    Raises:
+        ConfigError: libopus does not support a value.
     """
 
     __slots__ = ("_data", "_library", "_out", "_state", "frame", "lookahead", "rate")
@@ -150,13 +158,15 @@ class Encoder:
         self._state: int | None = None
         _check_rate(rate)
         if not 6000 <= bitrate <= 510000:
-            raise ConfigError(f"bitrate takes 6000 to 510000 bit/s, not {bitrate}")
+            raise ConfigError(f"bitrate must be 6000 to 510000 bit/s, not {bitrate}")
         if not 0 <= complexity <= 10:
-            raise ConfigError(f"complexity takes 0 to 10, not {complexity}")
+            raise ConfigError(f"complexity must be 0 to 10, not {complexity}")
         if not 0 <= expected_loss <= 100:
-            raise ConfigError(f"expected_loss takes 0 to 100 percent, not {expected_loss}")
+            raise ConfigError(f"expected_loss must be 0 to 100 percent, not {expected_loss}")
         if application not in _APPLICATIONS:
-            raise ConfigError(f"application takes voip or restricted_lowdelay, not {application!r}")
+            raise ConfigError(
+                f"application must be voip or restricted_lowdelay, not {application!r}"
+            )
         library = self._library = _library()
         error = ctypes.c_int()
         self._state = library.opus_encoder_create(
@@ -180,7 +190,7 @@ class Encoder:
         look = ctypes.c_int32()
         library.opus_encoder_ctl(self._state, _GET_LOOKAHEAD, ctypes.byref(look))
         self.lookahead = look.value
-        """Samples at ``rate`` by which the encoder delays the sound."""
+        """Samples at ``rate`` by which the encoder delays the audio."""
 
     def __del__(self) -> None:
         state, self._state = self._state, None
@@ -188,9 +198,13 @@ class Encoder:
             self._library.opus_encoder_destroy(state)
 
     def encode(self, samples: Samples) -> bytes:
-        """Encode the next frame: int16 (n,), n worth 2.5, 5, 10, 20, 40 or 60 ms at ``rate``.
+        """Encode the next frame.
 
-        Raises `OpusError` for another length.
+        Args:
+            samples: int16 (n,): 2.5, 5, 10, 20, 40 or 60 ms at ``rate``.
+
+        Raises:
+            OpusError: The frame has another length.
         """
         if not samples.flags.c_contiguous or samples.dtype != np.int16:
             samples = np.ascontiguousarray(samples, np.int16)
@@ -202,12 +216,12 @@ class Encoder:
         return ctypes.string_at(self._data, size)
 
     def reset(self) -> None:
-        """Begin a new stream: what the look-ahead holds is dropped, never to be heard."""
+        """Start a new stream, and drop the audio in the look-ahead."""
         self._library.opus_encoder_ctl(self._state, _RESET_STATE)
 
 
 class Decoder:
-    """Decodes one stream to mono int16 at ``rate`` Hz; stereo packets are mixed down by libopus."""
+    """Decodes one stream to mono int16 at ``rate`` Hz; libopus mixes stereo packets down."""
 
     __slots__ = ("_data", "_library", "_max_samples", "_out", "_state", "rate")
 
@@ -230,21 +244,30 @@ class Decoder:
             self._library.opus_decoder_destroy(state)
 
     def decode(self, packet: bytes) -> Samples:
-        """The next packet's sound: int16 (n,) at ``rate``. Raises `OpusError` if it has none."""
+        """Decode the next packet to int16 (n,) at ``rate``.
+
+        Raises:
+            OpusError: The packet can't be decoded.
+        """
         if not packet:
             raise OpusError("decode an empty packet", -4)
         return self._decode(packet, self._max_samples, 0)
 
     def fec(self, packet: bytes, samples: int) -> Samples:
-        """The sound lost before ``packet``, from what it carries of it (RFC 6716, section 2.1.7).
+        """Recover the audio lost just before ``packet`` from its in-band FEC (RFC 6716, section
+        2.1.7).
 
-        ``samples`` at ``rate`` were lost, a multiple of 2.5 ms, at most 120 ms; concealed where
-        the packet carries nothing. To be called before the packet itself is decoded.
+        Audio for which the packet has no FEC data is concealed. Call this before the packet itself
+        is decoded.
+
+        Args:
+            packet: The packet after the gap.
+            samples: Lost samples at ``rate``: a multiple of 2.5 ms, at most 120 ms.
         """
         return self._decode(packet, min(samples, self._max_samples), 1)
 
     def conceal(self, samples: int) -> Samples:
-        """A guess at lost sound: int16, ``samples`` at ``rate``: 2.5 ms times n, <= 120 ms."""
+        """Guess ``samples`` of lost audio at ``rate``: a multiple of 2.5 ms, at most 120 ms."""
         return self._decode(None, min(samples, self._max_samples), 0)
 
     def _decode(self, packet: bytes | None, samples: int, fec: int) -> Samples:
@@ -253,5 +276,5 @@ class Decoder:
         )
         if size < 0:
             raise OpusError("decode a packet" if packet else f"conceal {samples} samples", size)
-        # The scratch array is written again by the next call, so what leaves is a copy.
+        # Return a copy, because the next call overwrites the array.
         return self._out[:size].copy()

@@ -47,27 +47,27 @@ _aiortc.warm_up()
 logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 0.4
-"""Longest that `Peer.close` takes, in s, but for the event loop's own lateness."""
+"""Most seconds that `Peer.close` takes on an event loop that is not busy."""
 
 HANG_UP_TIMEOUT = 5.0
-"""Longest that the other side's servers are waited for behind it, in s."""
+"""Most seconds that closing may continue in the background, for example at a TURN server."""
 
 MAX_DESCRIPTIONS = 8
-"""Descriptions that the far side may send in one call."""
+"""Most descriptions that the far side may send in one call."""
 
 MAX_SOURCES = 16
-"""Sources of RTP (SSRC) of each kind that a far side may use."""
+"""Most RTP sources (SSRC) of each kind that a far side may use."""
 
 MAX_ADDRESSES = 32
-"""Addresses of the far side, from its descriptions or learnt from its checks."""
+"""Most addresses of the far side, from its descriptions or learnt from its checks."""
 
 MAX_STREAMS = 16
-"""Data channels that the far side may open."""
+"""Most data channels that the far side may open."""
 
 MAX_FRAGMENTS = 512
-"""Parts of messages, and gaps between them, that may wait on a data channel."""
+"""Most parts of messages, and gaps between them, that may wait on a data channel."""
 
-# Farewells under way, so that none is forgotten before its end.
+# Connections that are closing in the background, kept so that none is garbage-collected.
 _hang_ups: set[asyncio.Future[None]] = set()
 
 _MID = "urn:ietf:params:rtp-hdrext:sdes:mid"
@@ -83,13 +83,19 @@ def _pixels(picture: av.VideoFrame) -> NDArray[np.uint8]:
 
 
 class Peer:
-    """One WebRTC connection with one audio stream each way, a data channel, and video inward.
+    """A WebRTC connection with an audio stream each way, a data channel, and video.
 
-    ``on_audio`` gets the received sound at ``config.receive_rate``; ``on_video`` a function that
-    makes the newest picture, to be called if it is wanted; ``on_message`` each text on the data
-    channel; ``on_state`` each new state and, for ``failed``, the reason. All are called on the
-    event loop. Answer an offer by `accept`, or make one by `offer` and `answer`. One that is
-    never closed leaves sockets behind.
+    Answer an offer with `accept`, or make one with `offer` and pass its answer to `answer`. All
+    callbacks run on the event loop. A peer that is never closed leaks its sockets.
+
+    Args:
+        config: How to connect, and what to send and accept.
+        on_audio: Called with received audio at ``config.receive_rate``.
+        on_video: Called with a function that makes the newest video frame; call it only if the
+            frame is needed.
+        on_message: Called with each text from the data channel.
+        on_state: Called with each new state and, for ``failed``, the reason.
+        clock: Clock of the connection; by default that of the event loop.
     """
 
     def __init__(
@@ -127,7 +133,7 @@ class Peer:
         self._closing: asyncio.Future[None] | None = None
         self.video_frames = 0
         self.video_dropped = 0
-        """Video packets dropped because the decoder could not follow."""
+        """Video packets dropped because the decoder was too slow."""
         self._connection = RTCPeerConnection(
             RTCConfiguration(
                 iceServers=[_rtc_ice_server(server) for server in config.ice_servers],
@@ -144,12 +150,12 @@ class Peer:
 
     @property
     def state(self) -> PeerState:
-        """Where the connection stands."""
+        """State of the connection."""
         return self._state
 
     @property
     def reason(self) -> str:
-        """Why it failed; empty otherwise."""
+        """Why the connection failed; empty if it did not."""
         return self._reason
 
     @property
@@ -169,7 +175,7 @@ class Peer:
 
     @property
     def counters(self) -> dict[str, int]:
-        """What became of received and sent packets, messages and pictures so far."""
+        """Counters of received and sent packets, messages and video frames."""
         return {
             **self._audio_in.counters,
             "sent": self._rtp_sender.packets if self._rtp_sender else 0,
@@ -181,9 +187,10 @@ class Peer:
         }
 
     async def accept(self, sdp: str) -> str:
-        """Answer the offer ``sdp``; returns the answer and begins to connect.
+        """Accept the offer ``sdp``, begin to connect, and return the answer.
 
-        Raises `PeerError` when the offer can't be used.
+        Raises:
+            PeerError: The offer can't be used.
         """
         await self._set_remote_description(sdp, "offer")
         for transceiver in self._connection.getTransceivers():
@@ -193,21 +200,27 @@ class Peer:
         return await self._make_description()
 
     async def offer(self) -> str:
-        """Make an offer, with a data channel; to be followed by `answer`."""
+        """Return an offer that includes a data channel; pass its answer to `answer`."""
         if self._video_track is not None:
             self._connection.addTransceiver(self._video_track, direction="sendonly")
         self._channel.adopt(self._connection.createDataChannel(self.config.channel))
         return await self._make_description()
 
     async def answer(self, sdp: str) -> None:
-        """Take the answer to our offer. Raises `PeerError` when it can't be used."""
+        """Accept the answer to our offer and begin to connect.
+
+        Raises:
+            PeerError: The answer can't be used.
+        """
         await self._set_remote_description(sdp, "answer")
 
     def send_audio(self, frame: AudioFrame | None) -> int:
-        """Send the next 20 ms at once, None as silence; returns the frame's RTP timestamp.
+        """Send the next 20 ms at once, None as silence; return the frame's RTP timestamp.
 
-        A frame given while there is no connection is counted and not sent. ``ValueError`` for
-        another rate or length.
+        A frame given while there is no connection is counted and not sent.
+
+        Raises:
+            ValueError: The frame has another rate or another length than 20 ms.
         """
         out = self._audio_out
         timestamp = out.timestamp
@@ -223,34 +236,42 @@ class Peer:
         return timestamp
 
     def send_video(self, frame: VideoFrame) -> None:
-        """Send a picture on our own track; the newest wins when they come too fast.
+        """Send a frame on our own video track; a newer frame replaces one that still waits.
 
-        ``ValueError`` without ``config.send_video``.
+        Raises:
+            ValueError: ``config.send_video`` is False.
         """
         if self._video_track is None:
             raise ValueError("this connection offers no video: set send_video in its PeerConfig")
         self._video_track.show(frame)
 
     def flush(self) -> None:
-        """Drop what `send_audio` took and has not sent: 6.5 ms of look-ahead, nothing else."""
+        """Drop audio that `send_audio` accepted and did not send: 6.5 ms of look-ahead, nothing
+        else.
+        """
         self._audio_out.flush()
 
     def send_message(self, text: str) -> bool:
-        """Send a text on the data channel; False if it was dropped (see `rtc.channel`).
+        """Send a text on the data channel; return False if it was dropped (see `TextChannel`).
 
-        Raises `MessageTooLongError` for one that the far side does not take.
+        Raises:
+            MessageTooLongError: The text is longer than the far side accepts.
         """
         return self._channel.send(text)
 
     async def drain(self, max_bytes: int) -> bool:
-        """Wait till the data channel is open and at most ``most`` bytes wait; False if closed."""
+        """Wait until the data channel is open and at most ``max_bytes`` wait; return False if
+        closed.
+        """
         return await self._channel.drain(max_bytes)
 
     async def close(self) -> None:
-        """Hang up and free every socket, task and thread; idempotent, at most `CLOSE_TIMEOUT`.
+        """Close the connection and free every socket, task and thread within `CLOSE_TIMEOUT`
+        seconds.
 
-        A farewell that takes longer (a TURN server that does not answer) goes on behind, as it
-        does when the caller is cancelled: half of one would leak.
+        May be called again. Closing that takes longer (a TURN server that does not answer)
+        continues in the background, also if the caller is cancelled, because a half-closed
+        connection would leak.
         """
         if self._closing is None:
             if self._connect_timer is not None:
@@ -263,14 +284,18 @@ class Peer:
             self._set_state("closed")
         await asyncio.wait([self._closing], timeout=CLOSE_TIMEOUT)
 
+    def abort(self) -> None:
+        """Close the sockets without telling the far side; both sides notice the silence later."""
+        for ice in _aiortc.ice_transports(self._connection):
+            _aiortc.abort_sockets(ice)
+
     async def _hang_up(self) -> None:
         try:
             async with asyncio.timeout(HANG_UP_TIMEOUT):
                 await self._connection.close()
         except TimeoutError:
-            logger.warning("a connection did not close in time; its sockets were cut")
-            for ice in _aiortc.ice_transports(self._connection):
-                _aiortc.abort_sockets(ice)
+            logger.warning("a connection did not close in time; its sockets were aborted")
+            self.abort()
 
     async def _set_remote_description(self, text: str, kind: str) -> None:
         self._descriptions += 1
@@ -282,7 +307,7 @@ class Peer:
         try:
             await self._connection.setRemoteDescription(RTCSessionDescription(text, kind))
         except Exception as error:
-            # A stranger's text: the parser answers nonsense with whatever it stumbles over.
+            # The text comes from a stranger, and the parser raises arbitrary errors for nonsense.
             raise PeerError(f"the {kind} could not be used: {error or type(error)}") from error
         for transceiver in self._connection.getTransceivers():
             receiver = transceiver.receiver
@@ -375,7 +400,7 @@ class Peer:
             last_packet=lambda: self._audio_in.last_packet_at,
             on_change=lambda there: self._set_state("connected" if there else "interrupted"),
         )
-        # aioice may begin this after a close that came while it was connecting.
+        # aioice may start this after a `close` that came while it was connecting.
         silent = await watch.run(check, lambda: self._closing is None)
         if self._closing is None:
             self._fail(f"the far side has been silent for {silent:.0f} s")

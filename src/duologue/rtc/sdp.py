@@ -1,4 +1,4 @@
-"""The few lines of a session description that are ours to say (RFC 8866, RFC 7587)."""
+"""Check and change the few lines of a session description that matter here (RFC 8866, RFC 7587)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from duologue.rtc._candidates import CandidateGate
 from duologue.rtc.config import PeerError
 
 MAX_CHARS = 65536
-"""Longest description taken."""
+"""Longest description in characters."""
 
 MAX_LINES = 1500
-"""Lines of a description."""
+"""Most lines of a description."""
 
 MAX_SECTIONS = 8
-"""Sections of a description; each may have sockets of its own."""
+"""Most media sections of a description; each may have sockets of its own."""
 
 MAX_LISTED_CANDIDATES = 64
-"""Candidates in a description; far fewer are used (see `CandidateGate`)."""
+"""Most candidates in a description; far fewer are used (see `CandidateGate`)."""
 
 MAX_CODECS = 256
-"""Codecs of a description; each is compared with every other."""
+"""Most codecs of a description; each is compared with every other."""
 
 VP8 = "VP8"
-"""The only video codec here: the size of its frames is known before decoding."""
+"""The only supported video codec, because the size of its frames is known before decoding."""
 
 _CANDIDATE = "a=candidate:"
 
@@ -34,11 +34,12 @@ _MDNS = re.compile(r"^(a=candidate:(?:\S+ ){4})\S+\.local ", re.MULTILINE)
 def sanitize(sdp: str, gate: CandidateGate) -> str:
     """Return the description without the candidates that ``gate`` refuses, with CRLF line ends.
 
-    Raises `PeerError` if it describes no audio call, or is too large.
+    Raises:
+        PeerError: The description contains no audio call, or is too large.
     """
     if len(sdp) > MAX_CHARS:
         raise PeerError(f"the description has {len(sdp)} characters; {MAX_CHARS} are taken")
-    # Split it as aiortc does, so that no odd character can hide a line.
+    # Split it as aiortc does, so that no unusual character can hide a line.
     lines = sdp.splitlines()
     for limit, found, what in (
         (MAX_LINES, len(lines), "lines"),
@@ -69,7 +70,8 @@ def sanitize(sdp: str, gate: CandidateGate) -> str:
 def add_opus_parameters(sdp: str, receive_rate: int) -> str:
     """Add what we want to receive: FEC, mono, and no more bandwidth than is decoded (Hz).
 
-    Without ``useinbandfec=1`` from us a browser sends no FEC (RFC 7587, section 6.1).
+    A browser sends no FEC unless our description contains ``useinbandfec=1`` (RFC 7587, section
+    6.1).
     """
 
     def add(match: re.Match[str]) -> str:
@@ -84,9 +86,10 @@ def add_opus_parameters(sdp: str, receive_rate: int) -> str:
 
 
 def replace_mdns_names(sdp: str) -> str:
-    """Put 127.0.0.1 for names like ``x.local``, for a far side on this machine.
+    """Replace names such as ``x.local`` by 127.0.0.1, for a far side on this machine.
 
-    A browser hides its addresses behind multicast names until a microphone is granted. Asking
-    the network for them takes time and often fails; it is the far side's own checks that find us.
+    A browser hides its addresses behind multicast DNS names until a microphone is granted.
+    Resolving them takes time and often fails, and is not needed, because the far side's own checks
+    find us.
     """
     return _MDNS.sub(r"\g<1>127.0.0.1 ", sdp)

@@ -1,10 +1,10 @@
-"""How a page and a call find each other: the messages, and the line that carries them.
+"""The signalling between a page and a server: the messages, and the channel that carries them.
 
 Page to server: ``{"type": "offer", "sdp"}``, ``{"type": "text", "text"}``, ``{"type": "mute",
 "muted"}``, ``{"type": "bye"}``. Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "agent",
 "name"}``, ``{"type": "event", "event": {...}}``, ``{"type": "error", "code", "message"}``. On the
 data channel `CHANNEL`, page to server, several times a second: ``{"type": "played", "rtp":
-<timestamp last played>}``.
+<timestamp played last>}``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PLAYED: Final = "played"
 
 
 class Signalling(Protocol):
-    """A line of JSON messages that lives as long as the call; its end ends the call."""
+    """Carries JSON messages for one call; when it ends, the call ends."""
 
     async def receive(self) -> Mapping[str, Json] | None:
-        """The next message; None once the line has ended."""
+        """Return the next message, or None after the end."""
         ...
 
     async def send(self, message: Mapping[str, Json]) -> None:
-        """Send a message; dropped without an error once the line has ended."""
+        """Send a message; after the end, drop it without an error."""

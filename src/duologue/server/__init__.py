@@ -1,4 +1,4 @@
-"""The web app: a page to talk from, and a conversation for each who calls (extra ``server``)."""
+"""The web app: a page to talk from, and the calls of its callers (extra ``server``)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Bounds the connections of a server: how long each may take, and how many strangers hold one.
+"""Limit the connections of a server: the time that each may take, and their number.
 
-uvicorn keeps a connection for as long as its request is unfinished, and refuses all new ones once
-there are too many. Here a request must be complete within `HEAD_S`, the client must have read the
-response within `ANSWER_S`, and the newest stranger replaces an older one (see `EvictingPool`).
-uvicorn has no settings for that, so its protocol classes are extended; `guard_connections` checks
-that they have the methods which this needs.
+uvicorn keeps a connection until its request is complete, and refuses all new connections once there
+are too many. Here a request must be complete within `REQUEST_S`, the client must have read the
+response within `RESPONSE_S`, and a new connection replaces an older one if there are too many (see
+`EvictingPool`). uvicorn has no settings for this, so `limit_connections` extends its protocol
+classes, and checks that they have the methods that this needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import uvicorn
 
 MAX_CONNECTIONS = 256
-"""Connections that are not, or not yet, a call."""
+"""Most connections that are not, or not yet, a call."""
 
 REQUEST_S = 10.0
 """Seconds from the start of a connection, or the first byte of a request, to its last byte."""
@@ -29,22 +29,22 @@ RESPONSE_S = 30.0
 """Seconds from the end of a request until the client has read the whole response."""
 
 MAX_PINGS_PER_S = 5.0
-"""Pings that a client may send each second; one second's worth may arrive at once."""
+"""Most pings that a client may send each second; one second's worth may arrive at once."""
 
 MAX_FRAGMENTS = 256
-"""Pieces of one WebSocket message."""
+"""Most fragments of one WebSocket message."""
 
 _SUPPRESSED_MESSAGES = (
     "Invalid HTTP request received.",
     "Invalid UTF-8 sequence received from client.",
     "Unsupported upgrade request.",
-    # uvicorn 0.54 logs this for every WebSocket that is refused with a sentence.
+    # uvicorn 0.54 logs this for every WebSocket that is refused with a message.
     "ASGI callable returned without completing handshake.",
 )
 
 
 class _NoiseFilter(logging.Filter):
-    """Drops messages that strangers could cause as often as they like."""
+    """Drops log messages that strangers could cause as often as they like."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not str(record.msg).startswith(_SUPPRESSED_MESSAGES)
@@ -57,11 +57,11 @@ uvicorn_log.addFilter(_NoiseFilter())
 uvicorn_log.setLevel(logging.WARNING)
 
 type Client = tuple[str, int] | None
-"""Address and port of the far end, as ASGI names it; no two open connections have the same."""
+"""Address and port of the client, as ASGI names it; no two open connections share one."""
 
 
 class ConnectionLimiter:
-    """Keeps the open connections that are not a call."""
+    """Limits the number of open connections that are not a call."""
 
     def __init__(self) -> None:
         self._connections: EvictingPool[object] = EvictingPool(MAX_CONNECTIONS)
@@ -85,15 +85,16 @@ class ConnectionLimiter:
 
 
 def client_of(transport: asyncio.BaseTransport) -> Client:
-    """Return the far end of a connection; None for a socket that has no address."""
+    """Return the client of a connection; None for a socket without an address."""
     peer = transport.get_extra_info("peername")
     return (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) and len(peer) >= 2 else None
 
 
 def limit_connections(settings: uvicorn.Config, limiter: ConnectionLimiter) -> None:
-    """Make every connection of a loaded uvicorn configuration pass through ``door``.
+    """Apply the limits to every connection of a loaded uvicorn configuration.
 
-    Raises `UnsupportedError` if uvicorn's protocol classes lack a method that this module needs.
+    Raises:
+        UnsupportedError: uvicorn's protocol classes lack a method that this module needs.
     """
     http, ws = settings.http_protocol_class, settings.ws_protocol_class
     wanted = ("connection_made", "connection_lost", "data_received")
@@ -116,7 +117,7 @@ def limit_connections(settings: uvicorn.Config, limiter: ConnectionLimiter) -> N
 
 def _limited_http(base: Any, limiter: ConnectionLimiter) -> type[asyncio.Protocol]:
     class GuardedHttp(base):  # type: ignore[misc]
-        """One connection that speaks HTTP, until it becomes a WebSocket."""
+        """An HTTP connection, until it becomes a WebSocket."""
 
         _timer: asyncio.TimerHandle | None = None
         _timed: Any = None
@@ -160,14 +161,14 @@ def _limited_http(base: Any, limiter: ConnectionLimiter) -> type[asyncio.Protoco
                 self.transport.abort()
             elif cycle is not timed and not cycle.response_complete:
                 self._limit(cycle, RESPONSE_S)
-            # Otherwise the connection is idle, which uvicorn limits itself.
+            # Otherwise the connection is idle, and uvicorn limits that time itself.
 
     return GuardedHttp
 
 
 def _limited_ws(base: Any, limiter: ConnectionLimiter) -> type[asyncio.Protocol]:
     class GuardedWebSocket(base):  # type: ignore[misc]
-        """One WebSocket."""
+        """A WebSocket connection."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:
             super().connection_made(transport)

@@ -1,4 +1,4 @@
-"""Limits for strangers: a rate of messages, and places that they can't keep from others."""
+"""Limits for strangers: a rate of messages, and a pool of places that nobody can occupy alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Callable, Hashable
 
 
 class TokenBucket:
-    """A token bucket: ``rate`` tokens a second, ``burst`` at once (default: one second's worth)."""
+    """A token bucket.
+
+    Args:
+        rate: Tokens added each second.
+        now: Current time in seconds.
+        burst: Most tokens in the bucket; at least one second's worth.
+    """
 
     __slots__ = ("_at", "_burst", "_rate", "_tokens")
 
@@ -17,10 +23,10 @@ class TokenBucket:
         self._at = now
 
     def spend(self, now: float, cost: float = 1.0) -> bool:
-        """Take ``cost`` tokens; return False, and take none, if fewer are left."""
+        """Take ``cost`` tokens; if fewer are left, take none and return False."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
         self._at = now
-        # A cost above the burst could never be paid: a full bucket is enough for it.
+        # A cost above the burst could never be paid, so a full bucket is enough for it.
         cost = min(cost, self._burst)
         if self._tokens < cost:
             return False
@@ -29,10 +35,10 @@ class TokenBucket:
 
 
 class EvictingPool[Key: Hashable]:
-    """Holds ``places`` strangers; when it is full, a new one pushes out an older one.
+    """Holds at most ``size`` entries; when it is full, a new entry evicts an older one.
 
-    That is the oldest of the network which holds most places, so that a stranger who opens many
-    connections pushes out their own. A network is an IPv4 address or an IPv6 /64.
+    The evicted entry is the oldest of the network that has the most entries, so that a stranger who
+    opens many connections evicts their own. A network is an IPv4 address or an IPv6 /64.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,13 +46,19 @@ class EvictingPool[Key: Hashable]:
         self._networks: dict[str, dict[Key, Callable[[], None]]] = {}
         self._network_of: dict[Key, str] = {}
         self.evicted = 0
-        """Strangers pushed out so far."""
+        """Entries evicted so far."""
 
     def __len__(self) -> int:
         return len(self._network_of)
 
     def add(self, key: Key, host: str, evict: Callable[[], None]) -> None:
-        """Give ``key`` a place; call ``push_out`` once if it is pushed out before it leaves."""
+        """Add an entry; call ``evict`` once if it is evicted before it is removed.
+
+        Args:
+            key: Identifies the entry.
+            host: Address of the client.
+            evict: Ends the connection of the entry.
+        """
         while len(self._network_of) >= self._size:
             crowd = max(self._networks.values(), key=len)
             oldest = next(iter(crowd))
@@ -59,7 +71,7 @@ class EvictingPool[Key: Hashable]:
         self._networks.setdefault(network, {})[key] = evict
 
     def remove(self, key: Key) -> None:
-        """Give the place of ``key`` back; do nothing if it has none."""
+        """Remove an entry; do nothing if it is not in the pool."""
         network = self._network_of.pop(key, None)
         if network is None:
             return
@@ -70,7 +82,7 @@ class EvictingPool[Key: Hashable]:
 
 
 def network_of(host: str) -> str:
-    """Return the network that one stranger has for themselves: an IPv4 address or an IPv6 /64."""
+    """Return the network that belongs to one client: an IPv4 address or an IPv6 /64."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""The web app: the page, its files, the calls."""
+"""The web app: the page, its files, and the calls."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from duologue.server.page import Page
 
 
 def create_call_app(handler: CallHandler, config: ServerConfig | None = None) -> Starlette:
-    """An ASGI app in which ``conduct`` is run for each call that is let in.
+    """Create an ASGI app that runs ``handler`` for each admitted call.
 
-    ``GET /`` the page, ``GET /static/NAME`` its files, ``GET /health`` sessions and limit as JSON,
-    ``WS /call`` one call: its end ends the session, ``POST /call`` the reason why a call from that
-    page would be refused, because a browser does not show it for a WebSocket.
+    Routes: ``GET /`` is the page, ``GET /static/NAME`` its files, and ``GET /health`` the number of
+    sessions and their limit as JSON. ``WS /call`` is one call; its end ends the session. ``POST
+    /call`` returns the reason for which a call from that page would be refused, because a browser
+    does not show the reason for a WebSocket.
+
+    Args:
+        handler: Handles one call, from its offer to its end.
+        config: Addresses and limits; by default only this machine can call.
     """
     config = config or ServerConfig()
     calls = CallLimiter(handler, config)

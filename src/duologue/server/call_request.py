@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRequest:
-    """The request of the page that began a call.
+    """The page's request that began a call.
 
-    ``headers`` have names in lower case; several headers of one name are joined by a comma.
-    ``query`` is the query of the page's address; of several values of one name, the last counts.
-    ``client`` is the IP address that the server sees, which is the proxy's if there is one.
-    ``user``, ``session`` and ``state`` are what the middleware of the surrounding web app has put
-    into the scope of the request (Starlette: `AuthenticationMiddleware`, `SessionMiddleware`); they
-    are None or empty without it. All fields are empty for a call that began without a web server.
+    All fields are empty for a call that began without a web server.
+
+    Args:
+        headers: Headers with names in lower case; several headers of one name are joined by a
+            comma.
+        query: Query of the page's address; the last value of a name counts.
+        cookies: Cookies of the request.
+        client: IP address that the server sees, which is the proxy's if there is one.
+        user: The user whom the middleware of the surrounding web app found (Starlette:
+            `AuthenticationMiddleware`); None without it.
+        session: The session of the web app (Starlette: `SessionMiddleware`).
+        state: The state that the web app's middleware has put into the request's scope.
     """
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

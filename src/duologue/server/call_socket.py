@@ -1,4 +1,4 @@
-"""The socket of one call: signalling with its sizes, rates and endings."""
+"""The WebSocket of one call: signalling with limits on sizes, rates and times."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from duologue.server.call_request import CallRequest
 from duologue.server.config import ServerConfig
 
 _MAX_INBOX = 64
-"""Messages that may wait for the call; more means that nobody reads, and the call is refused."""
+"""Most messages that may wait for the call; more mean that the call does not read, and it is
+refused.
+"""
 
 _COST = {"offer": 10.0, "text": 5.0}
-"""Messages that one of this type counts for in ``messages_per_s``, by the work that it causes.
+"""How many messages one of this type counts for in ``messages_per_s``, by the work that it causes.
 
-A text counts for one more with every 100 characters, since the history keeps it.
+A text counts for one more with every 100 characters, because the history keeps it.
 """
 
 _MIN_BURST = 20.0
 """Messages that may always arrive at once, such as a hello and an offer."""
 
 _CLOSE_S = 0.5
-"""What saying goodbye to a socket may take, in seconds."""
+"""Seconds that closing a socket may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a call is not taken, or is ended: told to the page and put into the close frame.
+    """Why a call is refused or ended; sent to the page and in the close frame.
 
-    ``close`` is the WebSocket's close code (RFC 6455, section 7.4; 4000 and above are ours).
-    ``message`` is a sentence that a person can act on.
+    Args:
+        code: Short name of the reason.
+        close_code: Close code of the WebSocket (RFC 6455, section 7.4; 4000 and above are ours).
+        message: A sentence that a person can act on.
     """
 
     code: str
@@ -46,7 +50,7 @@ class Refusal:
 
 
 class RefusedError(DuologueError):
-    """A call is not taken, or can't go on."""
+    """A call is refused, or can't continue."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -57,7 +61,7 @@ BAD_TOKEN = Refusal(
     "token", 4401, "This page needs the right token: open the whole address that was printed."
 )
 NO_HELLO = Refusal("hello", 4408, "The page did not introduce itself in time: reload it.")
-BUSY = Refusal("busy", 1013, "Too many pages are knocking: try again in a moment.")
+BUSY = Refusal("busy", 1013, "Too many connections are waiting: try again in a moment.")
 NO_OFFER = Refusal("offer", 4408, "The browser did not begin a call in time: try again.")
 TOO_BIG = Refusal("too_big", 1009, "That message was too long for one piece.")
 TOO_FAST = Refusal("too_fast", 4429, "The page sent too many messages at once: try again.")
@@ -68,17 +72,16 @@ FAILED = Refusal("failed", 1011, "Something failed on the server and the call en
 class CallRefusedError(DuologueError):
     """Raise this to refuse a call; the page shows its text, which should be a sentence.
 
-    A text over 120 bytes is cut.
+    A text over 120 bytes is shortened.
     """
 
 
 class CallSocket:
-    """The `Signalling` of one accepted socket.
+    """The `Signalling` of one accepted WebSocket.
 
-    `read` is run by the server for as long as the socket lives and raises `RefusedError` when the
-    page breaks a limit. `receive` gives what it has read, in order, and None once the socket has
-    ended.
-    Messages wait in a queue of 64; the call is refused when it is full.
+    The server runs `read` while the socket is open. `receive` returns the messages that it has
+    read, in order, and None after the end. At most 64 messages wait; the call is refused if there
+    are more.
     """
 
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
@@ -95,14 +98,15 @@ class CallSocket:
 
     @property
     def closed(self) -> bool:
-        """The socket has ended."""
+        """Whether the socket has ended."""
         return self._closed
 
     async def receive_hello(self) -> str:
-        """The page's first message, ``{"type": "hello", "token": ...}``; returns the token.
+        """Receive the page's first message, ``{"type": "hello", "token": ...}``, and return the
+        token.
 
-        Raises `RefusedError` when it does not come in time, or before `push_out`, or is something
-        else.
+        Raises:
+            RefusedError: It does not come in time, or not before `evict`, or is another message.
         """
         try:
             async with asyncio.timeout(self._config.hello_timeout_s) as self._hello_timeout:
@@ -121,9 +125,12 @@ class CallSocket:
             self._hello_timeout.reschedule(0.0)
 
     async def read(self) -> None:
-        """Read until the socket ends; raises `RefusedError` if the page breaks a limit.
+        """Read messages until the socket ends.
 
-        The time for an offer runs until there is one with a description.
+        The page has a limited time until it sends an offer with a description.
+
+        Raises:
+            RefusedError: The page breaks a limit.
         """
         try:
             async with asyncio.timeout(self._config.offer_timeout_s) as deadline:
@@ -139,14 +146,14 @@ class CallSocket:
             self._inbox.put_nowait(None)
 
     async def receive(self) -> Mapping[str, Json] | None:
-        """The next message of the page; None once the socket has ended."""
+        """Return the page's next message, or None after the end of the socket."""
         message = await self._inbox.get()
         if message is None:
             self._inbox.put_nowait(None)
         return message
 
     async def send(self, message: Mapping[str, Json]) -> None:
-        """Send a message to the page; does nothing once the socket has ended."""
+        """Send the page a message; do nothing after the end of the socket."""
         if self._closed:
             return
         try:
@@ -155,7 +162,7 @@ class CallSocket:
             self._closed = True
 
     async def close(self, refusal: Refusal | None = None) -> None:
-        """End the socket, within half a second; says why when there is a reason."""
+        """Close the socket within half a second, with the reason if there is one."""
         if self._closed or self._websocket.client_state is WebSocketState.DISCONNECTED:
             return
         try:
@@ -167,7 +174,7 @@ class CallSocket:
                     await self.send({"type": "error"} | told)
                     await self._websocket.close(refusal.close_code, refusal.message)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):
-            """It has ended already, or takes nothing any more."""
+            """The socket has ended already, or accepts nothing any more."""
         self._closed = True
 
     async def _receive_message(self) -> Mapping[str, Json] | None:

@@ -1,4 +1,4 @@
-"""Calls: lets people in, one conversation for each, and no more than there is room for."""
+"""Admit callers, run one call for each, and refuse calls beyond the limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from duologue.server.config import ServerConfig
 log = logging.getLogger(__name__)
 
 AFTER_CALL_S = 30.0
-"""Seconds that the work after a call may take."""
+"""Most seconds that the work after a call may take."""
 
 
 class CallSignalling(Signalling, Protocol):
@@ -40,20 +40,24 @@ class CallSignalling(Signalling, Protocol):
         ...
 
     after_call: Callable[[], Awaitable[None]] | None
-    """Run when the call is over and its place is free, for at most `AFTER_S`."""
+    """Runs after the call, when its place is free again, for at most `AFTER_CALL_S`."""
 
 
 type CallHandler = Callable[[CallSignalling], Awaitable[None]]
-"""Conducts one call, from its offer to its end; cancelled when the person does not come back."""
+"""Handles one call, from its offer to its end; cancelled if the person does not come back."""
 
 MAX_WAITING = 128
-"""Open sockets that have not sent their hello; a new one pushes out an older one."""
+"""Most open sockets that have not sent their hello; a new one evicts an older one."""
 
 
 class CallLimiter:
-    """All calls of one app: a call takes a place when it is let in, and gives it back at its end.
+    """Runs the calls of one app, and limits their number.
 
-    ``sessions`` is how many are under way, ``refused`` how many found no room.
+    ``sessions`` counts the running calls, ``refused`` the calls refused because of the limit.
+
+    Args:
+        handler: Handles one call.
+        config: The limits.
     """
 
     def __init__(self, handler: CallHandler, config: ServerConfig) -> None:
@@ -68,31 +72,31 @@ class CallLimiter:
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until its call has ended."""
         client = websocket.client
-        line: CallSocket | None = None
+        socket: CallSocket | None = None
         try:
             await websocket.accept()
-            line = CallSocket(websocket, self._config)
+            socket = CallSocket(websocket, self._config)
             self._sockets_without_hello.add(
-                line, client.host if client is not None else "", line.evict
+                socket, client.host if client is not None else "", socket.evict
             )
             try:
-                token = await line.receive_hello()
+                token = await socket.receive_hello()
             finally:
-                self._sockets_without_hello.remove(line)
+                self._sockets_without_hello.remove(socket)
             self._check_admission(token)
             if self.call_admitted is not None:
                 self.call_admitted((client.host, client.port) if client is not None else None)
             self.sessions += 1
             try:
-                refusal = await self._run_call(line)
+                refusal = await self._run_call(socket)
             finally:
                 self.sessions -= 1
-            await line.close(refusal)
-            if line.after_call is not None:
-                await _run_after_call(line.after_call())
+            await socket.close(refusal)
+            if socket.after_call is not None:
+                await _run_after_call(socket.after_call())
         except RefusedError as refused:
-            if line is not None:
-                await line.close(refused.refusal)
+            if socket is not None:
+                await socket.close(refused.refusal)
 
     def _check_admission(self, token: str) -> None:
         expected = self._config.token
@@ -105,12 +109,12 @@ class CallLimiter:
             message = f"All places are taken ({people} already): try again in a minute."
             raise RefusedError(Refusal("full", 1013, message))
 
-    async def _run_call(self, line: CallSocket) -> Refusal | None:
-        """Read the socket and conduct the call, until either has ended; says why, if there is."""
-        await line.send(self._config.config_message())
+    async def _run_call(self, socket: CallSocket) -> Refusal | None:
+        """Read the socket and run the call until either ends; return the reason if there is one."""
+        await socket.send(self._config.config_message())
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read_socket(line), name="socket")
-            talking = tasks.create_task(self._run_handler(line), name="call")
+            reading = tasks.create_task(_read_socket(socket), name="socket")
+            talking = tasks.create_task(self._run_handler(socket), name="call")
             await asyncio.wait({reading, talking}, return_when=asyncio.FIRST_COMPLETED)
             if not talking.done():
                 await asyncio.wait({talking}, timeout=self._config.end_timeout_s)
@@ -121,15 +125,15 @@ class CallLimiter:
                 return refusal
         return None
 
-    async def _run_handler(self, line: CallSocket) -> Refusal | None:
+    async def _run_handler(self, socket: CallSocket) -> Refusal | None:
         try:
-            await self._handler(line)
+            await self._handler(socket)
         except RefusedError as refused:
             return refused.refusal
         except CallRefusedError as error:
             return Refusal("refused", 4403, _shorten_reason(str(error)))
         except DuologueError as error:
-            if line.closed:
+            if socket.closed:
                 return None
             log.warning("a call ended: %s", error)
             return Refusal(
@@ -146,9 +150,9 @@ def _bytes(token: str) -> bytes:
     return token.encode("utf-8", "surrogatepass")
 
 
-async def _read_socket(line: CallSocket) -> Refusal | None:
+async def _read_socket(socket: CallSocket) -> Refusal | None:
     try:
-        await line.read()
+        await socket.read()
     except RefusedError as refused:
         return refused.refusal
     return None
@@ -163,6 +167,6 @@ async def _run_after_call(after: Awaitable[None]) -> None:
 
 
 def _shorten_reason(text: str) -> str:
-    """Return as much of the text as fits into a close frame (RFC 6455: 123 bytes)."""
+    """Return the beginning of the text that fits into a close frame (RFC 6455: 123 bytes)."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= 123 else data[:120].decode(errors="ignore") + "…"

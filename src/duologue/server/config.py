@@ -1,4 +1,4 @@
-"""How the web app is served, and the limits it keeps."""
+"""Configuration of the web app: addresses, access and limits."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from duologue.rtc.config import IceServer
 from duologue.server.call_request import CallRequest
 
 MIN_TOKEN = 16
-"""Characters that a token must have at least."""
+"""Fewest characters of a token."""
 
 SESSIONS_PER_CORE = 8
-"""Measured: a browser session takes some 2.5 % of a core; the rest is for the model's work."""
+"""A browser session takes about 2.5 % of a core (measured); the rest is for the model's work."""
 
 
 def default_sessions() -> int:
-    """Sessions at once on this machine: 8 for each core that this process may use."""
+    """Return the default limit of sessions: 8 for each core that this process may use."""
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
@@ -32,10 +32,13 @@ def default_sessions() -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
-    """Where the app listens, who may come in, and how much of everything.
+    """Where the app listens, who may call, and the limits.
 
-    Only this machine reaches it by default. Another ``host`` demands a ``token`` of at least 16
-    characters. ``port`` 0 takes a free one. Raises `ConfigError` for values that can't work.
+    By default only this machine can reach it. Another ``host`` requires a ``token`` of at least 16
+    characters. ``port`` 0 takes a free port.
+
+    Raises:
+        ConfigError: A value can't work.
     """
 
     host: str = "127.0.0.1"
@@ -44,28 +47,28 @@ class ServerConfig:
     certfile: str | Path | None = None
     keyfile: str | Path | None = None
     ice_servers: tuple[IceServer, ...] = ()
-    """STUN and TURN servers, for both sides of a call; none are needed on one network."""
+    """STUN and TURN servers for both sides of a call; none are needed within one network."""
     allowed_hosts: tuple[str, ...] = ()
     """Further host names of the page, without port."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of other pages that may call, such as ``https://www.example.org``."""
     public_url: str | None = None
-    """Where people open the page when a proxy stands in front: ``https://talk.example.org/``."""
+    """Address of the page if a proxy is in front of it, such as ``https://talk.example.org/``."""
     max_sessions: int = field(default_factory=default_sessions)
     max_message_bytes: int = 64 * 1024
-    """Of one message that the page sends."""
+    """Most bytes of one message from the page."""
     messages_per_s: float = 50.0
-    """Messages that the page may send each second; those of one second, or 20, may burst."""
+    """Most messages from the page each second; those of one second, or 20, may arrive at once."""
     hello_timeout_s: float = 5.0
-    """From the socket's opening to its first message, which carries the token."""
+    """Seconds from the opening of the socket to its first message, which contains the token."""
     offer_timeout_s: float = 15.0
-    """From being let in to the offer of a call."""
+    """Seconds from the admission of a call to its offer."""
     ping_s: float = 8.0
-    """Between two pings of a socket; one that is not answered for as long ends the session."""
+    """Seconds between two pings of a socket; no answer for the same time ends the session."""
     end_timeout_s: float = 1.5
-    """What a session may take to end once the person has gone; then it is cancelled."""
+    """Seconds that a session may take to end after the person has left; then it is cancelled."""
     page: dict[str, Json] = field(default_factory=dict)
-    """Further fields of the ``config`` message that the page gets, such as ``agent``."""
+    """Further fields of the ``config`` message to the page, such as ``agent``."""
 
     def __post_init__(self) -> None:
         if not self.local and self.token is None:
@@ -79,9 +82,9 @@ class ServerConfig:
                 "python -c 'import secrets; print(secrets.token_urlsafe())'"
             )
         if not 0 <= self.port <= 65535:
-            raise ConfigError(f"port takes a number from 0 to 65535, not {self.port}")
+            raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
         if self.max_sessions < 1:
-            raise ConfigError(f"max_sessions takes a number above 0, not {self.max_sessions}")
+            raise ConfigError(f"max_sessions must be above 0, not {self.max_sessions}")
         if (self.certfile is None) != (self.keyfile is None):
             raise ConfigError("certfile and keyfile go together: pass both, or neither")
         for name, url in (
@@ -104,16 +107,16 @@ class ServerConfig:
 
     @property
     def local(self) -> bool:
-        """Only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return is_loopback(self.host)
 
     @property
     def secure(self) -> bool:
-        """It speaks TLS itself."""
+        """Whether the server itself uses TLS."""
         return self.certfile is not None
 
     def address(self, port: int) -> str:
-        """What to open in a browser; the token, if any, is behind the ``#`` and so never sent."""
+        """Return the address to open; a token follows the ``#``, so that no browser sends it."""
         fragment = f"#token={self.token}" if self.token else ""
         if self.public_url is not None:
             return self.public_url.rstrip("/") + "/" + fragment
@@ -123,7 +126,7 @@ class ServerConfig:
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
     def config_message(self) -> dict[str, Json]:
-        """The ``config`` message that a page gets when it is let in."""
+        """Return the ``config`` message that an admitted page gets."""
         servers: list[Json] = []
         for server in self.ice_servers:
             urls = (server.urls,) if isinstance(server.urls, str) else server.urls
@@ -135,7 +138,7 @@ class ServerConfig:
         return {"type": "config", "ice_servers": servers, **self.page}
 
     def is_from_this_machine(self, request: CallRequest) -> bool:
-        """Return whether the caller is on this machine, and not behind a proxy on it."""
+        """Return whether the caller is on this machine and no proxy is between."""
         if not self.local:
             return False
         origin, host = request.headers.get("origin"), request.headers.get("host")
@@ -144,12 +147,12 @@ class ServerConfig:
 
     @property
     def warning(self) -> str | None:
-        """What the person who starts the server should know, in a sentence."""
+        """A warning for the person who starts the server, in a sentence; None if there is none."""
         if self.public_url is not None:
             name = _host_of(self.public_url)
             if self.token is None and not is_loopback(name):
                 return (
-                    f"everybody who can reach {name} may call: "
+                    f"anyone who can reach {name} may call: "
                     "pass a token, or let the proxy check them"
                 )
             if self.public_url.startswith("https:"):
@@ -163,7 +166,7 @@ class ServerConfig:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether this name or address (without port) is this machine's own loopback."""
+    """Return whether a name or address (without port) is this machine's own loopback."""
     if host.lower() == "localhost":
         return True
     try:

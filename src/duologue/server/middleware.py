@@ -1,4 +1,4 @@
-"""What stands in front of every request: who is asked for, by which page, and what may be done."""
+"""Check the host and the origin of every request, and add security headers to every response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG_INTERVAL_S = 60.0
 """Seconds between two log lines about refused requests."""
 
 _MAX_LOGGED = 64
-"""Different log lines about refused requests, for as long as the server runs."""
+"""Most different log lines about refused requests while the server runs."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -64,13 +64,13 @@ _WRONG_ORIGIN = _Refusal(
 
 
 class OriginMiddleware:
-    """ASGI middleware: checks ``Host`` and ``Origin``, and adds the security headers.
+    """ASGI middleware that checks ``Host`` and ``Origin`` and adds the security headers.
 
-    A server on loopback answers to loopback names and to those of its configuration only, so that
-    a foreign page can't reach it by a name that was rebound to 127.0.0.1. A WebSocket or a POST
-    of a browser (only browsers send ``Origin``, and with these they always do) must come from a
-    page of this server: from the address that was asked for, from ``public_url`` or one of
-    ``allowed_origins``, or from a name in ``allowed_hosts``.
+    A server on loopback answers only to loopback names and to those of its configuration, so that a
+    foreign page can't reach it through a name that was rebound to 127.0.0.1. A WebSocket or a POST
+    from a browser must come from a page of this server: from the requested address, from
+    ``public_url`` or one of ``allowed_origins``, or from a name in ``allowed_hosts``. Only browsers
+    send ``Origin``, and they always do with such requests.
     """
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
@@ -84,7 +84,7 @@ class OriginMiddleware:
         self._logged: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it with a sentence."""
+        """Pass a request on, or refuse it with a sentence."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -142,14 +142,14 @@ class OriginMiddleware:
             return False
         if port is not None:
             return origin[2] == int(port)
-        # A browser leaves out the default port. If this server has another one, a proxy has left it
-        # out, as nginx does with "Host $host".
+        # A browser leaves out the default port. If this server has another port, a proxy has left
+        # it out, as nginx does with "Host $host".
         server = scope.get("server")
         direct = not server or server[1] is None or server[1] in _PORTS.values()
         return not direct or origin[2] in _PORTS.values()
 
     def _log_once(self, line: str) -> None:
-        """Log each line once, and at most one a minute, because strangers can cause them."""
+        """Log each line once, and at most one line a minute, because strangers can cause them."""
         now = time.monotonic()
         recent = max(self._logged.values(), default=-_LOG_INTERVAL_S)
         if (
@@ -163,7 +163,7 @@ class OriginMiddleware:
 
 
 def origin_of(url: str) -> Origin | None:
-    """Return scheme, name and port of a page's address; None if it is no such address."""
+    """Return scheme, name and port of a page's address; None if the address is none of a page."""
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,4 +1,4 @@
-"""The files of the page, read once and served from memory."""
+"""Serve the files of the page from memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _File:
 
 
 class Page:
-    """Serves the files of ``static/``, and those only: a path is a key here, never a file name."""
+    """Serves the files of ``static/`` only, because a path is a key and never a file name."""
 
     def __init__(self) -> None:
         self._files: dict[str, _File] = {}
@@ -37,15 +37,15 @@ class Page:
                 self._files[source.name] = _File(body, kind, tag)
 
     async def index(self, request: Request) -> Response:
-        """GET /: the page itself."""
+        """Handle GET /: return the page itself."""
         return self._serve("index.html", request)
 
     async def icon(self, request: Request) -> Response:
-        """GET /favicon.svg."""
+        """Handle GET /favicon.svg."""
         return self._serve("favicon.svg", request)
 
     async def static(self, request: Request) -> Response:
-        """GET /static/NAME."""
+        """Handle GET /static/NAME."""
         return self._serve(str(request.path_params["name"]), request)
 
     def _serve(self, name: str, request: Request) -> Response:

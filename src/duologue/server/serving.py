@@ -1,4 +1,4 @@
-"""Running the web app on uvicorn, until it is cancelled or told to stop by a signal."""
+"""Run the web app on uvicorn until it is cancelled or a signal stops it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from duologue.server._connection_limits import REQUEST_S, ConnectionLimiter, lim
 from duologue.server.config import ServerConfig
 
 _STOP_S = 3
-"""What all sessions together may take to end when the server stops, in seconds."""
+"""Seconds in which all sessions must end when the server stops."""
 
 _BACKLOG = 128
 """Connections that the system queues until they are accepted."""
 
 
 def print_line(text: str) -> None:
-    """Write a line for the person at the terminal."""
+    """Print a line for the person at the terminal."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -39,19 +39,26 @@ async def serve_app(
     signals: bool = True,
     listener: socket.socket | None = None,
 ) -> None:
-    """Serve an app of this package until cancelled, or, with ``signals``, on SIGINT and SIGTERM.
+    """Serve an app of this package until cancelled or stopped by a signal.
 
-    ``ready`` is called once with the address to open; it is printed when not given. ``listener`` is
-    a socket that already listens (see `listen`); it is closed at the end. The end of the server
-    ends all sessions within about three seconds. Raises `ConfigError` if the port is taken or the
-    certificate can't be used.
+    The end of the server ends all sessions within about three seconds.
+
+    Args:
+        app: The app, from `create_call_app`.
+        config: The configuration of the app.
+        ready: Called once with the address to open; by default the address is printed.
+        signals: Stop on SIGINT and SIGTERM.
+        listener: A listening socket (see `listen`), which is closed at the end.
+
+    Raises:
+        ConfigError: The port is taken, or the certificate can't be used.
     """
     listener = listen(config) if listener is None else listener
     port = int(listener.getsockname()[1])
     settings = _uvicorn_config(app, config)
-    door = ConnectionLimiter()
-    limit_connections(settings, door)
-    app.state.calls.call_admitted = door.exempt
+    limiter = ConnectionLimiter()
+    limit_connections(settings, limiter)
+    app.state.calls.call_admitted = limiter.exempt
     server = _Server(settings, lambda: _announce_address(config, port, ready), signals=signals)
     with listener:
         async with asyncio.TaskGroup() as tasks:
@@ -73,7 +80,7 @@ class _Server(uvicorn.Server):
         self._signals = signals
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen and print the address; unlike uvicorn, limit the time of TLS handshakes."""
+        """Listen and report the address; unlike uvicorn, limit the time of TLS handshakes."""
         await self.lifespan.startup()
         loop, config = asyncio.get_running_loop(), self.config
 
@@ -98,7 +105,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave signals alone where the program that embeds us wants them."""
+        """Leave signals to the program that embeds the server, if it wants them."""
         if self._signals:
             with super().capture_signals():
                 yield
@@ -117,10 +124,14 @@ def _announce_address(config: ServerConfig, port: int, ready: Callable[[str], No
 
 
 def listen(config: ServerConfig, *, extra_ports: int = 0) -> socket.socket:
-    """Listen on the port before anything that takes long; connections wait until served.
+    """Listen on the port at once; connections wait until they are served.
 
-    If the port is taken, try up to ``others`` ports after it. Raises `ConfigError` if none is free
-    or the certificate can't be used.
+    Args:
+        config: Address, port and certificate.
+        extra_ports: Ports after the first one to try if it is taken.
+
+    Raises:
+        ConfigError: No port is free, or the certificate can't be used.
     """
     if config.certfile is not None and config.keyfile is not None:
         _check_certificate(config.certfile, config.keyfile)
@@ -142,13 +153,13 @@ def listen(config: ServerConfig, *, extra_ports: int = 0) -> socket.socket:
 
 
 def _check_both_loopbacks(port: int) -> None:
-    """Raise ``OSError`` if another program has the port: "localhost" means two addresses."""
+    """Raise ``OSError`` if another program has the port, because "localhost" has two addresses."""
     for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
         try:
             socket.create_server((address, port), family=family).close()
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise  # unless there is no IPv6
+                raise  # but ignore a machine without IPv6
 
 
 def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
@@ -159,7 +170,7 @@ def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
 
 
 def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
-    """Quiet (an access log would keep addresses), bounded, and quick to notice who has gone."""
+    """Configure uvicorn without an access log (it would keep addresses), and with limits."""
     settings = uvicorn.Config(
         app,
         log_config=None,
@@ -171,7 +182,7 @@ def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
         ws_ping_interval=config.ping_s,
         ws_ping_timeout=config.ping_s,
         ws_per_message_deflate=False,
-        # No limit_concurrency: it would refuse all new connections; the door closes old ones.
+        # No limit_concurrency, which would refuse all new connections; the limiter closes old ones.
         backlog=_BACKLOG,
         timeout_keep_alive=5,
         timeout_graceful_shutdown=_STOP_S,

@@ -132,7 +132,7 @@ def _scripted_backend(script: Script, clock: Clock | None) -> Backend:
     def make() -> Realtime:
         replies = [with_audio(index, one) for index, one in enumerate(script.replies)]
         return ScriptedBackend(
-            replies, transcripts=script.transcripts, manual=True, profile=SCRIPTED, clock=clock
+            replies, transcripts=script.transcripts, manual=True, capabilities=SCRIPTED, clock=clock
         )
 
     async def prepare() -> None:

@@ -1,4 +1,4 @@
-"""What programs import to test their agents: virtual time, scripted models, simulated providers."""
+"""Tools for testing agents: virtual time, scripted models, simulated providers."""
 
 from __future__ import annotations
 

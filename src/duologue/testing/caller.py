@@ -1,4 +1,4 @@
-"""A caller without a browser: the page's side of a call, for tests and load."""
+"""Call an agent without a browser: the page's side of a call, for tests and load."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from duologue.rtc.peer import Peer
 from duologue.rtc.signalling import ANSWER, BYE, ERROR, EVENT, OFFER, PLAYED, TEXT, Signalling
 
 MAX_KEPT = 1000
-"""Events and errors kept; the oldest goes."""
+"""Most events and errors that are kept; the oldest is dropped."""
 
 
 class MemorySignalling:
-    """One end of a signalling line inside this process; make two by `memory_lines`."""
+    """One end of a signalling channel inside this process; `memory_signalling` makes both ends."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class MemorySignalling:
         self._ended = False
 
     async def receive(self) -> Mapping[str, Json] | None:
-        """The next message; None once either end was closed."""
+        """Return the next message, or None after either end was closed."""
         if self._ended:
             return None
         message = await self._incoming.get()
@@ -41,12 +41,12 @@ class MemorySignalling:
         return message
 
     async def send(self, message: Mapping[str, Json]) -> None:
-        """Send a message; waits while the other end is far behind."""
+        """Send a message; wait while the other end has 64 unread messages."""
         if not self._ended:
             await self._outgoing.put(message)
 
     def close(self) -> None:
-        """End the line for both."""
+        """Close the channel for both ends."""
         if not self._ended:
             self._ended = True
             while self._outgoing.full():
@@ -55,18 +55,26 @@ class MemorySignalling:
 
 
 def memory_signalling() -> tuple[MemorySignalling, MemorySignalling]:
-    """Two ends of one line: for a caller and for a `CallEdge`."""
+    """Return both ends of a channel: for a caller and for a `CallEdge`."""
     one: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(64)
     two: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(64)
     return MemorySignalling(one, two), MemorySignalling(two, one)
 
 
 class Caller:
-    """Calls a `CallEdge` over ``signalling`` as a page would; use as ``async with``.
+    """Calls a `CallEdge` as a page does; use it as ``async with``.
 
-    ``on_audio`` gets what the agent says at ``rate`` Hz as it arrives; there is no playout delay,
-    so `report_played` says what has just arrived. ``reroute`` may change each description on its
-    way (see `BadNetwork`). Entering raises `PeerError` when the call can't be made.
+    There is no playout delay, so `report_played` reports what has just arrived.
+
+    Args:
+        signalling: Carries the messages of the call.
+        on_audio: Called with the agent's audio as it arrives.
+        rate: Rate in Hz of the audio in both directions.
+        timeout: Seconds in which the call must be connected.
+        reroute: Changes each description on its way (see `BadNetwork`).
+
+    Raises:
+        PeerError: On entering, if the call can't be connected.
     """
 
     def __init__(
@@ -85,11 +93,11 @@ class Caller:
         self._reader: asyncio.Task[None] | None = None
         self._answer_received = asyncio.Event()
         self.events: deque[Mapping[str, Json]] = deque(maxlen=MAX_KEPT)
-        """What the edge showed, in order."""
+        """Events from the edge, in order."""
         self.errors: deque[str] = deque(maxlen=MAX_KEPT)
-        """Codes and messages of the errors that came."""
+        """Codes and messages of the errors from the edge."""
         self.ended = asyncio.Event()
-        """Set when the line or the connection has ended."""
+        """Set when the signalling or the connection has ended."""
         config = PeerConfig(send_rate=rate, receive_rate=rate, loopback=True)
         self.peer = Peer(config, on_audio=on_audio, on_state=self._state_changed)
 
@@ -98,7 +106,7 @@ class Caller:
             async with asyncio.timeout(self._timeout):
                 offer = self._reroute(OFFER, await self.peer.offer())
                 await self._signalling.send({"type": OFFER, "sdp": offer})
-                # Lives until __aexit__, which a TaskGroup can't span here.
+                # This task lives until __aexit__, which a TaskGroup can't span here.
                 self._reader = asyncio.ensure_future(self._read())
                 await self._wait(self._answer_received)
                 await self._wait(self._connected)
@@ -119,20 +127,20 @@ class Caller:
         await self.hang_up()
 
     def send(self, frame: AudioFrame | None) -> int:
-        """Send the next 20 ms of the person at ``rate``, None as silence; its RTP timestamp."""
+        """Send the person's next 20 ms at ``rate``, None as silence; return its RTP timestamp."""
         return self.peer.send_audio(frame)
 
     async def send_text(self, text: str) -> None:
-        """Write to the agent."""
+        """Write a text to the agent."""
         await self._signalling.send({"type": TEXT, "text": text})
 
     def report_played(self) -> None:
-        """Say that all that has arrived is being played, as a page does several times a second."""
+        """Report all received audio as played, as a page does several times a second."""
         if self.peer.last_received is not None:
             self.peer.send_message(json.dumps({"type": PLAYED, "rtp": self.peer.last_received}))
 
     async def hang_up(self) -> None:
-        """Say goodbye and close; idempotent."""
+        """End the call; may be called again."""
         reader, self._reader = self._reader, None
         try:
             if reader is not None:

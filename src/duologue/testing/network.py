@@ -1,4 +1,4 @@
-"""A network between two WebRTC peers on this machine that loses, delays and reorders."""
+"""A network between two WebRTC peers on this machine that loses, delays and reorders packets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOPBACK = re.compile(r"^a=candidate:(\S+ \d+ udp \d+) 127\.0\.0\.1 (\d+) typ h
 
 
 class _Side(asyncio.DatagramProtocol):
-    """One face of the network: what arrives here leaves by the other face."""
+    """One side of the network: packets that arrive here leave on the other side."""
 
     def __init__(self, network: BadNetwork) -> None:
         self.network = network
@@ -30,10 +30,16 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class BadNetwork:
-    """Carries one call and harms its RTP: ``loss`` 0 to 1, ``delay`` and ``jitter`` in s.
+    """Carries one call and damages its RTP stream; ICE, DTLS and RTCP pass undamaged.
 
-    Jitter beyond 20 ms reorders. ICE, DTLS and RTCP pass whole; ``cut`` stops everything. Give
-    `reroute` to both sides' descriptions. Deterministic by ``seed`` but for timing.
+    Pass the descriptions of both sides through `reroute`. Set ``cut`` to stop all packets. Apart
+    from timing, ``seed`` decides everything.
+
+    Args:
+        loss: Share of RTP packets to lose, 0 to 1.
+        delay: Seconds by which each RTP packet is delayed.
+        jitter: Most seconds of additional, random delay; more than 20 ms reorders packets.
+        seed: Seed of the random numbers.
     """
 
     def __init__(
@@ -44,9 +50,9 @@ class BadNetwork:
         self.jitter = jitter
         self.cut = False
         self.lost = 0
-        """RTP packets thrown away so far."""
+        """RTP packets lost so far."""
         self.passed = 0
-        """RTP packets let through so far."""
+        """RTP packets passed on so far."""
         self._random = random.Random(seed)  # noqa: S311 - a network, not a secret
         self._sides: dict[str, _Side] = {}
 
@@ -72,7 +78,7 @@ class BadNetwork:
                 side.transport.close()
 
     def reroute(self, kind: str, sdp: str) -> str:
-        """The description (``offer`` or ``answer``) with this network in place of its addresses."""
+        """Return the description (``offer`` or ``answer``) with this network's address in it."""
         found = _LOOPBACK.search(sdp)
         if found is None:
             raise ValueError("the description has no candidate on 127.0.0.1")
@@ -82,7 +88,7 @@ class BadNetwork:
         return re.sub(r"(?:a=candidate:.*\r\n)+", line, sdp)
 
     def _forward(self, data: bytes, side: _Side) -> None:
-        # What one peer sends to this face goes to the peer behind it, from the other face.
+        # Packets that one peer sends to this side leave on the other side, to the peer behind it.
         if self.cut or side.other is None or side.target is None:
             return
         other, target = side.other, side.target

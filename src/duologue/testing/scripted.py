@@ -1,4 +1,4 @@
-"""A model that follows a script: public, keyless, and deterministic in virtual time."""
+"""A model that follows a script, needs no key, and is deterministic in virtual time."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from duologue.vad.endpointing import Endpointer, Endpointing, EndpointingStep
 from duologue.vad.energy import EnergyVAD
 
 CHARS_PER_S = 15
-"""How fast a scripted reply speaks, unless it says how long it is."""
+"""Characters that a scripted reply speaks each second, unless it has a length of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolUse:
-    """A reply calls a tool with these arguments."""
+    """A tool call of a scripted reply."""
 
     name: str
     arguments: Mapping[str, Json] = field(default_factory=dict)
@@ -53,10 +53,17 @@ class ToolUse:
 class Reply:
     """One reply of the script.
 
-    It begins ``after_s`` seconds after it was due, lasts ``seconds`` (else as long as its text
-    takes), and comes in chunks of ``chunk_ms``, ``pace`` times as fast as it is spoken (0: all at
-    once). Its sound is ``audio``, else a tone of ``tone`` Hz. ``fails`` ends it with that message,
-    ``refused`` refuses the request with that code.
+    Args:
+        text: The words of the reply.
+        seconds: Length of its audio; by default as long as the text takes.
+        after_s: Seconds from the request or the end of the turn to the beginning of the reply.
+        chunk_ms: Milliseconds of audio in each chunk.
+        pace: Speed at which audio is sent, as a multiple of real time; 0 sends all at once.
+        tone: Frequency of its audio in Hz.
+        tools: Tool calls at its end.
+        fails: A message with which the reply fails at its end.
+        refused: An error code with which the request for the reply is refused.
+        audio: Audio in place of the tone.
     """
 
     text: str = ""
@@ -73,19 +80,27 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """At ``seconds`` after the session began, the model tells ``what``, or fails with it."""
+    """An output, or an error, of the model ``seconds`` after the session began."""
 
     seconds: float
     output: Output | SessionError
 
 
 class ScriptedRealtime(Realtime):
-    """Hears turns by loudness, and answers each turn or request with the next of ``replies``.
+    """Detects turns by loudness, and replies to each turn or request with the next of ``replies``.
 
-    ``transcripts`` are what the person's turns say, in order (then "..."). ``at`` is told at its
-    time, whatever happens. ``echo`` sends the person's sound back instead of answering. With
-    ``manual``, only `end_turn` ends a turn. Every command is kept in ``commands`` (sound only
-    counted, in ``heard_samples``).
+    ``commands`` holds every command but audio; ``received_samples`` counts the audio.
+
+    Args:
+        replies: The replies, in order; a text stands for a `Reply` with it.
+        transcripts: What the person's turns say, in order; further turns say "...".
+        at: Outputs and errors at fixed times.
+        echo: Send the person's audio back instead of replying.
+        manual: Only `end_turn` ends a turn.
+        capabilities: What the model can do.
+        fps: Video frames that are sent each second.
+        clock: Clock of the session; by default that of the event loop.
+        reconnect: How lost connections are replaced.
     """
 
     def __init__(
@@ -96,12 +111,12 @@ class ScriptedRealtime(Realtime):
         at: Sequence[At] = (),
         echo: bool = False,
         manual: bool = False,
-        profile: Capabilities | None = None,
+        capabilities: Capabilities | None = None,
         fps: float = 1.0,
         clock: Clock | None = None,
         reconnect: ReconnectPolicy | None = None,
     ) -> None:
-        chosen = profile or Capabilities("scripted", "script", user_transcripts="partial")
+        chosen = capabilities or Capabilities("scripted", "script", user_transcripts="partial")
         super().__init__(chosen, fps=fps, clock=clock, reconnect=reconnect)
         self.replies = deque(Reply(r) if isinstance(r, str) else r for r in replies)
         self.transcripts = deque(transcripts)
@@ -112,7 +127,7 @@ class ScriptedRealtime(Realtime):
         self.manual = manual
 
     def open(self, setup: SessionSetup) -> Connection:
-        """Start on the script."""
+        """Create a connection that follows the script."""
         return _ScriptedConnection(self, setup)
 
 
@@ -181,7 +196,7 @@ class _ScriptedConnection:
             case EndTurn(reply=wanted):
                 self._end_turn(wanted)
             case _:
-                """Kept for whoever looks at the commands."""
+                """Other commands are only kept in ``commands``."""
 
     def _emit_soon(self, output: Output) -> None:
         asyncio.get_running_loop().call_soon(self._on_output, output)

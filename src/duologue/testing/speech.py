@@ -18,9 +18,16 @@ _CHUNK_S = 1.0
 async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool = False) -> str:
     """Return the English words in an audio file or a frame; "" if there are none.
 
-    Runs in threads. With ``offline`` no weights are fetched. Raises `ConfigError` for a file that
-    can't be used, `WeightsError` if weights are missing and can't be fetched, and
-    `MissingExtraError` without the extra ``local``.
+    Runs in threads.
+
+    Args:
+        audio: A file or a frame.
+        offline: Fetch no weights.
+
+    Raises:
+        ConfigError: The file can't be used.
+        WeightsError: Weights are missing and can't be fetched.
+        MissingExtraError: The extra ``local`` is not installed.
     """
     stt = await asyncio.to_thread(engine.load_stt, offline=offline)
     frame = await asyncio.to_thread(load_audio, audio, stt.rate)
@@ -37,8 +44,15 @@ async def transcribe(audio: str | PathLike[str] | AudioFrame, *, offline: bool =
 async def synthesize(text: str, *, voice: str = "heart") -> AudioFrame:
     """Return an English text as speech, in one frame at 24 kHz.
 
-    Runs in threads. Raises `ConfigError` for a text without words or an unknown voice, and
-    `MissingExtraError` without the extra ``local``.
+    Runs in threads.
+
+    Args:
+        text: The words.
+        voice: A voice of the built-in engine.
+
+    Raises:
+        ConfigError: The text has no words, or the voice is unknown.
+        MissingExtraError: The extra ``local`` is not installed.
     """
     if not text.strip():
         raise ConfigError("synthesize needs a text with words")

@@ -1,4 +1,4 @@
-"""Virtual time: an event loop whose clock jumps to the next timer instead of waiting for it."""
+"""An event loop in virtual time, whose clock jumps to the next timer instead of waiting for it."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ PATIENCE = 1.0
 """Real seconds that a loop without timers or work waits for a socket or a foreign thread."""
 
 GRACE = 0.001
-"""Real seconds that open sockets get to deliver what is under way, before each jump in time."""
+"""Real seconds that open sockets get to deliver data before each jump in time."""
 
 
 class DeadlockError(DuologueError, RuntimeError):
-    """Every task waits, and nothing is left that could wake one; the text says where they wait."""
+    """Every task waits, and nothing can wake one any more; the text says where they wait."""
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """Watches files like the default selector; turns waiting for a timer into a jump."""
+    """Watches files like the default selector, but jumps in time instead of waiting for a timer."""
 
     def __init__(self) -> None:
         self._inner = selectors.DefaultSelector()
@@ -73,7 +73,7 @@ class _JumpingSelector(selectors.BaseSelector):
                 if not events and not loop.working:
                     raise DeadlockError(loop._where_tasks_wait())
                 return events
-            # One file is the loop's own wake-up pipe; any other is a socket with traffic perhaps.
+            # One file is the loop's own wake-up pipe; any other is a socket that may have traffic.
             if len(self._inner.get_map()) > 1:
                 events = self._inner.select(loop.grace)
                 if events:
@@ -84,15 +84,18 @@ class _JumpingSelector(selectors.BaseSelector):
 
 
 class VirtualTimeLoop(SelectorEventLoop):
-    """An event loop in virtual time (contract C9): `time` jumps to the next timer when idle.
+    """An event loop in virtual time (contract C9): when idle, `time` jumps to the next timer.
 
-    ``start`` is the first value of `time`, in s; ``grace`` the real seconds that open sockets get
-    before each jump: 0 will do where both ends of each are on this loop. Callbacks and coroutines
-    take no virtual time. While work runs in executor threads (``run_in_executor``,
-    ``asyncio.to_thread``), or inside `hold`, time stands still and the loop really waits for it; so
-    such work must not itself wait for a timer of this loop. Sockets and ``call_soon_threadsafe``
-    work as ever. When nothing can wake the loop any more, it raises `DeadlockError` after
-    `PATIENCE` real seconds.
+    Callbacks and coroutines take no virtual time. While work runs in executor threads
+    (``run_in_executor``, ``asyncio.to_thread``), or inside `hold`, virtual time stops and the loop
+    waits in real time; so such work must not wait for a timer of this loop. Sockets and
+    ``call_soon_threadsafe`` work as usual. When nothing can wake the loop any more, it raises
+    `DeadlockError` after `PATIENCE` real seconds.
+
+    Args:
+        start: First value of `time`, in seconds.
+        grace: Real seconds that open sockets get before each jump; 0 is enough if both ends of each
+            are on this loop.
     """
 
     def __init__(self, start: float = 0.0, *, grace: float = GRACE) -> None:
@@ -100,23 +103,24 @@ class VirtualTimeLoop(SelectorEventLoop):
         self.grace = grace
         self._virtual_timers: list[asyncio.TimerHandle] = []
         self.working = 0
-        """Pieces of work in threads for which time stands still."""
+        """Number of pieces of work in threads, during which virtual time stops."""
         selector = _JumpingSelector()
         super().__init__(selector)
         selector.loop = self
 
     @property
     def _clock_resolution(self) -> float:
-        # asyncio calls timers that are due within this. Who is called a hair too early, and sets
-        # the same timer again, would be called for ever: time does not go on by itself here.
+        # asyncio calls timers that are due within this time. A callback that is called slightly
+        # early and sets the same timer again would be called forever, because virtual time does not
+        # advance by itself.
         return math.ulp(self._virtual_now)
 
     @_clock_resolution.setter
     def _clock_resolution(self, seconds: float) -> None:
-        """The base would take the system's."""
+        """Ignore the system's resolution, which the base class sets."""
 
     def time(self) -> float:
-        """Virtual seconds."""
+        """Return the virtual time in seconds."""
         return self._virtual_now
 
     def call_at[*Ts](
@@ -126,22 +130,23 @@ class VirtualTimeLoop(SelectorEventLoop):
         *args: *Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
-        """Call back at that virtual time, in s."""
+        """Call ``callback`` at the virtual time ``when``, in seconds."""
         handle = super().call_at(when, callback, *args, context=context)
         heapq.heappush(self._virtual_timers, handle)
         return handle
 
-    def run_in_executor[T, *Ts](  # the base says Future | coroutine
+    def run_in_executor[T, *Ts](  # the base class says Future | coroutine
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run in a thread; virtual time stands still until the thread is done with it."""
+        """Run a function in a thread; virtual time stops until the thread has finished it."""
         if executor is None:
             executor = self._threads()
         work = executor.submit(func, *args)
         self.working += 1
         future = asyncio.wrap_future(work, loop=self)
-        # Counted down on the loop, behind the result, so that no jump can come between the two.
-        # The thread counts, not the awaiting future: cancelling that does not stop the thread.
+        # Count down on the loop, after the result, so that no jump can come between the two. The
+        # thread counts and not the awaiting future, because cancelling the future does not stop the
+        # thread.
         work.add_done_callback(self._thread_done)
         return future
 
@@ -160,9 +165,9 @@ class VirtualTimeLoop(SelectorEventLoop):
 
     @contextmanager
     def hold(self) -> Generator[None]:
-        """Let virtual time stand still inside, for work in threads that the loop can't see.
+        """Stop virtual time inside the block, for work in threads that the loop can't see.
 
-        Leave it on the loop's own thread.
+        Leave the block on the loop's own thread.
         """
         self.working += 1
         try:
@@ -207,7 +212,7 @@ class VirtualTimeLoop(SelectorEventLoop):
 
 
 def _where(awaitable: object) -> str:
-    """Name the chain of coroutines, and the file and line of the last one outside asyncio."""
+    """Return the chain of coroutines, and the file and line of the last one outside asyncio."""
     names = []
     place = ""
     while awaitable is not None:
@@ -221,10 +226,17 @@ def _where(awaitable: object) -> str:
 
 
 def run_virtual[T](main: Coroutine[Any, Any, T], *, start: float = 0.0, grace: float = GRACE) -> T:
-    """Run ``main`` in a new `VirtualTimeLoop` that begins at ``start`` s, and return its result.
+    """Run ``main`` in a new `VirtualTimeLoop` and return its result.
 
-    Like ``asyncio.run``: tasks that are left are cancelled, generators and threads ended. Raises
-    `DeadlockError` when ``main`` waits for what can't come.
+    Like ``asyncio.run``, this cancels remaining tasks and ends generators and threads.
+
+    Args:
+        main: The coroutine.
+        start: First value of the loop's `time`, in seconds.
+        grace: See `VirtualTimeLoop`.
+
+    Raises:
+        DeadlockError: ``main`` waits for something that can't happen.
     """
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(start, grace=grace)) as runner:
         return runner.run(main)
@@ -233,8 +245,8 @@ def run_virtual[T](main: Coroutine[Any, Any, T], *, start: float = 0.0, grace: f
 def virtual_time[**P, T](function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     """Make a plain test of an async one: each call runs in a virtual-time loop of its own.
 
-    Works with fixtures, parametrisation and hypothesis (put ``@given`` above it); async fixtures
-    live on the runner's real loop, so don't use them together.
+    Works with fixtures, parametrisation and hypothesis (put ``@given`` above it). Async fixtures
+    live on the runner's real loop, so don't use them together with this.
     """
 
     @functools.wraps(function)

@@ -1,4 +1,4 @@
-"""The model store: weights by name, fetched once, checked by hash, kept in a cache."""
+"""Weights of models by name: fetched once, checked by hash, and kept in a cache."""
 
 from __future__ import annotations
 

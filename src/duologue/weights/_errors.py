@@ -1,4 +1,4 @@
-"""What can go wrong with weights."""
+"""Errors of the weights store."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from duologue.errors import DuologueError
 
 
 class WeightsError(DuologueError):
-    """Weights can't be had, or are not what the registry says; the text says what to do."""
+    """Weights can't be fetched, or are not those of the registry; the text says what to do."""
 
 
 class WrongHashError(WeightsError):
-    """A file that was fetched is not the one that the registry names; nothing of it is kept."""
+    """A fetched file is not the one that the registry names; nothing of it is kept."""

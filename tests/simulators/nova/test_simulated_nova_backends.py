@@ -99,7 +99,7 @@ async def test_each_session_has_its_own_backend_with_prompt_and_tools():
 
     def make():
         profile = ScriptedRealtime().capabilities
-        made.append(ScriptedRealtime(["Yes."], manual=True, profile=profile))
+        made.append(ScriptedRealtime(["Yes."], manual=True, capabilities=profile))
         return made[-1]
 
     seen = []

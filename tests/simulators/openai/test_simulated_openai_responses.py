@@ -238,7 +238,7 @@ async def test_reply_waits_for_the_transcript_of_the_turn():
             super().request_reply(request_id, instructions)
 
     def make():
-        return Slow([Reply("Yes.", 0.1)], manual=True, profile=SCRIPTED)
+        return Slow([Reply("Yes.", 0.1)], manual=True, capabilities=SCRIPTED)
 
     async with OpenAISimulator(make) as sim, connected(sim, turn_detection=QUICK) as client:
         await client.talk()
@@ -256,7 +256,7 @@ async def test_failed_backend_ends_the_session():
 
     def make():
         return ScriptedRealtime(
-            at=[At(1.0, SessionError("out of memory"))], manual=True, profile=SCRIPTED
+            at=[At(1.0, SessionError("out of memory"))], manual=True, capabilities=SCRIPTED
         )
 
     async with OpenAISimulator(make) as sim, connected(sim) as client:

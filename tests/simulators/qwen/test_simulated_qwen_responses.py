@@ -267,7 +267,7 @@ async def test_failed_backend_ends_the_session():
 
     def make():
         return ScriptedRealtime(
-            at=[At(1.0, SessionError("out of memory"))], manual=True, profile=SCRIPTED
+            at=[At(1.0, SessionError("out of memory"))], manual=True, capabilities=SCRIPTED
         )
 
     async with QwenSimulator(make) as sim, connected(sim) as client:

@@ -235,7 +235,7 @@ async def test_reply_is_cancelled_if_the_user_speaks_before_the_transcript():
             self.clock.call_at(later, lambda: ScriptedRealtime.end_turn(self, reply=reply))
 
     def make():
-        return Slow([Reply("Yes.", 0.1)] * 2, manual=True, profile=SCRIPTED)
+        return Slow([Reply("Yes.", 0.1)] * 2, manual=True, capabilities=SCRIPTED)
 
     async with QwenSimulator(make) as sim, connected(sim, turn_detection=QUICK) as client:
         await client.talk()

@@ -1,4 +1,4 @@
-"""``duologue simulate``: a provider's service on this machine, without a key of theirs."""
+"""``duologue simulate``: simulate a provider's service on this machine, without a key."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _COMMANDS = {
     "qwen": "Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.",
     "nova": "Amazon Nova Sonic as Bedrock serves it, over HTTP/2, until Ctrl-C.",
 }
-"""Each in a module of its own here, and of its own name."""
+"""Each command is in a module of this package that has its name."""
 
 
 class _Simulators(click.Group):
-    """Commands by name, loaded when needed."""
+    """Loads commands by name when they are needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -36,5 +36,5 @@ class _Simulators(click.Group):
 def simulate() -> None:
     """Simulate a provider's service on this machine, for programs that talk to it.
 
-    No key of theirs is needed, and nothing leaves this machine.
+    No key of the provider is needed, and nothing leaves this machine.
     """

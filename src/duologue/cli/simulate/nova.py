@@ -34,7 +34,7 @@ def nova(options: Options, tls: Path | None) -> None:
 
     access_key, colon, secret_key = (options.key or f"{ACCESS_KEY}:{SECRET_KEY}").partition(":")
     if not (access_key and colon and secret_key):
-        raise ConfigError("--key takes ACCESS_KEY:SECRET_KEY")
+        raise ConfigError("--key must be ACCESS_KEY:SECRET_KEY")
     simulator = NovaSimulator(
         options.brain,
         host=options.host,

@@ -1,4 +1,4 @@
-"""What all simulated services share on the command line: options, and serving until Ctrl-C."""
+"""Options that all simulated services share, and serving until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the shared options say; ``key`` is None where none was given."""
+    """Values of the shared options; ``key`` is None if none was given."""
 
     host: str
     port: int
@@ -51,10 +51,12 @@ class Simulator(Protocol):
 def simulator_options(
     *, clock_scale_help: str
 ) -> Callable[[Callable[..., None]], Callable[..., Any]]:
-    """Give a command the shared options, as one `Options`; options of its own come by name.
+    """Add the shared options to a command, which gets them as one `Options` before its own.
 
-    ``lives`` says what ``--clock-scale`` does to the sessions. Raises `ConfigError` for another
-    host without a key.
+    The command raises `ConfigError` for another host without a key.
+
+    Args:
+        clock_scale_help: How ``--clock-scale`` changes the length of sessions.
     """
     decorators = [
         click.option(
@@ -72,8 +74,8 @@ def simulator_options(
             metavar="echo|local|loopback|SCRIPT.yaml",
             default="echo",
             show_default=True,
-            help="Who answers: each turn's sound again, the built-in engine, the sound at once, a "
-            "script.",
+            help="What replies: an echo of each turn, the built-in engine, an echo without delay, "
+            "or a script.",
         ),
         click.option(
             "--profile",
@@ -124,14 +126,16 @@ def simulator_options(
 
 
 def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[str]]) -> None:
-    """Serve until Ctrl-C or SIGTERM, having said ``lines``.
+    """Print ``lines``, and serve until Ctrl-C or SIGTERM.
 
-    Then say what scripts expected and did not get: with that the exit code is 1.
+    At the end, print what scripts expected and did not get; if there is anything, exit with 1.
     """
 
     async def main() -> None:
         stopped = asyncio.Event()
-        with suppress(NotImplementedError, RuntimeError, ValueError):  # no signals here
+        with suppress(
+            NotImplementedError, RuntimeError, ValueError
+        ):  # not supported on this platform or in this thread
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         if options.brain == "local":
@@ -156,7 +160,11 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
 
 
 def write_certificate(file: Path, pem: bytes) -> None:
-    """Write a certificate to a file. Raises `ConfigError`."""
+    """Write a certificate to a file.
+
+    Raises:
+        ConfigError: The file can't be written.
+    """
     from duologue.errors import ConfigError
 
     try:

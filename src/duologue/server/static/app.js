@@ -1,4 +1,4 @@
-// The page: joins the buttons, the call, the voices and the words.
+// The page: connects the buttons, the call, the waveforms and the transcript.
 
 import { Call, refusal } from "./call.js";
 import { Pace } from "./latency.js";
@@ -7,7 +7,7 @@ import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
 import { Waves } from "./waves.js";
 
-const MOST_RETRIES = 6;
+const MAX_RETRIES = 6;
 const RETRY_MS = 1000;
 const HEALTHY_MS = 10000;
 
@@ -27,7 +27,7 @@ let muted = false;
 let attempt = 0;
 let timer = null;
 let connectedAt = 0;
-let asked = 0;
+let attemptId = 0;
 
 // States: idle, connecting, live, retrying.
 function state(name, status) {
@@ -46,14 +46,14 @@ function turn(name, status) {
   say(status);
 }
 
-// What happens just now: in the corner, and in the title for those who look at another page.
+// Show the current state in the corner, and in the title for people who look at another tab.
 function say(status) {
   at("status-text").textContent = status;
   const name = transcript.agentName;
   document.title = body.dataset.call === "idle" ? `${name} · duologue` : `${status} · ${name}`;
 }
 
-// Read out by screen readers.
+// Let screen readers read a text aloud.
 function announce(text) {
   at("call-state").textContent = text;
 }
@@ -73,19 +73,19 @@ function notice(text, kind = "note") {
 }
 
 async function talk() {
-  const asking = begin("Asking for the microphone");
-  if (!asking) return;
+  const id = begin("Asking for the microphone");
+  if (!id) return;
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({
       audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
     });
   } catch (error) {
-    if (asking !== asked) return;
+    if (id !== attemptId) return;
     stop("Ready");
     return notice(`${deviceSentence(error, "microphone")} Or write instead.`, "error");
   }
-  if (asking !== asked) return stream.getTracks().forEach((track) => track.stop());
+  if (id !== attemptId) return stream.getTracks().forEach((track) => track.stop());
   stream.getAudioTracks()[0].addEventListener("ended", () => {
     stop("Conversation over");
     notice(MIC_GONE, "error");
@@ -93,7 +93,7 @@ async function talk() {
   join(stream);
 }
 
-// A call without a microphone: the person writes, and what is sent of them is silence.
+// Begin a call without a microphone: the person writes, and their audio is silence.
 function write() {
   if (!begin("Connecting")) return;
   silence = new AudioContext();
@@ -101,16 +101,16 @@ function write() {
   at("person-name").textContent = "You, writing";
 }
 
-// Returns a number that equals `asked` until something else is begun or ended.
+// Return a number that equals `attemptId` until another call begins or this one ends.
 function begin(status) {
   const problem = unsupported();
   if (problem) return notice(problem, "error");
   notice("");
   attempt = 0;
-  asked += 1;
+  attemptId += 1;
   waves.open();
   state("connecting", status);
-  return asked;
+  return attemptId;
 }
 
 function join(stream) {
@@ -136,7 +136,7 @@ function dial() {
   on("agent", nameAgent);
   on("voice", (stream) => {
     at("voice").srcObject = stream;
-    at("voice").play().catch(() => notice("The browser keeps the agent silent: allow sound for this page.", "error"));
+    at("voice").play().catch(() => notice("The browser does not play the agent: allow sound for this page.", "error"));
     waves.show("agent", stream);
   });
   on("connected", () => {
@@ -151,34 +151,34 @@ function dial() {
     if (camera) next.show(camera.getVideoTracks()[0]);
     if (attempt) notice("");
   });
-  on("shaky", () => turn("thinking", "The line is shaky"));
-  on("steady", () => turn("listening", muted ? "Muted" : "Listening"));
+  on("unstable", () => turn("thinking", "The connection is unstable"));
+  on("stable", () => turn("listening", muted ? "Muted" : "Listening"));
   on("problem", ({ message }) => notice(message, "error"));
   on("event", react);
   on("ended", ended);
 }
 
-function ended({ code, reason, error, lost, asked, reached }) {
-  if (asked) return;
+function ended({ code, reason, error, lost, byPerson, reached }) {
+  if (byPerson) return;
   const wasLive = body.dataset.call === "live";
   const unheard = error?.code === "no_sound" || (error?.code === "call_failed" && !wasLive);
   if (error?.code === "call_failed") lost = true;
   if (wasLive && performance.now() - connectedAt > HEALTHY_MS) attempt = 0;
-  if (lost && (wasLive || attempt) && attempt < MOST_RETRIES) return retry();
+  if (lost && (wasLive || attempt) && attempt < MAX_RETRIES) return retry();
   if (code === 1000 && !error && wasLive) transcript.line("the conversation is over");
   stop("Conversation over");
   if (unheard) notice(NO_SOUND, "error");
   else if (error) notice(error.message, "error");
   else if (lost && !reached) sayWhy();
-  else if (lost) notice("The line to the server broke: press Talk to begin again.", "error");
+  else if (lost) notice("The connection to the server was lost: press Talk to begin again.", "error");
   else if (code !== 1000) notice(closeSentence(code, reason), "error");
 }
 
-// A browser does not tell why a WebSocket was refused: ask for it.
+// Ask the server why it refused the WebSocket, because a browser does not say.
 async function sayWhy() {
-  const asking = asked;
+  const id = attemptId;
   const why = await refusal();
-  if (asking === asked) notice(why ?? UNREACHABLE, "error");
+  if (id === attemptId) notice(why ?? UNREACHABLE, "error");
 }
 
 function retry() {
@@ -187,21 +187,21 @@ function retry() {
   const wait = RETRY_MS * 2 ** attempt * (0.8 + 0.4 * Math.random());
   attempt += 1;
   state("retrying", "Reconnecting");
-  notice(`The server is gone; calling again in ${Math.max(1, Math.round(wait / 1000))} s (${attempt} of ${MOST_RETRIES}).`, "error");
+  notice(`The server is gone; calling again in ${Math.max(1, Math.round(wait / 1000))} s (${attempt} of ${MAX_RETRIES}).`, "error");
   timer = setTimeout(dial, wait);
 }
 
-// The person ends what is under way.
+// End the call at the person's request.
 function hangUp() {
   notice("");
   if (body.dataset.call === "live") transcript.line("you ended the conversation");
   stop("Conversation over");
 }
 
-// Ends whatever is under way, on this side.
+// End the call on this side.
 function stop(status) {
   clearTimeout(timer);
-  asked += 1;
+  attemptId += 1;
   call?.end();
   call = null;
   model = null;
@@ -229,18 +229,18 @@ function react(event) {
       showButtons();
       return turn("listening", muted ? "Muted" : "Listening");
     case "RealtimeReconnectingEvent":
-      return turn("thinking", "The model's line broke, making a new one");
+      return turn("thinking", "The connection to the model was lost, reconnecting");
     case "RealtimeReconnectedEvent":
-      if (event.outcome === "fresh") transcript.line("the model's line broke: it has forgotten what was said");
+      if (event.outcome === "fresh") transcript.line("the connection to the model was lost, and it has forgotten the conversation");
       return turn("listening", "Listening");
     case "RealtimeDisconnectedEvent":
       if (!event.clean) notice(`The model is gone (${event.reason}): press End, then Talk, to begin again.`, "error");
       return turn("idle", event.clean ? "Conversation over" : "The model is gone");
     case "UserTurnStartedEvent":
-      transcript.personBegan();
+      transcript.personStarted();
       return turn("person", "Hearing you");
     case "UserTranscriptEvent":
-      return transcript.personWords(event.text, event.final);
+      return transcript.personText(event.text, event.final);
     case "UserTurnEndedEvent":
       transcript.personEnded(event.text, event.empty);
       return event.empty ? turn("listening", "Listening") : turn("thinking", "Thinking");
@@ -248,7 +248,7 @@ function react(event) {
       return turn("agent", "Speaking");
     case "AgentTranscriptEvent":
       if (event.final) transcript.agentEnded(event.speech_id, event.text);
-      else transcript.agentWords(event.speech_id, event.text);
+      else transcript.agentText(event.speech_id, event.text);
       return;
     case "AgentHeardEvent":
       return transcript.agentHeard(event.speech_id, event.text);
@@ -262,7 +262,7 @@ function react(event) {
     case "InterruptionEvent":
       return transcript.interrupted(event);
     case "ToolStartEvent":
-      transcript.toolBegan(event);
+      transcript.toolStarted(event);
       return turn("tool", `Using ${event.name}`);
     case "ToolEndEvent":
       return transcript.toolEnded(event);
@@ -324,7 +324,7 @@ function showCamera(stream) {
   at("camera").setAttribute("aria-pressed", String(Boolean(stream)));
 }
 
-// The token comes in the address and is taken out of it, so that it is not shared by accident.
+// Read the token from the address and remove it there, so that it is not shared by accident.
 function takeToken() {
   const here = new URL(location.href);
   const found = new URLSearchParams(here.hash.slice(1)).get("token") ?? here.searchParams.get("token");

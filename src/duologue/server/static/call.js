@@ -1,4 +1,4 @@
-// One call: signalling over a WebSocket, sound and pictures over WebRTC.
+// One call: signalling over a WebSocket, audio and video over WebRTC.
 
 const GATHER_MS = 1000;
 const CONNECT_MS = 15000;
@@ -7,11 +7,11 @@ const STATS_MS = 1000;
 const REFUSAL_MS = 3000;
 const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
 
-// Events: config(detail), agent(detail name), connected, shaky, steady, event(detail),
+// Events: config(detail), agent(detail name), connected, unstable, stable, event(detail),
 // problem(detail {code, message}), voice(detail stream), and exactly once
-// ended(detail {code, reason, error, lost, asked, reached}): `lost` when the line broke, `asked` when
-// this side ended it, `reached` when the server had answered before. Headers, cookies and the query
-// of the page's own address reach the server with the call.
+// ended(detail {code, reason, error, lost, byPerson, reached}): `lost` if the connection was lost,
+// `byPerson` if this side ended the call, `reached` if the server had answered before. The server
+// gets the headers, the cookies and the query of the page's own address with the call.
 export class Call extends EventTarget {
   #socket;
   #peer = null;
@@ -41,7 +41,7 @@ export class Call extends EventTarget {
     this.#later(() => this.#fail("no_sound"), CONNECT_MS);
   }
 
-  // What the way from the server to the ear adds, in ms, as far as the browser knows; or null.
+  // Milliseconds from the server to the ear, as far as the browser knows; null if it does not.
   get earMs() {
     return this.#ear;
   }
@@ -61,10 +61,10 @@ export class Call extends EventTarget {
 
   end() {
     this.#send({ type: "bye" });
-    this.#end(1000, "", { asked: true });
+    this.#end(1000, "", { byPerson: true });
   }
 
-  #tell(name, detail) {
+  #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
@@ -86,14 +86,14 @@ export class Call extends EventTarget {
     this.#end(1000, "");
   }
 
-  #end(code, reason, { asked = false } = {}) {
+  #end(code, reason, { byPerson = false } = {}) {
     if (this.#over) return;
     this.#over = true;
     for (const timer of this.#timers) clearTimeout(timer);
     this.#peer?.close();
     this.#socket.close();
-    const lost = !asked && !this.#error && CLOSE_GOING_AWAY.includes(code);
-    this.#tell("ended", { code, reason, error: this.#error, lost, asked, reached: this.#reached });
+    const lost = !byPerson && !this.#error && CLOSE_GOING_AWAY.includes(code);
+    this.#emit("ended", { code, reason, error: this.#error, lost, byPerson, reached: this.#reached });
   }
 
   async #receive(message) {
@@ -101,21 +101,21 @@ export class Call extends EventTarget {
     switch (message.type) {
       case "config":
         this.#reached = true;
-        this.#tell("config", message);
+        this.#emit("config", message);
         await this.#offer(message.ice_servers ?? []);
         break;
       case "agent":
-        this.#tell("agent", message.name);
+        this.#emit("agent", message.name);
         break;
       case "answer":
         await this.#peer.setRemoteDescription({ type: "answer", sdp: message.sdp });
         break;
       case "event":
-        this.#tell("event", message.event);
+        this.#emit("event", message.event);
         break;
       case "error":
         this.#reached = true;
-        if (message.code === "bad_message") this.#tell("problem", message);
+        if (message.code === "bad_message") this.#emit("problem", message);
         else this.#error = message;
         break;
     }
@@ -128,28 +128,28 @@ export class Call extends EventTarget {
     peer.addTransceiver(track, { direction: "sendrecv", streams: [this.#microphone] });
     this.#video = peer.addTransceiver("video", { direction: "sendonly" }).sender;
     peer.addEventListener("track", ({ track: voice, streams }) => {
-      if (voice.kind === "audio") this.#tell("voice", streams[0] ?? new MediaStream([voice]));
+      if (voice.kind === "audio") this.#emit("voice", streams[0] ?? new MediaStream([voice]));
     });
-    peer.addEventListener("connectionstatechange", () => this.#changed());
+    peer.addEventListener("connectionstatechange", () => this.#connectionChanged());
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
     this.#send({ type: "offer", sdp: peer.localDescription.sdp });
   }
 
-  #changed() {
+  #connectionChanged() {
     switch (this.#peer.connectionState) {
       case "connected":
         if (this.#connected) {
-          this.#tell("steady");
+          this.#emit("stable");
           break;
         }
         this.#connected = true;
-        this.#tell("connected");
+        this.#emit("connected");
         this.#every(() => this.#report(), REPORT_MS);
         this.#every(() => this.#measure(), STATS_MS);
         break;
       case "disconnected":
-        this.#tell("shaky");
+        this.#emit("unstable");
         break;
       case "failed":
         this.#end(1006, "");
@@ -157,7 +157,7 @@ export class Call extends EventTarget {
     }
   }
 
-  // Tell the server what has really been played, so that an interruption is cut at the right word.
+  // Report to the server what has really been played, so that an interruption cuts at the right word.
   #report() {
     if (this.#channel?.readyState !== "open") return;
     const receiver = this.#peer.getReceivers().find(({ track }) => track.kind === "audio");
@@ -169,7 +169,7 @@ export class Call extends EventTarget {
 
   async #measure() {
     let buffer = null;
-    let way = null;
+    let oneWayMs = null;
     for (const stat of (await this.#peer.getStats()).values()) {
       if (stat.type === "inbound-rtp" && stat.kind === "audio") {
         const count = stat.jitterBufferEmittedCount - this.#before.count;
@@ -177,10 +177,10 @@ export class Call extends EventTarget {
         this.#before = { delay: stat.jitterBufferDelay, count: stat.jitterBufferEmittedCount };
       }
       if (stat.type === "candidate-pair" && stat.nominated && stat.currentRoundTripTime !== undefined) {
-        way = stat.currentRoundTripTime * 500;
+        oneWayMs = stat.currentRoundTripTime * 500;
       }
     }
-    if (buffer !== null && way !== null) this.#ear = buffer + way;
+    if (buffer !== null && oneWayMs !== null) this.#ear = buffer + oneWayMs;
   }
 }
 
@@ -191,11 +191,11 @@ function callAddress() {
   return address;
 }
 
-// Why the server refuses calls from this page, in its own words; null when it does not say.
+// Return why the server refuses calls from this page, or null if it does not say.
 export async function refusal() {
   try {
-    const answer = await fetch(callAddress(), { method: "POST", signal: AbortSignal.timeout(REFUSAL_MS) });
-    return [403, 421].includes(answer.status) ? (await answer.text()).trim() : null;
+    const response = await fetch(callAddress(), { method: "POST", signal: AbortSignal.timeout(REFUSAL_MS) });
+    return [403, 421].includes(response.status) ? (await response.text()).trim() : null;
   } catch {
     return null;
   }

@@ -1,7 +1,7 @@
-// Which part of an agent's words was heard.
+// Split an agent's text into what was heard and the rest.
 
-// `made` is all that was said by the model, `heard` what the server says was heard of it. They
-// are compared without regard to white space. Returns {heard, rest}.
+// `made` is the whole text of a speech, `heard` the part that was heard according to the server.
+// White space is ignored in the comparison. Return {heard, rest}.
 export function splitHeard(made, heard) {
   let at = 0;
   for (const character of heard) {

@@ -1,4 +1,4 @@
-// The bar that shows where the time of one answer went, in ms after the person's last sound.
+// A bar with the latencies of one reply, in ms after the end of the person's speech.
 
 const FULL_MS = 1500;
 
@@ -18,11 +18,11 @@ export function latencyBar(metrics) {
   bar.className = "latency";
   if (!steps.length) return bar;
 
-  const told = steps.map((step) => `${step.label} after ${Math.round(step.at)} ms`);
+  const labels = steps.map((step) => `${step.label} after ${Math.round(step.at)} ms`);
   const track = document.createElement("div");
   track.className = "track";
   track.setAttribute("role", "img");
-  track.setAttribute("aria-label", `From when you stopped speaking: ${told.join(", ")}`);
+  track.setAttribute("aria-label", `From when you stopped speaking: ${labels.join(", ")}`);
   const full = Math.max(FULL_MS, steps.at(-1).at);
   let from = 0;
   for (const step of steps) {
@@ -48,7 +48,7 @@ export function latencyBar(metrics) {
   return bar;
 }
 
-// Tells the usual time to an answer.
+// Computes the median latency of the replies.
 export class Pace {
   #times = [];
 

@@ -1,4 +1,4 @@
-// What went wrong, in sentences that a person can act on.
+// Errors as sentences that a person can act on.
 
 export function unsupported() {
   if (!window.isSecureContext) {
@@ -26,8 +26,8 @@ export function deviceSentence(error, thing) {
 
 export const UNREACHABLE = "The server does not answer: check that it is running, then press Talk.";
 export const NO_SOUND =
-  "No sound gets through to the server: the network between may block it. Try another network, then press Talk.";
-export const MIC_GONE = "The microphone went away: plug it in again, then press Talk.";
+  "No audio reaches the server: the network between may block it. Try another network, then press Talk.";
+export const MIC_GONE = "The microphone was disconnected: plug it in again, then press Talk.";
 
 export function closeSentence(code, reason) {
   if (reason) return reason;

@@ -1,5 +1,5 @@
-// Keys that act from anywhere on the page. They follow WCAG 2.1.4: a setting turns them off, and a
-// single stray key never ends a call.
+// Keys that work anywhere on the page. They follow WCAG 2.1.4: a setting turns them off, and a
+// single accidental key never ends a call.
 
 const AGAIN_MS = 3000;
 const STORED = "duologue-shortcuts";
@@ -18,12 +18,12 @@ export class Shortcuts {
     this.#mute = mute;
     this.#actions = actions;
     setting.checked = stored() !== "off";
-    setting.addEventListener("change", () => this.#changed());
-    document.addEventListener("keydown", (event) => this.#pressed(event));
-    this.#changed();
+    setting.addEventListener("change", () => this.#settingChanged());
+    document.addEventListener("keydown", (event) => this.#keyPressed(event));
+    this.#settingChanged();
   }
 
-  #changed() {
+  #settingChanged() {
     const on = this.#setting.checked;
     store(on ? "on" : "off");
     this.#hint.hidden = !on;
@@ -31,7 +31,7 @@ export class Shortcuts {
     else this.#mute.removeAttribute("aria-keyshortcuts");
   }
 
-  #pressed(event) {
+  #keyPressed(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     const field = event.target instanceof HTMLInputElement && event.target.type === "text";
     if (field && event.key === "Escape") {

@@ -1,9 +1,9 @@
-// The conversation in words: what was said, what was written, and what of it was heard.
+// The transcript: what both sides said or wrote, and how much of the agent was heard.
 
 import { splitHeard } from "./heard.js";
 import { latencyBar } from "./latency.js";
 
-const MOST_TURNS = 300;
+const MAX_TURNS = 300;
 const NEAR_END_PX = 320;
 
 export class Transcript {
@@ -15,7 +15,7 @@ export class Transcript {
   #tools = new Map();
   agentName = "Agent";
 
-  // `list` takes the turns, `box` scrolls, `spoken` is read out by screen readers.
+  // `list` gets the turns, `box` scrolls, and screen readers read `spoken` aloud.
   constructor(list, box, spoken) {
     this.#list = list;
     this.#box = box;
@@ -33,7 +33,7 @@ export class Transcript {
     this.#forget();
   }
 
-  // A new call below an older one: nothing of the old one changes any more.
+  // Begin a new call below an older one, of which nothing changes any more.
   begin() {
     for (const speech of this.#speeches.values()) {
       if (speech.settled) continue;
@@ -43,11 +43,11 @@ export class Transcript {
     this.#forget();
   }
 
-  personBegan() {
+  personStarted() {
     this.#closePerson();
   }
 
-  personWords(text, final) {
+  personText(text, final) {
     if (!text) return;
     let turn = this.#person;
     if (!turn || (turn.over && turn.final)) {
@@ -57,14 +57,14 @@ export class Transcript {
     turn.item.classList.toggle("open", !final);
     if (final && !turn.final) {
       turn.final = true;
-      this.#readOut(`You: ${text}`);
+      this.#announce(`You: ${text}`);
     }
     this.#follow();
   }
 
-  // Without a text that is not empty, the words are still to come.
+  // Without a text, the transcript is still to come, unless the turn is empty.
   personEnded(text, empty) {
-    if (text && !this.#person?.final) this.personWords(text, true);
+    if (text && !this.#person?.final) this.personText(text, true);
     if (empty && this.#person && !this.#person.final) this.#person.item.remove();
     this.#closePerson();
   }
@@ -75,17 +75,17 @@ export class Transcript {
     this.#follow();
   }
 
-  agentWords(id, text) {
+  agentText(id, text) {
     const speech = this.#speech(id);
     if (speech.cut) return;
     speech.made += text;
-    // Some models tell the last words of a speech after it was heard.
+    // Some models send the last words of a speech after it was heard.
     if (speech.settled) speech.words.textContent = speech.made.trim();
     else this.#showHeard(speech);
     this.#follow();
   }
 
-  // More of a speech was heard: its words turn from grey to black.
+  // Turn further heard words of a speech from grey to black.
   agentHeard(id, text) {
     const speech = this.#speech(id);
     if (speech.settled) return;
@@ -119,7 +119,7 @@ export class Transcript {
     this.#follow();
   }
 
-  toolBegan(event) {
+  toolStarted(event) {
     const item = document.createElement("li");
     item.className = "turn aside";
     const line = document.createElement("p");
@@ -141,7 +141,7 @@ export class Transcript {
     if (state) state.textContent = ` ${words[event.status] ?? event.status} · ${event.seconds.toFixed(1)} s`;
   }
 
-  // The whole conversation as plain text, a paragraph for each turn.
+  // The whole conversation as plain text, with a paragraph for each turn.
   get text() {
     const paragraphs = [...this.#list.children].map((item) => {
       const words = item.querySelector(".words");
@@ -206,7 +206,7 @@ export class Transcript {
     speech.item.classList.remove("open");
     speech.item.classList.toggle("cut", cut);
     if (!speech.settled && speech.made.trim()) {
-      this.#readOut(`${this.agentName}: ${heard}${cut ? " (interrupted)" : ""}`);
+      this.#announce(`${this.agentName}: ${heard}${cut ? " (interrupted)" : ""}`);
     }
     speech.settled = true;
     speech.cut = cut;
@@ -234,17 +234,17 @@ export class Transcript {
 
   #append(item) {
     this.#list.append(item);
-    while (this.#list.childElementCount > MOST_TURNS) this.#list.firstElementChild.remove();
+    while (this.#list.childElementCount > MAX_TURNS) this.#list.firstElementChild.remove();
     this.#follow();
   }
 
-  // Stay at the end, unless the person has scrolled up to read.
+  // Scroll to the end, unless the person has scrolled up to read.
   #follow() {
     const { scrollHeight, scrollTop, clientHeight } = this.#box;
     if (scrollHeight - scrollTop - clientHeight < NEAR_END_PX) this.#box.scrollTop = scrollHeight;
   }
 
-  #readOut(text) {
+  #announce(text) {
     const line = document.createElement("p");
     line.textContent = text;
     this.#spoken.append(line);
@@ -258,7 +258,7 @@ function brief(text) {
     const pairs = Object.entries(JSON.parse(inner));
     inner = pairs.map(([name, value]) => `${name}: ${JSON.stringify(value)}`).join(", ");
   } catch {
-    // The model wrote something else than JSON: shown as it is.
+    // The arguments are not JSON: show the text unchanged.
   }
   return inner.length > 80 ? `${inner.slice(0, 79)}…` : inner;
 }

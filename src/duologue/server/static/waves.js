@@ -1,4 +1,4 @@
-// Two voices on one time line: the person above it, the agent below.
+// The waveforms of both voices on one timeline: the person above it, the agent below.
 
 const STEP_PX = 5;
 const BAR_PX = 3;
@@ -31,7 +31,7 @@ class Voice {
   }
 }
 
-// What the time line looks like before a call: two voices that take turns.
+// The timeline before a call: two voices that take turns.
 function sketch(width, who) {
   return Array.from({ length: Math.ceil(width / STEP_PX) }, (_, column) => {
     const turn = Math.sin(column / 13 + (who === "person" ? 0 : Math.PI));
@@ -60,13 +60,13 @@ export class Waves {
     this.#restyle();
   }
 
-  // Leaves so many pixels free at the right, where the camera's picture is.
+  // Leave `pixels` free at the right, where the camera's image is.
   set inset(pixels) {
     this.#inset = pixels;
     this.#draw(0);
   }
 
-  // Has to be called from a click, so that browsers let sound be measured.
+  // Must be called from a click, because browsers only then let audio be measured.
   open() {
     this.#context ??= new AudioContext({ latencyHint: "interactive" });
     this.#context.resume();
@@ -112,12 +112,12 @@ export class Waves {
     for (const voice of Object.values(this.#voices)) voice?.measure();
     const column = Math.floor(now / COLUMN_MS);
     if (column !== this.#column) {
-      const most = Math.ceil(this.#canvas.clientWidth / STEP_PX) + 2;
+      const maxColumns = Math.ceil(this.#canvas.clientWidth / STEP_PX) + 2;
       for (const who of ["person", "agent"]) {
         const voice = this.#voices[who];
         this.#levels[who].push(voice ? voice.peak : 0);
         if (voice) voice.peak = 0;
-        if (this.#levels[who].length > most) this.#levels[who].shift();
+        if (this.#levels[who].length > maxColumns) this.#levels[who].shift();
       }
       this.#column = column;
       if (this.#still.matches && column % 4 === 0) this.#draw(0);

@@ -9,7 +9,7 @@ import numpy as np
 
 from duologue.audio import AudioFrame
 from duologue.clock import Clock
-from duologue.rtc import _aiortc, sdp
+from duologue.rtc import sdp
 from duologue.rtc.config import MessageTooLongError, PeerConfig, PeerState
 from duologue.rtc.peer import Peer
 from duologue.simulators._channel import EventChannel
@@ -110,8 +110,7 @@ class RtcCall(EventChannel):
 
     def abort(self) -> None:
         """Close the sockets without telling the client; the session ends once it notices."""
-        for ice in _aiortc.ice_transports(self.peer._connection):
-            _aiortc.abort_sockets(ice)
+        self.peer.abort()
 
     def drop_packets(self, fraction: float) -> None:
         """Lose this fraction of the audio packets in both directions."""
