@@ -648,3 +648,23 @@ async def test_result_that_fails_to_serialize_is_a_failure(tools):
 
     tools.add(lambda: [Trap()], name="trap")
     assert (await tools.call("trap", "{}")).status == "failed"
+
+
+async def test_removed_tool_is_unknown_and_its_running_call_ends_as_usual(tools):
+    release = asyncio.Event()
+
+    @tools.add
+    async def look() -> str:
+        await release.wait()
+        return "seen"
+
+    call = asyncio.create_task(tools.call("look", "{}"))
+    await asyncio.sleep(0)
+    tools.remove("look")
+    assert "look" not in tools
+    assert not tools.specs()
+    assert (await tools.call("look", "{}")).status == "failed"
+    release.set()
+    assert (await call).output == "seen"
+    with pytest.raises(ConfigError, match="no tool named 'look'; registered: none"):
+        tools.remove("look")

@@ -79,6 +79,17 @@ class ToolRegistry:
         """Return the tool with that name; None without one."""
         return self._tools.get(name)
 
+    def remove(self, name: str) -> None:
+        """Remove a tool, also while a call of it runs, which ends as usual.
+
+        A model that knows the tool learns of it by `Agent.update_tools`. Until then, and where a
+        model cannot be updated, it gets an error text for each call. Raises `ConfigError` for an
+        unknown name.
+        """
+        if self._tools.pop(name, None) is None:
+            known = ", ".join(self._tools) or "none"
+            raise ConfigError(f"there is no tool named {name!r}; registered: {known}")
+
     def specs(self) -> list[ToolSpec]:
         """Return every tool as the model sees it."""
         return [tool.spec for tool in self._tools.values()]
