@@ -274,3 +274,13 @@ def test_endless_speech_costs_the_same_for_each_word():
         assert speech.spoken_text()
         assert speech.text_until(15_000.0)
     assert time.process_time() - started < 5
+
+
+def test_repr_shows_state_and_text():
+    speech = Speech(0)
+    speech.add_text("A text that is much too long to be shown as a whole.")
+    start = f"<Speech {speech.id[:8]} waiting epoch 0 0 ms"
+    assert repr(speech) == f"{start} 'A text that is much too long to be shown...'>"
+    speech.seconds = 1.0
+    speech.finish("heard", 1.0, "device")
+    assert "heard epoch 0 1000 ms 'A text" in repr(speech)

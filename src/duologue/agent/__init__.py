@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from duologue.agent.jsonl_store import JsonlStore
     from duologue.agent.processors import Processor
     from duologue.agent.speech import Speech, SpeechState
+    from duologue.agent.stats import AgentStats
 
 __all__ = [
     "Agent",
+    "AgentStats",
     "AsyncStore",
     "BargeInPolicy",
     "Conversation",
@@ -41,5 +43,6 @@ if not TYPE_CHECKING:
             "duologue.agent.jsonl_store": ["JsonlStore"],
             "duologue.agent.processors": ["Processor"],
             "duologue.agent.speech": ["Speech", "SpeechState"],
+            "duologue.agent.stats": ["AgentStats"],
         },
     )

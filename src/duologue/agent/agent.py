@@ -21,13 +21,15 @@ from duologue.agent._arguments import check_arguments
 from duologue.agent.barge_in import BargeIn, BargeInPolicy
 from duologue.agent.conversation import Conversation
 from duologue.agent.instructions import load_instructions
+from duologue.agent.playout import TICK_S, Playout
 from duologue.agent.processors import Processor
 from duologue.agent.session import AgentSession
 from duologue.agent.speech import Speech
+from duologue.agent.stats import AgentStats
 from duologue.agent.tool_runner import ToolRunner
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, LoopClock
-from duologue.edges.protocol import Edge, EventSink, WaitingEdge
+from duologue.edges.protocol import Edge, EdgeStats, EventSink, MeasuredEdge, WaitingEdge
 from duologue.errors import (
     ConfigError,
     DuologueError,
@@ -255,6 +257,7 @@ class Agent:
         self._barge_in = barge_in or BargeInPolicy()
         self._experimental_tools = experimental_tools
         self._live: _LiveSession | None = None
+        self._playout: Playout | None = None
         self._joined = False
 
     def join(self) -> AbstractAsyncContextManager[Agent]:
@@ -289,6 +292,7 @@ class Agent:
                 )
                 live = _LiveSession(self._build_session(tasks), tasks, failures)
                 self._live = live
+                self._playout = live.session.playout
                 try:
                     await self._start(live, setup)
                     started = True
@@ -400,6 +404,31 @@ class Agent:
         """Send the registered tools to the model; raises what `Realtime` raises."""
         self._require_live()
         self.llm.update_tools(self.tools.specs())
+
+    def stats(self) -> AgentStats:
+        """Return the counters of the conversation so far: what was lost, dropped or stale.
+
+        They are 0 before `join`, and stay after the conversation.
+        """
+        session = self.llm.stats()
+        connection = session.connection
+        playout = self._playout
+        return AgentStats(
+            connections=session.connections,
+            reconnects=session.reconnects,
+            lost_input_s=session.lost_input_s,
+            dropped_input_s=connection.dropped_input_s,
+            dropped_images=connection.dropped_images,
+            dropped_reply_s=connection.dropped_reply_s,
+            stale_outputs=session.stale_outputs,
+            unknown_messages=connection.unknown_messages,
+            malformed_messages=connection.malformed_messages,
+            stale_audio_s=playout.stale_s if playout is not None else 0.0,
+            overflowed_audio_s=playout.overflowed_s if playout is not None else 0.0,
+            starved_s=playout.starved_ticks * TICK_S if playout is not None else 0.0,
+            dropped_events=self.events.dropped,
+            edge=self.edge.stats() if isinstance(self.edge, MeasuredEdge) else EdgeStats(),
+        )
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
         """Schedule ``callback(*args)`` on the event loop of the conversation, from any thread.

@@ -117,8 +117,9 @@ class Playout:
     Attributes:
         rate: Samples a second of the edge.
         epoch: Audio of older epochs is dropped.
-        stale_samples: Samples of older epochs that were dropped.
-        overflowed_samples: Samples that were rejected because the buffer was full.
+        stale_samples, stale_s: Samples, and seconds, of older epochs that were dropped.
+        overflowed_samples, overflowed_s: Samples, and seconds, that were rejected because the
+            buffer was full.
         starved_ticks: Ticks in which a speech had started, was not complete, and had no audio to
             play.
     """
@@ -141,7 +142,9 @@ class Playout:
         self._buffered = 0
         self.epoch = 0
         self.stale_samples = 0
+        self.stale_s = 0.0
         self.overflowed_samples = 0
+        self.overflowed_s = 0.0
         self.starved_ticks = 0
 
     @property
@@ -201,9 +204,11 @@ class Playout:
         track = self._tracks.get(speech.id)
         if epoch < self.epoch or track is None or track.ended:
             self.stale_samples += len(frame)
+            self.stale_s += frame.duration
             return False
         if self._buffered + len(frame) * self.rate // frame.rate > self._max_buffered:
             self.overflowed_samples += len(frame)
+            self.overflowed_s += frame.duration
             return False
         track.items.setdefault(item_id, track.received)
         if track.resampler is None or track.resampler.in_rate != frame.rate:

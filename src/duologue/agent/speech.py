@@ -34,6 +34,9 @@ _TYPICAL_CHARS_PER_S = 14
 _TIME_TOLERANCE_S = 1e-3
 """Seconds that two equal times may differ, because they are counted at two sample rates."""
 
+_SHOWN_CHARS = 40
+"""Characters of its text that `repr` shows."""
+
 type SpeechState = Literal["waiting", "playing", "heard", "silent", "cut", "failed"]
 
 
@@ -151,7 +154,10 @@ class Speech:
         self._error: Exception | None = None
 
     def __repr__(self) -> str:
-        return f"<Speech {self.id[:8]} {self.state} epoch {self.epoch} {self.played_ms} ms>"
+        text = self.heard_text or self.text
+        shown = text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
+        progress = f"{self.state} epoch {self.epoch} {self.played_ms} ms"
+        return f"<Speech {self.id[:8]} {progress} {shown!r}>"
 
     def __await__(self) -> Generator[object, None, Speech]:
         yield from self._done.wait().__await__()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from duologue.audio import AudioFrame
-from duologue.edges.protocol import AgentInput
+from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.edges.webrtc import CallEdge
 from duologue.errors import ConfigError
 from duologue.json_types import Json
@@ -86,6 +86,14 @@ class Edge:
     def request(self) -> CallRequest:
         """The request that began the call; empty before the first call."""
         return self._call_edge.request if self._call_edge is not None else CallRequest()
+
+    def __repr__(self) -> str:
+        state = "waiting" if self._call_edge is None else self._call_edge.state
+        return f"<browser.Edge {self._config.host}:{self._config.port} {state}>"
+
+    def stats(self) -> EdgeStats:
+        """Return the counters of the call; all are 0 before there is one."""
+        return self._call_edge.stats() if self._call_edge is not None else EdgeStats()
 
     @property
     def output_rate(self) -> int:

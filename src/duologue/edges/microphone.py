@@ -15,7 +15,7 @@ import numpy as np
 from duologue._optional import import_optional
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.edges.duplex import Duplex, webrtc_canceller
-from duologue.edges.protocol import AgentInput
+from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.quality import Quality
 
@@ -192,8 +192,14 @@ class Edge:
         self._echo_cancellation = echo_cancellation
         self._noise_suppression = noise_suppression
         self._duplex: Duplex | None = None
+        self._last_duplex: Duplex | None = None
+        """As `_duplex`, and still there after the conversation."""
         self._latency = 0.0
         self.dropped = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._duplex is None else "open"
+        return f"<microphone.Edge {state} {self._rate} Hz>"
 
     @property
     def output_rate(self) -> int:
@@ -214,6 +220,15 @@ class Edge:
     def latency_ms(self) -> float:
         """The loudspeaker's latency in milliseconds; 0 until the device is open."""
         return self._latency * 1000
+
+    def stats(self) -> EdgeStats:
+        """Return the counters of the devices; they stay when the conversation ends."""
+        duplex = self._last_duplex
+        return EdgeStats(
+            overflowed_s=duplex.overflowed / self._rate if duplex is not None else 0.0,
+            starved_s=duplex.starved / self._rate if duplex is not None else 0.0,
+            dropped_input_s=self.dropped / self._rate,
+        )
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Open the devices and carry audio until they disappear.
@@ -259,7 +274,7 @@ class Edge:
                 line.open, self._rate, block, lambda: _call_on_loop(loop, gone.set)
             )
             self._latency = line.latency
-            self._duplex = duplex
+            self._duplex = self._last_duplex = duplex
             ready()
             await gone.wait()
             raise MicrophoneError("the sound device has disappeared")

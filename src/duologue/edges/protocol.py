@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from duologue.audio import AudioFrame
@@ -119,3 +120,35 @@ class WaitingEdge(Protocol):
     """
 
     waits_for_person: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStats:
+    """What an edge has lost or dropped so far; 0 where an edge cannot know.
+
+    Attributes:
+        overflowed_s: Seconds of agent audio rejected because the device's buffer was full.
+        starved_s: Seconds of silence that the device played within agent audio.
+        dropped_input_s: Seconds of input audio dropped because the event loop was too busy.
+        lost_packets: Audio packets of the person that did not arrive in time.
+        dropped_video_packets: Video packets dropped because the decoder was too slow.
+        dropped_messages: Messages to the page dropped because its connection was too slow.
+        dropped_events: Events for the page dropped because its connection was too slow.
+    """
+
+    overflowed_s: float = 0.0
+    starved_s: float = 0.0
+    dropped_input_s: float = 0.0
+    lost_packets: int = 0
+    dropped_video_packets: int = 0
+    dropped_messages: int = 0
+    dropped_events: int = 0
+
+
+@runtime_checkable
+class MeasuredEdge(Protocol):
+    """An edge that counts what it loses."""
+
+    def stats(self) -> EdgeStats:
+        """Return the counters so far."""
+        ...

@@ -113,6 +113,10 @@ class Edge:
         self._resampler = Resampler(first.rate, rate)
         self._silence = np.zeros(rate // _FRAMES_PER_SECOND, np.int16)
 
+    def __repr__(self) -> str:
+        state = "not started" if self._started_at is None else "running"
+        return f"<wav.Edge {state} clips={len(self._clips)} {self._rate} Hz>"
+
     @property
     def output_rate(self) -> int:
         """Rate in Hz of the frames that `play` accepts, and of the recording."""

@@ -15,7 +15,7 @@ import numpy as np
 from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock
-from duologue.edges.protocol import AgentInput
+from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.errors import ConfigError
 from duologue.json_types import Json
 from duologue.quality import Quality
@@ -172,6 +172,9 @@ class CallEdge:
         self.events_dropped = 0
         """Events dropped because the page did not read fast enough."""
 
+    def __repr__(self) -> str:
+        return f"<CallEdge {self.state} {self._config.send_rate} Hz>"
+
     @property
     def output_rate(self) -> int:
         """Rate in Hz of the frames that `play` accepts."""
@@ -208,6 +211,16 @@ class CallEdge:
             "events_dropped": self.events_dropped,
         }
         return own if self._peer is None else {**self._peer.counters, **own}
+
+    def stats(self) -> EdgeStats:
+        """Return the counters that `Agent.stats` includes; `counters` has more."""
+        counters = self.counters
+        return EdgeStats(
+            lost_packets=counters.get("lost", 0),
+            dropped_video_packets=counters.get("video_dropped", 0),
+            dropped_messages=counters.get("messages_dropped", 0),
+            dropped_events=self.events_dropped,
+        )
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Answer the page's offer and carry the call until the page or its signalling ends.

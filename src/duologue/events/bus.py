@@ -96,11 +96,17 @@ class EventBus:
         self._broken_taps: list[Callable[[Event], None]] = []
         self._tasks: asyncio.TaskGroup | None = None
 
-    def subscribe[F: Callable[..., object]](self, handler: F) -> F:
+    @property
+    def dropped(self) -> int:
+        """Events dropped so far because their handler was too slow."""
+        return sum(subscription.dropped for subscription in self._subscriptions)
+
+    def subscribe[E: Event, R](self, handler: Callable[[E], R]) -> Callable[[E], R]:
         """Call ``handler(event)`` for each event of the type that its argument is annotated with.
 
-        A union stands for all its members. Works as a decorator, on functions and coroutine
-        functions: a plain function runs in a thread, a coroutine function on the event loop.
+        A type checker reports a handler of anything that is not an event. A union stands for all
+        its members. Works as a decorator, on functions and coroutine functions: a plain function
+        runs in a thread, a coroutine function on the event loop.
 
         Raises:
             ConfigError: the annotation is missing or is not an event type.

@@ -35,6 +35,7 @@ from duologue.realtime.commands import (
 from duologue.realtime.observer import SessionObserver
 from duologue.realtime.outputs import Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.stats import RealtimeStats
 from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
 from duologue.video import VideoFrame
@@ -152,6 +153,15 @@ class Realtime(ABC):
     def lost_audio(self) -> int:
         """Samples of input audio that reached no connection."""
         return self._session.input_audio.lost_samples
+
+    def stats(self) -> RealtimeStats:
+        """Return the counters of the session so far; before `run` all are 0."""
+        return RealtimeStats(
+            self._session.connections.established,
+            self._session.input_audio.lost_samples / self.capabilities.input_rate,
+            self._session.stale_outputs,
+            self._session.connections.stats(),
+        )
 
     @property
     def pending(self) -> bool:

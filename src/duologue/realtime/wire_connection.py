@@ -12,6 +12,7 @@ from duologue.errors import ErrorKind, SessionError
 from duologue.realtime.codec import ClosingCodec, Codec, NonBlockingWire, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.outputs import Output
+from duologue.realtime.stats import ConnectionStats, MeasuredCodec, MeasuredConnection
 from duologue.video import VideoFrame
 
 AUDIO_LIMIT_S = 15.0
@@ -75,12 +76,25 @@ class WireConnection[M]:
         self._wake = asyncio.Event()
         self._wake_video = asyncio.Event()
         self._full = asyncio.Event()
+        self._wire: Wire[M] | None = None
+        self._dropped_s = 0.0
         self.dropped_audio = 0
         self.dropped_video = 0
 
+    def stats(self) -> ConnectionStats:
+        """Return the counters of this connection, its codec and its wire."""
+        stats = ConnectionStats(self._dropped_s, self.dropped_video)
+        if isinstance(self.codec, MeasuredCodec):
+            unknown, malformed = sum(self.codec.unknown.values()), self.codec.malformed
+            stats += ConnectionStats(unknown_messages=unknown, malformed_messages=malformed)
+        wire: object = self._wire
+        if isinstance(wire, MeasuredConnection):
+            stats += wire.stats()
+        return stats
+
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Open the wire, and run until it ends; see `Connection.run`."""
-        wire = self._connect()
+        wire = self._wire = self._connect()
         leaving = False
         try:
             await self._run_wire(wire, receive)
@@ -195,6 +209,7 @@ class WireConnection[M]:
             if isinstance(command, SendAudio):
                 del self._media[index]
                 self._queued_s -= command.frame.duration
+                self._dropped_s += command.frame.duration
                 self.dropped_audio += len(command.frame)
                 return
 

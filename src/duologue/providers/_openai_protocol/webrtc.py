@@ -13,11 +13,12 @@ from urllib.parse import urlsplit
 
 from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time
 from duologue._optional import optional
-from duologue.audio import AudioFrame, Framer
+from duologue.audio import FRAME_MS, AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
 from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import Json
 from duologue.providers._openai_protocol.errors import http_error
+from duologue.realtime.stats import ConnectionStats
 from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
 
@@ -117,6 +118,13 @@ class WebRTCWire:
         self.dropped_frames = 0
         self.dropped_images = 0
         self.skipped_frames = 0
+
+    def stats(self) -> ConnectionStats:
+        """Return the counters of this connection."""
+        return ConnectionStats(
+            dropped_images=self.dropped_images,
+            dropped_reply_s=self.dropped_frames * FRAME_MS / 1000,
+        )
 
     async def open(self) -> None:
         """Offer, ask, and wait for the connection; raises `SessionError`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 from uuid import uuid4
@@ -122,6 +122,16 @@ class Codec:
         """Somebody may have spoken since the text was sent that is not answered yet."""
         self._pending: list[Message] = []
         self._refusals: list[Output] = []
+
+    @property
+    def unknown(self) -> Mapping[str, int]:
+        """Events of types that this version does not know, by type."""
+        return self.blocks.unknown
+
+    @property
+    def malformed(self) -> int:
+        """Events that could not be decoded."""
+        return self.blocks.malformed
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
         """The beginning of the session; the history follows when it is needed."""

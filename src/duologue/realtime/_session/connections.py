@@ -50,6 +50,7 @@ from duologue.realtime._session.surrogates import SurrogateFilter
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
+from duologue.realtime.stats import ConnectionStats, MeasuredConnection
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +208,17 @@ class ConnectionSupervisor:
         self.current: ActiveConnection | None = None
         """The current connection; None while there is none."""
         self.unused_outputs = 0
+        self.established = 0
+        """Connections that became current."""
+        self._ended_stats = ConnectionStats()
+
+    def stats(self) -> ConnectionStats:
+        """Return the counters of all connections, added up."""
+        stats = self._ended_stats
+        for connection in (self.current, self._next_connection):
+            if connection is not None and not connection.is_over:
+                stats += _stats_of(connection)
+        return stats
 
     @property
     def live(self) -> bool:
@@ -299,6 +311,7 @@ class ConnectionSupervisor:
             connection.failure = error
         finally:
             connection.is_over = True
+            self._ended_stats += _stats_of(connection)
             self._wake.set()
 
     def _receive(self, connection: ActiveConnection, output: Output) -> None:
@@ -325,6 +338,7 @@ class ConnectionSupervisor:
 
     def _switch_to(self, connection: ActiveConnection) -> None:
         before, self.current, self._next_connection = self.current, connection, None
+        self.established += 1
         age = None
         if connection.started is not None and self.reconnects:
             age = self._policy.roll_over_at(connection.started.expires_in)
@@ -523,3 +537,8 @@ def _connect_failure(connection: ActiveConnection, timeout_s: float) -> SessionE
         case failure:
             raise failure
     return SessionError(message, kind=ErrorKind.RECYCLE)
+
+
+def _stats_of(active: ActiveConnection) -> ConnectionStats:
+    connection = active.connection
+    return connection.stats() if isinstance(connection, MeasuredConnection) else ConnectionStats()
