@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure
-from benchmarks.simulator_probes import SIDES, Line, meeting
+from benchmarks.simulator_probes import SIDES, FakePerson, meeting
 from duologue.audio import AudioFrame
 from duologue.events import AgentTurnStartedEvent, InterruptionEvent
 from duologue.testing import Reply
 from duologue.testing.scripted import CHARS_PER_S
 
 
-class Device(Line):
+class Device(FakePerson):
     """A sound device: plays at its own pace, with a buffer, and says what it has played."""
 
     quality = "device"

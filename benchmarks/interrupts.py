@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.corpus import recorded
 from benchmarks.figures import Figure, median, percentile
-from benchmarks.simulator_probes import RATE, SIDES, Line, Side, meeting, told, watch_sent
+from benchmarks.simulator_probes import RATE, SIDES, FakePerson, Side, meeting, told, watch_sent
 from duologue.audio import AudioFrame, Samples
 from duologue.events import InterruptionEvent
 from duologue.simulators.faults import Delay, Fault
@@ -21,7 +21,7 @@ GAP_S = 0.3
 AWAY_MS = 150.0
 
 
-class Voice(Line):
+class Voice(FakePerson):
     """A person whose voice is a recorded one, since what hears it here is made for that."""
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ async def measure(
     """Interrupt a speech so often; ``server``: the signal is the server's, else our own."""
     found = Rounds()
     loop = asyncio.get_running_loop()
-    line = line or Line()
+    line = line or FakePerson()
     words = [LONG] * (rounds * 3), ["stop it"] * rounds
     async with meeting(side, line, *words, **options) as (agent, far):
         call = agent._live.session

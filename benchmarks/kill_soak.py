@@ -17,7 +17,7 @@ from benchmarks.simulator_probes import (
     FIRST_HZ,
     SIDES,
     STEP_HZ,
-    Line,
+    FakePerson,
     known_to,
     meeting,
     on_connection,
@@ -160,13 +160,13 @@ class Killer:
             await asyncio.sleep(self._dice.uniform(0.5, 6.5))
             if self._far.simulator._open:
                 self.killed += 1
-                await self._far.lose()
+                await self._far.drop_connection()
 
 
 async def kills(name: str, count: int, seed: int) -> list[Figure]:
     """So many kills, one after another, while the person says one thing after another."""
     side = SIDES[name]
-    line = Line()
+    line = FakePerson()
     turns = [f"question number {index}" for index in range(TURNS)]
     options: dict[str, Any] = {"words_late_s": LATE_S, "simulator": {"keep_audio": True}}
     async with meeting(side, line, [ANSWER] * 400, turns, **options) as (agent, far):

@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.figures import Figure, give, rss_mb
 from benchmarks.kill_soak import Said, by_turn, misplaced, said_in
-from benchmarks.simulator_probes import FIRST_HZ, RATE, STEP_HZ, Brain, delay_words, known_to
+from benchmarks.simulator_probes import FIRST_HZ, RATE, STEP_HZ, Backend, delay_words, known_to
 from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.events import RealtimeReconnectedEvent
@@ -153,7 +153,7 @@ async def talk(minutes: int) -> list[Figure]:
     replies = deque([Reply(ANSWER)] * (minutes * 2))
     kept: list[Kept] = []
     turn = 0
-    async with NovaSimulator(lambda: Brain(replies, questions)) as server:
+    async with NovaSimulator(lambda: Backend(replies, questions)) as server:
         delay_words(server, LATE_S)
         keys = server.credentials
         credentials = aws.Credentials(keys.access_key, keys.secret_key)

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.kill_soak import LATE_S, compare, early_note, heard_ms
-from benchmarks.simulator_probes import SIDES, Line, known_to, meeting, told
+from benchmarks.simulator_probes import SIDES, FakePerson, known_to, meeting, told
 from duologue.events import RealtimeReconnectedEvent
 from duologue.items import AgentItem
 from duologue.realtime.reconnect import ReconnectPolicy
@@ -82,7 +82,7 @@ async def speech(
     name: str, change: Change, which: int, *, roll: bool
 ) -> tuple[np.ndarray, int, int]:
     """What the person got of a speech, from its first frame to its last; gaps; connections."""
-    line = Line()
+    line = FakePerson()
     options = dict(change.options) if roll else {}
     replies = [Reply(LONG, pace=change.paces[which])]
     async with meeting(SIDES[name], line, replies, **options) as (agent, far):
@@ -129,7 +129,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
     """So many changes at random moments of turns and answers, some of them in mid-sentence."""
     side = SIDES[name]
     dice = random.Random(seed)  # noqa: S311
-    line = Line()
+    line = FakePerson()
     turns = [f"question number {index}" for index in range(count)]
     change = FORCED[name]
     options = {**change.options, "words_late_s": LATE_S}

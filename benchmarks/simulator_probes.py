@@ -15,7 +15,7 @@ from duologue.realtime.outputs import Output, UserTranscript, UserTurnEnded
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "conformance")]
 
-from conformance_targets import FIRST_HZ, RATE, STEP_HZ, SUBJECTS, Brain, Line  # noqa: E402
+from conformance_targets import FIRST_HZ, RATE, STEP_HZ, TARGETS, Backend, FakePerson  # noqa: E402
 
 from fake_edge import join_agent  # noqa: E402
 
@@ -24,8 +24,8 @@ __all__ = [
     "RATE",
     "SIDES",
     "STEP_HZ",
-    "Line",
-    "Brain",
+    "FakePerson",
+    "Backend",
     "Side",
     "delay_words",
     "known_to",
@@ -99,7 +99,7 @@ async def meeting(
     if words_late_s and side.words_beside:
         told = {"transcription_delay": words_late_s, **options.get("simulator", {})}
         options["simulator"] = told
-    async with SUBJECTS[side.subject](replies, transcripts, **options) as (llm, far):
+    async with TARGETS[side.subject](replies, transcripts, **options) as (llm, far):
         if words_late_s and not side.words_beside:
             delay_words(far.simulator, words_late_s)
         async with join_agent(llm, line) as agent:

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import simulator_probes
 from benchmarks.figures import Figure, give, median
-from benchmarks.simulator_probes import SIDES, Line, meeting, told
+from benchmarks.simulator_probes import SIDES, FakePerson, meeting, told
 from benchmarks.sound_clips import RATE, Clip, clips
 from duologue.audio import AudioFrame
 from duologue.events import (
@@ -43,7 +43,7 @@ NOISE_LEVEL = 6.0
 """RMS of the microphone's own noise."""
 
 
-class Caller(Line):
+class Caller(FakePerson):
     """A person who makes one sound into the agent's speech."""
 
     def __init__(self, clip: Clip) -> None:
@@ -83,7 +83,7 @@ class Outcome:
     """Speeches that followed."""
 
 
-class Knows(simulator_probes.Brain):
+class Knows(simulator_probes.Backend):
     """The model inside a service, which knows what is said in every turn."""
 
     said = ""
@@ -127,7 +127,7 @@ async def call(name: str, caller: Caller, clip: Clip) -> AsyncGenerator[Any]:
         case "nova":
             options["simulator"] = {"endpointing_ms": {"HIGH": 1500}}
     Knows.said = clip.words
-    conformance_targets.Brain = Knows
+    conformance_targets.Backend = Knows
     late = 0.0 if name == "nova" else WORDS_LATE_S
     async with meeting(SIDES[name], caller, replies, words_late_s=late, **options) as (agent, _):
         yield agent

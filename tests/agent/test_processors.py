@@ -112,7 +112,7 @@ async def test_tts_that_yields_no_audio_frame_is_reported():
             yield b"1234"
 
     async with join_agent(ScriptedRealtime(), tts=Bytes()) as agent:
-        with pytest.raises(SessionError, match="a TTS yields AudioFrame, not bytes"):
+        with pytest.raises(SessionError, match="a TTS must yield AudioFrame, not bytes"):
             await agent.say("One.")
 
 

@@ -1,6 +1,6 @@
-"""Every Realtime of the house, each with a far side that follows the same script.
+"""Every `Realtime` of the library, each with a far side that follows the same script.
 
-A new provider joins by one line in `SUBJECTS`.
+A new provider joins with one line in `TARGETS`.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ STEP_HZ = 100
 POLICY = ReconnectPolicy(base_s=0.1, cap_s=1.0, max_attempts=20)
 
 
-class Line(FakeEdge):
-    """A person who is there all the time: silent, or speaking while the test says so."""
+class FakePerson(FakeEdge):
+    """A person who is always there: silent, or speaking while the test says so."""
 
     def __init__(self):
         super().__init__()
@@ -65,53 +65,53 @@ class Line(FakeEdge):
             self.at.append(asyncio.get_running_loop().time())
 
     async def speak(self, seconds):
-        """Speak; each turn has a pitch of its own, by which far sides know what was said."""
+        """Speak; each turn has its own pitch, by which the far sides recognise it."""
         self.turn += 1
         self.voice = True
         await asyncio.sleep(seconds)
         self.voice = False
 
 
-class Far:
-    """The far side of a model: what it has got, and what can be done to it."""
+class FarSide:
+    """The far side of a model: what it has received, and what can be done to it."""
 
-    breaks = False
-    """Its connection can be lost."""
+    can_lose_connection = False
+    """Whether its connection can be lost."""
     outcome = "replayed"
-    """How a session goes on after that."""
+    """How a session continues after that."""
     failure = "overloaded"
-    """What is told of a reply that failed for that reason."""
+    """The error reported for a reply that failed for that reason."""
 
     def __init__(self, realtime):
         self.realtime = realtime
 
-    async def lose(self):
-        """Break the connection without a word."""
+    async def drop_connection(self):
+        """Break the connection without a message."""
         raise NotImplementedError
 
-    async def known(self):
-        """What the model knows, as `history`, once it has been told what was cut."""
+    async def known_history(self):
+        """Return what the model knows, as `history` does, once it was told what was truncated."""
         if self.realtime.capabilities.truncation == "as_text":
-            await asyncio.sleep(20)  # Its own turn, which it takes to be heard, is over then.
+            await asyncio.sleep(20)  # The reply that it believes was heard is over by then.
         return self.history()
 
     def history(self):
-        """What the model knows, as (role, words); None where that can't be seen."""
+        """Return what the model knows as (role, text) pairs, or None if that can't be seen."""
         return
 
-    def heard_s(self):
-        """Seconds of sound that the model was given; None where that can't be seen."""
+    def received_s(self):
+        """Return the seconds of audio that the model received, or None if that can't be seen."""
         return
 
     def tools(self):
-        """Names of the tools that it knows now."""
+        """Return the names of the tools that it knows now."""
         raise NotImplementedError
 
     def instructions(self):
         raise NotImplementedError
 
-    def pictures(self):
-        """How many pictures it was shown."""
+    def images(self):
+        """Return how many images it was sent."""
         raise NotImplementedError
 
 
@@ -125,19 +125,19 @@ class _Scripted(ScriptedRealtime):
         return super().open(setup)
 
 
-class _ScriptedFar(Far):
-    breaks = True
+class _ScriptedFar(FarSide):
+    can_lose_connection = True
 
-    async def lose(self):
-        async def break_off():
+    async def drop_connection(self):
+        async def fail():
             raise SessionError("the line broke", kind=ErrorKind.RECYCLE)
 
         link = self.realtime._session.connections.current
         if link is not None:
-            link.connection._tasks.create_task(break_off())
+            link.connection._tasks.create_task(fail())
         await asyncio.sleep(0)
 
-    def heard_s(self):
+    def received_s(self):
         return self.realtime.received_samples / self.realtime.capabilities.input_rate
 
     def _updates(self, name):
@@ -153,7 +153,7 @@ class _ScriptedFar(Far):
     def instructions(self):
         return self._updates("instructions")
 
-    def pictures(self):
+    def images(self):
         return sum(type(c).__name__ == "SendVideo" for c in self.realtime.commands)
 
 
@@ -164,7 +164,7 @@ async def scripted(replies, transcripts, **options):
     yield model, _ScriptedFar(model)
 
 
-class _LocalFar(Far):
+class _LocalFar(FarSide):
     @property
     def _connection(self):
         return self.realtime._session.connections.current.connection
@@ -183,7 +183,7 @@ class _LocalFar(Far):
     def instructions(self):
         return self._connection._instructions
 
-    def pictures(self):
+    def images(self):
         return 0
 
 
@@ -244,8 +244,8 @@ class _LocalStream:
         pass
 
 
-class _Over:
-    """A turn is over as soon as anybody asks."""
+class _AlwaysOver:
+    """Votes that every turn is over."""
 
     rate = RATE
 
@@ -264,22 +264,22 @@ async def local(replies, transcripts, **options):
         stt=_LocalSTT(transcripts),
         tts=_LocalTTS(),
         vad=EnergyVAD(),
-        turn_detection=_Over(),
+        turn_detection=_AlwaysOver(),
         endpointing=Endpointing(speculate_s=0.3, vote_s=0.4),
         **options,
     )
     yield model, _LocalFar(model)
 
 
-def turn_of(samples, rate):
-    """Which of the person's turns this sound is, by its pitch."""
+def turn_number(samples, rate):
+    """Return which of the person's turns this audio is, by its pitch."""
     spectrum = np.abs(np.fft.rfft(samples.astype(float)))
     hz = float(np.argmax(spectrum)) * rate / max(1, len(samples))
     return max(0, round((hz - FIRST_HZ) / STEP_HZ))
 
 
-class Brain(ScriptedRealtime):
-    """The model inside a simulator: knows a turn by its pitch, wherever it hears it."""
+class Backend(ScriptedRealtime):
+    """The backend of a simulator, which recognises a turn by its pitch wherever it gets it."""
 
     def __init__(self, replies, transcripts):
         profile = Capabilities("scripted", "script", manual_turns=True, video=True)
@@ -289,12 +289,12 @@ class Brain(ScriptedRealtime):
         self.turns = []
 
     def open(self, setup):
-        return _Hearing(self, super().open(setup))
+        return _TurnRecogniser(self, super().open(setup))
 
 
-class _Hearing:
-    def __init__(self, brain, connection):
-        self.brain = brain
+class _TurnRecogniser:
+    def __init__(self, backend, connection):
+        self.backend = backend
         self.run = connection.run
         self._transmit = connection.transmit
         self.sound = []
@@ -304,17 +304,17 @@ class _Hearing:
             case "SendAudio":
                 self.sound.append(command.frame.samples)
             case "EndTurn":
-                turn = turn_of(np.concatenate(self.sound), self.brain.capabilities.input_rate)
-                self.brain.turns.append(turn)
-                self.brain.transcripts.clear()
-                if turn < len(self.brain.words):
-                    self.brain.transcripts.append(self.brain.words[turn])
+                turn = turn_number(np.concatenate(self.sound), self.backend.capabilities.input_rate)
+                self.backend.turns.append(turn)
+                self.backend.transcripts.clear()
+                if turn < len(self.backend.words):
+                    self.backend.transcripts.append(self.backend.words[turn])
                 self.sound.clear()
         self._transmit(command)
 
 
-class _OpenAIFar(Far):
-    breaks = True
+class _OpenAIFar(FarSide):
+    can_lose_connection = True
 
     def __init__(self, realtime, simulator):
         super().__init__(realtime)
@@ -324,7 +324,7 @@ class _OpenAIFar(Far):
     def session(self):
         return self.simulator.sessions[-1]
 
-    async def lose(self):
+    async def drop_connection(self):
         await self.simulator.kill()
 
     def history(self):
@@ -337,7 +337,7 @@ class _OpenAIFar(Far):
                 out.append(("user" if item["role"] == "user" else "agent", words))
         return out
 
-    def heard_s(self):
+    def received_s(self):
         return sum(session.audio_in_samples for session in self.simulator.sessions) / 24000
 
     def tools(self):
@@ -346,19 +346,19 @@ class _OpenAIFar(Far):
     def instructions(self):
         return self.session.session_object["instructions"]
 
-    def pictures(self):
+    def images(self):
         return sum(len(session.images) for session in self.simulator.sessions)
 
 
 def openai(transport):
     @asynccontextmanager
-    async def subject(replies, transcripts, *, simulator=None, **options):
+    async def target(replies, transcripts, *, simulator=None, **options):
         from duologue.providers.openai import Realtime, ServerVAD
         from duologue.testing import OpenAISimulator
 
         script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
         words = tuple(transcripts)
-        async with OpenAISimulator(lambda: Brain(script, words), **(simulator or {})) as server:
+        async with OpenAISimulator(lambda: Backend(script, words), **(simulator or {})) as server:
             options.setdefault("reconnect", POLICY)
             options.setdefault("api_key", server.key)
             options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
@@ -370,7 +370,7 @@ def openai(transport):
             )
             yield model, _OpenAIFar(model, server)
 
-    return subject
+    return target
 
 
 _CUT = re.compile(
@@ -379,8 +379,8 @@ _CUT = re.compile(
 )
 
 
-class _GeminiFar(Far):
-    breaks = True
+class _GeminiFar(FarSide):
+    can_lose_connection = True
     outcome = "restored"
     failure = "response rejected"
 
@@ -392,11 +392,11 @@ class _GeminiFar(Far):
     def session(self):
         return self.simulator.sessions[-1]
 
-    async def lose(self):
+    async def drop_connection(self):
         await self.simulator.kill()
 
     def history(self):
-        """As a model reads it that does what it is told in words."""
+        """Return the history as a model understands it that follows the notes it was sent."""
         out = []
         for content in self.session.conversation:
             words = "".join(part.get("text") or "" for part in content["parts"]).strip()
@@ -410,11 +410,11 @@ class _GeminiFar(Far):
                 out.append(("user" if content["role"] == "user" else "agent", words))
         return out
 
-    async def known(self):
-        # Gemini 3.1 is told what was cut with the next text only.
-        return None if "3.1" in self.realtime.capabilities.model else await super().known()
+    async def known_history(self):
+        # Gemini 3.1 is told what was truncated only with the next text.
+        return None if "3.1" in self.realtime.capabilities.model else await super().known_history()
 
-    def heard_s(self):
+    def received_s(self):
         return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
 
     def tools(self):
@@ -423,7 +423,7 @@ class _GeminiFar(Far):
     def instructions(self):
         return self.session.system_instruction
 
-    def pictures(self):
+    def images(self):
         sessions = self.simulator.sessions
         turns = [t for s in sessions for content in s.conversation for t in content["parts"]]
         return sum(len(s.images) for s in sessions) + sum("inlineData" in part for part in turns)
@@ -431,13 +431,13 @@ class _GeminiFar(Far):
 
 def gemini(model):
     @asynccontextmanager
-    async def subject(replies, transcripts, *, simulator=None, **options):
+    async def target(replies, transcripts, *, simulator=None, **options):
         from duologue.providers.gemini import AutomaticActivity, Realtime
         from duologue.testing import GeminiSimulator
 
         script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
         words = tuple(transcripts)
-        async with GeminiSimulator(lambda: Brain(script, words), **(simulator or {})) as server:
+        async with GeminiSimulator(lambda: Backend(script, words), **(simulator or {})) as server:
             options.setdefault("reconnect", POLICY)
             options.setdefault("api_key", server.key)
             options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
@@ -445,11 +445,11 @@ def gemini(model):
             realtime = Realtime(model, base_url=server.url, **options)
             yield realtime, _GeminiFar(realtime, server)
 
-    return subject
+    return target
 
 
 class _QwenFar(_OpenAIFar):
-    """What it says of its history is what the model was told: nothing can be taken back there."""
+    """Its history is what the model was sent, because nothing can be deleted there."""
 
     def history(self):
         out = []
@@ -462,7 +462,7 @@ class _QwenFar(_OpenAIFar):
             out[last : last + 1] = [("agent", unescape(told[1]))] if told[1] else []
         return out
 
-    def heard_s(self):
+    def received_s(self):
         return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
 
     def tools(self):
@@ -477,7 +477,7 @@ async def qwen(replies, transcripts, *, simulator=None, **options):
     script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
     words = tuple(transcripts)
     simulator = {"done_after_cancel": False, **(simulator or {})}
-    async with QwenSimulator(lambda: Brain(script, words), **simulator) as server:
+    async with QwenSimulator(lambda: Backend(script, words), **simulator) as server:
         options.setdefault("reconnect", POLICY)
         options.setdefault("api_key", server.key)
         options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
@@ -485,8 +485,8 @@ async def qwen(replies, transcripts, *, simulator=None, **options):
         yield (model := Realtime(base_url=server.url, **options)), _QwenFar(model, server)
 
 
-class _NovaFar(Far):
-    breaks = True
+class _NovaFar(FarSide):
+    can_lose_connection = True
     failure = None
 
     def __init__(self, realtime, simulator):
@@ -497,11 +497,11 @@ class _NovaFar(Far):
     def session(self):
         return self.simulator.sessions[-1]
 
-    async def lose(self):
+    async def drop_connection(self):
         await self.simulator.kill()
 
     def history(self):
-        """As a model reads it that does what it is told in words."""
+        """Return the history as a model understands it that follows the notes it was sent."""
         out = []
         for said in self.session.conversation:
             for line in said.text.split("\n") if said.role == "USER" else (said.text,):
@@ -516,11 +516,11 @@ class _NovaFar(Far):
                     out.append(("user" if said.role == "USER" else "agent", line))
         return out
 
-    async def known(self):
-        # It is told what was cut with the next text only.
+    async def known_history(self):
+        # It is told what was truncated only with the next text.
         return
 
-    def heard_s(self):
+    def received_s(self):
         return sum(session.audio_in_samples for session in self.simulator.sessions) / 16000
 
     def tools(self):
@@ -538,7 +538,7 @@ async def nova(replies, transcripts, *, simulator=None, **options):
     script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
     words = tuple(transcripts)
     simulator = {"endpointing_ms": {"HIGH": 300}, **(simulator or {})}
-    async with NovaSimulator(lambda: Brain(script, words), **simulator) as server:
+    async with NovaSimulator(lambda: Backend(script, words), **simulator) as server:
         keys = server.credentials
         options.setdefault("reconnect", POLICY)
         options.setdefault("credentials", Credentials(keys.access_key, keys.secret_key))
@@ -547,15 +547,15 @@ async def nova(replies, transcripts, *, simulator=None, **options):
         yield model, _NovaFar(model, server)
 
 
-GOES_ON = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
-"""Models that speak by themselves once they have their results, also if that is not wanted."""
+REPLIES_UNASKED = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
+"""Models that speak by themselves once they have their tool results, even if nobody wants it."""
 
 
-CANCELS = frozenset({"gemini-3.8", "gemini-3.1"})
-"""Models whose service cancels the calls that run when the person speaks."""
+CANCELS_CALLS = frozenset({"gemini-3.8", "gemini-3.1"})
+"""Models whose service cancels running tool calls when the person speaks."""
 
 
-SUBJECTS = {
+TARGETS = {
     "scripted": scripted,
     "local": local,
     "openai-websocket": openai("websocket"),
@@ -568,27 +568,27 @@ SUBJECTS = {
 
 
 @asynccontextmanager
-async def conversation(subject, replies=(), transcripts=(), *, agent=None, **options):
-    """An agent that talks with that Realtime: (agent, the person's line, the far side)."""
-    line = Line()
+async def conversation(target, replies=(), transcripts=(), *, agent=None, **options):
+    """Run an agent that talks with that `Realtime`; yield (agent, the person, the far side)."""
+    person = FakePerson()
     async with (
-        SUBJECTS[subject](replies, transcripts, **options) as (model, far),
-        join_agent(model, line, experimental_tools=True, **(agent or {})) as talker,
+        TARGETS[target](replies, transcripts, **options) as (model, far),
+        join_agent(model, person, experimental_tools=True, **(agent or {})) as talker,
     ):
-        yield talker, line, far
+        yield talker, person, far
     left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
     assert not left, left
 
 
 def conformance(function):
-    """Run a test once for every Realtime, each in virtual time."""
+    """Run a test once for every `Realtime`, each in virtual time."""
 
-    @pytest.mark.parametrize("subject", SUBJECTS)
+    @pytest.mark.parametrize("target", TARGETS)
     @functools.wraps(function)
-    def run(subject, **more):
-        run_virtual(function(subject, **more), grace=0.0)
+    def run(target, **more):
+        run_virtual(function(target, **more), grace=0.0)
 
     return run
 
 
-__all__ = ["POLICY", "SUBJECTS", "FakeTTS", "conformance", "conversation"]
+__all__ = ["POLICY", "TARGETS", "FakeTTS", "conformance", "conversation"]

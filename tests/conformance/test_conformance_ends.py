@@ -1,11 +1,11 @@
-"""Ends of every kind, and a far side that misbehaves."""
+"""Ends of every kind, and servers that misbehave."""
 
 import asyncio
 import time
 
 import numpy as np
 import pytest
-from conformance_targets import SUBJECTS, conformance, conversation
+from conformance_targets import TARGETS, conformance, conversation
 
 from duologue.audio import AudioFrame
 from duologue.errors import SessionClosedError, SessionError
@@ -20,13 +20,13 @@ from duologue.events import (
 from duologue.testing import Reply, ToolUse, run_virtual
 from fake_edge import agent_items, events_of
 
-OPENAI = [name for name in SUBJECTS if name.startswith("openai")]
+OPENAI = [name for name in TARGETS if name.startswith("openai")]
 
 
 def openai_only(function):
-    @pytest.mark.parametrize("subject", OPENAI)
-    def run(subject):
-        run_virtual(function(subject), grace=0.0)
+    @pytest.mark.parametrize("target", OPENAI)
+    def run(target):
+        run_virtual(function(target), grace=0.0)
 
     run.__name__ = function.__name__
     return run
@@ -34,7 +34,7 @@ def openai_only(function):
 
 @conformance
 @pytest.mark.parametrize("moment", [0.0, 0.2, 0.5, 0.9, 1.2, 1.5, 2.0, 3.0, 4.5])
-async def test_closing_at_every_point_of_a_conversation(subject, moment):
+async def test_closing_at_every_point_of_a_conversation(target, moment):
     replies = [Reply(tools=[ToolUse("slow")]), "That was it.", "More."]
 
     def register(agent):
@@ -45,11 +45,11 @@ async def test_closing_at_every_point_of_a_conversation(subject, moment):
             return "result"
 
     options = {"agent": {"prepare": register}}
-    async with conversation(subject, replies, ["the question"], **options) as (agent, line, _far):
-        line.voice = True
+    async with conversation(target, replies, ["the question"], **options) as (agent, person, _far):
+        person.voice = True
         speech = agent.say("One moment.")
         await asyncio.sleep(min(moment, 1.0))
-        line.voice = False
+        person.voice = False
         await asyncio.sleep(max(0.0, moment - 1.0))
         loop = asyncio.get_running_loop()
         began, real = loop.time(), time.perf_counter()
@@ -66,29 +66,29 @@ async def test_closing_at_every_point_of_a_conversation(subject, moment):
 
 
 @openai_only
-async def test_a_wrong_key_is_told_at_once_in_the_servers_words(subject):
+async def test_wrong_key_is_reported_at_once_in_the_servers_words(target):
     with pytest.raises(SessionError, match=r"(?i)api key"):
-        async with conversation(subject, api_key="sk-wrong"):
+        async with conversation(target, api_key="sk-wrong"):
             pass
     assert asyncio.get_running_loop().time() < 1
 
 
 @openai_only
-async def test_a_session_that_the_server_refuses_is_no_hang(subject):
+async def test_refused_session_does_not_hang(target):
     with pytest.raises(SessionError, match="nonsense"):
-        async with conversation(subject, session={"nonsense": 1}):
+        async with conversation(target, session={"nonsense": 1}):
             pass
     assert asyncio.get_running_loop().time() < 2
 
 
 @openai_only
-async def test_a_server_that_closes_cleanly_is_connected_to_again(subject):
+async def test_session_reconnects_after_a_clean_close_of_the_server(target):
     from duologue.simulators.faults import Close, Fault
 
-    async with conversation(subject, ["Here."]) as (agent, _line, far):
-        if subject.endswith("websocket"):
+    async with conversation(target, ["Here."]) as (agent, _person, far):
+        if target.endswith("websocket"):
             far.simulator.faults = [Fault(Close(1000, "bye"), at=0.5)]
-            await far.lose()
+            await far.drop_connection()
             await asyncio.sleep(2)
         else:
             call_id = next(iter(far.simulator._calls))
@@ -100,7 +100,7 @@ async def test_a_server_that_closes_cleanly_is_connected_to_again(subject):
 
 
 @openai_only
-async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing(subject):
+async def test_unknown_duplicate_and_malformed_events_change_nothing(target):
     from duologue.simulators.faults import Duplicate, Fault, Garbage, Unknown
 
     faults = [
@@ -111,23 +111,27 @@ async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing(subject):
         Fault(Duplicate("response.output_audio_transcript.delta"), times=20),
         Fault(Duplicate("response.done")),
     ]
-    async with conversation(subject, ["All is well."], simulator={"faults": faults}) as (
+    async with conversation(target, ["All is well."], simulator={"faults": faults}) as (
         agent,
-        line,
+        person,
         _far,
     ):
         speech = await agent.simple_response("well?")
         assert speech.heard_text == "All is well."
-        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert len(person.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
         assert not events_of(agent, ErrorEvent)
 
 
 @openai_only
-async def test_errors_of_the_server_are_told_and_the_session_goes_on(subject):
+async def test_server_errors_are_reported_and_the_session_continues(target):
     from duologue.simulators.faults import Error, Fault
 
     faults = [Fault(Error("server_error", "something broke"), at=0.5)]
-    async with conversation(subject, ["Fine."], simulator={"faults": faults}) as (agent, _l, _far):
+    async with conversation(target, ["Fine."], simulator={"faults": faults}) as (
+        agent,
+        _person,
+        _far,
+    ):
         await asyncio.sleep(1)
         (error,) = events_of(agent, ErrorEvent)
         assert (error.message, error.code) == ("something broke", "server_error")
@@ -135,9 +139,9 @@ async def test_errors_of_the_server_are_told_and_the_session_goes_on(subject):
 
 
 @openai_only
-async def test_usage_and_rate_limits_are_told(subject):
-    async with conversation(subject, ["Some words."], ["the question"]) as (agent, line, _far):
-        await line.speak(0.6)
+async def test_usage_and_rate_limits_are_reported(target):
+    async with conversation(target, ["Some words."], ["the question"]) as (agent, person, _far):
+        await person.speak(0.6)
         await asyncio.sleep(3)
         (usage,) = events_of(agent, UsageEvent)
         assert usage.output["audio"] > 0
@@ -146,7 +150,7 @@ async def test_usage_and_rate_limits_are_told(subject):
 
 
 @openai_only
-async def test_the_session_is_what_was_asked_for(subject):
+async def test_session_is_set_up_as_asked_for(target):
     from duologue.providers.openai import NoiseReduction, SemanticVAD, Transcription
 
     options = {
@@ -159,9 +163,9 @@ async def test_the_session_is_what_was_asked_for(subject):
         "max_output_tokens": 2000,
         "session": {"audio": {"input": {"turn_detection": {"interrupt_response": False}}}},
     }
-    async with conversation(subject, agent={"instructions": "Be kind."}, **options) as (
+    async with conversation(target, agent={"instructions": "Be kind."}, **options) as (
         agent,
-        _line,
+        _person,
         far,
     ):
         session = events_of(agent, RealtimeConnectedEvent)[0].session_config
@@ -178,11 +182,11 @@ async def test_the_session_is_what_was_asked_for(subject):
 
 
 @openai_only
-async def test_a_mismatch_of_scripted_text_is_told(subject):
+async def test_say_mismatch_is_reported(target):
     from duologue.events import SayMismatchEvent
 
     options = {"simulator": {"paraphrase": True}}
-    async with conversation(subject, ["Something else."], **options) as (agent, _line, _far):
+    async with conversation(target, ["Something else."], **options) as (agent, _person, _far):
         speech = await agent.say("Exactly this.")
         (event,) = events_of(agent, SayMismatchEvent)
         assert event == SayMismatchEvent(speech.id, "Exactly this.", "Something else.")
@@ -190,16 +194,16 @@ async def test_a_mismatch_of_scripted_text_is_told(subject):
 
 
 @openai_only
-async def test_manual_turns(subject):
+async def test_manual_turns(target):
     from duologue.providers.openai import ManualTurns
 
     options = {"turn_detection": ManualTurns()}
-    async with conversation(subject, ["Yes.", "No."], ["is it you"], **options) as (
+    async with conversation(target, ["Yes.", "No."], ["is it you"], **options) as (
         agent,
-        line,
+        person,
         _far,
     ):
-        await line.speak(0.6)
+        await person.speak(0.6)
         await asyncio.sleep(2)
         assert not agent.conversation.items
         agent.llm.end_turn()
@@ -208,14 +212,14 @@ async def test_manual_turns(subject):
         assert not events_of(agent, ErrorEvent)
 
 
-def test_a_peer_that_does_not_read_is_bounded():
+def test_peer_that_does_not_read_is_bounded():
     from duologue.simulators.faults import Fault, Stall
 
     async def run():
-        async with conversation("openai-websocket", ["Hi."]) as (agent, line, far):
+        async with conversation("openai-websocket", ["Hi."]) as (agent, person, far):
             connection = agent.llm._session.connections.current.connection
             far.simulator.faults = [Fault(Stall("reading", 8.0), on="input_audio_buffer.append")]
-            line.voice = True
+            person.voice = True
             frame = AudioFrame(np.full(4800, 9000, np.int16), 24000)
             for _ in range(600):
                 agent.llm.send_audio(frame)

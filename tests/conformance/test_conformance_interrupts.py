@@ -1,9 +1,9 @@
-"""Interrupting every Realtime: epochs, what was heard, and what the model knows of it."""
+"""Interrupting every `Realtime`: epochs, what was heard, and what the model knows of it."""
 
 import asyncio
 
 import pytest
-from conformance_targets import GOES_ON, conformance, conversation
+from conformance_targets import REPLIES_UNASKED, conformance, conversation
 
 from duologue._word_timing import weight
 from duologue.events import AgentTurnEndedEvent, ErrorEvent, InterruptionEvent, ToolEndEvent
@@ -15,16 +15,16 @@ LONG = " ".join(f"word{index}" for index in range(40))
 """About 18 seconds of speech."""
 
 
-def silent_since(line, when):
-    """Seconds of loud sound that the person got after ``when``."""
-    return sum(0.02 for at in line.at if at > when + 0.001)
+def silent_since(person, when):
+    """Return the seconds of loud audio that the person got after ``when``."""
+    return sum(0.02 for at in person.at if at > when + 0.001)
 
 
 @conformance
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.3, 1.0, 3.0])
-async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
+async def test_written_turn_is_interrupted_at_a_moment(target, moment):
     replies = [Reply(LONG, after_s=0.2), "Yes?"]
-    async with conversation(subject, replies) as (agent, line, far):
+    async with conversation(target, replies) as (agent, person, far):
         speech = agent.simple_response("Tell me a long story.")
         await asyncio.sleep(moment)
         at = asyncio.get_running_loop().time()
@@ -33,14 +33,14 @@ async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
         await speech
         assert speech.interrupted
         await asyncio.sleep(2)
-        assert silent_since(line, at) == 0
+        assert silent_since(person, at) == 0
         (event,) = events_of(agent, InterruptionEvent)
         assert event.epoch == 1
         assert event.played_ms == speech.played_ms <= moment * 1000
         assert LONG.startswith(event.heard_text)
         heard = [i.text for i in agent_items(agent)]
         assert heard == ([event.heard_text] if event.played_ms else [])
-        known = await far.known()
+        known = await far.known_history()
         if known is not None:
             said = [text for role, text in known if role == "agent"]
             assert said in ([], [""], [event.heard_text]) or said[0].startswith(event.heard_text)
@@ -51,8 +51,8 @@ async def test_interrupting_a_written_turn_at_a_moment(subject, moment):
 
 
 @conformance
-async def test_interrupting_twice_and_nothing(subject):
-    async with conversation(subject, [LONG, "Second."]) as (agent, _line, _far):
+async def test_interrupting_twice_and_interrupting_nothing(target):
+    async with conversation(target, [LONG, "Second."]) as (agent, _person, _far):
         assert agent.interrupt() == 1
         agent.simple_response("Go.")
         await asyncio.sleep(1)
@@ -68,16 +68,16 @@ async def test_interrupting_twice_and_nothing(subject):
 
 
 @conformance
-async def test_a_voice_interrupts_once_however_many_signals(subject):
-    async with conversation(subject, [LONG, "Of course."], ["tell me more", "stop please"]) as (
+async def test_voice_interrupts_once_however_many_signals_come(target):
+    async with conversation(target, [LONG, "Of course."], ["tell me more", "stop please"]) as (
         agent,
-        line,
+        person,
         far,
     ):
-        await line.speak(0.6)
+        await person.speak(0.6)
         await asyncio.sleep(3)
-        assert line.at
-        await line.speak(0.8)
+        assert person.at
+        await person.speak(0.8)
         at = asyncio.get_running_loop().time()
         await asyncio.sleep(4)
         (event,) = events_of(agent, InterruptionEvent)
@@ -93,18 +93,22 @@ async def test_a_voice_interrupts_once_however_many_signals(subject):
         if known is not None:
             assert [role for role, _ in known] in (
                 ["user", "agent", "user", "agent"],
-                ["user", "user", "agent"],  # A server that drops the words of a cut item.
+                [
+                    "user",
+                    "user",
+                    "agent",
+                ],  # A server that drops the transcript of a truncated item.
             )
-        assert min((t for t in line.at if t > at), default=at + 1) > at + 0.1
+        assert min((t for t in person.at if t > at), default=at + 1) > at + 0.1
         assert not events_of(agent, ErrorEvent)
 
 
 @conformance
-async def test_speech_that_may_not_be_interrupted_by_a_voice(subject):
-    async with conversation(subject, ["Sure."], ["hello hello"]) as (agent, line, _far):
+async def test_uninterruptible_speech_is_not_interrupted_by_a_voice(target):
+    async with conversation(target, ["Sure."], ["hello hello"]) as (agent, person, _far):
         speech = agent.say("These are twenty words or so of legal notice.", interruptible=False)
         await asyncio.sleep(0.8)
-        await line.speak(0.6)
+        await person.speak(0.6)
         await speech
         assert speech.heard_text == "These are twenty words or so of legal notice."
         assert speech.played_ms > 2500
@@ -112,9 +116,9 @@ async def test_speech_that_may_not_be_interrupted_by_a_voice(subject):
 
 
 @conformance
-async def test_a_say_that_is_cut_is_known_as_far_as_it_was_heard(subject):
+async def test_interrupted_say_is_known_as_far_as_it_was_heard(target):
     text = "one two three four five six seven eight nine ten eleven twelve"
-    async with conversation(subject, ["Ok."]) as (agent, _line, far):
+    async with conversation(target, ["Ok."]) as (agent, _person, far):
         speech = agent.say(text)
         await asyncio.sleep(2)
         agent.interrupt()
@@ -124,13 +128,13 @@ async def test_a_say_that_is_cut_is_known_as_far_as_it_was_heard(subject):
         await asyncio.sleep(1)
         (item,) = agent_items(agent)
         assert item.text == speech.heard_text
-        assert await far.known() in (None, [("agent", speech.heard_text)])
+        assert await far.known_history() in (None, [("agent", speech.heard_text)])
         assert not events_of(agent, ErrorEvent)
 
 
 @conformance
-async def test_tools_of_an_interrupted_reply(subject):
-    unheard = ["Here it is."] if subject in GOES_ON else []
+async def test_tool_calls_of_an_interrupted_reply(target):
+    unheard = ["Here it is."] if target in REPLIES_UNASKED else []
     replies = [Reply(tools=[ToolUse("slow")], after_s=0.1), *unheard, "Something else."]
 
     def register(agent):
@@ -140,14 +144,14 @@ async def test_tools_of_an_interrupted_reply(subject):
             await asyncio.sleep(2)
             return "late result"
 
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, person, _far):
         agent.simple_response("Look it up.")
         await asyncio.sleep(1)
         agent.interrupt()
         await asyncio.sleep(3)
         (end,) = events_of(agent, ToolEndEvent)
         assert (end.status, end.output) == ("done", "late result")
-        assert not line.at
+        assert not person.at
         assert not [i for i in agent.conversation if isinstance(i, AgentItem)]
         assert not agent.llm.pending
         assert (await agent.simple_response("What now?")).heard_text == "Something else."
@@ -165,23 +169,23 @@ SCRIPTS = {
 
 @conformance
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_model_is_told_what_was_heard_in_every_script(subject, script):
+async def test_model_is_told_what_was_heard_in_every_script(target, script):
     text = SCRIPTS[script]
     seconds = weight(text) / 14
-    async with conversation(subject, [Reply(text, seconds), "Yes?"]) as (agent, _line, far):
+    async with conversation(target, [Reply(text, seconds), "Yes?"]) as (agent, _person, far):
         speech = agent.simple_response("?")
         while speech.state != "playing":
             await asyncio.sleep(0.05)
-        # The built-in engine speaks by the letter.
-        await asyncio.sleep(seconds / 2 if subject != "local" else 0.025 * len(text))
+        # The built-in engine speaks letter by letter.
+        await asyncio.sleep(seconds / 2 if target != "local" else 0.025 * len(text))
         agent.interrupt()
         await asyncio.sleep(1)
         heard = speech.heard_text
         assert text.startswith(heard)
         assert 0.2 * weight(text) <= weight(heard) <= 0.55 * weight(text)
         assert [item.text for item in agent_items(agent)] == [heard]
-        known = await far.known()
+        known = await far.known_history()
         if known is not None:
             said = [words for role, words in known if role == "agent"]
-            # This server cuts the sound, and drops its transcript.
-            assert said == ([] if subject.startswith("openai") else [heard])
+            # This server truncates the audio and drops its transcript.
+            assert said == ([] if target.startswith("openai") else [heard])

@@ -1,4 +1,4 @@
-"""What the suite asks of every model, asked of Qwen's own protocol: its events, ends and models."""
+"""The conformance tests for Qwen's own protocol: its events, ends and models."""
 
 import asyncio
 import functools
@@ -77,16 +77,16 @@ def sent(session, kind):
 
 @pytest.mark.parametrize("step", STEPS)
 @virtual
-async def test_a_lost_connection_at_every_step_of_the_protocol(step):
+async def test_connection_lost_at_every_step_of_the_protocol(step):
     from duologue.simulators.faults import Fault, Reset
 
     first = step in ("session.created", "session.updated")
     simulator = {"faults": [Fault(Reset(), on=step)] if first else []}
     answers, words = ["An answer."] * 4, ["the only question"]
-    async with qwen(answers, words, simulator=simulator) as (agent, line, far):
+    async with qwen(answers, words, simulator=simulator) as (agent, person, far):
         await asyncio.sleep(1)
         far.simulator.faults = [] if first else [Fault(Reset(), on=step)]
-        await line.speak(0.8)
+        await person.speak(0.8)
         await asyncio.sleep(20)
         assert far.simulator.fired_actions
         assert users(agent) == words
@@ -100,30 +100,30 @@ async def test_a_lost_connection_at_every_step_of_the_protocol(step):
 @pytest.mark.parametrize("delay", [0.5, 1.5])
 @pytest.mark.parametrize("moment", [0.9, 1.3, 1.6, 1.8, 2.4])
 @virtual
-async def test_a_turn_is_answered_once_though_its_words_come_late(delay, moment):
+async def test_turn_is_answered_once_although_its_transcript_comes_late(delay, moment):
     simulator = {"transcription_delay": delay}
     words = ["the first one", "the second one"]
-    async with qwen(["An answer."] * 6, words, simulator=simulator) as (agent, line, far):
+    async with qwen(["An answer."] * 6, words, simulator=simulator) as (agent, person, far):
 
-        async def lose():
+        async def lose_connection():
             await asyncio.sleep(moment)
-            await far.lose()
+            await far.drop_connection()
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(lose())
-            await line.speak(0.8)
+            tasks.create_task(lose_connection())
+            await person.speak(0.8)
             await asyncio.sleep(14)
         assert users(agent) == words[:1]
         assert len(agent_items(agent)) == 1
         assert isinstance(agent.conversation.items[0], UserItem)
         assert not events_of(agent, InterruptionEvent)
-        # Nothing can be moved there: the turn may stand behind its answer, but nothing stands
-        # twice, and the model is not told that its answer was not heard.
+        # Nothing can be moved there: the turn may stand behind its reply, but nothing stands twice,
+        # and the model is not told that its reply was not heard.
         session = far.session
         written = [str(e["item"]) for e in sent(session, "conversation.item.create")]
         assert not [item for item in written if "heard" in item]
         assert [w for role, w in far.history() if role == "user"] == words[:1]
-        await line.speak(0.8)
+        await person.speak(0.8)
         await asyncio.sleep(6)
         assert users(agent) == words
         assert len(agent_items(agent)) == 2
@@ -134,10 +134,10 @@ async def test_a_turn_is_answered_once_though_its_words_come_late(delay, moment)
 
 @pytest.mark.parametrize("code", [1000, 1011, 1013])
 @virtual
-async def test_a_close_of_the_service_ends_in_one_reconnect(code):
+async def test_close_by_the_service_causes_one_reconnect(code):
     from duologue.simulators.faults import Close, Fault
 
-    async with qwen(["Here."]) as (agent, _line, far):
+    async with qwen(["Here."]) as (agent, _person, far):
         far.simulator.faults = [Fault(Close(code, "bye"), on="input_audio_buffer.append")]
         await asyncio.sleep(3)
         assert len(far.simulator.sessions) == 2
@@ -149,17 +149,17 @@ async def test_a_close_of_the_service_ends_in_one_reconnect(code):
 
 @pytest.mark.parametrize("code", [1000, 1006])
 @virtual
-async def test_a_service_that_closes_every_session_is_no_spin(code):
+async def test_service_that_closes_every_session_causes_no_busy_loop(code):
     from duologue.simulators.faults import Close, Fault, Reset
 
     what = Reset() if code == 1006 else Close(code)
     faults = [Fault(what, on="session.updated", times=1000)]
     policy = ReconnectPolicy(base_s=0.2, cap_s=2.0, max_attempts=5)
-    async with qwen(reconnect=policy) as (agent, _line, far):
+    async with qwen(reconnect=policy) as (agent, _person, far):
         loop = asyncio.get_running_loop()
         far.simulator.faults = faults
         began = loop.time()
-        await far.lose()
+        await far.drop_connection()
         with pytest.raises(SessionError):
             await agent.finish()
         assert loop.time() - began > 0.5 * (0.2 + 0.4 + 0.8 + 1.6 + 2.0)
@@ -170,13 +170,13 @@ async def test_a_service_that_closes_every_session_is_no_spin(code):
 
 
 @virtual
-async def test_the_two_hours_of_the_service_are_over_without_a_word():
-    """A service that ends sessions earlier than it says is gone on with after a gap."""
+async def test_session_survives_the_end_after_two_hours():
+    """A service that ends sessions without warning is reconnected to, with a gap."""
     turns = [f"question number {i}" for i in range(8)]
     simulator = {"max_session_s": 20.0}
-    async with qwen(["An answer."] * 20, turns, simulator=simulator) as (agent, line, far):
+    async with qwen(["An answer."] * 20, turns, simulator=simulator) as (agent, person, far):
         for _ in turns:
-            await line.speak(0.8)
+            await person.speak(0.8)
             await asyncio.sleep(6)
         assert users(agent) == turns
         assert len(far.simulator.sessions) >= 3
@@ -185,11 +185,11 @@ async def test_the_two_hours_of_the_service_are_over_without_a_word():
 
 
 @virtual
-async def test_an_older_model_begins_anew_and_says_so():
-    async with qwen(["One.", "Two."], ["first question"], model=OLD) as (agent, line, far):
-        await line.speak(0.6)
+async def test_older_model_starts_fresh_and_says_so():
+    async with qwen(["One.", "Two."], ["first question"], model=OLD) as (agent, person, far):
+        await person.speak(0.6)
         await asyncio.sleep(3)
-        await far.lose()
+        await far.drop_connection()
         await asyncio.sleep(2)
         (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert event.outcome == "fresh"
@@ -202,13 +202,13 @@ async def test_an_older_model_begins_anew_and_says_so():
         assert not events_of(agent, ErrorEvent)
 
 
-# Interrupting
+# Interruptions
 
 
 @both_ends
 @pytest.mark.parametrize("pace", [1.0, 0.0], ids=["being-made", "made"])
 @virtual
-async def test_a_voice_flushes_at_once_where_that_is_left_to_the_service(done, pace):
+async def test_voice_flushes_at_once_if_that_is_left_to_the_service(done, pace):
     from duologue.providers.qwen import ServerVAD
 
     simulator = {"done_after_cancel": done}
@@ -216,21 +216,21 @@ async def test_a_voice_flushes_at_once_where_that_is_left_to_the_service(done, p
     replies = [Reply(LONG, pace=pace), "Of course."]
     stops = ServerVAD(silence_duration_ms=300, interrupt_response=True)
     options = {"simulator": simulator, "turn_detection": stops}
-    async with qwen(replies, words, **options) as (agent, line, _far):
-        await line.speak(0.6)
+    async with qwen(replies, words, **options) as (agent, person, _far):
+        await person.speak(0.6)
         await asyncio.sleep(3)
-        assert line.at
+        assert person.at
         told = {}
         loop = asyncio.get_running_loop()
         agent.events.tap(lambda event: told.update({type(event): (loop.time(), event)}))
-        await line.speak(0.8)
+        await person.speak(0.8)
         await asyncio.sleep(4)
         started_at, _ = told[UserTurnStartedEvent]
         at, event = told[InterruptionEvent]
-        # What the service was making it has thrown away. What is made already is held at once, and
-        # thrown away when the sound was more than a cough.
+        # The service has dropped the reply that it was generating. A complete reply is held at
+        # once, and dropped when the audio was more than a cough.
         assert at == started_at if pace else at - started_at == pytest.approx(0.3, abs=0.04)
-        assert max(t for t in line.at if t < started_at + 0.8) <= started_at + 0.02
+        assert max(t for t in person.at if t < started_at + 0.8) <= started_at + 0.02
         assert len(events_of(agent, InterruptionEvent)) == 1
         assert agent.llm.epoch == event.epoch == 1
         first, second = agent_items(agent)
@@ -242,10 +242,10 @@ async def test_a_voice_flushes_at_once_where_that_is_left_to_the_service(done, p
 @both_ends
 @pytest.mark.parametrize("moment", [0.0, 0.1, 0.3, 1.0])
 @virtual
-async def test_a_reply_that_is_cancelled_makes_way_for_the_next(done, moment):
+async def test_cancelled_reply_makes_way_for_the_next(done, moment):
     simulator = {"done_after_cancel": done}
     replies = [Reply(LONG, after_s=0.2, pace=1.0), "Yes?"]
-    async with qwen(replies, simulator=simulator) as (agent, _line, far):
+    async with qwen(replies, simulator=simulator) as (agent, _person, far):
         agent.simple_response("Tell me a long story.")
         await asyncio.sleep(moment)
         agent.interrupt()
@@ -253,7 +253,7 @@ async def test_a_reply_that_is_cancelled_makes_way_for_the_next(done, moment):
         began = loop.time()
         speech = await agent.simple_response("Are you there?")
         assert speech.heard_text == "Yes?"
-        # Without response.done, and without an item that could end, only time will tell.
+        # Without response.done, and without an item that could end, only a timeout helps.
         assert loop.time() - began < (2.0 if done or moment >= 0.3 else 7.0)
         assert len(sent(far.session, "response.cancel")) == 1
         assert not agent.llm.pending
@@ -261,15 +261,15 @@ async def test_a_reply_that_is_cancelled_makes_way_for_the_next(done, moment):
 
 
 @virtual
-async def test_an_active_response_is_healed():
+async def test_request_during_an_active_response_is_sent_again():
     from duologue.simulators.faults import Delay, Fault
 
-    async with qwen(["Automatic.", "Asked."], transcription=None) as (agent, line, far):
+    async with qwen(["Automatic.", "Asked."], transcription=None) as (agent, person, far):
         far.simulator.faults = [Fault(Delay(200.0), on="input_audio_buffer.speech_stopped")]
-        await line.speak(0.6)
+        await person.speak(0.6)
         while "response.created" not in far.session.events_out:
             await asyncio.sleep(0.005)
-        # The service has begun to answer, and that is still under way to us.
+        # The service has begun to reply, and its event is still on its way.
         speech = agent.simple_response("And this?", interrupt=False)
         await speech
         assert far.session.events_out.count("error") == 1
@@ -279,30 +279,30 @@ async def test_an_active_response_is_healed():
         assert not events_of(agent, ErrorEvent)
 
 
-# Models, sessions and their values
+# Models, sessions and their options
 
 
 @pytest.mark.parametrize("rate", [24000, 48000])
 @virtual
-async def test_a_model_of_today_with_its_nested_session(rate):
+async def test_current_model_with_its_nested_session(rate):
     options = {"model": NEW, "voice": "Tina", "output_rate": rate}
-    async with qwen(["It is sunny."], ["how is it"], **options) as (agent, line, far):
-        await line.speak(0.6)
+    async with qwen(["It is sunny."], ["how is it"], **options) as (agent, person, far):
+        await person.speak(0.6)
         await asyncio.sleep(4)
         assert [i.text for i in agent.conversation] == ["how is it", "It is sunny."]
         audio = far.session.session_object["audio"]
         assert audio["output"] == {
             "voice": "Tina", "format": {"type": "pcm", "sample_rate": rate},
         }  # fmt: skip
-        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert len(person.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
         assert not events_of(agent, ErrorEvent)
 
 
 @pytest.mark.parametrize("model", ["qwen3-omni-flash-realtime", "qwen-omni-turbo-realtime"])
 @virtual
-async def test_an_older_model_with_its_formats(model):
-    async with qwen(["It is sunny.", "Yes."], ["how is it"], model=model) as (agent, line, far):
-        await line.speak(0.6)
+async def test_older_model_with_its_formats(model):
+    async with qwen(["It is sunny.", "Yes."], ["how is it"], model=model) as (agent, person, far):
+        await person.speak(0.6)
         await asyncio.sleep(4)
         assert (await agent.simple_response("Really?")).heard_text == "Yes."
         assert [i.text for i in agent.conversation] == [
@@ -314,7 +314,7 @@ async def test_an_older_model_with_its_formats(model):
 
 
 @virtual
-async def test_the_session_is_what_was_asked_for():
+async def test_session_is_set_up_as_asked_for():
     from duologue.providers.qwen import SemanticVAD, Transcription
 
     options = {
@@ -325,7 +325,7 @@ async def test_the_session_is_what_was_asked_for():
         "enable_search": True,
         "session": {"search_options": {"enable_source": True}, "turn_detection": {"threshold": 0}},
     }
-    async with qwen(agent={"instructions": "Be kind."}, **options) as (agent, _line, far):
+    async with qwen(agent={"instructions": "Be kind."}, **options) as (agent, _person, far):
         session = events_of(agent, RealtimeConnectedEvent)[0].session_config
         assert session == far.session.session_object
         assert (session["voice"], session["temperature"]) == ("Ethan", 0.3)
@@ -339,7 +339,7 @@ async def test_the_session_is_what_was_asked_for():
 
 
 @virtual
-async def test_a_wrong_key_is_told_at_once_in_the_services_words():
+async def test_wrong_key_is_reported_at_once_in_the_services_words():
     with pytest.raises(SessionError, match="Invalid API-key provided"):
         async with qwen(api_key="sk-wrong"):
             pass
@@ -347,7 +347,7 @@ async def test_a_wrong_key_is_told_at_once_in_the_services_words():
 
 
 @virtual
-async def test_a_model_that_is_not_there_is_told_at_once():
+async def test_missing_model_is_reported_at_once():
     simulator = {"unknown_models": ["qwen3.5-omni-none-realtime"]}
     with pytest.raises(SessionError, match="model does not exist"):
         async with qwen(model="qwen3.5-omni-none-realtime", simulator=simulator):
@@ -356,7 +356,7 @@ async def test_a_model_that_is_not_there_is_told_at_once():
 
 
 @virtual
-async def test_a_session_that_the_service_refuses_is_no_hang():
+async def test_refused_session_does_not_hang():
     with pytest.raises(SessionError, match="nonsense"):
         async with qwen(session={"nonsense": 1}):
             pass
@@ -374,9 +374,9 @@ def register(agent):
 async def test_tools_beside_a_search_are_refused_before_anything_is_sent():
     words = "tools and enable_search exclude each other"
     with pytest.raises(ConfigError, match=words):
-        async with qwen(enable_search=True, agent={"prepare": register}) as (agent, _line, far):
+        async with qwen(enable_search=True, agent={"prepare": register}) as (agent, _person, far):
             pytest.fail(f"{agent} {far}")
-    async with qwen(enable_search=True) as (agent, _line, far):
+    async with qwen(enable_search=True) as (agent, _person, far):
         register(agent)
         with pytest.raises(ConfigError, match=words):
             agent.update_tools()
@@ -384,18 +384,18 @@ async def test_tools_beside_a_search_are_refused_before_anything_is_sent():
 
 
 @virtual
-async def test_tools_of_an_older_model_are_an_error_and_not_dropped_in_silence():
+async def test_tools_of_an_older_model_are_an_error():
     with pytest.raises(UnsupportedError, match="can't call tools"):
         async with qwen(model=OLD, agent={"prepare": register}):
             pass
-    async with qwen(model=OLD) as (agent, _line, _far):
+    async with qwen(model=OLD) as (agent, _person, _far):
         register(agent)
         with pytest.raises(UnsupportedError, match="can't change tools"):
             agent.update_tools()
 
 
 @virtual
-async def test_a_result_that_comes_on_a_later_connection_is_told_in_words():
+async def test_tool_result_on_a_later_connection_is_sent_as_text():
     replies = [Reply(tools=[ToolUse("slow")]), "Here it is."]
 
     def prepare(agent):
@@ -405,10 +405,10 @@ async def test_a_result_that_comes_on_a_later_connection_is_told_in_words():
             await asyncio.sleep(3)
             return "the result"
 
-    async with qwen(replies, agent={"prepare": prepare}) as (agent, _line, far):
+    async with qwen(replies, agent={"prepare": prepare}) as (agent, _person, far):
         speech = agent.simple_response("Look it up.")
         await asyncio.sleep(1)
-        await far.lose()
+        await far.drop_connection()
         await speech
         assert speech.heard_text == "Here it is."
         [note] = [words for _role, words in far.history() if "tool_result" in words]
@@ -421,8 +421,8 @@ async def test_manual_turns():
     from duologue.providers.qwen import ManualTurns
 
     options = {"turn_detection": ManualTurns()}
-    async with qwen(["Yes.", "No."], ["is it you"], **options) as (agent, line, _far):
-        await line.speak(0.6)
+    async with qwen(["Yes.", "No."], ["is it you"], **options) as (agent, person, _far):
+        await person.speak(0.6)
         await asyncio.sleep(2)
         assert not agent.conversation.items
         agent.llm.end_turn()
@@ -432,11 +432,11 @@ async def test_manual_turns():
 
 
 @virtual
-async def test_usage_is_told_by_modality():
-    async with qwen(["Some words."], ["the question"]) as (agent, line, _far):
-        line.camera = lambda at: VideoFrame(np.zeros((72, 128, 3), np.uint8), at)
+async def test_usage_is_reported_by_modality():
+    async with qwen(["Some words."], ["the question"]) as (agent, person, _far):
+        person.camera = lambda at: VideoFrame(np.zeros((72, 128, 3), np.uint8), at)
         await asyncio.sleep(2)
-        await line.speak(0.6)
+        await person.speak(0.6)
         await asyncio.sleep(3)
         (usage,) = events_of(agent, UsageEvent)
         assert usage.input["audio"] > 0
@@ -445,15 +445,15 @@ async def test_usage_is_told_by_modality():
 
 
 @virtual
-async def test_a_mismatch_of_scripted_text_is_told():
-    async with qwen(["Something else."], simulator={"paraphrase": True}) as (agent, _line, _far):
+async def test_say_mismatch_is_reported():
+    async with qwen(["Something else."], simulator={"paraphrase": True}) as (agent, _person, _far):
         speech = await agent.say("Exactly this.")
         (event,) = events_of(agent, SayMismatchEvent)
         assert event == SayMismatchEvent(speech.id, "Exactly this.", "Something else.")
 
 
 @virtual
-async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing():
+async def test_unknown_duplicate_and_malformed_events_change_nothing():
     from duologue.simulators.faults import Duplicate, Fault, Garbage, Unknown
 
     faults = [
@@ -464,19 +464,19 @@ async def test_what_nobody_knows_twice_or_is_no_event_changes_nothing():
         Fault(Duplicate("response.audio_transcript.delta"), times=20),
         Fault(Duplicate("response.done")),
     ]
-    async with qwen(["All is well."], simulator={"faults": faults}) as (agent, line, _far):
+    async with qwen(["All is well."], simulator={"faults": faults}) as (agent, person, _far):
         speech = await agent.simple_response("well?")
         assert speech.heard_text == "All is well."
-        assert len(line.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
+        assert len(person.played_audio) / 24000 == pytest.approx(12 / 15, abs=0.061)
         assert not events_of(agent, ErrorEvent)
 
 
-# Pictures
+# Images
 
 
 @virtual
-async def test_a_picture_always_fits():
-    async with qwen(longest_side=1920) as (agent, _line, far):
+async def test_image_always_fits():
+    async with qwen(longest_side=1920) as (agent, _person, far):
         noise = np.random.default_rng(1).integers(0, 256, (2160, 3840, 3), np.uint8)
         agent.llm.send_video(VideoFrame(noise, 0.0))
         await asyncio.sleep(1)

@@ -1,8 +1,8 @@
-"""Tools with every Realtime: each call has exactly one result, and one reply follows them."""
+"""Tools with every `Realtime`: each call has exactly one result, and one reply follows them."""
 
 import asyncio
 
-from conformance_targets import CANCELS, GOES_ON, conformance, conversation
+from conformance_targets import CANCELS_CALLS, REPLIES_UNASKED, conformance, conversation
 
 from duologue.events import ErrorEvent, ToolEndEvent, ToolStartEvent
 from duologue.items import ToolCallItem, ToolResultItem
@@ -49,9 +49,9 @@ def register(agent):
 
 
 @conformance
-async def test_one_call(subject):
+async def test_one_call(target):
     replies = [Reply(tools=[ToolUse("weather", {"city": "Paris"})]), "Sunny."]
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, _person, _far):
         speech = await agent.simple_response("How is it in Paris?")
         assert speech.heard_text == "Sunny."
         assert agent.ran == ["Paris"]
@@ -62,10 +62,10 @@ async def test_one_call(subject):
 
 
 @conformance
-async def test_many_calls_in_one_reply_and_one_answer(subject):
+async def test_many_calls_in_one_reply_and_one_reply_to_them(target):
     cities = ["Paris", "Rome", "Oslo"]
     replies = [Reply(tools=[ToolUse("weather", {"city": c}) for c in cities]), "All fine.", "No."]
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, _person, _far):
         speech = await agent.simple_response("Everywhere?")
         assert speech.heard_text == "All fine."
         assert sorted(agent.ran) == sorted(cities)
@@ -79,10 +79,10 @@ async def test_many_calls_in_one_reply_and_one_answer(subject):
 
 
 @conformance
-async def test_calls_that_go_wrong_are_answered_all_the_same(subject):
+async def test_failing_calls_are_answered_too(target):
     wrong = [ToolUse("slow"), ToolUse("broken"), ToolUse("huge"), ToolUse("nothing")]
     replies = [Reply(tools=wrong), "I could not."]
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, _person, _far):
         speech = await agent.simple_response("Try.")
         assert speech.heard_text == "I could not."
         ends = {e.name: (e.status, e.output) for e in events_of(agent, ToolEndEvent)}
@@ -93,24 +93,24 @@ async def test_calls_that_go_wrong_are_answered_all_the_same(subject):
 
 
 @conformance
-async def test_a_tool_that_ends_with_an_interruption(subject):
-    unheard = ["Here it is."] if subject in GOES_ON else []
+async def test_tool_that_ends_with_an_interruption(target):
+    unheard = ["Here it is."] if target in REPLIES_UNASKED else []
     replies = [Reply(tools=[ToolUse("search")]), *unheard, "Never mind."]
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, person, _far):
         agent.simple_response("Search.")
         await asyncio.sleep(1)
         agent.interrupt()
         await asyncio.sleep(1)
         (end,) = events_of(agent, ToolEndEvent)
         assert end.status == "cancelled"
-        assert not line.at
+        assert not person.at
         assert (await agent.simple_response("And now?")).heard_text == "Never mind."
 
 
 @conformance
-async def test_words_before_a_call_are_heard(subject):
+async def test_text_before_a_tool_call_is_heard(target):
     replies = [Reply("Let me look.", tools=[ToolUse("weather", {"city": "Rome"})]), "It is warm."]
-    async with conversation(subject, replies, agent={"prepare": register}) as (agent, _line, _far):
+    async with conversation(target, replies, agent={"prepare": register}) as (agent, _person, _far):
         agent.simple_response("Rome?")
         await asyncio.sleep(4)
         said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
@@ -118,19 +118,19 @@ async def test_words_before_a_call_are_heard(subject):
 
 
 @conformance
-async def test_words_during_a_tool_are_answered_and_its_result_is_told_in_the_end(subject):
+async def test_speech_during_a_tool_call_is_answered_and_the_result_follows(target):
     replies = [Reply(tools=[ToolUse("book")]), "I am still at it.", "It is booked."]
     words = ["Are you still there?"] * 2
     options = {"agent": {"prepare": register}}
-    async with conversation(subject, replies, words, **options) as (agent, line, _far):
+    async with conversation(target, replies, words, **options) as (agent, person, _far):
         agent.simple_response("Book it.")
         await asyncio.sleep(1)
-        await line.speak(1.0)
+        await person.speak(1.0)
         await asyncio.sleep(12)
         said = [i.text for i in agent.conversation if type(i).__name__ == "AgentItem"]
         (end,) = events_of(agent, ToolEndEvent)
         assert not events_of(agent, ErrorEvent)
-        if subject in CANCELS:
+        if target in CANCELS_CALLS:
             assert (end.status, said) == ("cancelled", ["I am still at it."])
         else:
             assert (end.status, end.output) == ("done", "booked")

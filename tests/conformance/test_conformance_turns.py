@@ -1,4 +1,4 @@
-"""What every Realtime does alike: turns, words, sound and their order."""
+"""What every `Realtime` does alike: turns, transcripts, audio and their order."""
 
 import asyncio
 
@@ -25,8 +25,8 @@ SIX = ["ask one", "One.", "ask two", "Two.", "ask three", "Three."]
 
 
 @conformance
-async def test_connect_and_close(subject):
-    async with conversation(subject) as (agent, _line, _far):
+async def test_connect_and_close(target):
+    async with conversation(target) as (agent, _person, _far):
         (event,) = events_of(agent, RealtimeConnectedEvent)
         assert event.session_id == agent.llm.session_id
         assert event.session_config
@@ -43,13 +43,13 @@ async def test_connect_and_close(subject):
 
 
 @conformance
-async def test_a_spoken_turn(subject):
-    async with conversation(subject, ["It is sunny today."], ["how is the weather"]) as (
+async def test_spoken_turn(target):
+    async with conversation(target, ["It is sunny today."], ["how is the weather"]) as (
         agent,
-        line,
+        person,
         far,
     ):
-        await line.speak(1.0)
+        await person.speak(1.0)
         await asyncio.sleep(5)
         names = [
             name
@@ -66,36 +66,36 @@ async def test_a_spoken_turn(subject):
         final = [e for e in events_of(agent, AgentTranscriptEvent) if e.final]
         assert [e.text for e in final] == ["It is sunny today."]
         assert [i.text for i in agent.conversation] == ["how is the weather", "It is sunny today."]
-        assert len(line.played_audio) / 24000 == pytest.approx(18 / 15, abs=0.061)
+        assert len(person.played_audio) / 24000 == pytest.approx(18 / 15, abs=0.061)
         assert not events_of(agent, ErrorEvent)
         known = far.history()
         assert known in (
             None,
             [("user", "how is the weather"), ("agent", "It is sunny today.")],
         )
-        if far.heard_s() is not None:
-            assert far.heard_s() == pytest.approx(line.sent / 16000, abs=0.1)
+        if far.received_s() is not None:
+            assert far.received_s() == pytest.approx(person.sent / 16000, abs=0.1)
 
 
 @conformance
-async def test_three_turns_in_order(subject):
+async def test_three_turns_in_order(target):
     async with conversation(
-        subject, ["One.", "Two.", "Three."], ["ask one", "ask two", "ask three"]
+        target, ["One.", "Two.", "Three."], ["ask one", "ask two", "ask three"]
     ) as (
         agent,
-        line,
+        person,
         _far,
     ):
         for _ in range(3):
-            await line.speak(0.6)
+            await person.speak(0.6)
             await asyncio.sleep(3)
         assert [i.text for i in agent.conversation] == SIX
         assert agent.llm.epoch == 0
 
 
 @conformance
-async def test_a_written_turn(subject):
-    async with conversation(subject, ["Hello to you."]) as (agent, line, far):
+async def test_written_turn(target):
+    async with conversation(target, ["Hello to you."]) as (agent, person, far):
         speech = await agent.simple_response("Hello?")
         assert speech.heard_text == "Hello to you."
         assert speech.state == "heard"
@@ -104,12 +104,12 @@ async def test_a_written_turn(subject):
         assert not next(i for i in agent.conversation if isinstance(i, UserItem)).spoken
         assert far.history() in (None, [("user", "Hello?"), ("agent", "Hello to you.")])
         assert len(events_of(agent, AgentTurnEndedEvent)) == 1
-        assert len(line.played_audio) / 24000 == pytest.approx(13 / 15, abs=0.061)
+        assert len(person.played_audio) / 24000 == pytest.approx(13 / 15, abs=0.061)
 
 
 @conformance
-async def test_scripted_text_is_said_word_for_word(subject):
-    async with conversation(subject) as (agent, _line, far):
+async def test_say_is_spoken_word_for_word(target):
+    async with conversation(target) as (agent, _person, far):
         first = agent.say("I'll be right back, in 5 minutes.")
         second = agent.say("Here I am.")
         await first
@@ -122,21 +122,21 @@ async def test_scripted_text_is_said_word_for_word(subject):
 
 
 @conformance
-async def test_scripted_text_by_the_agents_own_voice(subject):
-    async with conversation(subject, agent={"tts": FakeTTS()}) as (agent, _line, far):
+async def test_say_with_the_agents_own_tts(target):
+    async with conversation(target, agent={"tts": FakeTTS()}) as (agent, _person, far):
         speech = await agent.say("Five words and no more")
         assert speech.heard_text == "Five words and no more"
         await asyncio.sleep(0.5)
-        assert await far.known() in (None, [("agent", "Five words and no more")])
+        assert await far.known_history() in (None, [("agent", "Five words and no more")])
 
 
 @conformance
-async def test_a_reply_that_fails_is_told_and_the_session_goes_on(subject):
+async def test_failed_reply_is_reported_and_the_session_continues(target):
     replies = [Reply("", 0.0, fails="overloaded"), "Now it works."]
-    async with conversation(subject, replies) as (agent, _line, far):
+    async with conversation(target, replies) as (agent, _person, far):
         speech = agent.simple_response("one")
         if far.failure is None:
-            # It fails with its stream, and is asked for again on the next one.
+            # The reply fails with its stream, and is requested again on the next one.
             assert (await speech).heard_text == "Now it works."
             return
         with pytest.raises(Exception, match=far.failure):
@@ -147,8 +147,8 @@ async def test_a_reply_that_fails_is_told_and_the_session_goes_on(subject):
 
 
 @conformance
-async def test_instructions_and_tools_change_in_mid_session(subject):
-    async with conversation(subject, ["Ok."]) as (agent, _line, far):
+async def test_instructions_and_tools_change_in_mid_session(target):
+    async with conversation(target, ["Ok."]) as (agent, _person, far):
 
         @agent.tool
         async def late(city: str) -> str:
@@ -169,8 +169,8 @@ async def test_instructions_and_tools_change_in_mid_session(subject):
 
 
 @conformance
-async def test_what_the_profile_lacks_is_an_error(subject):
-    async with conversation(subject) as (agent, _line, _far):
+async def test_missing_capability_is_an_error(target):
+    async with conversation(target) as (agent, _person, _far):
         model = agent.llm
         if not model.capabilities.manual_turns:
             with pytest.raises(UnsupportedError, match="by itself"):

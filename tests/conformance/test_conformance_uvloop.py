@@ -1,4 +1,4 @@
-"""The same over the event loop of uvloop, in real time: a turn, an interruption, a lost line."""
+"""The same on uvloop's event loop, in real time: a turn, an interruption, a lost connection."""
 
 import asyncio
 
@@ -18,27 +18,27 @@ async def until(happened):
 
 
 # One for each kind of transport.
-@pytest.mark.parametrize("subject", ["openai-websocket", "openai-webrtc", "nova"])
-def test_it_talks_is_interrupted_and_comes_back(subject):
+@pytest.mark.parametrize("target", ["openai-websocket", "openai-webrtc", "nova"])
+def test_agent_talks_is_interrupted_and_reconnects(target):
     async def main():
         replies = ["It is sunny today. " * 30, "I am still here.", "Good bye."]
-        async with conversation(subject, replies, ["the weather", "are you there", "bye"]) as (
+        async with conversation(target, replies, ["the weather", "are you there", "bye"]) as (
             agent,
-            line,
+            person,
             far,
         ):
-            await line.speak(1.0)
-            await until(lambda: len(line.at) > 10)
-            await line.speak(1.0)
+            await person.speak(1.0)
+            await until(lambda: len(person.at) > 10)
+            await person.speak(1.0)
             await until(lambda: events_of(agent, InterruptionEvent))
             first = agent_items(agent)[0]
             assert first.state == "cut"
             assert 0 < len(first.text) < len(replies[0])
             await until(lambda: len(agent_items(agent)) == 2 and agent_items(agent)[1].text)
             await asyncio.sleep(1)
-            await far.lose()
+            await far.drop_connection()
             await until(lambda: events_of(agent, RealtimeReconnectedEvent))
-            await line.speak(1.0)
+            await person.speak(1.0)
             await until(lambda: len(agent_items(agent)) == 3)
             assert len({id(item) for item in agent_items(agent)}) == 3
 

@@ -1,4 +1,4 @@
-"""Pictures: the newest at fps, and the one of this moment when somebody asks."""
+"""Images: the newest at fps, and the current one when a request is made."""
 
 import asyncio
 
@@ -19,31 +19,31 @@ def camera(at):
 
 @conformance
 @pytest.mark.parametrize("fps", [1.0, 4.0])
-async def test_pictures_come_at_fps(subject, fps):
-    if subject in ("local", "nova"):
+async def test_images_come_at_fps(target, fps):
+    if target in ("local", "nova"):
         pytest.skip("its profile says that it does not see; that it says so is tested below")
-    async with conversation(subject, fps=fps) as (agent, line, far):
-        line.camera = camera
+    async with conversation(target, fps=fps) as (agent, person, far):
+        person.camera = camera
         await asyncio.sleep(5)
-        assert far.pictures() == pytest.approx(5 * fps, abs=2)
-        line.camera = None
+        assert far.images() == pytest.approx(5 * fps, abs=2)
+        person.camera = None
         await asyncio.sleep(1)
-        before = far.pictures()
+        before = far.images()
         await asyncio.sleep(2)
-        assert far.pictures() == before
+        assert far.images() == before
         assert not events_of(agent, ErrorEvent)
 
 
-def test_pictures_go_by_a_video_track_when_that_is_asked_for():
+def test_video_track_carries_frames_if_asked_for():
     async def run():
         async with conversation("openai-webrtc", ["Grey."], video="track", fps=4.0) as (
             agent,
-            line,
+            person,
             far,
         ):
-            line.camera = camera
+            person.camera = camera
             await asyncio.sleep(4)
-            assert far.pictures() == 0
+            assert far.images() == 0
             assert far.simulator.video_frames == pytest.approx(16, abs=3)
             assert (await agent.simple_response("What do you see?")).heard_text == "Grey."
             assert not events_of(agent, ErrorEvent)
@@ -52,16 +52,16 @@ def test_pictures_go_by_a_video_track_when_that_is_asked_for():
 
 
 @conformance
-async def test_a_question_sees_this_moment(subject):
-    async with conversation(subject, ["I see grey."]) as (agent, line, far):
-        line.camera = camera
+async def test_request_comes_with_the_current_image(target):
+    async with conversation(target, ["I see grey."]) as (agent, person, far):
+        person.camera = camera
         await asyncio.sleep(1.5)
         if not agent.llm.capabilities.video:
             (error,) = events_of(agent, ErrorEvent)
             assert "can't see" in error.message
             return
-        before = far.pictures()
+        before = far.images()
         speech = agent.simple_response("What do you see?")
         await asyncio.sleep(0.1)
-        assert far.pictures() == before + 1
+        assert far.images() == before + 1
         assert (await speech).heard_text == "I see grey."

@@ -1,4 +1,4 @@
-"""Parts of a pipeline that do what a test says, in virtual time."""
+"""Pipeline components that do what a test says, in virtual time."""
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
@@ -14,13 +14,15 @@ RATE = 16000
 
 
 class STT:
-    """Hears one word for each 100 ms of loud sound: "w1 w2 w3", or what ``says`` makes of it."""
+    """Transcribes each 100 ms of loud audio as a word: "w1 w2", or as ``transcribe`` returns."""
 
     rate = RATE
 
-    def __init__(self, *, takes_s=0.02, says=None):
-        self.takes_s = takes_s
-        self.says = says or (lambda loud: " ".join(f"w{i + 1}" for i in range(int(loud * 10))))
+    def __init__(self, *, delay_s=0.02, transcribe=None):
+        self.delay_s = delay_s
+        self.transcribe = transcribe or (
+            lambda loud: " ".join(f"w{i + 1}" for i in range(int(loud * 10)))
+        )
         self.streams = []
         self.calls = 0
         self.fails = None
@@ -46,17 +48,17 @@ class _Stream:
     async def text(self):
         self.stt.calls += 1
         loud = self.loud
-        await asyncio.sleep(self.stt.takes_s)
+        await asyncio.sleep(self.stt.delay_s)
         if self.stt.fails is not None:
             raise self.stt.fails
-        return self.stt.says(loud + 1e-6)
+        return self.stt.transcribe(loud + 1e-6)
 
     async def close(self):
         self.closed = True
 
 
 class LLM:
-    """Answers with the next of ``answers``: words, or outputs, or an error to raise."""
+    """Replies with the next of ``answers``: a text, a list of outputs, or an error to raise."""
 
     model = "fake"
     tools_reliable = True
@@ -65,7 +67,7 @@ class LLM:
         self.answers = list(answers)
         self.delta_s = delta_s
         self.wait_s = wait_s
-        self.asked = []
+        self.requests = []
         self.closed = 0
         self.prepared = None
 
@@ -73,7 +75,7 @@ class LLM:
         self.prepared = (instructions, tools)
 
     async def generate(self, instructions, history, tools):
-        self.asked.append((instructions, list(history), list(tools)))
+        self.requests.append((instructions, list(history), list(tools)))
         answer = self.answers.pop(0) if self.answers else "Yes."
         try:
             await asyncio.sleep(self.wait_s)
@@ -87,26 +89,26 @@ class LLM:
 
 
 class TTS:
-    """One 50 ms of sound for each letter, each made in ``takes_s``."""
+    """Yields 50 ms of audio for each letter, each made in ``delay_s``."""
 
     rate = 24000
 
-    def __init__(self, *, takes_s=0.001):
-        self.takes_s = takes_s
-        self.said = []
+    def __init__(self, *, delay_s=0.001):
+        self.delay_s = delay_s
+        self.texts = []
         self.fails = None
 
     async def synthesize(self, text):
-        self.said.append(text)
+        self.texts.append(text)
         for _ in text:
-            await asyncio.sleep(self.takes_s)
+            await asyncio.sleep(self.delay_s)
             if self.fails is not None:
                 raise self.fails
             yield AudioFrame(np.full(1200, 900, np.int16), self.rate)
 
 
 class Turn:
-    """Says how likely the turn is over: the next of ``votes``, then 1."""
+    """Votes that the turn is over with the next of ``votes``, then 1."""
 
     rate = 8000
 
@@ -122,12 +124,12 @@ class Turn:
         return vote
 
 
-class Ear:
-    """Listens to a pipeline, as an agent would."""
+class Observer:
+    """Observes a pipeline as an agent does."""
 
     def __init__(self, cuts=()):
-        self.told = []
-        self.refused = []
+        self.outputs = []
+        self.refusals = []
         self.cuts = cuts
         self.loop = asyncio.get_running_loop()
 
@@ -136,37 +138,37 @@ class Ear:
     def disconnected(self, event): ...
 
     def output(self, output, epoch):
-        self.told.append((self.loop.time(), output))
+        self.outputs.append((self.loop.time(), output))
 
     def on_interrupt(self, epoch):
         return self.cuts
 
     def reply_ended(self, request_id, error):
-        self.refused.append((request_id, error))
+        self.refusals.append((request_id, error))
 
-    def of(self, *kinds):
-        return [output for _, output in self.told if isinstance(output, kinds)]
+    def of_type(self, *kinds):
+        return [output for _, output in self.outputs if isinstance(output, kinds)]
 
-    def when(self, kind):
-        return next(at for at, output in self.told if isinstance(output, kind))
+    def time_of(self, kind):
+        return next(at for at, output in self.outputs if isinstance(output, kind))
 
     @property
     def text(self):
         return "".join(o.text for o in self.told_of("ReplyText"))
 
     def told_of(self, name):
-        return [output for _, output in self.told if type(output).__name__ == name]
+        return [output for _, output in self.outputs if type(output).__name__ == name]
 
 
 @asynccontextmanager
 async def session(*, stt=None, llm=None, tts=None, history=(), tools=(), **options):
-    """A pipeline that runs, with ``ear``, ``stt``, ``llm`` and ``tts`` at hand."""
+    """Run a pipeline that has its ``observer``, ``stt``, ``llm`` and ``tts`` as attributes."""
     pipeline = Pipeline(stt=stt or STT(), llm=llm or LLM(), tts=tts or TTS(), **options)
     parts = pipeline._components
     pipeline.stt, pipeline.llm, pipeline.tts = parts.stt, parts.llm, parts.tts
-    pipeline.ear = Ear()
+    pipeline.observer = Observer()
     setup = SessionSetup("Be kind.", tools, history)
-    task = asyncio.create_task(pipeline.run(setup, pipeline.ear))
+    task = asyncio.create_task(pipeline.run(setup, pipeline.observer))
     await pipeline.ready()
     try:
         yield pipeline

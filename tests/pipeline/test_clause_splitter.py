@@ -26,7 +26,7 @@ def clauses_of(text, sizes=(), hurry=True):
 )
 @example("A. \n\nB", [3])
 @example("\n\n Hello", [])
-def test_nothing_is_lost_and_nothing_is_added(text, sizes):
+def test_no_text_is_lost_or_added(text, sizes):
     clauses = clauses_of(text, sizes)
     assert "".join(clauses).translate(MARKUP).split() == text.translate(MARKUP).split()
     assert all(clause.strip() for clause in clauses)
@@ -49,11 +49,11 @@ def test_nothing_is_lost_and_nothing_is_added(text, sizes):
         ("...", ["..."]),
     ],
 )
-def test_cuts_are_where_a_speaker_would_pause(text, clauses):
+def test_cuts_are_where_a_speaker_pauses(text, clauses):
     assert clauses_of(text) == clauses
 
 
-def test_the_first_piece_may_end_at_a_comma_so_that_it_is_heard_sooner():
+def test_first_clause_may_end_at_a_comma_to_be_heard_sooner():
     assert clauses_of("Well, that is a good question, and I will answer it, now.") == [
         "Well, that is a good question, ",
         "and I will answer it, now.",
@@ -61,14 +61,14 @@ def test_the_first_piece_may_end_at_a_comma_so_that_it_is_heard_sooner():
     assert clauses_of("That is a good question, yes. No.")[0] == "That is a good question, "
 
 
-def test_a_very_long_sentence_is_cut_at_a_comma():
+def test_very_long_sentence_is_cut_at_a_comma():
     long = "First. " + "word " * (LONG_CHARS // 5) + "more, and then, the rest."
     clauses = clauses_of(long)
     assert len(clauses) == 3
     assert clauses[1].endswith("more, ")
 
 
-def test_a_clause_is_given_as_soon_as_it_is_complete():
+def test_clause_is_returned_as_soon_as_it_is_complete():
     clauses = ClauseSplitter()
     assert clauses.push("Hello there.") == []
     assert clauses.push(" How") == ["Hello there. "]
@@ -104,7 +104,7 @@ def test_sentences_of_every_script_are_cut(text, clauses):
         ("สวัสดีครับ วันนี้อากาศดีมาก", "สวัสดีครับ "),
     ],
 )
-def test_the_first_piece_may_end_at_the_comma_of_any_script(text, first):
+def test_first_clause_may_end_at_the_comma_of_any_script(text, first):
     assert clauses_of(text, [1] * len(text))[0] == first
 
 
@@ -120,7 +120,7 @@ def test_the_first_piece_may_end_at_the_comma_of_any_script(text, first):
         "👨‍👩‍👧" * 90,
     ],
 )
-def test_a_text_without_full_stops_is_cut_too(text):
+def test_text_without_full_stops_is_cut(text):
     for size in (1, 7, len(text)):
         clauses = clauses_of(text, [size] * len(text))
         assert "".join(clauses) == text
@@ -146,7 +146,7 @@ def test_a_text_without_full_stops_is_cut_too(text):
         "1. Rooms",
     ],
 )
-def test_an_abbreviation_ends_no_sentence(text):
+def test_abbreviation_does_not_end_a_sentence(text):
     for size in (1, 3, 100):
         assert clauses_of(text, [size] * len(text), hurry=False) == [text]
 
@@ -164,6 +164,6 @@ def test_an_abbreviation_ends_no_sentence(text):
         ("i am here. ", "you too."),
     ],
 )
-def test_a_sentence_may_end_with_an_abbreviation(first, second):
+def test_sentence_may_end_with_an_abbreviation(first, second):
     for size in (1, 3, 100):
         assert clauses_of(first + second, [size] * 100, hurry=False) == [first, second]

@@ -1,4 +1,4 @@
-"""Whatever a part raises is told once and costs its own work; the call goes on."""
+"""Whatever a component raises is reported once and fails only its own work."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ class UnwritableError(Exception):
 
 
 class PanicError(BaseException):
-    """Errors of Rust code are no Exception."""
+    """Rust code raises a BaseException, not an Exception."""
 
 
 ERRORS = [
@@ -35,7 +35,7 @@ ERRORS = [
 
 
 class Broken:
-    """Breaks a function of a part for as long as ``error`` is set."""
+    """Makes a function of a component fail for as long as ``error`` is set."""
 
     def __init__(self, part, name):
         self.error = None
@@ -50,7 +50,7 @@ class Broken:
 
 
 class LateTTS(TTS):
-    """Fails in the middle of its first answer."""
+    """Fails in the middle of its first reply."""
 
     error = None
 
@@ -62,7 +62,7 @@ class LateTTS(TTS):
 
 
 class LateLLM(LLM):
-    """Fails in the middle of its answers."""
+    """Fails in the middle of its replies."""
 
     error = None
 
@@ -124,7 +124,7 @@ class OddVAD(EnergyVAD):
 
 
 def make(what):
-    """The options of a pipeline of which ``what`` can break, and what breaks it."""
+    """Return pipeline options in which ``what`` can fail, and the object that makes it fail."""
     match what:
         case "vad":
             breaks = OddVAD()
@@ -168,7 +168,7 @@ def make(what):
         "tts",
     ],
 )
-def test_an_error_of_a_part_is_told_and_the_next_turn_is_answered(what, error):
+def test_component_error_is_reported_and_the_next_turn_is_answered(what, error):
     @virtual_time
     async def run():
         options, breaks = make(what)
@@ -180,7 +180,7 @@ def test_an_error_of_a_part_is_told_and_the_next_turn_is_answered(what, error):
             await phone.speak(0.5)
             await phone.be_silent(3.0)
             told = [event.message for event in events_of(agent, ErrorEvent)]
-            # Letting go of a turn is nothing that an answer depends on: it is in the log only.
+            # No reply depends on releasing a turn, so a failure of that is only logged.
             assert len(told) == (0 if what == "stt close" else 1), told
             breaks.error = None
             llm.answers = ["At last."]
@@ -196,14 +196,14 @@ def test_an_error_of_a_part_is_told_and_the_next_turn_is_answered(what, error):
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("just text", "an LLM yields TextDelta, ToolRequest and TokenUsage, not str"),
+        ("just text", "an LLM must yield TextDelta, ToolRequest or TokenUsage, not str"),
         (None, "not NoneType"),
         (TextDelta(None), "TypeError"),
-        (ToolRequest("c", "look", {"at": 1}), "are JSON text, not dict"),
+        (ToolRequest("c", "look", {"at": 1}), "must be JSON text, not dict"),
     ],
     ids=repr,
 )
-def test_what_is_no_output_of_an_llm_is_told(output, message):
+def test_invalid_output_of_an_llm_is_reported(output, message):
     @virtual_time
     async def run():
         class Odd(LLM):
@@ -220,18 +220,18 @@ def test_what_is_no_output_of_an_llm_is_told(output, message):
 
 
 @virtual_time
-async def test_what_is_no_sound_of_a_tts_is_told():
+async def test_invalid_output_of_a_tts_is_reported():
     class Bytes(TTS):
         async def synthesize(self, text):
             yield b"1234"
 
     async with join_agent(LLM("Hello."), FakeEdge(), stt=STT(), tts=Bytes()) as agent:
-        with pytest.raises(SessionError, match="a TTS yields AudioFrame, not bytes"):
+        with pytest.raises(SessionError, match="a TTS must yield AudioFrame, not bytes"):
             await agent.simple_response("Hello?")
 
 
 @virtual_time
-async def test_a_part_that_always_fails_is_told_once_in_a_while():
+async def test_component_that_always_fails_is_reported_at_intervals():
     vad = OddVAD()
     vad.error = RuntimeError("no weights")
     phone = FakeEdge()
@@ -244,7 +244,7 @@ async def test_a_part_that_always_fails_is_told_once_in_a_while():
 
 
 @virtual_time
-async def test_calls_that_have_the_same_id_in_every_reply_are_calls_of_their_own():
+async def test_calls_with_the_same_id_in_every_reply_stay_separate():
     def add(agent):
         @agent.tool
         async def weather(city: str) -> str:

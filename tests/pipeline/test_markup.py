@@ -58,7 +58,7 @@ def plain(text, size=1000):
         ),
     ],
 )
-def test_signs_of_a_text_stay(text):
+def test_signs_of_plain_text_stay(text):
     for size in (1, 2, 5, 1000):
         assert plain(text, size) == text
 
@@ -84,13 +84,13 @@ def test_signs_of_a_text_stay(text):
         ("**" + "very long " * 15 + "end** and *so* on", "very long " * 15 + "end and so on"),
     ],
 )
-def test_marks_around_words_are_taken_off(text, spoken):
+def test_marks_around_words_are_removed(text, spoken):
     for size in (1, 2, 5, 1000):
         assert plain(text, size) == spoken
 
 
 @given(st.text(st.sampled_from("ab1 *_`#~[]()!>\n今"), max_size=150), st.integers(1, 40))
-def test_it_does_not_matter_in_which_pieces_the_text_comes(text, size):
+def test_result_does_not_depend_on_the_pieces(text, size):
     assert plain(text, size) == plain(text)
 
 

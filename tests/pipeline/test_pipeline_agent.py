@@ -1,4 +1,4 @@
-"""The classic pipeline behind an agent: what was heard is what the model knows."""
+"""The classic pipeline behind an agent: the model knows exactly what was heard."""
 
 import asyncio
 
@@ -34,7 +34,7 @@ def pipeline_agent(llm, phone, **options):
 
 
 @virtual_time
-async def test_an_interrupted_answer_is_known_as_far_as_it_was_heard():
+async def test_interrupted_reply_is_known_as_far_as_it_was_heard():
     phone = FakeEdge()
     llm = LLM("One two three. Four five six. Seven eight nine. Ten eleven twelve.", "Sure.")
     async with pipeline_agent(llm, phone) as agent:
@@ -48,31 +48,31 @@ async def test_an_interrupted_answer_is_known_as_far_as_it_was_heard():
         heard = cut.heard_text
         assert "One" in heard
         assert "twelve" not in heard
-        assert texts(llm.asked[-1][1])[1] == heard
+        assert texts(llm.requests[-1][1])[1] == heard
         said = [i for i in agent.conversation if isinstance(i, AgentItem)]
         assert [(i.text, i.state) for i in said] == [(heard, "cut"), ("Sure.", "heard")]
         assert agent.llm.epoch == 1
 
 
 @virtual_time
-async def test_an_answer_of_which_nothing_was_heard_was_never_given():
+async def test_reply_that_was_not_heard_at_all_is_unknown_to_the_model():
     phone = FakeEdge()
     llm = LLM("First thought.", "Second thought.")
-    async with pipeline_agent(llm, phone, tts=TTS(takes_s=0.3)) as agent:
+    async with pipeline_agent(llm, phone, tts=TTS(delay_s=0.3)) as agent:
         agent.simple_response("Think.")
         await asyncio.sleep(0.2)
         agent.interrupt()
         assert (await agent.simple_response("Again.")).heard_text == "Second thought."
-        assert texts(llm.asked[1][1]) == ["Think.", "Again."]
+        assert texts(llm.requests[1][1]) == ["Think.", "Again."]
         assert texts(agent.conversation) == ["Think.", "Again.", "Second thought."]
         assert len(events_of(agent, AgentTurnEndedEvent)) == 1
 
 
 @virtual_time
-async def test_a_cough_in_the_answer_changes_nothing():
+async def test_cough_during_a_reply_changes_nothing():
     phone = FakeEdge()
     llm = LLM("One two three. Four five six. Seven eight nine.")
-    stt = STT(says=lambda loud: "hello there" if loud > 0.3 and not stt.cough else "uh")
+    stt = STT(transcribe=lambda loud: "hello there" if loud > 0.3 and not stt.cough else "uh")
     stt.cough = False
     async with pipeline_agent(llm, phone, stt=stt) as agent:
         await phone.speak(0.5)
@@ -84,13 +84,13 @@ async def test_a_cough_in_the_answer_changes_nothing():
         await phone.speak(0.2)
         await phone.be_silent(4.0)
         assert agent.llm.epoch == 0
-        letters = sum(map(len, agent.llm._components.tts.said))
+        letters = sum(map(len, agent.llm._components.tts.texts))
         assert np.count_nonzero(phone.played_audio) == letters * 1200
-        assert len(llm.asked) == 1
+        assert len(llm.requests) == 1
 
 
 @virtual_time
-async def test_a_failing_model_is_told_and_the_next_answer_comes():
+async def test_failing_model_is_reported_and_the_next_reply_comes():
     phone = FakeEdge()
     llm = LLM([SessionError("overloaded")], "Here I am.")
     async with pipeline_agent(llm, phone) as agent:
@@ -101,7 +101,7 @@ async def test_a_failing_model_is_told_and_the_next_answer_comes():
 
 
 @virtual_time
-async def test_a_tool_called_by_a_pipeline():
+async def test_tool_call_of_a_pipeline():
     def add(agent):
         @agent.tool
         def colour(of: str) -> str:
@@ -115,10 +115,10 @@ async def test_a_tool_called_by_a_pipeline():
         assert [(e.status, e.output) for e in events_of(agent, ToolEndEvent)] == [
             ("done", "sky is blue")
         ]
-        outputs = [getattr(item, "output", None) for item in llm.asked[1][1]]
+        outputs = [getattr(item, "output", None) for item in llm.requests[1][1]]
         assert "sky is blue" in outputs
         assert texts(agent.conversation)[-1] == "It is blue."
-        assert [spec.name for spec in llm.asked[0][2]] == ["colour"]
+        assert [spec.name for spec in llm.requests[0][2]] == ["colour"]
 
 
 @virtual_time
@@ -126,9 +126,9 @@ async def test_say_through_a_pipeline_is_exact():
     llm = LLM()
     async with pipeline_agent(llm, FakeEdge()) as agent:
         assert (await agent.say("Wait. Just a moment!")).heard_text == "Wait. Just a moment!"
-        assert not llm.asked
+        assert not llm.requests
         await agent.simple_response("And?")
-        assert texts(llm.asked[0][1]) == ["Wait. Just a moment!", "And?"]
+        assert texts(llm.requests[0][1]) == ["Wait. Just a moment!", "And?"]
 
 
 steps = st.one_of(
@@ -160,7 +160,7 @@ answers = st.sampled_from(
 )
 @settings(deadline=None, max_examples=60)
 @virtual_time
-async def test_any_conversation_ends_well(plan, script, hears, closes, after):
+async def test_any_conversation_ends_cleanly(plan, script, hears, closes, after):
     def add(agent):
         @agent.tool
         async def wait() -> str:
@@ -169,7 +169,7 @@ async def test_any_conversation_ends_well(plan, script, hears, closes, after):
 
     loop = asyncio.get_running_loop()
     phone, llm = FakeEdge(hangs_up_in=0.3), LLM(*script)
-    stt = STT(says=lambda loud: hears if loud > 0.05 else "")
+    stt = STT(transcribe=lambda loud: hears if loud > 0.05 else "")
     speeches, agents, ended = [], [], None
     try:
         async with pipeline_agent(llm, phone, stt=stt, prepare=add) as agent:

@@ -19,7 +19,7 @@ from duologue.vad.energy import EnergyVAD
 
 
 @virtual_time
-async def test_a_turn_is_told_in_order():
+async def test_events_of_a_turn_come_in_order():
     async with session(turn=Turn()) as pipeline:
         await be_silent(pipeline, 1.0)
         loop = asyncio.get_running_loop()
@@ -27,50 +27,54 @@ async def test_a_turn_is_told_in_order():
         await speak(pipeline, 1.0)
         ended = loop.time()
         await be_silent(pipeline, 0.5)
-        ear = pipeline.ear
-        kinds = [type(o).__name__ for _, o in ear.told]
+        observer = pipeline.observer
+        kinds = [type(o).__name__ for _, o in observer.outputs]
         assert kinds[0] == "SpeechStarted"
         assert kinds.index("SpeechStopped") < kinds.index("UserTurnEnded")
-        (started,) = ear.of(SpeechStarted)
+        (started,) = observer.of_type(SpeechStarted)
         assert started.at == pytest.approx(began, abs=0.02)
-        (stopped,), (turn,) = ear.of(SpeechStopped), ear.of(UserTurnEnded)
+        (stopped,), (turn,) = observer.of_type(SpeechStopped), observer.of_type(UserTurnEnded)
         assert stopped.at == pytest.approx(ended, abs=0.02)
         assert turn.speech_end == pytest.approx(ended, abs=0.02)
-        assert {o.item_id for o in ear.of(UserTranscript)} == {turn.item_id} == {started.item_id}
+        assert (
+            {o.item_id for o in observer.of_type(UserTranscript)}
+            == {turn.item_id}
+            == {started.item_id}
+        )
 
 
 @virtual_time
-async def test_words_come_while_the_person_speaks():
+async def test_partial_transcripts_come_while_the_person_speaks():
     async with session(turn=Turn()) as pipeline:
         await speak(pipeline, 1.5)
-        partials = pipeline.ear.of(UserTranscript)
+        partials = pipeline.observer.of_type(UserTranscript)
         assert 3 <= len(partials) <= 6
         assert not any(p.final for p in partials)
         lengths = [len(p.text) for p in partials]
         assert lengths == sorted(lengths)
-        assert pipeline.ear.told[1][0] - pipeline.ear.told[0][0] < 0.35
+        assert pipeline.observer.outputs[1][0] - pipeline.observer.outputs[0][0] < 0.35
 
 
 @virtual_time
-async def test_a_slow_recogniser_is_asked_less_often():
-    async with session(stt=STT(takes_s=0.4), turn=Turn()) as pipeline:
+async def test_slow_stt_is_asked_less_often():
+    async with session(stt=STT(delay_s=0.4), turn=Turn()) as pipeline:
         await speak(pipeline, 6.0)
         assert pipeline.stt.calls <= 5
 
 
 @virtual_time
-async def test_the_sound_before_the_first_sign_of_speech_belongs_to_it():
-    stt = STT(says=lambda loud: f"heard {round(loud * 1000)}")
+async def test_audio_before_the_first_sign_of_speech_belongs_to_the_turn():
+    stt = STT(transcribe=lambda loud: f"heard {round(loud * 1000)}")
     async with session(stt=stt, turn=Turn(), vad=EnergyVAD(level=5000)) as pipeline:
         await speak(pipeline, 1.0, level=1000)  # Too soft to be speech.
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 1.0)
-        final = pipeline.ear.of(UserTranscript)[-1]
+        final = pipeline.observer.of_type(UserTranscript)[-1]
         assert int(final.text.split()[1]) == pytest.approx(500 + 350 - 48, abs=60)
 
 
 @virtual_time
-async def test_the_turn_detector_hears_the_end_of_the_turn():
+async def test_turn_detector_gets_the_end_of_the_turn():
     turn = Turn()
     async with session(turn=turn) as pipeline:
         await speak(pipeline, 10.0)
@@ -78,64 +82,64 @@ async def test_the_turn_detector_hears_the_end_of_the_turn():
         seconds, text = turn.heard[0]
         assert seconds == pytest.approx(8.0, abs=0.05)
         assert text.endswith("w100")
-        assert len(pipeline.ear.of(UserTurnEnded)) == 1
+        assert len(pipeline.observer.of_type(UserTurnEnded)) == 1
 
 
 @virtual_time
-async def test_a_failing_detector_leaves_it_to_the_time_out():
+async def test_timeout_decides_when_the_detector_fails():
     async with session(turn=Turn(*[SessionError("broken")] * 20)) as pipeline:
         await speak(pipeline, 0.5)
         end = asyncio.get_running_loop().time()
         await be_silent(pipeline, 1.5)
-        messages = {e.message for e in pipeline.ear.of(ProviderError)}
+        messages = {e.message for e in pipeline.observer.of_type(ProviderError)}
         assert messages == {"turn detection: broken"}
-        assert pipeline.ear.when(UserTurnEnded) - end == pytest.approx(0.7, abs=0.03)
+        assert pipeline.observer.time_of(UserTurnEnded) - end == pytest.approx(0.7, abs=0.03)
 
 
 @virtual_time
-async def test_without_a_detector_silence_ends_a_turn():
+async def test_silence_ends_a_turn_without_a_detector():
     options = Endpointing(timeout_s=0.4)
     async with session(endpointing=options) as pipeline:
         await speak(pipeline, 0.5)
         end = asyncio.get_running_loop().time()
         await be_silent(pipeline, 1.5)
-        assert pipeline.ear.when(UserTurnEnded) - end == pytest.approx(0.4, abs=0.03)
+        assert pipeline.observer.time_of(UserTurnEnded) - end == pytest.approx(0.4, abs=0.03)
 
 
 @virtual_time
-async def test_a_slow_recogniser_still_ends_the_turn_once():
-    async with session(stt=STT(takes_s=1.0), turn=Turn()) as pipeline:
+async def test_slow_stt_still_ends_the_turn_once():
+    async with session(stt=STT(delay_s=1.0), turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 3.0)
-        (turn,) = pipeline.ear.of(UserTurnEnded)
+        (turn,) = pipeline.observer.of_type(UserTurnEnded)
         assert not turn.empty
 
 
 @virtual_time
-async def test_the_person_goes_on_after_the_time_out_of_a_slow_recogniser():
-    async with session(stt=STT(takes_s=1.0), turn=Turn()) as pipeline:
+async def test_person_continues_after_the_timeout_of_a_slow_stt():
+    async with session(stt=STT(delay_s=1.0), turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.8)
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 3.0)
-        (turn,) = pipeline.ear.of(UserTurnEnded)
-        final = pipeline.ear.of(UserTranscript)[-1]
+        (turn,) = pipeline.observer.of_type(UserTurnEnded)
+        final = pipeline.observer.of_type(UserTranscript)[-1]
         assert final.text.split()[-1] == "w10"
         assert not turn.empty
-        assert len(pipeline.llm.asked) == 1
+        assert len(pipeline.llm.requests) == 1
 
 
 @virtual_time
-async def test_a_turn_soon_after_another_is_heard_with_it_and_told_alone():
+async def test_close_turns_are_transcribed_together_and_reported_separately():
     async with session(turn=Turn()) as pipeline:
         await speak(pipeline, 0.3)
         await be_silent(pipeline, 0.8)
         await speak(pipeline, 0.4)
         await be_silent(pipeline, 1.0)
         assert len(pipeline.stt.streams) == 1
-        finals = [o.text for o in pipeline.ear.of(UserTranscript) if o.final]
+        finals = [o.text for o in pipeline.observer.of_type(UserTranscript) if o.final]
         assert [text.split()[0] for text in finals] == ["w1", "w4"]
-        ids = [turn.item_id for turn in pipeline.ear.of(UserTurnEnded)]
+        ids = [turn.item_id for turn in pipeline.observer.of_type(UserTurnEnded)]
         assert len(set(ids)) == 2
         await be_silent(pipeline, 3.0)
         await speak(pipeline, 0.3)
@@ -143,7 +147,7 @@ async def test_a_turn_soon_after_another_is_heard_with_it_and_told_alone():
         assert pipeline.stt.streams[0].closed
 
 
-def test_loudness_is_voice():
+def test_loud_audio_is_voice():
     vad = EnergyVAD(rate=8000, level=300)
     assert vad.frame_samples == 128
     stream = vad.stream()
@@ -155,7 +159,7 @@ def test_loudness_is_voice():
 
 @virtual_time
 @pytest.mark.parametrize("size", [160, 320, 1600])
-async def test_speech_that_goes_on_is_heard_with_the_silence_before_it(size):
+async def test_resumed_speech_is_transcribed_with_the_silence_before_it(size):
     config = Endpointing(preroll_s=0.3)
     async with session(turn=Turn(), endpointing=config) as pipeline:
         sound = np.concatenate(
@@ -173,61 +177,61 @@ async def test_speech_that_goes_on_is_heard_with_the_silence_before_it(size):
         [stream] = pipeline.stt.streams
         heard = np.concatenate(stream.sound)
         began = int(np.flatnonzero(heard)[0])
-        # As much as was asked for, less what the VAD needs to be sure, and nothing left out.
+        # The requested length, less what the VAD needs to be sure, without a gap.
         assert 3200 <= began <= 4800
         assert np.array_equal(heard, sound[16000 - began :][: len(heard)])
         assert np.count_nonzero(heard == 9001) == 12800
 
 
 @virtual_time
-async def test_a_second_sentence_is_told_in_a_language_without_spaces():
+async def test_second_sentence_is_found_in_a_language_without_spaces():
     first, both = "今天很暖和。", "今天很暖和。明天呢？"
-    stt = STT(says=lambda loud: first if loud < 0.4 else both)
+    stt = STT(transcribe=lambda loud: first if loud < 0.4 else both)
     async with session(stt=stt, turn=Turn()) as pipeline:
         await speak(pipeline, 0.3)
         await be_silent(pipeline, 0.8)
         await speak(pipeline, 0.4)
         await be_silent(pipeline, 1.0)
-        finals = [o.text for o in pipeline.ear.of(UserTranscript) if o.final]
+        finals = [o.text for o in pipeline.observer.of_type(UserTranscript) if o.final]
         assert finals == [first, "明天呢？"]
 
 
 @virtual_time
 @pytest.mark.parametrize("word", ["yes", "हाँ", "是", "はい"])
-async def test_a_turn_of_one_short_word_is_answered_in_any_script(word):
-    async with session(stt=STT(says=lambda loud: word), turn=Turn()) as pipeline:
+async def test_turn_of_one_short_word_is_answered_in_any_script(word):
+    async with session(stt=STT(transcribe=lambda loud: word), turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 1.0)
-        (turn,) = pipeline.ear.of(UserTurnEnded)
+        (turn,) = pipeline.observer.of_type(UserTurnEnded)
         assert not turn.empty
-        assert len(pipeline.llm.asked) == 1
+        assert len(pipeline.llm.requests) == 1
 
 
 @virtual_time
-async def test_a_second_turn_that_the_recogniser_leaves_out_is_heard_alone():
+async def test_second_turn_that_the_stt_leaves_out_is_transcribed_alone():
     class Forgetful(STT):
-        """Writes what is said twice once."""
+        """Transcribes repeated words once."""
 
         def __init__(self):
-            super().__init__(says=lambda loud: "Yes." if loud > 0.2 else "")
+            super().__init__(transcribe=lambda loud: "Yes." if loud > 0.2 else "")
 
     async with session(stt=Forgetful(), turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.8)
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 2.0)
-        finals = [o.text for o in pipeline.ear.of(UserTranscript) if o.final]
+        finals = [o.text for o in pipeline.observer.of_type(UserTranscript) if o.final]
         assert finals == ["Yes.", "Yes."]
         assert len(pipeline.stt.streams) == 2
         assert pipeline.stt.streams[0].closed
 
 
 @virtual_time
-async def test_a_click_after_a_turn_is_not_heard_alone():
-    async with session(stt=STT(says=lambda loud: "Yes."), turn=Turn()) as pipeline:
+async def test_click_after_a_turn_is_not_transcribed_alone():
+    async with session(stt=STT(transcribe=lambda loud: "Yes."), turn=Turn()) as pipeline:
         await speak(pipeline, 0.5)
         await be_silent(pipeline, 0.8)
         await speak(pipeline, 0.1)
         await be_silent(pipeline, 1.0)
-        assert [turn.empty for turn in pipeline.ear.of(UserTurnEnded)] == [False, True]
+        assert [turn.empty for turn in pipeline.observer.of_type(UserTurnEnded)] == [False, True]
         assert len(pipeline.stt.streams) == 1

@@ -33,17 +33,17 @@ def answer(text, size=1000):
         ("", ""),
     ],
 )
-def test_thoughts_are_no_part_of_an_answer(text, said):
+def test_thoughts_are_not_part_of_a_reply(text, said):
     for size in (1, 2, 3, 7, 1000):
         assert answer(text, size) == said
 
 
 @given(st.text(st.sampled_from("<>/|[] thinkTHINK.a3")), st.integers(1, 9))
-def test_it_does_not_matter_in_which_pieces_the_answer_comes(text, size):
+def test_result_does_not_depend_on_the_pieces(text, size):
     assert answer(text, size) == answer(text)
 
 
-def test_words_are_not_held_back():
+def test_plain_words_are_not_held_back():
     thoughts = ThoughtFilter()
     assert thoughts.push("Is 3 <") == "Is 3 "
     assert thoughts.push("4?") == "<4?"

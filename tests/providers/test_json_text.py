@@ -59,6 +59,6 @@ def test_gemini_reads_halves():
 
 
 def test_nova_reads_halves():
-    line = nova_codec_harness.Line()
-    assert words(line.planned(HALVES[0])) == [HALVES[0]]
+    line = nova_codec_harness.CodecHarness()
+    assert words(line.receive_planned(HALVES[0])) == [HALVES[0]]
     assert line.codec.blocks.malformed == 0

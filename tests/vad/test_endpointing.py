@@ -9,7 +9,7 @@ FRAME = 0.016
 
 
 def follow(pattern, config=None):
-    """Steps with their times, for a pattern of (loud?, seconds)."""
+    """Return the steps and their times for a pattern of (loud?, seconds)."""
     taking = Endpointer(config or Endpointing())
     now, out = 0.0, []
     for loud, seconds in pattern:
@@ -26,7 +26,7 @@ def steps(pattern, config=None):
     return [step for step, _ in follow(pattern, config)[1]]
 
 
-def test_a_turn_from_begin_to_end():
+def test_turn_from_start_to_end():
     taking, out = follow([(False, 0.16), (True, 0.192), (False, 1.6)])
     assert [step for step, _ in out] == [
         EndpointingStep.STARTED,
@@ -44,11 +44,11 @@ def test_a_turn_from_begin_to_end():
     assert not taking.in_turn
 
 
-def test_clicks_begin_no_turn():
+def test_clicks_start_no_turn():
     assert steps([(True, 0.032), (False, 0.032)] * 20) == []
 
 
-def test_the_person_may_go_on_after_a_pause():
+def test_person_may_continue_after_a_pause():
     assert steps([(True, 0.192), (False, 0.096), (True, 0.032)]) == [
         EndpointingStep.STARTED,
         EndpointingStep.PAUSED,
@@ -56,7 +56,7 @@ def test_the_person_may_go_on_after_a_pause():
     ]
 
 
-def test_a_click_in_a_pause_does_not_take_up_the_turn():
+def test_click_in_a_pause_does_not_resume_the_turn():
     pattern = [(True, 0.192), (False, 0.096), (True, 0.016), (False, 1.0)]
     assert steps(pattern) == [
         EndpointingStep.STARTED,
@@ -66,11 +66,11 @@ def test_a_click_in_a_pause_does_not_take_up_the_turn():
     ]
 
 
-def test_a_short_gap_is_no_pause():
+def test_short_gap_is_not_a_pause():
     assert steps([(True, 0.192), (False, 0.032), (True, 0.032)]) == [EndpointingStep.STARTED]
 
 
-def test_partials_come_at_their_pace():
+def test_partials_come_at_their_interval():
     out = steps([(True, 2.0)])
     assert out[0] is EndpointingStep.STARTED
     assert out[1:] == [EndpointingStep.PARTIAL] * len(out[1:])
@@ -78,7 +78,7 @@ def test_partials_come_at_their_pace():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 1.5)), max_size=20))
-def test_the_steps_of_any_sound_make_sense(pattern):
+def test_steps_of_any_audio_are_consistent(pattern):
     state = None
     for step in steps(pattern):
         allowed = {
@@ -108,11 +108,11 @@ def test_the_steps_of_any_sound_make_sense(pattern):
     ],
 )
 def test_times_out_of_order_are_refused(options):
-    with pytest.raises(ConfigError, match="Endpointing takes"):
+    with pytest.raises(ConfigError, match=r"must be (between 0 and 1|in order|above 0)"):
         Endpointing(**options)
 
 
-def test_a_pause_may_be_made_longer_while_it_lasts():
+def test_pause_limit_can_be_raised_during_the_pause():
     taking = Endpointer(Endpointing())
     for _ in range(5):
         taking.push(1.0, 0.1, 0.0)
@@ -127,6 +127,6 @@ def test_a_pause_may_be_made_longer_while_it_lasts():
     assert steps[6] == [EndpointingStep.TIMEOUT], "the next pause is as long as any"
 
 
-def test_a_time_out_longer_than_the_longest_pause_is_the_longest():
+def test_timeout_above_the_longest_pause_is_the_longest_pause():
     assert Endpointing(timeout_s=3.0).pause_limit_s(0.0) == 3.0
     assert Endpointing().pause_limit_s(None) == 0.7

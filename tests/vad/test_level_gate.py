@@ -20,13 +20,13 @@ def test_nothing_is_quiet_before_speech():
     assert not gate.is_quiet(sound(20), speech=False)
 
 
-def test_loudness_is_learnt_from_speech_alone():
+def test_loudness_is_learned_from_speech_alone():
     gate = LevelGate()
     gate.is_quiet(sound(20000), speech=False)
     assert not gate.is_quiet(sound(100), speech=True)
 
 
-def test_in_noise_the_gate_never_shuts():
+def test_gate_never_shuts_in_noise():
     gate = LevelGate()
     dice = np.random.default_rng(1)
     for _ in range(50):
@@ -35,7 +35,7 @@ def test_in_noise_the_gate_never_shuts():
         assert not gate.is_quiet(noise, speech=True)
 
 
-def test_a_shout_is_forgotten():
+def test_loudness_of_a_shout_decays():
     gate = LevelGate()
     gate.is_quiet(sound(30000), speech=True)
     assert gate.is_quiet(sound(300), speech=True)

@@ -18,7 +18,7 @@ def joined(frames):
     kept=st.floats(0.0, 1.0),
     taken=st.floats(0.0, 1.0),
 )
-def test_what_is_taken_is_the_newest_to_the_sample(sizes, kept, taken):
+def test_take_returns_the_newest_audio_to_the_sample(sizes, kept, taken):
     sound = np.arange(sum(sizes)).astype(np.int16)
     preroll = Preroll(kept)
     at = 0
@@ -32,7 +32,7 @@ def test_what_is_taken_is_the_newest_to_the_sample(sizes, kept, taken):
 
 
 @pytest.mark.parametrize("size", [1, 320, 5000])
-def test_it_keeps_no_more_than_it_needs(size):
+def test_preroll_keeps_no_more_than_it_needs(size):
     preroll = Preroll(0.5)
     for _ in range(10 * RATE // size):
         preroll.push(AudioFrame(np.zeros(size, np.int16), RATE))

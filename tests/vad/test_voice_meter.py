@@ -39,7 +39,7 @@ def heard(*parts, vad=None, rate=RATE, watch=None):
 
 @pytest.mark.parametrize("rate", [16000, 24000])
 @pytest.mark.parametrize("seconds", [0.1, 0.3, 0.6])
-def test_a_stretch_is_as_long_as_the_sound(seconds, rate):
+def test_stretch_is_as_long_as_the_voice(seconds, rate):
     meter = heard(silence(0.5, rate), tone(seconds, rate=rate), silence(0.2, rate), rate=rate)
     assert meter.stretch_count == 1
     assert meter.seconds == pytest.approx(seconds, abs=0.021)
@@ -48,7 +48,7 @@ def test_a_stretch_is_as_long_as_the_sound(seconds, rate):
     assert not meter.active
 
 
-def test_a_stretch_goes_on_over_the_gap_in_a_word_and_ends_in_a_pause():
+def test_stretch_continues_over_a_gap_in_a_word_and_ends_in_a_pause():
     word = (tone(0.15), silence(0.15), tone(0.15))
     meter = heard(*word, silence(0.2))
     assert meter.stretch_count == 1
@@ -57,26 +57,26 @@ def test_a_stretch_goes_on_over_the_gap_in_a_word_and_ends_in_a_pause():
     assert not heard(*word, silence(GAP_S + 0.02)).is_open
 
 
-def test_sound_that_dies_away_does_not_count():
+def test_decaying_audio_does_not_count():
     at = np.arange(round(0.6 * RATE))
     dying = (tone(0.6, level=20000) * np.exp(-at / RATE / 0.06)).astype(np.int16)
     loud = float(np.sqrt(np.mean(np.square(dying[6400:6656], dtype=np.float32))))
     assert heard(dying, vad=EnergyVAD(level=loud / 100)).seconds < 0.2
 
 
-def test_a_click_begins_nothing():
+def test_click_starts_no_stretch():
     assert (
         heard(silence(0.2), tone(0.02), silence(0.2), tone(0.01), silence(0.2)).stretch_count == 0
     )
 
 
-def test_only_what_has_a_pitch_is_speech():
+def test_only_audio_with_a_pitch_is_speech():
     assert heard(tone(0.4)).is_speech()
     assert not heard(noise(0.4)).is_speech()
     assert not heard(tone(0.08)).is_speech()
 
 
-def test_speech_is_found_in_pieces_as_it_comes():
+def test_speech_is_found_piece_by_piece():
     found = []
     heard(tone(0.4), watch=lambda meter, now: found.append((now, meter.is_speech())))
     first = next(now for now, is_speech in found if is_speech)
@@ -84,7 +84,7 @@ def test_speech_is_found_in_pieces_as_it_comes():
     assert all(is_speech for now, is_speech in found if now >= first)
 
 
-def test_a_real_voice_is_speech_within_half_a_second_and_a_hiss_never():
+def test_real_voice_is_speech_within_half_a_second_and_a_hiss_never():
     with wave.open(str(SPEECH / "austen-0880.wav")) as file:
         voice = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     found = []
@@ -98,7 +98,7 @@ def test_a_real_voice_is_speech_within_half_a_second_and_a_hiss_never():
     assert not heard(silence(0.5), noise(0.5), vad=EarshotVAD()).is_speech()
 
 
-def test_what_is_not_asked_for_is_not_kept_for_ever():
+def test_frames_nobody_asks_about_are_not_kept_forever():
     meter = heard(tone(60.0))
     assert len(meter._frames) <= 64
     assert meter.is_speech()

@@ -31,7 +31,7 @@ sentences = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mats", "today"
         *("é", "ναι", "አዎ", "五", "५", "अच्छा"),
     ],
 )
-def test_words(text):
+def test_texts_with_words(text):
     assert has_words(text)
 
 
@@ -43,7 +43,7 @@ def test_words(text):
         *("[Music]", "(coughs)", "*sighs*", "♪ la la la ♪", "♪♪", "<unk>", "[BLANK_AUDIO]"),
     ],
 )
-def test_no_words(text):
+def test_texts_without_words(text):
     assert not has_words(text)
 
 
@@ -52,7 +52,7 @@ def test_plain_words_have_no_punctuation():
 
 
 @given(sentences, sentences)
-def test_what_follows_what_was_there_already(before, after):
+def test_text_after_a_known_beginning(before, after):
     text = " ".join(before + after)
     rest = words_after(text, " ".join(before))
     assert text.endswith(rest)
@@ -62,7 +62,7 @@ def test_what_follows_what_was_there_already(before, after):
         assert rest == text
 
 
-def test_what_was_there_may_be_written_otherwise_now():
+def test_known_beginning_may_be_spelled_differently_now():
     assert words_after("What is the weather in Rome?", "What's the weather") == "in Rome?"
     assert words_after("Hello. And so on", "hello,") == "And so on"
     assert words_after("Anything", "...") == "Anything"
@@ -88,16 +88,16 @@ def test_what_was_there_may_be_written_otherwise_now():
         ("Hello. ...", "Hello", ""),
     ],
 )
-def test_what_follows_in_any_script(text, before, rest):
+def test_text_after_a_known_beginning_in_any_script(text, before, rest):
     assert words_after(text, before) == rest
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
-def test_the_rest_of_any_text_is_its_end(text, before):
+def test_rest_of_any_text_is_its_end(text, before):
     assert text.endswith(words_after(text, before))
 
 
-def test_a_long_transcript_is_cut_without_holding_up_the_loop():
+def test_long_transcript_is_cut_without_blocking_the_loop():
     before = "one two three four five six seven eight nine ten " * 20
     began = time.perf_counter()
     assert words_after(before + "and eleven", before) == "and eleven"

@@ -616,7 +616,7 @@ class Agent:
             async with aclosing(tts.synthesize(text)) as frames:
                 async for frame in frames:
                     if not isinstance(frame, AudioFrame):
-                        raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
+                        raise TypeError(f"a TTS must yield AudioFrame, not {type(frame).__name__}")
                     if speech.clipped_at is not None:
                         speech.clip(frame.duration)
                     elif not playout.write(speech, speech.id, frame, speech.epoch):

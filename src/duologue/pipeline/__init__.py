@@ -1,1 +1,1 @@
-"""The classic way, VAD, turn detection, STT, LLM and TTS, as one Realtime."""
+"""The classic pipeline of VAD, turn detection, STT, LLM and TTS, as one `Realtime`."""

@@ -1,4 +1,4 @@
-"""Tells the full stop of a sentence from that of an abbreviation by the words around it."""
+"""Distinguishes the full stop of a sentence from that of an abbreviation by the words around it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DAYS = _words(
     " sunday january february march april may june july august september october november december"
     " jan feb mar apr jun jul aug sep sept oct nov dec eastern pacific central mountain"
 )
-"""Capitalised words that may follow the time of day."""
+"""Capitalised words that may follow a time of day."""
 _STARTERS = _words(
     "i we you he she it they this that these those the a an there here then now so but and or if"
     " when what where why how who which our your my his her their its in on at for from to as after"
@@ -40,7 +40,7 @@ _STARTERS = _words(
     " because while once just not all some many most every each it's i'm i'll that's there's let's"
     " we're you're they're"
 )
-"""Words that begin a sentence and hardly ever a name."""
+"""Words that often begin a sentence and are hardly ever a name."""
 
 _TOKEN = regex.compile(r"[^\s\p{Ps}\p{Pi}\"']*$")
 _NEXT = regex.compile(r"[\s\"'\p{Ps}\p{Pi}]*([^\s\p{Ps}\p{Pi}.,;:!?\"]*)")
@@ -48,10 +48,10 @@ _INITIALS = regex.compile(r"\p{L}\p{M}*(?:\.\p{L}\p{M}*)+")
 
 
 def ends_sentence(text: str, dot: int, end: int, *, final: bool) -> bool | None:
-    """Return whether the sentence ends at ``end``, with the full stop at ``dot``.
+    """Return whether the sentence ends at ``end``, with its full stop at ``dot``.
 
-    Return None if that depends on text still to come; ``final`` says that none will come. A word
-    that is no abbreviation ends its sentence at once.
+    Return None if that depends on text still to come; with ``final``, none will come. A word that
+    is not an abbreviation ends its sentence at once.
     """
     if text.startswith("..", dot):
         return True
@@ -63,7 +63,7 @@ def ends_sentence(text: str, dot: int, end: int, *, final: bool) -> bool | None:
         return False
     number = word.isdigit()
     if number and not text[: dot - len(word)].strip():
-        return False  # "1. Rooms" is an item of a list.
+        return False  # "1. Rooms" is a list item.
     if not (number or initial or initials or lower in _BEFORE_NUMBER or lower in _ANYWHERE):
         return True
     match = _NEXT.match(text, end)

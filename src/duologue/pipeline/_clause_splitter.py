@@ -1,4 +1,4 @@
-"""Cuts a stream of words into pieces that can be spoken as soon as they are there."""
+"""Splits streamed text into clauses that can be spoken as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from duologue.pipeline._abbreviations import ends_sentence
 from duologue.pipeline._markup import MarkupFilter
 
 MIN_FIRST_PAUSE_CHARS = 6
-"""The first piece may end at a comma once it has so many characters: it is heard sooner."""
+"""The first clause may end at a comma after this many characters, so that audio starts sooner."""
 MIN_FIRST_PHRASE_CHARS = 14
-"""And before a word that begins a new phrase, once it has so many."""
+"""The first clause may end before a word that begins a phrase after this many characters."""
 MAX_FIRST_CHARS = 80
-"""Characters from which the first piece is cut between two words."""
+"""A longer first clause is cut between two words."""
 LONG_CHARS = 120
-"""A sentence longer than this is cut at its next comma."""
+"""A longer sentence is cut at its next comma."""
 MAX_CHARS = 200
-"""Characters of a piece; a text without full stops is cut at the best place within."""
+"""Most characters of a clause; text without full stops is cut at the best place within."""
 _WINDOW_CHARS = MAX_CHARS + 50
-"""Characters in which a cut is searched."""
+"""Characters that are searched for a cut."""
 
 _CLOSING = r"""["'\p{Pe}\p{Pf}\p{Pi}]*+"""
 _NO_SPACES = r"[\p{Ideographic}\p{Hiragana}\p{Katakana}\p{Line_Break=SA}]"
 """Characters of scripts without spaces between words."""
 _END = regex.compile(
-    # A terminator that needs a space after it, because "3.50" and "a.m." have such signs too.
+    # A terminator that must be followed by a space, because "3.50" and "a.m." contain it too.
     rf"[.!?…]+{_CLOSING}(?=\s|{_NO_SPACES})"
     # A terminator of a script without spaces: 。 । ؟ and all others in Unicode.
     rf"|[\p{{Sentence_Terminal}}--[.!?]][\p{{Sentence_Terminal}}…]*+{_CLOSING}(?=[\s\S])"
@@ -48,10 +48,10 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 class ClauseSplitter:
-    """Takes deltas, gives clauses; what they contain together is all the text, markup left out.
+    """Splits deltas into clauses, which together are the whole text without its markup.
 
-    With ``hurry`` the first clause is as short as can be spoken by itself: a language model makes
-    words hardly faster than they are spoken, and the person is waiting for the first of them.
+    With ``hurry`` the first clause is as short as possible, because a language model writes hardly
+    faster than the words are spoken, and the person waits for the first of them.
     """
 
     __slots__ = ("_first", "_held", "_markup")
@@ -62,11 +62,11 @@ class ClauseSplitter:
         self._markup = MarkupFilter()
 
     def push(self, delta: str) -> list[str]:
-        """Take the next words; return the clauses that are complete, each with its spaces."""
+        """Add text; return the clauses that are complete, each with its spaces."""
         return self._split(self._markup.push(delta), final=False)
 
     def flush(self) -> list[str]:
-        """No more words will come: return what is left."""
+        """End the text; return what is left."""
         clauses = self._split(self._markup.flush(), final=True)
         rest, self._held = self._held, ""
         if rest.strip():
@@ -119,7 +119,7 @@ class ClauseSplitter:
         return None
 
     def _cut_within(self, max_chars: int) -> int:
-        """Return the best cut within ``longest`` characters: the last of the best kind."""
+        """Return the best cut within ``max_chars`` characters: the last of the best kind."""
         start = len(self._held) - len(self._held.lstrip())
         max_chars += start
         for kind in (_PAUSE, _PHRASE, _SPACE):

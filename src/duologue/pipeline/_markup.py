@@ -1,7 +1,7 @@
-"""Removes Markdown from a text that is to be spoken, and keeps all other signs.
+"""Removes Markdown from text that will be spoken, and keeps all other signs.
 
-A mark stands around words or at the beginning of a line: ``**Bold**``, ``# Rooms``. The same
-signs within a text belong to it: ``C#``, ``3 * 4``, ``my_notes_file``, ``*99#``.
+A mark stands around words or at the start of a line: ``**Bold**``, ``# Rooms``. The same signs
+inside a text belong to it: ``C#``, ``3 * 4``, ``my_notes_file``, ``*99#``.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import regex
 
 SPAN_CHARS = 100
-"""Characters after an opening mark in which its closing one is searched."""
+"""Characters after an opening mark that are searched for its closing mark."""
 
 _SPECIAL = regex.compile(r"[*_`~\[]|!(?=\[|\Z)|(?<![^\n])[ \t]*[#>*+`~]")
 _LINE = regex.compile(r"[ \t]*(?:#{1,6}[ \t]+|>[ \t]+|[*+][ \t]+|(?:```+|~~~+)[ \t]*[\w+.-]*\n)")
-"""A heading, a quote, an item of a list, a fence of code."""
+"""A heading, a quotation, a list item or a code fence."""
 _LINE_BEGUN = regex.compile(
     r"[ \t]*(?:#{1,6}[ \t]*|>[ \t]*|[*+][ \t]*|(?:```*|~~~*)[ \t]*[\w+.-]*)?"
 )
@@ -21,24 +21,24 @@ _RUN = regex.compile(r"\*+|_+|`+|~+")
 _LINK = regex.compile(r"!?\[([^\[\]\n]*)\]\([^()\s]*(?: \"[^\"\n]*\")?\)")
 _LINK_BEGUN = regex.compile(r"!?\[[^\[\]\n]*(?:\](?:\([^()\n]*)?)?")
 _WORD = regex.compile(r"[[\p{L}\p{N}_]--[\p{Ideographic}\p{Hiragana}\p{Katakana}]]", regex.V1)
-"""A character of a word, except in scripts without spaces: there a mark may follow a word."""
+"""A character of a word, except in scripts without spaces, where a mark may follow a word."""
 _CODE_NAME = regex.compile(r"\p{Ll}[\p{Ll}\p{Nd}_]*")
 
 
 class MarkupFilter:
-    """Removes marks from a text that comes in deltas; holds back what may still become a mark."""
+    """Removes marks from text that comes in deltas; holds back what may still become a mark."""
 
     __slots__ = ("_before", "_held", "_open")
 
     def __init__(self) -> None:
         self._held = ""
         self._before = "\n"
-        """The last character that was processed, marks included."""
+        """The last character processed, marks included."""
         self._open: list[str] = []
-        """Marks that were removed, and whose closing mark will be removed when it comes."""
+        """Opening marks that were removed; their closing marks will be removed too."""
 
     def push(self, delta: str) -> str:
-        """Add text; return the part of it that is decided."""
+        """Add text; return the part of it that is certain."""
         self._held += delta
         return self._process(final=False)
 
@@ -67,7 +67,7 @@ class MarkupFilter:
     def _process_mark(self, text: str, at: int, *, final: bool) -> tuple[str, int] | None:
         """Process a possible mark at ``at``.
 
-        Return what is kept of it and the position after it, or None if more text must come first.
+        Return the text to keep and the position after the mark, or None if more text is needed.
         """
         if text[at - 1] == "\n":
             line = _LINE.match(text, at)
@@ -93,7 +93,7 @@ class MarkupFilter:
     def _find_closing(
         self, text: str, at: int, mark: str, *, final: bool
     ) -> tuple[str, int] | None:
-        """Find the end of what ``mark`` opens at ``at``; return as `_special` does."""
+        """Find the end of what ``mark`` opens at ``at``; return as `_process_mark` does."""
         inside = at + len(mark)
         line_end = text.find("\n", inside)
         limit = inside + SPAN_CHARS if line_end < 0 else min(inside + SPAN_CHARS, line_end)
@@ -114,7 +114,7 @@ class MarkupFilter:
         if limit > len(text) and not final:
             return None
         if len(mark) > 1 and mark[0] != "`" and limit == inside + SPAN_CHARS <= len(text):
-            # Doubled signs do not occur in plain text, so a long stretch is marked too.
+            # Doubled signs do not occur in plain text, so a long stretch counts as marked too.
             self._open.append(mark)
             return "", inside
         return mark, inside
@@ -132,14 +132,14 @@ def _closes(text: str, at: int, mark: str) -> bool:
 
 
 def _is_marked(within: str, mark: str) -> bool:
-    """Return whether ``within`` is marked text, and not a code to dial or a name in code."""
+    """Return whether ``within`` is marked text, not a code to dial or a name in code."""
     if len(mark) == 1:
         return any(letter.isalpha() for letter in within)
     return mark != "__" or _CODE_NAME.fullmatch(within) is None
 
 
 def _replace_link(text: str, at: int, *, final: bool) -> tuple[str, int] | None:
-    """Replace a link or an image by its name, keep other brackets; return as `_special` does."""
+    """Replace a link or image by its name, keep other brackets; return as `_process_mark` does."""
     link = _LINK.match(text, at)
     if link is not None:
         return link.group(1), link.end()

@@ -1,4 +1,4 @@
-"""An answer in the making: words from the LLM, cut into clauses, spoken as they come."""
+"""A reply in progress: text from the LLM, split into clauses, synthesised as they come."""
 
 from __future__ import annotations
 
@@ -27,15 +27,21 @@ from duologue.realtime.outputs import (
 log = logging.getLogger(__name__)
 
 MAX_WAITING_CLAUSES = 32
-"""Clauses that may wait to be spoken; beyond it the LLM waits."""
+"""Clauses that may wait to be synthesised; beyond this the LLM waits."""
 
 
 class SpeculativeReply:
-    """One reply. Until `commit` nothing of it leaves; what it makes meanwhile is kept.
+    """One reply, whose outputs are held until `commit`.
 
-    ``basis`` is whatever it was made from, for its owner to compare. A ``script`` is text of the
-    program, which is spoken unchanged; text of a model may contain thoughts, which are not spoken.
-    An error of the LLM, the TTS or ``words`` fails only this reply.
+    An error of the LLM, of the TTS or of ``generate`` fails only this reply.
+
+    Args:
+        generate: Starts the LLM.
+        tts: Synthesises the clauses.
+        emit: Called with each output after `commit`.
+        basis: What the reply was made from, for its owner to compare.
+        script: The text comes from the program and is spoken unchanged. A model's text may contain
+            thoughts, which are not spoken.
     """
 
     def __init__(
@@ -63,22 +69,26 @@ class SpeculativeReply:
 
     @property
     def is_committed(self) -> bool:
-        """It is being told."""
+        """Whether its outputs are emitted."""
         return self._held_outputs is None
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin to make it."""
+        """Start to generate the reply."""
         self._task = tasks.create_task(self._run(), name="reply")
 
     def commit(self, request_id: str | None) -> None:
-        """Tell what was made so far and go on telling; ``request_id`` is what it answers."""
-        kept, self._held_outputs = self._held_outputs or [], None
+        """Emit the outputs made so far, and all that follow.
+
+        Args:
+            request_id: The request that the reply answers, if any.
+        """
+        held, self._held_outputs = self._held_outputs or [], None
         self._emit(ReplyStarted(self.id, request_id))
-        for output in kept:
+        for output in held:
             self._emit(output)
 
     def cancel(self) -> None:
-        """Stop making it; a committed one is told to be cancelled."""
+        """Stop generating the reply; a committed one emits that it is cancelled."""
         if self.done.is_set() or self._cancelled:
             return
         self._cancelled = True
@@ -114,16 +124,16 @@ class SpeculativeReply:
             raise
 
     async def _run_llm(self) -> None:
-        clauses = ClauseSplitter(hurry=not self._script)
+        splitter = ClauseSplitter(hurry=not self._script)
         thoughts = None if self._script else ThoughtFilter()
-        halves = SurrogateJoiner()
-        async with aclosing(self._generate()) as words:
-            async for output in words:
+        joiner = SurrogateJoiner()
+        async with aclosing(self._generate()) as outputs:
+            async for output in outputs:
                 match output:
                     case TextDelta(text=piece):
-                        text = halves.push(piece)
-                        answer = text if thoughts is None else thoughts.push(text)
-                        for clause in clauses.push(answer):
+                        text = joiner.push(piece)
+                        reply_text = text if thoughts is None else thoughts.push(text)
+                        for clause in splitter.push(reply_text):
                             await self._clauses.put(clause)
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
                         text = replace_surrogates(_check_arguments(arguments))
@@ -132,12 +142,12 @@ class SpeculativeReply:
                         self._put_output(Usage({"text": input_tokens}, {"text": output_tokens}))
                     case _:
                         raise TypeError(
-                            "an LLM yields TextDelta, ToolRequest and TokenUsage, "
+                            "an LLM must yield TextDelta, ToolRequest or TokenUsage, "
                             f"not {type(output).__name__}"
                         )
-        rest = halves.flush()
+        rest = joiner.flush()
         rest = rest if thoughts is None else thoughts.push(rest) + thoughts.flush()
-        for clause in [*clauses.push(rest), *clauses.flush()]:
+        for clause in [*splitter.push(rest), *splitter.flush()]:
             await self._clauses.put(clause)
         await self._clauses.put(None)
 
@@ -147,7 +157,7 @@ class SpeculativeReply:
             async with aclosing(self._tts.synthesize(clause.strip())) as frames:
                 async for frame in frames:
                     if not isinstance(frame, AudioFrame):
-                        raise TypeError(f"a TTS yields AudioFrame, not {type(frame).__name__}")
+                        raise TypeError(f"a TTS must yield AudioFrame, not {type(frame).__name__}")
                     self._samples += len(frame)
                     self._put_output(ReplyAudio(self.id, self.item_id, frame))
 
@@ -155,10 +165,10 @@ class SpeculativeReply:
 def _check_arguments(arguments: object) -> str:
     if not isinstance(arguments, str):
         kind = type(arguments).__name__
-        raise TypeError(f"arguments of a ToolRequest are JSON text, not {kind}")
+        raise TypeError(f"arguments of a ToolRequest must be JSON text, not {kind}")
     return arguments
 
 
 async def scripted(text: str) -> AsyncGenerator[LLMOutput]:
-    """Words that are known already, as an LLM would give them."""
+    """Yield a known text as an LLM would."""
     yield TextDelta(text)

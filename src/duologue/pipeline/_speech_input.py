@@ -1,4 +1,15 @@
-"""The hearing half of a pipeline: from sound to turns with their words."""
+"""The input half of a pipeline: turns input audio into user turns with transcripts.
+
+    audio -> VAD -> LevelGate -> Endpointer -> steps
+                                                 |
+                                PAUSED: transcribe | VOTE: ask the turn detector
+                                                 |
+                              TurnHandler.prepare_reply, then turn_ended or discard_reply
+
+Transcribing and voting run side by side in their own tasks, so that a reply can be prepared before
+the turn is known to be over. Two turns close to each other are transcribed together, because a
+recogniser mishears a short piece that it gets alone; only the new words become the second turn.
+"""
 
 from __future__ import annotations
 
@@ -36,31 +47,37 @@ from duologue.vad.words import has_words, words_after
 log = logging.getLogger(__name__)
 
 MAX_REJOIN_GAP_S = 1.5
-"""Speech that follows the last turn's within so many seconds is transcribed together with it: a
-recogniser mishears a short piece that it hears alone."""
+"""Speech that follows the last turn within this time is transcribed together with it."""
 MAX_REJOIN_S = 8.0
-"""But no longer than this together: every transcript is of the whole, and costs by its length."""
+"""Turns are joined only up to this length, because each transcript is made of all of it."""
 MIN_WORD_S = 0.3
-"""Seconds; shorter speech is hardly a word, but a cough or a click."""
+"""Shorter speech is hardly a word but a cough or a click."""
 CLOSE_TIMEOUT_S = 0.3
-"""What a recogniser may take to let go of a turn at the end of a session, in seconds."""
+"""Time for the recogniser to release a turn at the end of a session."""
 MAX_VOTE_AUDIO_S = 8.0
-"""Sound of a turn that the turn detector is given, in seconds: what smart-turn v3 looks at."""
+"""Most audio of a turn that the turn detector gets: what smart-turn v3 uses."""
 
 
 class TurnHandler(Protocol):
-    """Who answers what was heard."""
+    """Replies to user turns."""
 
     def prepare_reply(self, text: str) -> None:
-        """The person has perhaps finished, having said ``text``: begin on an answer."""
+        """Prepare a reply to ``text``: the person may have finished."""
 
     def discard_reply(self) -> None:
-        """They had not: throw the answer away."""
+        """Discard the prepared reply: the person continues."""
 
     async def turn_ended(
         self, item_id: str, text: str, speech_end: float, *, reply: bool = True
     ) -> None:
-        """They have; ``text`` is empty where there were no words, ``reply`` if it is answered."""
+        """The turn is over.
+
+        Args:
+            item_id: The id of the turn.
+            text: Its transcript; empty if it has no words.
+            speech_end: When the speech ended, in clock seconds.
+            reply: Whether to reply to it.
+        """
 
 
 @dataclass(slots=True)
@@ -71,26 +88,26 @@ class _UserTurn:
     recent_samples: int = 0
     text: str = ""
     stream_s: float = 0.0
-    """Sound that the stream has been given, in seconds."""
+    """Seconds of audio pushed to the stream."""
     prior_text: str = ""
-    """What the stream had transcribed when this turn began: the turn before, which it goes on."""
+    """What the stream had transcribed before this turn, if it is joined to the last turn."""
     reply: bool = True
     failed_components: set[str] = field(default_factory=set)
-    """Parts whose failure in this turn was reported."""
+    """Components whose failure in this turn was reported."""
     ended: bool = False
     """Whether the model or the program has ended it, so that no vote is needed."""
     decision_due: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the turn was ended, or was silent for long enough: decide at once."""
+    """Set when the turn was ended or the silence was long enough: decide at once."""
 
 
 class _EmptySTTStream:
-    """Replaces the transcription of a turn that the STT failed to begin."""
+    """Replaces the stream that the STT failed to make."""
 
     def push(self, frame: AudioFrame) -> None:
         """Drop the audio."""
 
     async def text(self) -> str:
-        """Return no words."""
+        """Return no transcript."""
         return ""
 
     async def close(self) -> None:
@@ -98,9 +115,9 @@ class _EmptySTTStream:
 
 
 class SpeechInput:
-    """Takes input audio on the event loop; transcribes and votes in tasks of its own.
+    """Processes input audio on the event loop; transcribes and votes in its own tasks.
 
-    An error of a part is reported once in each turn, and only its result is missing.
+    An error of a component is reported once in each turn, and only its result is missing.
     """
 
     def __init__(
@@ -138,7 +155,7 @@ class SpeechInput:
         self._last_turn_end = 0.0
 
     def push(self, frame: AudioFrame) -> None:
-        """Take the next sound, at the STT's rate."""
+        """Process input audio at the STT's rate."""
         if self._turn is not None:
             self._append_audio(self._turn, frame)
         else:
@@ -156,9 +173,10 @@ class SpeechInput:
                 self._handle_step(step, held + (len(chunks) - 1 - index) * seconds)
 
     def end_turn(self, *, reply: bool = True) -> None:
-        """The turn is over because somebody says so; harmless while nobody speaks.
+        """End the current turn, if there is one.
 
-        Without ``reply`` it is heard and not answered.
+        Args:
+            reply: Whether to reply to it.
         """
         if self._turn is not None:
             self._turn.reply = reply
@@ -167,7 +185,7 @@ class SpeechInput:
             self._start_pause(self._turn)
 
     def clear(self) -> None:
-        """Forget the turn that is under way."""
+        """Drop the current turn."""
         turn, self._turn = self._turn, None
         self._endpointer.end()
         self._cancel_tasks()
@@ -176,7 +194,7 @@ class SpeechInput:
             self._release(turn)
 
     async def close(self) -> None:
-        """Let go of the recogniser; what it has not let go of by then is left to it."""
+        """Release the recogniser, or leave it alone after `CLOSE_TIMEOUT_S`."""
         turns = [turn for turn in (self._turn, self._last_turn) if turn is not None]
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -184,12 +202,11 @@ class SpeechInput:
                     await self._close_stream(turn)
 
     def _handle_step(self, step: EndpointingStep, ago: float) -> None:
-        """Take a step that was due ``ago`` seconds before the end of the sound that has come."""
-        taking = self._endpointer
+        """Process a step that was due ``ago`` seconds before the end of the audio received."""
         match step:
             case EndpointingStep.STARTED:
                 turn = self._turn = self._begin_turn(ago)
-                self._emit(SpeechStarted(turn.item_id, taking.speech_start))
+                self._emit(SpeechStarted(turn.item_id, self._endpointer.speech_start))
             case EndpointingStep.PARTIAL:
                 self._start_partial()
             case EndpointingStep.PAUSED:
@@ -203,7 +220,7 @@ class SpeechInput:
                     self._emit(SpeechStarted(self._turn.item_id))
             case EndpointingStep.VOTE:
                 if self._turn is not None:
-                    self._emit(SpeechStopped(self._turn.item_id, taking.speech_end))
+                    self._emit(SpeechStopped(self._turn.item_id, self._endpointer.speech_end))
             case EndpointingStep.TIMEOUT:
                 if self._turn is not None:
                     self._turn.decision_due.set()
@@ -215,12 +232,12 @@ class SpeechInput:
         if last is not None:
             gap = self._endpointer.speech_start - self._last_turn_end
             if gap < MAX_REJOIN_GAP_S and last.stream_s < MAX_REJOIN_S:
-                before = " ".join(text for text in (last.prior_text, last.text) if text)
+                prior = " ".join(text for text in (last.prior_text, last.text) if text)
                 seconds = last.stream_s
                 turn = _UserTurn(
-                    uuid4().hex, last.stream, deque(), stream_s=seconds, prior_text=before
+                    uuid4().hex, last.stream, deque(), stream_s=seconds, prior_text=prior
                 )
-                # With the silence between them: a recogniser stumbles over a piece that is missing.
+                # Include the silence between them: a recogniser stumbles over a missing piece.
                 kept += MAX_REJOIN_GAP_S
             else:
                 self._release(last)
@@ -244,7 +261,7 @@ class SpeechInput:
             log_failure(log, "closing a transcription", error)
 
     def _report(self, component: str, error: BaseException, turn: _UserTurn) -> None:
-        """Report the failure of a part, once in a turn; Ctrl-C is raised again."""
+        """Report the failure of a component, once in a turn; re-raise Ctrl-C."""
         if isinstance(error, KeyboardInterrupt):
             raise error
         if component not in turn.failed_components:
@@ -269,12 +286,12 @@ class SpeechInput:
     def _start_pause(self, turn: _UserTurn) -> None:
         if self._pause_task is None or self._pause_task.done():
             if self._partial_task is not None:
-                # The whole turn is transcribed now, and does not wait for a part of it.
+                # The whole turn is transcribed now, and must not wait for a partial transcript.
                 self._partial_task.cancel()
             self._pause_task = self._tasks.create_task(self._run_pause(turn), name="end of turn")
 
     def _start_partial(self) -> None:
-        """Transcribe what was said so far, but spend no more than a quarter of the time on it."""
+        """Transcribe the turn so far, but spend at most a quarter of the time on it."""
         now = self._clock.now()
         busy = self._partial_task is not None and not self._partial_task.done()
         if self._turn is None or busy or now < self._partial_after:
@@ -288,13 +305,13 @@ class SpeechInput:
         self._pause_task = self._partial_task = None
 
     async def _run_partial(self, turn: _UserTurn) -> None:
-        began = self._clock.now()
+        started = self._clock.now()
         await self._transcribe(turn)
         now = self._clock.now()
-        self._partial_after = now + 3 * (now - began)
+        self._partial_after = now + 3 * (now - started)
 
     async def _run_pause(self, turn: _UserTurn) -> None:
-        """Transcribe and vote side by side, begin on an answer, end the turn once it is over."""
+        """Transcribe and vote side by side, prepare a reply, and end the turn once it is over."""
         vote_at = self._clock.now() + self._endpointing.vote_s - self._endpointing.speculate_s
         transcribing = self._tasks.create_task(self._transcribe(turn), name="transcript")
         voting = self._tasks.create_task(self._vote(turn, transcribing), name="vote")
@@ -302,12 +319,12 @@ class SpeechInput:
             await transcribing
             if turn.prior_text and not has_words(turn.text):
                 await self._transcribe_alone(turn)
-            words = has_words(turn.text)
-            if words:
+            has_text = has_words(turn.text)
+            if has_text:
                 self._turn_handler.prepare_reply(turn.text)
             while not turn.ended:
-                # The vote is asked for early, and counts when there was silence for long enough.
-                probability = await self._await_vote(voting, turn) if words else 1.0
+                # The vote is requested early, but counts only after enough silence.
+                probability = await self._await_vote(voting, turn) if has_text else 1.0
                 await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
                 if turn.ended or self._is_over(turn, probability):
                     break
@@ -326,7 +343,7 @@ class SpeechInput:
         self._endpointer.end()
         self._pause_task = None
         self._last_turn, self._last_turn_end = turn, self._endpointer.speech_end
-        text = turn.text if words else ""
+        text = turn.text if has_text else ""
         await self._turn_handler.turn_ended(
             turn.item_id, text, self._endpointer.speech_end, reply=turn.reply
         )
@@ -334,34 +351,34 @@ class SpeechInput:
     async def _await_vote(
         self, voting: asyncio.Task[float | None], turn: _UserTurn
     ) -> float | None:
-        """Return the detector's vote; None if it does not come before the time-out.
+        """Return the detector's vote, or None if it does not come before the timeout.
 
-        A vote that was requested after the time-out, because the recogniser was slow, still has
+        A vote that was requested after the timeout, because the recogniser was slow, still gets
         ``vote_s``.
         """
         if turn.decision_due.is_set():
             await asyncio.wait({voting}, timeout=self._endpointing.vote_s)
         else:
-            silent = self._tasks.create_task(turn.decision_due.wait(), name="time-out")
+            due = self._tasks.create_task(turn.decision_due.wait(), name="timeout")
             try:
-                await asyncio.wait({voting, silent}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({voting, due}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                silent.cancel()
+                due.cancel()
         return voting.result() if voting.done() else None
 
     def _is_over(self, turn: _UserTurn, probability: float | None) -> bool:
-        """Return whether the turn is over by the detector's vote, or by its silence."""
+        """Return whether the turn is over, by the detector's vote or by its silence."""
         if probability is not None and probability >= self._endpointing.probability:
             return True
-        longest = self._endpointing.pause_limit_s(probability)
-        if self._endpointer.silence_s >= longest - 1e-9:
+        limit = self._endpointing.pause_limit_s(probability)
+        if self._endpointer.silence_s >= limit - 1e-9:
             return True
-        self._endpointer.set_pause_limit(longest)
+        self._endpointer.set_pause_limit(limit)
         turn.decision_due.clear()
         return False
 
     async def _wait_for_revote(self, turn: _UserTurn, when: float) -> None:
-        """Wait until the detector is asked again, which hears more silence then."""
+        """Wait until the detector is asked again, with more silence to judge."""
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, when - self._clock.now())):
                 await turn.decision_due.wait()
@@ -386,10 +403,10 @@ class SpeechInput:
             return None
 
     async def _transcribe_alone(self, turn: _UserTurn) -> None:
-        """Transcribe a turn alone, if it has no new words together with the turn before.
+        """Transcribe a turn alone if it adds no words to the turn before it.
 
         A recogniser may leave out repeated words, or change the beginning so that nothing seems to
-        follow it. A turn that is too short for a word is not transcribed.
+        follow it. A turn too short for a word is not transcribed.
         """
         if (
             not MIN_WORD_S

@@ -1,7 +1,7 @@
 """Removes a model's thoughts: text between tags such as ``<think>`` and ``</think>``.
 
-A reasoning model behind a plain chat endpoint writes its thoughts into its reply. They are not
-part of it: they must not be spoken, shown or kept.
+A reasoning model behind a plain chat endpoint writes its thoughts into its reply. They must not be
+spoken, shown or kept.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ _OPEN: dict[str, tuple[str, ...]] = {
         "\N{WHITE LEFT-POINTING TRIANGLE}/think\N{WHITE RIGHT-POINTING TRIANGLE}",
     ),
     "<|begin_of_thought|>": ("<|end_of_thought|>",),
-    # The channels of gpt-oss, where the server does not take them apart, and of Gemma 4.
+    # The channels of gpt-oss, where the server does not separate them, and of Gemma 4.
     "<|channel|>analysis": ("<|end|>", "<|channel|>final<|message|>"),
     "<|channel|>commentary": ("<|end|>", "<|call|>", "<|channel|>final<|message|>"),
     "<|channel>thought": ("<channel|>",),
 }
-"""For each tag that opens a thought, in lower case, the tags that close it."""
+"""The closing tags of each opening tag, in lower case."""
 _STRAY_TAGS = frozenset(
-    # A thought whose beginning is in the prompt ends with a tag alone.
+    # A thought that begins in the prompt has a closing tag only.
     [close for closes in _OPEN.values() for close in closes]
     + ["<|start|>assistant", "<|channel|>final<|message|>", "<|message|>", "<|return|>"]
 )
-"""Tags that are removed alone: they open no thought."""
+"""Tags that are removed wherever they stand; they open no thought."""
 
 
 def _tokens(texts: frozenset[str]) -> re.Pattern[str]:
@@ -45,8 +45,8 @@ _INSIDE_TOKEN = {opening: _tokens(frozenset(closes)) for opening, closes in _OPE
 class ThoughtFilter:
     """Removes thoughts from a reply that comes in deltas; a tag may be split over several.
 
-    Only text that may become a tag is held back. A thought that is never closed lasts until the
-    end of the reply.
+    Only text that may become a tag is held back. A thought that is never closed lasts until the end
+    of the reply.
     """
 
     __slots__ = ("_held", "_opening", "_started")
@@ -57,7 +57,7 @@ class ThoughtFilter:
         self._started = False
 
     def push(self, delta: str) -> str:
-        """Add text; return the part of it that is known to belong to the reply."""
+        """Add text; return the part of it that certainly belongs to the reply."""
         self._held += delta
         answer = []
         while True:
@@ -83,7 +83,7 @@ class ThoughtFilter:
         return self._strip_start("".join(answer))
 
     def flush(self) -> str:
-        """End the reply; return what was held back and is no tag."""
+        """End the reply; return the text that was held back and is not a tag."""
         rest, self._held = self._held, ""
         return self._strip_start(rest) if self._opening is None else ""
 

@@ -1,4 +1,4 @@
-"""A pipeline as a `Connection`: commands in, outputs out, all in this process."""
+"""A pipeline as a `Connection` that runs in this process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from duologue.vad.vad import VAD
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """What a pipeline is made of."""
+    """The components of a pipeline."""
 
     vad: VAD
     turn: TurnDetector | None
@@ -57,14 +57,14 @@ class Components:
 
 @dataclass(frozen=True, slots=True)
 class _Basis:
-    """What a draft was made from: it is of use only while this is still so."""
+    """What a speculative reply was made from; the reply is useless once this has changed."""
 
     version: int
     text: str | None
 
 
 class PipelineConnection:
-    """One session of a pipeline: the history, the hearing, and at most one reply at a time."""
+    """One session of a pipeline: its history, its speech input, and at most one reply at a time."""
 
     def __init__(self, components: Components, setup: SessionSetup, clock: Clock) -> None:
         self._components = components
@@ -84,24 +84,26 @@ class PipelineConnection:
         self._current_reply: SpeculativeReply | None = None
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Live until cancelled; see `Connection.run`."""
+        """Run until cancelled; see `Connection.run`."""
         self._receive = receive
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                parts = self._components
+                components = self._components
                 self._speech_input = SpeechInput(
-                    vad=parts.vad,
-                    stt=parts.stt,
-                    turn=parts.turn,
-                    endpointing=parts.endpointing,
+                    vad=components.vad,
+                    stt=components.stt,
+                    turn=components.turn,
+                    endpointing=components.endpointing,
                     turn_handler=self,
                     emit=self._emit,
                     tasks=tasks,
                     clock=self._clock,
                 )
                 receive(
-                    SessionStarted({"llm": parts.llm.model, "instructions": self._instructions})
+                    SessionStarted(
+                        {"llm": components.llm.model, "instructions": self._instructions}
+                    )
                 )
                 try:
                     await asyncio.Event().wait()
@@ -112,9 +114,9 @@ class PipelineConnection:
                 await self._speech_input.close()
 
     def transmit(self, command: Command) -> None:
-        """Take a command; what follows from it is told later on the loop."""
+        """Process a command; its outputs are emitted later, on the loop."""
         if self._ended:
-            return  # What runs is being ended; nothing new may begin.
+            return  # The tasks are being cancelled: start nothing new.
         self._transmitting = True
         try:
             self._handle(command)
@@ -129,11 +131,11 @@ class PipelineConnection:
             case RequestReply(request_id=request_id, instructions=instructions):
                 self._start_reply(self._make_reply(None, instructions), request_id)
             case Say(request_id=request_id, text=text):
-                words = partial(scripted, text)
-                draft = SpeculativeReply(
-                    words, self._components.tts, self._handle_reply_output, None, script=True
+                generate = partial(scripted, text)
+                reply = SpeculativeReply(
+                    generate, self._components.tts, self._handle_reply_output, None, script=True
                 )
-                self._start_reply(draft, request_id)
+                self._start_reply(reply, request_id)
             case CancelReply(reply_id=reply_id):
                 if self._current_reply is not None and self._current_reply.id == reply_id:
                     self._current_reply.cancel()
@@ -143,10 +145,10 @@ class PipelineConnection:
                 if self._history.pop(item_id, None) is not None:
                     self._version += 1
             case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard_text):
-                said = self._history.get(item_id)
-                if isinstance(said, AgentItem):
-                    cut = replace(said, text=heard_text, state="cut", played_ms=played_ms)
-                    self._put_item(cut)
+                current = self._history.get(item_id)
+                if isinstance(current, AgentItem):
+                    truncated = replace(current, text=heard_text, state="cut", played_ms=played_ms)
+                    self._put_item(truncated)
             case SendToolResult(call_id=call_id, output=output, failed=failed):
                 self._put_item(ToolResultItem(uuid4().hex, call_id, output, failed))
             case UpdateSession(instructions=instructions, tools=tools):
@@ -160,12 +162,12 @@ class PipelineConnection:
                 if self._speech_input is not None:
                     self._speech_input.clear()
             case SendVideo():
-                """No part of a pipeline sees; `Realtime.send_video` has refused it already."""
+                pass  # `Realtime.send_video` has refused it already
 
-    # Answerer: what the hearing tells
+    # TurnHandler: what the speech input reports
 
     def prepare_reply(self, text: str) -> None:
-        """Begin on an answer to what was perhaps all that the person says."""
+        """Start a reply to ``text``, which may be the whole turn."""
         basis = _Basis(self._version, text)
         if self._prepared_reply is not None:
             if self._prepared_reply.basis == basis:
@@ -176,65 +178,65 @@ class PipelineConnection:
             self._prepared_reply.start(self._tasks)
 
     def discard_reply(self) -> None:
-        """The person goes on: what was begun is of no use."""
-        draft, self._prepared_reply = self._prepared_reply, None
-        if draft is not None:
-            draft.cancel()
+        """Discard the prepared reply, because the person continues."""
+        prepared, self._prepared_reply = self._prepared_reply, None
+        if prepared is not None:
+            prepared.cancel()
 
     async def turn_ended(
         self, item_id: str, text: str, speech_end: float, *, reply: bool = True
     ) -> None:
-        """Tell the turn, then answer it, unless there were no words in it or nobody wants that."""
+        """Emit the turn, then reply to it if it has words and ``reply`` is true."""
         if not text:
             self.discard_reply()
             self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
             return
         basis = _Basis(self._version, text)
         self._emit(UserTranscript(item_id, text, final=True))
-        stale = self._version != basis.version
+        is_stale = self._version != basis.version
         self._put_item(UserItem(item_id, text))
-        # Whoever asks for a reply because of it has the turn in the history already.
+        # A reply that an observer requests because of it must have the turn in its history.
         version = self._version
         self._emit(UserTurnEnded(item_id, speech_end, reply_follows=reply))
-        stale = stale or self._version != version
+        is_stale = is_stale or self._version != version
         if not reply:
             self.discard_reply()
             return
-        draft, self._prepared_reply = self._prepared_reply, None
-        if draft is None or draft.basis != basis or stale:
-            if draft is not None:
-                draft.cancel()
-            draft = self._make_reply(None, None)
+        prepared, self._prepared_reply = self._prepared_reply, None
+        if prepared is None or prepared.basis != basis or is_stale:
+            if prepared is not None:
+                prepared.cancel()
+            prepared = self._make_reply(None, None)
             if self._tasks is not None:
-                draft.start(self._tasks)
-        await self._commit_reply(draft, None)
+                prepared.start(self._tasks)
+        await self._commit_reply(prepared, None)
 
     def _make_reply(self, text: str | None, instructions: str | None) -> SpeculativeReply:
-        """A reply to the history, followed by ``text`` if it is not in there yet."""
+        """Return a reply to the history, followed by ``text`` if that is not part of it yet."""
         history = list(self._history.values())
         if text is not None:
             history.append(UserItem("", text))
         system = "\n\n".join(part for part in (self._instructions, instructions) if part)
-        words = partial(self._components.llm.generate, system, history, self._tools)
+        generate = partial(self._components.llm.generate, system, history, self._tools)
         return SpeculativeReply(
-            words, self._components.tts, self._handle_reply_output, _Basis(self._version, text)
+            generate, self._components.tts, self._handle_reply_output, _Basis(self._version, text)
         )
 
-    def _start_reply(self, draft: SpeculativeReply, request_id: str) -> None:
+    def _start_reply(self, reply: SpeculativeReply, request_id: str) -> None:
         if self._tasks is None:
             return
-        draft.start(self._tasks)
-        self._tasks.create_task(self._commit_reply(draft, request_id), name="reply commit")
+        reply.start(self._tasks)
+        self._tasks.create_task(self._commit_reply(reply, request_id), name="reply commit")
 
-    async def _commit_reply(self, draft: SpeculativeReply, request_id: str | None) -> None:
-        """Tell a reply once the ones before it are made."""
+    async def _commit_reply(self, reply: SpeculativeReply, request_id: str | None) -> None:
+        """Emit a reply once the replies before it are complete."""
         while self._current_reply is not None and not self._current_reply.done.is_set():
             await self._current_reply.done.wait()
-        self._current_reply = draft
-        draft.commit(request_id)
+        self._current_reply = reply
+        reply.commit(request_id)
 
     def _handle_reply_output(self, output: Output) -> None:
-        """Tell an output of a reply, and keep the history with it."""
+        """Emit an output of a reply and update the history."""
         match output:
             case ReplyText(item_id=item_id, text=text):
                 item = self._history.get(item_id)
@@ -242,7 +244,7 @@ class PipelineConnection:
                 self._history[item_id] = AgentItem(item_id, before + text)
             case ToolCall(call_id=call_id, name=name, arguments=arguments):
                 if not call_id or call_id in self._call_ids:
-                    # Many models restart the ids of calls in each reply; make them unique.
+                    # Many models restart their call ids in each reply; make the ids unique.
                     call_id = f"call_{uuid4().hex[:24]}"
                     output = replace(output, call_id=call_id)
                 self._call_ids.add(call_id)

@@ -1,4 +1,4 @@
-"""The five parts of a pipeline, as protocols; anything that fits them plugs in."""
+"""The interfaces of a pipeline's components; any object that implements one can be used."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from duologue.realtime.commands import ToolSpec
 
 
 class TurnDetector(Protocol):
-    """Says how likely it is that the person has finished."""
+    """Estimates whether the person has finished."""
 
     rate: int
-    """Hz of the audio it takes."""
+    """Hz of the audio that it takes."""
 
     async def end_of_turn(self, audio: Samples, text: Callable[[], Awaitable[str]]) -> float:
-        """Probability, 0 to 1, that the turn is over after ``audio``.
+        """Return the probability, 0 to 1, that the turn is over after ``audio``.
 
-        ``await text()`` gives its transcript, which is still being made: a detector that listens
-        begins with the sound.
+        Args:
+            audio: The end of the turn.
+            text: Waits for the transcript, which is still being made: a detector that uses audio
+                starts with that.
         """
         ...
 
@@ -30,37 +32,37 @@ class STTStream(Protocol):
     """Transcription of one turn."""
 
     def push(self, frame: AudioFrame) -> None:
-        """Take the next sound of the turn, at the STT's rate; no waiting."""
+        """Add audio of the turn, at the STT's rate. Must not block."""
 
     async def text(self) -> str:
-        """The best transcript of everything pushed so far; may be called many times."""
+        """Return the best transcript of all the audio so far; may be called many times."""
         ...
 
     async def close(self) -> None:
-        """Let go of the turn."""
+        """Release the turn."""
 
 
 class STT(Protocol):
     """Speech to text."""
 
     rate: int
-    """Hz that streams take."""
+    """Hz of the audio that streams take."""
 
     def stream(self) -> STTStream:
-        """Start on a new turn."""
+        """Return a stream for a new turn."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """The next words of the model."""
+    """The next piece of the model's text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequest:
-    """The model calls a tool; ``arguments`` is JSON text."""
+    """A tool call of the model; ``arguments`` is JSON text."""
 
     call_id: str
     name: str
@@ -79,7 +81,7 @@ type LLMOutput = TextDelta | ToolRequest | TokenUsage
 
 
 class LLM(Protocol):
-    """A text model that streams."""
+    """A language model that streams its output."""
 
     @property
     def model(self) -> str:
@@ -88,18 +90,19 @@ class LLM(Protocol):
 
     @property
     def tools_reliable(self) -> bool:
-        """Whether its tool calls can be trusted; tools are offered only then, unless asked for."""
+        """Whether its tool calls can be trusted; otherwise tools are offered only on request."""
         ...
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Get ready for a session with these instructions (load, warm the prompt cache)."""
+        """Prepare for a session with these instructions (load, fill the prompt cache)."""
 
     def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
         """Stream the model's next turn; closing the generator stops the generation.
 
-        Raises `SessionError` when the model fails.
+        Raises:
+            SessionError: The model failed.
         """
         ...
 
@@ -108,8 +111,8 @@ class TTS(Protocol):
     """Text to speech."""
 
     rate: int
-    """Hz of the frames it makes."""
+    """Hz of the frames that it makes."""
 
     def synthesize(self, text: str) -> AsyncGenerator[AudioFrame]:
-        """Stream the sound of ``text``; closing the generator stops the synthesis."""
+        """Stream the audio of ``text``; closing the generator stops the synthesis."""
         ...

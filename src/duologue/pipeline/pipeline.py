@@ -14,11 +14,21 @@ from duologue.vad.vad import VAD
 
 
 class Pipeline(Realtime):
-    """Five parts in a row, so that an agent has one flow and not two.
+    """A `Realtime` made of five components, so that an agent has one flow and not two.
 
-    STT and LLM begin at the first likely end of a turn and are thrown away if the person goes on.
-    Without ``turn``, silence alone ends a turn; without ``vad``, loudness alone is voice
-    (`EnergyVAD`), which is only right where it is quiet.
+    STT and LLM start at the first likely end of a turn; their work is discarded if the person
+    continues.
+
+    Args:
+        llm: The language model.
+        stt: Transcribes the person.
+        tts: Speaks the replies.
+        turn: Decides whether a turn is over; without it, silence alone ends a turn.
+        vad: Detects voice; by default by loudness alone (`EnergyVAD`), which is only right in quiet
+            places.
+        endpointing: When turns begin and end.
+        provider: The name of the provider in `Capabilities`.
+        clock: The clock to measure time with.
     """
 
     def __init__(
@@ -53,9 +63,9 @@ class Pipeline(Realtime):
         )
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Let the LLM get ready for these instructions."""
+        """Let the LLM prepare for these instructions."""
         await self._components.llm.prepare(setup.instructions, setup.tools)
 
     def open(self, setup: SessionSetup) -> Connection:
-        """Start on a session, in this process."""
+        """Return a connection that runs in this process."""
         return PipelineConnection(self._components, setup, self.clock)

@@ -1,4 +1,4 @@
-"""A VAD whose errors are reported and count as silence, so that they never end a conversation."""
+"""A VAD whose errors are reported and count as silence, so that they never end a session."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Stream:
 
 
 class ContainedVAD:
-    """Wraps a user's `VAD`: whatever its streams raise is reported to ``failures``."""
+    """Wraps a user's `VAD` and reports to ``failures`` whatever its streams raise."""
 
     def __init__(self, vad: VAD, failures: FailureReports) -> None:
         self.rate = vad.rate

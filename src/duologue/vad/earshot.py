@@ -1,4 +1,4 @@
-"""Voice activity by earshot: 16 ms frames, about 7 us each."""
+"""Voice activity detection by earshot: frames of 16 ms, about 7 us each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ class _Detector(Protocol):
 
 
 class EarshotVAD:
-    """Voice activity detection; a `VAD` of 16 kHz and 256 samples a frame.
+    """A `VAD` that takes 16 kHz and 256 samples a frame.
 
-    Raises `MissingExtraError`, naming ``extra``, when earshot is not installed.
+    Args:
+        extra: The extra that `MissingExtraError` names if earshot is not installed.
+
+    Raises:
+        MissingExtraError: earshot is not installed.
     """
 
     rate = 16000
@@ -25,12 +29,12 @@ class EarshotVAD:
         self._detector = import_optional("earshot", extra).Detector
 
     def stream(self) -> EarshotStream:
-        """Start on a new stream."""
+        """Return a new stream."""
         return EarshotStream(self._detector())
 
 
 class EarshotStream:
-    """Voice activity of one stream."""
+    """Voice activity detection in one stream."""
 
     __slots__ = ("_detector",)
 
@@ -38,5 +42,5 @@ class EarshotStream:
         self._detector = detector
 
     def push(self, samples: Samples) -> float:
-        """Probability of speech, 0 to 1, in exactly 256 int16 samples at 16 kHz."""
+        """Return the probability of speech, 0 to 1, in exactly 256 int16 samples at 16 kHz."""
         return float(self._detector.predict_i16(samples))

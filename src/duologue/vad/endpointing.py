@@ -1,4 +1,14 @@
-"""When a person speaks, pauses and has finished, from voice activity; sans-IO."""
+"""Finds out from voice activity when a person speaks, pauses and has finished; sans-IO.
+
+    voice      ####..####.....................######
+    silence                 0.06  0.15   0.7      2.0 s
+    step       STARTED      PAUSED  VOTE   TIMEOUT
+                            RESUMED if the voice returns before the turn is ended
+
+`PAUSED` starts a speculative reply, `VOTE` asks the turn detector, and `TIMEOUT` ends a turn that
+no vote has ended. `RESUMED` discards the speculative reply. A detector that expects the person to
+continue moves `TIMEOUT` further away, up to ``max_pause_s``.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +20,23 @@ from duologue.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Endpointing:
-    """How a turn begins and ends; times in seconds.
+    """When a turn begins and ends; all times are in seconds.
 
-    ``speculate_s``: silence after which STT and LLM begin on what may be the end of the turn.
-    ``vote_s``: silence after which the turn detector is asked; from ``probability`` on, the turn is
-    over. ``timeout_s``: silence that ends a turn without a detector, or without its vote.
-    ``max_pause_s``: silence that ends a turn whatever the detector says; the surer it is that the
-    person continues, the longer is the wait, between ``timeout_s`` and this. ``start_s`` and
-    ``resume_s``: voice activity without a gap that begins a turn, or resumes it after a pause.
-    ``preroll_s``: sound from before the first sign of speech that belongs to the turn.
-    ``partial_s``: time between partial transcripts. Raises `ConfigError` for times out of order.
+    Args:
+        threshold: Probability above which a frame is voice.
+        start_s: Voice without a gap that begins a turn.
+        resume_s: Voice without a gap that resumes a turn after a pause.
+        speculate_s: Silence after which STT and LLM start on what may be the end of the turn.
+        vote_s: Silence after which the turn detector is asked.
+        timeout_s: Silence that ends a turn without a detector or without its vote.
+        max_pause_s: Silence that ends a turn whatever the detector says. The surer the detector is
+            that the person continues, the longer is the wait, between ``timeout_s`` and this.
+        probability: The turn is over when the detector's probability reaches this.
+        preroll_s: Audio before the first sign of speech that belongs to the turn.
+        partial_s: Time between partial transcripts.
+
+    Raises:
+        ConfigError: A value is out of range or the times are out of order.
     """
 
     threshold: float = 0.5
@@ -35,44 +52,45 @@ class Endpointing:
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1 or not 0 <= self.probability <= 1:
-            raise ConfigError("Endpointing takes a threshold and a probability between 0 and 1")
+            raise ConfigError("threshold and probability must be between 0 and 1")
         if not 0 < self.speculate_s <= self.vote_s <= self.timeout_s:
-            raise ConfigError("Endpointing takes 0 < speculate_s <= vote_s <= timeout_s")
+            raise ConfigError("times must be in order: 0 < speculate_s <= vote_s <= timeout_s")
         if self.max_pause_s <= 0:
-            raise ConfigError("Endpointing takes a max_pause_s above 0")
+            raise ConfigError("max_pause_s must be above 0")
 
     def pause_limit_s(self, probability: float | None) -> float:
         """Return the silence that ends a turn, in seconds.
 
-        ``probability`` is the detector's that the turn is over, below that of `Endpointing`; None
-        if there is no vote.
+        Args:
+            probability: The detector's probability that the turn is over, below that of
+                `Endpointing`; None without a vote.
         """
         if probability is None:
             return self.timeout_s
         longest = max(self.max_pause_s, self.timeout_s)
-        going_on = 1.0 - probability / self.probability if self.probability else 0.0
-        return self.timeout_s + min(max(0.0, going_on), 1.0) * (longest - self.timeout_s)
+        continuing = 1.0 - probability / self.probability if self.probability else 0.0
+        return self.timeout_s + min(max(0.0, continuing), 1.0) * (longest - self.timeout_s)
 
 
 class EndpointingStep(Enum):
-    """What a stretch of sound has led to."""
+    """What happened in a stretch of audio."""
 
     STARTED = "started"
-    """The person speaks, since `Endpointer.speech_start`."""
+    """The person has spoken since `Endpointer.speech_start`."""
     PARTIAL = "partial"
-    """They go on; a partial transcript is due."""
+    """The person continues to speak, and a partial transcript is due."""
     PAUSED = "paused"
-    """They may have finished: begin on an answer."""
+    """The person may have finished: start a reply."""
     VOTE = "vote"
-    """They are still silent: ask the turn detector."""
+    """The person is still silent: ask the turn detector."""
     RESUMED = "resumed"
-    """They go on speaking after all: throw the answer away."""
+    """The person speaks again: discard the reply."""
     TIMEOUT = "timeout"
-    """They have been silent for so long that the turn is over."""
+    """The person has been silent long enough to end the turn."""
 
 
 class Endpointer:
-    """Follows one stream of voice activity; `push` takes it in order and gives the steps."""
+    """Follows one stream of voice activity: `push` takes it in order and returns the steps."""
 
     __slots__ = (
         "_config",
@@ -90,7 +108,7 @@ class Endpointer:
         self._config = config
         self._voice_s = 0.0
         self.silence_s = 0.0
-        """Seconds of audio since the last speech in the turn."""
+        """Seconds of silence since the last speech in the turn."""
         self.pause_limit_s = config.timeout_s
         """Seconds of silence that end the turn."""
         self._partial_at = 0.0
@@ -99,15 +117,15 @@ class Endpointer:
         self.speech_start = 0.0
         """When the speech began, in clock seconds."""
         self.speech_end = 0.0
-        """When it last was heard, in clock seconds."""
+        """When speech was last detected, in clock seconds."""
 
     @property
     def is_speaking(self) -> bool:
-        """The person is in a turn, and not in a pause of it."""
+        """Whether the person is in a turn and not pausing."""
         return self.in_turn and EndpointingStep.PAUSED not in self._passed_steps
 
     def push(self, probability: float, seconds: float, now: float) -> list[EndpointingStep]:
-        """Take the voice activity of the ``seconds`` of sound that end ``now``."""
+        """Process the voice activity of the ``seconds`` of audio that end at ``now``."""
         config = self._config
         if probability > config.threshold:
             self._voice_s += seconds
@@ -128,13 +146,13 @@ class Endpointer:
         return steps
 
     def set_pause_limit(self, seconds: float) -> None:
-        """Set the silence of this pause that ends the turn to ``seconds``."""
+        """Set the silence that ends the turn in this pause to ``seconds``."""
         self.pause_limit_s = seconds
         if self.silence_s < seconds - 1e-9:
             self._passed_steps.discard(EndpointingStep.TIMEOUT)
 
     def end(self) -> None:
-        """The turn is over; wait for the next."""
+        """End the turn and wait for the next."""
         self.in_turn = False
         self._voice_s = 0.0
         self._reset_pause()

@@ -1,4 +1,4 @@
-"""Voice activity by loudness alone: needs nothing, and is only right where it is quiet."""
+"""Voice activity detection by loudness alone: needs nothing, and is only right in quiet places."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ class _Stream:
         self._level = level
 
     def push(self, samples: Samples) -> float:
-        """1.0 where the frame is louder than the level, else 0.0."""
+        """Return 1.0 if the frame is louder than the level, else 0.0."""
         loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float32))))
         return 1.0 if loudness > self._level else 0.0
 
 
 class EnergyVAD:
-    """Calls everything louder than ``level`` (RMS of int16, 0 to 32767) speech.
+    """A `VAD` that takes everything louder than ``level`` for speech; for tests and scripts.
 
-    For tests and scripts. Raises `ConfigError` for a level that is not above 0.
+    Args:
+        rate: Hz of the audio.
+        level: RMS of int16 samples, 0 to 32767.
+
+    Raises:
+        ConfigError: ``level`` is not above 0.
     """
 
     def __init__(self, *, rate: int = 16000, level: float = 300.0) -> None:
         if level <= 0:
-            raise ConfigError(f"EnergyVAD takes a level above 0, not {level}")
+            raise ConfigError(f"level must be above 0, not {level}")
         self.rate = rate
         self.frame_samples = rate * 16 // 1000
         self._level = level
 
     def stream(self) -> VADStream:
-        """Start on a new stream."""
+        """Return a new stream."""
         return _Stream(self._level)

@@ -1,4 +1,4 @@
-"""Silence told by loudness: sooner than voice activity detection, which takes 70 ms to let go."""
+"""Detects silence by loudness, because voice activity detection takes 70 ms to release."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 from duologue.audio import Samples
 
 QUIET_RATIO = 0.015
-"""Sound this much softer (36 dB) than the speech around it is no part of it."""
+"""Audio this much softer (36 dB) than the speech around it does not belong to it."""
 _DECAY = 0.998
-"""How much of the speech's loudness is remembered after each frame: half after 5 s of speech."""
+"""Share of the speech's loudness kept after each frame: half is left after 5 s of speech."""
 
 
 class LevelGate:
-    """Follows how loud the person's speech is, to know what is silence beside it.
+    """Follows the loudness of the person's speech, to recognise silence beside it.
 
-    Where it is noisy the gate never shuts, and voice activity alone decides.
+    In a noisy place the gate never shuts, and voice activity alone decides.
     """
 
     __slots__ = ("_loudness",)
@@ -24,7 +24,7 @@ class LevelGate:
         self._loudness = 0.0
 
     def is_quiet(self, samples: Samples, *, speech: bool) -> bool:
-        """Whether these int16 samples are far softer than the speech before them.
+        """Return whether these int16 samples are far softer than the speech before them.
 
         ``speech`` says whether voice activity was detected in them.
         """

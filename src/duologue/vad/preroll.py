@@ -1,4 +1,4 @@
-"""The sound from before a turn, of which its beginning is cut to the sample."""
+"""Keeps the audio from before a turn, to begin the turn at an exact sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from duologue.audio import AudioFrame
 
 
 class Preroll:
-    """Keeps the newest ``seconds`` of sound at least, and not a frame more than they need."""
+    """Keeps at least the newest ``seconds`` of audio, and no frame more than they need."""
 
     __slots__ = ("_frames", "_samples", "_seconds")
 
@@ -18,7 +18,7 @@ class Preroll:
         self._samples = 0
 
     def push(self, frame: AudioFrame) -> None:
-        """Take the next sound; all of it is of one rate."""
+        """Add audio; all frames must have the same rate."""
         self._frames.append(frame)
         self._samples += len(frame)
         needed = self._seconds * frame.rate
@@ -26,10 +26,10 @@ class Preroll:
             self._samples -= len(self._frames.popleft())
 
     def take(self, seconds: float) -> list[AudioFrame]:
-        """The newest ``seconds``, or as much as there is; nothing is kept after that.
+        """Return the newest ``seconds``, or less if there is less, and drop everything.
 
-        It is cut to the sample, so that a recogniser hears the same whatever the size of the frames
-        that the sound came in.
+        The result is cut to the sample, so that a recogniser gets the same audio whatever the frame
+        size was.
         """
         frames, spare = list(self._frames), 0
         if frames:

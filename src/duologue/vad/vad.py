@@ -8,10 +8,13 @@ from duologue.audio import Samples
 
 
 class VADStream(Protocol):
-    """Voice activity of one stream."""
+    """Voice activity detection in one stream."""
 
     def push(self, samples: Samples) -> float:
-        """Probability of speech, 0 to 1, in exactly ``frame_samples`` int16 samples; no waiting."""
+        """Return the probability of speech, 0 to 1, in exactly ``frame_samples`` int16 samples.
+
+        Must not block.
+        """
         ...
 
 
@@ -19,10 +22,10 @@ class VAD(Protocol):
     """Voice activity detection, cheap enough for the event loop (under 0.1 ms a frame)."""
 
     rate: int
-    """Hz that streams take."""
+    """Hz of the audio that streams take."""
     frame_samples: int
-    """Samples that one `VADStream.push` takes."""
+    """Samples that each `VADStream.push` takes."""
 
     def stream(self) -> VADStream:
-        """Start on a new stream."""
+        """Return a new stream."""
         ...

@@ -29,29 +29,29 @@ from duologue.vad.vad import VAD
 VOICE_PROBABILITY = 0.5
 """Probability above which a frame is voice by the VAD."""
 START_S = 0.048
-"""Voice without a gap that begins a stretch, in seconds."""
+"""Seconds of voice without a gap that begin a stretch."""
 GAP_S = 0.3
-"""A stretch is over after this long without voice, in seconds."""
+"""Seconds without voice that end a stretch."""
 LOUD_RATIO = 0.1
 """A frame softer than this fraction of the loudest one before it (-20 dB) is decay."""
 SURE_PROBABILITY = 0.8
 """Probability above which the VAD is sure."""
 MIN_SURE_S = 0.112
-"""Sure frames without a gap that speech has somewhere, in seconds."""
+"""Seconds without a gap that speech contains of frames the VAD is sure of."""
 MIN_PERIODICITY = 0.6
 """Autocorrelation above which a frame has a pitch."""
 MIN_PERIODIC_S = 0.096
-"""Frames with a pitch without a gap that speech has somewhere, in seconds."""
+"""Seconds without a gap that speech contains of frames with a pitch."""
 _PITCH_RANGE_HZ = 70, 440
 """Lowest and highest pitch of a voice, in Hz."""
 _WINDOW_S = 0.04
 """Seconds of audio in which a pitch is searched: almost three periods of the lowest."""
 _MAX_FRAMES = 64
-"""Frames that wait for a search for a pitch; beyond it the oldest are dropped."""
+"""Frames that wait to be searched for a pitch; beyond this the oldest are dropped."""
 
 
 class VoiceMeter:
-    """Measures the stretches of voice in one stream at ``rate`` Hz, by the given VAD."""
+    """Measures the stretches of voice in one stream of ``rate`` Hz, using the given VAD."""
 
     __slots__ = (
         "_frame_s",
@@ -89,25 +89,25 @@ class VoiceMeter:
         self._frames: deque[tuple[Samples, bool]] = deque(maxlen=_MAX_FRAMES)
         self._tail = np.zeros(0, np.int16)
         self.stretch_count = 0
-        """Stretches that have begun so far."""
+        """Number of stretches that have begun."""
         self.started_at = float("-inf")
         """When the newest stretch began, in clock seconds."""
         self.seconds = 0.0
         """Seconds of voice in the newest stretch so far, without its gaps."""
         self.active = False
-        """Whether there is voice in it at this moment."""
+        """Whether there is voice in it now."""
         self.is_open = False
-        """Whether the newest stretch is not over."""
+        """Whether the newest stretch may still continue."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether no stretch is open and none seems to begin."""
+        """Whether no stretch is open and none seems about to begin."""
         return not (self.is_open or self._run_s)
 
     def push(self, samples: Samples, now: float) -> list[tuple[float, float]]:
-        """Process the next samples, which end ``now`` (clock seconds).
+        """Process the next samples, which end at ``now`` (clock seconds).
 
-        Return the VAD's probability and the end of each frame that they complete.
+        Return the VAD's probability and the end time of each frame that they complete.
         """
         frames = self._framer.push(self._resampler.push(samples))
         results = []
@@ -151,7 +151,7 @@ class VoiceMeter:
     def _try_start(
         self, frame: Samples, level: float, at: float, *, voice: bool, sure: bool
     ) -> None:
-        """Process a frame while no stretch has begun."""
+        """Process a frame while no stretch is open."""
         if not voice:
             self._run_s = 0.0
             return

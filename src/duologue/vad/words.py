@@ -1,4 +1,4 @@
-"""Words of transcripts, in any script: what counts as a word, and which words are new."""
+"""Finds the words of transcripts in any script: what counts as a word, and which words are new."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FILLERS = frozenset(
     )
     for word in words.split()
 )
-"""Fillers of thinking and listening in the main languages; a turn of nothing else is no turn.
+"""Fillers of thinking and listening in the main languages; alone they make no turn.
 
-A letter that is repeated stands once: "hmmm" is "hm".
+A repeated letter stands once: "hmmm" is "hm".
 """
 
 _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M}\p{N}]+)*'?")
@@ -25,9 +25,9 @@ _REPEATED = regex.compile(r"(\X)\1+")
 _ANNOTATION = regex.compile(r"\[[^\]]*\]|<[^>]*>|\*[^*]*\*|\([^()\p{N}]*\)|[♩-♬][^♩-♬]*[♩-♬]?")
 """What recognisers write for sounds: "[Music]", "(coughs)", "*sighs*", "♪ la la ♪", "<unk>"."""
 _NOTE_OR_WORD = regex.compile(f"(?:{_ANNOTATION.pattern})|(?P<word>{_WORD.pattern})")
-"""Reading stops at the first word that counts, because partial transcripts come often."""
+"""Matching stops at the first word that counts, because partial transcripts come often."""
 _STRAY_LETTER = regex.compile(r"[b-df-hj-np-tv-xz]")
-"""A letter that is no word by itself in any language; spelled letters are capitals."""
+"""A letter that is not a word in any language; spelled-out letters are capitals."""
 
 _UNIT = regex.compile(
     # A digit, a character of a script without spaces between words, or a word of another script.
@@ -61,9 +61,9 @@ def has_words(text: str) -> bool:
 def words_after(text: str, before: str) -> str:
     """Return the part of a transcript that follows ``before``, the transcript of its first part.
 
-    A recogniser may write the first part otherwise once it has heard more, so the cut is where
-    what stands before it is most like ``before``. It falls between words, between characters
-    where a script has no spaces, and between digits: a number may continue in the next turn.
+    A recogniser may spell the first part differently once it has more audio, so the cut is made
+    where the text before it resembles ``before`` most. It falls between words, between characters
+    in scripts without spaces, and between digits, because a number may continue in the next turn.
     """
     known = "".join(unit for _, _, unit in _units(before))
     if not known:
@@ -72,8 +72,8 @@ def words_after(text: str, before: str) -> str:
     for at, letter in enumerate(known):
         letters[letter] |= 1 << at
     everything = (1 << len(known)) - 1
-    # The longest common subsequence of ``known`` and all that was read, one bit a letter of
-    # ``known``: cleared bits are its length (Hyyrö 2004). One pass finds the best of all cuts.
+    # Longest common subsequence of ``known`` and the text read so far, one bit for each letter of
+    # ``known``: the number of cleared bits is its length (Hyyrö 2004). One pass finds the best cut.
     bits, read = everything, 0
     best, cut = 0.0, 0
     for _, end, unit in _units(text):

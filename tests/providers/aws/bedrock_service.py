@@ -1,4 +1,4 @@
-"""A small Bedrock on loopback, in a test's hands: HTTP/2 and event-stream frames, nothing else."""
+"""A small Bedrock on loopback, controlled by tests: HTTP/2 and event-stream frames only."""
 
 import asyncio
 import base64
@@ -21,8 +21,8 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 
-def frame(headers, payload=b""):
-    """An event-stream message with string headers."""
+def encode_frame(headers, payload=b""):
+    """Encode an event-stream message with string headers."""
     head = b""
     for name, value in headers.items():
         raw = value.encode()
@@ -33,8 +33,8 @@ def frame(headers, payload=b""):
     return message + struct.pack("!I", zlib.crc32(message))
 
 
-def frames(data):
-    """Whole messages of ``data``, as (payload, rest)."""
+def decode_frames(data):
+    """Decode the complete messages of ``data``; return (payloads, rest)."""
     found = []
     while len(data) >= 12:
         total, head = struct.unpack_from("!II", data)
@@ -45,15 +45,15 @@ def frames(data):
     return found, data
 
 
-def event(name, **fields):
+def encode_event(name, **fields):
     body = json.dumps({"event": {name: fields}}).encode()
     payload = json.dumps({"bytes": base64.b64encode(body).decode(), "p": "abcd"}).encode()
     kind = {":message-type": "event", ":event-type": "chunk", ":content-type": "application/json"}
-    return frame(kind, payload)
+    return encode_frame(kind, payload)
 
 
 class Request:
-    """One client's request; what came of it is in ``events``."""
+    """One client's request; its decoded events are in ``events``."""
 
     def __init__(self, transport, alpn=None):
         self.transport = transport
@@ -66,9 +66,9 @@ class Request:
         self.ended = asyncio.Event()
         self.reset = asyncio.Event()
         self.closed = asyncio.Event()
-        self.began = asyncio.Event()
-        self.news = asyncio.Event()
-        self.reads = True
+        self.has_headers = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.is_reading = True
         self.answers_pings = True
         self.pings = 0
         self.unread = 0
@@ -91,52 +91,52 @@ class Request:
             self.h2.send_data(self.id, data[begin : begin + size])
         self.flush()
 
-    def tell(self, name, **fields):
-        self.send(event(name, **fields))
+    def send_event(self, name, **fields):
+        self.send(encode_event(name, **fields))
 
-    def fail(self, name, message):
+    def send_exception(self, name, message):
         kind = {":message-type": "exception", ":exception-type": name}
-        self.send(frame(kind, json.dumps({"message": message}).encode()))
+        self.send(encode_frame(kind, json.dumps({"message": message}).encode()))
 
     def end(self):
         self.h2.end_stream(self.id)
         self.flush()
 
-    def refuse(self, status, body, **fields):
+    def send_http_error(self, status, body, **fields):
         self.accept(status, **fields)
         self.send(body)
         self.end()
 
-    def cut(self):
+    def abort(self):
         self.transport.abort()
 
-    def read_on(self):
-        self.reads = True
+    def resume_reading(self):
+        self.is_reading = True
         self.h2.acknowledge_received_data(self.unread, self.id)
         self.flush()
 
-    async def until(self, done):
+    async def wait_until(self, done):
         while not done(self):
-            self.news.clear()
-            await self.news.wait()
+            self.changed.clear()
+            await self.changed.wait()
 
-    def names(self):
+    def event_names(self):
         return [next(iter(one)) for one in self.events]
 
-    def take(self, one):
-        match one:
+    def handle_event(self, event):
+        match event:
             case RequestReceived(stream_id=number, headers=headers):
                 self.id = number
                 self.headers = dict(headers)
-                self.began.set()
+                self.has_headers.set()
             case DataReceived(data=data, flow_controlled_length=size):
-                if self.reads:
+                if self.is_reading:
                     self.h2.acknowledge_received_data(size, self.id)
                 else:
                     self.unread += size
-                found, self.body = frames(self.body + data)
+                found, self.body = decode_frames(self.body + data)
                 for signed in found:
-                    inner, _ = frames(signed)
+                    inner, _ = decode_frames(signed)
                     for payload in inner:
                         chunk = base64.b64decode(json.loads(payload)["bytes"])
                         self.events.append(json.loads(chunk)["event"])
@@ -148,7 +148,7 @@ class Request:
                 self.pings += 1
             case WindowUpdated():
                 pass
-        self.news.set()
+        self.changed.set()
 
 
 class _Server(asyncio.Protocol):
@@ -167,7 +167,7 @@ class _Server(asyncio.Protocol):
                 self.request.h2.increment_flow_control_window(self.service.window)
             self.request.flush()
         self.service.requests.append(self.request)
-        self.service.came.set()
+        self.service.connected.set()
 
     def data_received(self, data):
         request = self.request
@@ -175,41 +175,41 @@ class _Server(asyncio.Protocol):
             return
         try:
             for one in request.h2.receive_data(data):
-                request.take(one)
+                request.handle_event(one)
         except ProtocolError:
-            self.service.broken += 1
+            self.service.protocol_errors += 1
             request.transport.abort()
         if request.answers_pings:
             request.flush()
 
     def connection_lost(self, exc):
         self.request.closed.set()
-        self.request.news.set()
+        self.request.changed.set()
 
 
-class Service:
-    """``silent``: takes connections, and never says a word on them. ``window``: more than usual."""
+class BedrockService:
+    """``silent``: accepts connections but never answers. ``window``: a larger HTTP/2 window."""
 
     def __init__(self):
         self.requests = []
-        self.came = asyncio.Event()
+        self.connected = asyncio.Event()
         self.silent = False
         self.window = 0
-        self.broken = 0
+        self.protocol_errors = 0
         self.url = ""
 
     async def next(self):
-        """The next request, when its head is there."""
-        self.came.clear()
-        await self.came.wait()
+        """Wait for the next request and its headers."""
+        self.connected.clear()
+        await self.connected.wait()
         request = self.requests[-1]
-        await request.began.wait()
+        await request.has_headers.wait()
         return request
 
 
 @asynccontextmanager
-async def serving(tls=None):
-    service = Service()
+async def run_service(tls=None):
+    service = BedrockService()
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Server(service), "127.0.0.1", 0, ssl=tls)
     scheme = "http" if tls is None else "https"

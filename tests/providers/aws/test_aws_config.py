@@ -26,50 +26,50 @@ def no_endpoint(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"model": ""}, "model takes the id of a model"),
-        ({"region": "US East"}, "region takes an AWS region such as us-east-1, not 'US East'"),
+        ({"model": ""}, "model must be the id of a model"),
+        ({"region": "US East"}, "region must be an AWS region such as us-east-1, not 'US East'"),
         ({"voice": " "}, "voice takes amy, ambre"),
         ({"proxy": "127.0.0.1:3128"}, "proxy takes an address such as http://proxy.example:3128"),
         ({"input_sample_rate": 16000.0}, "input_sample_rate takes 8000, 16000, 24000, not 16000.0"),
         ({"endpointing": "HIGH"}, "endpointing takes high, medium, low, not 'HIGH'"),
-        ({"endpointing": "low", "model": NOVA_1}, "endpointing is for Nova 2 Sonic"),
+        ({"endpointing": "low", "model": NOVA_1}, "endpointing needs Nova 2 Sonic"),
         ({"max_tokens": 0}, "max_tokens takes a whole number of 1 to 10000, not 0"),
         ({"temperature": 1.5}, "temperature takes 0 to 1, not 1.5"),
         ({"top_p": -0.1}, "top_p takes 0 to 1, not -0.1"),
         ({"input_sample_rate": 48000}, "input_sample_rate takes 8000, 16000, 24000, not 48000"),
         ({"output_sample_rate": 22050}, "output_sample_rate takes 8000, 16000, 24000"),
-        ({"tool_choice": "none"}, "tool_choice takes auto, any or the name of a tool"),
+        ({"tool_choice": "none"}, "tool_choice must be auto, any or the name of a tool"),
         ({"profile": "p", "credentials": aws.Credentials("a", "b")}, "not both"),
-        ({"credentials": "AKID"}, "credentials takes aws.Credentials, or a function"),
-        ({"model": None}, "model takes the id of a model"),
-        ({"region": None}, "region takes an AWS region such as us-east-1, not None"),
+        ({"credentials": "AKID"}, "credentials must be aws.Credentials or a function"),
+        ({"model": None}, "model must be the id of a model"),
+        ({"region": None}, "region must be an AWS region such as us-east-1, not None"),
         ({"voice": None}, "voice takes amy, ambre"),
         ({"max_tokens": 10.5}, "max_tokens takes a whole number of 1 to 10000, not 10.5"),
         ({"max_tokens": True}, "max_tokens takes a whole number of 1 to 10000, not True"),
         ({"temperature": "hot"}, "temperature takes 0 to 1, not 'hot'"),
         ({"top_p": None}, "top_p takes 0 to 1, not None"),
         ({"temperature": float("nan")}, "temperature takes 0 to 1, not nan"),
-        ({"tool_choice": 3}, "tool_choice takes auto, any or the name of a tool"),
+        ({"tool_choice": 3}, "tool_choice must be auto, any or the name of a tool"),
         ({"endpoint_uri": "https://127.0.0.1:99999"}, "endpoint_uri takes an address such as"),
         ({"endpoint_uri": "https://127.0.0.1:abc"}, "endpoint_uri takes an address such as"),
         ({"endpoint_uri": "http://[::1"}, "endpoint_uri takes an address such as"),
         ({"endpoint_uri": "bedrock"}, "endpoint_uri takes an address such as https://bedrock"),
-        ({"endpoint_uri": "http://10.0.0.1"}, "takes http: for this machine only"),
+        ({"endpoint_uri": "http://10.0.0.1"}, "must use https: except on this machine"),
     ],
 )
-def test_what_can_not_work_is_told_at_once(given, message):
+def test_invalid_values_are_refused_at_once(given, message):
     with pytest.raises(ConfigError) as caught:
         aws.Realtime(**given)
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_voices_that_are_not_known_here_may_be_new(caplog):
+def test_unknown_voices_may_be_new(caplog):
     assert aws.Realtime(voice="somebody").capabilities.model == "amazon.nova-2-sonic-v1:0"
     assert "voice 'somebody' is not known here" in caplog.text
 
 
-def test_what_each_model_can_do():
+def test_capabilities_of_each_model():
     nova_2 = aws.Realtime(input_sample_rate=8000, output_sample_rate=16000).capabilities
     assert (nova_2.input_rate, nova_2.output_rate) == (8000, 16000)
     assert not nova_2.video
@@ -82,18 +82,18 @@ def test_what_each_model_can_do():
         assert aws.Realtime(name).capabilities.say == "none"
 
 
-def test_nova_1_says_that_it_has_to_be_spoken_to():
+def test_nova_1_replies_to_speech_only():
     with pytest.raises(UnsupportedError, match=r"replies to speech only: use amazon\.nova-2-sonic"):
         aws.Realtime(NOVA_1).request_reply("r")
 
 
-def test_the_ear_of_the_package_listens_unless_another_is_given():
+def test_default_vad_is_that_of_the_package():
     assert isinstance(aws.Realtime().vad, EarshotVAD)
     ear = EnergyVAD()
     assert aws.Realtime(vad=ear).vad is ear
 
 
-def test_streams_change_in_a_silence_after_five_minutes_and_at_six_in_any_case():
+def test_streams_roll_over_in_a_silence_after_five_minutes_and_at_six_in_any_case():
     begin, end = aws.ROLL_OVER.roll_over_at(480.0)
     assert begin == pytest.approx(300, abs=0.1)
     assert end == pytest.approx(360, abs=0.1)
@@ -101,7 +101,7 @@ def test_streams_change_in_a_silence_after_five_minutes_and_at_six_in_any_case()
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"])
-def test_the_endpoint_is_that_of_the_region_or_of_the_environment(monkeypatch, name):
+def test_endpoint_comes_from_the_region_or_the_environment(monkeypatch, name):
     assert aws.Realtime(region="eu-north-1")._endpoint == (
         "https://bedrock-runtime.eu-north-1.amazonaws.com"
     )
@@ -118,13 +118,13 @@ def test_public_names_and_no_others():
         aws.Nova  # noqa: B018
 
 
-def test_a_bundle_that_is_not_there_is_told(monkeypatch):
+def test_missing_certificate_bundle_is_reported(monkeypatch):
     monkeypatch.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
     pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
-    with pytest.raises(ConfigError, match="AWS_CA_BUNDLE names what can't be read: No such file"):
+    with pytest.raises(ConfigError, match="AWS_CA_BUNDLE can't be read: No such file"):
         run_virtual(aws.Realtime().prepare(SessionSetup()), grace=0.0)
 
 
-def test_whom_to_trust_can_be_said():
+def test_certificates_to_trust_can_be_given():
     context = ssl.create_default_context()
     assert aws.Realtime(ssl_context=context)._ssl is context

@@ -30,7 +30,7 @@ def found(source=None, profile=None):
     ("minutes", "seconds"),
     [(60, 3420), (12, 540), (9, 360), (6, 240), (1, 40), (0.25, 20), (-5, 20)],
 )
-def test_a_stream_gets_no_older_than_its_keys_allow(minutes, seconds):
+def test_stream_gets_no_older_than_its_keys_allow(minutes, seconds):
     for zone in (UTC, None):
         expires = (NOW + timedelta(minutes=minutes)).replace(tzinfo=zone)
         keys = Credentials("a", "b", expires_at=expires)
@@ -46,7 +46,7 @@ def test_secrets_are_not_shown():
     assert "token" not in repr(KEYS).replace("session_token", "")
 
 
-def test_what_is_given_is_taken():
+def test_given_credentials_are_used():
     def give():
         return KEYS
 
@@ -57,16 +57,16 @@ def test_what_is_given_is_taken():
         assert found(source) == KEYS
 
 
-def test_what_gives_something_else_is_told_what_it_should():
-    with pytest.raises(SessionError, match=r"gave a tuple: it has to return aws\.Credentials"):
+def test_source_that_returns_something_else_is_told_what_to_return():
+    with pytest.raises(SessionError, match=r"returned a tuple: it must return aws\.Credentials"):
         found(lambda: ("a", "b"))
 
 
 class EndpointConnectionError(Exception):
-    """As boto3's errors: of no class that is known here."""
+    """Like boto3's errors: of a class that is not known here."""
 
 
-def test_what_fails_to_give_keys_may_be_asked_again():
+def test_source_that_fails_may_be_asked_again():
     def fail():
         raise EndpointConnectionError("Could not connect to\nhttps://sts.example")
 
@@ -83,7 +83,7 @@ def test_what_fails_to_give_keys_may_be_asked_again():
         assert isinstance(caught.value.__cause__, EndpointConnectionError)
 
 
-def test_what_a_source_says_itself_is_not_said_otherwise():
+def test_session_error_of_a_source_is_raised_unchanged():
     def fail():
         raise SessionError("no such role", code="role")
 
@@ -92,7 +92,7 @@ def test_what_a_source_says_itself_is_not_said_otherwise():
     assert (str(caught.value), caught.value.code) == ("no such role", "role")
 
 
-def test_the_environment_comes_first(monkeypatch):
+def test_environment_comes_first(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "t")
@@ -101,20 +101,20 @@ def test_the_environment_comes_first(monkeypatch):
     assert found().access_key_id == "AKIDNEWER"
 
 
-def test_a_profile_of_the_shared_files(no_account, monkeypatch):
+def test_profile_of_the_shared_files(no_account, monkeypatch):
     (no_account / "credentials").write_text(
         "[default]\naws_access_key_id = D\naws_secret_access_key = d\n"
         "[work]\naws_access_key_id = W\naws_secret_access_key = w\n"
     )
     assert found().access_key_id == "D"
     assert found(profile="work").access_key_id == "W"
-    # A profile that was asked for by name goes before the environment.
+    # A profile that was asked for by name takes precedence over the environment.
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     assert found(profile="work").access_key_id == "W"
 
 
-def test_a_process_that_gives_keys_which_expire(no_account):
+def test_credential_process_whose_keys_expire(no_account):
     keys = (
         '{"Version":1,"AccessKeyId":"P","SecretAccessKey":"p","Expiration":"2030-01-01T00:00:00Z"}'
     )
@@ -130,7 +130,7 @@ def test_a_process_that_gives_keys_which_expire(no_account):
     assert keys.expires_at == datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def test_nothing_anywhere_says_what_to_do():
+def test_missing_credentials_error_says_what_to_do():
     with pytest.raises(SessionError, match=r"set AWS_ACCESS_KEY_ID and AWS_SECRET") as caught:
         found()
     assert caught.value.kind is ErrorKind.FATAL
@@ -138,7 +138,7 @@ def test_nothing_anywhere_says_what_to_do():
         found(profile="nope")
 
 
-def test_a_process_that_fails_is_told_and_may_be_asked_again(no_account):
+def test_failing_credential_process_is_reported_and_may_be_asked_again(no_account):
     (no_account / "config").write_text("[profile tool]\ncredential_process = /bin/false\n")
     with pytest.raises(SessionError, match="exit code 1") as caught:
         asyncio.run(resolve_credentials(None, "tool", "us-east-1"))

@@ -49,7 +49,7 @@ def test_exceptions_of_the_stream(name, message, kind):
     assert str(error)
 
 
-def test_words_are_one_line_of_bounded_length():
+def test_messages_are_one_line_of_bounded_length():
     error = exception_error("validationException", "a\n b\t" + "x" * 10_000)
     assert str(error).startswith("a b xxx")
     assert len(str(error)) <= 500
@@ -75,7 +75,7 @@ def test_words_are_one_line_of_bounded_length():
         (418, "TeapotException", b"", "TeapotException", FATAL, "HTTP 418"),
     ],
 )
-def test_answers_by_http(status, error_type, body, code, kind, words):
+def test_http_errors(status, error_type, body, code, kind, words):
     error = http_error(status, error_type, body)
     assert (error.code, error.kind) == (code, kind)
     assert words in str(error)

@@ -22,7 +22,7 @@ def told(items, generation=NOVA_2):
     return [(one.role, one.text) for one in history_messages(items, generation)]
 
 
-def test_a_conversation_goes_as_it_is():
+def test_conversation_is_sent_unchanged():
     assert told([*TALK, UserItem("u2", "Bye.")]) == [
         ("USER", "Hello."),
         ("ASSISTANT", "Hi."),
@@ -31,12 +31,12 @@ def test_a_conversation_goes_as_it_is():
     assert told([]) == []
 
 
-def test_who_speaks_twice_is_one_message_and_who_says_nothing_is_none():
+def test_messages_of_one_role_are_joined_and_empty_ones_left_out():
     items = [*TALK, UserItem("n", None), AgentItem("e", " "), AgentItem("a2", "Still there?")]
     assert told(items) == [("USER", "Hello."), ("ASSISTANT", "Hi.\nStill there?")]
 
 
-def test_where_the_agent_began_there_is_a_note_before_it():
+def test_note_precedes_a_conversation_that_the_agent_began():
     assert told([AgentItem("a", "Welcome!")]) == [
         ("USER", "[The conversation begins.]"),
         ("ASSISTANT", "Welcome!"),
@@ -75,7 +75,7 @@ def long_talk(turns, size=20):
     return items
 
 
-def test_more_messages_than_it_takes_become_a_transcript_in_front():
+def test_too_many_messages_become_a_transcript_in_front():
     found = told(long_talk(100))
     assert len(found) == 40
     first = found[0][1].splitlines()
@@ -88,13 +88,13 @@ def test_more_messages_than_it_takes_become_a_transcript_in_front():
     assert found[-1][1].startswith("answer 99 ")
 
 
-def test_and_that_is_the_persons_whoever_spoke_last():
+def test_transcript_is_the_persons_whoever_spoke_last():
     found = told([*long_talk(100), UserItem("last", "question 100")])
     assert [role for role, _ in found] == ["USER", "ASSISTANT"] * 19 + ["USER"]
     assert found[0][1].count("question") + found[0][1].count("answer") == 201 - 38
 
 
-def test_what_does_not_fit_is_left_out_from_the_oldest_on():
+def test_oldest_messages_are_left_out_first():
     found = told(long_talk(100, size=500))
     whole = "\n".join(text for _, text in found)
     assert "[What was said before is left out.]" in found[0][1]
@@ -111,7 +111,7 @@ def test_one_message_that_is_too_long_keeps_its_end():
     assert len(text.encode()) <= MAX_BYTES
 
 
-def test_nova_1_takes_less():
+def test_nova_1_accepts_less():
     found = told(long_talk(100, size=2000), NOVA_1)
     assert len(found) <= 40
     assert max(len(text.encode()) for _, text in found) <= 1000
@@ -129,7 +129,7 @@ ITEMS = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ITEMS, max_size=90), st.sampled_from([NOVA_1, NOVA_2]))
-def test_a_history_is_always_one_that_the_service_takes(items, generation):
+def test_any_history_is_one_that_the_service_accepts(items, generation):
     found = history_messages(items, generation)
     assert len(found) <= generation.max_messages
     assert [one.role for one in found] == ["USER", "ASSISTANT"] * (len(found) // 2) + ["USER"] * (
@@ -140,7 +140,7 @@ def test_a_history_is_always_one_that_the_service_takes(items, generation):
 
 
 @given(st.text(max_size=5000), st.integers(4, 2000))
-def test_pieces_are_the_text_and_no_longer_than_they_may_be(text, most):
+def test_pieces_are_the_whole_text_and_within_the_limit(text, most):
     found = split_text(text, most)
     assert "".join(found) == text
     assert all(len(one.encode()) <= most for one in found)
@@ -148,13 +148,13 @@ def test_pieces_are_the_text_and_no_longer_than_they_may_be(text, most):
 
 
 @given(st.text(max_size=500), st.integers(4, 600))
-def test_the_end_of_a_text(text, most):
+def test_last_bytes_of_a_text(text, most):
     end = last_bytes(text, most)
     assert len(end.encode()) <= most
     assert text.endswith(end.removeprefix("…"))
     assert end == text or len(text.encode()) > most
 
 
-def test_a_kilobyte_is_what_the_guide_says():
+def test_limits_are_those_of_the_guide():
     assert MAX_PIECE_BYTES <= 1024
     assert MAX_BYTES <= 40 * 1024

@@ -34,7 +34,7 @@ SOON = ReconnectPolicy(base_s=0.1, cap_s=0.5)
 
 
 class Person(FakeEdge):
-    """There all the time: silent, or speaking while the test says so."""
+    """Always there: silent, or speaking while the test says so."""
 
     level = 0
 
@@ -61,7 +61,7 @@ def realtime(simulator, **options):
 
 
 class Script(ScriptedRealtime):
-    """The model behind all streams of a service: what one has said, the next does not say again."""
+    """The backend of all streams of a service, which gives each reply only once."""
 
     def __init__(self, replies, transcripts):
         super().__init__(
@@ -91,7 +91,7 @@ def spoken(agent):
 
 
 @nova
-async def test_a_conversation_from_the_first_word_to_the_farewell():
+async def test_conversation_from_greeting_to_goodbye():
     long = "One is here. Two is there. Three is nowhere. Four is the end of it."
     async with service(["Welcome!", "It is sunny.", long], transcripts=["How is it?"]) as simulator:
         person = Person()
@@ -142,7 +142,7 @@ async def test_usage_is_what_the_service_counts():
 
 
 @nova
-async def test_it_is_told_what_was_heard_of_it():
+async def test_model_is_told_what_was_heard_of_its_reply():
     long = "One is here. Two is there. Three is nowhere. Four is the end of it."
     async with service([long, "I see."]) as simulator:
         async with join_agent(realtime(simulator), Person()) as agent:
@@ -161,7 +161,7 @@ async def test_it_is_told_what_was_heard_of_it():
 
 
 @nova
-async def test_what_waits_behind_a_speech_that_is_cut_is_never_asked_for():
+async def test_text_behind_an_interrupted_speech_is_never_sent():
     long = "One is here. Two is there. Three is nowhere. Four is the end of it."
     async with service(["Yes."], transcripts=["What?"]) as simulator:
         person = Person()
@@ -183,7 +183,7 @@ async def test_what_waits_behind_a_speech_that_is_cut_is_never_asked_for():
 
 
 @nova
-async def test_who_speaks_before_a_greeting_has_begun_is_answered():
+async def test_person_who_speaks_before_a_greeting_has_begun_is_answered():
     greeting, answer = Reply("Welcome.", after_s=1.0), Reply("From seven to ten.", after_s=0.5)
     async with service(
         [greeting, answer], transcripts=["When is breakfast?"], endpointing_ms={"HIGH": 1500}
@@ -200,7 +200,7 @@ async def test_who_speaks_before_a_greeting_has_begun_is_answered():
 
 
 @nova
-async def test_a_cough_before_the_answer_does_not_keep_the_next_request_waiting():
+async def test_cough_before_the_reply_does_not_delay_the_next_request():
     async with service(
         [Reply("Welcome.", after_s=1.0), "Welcome again.", "Still here."],
         transcripts=[""],
@@ -234,7 +234,7 @@ def work(tmp_path, monkeypatch):
     return "work"
 
 
-def test_a_named_profile_goes_before_one_of_the_environment_that_is_gone(work):
+def test_named_profile_takes_precedence_over_a_missing_one_of_the_environment(work):
     async def main():
         async with service(["Hello."]) as simulator:
             llm = realtime(simulator, credentials=None, profile=work)
@@ -245,7 +245,7 @@ def test_a_named_profile_goes_before_one_of_the_environment_that_is_gone(work):
 
 
 @nova
-async def test_half_a_character_does_not_end_the_session():
+async def test_lone_surrogate_does_not_end_the_session():
     async with service(["One."]) as simulator:
         async with join_agent(realtime(simulator), Person()) as agent:
             assert (await agent.simple_response("caf\udce9?")).heard_text == "One."
@@ -254,7 +254,7 @@ async def test_half_a_character_does_not_end_the_session():
 
 
 @nova
-async def test_a_speech_that_began_on_the_stream_before_and_is_cut_is_told():
+async def test_interruption_of_a_speech_from_the_stream_before_is_reported():
     long = " ".join(f"This is sentence number {index}." for index in range(20))
     async with service([long, "I see."]) as simulator:
         async with join_agent(realtime(simulator), Person()) as agent:
@@ -274,7 +274,7 @@ async def test_a_speech_that_began_on_the_stream_before_and_is_cut_is_told():
 
 
 @nova
-async def test_scripted_text_that_was_said_otherwise_is_told():
+async def test_say_mismatch_is_reported():
     async with (
         service(["Something like that."], paraphrase=True) as simulator,
         join_agent(realtime(simulator), Person()) as agent,
@@ -286,7 +286,7 @@ async def test_scripted_text_that_was_said_otherwise_is_told():
 
 
 @nova
-async def test_streams_change_and_nobody_notices():
+async def test_rollovers_are_not_noticed():
     count = 9
     replies = [f"Answer {index}." for index in range(count)]
     questions = [f"question {index}" for index in range(count)]
@@ -319,7 +319,7 @@ async def test_streams_change_and_nobody_notices():
 
 
 @nova
-async def test_a_stream_that_the_service_ends_for_its_age_is_replaced_with_all_that_was_said():
+async def test_stream_that_reached_its_age_limit_is_replaced_with_the_whole_history():
     async with service(["One.", "Two."], max_stream_s=8.0) as simulator:
         policy = ReconnectPolicy(base_s=0.1, max_age_s=1000.0)
         async with join_agent(realtime(simulator, reconnect=policy), Person()) as agent:
@@ -334,7 +334,7 @@ async def test_a_stream_that_the_service_ends_for_its_age_is_replaced_with_all_t
 
 
 @nova
-async def test_keys_that_expire_are_replaced_before_they_do():
+async def test_keys_that_expire_are_replaced_in_time():
     async with service(["One.", "Two."]) as simulator:
         given = []
 
@@ -365,7 +365,7 @@ RECOVERED = [
 
 
 @pytest.mark.parametrize("fault", RECOVERED)
-def test_what_goes_wrong_is_got_over(fault):
+def test_session_survives_errors(fault):
     @nova
     async def run():
         replies = ["First answer.", "Second answer.", "Third answer."]
@@ -394,9 +394,7 @@ def test_what_goes_wrong_is_got_over(fault):
         ({}, {"credentials": aws.Credentials("AKIDWRONG", "secret")}, "security token"),
     ],
 )
-def test_what_no_other_stream_can_change_ends_the_session_in_the_services_words(
-    options, config, words
-):
+def test_fatal_error_ends_the_session_with_the_services_words(options, config, words):
     @nova
     async def run():
         async with service(**options) as simulator:
@@ -411,7 +409,7 @@ def test_what_no_other_stream_can_change_ends_the_session_in_the_services_words(
 
 
 @nova
-async def test_tools_whose_arguments_come_as_json_in_json():
+async def test_tool_arguments_that_are_json_in_json():
     replies = [Reply(tools=[ToolUse("weather", {"city": "Bonn"})]), Reply("Sunny.")]
     async with service(replies, double_encoded_tools=True) as simulator:
 
@@ -429,7 +427,7 @@ async def test_tools_whose_arguments_come_as_json_in_json():
 
 
 @nova
-async def test_a_person_of_whom_no_sound_comes_does_not_end_the_session():
+async def test_missing_input_audio_does_not_end_the_session():
     async with service(["Still here."]) as simulator:
         async with join_agent(realtime(simulator, reconnect=None), FakeEdge()) as agent:
             await asyncio.sleep(200)
@@ -439,7 +437,7 @@ async def test_a_person_of_whom_no_sound_comes_does_not_end_the_session():
 
 
 @nova
-async def test_nova_1_answers_to_speech_and_says_that_it_takes_no_text():
+async def test_nova_1_replies_to_speech_and_refuses_text():
     async with service(["It is sunny."], transcripts=["How is it?"]) as simulator:
         person = Person()
         async with join_agent(realtime(simulator, model=NOVA_1), person) as agent:

@@ -8,7 +8,7 @@ pytest.importorskip("orjson", reason="the aws extra is not installed")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nova_codec_harness import Line
+from nova_codec_harness import CodecHarness
 
 from duologue.items import UserItem
 from duologue.providers.aws._signals import StreamQuiet
@@ -35,202 +35,209 @@ def text_of(outputs, *, planned=False):
     return "".join(one.text for one in found)
 
 
-def test_a_turn_and_its_answer():
-    line = Line()
-    line.get("completionStart", completionId="c")
-    (words,) = line.heard("how is the weather")
+def test_turn_and_its_reply():
+    harness = CodecHarness()
+    harness.receive_event("completionStart", completionId="c")
+    (words,) = harness.receive_transcript("how is the weather")
     assert isinstance(words, UserTranscript)
     assert words.text.strip() == "how is the weather"
-    outputs = line.planned("It is sunny.")
+    outputs = harness.receive_planned("It is sunny.")
     assert kinds(outputs) == ["ReplyStarted", "ReplyText"]
     started, planned = outputs
     assert started.request_id is None
     assert (planned.planned, planned.text) == (True, "It is sunny.")
-    outputs = line.audio(100, 200, stop="PARTIAL_TURN")
+    outputs = harness.receive_audio(100, 200, stop="PARTIAL_TURN")
     assert [len(one.frame) for one in outputs] == [100, 200]
     assert {one.reply_id for one in outputs} == {started.reply_id}
     assert outputs[0].frame.rate == 24000
-    assert kinds(line.planned("Go out!")) == ["ReplyText"]
-    assert kinds(line.audio(100)) == ["ReplyAudio", "ReplyDone"]
-    outputs = [*line.said("It is sunny."), *line.said("Go out!", "END_TURN")]
+    assert kinds(harness.receive_planned("Go out!")) == ["ReplyText"]
+    assert kinds(harness.receive_audio(100)) == ["ReplyAudio", "ReplyDone"]
+    outputs = [
+        *harness.receive_spoken("It is sunny."),
+        *harness.receive_spoken("Go out!", "END_TURN"),
+    ]
     assert kinds(outputs) == ["ReplyText", "ReplyText"]
     assert text_of(outputs) == "It is sunny. Go out!"
     assert {(one.reply_id, one.item_id) for one in outputs} == {(started.reply_id, planned.item_id)}
-    assert not line.get("completionEnd", stopReason="END_TURN")
+    assert not harness.receive_event("completionEnd", stopReason="END_TURN")
 
 
-def test_a_sentence_that_is_planned_in_parts_is_one():
-    line = Line()
-    outputs = line.block(
+def test_sentence_that_is_planned_in_parts_is_one():
+    harness = CodecHarness()
+    outputs = harness.receive_block(
         "TEXT", "ASSISTANT", "PARTIAL_TURN", "It is", " five.", stage="SPECULATIVE"
     )
-    outputs += line.audio(100)
+    outputs += harness.receive_audio(100)
     assert [one.text for one in outputs if isinstance(one, ReplyText)] == ["It is five."]
-    (words,) = line.said("It is five.")
+    (words,) = harness.receive_spoken("It is five.")
     assert words.text == "It is five."
-    assert line.codec._replies.last.spoken_sentences == len(line.codec._replies.last.planned) == 1
+    assert (
+        harness.codec._replies.last.spoken_sentences
+        == len(harness.codec._replies.last.planned)
+        == 1
+    )
 
 
-def test_words_of_the_person_come_in_pieces_with_their_own_spaces():
-    line = Line()
-    pieces = [*line.heard("so", " far"), *line.heard("so good")]
+def test_user_transcripts_come_in_pieces_with_their_own_spaces():
+    harness = CodecHarness()
+    pieces = [*harness.receive_transcript("so", " far"), *harness.receive_transcript("so good")]
     assert [one.text for one in pieces] == [" so", " so far", " so good"]
     assert pieces[0].item_id == pieces[1].item_id != pieces[2].item_id
 
 
-def test_words_that_were_written_to_it_are_not_what_the_person_said():
-    line = Line()
-    line.send(Say("r", "Hello."))
-    ((_, written),) = [one for one in line.sent if one[0] == "textInput"][1:]
-    assert not line.heard(written["content"])
-    assert not line.heard("Hello.")
-    assert line.heard("Hello, you.")
-    line.planned("Hello.")
-    assert not line.heard(written["content"])
-    line.audio(100)
-    assert line.heard("Hello.")
+def test_echo_of_a_sent_text_is_not_a_user_transcript():
+    harness = CodecHarness()
+    harness.send(Say("r", "Hello."))
+    ((_, written),) = [one for one in harness.sent if one[0] == "textInput"][1:]
+    assert not harness.receive_transcript(written["content"])
+    assert not harness.receive_transcript("Hello.")
+    assert harness.receive_transcript("Hello, you.")
+    harness.receive_planned("Hello.")
+    assert not harness.receive_transcript(written["content"])
+    harness.receive_audio(100)
+    assert harness.receive_transcript("Hello.")
 
 
-def test_what_was_written_may_be_said_later_in_the_same_words():
-    line = Line()
-    line.send(AddItem(UserItem("u", "Hello.", spoken=False)))
-    line.send(RequestReply("r"))
-    assert not line.heard("Hello.")
-    line.reply("Hi.")
-    assert line.heard("Hello.")
+def test_person_may_say_the_words_of_an_answered_text():
+    harness = CodecHarness()
+    harness.send(AddItem(UserItem("u", "Hello.", spoken=False)))
+    harness.send(RequestReply("r"))
+    assert not harness.receive_transcript("Hello.")
+    harness.receive_reply("Hi.")
+    assert harness.receive_transcript("Hello.")
 
 
-def test_an_interruption_while_it_speaks():
-    line = Line()
-    (started, _) = line.planned("A long story.")
-    assert kinds(line.audio(100, 100, stop="INTERRUPTED")) == [
+def test_interruption_while_it_speaks():
+    harness = CodecHarness()
+    (started, _) = harness.receive_planned("A long story.")
+    assert kinds(harness.receive_audio(100, 100, stop="INTERRUPTED")) == [
         "ReplyAudio",
         "ReplyAudio",
         "ReplyInterrupted",
         "ReplyDone",
     ]
-    assert not line.interrupted()
-    outputs = line.said("A long")
+    assert not harness.receive_interruption()
+    outputs = harness.receive_spoken("A long")
     assert [(one.reply_id, one.text) for one in outputs] == [(started.reply_id, "A long")]
 
 
-def test_an_interruption_of_what_was_made_to_its_end():
-    line = Line()
-    reply_id = line.reply("One.", "Two.")
-    line.said("One.")
-    assert line.interrupted() == [ReplyInterrupted(reply_id)]
-    assert not line.interrupted()
+def test_interruption_after_its_audio_is_complete():
+    harness = CodecHarness()
+    reply_id = harness.receive_reply("One.", "Two.")
+    harness.receive_spoken("One.")
+    assert harness.receive_interruption() == [ReplyInterrupted(reply_id)]
+    assert not harness.receive_interruption()
 
 
-def test_an_interruption_between_two_sentences():
-    line = Line()
-    (started, _) = line.planned("One.")
-    line.audio(100, stop="PARTIAL_TURN")
-    assert line.interrupted() == [
+def test_interruption_between_two_sentences():
+    harness = CodecHarness()
+    (started, _) = harness.receive_planned("One.")
+    harness.receive_audio(100, stop="PARTIAL_TURN")
+    assert harness.receive_interruption() == [
         ReplyInterrupted(started.reply_id),
         ReplyDone(started.reply_id, "cancelled"),
     ]
 
 
-def test_an_interruption_of_what_we_have_cancelled_ourselves_is_no_news():
-    line = Line()
-    (started, _) = line.planned("One.")
-    line.send(CancelReply(started.reply_id))
-    assert line.interrupted() == [ReplyDone(started.reply_id, "cancelled")]
+def test_interruption_of_a_cancelled_reply_is_not_reported():
+    harness = CodecHarness()
+    (started, _) = harness.receive_planned("One.")
+    harness.send(CancelReply(started.reply_id))
+    assert harness.receive_interruption() == [ReplyDone(started.reply_id, "cancelled")]
 
 
-def test_the_sound_of_a_cancelled_reply_stays_its_own():
-    line = Line()
-    (first, _) = line.planned("One.")
-    line.send(CancelReply(first.reply_id))
-    line.send(RequestReply("r2"))
-    outputs = line.audio(100, stop="PARTIAL_TURN")
-    outputs += line.planned("More.")
-    outputs += line.audio(100, stop="INTERRUPTED")
+def test_audio_of_a_cancelled_reply_stays_with_it():
+    harness = CodecHarness()
+    (first, _) = harness.receive_planned("One.")
+    harness.send(CancelReply(first.reply_id))
+    harness.send(RequestReply("r2"))
+    outputs = harness.receive_audio(100, stop="PARTIAL_TURN")
+    outputs += harness.receive_planned("More.")
+    outputs += harness.receive_audio(100, stop="INTERRUPTED")
     assert {one.reply_id for one in outputs} == {first.reply_id}
-    (second, _) = line.planned("Two.")
+    (second, _) = harness.receive_planned("Two.")
     assert (second.reply_id != first.reply_id, second.request_id) == (True, "r2")
-    assert {one.reply_id for one in line.audio(100)} == {second.reply_id}
+    assert {one.reply_id for one in harness.receive_audio(100)} == {second.reply_id}
 
 
-def test_late_words_find_the_reply_that_they_were_said_in():
-    line = Line()
-    first = line.reply("Yes.", "It is late.")
-    second = line.reply("Yes.", "Good night.")
-    said = [line.said(text) for text in ("Yes.", "It is late.", "Yes.", "Good night.")]
+def test_late_text_belongs_to_the_reply_that_spoke_it():
+    harness = CodecHarness()
+    first = harness.receive_reply("Yes.", "It is late.")
+    second = harness.receive_reply("Yes.", "Good night.")
+    said = [harness.receive_spoken(text) for text in ("Yes.", "It is late.", "Yes.", "Good night.")]
     assert [one.reply_id for (one,) in said] == [first, first, second, second]
 
 
-def test_late_words_of_a_cut_reply_are_not_taken_for_those_of_the_next():
-    line = Line()
-    line.reply("Yes.", "No.", "Perhaps.")
-    line.said("Yes.")
-    line.interrupted()
-    second = line.reply("No.", "Never.")
-    said = [line.said(text) for text in ("No.", "Never.")]
+def test_late_text_of_an_interrupted_reply_does_not_go_to_the_next():
+    harness = CodecHarness()
+    harness.receive_reply("Yes.", "No.", "Perhaps.")
+    harness.receive_spoken("Yes.")
+    harness.receive_interruption()
+    second = harness.receive_reply("No.", "Never.")
+    said = [harness.receive_spoken(text) for text in ("No.", "Never.")]
     assert [one.reply_id for (one,) in said] == [second, second]
 
 
-def test_words_that_were_not_planned_like_that_belong_to_the_reply_that_is_being_said():
-    line = Line()
-    first = line.reply("It costs 5 €.")
-    (words,) = line.said("It costs five euros.")
+def test_unplanned_text_belongs_to_the_reply_that_is_being_spoken():
+    harness = CodecHarness()
+    first = harness.receive_reply("It costs 5 €.")
+    (words,) = harness.receive_spoken("It costs five euros.")
     assert (words.reply_id, words.text) == (first, "It costs five euros.")
 
 
-def test_scripted_text_is_checked_against_what_was_said():
+def test_say_is_compared_with_what_was_spoken():
     for said, wrong in (("It is five.", False), ("IT IS, FIVE", False), ("It is six.", True)):
-        line = Line()
-        line.send(Say("r", "It is five."))
-        reply_id = line.reply("It is five.")
-        outputs = line.said(said, "END_TURN")
+        harness = CodecHarness()
+        harness.send(Say("r", "It is five."))
+        reply_id = harness.receive_reply("It is five.")
+        outputs = harness.receive_spoken(said, "END_TURN")
         found = [one for one in outputs if isinstance(one, SayMismatch)]
         assert found == ([SayMismatch(reply_id, "It is five.", said)] if wrong else [])
 
 
-def test_scripted_text_that_was_cut_is_not_checked():
-    line = Line()
-    line.send(Say("r", "One. Two."))
-    line.reply("One.", "Two.")
-    assert kinds(line.said("One.")) == ["ReplyText"]
-    assert kinds(line.interrupted()) == ["ReplyInterrupted"]
-    assert kinds(line.said("Two")) == ["ReplyText"]
+def test_interrupted_say_is_not_compared():
+    harness = CodecHarness()
+    harness.send(Say("r", "One. Two."))
+    harness.receive_reply("One.", "Two.")
+    assert kinds(harness.receive_spoken("One.")) == ["ReplyText"]
+    assert kinds(harness.receive_interruption()) == ["ReplyInterrupted"]
+    assert kinds(harness.receive_spoken("Two")) == ["ReplyText"]
 
 
-def test_scripted_text_is_checked_when_all_of_it_was_said():
-    line = Line()
-    line.send(Say("r", "One. Two."))
-    line.reply("One.", "Two.")
-    outputs = [*line.said("One."), *line.said("Two.")]
+def test_say_is_compared_once_all_of_it_was_spoken():
+    harness = CodecHarness()
+    harness.send(Say("r", "One. Two."))
+    harness.receive_reply("One.", "Two.")
+    outputs = [*harness.receive_spoken("One."), *harness.receive_spoken("Two.")]
     assert kinds(outputs) == ["ReplyText", "ReplyText"]
     assert text_of(outputs) == "One. Two."
 
 
-def test_calls_in_a_row_are_of_one_reply_and_what_follows_is_another():
-    line = Line()
-    outputs = [*line.call("c1", content='{"city":"Bonn"}'), *line.call("c2")]
+def test_calls_in_a_row_belong_to_one_reply_and_what_follows_to_another():
+    harness = CodecHarness()
+    outputs = [*harness.receive_call("c1", content='{"city":"Bonn"}'), *harness.receive_call("c2")]
     assert kinds(outputs) == ["ReplyStarted", "ToolCall", "ToolCall"]
     started, first, _ = outputs
     assert first == ToolCall(started.reply_id, "c1", "weather", '{"city":"Bonn"}')
-    outputs = line.planned("It is sunny.")
+    outputs = harness.receive_planned("It is sunny.")
     assert kinds(outputs) == ["ReplyDone", "ReplyStarted", "ReplyText"]
     assert outputs[0] == ReplyDone(started.reply_id)
 
 
-def test_a_reply_of_calls_is_over_when_no_more_come():
-    line = Line()
-    (started, _) = line.call()
-    assert line.tell(StreamQuiet()) == [ReplyDone(started.reply_id)]
-    assert not line.tell(StreamQuiet())
-    line.planned("One.")
-    assert not line.tell(StreamQuiet())
+def test_reply_of_tool_calls_ends_when_no_more_come():
+    harness = CodecHarness()
+    (started, _) = harness.receive_call()
+    assert harness.receive(StreamQuiet()) == [ReplyDone(started.reply_id)]
+    assert not harness.receive(StreamQuiet())
+    harness.receive_planned("One.")
+    assert not harness.receive(StreamQuiet())
 
 
-def test_words_before_a_call_are_of_its_reply():
-    line = Line()
-    (started, _) = line.planned("Let me look.")
-    line.audio(100, stop="PARTIAL_TURN")
-    (call,) = line.call()
+def test_text_before_a_tool_call_belongs_to_its_reply():
+    harness = CodecHarness()
+    (started, _) = harness.receive_planned("Let me look.")
+    harness.receive_audio(100, stop="PARTIAL_TURN")
+    (call,) = harness.receive_call()
     assert call.reply_id == started.reply_id
 
 
@@ -246,53 +253,59 @@ def test_words_before_a_call_are_of_its_reply():
     ],
 )
 def test_arguments_come_as_json_or_as_json_of_json(content, arguments):
-    (_, call) = Line().call(content=content)
+    (_, call) = CodecHarness().receive_call(content=content)
     assert call.arguments == arguments
 
 
-def test_usage_is_told_by_modality():
-    line = Line()
+def test_usage_is_reported_by_modality():
+    harness = CodecHarness()
     tokens = {"speechTokens": 5, "textTokens": 0}
     delta = {"input": tokens, "output": {"speechTokens": 0, "textTokens": 3}}
-    outputs = line.get("usageEvent", details={"delta": delta, "total": {}}, totalTokens=8)
+    outputs = harness.receive_event(
+        "usageEvent", details={"delta": delta, "total": {}}, totalTokens=8
+    )
     assert outputs == [Usage({"audio": 5}, {"text": 3})]
     nothing = {"input": {"speechTokens": 0}, "output": {}}
-    assert not line.get("usageEvent", details={"delta": nothing})
+    assert not harness.receive_event("usageEvent", details={"delta": nothing})
 
 
 def test_half_a_sample_waits_for_its_other_half():
-    line = Line()
-    line.planned("One.")
-    outputs = line.audio(3, end=False)
+    harness = CodecHarness()
+    harness.receive_planned("One.")
+    outputs = harness.receive_audio(3, end=False)
     for data in (b"\x01", b"\x02\x03", b"\x04"):
         content = base64.b64encode(data).decode()
-        outputs += line.get("audioOutput", contentId=f"content_{line.count}", content=content)
+        outputs += harness.receive_event(
+            "audioOutput", contentId=f"content_{harness.count}", content=content
+        )
     assert [one.frame.samples.tolist() for one in outputs[1:]] == [[0x0201], [0x0403]]
 
 
-def test_a_reply_that_is_never_ended_ends_with_the_completion():
-    line = Line()
-    (started, _) = line.planned("One.")
-    line.audio(100, stop="PARTIAL_TURN")
-    assert line.get("completionStart", completionId="2") == [ReplyDone(started.reply_id)]
-    (again, _) = line.planned("Two.")
-    assert line.get("completionEnd", stopReason="INTERRUPTED") == [
+def test_reply_that_is_never_ended_ends_with_the_completion():
+    harness = CodecHarness()
+    (started, _) = harness.receive_planned("One.")
+    harness.receive_audio(100, stop="PARTIAL_TURN")
+    assert harness.receive_event("completionStart", completionId="2") == [
+        ReplyDone(started.reply_id)
+    ]
+    (again, _) = harness.receive_planned("Two.")
+    assert harness.receive_event("completionEnd", stopReason="INTERRUPTED") == [
         ReplyInterrupted(again.reply_id),
         ReplyDone(again.reply_id, "cancelled"),
     ]
 
 
-def test_what_is_not_of_the_protocol_is_counted_and_harms_nothing():
-    line = Line()
+def test_unknown_and_malformed_events_are_counted_and_ignored():
+    harness = CodecHarness()
     for message in (b"", b"[]", b'{"event":3}', b'{"event":{}}', b'{"event":{"textOutput":3}}'):
-        assert not line.tell(message)
-    assert not line.get("textOutput", content="of no block")
-    assert not line.get("audioOutput", contentId="x", content="!!")
+        assert not harness.receive(message)
+    assert not harness.receive_event("textOutput", content="of no block")
+    assert not harness.receive_event("audioOutput", contentId="x", content="!!")
     for _ in range(3):
-        assert not line.get("surprise", field=1)
+        assert not harness.receive_event("surprise", field=1)
     for index in range(1000):
-        line.get(f"surprise{index}")
-    blocks = line.codec.blocks
+        harness.receive_event(f"surprise{index}")
+    blocks = harness.codec.blocks
     assert blocks.malformed == 7
     assert blocks.unknown["surprise"] == 3
     assert len(blocks.unknown) <= 65
@@ -324,11 +337,11 @@ FIELDS = st.fixed_dictionaries(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(NAMES), FIELDS | JUNK), max_size=20))
-def test_whatever_comes_replies_begin_and_end_once(events):
-    line = Line()
+def test_replies_begin_and_end_once_whatever_comes(events):
+    harness = CodecHarness()
     begun, done = [], []
     for name, fields in events:
-        outputs = line.tell(json.dumps({"event": {name: fields}}).encode())
+        outputs = harness.receive(json.dumps({"event": {name: fields}}).encode())
         for one in outputs:
             match one:
                 case ReplyStarted(reply_id=reply_id):

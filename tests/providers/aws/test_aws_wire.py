@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
 pytest.importorskip("h2", reason="the aws extra is not installed")
 
-from bedrock_service import event, frame, serving
+from bedrock_service import encode_event, encode_frame, run_service
 
 from duologue.clock import LoopClock
 from duologue.errors import ErrorKind, SessionError
@@ -40,61 +40,61 @@ def wire_to(url, tls=None, credentials=KEYS, **options):
 
 
 def nova(function):
-    """A test of a wire to a service, in virtual time; it leaves no task behind, nor any error."""
+    """Run a test of a wire and a service in virtual time; it must leave no task and no error."""
 
     def run():
-        unheard = []
+        errors = []
 
         async def main():
-            handler = lambda _, context: unheard.append(context)  # noqa: E731
+            handler = lambda _, context: errors.append(context)  # noqa: E731
             asyncio.get_running_loop().set_exception_handler(handler)
-            async with serving() as service:
+            async with run_service() as service:
                 wire = wire_to(service.url)
                 try:
                     await function(wire, service)
                 finally:
                     await wire.close()
-                assert not service.broken
+                assert not service.protocol_errors
             assert not tasks_left()
 
         run_virtual(main(), grace=0.0)
         gc.collect()
-        assert not unheard, unheard
+        assert not errors, errors
 
     run.__name__ = function.__name__
     return run
 
 
 def tasks_left():
-    """All tasks but our own, and those of the test's server."""
+    """Return all tasks except this one and those of the test's server."""
     mine = asyncio.current_task()
     return [t for t in asyncio.all_tasks() if t is not mine and "_accept" not in repr(t)]
 
 
-def sent(name, **fields):
+def client_event(name, **fields):
     return json.dumps({"event": {name: fields}}).encode()
 
 
-async def opened(wire, service):
+async def open_stream(wire, service):
     async with asyncio.TaskGroup() as tasks:
-        coming = tasks.create_task(service.next())
+        next_request = tasks.create_task(service.next())
         await wire.open()
-    await wire.send(sent("sessionStart"))
-    request = coming.result()
-    await request.until(lambda r: r.events)
+    await wire.send(client_event("sessionStart"))
+    request = next_request.result()
+    await request.wait_until(lambda r: r.events)
     return request
 
 
-async def live(wire, service):
-    request = await opened(wire, service)
+async def open_live_stream(wire, service):
+    request = await open_stream(wire, service)
     request.accept()
     assert isinstance(await wire.receive(), StreamAccepted)
     return request
 
 
 @nova
-async def test_the_request_is_signed_and_the_first_event_goes_before_any_answer(wire, service):
-    request = await opened(wire, service)
+async def test_request_is_signed_and_the_first_event_precedes_any_response(wire, service):
+    request = await open_stream(wire, service)
     assert request.headers[":method"] == "POST"
     assert request.headers[":path"].startswith(
         "/model/amazon.nova-2-sonic-v1%3A0/invoke-with-bidirectional-stream"
@@ -103,16 +103,16 @@ async def test_the_request_is_signed_and_the_first_event_goes_before_any_answer(
     assert request.headers["content-type"] == "application/vnd.amazon.eventstream"
     assert request.headers["x-amz-content-sha256"] == "STREAMING-AWS4-HMAC-SHA256-EVENTS"
     assert "/us-east-1/bedrock/aws4_request" in request.headers["authorization"]
-    assert request.names() == ["sessionStart"]
+    assert request.event_names() == ["sessionStart"]
     request.accept()
     assert await wire.receive() == StreamAccepted(480.0)
-    request.tell("completionStart", completionId="c")
+    request.send_event("completionStart", completionId="c")
     assert json.loads(await wire.receive()) == {"event": {"completionStart": {"completionId": "c"}}}
 
 
 @nova
-async def test_a_service_that_does_not_answer_is_reported_as_idle(wire, service):
-    request = await opened(wire, service)
+async def test_service_that_does_not_answer_is_reported_as_idle(wire, service):
+    request = await open_stream(wire, service)
     began = asyncio.get_running_loop().time()
     assert await wire.receive() == StreamIdle()
     assert asyncio.get_running_loop().time() - began == pytest.approx(2.0, abs=0.01)
@@ -121,8 +121,8 @@ async def test_a_service_that_does_not_answer_is_reported_as_idle(wire, service)
 
 
 @nova
-async def test_silence_both_ways_is_reported_as_idle_and_sending_puts_it_off(wire, service):
-    await live(wire, service)
+async def test_silence_in_both_directions_is_reported_as_idle_and_sending_delays_it(wire, service):
+    await open_live_stream(wire, service)
     loop = asyncio.get_running_loop()
     began = loop.time()
     assert await wire.receive() == StreamIdle()
@@ -132,15 +132,15 @@ async def test_silence_both_ways_is_reported_as_idle_and_sending_puts_it_off(wir
         began = loop.time()
         for _ in range(30):
             await asyncio.sleep(1.0)
-            await wire.send(sent("audioInput"))
+            await wire.send(client_event("audioInput"))
         assert not reading.done()
         await reading
     assert loop.time() - began > 30 + IDLE_S / 2
 
 
 @nova
-async def test_what_the_codec_tells_by_itself_comes_back_at_once(wire, service):
-    request = await live(wire, service)
+async def test_signal_of_the_codec_comes_back_at_once(wire, service):
+    request = await open_live_stream(wire, service)
     loop = asyncio.get_running_loop()
     for _ in range(2):
         reading = asyncio.create_task(wire.receive())
@@ -150,7 +150,7 @@ async def test_what_the_codec_tells_by_itself_comes_back_at_once(wire, service):
         assert await reading == Flush()
         assert loop.time() == began
     await wire.send(Flush())
-    request.tell("usageEvent")
+    request.send_event("usageEvent")
     await asyncio.sleep(0.1)
     assert await wire.receive() == Flush()
     assert b"usageEvent" in await wire.receive()
@@ -159,13 +159,13 @@ async def test_what_the_codec_tells_by_itself_comes_back_at_once(wire, service):
     await wire.send(Flush())
     assert await reading == Flush()
     assert await wire.receive() == StreamQuiet()
-    assert request.names() == ["sessionStart"]
+    assert request.event_names() == ["sessionStart"]
 
 
 @nova
-async def test_many_events_come_in_order_however_they_are_cut(wire, service):
-    request = await live(wire, service)
-    data = b"".join(event("audioOutput", content=f"{index:0400}") for index in range(200))
+async def test_many_events_come_in_order_however_they_are_split(wire, service):
+    request = await open_live_stream(wire, service)
+    data = b"".join(encode_event("audioOutput", content=f"{index:0400}") for index in range(200))
     for begin in range(0, len(data), 777):
         request.send(data[begin : begin + 777])
         await asyncio.sleep(0)
@@ -175,13 +175,13 @@ async def test_many_events_come_in_order_however_they_are_cut(wire, service):
 
 
 @nova
-async def test_more_than_a_window_of_answers_goes_through_while_it_is_read(wire, service):
-    request = await live(wire, service)
-    big = event("audioOutput", content="x" * 60_000)
+async def test_more_than_a_window_comes_through_while_it_is_read(wire, service):
+    request = await open_live_stream(wire, service)
+    big = encode_event("audioOutput", content="x" * 60_000)
 
     async def tell():
         for _ in range(60):
-            await request.until(lambda r: r.h2.local_flow_control_window(r.id) >= len(big))
+            await request.wait_until(lambda r: r.h2.local_flow_control_window(r.id) >= len(big))
             request.send(big)
 
     async with asyncio.TaskGroup() as tasks:
@@ -191,9 +191,9 @@ async def test_more_than_a_window_of_answers_goes_through_while_it_is_read(wire,
 
 
 @nova
-async def test_answers_that_nobody_reads_are_bounded(wire, service):
-    request = await live(wire, service)
-    big = event("audioOutput", content="x" * 60_000)
+async def test_unread_events_are_bounded(wire, service):
+    request = await open_live_stream(wire, service)
+    big = encode_event("audioOutput", content="x" * 60_000)
     count = 0
     while request.h2.local_flow_control_window(request.id) >= len(big):
         request.send(big)
@@ -203,58 +203,56 @@ async def test_answers_that_nobody_reads_are_bounded(wire, service):
 
 
 @nova
-async def test_a_service_that_does_not_read_holds_up_the_sender_and_then_lets_it_go_on(
-    wire, service
-):
-    request = await live(wire, service)
-    request.reads = False
+async def test_service_that_does_not_read_blocks_the_sender_until_it_reads(wire, service):
+    request = await open_live_stream(wire, service)
+    request.is_reading = False
 
     async def send():
         for _ in range(30):
-            await wire.send(sent("audioInput", content="x" * 10_000))
+            await wire.send(client_event("audioInput", content="x" * 10_000))
 
     task = asyncio.create_task(send())
     await asyncio.sleep(1.0)
     assert not task.done()
-    request.read_on()
+    request.resume_reading()
     await task
-    await request.until(lambda r: len(r.events) == 31)
+    await request.wait_until(lambda r: len(r.events) == 31)
 
 
 @nova
-async def test_a_socket_that_is_full_holds_up_the_sender_whatever_the_window(wire, service):
+async def test_full_socket_blocks_the_sender_whatever_the_window(wire, service):
     service.window = 1 << 28
-    request = await live(wire, service)
+    request = await open_live_stream(wire, service)
     request.transport.pause_reading()
 
     async def send():
         for _ in range(1000):
-            await wire.send(sent("audioInput", content="x" * 100_000))
+            await wire.send(client_event("audioInput", content="x" * 100_000))
 
     task = asyncio.create_task(send())
     await asyncio.sleep(1.0)
     assert not task.done()
     assert wire._transport.stream._transport.get_write_buffer_size() < 1 << 20
-    request.cut()
+    request.abort()
     await asyncio.wait([task])
     assert isinstance(task.exception(), SessionError)
 
 
 @nova
-async def test_an_abort_ends_receiving_and_sending_at_once(wire, service):
-    request = await live(wire, service)
-    request.reads = False
+async def test_abort_ends_receiving_and_sending_at_once(wire, service):
+    request = await open_live_stream(wire, service)
+    request.is_reading = False
     loop = asyncio.get_running_loop()
 
     async def send():
         while True:
-            await wire.send(sent("audioInput", content="x" * 10_000))
+            await wire.send(client_event("audioInput", content="x" * 10_000))
 
     receiving = asyncio.create_task(wire.receive())
     sending = asyncio.create_task(send())
     await asyncio.sleep(0.5)
     began = loop.time()
-    request.cut()
+    request.abort()
     await asyncio.wait([receiving, sending])
     assert loop.time() - began < 0.05
     for task in (receiving, sending):
@@ -264,14 +262,12 @@ async def test_an_abort_ends_receiving_and_sending_at_once(wire, service):
         assert error.code == "connection"
         assert "closed the connection" in str(error)
     with pytest.raises(SessionError):
-        await wire.send(sent("audioInput"))
+        await wire.send(client_event("audioInput"))
 
 
 @nova
-async def test_an_abort_is_not_a_clean_end_and_neither_is_an_end_that_nobody_asked_for(
-    wire, service
-):
-    request = await live(wire, service)
+async def test_neither_an_abort_nor_an_unexpected_end_is_clean(wire, service):
+    request = await open_live_stream(wire, service)
     request.end()
     with pytest.raises(SessionError, match="ended the stream") as caught:
         await wire.receive()
@@ -279,8 +275,8 @@ async def test_an_abort_is_not_a_clean_end_and_neither_is_an_end_that_nobody_ask
 
 
 @nova
-async def test_a_stream_that_is_reset_says_how(wire, service):
-    request = await live(wire, service)
+async def test_reset_stream_says_why(wire, service):
+    request = await open_live_stream(wire, service)
     request.h2.reset_stream(request.id, 2)
     request.flush()
     with pytest.raises(SessionError, match=r"reset the stream \(INTERNAL_ERROR\)"):
@@ -288,8 +284,8 @@ async def test_a_stream_that_is_reset_says_how(wire, service):
 
 
 @nova
-async def test_a_connection_that_the_service_gives_up_says_so(wire, service):
-    request = await live(wire, service)
+async def test_connection_ended_by_the_service_says_why(wire, service):
+    request = await open_live_stream(wire, service)
     request.h2.close_connection(11)
     request.flush()
     with pytest.raises(SessionError, match=r"ended the connection \(ENHANCE_YOUR_CALM\)"):
@@ -297,9 +293,9 @@ async def test_a_connection_that_the_service_gives_up_says_so(wire, service):
 
 
 @nova
-async def test_half_a_message_is_no_end(wire, service):
-    request = await live(wire, service)
-    request.send(event("audioOutput", content="x")[:-3])
+async def test_half_a_message_is_an_error(wire, service):
+    request = await open_live_stream(wire, service)
+    request.send(encode_event("audioOutput", content="x")[:-3])
     request.end()
     with pytest.raises(SessionError, match="can't be read") as caught:
         await wire.receive()
@@ -307,9 +303,9 @@ async def test_half_a_message_is_no_end(wire, service):
 
 
 @nova
-async def test_a_message_that_is_damaged_or_far_too_long_ends_the_stream(wire, service):
-    request = await live(wire, service)
-    damaged = bytearray(event("audioOutput", content="xxxx"))
+async def test_damaged_or_too_long_message_ends_the_stream(wire, service):
+    request = await open_live_stream(wire, service)
+    damaged = bytearray(encode_event("audioOutput", content="xxxx"))
     damaged[-8] ^= 1
     request.send(bytes(damaged))
     with pytest.raises(SessionError, match="can't be read"):
@@ -317,9 +313,9 @@ async def test_a_message_that_is_damaged_or_far_too_long_ends_the_stream(wire, s
 
 
 @nova
-async def test_a_message_that_says_it_is_huge_does_not_hang(wire, service):
-    request = await live(wire, service)
-    message = frame({}, b"x" * (MAX_READ_BYTES + 100))
+async def test_message_that_claims_to_be_huge_does_not_hang(wire, service):
+    request = await open_live_stream(wire, service)
+    message = encode_frame({}, b"x" * (MAX_READ_BYTES + 100))
     request.send(message[: 1 << 15])
     with pytest.raises(SessionError, match="too long"):
         await wire.receive()
@@ -327,9 +323,9 @@ async def test_a_message_that_says_it_is_huge_does_not_hang(wire, service):
 
 @nova
 async def test_exceptions_of_the_stream_come_with_the_services_words(wire, service):
-    request = await live(wire, service)
-    request.tell("usageEvent")
-    request.fail("validationException", "The system prompt\nis missing.")
+    request = await open_live_stream(wire, service)
+    request.send_event("usageEvent")
+    request.send_exception("validationException", "The system prompt\nis missing.")
     request.end()
     assert b"usageEvent" in await wire.receive()
     with pytest.raises(SessionError, match=r"The system prompt is missing\.") as caught:
@@ -338,10 +334,8 @@ async def test_exceptions_of_the_stream_come_with_the_services_words(wire, servi
 
 
 @nova
-async def test_the_sender_is_told_what_the_service_said_and_not_that_the_stream_is_over(
-    wire, service
-):
-    request = await live(wire, service)
+async def test_sender_is_told_what_the_service_said(wire, service):
+    request = await open_live_stream(wire, service)
 
     async def receive():
         while True:
@@ -349,12 +343,12 @@ async def test_the_sender_is_told_what_the_service_said_and_not_that_the_stream_
 
     async def send():
         while True:
-            await wire.send(sent("audioInput", content="x" * 100))
+            await wire.send(client_event("audioInput", content="x" * 100))
             await asyncio.sleep(0.01)
 
     tasks = [asyncio.create_task(receive()), asyncio.create_task(send())]
     await asyncio.sleep(0.1)
-    request.fail("throttlingException", "Too many tokens.")
+    request.send_exception("throttlingException", "Too many tokens.")
     request.end()
     await asyncio.wait(tasks)
     for task in tasks:
@@ -363,30 +357,30 @@ async def test_the_sender_is_told_what_the_service_said_and_not_that_the_stream_
 
 
 @nova
-async def test_a_beginning_that_is_refused_is_reported_to_who_sends_it(wire, service):
-    request = await opened(wire, service)
+async def test_refused_first_events_are_reported_to_the_sender(wire, service):
+    request = await open_stream(wire, service)
     request.accept()
-    request.fail("validationException", "No prompt.")
+    request.send_exception("validationException", "No prompt.")
     request.end()
     await asyncio.sleep(0.01)
     with pytest.raises(SessionError, match=r"No prompt\."):
-        await wire.send(sent("promptStart"))
+        await wire.send(client_event("promptStart"))
 
 
 @nova
-async def test_exceptions_that_nobody_knows_are_not_lost(wire, service):
-    request = await live(wire, service)
-    request.fail("marsException", "It is too far.")
+async def test_unknown_exceptions_are_not_lost(wire, service):
+    request = await open_live_stream(wire, service)
+    request.send_exception("marsException", "It is too far.")
     with pytest.raises(SessionError, match=r"It is too far\.") as caught:
         await wire.receive()
     assert (caught.value.code, caught.value.kind) == ("MarsException", ErrorKind.UNKNOWN)
 
 
 @nova
-async def test_errors_outside_of_the_model_are_told(wire, service):
-    request = await live(wire, service)
+async def test_unlisted_errors_are_reported(wire, service):
+    request = await open_live_stream(wire, service)
     request.send(
-        frame({":message-type": "error", ":error-code": "500", ":error-message": "Broken."})
+        encode_frame({":message-type": "error", ":error-code": "500", ":error-message": "Broken."})
     )
     with pytest.raises(SessionError, match=r"Broken\."):
         await wire.receive()
@@ -423,13 +417,11 @@ async def test_errors_outside_of_the_model_are_told(wire, service):
         (503, {}, b"<html>", "503", ErrorKind.RETRY, "the service answered with HTTP 503"),
     ],
 )
-def test_an_answer_other_than_a_stream_is_told_in_the_services_words(
-    status, fields, body, code, kind, words
-):
+def test_http_error_is_reported_in_the_services_words(status, fields, body, code, kind, words):
     @nova
     async def refused(wire, service):
-        request = await opened(wire, service)
-        request.refuse(status, body, **fields)
+        request = await open_stream(wire, service)
+        request.send_http_error(status, body, **fields)
         with pytest.raises(SessionError) as caught:
             await wire.receive()
         assert (str(caught.value), caught.value.code, caught.value.kind) == (words, code, kind)
@@ -438,21 +430,21 @@ def test_an_answer_other_than_a_stream_is_told_in_the_services_words(
 
 
 @nova
-async def test_a_refusal_reaches_who_is_still_sending_the_beginning(wire, service):
-    request = await opened(wire, service)
-    request.refuse(403, b'{"message":"No."}', x_amzn_errortype="AccessDeniedException")
+async def test_refusal_reaches_a_sender_of_the_first_events(wire, service):
+    request = await open_stream(wire, service)
+    request.send_http_error(403, b'{"message":"No."}', x_amzn_errortype="AccessDeniedException")
     await asyncio.sleep(0.01)
     with pytest.raises(SessionError, match=r"No\.") as caught:
-        await wire.send(sent("promptStart"))
+        await wire.send(client_event("promptStart"))
     assert caught.value.kind is ErrorKind.FATAL
 
 
 @nova
-async def test_a_line_that_is_dead_is_noticed(wire, service):
-    request = await live(wire, service)
+async def test_dead_connection_is_noticed(wire, service):
+    request = await open_live_stream(wire, service)
     await asyncio.sleep(PING_EVERY_S + 0.5)
     assert request.pings == 1
-    request.tell("usageEvent")
+    request.send_event("usageEvent")
     await asyncio.sleep(0)
     request.answers_pings = False
     began = asyncio.get_running_loop().time()
@@ -465,40 +457,40 @@ async def test_a_line_that_is_dead_is_noticed(wire, service):
 
 
 @nova
-async def test_a_service_that_is_silent_but_there_is_left_in_peace(wire, service):
-    request = await live(wire, service)
+async def test_silent_service_that_answers_pings_is_left_alone(wire, service):
+    request = await open_live_stream(wire, service)
     for _ in range(5):
         assert await wire.receive() == StreamIdle()
-        await wire.send(sent("audioInput"))
+        await wire.send(client_event("audioInput"))
     assert request.pings >= 5
-    request.tell("completionStart")
+    request.send_event("completionStart")
     assert b"completionStart" in await wire.receive()
 
 
 @nova
-async def test_closing_completes_the_request_and_takes_what_still_comes(wire, service):
-    request = await live(wire, service)
+async def test_close_completes_the_request_and_reads_what_still_comes(wire, service):
+    request = await open_live_stream(wire, service)
     loop = asyncio.get_running_loop()
 
     async def end():
         await request.ended.wait()
-        request.tell("completionEnd")
+        request.send_event("completionEnd")
         request.end()
 
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(end())
-        await wire.send(sent("sessionEnd"))
+        await wire.send(client_event("sessionEnd"))
         began = loop.time()
         await wire.close()
     assert loop.time() - began < 0.05
-    assert request.names()[-1] == "sessionEnd"
+    assert request.event_names()[-1] == "sessionEnd"
     assert not request.reset.is_set()
     await request.closed.wait()
 
 
 @nova
-async def test_closing_is_bounded_when_the_service_does_not_do_its_part(wire, service):
-    request = await live(wire, service)
+async def test_close_is_bounded_when_the_service_does_not_end_its_side(wire, service):
+    request = await open_live_stream(wire, service)
     began = asyncio.get_running_loop().time()
     await wire.close()
     assert asyncio.get_running_loop().time() - began <= 0.4
@@ -507,23 +499,23 @@ async def test_closing_is_bounded_when_the_service_does_not_do_its_part(wire, se
 
 
 @nova
-async def test_closing_is_bounded_when_the_service_does_not_read(wire, service):
-    request = await live(wire, service)
-    request.reads = False
-    task = asyncio.create_task(wire.send(sent("audioInput", content="x" * 200_000)))
+async def test_close_is_bounded_when_the_service_does_not_read(wire, service):
+    request = await open_live_stream(wire, service)
+    request.is_reading = False
+    task = asyncio.create_task(wire.send(client_event("audioInput", content="x" * 200_000)))
     await asyncio.sleep(0.1)
     task.cancel()
     await asyncio.wait([task])
     began = asyncio.get_running_loop().time()
     await wire.close()
-    # A frame is missing, so that no other could follow it: it is not even tried.
+    # A frame is missing, so no other could follow it: none is tried.
     assert asyncio.get_running_loop().time() - began < 0.05
     await request.closed.wait()
 
 
 @nova
-async def test_closing_before_there_is_an_answer_leaves_nothing(wire, service):
-    await opened(wire, service)
+async def test_close_before_the_response_leaves_nothing(wire, service):
+    await open_stream(wire, service)
     began = asyncio.get_running_loop().time()
     await wire.close()
     assert asyncio.get_running_loop().time() - began <= 0.4
@@ -548,7 +540,7 @@ async def test_cancelling_at_any_step_of_opening_leaves_nothing(wire, service):
         pytest.fail("it never opened")
 
 
-def test_nobody_there():
+def test_nobody_listens_on_the_port():
     async def main():
         wire = wire_to("http://127.0.0.1:9")
         with pytest.raises(SessionError, match="can't be reached") as caught:
@@ -560,14 +552,14 @@ def test_nobody_there():
 
 
 @nova
-async def test_a_service_that_never_answers_pings_is_not_taken_for_dead(wire, service):
-    request = await opened(wire, service)
+async def test_service_that_never_answers_pings_is_not_taken_for_dead(wire, service):
+    request = await open_stream(wire, service)
     request.answers_pings = False
     request.accept()
     assert isinstance(await wire.receive(), StreamAccepted)
     for _ in range(4):
         assert await wire.receive() == StreamIdle()
-        await wire.send(sent("audioInput"))
+        await wire.send(client_event("audioInput"))
     assert request.pings >= 4
 
 
@@ -578,11 +570,11 @@ def test_tls_with_alpn_and_a_certificate_that_is_checked():
     authority = tls.TemporaryCA()
 
     async def main():
-        async with serving(authority.server_context(["h2"])) as service:
+        async with run_service(authority.server_context(["h2"])) as service:
             wire = wire_to(service.url, authority.client_context(["h2"]))
-            request = await live(wire, service)
+            request = await open_live_stream(wire, service)
             assert request.alpn == "h2"
-            request.fail("modelTimeoutException", "Model has timed out.")
+            request.send_exception("modelTimeoutException", "Model has timed out.")
             with pytest.raises(SessionError, match="timed out") as caught:
                 await wire.receive()
             assert caught.value.kind is ErrorKind.RECYCLE
@@ -596,7 +588,7 @@ def test_tls_with_alpn_and_a_certificate_that_is_checked():
                 await wire.open()
             await wire.close()
 
-        async with serving(authority.server_context(["http/1.1"])) as service:
+        async with run_service(authority.server_context(["http/1.1"])) as service:
             wire = wire_to(service.url, authority.client_context(["h2"]))
             with pytest.raises(SessionError, match="does not speak HTTP/2"):
                 await wire.open()
@@ -607,7 +599,7 @@ def test_tls_with_alpn_and_a_certificate_that_is_checked():
 
 @asynccontextmanager
 async def proxying(answer=b"HTTP/1.1 200 Connection established\r\n\r\n", to=None, tls=None):
-    """An HTTP proxy that leads to the port ``to`` of this machine; yields its port, and heads."""
+    """Run an HTTP proxy that leads to the local port ``to``; yield its port and the heads."""
     heads = []
 
     async def pump(reader, writer):
@@ -635,7 +627,7 @@ async def proxying(answer=b"HTTP/1.1 200 Connection established\r\n\r\n", to=Non
         yield server.sockets[0].getsockname()[1], heads
 
 
-def test_a_stream_goes_through_an_http_proxy():
+def test_stream_goes_through_an_http_proxy():
     tls = pytest.importorskip(
         "duologue.simulators._test_ca", reason="the simulate extra is missing"
     )
@@ -643,15 +635,15 @@ def test_a_stream_goes_through_an_http_proxy():
 
     async def main():
         async with (
-            serving(authority.server_context(["h2"])) as service,
+            run_service(authority.server_context(["h2"])) as service,
             proxying(to=urlsplit(service.url).port) as (port, heads),
         ):
             proxy = f"http://me:s%40crat@127.0.0.1:{port}"
             wire = wire_to(service.url, authority.client_context(["h2"]), proxy=proxy)
-            request = await live(wire, service)
-            await wire.send(sent("audioInput"))
-            await request.until(lambda r: len(r.events) > 1)
-            request.tell("completionStart")
+            request = await open_live_stream(wire, service)
+            await wire.send(client_event("audioInput"))
+            await request.wait_until(lambda r: len(r.events) > 1)
+            request.send_event("completionStart")
             assert b"completionStart" in await wire.receive()
             await wire.close()
             await request.closed.wait()
@@ -663,7 +655,7 @@ def test_a_stream_goes_through_an_http_proxy():
     gc.collect()
 
 
-def test_the_proxy_of_the_environment_is_used(monkeypatch):
+def test_proxy_of_the_environment_is_used(monkeypatch):
     for name in ("HTTPS_PROXY", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
 
@@ -693,7 +685,7 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch):
         (b"HTTP/1.1 200 " + b"x" * 20000, "the proxy's answer is too long"),
     ],
 )
-def test_a_proxy_that_is_none_is_told(answer, words):
+def test_invalid_proxy_is_reported(answer, words):
     async def main():
         async with proxying(answer) as (port, _):
             wire = wire_to("http://127.0.0.1:9", proxy=f"http://127.0.0.1:{port}")

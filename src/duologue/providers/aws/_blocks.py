@@ -1,6 +1,6 @@
-"""The service's events: blocks of content, each begun, filled and ended.
+"""Decodes the service's events: content blocks that are opened, filled and closed.
 
-From "Handling output events with the bidirectional API" in the guides of Nova 2 Sonic.
+Source: "Handling output events with the bidirectional API" in the Nova 2 Sonic guide.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with optional("aws"):
 type JsonObject = dict[str, Json]
 
 _MAX_OPEN_BLOCKS = 16
-"""Blocks that are followed at a time; the oldest is forgotten beyond it."""
+"""Blocks tracked at a time; beyond this the oldest is dropped."""
 _MAX_UNKNOWN_NAMES = 64
 _MODALITIES = {"speechTokens": "audio", "textTokens": "text"}
 
@@ -47,10 +47,10 @@ class _Block:
 
 
 class ContentBlocks:
-    """What the service tells, as outputs.
+    """Turns the service's events into outputs.
 
-    ``called`` is told the id of every call of a tool. ``unknown`` counts events by name that are
-    not of the protocol, ``malformed`` those that are not built as it says.
+    ``tool_called`` is called with the id of every tool call. ``unknown`` counts events by name that
+    are not part of the protocol, ``malformed`` counts events that do not have the documented form.
     """
 
     def __init__(self, replies: Replies, tool_called: Callable[[str], None]) -> None:
@@ -60,16 +60,16 @@ class ContentBlocks:
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
         self.sent_text = ""
-        """The words that were written to the model last: it may tell them as the person's."""
+        """The last text written to the model, which it may echo as the person's."""
 
     def decode(self, message: bytes) -> Sequence[Output]:
-        """What an event means."""
+        """Decode one event."""
         try:
-            found = decode_object(message)
+            outer = decode_object(message)
         except MalformedError:
             self.malformed += 1
             return ()
-        event = found.get("event")
+        event = outer.get("event")
         if not isinstance(event, dict) or len(event) != 1:
             self.malformed += 1
             return ()
@@ -99,31 +99,30 @@ class ContentBlocks:
             del self._open_blocks[next(iter(self._open_blocks))]
         if role != "ASSISTANT" or not (kind == "AUDIO" or block.planned):
             return ()
-        # What it says now follows the results of its tools, or takes no notice of them.
+        # This content either uses the results of the tool calls or ignores them.
         before = self._replies.end_tool_calls()
         block.reply, outputs = self._replies.begin()
         return [*before, *outputs]
 
     def _text_output(self, fields: JsonObject) -> Sequence[Output]:
         block = self._block(fields)
-        words = str_field(fields, "content")
-        block.text += words
-        said = block.role == "USER" and not block.planned
-        if said and block.text.strip() and not self._is_echo(block.text):
-            # The turn that it belongs to is found by who listens; pieces bring their own spaces.
-            piece = optional_str(fields, "contentId") or ""
-            apart = block.text if block.text[:1].isspace() else f" {block.text}"
-            return [UserTranscript(piece, apart, final=True)]
+        block.text += str_field(fields, "content")
+        is_transcript = block.role == "USER" and not block.planned
+        if is_transcript and block.text.strip() and not self._is_echo(block.text):
+            # The session assigns the text to a user turn. Pieces bring their own spaces.
+            item_id = optional_str(fields, "contentId") or ""
+            text = block.text if block.text[:1].isspace() else f" {block.text}"
+            return [UserTranscript(item_id, text, final=True)]
         return ()
 
     def _is_echo(self, text: str) -> bool:
-        """It tells what we have written to it, perhaps in parts, before it answers that."""
+        """Return whether the service echoes our own text, perhaps in parts, before answering it."""
         last = self._replies.last
-        waits = self._replies.pending_request is not None
-        if not waits and last is not None and last.finished:
-            # It was answered, and the person may say the same words themselves.
+        is_pending = self._replies.pending_request is not None
+        if not is_pending and last is not None and last.finished:
+            # That text has been answered, so the same words now come from the person.
             self.sent_text = ""
-        return text == self.sent_text or (waits and text.strip() in self.sent_text)
+        return text == self.sent_text or (is_pending and text.strip() in self.sent_text)
 
     def _audio_output(self, fields: JsonObject) -> Sequence[Output]:
         block = self._block(fields)
@@ -171,18 +170,18 @@ class ContentBlocks:
         return outputs
 
     def _completion_end(self, fields: JsonObject) -> Sequence[Output]:
-        cut = optional_str(fields, "stopReason") == "INTERRUPTED"
-        return self._replies.interrupt() if cut else self._replies.end()
+        interrupted = optional_str(fields, "stopReason") == "INTERRUPTED"
+        return self._replies.interrupt() if interrupted else self._replies.end()
 
     def _usage_event(self, fields: JsonObject) -> Sequence[Output]:
         delta = object_field(object_field(fields, "details"), "delta")
         sides = []
         for side in ("input", "output"):
-            found = {
+            counts = {
                 kind: int_field(object_field(delta, side), name)
                 for name, kind in _MODALITIES.items()
             }
-            sides.append({kind: count for kind, count in found.items() if count})
+            sides.append({kind: count for kind, count in counts.items() if count})
         return [Usage(*sides)] if any(sides) else []
 
     def _block(self, fields: JsonObject) -> _Block:
@@ -191,7 +190,7 @@ class ContentBlocks:
             raise MalformedError("contentId")
         return block
 
-    # One for all connections: a session's own table would be several kilobytes.
+    # Shared by all connections: a table for each session would take several kilobytes.
     _handlers: ClassVar[Mapping[str, Callable[[ContentBlocks, JsonObject], Sequence[Output]]]] = {
         "audioOutput": _audio_output,
         "textOutput": _text_output,
@@ -205,17 +204,17 @@ class ContentBlocks:
 
 
 def _generation_stage(fields: str | None) -> str | None:
-    """The generation stage, from JSON text in a field of JSON."""
+    """Return the generation stage from a field that holds JSON text."""
     try:
-        found = orjson.loads(fields or "{}")
+        model_fields = orjson.loads(fields or "{}")
     except orjson.JSONDecodeError:
         return None
-    stage = found.get("generationStage") if isinstance(found, dict) else None
+    stage = model_fields.get("generationStage") if isinstance(model_fields, dict) else None
     return stage if isinstance(stage, str) else None
 
 
 def _is_interruption(text: str) -> bool:
-    """Whether it is ``{ "interrupted" : true }``, which nobody has said."""
+    """Return whether the text is ``{ "interrupted" : true }``, a signal and not speech."""
     if not text.lstrip().startswith("{"):
         return False
     try:
@@ -225,11 +224,11 @@ def _is_interruption(text: str) -> bool:
 
 
 def _unwrap_arguments(content: str) -> str:
-    """The arguments of a call, which sometimes come as JSON text of JSON text."""
+    """Return the arguments of a tool call, which sometimes are JSON text inside JSON text."""
     try:
-        found = orjson.loads(content)
-        if isinstance(found, str) and isinstance(orjson.loads(found), dict):
-            return found
+        value = orjson.loads(content)
+        if isinstance(value, str) and isinstance(orjson.loads(value), dict):
+            return value
     except orjson.JSONDecodeError:
-        """Whoever runs the tool says what is wrong with it."""
+        pass  # The tool runner reports invalid arguments
     return content

@@ -9,11 +9,11 @@ from duologue.realtime.capabilities import Capabilities
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What differs between the generations of the model, beside its `Capabilities`.
+    """What differs between the generations of the model, besides its `Capabilities`.
 
-    ``text``: it answers to text that comes in mid-session (Nova 2 guide, "Cross-modal input").
-    ``endpointing``: it can be told how soon a pause is the end of a turn. The history that a
-    session begins with has at most ``messages`` messages of ``message_bytes`` each.
+    ``accepts_text``: the model replies to text sent in mid-session (Nova 2 guide, "Cross-modal
+    input"). ``has_endpointing``: the length of the pause that ends a turn can be set. The history
+    at the start of a session has at most ``max_messages`` messages of ``max_message_bytes`` each.
     """
 
     accepts_text: bool
@@ -31,18 +31,19 @@ NOVA_2 = Generation(
 
 
 def generation_of(model: str) -> Generation:
-    """Return the generation of a model id, or of an ARN that has one; unknown ids are the newest.
+    """Return the generation of a model id or ARN; an unknown id counts as the newest.
 
-    ``amazon.nova-2-5-sonic`` belongs to the second: other clients use the same protocol for it.
+    ``amazon.nova-2-5-sonic`` belongs to the second generation: other clients use the same protocol
+    for it.
     """
     return NOVA_1 if "nova-sonic-v1" in model else NOVA_2
 
 
 def capabilities_of(model: str, input_rate: int = 16000, output_rate: int = 24000) -> Capabilities:
-    """The profile of a model; a name that is not known here gets the newest one.
+    """Return the capabilities of a model; an unknown id gets those of the newest.
 
-    What was cut can only be told in words, with the next text; by itself the model knows what its
-    own interruption has cut.
+    A truncation can only be reported as text, together with the next request. The model knows by
+    itself what its own interruption cut off.
     """
     generation = generation_of(model)
     return Capabilities(

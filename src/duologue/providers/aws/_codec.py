@@ -1,4 +1,30 @@
-"""Nova Sonic's events to and from the session's commands and outputs, without a socket."""
+"""Maps commands to Nova Sonic's events, and its events to outputs; sans-IO.
+
+    commands -> Codec.encode -> EventSequence -> events to the service
+                      |
+                  _queue of texts, one at a time: Replies.pending_request
+                      |
+    outputs  <- Codec.decode <- Replies <- ContentBlocks <- events of the service
+
+Six properties of the service shape this codec:
+
+1. It accepts events in one order only, and history only before the audio. The history is
+   therefore kept here until the first audio or text is sent, so that items can still be added
+   to a stream that stands by for a rollover.
+2. It ends a stream that gets no audio for 55 s. A stream that nothing is sent to is given
+   silence, but a standby stream only after `MAX_UNUSED_IDLES` signals, because of (1).
+3. It treats text in mid-session as an interruption. A text therefore waits in a queue until the
+   reply before it has been played, and only one text is sent before it is answered.
+4. Its replies name no request. The next reply belongs to the text that was sent, unless the
+   person spoke meanwhile: the service then answers them and drops the text without an event,
+   so the codec refuses the request itself. `REPLY_TIMEOUT_S` covers every other loss.
+5. Its history can't be edited. A truncation is reported in words with the next text, unless
+   the service noticed the interruption itself.
+6. It reports an interruption when it hears any sound. Before the next text is sent, barge-in
+   gets `BARGE_IN_HOLD_S` to decide whether that sound really was an interruption.
+
+The codec has no clock: it measures time by the samples of input audio that it has sent.
+"""
 
 from __future__ import annotations
 
@@ -55,19 +81,23 @@ from duologue.realtime.outputs import (
 )
 
 SILENCE_MS = 100
-"""Sound that is sent where nobody gives any, and the service wants some."""
+"""Length of the silence sent when there is no input audio but the service needs some."""
 PLAYBACK_GRACE_S = 1.0
-"""A reply that should have been played for so long is over, though nobody has told."""
+"""A reply counts as played this long after its audio should have ended, even if unreported."""
 REPLY_TIMEOUT_S = 10.0
-"""A text that was not answered by then will not be."""
+"""A text that has no reply after this time is refused."""
 MAX_UNUSED_IDLES = 4
-"""`Idle`s after which the sound of a stream that is not used begins: the service ends one that has
-heard nothing for 55 s, as its own error says."""
+"""`StreamIdle` signals after which an unused stream gets audio.
+
+The service ends a stream that has heard nothing for 55 s, as its own error message says.
+"""
 BARGE_IN_HOLD_S = 1.0
-"""Seconds without requests after the service stopped by itself: it has heard something, and
-barge-in has to decide first what that was."""
+"""Seconds without requests after the service interrupts itself.
+
+Barge-in must first decide what the service heard.
+"""
 LOUD_RMS = 300.0
-"""RMS of int16 from which on a frame may be somebody's speech."""
+"""RMS of int16 samples above which a frame may be speech."""
 
 _CONTINUE_PROMPT = "[The person has said nothing new. Go on with the conversation.]"
 _INSTRUCTIONS_NOTE = "[For your next reply, and not said by the person: {}]"
@@ -78,7 +108,7 @@ _MAX_NOTES = 16
 
 @dataclass(frozen=True, slots=True)
 class _QueuedText:
-    """A text that waits to be sent; ``words`` are what the model has to know of it in any case."""
+    """A text that waits to be sent; ``content`` must reach the model even if it is refused."""
 
     request: TextRequest
     text: str
@@ -86,11 +116,7 @@ class _QueuedText:
 
 
 class Codec:
-    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
-
-    The history waits until the sound begins, since it can't be added to once it was sent. A text
-    waits until the reply before it has been played, since the service takes it for an interruption.
-    """
+    """A `duologue.realtime.codec.Codec` for one connection; a new connection needs a new one."""
 
     def __init__(self, config: RealtimeConfig) -> None:
         self._config = config
@@ -100,26 +126,26 @@ class Codec:
         self.blocks = ContentBlocks(self._replies, self._sequence.register_call)
         self._history: list[Item] = []
         self._user_texts: list[str] = []
-        """What was written for the next text."""
+        """Texts of the person for the next request."""
         self._notes: list[str] = []
-        """What the model is to know with it."""
+        """Notes to the model that go with the next request."""
         self._unreported_cut: tuple[str, str] | None = None
-        """What was heard of which item, where the service has not noticed."""
+        """Item id and heard text of a truncation that the service has not been told about."""
         self._last_history_item = ""
-        """The newest of the model's items in the history that was sent."""
+        """Id of the newest agent item in the history that was sent."""
         self._accepted = False
         self._unused_idles = 0
-        """How often this stream was idle before it was used."""
+        """`StreamIdle` signals received while this stream was unused."""
         self._queue: deque[_QueuedText] = deque()
         self._sent_samples = 0
-        """Samples of the person that were sent: the clock of this codec."""
+        """Samples of input audio sent: the clock of this codec."""
         self._playing_reply_id = ""
         self._playing_since = 0
         self._requested_at = 0
         self._interrupted_at: int | None = None
-        """Position in the input audio where the service stopped by itself."""
+        """Position in the input audio where the service interrupted itself."""
         self._may_be_spoken_over = False
-        """Somebody may have spoken since the text was sent that is not answered yet."""
+        """Whether the person may have spoken since the unanswered text was sent."""
         self._pending: list[Message] = []
         self._refusals: list[Output] = []
 
@@ -134,20 +160,20 @@ class Codec:
         return self.blocks.malformed
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
-        """The beginning of the session; the history follows when it is needed."""
+        """Return the first events of the session; the history follows when it is needed."""
         self._history = list(setup.history)
         return self._sequence.begin(setup.instructions, setup.tools)
 
     def encode(self, command: Command) -> Sequence[Message]:
-        """The messages that carry a command."""
+        """Return the messages for a command."""
         match command:
             case SendAudio(frame=frame):
                 self._sent_samples += len(frame)
                 if self._replies.pending_request is not None and not self._may_be_spoken_over:
                     self._may_be_spoken_over = _is_loud(frame.samples)
-                told = [Flush()] if self._expire_request() else []
-                sound = self._sequence.audio
-                return [*told, *self._start_audio(), *self._next_text(), *sound(frame.samples)]
+                flush = [Flush()] if self._expire_request() else []
+                start, due = self._start_audio(), self._next_text()
+                return [*flush, *start, *due, *self._sequence.audio(frame.samples)]
             case AddItem(item=item):
                 self._add_item(item)
                 return ()
@@ -157,12 +183,12 @@ class Codec:
                 return self._truncate(item_id, "")
             case CancelReply(reply_id=reply_id):
                 cancelled = self._replies.cancel(reply_id)
-                # Nothing was heard of it, unless it is told soon that something was.
+                # Assume that nothing of it was heard, unless a `Truncate` follows.
                 return self._truncate(cancelled, "") if cancelled is not None else ()
             case RequestReply(request_id=request_id, instructions=instructions):
-                words = self._take_user_texts()
-                text = self._compose(words, instructions)
-                return self._enqueue(_QueuedText(TextRequest(request_id), text, words))
+                texts = self._take_user_texts()
+                text = self._compose(texts, instructions)
+                return self._enqueue(_QueuedText(TextRequest(request_id), text, texts))
             case Say(request_id=request_id, text=text):
                 return self._enqueue(
                     _QueuedText(TextRequest(request_id, text), verbatim_instructions(text))
@@ -170,12 +196,12 @@ class Codec:
             case SendToolResult():
                 return self._send_result(command)
             case SendVideo() | EndTurn() | ClearInput() | UpdateSession() | Ping():
-                return ()  # Its profile says that it can't.
+                return ()  # Ruled out by the model's capabilities.
             case _:
                 assert_never(command)
 
     def decode(self, message: Message) -> Sequence[Output]:
-        """What an event means, or what the wire tells."""
+        """Decode an event of the service or a signal of the wire."""
         outputs: list[Output] = []
         match message:
             case StreamAccepted(expires_in=expires_in):
@@ -184,9 +210,9 @@ class Codec:
             case StreamQuiet():
                 outputs += self._replies.end_tool_calls()
             case Flush():
-                """What is to be told follows below."""
+                pass  # The outputs are added below
             case StreamIdle() if self._may_stay_unused():
-                """Its history can still be added to."""
+                pass  # Items can still be added to its history
             case StreamIdle():
                 self._sent_samples += round(IDLE_S * self._config.input_sample_rate)
                 self._pending += self._start_audio()
@@ -195,12 +221,12 @@ class Codec:
                 self._expire_request()
             case _:
                 outputs += self.blocks.decode(message)
-                if any(isinstance(one, ReplyInterrupted) for one in outputs):
+                if any(isinstance(output, ReplyInterrupted) for output in outputs):
                     self._interrupted_at = self._sent_samples
                 if self._may_be_spoken_over and any(
-                    isinstance(one, UserTranscript) for one in outputs
+                    isinstance(output, UserTranscript) for output in outputs
                 ):
-                    # Late words of a turn before the text have no sound since, and do not count.
+                    # A late transcript of an earlier turn, without loud audio since, is ignored.
                     self._refuse_pending("interrupted", "the person spoke before it was answered")
         last = self._replies.last
         if last is not None and last.samples and last.id != self._playing_reply_id:
@@ -211,17 +237,17 @@ class Codec:
         return outputs
 
     def pending(self) -> Sequence[Message]:
-        """What the codec itself has to send, each once."""
+        """Return the messages that the codec sends on its own, each once."""
         pending, self._pending = self._pending, []
         return pending
 
     def closing_messages(self) -> Sequence[Message]:
-        """The end of the sound, of the prompt and of the session."""
+        """Return the events that end the audio, the prompt and the session."""
         return self._sequence.end()
 
     def _session_info(self) -> dict[str, Json]:
         config = self._config
-        told: dict[str, Json] = {
+        info: dict[str, Json] = {
             "model": config.model,
             "region": config.region,
             "voice": config.voice,
@@ -230,11 +256,11 @@ class Codec:
             "topP": config.top_p,
         }
         if self._generation.has_endpointing:
-            told["endpointingSensitivity"] = config.endpointing.upper()
-        return told
+            info["endpointingSensitivity"] = config.endpointing.upper()
+        return info
 
     def _may_stay_unused(self) -> bool:
-        """Whether the next stream may go on waiting to be used, without any sound."""
+        """Return whether a standby stream may stay without audio for now."""
         if not self._accepted or self._sequence.stage is not Stage.STARTED:
             return False
         self._unused_idles += 1
@@ -244,8 +270,8 @@ class Codec:
         if self._sequence.stage is not Stage.STARTED:
             return ()
         history, self._history = self._history, []
-        said = [one.id for one in history if isinstance(one, AgentItem)]
-        self._last_history_item = said[-1] if said else ""
+        agent_ids = [item.id for item in history if isinstance(item, AgentItem)]
+        self._last_history_item = agent_ids[-1] if agent_ids else ""
         return self._sequence.start_audio(history_messages(history, self._generation))
 
     def _add_item(self, item: Item) -> None:
@@ -260,10 +286,10 @@ class Codec:
             case AgentItem(id=item_id, text=text) if self._replies.by_item(item_id) is None:
                 self._add_note(f"[You have said: {text}]")
             case _:
-                """What was spoken it has heard itself, and of its tools it knows."""
+                pass  # The model heard what was spoken, and knows its own tool calls
 
     def _truncate(self, item_id: str, heard: str) -> Sequence[Message]:
-        """An item is to be what was heard of it, or nothing."""
+        """Replace an item by what was heard of it, or delete it if that is nothing."""
         if self._sequence.stage is Stage.STARTED:
             self._truncate_history(item_id, heard)
             return ()
@@ -272,12 +298,12 @@ class Codec:
             reply.interrupted = True
             self._unreported_cut = item_id, heard
         elif item_id == self._last_history_item and self._replies.last is None:
-            # It went on sounding when this stream took over.
+            # This item was still being played when this stream took over.
             self._unreported_cut = item_id, heard
         return self._drop_queue()
 
     def _truncate_history(self, item_id: str, heard: str) -> None:
-        index = next((i for i, one in enumerate(self._history) if one.id == item_id), None)
+        index = next((i for i, it in enumerate(self._history) if it.id == item_id), None)
         item = None if index is None else self._history[index]
         if index is not None and isinstance(item, AgentItem) and heard:
             self._history[index] = AgentItem(item_id, heard, "cut", item.played_ms)
@@ -285,13 +311,13 @@ class Codec:
             del self._history[index]
 
     def _drop_queue(self) -> Sequence[Message]:
-        """Somebody has interrupted: what was asked for before that is not wanted any more."""
+        """Refuse all waiting texts, because an interruption came after them."""
         if not self._queue:
             return ()
-        for one in self._queue:
+        for text in self._queue:
             message = "it was interrupted before it was sent"
-            self._refusals.append(ReplyRefused(one.request.request_id, "interrupted", message))
-            self._user_texts += one.content
+            self._refusals.append(ReplyRefused(text.request.request_id, "interrupted", message))
+            self._user_texts += text.content
         self._queue.clear()
         return [Flush()]
 
@@ -299,20 +325,20 @@ class Codec:
         self._notes = [*self._notes, note][-_MAX_NOTES:]
 
     def _take_user_texts(self) -> list[str]:
-        """What was written to be answered next."""
+        """Take the texts that the next reply answers."""
         while self._sequence.stage is Stage.STARTED and self._history:
             match self._history[-1]:
                 case UserItem(text=text):
-                    # What is to be answered comes by itself; as history it would not be.
+                    # The model answers this text; it would not answer history.
                     self._user_texts[:0] = [text] if text else []
                     self._history.pop()
                 case _:
                     break
-        words, self._user_texts = self._user_texts, []
-        return words
+        texts, self._user_texts = self._user_texts, []
+        return texts
 
     def _compose(self, user_texts: Sequence[str], instructions: str | None) -> str:
-        """A text of all that the model is to know now, and what it is for."""
+        """Join everything that the model must know now and what its reply is for."""
         parts = [*self._notes, *self._take_heard_note(), *user_texts]
         if instructions:
             parts.append(_INSTRUCTIONS_NOTE.format(instructions))
@@ -322,7 +348,7 @@ class Codec:
         return "\n".join(parts)
 
     def _take_heard_note(self) -> Sequence[str]:
-        """What was heard of the newest reply, if the service takes it for heard."""
+        """Return a note of what was heard of the newest reply, if the service believes more was."""
         cut, self._unreported_cut = self._unreported_cut, None
         last = self._replies.last
         if cut is None:
@@ -331,9 +357,8 @@ class Codec:
             last.item_id != cut[0] or last.interrupted_by_service or not last.samples
         ):
             return ()
-        return [
-            _HEARD_NOTE.format(json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING_HEARD)
-        ]
+        heard = json.dumps(cut[1], ensure_ascii=False) if cut[1] else _NOTHING_HEARD
+        return [_HEARD_NOTE.format(heard)]
 
     def _enqueue(self, text: _QueuedText) -> Sequence[Message]:
         if not self._generation.accepts_text:
@@ -345,7 +370,7 @@ class Codec:
         return self._next_text()
 
     def _next_text(self) -> Sequence[Message]:
-        """The next text that waits, if it may be sent now."""
+        """Return the events of the next waiting text, if it may be sent now."""
         if not self._queue or self._is_busy():
             return ()
         due = self._queue.popleft()
@@ -356,8 +381,10 @@ class Codec:
         return [*self._start_audio(), *self._sequence.text(due.text)]
 
     def _is_busy(self) -> bool:
-        """The last text is not answered, the newest reply is still being played, it seems, or the
-        person may be speaking.
+        """Return whether the next text must wait.
+
+        It waits while the last text is unanswered, while the newest reply seems to be playing, and
+        while the person may be speaking.
         """
         if self._replies.pending_request is not None:
             return True
@@ -376,9 +403,10 @@ class Codec:
         )
 
     def _expire_request(self) -> bool:
-        """Whether the last text waits for too long: the service has dropped it, and tells nobody.
+        """Refuse the last text if it has waited too long; return whether it was refused.
 
-        It does so when the person speaks, or coughs, before it has begun to answer.
+        The service drops a text without an event when the person speaks or coughs before the reply
+        begins.
         """
         if (
             self._replies.pending_request is None
@@ -389,11 +417,11 @@ class Codec:
         return True
 
     def _refuse_pending(self, code: str, message: str) -> None:
-        """What was sent is not answered any more: the next reply is not that."""
-        asked, self._replies.pending_request = self._replies.pending_request, None
+        """Refuse the text that was sent; the next reply does not belong to it."""
+        request, self._replies.pending_request = self._replies.pending_request, None
         self._may_be_spoken_over = False
-        if asked is not None:
-            self._refusals.append(ReplyRefused(asked.request_id, code, message, busy=True))
+        if request is not None:
+            self._refusals.append(ReplyRefused(request.request_id, code, message, busy=True))
 
     def _seconds_since(self, sent: int) -> float:
         return (self._sent_samples - sent) / self._config.input_sample_rate
@@ -406,7 +434,7 @@ class Codec:
             )
         if not self._generation.accepts_text:
             return ()
-        # Called on a connection that is gone: this one was told of it in its history.
+        # The tool was called on an earlier connection; this one knows the call from its history.
         note = tool_note(command.name, "…", output, failed=command.failed)
         return self._enqueue(
             _QueuedText(TextRequest(uuid4().hex), self._compose([note], None), [note])
@@ -420,11 +448,11 @@ def _is_loud(samples: Samples) -> bool:
 
 
 def _result_json(output: str, *, failed: bool) -> str:
-    """A result as the service takes it: the JSON text of an object."""
+    """Return a tool's result as the JSON object that the service requires, as text."""
     if not failed:
         try:
             if isinstance(json.loads(output), dict):
                 return output
         except (ValueError, RecursionError):
-            """Text that is no JSON, or JSON that is nested too deep."""
+            pass  # Not JSON, or nested too deep
     return json.dumps({"error" if failed else "result": output}, ensure_ascii=False)

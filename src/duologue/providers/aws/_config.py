@@ -1,4 +1,4 @@
-"""What a session of Amazon Nova Sonic is set up with: values checked when they are given."""
+"""The settings of a Nova Sonic session, checked when they are given."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ VOICES = (
     "amy", "ambre", "arjun", "beatrice", "carlos", "carolina", "florian", "kiara", "lennart",
     "leo", "lorenzo", "lupe", "matthew", "olivia", "tiffany", "tina",
 )  # fmt: skip
-"""Those of Nova 2 Sonic; what else is given goes to the service as it is."""
+"""The voices of Nova 2 Sonic. Any other name is sent to the service unchanged."""
 RATES = (8000, 16000, 24000)
 SENSITIVITIES = ("high", "medium", "low")
 
 MAX_OUTPUT_TOKENS = 10000
-"""Most tokens of one reply that other clients of the service send."""
+"""The largest token limit of one reply that other clients of the service send."""
 
 type Endpointing = Literal["high", "medium", "low"]
 
 
 @dataclass(frozen=True, slots=True)
 class RealtimeConfig:
-    """Everything that a session of Nova Sonic can be told; raises `ConfigError`.
+    """All settings of a Nova Sonic session; raises `ConfigError` for invalid ones.
 
-    Its fields are explained at `Realtime`; the defaults of the numbers are those of AWS' guides.
+    `Realtime` explains the fields. The defaults of the numbers come from the AWS guides.
     """
 
     model: str = "amazon.nova-2-sonic-v1:0"
@@ -44,13 +44,15 @@ class RealtimeConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str) or not self.model:
-            raise ConfigError("model takes the id of a model, such as amazon.nova-2-sonic-v1:0")
+            raise ConfigError("model must be the id of a model such as amazon.nova-2-sonic-v1:0")
         if not isinstance(self.region, str) or not re.fullmatch(r"[a-z0-9-]+", self.region):
-            raise ConfigError(f"region takes an AWS region such as us-east-1, not {self.region!r}")
+            raise ConfigError(
+                f"region must be an AWS region such as us-east-1, not {self.region!r}"
+            )
         check_voice(self.voice, VOICES)
         check_choice("endpointing", self.endpointing, SENSITIVITIES)
         if self.endpointing != "high" and not generation_of(self.model).has_endpointing:
-            raise ConfigError(f"endpointing is for Nova 2 Sonic, not {self.model}")
+            raise ConfigError(f"endpointing needs Nova 2 Sonic, not {self.model}")
         check_range("max_tokens", self.max_tokens, 1, MAX_OUTPUT_TOKENS, integer=True)
         check_range("temperature", self.temperature, 0, 1)
         check_range("top_p", self.top_p, 0, 1)
@@ -59,5 +61,5 @@ class RealtimeConfig:
         choice = self.tool_choice
         if choice is not None and (not isinstance(choice, str) or choice in ("", "none")):
             raise ConfigError(
-                "tool_choice takes auto, any or the name of a tool; for none, give the agent none"
+                "tool_choice must be auto, any or the name of a tool; for none, give no tools"
             )

@@ -1,4 +1,4 @@
-"""Whose account a stream is opened with: the SDK's chain, a named profile, or what you give."""
+"""Find the credentials of a stream: by the SDK's chain, a named profile, or the program's own."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from duologue.errors import ErrorKind, SessionError
 from duologue.providers.aws._errors import one_line
 
 RENEWAL_MARGIN_S = 180.0
-"""So long before its credentials expire, a stream is to be replaced by one with newer ones."""
+"""Replace a stream this many seconds before its credentials expire."""
 MIN_LIFETIME_S = 20.0
-"""A stream gets at least so old, even with credentials that nobody renews."""
+"""Keep a stream at least this many seconds, even with credentials that are not renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Keys of an AWS account; ``expires_at`` where they expire (UTC when it has no time zone)."""
+    """Keys of an AWS account.
+
+    Args:
+        access_key_id: The id of the access key.
+        secret_access_key: The secret of the access key.
+        session_token: The token of temporary credentials.
+        expires_at: When temporary credentials expire; UTC if it has no time zone.
+    """
 
     access_key_id: str
     secret_access_key: str = field(repr=False)
@@ -28,9 +35,9 @@ class Credentials:
     expires_at: datetime | None = None
 
     def lifetime_s(self, now: datetime) -> float | None:
-        """How old a stream with them should get, in s: to three minutes before they expire.
+        """Return how many seconds a stream with these keys should last, or None for ever.
 
-        Of what is left, at most a third is given away like that. None: they do not expire.
+        It ends three minutes before the keys expire, but gives up at most a third of the time left.
         """
         if self.expires_at is None:
             return None
@@ -42,15 +49,16 @@ class Credentials:
 
 
 type CredentialSource = Credentials | Callable[[], Credentials | Awaitable[Credentials]]
-"""Keys, or what gives the newest ones: a coroutine function, or a function for a thread."""
+"""Keys, or a function that returns the newest ones. A plain function runs in a thread."""
 
 
 async def resolve_credentials(
     source: CredentialSource | None, profile: str | None, region: str
 ) -> Credentials:
-    """The keys to open the next stream with, never older ones that the chain has kept.
+    """Return the keys for the next stream, never older ones that the SDK's chain has cached.
 
-    Raises `SessionError`, also for whatever else ``source`` raises.
+    Raises:
+        SessionError: There are no keys, or ``source`` raised something.
     """
     if isinstance(source, Credentials):
         return source
@@ -60,12 +68,12 @@ async def resolve_credentials(
         given = await _call_source(source)
     except SessionError:
         raise
-    except Exception as error:  # whatever it is, it may be over when the next stream is tried
+    except Exception as error:  # any failure may have passed when the next stream is tried
         message = f"credentials failed: {type(error).__name__}: {error}"
         raise SessionError(one_line(message), code="credentials", kind=ErrorKind.RETRY) from error
     if not isinstance(given, Credentials):
         raise SessionError(
-            f"credentials gave a {type(given).__name__}: it has to return aws.Credentials",
+            f"credentials returned a {type(given).__name__}: it must return aws.Credentials",
             code="credentials",
         )
     return given
@@ -86,7 +94,7 @@ async def _from_chain(profile: str | None, region: str) -> Credentials:
 
     http = AIOHTTPClient()
     try:
-        # A new chain for each stream: one that is kept gives keys until they have expired.
+        # Make a new chain for each stream: one that is kept returns its keys until they expire.
         chain = await IdentityChain.create(
             AWSCredentialsIdentity, profile_name=profile, region_override=region, http_client=http
         )

@@ -1,6 +1,6 @@
-"""Bedrock's errors, sorted into the kinds that a session knows what to do about.
+"""Sorts Bedrock's errors into the kinds that a session can act on.
 
-They come as exceptions of the stream and as HTTP statuses, under the same names
+They come as exceptions in the stream and as HTTP statuses, under the same names
 (API reference of InvokeModelWithBidirectionalStream, "Errors").
 """
 
@@ -49,14 +49,14 @@ _TRANSIENT_PHRASES = (
     "try your request again",
     "retry your request",
 )
-"""Words of a ValidationException that says nothing about what we sent."""
+"""Phrases of a ValidationException that is not about what was sent."""
 
 _RETRY_STATUS = frozenset({408, 424, 429})
 _MAX_CHARS = 500
 
 
 def kind_of(name: str, message: str = "") -> ErrorKind:
-    """The kind of an exception, by its name, and by its words where that says too little."""
+    """Return the kind of an exception, by its name and, if that is ambiguous, by its message."""
     if name in _RETRY:
         return ErrorKind.RETRY
     if name in _RECYCLE:
@@ -71,14 +71,14 @@ def kind_of(name: str, message: str = "") -> ErrorKind:
 
 
 def exception_error(name: str, message: str) -> SessionError:
-    """What an exception of the stream means, in the service's own words where it has any."""
+    """Return the error for an exception in the stream, in the service's own words if possible."""
     name = _bare_name(name)
     text = one_line(message) or f"the service ended the stream: {name}"
     return SessionError(text, code=name, kind=kind_of(name, text))
 
 
 def http_error(status: int, error_type: str, body: bytes) -> SessionError:
-    """What an HTTP answer other than success means; ``error_type`` is ``x-amzn-errortype``."""
+    """Return the error for an HTTP failure; ``error_type`` is the header ``x-amzn-errortype``."""
     kind_name, message = _type_and_message(body)
     name = _bare_name(error_type or kind_name)
     text = message or f"the service answered with HTTP {status}"
@@ -90,29 +90,29 @@ def http_error(status: int, error_type: str, body: bytes) -> SessionError:
 
 
 def one_line(text: str) -> str:
-    """Somebody else's words as a line of bounded length."""
+    """Return foreign text on one line, cut to a bounded length."""
     return " ".join(text.split())[:_MAX_CHARS]
 
 
 def _bare_name(error_type: str) -> str:
-    """The bare name of an error type, which may have a namespace before and an address behind.
+    """Return the bare name of an error type, without the namespace before it and the URL after it.
 
-    In the stream it begins with a small letter.
+    In the stream it begins with a lower-case letter.
     """
     bare = error_type.partition(":")[0].rpartition("#")[2].strip()[:_MAX_CHARS]
     return bare[:1].upper() + bare[1:]
 
 
 def _type_and_message(body: bytes) -> tuple[str, str]:
-    """Type and message of an error's body; what is not there is empty."""
+    """Return the type and message of an error body; each is empty if it is missing."""
     try:
-        found = json.loads(body)
+        fields = json.loads(body)
     except (ValueError, RecursionError):
         return "", ""
-    if not isinstance(found, dict):
+    if not isinstance(fields, dict):
         return "", ""
-    kind = found.get("__type")
-    message = found.get("message") or found.get("Message")
+    kind = fields.get("__type")
+    message = fields.get("message") or fields.get("Message")
     return (
         kind if isinstance(kind, str) else "",
         one_line(message) if isinstance(message, str) else "",

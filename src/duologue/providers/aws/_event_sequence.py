@@ -1,9 +1,13 @@
-"""The events that a client sends, in the only order that the service takes (sans-IO).
+"""Builds the events that a client sends, in the only order that the service accepts; sans-IO.
 
-    sessionStart, promptStart, the system prompt, the history, then the sound, which goes on to the
-    end; between the sound texts and results of tools; contentEnd, promptEnd, sessionEnd
+    sessionStart
+    promptStart
+    the system prompt, the history      blocks of text
+    audio                               one block, open until the end
+      texts, tool results               blocks of their own between pieces of audio
+    contentEnd, promptEnd, sessionEnd
 
-From "Input event flow" in the guides of Nova 2 Sonic and Nova Sonic.
+Source: "Input event flow" in the guides of Nova 2 Sonic and Nova Sonic.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ _TEXT_FORMAT: JsonObject = {"mediaType": "text/plain"}
 
 
 class Stage(Enum):
-    """Where a session stands, as far as the client has brought it."""
+    """How far the client has brought the session."""
 
     NEW = "new"
     STARTED = "begun"
@@ -42,10 +46,10 @@ class Stage(Enum):
 
 
 class EventSequence:
-    """One session's events; each method returns those to be sent next.
+    """One session's events; each method returns the events to send next.
 
-    What may not be sent any more is left out, and what may not be sent yet brings with it what has
-    to come before. ``name`` makes the ids of the prompt and of blocks.
+    A method returns nothing if its events are not allowed any more or not yet. ``new_id`` makes the
+    ids of the prompt and of its blocks.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class EventSequence:
         self.stage = Stage.NEW
 
     def begin(self, instructions: str, tools: Sequence[ToolSpec]) -> list[bytes]:
-        """The session, the prompt and the system prompt."""
+        """Start the session and the prompt, and send the system prompt."""
         if self.stage is not Stage.NEW:
             return []
         self.stage = Stage.STARTED
@@ -69,7 +73,7 @@ class EventSequence:
         return [self._session_start(), self._prompt_start(tools), *(system if instructions else ())]
 
     def start_audio(self, history: Sequence[HistoryMessage] = ()) -> list[bytes]:
-        """The history, complete, and the one block of sound behind it."""
+        """Send the complete history, then open the block of audio."""
         if self.stage is not Stage.STARTED:
             return []
         self.stage = Stage.STREAMING
@@ -88,28 +92,28 @@ class EventSequence:
         return [*events, start]
 
     def audio(self, samples: Samples) -> list[bytes]:
-        """The next sound of the person."""
+        """Send input audio."""
         if self.stage is not Stage.STREAMING:
             return []
         data = samples.astype("<i2", copy=False).tobytes()
         return [b"".join((self._audio_head, pybase64.b64encode(data), b'"}}}'))]
 
     def text(self, text: str) -> list[bytes]:
-        """Words that the model is to answer."""
+        """Send a text for the model to answer."""
         if self.stage is not Stage.STREAMING or not text:
             return []
         return self._text_block("USER", split_text(text), interactive=True)
 
     def register_call(self, call_id: str) -> None:
-        """The model calls a tool."""
+        """Record that the model has called a tool."""
         self._open_calls.add(call_id)
 
     def has_call(self, call_id: str) -> bool:
-        """The model has called that tool in this session, and waits for its result."""
+        """Return whether the model waits for the result of this call in this session."""
         return call_id in self._open_calls
 
     def tool_result(self, call_id: str, content: str) -> list[bytes]:
-        """The one result of a call, as JSON text."""
+        """Send the result of a call, as JSON text; a call has only one."""
         if self.stage is not Stage.STREAMING or call_id not in self._open_calls:
             return []
         self._open_calls.discard(call_id)
@@ -136,7 +140,7 @@ class EventSequence:
         ]
 
     def end(self) -> list[bytes]:
-        """The end of the sound, of the prompt and of the session."""
+        """End the audio, the prompt and the session."""
         stage, self.stage = self.stage, Stage.ENDED
         if stage in (Stage.NEW, Stage.ENDED):
             return []
@@ -218,9 +222,9 @@ def _tool_spec(tool: ToolSpec) -> JsonObject:
     return {
         "toolSpec": {
             "name": tool.name,
-            # It must not be empty ("ToolSpecification" in the API reference of Bedrock).
+            # Must not be empty ("ToolSpecification" in the API reference of Bedrock).
             "description": tool.description or tool.name,
-            # The schema as text: it is not looked into (Nova guide, "Using tools").
+            # The schema is text, which the service does not parse (Nova guide, "Using tools").
             "inputSchema": {"json": schema},
         }
     }

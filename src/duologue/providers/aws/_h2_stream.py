@@ -1,6 +1,6 @@
-"""One HTTP/2 request that is sent and answered at the same time, on a connection of its own.
+"""One HTTP/2 request whose body and response flow at the same time, on its own connection.
 
-No tasks: what comes is taken by the event loop's own callbacks.
+It has no tasks: the event loop's callbacks process what comes.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ with optional("aws"):
 type Headers = Sequence[tuple[str, str]]
 
 WINDOW_BYTES = 1 << 20
-"""Bytes of an answer that the server may send before they are read: 16 s of speech at 24 kHz."""
+"""Bytes that the server may send before they are read: 16 s of audio at 24 kHz."""
 MAX_READ_BYTES = WINDOW_BYTES // 2
-"""Bytes that are read at once at most: of the window, half may be used up without our saying so."""
+"""Most bytes read at once: half of the window may be used up before it is renewed."""
 _INITIAL_WINDOW_BYTES = 65535
-"""What a connection begins with (RFC 9113, 6.9.2)."""
+"""The window that a connection starts with (RFC 9113, 6.9.2)."""
 PING_EVERY_S = 3.0
 PONG_TIMEOUT_S = 4.0
-"""A line that is dead is noticed in at most eight seconds, if the server answers pings at all."""
+"""With `PING_EVERY_S`: a dead connection is found in 8 s, if the server answers pings."""
 TCP_USER_TIMEOUT_S = 10.0
-"""What was sent and is not acknowledged by TCP for so long breaks the connection, on Linux."""
+"""Break the connection when TCP has not acknowledged sent data for this long; Linux only."""
 TLS_SHUTDOWN_TIMEOUT_S = 0.1
-"""What a socket may take to go."""
+"""Time that a socket may take to close."""
 
 
 class ConnectionLostError(ConnectionError):
-    """The connection is gone, or was given up; the text says how, without the host."""
+    """The connection is lost or was aborted; the text says how, without the host."""
 
 
 class H2Stream(asyncio.Protocol):
-    """The request and the answer; `connect` first.
+    """The request and its response; call `connect` first.
 
-    Writing waits for the server's flow control and for the socket, and the answer is bounded by
-    our own. Once the connection is lost, or the answer is over, writing raises
-    `ConnectionLostError` at once; reading does as soon as all that had come was read, unless the
-    server has ended the answer in order.
+    Writing waits for the server's flow control and for the socket; the response is bounded by our
+    own flow control. Once the connection is lost or the response has ended, writing raises
+    `ConnectionLostError` at once. Reading first returns everything that was received, then raises
+    it, unless the server ended the response properly.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -88,10 +88,17 @@ class H2Stream(asyncio.Protocol):
     async def connect(
         self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
     ) -> None:
-        """Connect; without ``tls`` in the clear, knowing that the server speaks HTTP/2.
+        """Connect to the server.
 
-        ``proxy`` is the address of an HTTP proxy to go through. Raises `OSError`, and
-        `SessionError` for a proxy that can't be used.
+        Args:
+            host: The name of the server.
+            port: Its port.
+            tls: None speaks HTTP/2 in the clear, with prior knowledge.
+            proxy: The address of an HTTP proxy to connect through.
+
+        Raises:
+            OSError: The connection failed.
+            SessionError: The proxy can't be used.
         """
         loop = asyncio.get_running_loop()
         if proxy is not None:
@@ -138,31 +145,31 @@ class H2Stream(asyncio.Protocol):
         self._check_alive()
 
     def request(self, headers: Headers) -> None:
-        """Send the head of the request."""
+        """Send the headers of the request."""
         self._check_writable()
         self._stream_id = self._h2.get_next_available_stream_id()
         self._h2.send_headers(self._stream_id, headers)
         self._flush()
 
     async def write(self, data: bytes) -> None:
-        """Send the next bytes of the request."""
+        """Send the next bytes of the request body."""
         left = memoryview(data)
         while left:
             self._check_writable()
-            room = min(
+            size = min(
                 self._h2.local_flow_control_window(self._stream_id),
                 self._h2.max_outbound_frame_size,
             )
-            if room <= 0 or self._paused:
+            if size <= 0 or self._paused:
                 self._writable.clear()
                 await self._writable.wait()
                 continue
-            self._h2.send_data(self._stream_id, bytes(left[:room]))
-            left = left[room:]
+            self._h2.send_data(self._stream_id, bytes(left[:size]))
+            left = left[size:]
             self._flush()
 
     def end_request(self) -> None:
-        """The request is complete; again is harmless, and so it is when the answer is over."""
+        """End the request body; does nothing if it or the response has ended already."""
         if (
             not self._request_ended
             and self._failure is None
@@ -174,7 +181,7 @@ class H2Stream(asyncio.Protocol):
             self._flush()
 
     async def response(self) -> Headers:
-        """The head of the answer."""
+        """Wait for the headers of the response."""
         while self._response_headers is None:
             if self._failure is not None:
                 raise self._failure
@@ -182,7 +189,7 @@ class H2Stream(asyncio.Protocol):
         return self._response_headers
 
     async def read(self, size: int) -> bytes:
-        """The next bytes of the answer, ``size`` of them; fewer only at its end."""
+        """Read ``size`` bytes of the response; fewer only at its end."""
         if size > MAX_READ_BYTES:
             raise ConnectionLostError(f"sends {size} bytes in one piece, which is too long")
         while len(self._received) < size and not self._response_ended:
@@ -199,18 +206,18 @@ class H2Stream(asyncio.Protocol):
 
     @property
     def has_response(self) -> bool:
-        """The head of the answer is there, or there will be none."""
+        """Whether the headers of the response have come, or never will."""
         return self._response_headers is not None or self._failure is not None
 
     @property
     def is_readable(self) -> bool:
-        """There is something to be read: bytes, an end or a failure."""
+        """Whether there is something to read: bytes, an end or a failure."""
         return bool(self._received) or self._response_ended or self._failure is not None
 
     async def wait(self, seconds: float, *, head: bool = False) -> bool:
-        """Wait till it is `readable` (with ``head``: `answered`); False if it is not by then.
+        """Wait up to ``seconds`` until `is_readable`, or with ``head`` until `has_response`.
 
-        False also after a `poke`.
+        Return whether it is; `wake` ends the wait early.
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -220,19 +227,19 @@ class H2Stream(asyncio.Protocol):
         return self.has_response if head else self.is_readable
 
     def wake(self) -> None:
-        """Have `wait` return."""
+        """Make `wait` return now."""
         self._woken = True
         self._changed.set()
 
     def abort(self, reason: str = "was closed") -> None:
-        """Give it up now: nothing more is sent or read."""
-        live = (
+        """Abort the connection now: nothing more is sent or read."""
+        is_live = (
             self._failure is None
             and self._stream_id
             and not (self._response_ended and self._request_ended)
         )
         self._fail(ConnectionLostError(reason))
-        if live:
+        if is_live:
             with suppress(ProtocolError):
                 self._h2.reset_stream(self._stream_id, ErrorCodes.CANCEL)
             self._flush()
@@ -240,19 +247,19 @@ class H2Stream(asyncio.Protocol):
             self._transport.abort()
 
     async def close(self) -> None:
-        """Give it up, and wait till the socket is gone."""
+        """Abort the connection and wait until the socket is closed."""
         self.abort()
         await self._disconnected.wait()
 
-    # asyncio.Protocol
+    # Methods of asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """There is a socket."""
+        """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)
         self._disconnected.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Process received bytes."""
         self._received_at = self._clock.now()
         if self._failure is not None:
             return
@@ -267,24 +274,24 @@ class H2Stream(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is gone."""
-        how = f": {exc}" if exc is not None else ""
-        self._fail(ConnectionLostError(f"closed the connection{how}"))
+        """Fail whatever still waits for the connection."""
+        reason = f": {exc}" if exc is not None else ""
+        self._fail(ConnectionLostError(f"closed the connection{reason}"))
         self._disconnected.set()
 
     def pause_writing(self) -> None:
-        """The socket is full."""
+        """Hold back writers: the socket's buffer is full."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """The socket has room again."""
+        """Let writers continue."""
         self._paused = False
         self._writable.set()
 
     def _handle_event(self, event: Event) -> None:
         match event:
             case ResponseReceived(headers=headers) if self._response_headers is None:
-                # Text, because the configuration names an encoding.
+                # They are text because the configuration names an encoding.
                 self._response_headers = cast("Headers", headers)
             case DataReceived(data=data, flow_controlled_length=length):
                 self._received += data or b""
@@ -322,13 +329,13 @@ class H2Stream(asyncio.Protocol):
         if self._response_ended:
             raise ConnectionLostError("ended the stream")
         if self._request_ended:
-            raise ConnectionLostError("was told that the stream is complete")
+            raise ConnectionLostError("got the end of the request already")
 
     def _set_tcp_user_timeout(self, transport: asyncio.Transport) -> None:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        line = transport.get_extra_info("socket")
-        if option is not None and line is not None:
-            line.setsockopt(socket.IPPROTO_TCP, option, int(TCP_USER_TIMEOUT_S * 1000))
+        sock = transport.get_extra_info("socket")
+        if option is not None and sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, int(TCP_USER_TIMEOUT_S * 1000))
 
     async def _wait_for_change(self) -> None:
         self._changed.clear()
@@ -340,7 +347,7 @@ class H2Stream(asyncio.Protocol):
             self._transport.write(data)
 
     def _check_alive(self) -> None:
-        """Ask a server that is silent whether it is there at all."""
+        """Ping a silent server; abort if it has stopped answering."""
         silent = self._clock.now() - self._received_at
         if silent >= PING_EVERY_S + PONG_TIMEOUT_S and self._answers_pings:
             self.abort("does not answer any more")

@@ -1,7 +1,7 @@
-"""What carries the SDK's one request over HTTP/2: its own transports can't do it properly.
+"""Carries the SDK's one request over HTTP/2, because its own transports can't.
 
-The default one takes no stream both ways. The one of ``awscrt`` tells of a connection that was cut
-as if it had ended in order, and then lets writers wait for ever.
+The default transport does not support streams in both directions. That of ``awscrt`` reports a
+broken connection as one that ended properly, and then lets writers wait forever.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ with optional("aws"):
 
 
 MAX_REFUSAL_BYTES = 64 * 1024
-"""Bytes of an error's body that are read."""
+"""Bytes read of an error body."""
 REFUSAL_TIMEOUT_S = 2.0
 
 _CONNECTION_FIELDS = frozenset(
     {"connection", "host", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
 )
-"""Fields that HTTP/2 has no place for (RFC 9113, 8.2.2); the host goes as ``:authority``."""
+"""Header fields that HTTP/2 does not allow (RFC 9113, 8.2.2); the host goes as ``:authority``."""
 
 
 class RefusedError(Exception):
-    """The service answered with an HTTP status other than success."""
+    """The service answered with an HTTP status other than 2xx."""
 
     def __init__(self, status: int, error_type: str, body: bytes) -> None:
         super().__init__(f"HTTP {status} {error_type}".rstrip())
@@ -44,36 +44,36 @@ class RefusedError(Exception):
 
 
 class RequestBody:
-    """Where the SDK writes its frames: straight into the stream, with nothing in between."""
+    """The body that the SDK writes its frames to: they go straight into the stream."""
 
     def __init__(self, transport: H2Transport) -> None:
         self._transport = transport
 
     async def write(self, data: bytes) -> None:
-        """Send; waits while the service does not read. Raises `ConnectionLostError`."""
+        """Send bytes; waits while the service does not read. Raises `ConnectionLostError`."""
         await self._transport.stream.write(data)
 
     async def close(self) -> None:
-        """The request is complete."""
+        """End the request body."""
         self._transport.stream.end_request()
 
 
 class ResponseBody:
-    """Where the SDK reads its frames."""
+    """The body that the SDK reads its frames from."""
 
     def __init__(self, stream: H2Stream) -> None:
         self._stream = stream
 
     async def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes; fewer at the end. Raises `ConnectionLostError`."""
+        """Read ``size`` bytes; fewer at the end. Raises `ConnectionLostError`."""
         return await self._stream.read(size)
 
 
 class H2Transport:
-    """The SDK's transport for one request; ``tls`` None speaks HTTP/2 in the clear.
+    """The SDK's transport for one request.
 
-    Its ``interceptor`` goes into the client's configuration with it. `connect` comes before the
-    request. ``refusal`` is what the service answered instead of a stream.
+    Call `connect` before the request. Its ``interceptor`` must be in the client's configuration
+    too. ``refusal`` is the error that the service answered with instead of a stream.
     """
 
     SUPPORTS_DUPLEX_STREAMING: Literal[True] = True
@@ -87,16 +87,26 @@ class H2Transport:
     async def connect(
         self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
     ) -> None:
-        """Connect, through an HTTP ``proxy`` if there is one.
+        """Connect to the server.
 
-        Raises `OSError`, and `SessionError` for a proxy that can't be used.
+        Args:
+            host: The name of the server.
+            port: Its port.
+            tls: None speaks HTTP/2 in the clear.
+            proxy: The address of an HTTP proxy to connect through.
+
+        Raises:
+            OSError: The connection failed.
+            SessionError: The proxy can't be used.
         """
         await self.stream.connect(host, port, tls, proxy=proxy)
 
     async def send(self, request: HTTPRequest, **_: object) -> HTTPResponse:
-        """Send the head, and wait for the one of the answer; the body goes its own way.
+        """Send the headers and wait for those of the response; the body is sent by `RequestBody`.
 
-        Raises `RefusedError` and `ConnectionLostError`.
+        Raises:
+            RefusedError: The service answered with an HTTP error.
+            ConnectionLostError: The connection was lost.
         """
         target = request.destination
         path = target.path or "/"
@@ -104,7 +114,7 @@ class H2Transport:
             (":method", request.method),
             (":scheme", target.scheme),
             (":authority", target.netloc),
-            # Signed as an empty query where there is none.
+            # A missing query is signed as an empty one.
             (":path", path if target.query is None else f"{path}?{target.query}"),
         ]
         for field in request.fields:
@@ -135,7 +145,7 @@ class H2Transport:
 
 
 class _BodyInterceptor(Interceptor[Any, Any, Any, Any]):
-    """Puts our body into the request in the place of the SDK's, which is a queue."""
+    """Replaces the SDK's request body, which is a queue, by ours."""
 
     def __init__(self, body: RequestBody) -> None:
         self._body = body

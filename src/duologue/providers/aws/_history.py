@@ -1,7 +1,7 @@
-"""A conversation as the messages that a session may begin with.
+"""Turns a conversation into the messages that a session may start with.
 
-They are text of the USER and the ASSISTANT in turns, the USER first, at most 40 kB in all, in
-pieces of up to 1 kB (Nova 2 guide, "Managing chat history").
+They are texts of USER and ASSISTANT in alternation, USER first, at most 40 kB in all, in pieces of
+up to 1 kB (Nova 2 guide, "Managing chat history").
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class HistoryMessage:
 
     @property
     def size_bytes(self) -> int:
-        """Its bytes."""
+        """Its size in UTF-8."""
         return len(self.text.encode())
 
 
 def history_messages(items: Sequence[Item], generation: Generation) -> list[HistoryMessage]:
-    """The history as a session takes it; what does not fit is left out from the oldest on.
+    """Return the history in the form that a session accepts, without its oldest part if too long.
 
-    Where there are more messages than it takes, the older ones become one, as a transcript. Tools
-    and guidance come as notes in brackets: there is no other place for them.
+    If there are too many messages, the older ones are joined into one, as a transcript. Tool calls
+    and guidance become notes in brackets, because there is no other place for them.
     """
     turns = _merge_same_role(_item_messages(items))
     kept: list[HistoryMessage] = []
@@ -55,31 +55,31 @@ def history_messages(items: Sequence[Item], generation: Generation) -> list[Hist
         kept.insert(0, HistoryMessage("USER", _BEGINNING_NOTE))
     if len(kept) > generation.max_messages:
         kept = _merge_older(kept, generation.max_messages)
-    most = generation.max_message_bytes
-    return [HistoryMessage(one.role, last_bytes(one.text, most)) for one in kept]
+    limit = generation.max_message_bytes
+    return [HistoryMessage(message.role, last_bytes(message.text, limit)) for message in kept]
 
 
 def tool_note(name: str, arguments: str, output: str, *, failed: bool) -> str:
-    """A tool's result as a note."""
+    """Return a tool's result as a note."""
     verb = "failed" if failed else "answered"
     return f"[The tool {name}, called with {arguments}, {verb}: {output}]"
 
 
 def split_text(text: str, max_bytes: int = MAX_PIECE_BYTES) -> list[str]:
-    """The text in pieces of at most so many bytes, between words if it can be."""
-    found: list[str] = []
+    """Split the text into pieces of at most ``max_bytes``, between words where possible."""
+    pieces: list[str] = []
     while len(text.encode()) > max_bytes:
         head = text.encode()[:max_bytes].decode(errors="ignore")
         space = head.rfind(" ") + 1
         if space > len(head) // 2:
             head = head[:space]
-        found.append(head)
+        pieces.append(head)
         text = text[len(head) :]
-    return [*found, text]
+    return [*pieces, text]
 
 
 def last_bytes(text: str, max_bytes: int) -> str:
-    """The end of a text that is longer than so many bytes, or all of it."""
+    """Return the last ``max_bytes`` of the text, with an ellipsis if something is cut off."""
     raw = text.encode()
     if len(raw) <= max_bytes:
         return text
@@ -89,41 +89,41 @@ def last_bytes(text: str, max_bytes: int) -> str:
 def _item_messages(items: Sequence[Item]) -> list[HistoryMessage]:
     calls = {item.call_id: item for item in items if isinstance(item, ToolCallItem)}
     answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
-    found: list[HistoryMessage] = []
+    messages: list[HistoryMessage] = []
     for item in items:
         match item:
             case UserItem(text=text):
-                found.append(HistoryMessage("USER", (text or "").strip()))
+                messages.append(HistoryMessage("USER", (text or "").strip()))
             case AgentItem(text=text):
-                found.append(HistoryMessage("ASSISTANT", text.strip()))
+                messages.append(HistoryMessage("ASSISTANT", text.strip()))
             case SystemItem(text=text):
-                found.append(HistoryMessage("USER", f"[{text.strip()}]"))
+                messages.append(HistoryMessage("USER", f"[{text.strip()}]"))
             case ToolCallItem(call_id=call_id, name=name, arguments=arguments):
                 if call_id not in answered:
                     note = f"[The tool {name}, called with {arguments}, is still at work.]"
-                    found.append(HistoryMessage("USER", note))
+                    messages.append(HistoryMessage("USER", note))
             case ToolResultItem(call_id=call_id, output=output, failed=failed):
                 call = calls.get(call_id)
                 if call is not None:
                     note = tool_note(call.name, call.arguments, output, failed=failed)
-                    found.append(HistoryMessage("USER", note))
+                    messages.append(HistoryMessage("USER", note))
             case _:
                 assert_never(item)
-    return [message for message in found if message.text]
+    return [message for message in messages if message.text]
 
 
-def _merge_older(found: Sequence[HistoryMessage], max_messages: int) -> list[HistoryMessage]:
-    """The same with the older ones as one, the person's, so that there are at most ``most``."""
-    behind = max_messages - 1
-    behind -= found[-behind].role == "USER"
+def _merge_older(messages: Sequence[HistoryMessage], max_messages: int) -> list[HistoryMessage]:
+    """Join the older messages into one of the person's, to leave at most ``max_messages``."""
+    newest = max_messages - 1
+    newest -= messages[-newest].role == "USER"
     names = {"USER": "Person", "ASSISTANT": "You"}
-    older = [f"{names[one.role]}: {one.text}" for one in found[:-behind]]
-    return [HistoryMessage("USER", "\n".join((_EARLIER_HEADING, *older))), *found[-behind:]]
+    older = [f"{names[message.role]}: {message.text}" for message in messages[:-newest]]
+    return [HistoryMessage("USER", "\n".join((_EARLIER_HEADING, *older))), *messages[-newest:]]
 
 
-def _merge_same_role(found: Sequence[HistoryMessage]) -> list[HistoryMessage]:
+def _merge_same_role(messages: Sequence[HistoryMessage]) -> list[HistoryMessage]:
     turns: list[HistoryMessage] = []
-    for message in found:
+    for message in messages:
         if turns and turns[-1].role == message.role:
             turns[-1] = HistoryMessage(message.role, f"{turns[-1].text}\n{message.text}")
         else:

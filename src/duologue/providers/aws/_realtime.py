@@ -1,4 +1,4 @@
-"""`Realtime` of Amazon Nova Sonic: speech to speech, over Bedrock's bidirectional stream."""
+"""`Realtime` of Amazon Nova Sonic: speech to speech over Bedrock's bidirectional stream."""
 
 from __future__ import annotations
 
@@ -35,24 +35,36 @@ ROLL_OVER = ReconnectPolicy(max_age_s=366.7, roll_over_ahead_s=66.7)
 class Realtime(BaseRealtime):
     """A speech-to-speech model of Amazon Nova Sonic, on Bedrock.
 
-    It is HTTP/2 with event-stream frames, and no WebSocket.
+    The connection is HTTP/2 with event-stream frames, not a WebSocket.
 
-    ``endpointing``: how soon a pause ends the person's turn, ``high`` being the soonest (1.5 s; for
-    Nova 2 only). Rates are 8000, 16000 or 24000 Hz. ``tool_choice``: auto, any, or a tool's name.
+    Args:
+        model: The id or ARN of the model.
+        region: The AWS region.
+        voice: The voice of the agent.
+        endpointing: How soon a pause ends the person's turn; ``high`` is the soonest, after 1.5 s.
+            Nova 2 only.
+        max_tokens: The most tokens of one reply.
+        temperature: The randomness of replies, 0 to 1.
+        top_p: The share of the likeliest tokens that replies are drawn from, 0 to 1.
+        input_sample_rate: Hz of the input audio: 8000, 16000 or 24000.
+        output_sample_rate: Hz of the agent's audio: 8000, 16000 or 24000.
+        profile: A named profile of the AWS configuration files, to take credentials from.
+        credentials: `Credentials`, or a function or coroutine function that is called for each
+            stream. By default, credentials are found as the AWS SDK finds them.
+        tool_choice: ``auto``, ``any``, or the name of a tool.
+        endpoint_uri: The address of a VPC endpoint or of the simulated service; ``http:`` only on
+            this machine. By default ``AWS_ENDPOINT_URL_BEDROCK_RUNTIME`` or ``AWS_ENDPOINT_URL``.
+        ssl_context: The certificates to trust. It is set to offer HTTP/2.
+        proxy: An HTTP proxy to connect through by CONNECT (``http://user:password@host:port``). By
+            default that of the environment (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
+        vad: Detects when the person speaks, which the model does not report. By default the one
+            that ships with this package.
+        reconnect: When the next stream takes over, because each ends after eight minutes. By
+            default `ROLL_OVER`.
+        clock: The clock to measure time with.
 
-    Without ``credentials`` they are found as the AWS SDK finds them, in the named ``profile`` if
-    one is given. ``credentials`` are `Credentials`, or a function or coroutine function that gives
-    them anew for every stream. ``endpoint_uri`` is for VPC endpoints and the simulated service, and
-    read from ``AWS_ENDPOINT_URL_BEDROCK_RUNTIME`` or ``AWS_ENDPOINT_URL`` when not given; with
-    ``http:`` for this machine only. ``ssl_context`` says whom to trust; it is told to offer HTTP/2.
-    ``proxy`` is an HTTP proxy to go through by CONNECT (``http://user:password@host:port``); None
-    takes the one of the environment (``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``).
-
-    ``vad`` hears when the person speaks, which the model does not tell: by default the one that
-    ships with this package. ``reconnect`` None: `ROLL_OVER`, which says when the next stream takes
-    over, since each ends after eight minutes.
-
-    Raises `ConfigError` for values that can't work.
+    Raises:
+        ConfigError: A value can't work.
     """
 
     def __init__(
@@ -92,7 +104,7 @@ class Realtime(BaseRealtime):
         if profile is not None and credentials is not None:
             raise ConfigError("give profile or credentials, not both")
         if credentials is not None and not isinstance(credentials, Credentials | Callable):
-            raise ConfigError("credentials takes aws.Credentials, or a function that returns some")
+            raise ConfigError("credentials must be aws.Credentials or a function that returns them")
         self._credential_source = credentials
         self._aws_profile = profile
         self._endpoint = _check_endpoint(
@@ -111,7 +123,11 @@ class Realtime(BaseRealtime):
         )
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Import the SDK and read whom to trust, in a thread; raises `MissingExtraError`."""
+        """Import the SDK and load the trusted certificates, in a thread.
+
+        Raises:
+            MissingExtraError: The extra ``aws`` is not installed.
+        """
         await asyncio.to_thread(import_optional, "duologue.providers.aws._wire", "aws")
         if urlsplit(self._endpoint).scheme == "https":
             if self._ssl is None:
@@ -128,7 +144,11 @@ class Realtime(BaseRealtime):
         )
 
     def request_reply(self, request_id: str, instructions: str | None = None) -> None:
-        """Ask the model to speak; `UnsupportedError` for Nova Sonic 1, which has to hear first."""
+        """Ask the model to speak.
+
+        Raises:
+            UnsupportedError: Nova Sonic 1 replies to speech only.
+        """
         if not generation_of(self._config.model).accepts_text:
             raise UnsupportedError(
                 f"{self._config.model} replies to speech only: use amazon.nova-2-sonic-v1:0"
@@ -164,14 +184,14 @@ def _trust_context(bundle: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=bundle)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ConfigError(f"AWS_CA_BUNDLE names what can't be read: {reason}") from error
+        raise ConfigError(f"AWS_CA_BUNDLE can't be read: {reason}") from error
 
 
 def _check_endpoint(endpoint: str) -> str:
     example = "https://bedrock-runtime.us-east-1.amazonaws.com"
     address = split_address("endpoint_uri", endpoint, ("http", "https"), example)
     if address.scheme == "http" and address.hostname not in LOOPBACK:
-        raise ConfigError(f"endpoint_uri takes http: for this machine only, not {endpoint!r}")
+        raise ConfigError(f"endpoint_uri must use https: except on this machine, not {endpoint!r}")
     return endpoint.rstrip("/")
 
 

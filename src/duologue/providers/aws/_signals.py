@@ -1,36 +1,36 @@
-"""What passes between the wire and the codec."""
+"""The messages and signals between the wire and the codec."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 QUIET_S = 0.25
-"""After so long without anything, what came last is taken to be complete."""
+"""After this time without events, the last block is taken to be complete."""
 IDLE_S = 10.0
-"""After so long without anything either way, there has to be sound: without, a session ends."""
+"""After this time without events in either direction, audio must be sent to keep the session."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamAccepted:
-    """The service has taken the stream, which should not get older than ``expires_in`` seconds."""
+    """The service has accepted the stream, which should last at most ``expires_in`` seconds."""
 
     expires_in: float
 
 
 @dataclass(frozen=True, slots=True)
 class StreamQuiet:
-    """Nothing has come for a moment; told once, until something comes."""
+    """No event has come for `QUIET_S`; sent once until the next event."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamIdle:
-    """Nothing has come for some time, nor was anything sent."""
+    """No event has come for `IDLE_S`, and none was sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """The codec has something to tell by itself: it sends this, and the wire gives it back."""
+    """The codec has outputs of its own: it sends this, and the wire returns it to `decode`."""
 
 
 type Message = bytes | StreamAccepted | StreamQuiet | StreamIdle | Flush
-"""One event as JSON, or what wire and codec tell each other."""
+"""One event as JSON, or a signal."""

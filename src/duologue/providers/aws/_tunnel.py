@@ -12,14 +12,15 @@ from duologue.errors import ConfigError
 
 _PORTS = {"http": 80, "https": 443}
 MAX_HEAD_BYTES = 16 * 1024
-"""Bytes of the head of a proxy's response."""
+"""Most bytes of the head of a proxy's response."""
 
 
 async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
     """Connect to ``host`` through ``proxy``; reading is paused until the next protocol is set.
 
-    Raises ``OSError`` if the connection fails, and `SessionError` if ``proxy`` is no address of an
-    HTTP proxy.
+    Raises:
+        OSError: The connection failed.
+        SessionError: ``proxy`` is not the address of an HTTP proxy.
     """
     try:
         address = split_address("proxy", proxy, tuple(_PORTS), "http://host:port")
@@ -52,7 +53,7 @@ def _request(proxy: SplitResult, host: str, port: int) -> bytes:
 
 
 class _ConnectResponse(asyncio.Protocol):
-    """Reads the head of the proxy's response; the host sends nothing before it is sent to."""
+    """Reads the head of the proxy's response; the host sends nothing before the client does."""
 
     def __init__(self) -> None:
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
-"""The wire to Bedrock: one stream both ways over HTTP/2, its events signed and framed by the SDK.
+"""The wire to Bedrock: one bidirectional HTTP/2 stream, signed and framed by the AWS SDK.
 
-It is no WebSocket: a POST whose body and whose answer are event-stream frames, both at once
-(API reference, InvokeModelWithBidirectionalStream).
+It is not a WebSocket but a POST whose request body and response are event-stream frames, both at
+the same time (API reference, InvokeModelWithBidirectionalStream).
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ with optional("aws"):
 
 
 MAX_STREAM_S = 480.0
-"""A stream ends after eight minutes, says the reference of the operation."""
+"""A stream ends after eight minutes, according to the API reference."""
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 0.3
-"""What the service gets to end the stream in order, once it was told that we have ended it."""
+"""Time for the service to end the stream after the client has ended its side."""
 RESPONSE_TIMEOUT_S = 2.0
-"""After so long without an answer, the service is given more than the beginning of a session."""
+"""After this time without response headers, send more than the beginning of a session."""
 _REASON_TIMEOUT_S = 0.2
 
 type _SdkStream = DuplexEventStream[
@@ -76,12 +76,18 @@ for _name in (
 
 
 class BedrockWire:
-    """A `Wire` to ``model``, which is the id or the ARN of one.
+    """A `Wire` to one model.
 
-    ``credentials`` gives the keys of this stream. ``endpoint`` is the address of the service;
-    without ``tls`` HTTP/2 is spoken in the clear. ``profile`` is the one that the SDK's own
-    settings are read from, where it is not to be the environment's. ``proxy`` is the address of an
-    HTTP proxy; None takes the one of the environment.
+    Args:
+        model: The id or ARN of the model.
+        region: The AWS region.
+        endpoint: The address of the service.
+        credentials: Returns the keys of this stream.
+        tls: None speaks HTTP/2 in the clear.
+        clock: The clock to measure time with.
+        profile: The profile that the SDK reads its own settings from; None takes that of the
+            environment.
+        proxy: The address of an HTTP proxy; None takes that of the environment.
     """
 
     def __init__(
@@ -119,9 +125,10 @@ class BedrockWire:
         self._last_sent_at = 0.0
 
     async def open(self) -> None:
-        """Connect within ten seconds; the service says what it thinks of it only later.
+        """Connect within ten seconds; whether the service accepts the request is known only later.
 
-        Raises `SessionError`.
+        Raises:
+            SessionError: The service can't be reached.
         """
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
@@ -138,9 +145,12 @@ class BedrockWire:
             raise SessionError(f"the AWS SDK failed: {one_line(str(error))}", code="sdk") from error
 
     async def send(self, message: Message) -> None:
-        """Send one event; waits while the service does not read. Raises `SessionError`.
+        """Send one event; waits while the service does not read.
 
-        What is none comes back by `receive`.
+        A signal is not sent: `receive` returns a `Flush`.
+
+        Raises:
+            SessionError: The connection is lost.
         """
         if self._sdk_stream is None or self._transport is None:
             raise self._connection_error("is not connected")
@@ -160,9 +170,11 @@ class BedrockWire:
         self._last_sent_at = self._clock.now()
 
     async def receive(self) -> Message | None:
-        """The next event, or what the wire itself has to tell; never None: no end is clean.
+        """Return the next event or signal; never None, because no stream ends cleanly.
 
-        Raises `SessionError`, with the service's own words if it gave any.
+        Raises:
+            SessionError: The stream has ended; the text has the service's own words if there are
+                any.
         """
         if self._sdk_stream is None or self._transport is None:
             raise self._connection_error("is not connected")
@@ -200,7 +212,7 @@ class BedrockWire:
                 self._receive_ended.set()
 
     async def close(self) -> None:
-        """Close within half a second, in order if the service does its part."""
+        """Close within half a second, cleanly if the service cooperates."""
         transport, self._transport = self._transport, None
         if transport is None:
             return
@@ -210,21 +222,22 @@ class BedrockWire:
                     if self._sdk_stream is not None and not self._send_incomplete:
                         await self._sdk_stream.input_stream.close()
                         while await transport.stream.read(1 << 16):
-                            """What comes now comes too late."""
+                            pass  # Too late to be used
         finally:
             await transport.stream.close()
             await self._finish_sdk_tasks()
 
     async def _open(self) -> None:
         keys = await self._credentials()
-        lives = keys.lifetime_s(datetime.now(UTC))
-        self._expires_in = MAX_STREAM_S if lives is None else min(MAX_STREAM_S, lives)
+        lifetime_s = keys.lifetime_s(datetime.now(UTC))
+        self._expires_in = MAX_STREAM_S if lifetime_s is None else min(MAX_STREAM_S, lifetime_s)
         transport = self._transport = H2Transport(self._clock)
         config = await AsyncBedrockRuntimeConfig.resolve(
             profile=self._profile,
             region=self._region,
             endpoint_uri=self._endpoint,
-            # Pinned: frames are signed one upon the other, all with the keys of the request.
+            # Fixed keys: each frame is signed on top of the one before, with the keys of the
+            # request.
             aws_access_key_id=keys.access_key_id,
             aws_secret_access_key=keys.secret_access_key,
             aws_session_token=keys.session_token,
@@ -240,12 +253,12 @@ class BedrockWire:
         self._invoke_task = asyncio.create_task(
             client.invoke_model_with_bidirectional_stream(request), name="bedrock call"
         )
-        # Cancelled in the middle, the SDK would leave its own tasks behind: see _call_over.
+        # Cancelled halfway, the SDK would leave its own tasks running: see _finish_sdk_tasks.
         self._sdk_stream = await asyncio.shield(self._invoke_task)
         self._last_sent_at = self._clock.now()
 
     async def _finish_sdk_tasks(self) -> None:
-        """Wait till the SDK's tasks have ended, as they do when the stream is gone."""
+        """Wait until the SDK's tasks have ended, as they do once the stream is closed."""
         if self._invoke_task is None:
             return
         done, _ = await asyncio.wait([self._invoke_task], timeout=_REASON_TIMEOUT_S)
@@ -275,16 +288,17 @@ class BedrockWire:
                     name = str(headers.get(":exception-type"))
                     raise exception_error(name, message if isinstance(message, str) else "")
                 case "error":
-                    # What the service has no model of (event-stream specification, "errors").
+                    # An error that the service's API does not list (event-stream specification,
+                    # "errors").
                     name = str(headers.get(":error-code"))
                     raise exception_error(name, str(headers.get(":error-message", "")))
                 case _:
-                    """Of a newer version of the service."""
+                    pass  # From a newer version of the service
 
     async def _send_failure(self, error: Exception) -> SessionError:
-        """Why nothing can be sent any more, which the service may have said already."""
+        """Return why nothing can be sent any more; the service may have given a reason."""
         if self._receiving:
-            # Whoever reads is told first, and only there are its words.
+            # The reader gets the error first, and only there are the service's own words.
             try:
                 async with asyncio.timeout(_REASON_TIMEOUT_S):
                     await self._receive_ended.wait()
