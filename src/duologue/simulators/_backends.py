@@ -171,7 +171,7 @@ class _LiveTranscription:
     def __init__(self, inner: Connection, model: ScriptedBackend) -> None:
         self._inner = inner
         self._model = model
-        self._receive: Callable[[Output], None] = lambda _: None
+        self._receive: Callable[[Output], None] | None = None
         self._item_id = uuid4().hex
         self._samples = 0
         self._sent_text = ""
@@ -208,7 +208,7 @@ class _LiveTranscription:
         if len(complete_words) > len(self._sent_text):
             self._sent_text = complete_words
             transcript = UserTranscript(self._item_id, complete_words, final=False)
-            asyncio.get_running_loop().call_soon(self._receive, transcript)
+            _emit_soon(self._receive, transcript)
 
 
 class EchoRealtime(Realtime):
@@ -225,7 +225,7 @@ class EchoRealtime(Realtime):
 class _EchoConnection:
     def __init__(self, rate: int) -> None:
         self._rate = rate
-        self._receive: Callable[[Output], None] = lambda _: None
+        self._receive: Callable[[Output], None] | None = None
         self._input: deque[Samples] = deque()
         self._input_samples = 0
         self._last_turn: Samples = np.zeros(0, np.int16)
@@ -274,4 +274,10 @@ class _EchoConnection:
         self._emit_soon(ReplyDone(reply_id))
 
     def _emit_soon(self, output: Output) -> None:
-        asyncio.get_running_loop().call_soon(self._receive, output)
+        _emit_soon(self._receive, output)
+
+
+def _emit_soon(receive: Callable[[Output], None] | None, output: Output) -> None:
+    """Hand an output to the session later on the loop, if the connection runs."""
+    if receive is not None:
+        asyncio.get_running_loop().call_soon(receive, output)
