@@ -8,7 +8,7 @@ backend has transcribed every turn.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,34 +71,53 @@ class ReplySink(Protocol):
         """Accept the end of a reply, which has failed unless ``message`` is None."""
 
 
+class BackendObserver(Protocol):
+    """Receives everything that the backend reports besides the contents of replies."""
+
+    def turn_transcribed(self, item_id: str, text: str, backend_item_id: str) -> None:
+        """Accept the transcript of a turn, which is empty if the turn has no words.
+
+        Args:
+            item_id: The item for which `BackendSession.end_turn` was called.
+            text: The transcript.
+            backend_item_id: The backend's own item; empty if it has not reported one.
+        """
+
+    def partial_transcript(self, text: str) -> None:
+        """Accept the transcript so far, if the backend transcribes a turn while it lasts."""
+
+    def reply_started(self) -> None:
+        """The backend has started a requested reply."""
+
+
 class BackendSession:
     """Requests one reply after another, each once the backend knows the turns before it.
 
     Args:
         backend: The model.
         sink: Receives the replies.
+        observer: Receives transcripts, and the starts of replies.
         clock: The clock of the timeouts.
         rate: Hz of the audio that `send_audio` is given.
     """
 
     def __init__(
-        self, backend: Realtime, sink: ReplySink, clock: Clock, *, rate: int = 24000
+        self,
+        backend: Realtime,
+        sink: ReplySink,
+        observer: BackendObserver,
+        clock: Clock,
+        *,
+        rate: int = 24000,
     ) -> None:
         self.backend = backend
         self.rate = rate
         self._sink = sink
+        self._observer = observer
         self._clock = clock
-        self.on_turn_transcribed: Callable[[str, str, str], None] = lambda *_: None
-        """Called with the item of a turn, its transcript, and the id of the backend's own item."""
         self._pending_turns: deque[_PendingTurn] = deque()
         self._requests: deque[_ReplyRequest] = deque()
         self._current: _ReplyRequest | None = None
-        self.on_partial_transcript: Callable[[str], None] = lambda _: None
-        """Called with the transcript so far while a turn lasts, if the backend transcribes that
-        early.
-        """
-        self.on_turn_ended: Callable[[], None] = lambda: None
-        self.on_reply_started: Callable[[], None] = lambda: None
         self.error = ""
         """Why the backend has ended, if it has."""
 
@@ -208,8 +227,7 @@ class BackendSession:
             if backend_item_id:
                 self.edit_item(DeleteItem(backend_item_id))
         else:
-            self.on_turn_transcribed(turn.item_id, turn.text, backend_item_id)
-            self.on_turn_ended()
+            self._observer.turn_transcribed(turn.item_id, turn.text, backend_item_id)
         # Not at once: a backend may report a turn just before it adds it to its history.
         self._clock.call_at(self._clock.now(), self._send_next_request)
 
@@ -228,13 +246,13 @@ class BackendSession:
             case UserTranscript(text=text, final=True) if self._pending_turns:
                 self._pending_turns[0].text = text
             case UserTranscript(text=text, final=False) if not self._pending_turns:
-                self.on_partial_transcript(text)
+                self._observer.partial_transcript(text)
             case UserTurnEnded(item_id=item_id) if self._pending_turns:
                 self._turn_ended(self._pending_turns[0], item_id)
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
                 if request is not None and request_id == request.id:
                     request.backend_reply_id = reply_id
-                    self.on_reply_started()
+                    self._observer.reply_started()
             case _ if request is not None and request.backend_reply_id:
                 self._forward_output(request, output)
             case _:

@@ -104,9 +104,23 @@ class EventSession(ABC):
         self._turns.on_refused = self.send_error
         if self._options.loopback:
             self._loopback = Loopback(self._responses)
+
+    # BackendObserver: called by the backend session
+
+    def turn_transcribed(self, item_id: str, text: str, backend_item_id: str) -> None:
+        """Send the transcript of a turn, and count the turn for the expectations."""
+        self._turns.turn_transcribed(item_id, text, backend_item_id)
         if self._expectations is not None:
-            self._responses.backend_session.on_turn_ended = self._expectations.turn_ended
-            self._responses.backend_session.on_reply_started = self._expectations.reply_started
+            self._expectations.turn_ended()
+
+    def partial_transcript(self, text: str) -> None:
+        """Send the transcript so far of a turn that lasts."""
+        self._turns.partial_transcript(text)
+
+    def reply_started(self) -> None:
+        """Count a reply for the expectations of the script."""
+        if self._expectations is not None:
+            self._expectations.reply_started()
 
     @property
     def events_in(self) -> list[JsonObject]:

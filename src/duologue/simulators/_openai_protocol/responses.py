@@ -10,7 +10,7 @@ from duologue.clock import Clock
 from duologue.json_types import Json
 from duologue.realtime.commands import Truncate
 from duologue.realtime.realtime import Realtime
-from duologue.simulators._backend_session import BackendSession
+from duologue.simulators._backend_session import BackendObserver, BackendSession
 from duologue.simulators._fields import JsonObject, objects_at, text_at, value_at
 from duologue.simulators._openai_protocol.conversation import Conversation, text_of
 from duologue.simulators._openai_protocol.dialect import Emit
@@ -35,6 +35,7 @@ class Responses:
     def __init__(
         self,
         backend: Realtime,
+        observer: BackendObserver,
         configuration: SessionObject,
         conversation: Conversation,
         emit: Emit,
@@ -52,7 +53,7 @@ class Responses:
         self._running: dict[str, OutgoingReply] = {}
         self._used_tokens = 0
         """Tokens of all replies so far."""
-        self.backend_session = BackendSession(backend, self, clock, rate=rate)
+        self.backend_session = BackendSession(backend, self, observer, clock, rate=rate)
         self.on_reply_ended: Callable[[OutgoingReply], None] = lambda _: None
         self.has_spoken = False
         """Whether the model has spoken in this session."""

@@ -68,8 +68,6 @@ class UserTurns:
         self._conversation = conversation
         self._responses = responses
         self._backend_session = responses.backend_session
-        self._backend_session.on_turn_transcribed = self.turn_transcribed
-        self._backend_session.on_partial_transcript = self.partial_transcript
         self._emit = emit
         self._clock = clock
         self._transcription_delay = transcription_delay

@@ -13,7 +13,7 @@ from duologue.clock import Clock, Timer
 from duologue.items import ToolResultItem
 from duologue.json_types import Json
 from duologue.realtime.realtime import Realtime
-from duologue.simulators._backend_session import BackendSession
+from duologue.simulators._backend_session import BackendObserver, BackendSession
 from duologue.simulators._fields import (
     JsonObject,
     flag_at,
@@ -69,7 +69,7 @@ class PendingCall:
     blocking: bool
 
 
-class SessionHooks(Protocol):
+class SessionHooks(BackendObserver, Protocol):
     """What the replies need of their session."""
 
     def is_user_speaking(self) -> bool:
@@ -100,7 +100,7 @@ class Replies:
         self._pace = pace
         self._paraphrase = paraphrase
         self._session = session
-        self.backend_session = BackendSession(backend, self, clock, rate=IN_RATE)
+        self.backend_session = BackendSession(backend, self, session, clock, rate=IN_RATE)
         self.active: OutgoingReply | None = None
         self._request_id = ""
         self._reply_queued = False

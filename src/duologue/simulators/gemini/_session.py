@@ -187,9 +187,6 @@ class GeminiSession:
     def set_expectations(self, expectations: Expectations | None) -> None:
         """Check the client's messages and turns against these expectations from now on."""
         self._expectations = expectations
-        if expectations is not None:
-            self._replies.backend_session.on_turn_ended = expectations.turn_ended
-            self._replies.backend_session.on_reply_started = expectations.reply_started
 
     async def begin(self) -> None:
         """Do nothing: the client's setup comes first."""
@@ -363,11 +360,26 @@ class GeminiSession:
             and not self.resumed
         )
 
-    # SessionHooks: called by the replies
+    # SessionHooks: called by the replies and by the backend session
 
     def is_user_speaking(self) -> bool:
         """Return whether the user's turn has begun and not ended."""
         return self._turns.speaking
+
+    def turn_transcribed(self, item_id: str, text: str, backend_item_id: str) -> None:
+        """Record the transcript of a turn, and send it to the client."""
+        del backend_item_id
+        self._turns.turn_transcribed(item_id, text)
+        if self._expectations is not None:
+            self._expectations.turn_ended()
+
+    def partial_transcript(self, text: str) -> None:
+        """Do nothing: the service sends the transcript of a turn only after it."""
+
+    def reply_started(self) -> None:
+        """Count a reply for the expectations of the script."""
+        if self._expectations is not None:
+            self._expectations.reply_started()
 
     def reply_state_changed(self) -> None:
         """Tell the client whether the session can be resumed now."""

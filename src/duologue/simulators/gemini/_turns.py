@@ -56,7 +56,6 @@ class UserTurns:
         self.setup = Setup({})
         self._replies = replies
         self._backend_session = replies.backend_session
-        self._backend_session.on_turn_transcribed = self.turn_transcribed
         self._emit = emit
         self._clock = clock
         self._transcription_delay = transcription_delay
@@ -184,7 +183,7 @@ class UserTurns:
         self._backend_session.end_turn(turn.item_id)
         self._replies.request_reply()
 
-    def turn_transcribed(self, item_id: str, text: str, brain_id: str) -> None:
+    def turn_transcribed(self, item_id: str, text: str) -> None:
         """Record the transcript of a turn, and send it after the configured delay."""
         entry = self._entries.pop(item_id, None)
         if entry is not None and text:

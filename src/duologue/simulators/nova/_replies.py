@@ -13,14 +13,14 @@ from duologue.clock import Clock, Timer
 from duologue.items import ToolResultItem
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.realtime import Realtime
-from duologue.simulators._backend_session import BackendSession
+from duologue.simulators._backend_session import BackendObserver, BackendSession
 from duologue.simulators._verbatim import quoted_verbatim
 from duologue.simulators.nova._blocks import Blocks
 from duologue.simulators.nova._playback_model import ConversationEntry, PlaybackModel, PlayedReply
 from duologue.simulators.nova._reply import OutgoingReply
 
 
-class SessionHooks(Protocol):
+class SessionHooks(BackendObserver, Protocol):
     """What the replies of a prompt need of their session."""
 
     def is_user_speaking(self) -> bool:
@@ -60,7 +60,7 @@ class Replies:
         self._all_played: Callable[[], None] | None = None
         self._timer: Timer | None = None
         self.playback = PlaybackModel(blocks, clock, session.entry_spoken)
-        self.backend_session = BackendSession(backend, self, clock)
+        self.backend_session = BackendSession(backend, self, session, clock)
         self.reply_owed = False
         """Whether tool results came while the person was speaking, so that a reply is still due."""
 

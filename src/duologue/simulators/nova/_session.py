@@ -317,10 +317,6 @@ class NovaSession:
             paraphrase=self._options.paraphrase,
             double_encoded=self._options.double_encoded_tools,
         )
-        self._replies.backend_session.on_turn_transcribed = self._turn_transcribed
-        if self._expectations is not None:
-            self._replies.backend_session.on_turn_ended = self._expectations.turn_ended
-            self._replies.backend_session.on_reply_started = self._expectations.reply_started
 
     async def _start_backend(self) -> None:
         """Start the backend and wait until it is ready."""
@@ -360,9 +356,8 @@ class NovaSession:
         replies.backend_session.end_turn(item_id)
         self._turn_replies[item_id] = (replies.request_reply(), seconds)
 
-    def _turn_transcribed(self, item_id: str, text: str, backend_item_id: str) -> None:
+    def _send_transcript(self, item_id: str, text: str) -> None:
         """Send the transcript of a turn, or discard its reply if the turn has no words."""
-        del backend_item_id
         reply_id, seconds = self._turn_replies.pop(item_id, ("", 0.0))
         replies = self._prompt_replies
         if not text and not replies.reply_owed:
@@ -387,7 +382,22 @@ class NovaSession:
             replies.interrupt()
             replies.request_reply(verbatim)
 
-    # SessionHooks: called by the replies
+    # SessionHooks: called by the replies and by the backend session
+
+    def turn_transcribed(self, item_id: str, text: str, backend_item_id: str) -> None:
+        """Send the transcript of a turn, or discard its reply if the turn has no words."""
+        del backend_item_id
+        self._send_transcript(item_id, text)
+        if self._expectations is not None:
+            self._expectations.turn_ended()
+
+    def partial_transcript(self, text: str) -> None:
+        """Do nothing: the service sends the transcript of a turn only after it."""
+
+    def reply_started(self) -> None:
+        """Count a reply for the expectations of the script."""
+        if self._expectations is not None:
+            self._expectations.reply_started()
 
     def is_user_speaking(self) -> bool:
         """Return whether the person is speaking."""

@@ -62,6 +62,7 @@ class OpenAISession(EventSession):
         self._decoder = AudioDecoder(configuration.input_format)
         self._responses = Responses(
             backend,
+            self,
             configuration,
             self._conversation,
             self.emit,

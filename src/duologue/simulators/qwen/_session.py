@@ -75,6 +75,7 @@ class QwenSession(EventSession):
         self._to_backend = Resampler(INPUT_RATE, backend.capabilities.output_rate)
         self._responses: QwenResponses = QwenResponses(
             backend,
+            self,
             configuration,
             self._conversation,
             self.emit,
