@@ -1,4 +1,4 @@
-"""Whole conversations with the built-in engine, from files: what a newcomer hears."""
+"""Whole conversations with the built-in engine, from files: a newcomer's first impression."""
 
 import gc
 import wave
@@ -66,9 +66,9 @@ def word_errors(said, meant):
 
 @pytest.fixture(autouse=True)
 def small_heap():
-    """Keep what hundreds of tests have left behind out of the way of the garbage collector.
+    """Freeze the objects of earlier tests, so that the garbage collector does not walk over them.
 
-    These conversations are held in real time, and a full collection stops the loop.
+    These conversations run in real time, and a full collection stops the event loop.
     """
     gc.collect()
     gc.freeze()
@@ -76,7 +76,7 @@ def small_heap():
     gc.unfreeze()
 
 
-async def test_an_interruption_is_heard_and_answered(weights, tmp_path):
+async def test_an_interruption_stops_the_reply_and_is_answered(weights, tmp_path):
     question = await spoken("Please tell me a long story about a dog and a cat.")
     interruption = await spoken("No, wait, tell me what is the capital of France.")
     out = tmp_path / "conversation.wav"
@@ -84,7 +84,7 @@ async def test_an_interruption_is_heard_and_answered(weights, tmp_path):
     agent, events = await conversation(edge)
 
     [cut] = [e for e in events if isinstance(e, InterruptionEvent) and e.played_ms]
-    # A second into the answer, the time to notice, and not a sample more.
+    # After a second of the reply plus the time to notice, and not a sample more.
     assert 900 <= cut.played_ms <= 1500
     first, second = [item for item in agent.conversation if isinstance(item, AgentItem)]
     assert first.state == "cut"
@@ -117,7 +117,7 @@ async def test_an_interruption_is_heard_and_answered(weights, tmp_path):
 
 
 async def words_misheard():
-    """Held in real time, as a person would: how many words were wrong, of how many, and which."""
+    """Hold the conversations in real time; return wrong words, all words, and the transcripts."""
     errors = words = 0
     heard = {}
     for clip, text in TEXTS.items():
@@ -133,7 +133,8 @@ async def words_misheard():
 async def test_real_people_are_understood(weights):
     errors, words, heard = await words_misheard()
     if errors / words > 0.05:
-        # Two words are over the bound. A machine that stands still for a moment ends turns at
-        # other places, where the recogniser may take one more word for another.
+        # Two words are above the limit. A machine that stalls for a moment ends turns at other
+        # places,
+        # where the recogniser may mistake one more word.
         errors, words, heard = await words_misheard()
     assert errors / words <= 0.05, heard

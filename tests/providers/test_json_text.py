@@ -52,9 +52,9 @@ def test_openai_and_qwen_read_halves():
 
 
 def test_gemini_reads_halves():
-    line = gemini_codec_harness.Line()
-    line.words(HALVES[0])
-    outputs = [*line.sound([1] * 100), *line.words(HALVES[1])]
+    line = gemini_codec_harness.Harness()
+    line.text(HALVES[0])
+    outputs = [*line.audio([1] * 100), *line.text(HALVES[1])]
     assert "".join(words(outputs)) == "".join(HALVES)
 
 

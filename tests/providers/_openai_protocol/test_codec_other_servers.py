@@ -9,7 +9,7 @@ pytest.importorskip("websockets", reason="the openai extra is not installed")
 pytest.importorskip("google.genai", reason="google-genai is not installed")
 
 from codec_harness import ITEM, Line
-from gemini_codec_harness import Line as GeminiLine
+from gemini_codec_harness import Harness as GeminiHarness
 from qwen_codec_harness import QwenLine
 from websockets.asyncio.server import serve
 
@@ -170,31 +170,31 @@ def test_results_of_unknown_calls_are_replayed_to_nobody():
     assert line.send(AddItem(ORPHANS[1])) == []
     qwen = QwenLine(history=ORPHANS)
     assert "lost" not in json.dumps(qwen.opening)
-    gemini = GeminiLine(history=ORPHANS)
+    gemini = GeminiHarness(history=ORPHANS)
     assert "lost" not in json.dumps(gemini.pending())
     assert "lost" not in json.dumps(chat_messages("", ORPHANS))
 
 
 def test_a_call_of_gemini_in_its_turn_is_a_call():
-    line = GeminiLine()
+    line = GeminiHarness()
     call = {"id": "c", "name": "look", "args": {"at": 1}}
     content = {"modelTurn": {"parts": [{"text": "Let me see."}, {"functionCall": call}]}}
-    outputs = line.get(serverContent=content)
+    outputs = line.receive(serverContent=content)
     assert [type(one) for one in outputs] == [ReplyStarted, ToolCall, ReplyDone]
     assert outputs[1] == ToolCall(outputs[0].reply_id, "c", "look", '{"at":1}')
-    assert line.get(toolCall={"functionCalls": [call]}) == []
+    assert line.receive(toolCall={"functionCalls": [call]}) == []
 
 
 def test_thoughts_of_gemini_are_neither_words_nor_sound():
-    line = GeminiLine()
+    line = GeminiHarness()
     sound = {"mimeType": "audio/pcm;rate=24000", "data": "AAAAAA=="}
     parts = [
         {"text": "**Greeting**", "thought": True},
         {"inlineData": sound, "thought": True},
     ]
-    assert line.get(serverContent={"modelTurn": {"parts": parts}}) == []
+    assert line.receive(serverContent={"modelTurn": {"parts": parts}}) == []
     parts.append({"inlineData": sound})
-    outputs = line.get(serverContent={"modelTurn": {"parts": parts}})
+    outputs = line.receive(serverContent={"modelTurn": {"parts": parts}})
     assert [type(one) for one in outputs] == [ReplyStarted, ReplyAudio]
 
 
@@ -274,7 +274,7 @@ def test_json_that_is_nested_deep_ends_no_codec(levels):
     deep = nested(levels)
     head = '{"toolCall":{"functionCalls":[{"id":"c","name":"look","args":'
     message = f"{head}{deep}}}]}}}}"
-    line = GeminiLine()
+    line = GeminiHarness()
     # Arguments that can't be written again are a call all the same: whoever runs it refuses it.
     calls = [one for one in line.codec.decode(message.encode()) if isinstance(one, ToolCall)]
     assert [one.arguments for one in calls] == (["nested too deep"] if levels < 1000 else [])
@@ -290,12 +290,12 @@ def test_json_that_is_nested_deep_ends_no_codec(levels):
 @pytest.mark.parametrize("levels", [300, 900, 100_000])
 def test_results_that_are_nested_deep_are_told_as_text(levels):
     deep = nested(levels)
-    line = GeminiLine()
+    line = GeminiHarness()
     (message,) = line.send(SendToolResult("c", "look", deep))
     (told,) = message["toolResponse"]["functionResponses"]
     assert told["response"] == {"output": deep}
     history = [ToolCallItem("t", "c", "look", deep), ToolResultItem("r", "c", deep)]
-    line = GeminiLine(history=history)
+    line = GeminiHarness(history=history)
     (seed,) = line.pending()
     parts = [part for turn in seed["clientContent"]["turns"] for part in turn["parts"]]
     assert parts[0]["functionCall"]["args"] == {}

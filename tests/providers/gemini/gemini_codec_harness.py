@@ -1,4 +1,4 @@
-"""A Gemini codec in a test's hands; all that it sends is held to Google's own types."""
+"""A Gemini codec under test; everything it sends is validated with Google's own types."""
 
 import base64
 import json
@@ -26,13 +26,15 @@ OLD = "gemini-2.5-flash-native-audio-preview-12-2025"
 TEXT_ONLY = "gemini-3.1-flash-live-preview"
 
 
-def certified(message):
-    """The message, which Google's types and the simulator's table take, by no other names."""
+def validated(message):
+    """Return the message, which Google's types and the simulator's table accept under the same
+    names.
+    """
     assert len(message) == 1
     plain = dict(message)
     if "setup" in plain:
         setup = dict(plain["setup"])
-        # The package puts this into the setup by hand: its type for the whole has no such field.
+        # Google's package fills this in by hand: its type for the setup lacks the field.
         types.RealtimeInputConfig.model_validate(setup.pop("realtimeInputConfig"))
         plain = {"setup": setup}
     types.LiveClientMessage.model_validate(plain)
@@ -40,8 +42,8 @@ def certified(message):
     return message
 
 
-class Line:
-    """A codec and what goes through it, as objects."""
+class Harness:
+    """A codec, with its input and output as objects."""
 
     def __init__(
         self,
@@ -59,32 +61,32 @@ class Line:
         config = LiveConfig(model=model, **config)
         self.codec = Codec(config, self.resumption, model=f"models/{model}", **(options or {}))
         setup = SessionSetup("be kind", tuple(tools), tuple(history))
-        (self.opening,) = [certified(json.loads(one)) for one in self.codec.open(setup)]
-        self.started = self.get(setupComplete={}) if live else []
+        (self.opening,) = [validated(json.loads(one)) for one in self.codec.open(setup)]
+        self.started = self.receive(setupComplete={}) if live else []
         if live:
             assert isinstance(self.started[0], SessionStarted)
 
     def send(self, command):
-        return [certified(json.loads(message)) for message in self.codec.encode(command)]
+        return [validated(json.loads(message)) for message in self.codec.encode(command)]
 
     def pending(self):
-        return [certified(json.loads(message)) for message in self.codec.pending()]
+        return [validated(json.loads(message)) for message in self.codec.pending()]
 
-    def get(self, **message):
+    def receive(self, **message):
         return list(self.codec.decode(json.dumps(message).encode()))
 
     def content(self, **fields):
-        return self.get(serverContent=fields)
+        return self.receive(serverContent=fields)
 
-    def sound(self, samples=(1, 2, 3), rate=";rate=24000"):
+    def audio(self, samples=(1, 2, 3), rate=";rate=24000"):
         return self.content(modelTurn=turn(pcm_part(samples, rate)))
 
-    def words(self, text):
+    def text(self, text):
         return self.content(outputTranscription={"text": text})
 
-    def began(self, samples=(1, 2, 3)):
-        """A reply begins with sound: its `ReplyStarted` and the first piece."""
-        started, audio = self.sound(samples)
+    def begin_reply(self, samples=(1, 2, 3)):
+        """Begin a reply with audio; return its `ReplyStarted` and `ReplyAudio`."""
+        started, audio = self.audio(samples)
         assert isinstance(started, ReplyStarted)
         assert isinstance(audio, ReplyAudio)
         assert audio.reply_id == started.reply_id
@@ -100,10 +102,10 @@ class Line:
         return self.content(turnComplete=True, **fields)
 
     def handle(self, value="h", **more):
-        return self.get(sessionResumptionUpdate={"newHandle": value, "resumable": True, **more})
+        return self.receive(sessionResumptionUpdate={"newHandle": value, "resumable": True, **more})
 
-    def hears(self, seconds=0.02, level=0):
-        """The person's next sound."""
+    def send_audio(self, seconds=0.02, level=0):
+        """Send the next input audio."""
         return self.send(
             SendAudio(AudioFrame(np.full(round(seconds * 16000), level, np.int16), 16000))
         )
@@ -123,7 +125,7 @@ def encoded(data):
 
 
 def kinds(messages):
-    """What messages are, of `realtimeInput` also which: ``audio``, ``activityStart``, ..."""
+    """Return the kinds of messages; for `realtimeInput` its field, such as ``audio``."""
     names = []
     for message in messages:
         (name,) = message
@@ -132,6 +134,6 @@ def kinds(messages):
 
 
 def texts(message):
-    """The words of a `clientContent`, by role."""
+    """Return the texts of a `clientContent`, by role."""
     turns = message["clientContent"]["turns"]
     return [(turn["role"], part.get("text", "?")) for turn in turns for part in turn["parts"]]

@@ -24,7 +24,7 @@ QUICK = AutomaticActivity(silence_duration_ms=300)
 
 
 class Brain(ScriptedRealtime):
-    """The model behind all connections of a simulator: it follows one script."""
+    """The backend of all connections of a simulator; it follows one script."""
 
     def __init__(self, replies, transcripts):
         super().__init__(
@@ -35,7 +35,7 @@ class Brain(ScriptedRealtime):
 
 
 class Person(FakeEdge):
-    """There all the time: silent, or speaking while the test says so; 16 kHz."""
+    """A person with an open microphone at 16 kHz: silent, or speaking while the test says so."""
 
     level = 0
 
@@ -74,7 +74,7 @@ class Person(FakeEdge):
 
     @property
     def gaps(self):
-        """Stretches without sound between the first and the last that was played."""
+        """Stretches without audio between the first and the last that was played."""
         return [b - a for a, b in zip(self.at, self.at[1:], strict=False) if b - a > 0.021]
 
 
@@ -88,7 +88,7 @@ def realtime(server, model="gemini-3.8-live", **options):
 
 @asynccontextmanager
 async def conversation(replies=(), transcripts=(), *, simulator=None, agent=None, **options):
-    """(the agent, the person, the simulator)"""
+    """Yield the agent, the person and the simulator."""
     script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
     words = deque(transcripts)
     brain = (simulator or {}).pop("brain", None) or (lambda: Brain(script, words))
@@ -122,7 +122,7 @@ async def until(condition, seconds=30.0):
 
 
 def texts(session):
-    """What the server knows, as (role, words)."""
+    """Return the conversation that the server has, as (role, text)."""
     return [
         (content["role"], words)
         for content in session.conversation
@@ -131,7 +131,7 @@ def texts(session):
 
 
 def sent(server, kind):
-    """The client's messages with that in them, of all sessions."""
+    """Return the client's messages of this kind, on all connections."""
     return [
         message[kind] if kind in message else message["realtimeInput"][kind]
         for session in server.sessions

@@ -1,8 +1,8 @@
-"""No message of a server is fatal to a Gemini session, whatever it is."""
+"""No message from a server is fatal to a Gemini session."""
 
 import json
 
-from gemini_codec_harness import Line, encoded
+from gemini_codec_harness import Harness, encoded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -78,13 +78,13 @@ MESSAGES = st.fixed_dictionaries(
 
 @given(st.lists(MESSAGES, max_size=12), st.booleans())
 def test_no_message_is_fatal_and_replies_are_well_formed(messages, asks):
-    """Whatever comes: nothing raises, and of each reply comes first its beginning, last its end."""
-    line = Line()
+    """Decode any messages: nothing raises, and each reply has a start first and an end last."""
+    harness = Harness()
     began, ended, asked = set(), set(), 0
     for index, message in enumerate(messages):
         if asks and index % 3 == 0:
-            line.codec.encode(RequestReply(f"q{index}"))
-        for output in line.codec.decode(json.dumps(message).encode()):
+            harness.codec.encode(RequestReply(f"q{index}"))
+        for output in harness.codec.decode(json.dumps(message).encode()):
             match output:
                 case ReplyStarted(reply_id=reply_id, request_id=request_id):
                     assert reply_id not in began
@@ -99,12 +99,12 @@ def test_no_message_is_fatal_and_replies_are_well_formed(messages, asks):
                 case ReplyDone(reply_id=reply_id):
                     assert reply_id in began - ended
                     ended.add(reply_id)
-        line.codec.pending()
+        harness.codec.pending()
     assert len(began - ended) <= 1
     assert asked <= len(messages) // 3 + 1
-    assert line.codec.unknown["brandNew"] == sum("brandNew" in message for message in messages)
+    assert harness.codec.unknown["brandNew"] == sum("brandNew" in message for message in messages)
 
 
 @given(st.binary())
 def test_no_bytes_are_fatal(data):
-    assert isinstance(Line(live=False).codec.decode(data), list | tuple)
+    assert isinstance(Harness(live=False).codec.decode(data), list | tuple)

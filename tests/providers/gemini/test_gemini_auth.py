@@ -1,4 +1,4 @@
-"""How a Gemini session gets in: keys, ephemeral tokens, and Vertex AI's bearers."""
+"""Credentials of a Gemini session: keys, ephemeral tokens, and Vertex AI's bearer tokens."""
 
 # ruff: noqa: S105, S106, S107 - none of these lets anybody in
 
@@ -10,7 +10,7 @@ import sys
 import threading
 
 import pytest
-from gemini_codec_harness import MODEL, Line
+from gemini_codec_harness import MODEL, Harness
 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.providers import gemini
@@ -38,7 +38,7 @@ def access(**given):
 
 
 class Fake:
-    """Credentials of google-auth in a test's hands."""
+    """Fake credentials of google-auth."""
 
     quota_project_id = None
 
@@ -64,7 +64,7 @@ def bearer(credentials):
 
 
 @pytest.mark.parametrize("name", ["GEMINI_API_KEY", "GOOGLE_API_KEY"])
-def test_the_key_is_in_the_environment(monkeypatch, name):
+def test_the_key_is_read_from_the_environment(monkeypatch, name):
     with pytest.raises(ConfigError, match="set GEMINI_API_KEY, or give api_key, token or vertex"):
         gemini.Realtime()
     monkeypatch.setenv(name, "from-there\n")
@@ -73,7 +73,7 @@ def test_the_key_is_in_the_environment(monkeypatch, name):
     assert gemini.Realtime().capabilities.model == MODEL
 
 
-def test_a_key_goes_to_the_first_version_and_a_token_to_the_constrained_door():
+def test_a_key_uses_the_first_version_and_a_token_the_constrained_service():
     by_key = access(api_key="k")
     assert by_key.url == f"{GOOGLE}.v1.GenerativeService.BidiGenerateContent"
     assert by_key.resource_name(MODEL) == f"models/{MODEL}"
@@ -88,7 +88,7 @@ def test_a_key_goes_to_the_first_version_and_a_token_to_the_constrained_door():
 @pytest.mark.parametrize(
     "asked", [{"affective_dialog": True}, {"proactivity": gemini.Proactivity()}]
 )
-def test_what_is_only_in_the_alpha_version_is_asked_for_there(asked):
+def test_alpha_features_use_the_alpha_version(asked):
     old = gemini.Realtime("gemini-2.5-flash-native-audio-preview-12-2025", api_key="k", **asked)
     assert ".v1alpha." in old._auth.url
     assert ".v1." in gemini.Realtime("gemini-2.5-flash-native-audio", api_key="k")._auth.url
@@ -96,7 +96,7 @@ def test_what_is_only_in_the_alpha_version_is_asked_for_there(asked):
     assert ".v1." in new._auth.url
 
 
-def test_the_base_url_may_be_the_environments_and_has_to_be_one(monkeypatch):
+def test_the_base_url_is_read_from_the_environment_and_must_be_valid(monkeypatch):
     monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:8765/below/")
     url = "/ws/google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent"
     assert access(api_key="k").url == f"ws://127.0.0.1:8765/below{url}"
@@ -109,8 +109,8 @@ def test_the_base_url_may_be_the_environments_and_has_to_be_one(monkeypatch):
         ({"api_key": "k", "token": "auth_tokens/t"}, "one of api_key, token and vertex"),
         ({"api_key": "k", "vertex": Vertex("p")}, "one of api_key, token and vertex"),
         ({"token": "auth_tokens/t", "vertex": Vertex("p")}, "one of api_key, token and vertex"),
-        ({"token": "AIza"}, "takes an ephemeral token: auth_tokens/"),
-        ({"token": ""}, "takes an ephemeral token: auth_tokens/"),
+        ({"token": "AIza"}, "must be an ephemeral token: auth_tokens/"),
+        ({"token": ""}, "must be an ephemeral token: auth_tokens/"),
         ({"api_key": "auth_tokens/t"}, "give it as token"),
         ({"api_key": ""}, "no API key"),
         ({"api_key": "two words"}, "this is no key"),
@@ -126,7 +126,7 @@ def test_the_base_url_may_be_the_environments_and_has_to_be_one(monkeypatch):
         ({"vertex": Vertex("p"), "base_url": "x"}, "base_url takes an address"),
     ],
 )
-def test_more_or_less_than_one_right_is_a_line(given, words):
+def test_none_or_several_credentials_are_one_line_errors(given, words):
     with pytest.raises(ConfigError, match=words) as caught:
         access(**given)
     assert "\n" not in str(caught.value)
@@ -144,7 +144,7 @@ def test_more_or_less_than_one_right_is_a_line(given, words):
         ("eu", "aiplatform.eu.rep.googleapis.com"),
     ],
 )
-def test_vertex_has_an_address_and_long_names(location, host):
+def test_vertex_has_its_own_host_and_full_resource_names(location, host):
     there = access(vertex=Vertex("p", location))
     service = "google.cloud.aiplatform.v1beta1.LlmBidiService/BidiGenerateContent"
     assert there.url == f"wss://{host}/ws/{service}"
@@ -154,14 +154,14 @@ def test_vertex_has_an_address_and_long_names(location, host):
     assert there.resource_name("projects/q/x/m") == "projects/q/x/m"
 
 
-def test_vertex_may_be_elsewhere(monkeypatch):
+def test_vertex_can_have_another_address(monkeypatch):
     monkeypatch.setenv("GOOGLE_VERTEX_BASE_URL", "http://127.0.0.1:1")
     assert access(vertex=Vertex("p"), api_version="v1").url.startswith(
         "ws://127.0.0.1:1/ws/google.cloud.aiplatform.v1."
     )
 
 
-def test_a_bearer_is_had_anew_in_a_thread_only_when_it_has_expired():
+def test_a_bearer_token_is_refreshed_in_a_thread_only_when_it_has_expired():
     credentials = Fake()
     there = BearerTokens(credentials)
     assert asyncio.run(there.headers()) == {"Authorization": "Bearer bearer-1"}
@@ -173,13 +173,13 @@ def test_a_bearer_is_had_anew_in_a_thread_only_when_it_has_expired():
     assert len(credentials.threads) == 2
 
 
-def test_who_pays_is_told_where_the_credentials_say_it():
+def test_the_quota_project_of_the_credentials_is_sent():
     credentials = Fake(valid=True)
     credentials.quota_project_id = "payer"
     assert bearer(credentials)["x-goog-user-project"] == "payer"
 
 
-def test_the_machines_own_credentials_are_looked_for_once(monkeypatch):
+def test_the_default_credentials_are_looked_up_once(monkeypatch):
     asked = []
 
     def default(*, scopes):
@@ -203,21 +203,21 @@ def test_the_machines_own_credentials_are_looked_for_once(monkeypatch):
         (ConnectionResetError("gone"), ErrorKind.RETRY),
     ],
 )
-def test_credentials_that_fail_are_one_line_of_a_kind(error, kind):
+def test_failing_credentials_are_one_line_with_an_error_kind(error, kind):
     with pytest.raises(SessionError, match="no credentials for Vertex AI: ") as caught:
         bearer(Fake(error=error))
     assert caught.value.kind is kind
     assert "\n" not in str(caught.value)
 
 
-def test_no_token_is_told_too():
-    with pytest.raises(SessionError, match="has given no token"):
+def test_a_missing_token_is_reported():
+    with pytest.raises(SessionError, match="returned no token"):
         bearer(Fake(token=""))
 
 
-def test_google_auth_makes_its_requests_by_httpx(monkeypatch):
-    """A real refresh of google-auth: where it goes, and what it makes of answers."""
-    monkeypatch.setitem(sys.modules, "requests", None)  # Not in the extra: it is not there.
+def test_google_auth_makes_its_requests_with_httpx(monkeypatch):
+    """Refresh with google-auth itself: where it goes, and what it makes of the responses."""
+    monkeypatch.setitem(sys.modules, "requests", None)  # The extra does not contain it.
     from google.oauth2.credentials import Credentials
 
     asked = []
@@ -250,11 +250,11 @@ def test_google_auth_makes_its_requests_by_httpx(monkeypatch):
         assert caught.value.kind is kind
 
 
-# Over the simulator
+# With the simulator
 
 
 @virtual_time
-async def test_an_ephemeral_token_lets_a_session_in_once_and_again_to_resume():
+async def test_an_ephemeral_token_opens_one_session_and_may_resume_it():
     async with GeminiSimulator(replies=["Hi."]) as simulator:
         token = simulator.auth.create_token({})["name"]
         model = gemini.Realtime(base_url=simulator.url, token=token)
@@ -273,7 +273,7 @@ async def test_an_ephemeral_token_lets_a_session_in_once_and_again_to_resume():
 
 
 @virtual_time
-async def test_vertex_is_told_its_model_and_gets_a_bearer_of_this_moment():
+async def test_vertex_gets_the_model_name_and_a_fresh_bearer_token():
     async with GeminiSimulator(replies=["Hi."]) as simulator:
         credentials = Fake(token=simulator.key)
         vertex = Vertex("p", credentials=credentials)
@@ -293,7 +293,7 @@ async def test_vertex_is_told_its_model_and_gets_a_bearer_of_this_moment():
 
 
 @virtual_time
-async def test_a_bearer_that_is_not_good_is_the_servers_word():
+async def test_an_invalid_bearer_token_is_reported_in_the_servers_words():
     async with GeminiSimulator() as simulator:
         vertex = Vertex("p", credentials=Fake(token="other"))
         model = gemini.Realtime(base_url=simulator.url, vertex=vertex)
@@ -314,7 +314,7 @@ SECRET = "s3cr3t-of-mine"
         {"vertex": Vertex("p", credentials=Fake(token=SECRET, valid=True))},
     ],
 )
-def test_no_representation_has_a_secret(given):
+def test_no_repr_contains_a_secret(given):
     model = gemini.Realtime(**given)
     shown = [repr(model), repr(model._auth), repr(given.get("vertex")), repr(model._config)]
     found = access(**given)
@@ -325,7 +325,7 @@ def test_no_representation_has_a_secret(given):
 
 
 @virtual_time
-async def test_neither_events_nor_logs_have_a_key_a_handle_or_words(caplog):
+async def test_neither_events_nor_logs_contain_a_key_a_handle_or_transcripts(caplog):
     caplog.set_level(logging.DEBUG, "duologue")
     async with GeminiSimulator(replies=["Hi."], transcripts=["Hello."], key=SECRET) as simulator:
         model = gemini.Realtime(base_url=simulator.url, api_key=SECRET)
@@ -344,9 +344,9 @@ async def test_neither_events_nor_logs_have_a_key_a_handle_or_words(caplog):
     assert "Hello." not in caplog.text
 
 
-def test_the_config_that_is_shown_has_no_handle():
-    first = Line()
+def test_the_reported_session_config_has_no_handle():
+    first = Harness()
     first.handle("h-1")
-    second = Line(resumption=first.resumption)
+    second = Harness(resumption=first.resumption)
     assert second.opening["setup"]["sessionResumption"] == {"handle": "h-1"}
     assert "h-1" not in json.dumps(dict(second.started[0].config))

@@ -1,8 +1,8 @@
-"""What Gemini's messages mean: turns, words and sound, interruptions, ends that are not good."""
+"""Decoding Gemini's messages: turns, text and audio, interruptions, failures."""
 
 import numpy as np
 import pytest
-from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Line, encoded, pcm_part, turn
+from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Harness, encoded, pcm_part, turn
 
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind
@@ -32,36 +32,36 @@ def kinds(outputs):
 # A session
 
 
-def test_the_setup_goes_alone_and_its_answer_begins_the_session():
-    line = Line(live=False)
-    assert list(line.opening) == ["setup"]
-    assert line.pending() == []
-    assert line.get(setupComplete={"sessionId": "s"}) == [
+def test_the_setup_is_sent_alone_and_its_reply_starts_the_session():
+    harness = Harness(live=False)
+    assert list(harness.opening) == ["setup"]
+    assert harness.pending() == []
+    assert harness.receive(setupComplete={"sessionId": "s"}) == [
         SessionStarted(
-            {k: v for k, v in line.opening["setup"].items() if k != "sessionResumption"},
+            {k: v for k, v in harness.opening["setup"].items() if k != "sessionResumption"},
             58 * 60.0,
             restored=False,
         )
     ]
-    assert line.get(setupComplete={}) == []
-    assert Line(OLD).started[0].expires_in is None
+    assert harness.receive(setupComplete={}) == []
+    assert Harness(OLD).started[0].expires_in is None
 
 
 def test_a_whole_turn_in_the_servers_casing():
-    line = Line()
-    assert line.content(inputTranscription={"text": "How are", "languageCode": "en"}) == [
+    harness = Harness()
+    assert harness.content(inputTranscription={"text": "How are", "languageCode": "en"}) == [
         UserTranscript("heard_1", "How are", final=False)
     ]
-    assert line.content(inputTranscription={"text": " you?", "finished": True}) == [
+    assert harness.content(inputTranscription={"text": " you?", "finished": True}) == [
         UserTranscript("heard_2", " you?", final=False)
     ]
-    started, audio = line.began([1, -2, 3])
+    started, audio = harness.begin_reply([1, -2, 3])
     assert started.request_id is None
     assert (audio.frame.samples.tolist(), audio.frame.rate) == ([1, -2, 3], 24000)
-    assert line.words("Fine.") == [ReplyText(started.reply_id, audio.item_id, "Fine.")]
-    (more,) = line.sound([4])
+    assert harness.text("Fine.") == [ReplyText(started.reply_id, audio.item_id, "Fine.")]
+    (more,) = harness.audio([4])
     assert (more.reply_id, more.item_id) == (audio.reply_id, audio.item_id)
-    assert line.generated() == [ReplyDone(started.reply_id)]
+    assert harness.generated() == [ReplyDone(started.reply_id)]
     usage = {
         "promptTokenCount": 12,
         "responseTokenCount": 9,
@@ -70,16 +70,16 @@ def test_a_whole_turn_in_the_servers_casing():
         "responseTokensDetails": [{"modality": "AUDIO", "tokenCount": 9}],
     }
     content = {"turnComplete": True, "interactionStatus": "IDLE"}
-    assert line.get(serverContent=content, usageMetadata=usage) == [
+    assert harness.receive(serverContent=content, usageMetadata=usage) == [
         Usage({"audio": 12}, {"audio": 9})
     ]
-    again, _ = line.began()
+    again, _ = harness.begin_reply()
     assert again.reply_id != started.reply_id
 
 
 def test_several_parts_and_several_things_in_one_message():
-    line = Line()
-    outputs = line.content(
+    harness = Harness()
+    outputs = harness.content(
         inputTranscription={"text": "Hi"},
         modelTurn=turn(pcm_part([1]), {"text": "thinking", "thought": True}, pcm_part([2, 3])),
         outputTranscription={"text": "Hello"},
@@ -90,15 +90,15 @@ def test_several_parts_and_several_things_in_one_message():
         "UserTranscript", "ReplyStarted", "ReplyAudio", "ReplyAudio", "ReplyText", "ReplyDone",
     ]  # fmt: skip
     assert [o.frame.samples.tolist() for o in outputs if isinstance(o, ReplyAudio)] == [[1], [2, 3]]
-    assert line.completed()  # The next one is of another turn: an empty one.
+    assert harness.completed()  # The next completion is of another turn, an empty one.
 
 
 @pytest.mark.parametrize(
     ("rate", "hz"), [(";rate=24000", 24000), ("", 24000), ("; rate=16000", 16000)]
 )
-def test_sound_says_its_rate(rate, hz):
-    line = Line()
-    _, audio = line.sound(rate=rate)
+def test_audio_has_the_rate_that_its_type_names(rate, hz):
+    harness = Harness()
+    _, audio = harness.audio(rate=rate)
     assert audio.frame.rate == hz
 
 
@@ -106,76 +106,78 @@ def test_sound_says_its_rate(rate, hz):
     "rate",
     [";rate=0", ";rate=4000", ";rate=99999", ";rate=99999999", ";rate=" + "9" * 5000, ";rate=x"],
 )
-def test_sound_of_no_rate_is_counted_and_begins_nothing(rate):
-    line = Line()
-    assert line.sound(rate=rate) == []
-    assert line.codec.malformed == 1
-    line.began()
+def test_audio_with_an_invalid_rate_is_counted_and_begins_no_reply(rate):
+    harness = Harness()
+    assert harness.audio(rate=rate) == []
+    assert harness.codec.malformed == 1
+    harness.begin_reply()
 
 
 def test_half_a_sample_waits_for_its_other_half():
-    line = Line()
+    harness = Harness()
     pcm = np.array([1, 2, -3, 4], "<i2").tobytes()
     samples = []
     for piece in (pcm[:1], pcm[1:2], pcm[2:5], pcm[5:5], pcm[5:7], pcm[7:]):
         blob = {"mimeType": "audio/pcm;rate=24000", "data": encoded(piece)}
-        for output in line.content(modelTurn=turn({"inlineData": blob})):
+        for output in harness.content(modelTurn=turn({"inlineData": blob})):
             if isinstance(output, ReplyAudio):
                 samples += output.frame.samples.tolist()
     assert samples == [1, 2, -3, 4]
-    assert line.codec.malformed == 0
+    assert harness.codec.malformed == 0
 
 
-def test_a_piece_that_is_no_sound_does_not_cost_the_reply_or_what_came_with_it():
-    line = Line()
+def test_an_invalid_audio_part_costs_neither_the_reply_nor_the_rest_of_its_message():
+    harness = Harness()
     bad = {"inlineData": {"mimeType": "audio/pcm;rate=24000", "data": "a"}}
-    outputs = line.content(inputTranscription={"text": "Hi"}, modelTurn=turn(bad, pcm_part([5])))
+    outputs = harness.content(inputTranscription={"text": "Hi"}, modelTurn=turn(bad, pcm_part([5])))
     assert kinds(outputs) == ["UserTranscript", "ReplyStarted", "ReplyAudio"]
-    assert line.codec.malformed == 1
-    assert kinds(line.content(modelTurn=turn(bad), generationComplete=True)) == ["ReplyDone"]
+    assert harness.codec.malformed == 1
+    assert kinds(harness.content(modelTurn=turn(bad), generationComplete=True)) == ["ReplyDone"]
 
 
 # Ends of replies and of turns
 
 
-def test_words_that_come_after_the_sound_are_still_of_that_reply():
-    line = Line()
-    started, audio = line.began()
-    line.generated()
-    assert line.words(" late") == [ReplyText(started.reply_id, audio.item_id, " late")]
-    line.completed()
-    assert line.words(" later") == [ReplyText(started.reply_id, audio.item_id, " later")]
-    assert line.words("\n") == []
-    again, audio = line.began()
+def test_text_after_the_audio_belongs_to_the_same_reply():
+    harness = Harness()
+    started, audio = harness.begin_reply()
+    harness.generated()
+    assert harness.text(" late") == [ReplyText(started.reply_id, audio.item_id, " late")]
+    harness.completed()
+    assert harness.text(" later") == [ReplyText(started.reply_id, audio.item_id, " later")]
+    assert harness.text("\n") == []
+    again, audio = harness.begin_reply()
     assert again.reply_id != started.reply_id
-    assert line.words("next") == [ReplyText(again.reply_id, audio.item_id, "next")]
+    assert harness.text("next") == [ReplyText(again.reply_id, audio.item_id, "next")]
 
 
 @pytest.mark.parametrize("spoken", [True, False])
-def test_words_that_come_before_their_reply_wait_for_it(spoken):
-    line = Line()
-    assert line.words(" ") == line.words("Fi") == line.words("rst. ") == []  # There is none yet.
-    started, told, audio = line.sound()
+def test_text_before_its_reply_waits_for_the_audio(spoken):
+    harness = Harness()
+    assert (
+        harness.text(" ") == harness.text("Fi") == harness.text("rst. ") == []
+    )  # No reply has begun yet.
+    started, told, audio = harness.audio()
     assert told == ReplyText(started.reply_id, audio.item_id, "First. ")
-    line.completed()
+    harness.completed()
     if spoken:
-        line.content(inputTranscription={"text": "How are you?"})
+        harness.content(inputTranscription={"text": "How are you?"})
     else:
-        line.send(RequestReply("q"))
-    assert line.words("Fine.") == []
-    started, told, audio = line.sound()
+        harness.send(RequestReply("q"))
+    assert harness.text("Fine.") == []
+    started, told, audio = harness.audio()
     assert started.request_id == (None if spoken else "q")
     assert told == ReplyText(started.reply_id, audio.item_id, "Fine.")
-    assert line.completed() == [ReplyDone(started.reply_id)]
+    assert harness.completed() == [ReplyDone(started.reply_id)]
 
 
-def test_words_after_a_turn_that_the_person_spoke_into_are_of_the_next_reply():
-    line = Line()
-    line.began()
-    line.content(inputTranscription={"text": "Mhm, go on."})
-    line.completed()
-    assert line.words("Yes?") == []
-    started, told, audio = line.sound()
+def test_text_after_a_turn_with_user_speech_belongs_to_the_next_reply():
+    harness = Harness()
+    harness.begin_reply()
+    harness.content(inputTranscription={"text": "Mhm, go on."})
+    harness.completed()
+    assert harness.text("Yes?") == []
+    started, told, audio = harness.audio()
     assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
 
 
@@ -183,59 +185,59 @@ def test_words_after_a_turn_that_the_person_spoke_into_are_of_the_next_reply():
     ("seconds", "loud", "silent"),
     [(0.1, 9000, 0.5), (0.5, 9000, 0.1), (0.5, 9000, 0.0), (9.0, 20, 0.0)],
 )
-def test_words_that_come_after_the_person_has_made_some_sound_are_not_late(seconds, loud, silent):
-    line = Line()
-    before, _ = line.began()
-    line.completed()
+def test_text_after_enough_user_audio_is_not_late(seconds, loud, silent):
+    harness = Harness()
+    before, _ = harness.begin_reply()
+    harness.completed()
     for _ in range(round(seconds * 50)):
-        line.send(SendAudio(AudioFrame(np.full(320, loud, np.int16), 16000)))
+        harness.send(SendAudio(AudioFrame(np.full(320, loud, np.int16), 16000)))
     for _ in range(round(silent * 50)):
-        line.hears()
-    words = line.words("Yes?")
+        harness.send_audio()
+    words = harness.text("Yes?")
     if seconds < 0.2 or loud < 600 or not silent:
         assert [told.reply_id for told in words] == [before.reply_id]
     else:
         assert words == []
-        started, told, audio = line.sound()
+        started, told, audio = harness.audio()
         assert told == ReplyText(started.reply_id, audio.item_id, "Yes?")
 
 
-def test_a_turn_of_words_alone_is_a_reply_when_it_is_complete():
-    line = Line()
-    line.send(RequestReply("q"))
+def test_a_turn_with_text_only_is_a_reply_when_it_is_complete():
+    harness = Harness()
+    harness.send(RequestReply("q"))
     for _ in range(200):
-        assert line.words("x" * 100) == []  # What nobody hears is bounded.
-    started, told, done = line.completed()
+        assert harness.text("x" * 100) == []  # Text without audio is bounded.
+    started, told, done = harness.completed()
     assert (started.request_id, len(told.text)) == ("q", 4096)
     assert done == ReplyDone(started.reply_id)
 
 
-def test_a_reply_that_had_no_end_ends_with_its_turn():
-    line = Line()
-    started, _ = line.began()
-    assert line.completed() == [ReplyDone(started.reply_id)]
-    assert line.generated() == []
+def test_a_reply_without_an_end_ends_with_its_turn():
+    harness = Harness()
+    started, _ = harness.begin_reply()
+    assert harness.completed() == [ReplyDone(started.reply_id)]
+    assert harness.generated() == []
 
 
-def test_a_model_that_says_nothing_ends_what_was_asked():
-    line = Line()
-    line.send(RequestReply("q"))
-    started, done = line.completed()
+def test_a_model_that_says_nothing_ends_the_request():
+    harness = Harness()
+    harness.send(RequestReply("q"))
+    started, done = harness.completed()
     assert started.request_id == "q"
     assert done == ReplyDone(started.reply_id, "completed")
-    # And a turn of the person that it leaves unanswered.
-    started, done = line.completed(interactionStatus="IDLE")
+    # Also for a user turn that it does not reply to.
+    started, done = harness.completed(interactionStatus="IDLE")
     assert (started.request_id, done.status) == (None, "completed")
 
 
-def test_a_turn_that_goes_on_is_not_an_empty_one():
-    line = Line()
-    line.send(RequestReply("q"))
-    assert line.completed(interactionStatus="IN_PROGRESS") == []
-    started, _ = line.began()
+def test_a_turn_followed_by_another_is_not_an_empty_reply():
+    harness = Harness()
+    harness.send(RequestReply("q"))
+    assert harness.completed(interactionStatus="IN_PROGRESS") == []
+    started, _ = harness.begin_reply()
     assert started.request_id == "q"
-    # Only gemini-3.8 tells that; with others it is of no meaning.
-    other = Line(PREVIEW)
+    # Only gemini-3.8 reports that; other models' values mean nothing.
+    other = Harness(PREVIEW)
     other.send(RequestReply("q"))
     assert kinds(other.completed(interactionStatus="IN_PROGRESS")) == ["ReplyStarted", "ReplyDone"]
 
@@ -248,171 +250,171 @@ def test_a_turn_that_goes_on_is_not_an_empty_one():
         "OUTPUT_IMAGE_IP_PROHIBITED", "GENERATED_OTHER", "MAX_REGENERATION_REACHED", "BRAND_NEW",
     ],
 )  # fmt: skip
-def test_a_turn_that_went_wrong_fails_what_was_asked(reason):
-    line = Line()
-    line.send(RequestReply("q"))
-    started, done = line.completed(turnCompleteReason=reason)
+def test_a_failed_turn_fails_the_request(reason):
+    harness = Harness()
+    harness.send(RequestReply("q"))
+    started, done = harness.completed(turnCompleteReason=reason)
     message = "the model did not reply: " + reason.lower().replace("_", " ")
     assert (started.request_id, done) == ("q", ReplyDone(started.reply_id, "failed", message))
     # In the middle of a reply.
-    started, _ = line.began()
-    assert line.completed(turnCompleteReason=reason) == [
+    started, _ = harness.begin_reply()
+    assert harness.completed(turnCompleteReason=reason) == [
         ReplyDone(started.reply_id, "failed", message)
     ]
-    # After all of it was said.
-    line.began()
-    line.generated()
-    assert line.completed(turnCompleteReason=reason) == [
+    # After its end.
+    harness.begin_reply()
+    harness.generated()
+    assert harness.completed(turnCompleteReason=reason) == [
         ProviderError(ErrorKind.RETRY, reason, message)
     ]
 
 
 @pytest.mark.parametrize("reason", ["NEED_MORE_INPUT", "TURN_COMPLETE_REASON_UNSPECIFIED", "", 3])
-def test_reasons_that_are_no_failures(reason):
-    line = Line()
-    started, _ = line.began()
-    assert line.completed(turnCompleteReason=reason) == [ReplyDone(started.reply_id)]
+def test_reasons_that_are_not_failures(reason):
+    harness = Harness()
+    started, _ = harness.begin_reply()
+    assert harness.completed(turnCompleteReason=reason) == [ReplyDone(started.reply_id)]
 
 
 # Interruptions
 
 
-def test_an_interruption_cuts_the_reply_and_is_told_once():
-    line = Line()
-    started, audio = line.began()
-    assert line.interrupted() == [
+def test_an_interruption_ends_the_reply_and_is_reported_once():
+    harness = Harness()
+    started, audio = harness.begin_reply()
+    assert harness.interrupted() == [
         ReplyInterrupted(started.reply_id),
         ReplyDone(started.reply_id, "cancelled"),
     ]
-    assert line.interrupted() == []
-    # Words that were on their way do not begin a reply.
-    assert line.words(" more") == [ReplyText(started.reply_id, audio.item_id, " more")]
-    assert line.completed() == []
-    assert kinds(line.sound()) == ["ReplyStarted", "ReplyAudio"]
+    assert harness.interrupted() == []
+    # Late text does not begin a reply.
+    assert harness.text(" more") == [ReplyText(started.reply_id, audio.item_id, " more")]
+    assert harness.completed() == []
+    assert kinds(harness.audio()) == ["ReplyStarted", "ReplyAudio"]
 
 
-def test_an_interruption_of_what_is_only_playing_names_the_reply():
-    line = Line()
-    started, _ = line.began()
-    line.generated()
-    assert line.interrupted() == [ReplyInterrupted(started.reply_id)]
-    assert line.completed() == []
+def test_an_interruption_while_playing_names_the_reply():
+    harness = Harness()
+    started, _ = harness.begin_reply()
+    harness.generated()
+    assert harness.interrupted() == [ReplyInterrupted(started.reply_id)]
+    assert harness.completed() == []
 
 
-def test_an_interruption_of_nothing_is_told_and_ends_nothing():
-    line = Line()
-    assert line.interrupted() == [ReplyInterrupted(None)]
-    # Whether its turn is completed or not, the next interruption is one.
-    started, _ = line.began()
-    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
-    line = Line()
-    line.interrupted()
-    assert line.completed() == []
-    started, _ = line.began()
-    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
+def test_an_interruption_of_nothing_is_reported_and_ends_nothing():
+    harness = Harness()
+    assert harness.interrupted() == [ReplyInterrupted(None)]
+    # The next interruption is reported, whether this turn is completed or not.
+    started, _ = harness.begin_reply()
+    assert harness.interrupted()[0] == ReplyInterrupted(started.reply_id)
+    harness = Harness()
+    harness.interrupted()
+    assert harness.completed() == []
+    started, _ = harness.begin_reply()
+    assert harness.interrupted()[0] == ReplyInterrupted(started.reply_id)
 
 
-def test_a_person_who_speaks_first_ends_what_was_asked_and_had_not_begun():
-    line = Line()
-    line.send(RequestReply("q"))
-    told, started, done = line.interrupted()
+def test_a_person_who_speaks_first_ends_a_request_without_a_reply():
+    harness = Harness()
+    harness.send(RequestReply("q"))
+    told, started, done = harness.interrupted()
     assert told == ReplyInterrupted(None)
     assert (started.request_id, done.status) == ("q", "cancelled")
-    assert line.completed() == []
+    assert harness.completed() == []
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_what_we_send_interrupts_and_is_nobodys_barge_in(complete):
-    line = Line()
-    started, _ = line.began()
+def test_an_interruption_by_our_own_message_is_no_barge_in(complete):
+    harness = Harness()
+    started, _ = harness.begin_reply()
     if complete:
-        line.generated()
-    line.send(RequestReply("q"))
+        harness.generated()
+    harness.send(RequestReply("q"))
     ended = [] if complete else [ReplyDone(started.reply_id, "cancelled")]
-    assert line.interrupted() == ended
-    assert line.completed() == []
-    begun, _ = line.began()
+    assert harness.interrupted() == ended
+    assert harness.completed() == []
+    begun, _ = harness.begin_reply()
     assert begun.request_id == "q"
-    # The next one is the person's again.
-    assert isinstance(line.interrupted()[0], ReplyInterrupted)
+    # The next interruption is the person's again.
+    assert isinstance(harness.interrupted()[0], ReplyInterrupted)
 
 
-def test_a_turn_that_ended_before_our_words_came_is_not_the_answer_to_them():
-    line = Line()
-    line.began()
-    line.generated()
-    line.send(RequestReply("q"))
-    assert line.completed() == []  # It was on its way.
-    begun, _ = line.began()
+def test_a_turn_that_ends_before_our_request_arrives_does_not_answer_it():
+    harness = Harness()
+    harness.begin_reply()
+    harness.generated()
+    harness.send(RequestReply("q"))
+    assert harness.completed() == []  # The server had sent it before it read the request.
+    begun, _ = harness.begin_reply()
     assert begun.request_id == "q"
 
 
-def test_nothing_more_comes_of_a_cancelled_reply_but_its_end():
-    line = Line()
-    started, _ = line.began()
-    line.send(CancelReply(started.reply_id))
-    assert line.sound() == line.words("x") == []
-    assert line.generated() == [ReplyDone(started.reply_id, "cancelled")]
-    line.completed()
-    started, _ = line.began()
-    line.send(CancelReply("another"))
-    assert kinds(line.sound()) == ["ReplyAudio"]
-    line.send(CancelReply(started.reply_id))
-    assert line.completed() == [ReplyDone(started.reply_id, "cancelled")]
+def test_a_cancelled_reply_only_reports_its_end():
+    harness = Harness()
+    started, _ = harness.begin_reply()
+    harness.send(CancelReply(started.reply_id))
+    assert harness.audio() == harness.text("x") == []
+    assert harness.generated() == [ReplyDone(started.reply_id, "cancelled")]
+    harness.completed()
+    started, _ = harness.begin_reply()
+    harness.send(CancelReply("another"))
+    assert kinds(harness.audio()) == ["ReplyAudio"]
+    harness.send(CancelReply(started.reply_id))
+    assert harness.completed() == [ReplyDone(started.reply_id, "cancelled")]
 
 
 # Scripted text
 
 
-def test_scripted_text_has_ended_when_all_of_it_was_told():
-    line = Line()
-    line.send(Say("q", "Good morning."))
-    started, audio = line.began()
+def test_scripted_text_ends_with_its_last_word():
+    harness = Harness()
+    harness.send(Say("q", "Good morning."))
+    started, audio = harness.begin_reply()
     assert started.request_id == "q"
-    line.words("Good")
-    assert line.generated() == []
-    assert line.words(" morning") == [
+    harness.text("Good")
+    assert harness.generated() == []
+    assert harness.text(" morning") == [
         ReplyText(started.reply_id, audio.item_id, " morning"),
         ReplyDone(started.reply_id),
     ]
-    assert line.completed() == []
+    assert harness.completed() == []
 
 
-def test_other_words_than_the_scripted_ones_are_told():
-    line = Line()
-    line.send(Say("q", "Good morning."))
-    started, _ = line.began()
-    line.words("Hello. ")
-    assert line.generated() == []
-    assert line.completed() == [
+def test_words_other_than_the_scripted_ones_are_reported():
+    harness = Harness()
+    harness.send(Say("q", "Good morning."))
+    started, _ = harness.begin_reply()
+    harness.text("Hello. ")
+    assert harness.generated() == []
+    assert harness.completed() == [
         SayMismatch(started.reply_id, "Good morning.", "Hello."),
         ReplyDone(started.reply_id),
     ]
 
 
-def test_scripted_text_that_is_cut_is_no_mismatch():
-    line = Line()
-    line.send(Say("q", "Good morning."))
-    started, _ = line.began()
-    line.words("Good")
-    line.send(CancelReply(started.reply_id))
-    assert line.generated() == [ReplyDone(started.reply_id, "cancelled")]
-    line.completed()
-    line.send(Say("q", "Good morning."))
-    started, _ = line.began()
-    line.words("Good")
-    assert line.interrupted()[-1] == ReplyDone(started.reply_id, "cancelled")
+def test_scripted_text_that_is_cancelled_is_no_mismatch():
+    harness = Harness()
+    harness.send(Say("q", "Good morning."))
+    started, _ = harness.begin_reply()
+    harness.text("Good")
+    harness.send(CancelReply(started.reply_id))
+    assert harness.generated() == [ReplyDone(started.reply_id, "cancelled")]
+    harness.completed()
+    harness.send(Say("q", "Good morning."))
+    started, _ = harness.begin_reply()
+    harness.text("Good")
+    assert harness.interrupted()[-1] == ReplyDone(started.reply_id, "cancelled")
 
 
-def test_without_transcripts_scripted_text_is_taken_to_be_said():
-    line = Line(output_transcription=None)
-    line.send(Say("q", "Good morning."))
-    started, told, audio = line.sound()
+def test_without_transcripts_scripted_text_is_assumed_to_be_said():
+    harness = Harness(output_transcription=None)
+    harness.send(Say("q", "Good morning."))
+    started, told, audio = harness.audio()
     assert told == ReplyText(started.reply_id, audio.item_id, "Good morning.")
-    assert line.generated() == [ReplyDone(started.reply_id)]
-    line.completed()
-    line.send(RequestReply("r"))
-    assert kinds(line.sound()) == ["ReplyStarted", "ReplyAudio"]
+    assert harness.generated() == [ReplyDone(started.reply_id)]
+    harness.completed()
+    harness.send(RequestReply("r"))
+    assert kinds(harness.audio()) == ["ReplyStarted", "ReplyAudio"]
 
 
 # The rest of the protocol
@@ -423,8 +425,8 @@ def test_without_transcripts_scripted_text_is_taken_to_be_said():
     [("10s", 10.0), ("9.5s", 9.5), ("0.000000001s", 1e-9), ("0s", 0.0), (None, 0.0), ("-1s", 0.0),
      ("soon", 0.0), (10, 0.0), ("9" * 400 + "s", 0.0)],
 )  # fmt: skip
-def test_go_away_says_how_long(left, seconds):
-    assert Line().get(goAway={"timeLeft": left}) == [GoAway(seconds)]
+def test_go_away_reports_the_time_left(left, seconds):
+    assert Harness().receive(goAway={"timeLeft": left}) == [GoAway(seconds)]
 
 
 @pytest.mark.parametrize(
@@ -455,33 +457,38 @@ def test_go_away_says_how_long(left, seconds):
     ],
 )
 def test_usage_by_modality(usage, told):
-    assert Line().get(usageMetadata=usage) == ([] if told is None else [told])
+    assert Harness().receive(usageMetadata=usage) == ([] if told is None else [told])
 
 
-def test_what_is_not_of_the_protocol_is_counted_and_passed_over():
-    line = Line()
-    line.began()
-    assert line.get(brandNew={"a": 1}, voiceActivity={"voiceActivityType": "ACTIVITY_START"}) == []
+def test_messages_outside_the_protocol_are_counted_and_ignored():
+    harness = Harness()
+    harness.begin_reply()
+    assert (
+        harness.receive(brandNew={"a": 1}, voiceActivity={"voiceActivityType": "ACTIVITY_START"})
+        == []
+    )
     for index in range(400):
-        line.get(**{f"x{index}": {}})
-    assert line.codec.unknown["brandNew"] == 1
-    assert "voiceActivity" not in line.codec.unknown
-    assert len(line.codec.unknown) == 257
-    assert sum(line.codec.unknown.values()) == 401
-    assert kinds(line.sound()) == ["ReplyAudio"]
+        harness.receive(**{f"x{index}": {}})
+    assert harness.codec.unknown["brandNew"] == 1
+    assert "voiceActivity" not in harness.codec.unknown
+    assert len(harness.codec.unknown) == 257
+    assert sum(harness.codec.unknown.values()) == 401
+    assert kinds(harness.audio()) == ["ReplyAudio"]
 
 
 @pytest.mark.parametrize(
     "message", [b"", b"\xff", b"[]", b"3", b'{"serverContent": 3}', b"{" * 100, b'{"goAway": "x"}']
 )
-def test_what_is_not_built_as_the_protocol_says_is_counted(message):
-    line = Line()
-    assert not line.codec.decode(message)
-    assert line.codec.malformed == 1
+def test_malformed_messages_are_counted(message):
+    harness = Harness()
+    assert not harness.codec.decode(message)
+    assert harness.codec.malformed == 1
 
 
-def test_it_is_a_codec():
-    codec: CodecProtocol[bytes] = Line().codec
+def test_it_fits_the_codec_protocol():
+    codec: CodecProtocol[bytes] = Harness().codec
     assert codec.pending() == []
-    assert Line(MODEL).get(sessionResumptionUpdate={}) == [Resumable(False)]
-    assert Line(TEXT_ONLY).get(sessionResumptionUpdate={"newHandle": "h"}) == [Resumable(False)]
+    assert Harness(MODEL).receive(sessionResumptionUpdate={}) == [Resumable(False)]
+    assert Harness(TEXT_ONLY).receive(sessionResumptionUpdate={"newHandle": "h"}) == [
+        Resumable(False)
+    ]

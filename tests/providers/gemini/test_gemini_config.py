@@ -1,4 +1,4 @@
-"""What a Gemini session may be told, and what that is as JSON, which Google's package says too."""
+"""Options of a Gemini session and their JSON, compared with what Google's package writes."""
 
 import dataclasses
 import inspect
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Line, certified, types
+from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Harness, types, validated
 from google import genai
 from google.genai import _common, _live_converters
 
@@ -45,18 +45,18 @@ def realtime(**options):
         (lambda: gemini.AutomaticActivity(prefix_padding_ms=-1), "prefix_padding_ms takes 0 to"),
         (lambda: gemini.AutomaticActivity(silence_duration_ms=60_001), "takes 0 to 60000, not"),
         (lambda: gemini.AutomaticActivity(coverage="some"), "activity, all, activity_and_all"),
-        (lambda: gemini.Transcription("de"), "language_codes takes a list of strings"),
-        (lambda: gemini.Transcription(custom_vocabulary="cat"), "custom_vocabulary takes a list"),
+        (lambda: gemini.Transcription("de"), "language_codes must be a list of strings"),
+        (lambda: gemini.Transcription(custom_vocabulary="cat"), "custom_vocabulary must be a list"),
         (lambda: gemini.Thinking("huge"), "thinking level takes minimal, low, medium, high"),
-        (lambda: gemini.Thinking(), "takes a level or a budget"),
-        (lambda: gemini.Thinking("low", budget=1), "takes a level or a budget"),
+        (lambda: gemini.Thinking(), "needs either a level or a budget"),
+        (lambda: gemini.Thinking("low", budget=1), "needs either a level or a budget"),
         (lambda: gemini.Thinking(budget=-2), "thinking budget takes -1 to 65536"),
-        (lambda: gemini.Proactivity(audio=False, video=True), "together with audio=True"),
-        (lambda: gemini.Compression(trigger_tokens=0), "trigger_tokens takes 1 or more"),
-        (lambda: gemini.Compression(target_tokens=-5), "target_tokens takes 1 or more"),
+        (lambda: gemini.Proactivity(audio=False, video=True), "needs audio=True"),
+        (lambda: gemini.Compression(trigger_tokens=0), "trigger_tokens must be 1 or more"),
+        (lambda: gemini.Compression(target_tokens=-5), "target_tokens must be 1 or more"),
         (lambda: gemini.Compression(100, 101), "can't be above trigger_tokens"),
         (lambda: gemini.Vertex(""), "a project and a location"),
-        (lambda: gemini.Vertex("p", "../x"), "ids of a project and a location"),
+        (lambda: gemini.Vertex("p", "../x"), "project and location must be ids"),
         (lambda: LiveConfig(model=""), "gemini-3.8-live"),
         (lambda: LiveConfig(voice=""), "Kore, Laomedeia"),
         (lambda: LiveConfig(media_resolution="4k"), "low, medium, high"),
@@ -65,19 +65,22 @@ def realtime(**options):
         (lambda: LiveConfig(top_p=-0.1), "top_p takes 0 to 1"),
         (lambda: LiveConfig(top_k=0), "top_k takes 1 to 1000"),
         (lambda: LiveConfig(max_output_tokens=0), "max_output_tokens takes 1 to 65536"),
-        # What the models take, one by one.
-        (lambda: LiveConfig(thinking=gemini.Thinking("low")), "takes no thinking"),
+        # What each model supports.
+        (lambda: LiveConfig(thinking=gemini.Thinking("low")), "does not support thinking"),
         (lambda: LiveConfig(EXTENDED, thinking=gemini.Thinking(budget=1)), r"level=\.\.\."),
         (lambda: LiveConfig(TEXT_ONLY, thinking=gemini.Thinking(budget=1)), r"level=\.\.\."),
         (lambda: LiveConfig(OLD, thinking=gemini.Thinking("low")), r"budget=\.\.\."),
         (lambda: LiveConfig(proactivity=gemini.Proactivity(False)), "audio=False is an error"),
-        (lambda: LiveConfig(TEXT_ONLY, proactivity=gemini.Proactivity()), "no proactivity"),
-        (lambda: LiveConfig(affective_dialog=True), "no affective dialog"),
-        (lambda: LiveConfig(TEXT_ONLY, affective_dialog=True), "no affective dialog"),
-        # What has an argument of its own.
+        (
+            lambda: LiveConfig(TEXT_ONLY, proactivity=gemini.Proactivity()),
+            "does not support proactivity",
+        ),
+        (lambda: LiveConfig(affective_dialog=True), "does not support affective dialog"),
+        (lambda: LiveConfig(TEXT_ONLY, affective_dialog=True), "does not support affective dialog"),
+        # Fields with an option of their own.
         (lambda: realtime(config={"model": "models/x"}), "give it as model"),
-        (lambda: realtime(config={"sessionResumption": {}}), "by itself"),
-        (lambda: realtime(config={"session_resumption": {}}), "by itself"),
+        (lambda: realtime(config={"sessionResumption": {}}), "sets it itself"),
+        (lambda: realtime(config={"session_resumption": {}}), "sets it itself"),
         (
             lambda: realtime(
                 config={"realtime_input_config": {"automaticActivityDetection": {"disabled": True}}}
@@ -90,17 +93,17 @@ def realtime(**options):
         ),
         (
             lambda: gemini.Realtime(vertex=gemini.Vertex("p"), labels={"a": "b"}),
-            "Vertex AI takes no labels",
+            "Vertex AI does not support labels",
         ),
     ],
 )
-def test_a_wrong_value_is_one_line_that_says_what_is_right(make, words):
+def test_an_invalid_value_is_one_line_that_says_what_is_valid(make, words):
     with pytest.raises(ConfigError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_what_each_model_may_be_told():
+def test_what_each_model_supports():
     LiveConfig(proactivity=gemini.Proactivity(video=True))
     LiveConfig(EXTENDED, thinking=gemini.Thinking("high"))
     LiveConfig(TEXT_ONLY, thinking=gemini.Thinking("minimal"))
@@ -114,7 +117,7 @@ def test_what_each_model_may_be_told():
 
 
 PROFILES = [
-    # model, changes in mid-session, parts of results, async tools, turns at any time, more follows
+    # model, changes in mid-session, partial results, async tools, turns at any time, turn follows
     (MODEL, True, True, "default", True, True),
     (EXTENDED, True, True, "default", True, True),
     ("gemini-9-live", True, True, "default", True, True),
@@ -133,7 +136,7 @@ PROFILES = [
 
 
 @pytest.mark.parametrize(("model", "mutable", "updates", "tools", "free", "status"), PROFILES)
-def test_every_model_has_a_profile_of_its_own(model, mutable, updates, tools, free, status):
+def test_every_model_has_its_own_capabilities(model, mutable, updates, tools, free, status):
     config = LiveConfig(model)
     profile = capabilities_of(config, video=True, report_truncation=True, vertex=False)
     assert (profile.provider, profile.model) == ("gemini", model)
@@ -144,11 +147,11 @@ def test_every_model_has_a_profile_of_its_own(model, mutable, updates, tools, fr
     assert profile.speech_detection == "local"
     traits = model_traits(model)
     assert (traits.async_tools, traits.free_context, traits.status) == (tools, free, status)
-    # Vertex AI does not take several results of a call.
+    # Vertex AI does not take several results for one call.
     assert not capabilities_of(config, video=True, report_truncation=True, vertex=True).tool_updates
 
 
-def test_what_the_config_switches_off_is_not_in_the_profile():
+def test_switched_off_options_are_not_in_the_capabilities():
     model = realtime(
         video="off",
         input_transcription=None,
@@ -160,13 +163,13 @@ def test_what_the_config_switches_off_is_not_in_the_profile():
     assert profile.manual_turns
 
 
-def test_what_a_model_can_not_do_says_what_to_do():
+def test_the_error_for_an_unsupported_feature_says_what_to_do():
     model = realtime(video="off")
     with pytest.raises(UnsupportedError, match="leave the camera off"):
         model.send_video(None)
     with pytest.raises(UnsupportedError, match="by itself"):
         model.end_turn()
-    with pytest.raises(UnsupportedError, match="answers every turn"):
+    with pytest.raises(UnsupportedError, match="replies to every turn"):
         realtime(turn_detection=gemini.ManualTurns()).end_turn(reply=False)
     fixed = realtime(model=TEXT_ONLY)
     with pytest.raises(UnsupportedError, match="instructions during a session"):
@@ -182,7 +185,7 @@ def setup_of_config(config, *, tools=(), **options):
     message = setup_message(
         config, SessionSetup("be kind", tools), model=f"models/{config.model}", **options
     )
-    return certified(message)["setup"]
+    return validated(message)["setup"]
 
 
 def test_the_setup_of_a_plain_session():
@@ -221,7 +224,7 @@ FULL = {
 }
 
 
-def test_the_setup_has_what_was_asked_for():
+def test_the_setup_contains_every_option():
     assert setup_of_config(
         LiveConfig(**FULL), tools=[TIME, BOOK], handle="h", transparent=True
     ) == {
@@ -282,8 +285,8 @@ def test_the_setup_has_what_was_asked_for():
     }
 
 
-def test_googles_package_asks_for_the_same():
-    """The same wishes, put into JSON by the package, read as the simulator reads it."""
+def test_googles_package_writes_the_same_setup():
+    """Compare with the package's JSON for the same options, as the simulator reads it."""
     ours = setup_of_config(LiveConfig(**FULL), tools=[TIME, BOOK], handle="h")
     wanted = types.LiveConnectConfig(
         response_modalities=["AUDIO"],
@@ -361,7 +364,7 @@ def test_googles_package_asks_for_the_same():
     ids=lambda config: config.model,
 )
 @pytest.mark.parametrize("vertex", [False, True])
-def test_the_simulator_takes_what_we_send(config, vertex):
+def test_the_simulator_accepts_our_setup(config, vertex):
     value = setup_of_config(config, tools=[TIME], transparent=vertex)
     setup = validate_setup(value, vertex=vertex, version="v1", unknown=frozenset())
     assert setup.resumable
@@ -371,7 +374,7 @@ def test_the_simulator_takes_what_we_send(config, vertex):
     assert setup.transcribes_output
 
 
-def test_off_is_said_or_left_out():
+def test_options_that_are_off_are_sent_or_left_out():
     setup = setup_of_config(
         LiveConfig(
             turn_detection=gemini.ManualTurns(),
@@ -383,19 +386,19 @@ def test_off_is_said_or_left_out():
     assert setup["realtimeInputConfig"] == {"automaticActivityDetection": {"disabled": True}}
     for key in ("inputAudioTranscription", "outputAudioTranscription", "contextWindowCompression"):
         assert key not in setup
-    # A model that calls tools only one after another is told nothing of how.
+    # A model that calls tools one after another only gets no behaviour for them.
     (tool,) = setup_of_config(LiveConfig(TEXT_ONLY), tools=[BOOK])["tools"]
     assert "behavior" not in tool["functionDeclarations"][0]
 
 
-def test_a_history_is_announced_where_the_model_wants_that():
+def test_a_history_is_announced_if_the_model_expects_that():
     history = [UserItem("u", "Hello.")]
-    assert Line(history=history).opening["setup"]["historyConfig"] == {
+    assert Harness(history=history).opening["setup"]["historyConfig"] == {
         "initialHistoryInClientContent": True
     }
-    assert "historyConfig" not in Line(OLD, history=history).opening["setup"]
-    # Of a history that has no words nothing would follow, and the server would wait for it.
-    silent = Line(history=[UserItem("u", None)])
+    assert "historyConfig" not in Harness(OLD, history=history).opening["setup"]
+    # A history without text has no turns, and the server would wait for them.
+    silent = Harness(history=[UserItem("u", None)])
     assert "historyConfig" not in silent.opening["setup"]
     assert silent.pending() == []
 
@@ -403,7 +406,7 @@ def test_a_history_is_announced_where_the_model_wants_that():
 # config=
 
 
-def test_config_is_merged_in_at_every_depth():
+def test_config_is_merged_at_every_depth():
     extra = {
         "generation_config": {"speechConfig": {"voice_config": {"replicatedVoiceConfig": {}}}},
         "realtimeInputConfig": {"automaticActivityDetection": {"prefixPaddingMs": 5}},
@@ -429,7 +432,7 @@ def test_config_is_merged_in_at_every_depth():
     assert [list(tool) for tool in setup["tools"]] == [["functionDeclarations"], ["googleSearch"]]
 
 
-def test_merging_changes_neither_side():
+def test_merging_changes_neither_object():
     below = {"a": {"b": 1, "c": [1]}, "d": [{"e": 1}]}
     above = {"a": {"b": 2, "c": [2]}, "d": [{"f": 2}], "g": None}
     assert deep_merge(below, above) == {
@@ -439,7 +442,7 @@ def test_merging_changes_neither_side():
     assert above == {"a": {"b": 2, "c": [2]}, "d": [{"f": 2}], "g": None}
 
 
-def test_importing_brings_no_client_and_no_transport():
+def test_importing_loads_no_client_and_no_transport():
     code = (
         "import sys; from duologue.providers import gemini; gemini.Realtime; gemini.Vertex\n"
         "print(*{'google.genai', 'google.auth', 'websockets', 'httpx', 'PIL'} & set(sys.modules))"
@@ -448,7 +451,7 @@ def test_importing_brings_no_client_and_no_transport():
     assert run.stdout.strip() == ""
 
 
-def test_the_page_has_every_argument_and_its_default():
+def test_the_documentation_lists_every_argument_and_its_default():
     page = Path(__file__).parents[3] / "docs" / "providers" / "gemini.md"
     rows = re.findall(r"^\| (`[^|]+) \| ([^|]+) \| [^|]+ \|$", page.read_text("utf-8"), re.M)
     told = {}
@@ -460,7 +463,7 @@ def test_the_page_has_every_argument_and_its_default():
         default = parameter.default
         shown = f"{type(default).__name__}()" if dataclasses.is_dataclass(default) else str(default)
         if shown != told[name]:
-            assert default is None, name  # And the table says where it comes from.
+            assert default is None, name  # The table also says where a value comes from.
 
 
 @pytest.mark.parametrize("video", ["none", "track", False, None])
@@ -472,6 +475,6 @@ def test_video_is_images_or_off(video):
 
 @pytest.mark.parametrize("module", [gemini, openai, qwen])
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), "1"])
-def test_pictures_a_second_are_a_number_above_0(module, fps):
+def test_fps_must_be_above_0(module, fps):
     with pytest.raises(ConfigError, match=r"^fps takes a number above 0, not [^\n]*$"):
         module.Realtime(api_key="k", fps=fps)

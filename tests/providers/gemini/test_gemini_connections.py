@@ -35,16 +35,16 @@ LONG = " ".join(f"word{index}" for index in range(40))
 
 
 def heard_s(server):
-    """Seconds of the person's sound that the service was given, on all connections."""
+    """Return the seconds of input audio that the service got, on all connections."""
     return sum(session.audio_in_samples for session in server.sessions) / 16000
 
 
-# A service of a few lines
+# A minimal service
 
 
 @asynccontextmanager
 async def service(answer):
-    """A server that does to each socket what ``answer`` does; its base address."""
+    """Serve each WebSocket with ``answer``; yield the base address."""
     async with serve(answer, "127.0.0.1", 0) as running:
         port = next(iter(running.sockets)).getsockname()[1]
         yield f"http://127.0.0.1:{port}"
@@ -69,7 +69,7 @@ async def begins(websocket):
     ],
 )
 @virtual
-async def test_a_close_before_the_session_is_told_with_its_reason(code, reason, kind, tries):
+async def test_a_close_before_the_session_is_reported_with_its_reason(code, reason, kind, tries):
     asked = []
 
     async def answer(websocket):
@@ -89,7 +89,7 @@ async def test_a_close_before_the_session_is_told_with_its_reason(code, reason, 
 
 @pytest.mark.parametrize("module", [gemini, openai, qwen])
 @virtual
-async def test_no_log_has_the_key_in_it(module, caplog):
+async def test_no_log_contains_the_key(module, caplog):
     caplog.set_level(logging.DEBUG)
     key = "sk-this-is-the-key-of-somebody"
     options = {"transport": "websocket"} if module is openai else {}
@@ -125,7 +125,7 @@ async def test_a_close_before_the_setup_was_sent():
     ("status", "tries"), [("PERMISSION_DENIED", 1), ("INTERNAL", 3), ("BRAND_NEW", 3)]
 )
 @virtual
-async def test_a_first_frame_that_is_an_error_is_told_as_one(status, tries):
+async def test_an_error_as_the_first_message_is_reported(status, tries):
     asked = []
 
     async def answer(websocket):
@@ -146,7 +146,7 @@ async def test_a_first_frame_that_is_an_error_is_told_as_one(status, tries):
 
 
 @virtual
-async def test_a_service_that_says_nothing_is_given_up_in_time():
+async def test_a_silent_service_is_given_up_in_time():
     async def answer(websocket):
         await websocket.wait_closed()
 
@@ -158,7 +158,7 @@ async def test_a_service_that_says_nothing_is_given_up_in_time():
 
 
 @virtual
-async def test_a_frame_of_more_than_a_megabyte_is_taken():
+async def test_a_message_of_more_than_a_megabyte_is_accepted():
     samples = (tone(20.0) // 2).astype("<i2")
     assert samples.nbytes > 900_000
 
@@ -184,7 +184,7 @@ async def test_a_frame_of_more_than_a_megabyte_is_taken():
 
 
 @virtual
-async def test_a_dead_line_is_noticed_by_its_acknowledgements():
+async def test_a_dead_connection_is_noticed_by_missing_acknowledgements():
     seen = []
 
     async def answer(websocket):
@@ -206,7 +206,7 @@ async def test_a_dead_line_is_noticed_by_its_acknowledgements():
 
 
 @virtual
-async def test_a_lost_line_is_taken_up_where_it_was():
+async def test_a_lost_connection_is_resumed():
     async with conversation(["One.", "Two."], ["first", "second"]) as (agent, person, server):
         await person.says(0.5)
         await asyncio.sleep(4)
@@ -226,7 +226,7 @@ async def test_a_lost_line_is_taken_up_where_it_was():
 
 @pytest.mark.parametrize("model", ["gemini-3.8-live", "gemini-3.1-flash-live-preview"])
 @virtual
-async def test_a_handle_that_is_stale_is_followed_by_the_history_and_that_is_said(model):
+async def test_a_stale_handle_is_followed_by_the_history_and_reported(model):
     async with conversation(["One.", "Two."], ["first", "second"], model=model) as (
         agent,
         person,
@@ -240,7 +240,7 @@ async def test_a_handle_that_is_stale_is_followed_by_the_history_and_that_is_sai
         (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert (event.outcome, event.lost_ms) == ("replayed", 0)
         assert not server.sessions[-1].resumed
-        # Where the history was announced, it was also given.
+        # If the history was announced, it was also sent.
         assert server.sessions[-1].setup["historyConfig"] == {"initialHistoryInClientContent": True}
         assert texts(server.sessions[-1]) == [("user", "first"), ("model", "One.")]
         await person.says(0.5)
@@ -251,7 +251,7 @@ async def test_a_handle_that_is_stale_is_followed_by_the_history_and_that_is_sai
 
 
 @virtual
-async def test_a_line_that_breaks_while_it_is_taken_up_does_not_cost_the_handle():
+async def test_a_connection_lost_while_resuming_does_not_cost_the_handle():
     async with conversation(["One."]) as (agent, _person, server):
         await agent.simple_response("first")
         await asyncio.sleep(3)
@@ -264,7 +264,7 @@ async def test_a_line_that_breaks_while_it_is_taken_up_does_not_cost_the_handle(
 
 
 @virtual
-async def test_a_context_that_is_full_is_not_resumed():
+async def test_a_full_context_is_not_resumed():
     async with conversation(["One.", "Two."]) as (agent, _person, server):
         await agent.simple_response("first")
         await asyncio.sleep(3)
@@ -285,7 +285,7 @@ async def test_a_context_that_is_full_is_not_resumed():
     ],
 )
 @virtual
-async def test_ends_that_pass_are_followed_by_the_next_connection(fault, words):
+async def test_a_transient_close_is_followed_by_the_next_connection(fault, words):
     async with conversation(["One."], ["first"], simulator={"faults": [fault]}) as (
         agent,
         person,
@@ -302,7 +302,7 @@ async def test_ends_that_pass_are_followed_by_the_next_connection(fault, words):
 
 
 @virtual
-async def test_what_the_service_does_not_take_in_mid_session_costs_no_more_than_a_connection():
+async def test_a_refusal_in_mid_session_costs_no_more_than_a_connection():
     faults = [Fault(Close(1008, "Requested entity was not found."), at=30.0, times=4)]
     async with conversation(["One."], simulator={"faults": faults}) as (agent, _person, server):
         await agent.simple_response("first")
@@ -318,7 +318,7 @@ async def test_what_the_service_does_not_take_in_mid_session_costs_no_more_than_
 
 
 @virtual
-async def test_a_key_that_is_not_good_any_more_ends_the_session():
+async def test_a_key_that_was_revoked_ends_the_session():
     async with GeminiSimulator(replies=["One."]) as server, join_agent(realtime(server)) as agent:
         await agent.simple_response("first")
         await asyncio.sleep(3)
@@ -337,7 +337,7 @@ async def test_a_key_that_is_not_good_any_more_ends_the_session():
 
 
 @virtual
-async def test_go_away_in_a_silence_is_heard_by_nobody():
+async def test_go_away_in_silence_is_unnoticeable():
     async with conversation(["One.", "Two."], ["first", "second"]) as (agent, person, server):
         changes = []
 
@@ -352,15 +352,15 @@ async def test_go_away_in_a_silence_is_heard_by_nobody():
         began = now()
         await asyncio.sleep(2)
         ((at, closed),) = changes
-        assert at - began < 0.5  # At once.
-        assert closed == [False, False]  # The next is there before the last has gone.
+        assert at - began < 0.5  # Immediately.
+        assert closed == [False, False]  # The next connection is open before the last one closes.
         assert server.sessions[0].closed
         (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert (event.outcome, event.lost_ms, event.gap_ms) == ("restored", 0, 0)
         await person.says(0.5)
         await asyncio.sleep(4)
         assert [item.text for item in agent.conversation] == ["first", "One.", "second", "Two."]
-        # Nothing is lost; of what came after the handle, which only had silence, nothing doubled.
+        # Nothing is lost, and after the handle there was only silence to send twice.
         assert heard_s(server) >= person.sent / 16000 - 0.05
         known = [("user", "first"), ("model", "One."), ("user", "second"), ("model", "Two.")]
         assert texts(server.sessions[-1]) == known
@@ -368,7 +368,7 @@ async def test_go_away_in_a_silence_is_heard_by_nobody():
 
 @pytest.mark.parametrize("speaks", ["agent", "person"])
 @virtual
-async def test_go_away_waits_for_the_end_of_what_is_being_said(speaks):
+async def test_go_away_waits_for_the_end_of_speech(speaks):
     text = "This is an answer of some three seconds, no more."
     async with conversation([text], ["first"]) as (agent, person, server):
         if speaks == "person":
@@ -394,7 +394,7 @@ async def test_go_away_waits_for_the_end_of_what_is_being_said(speaks):
 
 
 @virtual
-async def test_go_away_in_a_long_answer_takes_the_answer_along():
+async def test_go_away_in_a_long_reply_continues_the_reply():
     replies = [LONG, "and so on.", "and so on."]
     async with conversation(replies, simulator={"audio_pace": 1.0}) as (agent, person, server):
         speech = agent.simple_response("Tell me.")
@@ -413,7 +413,7 @@ async def test_go_away_in_a_long_answer_takes_the_answer_along():
 
 @virtual
 async def test_hours_pass():
-    """Two hours, sixty times as fast: ten minutes a connection, and no limit of a session."""
+    """Two hours, sixty times as fast: ten minutes per connection, no time limit of the session."""
     simulator = {"clock_scale": 60.0, "go_away_s": 120.0}
     replies, words = ["Yes."] * 40, [f"turn {n}" for n in range(40)]
     async with conversation(replies, words, simulator=simulator) as (agent, person, server):
@@ -435,7 +435,7 @@ async def test_hours_pass():
 
 
 @virtual
-async def test_without_compression_a_session_that_is_over_is_followed_by_one_with_its_history():
+async def test_without_compression_an_expired_session_is_followed_by_one_with_its_history():
     simulator = {"clock_scale": 60.0, "go_away_s": 120.0}
     replies, words = ["Yes."] * 20, [f"turn {n}" for n in range(20)]
     async with conversation(replies, words, simulator=simulator, compression=None) as (
@@ -456,12 +456,12 @@ async def test_without_compression_a_session_that_is_over_is_followed_by_one_wit
         assert not events_of(agent, ErrorEvent)
 
 
-# Sound over changes
+# Audio across connections
 
 
 @pytest.mark.parametrize("moment", [0.2, 0.6, 0.9, 1.2, 2.0])
 @virtual
-async def test_no_sound_of_the_person_is_lost_over_a_kill(moment):
+async def test_no_input_audio_is_lost_when_the_connection_is_killed(moment):
     async with conversation(["One."] * 3, ["first"] * 3) as (agent, person, server):
         await asyncio.sleep(1)
 
@@ -481,7 +481,7 @@ async def test_no_sound_of_the_person_is_lost_over_a_kill(moment):
 
 
 @virtual
-async def test_nothing_is_lost_by_a_kill_after_a_long_silence():
+async def test_a_kill_after_a_long_silence_loses_nothing():
     async with conversation(["One."], ["first"]) as (agent, person, server):
         await person.says(0.5)
         await asyncio.sleep(20)
@@ -494,7 +494,7 @@ async def test_nothing_is_lost_by_a_kill_after_a_long_silence():
 
 
 @virtual
-async def test_sound_goes_out_as_it_is():
+async def test_audio_is_sent_unchanged():
     async with conversation(["One."], simulator={"keep_audio": True}) as (_, person, server):
         await asyncio.sleep(0.5)
         sent_ = (6000 * np.sin(np.arange(16000) * 0.15)).astype(np.int16)
@@ -506,7 +506,7 @@ async def test_sound_goes_out_as_it_is():
 
 
 @virtual
-async def test_handles_are_asked_for_by_every_connection():
+async def test_every_connection_asks_for_handles():
     async with conversation(["One."]) as (agent, _person, server):
         await agent.simple_response("first")
         await asyncio.sleep(3)
@@ -520,11 +520,11 @@ async def test_handles_are_asked_for_by_every_connection():
         assert len(set(handles)) == 4
 
 
-# Words that come beside the turns of a connection
+# Text outside the turns of a connection
 
 
 @virtual
-async def test_a_pause_ends_no_turn_that_the_program_is_to_end():
+async def test_with_manual_turns_a_pause_ends_no_turn():
     options = {"turn_detection": gemini.ManualTurns()}
     async with conversation(["Yes."], ["a table."], **options) as (agent, person, server):
         await person.says(0.6)
@@ -542,7 +542,7 @@ async def test_a_pause_ends_no_turn_that_the_program_is_to_end():
 @pytest.mark.parametrize("words", [" indeed.", "\n"])
 @pytest.mark.parametrize("manual", [False, True])
 @virtual
-async def test_words_that_come_after_the_turn_cost_no_answer_and_no_request(words, manual):
+async def test_late_text_costs_no_reply_and_no_request(words, manual):
     options = {"turn_detection": gemini.ManualTurns()} if manual else {}
     replies, transcripts = ["One.", "Two.", "Three."], ["first", "second"]
     async with conversation(replies, transcripts, **options) as (agent, person, server):
@@ -573,7 +573,7 @@ async def test_words_that_come_after_the_turn_cost_no_answer_and_no_request(word
 
 
 @virtual
-async def test_words_of_a_reply_that_was_interrupted_do_not_shut_the_next_one_out():
+async def test_late_text_of_an_interrupted_reply_does_not_block_the_next_one():
     async with conversation([LONG, "Two."], ["first", "second"]) as (agent, person, server):
         session = server.sessions[0]
         emit, late = session._replies._emit, []
@@ -596,7 +596,7 @@ async def test_words_of_a_reply_that_was_interrupted_do_not_shut_the_next_one_ou
 
 
 class Listener(Brain):
-    """Knows what was said by how loud it was, so that sound heard twice has the same words."""
+    """Derives the transcript from the level, so that audio sent twice has the same transcript."""
 
     def open(self, setup):
         connection = super().open(setup)
@@ -618,9 +618,7 @@ class Listener(Brain):
 @pytest.mark.parametrize("late", [1.0, 2.5])
 @pytest.mark.parametrize("lost_after", [1.6, 3.4])
 @virtual
-async def test_words_are_kept_or_come_though_two_lines_break_before_they_are_final(
-    late, lost_after
-):
+async def test_a_transcript_survives_two_lost_connections_before_it_is_final(late, lost_after):
     script = deque(Reply("An answer of many words " * 3, pace=1.5) for _ in range(9))
     simulator = {"brain": lambda: Listener(script, ()), "transcription_delay": late}
     async with conversation(simulator=simulator) as (agent, person, server):

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from gemini_codec_harness import Line
+from gemini_codec_harness import Harness
 
 from duologue.errors import ErrorKind
 from duologue.providers.gemini._errors import (
@@ -55,7 +55,7 @@ def test_every_close_has_a_kind_and_the_servers_reason(code, reason, kind):
     assert error.code == str(code)
 
 
-def test_a_reason_is_one_line_and_not_too_long():
+def test_a_reason_is_one_line_of_bounded_length():
     error = close_error(1011, "one\n\ttwo " + "x" * 1000)
     assert str(error).startswith("one two xxx")
     assert len(str(error)) < 530
@@ -80,13 +80,13 @@ def test_which_closes_are_about_the_handle(code, reason, refused):
     assert is_resumption_refused(code, reason) is refused
 
 
-def test_what_no_other_connection_would_change():
+def test_which_closes_are_permanent():
     assert is_permanent(BAD_KEY)
     assert is_permanent(QUOTA.upper())
     assert not is_permanent("Request contains an invalid argument.")
 
 
-def test_a_full_context_is_known_by_its_words():
+def test_a_full_context_is_recognised_by_its_phrases():
     assert is_context_full("The input Token Count exceeds")
     assert not is_context_full(DEADLINE_EXCEEDED)
 
@@ -118,7 +118,7 @@ def test_an_http_status_has_a_kind_and_the_servers_words(status, name, message, 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"error": 3}', b'{"error": {}}', b"\xff"]
 )
-def test_a_body_that_says_nothing_still_gives_a_line(body):
+def test_an_empty_body_still_gives_a_message(body):
     error = http_error(502, body)
     assert str(error) == "the server answered with HTTP 502"
     assert error.kind is ErrorKind.RETRY
@@ -142,29 +142,31 @@ def test_a_body_that_says_nothing_still_gives_a_line(body):
         ("BRAND_NEW", ErrorKind.UNKNOWN),
     ],
 )
-def test_an_error_that_comes_as_a_message_has_a_kind(status, kind):
+def test_an_error_message_has_a_kind(status, kind):
     error = error_message(3, status, "Some\nwords")
     assert (error.kind, str(error), error.code) == (kind, "Some words", status)
     assert str(error_message(3, status, "")) == status
     assert error_message(3, status, QUOTA).kind is ErrorKind.FATAL
-    # While the session is live, it is told as it is.
-    told = Line().get(error={"code": 3, "status": status, "message": "Words"})
+    # While the session is live, it is reported unchanged.
+    told = Harness().receive(error={"code": 3, "status": status, "message": "Words"})
     assert told == [ProviderError(kind, status, "Words")]
-    # Instead of the session, what is not fatal is a reason for another connection.
-    (first,) = Line(live=False).get(error={"code": 3, "status": status, "message": "Words"})
+    # Before the session starts, anything that is not fatal is a reason to reconnect.
+    (first,) = Harness(live=False).receive(error={"code": 3, "status": status, "message": "Words"})
     assert first.kind is (ErrorKind.FATAL if kind is ErrorKind.FATAL else ErrorKind.RECYCLE)
 
 
-def test_an_error_without_words_is_told_too():
-    assert str(error_message(None, "", "")) == "the server told an error"
+def test_an_error_without_a_message_is_reported():
+    assert str(error_message(None, "", "")) == "the server reported an error"
     assert error_message(14, "", "x").code == "14"
     assert error_message(None, "", "x").code == ""
 
 
-def test_an_error_instead_of_a_resumed_session_lets_the_handle_go():
-    first = Line()
+def test_an_error_instead_of_a_resumed_session_drops_the_handle():
+    first = Harness()
     first.handle("h")
-    second = Line(live=False, resumption=first.resumption)
-    (error,) = second.get(error={"code": 5, "status": "NOT_FOUND", "message": "no such session"})
+    second = Harness(live=False, resumption=first.resumption)
+    (error,) = second.receive(
+        error={"code": 5, "status": "NOT_FOUND", "message": "no such session"}
+    )
     assert error.kind is ErrorKind.RECYCLE
     assert first.resumption.handle is None

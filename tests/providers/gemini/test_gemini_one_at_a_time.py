@@ -1,4 +1,4 @@
-"""A service that does not resume a session which another connection still holds."""
+"""A service that does not resume a session that another connection still holds."""
 
 import asyncio
 import re
@@ -28,9 +28,9 @@ class Scripted(ScriptedRealtime):
         self.replies = script
 
 
-def test_it_is_resumed_once_the_old_connection_is_closed():
+def test_the_session_is_resumed_once_the_old_connection_is_closed():
     async def main():
-        script = deque([Reply("One."), Reply("Two.")])  # One for all connections.
+        script = deque([Reply("One."), Reply("Two.")])  # Shared by all connections.
         brain = partial(Scripted, script)
         async with GeminiSimulator(brain, resumes_open=False, keep_audio=True) as server:
             model = Realtime(base_url=server.url, api_key=server.key, vad=EnergyVAD())

@@ -1,4 +1,4 @@
-"""Gemini's Realtime behind an agent, against the simulator: talking, hearing, tools."""
+"""Gemini's Realtime behind an agent, against the simulator: conversations and tools."""
 
 import asyncio
 import wave
@@ -32,7 +32,7 @@ LONG = " ".join(f"word{index}" for index in range(40))
 PREVIEW = "gemini-3.1-flash-live-preview"
 
 
-# Beginning
+# Connecting
 
 
 @virtual
@@ -85,7 +85,7 @@ async def test_voice_and_language_reach_the_service():
     ],
 )
 @virtual
-async def test_what_can_not_be_ends_it_at_once_in_the_services_words(options, words):
+async def test_a_permanent_error_ends_the_session_at_once_in_the_services_words(options, words):
     async with GeminiSimulator(unknown_models=["gemini-0"]) as server:
         began = now()
         model = realtime(server, **options)
@@ -101,14 +101,14 @@ async def test_what_can_not_be_ends_it_at_once_in_the_services_words(options, wo
 
 @pytest.mark.parametrize(("fault", "tries"), [("busy", 3), ("down", 3)])
 @virtual
-async def test_a_service_that_is_busy_is_tried_again(fault, tries):
+async def test_a_busy_service_is_tried_again(fault, tries):
     async with conversation(["Hi."], simulator={"faults": [fault]}) as (agent, _, server):
         assert len(server.fired_actions) == tries - 1
         assert (await agent.simple_response("Hello.")).heard_text == "Hi."
 
 
 @virtual
-async def test_a_service_that_refuses_us_is_not():
+async def test_a_service_that_refuses_the_key_is_not_tried_again():
     async with GeminiSimulator(faults=["unauthorized"]) as server:
         with pytest.raises(SessionError, match="invalid authentication credentials") as caught:
             async with join_agent(realtime(server)):
@@ -119,7 +119,7 @@ async def test_a_service_that_refuses_us_is_not():
 
 @pytest.mark.parametrize("fault", ["unknown", "garbage", "duplicate", "slow"])
 @virtual
-async def test_oddities_of_the_line_change_nothing(fault):
+async def test_unusual_traffic_changes_nothing(fault):
     async with conversation(["Hi."], simulator={"faults": [fault]}) as (agent, _, server):
         speech = await agent.simple_response("Hello.")
         assert speech.heard_text == "Hi."
@@ -129,8 +129,8 @@ async def test_oddities_of_the_line_change_nothing(fault):
 
 
 @virtual
-async def test_a_server_that_is_slow_to_answer_pings_is_not_given_up():
-    """Google's take up to half a minute, of connections that are well."""
+async def test_a_server_that_answers_pings_slowly_is_not_given_up():
+    """Google's servers take up to 30 s on working connections."""
     async with conversation(["Hi."]) as (agent, _, server):
         server.faults = [Fault(Stall("reading", 30.0), at=0.0)]
         await asyncio.sleep(40)
@@ -139,7 +139,7 @@ async def test_a_server_that_is_slow_to_answer_pings_is_not_given_up():
         assert not events_of(agent, RealtimeReconnectingEvent)
 
 
-# Sound
+# Audio
 
 
 @pytest.mark.parametrize("pace", [0.0, 1.3, 4.0])
@@ -152,12 +152,12 @@ async def test_bursts_are_played_without_a_gap(pace):
         assert speech.played_ms == pytest.approx(seconds * 1000, abs=40)
         wanted = tone(seconds)
         heard = person.played_audio[: len(wanted)].astype(int)
-        # Sample by sample: nothing is lost, doubled or out of place.
+        # Sample by sample: nothing is lost, duplicated or misplaced.
         assert np.abs(heard - wanted[: len(heard)]).max() < 200
 
 
 @virtual
-async def test_a_burst_that_was_held_back_is_played_when_it_is_there():
+async def test_a_delayed_burst_is_played_without_a_gap():
     faults = {"faults": ["burst"], "audio_pace": 4.0}
     async with conversation([LONG], simulator=faults) as (agent, person, _server):
         speech = await agent.simple_response("Tell me.")
@@ -177,7 +177,7 @@ async def test_the_agents_turn_ends_when_playing_ends():
         assert now() - at > 10
 
 
-# Turns of the person
+# User turns
 
 
 def clip(name):
@@ -188,7 +188,7 @@ def clip(name):
 
 @pytest.mark.parametrize("name", ["austen-0880", "austen-0930"])
 @virtual
-async def test_real_speech_has_its_turns_where_it_is(name):
+async def test_real_speech_has_its_turns_at_the_right_times(name):
     pytest.importorskip("earshot", reason="the gemini extra is not installed")
     samples = clip(name)
     options = {"vad": None, "turn_detection": gemini.AutomaticActivity(silence_duration_ms=500)}
@@ -207,18 +207,18 @@ async def test_real_speech_has_its_turns_where_it_is(name):
         seconds = len(samples) / 16000
         (started,) = times["UserTurnStartedEvent"]
         (ended,) = times["UserTurnEndedEvent"]
-        # The clip begins with a breath, and ends with one.
+        # The clip begins and ends with a breath.
         assert 0 <= started - began < 0.5
         assert seconds - 0.5 < ended - began < seconds + 1.2
         assert times["AgentTurnStartedEvent"][0] >= ended
-        # The echo has been cut by nobody.
+        # Nothing interrupted the echo.
         assert not events_of(agent, InterruptionEvent)
         assert len(server.sessions[0].user_turns) == 1
         assert len(events_of(agent, UserTurnEndedEvent)) == 1
 
 
 @virtual
-async def test_a_voice_interrupts_once_here_before_the_service_says_so():
+async def test_local_detection_interrupts_once_before_the_service_reports_it():
     async with conversation([LONG, "Yes?"], ["Tell me.", "Stop."]) as (agent, person, server):
         await person.says(0.5)
         await asyncio.sleep(3)
@@ -240,7 +240,7 @@ async def test_a_voice_interrupts_once_here_before_the_service_says_so():
 
 
 class Deaf:
-    """Voice activity that hears nothing."""
+    """Voice activity detection that never detects anything."""
 
     rate = 16000
     frame_samples = 256
@@ -253,7 +253,7 @@ class Deaf:
 
 
 @virtual
-async def test_where_nothing_is_heard_here_the_services_sign_holds_and_words_interrupt():
+async def test_without_local_detection_the_services_signal_and_transcripts_interrupt():
     options = {"vad": Deaf()}
     async with conversation([LONG, "Yes?"], ["Tell me.", "Stop."], **options) as (
         agent,
@@ -292,7 +292,7 @@ async def test_an_interruption_of_nothing_changes_nothing():
 @pytest.mark.parametrize("model", ["gemini-3.8-live", "gemini-2.5-flash-native-audio"])
 @pytest.mark.parametrize("told", [True, False])
 @virtual
-async def test_the_model_is_told_what_was_not_heard_unless_that_is_switched_off(model, told):
+async def test_truncation_is_reported_unless_that_is_switched_off(model, told):
     options = {"report_truncation": told, "model": model}
     async with conversation([LONG, "Yes?"], **options) as (agent, _person, server):
         speech = agent.simple_response("Tell me.")
@@ -313,7 +313,7 @@ async def test_the_model_is_told_what_was_not_heard_unless_that_is_switched_off(
 
 
 @virtual
-async def test_turns_that_a_program_ends():
+async def test_manual_turns():
     options = {"turn_detection": gemini.ManualTurns()}
     replies = ["One.", LONG, Reply(tools=[ToolUse("slow")]), "Three."]
 
@@ -335,7 +335,7 @@ async def test_turns_that_a_program_ends():
             await asyncio.sleep(1)  # The microphone stays open, before and after.
             agent.llm.end_turn()
             await asyncio.sleep(4)
-        # The person speaks into the answer: the program has the turn begin.
+        # The person speaks during the reply: the program begins the turn.
         agent.interrupt()
         assert agent.llm.epoch == 1
         await person.says(0.6)
@@ -353,7 +353,7 @@ async def test_turns_that_a_program_ends():
 
 
 @virtual
-async def test_an_interrupt_of_a_tool_that_runs_begins_a_turn():
+async def test_interrupting_a_running_tool_begins_a_turn():
     options = {"turn_detection": gemini.ManualTurns()}
 
     def register(agent):
@@ -390,7 +390,7 @@ async def test_an_interrupt_of_a_tool_that_runs_begins_a_turn():
 
 
 @virtual
-async def test_words_that_come_after_the_reply_was_made_are_final_without_more_speech():
+async def test_transcripts_after_the_reply_become_final_without_more_speech():
     simulator = {"transcription_delay": 0.7}
     async with conversation(["One."], ["first"], simulator=simulator) as (agent, person, _server):
         await person.says(0.5)
@@ -399,7 +399,7 @@ async def test_words_that_come_after_the_reply_was_made_are_final_without_more_s
 
 
 @virtual
-async def test_a_turn_that_is_ended_twice_is_one():
+async def test_ending_a_turn_twice_ends_it_once():
     options = {"turn_detection": gemini.ManualTurns()}
     replies = [Reply("Yes.", after_s=0.5), "No."]
     async with conversation(replies, ["first"], **options) as (agent, person, server):
@@ -418,7 +418,7 @@ async def test_a_turn_that_is_ended_twice_is_one():
 
 
 @virtual
-async def test_scripted_text_is_said_and_a_mismatch_is_told():
+async def test_scripted_text_is_said_and_a_mismatch_is_reported():
     async with conversation(simulator={"paraphrase": False}) as (agent, _person, _server):
         assert (await agent.say("Exactly this.")).heard_text == "Exactly this."
         assert not events_of(agent, SayMismatchEvent)
@@ -436,7 +436,7 @@ async def test_scripted_text_without_transcripts():
 
 
 @virtual
-async def test_a_model_that_stays_silent_keeps_nobody_waiting():
+async def test_a_model_that_stays_silent_ends_the_request():
     async with conversation([Reply(""), "Yes."]) as (agent, _person, _server):
         began = now()
         speech = await agent.simple_response("Hm.")
@@ -461,7 +461,7 @@ def schedules(scheduling, seconds=1.0):
 
 @pytest.mark.parametrize("scheduling", ["when_idle", "silent", "interrupt"])
 @virtual
-async def test_a_model_talks_on_while_a_tool_runs(scheduling):
+async def test_a_model_speaks_while_a_tool_runs(scheduling):
     replies = [Reply("Let me see.", tools=[ToolUse("look_up")]), LONG, "Found it."]
     async with conversation(replies, ["first"], agent=schedules(scheduling, 3.0)) as (
         agent,
@@ -488,7 +488,7 @@ async def test_a_model_talks_on_while_a_tool_runs(scheduling):
 
 
 @virtual
-async def test_a_result_that_interrupts_is_heard_at_once():
+async def test_a_result_that_interrupts_is_spoken_at_once():
     replies = [Reply("Let me see.", tools=[ToolUse("look_up")]), LONG, "Found it."]
     async with conversation(replies, ["first"], agent=schedules("interrupt", 3.0)) as (
         agent,
@@ -505,7 +505,7 @@ async def test_a_result_that_interrupts_is_heard_at_once():
 
 
 @virtual
-async def test_a_tool_that_tells_how_it_is_getting_on():
+async def test_a_tool_reports_its_progress():
     def register(agent):
         @agent.tool(scheduling="when_idle")
         async def book():
@@ -534,7 +534,7 @@ async def test_a_tool_that_tells_how_it_is_getting_on():
 
 
 @virtual
-async def test_a_service_that_cancels_its_calls_is_obeyed():
+async def test_calls_that_the_service_cancels_are_cancelled():
     def register(agent):
         @agent.tool
         async def slow() -> str:
@@ -560,7 +560,7 @@ async def test_a_service_that_cancels_its_calls_is_obeyed():
 
 
 @virtual
-async def test_parallel_calls_run_at_once():
+async def test_parallel_calls_run_at_the_same_time():
     def register(agent):
         @agent.tool
         async def slow(n: int) -> str:

@@ -1,7 +1,7 @@
-"""Calls of tools by a Gemini model, and what becomes of their results."""
+"""Tool calls of a Gemini model and their results."""
 
 import pytest
-from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Line, kinds, texts
+from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Harness, kinds, texts
 
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.realtime.commands import (
@@ -28,20 +28,20 @@ TOOLS = [
 ]
 
 
-def line_with_tools(model=MODEL, **options):
-    return Line(model, tools=TOOLS, **options)
+def harness_with_tools(model=MODEL, **options):
+    return Harness(model, tools=TOOLS, **options)
 
 
-def call(line, *names, ids=None):
+def call(harness, *names, ids=None):
     calls = [
         {"id": one, "name": name, "args": {"n": index}}
         for index, (one, name) in enumerate(zip(ids or names, names, strict=True))
     ]
-    return line.get(toolCall={"functionCalls": calls})
+    return harness.receive(toolCall={"functionCalls": calls})
 
 
-def answer(line, name, output="noon", *, call_id=None, failed=False, more=False):
-    return line.send(SendToolResult(call_id or name, name, output, failed, more))
+def answer(harness, name, output="noon", *, call_id=None, failed=False, more=False):
+    return harness.send(SendToolResult(call_id or name, name, output, failed, more))
 
 
 def response(messages):
@@ -51,35 +51,35 @@ def response(messages):
 
 
 def test_parallel_calls_are_one_reply():
-    line = line_with_tools()
-    started, first, second, done = call(line, "time", "book")
+    harness = harness_with_tools()
+    started, first, second, done = call(harness, "time", "book")
     reply = started.reply_id
     assert first == ToolCall(reply, "time", "time", '{"n":0}')
     assert second == ToolCall(reply, "book", "book", '{"n":1}')
     assert done == ReplyDone(reply)
 
 
-def test_words_before_a_call_are_of_its_reply_and_words_after_it_of_another():
-    line = line_with_tools()
-    started, audio = line.began()
-    told = call(line, "time")
+def test_text_before_a_call_belongs_to_its_reply_and_later_text_to_the_next():
+    harness = harness_with_tools()
+    started, audio = harness.begin_reply()
+    told = call(harness, "time")
     assert told == [
         ToolCall(started.reply_id, "time", "time", '{"n":0}'),
         ReplyDone(started.reply_id),
     ]
-    # The model waits for the result: words that come meanwhile are late ones.
-    assert line.words(" look.") == [ReplyText(started.reply_id, audio.item_id, " look.")]
-    answer(line, "time")
-    begun, told = line.words("It is")
+    # The model waits for the result, so text in the meantime is late.
+    assert harness.text(" look.") == [ReplyText(started.reply_id, audio.item_id, " look.")]
+    answer(harness, "time")
+    begun, told = harness.text("It is")
     assert told.item_id != audio.item_id
     assert begun.reply_id == told.reply_id != started.reply_id
 
 
-def test_a_model_that_does_not_wait_speaks_on_in_a_reply_of_its_own():
-    line = line_with_tools()
-    started, audio = line.began()
-    call(line, "book")
-    begun, told = line.words("Meanwhile")
+def test_a_model_that_does_not_wait_continues_in_a_new_reply():
+    harness = harness_with_tools()
+    started, audio = harness.begin_reply()
+    call(harness, "book")
+    begun, told = harness.text("Meanwhile")
     assert begun.reply_id == told.reply_id != started.reply_id
     assert told.item_id != audio.item_id
 
@@ -96,9 +96,9 @@ def test_a_model_that_does_not_wait_speaks_on_in_a_reply_of_its_own():
     ],
 )
 def test_a_result_is_an_object(output, failed, told):
-    line = line_with_tools()
-    call(line, "time", ids=["c"])
-    sent = answer(line, "time", output, call_id="c", failed=failed)
+    harness = harness_with_tools()
+    call(harness, "time", ids=["c"])
+    sent = answer(harness, "time", output, call_id="c", failed=failed)
     assert response(sent) == {"id": "c", "name": "time", "response": told}
 
 
@@ -107,57 +107,59 @@ def test_a_result_is_an_object(output, failed, told):
     [("time", None), ("book", "WHEN_IDLE"), ("note", "SILENT"), ("alarm", "INTERRUPT")],
 )
 @pytest.mark.parametrize("model", [MODEL, OLD, TEXT_ONLY])
-def test_a_result_says_when_it_is_to_be_spoken_of(model, name, scheduling):
-    line = line_with_tools(model)
-    call(line, name)
-    sent = response(answer(line, name))
+def test_a_result_has_the_scheduling_of_its_tool(model, name, scheduling):
+    harness = harness_with_tools(model)
+    call(harness, name)
+    sent = response(answer(harness, name))
     assert sent.get("scheduling") == (None if model == TEXT_ONLY else scheduling)
 
 
-def test_a_result_that_interrupts_is_nobodys_barge_in():
-    line = line_with_tools()
-    call(line, "alarm")
-    line.completed()
-    started, _ = line.began()
-    answer(line, "alarm")
-    assert line.interrupted() == [ReplyDone(started.reply_id, "cancelled")]
-    assert line.completed(interactionStatus="IN_PROGRESS") == []
-    line.began()
-    # And one that does not, does not.
-    call(line, "book")
-    started, _ = line.began()
-    answer(line, "book")
-    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
+def test_a_result_that_interrupts_is_no_barge_in():
+    harness = harness_with_tools()
+    call(harness, "alarm")
+    harness.completed()
+    started, _ = harness.begin_reply()
+    answer(harness, "alarm")
+    assert harness.interrupted() == [ReplyDone(started.reply_id, "cancelled")]
+    assert harness.completed(interactionStatus="IN_PROGRESS") == []
+    harness.begin_reply()
+    # A result without INTERRUPT does not count as our interruption.
+    call(harness, "book")
+    started, _ = harness.begin_reply()
+    answer(harness, "book")
+    assert harness.interrupted()[0] == ReplyInterrupted(started.reply_id)
 
 
 @pytest.mark.parametrize("name", ["book", "note", "alarm"])
-def test_a_result_that_nobody_waits_for_any_more_is_not_spoken_of(name):
-    line = line_with_tools()
-    call(line, name)
-    started, _ = line.began()
-    sent = line.send(SendToolResult(name, name, "noon", quiet=True))
+def test_a_result_no_longer_waited_for_is_silent(name):
+    harness = harness_with_tools()
+    call(harness, name)
+    started, _ = harness.begin_reply()
+    sent = harness.send(SendToolResult(name, name, "noon", quiet=True))
     assert response(sent)["scheduling"] == "SILENT"
-    assert line.interrupted()[0] == ReplyInterrupted(started.reply_id)
-    # Of a call that an older connection made: it is told, and nothing asked.
-    line = line_with_tools(history=[ToolCallItem("t", "c", name, "{}")])
-    assert line.send(SendToolResult("c", name, "noon", quiet=True)) == []
-    (told,) = line.pending()
+    assert harness.interrupted()[0] == ReplyInterrupted(started.reply_id)
+    # For a call of an earlier connection it is sent without asking for a reply.
+    harness = harness_with_tools(history=[ToolCallItem("t", "c", name, "{}")])
+    assert harness.send(SendToolResult("c", name, "noon", quiet=True)) == []
+    (told,) = harness.pending()
     assert told["clientContent"]["turnComplete"] is False
 
 
-def test_parts_of_a_result_and_its_end():
-    line = line_with_tools()
-    call(line, "book")
-    assert response(answer(line, "book", "asking", more=True)) == {
+def test_partial_results_and_their_end():
+    harness = harness_with_tools()
+    call(harness, "book")
+    assert response(answer(harness, "book", "asking", more=True)) == {
         "id": "book",
         "name": "book",
         "willContinue": True,
         "scheduling": "WHEN_IDLE",
         "response": {"output": "asking"},
     }
-    assert response(answer(line, "book", "booked", more=True))["response"] == {"output": "booked"}
-    # The last part comes again as the result: that only ends the call.
-    assert response(answer(line, "book", "booked")) == {
+    assert response(answer(harness, "book", "booked", more=True))["response"] == {
+        "output": "booked"
+    }
+    # The last part comes again as the result, which only ends the call.
+    assert response(answer(harness, "book", "booked")) == {
         "id": "book",
         "name": "book",
         "willContinue": False,
@@ -166,81 +168,88 @@ def test_parts_of_a_result_and_its_end():
     }
 
 
-def test_a_result_that_is_not_its_last_part_is_told():
-    line = line_with_tools()
-    call(line, "book")
-    answer(line, "book", "asking", more=True)
-    assert response(answer(line, "book", "no room", failed=True)) == {
+def test_a_result_that_differs_from_its_last_part_is_sent():
+    harness = harness_with_tools()
+    call(harness, "book")
+    answer(harness, "book", "asking", more=True)
+    assert response(answer(harness, "book", "no room", failed=True)) == {
         "id": "book",
         "name": "book",
         "willContinue": False,
         "scheduling": "WHEN_IDLE",
         "response": {"error": "no room"},
     }
-    call(line, "time")
-    assert answer(line, "time", "asking", more=True) == []
-    assert "willContinue" not in response(answer(line, "time"))
+    call(harness, "time")
+    assert answer(harness, "time", "asking", more=True) == []
+    assert "willContinue" not in response(answer(harness, "time"))
 
 
-def test_a_call_that_was_cancelled_has_no_result():
-    line = line_with_tools()
-    call(line, "time", "book", "alarm")
+def test_a_cancelled_call_gets_no_result():
+    harness = harness_with_tools()
+    call(harness, "time", "book", "alarm")
     cancelled = {"ids": ["time", "unknown", 3, "book"]}
-    assert line.get(toolCallCancellation=cancelled) == [
+    assert harness.receive(toolCallCancellation=cancelled) == [
         ToolCallsCancelled(["time", "unknown", "book"])
     ]
-    assert answer(line, "time") == answer(line, "book", more=True) == answer(line, "book") == []
-    assert response(answer(line, "alarm"))["id"] == "alarm"
-    assert line.get(toolCallCancellation={"ids": "time"}) == []
+    assert (
+        answer(harness, "time")
+        == answer(harness, "book", more=True)
+        == answer(harness, "book")
+        == []
+    )
+    assert response(answer(harness, "alarm"))["id"] == "alarm"
+    assert harness.receive(toolCallCancellation={"ids": "time"}) == []
 
 
-def test_a_call_without_an_id_is_answered_without_one():
-    line = line_with_tools()
-    _, made, _ = line.get(toolCall={"functionCalls": [{"name": "time"}]})
+def test_a_call_without_an_id_gets_a_result_without_one():
+    harness = harness_with_tools()
+    _, made, _ = harness.receive(toolCall={"functionCalls": [{"name": "time"}]})
     assert made.call_id
     assert made.arguments == "{}"
-    sent = answer(line, "time", call_id=made.call_id)
+    sent = answer(harness, "time", call_id=made.call_id)
     assert response(sent) == {"name": "time", "response": {"output": "noon"}}
 
 
 def test_a_call_without_a_name_does_not_cost_the_others():
-    line = line_with_tools()
+    harness = harness_with_tools()
     calls = [{"id": "a"}, {"id": "b", "name": "time"}, "c", {"id": "d", "name": 3}]
-    told = line.get(toolCall={"functionCalls": calls})
+    told = harness.receive(toolCall={"functionCalls": calls})
     assert [one.call_id for one in told if isinstance(one, ToolCall)] == ["b"]
-    assert line.codec.malformed == 2
-    assert line.get(toolCall={"functionCalls": [{"id": "a"}]}) == []
-    assert line.completed() == []
+    assert harness.codec.malformed == 2
+    assert harness.receive(toolCall={"functionCalls": [{"id": "a"}]}) == []
+    assert harness.completed() == []
 
 
 def test_calls_are_bounded():
-    line = line_with_tools()
+    harness = harness_with_tools()
     calls = [{"id": str(index), "name": "time"} for index in range(5000)]
-    told = line.get(toolCall={"functionCalls": calls})
+    told = harness.receive(toolCall={"functionCalls": calls})
     assert len(told) == 258
-    (cancelled,) = line.get(toolCallCancellation={"ids": [str(index) for index in range(5000)]})
+    (cancelled,) = harness.receive(
+        toolCallCancellation={"ids": [str(index) for index in range(5000)]}
+    )
     assert len(cancelled.call_ids) == 256
     for index in range(6000):
-        line.get(toolCall={"functionCalls": [{"name": f"t{index}"}]})
-    context = line.codec._context
+        harness.receive(toolCall={"functionCalls": [{"name": f"t{index}"}]})
+    context = harness.codec._context
     assert len(context._tool_names) <= 4096
     assert len(context._local_call_ids) <= 4096
     assert len(context._cancelled_calls) <= 4096
 
 
-def test_tools_that_change_change_how_they_are_answered():
-    line = line_with_tools()
-    call(line, "time", "book", ids=["1", "2"])
-    line.send(
+def test_new_tools_change_the_scheduling_of_results():
+    harness = harness_with_tools()
+    call(harness, "time", "book", ids=["1", "2"])
+    harness.send(
         UpdateSession(
             tools=[ToolSpec("time", "", SCHEMA, "interrupt"), ToolSpec("book", "", SCHEMA)]
         )
     )
-    assert response(answer(line, "time", call_id="1"))["scheduling"] == "INTERRUPT"
-    assert "scheduling" not in response(answer(line, "book", call_id="2"))
+    assert response(answer(harness, "time", call_id="1"))["scheduling"] == "INTERRUPT"
+    assert "scheduling" not in response(answer(harness, "book", call_id="2"))
 
 
-# Calls that an older connection made
+# Calls of an earlier connection
 
 CALLED = [
     UserItem("u", "How late is it?"),
@@ -249,13 +258,13 @@ CALLED = [
 ]
 
 
-def test_results_of_an_older_connections_calls_are_told_as_history_and_answered():
-    line = line_with_tools(history=CALLED)
-    (seed,) = line.pending()
+def test_results_for_an_earlier_connections_calls_are_sent_as_history():
+    harness = harness_with_tools(history=CALLED)
+    (seed,) = harness.pending()
     assert texts(seed) == [("user", "How late is it?")]
-    assert answer(line, "time", "x", call_id="c", more=True) == []
-    assert answer(line, "time", call_id="c") == []
-    (told,) = answer(line, "book", "booked", call_id="d", failed=True)
+    assert answer(harness, "time", "x", call_id="c", more=True) == []
+    assert answer(harness, "time", call_id="c") == []
+    (told,) = answer(harness, "book", "booked", call_id="d", failed=True)
     content = told["clientContent"]
     assert content["turnComplete"] is True
     assert [turn["role"] for turn in content["turns"]] == ["model", "user"] * 2
@@ -266,40 +275,40 @@ def test_results_of_an_older_connections_calls_are_told_as_history_and_answered(
     assert fourth["functionResponse"]["response"] == {"error": "booked"}
 
 
-def test_a_model_that_takes_no_turns_gets_them_as_text():
-    line = line_with_tools(TEXT_ONLY, history=CALLED[:2])
-    line.pending()
-    assert answer(line, "time", call_id="c") == [
+def test_a_model_without_turns_gets_them_as_text():
+    harness = harness_with_tools(TEXT_ONLY, history=CALLED[:2])
+    harness.pending()
+    assert answer(harness, "time", call_id="c") == [
         {"realtimeInput": {"text": '[Result of time: {"output":"noon"}]'}}
     ]
 
 
-def test_such_a_result_interrupts_what_is_being_said_but_is_no_barge_in():
-    line = line_with_tools(history=CALLED[:2])
-    line.pending()
-    started, _ = line.began()
-    answer(line, "time", call_id="c")
-    assert line.interrupted() == [ReplyDone(started.reply_id, "cancelled")]
+def test_such_a_result_interrupts_the_reply_but_is_no_barge_in():
+    harness = harness_with_tools(history=CALLED[:2])
+    harness.pending()
+    started, _ = harness.begin_reply()
+    answer(harness, "time", call_id="c")
+    assert harness.interrupted() == [ReplyDone(started.reply_id, "cancelled")]
 
 
-def test_a_silent_result_of_an_older_connection_asks_for_no_reply():
-    line = line_with_tools(history=[ToolCallItem("t", "c", "note", "{}")])
-    line.pending()
-    assert answer(line, "note", call_id="c") == []
-    (told,) = line.pending()
+def test_a_silent_result_for_an_earlier_connection_requests_no_reply():
+    harness = harness_with_tools(history=[ToolCallItem("t", "c", "note", "{}")])
+    harness.pending()
+    assert answer(harness, "note", call_id="c") == []
+    (told,) = harness.pending()
     assert told["clientContent"]["turnComplete"] is False
 
 
-def test_a_call_and_its_result_that_are_put_into_the_history():
-    line = Line()
-    line.send(AddItem(CALLED[1]))
-    assert line.pending() == []
-    line.send(AddItem(ToolResultItem("r", "c", "noon")))
-    line.send(AddItem(ToolResultItem("x", "unknown", "?")))
-    line.send(AddItem(AgentItem("empty", "")))
-    line.send(AddItem(SystemItem("s", "")))
-    (told,) = line.pending()
+def test_a_call_and_its_result_added_to_the_history():
+    harness = Harness()
+    harness.send(AddItem(CALLED[1]))
+    assert harness.pending() == []
+    harness.send(AddItem(ToolResultItem("r", "c", "noon")))
+    harness.send(AddItem(ToolResultItem("x", "unknown", "?")))
+    harness.send(AddItem(AgentItem("empty", "")))
+    harness.send(AddItem(SystemItem("s", "")))
+    (told,) = harness.pending()
     assert [list(turn["parts"][0]) for turn in told["clientContent"]["turns"]] == [
         ["functionCall"], ["functionResponse"],
     ]  # fmt: skip
-    assert kinds(line.send(RequestReply("q"))) == ["clientContent"]
+    assert kinds(harness.send(RequestReply("q"))) == ["clientContent"]

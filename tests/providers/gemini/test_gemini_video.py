@@ -1,4 +1,4 @@
-"""What a Gemini model sees: JPEG, so many a second, so large, and nothing twice that is no news."""
+"""Images for a Gemini model: JPEG, their rate and size, and skipping unchanged ones."""
 
 import asyncio
 import base64
@@ -32,7 +32,7 @@ def changing(at):
 
 
 def pictures(server):
-    """The pictures that the service got, opened."""
+    """Return the images that the service got."""
     images = [image for session in server.sessions for image in session.images]
     assert {image.mime for image in images} <= {"image/jpeg"}
     return [Image.open(io.BytesIO(image.data)) for image in images]
@@ -42,7 +42,7 @@ def pictures(server):
     ("resolution", "longest"), [(None, 768), ("low", 384), ("medium", 768), ("high", 1024)]
 )
 @virtual
-async def test_pictures_are_jpeg_as_large_as_the_resolution_uses(resolution, longest):
+async def test_images_are_jpeg_of_the_size_that_the_resolution_uses(resolution, longest):
     async with conversation(media_resolution=resolution) as (_, person, server):
         person.camera = still
         await asyncio.sleep(1.5)
@@ -54,7 +54,7 @@ async def test_pictures_are_jpeg_as_large_as_the_resolution_uses(resolution, lon
 
 
 @virtual
-async def test_a_small_picture_is_not_made_larger():
+async def test_a_small_image_is_not_enlarged():
     async with conversation(media_resolution="high") as (_, person, server):
         person.camera = lambda at: still(at, (90, 160))
         await asyncio.sleep(1.5)
@@ -63,7 +63,7 @@ async def test_a_small_picture_is_not_made_larger():
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 2.0])
 @virtual
-async def test_no_more_than_fps_and_none_older_than_an_interval(fps):
+async def test_the_image_rate_is_at_most_fps_and_no_image_is_older_than_an_interval(fps):
     taken = []
 
     def camera(at):
@@ -80,13 +80,13 @@ async def test_no_more_than_fps_and_none_older_than_an_interval(fps):
         await asyncio.sleep(10)
         assert len(times) == pytest.approx(10 * fps, abs=1)
         assert len(pictures(server)) == len(times)
-        # Only those that are sent are made, of the moment they are sent at.
+        # Only images that are sent are taken, at the time they are sent.
         assert len(taken) == len(times)
         assert max(b - a for a, b in zip(taken, times, strict=True)) <= 1 / fps
 
 
 @virtual
-async def test_the_newest_picture_wins_where_the_line_is_slow():
+async def test_the_newest_image_wins_on_a_slow_connection():
     got = []
     read = asyncio.Event()
 
@@ -126,7 +126,7 @@ async def test_the_newest_picture_wins_where_the_line_is_slow():
 
 
 @virtual
-async def test_a_scene_that_does_not_change_is_sent_every_ten_seconds():
+async def test_an_unchanged_scene_is_sent_every_ten_seconds():
     async with conversation(skip_unchanged=True) as (agent, person, server):
         times = []
         session = server.sessions[0]
@@ -138,11 +138,11 @@ async def test_a_scene_that_does_not_change_is_sent_every_ten_seconds():
         await asyncio.sleep(25)
         assert [round(at - began) for at in times] == [0, 10, 20]
         assert agent.llm.skipped_images == pytest.approx(22, abs=2)
-        # What is new is seen at once.
+        # A change is sent at once.
         person.camera = lambda at: still(at, light=200)
         await asyncio.sleep(1.5)
         assert len(times) == 4
-        # And what is asked about, always.
+        # So is the image that a question is about.
         agent.simple_response("What do you see?")
         await asyncio.sleep(0.5)
         parts = [
@@ -152,7 +152,7 @@ async def test_a_scene_that_does_not_change_is_sent_every_ten_seconds():
 
 
 @virtual
-async def test_without_that_all_are_sent():
+async def test_without_skip_unchanged_all_images_are_sent():
     async with conversation() as (agent, person, server):
         person.camera = still
         await asyncio.sleep(10)
@@ -162,7 +162,7 @@ async def test_without_that_all_are_sent():
 
 @pytest.mark.parametrize("change", ["kill", "roll over"])
 @virtual
-async def test_the_next_connection_sees_an_unchanged_scene_anew(change):
+async def test_the_next_connection_gets_an_unchanged_scene_again(change):
     async with conversation(skip_unchanged=True) as (agent, person, server):
         person.camera = still
         await asyncio.sleep(3)
@@ -176,7 +176,7 @@ async def test_the_next_connection_sees_an_unchanged_scene_anew(change):
 
 
 @virtual
-async def test_no_camera_where_it_is_switched_off():
+async def test_no_image_is_sent_when_video_is_off():
     async with GeminiSimulator() as server:
         model = realtime(server, video="off", skip_unchanged=True)
         async with join_agent(model):

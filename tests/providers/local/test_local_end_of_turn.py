@@ -1,4 +1,4 @@
-"""What the engine takes for a turn, in whole conversations in virtual time."""
+"""What the engine takes for the end of a turn, in whole conversations in virtual time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ RATE = 24000
 
 
 class Model:
-    """A language model that says the same each time."""
+    """A language model whose reply is always the same."""
 
     model = "script"
     tools_reliable = True
@@ -52,7 +52,7 @@ async def spoken(*parts: str, pause: float) -> AudioFrame:
 
 
 async def conversation(sound: AudioFrame) -> tuple[list[str], list[Event]]:
-    """What the person is taken to have said, turn by turn, and all events."""
+    """Return the transcripts of the user turns, and all events."""
     edge = wav.Edge(sound, settle_s=1.5, wait_s=10, lead_in_s=0.3)
     agent = Agent(edge=edge, llm=local.Realtime("tiny", llm=Model()))
     events: list[Event] = []
@@ -70,7 +70,7 @@ async def conversation(sound: AudioFrame) -> tuple[list[str], list[Event]]:
         ("We arrive on Monday and", "we leave on Thursday."),
     ],
 )
-async def test_a_pause_within_a_sentence_is_no_end_of_turn(
+async def test_a_pause_within_a_sentence_does_not_end_the_turn(
     weights: Store, parts: tuple[str, str]
 ) -> None:
     turns, events = await conversation(await spoken(*parts, pause=1.0))
@@ -81,7 +81,7 @@ async def test_a_pause_within_a_sentence_is_no_end_of_turn(
 
 @virtual_time
 @pytest.mark.parametrize("pause", [0.5, 0.9, 1.8])
-async def test_a_number_that_is_dictated_in_groups_is_whole(weights: Store, pause: float) -> None:
+async def test_a_number_dictated_in_groups_is_one_turn(weights: Store, pause: float) -> None:
     parts = ("My number is five five five,", "one two three,", "four five six seven.")
     turns, _ = await conversation(await spoken(*parts, pause=pause))
     said = " ".join(turns).lower()
@@ -91,7 +91,7 @@ async def test_a_number_that_is_dictated_in_groups_is_whole(weights: Store, paus
 
 
 @virtual_time
-async def test_a_name_that_is_spelled_is_whole(weights: Store) -> None:
+async def test_a_name_that_is_spelled_is_one_turn(weights: Store) -> None:
     turns, _ = await conversation(await spoken("My name is", "J, O, H, N.", pause=0.5))
     letters = re.sub(r"[^a-z]", "", " ".join(turns).lower().partition("is")[2])
     assert letters == "john"
@@ -111,7 +111,7 @@ async def test_music_alone_is_no_turn(weights: Store) -> None:
     "question",
     ["Where is the pool?", "What are you looking for?", "Could you repeat that, please?"],
 )
-async def test_a_sentence_that_is_over_is_answered_at_once(weights: Store, question: str) -> None:
+async def test_a_complete_sentence_is_answered_at_once(weights: Store, question: str) -> None:
     sound = await spoken(question, pause=0)
     speech_s = np.flatnonzero(np.abs(sound.samples.astype(np.int32)) > 300)[-1] / RATE
     edge = wav.Edge(sound, settle_s=1.0, wait_s=6, lead_in_s=0.3)

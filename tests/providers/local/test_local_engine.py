@@ -22,7 +22,7 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 from duologue.providers.local import Realtime, engine
 
 MAX_DELAY = 0.005
-"""Seconds that the event loop may be held up while the engine works."""
+"""Return the seconds for which the event loop is blocked while the engine works."""
 
 
 async def test_an_unknown_profile_is_refused() -> None:
@@ -36,7 +36,7 @@ def test_only_better_is_trusted_with_tools() -> None:
 
 
 @pytest.mark.models
-def test_a_big_model_that_can_not_be_had_falls_back(
+def test_an_unavailable_big_model_falls_back_to_tiny(
     weights: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ensure = Store.ensure
@@ -67,7 +67,7 @@ async def test_the_engine_is_loaded_once(weights: Store) -> None:
 
 
 @pytest.mark.models
-async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
+async def test_the_event_loop_is_not_blocked(weights: Store) -> None:
     if os.getloadavg()[0] > (os.cpu_count() or 1) + 1:
         pytest.skip("other programs keep this machine too busy to measure delays")
     parts = await engine.load("tiny")
@@ -107,7 +107,7 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watch())
         await both()
-        # A busy machine may take the core away in one try; the engine would do so in all.
+        # A busy machine may take the core away in one try; the engine would block in all of them.
         for _ in range(3):
             delays.clear()
             await both()
@@ -119,7 +119,7 @@ async def test_the_event_loop_is_not_held_up(weights: Store) -> None:
     assert worst < MAX_DELAY
 
 
-async def test_what_is_missing_is_said_as_itself_and_not_as_a_group(
+async def test_a_missing_dependency_is_raised_by_itself_and_not_in_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path))

@@ -54,7 +54,7 @@ def text_of(outputs: list[LLMOutput]) -> str:
     return "".join(output.text for output in outputs if isinstance(output, TextDelta))
 
 
-async def test_words_stream_and_tokens_are_counted(llm: LLM) -> None:
+async def test_text_streams_and_tokens_are_counted(llm: LLM) -> None:
     await llm.prepare(INSTRUCTIONS, [])
     outputs = await reply(llm, [UserItem("1", "When does the pool close?")])
     assert "nine" in text_of(outputs)
@@ -74,7 +74,7 @@ async def test_closing_stops_the_generation_soon(llm: LLM) -> None:
             await anext(stream)
     started = time.perf_counter()
     outputs = await reply(llm, [UserItem("1", "Hello.")])
-    # If one of the many had gone on to its end, this would wait for it.
+    # If one of the many had run to its end, this would wait for it.
     assert outputs
     assert time.perf_counter() - started < max(1.0, 3 * whole)
 
@@ -97,7 +97,7 @@ async def test_more_conversations_than_slots_are_all_served(llm: LLM) -> None:
 
 
 async def test_each_conversation_finds_its_cache_again(llm: LLM) -> None:
-    # Each conversation is long, so that reading another one's prompt would show.
+    # Each conversation is long, so that reading another one's prompt would take noticeable time.
     def opening(name: str) -> list[Item]:
         long = f"My name is {name}. " + f"I like {name} very much. " * 30
         return [UserItem("1", long), AgentItem("2", f"Hello {name}.")]
@@ -125,7 +125,7 @@ async def test_a_text_that_is_too_long_is_shortened(llm: LLM) -> None:
 
 
 class SmallContext:
-    """A runtime that reads no more than ``size`` characters."""
+    """A runtime that reads at most ``size`` characters."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -141,7 +141,7 @@ class SmallContext:
 
 
 @pytest.mark.parametrize(("size", "tries"), [(4000, 1), (1700, 2), (1000, 3), (10, 3)])
-async def test_what_does_not_fit_all_the_same_is_shortened_further(size: int, tries: int) -> None:
+async def test_a_history_that_does_not_fit_is_shortened_further(size: int, tries: int) -> None:
     runtime = SmallContext(size)
     model = LocalLLM(cast("Llama", runtime), "small context")
     talk: list[Item] = [UserItem("1", "1,2,3," * 4000), AgentItem("2", "Well."), UserItem("3", "?")]
@@ -183,7 +183,7 @@ def test_a_long_history_keeps_its_end() -> None:
     assert len(str(chinese["content"])) < _prompt.MAX_MESSAGE_CHARACTERS / 3
 
 
-async def test_a_tool_is_called_and_after_its_result_it_only_speaks(llm: LLM) -> None:
+async def test_a_tool_is_called_and_its_result_is_only_spoken(llm: LLM) -> None:
     history: list[Item] = [UserItem("1", "Please set a timer for ten minutes.")]
     outputs = await reply(llm, history, [TIMER])
     [call] = [output for output in outputs if isinstance(output, ToolRequest)]
@@ -195,12 +195,12 @@ async def test_a_tool_is_called_and_after_its_result_it_only_speaks(llm: LLM) ->
     ]
     outputs = await reply(llm, history, [TIMER])
     assert not [output for output in outputs if isinstance(output, ToolRequest)]
-    # What it says is not asked here: a model of this size tells a result by luck.
+    # The text is not checked, because a model of this size reports a result by luck.
     assert any(letter.isalpha() for letter in text_of(outputs))
     assert "{" not in text_of(outputs)
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no file"):
         engine.load_gguf(tmp_path / "nothing.gguf")
     broken = tmp_path / "broken.gguf"

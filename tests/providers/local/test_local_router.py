@@ -19,7 +19,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
 
 
 @given(st.text(), st.lists(st.integers(0, 10**6)), st.booleans())
-def test_spoken_text_streams_whole_however_it_is_cut(
+def test_spoken_text_streams_completely_however_it_is_split(
     text: str, cuts: list[int], ascii_only: bool
 ) -> None:
     written = json.dumps({"action": "say", "text": text}, ensure_ascii=ascii_only)
@@ -40,7 +40,7 @@ def test_a_call_is_never_spoken(arguments: dict[str, str], cuts: list[int]) -> N
     assert json.loads(call[1]) == arguments | {"text": "say"}
 
 
-def test_a_turn_that_was_cut_calls_nothing() -> None:
+def test_an_incomplete_turn_calls_nothing() -> None:
     reader = _router.TurnReader()
     reader.push('{"action": "light", "arguments": {"on"')
     assert reader.call() is None
@@ -88,7 +88,7 @@ def test_long_history_is_dropped_from_the_front_in_steps(count: int, size: int) 
         assert sum(map(len, before)) > _prompt.MAX_CHARACTERS
 
 
-def test_instructions_come_first_and_speaking_is_explained() -> None:
+def test_instructions_come_first_and_the_rules_of_speaking_follow() -> None:
     text = _prompt.system_text("You are Ava.\n")
     assert text.startswith("You are Ava.\n\n")
     assert "markdown" in text

@@ -34,7 +34,7 @@ from duologue.weights import Store
         ("**Bold", " Bold"),
     ],
 )
-def test_digits_of_codes_and_signs_are_written_out(text: str, read: str) -> None:
+def test_digits_of_codes_and_signs_are_spelled_out(text: str, read: str) -> None:
     assert speakable(text) == read
 
 
@@ -69,7 +69,7 @@ def test_other_numbers_are_left_to_the_voice(text: str) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("text", ["The code is 0199.", "Call 555-0199.", "Call 1-800-555-0142."])
-async def test_every_digit_is_heard(weights: Store, text: str) -> None:
+async def test_every_digit_is_spoken(weights: Store, text: str) -> None:
     from duologue.providers.local import engine
 
     voice, recogniser = engine.load_tts(), engine.load_stt()

@@ -71,7 +71,7 @@ async def test_word_error_rate_of_real_people(weights: Store) -> None:
 
 
 @pytest.mark.models
-async def test_partials_grow_and_long_speech_is_cut_in_silence(weights: Store) -> None:
+async def test_partial_texts_grow_and_long_speech_is_split_in_silence(weights: Store) -> None:
     recogniser = engine.load_stt()
     stream = recogniser.stream()
     assert await stream.text() == ""
@@ -87,7 +87,7 @@ async def test_partials_grow_and_long_speech_is_cut_in_silence(weights: Store) -
 
 
 @pytest.mark.models
-async def test_no_words_in_noise_or_nothing(weights: Store) -> None:
+async def test_noise_and_silence_have_no_transcript(weights: Store) -> None:
     recogniser = engine.load_stt()
     assert await hear(recogniser, np.zeros(800, np.int16)) == ""
     assert await hear(recogniser, np.zeros(16000, np.int16)) == ""
@@ -97,7 +97,7 @@ async def test_no_words_in_noise_or_nothing(weights: Store) -> None:
 
 @pytest.mark.models
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_cough_is_no_word(weights: Store, seed: int) -> None:
+async def test_a_cough_has_no_transcript(weights: Store, seed: int) -> None:
     rng = np.random.default_rng(seed)
     burst = rng.standard_normal(5000) * np.exp(-np.arange(5000) / 1250) * 9000
     burst = np.convolve(burst, np.ones(6) / 6, "same")
@@ -107,7 +107,7 @@ async def test_a_cough_is_no_word(weights: Store, seed: int) -> None:
 
 
 @pytest.mark.models
-async def test_a_short_word_is_heard(weights: Store) -> None:
+async def test_a_short_word_is_transcribed(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     for word in ("Yes.", "No.", "Stop.", "Thank you."):
         resampler = Resampler(24000, 16000)
@@ -152,14 +152,14 @@ NOISES = {
 
 @pytest.mark.models
 @pytest.mark.parametrize("name", NOISES)
-async def test_sounds_that_are_no_speech_have_no_words(weights: Store, name: str) -> None:
+async def test_audio_without_speech_has_no_transcript(weights: Store, name: str) -> None:
     silence = np.zeros(5000, np.int16)
     sound = np.concatenate([silence, NOISES[name], silence])
     assert await hear(engine.load_stt(), sound) == ""
 
 
 @pytest.mark.models
-async def test_short_words_are_heard_beside_noise(weights: Store) -> None:
+async def test_short_words_are_transcribed_in_noise(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     for said in ("Yes.", "No.", "Stop.", "Wait.", "Okay.", "Right.", "Thank you.", "Hello."):
         resampler = Resampler(24000, 16000)
@@ -176,7 +176,7 @@ def token(text: str, probability: float) -> _evidence.Token:
 @pytest.mark.parametrize(
     ("tokens", "kept"),
     [
-        # What the recogniser makes of "my number is 555-123", in part or whole.
+        # What the recogniser makes of "my number is 555-123", in part and as a whole.
         ([("is", 1), ("5", 1), ("5", 0.9), ("5", 1), (".", 0.7)], 5),
         ([("5", 1), ("5", 1), ("5", 1), ("-", 0.7), ("0", 0.25), ("0", 0.9), (".", 0.5)], 4),
         (
@@ -191,12 +191,12 @@ def token(text: str, probability: float) -> _evidence.Token:
         ([], 0),
     ],
 )
-def test_digits_that_nobody_said_are_left_out(tokens: list[tuple[str, float]], kept: int) -> None:
+def test_invented_digits_are_dropped(tokens: list[tuple[str, float]], kept: int) -> None:
     written = [token(text, probability) for text, probability in tokens]
     assert _evidence.drop_invented_digits(written) == written[:kept]
 
 
-def test_what_is_steady_is_no_speech() -> None:
+def test_steady_audio_is_not_speech() -> None:
     assert _evidence.steadiness(tones([220, 330], 1)) > _evidence.MAX_STEADINESS
     for name in TEXTS:
         assert _evidence.steadiness(clip(name)) < _evidence.MAX_STEADINESS
@@ -206,7 +206,7 @@ def test_what_is_steady_is_no_speech() -> None:
 
 @given(st.integers(16000, 16000 * 15), st.integers(0, 10**9))
 @settings(max_examples=30, deadline=None)
-def test_a_cut_falls_into_the_quiet_place(length: int, where: int) -> None:
+def test_audio_is_split_at_the_quiet_point(length: int, where: int) -> None:
     first = max(0, length - _stt.SEARCH_SECONDS * 16000)
     quiet = first + where % (length - first - 6400)
     audio = np.full(length, 1000, np.int16)
@@ -221,7 +221,7 @@ def test_tokens_have_lengths_of_one_or_two_bytes(tmp_path: Path) -> None:
     assert _stt.read_tokens(file) == [b"ab", b"", long]
 
 
-def test_voice_is_told_from_silence() -> None:
+def test_the_vad_tells_speech_from_silence() -> None:
     vad = engine.load_vad()
     for name in TEXTS:
         stream = vad.stream()
@@ -233,7 +233,7 @@ def test_voice_is_told_from_silence() -> None:
         assert max(silence[20:]) < 0.5
 
 
-def test_streams_of_the_vad_do_not_mix() -> None:
+def test_streams_of_the_vad_are_independent() -> None:
     vad = engine.load_vad()
     speech = clip("jfk")
     one, other = vad.stream(), vad.stream()
@@ -298,7 +298,7 @@ def test_not_dangling(text: str) -> None:
         ("", False),
     ],
 )
-def test_a_number_said_in_groups_goes_on(text: str, within: bool) -> None:
+def test_a_number_spoken_in_groups_continues(text: str, within: bool) -> None:
     assert is_within_number(text) is within
 
 
@@ -310,7 +310,7 @@ def heard(text: str) -> Callable[[], Awaitable[str]]:
 
 
 @pytest.mark.models
-async def test_a_sentence_is_over_and_half_of_one_is_not(weights: Store) -> None:
+async def test_a_sentence_is_complete_and_half_of_one_is_not(weights: Store) -> None:
     turn = engine.load_turn_detector()
     speech = np.concatenate([clip("jfk"), np.zeros(3200, np.int16)])
     assert await turn.end_of_turn(speech, heard(TEXTS["jfk"])) > 0.5
@@ -322,7 +322,7 @@ async def test_a_sentence_is_over_and_half_of_one_is_not(weights: Store) -> None
 
 
 @pytest.mark.models
-async def test_the_voice_is_understood(weights: Store) -> None:
+async def test_the_recogniser_understands_the_voice(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     said = "Good morning. The train to London leaves at nine."
     frames = [frame async for frame in voice.synthesize(said)]
@@ -339,7 +339,7 @@ async def test_the_voice_is_understood(weights: Store) -> None:
     )
 
 
-async def test_marks_are_not_spoken() -> None:
+async def test_markup_is_not_spoken() -> None:
     voice = engine.load_tts()
 
     async def sound(text: str) -> list[bytes]:
@@ -370,5 +370,5 @@ def test_an_unknown_voice_or_speed_is_refused() -> None:
         ('"', ""),
     ],
 )
-def test_a_sentence_is_not_in_quotes(written, said):
+def test_quotation_marks_around_a_sentence_are_removed(written, said):
     assert _stt.without_quotes(written) == said

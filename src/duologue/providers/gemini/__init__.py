@@ -29,8 +29,6 @@ __all__ = [
     "Compression",
 ]
 
-_MODULES = {"Realtime": "_realtime", "Vertex": "_vertex"}
-
 if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,

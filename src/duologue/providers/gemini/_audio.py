@@ -1,4 +1,4 @@
-"""Sound in Gemini's messages: base64 of int16 PCM."""
+"""Encode and decode audio in Gemini messages: base64 of int16 PCM."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ _AUDIO_START = (
 _AUDIO_END = b'"}}}'
 _RATE = re.compile(r";\s*rate=([0-9]{4,5})\b")
 _VALID_RATES = range(8000, 48001)
-"""Rates in Hz that sound may have."""
+"""Valid sample rates in Hz."""
 
 
 def audio_message(pcm: bytes) -> bytes:
-    """The message with the person's next sound, at 16 kHz."""
+    """Return the message with input audio at 16 kHz."""
     return b"".join((_AUDIO_START, pybase64.b64encode(pcm), _AUDIO_END))
 
 
 def decode_audio(part: JsonObject) -> tuple[bytes, int] | None:
-    """PCM and rate (Hz) of a part of the model's turn; None for one that is no sound.
+    """Return PCM and sample rate (Hz) of a part of the model's turn, or None if it is not audio.
 
-    A sample may be split between two parts. Raises `MalformedError` for sound that is none.
+    A sample may be split between two parts.
+
+    Raises:
+        MalformedError: the audio is invalid.
     """
     blob = object_field(part, "inlineData")
     kind, data = optional_str(blob, "mimeType"), optional_str(blob, "data")

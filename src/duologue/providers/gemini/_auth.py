@@ -1,4 +1,4 @@
-"""How a session gets in: by an API key, by an ephemeral token, or with Vertex AI."""
+"""Where a Gemini session connects, and the credentials it sends."""
 
 from __future__ import annotations
 
@@ -20,50 +20,58 @@ _TOKEN_PREFIX = "auth_tokens/"  # noqa: S105 - how one begins
 
 
 class Auth(Protocol):
-    """Where a session is, and by which right."""
+    """The address of the service and the credentials for it."""
 
     @property
     def url(self) -> str:
-        """The address of the WebSocket."""
+        """The WebSocket address."""
         ...
 
     def resource_name(self, name: str) -> str:
-        """The model's full name."""
+        """Return the full resource name of the model called ``name``."""
         ...
 
     def prepare(self) -> None:
-        """Import what is needed; raises `MissingExtraError`."""
+        """Import optional dependencies.
+
+        Raises:
+            MissingExtraError: a dependency is not installed.
+        """
 
     async def headers(self) -> Mapping[str, str]:
-        """The HTTP headers of the next connection. Raises `SessionError`."""
+        """Return the HTTP headers for the next connection.
+
+        Raises:
+            SessionError: no credentials are available.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKeyAuth:
-    """The Gemini API, by a key, or by an ephemeral ``token`` (which wants ``v1alpha``)."""
+    """Access to the Gemini API with a key, or with an ephemeral ``token`` (``v1alpha`` only)."""
 
     base_url: str = field(repr=False)
-    """Address of the service, perhaps with a user name and a password."""
+    """Address of the service; it may contain a user name and a password."""
     version: str
     key: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
 
     @property
     def url(self) -> str:
-        """The address of the WebSocket."""
+        """The WebSocket address."""
         service = _GEMINI_SERVICE.format(self.version) + ("Constrained" if self.token else "")
         return _socket_url(self.base_url, service)
 
     def resource_name(self, name: str) -> str:
-        """The model's full name."""
+        """Return the full resource name of the model called ``name``."""
         return name if "/" in name else f"models/{name}"
 
     def prepare(self) -> None:
-        """Nothing is needed."""
+        """Do nothing: a key needs no further dependency."""
 
     async def headers(self) -> Mapping[str, str]:
-        """The key or the token."""
+        """Return the header that carries the key or the token."""
         if self.token:
             return {"Authorization": f"Token {self.token}"}
         return {"x-goog-api-key": self.key}
@@ -71,21 +79,21 @@ class ApiKeyAuth:
 
 @dataclass(frozen=True, slots=True)
 class VertexAuth:
-    """Vertex AI, by a bearer token that is had anew when it has expired."""
+    """Access to Vertex AI with a bearer token, which is refreshed when it has expired."""
 
     vertex: Vertex
     base_url: str = field(repr=False)
-    """Address of the service, perhaps with a user name and a password."""
+    """Address of the service; it may contain a user name and a password."""
     version: str
     bearer_tokens: BearerTokens = field(repr=False)
 
     @property
     def url(self) -> str:
-        """The address of the WebSocket."""
+        """The WebSocket address."""
         return _socket_url(self.base_url, _VERTEX_SERVICE.format(self.version))
 
     def resource_name(self, name: str) -> str:
-        """The model's full name."""
+        """Return the full resource name of the model called ``name``."""
         return self.vertex.resource_name(name)
 
     def prepare(self) -> None:
@@ -93,7 +101,7 @@ class VertexAuth:
         self.bearer_tokens.prepare()
 
     async def headers(self) -> Mapping[str, str]:
-        """A bearer token; it is looked for, and had anew, in a thread."""
+        """Return the header with a bearer token, which a thread obtains and refreshes."""
         return await self.bearer_tokens.headers()
 
 
@@ -106,24 +114,33 @@ def resolve_auth(
     api_version: str | None,
     needs_alpha: bool = False,
 ) -> Auth:
-    """The access that these say, or the environment; raises `ConfigError` for more or less.
+    """Choose the credentials from the arguments and the environment.
 
-    ``alpha``: what is asked for is in ``v1alpha`` of the Gemini API only.
+    Args:
+        api_key: A key of the Gemini API; by default from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY``.
+        token: An ephemeral token of the Gemini API.
+        vertex: A Google Cloud project; the session then uses Vertex AI.
+        base_url: Address of the service; None takes the environment's, then Google's.
+        api_version: Version of the API; None chooses it.
+        needs_alpha: The session uses features that only ``v1alpha`` of the Gemini API has.
+
+    Raises:
+        ConfigError: none or more than one of the three credentials is given, or a value is invalid.
     """
     if sum(given is not None for given in (api_key, token, vertex)) > 1:
         raise ConfigError("give one of api_key, token and vertex")
     if api_version is not None and not api_version.isalnum():
-        raise ConfigError(f"api_version takes one such as v1 or v1beta, not {api_version!r}")
+        raise ConfigError(f"api_version must be one such as v1 or v1beta, not {api_version!r}")
     if vertex is not None:
         address = base_url or os.environ.get("GOOGLE_VERTEX_BASE_URL") or f"https://{vertex.host}"
         bearer = BearerTokens(vertex.credentials)
-        # The version that Google's own package takes there.
+        # The version that Google's own package uses on Vertex AI.
         return VertexAuth(vertex, _check_base_url(address), api_version or "v1beta1", bearer)
     address = _check_base_url(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL)
     if token is not None:
         token = check_secret("token", token)
         if not token.startswith(_TOKEN_PREFIX):
-            raise ConfigError(f"token takes an ephemeral token: {_TOKEN_PREFIX}...")
+            raise ConfigError(f"token must be an ephemeral token: {_TOKEN_PREFIX}...")
         return ApiKeyAuth(address, api_version or "v1alpha", token=token)
     key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY") or ""
     key = check_secret("api_key", key)

@@ -1,4 +1,4 @@
-"""What each Gemini Live model can do."""
+"""What each Gemini Live model can do, as `Capabilities`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OUTPUT_RATE = 24000
 def capabilities_of(
     config: LiveConfig, *, video: bool, report_truncation: bool, vertex: bool
 ) -> Capabilities:
-    """The profile of ``config.model``; a name that is not known here gets the newest one."""
+    """Return the capabilities of ``config.model``; for an unknown name those of the newest."""
     traits = model_traits(config.model)
     manual = isinstance(config.turn_detection, ManualTurns)
     proactive = traits.proactivity == "always" or config.proactivity is not None

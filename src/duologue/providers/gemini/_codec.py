@@ -1,4 +1,4 @@
-"""Gemini Live messages to and from the session's commands and outputs, without a socket."""
+"""Translate between Gemini Live messages and the session's commands and outputs, without I/O."""
 
 from __future__ import annotations
 
@@ -51,9 +51,15 @@ type JsonObject = dict[str, Json]
 
 
 class Codec:
-    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
+    """A `duologue.realtime.Codec` for one connection; each connection needs a new one.
 
-    ``model`` is its full name; ``resumption`` is the session's, ``transparent`` is for Vertex AI.
+    Args:
+        config: The options of the session.
+        resumption: The session's handle, shared by its connections.
+        model: Full resource name of the model.
+        report_truncation: Tell the model in text what the person did not hear.
+        transparent: Ask for transparent resumption, which only Vertex AI has.
+        extra: JSON merged into the setup, deep and last.
     """
 
     def __init__(
@@ -87,42 +93,42 @@ class Codec:
 
     @property
     def awaits_resumption(self) -> bool:
-        """It asks the server to go on with an older session, which has not answered yet."""
+        """Whether the server was asked to resume a session and has not replied yet."""
         return self._decoder.resumes_session and not self._decoder.is_started
 
     @property
     def is_started(self) -> bool:
-        """The session is there."""
+        """Whether the server has accepted the setup."""
         return self._decoder.is_started
 
     @property
     def awaits_reply(self) -> bool:
-        """The program has ended a turn, and it is not answered yet."""
+        """Whether the program has ended a turn that the model has not replied to yet."""
         return self._activity is not None and self._activity.awaits_reply
 
     @property
     def resumes_session(self) -> bool:
-        """It has asked for that, or goes on with one."""
+        """Whether the setup asked to resume a session."""
         return self._decoder.resumes_session
 
     @property
     def unknown(self) -> Counter[str]:
-        """Messages that are not of the protocol, counted by name."""
+        """Messages outside the protocol, counted by name."""
         return self._decoder.unknown
 
     @property
     def malformed(self) -> int:
-        """How much was not built as the protocol says."""
+        """Number of messages, or parts of them, that do not fit the protocol."""
         return self._decoder.malformed
 
     def open(self, setup: SessionSetup) -> Sequence[bytes]:
-        """The setup alone: the server takes nothing else before it has answered that."""
+        """Return the setup only: the server takes nothing else before it has accepted that."""
         handle = self._resumption.next_handle()
         since: Sequence[AddItem | DeleteItem | Truncate] = ()
         if handle is not None:
             since = handle.changes_since(setup.history, report_truncation=self._report_truncation)
             if not self._traits.free_context and any(isinstance(one, AddItem) for one in since):
-                handle = None  # What was said since could not be told any more.
+                handle = None  # This model takes no items later, so they would be lost.
         self._decoder.resumes_session = handle is not None
         if handle is None:
             self._seed_turns = self._context.seed(setup.history)
@@ -144,7 +150,7 @@ class Codec:
         return [encode_object(message)]
 
     def encode(self, command: Command) -> Sequence[bytes]:
-        """The messages that carry a command, behind what is to be told before them."""
+        """Return the messages for a command, after those that have to precede it."""
         before, self._pending = self._pending, []
         match command:
             case SendAudio(frame=frame):
@@ -164,11 +170,11 @@ class Codec:
                 self._edit_history(command)
                 return before
             case RequestReply(request_id=request_id, instructions=instructions):
-                told = None if instructions is None else instruction_note(instructions)
-                return [*before, *self._request(ReplyRequest(request_id), told)]
+                note = None if instructions is None else instruction_note(instructions)
+                return [*before, *self._request(ReplyRequest(request_id), note)]
             case Say(request_id=request_id, text=text):
-                told = verbatim_instructions(text)
-                return [*before, *self._request(ReplyRequest(request_id, text), told)]
+                note = verbatim_instructions(text)
+                return [*before, *self._request(ReplyRequest(request_id, text), note)]
             case CancelReply(reply_id=reply_id):
                 self._replies.cancel(reply_id)
                 return [*before, *self._begin_activity()]
@@ -179,13 +185,13 @@ class Codec:
             case UpdateSession():
                 messages = self._update(command)
             case Ping():
-                messages = []  # The profile does not have ``answers_pings``.
+                messages = []  # The capabilities do not include ``answers_pings``.
             case _:
                 assert_never(command)
         return [*before, *self._encode_messages(messages)]
 
     def decode(self, message: bytes) -> Sequence[Output]:
-        """What a message means; one may carry several things."""
+        """Return what a message means; one message may carry several outputs."""
         outputs = self._decoder.decode(message)
         if self._decoder.is_started and self._seed_turns:
             turns: list[Json] = [*self._seed_turns]
@@ -195,7 +201,7 @@ class Codec:
         return outputs
 
     def pending(self) -> Sequence[bytes]:
-        """What the codec itself has to send, each once."""
+        """Return the messages that the codec itself has to send, each once."""
         pending, self._pending = self._pending, []
         if (
             self._decoder.is_started
@@ -221,7 +227,7 @@ class Codec:
         return messages
 
     def _begin_activity(self) -> Sequence[bytes]:
-        """Begin a turn of the person, where the program does that; it interrupts the model."""
+        """Begin a user turn if the program marks turns; this interrupts the model."""
         if self._activity is None or self._activity.is_open:
             return ()
         self._replies.context_sent()
@@ -246,12 +252,12 @@ class Codec:
                 self._replies.mark_truncated(item_id)
                 self._context.truncate(item_id, heard)
 
-    def _request(self, asked: ReplyRequest, text: str | None) -> Sequence[bytes]:
+    def _request(self, request: ReplyRequest, text: str | None) -> Sequence[bytes]:
         messages = self._encode_messages(self._context.request_reply(text))
-        self._replies.expect_reply(asked)
+        self._replies.expect_reply(request)
         if self._activity is None or self._traits.free_context:
             return messages
-        # There text is a part of the turn that the program ends.
+        # With such a model, text is part of the turn that the program ends.
         return [*self._begin_activity(), *messages, *self._end_turn(force=True)]
 
     def _update(self, change: UpdateSession) -> list[JsonObject]:

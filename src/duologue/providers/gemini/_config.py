@@ -1,4 +1,4 @@
-"""What a Gemini Live session is set up with: values checked when they are given."""
+"""Options of a Gemini Live session; values are checked when they are given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOICES = (
     "Laomedeia", "Leda", "Orus", "Puck", "Pulcherrima", "Rasalgethi", "Sadachbia", "Sadaltager",
     "Schedar", "Sulafat", "Umbriel", "Vindemiatrix", "Zephyr", "Zubenelgenubi",
 )  # fmt: skip
-"""The prebuilt ones, by Google's page on speech generation; another name is passed on."""
+"""The prebuilt voices, from Google's page on speech generation; any other name is passed on."""
 
 type Sensitivity = Literal["high", "low"]
 type Coverage = Literal["activity", "all", "activity_and_all_video"]
@@ -31,13 +31,21 @@ def _check_optional_choice(name: str, value: str | None, allowed: Sequence[str])
 
 @dataclass(frozen=True, slots=True)
 class AutomaticActivity:
-    """The server finds when the person speaks; times in ms, None leaves a value to the server.
+    """The server detects speech; None leaves a value to the server.
 
-    ``interrupts=False``: the service does not stop the model for the person's voice
-    (`activityHandling`). Interruptions are left to the barge-in policy, which stops it here; with
-    ``BargeInPolicy(enabled=False)`` the model finishes.
-    ``coverage``: what belongs to a turn, beside the speech: nothing, ``all`` input, or the speech
-    and ``activity_and_all_video``.
+    Args:
+        start_sensitivity: How readily speech is taken to begin.
+        end_sensitivity: How readily speech is taken to end.
+        prefix_padding_ms: Milliseconds of speech before its start is reported.
+        silence_duration_ms: Milliseconds of silence that end the speech.
+        interrupts: False keeps the service from stopping the model when the person speaks
+            (`activityHandling`). Interruptions are then up to the barge-in policy, which stops the
+            audio here; with ``BargeInPolicy(enabled=False)`` the model finishes.
+        coverage: What belongs to a turn: the speech only (``activity``), ``all`` input, or the
+            speech and all video (``activity_and_all_video``).
+
+    Raises:
+        ConfigError: a value is out of range.
     """
 
     start_sensitivity: Sensitivity | None = None
@@ -61,10 +69,10 @@ class AutomaticActivity:
 
 @dataclass(frozen=True, slots=True)
 class ManualTurns:
-    """The program ends the turns of the person by ``Realtime.end_turn``.
+    """The program ends user turns with ``Realtime.end_turn``.
 
-    A turn begins with the first sound when the model's own turn is over, or with ``interrupt``; a
-    second of what was said before belongs to it.
+    A turn begins with the first audio after the model's own turn, or with ``interrupt``; the last
+    second of audio before that belongs to it.
     """
 
 
@@ -73,7 +81,15 @@ type TurnDetection = AutomaticActivity | ManualTurns
 
 @dataclass(frozen=True, slots=True)
 class Transcription:
-    """What helps the server to write down what was said: ``language_codes`` are BCP 47."""
+    """Hints for transcription.
+
+    Args:
+        language_codes: BCP 47 codes of the languages that are spoken.
+        custom_vocabulary: Words that the service should recognise.
+
+    Raises:
+        ConfigError: a value is one string instead of a list.
+    """
 
     language_codes: Sequence[str] = ()
     custom_vocabulary: Sequence[str] = ()
@@ -81,14 +97,19 @@ class Transcription:
     def __post_init__(self) -> None:
         for name in ("language_codes", "custom_vocabulary"):
             if isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} takes a list of strings, not one string")
+                raise ConfigError(f"{name} must be a list of strings, not one string")
 
 
 @dataclass(frozen=True, slots=True)
 class Thinking:
-    """How much the model thinks before it speaks, for models that can: one of the two.
+    """How much the model thinks before it speaks: a level or a budget, depending on the model.
 
-    ``budget`` is in tokens: 0 is off, -1 leaves it to the model.
+    Args:
+        level: ``minimal``, ``low``, ``medium`` or ``high``.
+        budget: Tokens; 0 is off, -1 leaves it to the model.
+
+    Raises:
+        ConfigError: none or both are given, or a value is out of range.
     """
 
     level: ThinkingLevel | None = None
@@ -97,29 +118,42 @@ class Thinking:
     def __post_init__(self) -> None:
         _check_optional_choice("thinking level", self.level, ("minimal", "low", "medium", "high"))
         if (self.level is None) == (self.budget is None):
-            raise ConfigError("Thinking takes a level or a budget")
+            raise ConfigError("Thinking needs either a level or a budget")
         if self.budget is not None:
             check_range("thinking budget", self.budget, -1, 65_536)
 
 
 @dataclass(frozen=True, slots=True)
 class Proactivity:
-    """The model may leave unanswered what is not meant for it; ``video``: speak of a picture."""
+    """The model may ignore audio that is not meant for it.
+
+    Args:
+        audio: Let the model ignore audio.
+        video: Let the model speak about what it sees, unasked.
+
+    Raises:
+        ConfigError: ``video`` without ``audio``.
+    """
 
     audio: bool = True
     video: bool = False
 
     def __post_init__(self) -> None:
         if self.video and not self.audio:
-            raise ConfigError("Proactivity takes video=True only together with audio=True")
+            raise ConfigError("Proactivity needs audio=True for video=True")
 
 
 @dataclass(frozen=True, slots=True)
 class Compression:
-    """How a context that grows long is shortened, so that a session has no time limit; in tokens.
+    """How the service shortens a long context, so that a session has no time limit.
 
-    None are left to the server: beyond ``trigger_tokens`` the oldest turns go until
-    ``target_tokens`` are left.
+    Args:
+        trigger_tokens: Tokens above which the oldest turns are dropped; None leaves it to the
+            server.
+        target_tokens: Tokens that are kept; None leaves it to the server.
+
+    Raises:
+        ConfigError: a value is below 1, or the target is above the trigger.
     """
 
     trigger_tokens: int | None = None
@@ -129,16 +163,17 @@ class Compression:
         for name in ("trigger_tokens", "target_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name} takes 1 or more, not {value}")
+                raise ConfigError(f"{name} must be 1 or more, not {value}")
         if self.trigger_tokens and self.target_tokens and self.target_tokens > self.trigger_tokens:
             raise ConfigError("target_tokens can't be above trigger_tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class LiveConfig:
-    """Everything that a session of Gemini Live can be told; raises `ConfigError`.
+    """All options of a Gemini Live session, as `Realtime` documents them.
 
-    None is explained at `Realtime`.
+    Raises:
+        ConfigError: a value is invalid, or the model does not support it.
     """
 
     model: str = "gemini-3.8-live"
@@ -161,12 +196,12 @@ class LiveConfig:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ConfigError("model takes the name of a model, such as gemini-3.8-live")
+            raise ConfigError("model must be the name of a model, such as gemini-3.8-live")
         if self.voice is not None:
             check_voice(self.voice, VOICES)
         _check_optional_choice("media_resolution", self.media_resolution, ("low", "medium", "high"))
         if not isinstance(self.turn_detection, AutomaticActivity | ManualTurns):
-            raise ConfigError("turn_detection takes AutomaticActivity or ManualTurns")
+            raise ConfigError("turn_detection must be AutomaticActivity or ManualTurns")
         for name, low, high in (
             ("temperature", 0, 2),
             ("top_p", 0, 1),
@@ -182,16 +217,16 @@ class LiveConfig:
         traits, model = model_traits(self.model), self.model
         if self.thinking is not None:
             if traits.thinking == "none":
-                raise ConfigError(f"{model} takes no thinking: leave it out")
+                raise ConfigError(f"{model} does not support thinking: leave it out")
             if traits.thinking == "level" and self.thinking.level is None:
-                raise ConfigError(f"{model} takes Thinking(level=...), not a budget")
+                raise ConfigError(f"{model} needs Thinking(level=...), not a budget")
             if traits.thinking == "budget" and self.thinking.budget is None:
-                raise ConfigError(f"{model} takes Thinking(budget=...), not a level")
+                raise ConfigError(f"{model} needs Thinking(budget=...), not a level")
         proactivity = self.proactivity
         if proactivity is not None:
             if traits.proactivity == "none":
-                raise ConfigError(f"{model} takes no proactivity: leave it out")
+                raise ConfigError(f"{model} does not support proactivity: leave it out")
             if traits.proactivity == "always" and not proactivity.audio:
-                raise ConfigError(f"{model} is always proactive: audio=False is an error there")
+                raise ConfigError(f"{model} is always proactive: audio=False is an error with it")
         if self.affective_dialog and not traits.affective_dialog:
-            raise ConfigError(f"{model} has no affective dialog: leave it out")
+            raise ConfigError(f"{model} does not support affective dialog: leave it out")

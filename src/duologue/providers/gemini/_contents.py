@@ -1,4 +1,4 @@
-"""Items of a conversation as the turns (`Content`) of Gemini, and what is told it in words."""
+"""Encode conversation items as Gemini turns (`Content`), and notes to the model as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ type JsonObject = dict[str, Json]
 
 
 def item_content(item: Item, names: Mapping[str, str]) -> JsonObject | None:
-    """An item as one turn; None for one without words. ``names`` are tools by their call."""
+    """Return an item as one turn, or None if it has no text.
+
+    Args:
+        item: The item.
+        names: Names of tools by the ids of their calls.
+    """
     match item:
         case UserItem(text=text) | SystemItem(text=text):
             return text_content(text) if text else None
@@ -36,7 +41,7 @@ def item_content(item: Item, names: Mapping[str, str]) -> JsonObject | None:
 
 
 def history_contents(items: Sequence[Item]) -> list[JsonObject]:
-    """A history as turns; a call without its result is left out, as the server would refuse it."""
+    """Return a history as turns, without calls that lack a result, which the server refuses."""
     names = {item.call_id: item.name for item in items if isinstance(item, ToolCallItem)}
     answered = {item.call_id for item in items if isinstance(item, ToolResultItem)}
     contents: list[JsonObject] = []
@@ -53,20 +58,24 @@ def history_contents(items: Sequence[Item]) -> list[JsonObject]:
 
 
 def text_content(text: str, role: str = "user") -> JsonObject:
-    """A turn of text."""
+    """Return a turn of text."""
     return {"role": role, "parts": [{"text": text}]}
 
 
 def tool_response(output: str, *, failed: bool) -> JsonObject:
-    """A tool's result as the object that Gemini wants: an object as it is, else ``output``."""
+    """Return a tool's result as an object: a JSON object unchanged, other text as ``output``."""
     if failed:
         return {"error": output}
-    found = _parse_object(output)
-    return found or {"output": output}
+    value = _parse_object(output)
+    return value or {"output": output}
 
 
 def truncation_note(heard: Sequence[str]) -> str:
-    """What a model is told whose last messages were cut; ``heard`` is what was heard of each."""
+    """Return the note that the last messages were interrupted.
+
+    Args:
+        heard: What the person heard of each message.
+    """
     which = "message" if len(heard) == 1 else f"{len(heard)} messages"
     words = " ".join(filter(None, heard))
     what = f'only this was heard: "{words}"' if words else "nothing was heard."
@@ -74,14 +83,14 @@ def truncation_note(heard: Sequence[str]) -> str:
 
 
 def instruction_note(instructions: str) -> str:
-    """Instructions for one reply, as nobody's words."""
+    """Return instructions for one reply, marked as not said by the person."""
     return f"[Not said by the person, for your next reply only: {instructions}]"
 
 
 def _parse_object(text: str) -> JsonObject:
     try:
-        found: Json = orjson.loads(text)
+        value: Json = orjson.loads(text)
     except orjson.JSONDecodeError:
         return {}
-    # JSON that is nested deeper could not be encoded again.
-    return found if isinstance(found, dict) and is_shallow(found) else {}
+    # JSON with deeper nesting could not be encoded again.
+    return value if isinstance(value, dict) and is_shallow(value) else {}

@@ -1,4 +1,4 @@
-"""What Gemini Live's messages mean to a session."""
+"""Decode Gemini Live messages into session outputs."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ with optional("gemini"):
 type JsonObject = dict[str, Json]
 
 _MAX_UNKNOWN_NAMES = 256
-"""Names of messages that are counted each; the rest together."""
+"""Unknown message names that are counted separately; any further ones are counted together."""
 _MAX_CALLS = 256
-"""Calls in one message, or calls that one cancels; the rest is not taken."""
+"""Calls in one message, or in one cancellation; the rest is ignored."""
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")
 _NO_FAILURE = frozenset({"TURN_COMPLETE_REASON_UNSPECIFIED", "NEED_MORE_INPUT"})
-"""Reasons of `turnComplete` that are none: all others are refusals and faults."""
+"""Reasons of `turnComplete` that are no failures; all others are refusals and faults."""
 
 _IGNORED = frozenset({"voiceActivity", "voiceActivityDetectionSignal"})
-"""Where the server tells of speech it does so for allow-listed users only: it is found here."""
+"""Ignored, because the server reports speech to allow-listed users only; it is detected locally."""
 
 
 class Decoder:
-    """Reads the messages of one connection; they may be anything, and none is fatal.
+    """Decodes the messages of one connection; no content of a message is fatal.
 
-    ``unknown`` counts messages by name that are not of the protocol, ``malformed`` what is not
-    built as it says.
+    ``unknown`` counts messages outside the protocol by name, ``malformed`` those that do not have
+    the form that the protocol says.
     """
 
     def __init__(
@@ -84,20 +84,21 @@ class Decoder:
         self._activity = activity
         self._transcript_count = 0
         self.sent_setup: JsonObject = {}
-        """The setup that the server was given."""
+        """The setup that was sent to the server."""
         self.resumes_session = False
-        """By it the server goes on with an older session."""
+        """Whether that setup asked to resume a session."""
         self.is_started = False
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
 
     def decode(self, message: bytes) -> Sequence[Output]:
-        """What a message means; one may carry several things."""
+        """Return what a message means; one message may carry several outputs."""
         outputs = self._decode_message(message)
         for output in outputs:
             match output:
                 case ReplyStarted():
-                    self._context.unconfirmed = False  # It answers what came before it.
+                    # The reply shows that everything before it has arrived.
+                    self._context.unconfirmed = False
                     if self._activity is not None:
                         self._activity.mark_answered()
         for item_id in self._replies.take_unheard():
@@ -118,7 +119,7 @@ class Decoder:
                 self.malformed += name in value
         for name in value:
             if name not in self._handlers and name not in _IGNORED:
-                # Bounded: a server that invents names must not fill the memory.
+                # Bounded, so that a server that invents names cannot fill the memory.
                 known = len(self.unknown) < _MAX_UNKNOWN_NAMES
                 self.unknown[name[:80] if known else "..."] += 1
         return outputs
@@ -135,17 +136,18 @@ class Decoder:
         self.is_started = True
         if self.resumes_session:
             self._resumption.mark_resumed()
-        # By a handle the same session could be taken over: that is nobody's business.
+        # Leave out the handle: anyone who has it could take over the session.
         shown = {key: value for key, value in self.sent_setup.items() if key != "sessionResumption"}
         return (SessionStarted(shown, self._traits.session_s, self.resumes_session),)
 
     def _server_content(self, content: JsonObject) -> Sequence[Output]:
         outputs: list[Output] = []
-        heard = optional_str(object_field(content, "inputTranscription"), "text")
-        if heard:
+        user_text = optional_str(object_field(content, "inputTranscription"), "text")
+        if user_text:
             self._transcript_count += 1
             self._replies.user_transcribed()
-            outputs.append(UserTranscript(f"heard_{self._transcript_count}", heard, final=False))
+            item_id = f"heard_{self._transcript_count}"
+            outputs.append(UserTranscript(item_id, user_text, final=False))
         if content.get("interrupted") is True:
             outputs += self._replies.turn_interrupted()
         for part in object_list(object_field(content, "modelTurn"), "parts"):
@@ -153,12 +155,13 @@ class Decoder:
             outputs += (
                 self._decode_calls([call]) if isinstance(call, dict) else self._decode_part(part)
             )
-        said = optional_str(object_field(content, "outputTranscription"), "text")
-        if said:
-            answer, told = self._replies.text_received(said)
-            if answer is not None and answer.cancelled:
-                self._context.transcript.append(answer.item_id, said)  # Told to nobody, and said.
-            outputs += told
+        text = optional_str(object_field(content, "outputTranscription"), "text")
+        if text:
+            reply, text_outputs = self._replies.text_received(text)
+            if reply is not None and reply.cancelled:
+                # No output reports this text, but the model did say it.
+                self._context.transcript.append(reply.item_id, text)
+            outputs += text_outputs
         if content.get("generationComplete") is True:
             outputs += self._replies.generation_completed()
         if content.get("turnComplete") is True:
@@ -172,22 +175,22 @@ class Decoder:
         if part.get("thought") is True:
             return ()
         try:
-            sound = decode_audio(part)
+            audio = decode_audio(part)
         except MalformedError:
             self.malformed += 1
             return ()
-        if sound is None:
-            return ()  # Words of what is spoken, which come as its transcript.
-        answer, begun = self._replies.content_received()
-        if answer.cancelled:
+        if audio is None:
+            return ()  # Text of the spoken words, which also comes as the transcript.
+        reply, begun = self._replies.content_received()
+        if reply.cancelled:
             return begun
-        pcm = answer.half_sample + sound[0]
+        pcm = reply.half_sample + audio[0]
         even = len(pcm) & ~1
-        answer.half_sample = pcm[even:]
+        reply.half_sample = pcm[even:]
         if not even:
             return begun
-        frame = AudioFrame(np.frombuffer(pcm[:even], "<i2"), sound[1])
-        return (*begun, ReplyAudio(answer.id, answer.item_id, frame))
+        frame = AudioFrame(np.frombuffer(pcm[:even], "<i2"), audio[1])
+        return (*begun, ReplyAudio(reply.id, reply.item_id, frame))
 
     def _tool_call(self, message: JsonObject) -> Sequence[Output]:
         return self._decode_calls(object_list(message, "functionCalls")[:_MAX_CALLS])
@@ -200,25 +203,26 @@ class Decoder:
             if not name:
                 self.malformed += 1
                 continue
-            given = optional_str(call, "id")
-            if given is not None and self._context.has_call(given):
-                continue  # In the model's turn as well as by itself.
-            call_id = given or uuid4().hex
-            answer, begun = self._replies.content_received()
+            server_id = optional_str(call, "id")
+            if server_id is not None and self._context.has_call(server_id):
+                continue  # The call is in the model's turn and also in a message of its own.
+            call_id = server_id or uuid4().hex
+            reply, begun = self._replies.content_received()
             args = object_field(call, "args")
-            # The tool runner reports to the model what is wrong with its arguments.
+            # The tool runner tells the model what is wrong with its arguments.
             arguments = encode_object(args).decode() if is_shallow(args) else "nested too deep"
-            self._context.record_call(call_id, name, has_id=given is not None)
+            self._context.record_call(call_id, name, has_id=server_id is not None)
             waits = waits or self._context.model_waits_for(name)
-            outputs += [*begun, ToolCall(answer.id, call_id, name, arguments)]
-        # What the model says after its results, or beside them, is a reply of its own.
+            outputs += [*begun, ToolCall(reply.id, call_id, name, arguments)]
+        # What the model says after the results, or beside them, is a reply of its own.
         return [*outputs, *self._replies.tool_called(model_waits=waits)] if outputs else ()
 
     def _calls_cancelled(self, message: JsonObject) -> Sequence[Output]:
         ids = message.get("ids")
-        found = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
-        self._context.cancel_calls(found[:_MAX_CALLS])
-        return (ToolCallsCancelled(found[:_MAX_CALLS]),) if found else ()
+        valid = [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
+        call_ids = valid[:_MAX_CALLS]
+        self._context.cancel_calls(call_ids)
+        return (ToolCallsCancelled(call_ids),) if call_ids else ()
 
     def _go_away(self, message: JsonObject) -> Sequence[Output]:
         found = _DURATION.fullmatch(optional_str(message, "timeLeft") or "")
@@ -242,10 +246,10 @@ class Decoder:
         )
         kind = found.kind
         if self.resumes_session and not self.is_started:
-            self._resumption.forget()  # It may be about the handle: try without.
+            self._resumption.forget()  # It may be about the handle: connect without it.
             kind = ErrorKind.RECYCLE
         elif not self.is_started and kind in (ErrorKind.UNKNOWN, ErrorKind.RETRY):
-            kind = ErrorKind.RECYCLE  # It has come instead of the session.
+            kind = ErrorKind.RECYCLE  # It came instead of the session.
         return (ProviderError(kind, found.code, str(found)),)
 
     _handlers: ClassVar[Mapping[str, Callable[[Decoder, JsonObject], Sequence[Output]]]] = {
@@ -258,7 +262,7 @@ class Decoder:
         "goAway": _go_away,
         "error": _error,
     }
-    """In the order in which one message's parts are to be taken."""
+    """In the order in which the parts of one message are handled."""
 
 
 def _turn_failure(content: JsonObject) -> TurnFailure | None:

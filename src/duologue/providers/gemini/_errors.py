@@ -1,4 +1,4 @@
-"""Gemini's errors, sorted into the kinds that a session knows what to do about."""
+"""Sort Gemini's errors into the kinds that a session can react to."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ with optional("gemini"):
 
 
 _FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Closes that say that we did wrong; all others are the line's or the server's."""
+"""Close codes that blame the client; all others are the network's or the server's."""
 _TRANSPORT_CLOSES = frozenset({1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015})
-"""Closes that say nothing about what was asked for."""
+"""Close codes that say nothing about what the client sent."""
 
-# The same code comes for many reasons: 1007 and 1008 also for what passes, 1011 also for what does
-# not. The reasons are those of Google's pages on the Live API, and of users' reports.
+# Codes are ambiguous: 1007 and 1008 are also sent for transient errors, 1011 also for permanent
+# ones. The phrases are from Google's pages on the Live API, and from users' reports.
 _PERMANENT_PHRASES = (
     "api key",
     "authentication credentials",
@@ -25,18 +25,18 @@ _PERMANENT_PHRASES = (
     "permission",
     "used too many times",
 )
-"""Words of closes that no other connection would change."""
+"""Phrases in the reasons of closes that would happen again on any other connection."""
 _CONTEXT_FULL_PHRASES = (
     "token count",
     "context window",
     "context length",
     "maximum number of tokens",
 )
-"""Words of a close because the context is full: a new session with the words alone is shorter."""
+"""Phrases for a full context: a new session that is given the text only has a shorter one."""
 _OVERLOAD_PHRASES = ("resource has been exhausted", "resource_exhausted", "unavailable")
-"""Words of closes because there is too much to do."""
+"""Phrases for an overloaded service."""
 _TRANSIENT_PHRASES = (*_OVERLOAD_PHRASES, "aborted", "deadline", "goaway", "internal error")
-"""Words of closes that come with codes of their own, and pass."""
+"""Phrases for transient errors, which come with various codes."""
 
 _FATAL_STATUS = frozenset(
     {
@@ -48,13 +48,13 @@ _FATAL_STATUS = frozenset(
         "UNIMPLEMENTED",
     }
 )
-"""Names of google.rpc.Code that no other connection would change."""
+"""Names of google.rpc.Code for errors that would happen again on any other connection."""
 
 _MAX_TEXT = 500
 
 
 def close_error(code: int, reason: str) -> SessionError:
-    """What the end of a connection means; also a clean close is one, for nobody asked for it."""
+    """Return the error for the end of a connection; a clean close, never requested, is one too."""
     words = one_line(reason)
     kind = _kind_from_text(words)
     if kind is None:
@@ -64,24 +64,24 @@ def close_error(code: int, reason: str) -> SessionError:
 
 
 def is_resumption_refused(code: int, reason: str) -> bool:
-    """Whether a close instead of a resumed session is about the handle."""
+    """Return whether a close instead of a resumed session is about the handle."""
     return code not in _TRANSPORT_CLOSES and not _contains_any(
         reason, (*_PERMANENT_PHRASES, *_OVERLOAD_PHRASES)
     )
 
 
 def is_permanent(reason: str) -> bool:
-    """Whether a close was for what no other connection would change."""
+    """Return whether the reason of a close would apply to any other connection too."""
     return _contains_any(reason, _PERMANENT_PHRASES)
 
 
 def is_context_full(reason: str) -> bool:
-    """Whether a connection was closed because the context is full: resumed, it would be again."""
+    """Return whether the context is full, so that the session cannot be resumed."""
     return _contains_any(reason, _CONTEXT_FULL_PHRASES)
 
 
 def http_error(status: int, body: bytes) -> SessionError:
-    """What an HTTP answer other than success means, in the server's own words where it has any."""
+    """Return the error for a failed HTTP request, in the server's own words if it has any."""
     name, message = _error_body(body)
     if _contains_any(message, _PERMANENT_PHRASES):
         kind = ErrorKind.FATAL
@@ -94,7 +94,7 @@ def http_error(status: int, body: bytes) -> SessionError:
 
 
 def error_message(code: int | None, status: str, message: str) -> SessionError:
-    """An ``error`` that came as a message (google.rpc.Status)."""
+    """Return the error for an ``error`` message (google.rpc.Status)."""
     if status in _FATAL_STATUS or _contains_any(message, _PERMANENT_PHRASES):
         kind = ErrorKind.FATAL
     elif status in ("RESOURCE_EXHAUSTED", "UNAVAILABLE"):
@@ -103,12 +103,12 @@ def error_message(code: int | None, status: str, message: str) -> SessionError:
         kind = ErrorKind.RECYCLE
     else:
         kind = ErrorKind.UNKNOWN
-    text = one_line(message) or status[:_MAX_TEXT] or "the server told an error"
+    text = one_line(message) or status[:_MAX_TEXT] or "the server reported an error"
     return SessionError(text, code=status[:_MAX_TEXT] or str(code or ""), kind=kind)
 
 
 def one_line(text: str) -> str:
-    """Somebody else's words as one line, not too long."""
+    """Return text from outside as one line of bounded length."""
     return " ".join(text.split())[:_MAX_TEXT]
 
 
@@ -128,7 +128,7 @@ def _contains_any(words: str, parts: tuple[str, ...]) -> bool:
 
 
 def _error_body(body: bytes) -> tuple[str, str]:
-    """Status and message of an error body; what is not there is empty."""
+    """Return status and message of an error body; a missing one is empty."""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,4 +1,4 @@
-"""Turns of the person that the program ends, with activity detection switched off at the server."""
+"""User turns that the program ends, while the server's activity detection is off."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _ACTIVITY_START = b'{"realtimeInput":{"activityStart":{}}}'
 _ACTIVITY_END = b'{"realtimeInput":{"activityEnd":{}}}'
 
 _MAX_PREROLL_S = 1.0
-"""Sound from before a turn that belongs to it: a voice is noticed only after it has begun."""
+"""Seconds of audio from before a turn that are sent with it, because a voice is noticed late."""
 _MAX_REPLY_WAIT_S = 8.0
-"""Sound after a turn without any answer to it; then the next turn may begin."""
+"""Seconds of audio after a turn without a reply, after which the next turn may begin."""
 
 
 class UserActivity:
-    """Where a turn begins and ends in the person's sound, at ``rate`` Hz.
+    """Marks where user turns begin and end in the input audio, which has ``rate`` samples a second.
 
-    It begins with the first sound while the model's turn is over, or when `begin` is called. What
-    comes after its end, and while the model speaks, is kept for the next one, up to a second.
+    A turn begins with the first audio while the model's turn is over, or with `begin`. Audio from
+    after its end, and from while the model speaks, is buffered for the next turn, up to a second.
     """
 
     __slots__ = (
@@ -36,11 +36,17 @@ class UserActivity:
         self._unsent: deque[tuple[bytes, int]] = deque()
         self._unsent_samples = 0
         self._reply_wait_samples = 0
-        """Samples that an answer may still take to begin; 0 when none is awaited."""
+        """Samples of audio until the wait for a reply is given up; 0 when no reply is awaited."""
         self.is_open = False
 
     def accept(self, message: bytes, samples: int, *, busy: bool) -> Sequence[bytes]:
-        """What is to be sent for the next sound; ``busy``: the model has the word."""
+        """Return the messages to send for the next audio message.
+
+        Args:
+            message: The encoded audio.
+            samples: Samples of audio in it.
+            busy: The model has the turn, so the audio must not begin a new one.
+        """
         if self.is_open:
             return (message,)
         self._unsent.append((message, samples))
@@ -54,11 +60,11 @@ class UserActivity:
 
     @property
     def awaits_reply(self) -> bool:
-        """A turn has ended and is not answered: there is none to end."""
+        """Whether a turn has ended without a reply so far, so there is no turn to end."""
         return not self.is_open and self._reply_wait_samples > 0
 
     def begin(self) -> Sequence[bytes]:
-        """Begin a turn now, if none has begun; it interrupts the model."""
+        """Begin a turn now, unless one is open; this interrupts the model."""
         if self.is_open:
             return ()
         self.is_open = True
@@ -68,9 +74,10 @@ class UserActivity:
         return (_ACTIVITY_START, *before)
 
     def end(self, *, force: bool = False) -> Sequence[bytes]:
-        """End the turn; one that had no sound is none, unless it has to be ``anyway``.
+        """End the turn, and return the messages to send.
 
-        Nor is what was said since the last one ended, while an answer to that is awaited.
+        A turn without audio is not ended unless ``force`` is set. Nor does buffered audio become a
+        turn of its own while the reply to the previous turn is awaited.
         """
         if not self.is_open and not force and (self._reply_wait_samples or not self._unsent):
             return ()
@@ -80,10 +87,10 @@ class UserActivity:
         return (*begun, _ACTIVITY_END)
 
     def mark_answered(self) -> None:
-        """The model has answered, or will not."""
+        """Record that the model has replied, or will not."""
         self._reply_wait_samples = 0
 
     def clear(self) -> None:
-        """Forget the sound that has not been sent."""
+        """Drop the audio that has not been sent."""
         self._unsent.clear()
         self._unsent_samples = 0

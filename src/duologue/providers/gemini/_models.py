@@ -1,4 +1,4 @@
-"""How the models of Gemini Live differ: one row each, by Google's model pages (late 2026)."""
+"""How the models of Gemini Live differ, from Google's model pages (late 2026)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What one model takes.
+    """What one model supports.
 
-    ``free_context``: `clientContent` at any time; otherwise only as the history at the beginning,
-    and text goes as `realtimeInput`. ``seeds``: the history is given under `historyConfig`.
-    ``context_update``: instructions and tools can be changed in mid-session. ``async_tools``:
-    calls that are not waited for are the ``default``, can be ``declared``, or are not there.
-    ``status``: the end of a turn says whether another one follows by itself. ``alpha``: proactivity
-    and affective dialog are in the version ``v1alpha`` of the Gemini API only. ``session_s``: what
-    a connection is cut at although the context is compressed, in seconds.
+    Attributes:
+        free_context: It takes `clientContent` at any time. Otherwise only as the history at the
+            beginning, and text is sent as `realtimeInput`.
+        seeds: The history is announced by `historyConfig`.
+        context_update: Instructions and tools can change in mid-session.
+        async_tools: The model may continue without waiting for a tool: unless declared otherwise
+            (``default``), for tools ``declared`` so, or never (``none``).
+        proactivity: Whether the model may ignore input that is not meant for it.
+        thinking: Which of the two options of `Thinking` it takes.
+        affective_dialog: It can adapt its voice to the person's.
+        status: The end of a turn tells whether another turn follows by itself.
+        alpha: Proactivity and affective dialog need ``v1alpha`` of the Gemini API.
+        session_s: Seconds after which a connection is closed although the context is compressed.
     """
 
     free_context: bool = True
@@ -58,15 +64,15 @@ _TRAITS_BY_PREFIX: tuple[tuple[str, Traits], ...] = (
     ("gemini-2.5", _2_5),
     ("gemini-2.0", replace(_2_5, affective_dialog=False, proactivity="none", thinking="none")),
 )
-"""By the beginning of the name; the first that fits."""
+"""By the prefix of the model's name; the first match counts."""
 
 
 def bare_name(model: str) -> str:
-    """A model's own name, without ``models/`` or the path that Vertex AI has before it."""
+    """Return a model's own name, without ``models/`` or the path of Vertex AI."""
     return model.rpartition("/")[2]
 
 
 def model_traits(model: str) -> Traits:
-    """The traits of a model; a name that is not known here gets the newest one's."""
+    """Return the traits of a model; an unknown name gets those of the newest model."""
     name = bare_name(model)
     return next((traits for prefix, traits in _TRAITS_BY_PREFIX if name.startswith(prefix)), _3_8)

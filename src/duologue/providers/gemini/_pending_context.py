@@ -1,4 +1,4 @@
-"""What the model is told beside the person's voice: text, results, what was not heard, pictures."""
+"""Hold text, tool results, truncations and images until they can be sent to the model."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ with optional("gemini"):
 type JsonObject = dict[str, Json]
 
 CONTINUE_PROMPT = "."
-"""Said in the place of the person when the model is to speak and nothing new was said to it."""
+"""Sent as user text to get a reply when there is nothing new for the model."""
 _MAX_CALLS = 4096
-"""Calls whose names are remembered."""
+"""Tool calls whose names are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingTurn:
-    """Something to tell, and the item that it is, if one."""
+    """A turn to send, and the conversation item that it represents, if any."""
 
     content: JsonObject
     item: Item | None = None
@@ -43,17 +43,21 @@ class _PendingTurn:
 
 @dataclass(frozen=True, slots=True)
 class _Truncations:
-    """Messages that came one after another and were cut together: what was heard of each."""
+    """Messages that were truncated in a row: what the person heard of each, by id."""
 
     heard_texts: dict[str, str] = field(default_factory=dict)
 
 
 class PendingContext:
-    """Keeps what is to be told until the moment for it, and makes the messages of it.
+    """Holds what is to be sent to the model until the right moment, and encodes it.
 
-    Any of it interrupts the server's turn, so it waits for the turn's end, or for a request. A
-    model that takes no turns in mid-session is told with the next text. ``said`` are the model's
-    own messages as the server has them.
+    Sending any of it interrupts the server's turn, so it waits for that turn to end, or for a
+    request. A model that takes no turns in mid-session gets it with the next text.
+
+    Args:
+        traits: What the model supports.
+        transcript: The text of the model's own messages, as the server has it.
+        report_truncation: Tell the model in text what the person did not hear.
     """
 
     def __init__(
@@ -66,29 +70,29 @@ class PendingContext:
         self._image: bytes | None = None
         self._tool_names: dict[str, str] = {}
         self._local_call_ids: set[str] = set()
-        """Calls that the server has given no id: we have made it up."""
+        """Calls that came without an id from the server, so their ids were generated here."""
         self._orphaned_calls: dict[str, ToolCallItem] = {}
-        """Calls that the server does not know, because another connection was made since."""
+        """Calls made on an earlier connection, which this server does not know."""
         self._partial_results: dict[str, str] = {}
         self._cancelled_calls: set[str] = set()
         self._scheduling: dict[str, str] = {}
         self.unconfirmed = False
-        """Something was told that the server may not have taken yet."""
+        """Something was sent that the server may not have processed yet."""
 
     @property
     def has_pending(self) -> bool:
-        """Something is to be told, and may be at any time."""
+        """Whether something is waiting that may be sent at any time."""
         return bool(self._pending) and self._traits.free_context
 
     @property
     def pending_truncations(self) -> tuple[str, ...]:
-        """The messages of which the server is still to be told what was heard."""
+        """Ids of the messages whose truncation the server has not been told."""
         return tuple(
             id_ for one in self._pending if isinstance(one, _Truncations) for id_ in one.heard_texts
         )
 
     def server_knows(self, item: Item) -> bool:
-        """Whether the server was told that item, or made it, as far as it goes."""
+        """Return whether the server has the current state of the item."""
         waiting = {
             _item_key(one.item)
             for one in self._pending
@@ -97,7 +101,7 @@ class PendingContext:
         return _item_key(item) not in waiting and _item_key(item) not in self._orphaned_calls
 
     def set_tools(self, tools: Sequence[ToolSpec]) -> None:
-        """These are the tools from now on."""
+        """Replace the tools."""
         asynchronous = self._traits.async_tools != "none"
         self._scheduling = {
             tool.name: SCHEDULINGS[tool.scheduling]
@@ -106,11 +110,11 @@ class PendingContext:
         }
 
     def model_waits_for(self, name: str) -> bool:
-        """Whether the model waits for the result of that tool."""
+        """Return whether the model waits for the result of the tool."""
         return name not in self._scheduling
 
     def seed(self, history: Sequence[Item]) -> list[JsonObject]:
-        """A history as turns, for a server that knows nothing."""
+        """Return the history as turns, for a server that starts without any."""
         answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
         for item in history:
             match item:
@@ -125,7 +129,7 @@ class PendingContext:
         return contents
 
     def add_item(self, item: Item) -> None:
-        """An item for the end of the model's history."""
+        """Append an item to the model's history."""
         match item:
             case ToolCallItem(call_id=call_id, name=name):
                 self._tool_names[call_id] = name
@@ -138,7 +142,7 @@ class PendingContext:
                     self._pending.append(_PendingTurn(content, item))
 
     def truncate(self, item_id: str, heard: str) -> None:
-        """Of one of the model's messages only that was heard."""
+        """Record that the person heard only ``heard`` of a message of the model."""
         for at, one in enumerate(self._pending):
             if (
                 isinstance(one, _PendingTurn)
@@ -157,14 +161,14 @@ class PendingContext:
         cuts.heard_texts[item_id] = heard
 
     def add_image(self, jpeg: bytes) -> list[JsonObject]:
-        """A picture that the next text is about; the messages that have to go before that."""
+        """Attach an image to the next text; return the messages to send before that text."""
         if self._traits.free_context:
             self._image = jpeg
             return []
         return [image_message(jpeg)]
 
     def request_reply(self, text: str | None) -> list[JsonObject]:
-        """Make the model speak, about what waits and ``text``."""
+        """Return the messages that make the model reply to what is pending and to ``text``."""
         if text is not None:
             self._pending.append(_PendingTurn(text_content(text)))
         elif not any(_needs_reply(content) for content in self._pending):
@@ -172,15 +176,21 @@ class PendingContext:
         return self._flush(complete=True)
 
     def flush(self) -> list[JsonObject]:
-        """Tell what waits, without asking for a reply."""
+        """Return the messages with what is pending, without requesting a reply."""
         return self._flush(complete=False) if self.has_pending else []
 
     def cancel_calls(self, call_ids: Sequence[str]) -> None:
-        """The server wants no result of these calls."""
+        """Drop the results of calls that the server has cancelled."""
         self._cancelled_calls.update(call_id for call_id in call_ids if call_id in self._tool_names)
 
     def record_call(self, call_id: str, name: str, *, has_id: bool = True) -> None:
-        """The model has called a tool; without an id of the server's, ``call_id`` is ours."""
+        """Record a tool call.
+
+        Args:
+            call_id: Id of the call.
+            name: Name of the tool.
+            has_id: The id is from the server; otherwise it was generated here.
+        """
         self._tool_names[call_id] = name
         if not has_id:
             self._local_call_ids.add(call_id)
@@ -191,11 +201,11 @@ class PendingContext:
             self._cancelled_calls.discard(oldest)
 
     def has_call(self, call_id: str) -> bool:
-        """Return whether the model, or the history, made this call."""
+        """Return whether the call was made by the model, or is in the history."""
         return call_id in self._tool_names
 
     def encode_result(self, result: SendToolResult) -> list[JsonObject]:
-        """A result of a tool, or a part of it."""
+        """Return the messages for a tool result, or for a part of it."""
         call_id = result.call_id
         if call_id in self._cancelled_calls:
             return []
@@ -220,7 +230,7 @@ class PendingContext:
         elif (told := self._partial_results.pop(call_id, None)) is not None:
             response["willContinue"] = False
             if told == result.output and not result.failed:
-                # The last part was the result: this only ends the call, and is not spoken of.
+                # The last part already was the result: only end the call, without a reply.
                 return [
                     _tool_response_message({**response, "response": {}, "scheduling": "SILENT"})
                 ]
@@ -260,12 +270,12 @@ class PendingContext:
 
 
 def image_message(jpeg: bytes) -> JsonObject:
-    """A picture of the camera."""
+    """Return the message with a camera image."""
     return {"realtimeInput": {"video": _blob(jpeg)}}
 
 
 def interrupts_turn(message: JsonObject) -> bool:
-    """Whether the server gives its turn up for that message."""
+    """Return whether the message makes the server drop the rest of its turn."""
     match message:
         case {"clientContent": _} | {"realtimeInput": {"text": _}}:
             return True
@@ -290,7 +300,7 @@ def _tool_response_message(response: JsonObject) -> JsonObject:
 
 
 def _item_key(item: Item) -> str:
-    """What an item is known by; a call and its result are one."""
+    """Return the key of an item; a call and its result have the same."""
     match item:
         case ToolCallItem(call_id=call_id) | ToolResultItem(call_id=call_id):
             return call_id
@@ -299,19 +309,19 @@ def _item_key(item: Item) -> str:
 
 
 def _truncated_turn(item: AgentItem, heard: str) -> list[_PendingTurn | _Truncations]:
-    """A message that is still to be told, as far as it was heard."""
+    """Return a pending message shortened to what was heard of it."""
     item = replace(item, text=heard)
     content = item_content(item, {})
     return [] if content is None else [_PendingTurn(content, item)]
 
 
 def _needs_reply(one: _PendingTurn | _Truncations) -> bool:
-    """Whether the model has something to answer in it."""
+    """Return whether it contains something for the model to reply to."""
     return isinstance(one, _PendingTurn) and one.content.get("role") == "user"
 
 
 def _as_text(content: JsonObject) -> str:
-    """A turn as text, for a model that takes no turns any more."""
+    """Return a turn as text, for a model that takes no turns in mid-session."""
     lines = []
     parts = content["parts"]
     for part in parts if isinstance(parts, list) else ():

@@ -1,4 +1,4 @@
-"""`Realtime` of Google: Gemini Live over a WebSocket."""
+"""Gemini Live over a WebSocket."""
 
 from __future__ import annotations
 
@@ -48,40 +48,66 @@ from duologue.video import SceneChangeDetector, VideoFrame, encode_jpeg
 
 PING_INTERVAL_S = 20.0
 PONG_TIMEOUT_S = 60.0
-"""Google's servers take up to half a minute to answer a ping of a connection that is well."""
+"""Google's servers take up to 30 s to answer a ping on a working connection."""
 ACK_TIMEOUT_S = 8.0
-"""A dead line is noticed by this instead, as long as there is sound to send."""
+"""Seconds without an acknowledgement of sent data after which a connection is dead."""
 _MIN_RESUMED_S = 20.0
-"""A session that was resumed and is ended within so many seconds has reached a limit of its own."""
+"""A resumed session that ends within this many seconds has reached a limit of its own."""
 _MAX_REFUSED = 3
-"""So often a session goes on that the service has ended for something that it was sent."""
+"""How often a session reconnects after the service refused something that it was sent."""
 _MAX_IMAGE_SIDES: Mapping[Resolution | None, int] = {
     None: 768,
     "low": 384,
     "medium": 768,
     "high": 1024,
 }
-"""Longer side of a picture in pixels: a tile of Gemini's is 768 wide, ``low`` has a quarter."""
+"""Longer side of an image in pixels: a tile of Gemini's is 768 wide, ``low`` uses a quarter."""
 
 
 class Realtime(BaseRealtime):
-    """A Gemini model that hears, sees and speaks, on the Gemini API or on Vertex AI.
+    """A Gemini model that takes audio and images and speaks, on the Gemini API or Vertex AI.
 
-    ``api_key`` is read from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY`` when not given; instead of it
-    ``token`` is an ephemeral one, or ``vertex`` a Google Cloud project. ``language`` is BCP 47.
-    ``video``: ``images`` sends ``fps`` pictures a second, scaled to what ``media_resolution`` uses;
-    with ``skip_unchanged`` only those that differ, but one in 10 s. ``turn_detection`` is the
-    server's; ``vad`` finds here, sooner, when the person speaks (None takes `EarshotVAD`).
-    ``tell_cuts``: the model is told in words what of its messages was not heard.
-    ``input_transcription`` None: the history will not have the person's words. ``compression``
-    None: the service ends a session after 15 minutes, with video after 2, and the next one is given
-    the history. ``labels`` are of the Gemini API.
-    ``config`` is merged into the setup deep and last, for what has no argument here
-    (``safetySettings``, ``{"tools": [{"googleSearch": {}}]}``).
-    ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
-    server.
+    Give one of ``api_key``, ``token`` and ``vertex``. None leaves an option to the server unless
+    the list says otherwise.
 
-    Raises `ConfigError` for values that can't work, and without a key.
+    Args:
+        model: Name of the model.
+        voice: Name of a voice.
+        video: ``images`` sends camera images as JPEG, ``off`` sends none.
+        fps: Images a second.
+        media_resolution: How much detail of an image the model sees; images are scaled to what it
+            uses.
+        skip_unchanged: Send only images that differ from the last one, but one every 10 s.
+        language: BCP 47 code of the language that the model speaks.
+        turn_detection: `AutomaticActivity` (the server ends turns) or `ManualTurns`.
+        input_transcription: Hints for the transcripts of the user. None switches them off, and the
+            history then lacks the user's words.
+        output_transcription: Hints for the transcripts of the model. None switches them off.
+        thinking: How much the model thinks before it speaks.
+        proactivity: Let the model ignore input that is not meant for it.
+        affective_dialog: Let the model adapt its voice to the person's.
+        compression: How the service shortens a long context. With None it ends a session after 15
+            minutes, with video after 2, and the next session is given the history.
+        temperature: 0 to 2.
+        top_p: 0 to 1.
+        top_k: 1 to 1000.
+        max_output_tokens: Tokens of one reply at most.
+        seed: Seed of the sampling.
+        labels: Labels for billing; the Gemini API only.
+        report_truncation: Tell the model in text what the person did not hear of its messages.
+        vad: Detects speech locally, sooner than the server; None uses `EarshotVAD`.
+        api_key: Key of the Gemini API; by default from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY``.
+        token: Ephemeral token of the Gemini API.
+        vertex: Google Cloud project; the session then uses Vertex AI.
+        base_url: Address of the service; None uses the environment's, then Google's.
+        api_version: Version of the API; None chooses it.
+        config: JSON merged into the setup, deep and last, for what has no option here
+            (``safetySettings``, ``{"tools": [{"googleSearch": {}}]}``).
+        reconnect: How to reconnect; None uses `ReconnectPolicy` with its defaults.
+        clock: Source of time.
+
+    Raises:
+        ConfigError: a value cannot work, or there is no key.
     """
 
     def __init__(
@@ -150,16 +176,16 @@ class Realtime(BaseRealtime):
         )
         self._vertex = vertex is not None
         if self._vertex and labels:
-            raise ConfigError("Vertex AI takes no labels: leave them out")
+            raise ConfigError("Vertex AI does not support labels: leave them out")
         self._extra = dict(config or {})
         check_extra(self._extra)
         self._report_truncation = report_truncation
         self._max_image_side = _MAX_IMAGE_SIDES[media_resolution]
         self._scene = SceneChangeDetector() if skip_unchanged else None
         self._scene_connection: object = None
-        """The connection that has seen the scene."""
+        """The connection that the last image was sent on."""
         self.skipped_images = 0
-        """Pictures that were not sent because they showed nothing new."""
+        """Images that were not sent because they showed nothing new."""
         profile = capabilities_of(
             self._config,
             video=video != "off",
@@ -179,12 +205,16 @@ class Realtime(BaseRealtime):
         self._resumption = Resumption(self.history)
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Import what the transport needs, in a thread; raises `MissingExtraError`."""
+        """Import what the transport needs, in a thread.
+
+        Raises:
+            MissingExtraError: a dependency is not installed.
+        """
         await asyncio.to_thread(import_optional, "websockets.asyncio.client", "gemini")
         await asyncio.to_thread(self._auth.prepare)
 
     def open(self, setup: SessionSetup) -> Connection:
-        """Make the next connection."""
+        """Return the next connection."""
         codec = Codec(
             self._config,
             self._resumption,
@@ -211,11 +241,11 @@ class Realtime(BaseRealtime):
         )
 
     def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
-        """As `Realtime.send_video`; a picture that shows nothing new may be left out."""
+        """Send a camera image as `Realtime.send_video` does, or skip it if it shows nothing new."""
         scene, connection = self._scene, self.connection
         if scene is not None and connection is not None and self.capabilities.video:
             if connection is not self._scene_connection:
-                scene.reset()  # The next connection may know nothing of it.
+                scene.reset()  # The next connection may not have seen the last image.
                 self._scene_connection = connection
             if not scene.has_changed(frame, self.clock.now()) and not in_order:
                 self.skipped_images += 1
@@ -223,19 +253,22 @@ class Realtime(BaseRealtime):
         super().send_video(frame, in_order=in_order)
 
     def interrupt(self, *, keep_results: bool = False) -> int:
-        """As `Realtime.interrupt`; with `ManualTurns` the person's turn begins, whatever runs."""
+        """Interrupt as `Realtime.interrupt` does; `ManualTurns` also begins a user turn."""
         epoch = super().interrupt(keep_results=keep_results)
         if self.capabilities.manual_turns and self.connection is not None:
             self.connection.transmit(CancelReply(""))
         return epoch
 
     def end_turn(self, *, reply: bool = True) -> None:
-        """As `Realtime.end_turn`; raises `UnsupportedError` without ``reply``.
+        """End the user turn as `Realtime.end_turn` does.
 
-        Does nothing while the turn that was ended before waits for its answer.
+        Does nothing while the reply to the previous turn is awaited.
+
+        Raises:
+            UnsupportedError: ``reply`` is False, because the model replies to every turn.
         """
         if not reply:
-            raise UnsupportedError(f"{self.capabilities.model} answers every turn that was ended")
+            raise UnsupportedError(f"{self.capabilities.model} replies to every turn that is ended")
         match self.connection:
             case WireConnection(codec=Codec(awaits_reply=True)):
                 return
@@ -250,20 +283,21 @@ class Realtime(BaseRealtime):
             and self.connected
             and not self.single_connection
         ):
-            # Reported of the service: it does not resume what another connection still holds.
+            # Seen in practice: the service does not resume a session that another connection holds.
             self.single_connection = True
         elif codec.awaits_resumption and refused:
-            # It does not know the handle (any more): a new session is given the history instead.
+            # The server does not know the handle (any more): start a new session with the history.
             self._resumption.forget()
             error.kind = ErrorKind.RECYCLE
         elif is_context_full(reason) or (
             codec.resumes_session and refused and self.clock.now() - opened < _MIN_RESUMED_S
         ):
-            # The session itself is over, and would be again.
+            # The session itself has ended, and would end again if it were resumed.
             self._resumption.forget()
         if error.kind is ErrorKind.FATAL and codec.is_started and not is_permanent(reason):
-            # Reported of sessions that were well, after results of tools and after changes of the
-            # connection: they go on by another one.
+            # Seen in practice on healthy sessions, after tool results and after changes of the
+            # connection:
+            # another connection works.
             self._refused_count += 1
             if self._refused_count <= _MAX_REFUSED:
                 error.kind = ErrorKind.RECYCLE

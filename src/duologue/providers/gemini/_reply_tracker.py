@@ -1,4 +1,26 @@
-"""The replies of one connection, in a protocol that does not number them."""
+"""Track the replies of one connection, in a protocol that does not number them."""
+
+# Gemini's messages carry no reply id, and their order is not promised. What one turn of the server
+# looks like, and where replies begin and end in it:
+#
+#   server   modelTurn ... outputTranscription ... generationComplete ......... turnComplete
+#   reply    |<------------ one reply ------------------->|  late text          |
+#                                                            |<- audio plays ->|
+#
+# - The server's turn ends with `turnComplete`, which the server delays until the audio would have
+#   been played. The reply ends earlier: with `generationComplete`, or with a tool call, after which
+#   the model's words are a reply of their own.
+# - Text (`outputTranscription`) comes beside the audio: before it, during it, or after the end of
+#   the reply, even after `turnComplete`. Late text is added to the reply that ended last. It must
+#   not begin a reply, because a reply without audio would block the session until the next turn.
+# - Early text of the next reply looks the same. It is taken for that once another reply is due: one
+#   was requested, a tool result was sent, the user was transcribed, or the input audio was loud for
+#   `_MIN_LOUD_S` and then silent for `_MIN_PAUSE_S`. It then waits for the first audio.
+# - Everything we send in an open turn (text, results with INTERRUPT, the start of a manual turn)
+#   makes the server drop the rest and report `interrupted`, exactly as for a person's barge-in.
+#   `context_sent` notes it, so that only other interruptions are reported as barge-in.
+# - A turn without content is reported as an empty reply: the model chose not to speak, and a
+#   request would otherwise wait for ever. Unless the server announces another turn.
 
 from __future__ import annotations
 
@@ -23,21 +45,22 @@ from duologue.realtime.outputs import (
 type ReplyStatus = Literal["completed", "cancelled", "failed"]
 
 _MIN_LOUD_S = 0.2
-"""Words that come after so much loud sound of the person's are not late: it may be answered."""
+"""Seconds of loud input audio after which text may belong to a reply to it."""
 _MIN_AFTER_INTERRUPT_S = 0.25
-"""Seconds of input audio after the server was interrupted; words after that are not late, but
-belong to a reply to that audio."""
+"""Seconds of input audio after the user interrupted the model, after which text belongs to a reply
+to that audio and no longer to the interrupted reply.
+"""
 _MIN_PAUSE_S = 0.1
-"""Seconds of silence before which the user turn is not over, and so has no reply."""
+"""Seconds of silence after which the user turn may be over; before that it has no reply."""
 _LOUD_LEVEL = 600
-"""Samples above this (-35 dB) are no silence."""
+"""Sample values above this (-35 dB of full scale) are not silence."""
 _MAX_EARLY_CHARACTERS = 4096
-"""Characters that are kept of a reply of which only words have come; the rest is dropped."""
+"""Characters kept of a reply while only its text has arrived; the rest is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnFailure:
-    """Why a turn ended that is not whole: Google's reason, and a line about it."""
+    """Why the server ended a turn early: Google's reason, and a sentence about it."""
 
     code: str
     message: str
@@ -45,7 +68,7 @@ class TurnFailure:
 
 @dataclass(frozen=True, slots=True)
 class ReplyRequest:
-    """A reply that was asked for; ``wanted`` is the text that it is to say, if it is scripted."""
+    """A requested reply; ``scripted_text`` is set if the model is to say exactly that."""
 
     request_id: str
     scripted_text: str | None = None
@@ -53,46 +76,37 @@ class ReplyRequest:
 
 @dataclass(slots=True, eq=False)
 class TrackedReply:
-    """One reply."""
+    """One reply of the model."""
 
     id: str
     item_id: str
     request: ReplyRequest | None
     text: str = ""
     half_sample: bytes = b""
-    """Half a sample that the last piece of sound ended with."""
+    """The odd byte at the end of the last audio part: the first half of a sample."""
     audio_complete: bool = False
-    """All its sound has come."""
+    """Whether all of its audio has arrived."""
     cancelled: bool = False
     truncated: bool = False
-    """What was heard of it is known."""
+    """Whether the session has recorded how much of it the person heard."""
 
     @property
     def scripted_text(self) -> str | None:
-        """The text that it is to say, if it is scripted."""
+        """The text that the model is to say, if the reply is scripted."""
         return None if self.request is None else self.request.scripted_text
 
     @property
     def matches_script(self) -> bool:
-        """Nothing is missing in it, and nothing is wrong."""
+        """Whether the model said the scripted text completely and without changes."""
         return self.scripted_text is None or same_words(self.scripted_text, self.text)
 
 
 class ReplyTracker:
-    """Finds where replies begin and end.
+    """Decides to which reply each message of the server belongs (see the comment at the top).
 
-    The server's turn goes from the first content to ``turnComplete``, which it holds back until the
-    sound would have been played. A reply has ended before that, with ``generationComplete`` or with
-    a call of a tool. What we send in a turn that is not complete interrupts it, and is answered by
-    an ``interrupted`` that is nobody's barge-in.
-
-    The words of a reply come beside it, in no order that Google promises. While no turn is open
-    they begin none: they are the last of the reply that has ended, until another one is due (it was
-    asked for, a tool has its result, the person was heard, or was loud and paused). Then they
-    wait for the first audio of that reply.
-
-    ``transcribed``: the model's words come. Where they do not, scripted text is taken to be said as
-    it was wanted.
+    Args:
+        has_transcript: The server sends the text of replies. If not, a scripted reply is assumed to
+            say exactly its text.
     """
 
     __slots__ = (
@@ -118,46 +132,46 @@ class ReplyTracker:
         self.has_transcript = has_transcript
         self.current: TrackedReply | None = None
         self._ended_reply: TrackedReply | None = None
-        """The last reply that has ended: words that come now are still its own."""
+        """The reply that ended last; late text is still added to it."""
         self._early_text = ""
-        """Words of a reply that has not begun."""
+        """Text of a reply that has not begun."""
         self._tool_result_sent = False
-        """A tool has its result, and no reply has begun since."""
+        """A tool result was sent, and no reply has begun since."""
         self._user_transcribed = False
-        """The person has said something since the reply began or was interrupted."""
+        """The user was transcribed since the reply began or was interrupted."""
         self._loud_s = 0.0
-        """Loud sound of the person's that was sent since the last turn ended, in seconds."""
+        """Seconds of loud input audio that were sent since the last turn ended."""
         self._since_interrupt_s: float | None = None
-        """Seconds of input audio since the person interrupted the server."""
+        """Seconds of input audio that were sent since the user interrupted the model."""
         self._silence_s = 0.0
         """Seconds of input audio since its last loud part."""
         self._cancelled_reply: TrackedReply | None = None
         self._request: ReplyRequest | None = None
         self._own_interrupt_sent = False
         self._turn_was_interrupted = False
-        """The turn was interrupted; only its ``turnComplete`` is still to come."""
+        """The server's turn was interrupted; only its ``turnComplete`` is still to come."""
         self._turn_is_empty = True
-        """Nothing was said in this turn so far."""
+        """The server's turn has no content so far."""
         self.turn_open = False
-        """The server's turn has begun, and is not complete."""
+        """The server's turn has begun and is not complete."""
         self.turn_follows = False
-        """The turn is complete, and the server has said that another one follows."""
+        """The turn is complete, and the server has announced another one."""
 
     @property
     def model_has_turn(self) -> bool:
-        """The model has the word, or is about to take it: what is sent now may interrupt it."""
+        """Whether the model speaks or is about to, so that sending anything may interrupt it."""
         return self.turn_open or self.turn_follows or self._request is not None
 
-    def expect_reply(self, asked: ReplyRequest) -> None:
-        """A reply is being asked for."""
-        self._request = asked
+    def expect_reply(self, request: ReplyRequest) -> None:
+        """Expect the reply to ``request``, which is being sent."""
+        self._request = request
 
     def user_transcribed(self) -> None:
-        """Words of the person have come."""
+        """Record that the server transcribed speech of the user."""
         self._user_transcribed = True
 
     def audio_sent(self, frame: AudioFrame) -> None:
-        """More sound of the person's was sent."""
+        """Measure a frame of input audio that was sent."""
         if self._since_interrupt_s is not None:
             self._since_interrupt_s += frame.duration
         if self.turn_open or not len(frame):
@@ -169,37 +183,39 @@ class ReplyTracker:
             self._silence_s += frame.duration
 
     def context_sent(self) -> None:
-        """Something was sent that interrupts the turn."""
+        """Record that a message was sent which interrupts the server's turn."""
         self._own_interrupt_sent = self._own_interrupt_sent or self.turn_open
 
     def content_received(self) -> tuple[TrackedReply, Sequence[Output]]:
-        """Something of a reply has come: which one it is, and what it begins with."""
+        """Return the reply that new content belongs to, and the outputs that begin it."""
         self.turn_open = True
         self.turn_follows = self._turn_was_interrupted = self._turn_is_empty = False
         if self.current is not None:
             return self.current, ()
-        asked, self._request = self._request, None
+        request, self._request = self._request, None
         self._own_interrupt_sent = False
         self._ended_reply = None
         self._tool_result_sent = self._user_transcribed = False
         self._since_interrupt_s = None
-        answer = self.current = TrackedReply(uuid4().hex, uuid4().hex, asked)
-        begun: list[Output] = [ReplyStarted(answer.id, None if asked is None else asked.request_id)]
-        if not self.has_transcript and answer.scripted_text is not None:
-            answer.text = answer.scripted_text
-            begun.append(ReplyText(answer.id, answer.item_id, answer.text))
-        early, self._early_text = self._early_text, ""
-        if early:
-            answer.text += early
-            begun.append(ReplyText(answer.id, answer.item_id, early))
-        return answer, begun
+        reply = self.current = TrackedReply(uuid4().hex, uuid4().hex, request)
+        request_id = None if request is None else request.request_id
+        outputs: list[Output] = [ReplyStarted(reply.id, request_id)]
+        if not self.has_transcript and reply.scripted_text is not None:
+            reply.text = reply.scripted_text
+            outputs.append(ReplyText(reply.id, reply.item_id, reply.text))
+        early_text, self._early_text = self._early_text, ""
+        if early_text:
+            reply.text += early_text
+            outputs.append(ReplyText(reply.id, reply.item_id, early_text))
+        return reply, outputs
 
     def text_received(self, text: str) -> tuple[TrackedReply | None, Sequence[Output]]:
-        """Words of a reply; after its end they are still its own, while nothing else has come.
+        """Add text to its reply; return that reply, and the outputs.
 
-        None for those that wait for their reply, and for blanks between two turns.
+        Late text belongs to the reply that ended last, as long as no other reply is due. The reply
+        is None for text that waits for its reply to begin, and for whitespace between two turns.
         """
-        begun: Sequence[Output] = ()
+        outputs: Sequence[Output] = ()
         between = self.current is None and not self.turn_open
         if between and not text.strip():
             return None, ()
@@ -208,75 +224,75 @@ class ReplyTracker:
         heard = spoke or (self._since_interrupt_s or 0.0) > _MIN_AFTER_INTERRUPT_S
         awaited = between and (due or heard)
         if self.current is None and self._ended_reply is not None and not awaited:
-            answer = self._ended_reply
+            reply = self._ended_reply
         elif between:
             self._early_text = (self._early_text + text)[:_MAX_EARLY_CHARACTERS]
             return None, ()
         else:
-            answer, begun = self.content_received()
-        answer.text += text
-        if answer.cancelled:
-            return answer, begun
-        told = ReplyText(answer.id, answer.item_id, text)
-        if answer is self.current and answer.audio_complete and answer.matches_script:
-            return answer, (*begun, told, *self._finish(answer))
-        return answer, (*begun, told)
+            reply, outputs = self.content_received()
+        reply.text += text
+        if reply.cancelled:
+            return reply, outputs
+        output = ReplyText(reply.id, reply.item_id, text)
+        if reply is self.current and reply.audio_complete and reply.matches_script:
+            return reply, (*outputs, output, *self._finish(reply))
+        return reply, (*outputs, output)
 
     def cancel(self, reply_id: str) -> None:
-        """Nobody wants the rest of it."""
+        """Stop reporting the rest of the reply, because it is no longer wanted."""
         if self.current is not None and self.current.id == reply_id:
             self.current.cancelled = True
             self._cancelled_reply = self.current
 
     def mark_truncated(self, item_id: str) -> None:
-        """What was heard of that message is known."""
+        """Record that the session knows how much of the message was heard."""
         if self._cancelled_reply is not None and self._cancelled_reply.item_id == item_id:
             self._cancelled_reply.truncated = True
 
     def take_unheard(self) -> Sequence[str]:
-        """The message of a cancelled reply that has ended, of which nobody has heard anything."""
-        answer = self._cancelled_reply
-        if answer is None or answer is self.current:
+        """Return the message of a cancelled reply that has ended unheard, once."""
+        reply = self._cancelled_reply
+        if reply is None or reply is self.current:
             return ()
         self._cancelled_reply = None
-        return () if answer.truncated else (answer.item_id,)
+        return () if reply.truncated else (reply.item_id,)
 
     def tool_called(self, *, model_waits: bool) -> Sequence[Output]:
-        """A tool is called: what follows is a reply of its own.
+        """End the reply that called a tool; what follows is a reply of its own.
 
-        While the model ``waits`` for results, nothing follows but words that are late.
+        While the model waits for results (``model_waits``), only late text can follow.
         """
-        answer = self.current
-        if answer is None:
+        reply = self.current
+        if reply is None:
             return ()
-        done = self._finish(answer)
+        done = self._finish(reply)
         if not model_waits:
             self._ended_reply = None
         return done
 
     def tool_result_sent(self) -> None:
-        """A tool has its result: what comes now is of the next reply."""
+        """Record that a tool result was sent, which the next reply answers."""
         self._ended_reply = None
         self._tool_result_sent = True
 
     def generation_completed(self) -> Sequence[Output]:
-        """``generationComplete``: all sound of the reply has come."""
-        answer = self.current
-        if answer is None:
+        """Handle ``generationComplete``: all audio of the reply has arrived."""
+        reply = self.current
+        if reply is None:
             return ()
-        answer.audio_complete = True
-        if not answer.matches_script and not answer.cancelled:
-            return ()  # Its last words may still be on their way.
-        return self._finish(answer)
+        reply.audio_complete = True
+        if not reply.matches_script and not reply.cancelled:
+            return ()  # Its last text may still be on its way.
+        return self._finish(reply)
 
     def turn_interrupted(self) -> Sequence[Output]:
-        """``interrupted``: the server has given the rest of its turn up."""
+        """Handle ``interrupted``: the server has dropped the rest of its turn."""
         own, self._own_interrupt_sent = self._own_interrupt_sent, False
-        stopped, self._turn_was_interrupted = self._turn_was_interrupted, True
-        answer = self.current or (self._ended_reply if self.turn_open else None)
+        was_interrupted, self._turn_was_interrupted = self._turn_was_interrupted, True
+        reply = self.current or (self._ended_reply if self.turn_open else None)
         outputs: list[Output] = []
-        if not own and not stopped:
-            outputs.append(ReplyInterrupted(None if answer is None else answer.id))
+        if not own and not was_interrupted:
+            outputs.append(ReplyInterrupted(None if reply is None else reply.id))
             self._since_interrupt_s = 0.0
         if self.current is not None:
             # After ``generationComplete`` no audio is missing: all of it may be played.
@@ -286,60 +302,62 @@ class ReplyTracker:
             outputs.append(ReplyDone(self.current.id, status))
         elif self._request is not None and not own:
             outputs += self._empty_reply("cancelled")
-        self.current, self._ended_reply = None, answer or self._ended_reply
+        self.current, self._ended_reply = None, reply or self._ended_reply
         self.turn_follows = self._user_transcribed = False
         return outputs
 
     def turn_completed(
         self, failure: TurnFailure | None, *, turn_follows: bool = False
     ) -> Sequence[Output]:
-        """``turnComplete``: the next content is of the next turn.
+        """Handle ``turnComplete``: the next content belongs to the next turn.
 
-        ``failure`` if it went wrong; ``goes_on``: the server says that there will be one.
+        Args:
+            failure: Why the turn went wrong, if it did.
+            turn_follows: The server has announced another turn.
         """
         own, self._own_interrupt_sent = self._own_interrupt_sent, False
-        stopped, self._turn_was_interrupted = self._turn_was_interrupted, False
-        quiet, self._turn_is_empty = self._turn_is_empty, True
-        begun: Sequence[Output] = ()
-        if self._early_text and quiet and not (own or stopped):
-            _, begun = self.content_received()  # All of the turn was words.
+        was_interrupted, self._turn_was_interrupted = self._turn_was_interrupted, False
+        is_empty, self._turn_is_empty = self._turn_is_empty, True
+        outputs: Sequence[Output] = ()
+        if self._early_text and is_empty and not (own or was_interrupted):
+            _, outputs = self.content_received()  # The turn consisted of text only.
             self._turn_is_empty = True
-        answer, self.current = self.current, None
-        self._ended_reply = answer or self._ended_reply
+        reply, self.current = self.current, None
+        self._ended_reply = reply or self._ended_reply
         self.turn_open, self.turn_follows, self._loud_s = False, turn_follows, 0.0
-        if answer is not None:
-            return (*begun, *_finish_with_turn(answer, failure))
-        if own or stopped:
+        if reply is not None:
+            return (*outputs, *_finish_with_turn(reply, failure))
+        if own or was_interrupted:
             return ()
-        if failure is not None and not quiet:
-            # It has been said already, all the same: not in silence.
+        if failure is not None and not is_empty:
+            # The reply was complete before the turn failed, so only report the failure.
             return (ProviderError(ErrorKind.RETRY, failure.code, failure.message),)
-        if quiet and (failure is not None or not turn_follows):
-            # The model has decided to say nothing; whoever waits for it is to know.
+        if is_empty and (failure is not None or not turn_follows):
+            # The model decided to say nothing; end a request with an empty reply.
             return self._empty_reply("failed" if failure else "completed", failure)
         return ()
 
-    def _finish(self, answer: TrackedReply) -> Sequence[Output]:
-        self.current, self._ended_reply = None, answer
-        return (ReplyDone(answer.id, "cancelled" if answer.cancelled else "completed"),)
+    def _finish(self, reply: TrackedReply) -> Sequence[Output]:
+        self.current, self._ended_reply = None, reply
+        return (ReplyDone(reply.id, "cancelled" if reply.cancelled else "completed"),)
 
     def _empty_reply(
         self, status: ReplyStatus, failure: TurnFailure | None = None
     ) -> Sequence[Output]:
-        asked, self._request = self._request, None
+        request, self._request = self._request, None
         reply_id = uuid4().hex
-        started = ReplyStarted(reply_id, None if asked is None else asked.request_id)
+        started = ReplyStarted(reply_id, None if request is None else request.request_id)
         message = None if failure is None else failure.message
         return (started, ReplyDone(reply_id, status, message))
 
 
-def _finish_with_turn(answer: TrackedReply, failure: TurnFailure | None) -> Sequence[Output]:
-    """The end of a reply that had not ended before its turn."""
-    if answer.cancelled:
-        return (ReplyDone(answer.id, "cancelled"),)
+def _finish_with_turn(reply: TrackedReply, failure: TurnFailure | None) -> Sequence[Output]:
+    """End a reply that had not ended before its turn."""
+    if reply.cancelled:
+        return (ReplyDone(reply.id, "cancelled"),)
     if failure is not None:
-        return (ReplyDone(answer.id, "failed", failure.message),)
-    done = ReplyDone(answer.id)
-    if answer.scripted_text is None or answer.matches_script:
+        return (ReplyDone(reply.id, "failed", failure.message),)
+    done = ReplyDone(reply.id)
+    if reply.scripted_text is None or reply.matches_script:
         return (done,)
-    return (SayMismatch(answer.id, answer.scripted_text, answer.text.strip()), done)
+    return (SayMismatch(reply.id, reply.scripted_text, reply.text.strip()), done)

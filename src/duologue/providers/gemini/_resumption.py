@@ -1,4 +1,4 @@
-"""What outlives a connection: the handle to resume by, and what the server knew when it gave it."""
+"""State that outlives a connection: the handle to resume by, and what the server knew then."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from duologue.realtime._session.history_diff import diff_histories
 from duologue.realtime.commands import AddItem, DeleteItem, Truncate
 
 _MAX_TEXTS = 256
-"""Messages of the model whose words are remembered, to know whether they were cut."""
+"""Messages of the model whose text is kept, to tell whether they were truncated."""
 _MAX_ATTEMPTS = 3
-"""Connections in a row that may fail with a handle; then the history is given instead."""
+"""Connections in a row that may fail with one handle; then the history is sent instead."""
 
 
 class ServerTranscript:
-    """The model's own messages, as the server of one connection has them."""
+    """The text of the model's own messages, as the server of one connection has it."""
 
     __slots__ = ("_corrected", "_texts")
 
     def __init__(self, texts: Mapping[str, str] | None = None) -> None:
         self._texts = dict(texts or {})
         self._corrected: set[str] = set()
-        """Messages of which the server has been told what was heard."""
+        """Messages whose truncation the server has been told."""
 
     @property
     def texts(self) -> dict[str, str]:
-        """By the ids of the messages, as they are now."""
+        """A copy of the texts, by the ids of the messages."""
         return dict(self._texts)
 
     def append(self, item_id: str, text: str) -> None:
-        """The next words of a message."""
+        """Append text to a message, unless the server was told what was heard of it."""
         if item_id in self._corrected:
             return
         self._texts[item_id] = self._texts.get(item_id, "") + text
@@ -41,14 +41,14 @@ class ServerTranscript:
             self._corrected.discard(oldest)
 
     def replace(self, item_id: str, text: str) -> None:
-        """The server was told that this is the message, or what was heard of it."""
+        """Record that the server was told the whole message, or what was heard of it."""
         self._corrected.discard(item_id)
         self._texts.pop(item_id, None)
         self.append(item_id, text)
         self._corrected.add(item_id)
 
     def differs(self, item_id: str, heard: str) -> bool:
-        """The server takes more, or something else, for heard of a message than that."""
+        """Return whether the server has another text for the message than ``heard``."""
         said = self._texts.get(item_id)
         return said is not None and not _same_words(said, heard)
 
@@ -57,8 +57,11 @@ class ServerTranscript:
 class Handle:
     """A state that the server keeps.
 
-    ``history`` is what it knew of the conversation then; ``said`` are the words of its own messages
-    as it had them, ``cut`` are those of which it was still to be told what was heard.
+    Attributes:
+        value: The handle itself.
+        history: The part of the conversation that the server knew.
+        server_texts: The text of the model's messages, as the server had it.
+        pending_truncations: Ids of the messages whose truncation the server had not been told.
     """
 
     value: str
@@ -69,10 +72,16 @@ class Handle:
     def changes_since(
         self, history: Sequence[Item], *, report_truncation: bool
     ) -> list[AddItem | DeleteItem | Truncate]:
-        """What the server does not know of ``history``; ``cuts``: nor what was not heard."""
+        """Return the changes that bring the server up to date.
+
+        Args:
+            history: The conversation now.
+            report_truncation: Include what the person did not hear.
+        """
         known = {item.id for item in self.history} | self.server_texts.keys()
         last = max((at for at, item in enumerate(history) if item.id in known), default=0)
-        # A turn before something that it knows was heard there; only its words have come later.
+        # The server heard a spoken turn that precedes something it knows; only its transcript was
+        # late.
         heard = {item.id for item in history[:last] if isinstance(item, UserItem) and item.spoken}
         waiting = self._late_truncations(history) if report_truncation else []
         told = {change.item_id for change in waiting}
@@ -104,7 +113,7 @@ class Handle:
         return changes
 
     def _late_truncations(self, history: Sequence[Item]) -> list[Truncate | DeleteItem]:
-        """What was heard by now of the messages about which something was still to be told."""
+        """Return what the person heard of the messages in `pending_truncations`, as known now."""
         heard = {item.id: item for item in history if isinstance(item, AgentItem)}
         return [
             Truncate(item_id, heard[item_id].played_ms, heard[item_id].text)
@@ -115,10 +124,13 @@ class Handle:
 
 
 class Resumption:
-    """Of one session; ``history`` gives the conversation as it is now.
+    """Keeps the latest handle of one session.
 
-    Handles are kept only while the server says that it can resume by them: in the middle of a reply
-    or of a tool's call the one before is the one to go back to.
+    A handle is kept only while the server says that the session can be resumed by it; in the middle
+    of a reply or of a tool call the previous handle stays the one to use.
+
+    Args:
+        history: Returns the current conversation.
     """
 
     __slots__ = ("_attempts", "_get_history", "handle")
@@ -135,7 +147,14 @@ class Resumption:
         pending_truncations: Collection[str],
         server_knows: Callable[[Item], bool],
     ) -> None:
-        """The server can be resumed by this handle; ``known`` are the items that it has."""
+        """Keep a handle that the session can be resumed with now.
+
+        Args:
+            value: The handle.
+            server_texts: The text of the model's messages, as the server has it.
+            pending_truncations: Ids of the messages whose truncation the server has not been told.
+            server_knows: Returns whether the server has an item.
+        """
         self.handle = Handle(
             value,
             tuple(filter(server_knows, self._get_history())),
@@ -145,7 +164,7 @@ class Resumption:
         self._attempts = 0
 
     def next_handle(self) -> Handle | None:
-        """The handle for the next connection; one that did not lead to any is given up."""
+        """Return the handle for the next connection, or None after too many failed attempts."""
         if self.handle is not None:
             self._attempts += 1
             if self._attempts > _MAX_ATTEMPTS:
@@ -153,11 +172,11 @@ class Resumption:
         return self.handle
 
     def mark_resumed(self) -> None:
-        """The server goes on by the handle."""
+        """Record that the server has accepted the handle."""
         self._attempts = 0
 
     def forget(self) -> None:
-        """The server does not take the handle."""
+        """Drop the handle, because the server does not accept it."""
         self.handle = None
         self._attempts = 0
 

@@ -1,4 +1,4 @@
-"""The setup of a Gemini Live session as JSON, from the config and what the agent wants."""
+"""Encode the setup of a Gemini Live session as JSON."""
 
 from __future__ import annotations
 
@@ -37,9 +37,16 @@ def setup_message(
     seeded: bool = False,
     extra: Mapping[str, Json] | None = None,
 ) -> dict[str, JsonObject]:
-    """The first message; ``model`` is its full name, ``handle`` of the session to resume.
+    """Return the first message of a connection.
 
-    ``seeded``: a history follows. ``extra`` is merged into it deep and last.
+    Args:
+        config: The options of the session.
+        setup: Instructions, tools and history.
+        model: Full resource name of the model.
+        handle: Handle of the session to resume.
+        transparent: Ask for transparent resumption, which only Vertex AI has.
+        seeded: A history follows.
+        extra: JSON merged into the setup, deep and last.
     """
     traits = model_traits(config.model)
     resumption: JsonObject = {}
@@ -84,22 +91,26 @@ def setup_message(
 
 
 def check_extra(extra: Mapping[str, Json]) -> None:
-    """Raise `ConfigError` for what has an argument, and would not hold if it were said here."""
+    """Reject fields that have an option of their own, or would break the session.
+
+    Raises:
+        ConfigError: ``extra`` has such a field.
+    """
     value = deep_merge({"realtimeInputConfig": {}, "generationConfig": {}, "model": ""}, extra)
     if value["model"]:
         raise ConfigError("config can't have the model: give it as model")
     if any(camel_case(name) == "sessionResumption" for name in extra):
-        raise ConfigError("config can't have sessionResumption: the session sees to it by itself")
-    hearing, speaking = value["realtimeInputConfig"], value["generationConfig"]
-    detection = _find_field(hearing, "automaticActivityDetection")
+        raise ConfigError("config can't have sessionResumption: the session sets it itself")
+    input_config, generation = value["realtimeInputConfig"], value["generationConfig"]
+    detection = _find_field(input_config, "automaticActivityDetection")
     if _find_field(detection, "disabled") is not None:
         raise ConfigError("config can't have disabled: give turn_detection=ManualTurns()")
-    if _find_field(speaking, "responseModalities") not in (None, ["AUDIO"]):
+    if _find_field(generation, "responseModalities") not in (None, ["AUDIO"]):
         raise ConfigError("config can't have responseModalities: this model speaks")
 
 
 def _find_field(value: Json, name: str) -> Json:
-    """What an object has under that name, in either case."""
+    """Return the field of an object that has this name in camelCase or snake_case."""
     if not isinstance(value, dict):
         return None
     return next((one for key, one in value.items() if camel_case(key) == name), None)
@@ -108,7 +119,13 @@ def _find_field(value: Json, name: str) -> Json:
 def update_message(
     config: LiveConfig, change: UpdateSession, *, extra: Mapping[str, Json]
 ) -> JsonObject | None:
-    """The message that changes a session; None if nothing changes. ``extra`` is in it as before."""
+    """Return the message that changes a session, or None if nothing changes.
+
+    Args:
+        config: The options of the session.
+        change: The new instructions and tools.
+        extra: JSON of the setup; its tools are kept.
+    """
     update: JsonObject = {}
     if change.instructions is not None:
         update["systemInstruction"] = system_content(change.instructions)
@@ -116,20 +133,27 @@ def update_message(
         tools: list[Json] = tool_list(
             change.tools, model_traits(config.model).async_tools != "none"
         )
-        more = extra.get("tools")
-        update["tools"] = {"tools": [*tools, *more] if isinstance(more, list) else tools}
+        extra_tools = extra.get("tools")
+        if isinstance(extra_tools, list):
+            tools += extra_tools
+        update["tools"] = {"tools": tools}
     return {"contextUpdate": update} if update else None
 
 
 def system_content(instructions: str) -> JsonObject:
-    """The instructions, as the server takes them."""
+    """Return the instructions as the server takes them."""
     content = text_content(instructions)
     del content["role"]
     return content
 
 
 def tool_list(tools: Sequence[ToolSpec], asynchronous: bool) -> list[Json]:
-    """The tools; a model that need not wait for them is told of which it is to do so."""
+    """Return the tool declarations.
+
+    Args:
+        tools: The tools.
+        asynchronous: The model can continue while a tool runs, so declare which tools allow that.
+    """
     declarations: list[Json] = []
     for tool in tools:
         declaration: JsonObject = {
@@ -144,9 +168,9 @@ def tool_list(tools: Sequence[ToolSpec], asynchronous: bool) -> list[Json]:
 
 
 def deep_merge(below: JsonObject, above: Mapping[str, Json]) -> JsonObject:
-    """Both objects as one, at every depth; where both have a value, ``above`` wins.
+    """Merge two objects at every depth; ``above`` wins where both have a value.
 
-    Lists of objects, such as tools, are joined. Names of ``above`` may be in snake_case.
+    Lists of objects, such as tools, are joined. Names in ``above`` may be in snake_case.
     """
     value = dict(below)
     for name, one in above.items():
@@ -162,7 +186,7 @@ def deep_merge(below: JsonObject, above: Mapping[str, Json]) -> JsonObject:
 
 
 def camel_case(name: str) -> str:
-    """A name as JSON of protocol buffers has it."""
+    """Return a snake_case name in camelCase, as protocol buffers write it in JSON."""
     first, *rest = name.split("_")
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 

@@ -1,4 +1,4 @@
-"""What a reply has cost, by modality."""
+"""Token usage of a reply, by modality."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from duologue.realtime.outputs import Usage
 type JsonObject = dict[str, Json]
 
 _MAX_MODALITIES = 32
-"""Modalities that are counted each; Google knows six."""
+"""Modalities that are counted separately; Google has six."""
 _OUTPUT_DETAILS = ("responseTokensDetails", "candidatesTokensDetails")
 _OUTPUT_TOTALS = ("responseTokenCount", "candidatesTokenCount")
-"""Output usage: the first names are those of the Gemini API, the second those of Vertex AI."""
+"""Fields of the output usage: first the Gemini API's name, then Vertex AI's."""
 
 
 def parse_usage(usage: JsonObject) -> Sequence[Usage]:
-    """``usageMetadata`` as the house has it; nothing where it says nothing.
+    """Return ``usageMetadata`` as `Usage`, or nothing if it has no counts.
 
-    Tokens of a total that belong to no modality are ``other``, or ``tokens`` if it names none.
-    ``tool_use`` and ``thoughts`` are extra; ``cached`` is a part of the input.
+    Tokens of a total without a modality count as ``other``, or as ``tokens`` if there are no
+    modalities. ``tool_use`` and ``thoughts`` are counted beside them; ``cached`` is part of the
+    input.
     """
     given = _by_modality(usage, ("promptTokensDetails",), ("promptTokenCount",))
     made = _by_modality(usage, _OUTPUT_DETAILS, _OUTPUT_TOTALS)
@@ -58,7 +59,7 @@ def _by_modality(
 
 
 def _count(event: JsonObject, key: str) -> int:
-    """A number of tokens; 0 for what is none. JSON of protocol buffers has some as strings."""
+    """Return a token count; 0 if it is invalid. Protocol buffers write some as strings in JSON."""
     value = event.get(key)
     if isinstance(value, str) and value.isdecimal() and len(value) < 16:
         return int(value)

@@ -1,4 +1,4 @@
-"""Gemini on Vertex AI: a Google Cloud project, and the bearer tokens that let a session in."""
+"""Gemini on Vertex AI: a Google Cloud project and its bearer tokens."""
 
 from __future__ import annotations
 
@@ -16,29 +16,34 @@ from duologue.providers.gemini._models import bare_name
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _TIMEOUT_S = 20.0
 _MULTI_REGIONS = ("us", "eu")
-"""Locations that are many, and have addresses of another kind."""
+"""Locations that cover several regions, and have another form of address."""
 
 
 class Credentials(Protocol):
-    """What google-auth calls credentials: a bearer token that can be had anew."""
+    """Credentials of google-auth: a bearer token that can be refreshed."""
 
     token: str | None
 
     @property
     def valid(self) -> bool:
-        """The token is there, and has not expired."""
+        """Whether there is a token that has not expired."""
         ...
 
     def refresh(self, request: object) -> None:
-        """Have a new token; blocks."""
+        """Obtain a new token; blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Vertex:
-    """Gemini on Vertex AI: a Google Cloud project, and where it runs.
+    """Gemini on Vertex AI. Needs the extra ``vertex``.
 
-    ``credentials`` are those of google-auth; None takes what the machine has (application default
-    credentials). Needs the extra ``vertex``. Raises `ConfigError`.
+    Args:
+        project: Id of the Google Cloud project.
+        location: Where it runs.
+        credentials: Credentials of google-auth; None uses the application default credentials.
+
+    Raises:
+        ConfigError: an id is empty or has invalid characters.
     """
 
     project: str
@@ -47,14 +52,14 @@ class Vertex:
 
     def __post_init__(self) -> None:
         if not self.project or not self.location:
-            raise ConfigError("Vertex takes a project and a location, such as us-central1")
+            raise ConfigError("Vertex needs a project and a location, such as us-central1")
         for name in (self.project, self.location):
             if not all(letter.isalnum() or letter in "-.:_" for letter in name):
-                raise ConfigError(f"Vertex takes ids of a project and a location, not {name!r}")
+                raise ConfigError(f"Vertex: project and location must be ids, not {name!r}")
 
     @property
     def host(self) -> str:
-        """Where its service is: https://cloud.google.com/vertex-ai/docs/general/locations."""
+        """Host name of the service: https://cloud.google.com/vertex-ai/docs/general/locations."""
         if self.location == "global":
             return "aiplatform.googleapis.com"
         if self.location in _MULTI_REGIONS:
@@ -62,7 +67,7 @@ class Vertex:
         return f"{self.location}-aiplatform.googleapis.com"
 
     def resource_name(self, name: str) -> str:
-        """A model's full name."""
+        """Return the full resource name of the model called ``name``."""
         if name.startswith("projects/"):
             return name
         place = f"projects/{self.project}/locations/{self.location}"
@@ -72,19 +77,27 @@ class Vertex:
 
 
 class BearerTokens:
-    """Bearer tokens, each had anew when it has expired, in a thread."""
+    """Obtains bearer tokens and refreshes them when they have expired, in a thread."""
 
     def __init__(self, credentials: Credentials | None) -> None:
         self._credentials = credentials
 
     @staticmethod
     def prepare() -> None:
-        """Import what is needed; raises `MissingExtraError`."""
+        """Import optional dependencies.
+
+        Raises:
+            MissingExtraError: a dependency is not installed.
+        """
         import_optional("google.auth", "vertex")
         import_optional("httpx", "vertex")
 
     async def headers(self) -> Mapping[str, str]:
-        """The headers of the next connection. Raises `SessionError`."""
+        """Return the headers for the next connection.
+
+        Raises:
+            SessionError: there are no credentials, or no token.
+        """
         return await asyncio.to_thread(self._headers)
 
     def _headers(self) -> Mapping[str, str]:
@@ -96,12 +109,12 @@ class BearerTokens:
             if not credentials.valid:
                 credentials.refresh(_http_transport(auth))
         except (auth.exceptions.GoogleAuthError, OSError) as error:
-            # What was not reached may be reached the next time: the session has to outlive it.
+            # A failed request may succeed later, so the session must retry.
             passing = isinstance(error, OSError | auth.exceptions.TransportError)
             passing = passing or getattr(error, "retryable", False) is True
             raise _credentials_error(str(error), transient=passing) from error
         if not credentials.token:
-            raise _credentials_error("google-auth has given no token", transient=False)
+            raise _credentials_error("google-auth returned no token", transient=False)
         headers = {"Authorization": f"Bearer {credentials.token}"}
         project = getattr(credentials, "quota_project_id", None)
         if isinstance(project, str):
@@ -111,7 +124,7 @@ class BearerTokens:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """An HTTP response as google-auth wants it."""
+    """An HTTP response in the form that google-auth expects."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,7 +132,7 @@ class _Response:
 
 
 class _Request(Protocol):
-    """What google-auth makes its HTTP requests by."""
+    """The function that google-auth makes HTTP requests with."""
 
     def __call__(
         self,
@@ -133,7 +146,7 @@ class _Request(Protocol):
 
 
 def _http_transport(auth: ModuleType) -> _Request:
-    """By httpx; google-auth itself can use only what is not in the extra."""
+    """Return a transport on httpx; google-auth's own ones need packages outside the extra."""
     httpx = import_optional("httpx", "vertex")
 
     def request(
@@ -151,7 +164,7 @@ def _http_transport(auth: ModuleType) -> _Request:
                 content=body,
                 headers=dict(headers or {}),
                 timeout=timeout or _TIMEOUT_S,
-                follow_redirects=False,  # The credentials would be sent along.
+                follow_redirects=False,  # The other host would get the credentials.
             )
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
             raise auth.exceptions.TransportError(error) from error

@@ -1,11 +1,11 @@
-"""Decides whether a transcript was said: the recogniser writes words for music and breath too.
+"""Tell transcripts of speech from those that the recogniser invents for music and breath.
 
 Two measures decide: the probability of the first token, and how steady the audio is. In speech the
-spectrum changes within 100 ms; a chord, a hum or a breath lasts longer. The bounds were chosen on
+spectrum changes within 100 ms; a chord, a hum or a breath lasts longer. The limits were chosen on
 100 recordings without speech, of which two are still taken for speech, and on 144 short words with
-and without noise, of which only those are rejected that the recogniser mishears. Numbers are a case
-of their own: when the person stops within one, the recogniser makes up more digits, either with
-low probabilities or in a loop.
+and without noise, of which only those are rejected that the recogniser mishears. Numbers need a
+rule of their own: when the person stops within one, the recogniser invents further digits, either
+with low probabilities or in a loop.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CAPTIONS = regex.compile(
 _FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]|\N{REPLACEMENT CHARACTER}", regex.V1)
 """Letters of other scripts: the model knows English only, so they come from noise."""
 _MIN_DIGITS = 3
-"""Digits of a number that are always accepted: the first two often have low probabilities."""
+"""Leading digits of a number that are accepted; the first two often have low probabilities."""
 _MIN_DIGIT_PROBABILITY = 0.3
 _MIN_LOOP_PROBABILITY = 0.6
 _SPELLED = regex.compile(r" ?[^\W_]?[-,. ]*")
@@ -55,12 +55,12 @@ class Token:
 
     @property
     def text(self) -> str:
-        """The text of the token; a part of a character is replaced."""
+        """The text of the token; an incomplete character is replaced."""
         return self.piece.decode("utf-8", "replace").replace("\u2581", " ")
 
 
 def is_speech(text: str, tokens: list[Token], samples: Samples) -> bool:
-    """Return whether ``text`` was said, and not made up from audio without speech."""
+    """Return whether ``text`` was spoken, rather than invented for audio without speech."""
     words = plain_words(text)
     if not words or words == ["you"]:
         # The recogniser writes a lone "You" for bursts of noise, with any probability.
@@ -78,7 +78,7 @@ def is_speech(text: str, tokens: list[Token], samples: Samples) -> bool:
 
 
 def steadiness(samples: Samples) -> float:
-    """Return how alike loud spectra 0.1 s apart are, up to 1; 0 if the audio is too short."""
+    """Return how similar loud spectra 0.1 s apart are, at most 1; 0 if the audio is too short."""
     audio = to_floats(samples)
     if len(audio) < WINDOW + (_LAG_FRAMES + 1) * HOP:
         return 0.0
@@ -97,10 +97,11 @@ def steadiness(samples: Samples) -> float:
 
 
 def drop_invented_digits(tokens: list[Token]) -> list[Token]:
-    """Return the tokens without made-up digits or letters at the end.
+    """Return the tokens without invented digits or letters at the end.
 
-    When the person stops within a number, the recogniser adds digits that were not said: "555-123"
-    becomes "555-123-123". The first of them has a low probability, or they repeat earlier ones.
+    When the person stops within a number, the recogniser adds digits that were not spoken:
+    "555-123" becomes "555-123-123". The first of them has a low probability, or they repeat earlier
+    ones.
     """
     begin = len(tokens)
     while begin and _SPELLED.fullmatch(tokens[begin - 1].text):
@@ -113,18 +114,18 @@ def drop_invented_digits(tokens: list[Token]) -> list[Token]:
     for count, (at, _, probability) in enumerate(signs):
         if count < _MIN_DIGITS or probability >= _MIN_LOOP_PROBABILITY:
             continue
-        said = "".join(sign for _, sign, _ in signs[:count])
+        spoken = "".join(sign for _, sign, _ in signs[:count])
         rest = "".join(sign for _, sign, _ in signs[count:])
-        if probability < _MIN_DIGIT_PROBABILITY or _repeats(said, rest):
+        if probability < _MIN_DIGIT_PROBABILITY or _repeats(spoken, rest):
             return tokens[:at]
     return tokens
 
 
-def _repeats(said: str, rest: str) -> bool:
-    """Return whether ``rest`` only repeats the end of ``said``."""
+def _repeats(spoken: str, rest: str) -> bool:
+    """Return whether ``rest`` only repeats the end of ``spoken``."""
     if len(rest) < 2:
         return False
-    for size in range(2, len(said) + 1):
-        if (said[-size:] * (len(rest) // size + 1)).startswith(rest):
+    for size in range(2, len(spoken) + 1):
+        if (spoken[-size:] * (len(rest) // size + 1)).startswith(rest):
             return True
     return False

@@ -1,8 +1,8 @@
-"""Log-mel features as Whisper takes them, in numpy.
+"""Compute log-mel features with numpy, as Whisper takes them.
 
-Facts: 400-sample periodic Hann window, hop 160, reflect padding, 80 Slaney mels (area
-normalised) up to 8 kHz, log10 floored at 1e-10 and at 8 below the peak, then (x + 4) / 4
-(Radford et al. 2022, section 2.2, and the feature extractor published with the model).
+Facts: 400-sample periodic Hann window, hop 160, reflect padding, 80 Slaney mels (area normalised)
+up to 8 kHz, log10 floored at 1e-10 and at 8 below the peak, then (x + 4) / 4 (Radford et al. 2022,
+section 2.2, and the feature extractor published with the model).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _to_hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @cache
 def mel_filters() -> Floats:
-    """Triangles of shape (201, 80): bins of the power spectrum to mels."""
+    """Return triangular filters of shape (201, 80): bins of the power spectrum to mels."""
     edges = _to_hertz(np.linspace(0.0, _to_mel(RATE / 2), MELS + 2))
     bins = np.linspace(0.0, RATE / 2, WINDOW // 2 + 1)[:, None]
     left, peak, right = edges[:-2], edges[1:-1], edges[2:]
@@ -61,9 +61,9 @@ def _hann() -> Floats:
 
 
 def log_mel(audio: Floats) -> Floats:
-    """Features of shape (80, len(audio) // 160) of float32 audio at 16 kHz.
+    """Return features of shape (80, len(audio) // 160) of float32 audio at 16 kHz.
 
-    The audio is brought to zero mean and unit variance first.
+    The audio is normalised to zero mean and unit variance first.
     """
     audio = (audio - audio.mean()) / np.sqrt(audio.var() + 1e-7)
     padded = np.pad(audio, WINDOW // 2, mode="reflect")

@@ -1,4 +1,4 @@
-"""Where inference runs: a few threads that all sessions share, so the event loop never waits."""
+"""A thread pool for inference that all sessions share, so that the event loop never waits."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _POOL = ThreadPoolExecutor(
 
 
 async def run_in_thread[T](function: Callable[[], T]) -> T:
-    """Run ``function`` in the shared pool; more than its threads wait their turn, in order."""
+    """Run ``function`` in the shared pool; calls wait in order for a free thread."""
     return await asyncio.get_running_loop().run_in_executor(_POOL, function)
 
 
 class Session(Protocol):
-    """The one call of an onnxruntime session that is used here."""
+    """The one method of an onnxruntime session that is used here."""
 
     def run(self, names: None, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Outputs, in the model's order."""
+        """Return the outputs, in the model's order."""
         ...
 
 
 def open_session(path: str) -> Session:
-    """Load an ONNX or ORT file for one thread.
+    """Load an ONNX or ORT file for use by one thread.
 
-    One thread is the quickest for models this small, and idle ones must not spin: the language
-    model needs the cores.
+    One thread is fastest for models this small, and idle threads must not spin, because the
+    language model needs the cores.
     """
     ort = import_optional("onnxruntime", "local")
     options = ort.SessionOptions()
@@ -51,5 +51,5 @@ def open_session(path: str) -> Session:
 
 
 def to_floats(samples: Samples) -> Floats:
-    """int16 as float32 between -1 and 1."""
+    """Return int16 samples as float32 between -1 and 1."""
     return samples.astype(np.float32) * np.float32(1 / 32768)

@@ -1,7 +1,7 @@
-"""GGUF language models in this process, by llama.cpp: threads, slots, streaming and stopping.
+"""Run GGUF language models in this process with llama.cpp: threads, slots, streaming, stopping.
 
-One model serves every session. It keeps `SLOTS` prompt caches, and each request goes to the one
-that spares the most work: a conversation finds its own again, without being named.
+One model serves every session. It keeps `SLOTS` prompt caches, and each request goes to the slot
+that saves the most work, so a conversation finds its own cache again without an id.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from duologue.json_types import Json
 from duologue.pipeline.interfaces import TokenUsage
 
 SLOTS = 4
-"""Conversations whose prompts stay cached, and generations that run at once."""
+"""Conversations whose prompts stay cached, and generations that run at the same time."""
 CONTEXT_TOKENS = 8192
-"""Tokens of all slots together; one conversation may use what the others leave."""
+"""Tokens of all slots together; one conversation may use what the others leave free."""
 
 type Message = dict[str, Json]
 type Chunk = str | TokenUsage | SessionError
@@ -43,18 +43,18 @@ class _Slot:
 
 
 class _Run:
-    """One request on its way: made in the loop, worked on in a slot's thread."""
+    """One request, created in the event loop and executed in a slot's thread."""
 
     __slots__ = ("_deliver", "_loop", "queue", "stopped")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # Never longer than max_tokens, so it needs no other bound.
+        # It never holds more than max_tokens chunks, so it needs no other bound.
         self.queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
         self.stopped = threading.Event()
 
     def put(self, chunk: Chunk | None) -> None:
-        """Hand a chunk to the loop, from the slot's thread; harmless once the loop has closed."""
+        """Pass a chunk from the slot's thread to the loop; do nothing once the loop has closed."""
         if self.stopped.is_set():
             return
         try:
@@ -64,9 +64,14 @@ class _Run:
 
 
 class Llama:
-    """A GGUF model, loaded; ``threads`` is the cores it reads prompts on (all by default).
+    """A loaded GGUF model. Loading blocks for 0.5 to 5 s.
 
-    Loading blocks for 0.5 to 5 s. Raises `SessionError` when the file is not a model.
+    Args:
+        path: The file.
+        threads: Cores that read prompts; None uses all.
+
+    Raises:
+        SessionError: the file is not a model.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -80,12 +85,13 @@ class Llama:
         params.verbosity = -1
         params.use_jinja = True
         params.warmup = False
-        # Words are made by one thread: several wait for each other at every layer, so a word takes
-        # ten times as long as soon as another program wants a core, and alone they win a quarter.
-        # Reading is many words at once and gains from all cores.
+        # Generate with one thread: several wait for each other at every layer, so a token takes ten
+        # times as long as soon as another program needs a core, and they save only a quarter when
+        # alone.
+        # Prompts are read many tokens at a time, which gains from all cores.
         params.cpuparams.n_threads = 1
         params.cpuparams_batch.n_threads = threads or os.cpu_count() or 2
-        # The runtime also listens on a loopback port; nobody gets to know this key.
+        # The runtime also listens on a loopback port; a key that is never shown locks it.
         params.api_keys = [secrets.token_urlsafe(32)]
         try:
             self._server: _Server = runtime.Server(params)
@@ -101,8 +107,15 @@ class Llama:
     ) -> AsyncGenerator[str | TokenUsage]:
         """Stream the text of the reply, then its `TokenUsage`.
 
-        Closing the generator stops the generation at the next token. Raises `SessionError` when
-        the model refuses the request.
+        Closing the generator stops the generation at the next token.
+
+        Args:
+            messages: The prompt.
+            options: Further fields of the request.
+            max_tokens: Tokens of the reply at most.
+
+        Raises:
+            SessionError: the model refuses the request.
         """
         run = _Run()
         slot = self._choose_slot(run, messages)
@@ -125,7 +138,7 @@ class Llama:
             run.stopped.set()
 
     def _choose_slot(self, run: _Run, messages: Sequence[Message]) -> _Slot:
-        """The slot that spares the most work: little to read anew, little lost, nobody busy."""
+        """Return the slot that saves the most work: little to read, little cache lost, not busy."""
         texts = [f"{message['role']}: {message['content']}" for message in messages]
         with self._slots_lock:
             slot = min(self._slots, key=lambda slot: _slot_cost(slot, texts))
@@ -144,7 +157,7 @@ class Llama:
 
     def _complete(self, run: _Run, request: dict[str, Json]) -> None:
         def take(chunk: object) -> bool:
-            """True makes the runtime stop."""
+            """Deliver a chunk; True makes the runtime stop."""
             for part in chunk if isinstance(chunk, list) else [chunk]:
                 for delivery in _parse_chunk(part):
                     run.put(delivery)
@@ -157,10 +170,10 @@ class Llama:
 
 
 def _slot_cost(slot: _Slot, texts: list[str]) -> int:
-    """Characters to read anew, plus characters of another conversation lost, plus the wait.
+    """Return the characters to read, plus the cached characters lost, plus a cost for waiting.
 
-    A request that was stopped (speech that went on after all) makes way within some 50 ms, which is
-    less than another slot takes to read the conversation from its beginning.
+    A stopped request (the person spoke on after all) ends within about 50 ms, which is less than
+    another slot takes to read the conversation from its beginning.
     """
     common = 0
     for mine, theirs in zip(texts, slot.cached, strict=False):
@@ -174,7 +187,7 @@ def _slot_cost(slot: _Slot, texts: list[str]) -> int:
 
 
 def _parse_chunk(chunk: object) -> list[Chunk]:
-    """What one chunk of the OpenAI form says."""
+    """Decode a chunk in OpenAI's format."""
     if not isinstance(chunk, dict):
         return []
     body = cast("dict[str, Json]", chunk)

@@ -1,4 +1,4 @@
-"""The language model of the local engine, as a part of a pipeline."""
+"""The language model of the built-in engine, as an `LLM` of a pipeline."""
 
 from __future__ import annotations
 
@@ -15,16 +15,23 @@ from duologue.providers.local._llama import Llama, Message
 from duologue.realtime.commands import ToolSpec
 
 MAX_TOKENS = 120
-"""Of one turn: about 40 s of speech."""
+"""Tokens of one turn at most: about 40 s of speech."""
 MIN_CHARACTERS = 500
-"""Least characters of history to try; if these do not fit, the instructions are too long."""
+"""Characters of history to try at least; if these do not fit, the instructions are too long."""
 
 
 class LocalLLM:
-    """A GGUF model as an `LLM`; ``model`` is its name, ``tools_reliable`` from measurement.
+    """A GGUF model as an `LLM`.
 
-    With tools, each turn is one JSON object held to a schema (see `router`); after a tool's
-    result the turn can only speak, as small models would call again.
+    With tools, each turn is one JSON object that a schema constrains (see `router`); after a tool's
+    result the turn can only speak, because small models would call again.
+
+    Args:
+        llama: The loaded model.
+        model: Its name.
+        tools_reliable: Whether its tool calls can be trusted, by measurement.
+        repeat_penalty: Above 1 keeps it from looping.
+        max_tokens: Tokens of one turn at most.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class LocalLLM:
         return self._tools_reliable
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Read the system prompt into the cache: the first reply then starts 1 s sooner."""
+        """Read the system prompt into the cache, so that the first reply starts 1 s sooner."""
         messages = [*_opening_messages(instructions, tools), _user_message("Hello.")]
         async with aclosing(self._llama.stream(messages, self._sampling, max_tokens=1)) as stream:
             async for _ in stream:
@@ -62,9 +69,12 @@ class LocalLLM:
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
-        """Stream the next turn: words, or one tool call, then the tokens used.
+        """Stream the next turn: text, or one tool call, then the tokens used.
 
-        Closing the generator stops the generation at the next token. Raises `SessionError`.
+        Closing the generator stops the generation at the next token.
+
+        Raises:
+            SessionError: the model failed.
         """
         opening = _opening_messages(instructions, tools)
         if not tools:
@@ -98,10 +108,13 @@ class LocalLLM:
         *,
         as_actions: bool,
     ) -> AsyncGenerator[str | TokenUsage]:
-        """Stream an answer to as much of ``history`` as the model can read.
+        """Stream a reply to as much of ``history`` as the model can read.
 
-        How many tokens a text has depends on its script, so it is shortened further where the
-        model says that it does not fit. Raises `SessionError`.
+        The number of tokens in a text depends on its script, so the history is halved again
+        whenever the model reports that it does not fit.
+
+        Raises:
+            SessionError: the model failed.
         """
         limit = _prompt.MAX_CHARACTERS
         while True:
@@ -132,7 +145,7 @@ def _opening_messages(instructions: str, tools: Sequence[ToolSpec]) -> list[Mess
 
 
 def _as_action(message: Message) -> Message:
-    """What the agent said, in the form that it writes when it has tools."""
+    """Return a message of the agent in the JSON form that it writes when it has tools."""
     if message["role"] != "assistant":
         return message
     return {"role": "assistant", "content": _router.say_action(str(message["content"]))}

@@ -1,4 +1,4 @@
-"""What a small model reads: instructions made speakable, and the history as chat messages."""
+"""The prompt of a small model: instructions for speaking, and the history as chat messages."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ SPOKEN_STYLE = (
 )
 
 REPORT_RESULT = "Say this result to the user in one short sentence."
-"""Of ten results `small` tells nine so; told to use plain words it said of two that it can't."""
+"""With this, `small` reports nine of ten results; asked for plain words, it claimed it could not
+report two of ten.
+"""
 
 STILL_RUNNING = "is still running: its result comes later."
 
 MAX_CHARACTERS = 12000
-"""Of history: about 3000 tokens, so that several conversations fit into the context."""
+"""Characters of history: about 3000 tokens, so that several conversations fit into the context."""
 MAX_MESSAGE_CHARACTERS = 3000
 """Characters of one message; a longer one loses its middle, because reading it takes seconds."""
 _DROP_COUNT = 8
@@ -30,15 +32,16 @@ _DROP_COUNT = 8
 
 
 def system_text(instructions: str) -> str:
-    """The program's instructions, then the rules of speaking."""
+    """Return the program's instructions, followed by the rules for speaking."""
     return f"{instructions.strip()}\n\n{SPOKEN_STYLE}".strip()
 
 
 def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[Message]:
-    """Return the history as messages of ``limit`` characters in all, without empty items.
+    """Return the history as messages of at most ``limit`` characters, without empty items.
 
-    Drop the oldest messages if it is longer, and the middle of a message that is too long alone.
-    Calls and results of tools become lines of guidance: these models know no other form.
+    The oldest messages are dropped if it is longer, and so is the middle of a message that is too
+    long by itself. Tool calls and results become lines of guidance, because these models know no
+    other form.
     """
     longest = min(limit * 3 // 4, MAX_MESSAGE_CHARACTERS)
     messages: list[Message] = []
@@ -67,7 +70,7 @@ def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return ``text``, or its beginning and end if its `length` is above ``limit``."""
+    """Return ``text``, or its beginning and end if its `weighted_length` is above ``limit``."""
     whole = weighted_length(text)
     if whole <= limit:
         return text
@@ -78,7 +81,10 @@ def shorten(text: str, limit: int) -> str:
 
 
 def weighted_length(text: str) -> int:
-    """Return the characters of ``text``; one beyond ASCII counts as four, being a token or more."""
+    """Return the length of ``text``, counting each character outside ASCII as four.
+
+    Such a character is a token or more.
+    """
     return len(text) + 3 * sum(map(len, _BEYOND_ASCII.findall(text)))
 
 

@@ -24,15 +24,27 @@ TTS_RATE = 24000
 
 
 class Realtime(BaseRealtime):
-    """The built-in engine, in the size ``profile``: ``tiny``, ``small`` or ``better``.
+    """The built-in engine. Any of its parts may be replaced by one of yours.
 
-    Any part may be one of yours: ``llm`` (an `LLM`, or the path of a GGUF file), ``stt``, ``tts``,
-    ``vad``, ``turn_detection``. ``voice`` is the name of a voice of the synthesiser. Weights are
-    fetched at the first `prepare` unless ``offline``; where a big model can't be had, ``tiny``
-    takes its place and the session's profile says so.
+    Weights are fetched by the first `prepare`. If those of a bigger model are unavailable, ``tiny``
+    takes its place, and the session's capabilities name it.
 
-    Raises `ConfigError` for an unknown profile or voice, and from `prepare` a `WeightsError` when
-    there are no weights at all, or `MissingExtraError` without the extra ``local``.
+    Args:
+        profile: Size of the engine: ``tiny``, ``small`` or ``better``.
+        llm: An `LLM`, or the path of a GGUF file.
+        stt: Speech recogniser.
+        tts: Speech synthesiser.
+        vad: Voice activity detector.
+        turn_detection: End-of-turn detector.
+        voice: Name of a voice of the built-in synthesiser.
+        endpointing: When a turn ends; None uses `Endpointing` with its defaults.
+        offline: Fetch nothing.
+        clock: Source of time.
+
+    Raises:
+        ConfigError: the profile or the voice is unknown.
+        WeightsError: from `prepare`, if there are no weights at all.
+        MissingExtraError: from `prepare`, if the extra ``local`` is not installed.
     """
 
     def __init__(
@@ -73,7 +85,7 @@ class Realtime(BaseRealtime):
         self._parts: Components | None = None
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Load what is missing, in threads, and read the instructions into the prompt cache."""
+        """Load missing parts in threads, and read the instructions into the prompt cache."""
         if self._parts is None:
             self._parts = await self._load()
             llm = self._parts.llm
@@ -85,7 +97,11 @@ class Realtime(BaseRealtime):
         await self._parts.llm.prepare(setup.instructions, setup.tools)
 
     def open(self, setup: SessionSetup) -> Connection:
-        """Start on a session, in this process."""
+        """Return a connection to the engine in this process.
+
+        Raises:
+            SessionClosedError: the engine is not prepared.
+        """
         if self._parts is None:
             raise SessionClosedError("prepare the engine before opening a session")
         return PipelineConnection(self._parts, setup, self.clock)
@@ -105,7 +121,8 @@ class Realtime(BaseRealtime):
                 tts = tasks.create_task(own(self._tts, partial(engine.load_tts, self._voice)))
                 llm = tasks.create_task(self._load_llm())
         except ExceptionGroup as group:
-            # What is missing for one of them is missing for most: the first says what to do.
+            # A dependency that one part lacks is missing for most of them: the first error is
+            # enough.
             raise group.exceptions[0] from None
         return Components(
             vad=vad.result(),

@@ -1,7 +1,7 @@
-"""Tool calls of a small model: each turn is one JSON object that either speaks or calls a tool.
+"""Tool calls of a small model: each turn is a JSON object that either speaks or calls a tool.
 
-The object is held to a schema, so it is always well formed; the text of a spoken turn is streamed
-out of it while it is written.
+A schema constrains the object, so it is always well formed; the text of a spoken turn is streamed
+out of it while the model writes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SAY = "say"
 
 
 def tool_text(tools: Sequence[ToolSpec]) -> str:
-    """What the system prompt says of the tools."""
+    """Return the part of the system prompt that describes the tools."""
     lines = [
         f"- {tool.name}: {tool.description} Arguments: "
         + json.dumps(tool.parameters.get("properties", {}), ensure_ascii=False)
@@ -35,7 +35,7 @@ def tool_text(tools: Sequence[ToolSpec]) -> str:
 
 
 def examples() -> list[Message]:
-    """A few turns that show the form, and that talk is the rule."""
+    """Return a few turns that show the form, and that speaking is the rule."""
     turns = (
         ("Hello there.", "Hello! What can I do for you?"),
         ("What is the capital of France?", "It's Paris."),
@@ -50,12 +50,12 @@ def examples() -> list[Message]:
 
 
 def say_action(text: str) -> str:
-    """A spoken turn in the form that the model writes."""
+    """Return a spoken turn in the form that the model writes."""
     return json.dumps({"action": SAY, "text": text}, ensure_ascii=False)
 
 
 def turn_schema(tools: Sequence[ToolSpec]) -> dict[str, Json]:
-    """The JSON schema of one turn; with no tools it can only speak."""
+    """Return the JSON schema of one turn; with no tools it can only speak."""
     choices: list[Json] = [_object({"action": {"const": SAY}, "text": {"type": "string"}})]
     choices += [
         _object({"action": {"const": tool.name}, "arguments": tool.parameters}) for tool in tools
@@ -77,7 +77,7 @@ def _object(properties: dict[str, Json]) -> dict[str, Json]:
 
 
 class TurnReader:
-    """Reads one turn as it is written: `push` returns new words to speak, `call` the tool call."""
+    """Reads a turn while it is written: `push` returns new text to speak, `call` the tool call."""
 
     __slots__ = ("_spoken_length", "_written")
 
@@ -86,7 +86,7 @@ class TurnReader:
         self._spoken_length = 0
 
     def push(self, text: str) -> str:
-        """Take the next piece of JSON; return what more is to be spoken, often nothing."""
+        """Append a piece of JSON, and return the new text to speak, which is often empty."""
         self._written += text
         spoken = self._text_so_far()
         new = spoken[self._spoken_length :]
@@ -94,7 +94,7 @@ class TurnReader:
         return new
 
     def call(self) -> tuple[str, str] | None:
-        """Name and arguments (JSON text) once the turn is whole; None when it speaks or is cut."""
+        """Return name and arguments (JSON text); None if the turn speaks or is incomplete."""
         try:
             turn = json.loads(self._written)
         except ValueError:
@@ -104,7 +104,7 @@ class TurnReader:
         return str(turn["action"]), json.dumps(turn.get("arguments", {}), ensure_ascii=False)
 
     def _text_so_far(self) -> str:
-        """The value of "text", as far as it is written."""
+        """Return the value of "text" as far as it has been written."""
         head, key, rest = self._written.partition('"text"')
         if not key or f'"{SAY}"' not in head:
             return ""
@@ -114,7 +114,7 @@ class TurnReader:
         end = _closing_quote(body)
         if end is not None:
             body = body[:end]
-        # An escape may be half written, and so may a pair of \uXXXX: hold those back.
+        # An escape may be incomplete, and so may a pair of \uXXXX: hold those back.
         for cut in range(min(len(body), 12) + 1):
             try:
                 text = str(json.loads(f'"{body[: len(body) - cut]}"'))

@@ -1,7 +1,7 @@
-"""Writes out what the voice would read wrongly: digits of codes and telephone numbers, and signs.
+"""Spell out what the voice would misread: digits of codes and telephone numbers, and signs.
 
-The voice reads "0199" as a number, "one ninety-nine", and it leaves out "#" and "*". It reads
-ordinary numbers, years, prices, times and dates well, so those are not changed.
+The voice reads "0199" as a number, "one ninety-nine", and omits "#" and "*". It reads ordinary
+numbers, years, prices, times and dates well, so those are not changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DATE_OR_RANGE = regex.compile(
 )
 """A date, two years, thousands with spaces between them."""
 _CODE = regex.compile(
-    # 0199 begins with a zero, 4711123 is too long, "PIN 4711" and "CA 90210" are said to be codes.
+    # 0199 begins with a zero, 4711123 is too long, "PIN 4711" and "CA 90210" are named as codes.
     rf"{_BEFORE}(?<!\d )0\d+{_AFTER}|{_BEFORE}\d{{4,}}(?!000)\d{{3,}}{_AFTER}"
     r"|(?i:\b(?:code|pin|passcode|password|postcode|zip|extension|confirmation|reservation|booking"
     r"|tracking|order|account|card|serial)(?: code| number)?(?: is|:)?) #?\K\d{3,}"
@@ -54,7 +54,7 @@ _MARKS = regex.compile(r"[*_`#~|<>\[\]{}]+")
 
 
 def speakable(text: str) -> str:
-    """Return ``text`` as the voice has to read it; it must not be shown."""
+    """Return ``text`` in the form that the voice reads correctly; it is not meant to be shown."""
     text = _DIALLED.sub(lambda match: _spell(match.group()), text)
     text = _GROUPS.sub(lambda match: _spell_groups(match.group()), text)
     text = _CODE.sub(lambda match: _spell(match.group()), text)

@@ -1,4 +1,4 @@
-"""Speech to text by Moonshine tiny-en on plain onnxruntime."""
+"""Speech to text with Moonshine tiny-en on plain onnxruntime."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from duologue.providers.local._inference import Session, open_session, run_in_th
 
 RATE = 16000
 TOKENS_PER_SECOND = 6.5
-"""The model's authors cap tokens at this many a second of audio, or it loops on noise."""
+"""Tokens per second of audio at most, a limit by the model's authors, or it loops on noise."""
 SEGMENT_SECONDS = 15
-"""Longer sound is cut at a quiet place: the model was trained on short stretches."""
+"""Seconds after which audio is split at a quiet point: the model was trained on short segments."""
 SEARCH_SECONDS = 6
-"""How far back from the end of a segment a quiet place is looked for."""
+"""Seconds before the end of a segment in which a quiet point is searched."""
 
 MIN_LEVEL = 30.0
-"""Below this `loudest` (-60 dB of full scale) nothing is heard."""
+"""Audio whose `loudest_level` is below this (-60 dB of full scale) has no transcript."""
 
 _MIN_SAMPLES = 1600
 _COMPOUND = re.compile(r"(?<![\w-])([a-z]{3,})-([a-z]{3,})(?![\w-])")
-"""Words that the model joins at will ("ill-tempered") are written apart, as they were said."""
+"""Compounds that the model joins at will ("ill-tempered"), which are split into words again."""
 _QUOTES = "\"'\u201c\u201d\u2018\u2019"
 _BEGIN_TOKEN = 1
 _END_TOKEN = 2
 
 
 def read_tokens(path: Path) -> list[bytes]:
-    """Read ``tokenizer.bin``: a length (two bytes from 128 up) and that many bytes a token."""
+    """Read ``tokenizer.bin``: for each token its length (two bytes from 128 up), then its bytes."""
     data = path.read_bytes()
     tokens: list[bytes] = []
     at = 0
@@ -62,7 +62,8 @@ class _CacheTensor:
 
 
 class Moonshine:
-    """Speech to text of English, an `STT` of 16 kHz: about 20 ms a second of sound, in a thread.
+    """English speech to text, an `STT` at 16 kHz; takes about 20 ms per second of audio, in a
+    thread.
 
     ``encoder``, ``decoder`` and ``tokenizer`` are the three files of Moonshine tiny-en.
     """
@@ -81,14 +82,14 @@ class Moonshine:
         return MoonshineStream(self)
 
     def transcribe(self, samples: Samples, stopped: threading.Event | None = None) -> str:
-        """The text of int16 samples at 16 kHz, at most about 20 s of them; blocks.
+        """Return the text of int16 samples at 16 kHz, at most about 20 s of them; blocks.
 
-        Once ``stopped`` is set it gives up at the next word, and what it returns is of no use.
+        Setting ``stopped`` makes it return at the next token; the text is then incomplete.
         """
         if len(samples) < _MIN_SAMPLES or loudest_level(samples) < MIN_LEVEL:
             return ""
         audio = to_floats(samples)[None]
-        # The decoder wants the mask of the samples, not of the encoder's frames.
+        # The decoder takes the mask of the samples, not of the encoder's frames.
         mask = np.ones(audio.shape, np.int64)
         [hidden] = self._encoder.run(None, {"input_values": audio, "attention_mask": mask})
         feeds: dict[str, NDArray[Any]] = {
@@ -112,13 +113,13 @@ class Moonshine:
             probability = 1.0 / float(np.exp(scores - scores[token]).sum())
             tokens.append(Token(self._tokens[token], probability))
             for cache, value in zip(self._cache_tensors, present, strict=True):
-                # What the encoder gave stays as it was after the first step.
+                # The encoder's part does not change after the first step.
                 if cache.decoder or step == 0:
                     feeds[cache.name] = value
-        said = drop_invented_digits(tokens)
-        text = b"".join(each.piece for each in said).decode("utf-8", "replace")
+        kept = drop_invented_digits(tokens)
+        text = b"".join(each.piece for each in kept).decode("utf-8", "replace")
         text = text.replace("\u2581", " ").strip()
-        if len(said) < len(tokens):
+        if len(kept) < len(tokens):
             text = text.rstrip("-, ")
         if not is_speech(text, tokens, samples):
             return ""
@@ -137,7 +138,9 @@ def without_quotes(text: str) -> str:
 
 
 class MoonshineStream:
-    """One turn: the whole of it is decoded again at each `text`, so partials cost as finals."""
+    """One turn; each `text` decodes all of it again, so a partial text costs as much as a final
+    one.
+    """
 
     def __init__(self, model: Moonshine) -> None:
         self._model = model
@@ -148,14 +151,18 @@ class MoonshineStream:
         self._busy = asyncio.Lock()
 
     def push(self, frame: AudioFrame) -> None:
-        """Take the next sound of the turn; raises ``ValueError`` for another rate than 16 kHz."""
+        """Append audio of the turn.
+
+        Raises:
+            ValueError: the rate is not 16 kHz.
+        """
         if frame.rate != RATE:
-            raise ValueError(f"Moonshine takes {RATE} Hz, not {frame.rate}")
+            raise ValueError(f"Moonshine needs {RATE} Hz, not {frame.rate}")
         self._chunks.append(frame.samples)
         self._length += len(frame)
 
     async def text(self) -> str:
-        """The best transcript of everything pushed so far."""
+        """Return the best transcript of all audio pushed so far."""
         async with self._busy:
             while self._length > SEGMENT_SECONDS * RATE:
                 audio = self._join()
@@ -171,7 +178,7 @@ class MoonshineStream:
             return " ".join(part for part in (*self._final_texts, self._last[1]) if part)
 
     async def _transcribe(self, audio: Samples) -> str:
-        """Transcribe in a thread, which stops soon when nobody waits for it any more."""
+        """Transcribe in a thread, which stops soon after the caller is cancelled."""
         stopped = threading.Event()
         try:
             return await run_in_thread(partial(self._model.transcribe, audio, stopped))
@@ -179,7 +186,7 @@ class MoonshineStream:
             stopped.set()
 
     async def close(self) -> None:
-        """Let go of the turn."""
+        """Release the audio of the turn."""
         self._chunks.clear()
         self._length = 0
         self._last = (0, "")
@@ -197,14 +204,14 @@ class MoonshineStream:
 
 
 def loudest_level(samples: Samples) -> float:
-    """The root mean square of the loudest 50 ms, in int16 steps."""
+    """Return the root mean square of the loudest 50 ms, in int16 steps."""
     size = RATE // 20
     blocks = samples[: len(samples) // size * size].reshape(-1, size)
     return float(np.sqrt(np.square(blocks, dtype=np.float32).mean(axis=1).max()))
 
 
 def find_quiet_point(audio: Samples) -> int:
-    """Where to cut: the middle of the quietest 100 ms in the last `SEARCH_SECONDS`, in samples."""
+    """Return where to split: the middle of the quietest 100 ms of the last `SEARCH_SECONDS`."""
     size = RATE // 10
     start = max(0, len(audio) - SEARCH_SECONDS * RATE)
     blocks = audio[start : start + (len(audio) - start) // size * size].reshape(-1, size)

@@ -1,4 +1,4 @@
-"""Text to speech by hibari: 24 kHz, an American voice, first sound after about 15 ms."""
+"""Text to speech with hibari: 24 kHz, an American voice, first audio after about 15 ms."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FRAME_MS = 40
 _FRAME_SAMPLES = RATE * FRAME_MS // 1000
 
 SILENCE_LEVEL = 50
-"""Samples no louder than this (of 32767) are silence."""
+"""Samples up to this value (of 32767) are silence."""
 LEAD_SAMPLES = RATE * 20 // 1000
-"""Silence left before a sentence, in samples."""
+"""Samples of silence kept before a sentence."""
 TAIL_SAMPLES = RATE * 180 // 1000
-"""Silence left behind one, in samples."""
+"""Samples of silence kept after a sentence."""
 OPEN_TAIL_SAMPLES = RATE * 30 // 1000
-"""Silence left behind words that go on in the next piece, in samples."""
+"""Samples of silence kept after text that continues in the next piece."""
 
 
 class _Synthesiser(Protocol):
@@ -35,10 +35,14 @@ class _Synthesiser(Protocol):
 
 
 class Hibari:
-    """Text to speech of English, a `TTS` of 24 kHz, in a thread; 180 times faster than real time.
+    """English text to speech, a `TTS` at 24 kHz, in a thread; 180 times faster than real time.
 
-    ``voice`` is a name that hibari knows (``heart`` is in its package, others are fetched by it),
-    ``speed`` 0.5 to 2. Raises `ConfigError` for an unknown voice or speed.
+    Args:
+        voice: A name that hibari knows (``heart`` is in its package, it fetches others).
+        speed: 0.5 to 2.
+
+    Raises:
+        ConfigError: the voice is unknown, or the speed is out of range.
     """
 
     rate = RATE
@@ -52,11 +56,11 @@ class Hibari:
             raise ConfigError(f"speed must be 0.5 to 2, not {speed}")
         self._speed = speed
         self._hibari: _Synthesiser = hibari.Hibari(voice=voice)
-        # The first sentence loads the dictionary and warms the model.
+        # The first sentence loads the dictionary and warms up the model.
         self._speak(self._phonemes("Ready.")[0])
 
     async def synthesize(self, text: str) -> AsyncGenerator[AudioFrame]:
-        """Stream the sound of ``text`` in frames of at most 40 ms, sentence by sentence."""
+        """Stream the audio of ``text`` in frames of at most 40 ms, sentence by sentence."""
         tail = (
             TAIL_SAMPLES
             if text.rstrip().endswith((".", "!", "?", ",", ";", ":"))
@@ -71,16 +75,16 @@ class Hibari:
         return self._hibari.phonemize(speakable(text))
 
     def _speak(self, phonemes: str, tail: int = TAIL_SAMPLES) -> Samples:
-        # A fixed seed: the same words always sound the same.
-        sound = self._hibari.from_phonemes(phonemes, self._speed, seed=0)
-        samples: Samples = (np.clip(sound, -1.0, 1.0) * 32767.0).astype(np.int16)
+        # A fixed seed, so that the same text always sounds the same.
+        floats = self._hibari.from_phonemes(phonemes, self._speed, seed=0)
+        samples: Samples = (np.clip(floats, -1.0, 1.0) * 32767.0).astype(np.int16)
         return _trim_silence(samples, tail)
 
 
 def _trim_silence(samples: Samples, tail: int) -> Samples:
-    """Without most of the silence around it: hibari puts 0.3 s before every sentence.
+    """Remove most of the silence around the samples: hibari puts 0.3 s before every sentence.
 
-    A person would wait for it after each turn, and 0.4 s behind each clause is no natural pause.
+    A person would wait for it after each turn, and 0.4 s after each clause is no natural pause.
     """
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > SILENCE_LEVEL)
     if not len(loud):

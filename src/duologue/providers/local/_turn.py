@@ -1,4 +1,4 @@
-"""End of turn: smart-turn v3.2 listens to the voice, and a rule looks at the last word."""
+"""Detect the end of a turn: smart-turn v3.2 judges the voice, and rules judge the last words."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from duologue.providers.local._features import RATE, log_mel
 from duologue.providers.local._inference import open_session, run_in_thread, to_floats
 
 WINDOW_SECONDS = 8
-"""The model looks at the last 8 s, padded with silence in front."""
+"""Seconds of audio that the model takes, the last ones, padded with silence in front."""
 
 DANGLING_LIMIT = 0.2
-"""No turn that ends in a dangling word is likelier to be over than this."""
+"""Highest probability for a turn that ends in a dangling word."""
 
 UNFINISHED_LIMIT = 0.35
-"""Highest probability for a turn that ends with a comma, or within a number said in groups."""
+"""Highest probability for a turn that ends with a comma, or inside a number spoken in groups."""
 
 _DANGLING = re.compile(
     r"(?<![\w'])(?:a|about|and|any|are|as|at|because|but|by|can|could|did|do|does|every|for|from"
@@ -43,7 +43,7 @@ _COMPLETE = re.compile(
     """,
     re.VERBOSE,
 )
-"""Last sentences that are complete although they end with such a word."""
+"""Last sentences that are complete although they end with a dangling word."""
 _SENTENCE_END = re.compile(r"[.!?]+\s+")
 _NUMBER = re.compile(
     r"(?<!room )(?<!table )(?<!gate )(?:number|phone|telephone|mobile|cell)(?: number)?"
@@ -56,13 +56,13 @@ MIN_NUMBER_DIGITS = 7
 
 
 def ends_dangling(text: str) -> bool:
-    """Whether the last word of ``text`` makes one expect more ("book a table for")."""
+    """Return whether the last word of ``text`` demands a continuation ("book a table for")."""
     last = _SENTENCE_END.split(_plain(text))[-1]
     return _DANGLING.search(last) is not None and _COMPLETE.search(last) is None
 
 
 def is_within_number(text: str) -> bool:
-    """Return whether ``text`` ends with the first digits of a number that is said in groups."""
+    """Return whether ``text`` ends with the first digits of a number that is spoken in groups."""
     match = _NUMBER.search(_plain(text))
     if match is None:
         return False
@@ -75,10 +75,10 @@ def _plain(text: str) -> str:
 
 
 class SmartTurn:
-    """End-of-turn detection, a `TurnDetector` of 16 kHz; about 30 ms in a thread.
+    """End-of-turn detection, a `TurnDetector` at 16 kHz; takes about 30 ms in a thread.
 
-    ``path`` is the ONNX file of smart-turn v3.2. It is a vote, not a judge: join it with a
-    time-out (`Endpointing`).
+    ``path`` is the ONNX file of smart-turn v3.2. Its probability is one hint among others: combine
+    it with a time-out (`Endpointing`).
     """
 
     rate = RATE
@@ -88,17 +88,22 @@ class SmartTurn:
         self.predict(np.zeros(RATE, np.int16))  # the first run is twice as slow
 
     async def end_of_turn(self, audio: Samples, text: Callable[[], Awaitable[str]]) -> float:
-        """Probability, 0 to 1, that the turn is over after int16 ``audio``, heard as ``text``."""
+        """Return the probability, 0 to 1, that the turn is over.
+
+        Args:
+            audio: int16 samples of the turn.
+            text: Returns the transcript of ``audio``.
+        """
         probability = await run_in_thread(lambda: self.predict(audio))
-        words = await text()
-        if ends_dangling(words):
+        transcript = await text()
+        if ends_dangling(transcript):
             return min(probability, DANGLING_LIMIT)
-        # The recogniser writes a comma or a full stop by how the voice ends.
-        going_on = words.endswith(",") or is_within_number(words)
-        return min(probability, UNFINISHED_LIMIT) if going_on else probability
+        # The recogniser writes a comma or a full stop according to the voice.
+        is_unfinished = transcript.endswith(",") or is_within_number(transcript)
+        return min(probability, UNFINISHED_LIMIT) if is_unfinished else probability
 
     def predict(self, audio: Samples) -> float:
-        """What the model says of the sound alone; blocks."""
+        """Return the model's probability, from the audio alone; blocks."""
         size = WINDOW_SECONDS * RATE
         window = np.zeros(size, np.float32)
         tail = to_floats(audio[-size:])

@@ -1,4 +1,4 @@
-"""A language model in virtual time: the clock stands still while it computes."""
+"""A language model for virtual time: the clock stops while it computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from duologue.realtime.commands import ToolSpec
 class ClockHoldingLLM:
     """Wraps an LLM that computes in threads, and stops virtual time while it does.
 
-    In real time it changes nothing.
+    It changes nothing in real time.
     """
 
     def __init__(self, llm: LLM) -> None:
@@ -27,18 +27,18 @@ class ClockHoldingLLM:
 
     @property
     def tools_reliable(self) -> bool:
-        """Whether tools are reliable, as the wrapped LLM says."""
+        """Whether the wrapped LLM's tool calls can be trusted."""
         return self._llm.tools_reliable
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Prepare the wrapped LLM, in no virtual time."""
+        """Prepare the wrapped LLM while the virtual clock is stopped."""
         with _hold_clock():
             await self._llm.prepare(instructions, tools)
 
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
-        """Stream the model's next turn, each part in no virtual time."""
+        """Stream the model's next turn; the virtual clock stops while a part is computed."""
         stream = self._llm.generate(instructions, history, tools)
         try:
             while True:

@@ -1,4 +1,4 @@
-"""The local engine: which weights a profile needs, loaded once a process and shared."""
+"""The parts of the built-in engine, loaded once per process and shared by all sessions."""
 
 from __future__ import annotations
 
@@ -29,9 +29,13 @@ type ProfileName = Literal["tiny", "small", "better"]
 
 @dataclass(frozen=True, slots=True)
 class EngineProfile:
-    """One size of the engine: the weights of its language model, and whether to trust its calls.
+    """One size of the engine.
 
-    ``repeat_penalty`` keeps the smallest model from looping.
+    Attributes:
+        name: Its name.
+        llm_weights: Weights of its language model.
+        tools_reliable: Whether its tool calls can be trusted.
+        repeat_penalty: Above 1 keeps the smallest model from looping.
     """
 
     name: ProfileName
@@ -48,7 +52,7 @@ PROFILES: dict[ProfileName, EngineProfile] = {
 DEFAULT_PROFILE: ProfileName = "small"
 
 SWITCH_INTERVAL = 0.001
-"""Seconds that a thread may keep the interpreter while another waits for it."""
+"""Seconds for which a thread may hold the interpreter while another waits for it."""
 
 SPEECH_WEIGHTS = (
     "moonshine-tiny-en-encoder",
@@ -62,7 +66,7 @@ SPEECH_WEIGHTS = (
 class Engine:
     """A loaded engine; its parts serve any number of sessions.
 
-    ``profile`` is what was loaded: ``tiny`` where the weights of a bigger one can't be had.
+    ``profile`` is what was loaded: ``tiny`` if the weights of a bigger one are unavailable.
     """
 
     profile: EngineProfile
@@ -74,7 +78,7 @@ class Engine:
 
 
 class _LoadOnce[K, V]:
-    """Loads a thing at its first use and keeps it; a second caller waits for the first."""
+    """Creates a value at its first use and keeps it; a second caller waits for the first."""
 
     def __init__(self, make: Callable[[K], V]) -> None:
         self._make = make
@@ -89,12 +93,16 @@ class _LoadOnce[K, V]:
 
 
 def profile_weights(profile: ProfileName) -> list[str]:
-    """The names of all weights that a profile needs."""
+    """Return the names of all weights that a profile needs."""
     return [*SPEECH_WEIGHTS, PROFILES[profile].llm_weights]
 
 
 def find_profile(name: str) -> EngineProfile:
-    """The profile called ``name``; raises `ConfigError` for an unknown one."""
+    """Return the profile called ``name``.
+
+    Raises:
+        ConfigError: there is no such profile.
+    """
     for profile in PROFILES.values():
         if profile.name == name:
             return profile
@@ -102,7 +110,7 @@ def find_profile(name: str) -> EngineProfile:
 
 
 def share_interpreter() -> None:
-    """Let threads hand over after 1 ms of Python at most, instead of 5 ms.
+    """Make threads hand over the interpreter after 1 ms instead of 5 ms.
 
     The voice turns text into phonemes in plain Python, and the event loop must not wait for it.
     """
@@ -112,13 +120,20 @@ def share_interpreter() -> None:
 async def load(
     name: str = DEFAULT_PROFILE, *, voice: str = "heart", offline: bool = False
 ) -> Engine:
-    """Load the engine in threads, fetching weights that are missing; what is loaded stays.
+    """Load the engine in threads, and keep it; weights that are missing are fetched.
 
-    Load it before sessions begin: while the language model is read (0.5 to 2 s), its runtime
-    keeps the interpreter, and the event loop with it.
+    Load it before sessions begin: while the language model is read (0.5 to 2 s), its runtime holds
+    the interpreter, which stops the event loop.
 
-    Raises `ConfigError` for an unknown profile or voice, `WeightsError` when weights can't be had,
-    `MissingExtraError` without the extra ``local``.
+    Args:
+        name: The profile: ``tiny``, ``small`` or ``better``.
+        voice: Name of the voice.
+        offline: Fetch nothing.
+
+    Raises:
+        ConfigError: the profile or the voice is unknown.
+        WeightsError: weights are unavailable.
+        MissingExtraError: the extra ``local`` is not installed.
     """
     profile = find_profile(name)
     vad, turn, stt, tts, (loaded, llm) = await asyncio.gather(
@@ -132,17 +147,25 @@ async def load(
 
 
 def load_vad() -> VAD:
-    """The voice activity detector; blocks."""
+    """Load the voice activity detector; blocks."""
     return EarshotVAD()
 
 
 def load_turn_detector(*, offline: bool = False) -> TurnDetector:
-    """The end-of-turn detector; blocks, and raises `WeightsError`."""
+    """Load the end-of-turn detector; blocks.
+
+    Raises:
+        WeightsError: its weights are unavailable.
+    """
     return _turn_detectors(Store().ensure("smart-turn-v3.2", offline=offline))
 
 
 def load_stt(*, offline: bool = False) -> STT:
-    """The recogniser; blocks, and raises `WeightsError`."""
+    """Load the speech recogniser; blocks.
+
+    Raises:
+        WeightsError: its weights are unavailable.
+    """
     store = Store()
     encoder, decoder, tokenizer = (
         store.ensure(f"moonshine-tiny-en-{part}", offline=offline)
@@ -152,15 +175,24 @@ def load_stt(*, offline: bool = False) -> STT:
 
 
 def load_tts(voice: str = "heart") -> TTS:
-    """The voice; blocks, and raises `ConfigError` for an unknown one."""
+    """Load the voice; blocks.
+
+    Raises:
+        ConfigError: the voice is unknown.
+    """
     share_interpreter()
     return _voices(voice)
 
 
 def load_llm(profile: EngineProfile, *, offline: bool = False) -> tuple[EngineProfile, LLM]:
-    """The language model of ``profile``, or of ``tiny`` where its weights can't be had; blocks.
+    """Load the language model of ``profile``, or of ``tiny`` if its weights are unavailable;
+    blocks.
 
-    Returns the profile that was loaded too. Raises `WeightsError` when there is not even that.
+    Returns:
+        The profile that was loaded, and its language model.
+
+    Raises:
+        WeightsError: not even the weights of ``tiny`` are available.
     """
     store = Store()
     try:
@@ -182,7 +214,12 @@ def load_llm(profile: EngineProfile, *, offline: bool = False) -> tuple[EnginePr
 
 
 def load_gguf(path: Path) -> LLM:
-    """Any GGUF chat model as the language model; blocks, and raises `SessionError`."""
+    """Load any GGUF chat model as the language model; blocks.
+
+    Raises:
+        ConfigError: there is no such file.
+        SessionError: the file is not a model.
+    """
     if not path.is_file():
         raise ConfigError(f"there is no file {path}")
     return LocalLLM(_llamas(path), path.stem)
