@@ -25,7 +25,7 @@ from duologue.vad.endpointing import Endpointing
 SPEECH = Path(__file__).parents[1] / "data" / "speech"
 
 
-def sound_of(client) -> np.ndarray:
+def audio_of(client) -> np.ndarray:
     data = b"".join(pybase64.b64decode(e.delta) for e in client.of("response.output_audio.delta"))
     return np.frombuffer(data, "<i2")
 
@@ -40,12 +40,12 @@ async def test_echo_repeats_each_turn():
             client.events.clear()
             await client.talk(seconds)
             await client.until("response.done")
-            assert np.array_equal(sound_of(client), sim.sessions[0].user_turns[-1].samples)
+            assert np.array_equal(audio_of(client), sim.sessions[0].user_turns[-1].samples)
         client.events.clear()
         said = {"instructions": 'Say exactly """Good morning, everybody."""'}
         await client.send("response.create", response=said)
         await client.until("response.done")
-        assert len(sound_of(client)) == round(24 / 15 * 24000)
+        assert len(audio_of(client)) == round(24 / 15 * 24000)
 
 
 @virtual_time
@@ -58,7 +58,7 @@ async def test_echo_can_be_interrupted_and_repeats_the_next_turn():
         client.events.clear()
         await client.talk(0.3)
         await client.until("response.done")
-        assert len(sound_of(client)) > 0
+        assert len(audio_of(client)) > 0
 
 
 @virtual_time
@@ -68,7 +68,7 @@ async def test_loopback_sends_every_chunk_back_at_once():
         for begin in range(0, len(sent), 480):
             await client.append(sent[begin : begin + 480])
             await client.until("response.output_audio.delta")
-        assert np.array_equal(sound_of(client), sent)
+        assert np.array_equal(audio_of(client), sent)
         assert client.types.count("response.created") == 1
         assert "input_audio_buffer.speech_started" not in client.types
 
@@ -163,14 +163,14 @@ async def test_pipeline_knows_the_turn_and_what_was_truncated():
         await client.until("response.done")
         _, history, _ = llm.asked[2]
         assert [item.text for item in history] == ["Hello.", "one two three four. ", "Go on."]
-        heard = client.of("conversation.item.input_audio_transcription.completed")
-        assert [event.transcript for event in heard] == ["Hello.", "", "Go on."]
+        transcripts = client.of("conversation.item.input_audio_transcription.completed")
+        assert [event.transcript for event in transcripts] == ["Hello.", "", "Go on."]
 
 
 def speech(name: str) -> np.ndarray:
-    with wave.open(str(SPEECH / f"{name}.wav")) as sound:
-        rate = sound.getframerate()
-        samples = np.frombuffer(sound.readframes(sound.getnframes()), "<i2")
+    with wave.open(str(SPEECH / f"{name}.wav")) as audio:
+        rate = audio.getframerate()
+        samples = np.frombuffer(audio.readframes(audio.getnframes()), "<i2")
     resampler = Resampler(rate, 24000)
     return np.concatenate((resampler.push(samples), resampler.flush()))
 
@@ -187,11 +187,11 @@ async def test_built_in_engine_transcribes_and_replies(weights):
             client.events.clear()
             await client.append(np.concatenate((silence(0.4), speech(name), silence(0.8))))
             done = await client.until("response.done", seconds=60)
-            heard = client.of("conversation.item.input_audio_transcription.completed")
-            assert word in heard[0].transcript
+            transcripts = client.of("conversation.item.input_audio_transcription.completed")
+            assert word in transcripts[0].transcript
             assert len(client.of("response.created")) == 1
             assert done.response.output[0].content[0].transcript
-            assert np.abs(sound_of(client).astype(np.int32)).max() > 1000
+            assert np.abs(audio_of(client).astype(np.int32)).max() > 1000
 
 
 @pytest.mark.models
@@ -200,6 +200,6 @@ async def test_script_can_use_the_local_voice(weights):
     async with OpenAISimulator(script) as sim, connected(sim) as client:
         await client.send("response.create")
         await client.until("response.done")
-        sound = sound_of(client)
-        assert 0.4 < len(sound) / 24000 < 3
-        assert np.abs(sound.astype(np.int32)).max() > 1000
+        audio = audio_of(client)
+        assert 0.4 < len(audio) / 24000 < 3
+        assert np.abs(audio.astype(np.int32)).max() > 1000

@@ -106,9 +106,9 @@ async def test_every_session_starts_the_script_from_its_beginning():
 
 def test_script_has_options_and_audio_files(tmp_path):
     pytest.importorskip("soundfile", reason="the wav extra is not installed")
-    with wave.open(str(tmp_path / "a.wav"), "wb") as sound:
-        sound.setparams((1, 2, 16000, 0, "NONE", ""))
-        sound.writeframes(np.full(8000, 1000, np.int16).tobytes())
+    with wave.open(str(tmp_path / "a.wav"), "wb") as wav_file:
+        wav_file.setparams((1, 2, 16000, 0, "NONE", ""))
+        wav_file.writeframes(np.full(8000, 1000, np.int16).tobytes())
     file = tmp_path / "script.yaml"
     file.write_text(
         "paraphrase: true\ntranscription_delay: 2\nsteps:\n- say: A sound.\n  wav: a.wav\n"

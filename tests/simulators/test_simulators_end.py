@@ -87,7 +87,7 @@ class Stream:
             await self.writer.wait_closed()
 
 
-def sound(name):
+def audio_event(name):
     return {"type": "input_audio_buffer.append", name: base64.b64encode(SPEECH).decode()}
 
 
@@ -100,7 +100,7 @@ async def connect(service):
                 additional_headers={"Authorization": f"Bearer {service.key}"},
             )
             await socket.recv()
-            return Socket(socket, [{"type": "response.create"}, sound("audio")])
+            return Socket(socket, [{"type": "response.create"}, audio_event("audio")])
         case GeminiSimulator():
             socket = await websockets.connect(f"{service.ws_url}?key={service.key}")
             await socket.send(json.dumps({"setup": {"model": "models/gemini-3.8-live"}}))

@@ -26,22 +26,22 @@ DETECTION = TurnDetection(
 class Sink:
     def __init__(self):
         self.told = []
-        self.heard = []
+        self.received = []
         self.turns = []
 
     def speech_started(self, turn, at_ms):
         self.told.append(("started", at_ms))
-        self.heard = []
+        self.received = []
 
     def speech_audio(self, samples):
-        self.heard.append(samples)
+        self.received.append(samples)
 
     def speech_stopped(self, turn, at_ms):
         self.told.append(("stopped", at_ms))
 
     def turn_committed(self, turn, *, streamed):
         assert streamed
-        assert np.array_equal(np.concatenate(self.heard), turn.samples)
+        assert np.array_equal(np.concatenate(self.received), turn.samples)
         self.turns.append((turn.start, turn.end))
 
 
@@ -52,23 +52,23 @@ class Sink:
 @settings(max_examples=100, deadline=None)
 def test_turns_do_not_depend_on_chunks(stretches, sizes):
     loudness = np.concatenate([np.full(ms * 24, 3000 * loud) for loud, ms in stretches])
-    sound = loudness.astype(np.int16)
+    audio = loudness.astype(np.int16)
     whole, pieces = Sink(), Sink()
-    hearing = TurnDetector(whole)
-    hearing.configure(DETECTION)
-    hearing.push(sound)
-    cut = TurnDetector(pieces)
-    cut.configure(DETECTION)
+    detector = TurnDetector(whole)
+    detector.configure(DETECTION)
+    detector.push(audio)
+    chunked = TurnDetector(pieces)
+    chunked.configure(DETECTION)
     at, index = 0, 0
-    while at < len(sound):
+    while at < len(audio):
         size = sizes[index % len(sizes)]
-        cut.push(sound[at : at + size])
+        chunked.push(audio[at : at + size])
         at, index = at + size, index + 1
     assert whole.told == pieces.told
     assert whole.turns == pieces.turns
-    assert cut.samples_received == len(sound)
+    assert chunked.samples_received == len(audio)
     # Turns follow each other, and each contains its speech and its silence.
     ends = [0, *(end for _, end in whole.turns)]
     for (start, end), before in zip(whole.turns, ends, strict=False):
         assert before <= start < end
-        assert not sound[end - 150 * 24 : end].any()
+        assert not audio[end - 150 * 24 : end].any()

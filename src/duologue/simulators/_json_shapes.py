@@ -11,8 +11,8 @@ in which the client sent them, each down to its leaves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -50,22 +50,31 @@ class Problem:
         wanted: The types that are accepted in place of a wrong type.
         choices: The accepted values of an enum or a tag, quoted and separated by commas.
         bound: The limit that a number is below or above.
+        message: pydantic's text, for a service that uses pydantic's texts, and for all other
+            kinds of problems, which are "invalid".
     """
 
-    kind: Literal["missing", "unknown", "type", "choice", "below", "above"]
+    kind: Literal["missing", "unknown", "type", "choice", "below", "above", "invalid"]
     path: Path
     value: Json
     wanted: tuple[JsonType, ...] = ()
     choices: str = ""
     bound: float = 0
+    message: str = ""
 
 
 class ShapeError(ValueError):
-    """A JSON value does not have the shape; ``problem`` says why."""
+    """A JSON value does not have the shape.
 
-    def __init__(self, problem: Problem) -> None:
+    Attributes:
+        problem: The first problem in the order of the value.
+        declared: The first problem in the order in which the shape declares its fields.
+    """
+
+    def __init__(self, problem: Problem, declared: Problem) -> None:
         super().__init__(f"{problem.kind} at {problem.path}")
         self.problem = problem
+        self.declared = declared
 
 
 class JsonShape(BaseModel):
@@ -93,18 +102,30 @@ class JsonShape(BaseModel):
         }
 
 
-def read(shape: Shape, value: Json) -> Json:
+def read[T](shape: TypeAdapter[T], value: Json, *, spell: Callable[[str], str] = str) -> Json:
     """Return the value without its optional fields that are null.
+
+    Args:
+        shape: The shape that the value must have.
+        value: The value.
+        spell: Returns the name of a field from the key that the client sent.
 
     Raises:
         ShapeError: The value does not have the shape.
     """
-    try:
-        found = shape.validate_python(value)
-    except ValidationError as error:
-        raise ShapeError(_first_problem(error, value)) from None
-    kept: Json = shape.dump_python(found, exclude_unset=True)
+    found = parse(shape, value, spell=spell)
+    kept: Json = shape.dump_python(found, exclude_unset=True, by_alias=True)
     return kept
+
+
+def parse[T](shape: TypeAdapter[T], value: Json, *, spell: Callable[[str], str] = str) -> T:
+    """Return the value as an instance of the shape; arguments and errors as in `read`."""
+    try:
+        return shape.validate_python(value)
+    except ValidationError as error:
+        document = _Document(value, spell)
+        problems = [document.problem(one) for one in error.errors(include_url=False)]
+        raise ShapeError(document.first(problems), problems[0]) from None
 
 
 def _check_tag(value: Mapping[str, Json], tag: str, choices: tuple[str, ...]) -> None:
@@ -128,119 +149,119 @@ _TYPES: Mapping[str, JsonType] = {
 }
 
 
-def _first_problem(error: ValidationError, value: Json) -> Problem:
-    places = _Places()
-    problems = [_problem(details, value) for details in error.errors(include_url=False)]
-    problems.sort(key=lambda problem: places.of(problem.path, value))
-    first = problems[0]
-    if first.kind != "type":
-        return first
-    # For a union, pydantic reports the errors of every member. Only the member of the value's own
-    # JSON type counts; if there is none, the value is wrong for the types of all members.
-    depth = len(first.path)
-    related = [problem for problem in problems if problem.path[:depth] == first.path]
-    for problem in related:
-        if problem.path != first.path or problem.kind != "type":
-            return problem
-    wanted = tuple(dict.fromkeys(name for problem in related for name in problem.wanted))
-    return Problem("type", first.path, first.value, wanted)
+class _Document:
+    """A JSON value with problems, and the places of these in it."""
 
+    def __init__(self, root: Json, spell: Callable[[str], str]) -> None:
+        self._root = root
+        self._spell = spell
+        self._keys: dict[int, dict[str, tuple[int, str]]] = {}
+        """Of objects, which may have very many keys: position and key of each field."""
 
-class _Places:
-    """Says where a reader of a JSON value meets a path, as a key for sorting."""
+    def first(self, problems: list[Problem]) -> Problem:
+        """Return the problem that a reader of the value meets first."""
+        problems = sorted(problems, key=lambda problem: self._place(problem.path))
+        first = problems[0]
+        if first.kind != "type":
+            return first
+        # For a union, pydantic reports the errors of every member. Only the member of the value's
+        # own JSON type counts; if there is none, the value is wrong for the types of all members.
+        depth = len(first.path)
+        related = [problem for problem in problems if problem.path[:depth] == first.path]
+        for problem in related:
+            if problem.path != first.path or problem.kind != "type":
+                return problem
+        wanted = tuple(dict.fromkeys(name for problem in related for name in problem.wanted))
+        return replace(first, wanted=wanted)
 
-    def __init__(self) -> None:
-        self._positions: dict[int, dict[str, int]] = {}
-        """The positions of the keys of objects, which may have very many."""
+    def problem(self, details: ErrorDetails) -> Problem:
+        """Return the problem that pydantic reports."""
+        kind, context, value = details["type"], details.get("ctx", {}), details["input"]
+        problem = Problem("invalid", self._path(details), value, message=details["msg"])
+        match kind:
+            case "missing":
+                return replace(problem, kind="missing")
+            case "extra_forbidden":
+                return replace(problem, kind="unknown")
+            case "union_tag_not_found":
+                return replace(problem, kind="missing", path=(*problem.path, _tag(context)))
+            case "union_tag_invalid":
+                tag = _tag(context)
+                problem = replace(problem, path=(*problem.path, tag), value=value[tag])
+                return _wrong_choice(problem, "string", context["expected_tags"])
+            case "literal_error":
+                return _wrong_choice(problem, "enum", context["expected"].replace(" or ", ", "))
+            case "greater_than_equal":
+                return replace(problem, kind="below", bound=context["ge"])
+            case "less_than_equal":
+                return replace(problem, kind="above", bound=context["le"])
+            case _ if kind in _TYPES:
+                return replace(problem, kind="type", wanted=(_TYPES[kind],))
+            case _:
+                return problem
 
-    def of(self, path: Path, value: Json) -> list[int]:
+    def _path(self, details: ErrorDetails) -> Path:
+        """Return the path in the value: pydantic's location without the names of union members."""
+        location, value = details["loc"], details["input"]
+        if details["type"] == "missing":
+            name = str(location[-1])
+            for path, found in self._paths(self._root, location[:-1]):
+                if isinstance(found, dict) and self._key(found, name) is None:
+                    return (*path, name)
+        for path, found in self._paths(self._root, location):
+            if found is value:
+                return path
+        return location
+
+    def _paths(self, value: Json, location: Path) -> Iterator[tuple[Path, Json]]:
+        """Yield every path that the location may stand for, with the value at that path."""
+        if not location:
+            yield (), value
+            return
+        step = self._step(value, location[0])
+        if step is not None:
+            for path, found in self._paths(step[1], location[1:]):
+                yield (location[0], *path), found
+        if isinstance(location[0], str):
+            yield from self._paths(value, location[1:])
+
+    def _place(self, path: Path) -> list[int]:
         """Return the position of the path at each level; -1 for a missing field."""
-        found = []
-        for key in path:
-            if isinstance(value, dict) and isinstance(key, str) and key in value:
-                found.append(self._positions_in(value)[key])
-                value = value[key]
-            elif isinstance(value, list) and isinstance(key, int):
-                found.append(key)
-                value = value[key]
-            else:
-                return [*found, -1]
-        return found
+        place: list[int] = []
+        value = self._root
+        for name in path:
+            step = self._step(value, name)
+            if step is None:
+                return [*place, -1]
+            place.append(step[0])
+            value = step[1]
+        return place
 
-    def _positions_in(self, value: JsonObject) -> dict[str, int]:
-        positions = self._positions.get(id(value))
-        if positions is None:
-            positions = {key: index for index, key in enumerate(value)}
-            self._positions[id(value)] = positions
-        return positions
+    def _step(self, value: Json, name: str | int) -> tuple[int, Json] | None:
+        """Return position and value of a field or an entry, if there is one."""
+        if isinstance(value, list):
+            return (name, value[name]) if isinstance(name, int) else None
+        if not isinstance(value, dict) or not isinstance(name, str):
+            return None
+        found = self._key(value, name)
+        return None if found is None else (found[0], value[found[1]])
+
+    def _key(self, value: JsonObject, name: str) -> tuple[int, str] | None:
+        keys = self._keys.get(id(value))
+        if keys is None:
+            keys = self._keys[id(value)] = {}
+            for position, key in enumerate(value):
+                keys.setdefault(self._spell(key), (position, key))
+            for position, key in enumerate(value):
+                keys[key] = (position, key)
+        return keys.get(name)
 
 
-def _problem(details: ErrorDetails, root: Json) -> Problem:
-    kind, context, value = details["type"], details.get("ctx", {}), details["input"]
-    path = _path_of(details, root)
-    match kind:
-        case "missing":
-            return Problem("missing", path, value)
-        case "extra_forbidden":
-            return Problem("unknown", path, value)
-        case "union_tag_not_found":
-            return Problem("missing", (*path, _tag(context)), value)
-        case "union_tag_invalid":
-            tag = _tag(context)
-            path, value = (*path, tag), value[tag]
-            if not isinstance(value, str):
-                return Problem("type", path, value, ("string",))
-            return Problem("choice", path, value, choices=context["expected_tags"])
-        case "literal_error":
-            if not isinstance(value, str):
-                return Problem("type", path, value, ("enum",))
-            return Problem("choice", path, value, choices=context["expected"].replace(" or ", ", "))
-        case "greater_than_equal":
-            return Problem("below", path, value, bound=context["ge"])
-        case "less_than_equal":
-            return Problem("above", path, value, bound=context["le"])
-        case _:
-            return Problem("type", path, value, (_TYPES[kind],))
+def _wrong_choice(problem: Problem, wanted: JsonType, choices: str) -> Problem:
+    if isinstance(problem.value, str):
+        return replace(problem, kind="choice", choices=choices)
+    return replace(problem, kind="type", wanted=(wanted,))
 
 
 def _tag(context: Mapping[str, Any]) -> str:
     return str(context["discriminator"]).strip("'")
-
-
-def _path_of(details: ErrorDetails, root: Json) -> Path:
-    """Return the path in the value: pydantic's location without the names of union members."""
-    location, value = details["loc"], details["input"]
-    if details["type"] == "missing":
-        name = str(location[-1])
-        for path, found in _paths(root, location[:-1]):
-            if isinstance(found, dict) and name not in found and _is_copy(value, found):
-                return (*path, name)
-    for path, found in _paths(root, location):
-        if found is value:
-            return path
-    return location
-
-
-def _is_copy(copy: Json, original: JsonObject) -> bool:
-    """Return whether it is the original, perhaps without its nulls."""
-    return isinstance(copy, dict) and all(original.get(key) is copy[key] for key in copy)
-
-
-def _paths(value: Json, location: Path) -> Iterator[tuple[Path, Json]]:
-    """Yield every path that the location may stand for, with the value at that path."""
-    if not location:
-        yield (), value
-        return
-    first, rest = location[0], location[1:]
-    match value, first:
-        case dict(), str() if first in value:
-            yield from _below(first, value[first], rest)
-        case list(), int():
-            yield from _below(first, value[first], rest)
-    if isinstance(first, str):
-        yield from _paths(value, rest)
-
-
-def _below(key: str | int, value: Json, location: Path) -> Iterator[tuple[Path, Json]]:
-    for path, found in _paths(value, location):
-        yield (key, *path), found

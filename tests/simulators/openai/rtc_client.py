@@ -42,8 +42,8 @@ class Microphone(MediaStreamTrack):
         await asyncio.sleep(max(0.0, self._began + self._frames * 0.02 - time.monotonic()))
         at = np.arange(960) + self._frames * 960
         tone = (8000 * np.sin(2 * np.pi * 300 / RATE * at)).astype(np.int16)
-        sound = tone if self.on else np.zeros(960, np.int16)
-        frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout="mono")
+        samples = tone if self.on else np.zeros(960, np.int16)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts = RATE, self._frames * 960
         frame.time_base = fractions.Fraction(1, RATE)
         self._frames += 1
@@ -72,7 +72,7 @@ class Call:
         self.microphone = Microphone()
         self.connection.addTrack(self.microphone)
         self.events: list[dict[str, Any]] = []
-        self.heard: list[tuple[float, bool]] = []
+        self.frames: list[tuple[float, bool]] = []
         self.id = ""
         self.answer = ""
         self._came: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -106,7 +106,7 @@ class Call:
             while True:
                 frame = await track.recv()
                 loud = bool(np.abs(frame.to_ndarray()).max() > 1000)
-                self.heard.append((time.monotonic(), loud))
+                self.frames.append((time.monotonic(), loud))
 
         self._listening.append(asyncio.ensure_future(listen()))
 

@@ -117,12 +117,16 @@ async def test_only_speech_of_the_agent_can_be_truncated():
 @virtual_time
 async def test_images_are_kept():
     async with answering() as sim, connected(sim) as client:
-        picture = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{JPEG}"}
+        image_part = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{JPEG}"}
         text = {"type": "input_text", "text": "What is it?"}
-        item = {"type": "message", "role": "user", "content": [{**picture, "detail": "low"}, text]}
+        item = {
+            "type": "message",
+            "role": "user",
+            "content": [{**image_part, "detail": "low"}, text],
+        }
         await client.send("conversation.item.create", item=item)
         done = await client.until("conversation.item.done")
-        assert done.item.content[0].image_url == picture["image_url"]
+        assert done.item.content[0].image_url == image_part["image_url"]
         (image,) = sim.sessions[0].images
         assert (image.media_type, image.data, image.detail) == (
             "image/jpeg",

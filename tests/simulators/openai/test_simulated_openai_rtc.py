@@ -68,7 +68,7 @@ async def test_call_has_turns_and_audio_in_real_time():
         ]
         assert "conversation.item.input_audio_transcription.completed" in kinds
         await asyncio.sleep(0.1)
-        assert sum(loud for _, loud in call.heard) == pytest.approx(30, abs=3)
+        assert sum(loud for _, loud in call.frames) == pytest.approx(30, abs=3)
         assert sim.video_frames > 0
 
 
@@ -90,7 +90,7 @@ async def test_speech_clears_and_truncates_unplayed_audio():
         assert item["content"][0]["transcript"] is None
         assert cleared["response_id"] == call.events[1]["response"]["id"]
         await asyncio.sleep(0.15)
-        assert [when for when, loud in call.heard if loud and when > spoke + 0.35] == []
+        assert [when for when, loud in call.frames if loud and when > spoke + 0.35] == []
         # While it is still being made it is cancelled, too.
         await call.until("output_audio_buffer.started")
         call.send("output_audio_buffer.clear")
@@ -174,7 +174,7 @@ async def test_packets_can_be_lost_in_both_directions():
         counters = next(iter(sim._open)).peer.counters
         assert counters["lost"] + counters["fec"] > 10
         # 3 s of audio are 150 packets. aiortc conceals no loss, so there are fewer frames.
-        assert sum(loud for _, loud in call.heard) < 140
+        assert sum(loud for _, loud in call.frames) < 140
 
 
 async def test_call_can_fall_silent():
@@ -184,9 +184,9 @@ async def test_call_can_fall_silent():
         await asyncio.sleep(0.2)
         await sim.kill()
         await asyncio.sleep(0.3)
-        heard = len(call.heard)
+        count = len(call.frames)
         await asyncio.sleep(0.3)
-        assert len(call.heard) == heard
+        assert len(call.frames) == count
 
 
 async def test_call_can_be_cut_twice_and_while_it_ends():
@@ -212,5 +212,5 @@ async def test_loopback_sends_audio_straight_back():
         began = time.monotonic()
         await call.speak(0.3)
         await asyncio.sleep(0.3)
-        first = next(when for when, loud in call.heard if loud)
+        first = next(when for when, loud in call.frames if loud)
         assert first - began < 0.25

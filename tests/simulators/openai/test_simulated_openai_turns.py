@@ -235,8 +235,8 @@ def test_audio_may_be_g711(kind):
             )
             # Bytes of full loudness with alternating sign, and of silence.
             loud, quiet = (b"\x80\x00", b"\xff") if kind == "audio/pcmu" else (b"\xaa\x2a", b"\xd5")
-            sound = np.frombuffer(loud * 2000 + quiet * 4000, np.uint8)
-            await client.append(sound, 800)
+            data = np.frombuffer(loud * 2000 + quiet * 4000, np.uint8)
+            await client.append(data, 800)
             await client.until("response.done")
             deltas = client.of("response.output_audio.delta")
             stopped = client.of("input_audio_buffer.speech_stopped")[0].audio_end_ms

@@ -19,7 +19,7 @@ from duologue.realtime.commands import AddItem, SendVideo
 from duologue.testing import QwenSimulator, Reply, virtual_time
 
 
-def picture(width=64, height=48, colour=(200, 30, 60), kind="JPEG", noise=False) -> bytes:
+def make_image(width=64, height=48, colour=(200, 30, 60), kind="JPEG", noise=False) -> bytes:
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:] = colour
     if noise:
@@ -46,7 +46,7 @@ async def test_image_is_accepted_only_after_audio():
     async with answering() as sim, connected(sim, turn_detection=None) as client:
 
         async def refused():
-            error = await client.error("input_image_buffer.append", image=text(picture()))
+            error = await client.error("input_image_buffer.append", image=text(make_image()))
             return error == {
                 "type": "invalid_request_error",
                 "message": "Error append image before append audio.",
@@ -54,7 +54,7 @@ async def test_image_is_accepted_only_after_audio():
 
         assert await refused()
         await client.append(silence(0.1))
-        await client.send("input_image_buffer.append", image=text(picture()))
+        await client.send("input_image_buffer.append", image=text(make_image()))
         await client.append(silence(0.1))
         await client.send("input_audio_buffer.commit")
         await client.until("input_audio_buffer.committed")
@@ -72,13 +72,13 @@ async def test_images_are_kept_sent_to_the_backend_and_counted():
         await client.append(silence(0.1))
         for colour in ((250, 0, 0), (0, 0, 250)):
             await client.send(
-                "input_image_buffer.append", image=text(picture(80, 60, colour=colour))
+                "input_image_buffer.append", image=text(make_image(80, 60, colour=colour))
             )
         await client.talk()
         usage = (await client.until("response.done"))["response"]["usage"]
         assert usage["input_tokens_details"]["image_tokens"] > 0
         red, blue = sim.sessions[0].images
-        assert (red.media_type, red.data) == ("image/jpeg", picture(80, 60, colour=(250, 0, 0)))
+        assert (red.media_type, red.data) == ("image/jpeg", make_image(80, 60, colour=(250, 0, 0)))
         assert blue.data != red.data
         shown = [c.frame for c in sim.sessions[0].backend.commands if isinstance(c, SendVideo)]
         assert [(frame.width, frame.height) for frame in shown] == [(80, 60)] * 2
@@ -93,14 +93,14 @@ async def test_images_are_kept_sent_to_the_backend_and_counted():
 async def test_image_is_sent_only_to_a_backend_with_video():
     async with QwenSimulator() as sim, connected(sim) as client:
         await client.append(silence(0.1))
-        await client.send("input_image_buffer.append", image=text(picture()))
+        await client.send("input_image_buffer.append", image=text(make_image()))
         await client.update(instructions="x")
         assert len(sim.sessions[0].images) == 1
         assert "error" not in client.types
 
 
-LARGE = picture(1024, 1024, noise=True)
-HUGE = bytearray(picture())
+LARGE = make_image(1024, 1024, noise=True)
+HUGE = bytearray(make_image())
 HUGE[HUGE.index(b"\xff\xc0") + 5 : HUGE.index(b"\xff\xc0") + 9] = b"\xff\xdc\xff\xdc"
 
 
@@ -108,10 +108,10 @@ HUGE[HUGE.index(b"\xff\xc0") + 5 : HUGE.index(b"\xff\xc0") + 9] = b"\xff\xdc\xff
     ("image", "words"),
     [
         (text(LARGE), "too large"),
-        (text(picture(kind="PNG")), "JPG or JPEG"),
-        (text(picture(2000, 20)), "1080p"),
+        (text(make_image(kind="PNG")), "JPG or JPEG"),
+        (text(make_image(2000, 20)), "1080p"),
         (text(bytes(HUGE)), "1080p"),
-        (text(picture()[:40]), "can't be decoded"),
+        (text(make_image()[:40]), "can't be decoded"),
         (text(b"\xff\xd8\xff" * 50), "can't be decoded"),
         ("not base64!", "not valid base64"),
         ("", "JPG or JPEG"),
@@ -133,7 +133,7 @@ def test_invalid_or_too_large_images_are_refused(image, words):
 def test_largest_image_is_accepted():
     @virtual_time
     async def talk():
-        full = picture(1920, 1080)
+        full = make_image(1920, 1080)
         padded = full[:2] + b"\xff\xfe\xff\xfb" + bytes(0xFFFB - 2) + full[2:]
         while len(padded) < 196606 - 70000:
             padded = padded[:2] + b"\xff\xfe\xff\xfb" + bytes(0xFFFB - 2) + padded[2:]

@@ -50,15 +50,15 @@ TOOL = {
 }
 
 
-def picture() -> bytes:
+def make_jpeg() -> bytes:
     out = BytesIO()
     Image.fromarray(np.full((48, 64, 3), 90, np.uint8)).save(out, "JPEG")
     return out.getvalue()
 
 
-def pieces(*sounds: np.ndarray):
+def chunks(*parts: np.ndarray):
     """Yield the audio in chunks of 100 ms, as the documentation recommends."""
-    samples = np.concatenate(sounds)
+    samples = np.concatenate(parts)
     for begin in range(0, len(samples), 1600):
         yield samples[begin : begin + 1600]
 
@@ -144,13 +144,13 @@ async def test_legacy_client_holds_a_conversation():
         assert (updated["voice"], updated["turn_detection"]["threshold"]) == ("Ethan", 0.2)
         assert conversation.get_session_id() == updated["id"]
 
-        conversation.append_video(base64.b64encode(picture()).decode())
+        conversation.append_video(base64.b64encode(make_jpeg()).decode())
         assert "before append audio" in callback.until("error")["error"]["message"]
 
-        for piece in pieces(tone(0.4)):
+        for piece in chunks(tone(0.4)):
             conversation.append_audio(encoded(piece))
-        conversation.append_video(base64.b64encode(picture()).decode())
-        for piece in pieces(silence(1.0)):
+        conversation.append_video(base64.b64encode(make_jpeg()).decode())
+        for piece in chunks(silence(1.0)):
             conversation.append_audio(encoded(piece))
         done = callback.until("response.done")["response"]
         assert done["output"][0]["content"][0]["transcript"] == "It is sunny."
@@ -177,7 +177,7 @@ async def test_legacy_client_holds_a_conversation():
 
         conversation.create_response()
         callback.until("response.audio.delta")
-        for piece in pieces(tone(0.4), silence(1.0)):
+        for piece in chunks(tone(0.4), silence(1.0)):
             conversation.append_audio(encoded(piece))
         callback.until("input_audio_buffer.speech_started")
         assert callback.until("response.done")["response"]["status"] == "cancelled"
@@ -206,7 +206,7 @@ async def test_legacy_client_ends_turns_itself_and_chooses_rates():
         )
         updated = callback.until("session.updated")["session"]
         assert updated["audio"]["output"]["format"]["sample_rate"] == 48000
-        for piece in pieces(tone(0.5, 8000)):
+        for piece in chunks(tone(0.5, 8000)):
             conversation.append_audio(encoded(piece))
         conversation.commit()
         conversation.create_response()
@@ -251,7 +251,7 @@ async def test_built_in_engine_transcribes_real_speech_and_replies(weights):
         with wave.open(str(SPEECH / "austen-0880.wav")) as file:
             rate = file.getframerate()
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        for piece in pieces(Resampler(rate, 16000).push(samples), silence(1.0)):
+        for piece in chunks(Resampler(rate, 16000).push(samples), silence(1.0)):
             conversation.append_audio(encoded(piece))
         heard = callback.until("conversation.item.input_audio_transcription.completed")
         assert "young man" in heard["transcript"]
@@ -283,10 +283,10 @@ async def test_second_client_uses_the_nested_session_object():
             assert session.session_id == updated["id"]
             assert updated["audio"]["output"]["voice"] == "Ethan"
             assert updated["turn_detection"]["type"] == "semantic_vad"
-            for piece in pieces(tone(0.4)):
+            for piece in chunks(tone(0.4)):
                 session.append_audio(piece.tobytes())
-            session.append_video(picture())
-            for piece in pieces(silence(0.5)):
+            session.append_video(make_jpeg())
+            for piece in chunks(silence(0.5)):
                 session.append_audio(piece.tobytes())
             done, types = until(session, "response.done")
             assert "conversation.item.input_audio_transcription.completed" in types
@@ -320,7 +320,7 @@ async def test_second_client_uses_the_legacy_session_object_and_survives_refusal
             session.cancel_response()
             with pytest.raises(DashScopeError, match="none active response"):
                 until(session, "error")
-            for piece in pieces(tone(0.4)):
+            for piece in chunks(tone(0.4)):
                 session.append_audio(encoded(piece))
             session.commit()
             until(session, "input_audio_buffer.committed")

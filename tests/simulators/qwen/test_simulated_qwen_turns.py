@@ -290,19 +290,19 @@ def test_legacy_format_names_do_not_change_the_rates(name):
             await client.update(turn_detection=QUICK)
             await client.talk()
             await client.until("response.done")
-            sound = "".join(event["delta"] for event in client.of("response.audio.delta"))
-            return len(sound) * 3 // 4 / 2 / 24000
+            audio = "".join(event["delta"] for event in client.of("response.audio.delta"))
+            return len(audio) * 3 // 4 / 2 / 24000
 
     assert talk() == pytest.approx(0.7, abs=0.02)
 
 
 @virtual_time
 async def test_audio_may_be_a_wav_file():
-    sound = np.concatenate((tone(0.5, 24000), silence(0.5, 24000)))
+    audio = np.concatenate((tone(0.5, 24000), silence(0.5, 24000)))
     file = BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setparams((1, 2, 24000, 0, "NONE", ""))
-        writer.writeframes(sound.tobytes())
+        writer.writeframes(audio.tobytes())
     formats = {"input": {"format": {"type": "wav", "sample_rate": 24000}}}
     async with answering() as sim, connected(sim, audio=formats) as client:
         await client.update(turn_detection=QUICK)
@@ -328,6 +328,6 @@ async def test_loopback_sends_audio_back_at_once():
     async with QwenSimulator("loopback") as sim, connected(sim) as client:
         await client.append(tone(1.0))
         await client.settle()
-        sound = "".join(event["delta"] for event in client.of("response.audio.delta"))
-        assert len(sound) * 3 // 4 / 2 / 24000 == pytest.approx(1.0, abs=0.01)
+        audio = "".join(event["delta"] for event in client.of("response.audio.delta"))
+        assert len(audio) * 3 // 4 / 2 / 24000 == pytest.approx(1.0, abs=0.01)
         assert sim.sessions[0].audio_in_samples == RATE

@@ -93,6 +93,8 @@ def _refusal(problem: Problem, path: str) -> RefusedError:
             return _out_of_bounds(problem, where, "minimum", ">=")
         case "above":
             return _out_of_bounds(problem, where, "maximum", "<=")
+        case "invalid":
+            return RefusedError("invalid_value", f"Invalid '{where}': {problem.message}", where)
 
 
 def _out_of_bounds(problem: Problem, path: str, extreme: str, sign: str) -> RefusedError:
