@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ _KINDS: dict[str, type[Item]] = {
 _STATES = ("speaking", "heard", "cut")
 
 
-def item_to_dict(item: Item) -> dict[str, Json]:
+def item_to_dict(item: Item) -> JsonObject:
     """Return an item as JSON values: its ``kind``, the name of its class, and its fields."""
     return {"kind": type(item).__name__, **asdict(item)}
 

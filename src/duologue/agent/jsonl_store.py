@@ -23,7 +23,7 @@ from pathlib import Path
 
 from duologue.errors import ConfigError
 from duologue.items import Item, item_from_dict, item_to_dict
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 
 if sys.platform != "win32":
     import fcntl
@@ -95,7 +95,7 @@ class JsonlStore:
         """Append the removal of an item."""
         self._append({"kind": "removed", "id": item_id})
 
-    def _append(self, values: dict[str, Json]) -> None:
+    def _append(self, values: JsonObject) -> None:
         line = json.dumps(values, ensure_ascii=False).encode(errors="replace") + b"\n"
         self._unwritten.append(line)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)

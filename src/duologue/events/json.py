@@ -11,10 +11,10 @@ from os import PathLike, fspath
 
 from duologue.events.events import Event
 from duologue.items import replace_surrogates
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 
 
-def event_to_json(event: Event) -> dict[str, Json]:
+def event_to_json(event: Event) -> JsonObject:
     """Return the event as JSON values: ``{"type": name of its class, ...its fields}``.
 
     Nested dataclasses, enums, paths, dates, mappings and sequences become their JSON equivalents;

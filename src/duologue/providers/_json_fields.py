@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from duologue.json_types import Json
-
-type JsonObject = dict[str, Json]
+from duologue.json_types import Json, JsonObject
 
 MAX_DEPTH = 100
 """Levels of foreign JSON that are passed on, because JSON that is nested much deeper can be parsed,

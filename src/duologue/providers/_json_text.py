@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import orjson
 
 from duologue.items import replace_surrogates_in_json
-from duologue.json_types import Json
-from duologue.providers._json_fields import JsonObject, MalformedError
+from duologue.json_types import Json, JsonObject
+from duologue.providers._json_fields import MalformedError
 
 
 def decode_object(message: bytes | str) -> JsonObject:

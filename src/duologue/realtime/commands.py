@@ -8,7 +8,7 @@ from typing import Literal
 
 from duologue.audio import AudioFrame
 from duologue.items import Item
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.video import VideoFrame
 
 type Scheduling = Literal["silent", "when_idle", "interrupt"]
@@ -25,7 +25,7 @@ class ToolSpec:
 
     name: str
     description: str
-    parameters: dict[str, Json]
+    parameters: JsonObject
     scheduling: Scheduling | None = None
 
 

@@ -11,7 +11,7 @@ from typing import cast
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from duologue.errors import DuologueError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.server._rate_limits import TokenBucket
 from duologue.server.call_request import CallRequest
 from duologue.server.config import ServerConfig
@@ -170,7 +170,7 @@ class CallSocket:
                 if refusal is None:
                     await self._websocket.close(1000)
                 else:
-                    told: dict[str, Json] = {"code": refusal.code, "message": refusal.message}
+                    told: JsonObject = {"code": refusal.code, "message": refusal.message}
                     await self.send({"type": "error"} | told)
                     await self._websocket.close(refusal.close_code, refusal.message)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):
@@ -200,7 +200,7 @@ class CallSocket:
             cost += len(message["text"]) / 100
         if not self._budget.spend(asyncio.get_running_loop().time(), cost):
             raise RefusedError(TOO_FAST)
-        return cast("dict[str, Json]", message)
+        return cast("JsonObject", message)
 
 
 def _call_request(websocket: WebSocket) -> CallRequest:

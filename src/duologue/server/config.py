@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from duologue.errors import ConfigError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.rtc.config import IceServer
 from duologue.server.call_request import CallRequest
 
@@ -67,7 +67,7 @@ class ServerConfig:
     """Seconds between two pings of a socket; no answer for the same time ends the session."""
     end_timeout_s: float = 1.5
     """Seconds that a session may take to end after the person has left; then it is cancelled."""
-    page: dict[str, Json] = field(default_factory=dict)
+    page: JsonObject = field(default_factory=dict)
     """Further fields of the ``config`` message to the page, such as ``agent``."""
 
     def __post_init__(self) -> None:
@@ -125,12 +125,12 @@ class ServerConfig:
         name = f"[{name}]" if _is_v6(name) else name
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
-    def config_message(self) -> dict[str, Json]:
+    def config_message(self) -> JsonObject:
         """Return the ``config`` message that an admitted page gets."""
         servers: list[Json] = []
         for server in self.ice_servers:
             urls = (server.urls,) if isinstance(server.urls, str) else server.urls
-            entry: dict[str, Json] = {"urls": list(urls)}
+            entry: JsonObject = {"urls": list(urls)}
             if server.username is not None:
                 entry["username"] = server.username
                 entry["credential"] = server.credential

@@ -6,13 +6,11 @@ import secrets
 import string
 
 from duologue._optional import optional
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 
 with optional("simulate"):
     import orjson
 
-
-type JsonObject = dict[str, Json]
 
 MAX_DEPTH = 100
 """Levels of lists and objects in received JSON; deeper JSON is refused."""

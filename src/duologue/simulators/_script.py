@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from duologue.errors import ConfigError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.simulators._expectations import Expectation
 from duologue.simulators._yaml_file import parse_yaml, read_text, short_repr, step_lines
 from duologue.testing.scripted import Reply, ToolUse
@@ -91,7 +91,7 @@ class Script:
         """
         value = parse_yaml(text, where)
         lines = step_lines(text)
-        options: dict[str, Json] = {}
+        options: JsonObject = {}
         if isinstance(value, dict):
             options = {key: one for key, one in value.items() if key != "steps"}
             value = value.get("steps")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args, get_origin, get_typ
 
 from duologue._user_code import name_of, routine_of
 from duologue.errors import ConfigError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 
 if TYPE_CHECKING:
@@ -200,22 +200,22 @@ def _split_description(hint: object) -> tuple[object, str | None]:
     return base, text
 
 
-def _json_schema(model: type[BaseModel]) -> dict[str, Json]:
+def _json_schema(model: type[BaseModel]) -> JsonObject:
     from pydantic.errors import PydanticInvalidForJsonSchema
 
     try:
-        schema: dict[str, Json] = model.model_json_schema(by_alias=True)
+        schema: JsonObject = model.model_json_schema(by_alias=True)
     except PydanticInvalidForJsonSchema as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"tool {model.__name__!r} has an argument without a JSON schema: {reason}"
         ) from error
-    definitions = cast("dict[str, dict[str, Json]]", schema.pop("$defs", {}))
+    definitions = cast("dict[str, JsonObject]", schema.pop("$defs", {}))
     kept: set[str] = set()
     tidy = _SchemaCleaner(definitions, kept).clean(schema, ())
     if kept:
         # Only types that contain themselves stay behind a reference.
-        every: dict[str, Json] = {}
+        every: JsonObject = {}
         while missing := kept - every.keys():
             for definition in sorted(missing):
                 every[definition] = _SchemaCleaner(definitions, kept).clean(
@@ -232,11 +232,11 @@ class _SchemaCleaner:
     Several providers and most small models do not follow ``$ref``.
     """
 
-    def __init__(self, definitions: dict[str, dict[str, Json]], recursive: set[str]) -> None:
+    def __init__(self, definitions: dict[str, JsonObject], recursive: set[str]) -> None:
         self._definitions = definitions
         self._recursive = recursive
 
-    def clean(self, schema: dict[str, Json], inside: tuple[str, ...]) -> dict[str, Json]:
+    def clean(self, schema: JsonObject, inside: tuple[str, ...]) -> JsonObject:
         reference = schema.get("$ref")
         if isinstance(reference, str):
             definition = reference.rpartition("/")[2]
@@ -245,7 +245,7 @@ class _SchemaCleaner:
                 self._recursive.add(definition)
                 return {"$ref": reference, **rest}
             return {**self.clean(self._definitions[definition], (*inside, definition)), **rest}
-        tidy: dict[str, Json] = {}
+        tidy: JsonObject = {}
         for key, value in schema.items():
             if key == "title":
                 continue

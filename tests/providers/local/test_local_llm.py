@@ -11,7 +11,7 @@ import pytest
 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLM, LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.realtime.commands import ToolSpec
 from duologue.weights import Store
@@ -132,7 +132,7 @@ class SmallContext:
         self.tries = 0
 
     async def stream(
-        self, messages: Sequence[Message], options: dict[str, Json], *, max_tokens: int
+        self, messages: Sequence[Message], options: JsonObject, *, max_tokens: int
     ) -> AsyncGenerator[str | TokenUsage]:
         self.tries += 1
         if sum(len(str(message["content"])) for message in messages) > self.size:

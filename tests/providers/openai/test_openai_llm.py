@@ -9,7 +9,7 @@ import pytest
 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.pipeline.interfaces import LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.providers import openai
 from duologue.providers.openai._chat_messages import PENDING_RESULT, chat_messages
@@ -261,7 +261,7 @@ def test_calls_stand_with_their_results() -> None:
     assert ids(messages) == [["a"]]
 
 
-def ids(messages: list[dict[str, Json]]) -> list[list[str]]:
+def ids(messages: list[JsonObject]) -> list[list[str]]:
     """The ids of the calls of each message that makes any."""
     calls = [message["tool_calls"] for message in messages if "tool_calls" in message]
     return [[call["id"] for call in made] for made in calls]  # type: ignore[union-attr,index,misc,call-overload]
@@ -321,7 +321,7 @@ async def test_odd_chunks_are_passed_over(odd: Json) -> None:
 
 
 async def test_options_are_fields_of_the_request_whatever_their_names() -> None:
-    options: dict[str, Json] = {
+    options: JsonObject = {
         "top_k": 20,
         "temperature": 0.1,
         "timeout": 7,

@@ -7,11 +7,9 @@ from html import escape
 from typing import assert_never
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.items import tool_output
 from duologue.realtime.commands import SendToolResult
-
-type JsonObject = dict[str, Json]
 
 HEARD_TEMPLATE = "Of what you said last, the person heard only this: {}"
 HEARD_NOTHING = "Of what you said last, the person heard nothing."

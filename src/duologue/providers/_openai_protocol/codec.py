@@ -12,7 +12,7 @@ import numpy as np
 from duologue._optional import optional
 from duologue.audio import AudioFrame
 from duologue.events.events import RateLimit
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
     MalformedError,
     int_field,
@@ -62,7 +62,6 @@ with optional("openai"):
 type Message = bytes | AudioFrame | VideoFrame
 """One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""
 
-type JsonObject = dict[str, Json]
 
 SESSION_UNCONFIRMED = "duologue.session.unconfirmed"
 """Not in the protocol: the event of our wire for a server that does not confirm the session."""

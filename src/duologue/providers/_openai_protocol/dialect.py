@@ -8,15 +8,13 @@ from typing import Literal, Protocol
 
 from duologue.errors import ErrorKind
 from duologue.items import Item
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.errors import Meaning, kind_of, meaning_of
 from duologue.providers._openai_protocol.tagged_requests import TaggedRequests
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import SendToolResult, UpdateSession
 
 type Transport = Literal["webrtc", "websocket"]
-
-type JsonObject = dict[str, Json]
 
 
 BETA_NAMES = {

@@ -8,7 +8,7 @@ from typing import assert_never
 from uuid import uuid4
 
 from duologue._optional import optional
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._openai_protocol.dialect import Dialect, ServerHistory
 from duologue.providers._openai_protocol.responses import Responses
 from duologue.providers._openai_protocol.sent_events import PING_ID
@@ -33,9 +33,6 @@ from duologue.realtime.reply_slicer import ReplySlicer
 
 with optional("openai"):
     import pybase64
-
-
-type JsonObject = dict[str, Json]
 
 
 class Encoder:

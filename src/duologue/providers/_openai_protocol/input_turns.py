@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from duologue.errors import ErrorKind
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._json_fields import int_field, object_field, optional_str, str_field
 from duologue.realtime.outputs import (
     Output,
@@ -15,8 +15,6 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-
-type JsonObject = dict[str, Json]
 
 _MAX_TURNS = 64
 """Turns whose words are still coming, and places of silence; the oldest is forgotten beyond it."""

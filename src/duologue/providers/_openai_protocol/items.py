@@ -6,9 +6,7 @@ from hashlib import blake2b
 from typing import assert_never
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
-
-type JsonObject = dict[str, Json]
+from duologue.json_types import JsonObject
 
 MAX_ID_CHARS = 32
 """Characters that the server accepts in our ids of items and calls."""

@@ -10,7 +10,7 @@ from typing import Literal
 from duologue.errors import ErrorKind
 from duologue.events.events import USAGE_PARTS
 from duologue.items import replace_surrogates
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
     int_field,
     object_field,
@@ -31,8 +31,6 @@ from duologue.realtime.outputs import (
     ToolCall,
     Usage,
 )
-
-type JsonObject = dict[str, Json]
 
 type KindOf = Callable[[str, str, str], ErrorKind]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from duologue._optional import optional
 from duologue.errors import ErrorKind
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import object_field, optional_str
 from duologue.providers._openai_protocol.dialect import Dialect, ServerHistory
 from duologue.providers._openai_protocol.errors import Meaning
@@ -17,8 +17,6 @@ from duologue.realtime.outputs import Alive, Output, ProviderError, ReplyRefused
 with optional("openai"):
     from duologue.providers._json_text import encode_object
 
-
-type JsonObject = dict[str, Json]
 
 PING_ID = "ping"
 """Id of every event that requests a sign of life."""

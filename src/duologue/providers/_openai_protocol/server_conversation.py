@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from duologue.items import Item, ToolCallItem, ToolResultItem
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._openai_protocol.items import (
     image_item,
     item_json,
@@ -16,8 +16,6 @@ from duologue.providers._openai_protocol.items import (
     wire_id,
 )
 from duologue.realtime.commands import SendToolResult
-
-type JsonObject = dict[str, Json]
 
 
 @dataclass(slots=True)

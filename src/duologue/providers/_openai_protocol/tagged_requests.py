@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._verbatim import verbatim_instructions
-
-type JsonObject = dict[str, Json]
 
 
 class TaggedRequests:

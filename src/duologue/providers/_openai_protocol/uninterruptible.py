@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.dialect import SessionBuilder
 from duologue.providers._openai_protocol.input_turns import InputTurns
 from duologue.realtime.commands import Say
 from duologue.realtime.outputs import Output, ReplyDone, ReplyRefused, ReplyStarted
-
-type JsonObject = dict[str, Json]
 
 
 class UninterruptibleReplies:

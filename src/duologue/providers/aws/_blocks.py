@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from duologue._optional import optional
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
     MalformedError,
     int_field,
@@ -28,8 +28,6 @@ with optional("aws"):
 
     from duologue.providers._json_text import decode_object
 
-
-type JsonObject = dict[str, Json]
 
 _MAX_OPEN_BLOCKS = 16
 """Blocks tracked at a time; beyond this the oldest is dropped."""

@@ -39,7 +39,7 @@ import numpy as np
 
 from duologue.audio import Samples
 from duologue.items import AgentItem, Item, SystemItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._verbatim import verbatim_instructions
 from duologue.providers.aws._blocks import ContentBlocks
 from duologue.providers.aws._capabilities import generation_of
@@ -245,9 +245,9 @@ class Codec:
         """Return the events that end the audio, the prompt and the session."""
         return self._sequence.end()
 
-    def _session_info(self) -> dict[str, Json]:
+    def _session_info(self) -> JsonObject:
         config = self._config
-        info: dict[str, Json] = {
+        info: JsonObject = {
             "model": config.model,
             "region": config.region,
             "voice": config.voice,

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from duologue._optional import optional
 from duologue.audio import Samples
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers.aws._capabilities import generation_of
 from duologue.providers.aws._config import RealtimeConfig
 from duologue.providers.aws._history import HistoryMessage, split_text
@@ -30,8 +30,6 @@ with optional("aws"):
 
     from duologue.providers._json_text import encode_object
 
-
-type JsonObject = dict[str, Json]
 
 _TEXT_FORMAT: JsonObject = {"mediaType": "text/plain"}
 

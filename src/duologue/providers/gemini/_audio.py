@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 
 from duologue._optional import optional
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import MalformedError, object_field, optional_str
 from duologue.providers.gemini._capabilities import INPUT_RATE, OUTPUT_RATE
 
 with optional("gemini"):
     import pybase64
 
-
-type JsonObject = dict[str, Json]
 
 _AUDIO_START = (
     f'{{"realtimeInput":{{"audio":{{"mimeType":"audio/pcm;rate={INPUT_RATE}","data":"'.encode()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from duologue._optional import optional
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._verbatim import verbatim_instructions
 from duologue.providers.gemini._audio import audio_message
 from duologue.providers.gemini._capabilities import INPUT_RATE
@@ -45,9 +45,6 @@ from duologue.realtime.outputs import Output
 
 with optional("gemini"):
     from duologue.providers._json_text import encode_object
-
-
-type JsonObject = dict[str, Json]
 
 
 class Codec:

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from duologue._optional import optional
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers._json_fields import is_shallow
 
 with optional("gemini"):
     import orjson
-
-
-type JsonObject = dict[str, Json]
 
 
 def item_content(item: Item, names: Mapping[str, str]) -> JsonObject | None:

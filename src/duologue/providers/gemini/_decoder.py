@@ -13,7 +13,7 @@ import numpy as np
 from duologue._optional import optional
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
     MalformedError,
     int_field,
@@ -47,8 +47,6 @@ from duologue.realtime.outputs import (
 with optional("gemini"):
     from duologue.providers._json_text import decode_object, encode_object
 
-
-type JsonObject = dict[str, Json]
 
 _MAX_UNKNOWN_NAMES = 256
 """Unknown message names that are counted separately; any further ones are counted together."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from duologue._optional import optional
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers.gemini._contents import (
     history_contents,
     item_content,
@@ -24,8 +24,6 @@ with optional("gemini"):
     import orjson
     import pybase64
 
-
-type JsonObject = dict[str, Json]
 
 CONTINUE_PROMPT = "."
 """Sent as user text to get a reply when there is nothing new for the model."""

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TypeGuard
 
 from duologue.errors import ConfigError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers.gemini._config import AutomaticActivity, LiveConfig, Transcription
 from duologue.providers.gemini._contents import text_content
 from duologue.providers.gemini._models import model_traits
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import Scheduling, ToolSpec, UpdateSession
-
-type JsonObject = dict[str, Json]
 
 SCHEDULINGS: Mapping[Scheduling, str] = {
     "silent": "SILENT",

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._json_fields import object_list, optional_str
 from duologue.realtime.outputs import Usage
-
-type JsonObject = dict[str, Json]
 
 _MAX_MODALITIES = 32
 """Modalities that are counted separately; Google has six."""

@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import TokenUsage
 
 SLOTS = 4
@@ -26,7 +26,7 @@ SLOTS = 4
 CONTEXT_TOKENS = 8192
 """Tokens of all slots together; one conversation may use what the others leave free."""
 
-type Message = dict[str, Json]
+type Message = JsonObject
 type Chunk = str | TokenUsage | SessionError
 
 
@@ -103,7 +103,7 @@ class Llama:
         self._slots_lock = threading.Lock()
 
     async def stream(
-        self, messages: Sequence[Message], options: dict[str, Json], *, max_tokens: int
+        self, messages: Sequence[Message], options: JsonObject, *, max_tokens: int
     ) -> AsyncGenerator[str | TokenUsage]:
         """Stream the text of the reply, then its `TokenUsage`.
 
@@ -119,7 +119,7 @@ class Llama:
         """
         run = _Run()
         slot = self._choose_slot(run, messages)
-        request: dict[str, Json] = {
+        request: JsonObject = {
             "messages": list(messages),
             "stream": True,
             "stream_options": {"include_usage": True},
@@ -146,7 +146,7 @@ class Llama:
             slot.runs.append(run)
         return slot
 
-    def _run_in_slot(self, slot: _Slot, run: _Run, request: dict[str, Json]) -> None:
+    def _run_in_slot(self, slot: _Slot, run: _Run, request: JsonObject) -> None:
         try:
             if not run.stopped.is_set():
                 self._complete(run, request)
@@ -155,7 +155,7 @@ class Llama:
                 slot.runs.remove(run)
             run.put(None)
 
-    def _complete(self, run: _Run, request: dict[str, Json]) -> None:
+    def _complete(self, run: _Run, request: JsonObject) -> None:
         def take(chunk: object) -> bool:
             """Deliver a chunk; True makes the runtime stop."""
             for part in chunk if isinstance(chunk, list) else [chunk]:
@@ -190,7 +190,7 @@ def _parse_chunk(chunk: object) -> list[Chunk]:
     """Decode a chunk in OpenAI's format."""
     if not isinstance(chunk, dict):
         return []
-    body = cast("dict[str, Json]", chunk)
+    body = cast("JsonObject", chunk)
     error = body.get("error")
     if isinstance(error, dict):
         message = str(error.get("message"))

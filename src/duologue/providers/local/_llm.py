@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from duologue.errors import SessionError
 from duologue.items import Item, ToolResultItem
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.providers.local import _prompt, _router
 from duologue.providers.local._llama import Llama, Message
@@ -46,7 +46,7 @@ class LocalLLM:
         self._llama = llama
         self._model = model
         self._tools_reliable = tools_reliable
-        self._sampling: dict[str, Json] = {"temperature": 0.0, "repeat_penalty": repeat_penalty}
+        self._sampling: JsonObject = {"temperature": 0.0, "repeat_penalty": repeat_penalty}
         self._max_tokens = max_tokens
 
     @property
@@ -83,7 +83,7 @@ class LocalLLM:
                     yield chunk if isinstance(chunk, TokenUsage) else TextDelta(chunk)
             return
         answers_tool = bool(history) and isinstance(history[-1], ToolResultItem)
-        form: dict[str, Json] = {
+        form: JsonObject = {
             "response_format": {
                 "type": "json_schema",
                 "json_schema": {"schema": _router.turn_schema([] if answers_tool else tools)},
@@ -104,7 +104,7 @@ class LocalLLM:
         self,
         opening: list[Message],
         history: Sequence[Item],
-        response_format: dict[str, Json] | None = None,
+        response_format: JsonObject | None = None,
         *,
         as_actions: bool,
     ) -> AsyncGenerator[str | TokenUsage]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers.local._llama import Message
 from duologue.realtime.commands import ToolSpec
 
@@ -54,7 +54,7 @@ def say_action(text: str) -> str:
     return json.dumps({"action": SAY, "text": text}, ensure_ascii=False)
 
 
-def turn_schema(tools: Sequence[ToolSpec]) -> dict[str, Json]:
+def turn_schema(tools: Sequence[ToolSpec]) -> JsonObject:
     """Return the JSON schema of one turn; with no tools it can only speak."""
     choices: list[Json] = [_object({"action": {"const": SAY}, "text": {"type": "string"}})]
     choices += [
@@ -67,7 +67,7 @@ def turn_schema(tools: Sequence[ToolSpec]) -> dict[str, Json]:
     )
 
 
-def _object(properties: dict[str, Json]) -> dict[str, Json]:
+def _object(properties: JsonObject) -> JsonObject:
     return {
         "type": "object",
         "properties": properties,

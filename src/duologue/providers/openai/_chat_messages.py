@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 
-type Message = dict[str, Json]
+type Message = JsonObject
 
 PENDING_RESULT = "This call is still running and has no result yet. Do not make it again."
 """Result of a call that is still running when other words follow it."""

@@ -12,7 +12,7 @@ from duologue._net import check_proxies, split_address
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
 from duologue.providers._validate import check_secret
 from duologue.providers.openai._chat_messages import chat_messages, tool_list
@@ -53,7 +53,7 @@ class LLM:
         api_key: str | None = None,
         *,
         tools_reliable: bool = True,
-        options: dict[str, Json] | None = None,
+        options: JsonObject | None = None,
         timeout: float = 30.0,
     ) -> None:
         key = check_secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
@@ -98,7 +98,7 @@ class LLM:
         Closing the generator closes the HTTP stream. Raises `SessionError` with the server's own
         words when it refuses or can't be reached.
         """
-        request: dict[str, Json] = {
+        request: JsonObject = {
             "model": self._model,
             "messages": list(chat_messages(instructions, history)),
             "stream": True,
@@ -129,7 +129,7 @@ class LLM:
             )
 
     @asynccontextmanager
-    async def _response(self, request: dict[str, Json]) -> AsyncGenerator[Any]:
+    async def _response(self, request: JsonObject) -> AsyncGenerator[Any]:
         """Yield the response to ``request``, which is retried once if the server is busy."""
         openai = import_optional("openai", "openai")
         # The client's own method would reject unknown fields.

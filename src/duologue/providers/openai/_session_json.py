@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers.openai._config import (
     CustomVoice,
     ManualTurns,
@@ -21,8 +21,6 @@ from duologue.providers.openai._config import (
 )
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import ToolSpec, UpdateSession
-
-type JsonObject = dict[str, Json]
 
 RATE = 24000
 """Hz of the sound each way; the server takes no other for PCM."""

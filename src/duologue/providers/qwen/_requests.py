@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from duologue.json_types import Json
+from duologue.json_types import JsonObject
 from duologue.providers._openai_protocol.append_only_history import AppendOnlyHistory
 from duologue.providers._openai_protocol.tagged_requests import join_instructions
 from duologue.providers._verbatim import verbatim_instructions
-
-type JsonObject = dict[str, Json]
 
 TYPED_TEXT = "The person has written this to you, and waits for your answer to it:\n{}"
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import assert_never
 
 from duologue.errors import ConfigError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.providers.openai._chat_messages import tool_list
 from duologue.providers.openai._session_json import deep_merge
 from duologue.providers.qwen._config import (
@@ -21,8 +21,6 @@ from duologue.providers.qwen._config import (
 from duologue.providers.qwen._models import INPUT_RATE, OUTPUT_RATE
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import UpdateSession
-
-type JsonObject = dict[str, Json]
 
 
 @dataclass(frozen=True, slots=True)

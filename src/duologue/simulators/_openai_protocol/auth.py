@@ -5,8 +5,8 @@ from __future__ import annotations
 import hmac
 
 from duologue.clock import Clock
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, new_id
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import new_id
 
 MAX_KEYS = 1000
 

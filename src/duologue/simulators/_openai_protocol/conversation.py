@@ -9,8 +9,8 @@ import pybase64
 
 from duologue._word_timing import prefix_within, weight
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, new_id, objects_at, text_at, value_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import new_id, objects_at, text_at, value_at
 from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.refusals import RefusedError, check, missing
 from duologue.simulators._openai_protocol.schema import ITEMS

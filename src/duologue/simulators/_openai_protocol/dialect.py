@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import JsonObject
 
 _BLOCK = 16
 _PADDING = "qZ3vT8mKx1RbYw5L"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sys import intern
 
-from duologue.simulators._fields import JsonObject, text_at
+from duologue.json_types import JsonObject
+from duologue.simulators._fields import text_at
 from duologue.simulators._kept import BoundedLog
 
 MAX_APPENDS = 5000

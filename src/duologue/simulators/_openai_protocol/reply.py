@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from duologue.audio import Resampler, Samples
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, new_id, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import new_id, text_at
 from duologue.simulators._openai_protocol.conversation import Conversation
 from duologue.simulators._openai_protocol.dialect import GA, Dialect, Emit
 from duologue.simulators._openai_protocol.schema import RATE

@@ -7,11 +7,11 @@ from typing import Literal
 
 from duologue.audio import Samples
 from duologue.clock import Clock
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import Truncate
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._backend_session import BackendObserver, BackendSession
-from duologue.simulators._fields import JsonObject, objects_at, text_at, value_at
+from duologue.simulators._fields import objects_at, text_at, value_at
 from duologue.simulators._openai_protocol.conversation import Conversation, text_of
 from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.refusals import RefusedError

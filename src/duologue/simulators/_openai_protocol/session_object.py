@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 from duologue.simulators._fields import (
-    JsonObject,
     flag_at,
     int_at,
     new_id,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from duologue.clock import Clock
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, text_at, value_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import text_at, value_at
 from duologue.simulators.gemini._json_shapes import (
     INTERNAL,
     POLICY,

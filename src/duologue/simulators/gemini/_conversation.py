@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, new_id, objects_at, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import new_id, objects_at, text_at
 from duologue.simulators.gemini._schema import IN_RATE
 from duologue.simulators.gemini._setup import Compression, content_text
 

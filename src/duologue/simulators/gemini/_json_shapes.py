@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import Json, JsonObject
 
 INVALID, POLICY, INTERNAL = 1007, 1008, 1011
 """Close codes of the service: for an invalid argument, a policy, and its own failure."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from sys import intern
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import text_at
 from duologue.simulators._kept import BoundedLog
 
 MAX_AUDIO_MESSAGES = 5000

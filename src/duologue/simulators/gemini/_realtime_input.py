@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, objects_at, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import objects_at, text_at
 from duologue.simulators._kept import BoundedLog
 from duologue.simulators.gemini._lifetime import Lifetime
 from duologue.simulators.gemini._loopback import Loopback

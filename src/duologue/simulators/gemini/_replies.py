@@ -11,11 +11,10 @@ import orjson
 from duologue.audio import Samples
 from duologue.clock import Clock, Timer
 from duologue.items import ToolResultItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._backend_session import BackendObserver, BackendSession
 from duologue.simulators._fields import (
-    JsonObject,
     flag_at,
     new_id,
     objects_at,

@@ -11,8 +11,7 @@ import pybase64
 
 from duologue.audio import Resampler, Samples
 from duologue.clock import Clock, Timer
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import Json, JsonObject
 from duologue.simulators.gemini._conversation import Cost, audio_tokens, text_tokens
 from duologue.simulators.gemini._schema import OUT_RATE
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from duologue.clock import Clock
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import JsonObject
 from duologue.simulators.gemini._conversation import Conversation
 from duologue.simulators.gemini._json_shapes import INTERNAL, POLICY, RefusedError
 from duologue.simulators.gemini._reply import Emit

@@ -8,7 +8,8 @@ from typing import Literal, Protocol
 import orjson
 from aiohttp import web
 
-from duologue.simulators._fields import JsonObject, read_json
+from duologue.json_types import JsonObject
+from duologue.simulators._fields import read_json
 from duologue.simulators._http_service import Handler, with_error_handler
 from duologue.simulators._websocket_channel import MAX_MESSAGE_BYTES
 from duologue.simulators.gemini._auth import BAD_KEY, BAD_TOKEN, NO_KEY, Auth

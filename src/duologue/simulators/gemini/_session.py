@@ -11,10 +11,10 @@ import orjson
 
 from duologue.clock import Clock
 from duologue.errors import SessionClosedError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
-from duologue.simulators._fields import JsonObject, flag_at, new_id, objects_at, read_json
+from duologue.simulators._fields import flag_at, new_id, objects_at, read_json
 from duologue.simulators.faults import Error
 from duologue.simulators.gemini._conversation import Conversation, backend_items, cost_of
 from duologue.simulators.gemini._json_shapes import INTERNAL, RefusedError, read_object

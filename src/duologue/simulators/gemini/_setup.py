@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
-from duologue.simulators._fields import JsonObject, flag_at, int_at, objects_at, text_at, value_at
+from duologue.simulators._fields import flag_at, int_at, objects_at, text_at, value_at
 from duologue.simulators.gemini._json_shapes import POLICY, RefusedError, camel
 from duologue.simulators.gemini._models import ModelRules, rules_of
 
@@ -257,7 +257,7 @@ def _check_numbers(setup: Setup) -> None:
         raise RefusedError(INVALID_ARGUMENT)
 
 
-def _parameters(function: JsonObject) -> dict[str, Json]:
+def _parameters(function: JsonObject) -> JsonObject:
     """Return the JSON schema of a function's arguments, which may also come as a `Schema`.
 
     `Schema` is the protocol's own form, with types in capitals.

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from duologue.clock import Clock
 from duologue.errors import ConfigError
+from duologue.json_types import JsonObject
 from duologue.simulators._backends import BackendFactory, resolve_backend
-from duologue.simulators._fields import JsonObject
 from duologue.simulators._http_service import HttpService
 from duologue.simulators._script import Script
 from duologue.simulators.faults import Fault, FaultPlan

@@ -12,8 +12,7 @@ from uuid import uuid4
 import pybase64
 
 from duologue.audio import Samples
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import Json, JsonObject
 
 type Emit = Callable[[str, JsonObject], None]
 type StopReason = Literal["PARTIAL_TURN", "END_TURN", "INTERRUPTED", "TOOL_USE"]

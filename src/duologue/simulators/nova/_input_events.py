@@ -22,8 +22,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.dataclasses import dataclass
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, read_json
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import read_json
 
 _FIELDS = ConfigDict(alias_generator=to_camel, extra="forbid")
 

@@ -14,11 +14,11 @@ from duologue.audio import Samples
 from duologue.clock import Clock, Timer
 from duologue.errors import SessionClosedError
 from duologue.items import AgentItem, UserItem
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
-from duologue.simulators._fields import JsonObject, read_json
+from duologue.simulators._fields import read_json
 from duologue.simulators._kept import BoundedLog
 from duologue.simulators.faults import Error
 from duologue.simulators.nova._blocks import Blocks
@@ -442,6 +442,6 @@ def _parse(data: bytes) -> Json:
         raise RefusedError("Invalid input request: an event is not JSON.") from None
 
 
-def _parameters(tool: ToolSpecification) -> dict[str, Json]:
+def _parameters(tool: ToolSpecification) -> JsonObject:
     found: Json = orjson.loads(tool.input_schema.json)
     return found if isinstance(found, dict) else {}

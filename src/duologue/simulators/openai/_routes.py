@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import web
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.rtc.config import PeerError
-from duologue.simulators._fields import JsonObject, int_at, read_json, text_at
+from duologue.simulators._fields import int_at, read_json, text_at
 from duologue.simulators._http_service import Handler, with_error_handler
 from duologue.simulators._openai_protocol.auth import Auth, bearer_key
 from duologue.simulators._openai_protocol.refusals import RefusedError, check, missing

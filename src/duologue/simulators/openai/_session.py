@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol
 
 from duologue.clock import Clock
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import DeleteItem
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
-from duologue.simulators._fields import JsonObject, int_at, objects_at, text_at, value_at
+from duologue.simulators._fields import int_at, objects_at, text_at, value_at
 from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder
 from duologue.simulators._openai_protocol.audio_sinks import EventAudioSink

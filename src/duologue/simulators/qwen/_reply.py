@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import text_at
 from duologue.simulators._openai_protocol.dialect import Dialect
 from duologue.simulators._openai_protocol.reply import TOKEN_SAMPLES, OutgoingReply
 from duologue.simulators.qwen._dialect import BETA

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from duologue.json_types import Json
-from duologue.simulators._fields import JsonObject, flag_at, text_at
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._fields import flag_at, text_at
 from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.reply import OutgoingReply, ReplySpec
 from duologue.simulators._openai_protocol.responses import Responses

@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from duologue.audio import Resampler, Samples
 from duologue.clock import Clock, Timer
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._expectations import Expectations
-from duologue.simulators._fields import JsonObject, text_at
+from duologue.simulators._fields import text_at
 from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder, decode_base64
 from duologue.simulators._openai_protocol.audio_sinks import EventAudioSink

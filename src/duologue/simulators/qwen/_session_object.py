@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 from duologue.simulators._fields import (
-    JsonObject,
     flag_at,
     int_at,
     new_id,

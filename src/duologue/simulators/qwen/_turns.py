@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from duologue.simulators._fields import JsonObject
+from duologue.json_types import JsonObject
 from duologue.simulators._openai_protocol.turns import UserTurns
 
 _WORDS = re.compile(r"\s*\S+")
