@@ -1,4 +1,4 @@
-"""Checks addresses, headers and proxies; each error is one line that says what to write."""
+"""Check addresses, headers and proxies; each error is one line that says what to write."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.request import getproxies, proxy_bypass
 from duologue.errors import ConfigError, ErrorKind, SessionError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names of this machine; no proxy is used for them."""
+"""Names of this machine, for which no proxy is used."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -31,13 +31,13 @@ def split_address(name: str, value: object, schemes: Sequence[str], example: str
         shown = repr(without_password(value))
     else:
         shown = type(value).__name__
-    raise ConfigError(f"{name} takes an address such as {example}, not {shown}")
+    raise ConfigError(f"{name} must be an address such as {example}, not {shown}")
 
 
 def check_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-    """Return a copy of ``headers``; raises `ConfigError`, which never shows a value."""
-    found = dict(headers or {})
-    for key, value in found.items():
+    """Return a copy of ``headers``. Raise `ConfigError`, which never shows a value."""
+    checked = dict(headers or {})
+    for key, value in checked.items():
         if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):
             raise ConfigError(f"{name} must have names of HTTP headers, not {key!r}")
         if not isinstance(value, str):
@@ -46,7 +46,7 @@ def check_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str
             )
         if not (value.isascii() and value.isprintable()):
             raise ConfigError(f"{name} must have values of printable ASCII: that of {key} is not")
-    return found
+    return checked
 
 
 def redirect_error(host: str, status: int, location: str) -> SessionError:
@@ -60,8 +60,7 @@ def redirect_error(host: str, status: int, location: str) -> SessionError:
         shown = where._replace(netloc=where.netloc.rpartition("@")[2], query="", fragment="")
         target = f" to {urlunsplit(shown)[:200]}"
     message = (
-        f"{host} redirects{target} (HTTP {status}), which is not followed: "
-        "give the address that answers"
+        f"{host} redirects{target} (HTTP {status}), which is not followed: give the final address"
     )
     return SessionError(message, code=str(status), kind=ErrorKind.FATAL)
 
@@ -96,7 +95,7 @@ def check_proxies() -> None:
         try:
             proxy = split_address(name, address, schemes, "http://host:port")
         except ConfigError:
-            raise proxy_error(f"{without_password(value)} is no address of a proxy") from None
+            raise proxy_error(f"{without_password(value)} is not the address of a proxy") from None
         if proxy.scheme.startswith("socks") and find_spec("socksio") is None:
             raise proxy_error("SOCKS needs the package socksio (pip install 'httpx[socks]')")
 

@@ -49,13 +49,13 @@ BAD = (
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("address", BAD)
-def test_an_address_that_can_not_work_is_one_line_at_once(name, address):
-    with pytest.raises(ConfigError, match="takes an address such as") as caught:
+def test_invalid_address_raises_one_line_at_construction(name, address):
+    with pytest.raises(ConfigError, match="must be an address such as") as caught:
         MODELS[name](address)
     assert "\n" not in str(caught.value)
 
 
-def test_the_error_of_an_address_shows_no_password():
+def test_address_error_shows_no_password():
     with pytest.raises(ConfigError) as caught:
         split_address("base_url", "http://me:hunter2@host:port/v1", ("http",), "http://host")
     assert "hunter2" not in str(caught.value)
@@ -66,7 +66,7 @@ def test_the_error_of_an_address_shows_no_password():
     "headers",
     [{"X-Key": "a\nHost: b"}, {"X Key": "a"}, {"": "a"}, {"X-Key": "ä"}, {"X-Key": 1}, {1: "a"}],
 )
-def test_headers_that_can_not_be_sent_are_told_without_their_values(headers):
+def test_invalid_header_error_shows_no_value(headers):
     for make in (openai.Realtime, qwen.Realtime):
         with pytest.raises(ConfigError, match="headers must have") as caught:
             make(api_key=KEY, headers=headers)
@@ -74,7 +74,7 @@ def test_headers_that_can_not_be_sent_are_told_without_their_values(headers):
     assert check_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}
 
 
-def test_a_query_in_an_address_stays(monkeypatch):
+def test_query_of_base_url_is_kept(monkeypatch):
     model = openai.Realtime(
         transport="websocket", base_url="https://host/openai/v1/?api-version=1", api_key=KEY
     )
@@ -86,7 +86,7 @@ def test_a_query_in_an_address_stays(monkeypatch):
 
 @asynccontextmanager
 async def answering(head):
-    """A server that answers every request with ``head``, and what was asked."""
+    """Run a server that answers every request with ``head``; yield its port and the requests."""
     seen = []
 
     async def take(reader, writer):
@@ -109,9 +109,9 @@ def redirect(status, where):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("kind", ["websocket", "webrtc"])
-async def test_no_redirect_is_followed(kind, status):
+async def test_redirects_are_not_followed(kind, status):
     async with answering(redirect(404, "")) as (other, stolen):
-        # Its user, password and query could be secrets as well.
+        # User, password and query could be secrets as well.
         where = f"//me:hunter2@localhost:{other}/x?key=hunter2"
         scheme = "ws" if kind == "websocket" else "http"
         async with answering(redirect(status, scheme + ":" + where)) as (port, seen):
@@ -134,11 +134,11 @@ async def test_no_redirect_is_followed(kind, status):
     assert caught.value.kind is ErrorKind.FATAL
     assert str(caught.value) == (
         f"127.0.0.1 redirects to {scheme}://localhost:{other}/x (HTTP {status}), "
-        "which is not followed: give the address that answers"
+        "which is not followed: give the final address"
     )
 
 
-async def test_the_token_of_vertex_follows_no_redirect():
+async def test_vertex_token_request_follows_no_redirect():
     auth = pytest.importorskip("google.auth.exceptions", reason="the vertex extra is missing")
     from duologue.providers.gemini._vertex import _http_transport
 
@@ -164,7 +164,7 @@ async def test_the_token_of_vertex_follows_no_redirect():
     ],
 )
 @pytest.mark.parametrize("name", ["openai", "openai over WebRTC", "gemini", "qwen", "nova"])
-async def test_a_proxy_that_can_not_work_is_one_line_without_its_password(name, proxy, monkeypatch):
+async def test_invalid_proxy_raises_one_line_without_its_password(name, proxy, monkeypatch):
     for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     for variable in ("HTTPS_PROXY", "https_proxy"):
@@ -185,7 +185,7 @@ async def test_a_proxy_that_can_not_work_is_one_line_without_its_password(name, 
     "proxy",
     ["socks5://me:hunter2@127.0.0.1:9", "ftp://me:hunter2@127.0.0.1:9", "http://me:hunter2@h:port"],
 )
-async def test_a_text_model_tells_of_a_proxy_that_can_not_work(proxy, monkeypatch):
+async def test_llm_reports_an_invalid_proxy(proxy, monkeypatch):
     for variable in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(variable, proxy)
     llm = openai.LLM("m", base_url="https://voice.invalid/v1")
@@ -196,7 +196,7 @@ async def test_a_text_model_tells_of_a_proxy_that_can_not_work(proxy, monkeypatc
     assert "\n" not in str(caught.value)
 
 
-def test_the_proxy_of_the_environment_is_the_one_for_the_host(monkeypatch):
+def test_environment_proxy_depends_on_the_host(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("all_proxy", "http://every:1")
@@ -217,9 +217,9 @@ def test_the_proxy_of_the_environment_is_the_one_for_the_host(monkeypatch):
         lambda voice: aws.Realtime(voice=voice),
     ],
 )
-def test_a_voice_that_is_not_known_goes_to_the_server_with_a_warning(make, caplog):
+def test_unknown_voice_is_sent_with_a_warning(make, caplog):
     with caplog.at_level(logging.WARNING, "duologue"):
         make("Willow-2")
     assert "voice 'Willow-2' is not known here; the server decides" in caplog.text
-    with pytest.raises(ConfigError, match="voice takes"):
+    with pytest.raises(ConfigError, match="voice must be"):
         make("")

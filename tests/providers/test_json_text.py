@@ -1,4 +1,4 @@
-"""Half a character in a server's JSON costs no message, and none is ever sent."""
+"""Half a character in a server's JSON loses no message, and is never sent."""
 
 import codec_harness
 import gemini_codec_harness
@@ -15,7 +15,7 @@ HALVES = ["Hello \ud83d", "\ude00 there."]
 
 
 @pytest.mark.parametrize("message", [b'{"a": "\\ud83d"}', '{"a": "\\uD83D"}'])
-def test_half_a_character_is_read(message):
+def test_split_surrogate_is_decoded(message):
     assert decode_object(message) == {"a": "\ud83d"}
 
 
@@ -23,12 +23,12 @@ def test_half_a_character_is_read(message):
     "message",
     [b"", b"[]", b"\xff", b'{"\\ud83d"', b'"\\ud83d"', b'{"\\ud83d": ' + b"[" * 100_000, b"{a}"],
 )
-def test_what_is_no_object_is_malformed(message):
+def test_non_object_json_is_malformed(message):
     with pytest.raises(MalformedError):
         decode_object(message)
 
 
-def test_half_a_character_is_not_sent():
+def test_lone_surrogate_is_not_sent():
     assert orjson.loads(encode_object({"a": ["x\ud83d"]})) == {"a": ["x?"]}
 
 
@@ -36,29 +36,29 @@ def words(outputs):
     return [one.text for one in outputs if isinstance(one, ReplyText)]
 
 
-def test_openai_and_qwen_read_halves():
-    line = codec_harness.Line()
-    line.began()
-    assert words([*line.words(HALVES[0]), *line.words(HALVES[1])]) == HALVES
+def test_openai_and_qwen_join_split_characters():
+    harness = codec_harness.CodecHarness()
+    harness.start_reply()
+    assert words([*harness.receive_text(HALVES[0]), *harness.receive_text(HALVES[1])]) == HALVES
     whole = "".join(HALVES).encode("utf-16", "surrogatepass").decode("utf-16")
-    assert line.codec.malformed == 0
-    line.send(Say("q", whole))
-    line.began("said", "q", "item_2")
+    assert harness.codec.malformed == 0
+    harness.send(Say("q", whole))
+    harness.start_reply("said", "q", "item_2")
     for half in HALVES:
-        line.words(half, "said", "item_2")
-    line.sound([1] * 100, "said", "item_2")
-    line.done("said")
-    assert whole in str(line.pending())
+        harness.receive_text(half, "said", "item_2")
+    harness.receive_audio([1] * 100, "said", "item_2")
+    harness.finish_reply("said")
+    assert whole in str(harness.pending())
 
 
-def test_gemini_reads_halves():
-    line = gemini_codec_harness.Harness()
-    line.text(HALVES[0])
-    outputs = [*line.audio([1] * 100), *line.text(HALVES[1])]
+def test_gemini_joins_split_characters():
+    harness = gemini_codec_harness.Harness()
+    harness.text(HALVES[0])
+    outputs = [*harness.audio([1] * 100), *harness.text(HALVES[1])]
     assert "".join(words(outputs)) == "".join(HALVES)
 
 
-def test_nova_reads_halves():
-    line = nova_codec_harness.CodecHarness()
-    assert words(line.receive_planned(HALVES[0])) == [HALVES[0]]
-    assert line.codec.blocks.malformed == 0
+def test_nova_joins_split_characters():
+    harness = nova_codec_harness.CodecHarness()
+    assert words(harness.receive_planned(HALVES[0])) == [HALVES[0]]
+    assert harness.codec.blocks.malformed == 0

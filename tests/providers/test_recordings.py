@@ -1,7 +1,7 @@
-"""What real services have sent, as it was recorded, through the codecs.
+"""Recorded messages of real services, through the codecs.
 
-The recordings are not a part of the project; `DUOLOGUE_RECORDINGS` names their folder. Turns,
-words, samples, calls and tokens are counted here from the frames, and have to come out the same.
+The recordings are not part of the project; `DUOLOGUE_RECORDINGS` names their folder. Turns,
+transcripts, samples, calls and tokens are counted here from the frames, and must match the outputs.
 """
 
 import base64
@@ -49,7 +49,7 @@ OTHERS = [name for name in FILES if not name.startswith("google.")]
 
 
 def frames(name):
-    """What the service sent, in order."""
+    """Return the messages of the service, in order."""
     lines = [json.loads(line) for line in (FOLDER / name).read_text().splitlines()]
     return [line["s"] for line in lines if "s" in line]
 
@@ -73,7 +73,7 @@ def openai_codec(transport):
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_server_of_openais_protocol_is_understood(name):
+def test_openai_compatible_recordings_are_decoded(name):
     codec = openai_codec("websocket")
     outputs = decoded(codec, name)
     came = [
@@ -109,11 +109,11 @@ def test_a_server_of_openais_protocol_is_understood(name):
     for one in of(outputs, ReplyText):
         said[one.item_id] = said.get(one.item_id, "") + one.text
     assert [text for text in said.values() if text] == [text for text in spoken if text]
-    sound = sum(
+    audio_samples = sum(
         samples(frame["delta"]) // 1 for kind, frame in came if kind.endswith("_audio.delta")
     )
     assert (
-        abs(sum(len(one.frame) for one in of(outputs, ReplyAudio)) - sound)
+        abs(sum(len(one.frame) for one in of(outputs, ReplyAudio)) - audio_samples)
         <= kinds["response.output_audio.delta"] / 2
     )
     calls = {}
@@ -129,14 +129,14 @@ def test_a_server_of_openais_protocol_is_understood(name):
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if name.startswith("openai")])
-def test_all_events_of_openai_are_known(name):
+def test_all_openai_events_are_known(name):
     codec = openai_codec("websocket")
     decoded(codec, name)
     assert not codec.unknown
 
 
 @pytest.mark.parametrize("name", GOOGLE)
-def test_gemini_is_understood(name):
+def test_gemini_recordings_are_decoded(name):
     model = "gemini-2.5-flash-native-audio-preview-09-2025"
     codec = GeminiCodec(LiveConfig(model=model), Resumption(lambda: ()), model=f"models/{model}")
     codec.open(SessionSetup())
@@ -148,7 +148,7 @@ def test_gemini_is_understood(name):
     assert not codec.unknown
     assert not of(outputs, ProviderError)
     assert len(of(outputs, SessionStarted)) == 1
-    # A turn that calls a tool goes on behind its result: that is a reply of its own.
+    # A turn that calls a tool continues after its result: that is a separate reply.
     replies = sum("turnComplete" in one for one in contents) + sum(
         "toolCall" in one for one in came
     )
@@ -159,9 +159,9 @@ def test_gemini_is_understood(name):
     assert "".join(one.text for one in of(outputs, UserTranscript)) == "".join(
         one.get("inputTranscription", {}).get("text", "") for one in contents
     )
-    sound = [samples(part["inlineData"]["data"]) for part in parts if "inlineData" in part]
+    audio_samples = [samples(part["inlineData"]["data"]) for part in parts if "inlineData" in part]
     heard = sum(len(one.frame) for one in of(outputs, ReplyAudio))
-    assert heard == pytest.approx(sum(sound), abs=replies)
+    assert heard == pytest.approx(sum(audio_samples), abs=replies)
     calls = [call for one in came for call in one.get("toolCall", {}).get("functionCalls", ())]
     assert [(one.call_id, json.loads(one.arguments)) for one in of(outputs, ToolCall)] == [
         (call["id"], call["args"]) for call in calls

@@ -1,4 +1,4 @@
-"""No key and no token in a log, and none where a configuration is shown."""
+"""Neither logs nor the repr of a configuration contain a key or token."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ from duologue.realtime.codec import SessionSetup
 from duologue.testing import GeminiSimulator, NovaSimulator, OpenAISimulator, QwenSimulator
 from fake_edge import FakeEdge, join_agent
 
-TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"  # noqa: S105 - nobody's
+TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"  # noqa: S105 - not a real one
 
 
 def _nova(simulator):
@@ -43,7 +43,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_a_log_at_debug_has_no_key_and_no_words(name, caplog):
+async def test_debug_log_contains_no_key_and_no_transcript(name, caplog):
     simulate, make = CASES[name]
     with caplog.at_level(logging.DEBUG):
         async with (
@@ -64,8 +64,8 @@ async def test_a_log_at_debug_has_no_key_and_no_words(name, caplog):
         assert not [line for line in lines if secret in line][:3]
 
 
-def test_what_is_shown_of_a_configuration_has_no_secret():
-    secret = "hunter2-hunter2"  # noqa: S105 - nobody's
+def test_repr_of_a_configuration_contains_no_secret():
+    secret = "hunter2-hunter2"  # noqa: S105 - not a real one
     extra = {"tools": [{"type": "mcp", "authorization": secret}]}
     address = f"http://me:{secret}@127.0.0.1:1"
     options = {"vertex": None, "api_version": None}

@@ -1,4 +1,4 @@
-"""Every provider, when its service reads on, answers pings, and tells nothing any more."""
+"""Every provider with a service that reads and answers pings, but sends no more events."""
 
 import pytest
 
@@ -53,7 +53,7 @@ PROVIDERS = {
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_service_that_falls_silent_is_told_and_replaced(name):
+def test_silent_service_is_reported_and_its_connection_replaced(name):
     simulate, make = PROVIDERS[name]
 
     async def main():
@@ -75,7 +75,7 @@ def test_a_service_that_falls_silent_is_told_and_replaced(name):
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_service_that_has_nothing_to_say_is_left_alone(name):
+def test_idle_service_is_left_alone(name):
     simulate, make = PROVIDERS[name]
 
     async def main():
@@ -93,7 +93,7 @@ def test_a_service_that_has_nothing_to_say_is_left_alone(name):
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_what_the_program_asks_a_silent_service_for_comes_by_the_next_connection(name):
+def test_request_to_a_silent_service_is_fulfilled_by_the_next_connection(name):
     simulate, make = PROVIDERS[name]
 
     async def main():

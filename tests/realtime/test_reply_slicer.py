@@ -9,15 +9,15 @@ LOUD = AudioFrame(np.full(480, 5000, np.int16), 24000)
 QUIET = AudioFrame(np.full(480, 90, np.int16), 24000)
 
 
-def play(sound, frames):
-    """Feed ``#`` as audio and ``.`` as silence; return what comes out, in the same signs."""
+def play(slicer, frames):
+    """Push ``#`` as loud and ``.`` as silent frames; return the output in the same signs."""
     out = ""
     for sign in frames:
-        out += told(sound.push(LOUD if sign == "#" else QUIET))
+        out += signs_of(slicer.push(LOUD if sign == "#" else QUIET))
     return out
 
 
-def told(outputs):
+def signs_of(outputs):
     signs = ""
     for output in outputs:
         match output:
@@ -35,152 +35,152 @@ def done(status="completed", reply_id="r"):
 
 
 @pytest.fixture
-def sound():
-    sound = ReplySlicer()
-    sound.expect_audio("r", "item")
-    return sound
+def slicer():
+    slicer = ReplySlicer()
+    slicer.expect_audio("r", "item")
+    return slicer
 
 
-def test_silence_between_replies_is_dropped(sound):
-    assert play(sound, "." * 50) == ""
-    assert sound.dropped_samples == 0
+def test_silence_between_replies_is_dropped(slicer):
+    assert play(slicer, "." * 50) == ""
+    assert slicer.dropped_samples == 0
 
 
-def test_a_reply_is_the_audio_between_started_and_stopped(sound):
-    assert told(sound.buffer_started("r")) == ""
-    [audio] = sound.push(LOUD)
+def test_audio_between_started_and_stopped_belongs_to_the_reply(slicer):
+    assert signs_of(slicer.buffer_started("r")) == ""
+    [audio] = slicer.push(LOUD)
     assert (audio.reply_id, audio.item_id) == ("r", "item")
-    assert play(sound, "#..#.") == "#..#."
-    assert told(sound.response_done(done())) == ""
-    assert told(sound.buffer_stopped("r")) == "(completed)"
-    assert play(sound, "#.#") == ""
+    assert play(slicer, "#..#.") == "#..#."
+    assert signs_of(slicer.response_done(done())) == ""
+    assert signs_of(slicer.buffer_stopped("r")) == "(completed)"
+    assert play(slicer, "#.#") == ""
 
 
-def test_audio_before_started_belongs_to_the_reply_from_its_first_noise(sound):
-    play(sound, "......##.#")
-    assert told(sound.buffer_started("r")) == "##.#"
-    assert play(sound, "#") == "#"
+def test_audio_before_started_belongs_to_the_reply_from_its_first_loud_frame(slicer):
+    play(slicer, "......##.#")
+    assert signs_of(slicer.buffer_started("r")) == "##.#"
+    assert play(slicer, "#") == "#"
 
 
-def test_no_more_than_240_ms_before_started_are_kept(sound):
-    play(sound, "#" * 40)
-    assert told(sound.buffer_started("r")) == "#" * 12
-    assert sound.dropped_samples == 28 * 480
+def test_at_most_240_ms_before_started_are_kept(slicer):
+    play(slicer, "#" * 40)
+    assert signs_of(slicer.buffer_started("r")) == "#" * 12
+    assert slicer.dropped_samples == 28 * 480
 
 
-def test_audio_behind_stopped_continues_to_the_first_silence(sound):
-    sound.buffer_started("r")
-    play(sound, "##")
-    sound.response_done(done())
-    assert told(sound.buffer_stopped("r")) == ""
-    assert play(sound, "##.##") == "##(completed)"
+def test_audio_after_stopped_continues_to_the_first_silence(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "##")
+    slicer.response_done(done())
+    assert signs_of(slicer.buffer_stopped("r")) == ""
+    assert play(slicer, "##.##") == "##(completed)"
 
 
-def test_audio_behind_stopped_ends_after_200_ms(sound):
-    sound.buffer_started("r")
-    play(sound, "##")
-    sound.buffer_stopped("r")
-    assert play(sound, "#" * 30) == "#" * 10
-    assert told(sound.response_done(done())) == "(completed)"
+def test_audio_after_stopped_ends_after_200_ms(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "##")
+    slicer.buffer_stopped("r")
+    assert play(slicer, "#" * 30) == "#" * 10
+    assert signs_of(slicer.response_done(done())) == "(completed)"
 
 
-def test_cleared_drops_the_rest_at_once_and_the_audio_in_flight(sound):
-    sound.buffer_started("r")
-    play(sound, "##")
-    sound.response_done(done())
-    assert told(sound.buffer_cleared("r", by_client=False)) == "!(cancelled)"
-    assert play(sound, "###") == ""
-    sound.expect_audio("next", "item 2")
-    assert told(sound.buffer_started("next")) == ""
-    assert play(sound, "#") == "#"
+def test_cleared_drops_remaining_audio_and_audio_in_flight(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "##")
+    slicer.response_done(done())
+    assert signs_of(slicer.buffer_cleared("r", by_client=False)) == "!(cancelled)"
+    assert play(slicer, "###") == ""
+    slicer.expect_audio("next", "item 2")
+    assert signs_of(slicer.buffer_started("next")) == ""
+    assert play(slicer, "#") == "#"
 
 
-def test_cleared_by_us_interrupts_nothing_and_waits_for_done(sound):
-    sound.buffer_started("r")
-    play(sound, "#.")
-    assert told(sound.buffer_cleared("r", by_client=True)) == ""
-    assert told(sound.response_done(done("cancelled"))) == "(cancelled)"
-    assert told(sound.buffer_cleared("r", by_client=False)) == ""
+def test_cleared_by_the_client_is_no_interruption_and_waits_for_done(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "#.")
+    assert signs_of(slicer.buffer_cleared("r", by_client=True)) == ""
+    assert signs_of(slicer.response_done(done("cancelled"))) == "(cancelled)"
+    assert signs_of(slicer.buffer_cleared("r", by_client=False)) == ""
 
 
-def test_done_without_audio_is_passed_on_at_once(sound):
-    assert told(sound.response_done(done(reply_id="tools only"))) == "(completed)"
+def test_done_without_audio_is_reported_at_once(slicer):
+    assert signs_of(slicer.response_done(done(reply_id="tools only"))) == "(completed)"
 
 
-def test_done_before_started_waits_for_the_audio(sound):
-    assert told(sound.response_done(done())) == ""
-    sound.buffer_started("r")
-    assert play(sound, "#.") == "#."
-    assert told(sound.buffer_stopped("r")) == "(completed)"
+def test_done_before_started_waits_for_the_audio(slicer):
+    assert signs_of(slicer.response_done(done())) == ""
+    slicer.buffer_started("r")
+    assert play(slicer, "#.") == "#."
+    assert signs_of(slicer.buffer_stopped("r")) == "(completed)"
 
 
-def test_audio_that_never_begins_is_waited_for_no_longer_than_2_s(sound):
-    play(sound, "." * 200)
-    assert told(sound.response_done(done())) == ""
-    assert play(sound, "." * 99) == ""
-    assert play(sound, ".") == "(completed)"
-    sound.expect_audio("next", "item 2")
-    assert told(sound.response_done(done(reply_id="next"))) == ""
-    assert play(sound, "." * 99) == ""
-    sound.buffer_started("next")
-    assert play(sound, "." * 200) == "." * 200
+def test_done_is_reported_after_2_s_of_silence_if_no_audio_starts(slicer):
+    play(slicer, "." * 200)
+    assert signs_of(slicer.response_done(done())) == ""
+    assert play(slicer, "." * 99) == ""
+    assert play(slicer, ".") == "(completed)"
+    slicer.expect_audio("next", "item 2")
+    assert signs_of(slicer.response_done(done(reply_id="next"))) == ""
+    assert play(slicer, "." * 99) == ""
+    slicer.buffer_started("next")
+    assert play(slicer, "." * 200) == "." * 200
 
 
 @pytest.mark.parametrize("status", ["cancelled", "failed"])
-def test_a_reply_is_cut_before_its_audio_has_ended(sound, status):
-    assert told(sound.response_done(done(status))) == f"({status})"
-    assert told(sound.buffer_started("r")) == ""
-    assert play(sound, "###") == ""
+def test_reply_cancelled_before_its_audio_has_ended(slicer, status):
+    assert signs_of(slicer.response_done(done(status))) == f"({status})"
+    assert signs_of(slicer.buffer_started("r")) == ""
+    assert play(slicer, "###") == ""
 
 
-def test_the_next_reply_ends_the_tail_of_the_last(sound):
-    sound.buffer_started("r")
-    play(sound, "##")
-    sound.response_done(done())
-    sound.buffer_stopped("r")
-    sound.expect_audio("next", "item 2")
-    assert told(sound.buffer_started("next")) == "(completed)"
-    assert [output.reply_id for output in sound.push(LOUD)] == ["next"]
+def test_next_reply_ends_the_tail_of_the_previous_one(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "##")
+    slicer.response_done(done())
+    slicer.buffer_stopped("r")
+    slicer.expect_audio("next", "item 2")
+    assert signs_of(slicer.buffer_started("next")) == "(completed)"
+    assert [output.reply_id for output in slicer.push(LOUD)] == ["next"]
 
 
-def test_a_reply_that_starts_before_the_last_one_stops_waits_for_that(sound):
-    sound.buffer_started("r")
-    play(sound, "##")
-    sound.response_done(done())
-    sound.expect_audio("next", "item 2")
-    assert told(sound.buffer_started("next")) == ""
-    assert [output.reply_id for output in sound.push(LOUD)] == ["r"]
-    assert told(sound.response_done(done(reply_id="next"))) == ""
-    assert told(sound.buffer_stopped("r")) == ""
-    assert play(sound, "#.") == "#(completed)"
-    assert [output.reply_id for output in sound.push(QUIET)] == ["next"]
-    assert told(sound.buffer_stopped("next")) == "(completed)"
+def test_reply_started_before_the_previous_one_stops_waits_for_it(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "##")
+    slicer.response_done(done())
+    slicer.expect_audio("next", "item 2")
+    assert signs_of(slicer.buffer_started("next")) == ""
+    assert [output.reply_id for output in slicer.push(LOUD)] == ["r"]
+    assert signs_of(slicer.response_done(done(reply_id="next"))) == ""
+    assert signs_of(slicer.buffer_stopped("r")) == ""
+    assert play(slicer, "#.") == "#(completed)"
+    assert [output.reply_id for output in slicer.push(QUIET)] == ["next"]
+    assert signs_of(slicer.buffer_stopped("next")) == "(completed)"
 
 
-def test_a_stop_without_a_start_ends_the_reply_before_it_too(sound):
-    sound.buffer_started("r")
-    play(sound, "#.")
-    sound.response_done(done())
-    sound.buffer_started("next")
-    sound.response_done(done("failed", "next"))
-    sound.expect_audio("third", "item 3")
-    sound.buffer_started("third")
-    assert told(sound.response_done(done(reply_id="third"))) == ""
-    assert told(sound.buffer_stopped("third")) == "(completed)(completed)"
+def test_stopped_for_a_queued_reply_ends_the_one_before_it(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "#.")
+    slicer.response_done(done())
+    slicer.buffer_started("next")
+    slicer.response_done(done("failed", "next"))
+    slicer.expect_audio("third", "item 3")
+    slicer.buffer_started("third")
+    assert signs_of(slicer.response_done(done(reply_id="third"))) == ""
+    assert signs_of(slicer.buffer_stopped("third")) == "(completed)(completed)"
 
 
-def test_a_reply_that_is_cleared_before_it_begins_never_begins(sound):
-    sound.buffer_started("r")
-    play(sound, "#")
-    sound.expect_audio("next", "item 2")
-    sound.buffer_started("next")
-    sound.buffer_cleared("next", by_client=True)
-    sound.buffer_cleared("r", by_client=True)
-    assert play(sound, "###") == ""
+def test_reply_cleared_before_it_starts_never_starts(slicer):
+    slicer.buffer_started("r")
+    play(slicer, "#")
+    slicer.expect_audio("next", "item 2")
+    slicer.buffer_started("next")
+    slicer.buffer_cleared("next", by_client=True)
+    slicer.buffer_cleared("r", by_client=True)
+    assert play(slicer, "###") == ""
 
 
-def test_replies_behind_one_that_never_stops_are_bounded(sound):
-    sound.buffer_started("r")
-    sound.response_done(done())
-    out = [told(sound.buffer_started(f"next {index}")) for index in range(9)]
+def test_replies_queued_behind_one_that_never_stops_are_bounded(slicer):
+    slicer.buffer_started("r")
+    slicer.response_done(done())
+    out = [signs_of(slicer.buffer_started(f"next {index}")) for index in range(9)]
     assert out == [""] * 8 + ["(completed)"]

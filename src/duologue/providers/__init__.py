@@ -1,1 +1,1 @@
-"""The models that duologue talks to, one package a provider; each is imported on its own."""
+"""The providers of models, one package each; each package is imported separately."""

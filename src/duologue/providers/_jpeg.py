@@ -1,4 +1,4 @@
-"""Pictures for providers that take only so many bytes of each."""
+"""Encode images for providers that limit their size in bytes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from duologue.video import VideoFrame, encode_jpeg
 
 _QUALITIES = (80, 60, 40, 20)
 _MIN_SIDE = 64
-"""Pixels of the longer side below which a picture is not made smaller."""
+"""Longer side in pixels below which an image is not scaled down further."""
 
 
 def fit_jpeg(frame: VideoFrame, *, max_side: int, max_bytes: int | None = None) -> bytes:
-    """The picture as JPEG, its longer side at most ``longest`` pixels, in at most ``most`` bytes.
+    """Encode a frame as JPEG whose longer side has at most ``max_side`` pixels.
 
-    Of less quality where it would not fit, then smaller. Takes some ms: call it in a thread.
+    If the result has more than ``max_bytes`` bytes, reduce the quality first, then the size. This
+    takes several ms, so call it in a thread.
     """
     while True:
         for quality in _QUALITIES:

@@ -1,16 +1,17 @@
-"""Reading fields of a server's JSON, which may be anything."""
+"""Read fields of a server's JSON, whose values may be of any type."""
 
 from __future__ import annotations
 
 from duologue.json_types import Json, JsonObject
 
 MAX_DEPTH = 100
-"""Levels of foreign JSON that are passed on, because JSON that is nested much deeper can be parsed,
-but not encoded again."""
+"""Maximum nesting of foreign JSON that is passed on, because deeper JSON can be parsed but not
+encoded again.
+"""
 
 
 class MalformedError(ValueError):
-    """An event is not built as the protocol says."""
+    """An event does not have the structure that the protocol requires."""
 
 
 def is_shallow(value: Json) -> bool:
@@ -30,7 +31,7 @@ def is_shallow(value: Json) -> bool:
 
 
 def str_field(event: JsonObject, key: str) -> str:
-    """A string that must be there."""
+    """Return a required string. Raise `MalformedError` for anything else."""
     value = event.get(key)
     if not isinstance(value, str):
         raise MalformedError(key)
@@ -38,13 +39,13 @@ def str_field(event: JsonObject, key: str) -> str:
 
 
 def optional_str(event: JsonObject, key: str) -> str | None:
-    """A string, or None for anything else."""
+    """Return a string, or None for anything else."""
     value = event.get(key)
     return value if isinstance(value, str) else None
 
 
 def number_field(event: JsonObject, key: str) -> float | None:
-    """A number, or None for anything else."""
+    """Return a number, or None for anything else."""
     value = event.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -52,18 +53,18 @@ def number_field(event: JsonObject, key: str) -> float | None:
 
 
 def int_field(event: JsonObject, key: str) -> int | None:
-    """A whole number, or None for anything else."""
+    """Return an integer, or None for anything else."""
     value = event.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def object_field(event: JsonObject, key: str) -> JsonObject:
-    """An object, empty for anything else."""
+    """Return an object, which is empty for anything else."""
     value = event.get(key)
     return value if isinstance(value, dict) else {}
 
 
 def object_list(event: JsonObject, key: str) -> list[JsonObject]:
-    """The objects of a list; whatever else is in it is left out."""
+    """Return the objects of a list, without its other elements."""
     value = event.get(key)
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -1,4 +1,4 @@
-"""Reads and writes the JSON of a provider's server, whose texts may end within a character."""
+"""Read and write a server's JSON, whose strings may end within a character."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from duologue.providers._json_fields import MalformedError
 
 
 def decode_object(message: bytes | str) -> JsonObject:
-    """Parse a JSON object; keep a lone surrogate, because its other half is in another message.
+    """Parse a JSON object. Keep a lone surrogate, because its other half is in another message.
 
-    Raises `MalformedError` for anything that is no JSON object.
+    Raises:
+        MalformedError: The message is not a JSON object.
     """
     try:
         value: Json = orjson.loads(message)
@@ -33,7 +34,7 @@ def decode_object(message: bytes | str) -> JsonObject:
 
 
 def encode_object(value: Mapping[str, Json]) -> bytes:
-    """Write a JSON object; a lone surrogate becomes a "?"."""
+    """Encode a JSON object; replace a lone surrogate by "?"."""
     try:
         return orjson.dumps(value)
     except TypeError:

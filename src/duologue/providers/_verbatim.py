@@ -1,4 +1,4 @@
-"""Scripted text: how a model is told to say it, and whether it did."""
+"""Scripted text: instructions to say it verbatim, and the check that the model did."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _TEMPLATE = (
 
 
 def verbatim_instructions(text: str) -> str:
-    """The instructions of a response that is to say ``text`` and nothing else."""
+    """Return the instructions for a response that says ``text`` and nothing else."""
     return _TEMPLATE.format(text.replace('"""', '"'))
 
 
 def same_words(expected: str, actual: str) -> bool:
-    """Whether both are the same but for case, spaces and punctuation."""
+    """Return whether both texts are equal apart from case, spaces and punctuation."""
     return _normalize(expected) == _normalize(actual)
 
 

@@ -1,7 +1,27 @@
-"""Sound over WebRTC: which of a stream that never stops belongs to which reply.
+"""Slice the audio of a WebRTC call into replies.
 
-The data channel says when a reply's sound begins and ends, the sound comes by RTP, and the two are
-not in step. Sans-IO and without a clock: time is counted in the frames that come.
+Over WebRTC a server sends one audio stream that never stops: while no reply plays, it carries
+silence. Events on the data channel say which reply plays, but data channel and RTP are separate
+flows through separate buffers, so an event arrives up to a few hundred ms before or after the audio
+that it describes::
+
+    events   created ------- started(r1) ---- done(r1) ---- stopped(r1)
+    audio    . . . . . . # # # # # # # # # # # # # # # # # # # # # # # . . . . .
+                         <---> kept by PREROLL_S              <---> at most TAIL_S
+
+Each frame must reach the reply that it belongs to, because truncation counts the samples of every
+item. The rules:
+
+- Before ``started`` the last `PREROLL_S` are kept. The reply begins at their first loud frame.
+- After ``stopped`` the reply continues until the first silent frame, and for `TAIL_S` at most.
+- After ``cleared`` nothing more is played; loud frames in flight are dropped for `TAIL_S`, so that
+  they do not pass for the beginning of the next reply.
+- A reply that is ``started`` while another one plays waits until that one stops.
+- ``response.done`` usually arrives before the audio has ended (the model is faster than real time),
+  so `ReplyDone` is held back until the audio has ended, or until `MAX_SILENCE_S` of silence if none
+  comes: a reply that was cut short may have no audio at all.
+
+Sans-IO and without a clock: time is counted in received frames.
 """
 
 from __future__ import annotations
@@ -13,22 +33,24 @@ from duologue.audio import AudioFrame
 from duologue.realtime.outputs import Output, ReplyAudio, ReplyDone, ReplyInterrupted
 
 PREROLL_S = 0.24
-"""Seconds of audio from before ``started`` that may belong to the reply."""
+"""Seconds of audio before ``started`` that may belong to the reply."""
 TAIL_S = 0.2
-"""Sound from behind ``stopped`` or ``cleared`` that may still belong to the reply, in seconds."""
+"""Seconds of audio after ``stopped`` or ``cleared`` that may still belong to the reply."""
 LOUD_LEVEL = 200
-"""A frame with no sample above it is silence: what Opus makes of silence stays below."""
+"""A frame with no sample above this level is silent: Opus turns silence into samples below it."""
 
 MAX_SILENCE_S = 2.0
-"""Silence behind ``response.done`` after which no sound of the reply is waited for, in seconds."""
+"""Seconds of silence after ``response.done`` after which no audio of the reply is expected any
+more.
+"""
 
 _MAX_ENDED = 64
 _MAX_QUEUED = 8
-"""Replies that may wait for the sound before theirs to end; beyond it, that one is over."""
+"""Maximum number of replies that wait for the one that plays; beyond it, that one is ended."""
 
 
 class ReplySlicer:
-    """Cuts the received sound into replies, and holds each `ReplyDone` back till its sound ends."""
+    """Slices received audio into replies, and holds each `ReplyDone` back until its audio ends."""
 
     __slots__ = (
         "_done",
@@ -60,20 +82,20 @@ class ReplySlicer:
         self._ended: deque[str] = deque(maxlen=_MAX_ENDED)
         self._done: dict[str, ReplyDone] = {}
         self.dropped_samples = 0
-        """Samples that belonged to no reply and were not silence."""
+        """Samples that belonged to no reply and were not silent."""
 
     @property
     def playing_reply(self) -> str | None:
-        """The reply that is playing now."""
+        """The reply that is playing."""
         return self._playing
 
     def expect_audio(self, reply_id: str, item_id: str) -> None:
-        """The reply will have sound, now of the item ``item_id``."""
+        """Record that a reply will have audio, from now on of the item ``item_id``."""
         self._item_ids[reply_id] = item_id
         self._expecting_audio.add(reply_id)
 
     def push(self, frame: AudioFrame) -> Sequence[Output]:
-        """The next received sound, silence included."""
+        """Handle the next received frame, whether silent or not."""
         loud = _is_loud(frame)
         self._last_was_loud = loud
         reply_id = self._playing
@@ -92,9 +114,9 @@ class ReplySlicer:
         return out
 
     def buffer_started(self, reply_id: str) -> Sequence[Output]:
-        """``output_audio_buffer.started``: the sound of this reply begins about now.
+        """Handle ``output_audio_buffer.started``: the audio of this reply begins about now.
 
-        Or when the reply that is still playing is told to be over, if one is.
+        While another reply plays, wait until that one is stopped or cleared.
         """
         if reply_id in self._ended or reply_id == self._playing or reply_id in self._queued:
             return ()
@@ -107,10 +129,10 @@ class ReplySlicer:
         return ()
 
     def buffer_stopped(self, reply_id: str) -> Sequence[Output]:
-        """``output_audio_buffer.stopped``: all of it was sent; a part may be under way."""
+        """Handle ``output_audio_buffer.stopped``: all audio was sent; some may be in flight."""
         out: list[Output] = []
         while reply_id in self._queued and self._playing is not None:
-            # What was to stop before it has done so untold.
+            # End the replies queued before this one, whose own ``stopped`` is missing.
             out += self._end_playing(self._playing)
         if reply_id != self._playing:
             return [*out, *self._finish(reply_id)]
@@ -120,10 +142,12 @@ class ReplySlicer:
         return out
 
     def buffer_cleared(self, reply_id: str, *, by_client: bool) -> Sequence[Output]:
-        """``output_audio_buffer.cleared``: the rest was thrown away, by us if ``asked``."""
+        """Handle ``output_audio_buffer.cleared``: the rest was dropped, ``by_client`` or by the
+        server.
+        """
         if reply_id in self._ended:
             return ()
-        told: list[Output] = [] if by_client else [ReplyInterrupted(reply_id)]
+        outputs: list[Output] = [] if by_client else [ReplyInterrupted(reply_id)]
         done = self._done.get(reply_id)
         if done is not None and done.status == "completed":
             self._done[reply_id] = ReplyDone(reply_id, "cancelled", done.message)
@@ -131,23 +155,23 @@ class ReplySlicer:
             self._playing = None
             self._tail_s = None
             self._clear_preroll()
-            # What is under way must not pass for the beginning of the next reply.
+            # Audio in flight must not pass for the beginning of the next reply.
             self._draining_s = TAIL_S if self._last_was_loud else 0.0
-            return [*told, *self._finish(reply_id), *self._start_next()]
-        return [*told, *self._finish(reply_id)]
+            return [*outputs, *self._finish(reply_id), *self._start_next()]
+        return [*outputs, *self._finish(reply_id)]
 
     def response_done(self, done: ReplyDone) -> Sequence[Output]:
-        """``response.done``: told now, or when the sound has ended."""
+        """Handle ``response.done``: report it now, or when the audio has ended."""
         reply_id = done.reply_id
         waits = reply_id in self._expecting_audio and reply_id not in self._ended
         if waits and done.status != "completed" and reply_id != self._playing:
-            # Cut before its sound began: no end of it will come.
+            # The reply was cancelled before its audio began, so no end of it will come.
             waits = False
         self._done[reply_id] = done
         return () if waits else self._finish(reply_id)
 
     def _end_overdue(self, frame: AudioFrame) -> Sequence[Output]:
-        """Tell the end of a reply whose sound does not begin: one cut short may have none."""
+        """End a reply whose audio does not begin, because one that was cut short may have none."""
         self._silent_s = self._silent_s + frame.duration if self._done else 0.0
         if self._silent_s < MAX_SILENCE_S - 0.001:
             return ()
@@ -160,7 +184,7 @@ class ReplySlicer:
         return [*self._finish(reply_id), *self._start_next()]
 
     def _start_next(self) -> Sequence[Output]:
-        """Begin the reply that is next, if one is."""
+        """Start the next queued reply, if any."""
         if not self._queued:
             return ()
         reply_id = self._playing = self._queued.popleft()
@@ -173,7 +197,7 @@ class ReplySlicer:
         return out
 
     def _finish(self, reply_id: str) -> Sequence[Output]:
-        """The sound of a reply is over: tell its end, if it has come."""
+        """Record the end of a reply's audio, and report the reply's end if it has arrived."""
         if reply_id not in self._ended:
             self._ended.append(reply_id)
         if reply_id in self._queued:

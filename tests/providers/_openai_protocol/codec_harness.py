@@ -1,4 +1,4 @@
-"""A codec in a test's hands."""
+"""A harness for tests of the OpenAI codec."""
 
 import base64
 import json
@@ -24,60 +24,59 @@ HISTORY = [
 ITEM = "item_1"
 
 
-class Line:
-    """A codec and what goes through it, as objects."""
+class CodecHarness:
+    """A codec whose messages go in and out as objects."""
 
-    def __init__(self, transport="websocket", *, history=(), live=True, config=None, **options):
+    def __init__(
+        self, transport="websocket", *, history=(), confirmed=True, config=None, **options
+    ):
         builder = OpenAISession(config or RealtimeConfig(), transport)
         self.codec = Codec(Dialect(builder), transport=transport, **options)
         setup = SessionSetup("be kind", (), history)
         self.opening = [json.loads(message) for message in self.codec.open(setup)]
-        if live:
-            assert self.get("session.created", session={}) or transport == "websocket"
-            self.get("session.updated", session={})
+        if confirmed:
+            assert self.receive("session.created", session={}) or transport == "websocket"
+            self.receive("session.updated", session={})
 
     def send(self, command):
         return [json.loads(message) for message in self.codec.encode(command)]
 
-    def bare(self, command):
-        """What is sent, without ids of events."""
+    def send_without_ids(self, command):
+        """Encode a command; return the events without their ids."""
         return [without_id(event) for event in self.send(command)]
 
-    def get(self, kind, **fields):
+    def receive(self, kind, **fields):
         return list(self.codec.decode(json.dumps({"type": kind, **fields}).encode()))
 
     def pending(self):
         return [json.loads(message) for message in self.codec.pending()]
 
-    def began(self, reply="resp", request_id=None, item=ITEM):
+    def start_reply(self, reply="resp", request_id=None, item=ITEM):
         metadata = {"request_id": request_id} if request_id else None
-        started = self.get("response.created", response={"id": reply, "metadata": metadata})
+        started = self.receive("response.created", response={"id": reply, "metadata": metadata})
         assert started == [ReplyStarted(reply, request_id)]
         if item:
             added = {"id": item, "type": "message", "role": "assistant"}
-            self.get("response.output_item.added", response_id=reply, item=added)
+            self.receive("response.output_item.added", response_id=reply, item=added)
         return started
 
-    def sound(self, samples, reply="resp", item=ITEM, **more):
+    def receive_audio(self, samples, reply="resp", item=ITEM, **more):
         delta = base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
-        return self.get(
+        return self.receive(
             "response.output_audio.delta", response_id=reply, item_id=item, delta=delta, **more
         )
 
-    def words(self, text, reply="resp", item=ITEM):
+    def receive_text(self, text, reply="resp", item=ITEM):
         kind = "response.output_audio_transcript.delta"
-        return self.get(kind, response_id=reply, item_id=item, delta=text)
+        return self.receive(kind, response_id=reply, item_id=item, delta=text)
 
-    def done(self, reply="resp", status="completed", **more):
-        return self.get("response.done", response={"id": reply, "status": status, **more})
+    def finish_reply(self, reply="resp", status="completed", **more):
+        return self.receive("response.done", response={"id": reply, "status": status, **more})
 
-    def error(self, event_id=None, code="odd", message="No."):
+    def receive_error(self, event_id=None, code="odd", message="No."):
         error = {"type": "invalid_request_error", "code": code, "message": message}
-        return self.get("error", error={**error, "event_id": event_id})
+        return self.receive("error", error={**error, "event_id": event_id})
 
 
 def without_id(event):
     return {key: value for key, value in event.items() if key != "event_id"}
-
-
-# Opening

@@ -1,4 +1,4 @@
-"""What OpenAI's events mean."""
+"""Decoding of OpenAI's events."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 import pytest
-from codec_harness import ITEM, Line
+from codec_harness import ITEM, CodecHarness
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -43,12 +43,12 @@ from duologue.realtime.outputs import (
 )
 
 
-def test_a_turn_has_its_places_in_the_sound_that_was_sent():
-    line = Line()
+def test_turn_positions_are_samples_of_the_input_audio():
+    harness = CodecHarness()
     speech = {"item_id": "u"}
-    got = line.get("input_audio_buffer.speech_started", audio_start_ms=100, **speech)
-    got += line.get("input_audio_buffer.speech_stopped", audio_end_ms=900, **speech)
-    got += line.get("input_audio_buffer.committed", previous_item_id=None, **speech)
+    got = harness.receive("input_audio_buffer.speech_started", audio_start_ms=100, **speech)
+    got += harness.receive("input_audio_buffer.speech_stopped", audio_end_ms=900, **speech)
+    got += harness.receive("input_audio_buffer.committed", previous_item_id=None, **speech)
     assert got == [
         SpeechStarted("u", None, 2400),
         SpeechStopped("u", None, 21600),
@@ -56,41 +56,41 @@ def test_a_turn_has_its_places_in_the_sound_that_was_sent():
     ]
 
 
-def test_a_silence_that_the_server_answers_is_an_empty_turn():
-    line = Line()
-    got = line.get("input_audio_buffer.timeout_triggered", item_id="u", audio_start_ms=0)
-    got += line.get("input_audio_buffer.committed", item_id="u")
-    got += line.get("input_audio_buffer.committed", item_id="v")
+def test_silence_the_server_replies_to_is_an_empty_turn():
+    harness = CodecHarness()
+    got = harness.receive("input_audio_buffer.timeout_triggered", item_id="u", audio_start_ms=0)
+    got += harness.receive("input_audio_buffer.committed", item_id="u")
+    got += harness.receive("input_audio_buffer.committed", item_id="v")
     assert [(ended.item_id, ended.reply_follows, ended.empty) for ended in got] == [
         ("u", True, True),
         ("v", True, False),
     ]
 
 
-def test_a_call_has_no_places():
-    line = Line("webrtc")
-    got = line.get("input_audio_buffer.speech_started", audio_start_ms=100, item_id="u")
+def test_webrtc_speech_has_no_position():
+    harness = CodecHarness("webrtc")
+    got = harness.receive("input_audio_buffer.speech_started", audio_start_ms=100, item_id="u")
     assert got == [SpeechStarted("u")]
 
 
 @pytest.mark.parametrize("detection", [ManualTurns(), ServerVAD(create_response=False)])
-def test_no_reply_follows_where_the_server_makes_none(detection):
-    line = Line(config=RealtimeConfig(turn_detection=detection))
-    [ended] = line.get("input_audio_buffer.committed", item_id="u")
+def test_turn_expects_no_reply_when_the_server_creates_none(detection):
+    harness = CodecHarness(config=RealtimeConfig(turn_detection=detection))
+    [ended] = harness.receive("input_audio_buffer.committed", item_id="u")
     assert not ended.reply_follows
     session = {"audio": {"input": {"turn_detection": {"type": "server_vad"}}}}
-    line.get("session.updated", session=session)
-    [ended] = line.get("input_audio_buffer.committed", item_id="u")
+    harness.receive("session.updated", session=session)
+    [ended] = harness.receive("input_audio_buffer.committed", item_id="u")
     assert ended.reply_follows
 
 
-def test_words_add_up_till_they_are_final():
-    line = Line()
+def test_transcript_deltas_accumulate_until_final():
+    harness = CodecHarness()
     kind = "conversation.item.input_audio_transcription."
-    got = line.get(kind + "delta", item_id="u", delta="Hel")
-    got += line.get(kind + "delta", item_id="u", delta="lo")
-    got += line.get(kind + "completed", item_id="u", transcript="Hello.")
-    got += line.get(kind + "failed", item_id="v", error={"code": "bad", "message": "Hm."})
+    got = harness.receive(kind + "delta", item_id="u", delta="Hel")
+    got += harness.receive(kind + "delta", item_id="u", delta="lo")
+    got += harness.receive(kind + "completed", item_id="u", transcript="Hello.")
+    got += harness.receive(kind + "failed", item_id="v", error={"code": "bad", "message": "Hm."})
     assert got == [
         UserTranscript("u", "Hel", final=False),
         UserTranscript("u", "Hello", final=False),
@@ -100,10 +100,10 @@ def test_words_add_up_till_they_are_final():
     ]
 
 
-def test_a_turn_without_sound_is_empty():
-    line = Line(config=RealtimeConfig(turn_detection=ManualTurns()))
-    [commit] = line.send(EndTurn())
-    ended, error = line.error(commit["event_id"], "input_audio_buffer_commit_empty")
+def test_turn_without_audio_is_empty():
+    harness = CodecHarness(config=RealtimeConfig(turn_detection=ManualTurns()))
+    [commit] = harness.send(EndTurn())
+    ended, error = harness.receive_error(commit["event_id"], "input_audio_buffer_commit_empty")
     assert ended.empty
     assert error.kind is ErrorKind.BENIGN
 
@@ -111,11 +111,11 @@ def test_a_turn_without_sound_is_empty():
 # Replies
 
 
-def test_a_reply_has_words_sound_usage_and_an_end():
-    line = Line()
-    line.began(request_id="q")
-    assert line.words("Hi") == [ReplyText("resp", ITEM, "Hi")]
-    [audio] = line.sound([1, -2, 3])
+def test_reply_has_text_audio_usage_and_an_end():
+    harness = CodecHarness()
+    harness.start_reply(request_id="q")
+    assert harness.receive_text("Hi") == [ReplyText("resp", ITEM, "Hi")]
+    [audio] = harness.receive_audio([1, -2, 3])
     assert isinstance(audio, ReplyAudio)
     assert (audio.reply_id, audio.item_id, audio.frame.rate) == ("resp", ITEM, 24000)
     assert audio.frame.samples.tolist() == [1, -2, 3]
@@ -123,34 +123,34 @@ def test_a_reply_has_words_sound_usage_and_an_end():
         "input_token_details": {"text_tokens": 3, "audio_tokens": 4, "cached_tokens": 2},
         "output_token_details": {"text_tokens": 5, "audio_tokens": 6},
     }
-    assert line.done(usage=usage) == [
+    assert harness.finish_reply(usage=usage) == [
         Usage({"text": 3, "audio": 4, "cached": 2}, {"text": 5, "audio": 6}),
         ReplyDone("resp"),
     ]
-    assert line.done() == []
+    assert harness.finish_reply() == []
 
 
-def test_half_a_sample_waits_for_its_other_half():
-    line = Line()
-    line.began()
+def test_half_a_sample_is_joined_with_the_next_chunk():
+    harness = CodecHarness()
+    harness.start_reply()
     pcm = np.array([1, 2, 3], "<i2").tobytes()
     samples = []
     for part in (pcm[:3], pcm[3:4], pcm[4:5], pcm[5:]):
         delta = base64.b64encode(part).decode()
         fields = {"response_id": "resp", "item_id": ITEM, "delta": delta}
-        for audio in line.get("response.output_audio.delta", **fields):
+        for audio in harness.receive("response.output_audio.delta", **fields):
             samples += audio.frame.samples.tolist()
     assert samples == [1, 2, 3]
 
 
-def test_words_that_came_only_as_a_whole_are_told():
-    line = Line()
-    line.began()
-    line.words("Hi")
+def test_text_missing_from_deltas_is_reported_at_the_end():
+    harness = CodecHarness()
+    harness.start_reply()
+    harness.receive_text("Hi")
     fields = {"response_id": "resp", "item_id": ITEM, "transcript": "Hi there"}
     kind = "response.output_audio_transcript.done"
-    assert line.get(kind, **fields) == [ReplyText("resp", ITEM, " there")]
-    assert line.get(kind, **fields) == []
+    assert harness.receive(kind, **fields) == [ReplyText("resp", ITEM, " there")]
+    assert harness.receive(kind, **fields) == []
 
 
 CALL = {
@@ -164,98 +164,104 @@ CALL = {
 CALLED = ToolCall("resp", "c", "time", '{"a": 1}')
 
 
-def test_a_tool_is_called_once_however_often_it_is_told():
-    line = Line()
-    line.began(item=None)
-    line.get("response.output_item.added", response_id="resp", item={**CALL, "arguments": ""})
-    got = line.get(
+def test_tool_call_is_reported_once_although_the_server_repeats_it():
+    harness = CodecHarness()
+    harness.start_reply(item=None)
+    harness.receive(
+        "response.output_item.added", response_id="resp", item={**CALL, "arguments": ""}
+    )
+    got = harness.receive(
         "response.function_call_arguments.done",
         response_id="resp",
         item_id="f",
         arguments=CALL["arguments"],
     )
-    got += line.get("response.output_item.done", response_id="resp", item=CALL)
-    got += line.done(output=[CALL])
+    got += harness.receive("response.output_item.done", response_id="resp", item=CALL)
+    got += harness.finish_reply(output=[CALL])
     assert got == [CALLED, ReplyDone("resp")]
 
 
 @pytest.mark.parametrize("status", ["incomplete", "cancelled"])
-def test_arguments_that_are_done_because_the_reply_was_cut_call_nothing(status):
-    line = Line()
-    line.began(item=None)
-    line.get("response.output_item.added", response_id="resp", item={**CALL, "arguments": ""})
+def test_arguments_of_a_truncated_reply_call_no_tool(status):
+    harness = CodecHarness()
+    harness.start_reply(item=None)
+    harness.receive(
+        "response.output_item.added", response_id="resp", item={**CALL, "arguments": ""}
+    )
     half = {**CALL, "status": status, "arguments": '{"a'}
     place = {"response_id": "resp", "item_id": "f", "call_id": "c", "name": "time"}
     done = "response.function_call_arguments.done"
-    assert line.get(done, arguments=half["arguments"], **place) == []
-    assert line.get("response.output_item.done", response_id="resp", item=half) == []
-    assert line.done(status="incomplete", output=[half])[-1].reply_id == "resp"
-    assert not line.get("response.output_item.done", response_id="resp", item=CALL)
+    assert harness.receive(done, arguments=half["arguments"], **place) == []
+    assert harness.receive("response.output_item.done", response_id="resp", item=half) == []
+    assert harness.finish_reply(status="incomplete", output=[half])[-1].reply_id == "resp"
+    assert not harness.receive("response.output_item.done", response_id="resp", item=CALL)
 
 
 @pytest.mark.parametrize("status", ["incomplete", "cancelled"])
-def test_arguments_without_an_item_that_is_done_count_only_in_a_whole_reply(status):
+def test_arguments_without_a_finished_item_count_only_in_a_completed_reply(status):
     place = {"response_id": "resp", "item_id": "f", "call_id": "c", "name": "time"}
     done = "response.function_call_arguments.done"
-    line = Line()
-    line.began(item=None)
-    assert line.get(done, arguments=CALL["arguments"], **place) == []
-    assert line.done() == [CALLED, ReplyDone("resp")]
-    line.began(item=None)
-    assert line.get(done, arguments='{"a', **place) == []
-    assert not [one for one in line.done(status=status) if isinstance(one, ToolCall)]
+    harness = CodecHarness()
+    harness.start_reply(item=None)
+    assert harness.receive(done, arguments=CALL["arguments"], **place) == []
+    assert harness.finish_reply() == [CALLED, ReplyDone("resp")]
+    harness.start_reply(item=None)
+    assert harness.receive(done, arguments='{"a', **place) == []
+    assert not [one for one in harness.finish_reply(status=status) if isinstance(one, ToolCall)]
 
 
-def test_a_call_told_only_at_the_end_counts_and_half_of_one_does_not():
-    line = Line()
-    line.began(item=None)
-    assert line.done(output=[CALL]) == [CALLED, ReplyDone("resp")]
-    line.began(item=None)
+def test_tool_call_only_in_response_done_counts_unless_incomplete():
+    harness = CodecHarness()
+    harness.start_reply(item=None)
+    assert harness.finish_reply(output=[CALL]) == [CALLED, ReplyDone("resp")]
+    harness.start_reply(item=None)
     half = {**CALL, "status": "incomplete", "arguments": '{"a'}
-    assert line.get("response.output_item.done", response_id="resp", item=half) == []
-    assert line.done(status="cancelled", output=[half]) == [ReplyDone("resp", "cancelled")]
+    assert harness.receive("response.output_item.done", response_id="resp", item=half) == []
+    assert harness.finish_reply(status="cancelled", output=[half]) == [
+        ReplyDone("resp", "cancelled")
+    ]
 
 
-def test_a_reply_that_the_server_cut_is_an_interruption():
-    line = Line()
-    line.began()
-    got = line.done(status="cancelled", status_details={"reason": "turn_detected"})
+def test_reply_cancelled_by_turn_detection_is_an_interruption():
+    harness = CodecHarness()
+    harness.start_reply()
+    got = harness.finish_reply(status="cancelled", status_details={"reason": "turn_detected"})
     assert got == [ReplyInterrupted("resp"), ReplyDone("resp", "cancelled")]
 
 
-def test_ends_that_are_not_good_say_why():
-    line = Line()
-    line.began()
-    got = line.done(status="incomplete", status_details={"reason": "max_output_tokens"})
+def test_incomplete_and_failed_replies_have_a_message():
+    harness = CodecHarness()
+    harness.start_reply()
+    got = harness.finish_reply(status="incomplete", status_details={"reason": "max_output_tokens"})
     assert got == [ReplyDone("resp", "completed", "the reply was cut short: max_output_tokens")]
-    line.began()
+    harness.start_reply()
     error = {"code": "insufficient_quota", "message": "No money."}
-    assert line.done(status="failed", status_details={"error": error}) == [
+    assert harness.finish_reply(status="failed", status_details={"error": error}) == [
         ReplyDone("resp", "failed", "No money."),
         ProviderError(ErrorKind.FATAL, "insufficient_quota", "No money."),
     ]
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_request_that_comes_too_early_is_refused_as_busy(named):
-    line = Line()
-    [request] = line.send(RequestReply("q"))
+def test_request_during_another_reply_is_refused_as_busy(named):
+    harness = CodecHarness()
+    [request] = harness.send(RequestReply("q"))
     code = "conversation_already_has_active_response"
-    got = line.error(request["event_id"] if named else None, code)
+    got = harness.receive_error(request["event_id"] if named else None, code)
     assert got == [ReplyRefused("q", code, "No.", busy=True)]
 
 
-def test_a_refusal_for_good_is_fatal_too():
-    line = Line()
-    [request] = line.send(RequestReply("q"))
-    refused, error = line.error(request["event_id"], "insufficient_quota")
+def test_fatal_refusal_is_also_a_fatal_error():
+    harness = CodecHarness()
+    [request] = harness.send(RequestReply("q"))
+    refused, error = harness.receive_error(request["event_id"], "insufficient_quota")
     assert not refused.busy
     assert error.kind is ErrorKind.FATAL
 
 
-def test_limits_are_told():
+def test_rate_limits_are_reported():
     limit = {"name": "tokens", "limit": 10, "remaining": 4, "reset_seconds": 1.5}
-    assert Line().get("rate_limits.updated", rate_limits=[limit]) == [
+    assert CodecHarness().receive("rate_limits.updated", rate_limits=[limit]) == [
         RateLimits([RateLimit("tokens", 10, 4, 1.5)])
     ]
 
@@ -265,61 +271,61 @@ def test_limits_are_told():
 LOUD = AudioFrame(np.full(480, 5000, np.int16), 24000)
 
 
-def test_the_sound_of_a_call_belongs_to_the_reply_whose_buffer_plays():
-    line = Line("webrtc")
-    assert list(line.codec.decode(LOUD)) == []
-    line.began()
-    line.words("Hi")
-    got = line.get("output_audio_buffer.started", response_id="resp")
-    got += line.codec.decode(LOUD)
+def test_webrtc_audio_belongs_to_the_reply_that_is_playing():
+    harness = CodecHarness("webrtc")
+    assert list(harness.codec.decode(LOUD)) == []
+    harness.start_reply()
+    harness.receive_text("Hi")
+    got = harness.receive("output_audio_buffer.started", response_id="resp")
+    got += harness.codec.decode(LOUD)
     assert [(type(output), output.item_id) for output in got] == [(ReplyAudio, ITEM)] * 2
-    assert line.done() == []
-    [cut] = line.bare(Truncate(ITEM, 5000, "Hi"))
+    assert harness.finish_reply() == []
+    [cut] = harness.send_without_ids(Truncate(ITEM, 5000, "Hi"))
     assert cut["audio_end_ms"] == 40
-    got = line.get("output_audio_buffer.cleared", response_id="resp")
+    got = harness.receive("output_audio_buffer.cleared", response_id="resp")
     assert got == [ReplyInterrupted("resp"), ReplyDone("resp", "cancelled")]
 
 
-def test_clearing_at_our_own_word_is_no_interruption():
-    line = Line("webrtc")
-    line.began()
-    line.words("Hi")
-    line.get("output_audio_buffer.started", response_id="resp")
-    line.send(CancelReply("resp"))
-    assert line.get("output_audio_buffer.cleared", response_id="resp") == []
-    assert line.done(status="cancelled") == [ReplyDone("resp", "cancelled")]
+def test_buffer_cleared_by_a_cancel_is_not_an_interruption():
+    harness = CodecHarness("webrtc")
+    harness.start_reply()
+    harness.receive_text("Hi")
+    harness.receive("output_audio_buffer.started", response_id="resp")
+    harness.send(CancelReply("resp"))
+    assert harness.receive("output_audio_buffer.cleared", response_id="resp") == []
+    assert harness.finish_reply(status="cancelled") == [ReplyDone("resp", "cancelled")]
 
 
-def test_an_interruption_is_told_once():
-    line = Line("webrtc")
-    line.began()
-    line.words("Hi")
-    line.get("output_audio_buffer.started", response_id="resp")
-    got = line.get("output_audio_buffer.cleared", response_id="resp")
-    got += line.done(status="cancelled", status_details={"reason": "turn_detected"})
+def test_interruption_is_reported_once():
+    harness = CodecHarness("webrtc")
+    harness.start_reply()
+    harness.receive_text("Hi")
+    harness.receive("output_audio_buffer.started", response_id="resp")
+    got = harness.receive("output_audio_buffer.cleared", response_id="resp")
+    got += harness.finish_reply(status="cancelled", status_details={"reason": "turn_detected"})
     assert got == [ReplyInterrupted("resp"), ReplyDone("resp", "cancelled")]
 
 
-# Whatever may come
+# Robustness
 
 
-def test_an_event_that_comes_twice_counts_once():
-    line = Line()
+def test_duplicate_event_is_decoded_once():
+    harness = CodecHarness()
     created = {"event_id": "e", "response": {"id": "resp"}}
-    assert line.get("response.created", **created) == [ReplyStarted("resp")]
-    assert line.get("response.created", **created) == []
+    assert harness.receive("response.created", **created) == [ReplyStarted("resp")]
+    assert harness.receive("response.created", **created) == []
 
 
-def test_the_unknown_and_the_broken_are_counted():
-    line = Line()
-    assert line.get("brand.new") == line.get("response.output_audio.done") == []
-    assert line.codec.unknown == {"brand.new": 1}
+def test_unknown_and_malformed_messages_are_counted():
+    harness = CodecHarness()
+    assert harness.receive("brand.new") == harness.receive("response.output_audio.done") == []
+    assert harness.codec.unknown == {"brand.new": 1}
     for message in (b"{", b"[]", b'"x"', b"{}", b'{"type": 1}', b'{"type": "response.created"}'):
-        assert list(line.codec.decode(message)) == []
-    assert line.codec.malformed == 6
+        assert list(harness.codec.decode(message)) == []
+    assert harness.codec.malformed == 6
 
 
-KINDS = sorted(Line().codec._handlers)
+KINDS = sorted(CodecHarness().codec._handlers)
 NAMES = ["resp", ITEM, "c", "u", "q"]
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9999) | st.sampled_from([*NAMES, "AAA=", "A"]),
@@ -358,28 +364,29 @@ COMMANDS = st.sampled_from(
 
 
 @given(st.sampled_from(["websocket", "webrtc"]), st.lists(EVENTS | COMMANDS, max_size=25))
-def test_nothing_that_comes_is_ever_raised(transport, steps):
-    line = Line(transport)
+def test_no_message_makes_the_codec_raise(transport, steps):
+    harness = CodecHarness(transport)
     for step in steps:
         if isinstance(step, dict):
-            line.codec.decode(json.dumps(step).encode())
+            harness.codec.decode(json.dumps(step).encode())
         elif isinstance(step, AudioFrame):
-            line.codec.decode(step)
+            harness.codec.decode(step)
         else:
-            line.send(step)
-        for event in line.pending():
+            harness.send(step)
+        for event in harness.pending():
             assert event["type"]
 
 
 def test_20_ms_each_way_cost_well_under_100_us():
-    line = Line()
-    line.began()
+    harness = CodecHarness()
+    harness.start_reply()
     frame = SendAudio(LOUD)
     delta = base64.b64encode(LOUD.to_bytes()).decode()
     fields = {"response_id": "resp", "item_id": ITEM, "delta": delta, "content_index": 0}
     message = json.dumps({"type": "response.output_audio.delta", **fields}).encode()
     best = min(
-        timed(lambda: (line.codec.encode(frame), line.codec.decode(message))) for _ in range(200)
+        timed(lambda: (harness.codec.encode(frame), harness.codec.decode(message)))
+        for _ in range(200)
     )
     assert best < 60e-6
 

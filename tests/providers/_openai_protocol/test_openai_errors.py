@@ -40,7 +40,7 @@ def test_every_error_has_a_kind(code, error_type, message, kind):
         (302, "", ErrorKind.UNKNOWN),
     ],
 )
-def test_an_http_status_has_a_kind_and_the_servers_words(status, code, kind):
+def test_http_error_has_a_kind_and_the_servers_message(status, code, kind):
     error = http_error(
         status, json.dumps({"error": {"message": "No.\nNo!", "code": code}}).encode()
     )
@@ -50,20 +50,20 @@ def test_an_http_status_has_a_kind_and_the_servers_words(status, code, kind):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": 3}', b"\xff"])
-def test_a_body_that_says_nothing_still_gives_a_line(body):
+def test_empty_http_body_still_gives_a_message(body):
     error = http_error(502, body)
     assert str(error) == "the server answered with HTTP 502"
     assert error.kind is ErrorKind.RETRY
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1015])
-def test_a_close_is_a_reason_for_a_new_connection(code):
+def test_ordinary_close_code_asks_for_a_new_connection(code):
     error = close_error(code, "Your session hit the maximum duration of 60 minutes.")
     assert error.kind is ErrorKind.RECYCLE
     assert str(error).startswith("Your session hit")
     assert error.code == str(code)
 
 
-def test_a_close_for_what_we_did_is_fatal():
+def test_close_code_that_blames_the_client_is_fatal():
     assert close_error(1008, "policy").kind is ErrorKind.FATAL
     assert close_error(1000, "insufficient_quota").kind is ErrorKind.FATAL

@@ -22,7 +22,7 @@ TONE = AudioFrame((8000 * np.sin(np.arange(480) * 0.2)).astype(np.int16), 24000)
 
 
 class Service:
-    """Answers offers as OpenAI does; ``refusal`` is a status and a body instead."""
+    """Answers offers as OpenAI does; ``refusal`` is a status and a body to return instead."""
 
     def __init__(self):
         self.peer = None
@@ -101,7 +101,7 @@ async def until(condition, seconds=5.0):
             await asyncio.sleep(0.005)
 
 
-async def test_one_request_makes_a_call_with_events_and_sound_both_ways():
+async def test_one_request_opens_a_call_with_events_and_audio_both_ways():
     async with connected() as (answering, wire):
         assert answering.headers["Authorization"] == "Bearer k"
         assert answering.headers["Accept"] == "application/sdp"
@@ -121,14 +121,14 @@ async def test_one_request_makes_a_call_with_events_and_sound_both_ways():
         assert np.abs(frames[-1].samples).max() > 3000
 
 
-async def test_pieces_of_any_length_go_as_20_ms():
+async def test_audio_of_any_length_is_sent_as_20_ms_frames():
     async with connected() as (answering, wire):
         for length in (100, 700, 160):
             await wire.send(AudioFrame(np.full(length, 3000, np.int16), 24000))
         await until(lambda: len(answering.heard) == 2)
 
 
-async def test_sound_that_was_kept_is_sent_at_twice_its_pace_without_long_silence():
+async def test_backlog_is_sent_at_twice_real_time_without_long_silence():
     async with connected() as (answering, wire):
         began = time.perf_counter()
         await wire.send(AudioFrame(np.tile(TONE.samples, 25), 24000))
@@ -140,7 +140,7 @@ async def test_sound_that_was_kept_is_sent_at_twice_its_pace_without_long_silenc
         await until(lambda: len(answering.heard) == 25 + webrtc.MAX_QUIET_FRAMES + 1)
 
 
-async def test_sound_at_its_own_pace_is_never_skipped():
+async def test_audio_in_real_time_is_never_skipped():
     async with connected() as (_, wire):
         silence = AudioFrame.silence(0.02, 24000)
         for _ in range(30):
@@ -149,7 +149,7 @@ async def test_sound_at_its_own_pace_is_never_skipped():
         assert wire.skipped_frames == 0
 
 
-async def test_silence_that_comes_in_chunks_of_100_ms_is_not_skipped():
+async def test_silence_in_chunks_of_100_ms_is_not_skipped():
     async with connected() as (answering, wire):
         chunk = AudioFrame.silence(0.1, 24000)
         due = time.perf_counter()
@@ -161,7 +161,7 @@ async def test_silence_that_comes_in_chunks_of_100_ms_is_not_skipped():
         await until(lambda: len(answering.heard) == 80)
 
 
-async def test_a_great_many_events_wait_for_the_channel_and_arrive_in_order():
+async def test_thousands_of_events_wait_for_the_channel_and_arrive_in_order():
     async with connected() as (answering, wire):
         for index in range(40):
             await wire.send(json.dumps({"n": index, "fill": "x" * 30_000}).encode())
@@ -170,15 +170,15 @@ async def test_a_great_many_events_wait_for_the_channel_and_arrive_in_order():
         assert wire._peer.counters["messages_dropped"] == 0
 
 
-async def test_a_message_that_is_too_long_is_told_but_of_pictures_only_the_first():
+async def test_oversized_messages_are_reported_but_only_the_first_image():
     content = [{"type": "input_image", "image_url": "x" * 300_000}]
-    picture = {"type": "conversation.item.create", "item": {"content": content}}
+    image = {"type": "conversation.item.create", "item": {"content": content}}
     text = {"event_id": "e", "type": "conversation.item.create", "item": "x" * 300_000}
     async with connected() as (answering, wire):
-        await wire.send(json.dumps(picture).encode())
+        await wire.send(json.dumps(image).encode())
         error = json.loads(await wire.receive())["error"]
         assert error["code"] == "message_too_long"
-        await wire.send(json.dumps(picture).encode())
+        await wire.send(json.dumps(image).encode())
         assert wire.dropped_images == 2
         await wire.send(json.dumps(text).encode())
         error = json.loads(await wire.receive())["error"]
@@ -187,7 +187,7 @@ async def test_a_message_that_is_too_long_is_told_but_of_pictures_only_the_first
         await until(lambda: answering.texts == ["{}"])
 
 
-async def test_sound_that_nobody_takes_is_bounded_and_events_are_not_lost(monkeypatch):
+async def test_unread_audio_is_bounded_and_events_are_not_lost(monkeypatch):
     monkeypatch.setattr(webrtc, "MAX_QUEUED_FRAMES", 3)
     async with connected() as (answering, wire):
         answering.peer.send_message("{}")
@@ -203,7 +203,7 @@ async def test_sound_that_nobody_takes_is_bounded_and_events_are_not_lost(monkey
     ("status", "code", "kind"),
     [(401, "invalid_api_key", ErrorKind.FATAL), (503, "server_error", ErrorKind.RETRY)],
 )
-async def test_a_refusal_is_told_in_the_servers_words(status, code, kind):
+async def test_refusal_has_the_servers_message(status, code, kind):
     async with service() as answering:
         answering.refusal = status, {"error": {"message": "Not now.", "code": code}}
         wire = wire_to(answering)
@@ -213,7 +213,7 @@ async def test_a_refusal_is_told_in_the_servers_words(status, code, kind):
         assert (caught.value.kind, caught.value.code) == (kind, code)
 
 
-async def test_an_answer_that_is_none_and_a_server_that_is_not_there_are_one_line():
+async def test_invalid_answer_and_unreachable_server_raise_one_line():
     async with service() as answering:
         answering.answer = "hello"
         wire = wire_to(answering)
@@ -229,7 +229,7 @@ async def test_an_answer_that_is_none_and_a_server_that_is_not_there_are_one_lin
     assert caught.value.kind is ErrorKind.RECYCLE
 
 
-async def test_a_lost_peer_is_noticed_in_seconds():
+async def test_lost_peer_is_noticed_within_seconds():
     async with service() as answering, BadNetwork() as network:
         answering.network = network
         wire = wire_to(answering)
@@ -243,7 +243,7 @@ async def test_a_lost_peer_is_noticed_in_seconds():
         await wire.close()
 
 
-async def test_a_hang_up_is_noticed_at_once():
+async def test_hang_up_is_noticed_at_once():
     async with connected() as (answering, wire):
         waiting = asyncio.create_task(wire.receive())
         await answering.peer.close()
@@ -255,7 +255,7 @@ async def test_a_hang_up_is_noticed_at_once():
             await wire.send(b"{}")
 
 
-async def test_being_cancelled_while_it_opens_leaves_nothing():
+async def test_cancelling_open_leaves_no_tasks():
     async with service() as answering:
         answering.hang = True
         wire = wire_to(answering)
@@ -269,7 +269,7 @@ async def test_being_cancelled_while_it_opens_leaves_nothing():
         assert time.perf_counter() - began < 0.5
 
 
-async def test_an_end_leaves_no_task():
+async def test_close_leaves_no_tasks():
     before = asyncio.all_tasks()
     async with connected() as (_, wire):
         await wire.send(TONE)

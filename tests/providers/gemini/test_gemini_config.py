@@ -40,17 +40,32 @@ def realtime(**options):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: gemini.AutomaticActivity("middle"), "start_sensitivity takes high, low, not"),
-        (lambda: gemini.AutomaticActivity(end_sensitivity="x"), "end_sensitivity takes high, low"),
-        (lambda: gemini.AutomaticActivity(prefix_padding_ms=-1), "prefix_padding_ms takes 0 to"),
-        (lambda: gemini.AutomaticActivity(silence_duration_ms=60_001), "takes 0 to 60000, not"),
+        (
+            lambda: gemini.AutomaticActivity("middle"),
+            "start_sensitivity must be one of high, low, not",
+        ),
+        (
+            lambda: gemini.AutomaticActivity(end_sensitivity="x"),
+            "end_sensitivity must be one of high, low",
+        ),
+        (
+            lambda: gemini.AutomaticActivity(prefix_padding_ms=-1),
+            "prefix_padding_ms must be between 0 and",
+        ),
+        (
+            lambda: gemini.AutomaticActivity(silence_duration_ms=60_001),
+            "must be between 0 and 60000, not",
+        ),
         (lambda: gemini.AutomaticActivity(coverage="some"), "activity, all, activity_and_all"),
         (lambda: gemini.Transcription("de"), "language_codes must be a list of strings"),
         (lambda: gemini.Transcription(custom_vocabulary="cat"), "custom_vocabulary must be a list"),
-        (lambda: gemini.Thinking("huge"), "thinking level takes minimal, low, medium, high"),
+        (
+            lambda: gemini.Thinking("huge"),
+            "thinking level must be one of minimal, low, medium, high",
+        ),
         (lambda: gemini.Thinking(), "needs either a level or a budget"),
         (lambda: gemini.Thinking("low", budget=1), "needs either a level or a budget"),
-        (lambda: gemini.Thinking(budget=-2), "thinking budget takes -1 to 65536"),
+        (lambda: gemini.Thinking(budget=-2), "thinking budget must be between -1 and 65536"),
         (lambda: gemini.Proactivity(audio=False, video=True), "needs audio=True"),
         (lambda: gemini.Compression(trigger_tokens=0), "trigger_tokens must be 1 or more"),
         (lambda: gemini.Compression(target_tokens=-5), "target_tokens must be 1 or more"),
@@ -61,10 +76,10 @@ def realtime(**options):
         (lambda: LiveConfig(voice=""), "Kore, Laomedeia"),
         (lambda: LiveConfig(media_resolution="4k"), "low, medium, high"),
         (lambda: LiveConfig(turn_detection=None), "AutomaticActivity or ManualTurns"),
-        (lambda: LiveConfig(temperature=2.1), "temperature takes 0 to 2"),
-        (lambda: LiveConfig(top_p=-0.1), "top_p takes 0 to 1"),
-        (lambda: LiveConfig(top_k=0), "top_k takes 1 to 1000"),
-        (lambda: LiveConfig(max_output_tokens=0), "max_output_tokens takes 1 to 65536"),
+        (lambda: LiveConfig(temperature=2.1), "temperature must be between 0 and 2"),
+        (lambda: LiveConfig(top_p=-0.1), "top_p must be between 0 and 1"),
+        (lambda: LiveConfig(top_k=0), "top_k must be between 1 and 1000"),
+        (lambda: LiveConfig(max_output_tokens=0), "max_output_tokens must be between 1 and 65536"),
         # What each model supports.
         (lambda: LiveConfig(thinking=gemini.Thinking("low")), "does not support thinking"),
         (lambda: LiveConfig(EXTENDED, thinking=gemini.Thinking(budget=1)), r"level=\.\.\."),
@@ -468,7 +483,7 @@ def test_the_documentation_lists_every_argument_and_its_default():
 
 @pytest.mark.parametrize("video", ["none", "track", False, None])
 def test_video_is_images_or_off(video):
-    with pytest.raises(ConfigError, match=r"^video takes images, off, not [^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^video must be one of images, off, not [^\n]*$"):
         gemini.Realtime(api_key="k", video=video)
     assert not gemini.Realtime(api_key="k", video="off").capabilities.video
 
@@ -476,5 +491,5 @@ def test_video_is_images_or_off(video):
 @pytest.mark.parametrize("module", [gemini, openai, qwen])
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf"), "1"])
 def test_fps_must_be_above_0(module, fps):
-    with pytest.raises(ConfigError, match=r"^fps takes a number above 0, not [^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^fps must be a number above 0, not [^\n]*$"):
         module.Realtime(api_key="k", fps=fps)

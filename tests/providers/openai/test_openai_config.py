@@ -17,19 +17,22 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: openai.ServerVAD(threshold=1.5), "threshold takes 0 to 1, not 1.5"),
-        (lambda: openai.ServerVAD(idle_timeout_ms=1), "5000 to 30000"),
+        (lambda: openai.ServerVAD(threshold=1.5), "threshold must be between 0 and 1, not 1.5"),
+        (lambda: openai.ServerVAD(idle_timeout_ms=1), "5000 and 30000"),
         (lambda: openai.SemanticVAD(eagerness="very"), "low, medium, high, auto, not 'very'"),
         (lambda: openai.Transcription(""), "gpt-transcribe"),
         (lambda: openai.Transcription(delay="long"), "minimal, low"),
         (lambda: openai.Transcription(keywords="cat"), "a list of strings"),
         (lambda: openai.NoiseReduction("middle"), "near_field, far_field"),
-        (lambda: openai.RetentionRatio(2), "retention_ratio takes 0 to 1"),
+        (lambda: openai.RetentionRatio(2), "retention_ratio must be between 0 and 1"),
         (lambda: openai.CustomVoice(""), "voice_1234"),
         (lambda: RealtimeConfig(voice=""), "alloy, .* or CustomVoice"),
-        (lambda: RealtimeConfig(speed=2), "speed takes 0.25 to 1.5"),
-        (lambda: openai.ServerVAD(threshold="high"), "threshold takes 0 to 1, not 'high'"),
-        (lambda: RealtimeConfig(max_output_tokens=0), "1 to 32000"),
+        (lambda: RealtimeConfig(speed=2), "speed must be between 0.25 and 1.5"),
+        (
+            lambda: openai.ServerVAD(threshold="high"),
+            "threshold must be between 0 and 1, not 'high'",
+        ),
+        (lambda: RealtimeConfig(max_output_tokens=0), "1 and 32000"),
         (lambda: RealtimeConfig(max_output_tokens="all"), "a number or 'inf'"),
         (lambda: RealtimeConfig(reasoning_effort="huge"), "minimal, low"),
         (lambda: RealtimeConfig(model="gpt-realtime", reasoning_effort="low"), "gpt-realtime-2"),
@@ -42,7 +45,7 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: RealtimeConfig(tool_choice=5), "name of a function, not 5"),
         (lambda: RealtimeConfig(model=None), "gpt-realtime-2.1, not None"),
         (lambda: RealtimeConfig(voice=None), r"alloy, .* or CustomVoice\(id\), not None"),
-        (lambda: RealtimeConfig(speed="fast"), "speed takes 0.25 to 1.5, not 'fast'"),
+        (lambda: RealtimeConfig(speed="fast"), "speed must be between 0.25 and 1.5, not 'fast'"),
         (lambda: RealtimeConfig(truncation=0.8), r"RetentionRatio\(ratio\), not 0.8"),
         (lambda: RealtimeConfig(transcription="gpt-transcribe"), r"Transcription\(model\) or None"),
         (lambda: RealtimeConfig(noise_reduction="near_field"), r"NoiseReduction\(type\) or None"),
@@ -54,17 +57,17 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
             lambda: openai.Realtime(api_key="k", video="track", transport="websocket"),
             "needs transport='webrtc'",
         ),
-        (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url takes"),
+        (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url must be"),
         (lambda: openai.Realtime(api_key="k", pictures_kept=0), "1 or more"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_says_what_is_right(make, words):
+def test_invalid_value_raises_one_line_that_names_valid_values(make, words):
     with pytest.raises(ConfigError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_no_key_is_told_at_once(monkeypatch):
+def test_missing_key_raises_at_construction(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
         openai.Realtime()
@@ -72,20 +75,20 @@ def test_no_key_is_told_at_once(monkeypatch):
     assert openai.Realtime().capabilities.model == "gpt-realtime-2.1"
 
 
-def test_a_key_is_taken_without_the_line_end_of_its_file():
+def test_key_is_stripped_of_its_line_end():
     model = openai.Realtime(api_key=" sk-secret\r\n")
     assert model._headers["Authorization"] == "Bearer sk-secret"
 
 
 @pytest.mark.parametrize("key", ["sk-secret\u2026", "sk-secret\r\nHost: evil", "sk secret", "\x00"])
-def test_what_is_no_key_is_told_without_it(key):
-    with pytest.raises(ConfigError, match="this is no key") as caught:
+def test_invalid_key_is_not_shown_in_the_error(key):
+    with pytest.raises(ConfigError, match="printable ASCII without spaces") as caught:
         openai.Realtime(api_key=key)
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_the_session_has_what_was_asked_for():
+def test_session_json_contains_every_option():
     config = RealtimeConfig(
         voice=openai.CustomVoice("voice_1"),
         turn_detection=openai.SemanticVAD("low", interrupt_response=False),
@@ -147,7 +150,7 @@ def test_the_session_has_what_was_asked_for():
     }
 
 
-def test_the_model_goes_with_the_offer_and_the_format_with_the_socket():
+def test_model_is_sent_over_webrtc_and_audio_format_over_a_websocket():
     by_call = build_session(RealtimeConfig(), SessionSetup(), transport="webrtc")
     assert by_call["model"] == "gpt-realtime-2.1"
     assert "format" not in by_call["audio"]["input"]
@@ -158,7 +161,7 @@ def test_the_model_goes_with_the_offer_and_the_format_with_the_socket():
     assert by_socket["audio"]["input"]["transcription"] == {"model": "gpt-transcribe"}
 
 
-def test_off_is_said_as_null():
+def test_disabled_options_are_sent_as_null():
     config = RealtimeConfig(turn_detection=openai.ManualTurns(), transcription=None)
     heard = build_session(config, SessionSetup())["audio"]["input"]
     assert heard["turn_detection"] is None
@@ -169,7 +172,7 @@ def test_off_is_said_as_null():
     assert profile.user_transcripts == "none"
 
 
-def test_a_new_model_has_the_newest_profile():
+def test_unknown_model_gets_the_newest_capabilities():
     profile = capabilities_of(RealtimeConfig(model="gpt-realtime-9"), video=False)
     assert (profile.say, profile.turn_reply, profile.user_transcripts, profile.video) == (
         "instructed", "requested", "final", False,
@@ -177,18 +180,18 @@ def test_a_new_model_has_the_newest_profile():
 
 
 @pytest.mark.parametrize("model", ["gpt-realtime-2.1", "gpt-realtime-3", "my-deployment"])
-def test_a_model_that_is_not_known_to_be_old_may_be_told_what_the_newest_takes(model):
+def test_unknown_model_accepts_the_newest_options(model):
     config = RealtimeConfig(model=model, reasoning_effort="low", parallel_tool_calls=False)
     assert build_session(config, SessionSetup())["reasoning"] == {"effort": "low"}
 
 
 @pytest.mark.parametrize("model", ["gpt-realtime-mini-2025-12-15", "gpt-4o-realtime-preview"])
-def test_a_model_that_does_not_reason_is_not_told_how(model):
+def test_non_reasoning_model_rejects_reasoning_effort(model):
     with pytest.raises(ConfigError, match="gpt-realtime-2 and later"):
         RealtimeConfig(model=model, reasoning_effort="low")
 
 
-def test_importing_brings_no_client_and_no_transport():
+def test_import_loads_no_client_and_no_transport():
     code = (
         "import sys; from duologue.providers import openai; openai.Realtime; openai.ServerVAD\n"
         "print(*{'openai', 'websockets', 'aiortc', 'av', 'httpx'} & set(sys.modules))"
@@ -197,7 +200,7 @@ def test_importing_brings_no_client_and_no_transport():
     assert run.stdout.strip() == ""
 
 
-def test_a_missing_part_names_the_extra_to_install():
+def test_missing_dependency_names_the_extra_to_install():
     code = (
         "import sys; sys.modules['orjson'] = None\n"
         "from duologue.providers import openai\n"

@@ -24,7 +24,7 @@ type Answer = Callable[[Request], Awaitable[None]]
 
 
 class Request:
-    """One request to the server below, and how to answer it."""
+    """One request to the test server, and the means to answer it."""
 
     def __init__(
         self, path: str, headers: dict[str, str], body: dict[str, object], out: asyncio.StreamWriter
@@ -36,7 +36,7 @@ class Request:
         self.gone = asyncio.Event()
 
     async def stream(self, *chunks: dict[str, object], end: bool = True) -> None:
-        """Server-sent events, as the API streams them."""
+        """Send server-sent events, as the API streams them."""
         self._out.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
         for chunk in chunks:
             await self.event(json.dumps(chunk))
@@ -59,7 +59,7 @@ class Request:
 
 @asynccontextmanager
 async def serving(answer: Answer) -> AsyncIterator[tuple[openai.LLM, list[Request]]]:
-    """A server on loopback that speaks the protocol, and a model that talks to it."""
+    """Run a server of the protocol on loopback; yield a model that uses it, and the requests."""
     requests: list[Request] = []
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,7 +105,7 @@ async def collect(stream: AsyncGenerator[LLMOutput]) -> list[LLMOutput]:
         return [output async for output in stream]
 
 
-async def test_words_come_as_they_are_written() -> None:
+async def test_text_is_streamed_as_it_arrives() -> None:
     async def answer(request: Request) -> None:
         await request.stream(
             delta(role="assistant", content=""),
@@ -129,7 +129,7 @@ async def test_words_come_as_they_are_written() -> None:
     assert "tools" not in request.body
 
 
-async def test_tool_calls_are_put_together() -> None:
+async def test_tool_call_pieces_are_joined() -> None:
     def part(index: int, **fields: object) -> dict[str, object]:
         return delta(tool_calls=[{"index": index, **fields}])
 
@@ -190,7 +190,7 @@ async def test_cancelling_the_reader_closes_the_stream() -> None:
     ("status", "kind"),
     [(401, ErrorKind.FATAL), (404, ErrorKind.FATAL), (400, ErrorKind.RETRY)],
 )
-async def test_a_refusal_keeps_the_words_of_the_server(status: int, kind: ErrorKind) -> None:
+async def test_http_error_keeps_the_servers_message(status: int, kind: ErrorKind) -> None:
     async def answer(request: Request) -> None:
         await request.refuse(status, "The server's own words.", "its_code")
 
@@ -201,7 +201,7 @@ async def test_a_refusal_keeps_the_words_of_the_server(status: int, kind: ErrorK
     assert caught.value.kind is kind
 
 
-async def test_an_error_in_mid_stream_keeps_the_words_of_the_server() -> None:
+async def test_error_within_the_stream_keeps_the_servers_message() -> None:
     async def answer(request: Request) -> None:
         await request.stream(
             delta(content="One"), {"error": {"message": "Out of luck.", "code": "luck"}}
@@ -212,14 +212,14 @@ async def test_an_error_in_mid_stream_keeps_the_words_of_the_server() -> None:
             await collect(llm.generate("", HISTORY, []))
 
 
-async def test_a_server_that_is_not_there() -> None:
+async def test_unreachable_server_raises_session_error() -> None:
     llm = openai.LLM("m", base_url="http://127.0.0.1:1/v1")
     with pytest.raises(SessionError, match=r"127\.0\.0\.1:1/v1/? can't be reached"):
         await collect(llm.generate("", HISTORY, []))
     await llm.close()
 
 
-async def test_a_connection_that_breaks_in_mid_stream() -> None:
+async def test_connection_lost_within_the_stream_raises_session_error() -> None:
     async def answer(request: Request) -> None:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
         request._out.write(head)
@@ -230,20 +230,20 @@ async def test_a_connection_that_breaks_in_mid_stream() -> None:
             await collect(llm.generate("", HISTORY, []))
 
 
-def test_what_is_no_key_is_told_without_it() -> None:
-    with pytest.raises(ConfigError, match="this is no key") as caught:
+def test_invalid_key_is_not_shown_in_the_error() -> None:
+    with pytest.raises(ConfigError, match="printable ASCII without spaces") as caught:
         openai.LLM("some-model", api_key="sk-secret\r\nHost: evil")
     assert "secret" not in str(caught.value)
 
 
-def test_no_key_and_no_server_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_key_and_server_raises_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(ConfigError, match="set OPENAI_API_KEY"):
         openai.LLM("gpt")
 
 
-def test_calls_stand_with_their_results() -> None:
+def test_tool_calls_are_followed_by_their_results() -> None:
     history = [
         UserItem("1", "Weather?"),
         ToolCallItem("2", "a", "weather", "{}"),
@@ -262,12 +262,12 @@ def test_calls_stand_with_their_results() -> None:
 
 
 def ids(messages: list[JsonObject]) -> list[list[str]]:
-    """The ids of the calls of each message that makes any."""
+    """Return the ids of the calls in each message that has any."""
     calls = [message["tool_calls"] for message in messages if "tool_calls" in message]
     return [[call["id"] for call in made] for made in calls]  # type: ignore[union-attr,index,misc,call-overload]
 
 
-def test_a_call_under_way_is_shown_and_moves_to_its_result_when_it_comes_late() -> None:
+def test_pending_tool_call_has_a_placeholder_and_moves_to_its_late_result() -> None:
     history: list[Item] = [
         UserItem("1", "Book it."),
         ToolCallItem("2", "a", "book", "{}"),
@@ -304,7 +304,7 @@ def test_a_call_under_way_is_shown_and_moves_to_its_result_when_it_comes_late() 
     ],
     ids=repr,
 )
-async def test_odd_chunks_are_passed_over(odd: Json) -> None:
+async def test_unexpected_chunks_are_skipped(odd: Json) -> None:
     async def answer(request: Request) -> None:
         await request.stream(delta(content="First"), end=False)
         request._out.write(b": a comment\n\nevent: ping\ndata:\n\ndata: {broken\n\n")
@@ -320,7 +320,7 @@ async def test_odd_chunks_are_passed_over(odd: Json) -> None:
     assert not any(isinstance(output, ToolRequest) for output in outputs)
 
 
-async def test_options_are_fields_of_the_request_whatever_their_names() -> None:
+async def test_options_become_request_fields_whatever_their_names() -> None:
     options: JsonObject = {
         "top_k": 20,
         "temperature": 0.1,
@@ -338,7 +338,7 @@ async def test_options_are_fields_of_the_request_whatever_their_names() -> None:
     assert requests[0].body["messages"] == [{"role": "user", "content": "Hello."}]
 
 
-async def test_a_whole_completion_is_taken_where_a_stream_was_asked_for() -> None:
+async def test_unstreamed_completion_is_accepted() -> None:
     call = {"id": "a", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
     message = {"role": "assistant", "content": "Let me see.", "tool_calls": [call]}
     body = {"choices": [{"index": 0, "message": message}], "usage": {"prompt_tokens": 3}}
@@ -359,7 +359,7 @@ async def test_a_whole_completion_is_taken_where_a_stream_was_asked_for() -> Non
     ]
 
 
-async def test_an_answer_without_a_meaning_is_an_error() -> None:
+async def test_unintelligible_response_is_an_error() -> None:
     async def answer(request: Request) -> None:
         request._out.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n<br>")
 
@@ -397,7 +397,7 @@ def piece(
     ],
     ids=repr,
 )
-async def test_pieces_of_calls_find_their_call(
+async def test_tool_call_pieces_are_assigned_to_their_call(
     pieces: list[tuple[int | None, str | None, str | None, Json]], calls: list[tuple[str, str]]
 ) -> None:
     async def answer(request: Request) -> None:
@@ -411,7 +411,7 @@ async def test_pieces_of_calls_find_their_call(
     assert all(call.call_id for call in made)
 
 
-async def test_a_server_that_is_busy_for_long_is_told_at_once() -> None:
+async def test_long_retry_after_is_reported_at_once() -> None:
     async def answer(request: Request) -> None:
         body = b'{"error": {"message": "slow down"}}'
         request._out.write(
@@ -421,13 +421,13 @@ async def test_a_server_that_is_busy_for_long_is_told_at_once() -> None:
 
     async with serving(answer) as (llm, requests):
         async with asyncio.timeout(3):
-            with pytest.raises(SessionError, match=r"slow down .*asked again in 20 s") as caught:
+            with pytest.raises(SessionError, match=r"slow down .*asks to retry in 20 s") as caught:
                 await collect(llm.generate("", HISTORY, []))
     assert (caught.value.kind, caught.value.code) == (ErrorKind.RETRY, "429")
     assert len(requests) == 1
 
 
-async def test_a_server_that_is_busy_for_a_moment_is_asked_once_more() -> None:
+async def test_short_retry_after_is_retried_once() -> None:
     async def answer(request: Request) -> None:
         if len(requests) == 1:
             request._out.write(

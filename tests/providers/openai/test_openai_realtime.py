@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("transport", ["websocket", "webrtc"])
 
 
 class Person(FakeEdge):
-    """There all the time: silent, or speaking while the test says so."""
+    """A person who stays in the call, and is silent unless the test lets them speak."""
 
     level = 0
 
@@ -31,8 +31,8 @@ class Person(FakeEdge):
         at = np.arange(320)
         while not self.hung_up.is_set():
             await asyncio.sleep(0.02)
-            sound = (self.level * np.sin(at * 0.15)).astype(np.int16)
-            person.push_audio(AudioFrame(sound, 16000))
+            audio = (self.level * np.sin(at * 0.15)).astype(np.int16)
+            person.push_audio(AudioFrame(audio, 16000))
 
     async def says(self, seconds):
         self.level = 8000
@@ -54,7 +54,7 @@ async def until(condition, seconds=5.0):
 
 
 def texts(session):
-    """What the server has as text, as (role, words)."""
+    """Return the server's conversation as (role, text)."""
     return [
         (item["role"], part.get("text") or part.get("transcript"))
         for item in session.conversation
@@ -94,7 +94,7 @@ async def test_a_conversation(transport):
 
 
 @both
-async def test_what_was_said_is_known_to_the_reply_behind_it(transport):
+async def test_scripted_text_is_known_to_the_next_reply(transport):
     async with OpenAISimulator(replies=["It was 4711."]) as simulator:
         model = realtime(simulator, transport)
         async with join_agent(model, Person()) as agent:
@@ -111,7 +111,7 @@ async def test_what_was_said_is_known_to_the_reply_behind_it(transport):
 
 
 @both
-async def test_a_reply_that_is_cut_short_before_its_sound_ends(transport):
+async def test_reply_that_is_incomplete_before_its_audio_ends(transport):
     async with OpenAISimulator(replies=["Hello my dear friend there."]) as simulator:
         model = realtime(simulator, transport, max_output_tokens=3)
         async with join_agent(model, Person()) as agent:
@@ -120,7 +120,7 @@ async def test_a_reply_that_is_cut_short_before_its_sound_ends(transport):
 
 
 @both
-async def test_the_second_text_that_may_not_be_interrupted_is_not(transport):
+async def test_second_uninterruptible_text_is_not_interrupted(transport):
     notices = ["A legal notice.", "Another one, which is quite a lot longer."]
     async with OpenAISimulator(replies=["Yes."], transcripts=["hello"]) as simulator:
         person = Person()
@@ -136,7 +136,7 @@ async def test_the_second_text_that_may_not_be_interrupted_is_not(transport):
             assert "InterruptionEvent" not in event_names(agent)
 
 
-async def test_a_new_connection_knows_what_was_said():
+async def test_new_connection_knows_the_history():
     async with OpenAISimulator(replies=[Reply("Hello."), Reply("Again.")]) as simulator:
         policy = ReconnectPolicy(base_s=0.05)
         model = realtime(simulator, "websocket", reconnect=policy)
@@ -152,18 +152,18 @@ async def test_a_new_connection_knows_what_was_said():
 
 
 @both
-async def test_pictures_reach_the_server(transport):
+async def test_images_reach_the_server(transport):
     async with OpenAISimulator() as simulator:
         model = realtime(simulator, transport)
         async with join_agent(model, Person()):
-            picture = np.random.default_rng(1).integers(0, 256, (1200, 1600, 3), np.uint8)
-            model.send_video(VideoFrame(picture, 0.0))
+            image = np.random.default_rng(1).integers(0, 256, (1200, 1600, 3), np.uint8)
+            model.send_video(VideoFrame(image, 0.0))
             await until(lambda: len(simulator.sessions[0].conversation) == 1)
             [part] = simulator.sessions[0].conversation[0]["content"]
             assert part["type"] == "input_image"
 
 
-async def test_pictures_fit_a_server_that_names_no_limit_of_a_message(monkeypatch):
+async def test_images_fit_the_default_message_size(monkeypatch):
     async def ask(wire, offer, asked=webrtc.WebRTCWire._exchange_sdp):
         lines = (await asked(wire, offer)).splitlines(keepends=True)
         return "".join(line for line in lines if "max-message-size" not in line)
@@ -172,13 +172,13 @@ async def test_pictures_fit_a_server_that_names_no_limit_of_a_message(monkeypatc
     async with OpenAISimulator() as simulator:
         model = realtime(simulator, "webrtc")
         async with join_agent(model, Person()):
-            picture = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
-            model.send_video(VideoFrame(picture, 0.0))
+            image = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
+            model.send_video(VideoFrame(image, 0.0))
             await until(lambda: len(simulator.sessions[0].conversation) == 1)
 
 
 @both
-async def test_a_wrong_key_ends_it_in_the_servers_words(transport):
+async def test_wrong_key_ends_the_session_with_the_servers_message(transport):
     async with OpenAISimulator() as simulator:
         model = openai.Realtime(transport=transport, base_url=simulator.url, api_key="wrong")
         with pytest.raises(Exception, match="API key") as caught:

@@ -1,4 +1,4 @@
-"""Whom a call over TLS trusts."""
+"""Certificates that a WebRTC call trusts."""
 
 import datetime as dt
 import ssl
@@ -43,7 +43,7 @@ def self_signed(folder):
 
 
 @pytest.mark.parametrize("scheme", ["https", "HTTPS"])
-async def test_a_server_that_nobody_vouches_for_is_told_nothing(tmp_path, scheme):
+async def test_untrusted_server_receives_no_request(tmp_path, scheme):
     asked = []
 
     async def answer(request):
@@ -57,7 +57,7 @@ async def test_a_server_that_nobody_vouches_for_is_told_nothing(tmp_path, scheme
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self_signed(tmp_path))
     await site.start()
     url = f"{scheme}://localhost:{runner.addresses[0][1]}/v1/realtime/calls"
-    for _ in range(2):  # What is trusted is read once only.
+    for _ in range(2):  # Trusted certificates are loaded only once.
         wire = WebRTCWire(url, headers={"Authorization": "Bearer k"}, session={})
         with pytest.raises(SessionError, match="CERTIFICATE_VERIFY_FAILED"):
             await wire.open()

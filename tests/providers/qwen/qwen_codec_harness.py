@@ -1,4 +1,4 @@
-"""Qwen's codec in a test's hands."""
+"""A harness for tests of Qwen's codec."""
 
 import base64
 import json
@@ -20,60 +20,60 @@ OLD = "qwen3-omni-flash-realtime"
 ITEM = "item_1"
 
 
-class QwenLine:
-    """A codec and what goes through it, as objects."""
+class QwenCodecHarness:
+    """A codec whose messages go in and out as objects."""
 
-    def __init__(self, *, history=(), live=True, **config):
+    def __init__(self, *, history=(), confirmed=True, **config):
         self.codec = qwen_codec(QwenSession(QwenConfig(**config)))
         opening = self.codec.open(SessionSetup("be kind", (), history))
         self.opening = [json.loads(message) for message in opening]
-        if live:
-            self.get("session.created", session={})
-            [self.started] = self.get("session.updated", session={})
+        if confirmed:
+            self.receive("session.created", session={})
+            [self.started] = self.receive("session.updated", session={})
 
     def send(self, command):
         return [json.loads(message) for message in self.codec.encode(command)]
 
-    def bare(self, command):
-        """What is sent, without ids of events."""
+    def send_without_ids(self, command):
+        """Encode a command; return the events without their ids."""
         sent = self.send(command)
         return [{key: event[key] for key in event if key != "event_id"} for event in sent]
 
-    def get(self, kind, **fields):
+    def receive(self, kind, **fields):
         return list(self.codec.decode(json.dumps({"type": kind, **fields}).encode()))
 
     def pending(self):
         return [json.loads(message) for message in self.codec.pending()]
 
-    def error(self, message, **more):
-        """An error as the service tells it: it names neither a code nor an event."""
+    def receive_error(self, message, **more):
+        """Receive an error as the service sends it, with neither a code nor an event."""
         error = {"type": "invalid_request_error", "message": message, **more}
-        return self.get("error", error=error)
+        return self.receive("error", error=error)
 
-    def began(self, reply="resp", request_id=None, item=ITEM):
-        assert self.get("response.created", response={"id": reply}) == [
+    def start_reply(self, reply="resp", request_id=None, item=ITEM):
+        assert self.receive("response.created", response={"id": reply}) == [
             ReplyStarted(reply, request_id)
         ]
         if item:
             added = {"id": item, "type": "message", "role": "assistant"}
-            self.get("response.output_item.added", response_id=reply, item=added)
+            self.receive("response.output_item.added", response_id=reply, item=added)
 
-    def sound(self, samples=240, reply="resp", item=ITEM):
+    def receive_audio(self, samples=240, reply="resp", item=ITEM):
         delta = base64.b64encode(np.ones(samples, "<i2").tobytes()).decode()
-        return self.get("response.audio.delta", response_id=reply, item_id=item, delta=delta)
+        return self.receive("response.audio.delta", response_id=reply, item_id=item, delta=delta)
 
-    def item_done(self, reply="resp", item=ITEM, **more):
+    def finish_item(self, reply="resp", item=ITEM, **more):
         done = {"id": item, "type": "message", "role": "assistant", **more}
-        return self.get("response.output_item.done", response_id=reply, item=done)
+        return self.receive("response.output_item.done", response_id=reply, item=done)
 
-    def done(self, reply="resp", status="completed", **more):
-        return self.get("response.done", response={"id": reply, "status": status, **more})
+    def finish_reply(self, reply="resp", status="completed", **more):
+        return self.receive("response.done", response={"id": reply, "status": status, **more})
 
-    def turn(self, item="u", end_ms=800):
-        """A turn of the person that the service has found."""
-        out = self.get("input_audio_buffer.speech_started", item_id=item, audio_start_ms=0)
-        out += self.get("input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end_ms)
-        return out + self.get("input_audio_buffer.committed", item_id=item)
+    def receive_turn(self, item="u", end_ms=800):
+        """Receive a user turn that the service detected."""
+        out = self.receive("input_audio_buffer.speech_started", item_id=item, audio_start_ms=0)
+        out += self.receive("input_audio_buffer.speech_stopped", item_id=item, audio_end_ms=end_ms)
+        return out + self.receive("input_audio_buffer.committed", item_id=item)
 
 
 def frame(samples, rate=16000):

@@ -37,27 +37,27 @@ def _no_environment(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: qwen.ServerVAD(threshold=-1.5), "threshold takes -1 to 1, not -1.5"),
-        (lambda: qwen.ServerVAD(silence_duration_ms=100), "200 to 6000"),
-        (lambda: qwen.ServerVAD(silence_duration_ms=6001), "200 to 6000"),
-        (lambda: qwen.ServerVAD(prefix_padding_ms=-1), "0 to 10000"),
-        (lambda: qwen.ServerVAD(idle_timeout_ms=4999), "5000 to 30000"),
-        (lambda: qwen.SemanticVAD(threshold=2), "threshold takes -1 to 1"),
-        (lambda: qwen.SemanticVAD(silence_duration_ms=1), "200 to 6000"),
-        (lambda: qwen.Transcription(""), "or None for the usual one"),
+        (lambda: qwen.ServerVAD(threshold=-1.5), "threshold must be between -1 and 1, not -1.5"),
+        (lambda: qwen.ServerVAD(silence_duration_ms=100), "200 and 6000"),
+        (lambda: qwen.ServerVAD(silence_duration_ms=6001), "200 and 6000"),
+        (lambda: qwen.ServerVAD(prefix_padding_ms=-1), "0 and 10000"),
+        (lambda: qwen.ServerVAD(idle_timeout_ms=4999), "5000 and 30000"),
+        (lambda: qwen.SemanticVAD(threshold=2), "threshold must be between -1 and 1"),
+        (lambda: qwen.SemanticVAD(silence_duration_ms=1), "200 and 6000"),
+        (lambda: qwen.Transcription(""), "or None for the default"),
         (lambda: QwenConfig(model=""), "qwen3.5-omni-plus-realtime"),
         (lambda: QwenConfig(model="qwen-audio-3.0-realtime-plus"), "not an Omni model"),
         (lambda: QwenConfig(model="qwen3.8-livetranslate-flash"), "not an Omni model"),
-        (lambda: QwenConfig(voice=""), "voice takes"),
-        (lambda: QwenConfig(temperature=2), "0 to less than 2, not 2"),
-        (lambda: QwenConfig(temperature=float("nan")), "0 to less than 2"),
-        (lambda: QwenConfig(top_p=0), "more than 0 to 1, not 0"),
-        (lambda: QwenConfig(top_k=-1), "top_k takes 0 or more"),
-        (lambda: QwenConfig(max_tokens=0), "max_tokens takes 1 or more"),
+        (lambda: QwenConfig(voice=""), "voice must be"),
+        (lambda: QwenConfig(temperature=2), "at least 0 and less than 2, not 2"),
+        (lambda: QwenConfig(temperature=float("nan")), "at least 0 and less than 2"),
+        (lambda: QwenConfig(top_p=0), "more than 0 and at most 1, not 0"),
+        (lambda: QwenConfig(top_k=-1), "top_k must be 0 or more"),
+        (lambda: QwenConfig(max_tokens=0), "max_tokens must be 1 or more"),
         (lambda: QwenConfig(repetition_penalty=0), "more than 0, not 0"),
-        (lambda: QwenConfig(presence_penalty=3), "presence_penalty takes -2 to 2"),
-        (lambda: QwenConfig(seed=-1), "seed takes 0 or more"),
-        (lambda: QwenConfig(seed=2**31), "seed takes less than 2"),
+        (lambda: QwenConfig(presence_penalty=3), "presence_penalty must be between -2 and 2"),
+        (lambda: QwenConfig(seed=-1), "seed must be 0 or more"),
+        (lambda: QwenConfig(seed=2**31), "seed must be less than 2"),
         (lambda: QwenConfig(output_rate=44100), "8000, 16000, 24000, 48000, not 44100"),
         (lambda: QwenConfig(model=OLD, output_rate=16000), "qwen3.5-omni and later"),
         (lambda: QwenConfig(model=OLD, turn_detection=qwen.SemanticVAD()), "SemanticVAD is for"),
@@ -71,35 +71,35 @@ def _no_environment(monkeypatch):
         (lambda: QwenConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
         (lambda: qwen.Realtime(api_key="k", video="track"), "images or off"),
         (lambda: qwen.Realtime(api_key="k", idle="wait"), "silence or roll_over"),
-        (lambda: qwen.Realtime(api_key="k", longest_side=4000), "16 to 1920"),
-        (lambda: qwen.Realtime(api_key="k", base_url="127.0.0.1"), "base_url takes"),
-        (lambda: qwen.Realtime(api_key="k", region="mars-1"), "region takes cn-beijing"),
-        (lambda: qwen.Realtime(api_key="k", workspace="evil.host/"), "workspace takes an id"),
+        (lambda: qwen.Realtime(api_key="k", longest_side=4000), "16 and 1920"),
+        (lambda: qwen.Realtime(api_key="k", base_url="127.0.0.1"), "base_url must be"),
+        (lambda: qwen.Realtime(api_key="k", region="mars-1"), "region must be one of cn-beijing"),
+        (lambda: qwen.Realtime(api_key="k", workspace="evil.host/"), "workspace must be an id"),
         (lambda: qwen.Realtime(NEW, api_key="k"), "needs workspace, or DASHSCOPE_WORKSPACE"),
     ],
 )
-def test_a_wrong_value_is_one_line_that_says_what_is_right(make, words):
+def test_invalid_value_raises_one_line_that_names_valid_values(make, words):
     with pytest.raises(ConfigError, match=words) as caught:
         make()
     assert "\n" not in str(caught.value)
 
 
-def test_no_key_is_told_at_once(monkeypatch):
+def test_missing_key_raises_at_construction(monkeypatch):
     with pytest.raises(ConfigError, match="DASHSCOPE_API_KEY"):
         qwen.Realtime()
     monkeypatch.setenv("DASHSCOPE_API_KEY", "k")
     assert qwen.Realtime().capabilities.model == PLUS
 
 
-def test_a_key_loses_its_line_end_and_what_is_none_is_not_shown():
+def test_key_is_stripped_and_an_invalid_one_is_not_shown():
     model = qwen.Realtime(api_key="sk-secret\n", workspace="ws-1")
     assert model._headers["Authorization"] == "Bearer sk-secret"
-    with pytest.raises(ConfigError, match="this is no key") as caught:
+    with pytest.raises(ConfigError, match="printable ASCII without spaces") as caught:
         qwen.Realtime(api_key="sk-secret\u2026", workspace="ws-1")
     assert "secret" not in str(caught.value)
 
 
-def test_the_session_of_old_has_its_fields_at_the_top():
+def test_older_session_has_top_level_fields():
     made = session(
         voice="Ethan",
         turn_detection=qwen.ServerVAD(0.2, interrupt_response=False, idle_timeout_ms=6000),
@@ -136,7 +136,7 @@ def test_the_session_of_old_has_its_fields_at_the_top():
     }
 
 
-def test_the_session_of_today_has_what_concerns_sound_in_one_place():
+def test_newer_session_has_audio_fields_in_one_object():
     made = session(model=NEW, voice="Tina", turn_detection=qwen.SemanticVAD(0.3, 500))
     assert made["audio"] == {
         "input": {"format": {"type": "pcm", "sample_rate": 16000}},
@@ -152,7 +152,7 @@ def test_the_session_of_today_has_what_concerns_sound_in_one_place():
     }
 
 
-def test_another_rate_never_stands_beside_the_formats_of_old():
+def test_chosen_rate_is_never_combined_with_old_format_fields():
     made = session(voice="Tina", output_rate=48000)
     assert made["audio"]["output"] == {"format": {"type": "pcm", "sample_rate": 48000}}
     assert made["audio"]["input"] == {"format": {"type": "pcm", "sample_rate": 16000}}
@@ -164,12 +164,12 @@ def test_another_rate_never_stands_beside_the_formats_of_old():
     ("model", "formats"),
     [(PLUS, ("pcm", "pcm")), (OLD, ("pcm16", "pcm24")), (TURBO, ("pcm16", "pcm16"))],
 )
-def test_formats_have_the_names_that_the_model_wants(model, formats):
+def test_formats_have_the_names_of_the_model(model, formats):
     made = session(model=model)
     assert (made["input_audio_format"], made["output_audio_format"]) == formats
 
 
-def test_what_is_not_said_is_left_to_the_service():
+def test_omitted_options_are_left_to_the_service():
     made = session(setup=SessionSetup())
     assert made.keys() == {
         "modalities",
@@ -182,7 +182,7 @@ def test_what_is_not_said_is_left_to_the_service():
     assert off["turn_detection"] is off["input_audio_transcription"] is None
 
 
-def test_tools_have_the_nested_shape_and_exclude_a_search():
+def test_tools_are_sent_in_their_shape_and_exclude_search():
     setup = SessionSetup("", [TOOL])
     function = {"name": "time", "description": "Tells the time", "parameters": TOOL.parameters}
     assert session(setup=setup)["tools"] == [{"type": "function", "function": function}]
@@ -210,7 +210,7 @@ def test_tools_have_the_nested_shape_and_exclude_a_search():
         ("my-own-deployment", True, "reliable", (16000, 24000)),
     ],
 )
-def test_every_model_has_its_profile(model, text, tools, rates):
+def test_every_model_has_its_capabilities(model, text, tools, rates):
     profile = capabilities_of(QwenConfig(model=model))
     assert (profile.provider, profile.model) == ("qwen", model)
     assert (profile.input_rate, profile.output_rate) == rates
@@ -225,7 +225,7 @@ def test_every_model_has_its_profile(model, text, tools, rates):
     assert profile.user_transcripts == "final"
 
 
-def test_manual_turns_and_words():
+def test_manual_turns_and_transcription():
     manual = {"turn_detection": qwen.ManualTurns()}
     for model, words in ((PLUS, "final"), (FLASH, "none")):
         profile = capabilities_of(QwenConfig(model=model, **manual), video=False)
@@ -235,7 +235,7 @@ def test_manual_turns_and_words():
     assert capabilities_of(QwenConfig(transcription=None)).user_transcripts == "none"
 
 
-def test_a_model_of_the_future_is_taken_for_the_newest():
+def test_future_model_is_treated_as_the_newest():
     assert traits_of("qwen3.9-omni-flash-realtime").family == "qwen3.8-omni"
     assert traits_of("qwen3.10-omni-flash-realtime").family == "qwen3.8-omni"
     assert traits_of("qwen3.6-omni-flash-realtime").family == "qwen3.5-omni-flash"
@@ -262,12 +262,12 @@ def test_a_model_of_the_future_is_taken_for_the_newest():
         ({"base_url": "https://h/x?a=1&model=old"}, "wss://h/x?a=1&model=m"),
     ],
 )
-def test_a_session_is_where_it_was_said_to_be(where, url):
+def test_session_url_follows_base_url_workspace_and_region(where, url):
     places = {"base_url": None, "workspace": None, "region": None, **where}
     assert session_url("m", **places) == url
 
 
-def test_the_place_comes_from_the_environment_too(monkeypatch):
+def test_region_and_workspace_are_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("DASHSCOPE_WORKSPACE", "llm-1")
     monkeypatch.setenv("DASHSCOPE_REGION", "eu-central-1")
     model = qwen.Realtime(NEW, api_key="k", headers={"X-Trace": "1"})
@@ -290,7 +290,7 @@ def test_the_place_comes_from_the_environment_too(monkeypatch):
         ("http://[::1", "wss://dashscope.aliyuncs.com/"),
     ],
 )
-def test_the_region_is_that_of_the_host_that_the_key_is_used_with(host, url, monkeypatch):
+def test_region_follows_the_host_in_the_environment(host, url, monkeypatch):
     for name in ("DASHSCOPE_REGION", "DASHSCOPE_WORKSPACE", "DASHSCOPE_WEBSOCKET_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DASHSCOPE_HTTP_BASE_URL", host)
@@ -300,7 +300,7 @@ def test_the_region_is_that_of_the_host_that_the_key_is_used_with(host, url, mon
     assert qwen.Realtime(api_key="k", base_url="ws://h")._url.startswith("ws://h/")
 
 
-def test_importing_brings_no_client_and_no_transport():
+def test_import_loads_no_client_and_no_transport():
     code = (
         "import sys; from duologue.providers import qwen; qwen.Realtime; qwen.ServerVAD\n"
         "print(*{'openai', 'dashscope', 'websockets', 'aiortc', 'av', 'httpx'} & set(sys.modules))"
@@ -310,7 +310,7 @@ def test_importing_brings_no_client_and_no_transport():
 
 
 @pytest.mark.parametrize("missing", ["orjson", "pybase64"])
-def test_a_missing_part_names_the_extra_to_install(missing):
+def test_missing_dependency_names_the_extra_to_install(missing):
     code = (
         f"import sys; sys.modules[{missing!r}] = None\n"
         "from duologue.providers import qwen\n"

@@ -49,7 +49,7 @@ def test_every_error_has_a_kind(code, error_type, message, kind):
         ("", None),
     ],
 )
-def test_what_an_error_says_of_what_we_sent(message, meaning):
+def test_error_is_matched_to_the_sent_event(message, meaning):
     assert meaning_of("", message) is meaning
 
 
@@ -67,7 +67,7 @@ def test_what_an_error_says_of_what_we_sent(message, meaning):
         (302, "", ErrorKind.UNKNOWN),
     ],
 )
-def test_an_http_status_has_a_kind_and_the_services_words(status, code, kind):
+def test_http_error_has_a_kind_and_the_services_message(status, code, kind):
     body = {"code": code, "message": "No.\nNo!", "request_id": "1"}
     error = http_error(status, json.dumps(body).encode())
     assert error.kind is kind
@@ -75,7 +75,7 @@ def test_an_http_status_has_a_kind_and_the_services_words(status, code, kind):
     assert error.code == (code or str(status))
 
 
-def test_the_body_may_have_the_shape_of_openai():
+def test_http_body_may_have_openais_shape():
     body = {"error": {"code": "invalid_api_key", "message": "Wrong."}}
     error = http_error(401, json.dumps(body).encode())
     assert (str(error), error.code) == ("Wrong.", "invalid_api_key")
@@ -83,20 +83,20 @@ def test_the_body_may_have_the_shape_of_openai():
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": 3}', b"\xff"])
-def test_a_body_that_says_nothing_still_gives_a_line(body):
+def test_empty_http_body_still_gives_a_message(body):
     error = http_error(502, body)
     assert str(error) == "the server answered with HTTP 502"
     assert error.kind is ErrorKind.RETRY
 
 
 @pytest.mark.parametrize("code", [1000, 1001, 1005, 1006, 1011, 1012, 1013, 1014])
-def test_a_close_is_a_reason_for_a_new_connection(code):
+def test_ordinary_close_code_asks_for_a_new_connection(code):
     error = close_error(code, "")
     assert error.kind is ErrorKind.RECYCLE
     assert error.code == str(code)
 
 
-def test_the_same_code_closes_an_idle_session_and_an_account_without_money():
+def test_same_close_code_means_idle_or_unpaid_by_its_reason():
     idle = close_error(1007, IDLE)
     assert idle.kind is ErrorKind.RECYCLE
     assert str(idle).startswith("Your session was closed")
@@ -114,12 +114,12 @@ def test_the_same_code_closes_an_idle_session_and_an_account_without_money():
         close_error(1007, "Incorrect API key provided.", where="cn-beijing (host)"),
     ],
 )
-def test_a_wrong_key_may_be_one_of_another_region(error):
+def test_wrong_key_error_mentions_the_region(error):
     assert error.kind is ErrorKind.FATAL
     assert "set region, or DASHSCOPE_REGION. This was cn-beijing (host)." in str(error)
     assert "\n" not in str(error)
 
 
-def test_other_errors_say_nothing_of_regions():
+def test_other_errors_do_not_mention_regions():
     for error in (http_error(400, b'{"message":"No money."}'), close_error(1011, "Internal.")):
         assert "region" not in str(error)

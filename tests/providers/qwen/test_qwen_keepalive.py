@@ -1,4 +1,4 @@
-"""Sessions in which nobody speaks: the service closes them after 300 s, and all after 120 min."""
+"""Idle sessions: the service closes them after 300 s, and all sessions after 120 min."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -33,14 +33,14 @@ from fake_edge import pending_timers
 HISTORY = (UserItem("u", "Hello."), AgentItem("a", "Hello to you."))
 
 
-class Ears:
-    """Hears a session, and remembers what it was told with the time."""
+class RecordingObserver:
+    """A session observer that records its calls with the time."""
 
     def __init__(self):
-        self.told = []
+        self.calls = []
 
     def __getattr__(self, name):
-        return lambda *what: self.told.append((asyncio.get_running_loop().time(), *what))
+        return lambda *what: self.calls.append((asyncio.get_running_loop().time(), *what))
 
     def history(self):
         return HISTORY
@@ -52,23 +52,23 @@ class Ears:
         return None
 
     def of(self, kind):
-        return [what for _, what, *_ in self.told if isinstance(what, kind)]
+        return [what for _, what, *_ in self.calls if isinstance(what, kind)]
 
 
 @asynccontextmanager
 async def session(simulator=None, **options):
-    """A model in a session with the simulated service, without a sound: (model, ears, service)."""
+    """Run a silent session with the simulated service; yield (model, observer, service)."""
     transcripts = ["what time is it"]
     more = {"replies": ["Noon."] * 9, "transcripts": transcripts, **(simulator or {})}
     async with QwenSimulator(**more) as service:
         options.setdefault("reconnect", ReconnectPolicy(base_s=0.1))
         options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
         model = Realtime(base_url=service.url, api_key=service.key, **options)
-        ears = Ears()
-        task = asyncio.create_task(model.run(SessionSetup("be kind"), ears))
+        observer = RecordingObserver()
+        task = asyncio.create_task(model.run(SessionSetup("be kind"), observer))
         await model.ready()
         try:
-            yield model, ears, service
+            yield model, observer, service
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -91,39 +91,39 @@ def appends(service):
 
 def test_silence_keeps_a_muted_session_open():
     async def run():
-        async with session() as (model, ears, service):
+        async with session() as (model, observer, service):
             await asyncio.sleep(1000)
             assert model.connected
             assert len(service.sessions) == 1
-            assert not ears.of(RealtimeReconnectingEvent)
+            assert not observer.of(RealtimeReconnectingEvent)
             assert len(appends(service)) == pytest.approx(1000 / 20, abs=3)
             model.request_reply("r")
             await asyncio.sleep(2)
-            assert ears.of(ReplyAudio)
+            assert observer.of(ReplyAudio)
 
     run_virtual(run(), grace=0.0)
 
 
-def test_the_service_does_close_what_is_left_alone(monkeypatch):
+def test_service_closes_an_idle_session(monkeypatch):
     monkeypatch.setattr("duologue.providers.qwen._keepalive.SILENCE_INTERVAL_S", 1e9)
 
     async def run():
-        async with session() as (model, ears, service):
+        async with session() as (model, observer, service):
             await asyncio.sleep(305)
-            (event,) = ears.of(RealtimeReconnectedEvent)
+            (event,) = observer.of(RealtimeReconnectedEvent)
             assert event.outcome == "replayed"
-            assert "no response was generated" in ears.of(RealtimeReconnectingEvent)[0].reason
+            assert "no response was generated" in observer.of(RealtimeReconnectingEvent)[0].reason
             assert len(service.sessions) == 2
             assert model.connected
 
     run_virtual(run(), grace=0.0)
 
 
-def test_a_roll_over_comes_before_the_service_would_close():
+def test_roll_over_happens_before_the_service_closes():
     async def run():
-        async with session(idle="roll_over") as (model, ears, service):
+        async with session(idle="roll_over") as (model, observer, service):
             await asyncio.sleep(1000)
-            events = ears.of(RealtimeReconnectedEvent)
+            events = observer.of(RealtimeReconnectedEvent)
             assert len(events) == 3
             assert [(e.outcome, e.lost_ms, e.gap_ms) for e in events] == [("replayed", 0, 0)] * 3
             assert len(service.sessions) == 4
@@ -135,25 +135,27 @@ def test_a_roll_over_comes_before_the_service_would_close():
     run_virtual(run(), grace=0.0)
 
 
-def test_a_reply_makes_a_quiet_session_young_again():
+def test_reply_restarts_the_idle_timer():
     async def run():
-        async with session(idle="roll_over") as (model, ears, service):
+        async with session(idle="roll_over") as (model, observer, service):
             for turn in range(5):
                 await asyncio.sleep(200)
                 model.request_reply(f"r{turn}")
             assert len(service.sessions) == 1
-            assert not ears.of(RealtimeReconnectedEvent)
+            assert not observer.of(RealtimeReconnectedEvent)
 
     run_virtual(run(), grace=0.0)
 
 
-def test_two_hours_roll_over_before_the_service_closes():
+def test_session_rolls_over_before_two_hours():
     async def run():
-        async with session() as (model, ears, service):
+        async with session() as (model, observer, service):
             await asyncio.sleep(7190)
-            (event,) = ears.of(RealtimeReconnectedEvent)
+            (event,) = observer.of(RealtimeReconnectedEvent)
             assert (event.outcome, event.lost_ms, event.gap_ms) == ("replayed", 0, 0)
-            ((at, _),) = [one for one in ears.told if isinstance(one[1], RealtimeReconnectedEvent)]
+            ((at, _),) = [
+                one for one in observer.calls if isinstance(one[1], RealtimeReconnectedEvent)
+            ]
             assert 7200 - 60 <= at < 7200
             await asyncio.sleep(30)
             assert len(service.sessions) == 2
@@ -162,12 +164,12 @@ def test_two_hours_roll_over_before_the_service_closes():
     run_virtual(run(), grace=0.0)
 
 
-def test_a_close_for_idleness_is_no_wrong_of_ours():
+def test_close_of_an_idle_session_reconnects():
     async def run():
         faults = [Fault(Close(1007, IDLE_REASON), at=2.0)]
-        async with session({"faults": faults}) as (model, ears, service):
+        async with session({"faults": faults}) as (model, observer, service):
             await asyncio.sleep(4)
-            assert len(ears.of(RealtimeReconnectedEvent)) == 1
+            assert len(observer.of(RealtimeReconnectedEvent)) == 1
             assert model.connected
             assert len(service.sessions) == 2
 
@@ -175,28 +177,28 @@ def test_a_close_for_idleness_is_no_wrong_of_ours():
 
 
 @pytest.mark.parametrize("idle", ["silence", "roll_over"])
-def test_a_turn_ends_although_the_microphone_was_switched_off_in_it(idle):
+def test_turn_ends_after_the_microphone_is_muted_within_it(idle):
     async def run():
-        async with session(idle=idle) as (model, ears, _service):
+        async with session(idle=idle) as (model, observer, _service):
             for _ in range(30):
                 model.send_audio(speech(0.02))
                 await asyncio.sleep(0.02)
             await asyncio.sleep(5)
-            (ended,) = ears.of(UserTurnEnded)
-            (stopped,) = ears.of(SpeechStopped)
+            (ended,) = observer.of(UserTurnEnded)
+            (stopped,) = observer.of(SpeechStopped)
             assert stopped.position / 16000 == pytest.approx(0.6, abs=0.35)
             assert ended.reply_follows
-            assert [t.text for t in ears.of(UserTranscript) if t.final] == ["what time is it"]
-            assert ears.of(ReplyAudio)
-            # And then it is quiet.
-            before = len(ears.told)
+            assert [t.text for t in observer.of(UserTranscript) if t.final] == ["what time is it"]
+            assert observer.of(ReplyAudio)
+            # Then nothing more happens.
+            before = len(observer.calls)
             await asyncio.sleep(10)
-            assert len(ears.told) == before
+            assert len(observer.calls) == before
 
     run_virtual(run(), grace=0.0)
 
 
-def test_nothing_is_sent_while_there_is_no_connection():
+def test_nothing_is_sent_without_a_connection():
     from duologue.simulators.faults import Handshake
 
     async def run():
@@ -215,8 +217,8 @@ def test_nothing_is_sent_while_there_is_no_connection():
     run_virtual(run(), grace=0.0)
 
 
-class Timeless:
-    """A connection of which nothing comes."""
+class SilentConnection:
+    """A connection without outputs."""
 
     def __init__(self):
         self.sent = []
@@ -231,7 +233,7 @@ class Timeless:
 
 
 @pytest.mark.parametrize("idle", ["silence", "roll_over"])
-def test_a_turn_that_never_ends_is_given_up(idle):
+def test_silence_stops_for_a_turn_that_never_ends(idle):
     async def run():
         loop = asyncio.get_running_loop()
         from duologue.clock import LoopClock
@@ -244,24 +246,24 @@ def test_a_turn_that_never_ends_is_given_up(idle):
             is_connected=lambda: True,
             roll_over=rolled.append if idle == "roll_over" else None,
         )
-        line = Timeless()
-        watched = watcher.watch(line)
+        connection = SilentConnection()
+        watched = watcher.watch(connection)
         watcher.start()
         task = asyncio.create_task(watched.run(silence.append))
         await asyncio.sleep(0)
-        line.receive(SessionStarted())
-        line.receive(SpeechStarted("u"))
+        connection.receive(SessionStarted())
+        connection.receive(SpeechStarted("u"))
         began = loop.time()
         await asyncio.sleep(100)
         in_turn = MAX_TURN_SILENCE_S / SILENCE_CHUNK_S
         more = 0 if idle == "roll_over" else (100 - MAX_TURN_SILENCE_S) / 20
-        assert len(line.sent) == pytest.approx(in_turn + more, abs=2)
-        # The next turn is waited for anew.
-        line.receive(UserTurnEnded("u"))
-        line.receive(SpeechStarted("v"))
-        before = len(line.sent)
+        assert len(connection.sent) == pytest.approx(in_turn + more, abs=2)
+        # Silence is sent again in the next turn.
+        connection.receive(UserTurnEnded("u"))
+        connection.receive(SpeechStarted("v"))
+        before = len(connection.sent)
         await asyncio.sleep(1)
-        assert len(line.sent) - before == pytest.approx(10, abs=3)
+        assert len(connection.sent) - before == pytest.approx(10, abs=3)
         assert loop.time() - began == pytest.approx(101)
         watcher.close()
         task.cancel()

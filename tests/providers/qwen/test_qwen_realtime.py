@@ -22,7 +22,7 @@ def realtime(simulator, **options):
     return qwen.Realtime(base_url=simulator.url, api_key=simulator.key, **options)
 
 
-def picture(shade, size=(720, 1280)):
+def image(shade, size=(720, 1280)):
     return VideoFrame(np.full((*size, 3), shade, np.uint8), float(shade))
 
 
@@ -57,7 +57,7 @@ async def test_a_conversation():
 
 
 @virtual_time
-async def test_a_reply_that_fails_in_its_middle_is_told_to_have_failed():
+async def test_reply_that_fails_midway_is_reported_as_failed():
     replies = [Reply("Half a sentence that was never", fails="overloaded"), "Next."]
     async with (
         QwenSimulator(replies=replies) as simulator,
@@ -71,7 +71,7 @@ async def test_a_reply_that_fails_in_its_middle_is_told_to_have_failed():
 
 
 @virtual_time
-async def test_pictures_come_before_any_sound_and_again_when_the_camera_is_on_again():
+async def test_images_are_sent_without_audio_and_after_the_camera_returns():
     async with QwenSimulator() as simulator:
         person = FakeEdge()
         async with join_agent(realtime(simulator, fps=2.0), person) as agent:
@@ -79,7 +79,7 @@ async def test_pictures_come_before_any_sound_and_again_when_the_camera_is_on_ag
 
             async def film(seconds):
                 for at in range(round(seconds * 10)):
-                    person.person.push_video(lambda at=at: picture(at))
+                    person.person.push_video(lambda at=at: image(at))
                     await asyncio.sleep(0.1)
 
             await film(2)
@@ -96,22 +96,22 @@ async def test_pictures_come_before_any_sound_and_again_when_the_camera_is_on_ag
 
 
 @virtual_time
-async def test_no_pictures_where_none_are_wanted():
+async def test_no_images_are_sent_with_video_off():
     async with QwenSimulator() as simulator:
         model = realtime(simulator, video="off")
         async with join_agent(model):
             with pytest.raises(UnsupportedError, match="leave the camera off"):
-                model.send_video(picture(1))
+                model.send_video(image(1))
 
 
 @virtual_time
-async def test_a_picture_is_seen_with_the_question():
+async def test_image_is_sent_with_the_question():
     async with QwenSimulator(replies=["Grey."]) as simulator:
         person = FakeEdge()
         async with join_agent(realtime(simulator), person) as agent:
-            person.person.push_video(lambda: picture(1))
+            person.person.push_video(lambda: image(1))
             await asyncio.sleep(0.5)
-            person.person.push_video(lambda: picture(2))
+            person.person.push_video(lambda: image(2))
             speech = await agent.simple_response("What do you see?")
             assert speech.heard_text == "Grey."
             [session] = simulator.sessions
@@ -124,7 +124,7 @@ async def test_a_picture_is_seen_with_the_question():
 
 
 @virtual_time
-async def test_a_turn_that_the_program_ends_without_sound_is_empty():
+async def test_manual_turn_without_audio_is_empty():
     async with QwenSimulator(replies=["Yes."] * 2) as simulator:
         model = realtime(simulator, turn_detection=qwen.ManualTurns())
         async with join_agent(model) as agent:
@@ -136,7 +136,7 @@ async def test_a_turn_that_the_program_ends_without_sound_is_empty():
 
 
 @virtual_time
-async def test_a_turn_of_nothing_but_the_silence_that_keeps_a_session_open_is_empty():
+async def test_manual_turn_of_only_keepalive_silence_is_empty():
     async with QwenSimulator(replies=["Yes."] * 3, transcripts=["Is it you?"]) as simulator:
         model = realtime(simulator, turn_detection=qwen.ManualTurns())
         person = FakeEdge()
@@ -156,7 +156,7 @@ async def test_a_turn_of_nothing_but_the_silence_that_keeps_a_session_open_is_em
 
 
 @virtual_time
-async def test_a_flash_model_ends_manual_turns_without_words():
+async def test_flash_model_ends_manual_turns_without_a_transcript():
     async with QwenSimulator(replies=["Yes."] * 2, transcripts=["is it you"]) as simulator:
         model = realtime(
             simulator,
@@ -172,11 +172,11 @@ async def test_a_flash_model_ends_manual_turns_without_words():
             assert not model.pending
             model.roll_over()
             await asyncio.sleep(2)
-            assert len(simulator.sessions) == 2  # Nothing is waited for.
+            assert len(simulator.sessions) == 2  # No reply is expected.
 
 
 @virtual_time
-async def test_leave_is_taken_of_a_session():
+async def test_session_is_finished_before_closing():
     async with QwenSimulator() as simulator:
         async with join_agent(realtime(simulator)) as agent:
             [session] = simulator.sessions

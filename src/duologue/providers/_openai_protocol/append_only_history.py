@@ -1,4 +1,4 @@
-"""The conversation as Qwen has it: items are put in at its end, and none can be taken back."""
+"""The conversation as Qwen stores it: items are only appended, and never deleted."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ HEARD_TEMPLATE = "Of what you said last, the person heard only this: {}"
 HEARD_NOTHING = "Of what you said last, the person heard nothing."
 
 _MAX_ITEMS = 4096
-"""Items that are known by their ids; the oldest is forgotten beyond it."""
+"""Maximum number of known item ids; the oldest is dropped beyond it."""
 
 
 class AppendOnlyHistory:
-    """Puts in what is new; where the model knows too much, it is told so in words.
+    """Appends new items; describes in text what the person did not hear.
 
-    ``text``: the model takes text as items (qwen3.5 and later). An older one is not given a
-    history, and what a person wrote to it goes with the request for the answer (`take_unsaid`).
+    ``takes_text``: the model accepts text items (qwen3.5 and later). An older one gets no history,
+    and text that a person typed is sent with the request for the reply (`take_unsent_texts`).
 
-    The service gives every item an id of its own, and takes a message of text as the person's or
-    the model's. What is neither, such as guidance, or the result of a tool that was called on an
-    earlier connection, is put in as a message with a mark around it.
+    The service gives every item its own id, and treats a text message as the person's or the
+    model's. Other items, such as guidance or the result of a tool call from an earlier connection,
+    are added as a message within a tag.
     """
 
     __slots__ = ("_agent_items", "_calls", "_known", "_takes_text", "_unsent_texts")
@@ -39,7 +39,7 @@ class AppendOnlyHistory:
         self._unsent_texts: list[str] = []
 
     def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
-        """Put an item at the end; nothing for one that is there, or without words."""
+        """Append an item; send nothing for a known one, or one without text."""
         del before  # The service only appends.
         if item.id in self._known:
             return []
@@ -64,21 +64,21 @@ class AppendOnlyHistory:
                 assert_never(item)
 
     def add_tool_result(self, result: SendToolResult) -> list[JsonObject]:
-        """Give the result of a call."""
+        """Add the result of a tool call."""
         return self._tool_result(result.call_id, tool_output(result.output, failed=result.failed))
 
     def add_image(self, item_id: str, base64: str) -> list[JsonObject]:
-        """Show a picture: it goes with the sound, and is no item."""
+        """Send an image, which belongs to the input audio and is no item."""
         del item_id
         return [{"type": "input_image_buffer.append", "image": base64}]
 
     def add_verbatim(self, item_id: str, text: str) -> list[JsonObject]:
-        """What a response has said is in the conversation already."""
+        """Do nothing, because what a response has said already is in the conversation."""
         del item_id, text
         return []
 
     def truncate(self, item_id: str, played_ms: int, heard_text: str) -> list[JsonObject]:
-        """Tell what was heard of an item of the model."""
+        """Tell the model what was heard of an agent item."""
         del played_ms
         if item_id not in self._agent_items:
             return []
@@ -86,26 +86,26 @@ class AppendOnlyHistory:
         return self._tagged_message("heard", words)
 
     def delete(self, item_id: str) -> list[JsonObject]:
-        """Tell that nothing was heard of an item of the model; of others nothing is told."""
+        """Tell the model that nothing was heard of an agent item; do nothing for other items."""
         return self.truncate(item_id, 0, "")
 
     def item_added(self, item_id: str, previous: str | None) -> None:
-        """The server has put in an item, of which it need not be told any more."""
+        """Record that the server added an item, which must not be sent again."""
         del previous
         _remember(self._known, item_id)
 
     def item_deleted(self, item_id: str) -> None:
-        """Nothing is ever taken out."""
+        """Do nothing, because the service never deletes an item."""
 
     def audio_received(
         self, item_id: str, samples: int, content_index: int = 0, *, verbatim: bool = False
     ) -> None:
-        """The server has sent sound of an item of the model: scripted or not, it is there."""
+        """Record that an agent item has audio; scripted text is in the conversation, too."""
         del samples, content_index, verbatim
         _remember(self._agent_items, item_id)
 
     def take_unsent_texts(self) -> list[str]:
-        """What the person wrote to a model that takes no text, each once."""
+        """Return text that was typed to a model without text items, each once."""
         unsaid, self._unsent_texts = self._unsent_texts, []
         return unsaid
 
@@ -123,7 +123,7 @@ class AppendOnlyHistory:
                 "output": output,
             }
             return [_create(item)]
-        # The server knows nothing of this call: it was made on an earlier connection.
+        # The server does not know this call, because it was made on an earlier connection.
         called = f'name="{escape(call.name)}" arguments="{escape(call.arguments)}"'
         return self._tagged_message("tool_result", output, called)
 

@@ -1,4 +1,4 @@
-"""OpenAI Realtime events to and from the session's commands and outputs, without a socket."""
+"""Translate OpenAI Realtime events to and from the session's commands and outputs, sans-IO."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ with optional("openai"):
 
 
 type Message = bytes | AudioFrame | VideoFrame
-"""One event as JSON, or (WebRTC) a piece of sound, or a picture for our video track."""
+"""One event as JSON or, over WebRTC, audio or an image for the video track."""
 
 
 SESSION_UNCONFIRMED = "duologue.session.unconfirmed"
-"""Not in the protocol: the event of our wire for a server that does not confirm the session."""
+"""Not in the protocol: an event of our wire for a server that does not confirm the session."""
 
 _APPEND = b'"type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
 _LEAD_IN_S = 0.1
-"""Silence that goes before a picture where some sound has to, in seconds."""
+"""Seconds of silence to insert before an image when the server requires audio first."""
 _MAX_SEEN_IDS = 32
-"""Ids of the newest events, to know one that comes twice."""
+"""Number of recent event ids kept to detect duplicates."""
 _FINGERPRINT_BYTES = 64
-"""Bytes at the end of an event that, with its length, distinguish it from others of its id."""
+"""Bytes at the end of an event that, with its length, distinguish it from others with its id."""
 _MAX_UNKNOWN_NAMES = 256
-"""Names of events that are counted each; the rest together."""
+"""Number of unknown event names that are counted separately; the rest are counted together."""
 
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -105,12 +105,19 @@ _IGNORED_EVENTS = frozenset(
 
 
 class Codec:
-    """A `duologue.realtime.codec.Codec` for one connection; a new connection takes a new one.
+    """A `duologue.realtime.codec.Codec` for one connection; each connection needs a new one.
 
-    ``video_track``: pictures go by WebRTC's own video. ``history`` keeps the server's conversation,
-    by default as OpenAI takes it, with no more than ``pictures_kept`` pictures left in it. ``now``
-    gives Unix seconds, to tell when the server's session expires. ``unknown`` counts events by name
-    that are not of the protocol, ``malformed`` what is not built as it says.
+    Args:
+        dialect: What differs between the servers of this protocol.
+        transport: How events and audio are carried.
+        history: The server's conversation; by default one as OpenAI keeps it.
+        images_kept: Number of images that stay in the default conversation.
+        video_track: Send images over WebRTC's own video track.
+        now: Returns Unix seconds, to calculate when the server's session expires.
+
+    Attributes:
+        unknown: Counts unknown events by name.
+        malformed: Counts messages that do not have the structure that the protocol requires.
     """
 
     def __init__(
@@ -131,7 +138,7 @@ class Codec:
         self._created: JsonObject = {}
         self._expires_at: float | None = None
         self._clock_ahead_s = 0.0
-        """Seconds that this machine's clock is ahead of the server's."""
+        """Seconds by which this machine's clock is ahead of the server's."""
         self._conversation = history or ServerConversation(dialect.output_rate, images_kept)
         self._input_turns = InputTurns(dialect.input_rate, has_positions=not self._rtc)
         self._responses = Responses(
@@ -157,11 +164,11 @@ class Codec:
         self.malformed = 0
 
     def set_server_time(self, now: float) -> None:
-        """Record the server's own time, in Unix seconds, because this machine's may be wrong."""
+        """Record the server's time in Unix seconds, because this machine's clock may be wrong."""
         self._clock_ahead_s = self._now() - now
 
     def open(self, setup: SessionSetup) -> Sequence[Message]:
-        """The session (which over WebRTC went with the offer) and the history."""
+        """Return the session, which over WebRTC was sent with the offer, and the history."""
         self._encoder.instructions = setup.instructions
         session = self._dialect.session.build(setup)
         self._input_turns.configure(session)
@@ -173,15 +180,15 @@ class Codec:
         return self._send(events)
 
     def encode(self, command: Command) -> Sequence[Message]:
-        """The messages that carry a command."""
+        """Return the messages that carry a command."""
         match command:
             case SendAudio(frame=frame):
                 if self._rtc:
                     return (frame,)
                 self._input_turns.count_audio(len(frame))
                 return (self._append_event(frame),)
-            case SendVideo(frame=picture) if self._video_track:
-                return (picture,)
+            case SendVideo(frame=image) if self._video_track:
+                return (image,)
             case SendVideo(jpeg=bytes()):
                 return [*self._lead_in(), *self._send(self._encoder.encode(command))]
             case RequestReply(request_id=request_id) | Say(request_id=request_id):
@@ -191,11 +198,11 @@ class Codec:
         return self._send(self._encoder.encode(command))
 
     def closing_messages(self) -> Sequence[Message]:
-        """The messages that end the session."""
+        """Return the messages that end the session."""
         return self._send([{"type": name} for name in self._dialect.closing_events])
 
     def decode(self, message: Message) -> Sequence[Output]:
-        """What an event or a piece of sound means."""
+        """Translate an event or received audio."""
         outputs = self._decode(message)
         if outputs and self._uninterruptible.active:
             self._sent_events.queue(self._uninterruptible.release_ended(outputs))
@@ -230,22 +237,22 @@ class Codec:
             return ()
 
     def pending(self) -> Sequence[Message]:
-        """What the codec itself has to send, each once."""
+        """Return the messages that the codec itself has to send, each once."""
         return self._sent_events.take_queued()
 
     def _send(self, events: Sequence[JsonObject], request_id: str | None = None) -> list[Message]:
-        """The last of ``events`` is that request, if it is given."""
+        """Encode events; the last one is the request ``request_id`` if that is given."""
         messages: list[Message] = [self._sent_events.encode(event) for event in events[:-1]]
         return [*messages, *(self._sent_events.encode(event, request_id) for event in events[-1:])]
 
     def _append_event(self, frame: AudioFrame) -> bytes:
         head = b"{"
         if self._dialect.audio_event_ids:
-            head = b'{"event_id":"%b",' % self._sent_events.next_id("sound").encode()
+            head = b'{"event_id":"%b",' % self._sent_events.next_id("audio").encode()
         return b"".join((head, _APPEND, pybase64.b64encode(frame.to_bytes()), _END))
 
     def _lead_in(self) -> Sequence[Message]:
-        """Silence before a picture, where the server takes it only behind some sound."""
+        """Return silence to send before an image if the server requires audio first."""
         if not self._dialect.images_need_audio or self._input_turns.has_audio:
             return ()
         silence = AudioFrame.silence(_LEAD_IN_S, self._dialect.input_rate)
@@ -253,7 +260,7 @@ class Codec:
         return (self._append_event(silence),)
 
     def _is_duplicate(self, event_id: object, message: bytes) -> bool:
-        """Return whether an event has come before. Some servers give all events the same id."""
+        """Return whether an event is a duplicate. Some servers give all events the same id."""
         if not isinstance(event_id, str) or self._ids_repeat:
             return False
         mark = len(message), message[-_FINGERPRINT_BYTES:]
@@ -267,7 +274,7 @@ class Codec:
         return False
 
     def _count_unknown(self, name: str) -> None:
-        # Bounded: a server that invents names must not fill the memory.
+        # Bounded, so that a server with endless event names can't fill the memory.
         self.unknown[name[:80] if len(self.unknown) < _MAX_UNKNOWN_NAMES else "..."] += 1
 
     def _session_created(self, event: JsonObject) -> Sequence[Output]:
@@ -276,7 +283,7 @@ class Codec:
         return self._start(session) if self._rtc else ()
 
     def _session_unconfirmed(self, _: JsonObject) -> Sequence[Output]:
-        """Begin a session that the server has created but not confirmed."""
+        """Start a session that the server has created but not confirmed."""
         # Assume that it detects turns as configured: ``session.created`` has its own defaults.
         detection = {"turn_detection": self._input_turns.turn_detection}
         return self._start({**self._created, **detection}, confirms=False)
@@ -332,11 +339,11 @@ class Codec:
         return ()
 
     def _response_created(self, event: JsonObject) -> Sequence[Output]:
-        made = object_field(event, "response")
-        reply_id = str_field(made, "id")
-        named = optional_str(object_field(made, "metadata"), "request_id")
+        response = object_field(event, "response")
+        reply_id = str_field(response, "id")
+        request_id = optional_str(object_field(response, "metadata"), "request_id")
         return self._responses.response_created(
-            reply_id, self._pending_requests.match_response(named)
+            reply_id, self._pending_requests.match_response(request_id)
         )
 
     def _output_item_added(self, event: JsonObject) -> Sequence[Output]:
@@ -382,7 +389,7 @@ class Codec:
         return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
 
     def _count_audio(self, outputs: Sequence[Output]) -> Sequence[Output]:
-        """Keep account of sound that came by RTP."""
+        """Count the audio that arrived by RTP."""
         for output in outputs:
             if isinstance(output, ReplyAudio):
                 scripted = self._responses.is_verbatim(output.reply_id)
@@ -422,7 +429,7 @@ class Codec:
             return outputs
         return [*self._responses.end_cancelled(), *outputs]
 
-    # One for all connections: a session's own table would be several kilobytes.
+    # Shared by all connections, because a table of each session's own would take several kilobytes.
     _handlers: ClassVar[Mapping[str, Callable[[Codec, JsonObject], Sequence[Output]]]] = {
         "response.output_audio.delta": _audio_delta,
         "response.output_audio_transcript.delta": _transcript_delta,

@@ -1,4 +1,4 @@
-"""What may differ between the servers that speak this protocol."""
+"""The differences between the servers that speak the OpenAI Realtime protocol."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ BETA_NAMES = {
     "response.text.delta": "response.output_text.delta",
     "response.text.done": "response.output_text.done",
 }
-"""Current names of events, by their names in the beta protocol, which Qwen and Azure use."""
+"""Current event names, by their names in the beta protocol, which Qwen and Azure use."""
 
 
 class SessionBuilder(Protocol):
-    """Makes the session object of one server."""
+    """Builds the session object of one server."""
 
     def build(self, setup: SessionSetup) -> JsonObject:
-        """The session to begin with."""
+        """Return the initial session."""
         ...
 
     def build_update(self, update: UpdateSession) -> JsonObject:
-        """What changes in mid-session."""
+        """Return the session fields that change."""
         ...
 
     def build_ping(self) -> JsonObject:
@@ -44,78 +44,80 @@ class SessionBuilder(Protocol):
         ...
 
     def build_turn_detection(self, detection: Json) -> JsonObject:
-        """A session in which just the turn detection changes."""
+        """Return a session that changes only the turn detection."""
         ...
 
 
 class RequestBuilder(Protocol):
-    """Makes the events that ask a server for a response, and the one that stops it."""
+    """Builds the events that request and cancel a response."""
 
     def reply(
         self, request_id: str, session_instructions: str, reply_instructions: str | None
     ) -> JsonObject:
-        """Ask for a response; ``special`` are instructions for it beside the ``general`` ones."""
+        """Request a response; ``reply_instructions`` hold in addition to the
+        ``session_instructions``.
+        """
         ...
 
     def say(self, request_id: str, text: str) -> JsonObject:
-        """Ask for a response that says just that."""
+        """Request a response that says exactly ``text``."""
         ...
 
     def cancel(self, reply_id: str) -> JsonObject:
-        """Stop a response."""
+        """Cancel a response."""
         ...
 
 
 class ServerHistory(Protocol):
-    """The conversation as one server has it; methods return the events to send."""
+    """The conversation as one server stores it; methods return the events to send."""
 
     def put(self, item: Item, before: Sequence[str] = ()) -> Sequence[JsonObject]:
-        """Add an item at the end, or replace the one that has its id.
+        """Append an item, or replace the one that has its id.
 
-        A new one may go before the first of other items that is known, where the server can.
+        Insert a new item before the first known item of ``before``, where the server supports it.
         """
         ...
 
     def add_tool_result(self, result: SendToolResult) -> Sequence[JsonObject]:
-        """Give the result of a call."""
+        """Add the result of a tool call."""
         ...
 
     def add_image(self, item_id: str, base64: str) -> Sequence[JsonObject]:
-        """Show a picture."""
+        """Add an image."""
         ...
 
     def add_verbatim(self, item_id: str, text: str) -> Sequence[JsonObject]:
-        """Put in scripted text that a response has said."""
+        """Add the scripted text that a response has said."""
         ...
 
     def truncate(self, item_id: str, played_ms: int, heard_text: str) -> Sequence[JsonObject]:
-        """Cut an item of the model to what was heard of it."""
+        """Truncate an agent item to what was heard of it."""
         ...
 
     def delete(self, item_id: str) -> Sequence[JsonObject]:
-        """Take an item out."""
+        """Delete an item."""
         ...
 
     def item_added(self, item_id: str, previous: str | None) -> None:
-        """The server has put in an item."""
+        """Record that the server added an item behind ``previous``."""
         ...
 
     def item_deleted(self, item_id: str) -> None:
-        """The server has taken out an item."""
+        """Record that the server deleted an item."""
         ...
 
     def audio_received(
         self, item_id: str, samples: int, content_index: int = 0, *, verbatim: bool = False
     ) -> None:
-        """The server has sent so much sound of one of its items; ``scripted``: as told."""
+        """Record ``samples`` of received audio of an item; ``verbatim`` if it is scripted text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One server's way to speak the protocol.
+    """How one server speaks the protocol.
 
-    ``names`` maps its names of events to the ones of OpenAI where they differ. Rates in Hz.
+    ``event_names`` maps its event names to those of OpenAI where they differ. Rates are in Hz.
     """
 
     session: SessionBuilder
@@ -124,18 +126,18 @@ class Dialect:
     input_rate: int = 24000
     output_rate: int = 24000
     lifetime_s: float | None = None
-    """How long a session lives whose end the server does not tell."""
+    """Seconds that a session lasts if the server does not say when it expires."""
     closing_events: Sequence[str] = ()
-    """Events by which a session is taken leave of."""
+    """Events to send before closing a session."""
     kind_of: Callable[[str, str, str], ErrorKind] = kind_of
     meaning_of: Callable[[str, str], Meaning | None] = meaning_of
     correlates_errors: bool = True
-    """Responses and errors say which request they are about; else their order tells."""
+    """Responses and errors name the request that they belong to; otherwise match them by order."""
     confirms_cancel: bool = True
-    """A response that is cancelled has an end of its own; else its last item is the end."""
+    """A cancelled response has its own ``response.done``; otherwise it ends with its last item."""
     auto_interrupts: bool = False
-    """Where the person may interrupt, a response is over with the sign that they speak."""
+    """When interruption is enabled, a response ends as soon as the server detects speech."""
     audio_event_ids: bool = False
-    """Events that carry sound have ids as well."""
+    """Audio events have ids, too."""
     images_need_audio: bool = False
-    """A picture is taken only behind some sound."""
+    """An image is accepted only after some audio."""

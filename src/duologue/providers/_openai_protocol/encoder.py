@@ -1,4 +1,4 @@
-"""Commands as events for the server."""
+"""Encode commands as events for the server."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ with optional("openai"):
 
 
 class Encoder:
-    """Knows what a command is in the protocol.
+    """Encodes commands as events of the protocol.
 
-    ``sound`` where the server owns the buffer of its sound (WebRTC).
+    ``reply_slicer`` is given over WebRTC, where the server owns the playback buffer.
     """
 
     __slots__ = (
@@ -67,10 +67,10 @@ class Encoder:
         self._reply_slicer = reply_slicer
         self.instructions = ""
         self.cleared_replies: deque[str] = deque(maxlen=64)
-        """Replies whose buffered sound was thrown away on our word."""
+        """Replies whose buffered audio this client cleared."""
 
     def encode(self, command: Command) -> Sequence[JsonObject]:
-        """The events that carry a command; sound goes another way."""
+        """Return the events that carry a command; audio is encoded elsewhere."""
         match command:
             case SendAudio():
                 return ()
@@ -87,9 +87,9 @@ class Encoder:
             case DeleteItem(item_id=item_id):
                 self._responses.mark_truncated(item_id)
                 return self._conversation.delete(item_id)
-            case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard):
+            case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard_text):
                 self._responses.mark_truncated(item_id)
-                return self._conversation.truncate(item_id, played_ms, heard)
+                return self._conversation.truncate(item_id, played_ms, heard_text)
             case SendToolResult():
                 return self._conversation.add_tool_result(command)
             case UpdateSession():
@@ -102,10 +102,10 @@ class Encoder:
                 return ({"event_id": PING_ID, "type": "session.update", "session": same},)
             case RequestReply(request_id=request_id, instructions=special):
                 return (self._dialect.requests.reply(request_id, self.instructions, special),)
-            case Say(request_id=request_id, text=wanted):
+            case Say(request_id=request_id, text=text):
                 self._responses.expect_verbatim(command)
-                said = self._dialect.requests.say(request_id, wanted)
-                return (*self._uninterruptible.protect(command), said)
+                request = self._dialect.requests.say(request_id, text)
+                return (*self._uninterruptible.protect(command), request)
             case CancelReply(reply_id=reply_id):
                 return self._cancel(reply_id)
             case _:

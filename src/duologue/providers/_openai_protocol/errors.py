@@ -1,4 +1,4 @@
-"""OpenAI's errors, sorted into the kinds that a session knows what to do about."""
+"""OpenAI's errors, classified by what a session does about them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ with optional("openai"):
 
 
 class Meaning(Enum):
-    """What an error says of the events that we sent, beside that one was not taken."""
+    """What an error says about an event that we sent, besides that it was refused."""
 
     BUSY = "busy"
-    """A response that was asked for: another one is under way."""
+    """A requested response was refused because another one is in progress."""
     USER_SPEAKING = "speaking"
-    """A response that was asked for: the person is speaking."""
+    """A requested response was refused because the person is speaking."""
     REFUSED = "refused"
-    """A response that was asked for, for another reason."""
+    """A requested response was refused for another reason."""
     EMPTY_TURN = "empty"
-    """The end of a turn: nothing was heard."""
+    """The end of a turn was refused because it contained no audio."""
     NOT_ACTIVE = "not active"
-    """A response that was to be cancelled: it has ended."""
+    """A response to cancel has already ended."""
 
 
 _MEANINGS = {
@@ -74,13 +74,13 @@ _FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
 _RETRY_STATUS = frozenset({408, 409, 425, 429})
 
 _FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
-"""Closes that say that we did wrong; all others are the line's or the server's."""
+"""Close codes that blame the client; all others blame the network or the server."""
 
 _MAX_MESSAGE_CHARS = 500
 
 
 def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
-    """The kind of an ``error`` event, by its code, then its type, then its words."""
+    """Classify an ``error`` event by its code, then its type, then its message."""
     if code in _BENIGN or "already shorter" in message:
         return ErrorKind.BENIGN
     if code in _FATAL:
@@ -97,19 +97,19 @@ def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
 
 
 def meaning_of(code: str, message: str) -> Meaning | None:
-    """What an ``error`` event says, by its code."""
+    """Return what an ``error`` event says about our event, by its code."""
     del message
     return _MEANINGS.get(code)
 
 
 def http_error(status: int, body: bytes) -> SessionError:
-    """What an HTTP answer other than success means, in the server's own words where it has any."""
+    """Return the error of an unsuccessful HTTP response, with the server's own message if any."""
     code, error_type, message = _parse_body(body)
     return status_error(status, code, message, kind_of(code, error_type))
 
 
 def status_error(status: int, code: str, message: str, kind: ErrorKind) -> SessionError:
-    """The error of an HTTP status; ``kind`` is what the words say, if they say one."""
+    """Return the error of an HTTP status; ``kind`` is the classification of its body."""
     if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
         if status in _FATAL_STATUS:
             kind = ErrorKind.FATAL
@@ -123,7 +123,9 @@ def status_error(status: int, code: str, message: str, kind: ErrorKind) -> Sessi
 
 
 def close_error(code: int, reason: str) -> SessionError:
-    """What the end of a connection means; also a clean close is one, for nobody asked for it."""
+    """Return the error of a closed connection. A clean close is one, too, because it was not
+    requested.
+    """
     if kind_of(reason) is ErrorKind.FATAL:
         kind = ErrorKind.FATAL
     else:
@@ -133,12 +135,12 @@ def close_error(code: int, reason: str) -> SessionError:
 
 
 def _parse_body(body: bytes) -> tuple[str, str, str]:
-    """Code, type and message of an error body; what is not there is empty."""
+    """Return the code, type and message of an error body; missing fields are empty."""
     try:
-        found = orjson.loads(body)
+        decoded = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "", "", ""
-    error = found.get("error") if isinstance(found, dict) else None
+    error = decoded.get("error") if isinstance(decoded, dict) else None
     if isinstance(error, str):
         return "", "", one_line(error)
     if not isinstance(error, dict):
@@ -152,5 +154,5 @@ def _parse_body(body: bytes) -> tuple[str, str, str]:
 
 
 def one_line(text: str) -> str:
-    """A server's words on one line, and not too long."""
+    """Return a server's message on one line, shortened if it is long."""
     return " ".join(text.split())[:_MAX_MESSAGE_CHARS]

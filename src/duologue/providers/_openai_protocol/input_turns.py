@@ -1,4 +1,4 @@
-"""What the server hears of the person: speech, turns and their words."""
+"""User turns as the server detects them: speech, turn ends and transcripts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from duologue.realtime.outputs import (
 )
 
 _MAX_TURNS = 64
-"""Turns whose words are still coming, and places of silence; the oldest is forgotten beyond it."""
+"""Maximum number of open transcripts and inserted silences; the oldest is dropped beyond it."""
 
 
 class InputTurns:
-    """Turns of the person; ``rate`` is Hz of their sound.
+    """Tracks user turns; ``rate`` is the input rate in Hz.
 
-    ``placed``: the server's times count the sound that was sent, so they are places in it. That is
-    not so over WebRTC, where the network decides what arrives.
+    ``has_positions``: the server's times count the audio that was sent, so they are positions in
+    it. Over WebRTC they are not, because the network decides what arrives.
     """
 
     __slots__ = (
@@ -49,46 +49,46 @@ class InputTurns:
         self._silent_items: dict[str, None] = {}
         self._inserted_silence: list[tuple[int, int]] = []
         self.has_audio = False
-        """Some sound was sent of the turn that has not ended yet."""
+        """Whether audio was sent in the current turn."""
         self.turn_detection: Json = None
-        """How the server finds turns, as it told; None when it does not."""
+        """The turn detection that the server reported; None without one."""
         self.auto_replies = False
-        """The server replies to a turn by itself."""
+        """Whether the server replies to a turn by itself."""
 
     def configure(self, session: Mapping[str, Json]) -> None:
-        """Take from a session object whether the server replies by itself."""
+        """Read the turn detection from a session object."""
         audio = session.get("audio")
-        heard = audio.get("input") if isinstance(audio, dict) else None
-        for found in (session, heard):
-            if not isinstance(found, Mapping) or "turn_detection" not in found:
+        audio_input = audio.get("input") if isinstance(audio, dict) else None
+        for part in (session, audio_input):
+            if not isinstance(part, Mapping) or "turn_detection" not in part:
                 continue
-            detection = found["turn_detection"]
+            detection = part["turn_detection"]
             self.turn_detection = detection
             on = isinstance(detection, dict)
             self.auto_replies = on and detection.get("create_response") is not False  # type: ignore[union-attr]
 
     @property
     def auto_interrupts(self) -> bool:
-        """The server stops its response when it hears the person."""
+        """Whether the server stops its response when it detects speech."""
         detection = self.turn_detection
         return isinstance(detection, dict) and detection.get("interrupt_response") is not False
 
     def count_audio(self, samples: int) -> None:
-        """So much more sound is on its way to the server."""
+        """Count ``samples`` of audio that are being sent."""
         self._samples_sent += samples
         self.has_audio = True
 
     def insert_silence(self, samples: int) -> None:
-        """So much silence as well, which the person's sound does not have."""
+        """Count ``samples`` of silence that are sent but are not part of the input audio."""
         self._inserted_silence.append((self._samples_sent, samples))
         if len(self._inserted_silence) > _MAX_TURNS:
-            # Nobody is told of places that lie so far back.
+            # Positions that lie so far back are not reported any more.
             (at, first), (_, second) = self._inserted_silence[:2]
             self._inserted_silence[:2] = [(at, first + second)]
         self.count_audio(samples)
 
     def speech_started(self, event: JsonObject) -> Sequence[Output]:
-        """``input_audio_buffer.speech_started``."""
+        """Handle ``input_audio_buffer.speech_started``."""
         return [
             SpeechStarted(
                 str_field(event, "item_id"), None, self._position(event, "audio_start_ms")
@@ -96,7 +96,7 @@ class InputTurns:
         ]
 
     def speech_stopped(self, event: JsonObject) -> Sequence[Output]:
-        """``input_audio_buffer.speech_stopped``."""
+        """Handle ``input_audio_buffer.speech_stopped``."""
         item_id = str_field(event, "item_id")
         place = self._position(event, "audio_end_ms")
         if place is not None:
@@ -105,28 +105,28 @@ class InputTurns:
         return [SpeechStopped(item_id, None, place)]
 
     def idle_timed_out(self, event: JsonObject) -> Sequence[Output]:
-        """``input_audio_buffer.timeout_triggered``: that item is silence, which is answered."""
+        """Handle ``input_audio_buffer.timeout_triggered``: a silent item gets a reply."""
         self._silent_items[str_field(event, "item_id")] = None
         _drop_oldest(self._silent_items)
         return []
 
     def turn_committed(self, event: JsonObject) -> Sequence[Output]:
-        """``input_audio_buffer.committed``."""
+        """Handle ``input_audio_buffer.committed``."""
         item_id = str_field(event, "item_id")
         if self.turn_detection is not None:
             self.has_audio = False
         place = self._stop_positions.pop(item_id, None)
-        # What the end of a turn includes, by OpenAI's reference of `speech_stopped`.
+        # The end of a turn includes this silence, by OpenAI's reference of `speech_stopped`.
         known = self.turn_detection if isinstance(self.turn_detection, dict) else {}
         ms = int_field(known, "silence_duration_ms")
         silence_s = None if ms is None else ms / 1000
-        # Nobody has spoken in it: it had no beginning, and no words will come of it.
+        # A silent item had no speech start, and will have no transcript.
         empty = item_id in self._silent_items
         self._silent_items.pop(item_id, None)
         return [UserTurnEnded(item_id, None, self.auto_replies, empty, place, silence_s)]
 
     def transcript_delta(self, event: JsonObject) -> Sequence[Output]:
-        """``...input_audio_transcription.delta``: the next words, or all so far (``text``)."""
+        """Handle ``...input_audio_transcription.delta``: new words, or all so far (``text``)."""
         item_id = str_field(event, "item_id")
         delta = optional_str(event, "delta")
         if delta is not None:
@@ -138,13 +138,13 @@ class InputTurns:
         return [UserTranscript(item_id, so_far, final=False)]
 
     def transcript_completed(self, event: JsonObject) -> Sequence[Output]:
-        """``...input_audio_transcription.completed``."""
+        """Handle ``...input_audio_transcription.completed``."""
         item_id = str_field(event, "item_id")
         self._transcripts.pop(item_id, None)
         return [UserTranscript(item_id, str_field(event, "transcript").strip(), final=True)]
 
     def transcription_failed(self, event: JsonObject) -> Sequence[Output]:
-        """``...input_audio_transcription.failed``: there will be no words."""
+        """Handle ``...input_audio_transcription.failed``: there will be no transcript."""
         item_id = str_field(event, "item_id")
         self._transcripts.pop(item_id, None)
         error = object_field(event, "error")

@@ -1,4 +1,4 @@
-"""Items of a history as conversation items of the protocol."""
+"""Convert items of a history to conversation items of the protocol."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 from duologue.json_types import JsonObject
 
 MAX_ID_CHARS = 32
-"""Characters that the server accepts in our ids of items and calls."""
+"""Maximum length of the ids of items and calls that the server accepts from clients."""
 
 
 def wire_id(item_id: str) -> str:
@@ -20,7 +20,7 @@ def wire_id(item_id: str) -> str:
 
 
 def item_json(item: Item) -> JsonObject | None:
-    """An item as the server takes it; None for one without words, which says nothing."""
+    """Return an item as the server expects it; None for one without text."""
     match item:
         case UserItem(id=item_id, text=text):
             return message_item(item_id, "user", text) if text else None
@@ -48,7 +48,7 @@ def item_json(item: Item) -> JsonObject | None:
 
 
 def message_item(item_id: str, role: str, text: str) -> JsonObject:
-    """A message of text in the ``role`` ``user``, ``system`` or ``assistant``."""
+    """Return a text message; ``role`` is ``user``, ``system`` or ``assistant``."""
     kind = "output_text" if role == "assistant" else "input_text"
     return {
         "id": wire_id(item_id),
@@ -59,7 +59,7 @@ def message_item(item_id: str, role: str, text: str) -> JsonObject:
 
 
 def image_item(item_id: str, base64: str) -> JsonObject:
-    """A JPEG that the model may look at."""
+    """Return a message with a JPEG image."""
     return {
         "id": item_id,
         "type": "message",
@@ -69,5 +69,5 @@ def image_item(item_id: str, base64: str) -> JsonObject:
 
 
 def tool_output(output: str, *, failed: bool) -> str:
-    """A tool's result as the model reads it; there is no flag for a failure."""
+    """Return a tool's result as the model reads it, because there is no flag for a failure."""
     return f"error: {output}" if failed else output

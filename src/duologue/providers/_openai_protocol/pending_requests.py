@@ -1,4 +1,4 @@
-"""Requests that are with the server, and which of them its answers are about."""
+"""Requests that the server has not answered yet, matched with its responses and errors."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from duologue.realtime.outputs import ReplyRefused
 
 _MAX_REQUESTS = 256
-"""Requests that are followed at a time; the oldest is forgotten beyond it."""
+"""Maximum number of tracked requests; the oldest is dropped beyond it."""
 
 
 class PendingRequests:
-    """Which request a response answers, and which one an error refuses.
+    """Matches responses and errors with the requests that caused them.
 
-    Where the server ``tells_which``, it says so itself. Else responses come in the order in which
-    they were asked for, but that a turn of the person that has ended meanwhile comes first; and as
-    a session asks for one at a time, a new request says that nothing has come of the ones before.
+    With ``correlates_errors`` the server names the request itself. Otherwise responses arrive in
+    the order of their requests, except that the automatic reply to a user turn that has ended
+    meanwhile comes first. Since a session sends one request at a time, a new request shows that the
+    earlier ones were lost.
     """
 
     __slots__ = (
@@ -29,26 +30,29 @@ class PendingRequests:
     def __init__(self, *, correlates_errors: bool) -> None:
         self._correlates_errors = correlates_errors
         self._echoes_request_ids = False
-        """Whether the server has returned the name of a request."""
+        """Whether the server has ever returned the id of a request."""
         self._requests: dict[str, str] = {}
         self._automatic_replies = 0
         self._held_refusals: list[ReplyRefused] = []
 
     def add(self, request_id: str) -> str:
-        """A request is on its way; returns the id of its event."""
+        """Record a request that is being sent, and return the id of its event."""
         event_id = f"request_{request_id}"
         if not self._correlates_errors:
-            # What was lost without a word would else be taken for the one that is answered.
+            # Drop requests that were lost silently, or the next response would be matched with
+            # them.
             self._requests.clear()
         self._requests[event_id] = request_id
         if len(self._requests) > _MAX_REQUESTS:
             del self._requests[next(iter(self._requests))]
-        # Who asks does so when nothing comes by itself any more.
+        # A request is only sent when no automatic response is outstanding.
         self._automatic_replies = 0
         return event_id
 
     def match_response(self, named: str | None) -> str | None:
-        """A response has begun, which carries that name: the request that it answers, if one."""
+        """Return the request that a new response answers, if any; ``named`` is the id that it
+        carries.
+        """
         if named is not None:
             self._echoes_request_ids = True
             self._requests.pop(f"request_{named}", None)
@@ -61,7 +65,7 @@ class PendingRequests:
         return self.pop_oldest()
 
     def turn_ended(self, *, reply_follows: bool) -> Sequence[ReplyRefused]:
-        """A turn of the person is over; returns the refusals that had to wait for that."""
+        """Record the end of a user turn, and return the refusals that waited for it."""
         self._automatic_replies += reply_follows
         held, self._held_refusals = self._held_refusals, []
         return held
@@ -73,22 +77,22 @@ class PendingRequests:
         return owed
 
     def pop_refused(self, event_id: str) -> str | None:
-        """The server does not take an event: the request that it was, if one."""
+        """Remove the request whose event was refused, and return it; None for another event."""
         return self._requests.pop(event_id, None)
 
     def pop_oldest(self) -> str | None:
-        """The request that has waited longest; it is not waited for any more."""
+        """Remove the request that has waited longest, and return it."""
         if not self._requests:
             return None
         return self._requests.pop(next(iter(self._requests)))
 
     def pop_failed(self) -> str | None:
-        """Something has failed, nobody says what: the request that it was, if nothing else can be.
+        """Remove the request that an unspecific error must be about, and return it.
 
-        Where the server tells which, or owes an answer to a turn of the person, it is none.
+        Return None if the server names the request in its errors, or owes a reply to a user turn.
         """
         return None if self._correlates_errors or self._automatic_replies else self.pop_oldest()
 
     def hold_refusal(self, refusal: ReplyRefused) -> None:
-        """Tell of a refusal when the person's turn is over, because it was the reason."""
+        """Keep a refusal until the user turn that caused it is over."""
         self._held_refusals.append(refusal)

@@ -1,4 +1,4 @@
-"""Responses of the server: what each answers, says and calls."""
+"""The server's responses: the request that each answers, its text, and its tool calls."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from duologue.realtime.outputs import (
 type KindOf = Callable[[str, str, str], ErrorKind]
 
 _MAX_TRACKED = 256
-"""Responses, and requests, that are followed at a time; the oldest is forgotten beyond it."""
+"""Maximum number of tracked responses and requests; the oldest is dropped beyond it."""
 
 
 @dataclass(slots=True)
 class PartialCall:
-    """A call of a function; ``arguments`` None: they have not come."""
+    """A tool call in progress; ``arguments`` is None until they arrive."""
 
     name: str
     call_id: str
@@ -49,29 +49,31 @@ class PartialCall:
 
 @dataclass(slots=True)
 class Response:
-    """A response that is being made; ``wanted`` is the scripted text that it was told to say."""
+    """A response in progress; ``verbatim_text`` is the scripted text that it was asked to say."""
 
     id: str
     verbatim_text: str | None
     transcripts: dict[str, list[str]] = field(default_factory=dict)
-    """The words of its items, in order of arrival."""
+    """Text of its items, in order of arrival."""
     truncated_items: set[str] = field(default_factory=set)
-    """Items of scripted text that have been cut, and are in the conversation as they should be."""
+    """Items of scripted text that were truncated, and already are in the conversation as they
+    should.
+    """
     open_calls: dict[str, PartialCall] = field(default_factory=dict)
-    """Calls that are being made, by item."""
+    """Tool calls in progress, by item."""
     finished_calls: set[str] = field(default_factory=set)
     open_items: set[str] = field(default_factory=set)
-    """Items that are being made."""
+    """Items in progress."""
     cancelled: bool = False
     half_sample: bytes = b""
-    """Half a sample of its sound."""
+    """The first byte of a sample whose second one has not arrived."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndedResponse:
-    """A response is over: what to tell, and what has to go into the conversation.
+    """The end of a response: the outputs, and what must be added to the conversation.
 
-    ``turn_detected``: the server cut it because it heard the person.
+    ``turn_detected``: the server cancelled it because it detected speech.
     """
 
     before: Sequence[Output]
@@ -84,8 +86,8 @@ class EndedResponse:
 class Responses:
     """All responses of one connection.
 
-    ``ends_cancelled``: a response that is cancelled has an end of its own; else the end of its last
-    item has to do. ``kind_of`` sorts an error by its code, type and words.
+    ``confirms_cancel``: a cancelled response has its own ``response.done``; otherwise it ends with
+    its last item. ``kind_of`` classifies an error by its code, type and message.
     """
 
     __slots__ = (
@@ -109,51 +111,55 @@ class Responses:
         return reply_id in self._active
 
     def get(self, reply_id: str) -> Response | None:
-        """A response that is being made."""
+        """Return a response in progress."""
         return self._active.get(reply_id)
 
     @property
     def active_reply(self) -> str | None:
-        """The newest response that is being made, and not cancelled."""
+        """The newest response that is in progress and not cancelled."""
         live = (response.id for response in reversed(self._active.values()))
         return next((one for one in live if not self._active[one].cancelled), None)
 
     def mark_cancelled(self, reply_id: str) -> None:
-        """A response is to be stopped."""
+        """Record that a response was cancelled."""
         if reply_id in self._active:
             self._active[reply_id].cancelled = True
 
     def end_cancelled(self) -> Sequence[Output]:
-        """The server makes no response: those that were cancelled have ended."""
+        """End all cancelled responses, because the server has none in progress."""
         cancelled = [response for response in self._active.values() if response.cancelled]
         return [self._end_unconfirmed(response) for response in cancelled]
 
     def is_verbatim(self, reply_id: str) -> bool:
-        """Whether it was told to say scripted text, and so is not in the conversation."""
+        """Return whether a response says scripted text, and so is not in the conversation."""
         return reply_id in self._verbatim_replies
 
     def expect_verbatim(self, command: Say) -> None:
-        """Scripted text was asked for."""
+        """Record that scripted text was requested."""
         self._verbatim_requests[command.request_id] = command.text
         _drop_oldest(self._verbatim_requests)
 
     def mark_truncated(self, item_id: str) -> None:
-        """An item was cut by the program: nothing more is done about it here."""
+        """Record that the program truncated or deleted an item, so that it is not added here."""
         for response in self._active.values():
             if response.verbatim_text is not None:
                 response.truncated_items.add(item_id)
 
     def response_created(self, reply_id: str, request_id: str | None) -> Sequence[Output]:
-        """``response.created``: it answers that request, if one."""
-        wanted = None if request_id is None else self._verbatim_requests.pop(request_id, None)
-        self._active[reply_id] = Response(reply_id, wanted)
-        if wanted is not None:
+        """Handle ``response.created``; ``request_id`` is the request that it answers, if any."""
+        verbatim_text = (
+            None if request_id is None else self._verbatim_requests.pop(request_id, None)
+        )
+        self._active[reply_id] = Response(reply_id, verbatim_text)
+        if verbatim_text is not None:
             self._verbatim_replies.append(reply_id)
         _drop_oldest(self._active)
         return [ReplyStarted(reply_id, request_id)]
 
     def item_added(self, event: JsonObject) -> None:
-        """``response.output_item.added``: remember the calls, whose arguments come alone."""
+        """Handle ``response.output_item.added``: store tool calls, whose arguments arrive
+        separately.
+        """
         response = self._active.get(str_field(event, "response_id"))
         item = object_field(event, "item")
         if response is None:
@@ -165,7 +171,7 @@ class Responses:
             )
 
     def transcript_delta(self, event: JsonObject) -> Sequence[Output]:
-        """The next words, spoken or written."""
+        """Handle the next words, spoken or written."""
         reply_id, item_id = str_field(event, "response_id"), str_field(event, "item_id")
         delta = str_field(event, "delta")
         response = self._active.get(reply_id)
@@ -174,7 +180,7 @@ class Responses:
         return [ReplyText(reply_id, item_id, delta)]
 
     def transcript_done(self, event: JsonObject, key: str) -> Sequence[Output]:
-        """All words of an item: what did not come as deltas is told now."""
+        """Handle the complete text of an item: report what was missing from the deltas."""
         reply_id, item_id = str_field(event, "response_id"), str_field(event, "item_id")
         response = self._active.get(reply_id)
         whole_text = str_field(event, key)
@@ -187,7 +193,10 @@ class Responses:
         return [ReplyText(reply_id, item_id, whole_text[len(said) :])]
 
     def arguments_done(self, event: JsonObject) -> Sequence[Output]:
-        """``response.function_call_arguments.done``: kept, for it comes of cut responses, too."""
+        """Handle ``response.function_call_arguments.done``.
+
+        Store the arguments, because the event is also sent for truncated responses.
+        """
         response = self._active.get(str_field(event, "response_id"))
         if response is None:
             return []
@@ -198,45 +207,45 @@ class Responses:
         return []
 
     def item_done(self, event: JsonObject) -> Sequence[Output]:
-        """``response.output_item.done``."""
+        """Handle ``response.output_item.done``."""
         response = self._active.get(str_field(event, "response_id"))
         if response is None:
             return []
         item = object_field(event, "item")
         outputs = list(self._finish_call(response, item))
         response.open_items.discard(optional_str(item, "id") or "")
-        # One that is incomplete has failed or was too long: why, its own end says.
+        # An incomplete item has failed or was too long; ``response.done`` says why.
         cut = response.cancelled or item.get("status") == "cancelled"
         if cut and not response.open_items and not self._confirms_cancel:
             outputs.append(self._end_unconfirmed(response))
         return outputs
 
     def late_response_done(self, event: JsonObject) -> Sequence[Output]:
-        """``response.done`` of one that is over already: what it cost."""
-        made = object_field(event, "response")
-        reply_id = optional_str(made, "id")
+        """Handle ``response.done`` of a response that has already ended: report its usage."""
+        fields = object_field(event, "response")
+        reply_id = optional_str(fields, "id")
         if reply_id is None or reply_id not in self._ended_early:
             return []
         self._ended_early.remove(reply_id)
-        return _usage(object_field(made, "usage"))
+        return _usage(object_field(fields, "usage"))
 
     def response_done(self, event: JsonObject) -> EndedResponse | None:
-        """``response.done``; None for a response that is not known."""
-        made = object_field(event, "response")
-        # A server may leave the response out; then it means the only one that is live.
-        reply_id = optional_str(made, "id") or optional_str(event, "response_id")
+        """Handle ``response.done``; return None for an unknown response."""
+        fields = object_field(event, "response")
+        # Without a response in the event, the server means the only active one.
+        reply_id = optional_str(fields, "id") or optional_str(event, "response_id")
         if reply_id is None and len(self._active) == 1:
             reply_id = next(iter(self._active))
         response = None if reply_id is None else self._active.pop(reply_id, None)
         if response is None:
             return None
         status: Literal["completed", "cancelled", "failed"] = "completed"
-        details = object_field(made, "status_details")
+        details = object_field(fields, "status_details")
         reason = optional_str(details, "reason")
         message = None
         before: list[Output] = []
         after: list[Output] = []
-        match made.get("status"):
+        match fields.get("status"):
             case "cancelled":
                 status = "cancelled"
             case "failed":
@@ -251,13 +260,13 @@ class Responses:
             case "incomplete":
                 message = f"the reply was cut short: {reason or 'no reason given'}"
         if status == "completed":
-            for item in object_list(made, "output"):
+            for item in object_list(fields, "output"):
                 before += self._finish_call(response, item)
             if message is None:
-                # A server may tell of a call by its arguments alone.
+                # A server may report a call by its arguments alone.
                 for call in response.open_calls.values():
                     before += self._report_call(response, call)
-        before += _usage(object_field(made, "usage"))
+        before += _usage(object_field(fields, "usage"))
         spoken: list[tuple[str, str]] = []
         if response.verbatim_text is not None and status == "completed":
             texts = {
@@ -272,13 +281,13 @@ class Responses:
         return EndedResponse(before, ReplyDone(response.id, status, message), after, spoken, cut)
 
     def _end_unconfirmed(self, response: Response) -> ReplyDone:
-        """A cancelled response is over, though the server has not said so."""
+        """End a cancelled response although the server has not confirmed it."""
         del self._active[response.id]
         self._ended_early.append(response.id)
         return ReplyDone(response.id, "cancelled")
 
     def _finish_call(self, response: Response, item: JsonObject) -> Sequence[Output]:
-        """The call that a finished item is, if it is one; only half of one is forgotten."""
+        """Report the tool call of a finished item, if it is one; drop an incomplete call."""
         if item.get("type") != "function_call":
             return []
         known = response.open_calls.pop(optional_str(item, "id") or "", PartialCall("", ""))
@@ -299,18 +308,22 @@ class Responses:
 
 
 def _usage(usage: JsonObject) -> Sequence[Output]:
-    # OpenAI says token_details, Qwen tokens_details.
+    # OpenAI uses token_details, Qwen tokens_details.
     counts: list[dict[str, int]] = []
     for side in ("input", "output"):
         details = object_field(usage, f"{side}_token_details") or object_field(
             usage, f"{side}_tokens_details"
         )
-        found = {key: int_field(details, key) for key in details if key.endswith(_TOKENS_SUFFIX)}
-        count = {k.removesuffix(_TOKENS_SUFFIX): n for k, n in found.items() if n is not None}
+        counts_by_kind = {
+            key: int_field(details, key) for key in details if key.endswith(_TOKENS_SUFFIX)
+        }
+        count = {
+            k.removesuffix(_TOKENS_SUFFIX): n for k, n in counts_by_kind.items() if n is not None
+        }
         total = int_field(usage, f"{side}_tokens") or 0
         rest = total - sum(n for kind, n in count.items() if kind not in USAGE_PARTS)
         if rest > 0:
-            # The total contains tokens of no kind that is listed.
+            # The total contains tokens of a kind that is not listed.
             count["other" if count else "tokens"] = rest
         counts.append(count)
     return [Usage(*counts)] if any(counts) else []
@@ -318,7 +331,7 @@ def _usage(usage: JsonObject) -> Sequence[Output]:
 
 _TOKENS_SUFFIX = "_tokens"
 _INCOMPLETE = ("cancelled", "incomplete")
-"""What an item is that was cut."""
+"""Status of an item that did not complete."""
 
 
 def _drop_oldest[T](entries: dict[str, T]) -> None:

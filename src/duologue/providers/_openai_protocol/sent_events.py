@@ -1,4 +1,4 @@
-"""Events on their way to the server: their ids, and what an error about one of them means."""
+"""Events that were sent: their ids, and what an error about one of them means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ with optional("openai"):
 
 
 PING_ID = "ping"
-"""Id of every event that requests a sign of life."""
+"""Id of every event that is sent as a ping."""
 
 _REQUEST_MEANINGS = frozenset({Meaning.BUSY, Meaning.USER_SPEAKING, Meaning.REFUSED})
 
@@ -32,14 +32,14 @@ _TRACKED_EVENTS = frozenset(
         "session.update",
     }
 )
-"""Events for which something is done when they are refused; of others nothing is kept."""
+"""Events whose refusal is handled; no others are stored."""
 _MAX_SENT = 256
-"""Sent events that are remembered; the oldest is forgotten beyond it."""
+"""Maximum number of stored events; the oldest is dropped beyond it."""
 _AUDIO_LENGTH = re.compile(r"\bof (\d+) ?ms")
 
 
 class SentEvents:
-    """Gives events their ids, and heals what the server did not take."""
+    """Assigns ids to events, and repairs what the server refused."""
 
     __slots__ = (
         "_conversation",
@@ -61,38 +61,38 @@ class SentEvents:
         self._sent: dict[str, JsonObject] = {}
         self._queued: list[bytes] = []
         self.session_started = False
-        """The server has taken the session."""
+        """Whether the server has accepted the session."""
 
     def encode(self, event: JsonObject, request_id: str | None = None) -> bytes:
-        """An event as it is sent, with an id of its own; ``request_id`` if it is that request."""
+        """Encode an event with a new id; ``request_id`` if it requests a response."""
         name = str(event["type"])
         if request_id is not None:
             event_id = self._pending_requests.add(request_id)
         else:
             event_id = self.next_id(name.rpartition(".")[2])
             if name in _TRACKED_EVENTS or "previous_item_id" in event:
-                # Of a session only that it was one: it is long.
+                # Store only the type of a session update, because it is long.
                 self._sent[event_id] = {"type": name} if name == "session.update" else event
                 if len(self._sent) > _MAX_SENT:
                     del self._sent[next(iter(self._sent))]
         return encode_object({"event_id": event_id, **event})
 
     def next_id(self, name: str) -> str:
-        """An id for one more event."""
+        """Return the id of the next event."""
         self._event_count += 1
         return f"{name}_{self._event_count}"
 
     def queue(self, events: Sequence[JsonObject]) -> None:
-        """Send these by `pending`."""
+        """Queue events, which `take_queued` returns."""
         self._queued += [self.encode(event) for event in events]
 
     def take_queued(self) -> list[bytes]:
-        """What is to be sent, each once."""
+        """Return the queued events, each once."""
         pending, self._queued = self._queued, []
         return pending
 
     def error_received(self, event: JsonObject) -> Sequence[Output]:
-        """An ``error`` event."""
+        """Handle an ``error`` event."""
         error = object_field(event, "error")
         error_type = optional_str(error, "type") or ""
         code = optional_str(error, "code") or error_type or "error"
@@ -108,7 +108,7 @@ class SentEvents:
             # No request has this id, so the refused reply is the automatic one to a user turn.
             return (ReplyRefused("", code, message, busy=True),)
         if event_id == PING_ID:
-            return (Alive(),)  # It was not taken, and it was answered.
+            return (Alive(),)  # The ping was refused, which is an answer.
         request_id = self._refused_request(event_id, kind, meaning)
         if request_id is not None:
             busy = meaning in (Meaning.BUSY, Meaning.USER_SPEAKING)
@@ -125,7 +125,7 @@ class SentEvents:
             return (ProviderError(kind, code, message),)
         match sent["type"]:
             case "session.update" if not self.session_started:
-                # Nothing that follows would be as it was asked for.
+                # Nothing that follows would be as configured.
                 kind = ErrorKind.FATAL
             case "input_audio_buffer.commit" if meaning is Meaning.EMPTY_TURN:
                 ended = UserTurnEnded(event_id, reply_follows=False, empty=True)
@@ -136,7 +136,7 @@ class SentEvents:
             case "output_audio_buffer.clear":
                 kind = ErrorKind.BENIGN
             case "conversation.item.create":
-                # Its place is gone: the end is the next best one.
+                # The predecessor no longer exists: append the item instead.
                 self.queue([{key: sent[key] for key in ("type", "item")}])
                 kind = ErrorKind.BENIGN
             case "conversation.item.truncate":
@@ -146,7 +146,7 @@ class SentEvents:
     def _refused_request(
         self, event_id: str | None, kind: ErrorKind, meaning: Meaning | None
     ) -> str | None:
-        """The request that an error refuses."""
+        """Return the request that an error refuses."""
         if event_id is not None:
             return self._pending_requests.pop_refused(event_id)
         if meaning in _REQUEST_MEANINGS:
@@ -158,7 +158,7 @@ class SentEvents:
         )
 
     def _guess_event(self, kind: ErrorKind, meaning: Meaning | None) -> str | None:
-        """The event that an error is about, from a server that does not tell which."""
+        """Guess the event that an error is about, for a server that does not name it."""
         if self._dialect.correlates_errors:
             return None
         if not self.session_started and kind is ErrorKind.UNKNOWN:
@@ -170,11 +170,11 @@ class SentEvents:
         return next((key for key, sent in self._sent.items() if sent["type"] == name), None)
 
     def _retry_truncate(self, sent: JsonObject, message: str, kind: ErrorKind) -> ErrorKind:
-        """Cut at the length that the server names, if it is a shorter one."""
-        found = _AUDIO_LENGTH.search(message)
-        asked = sent["audio_end_ms"]
-        if found is None or not isinstance(asked, int):
+        """Truncate at the length that the server names if it is shorter."""
+        match = _AUDIO_LENGTH.search(message)
+        requested_ms = sent["audio_end_ms"]
+        if match is None or not isinstance(requested_ms, int):
             return kind
-        if 0 < int(found[1]) < asked:
-            self.queue([{**sent, "audio_end_ms": int(found[1])}])
+        if 0 < int(match[1]) < requested_ms:
+            self.queue([{**sent, "audio_end_ms": int(match[1])}])
         return ErrorKind.BENIGN

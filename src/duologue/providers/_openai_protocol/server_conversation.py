@@ -1,4 +1,4 @@
-"""The conversation as one server has it: what is where, and how it is cut."""
+"""The conversation as OpenAI stores it: the order of its items, and how they are truncated."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from duologue.realtime.commands import SendToolResult
 
 @dataclass(slots=True)
 class _ItemAudio:
-    """An item that the model spoke on this connection."""
+    """Audio of an item that the model spoke on this connection."""
 
     samples: int = 0
     content_index: int = 0
 
 
 class ServerConversation:
-    """Order and nature of the items at the server; methods return the events to send.
+    """Order and kind of the server's items; methods return the events to send.
 
-    The model's own spoken items can be truncated. Those that came as text (a history that was
-    replayed, scripted text) are taken out and put in again, in the same place. ``rate`` is Hz of
-    the model's sound; at most ``pictures_kept`` pictures stay.
+    Items that the model spoke can be truncated. Items that were sent as text (a replayed history,
+    scripted text) are deleted and created again in the same place.
+
+    Args:
+        rate: Rate of the agent's audio in Hz.
+        images_kept: Number of images that stay.
     """
 
     __slots__ = (
@@ -58,7 +61,7 @@ class ServerConversation:
         return item_id in self._order
 
     def item_added(self, item_id: str, previous: str | None) -> None:
-        """The server has put an item behind ``previous``; None is at the end."""
+        """Record that the server added an item behind ``previous``; None means at the end."""
         if item_id in self._order:
             if previous is None:
                 return
@@ -71,9 +74,9 @@ class ServerConversation:
             self._order.append(item_id)
 
     def item_deleted(self, item_id: str) -> None:
-        """The server has taken an item out, or has none to take out.
+        """Record that the server deleted an item, or does not have it.
 
-        One that we took out ourselves may be there again by now.
+        An item that we deleted may already exist again.
         """
         if self._pending_deletes[item_id] > 1:
             self._pending_deletes[item_id] -= 1
@@ -83,18 +86,18 @@ class ServerConversation:
     def audio_received(
         self, item_id: str, samples: int, content_index: int = 0, *, verbatim: bool = False
     ) -> None:
-        """The server has sent so much sound of one of its own items.
+        """Record ``samples`` of received audio of an item.
 
-        What is ``scripted`` is not in the conversation.
+        A ``verbatim`` item is not in the conversation.
         """
         if verbatim:
             return
-        sound = self._audio.setdefault(item_id, _ItemAudio())
-        sound.samples += samples
-        sound.content_index = content_index
+        audio = self._audio.setdefault(item_id, _ItemAudio())
+        audio.samples += samples
+        audio.content_index = content_index
 
     def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
-        """Add an item at the end, or replace the one that has its id.
+        """Append an item, or replace the one that has its id.
 
         Insert a new item before the first of ``before`` that exists, if any. Leave out the result
         of an unknown call, because the server would refuse it.
@@ -104,13 +107,13 @@ class ServerConversation:
                 self._replayed_calls[call_id] = None
             case ToolResultItem(call_id=call_id) if call_id not in self._replayed_calls:
                 return []
-        made = item_json(item)
-        if made is None:
+        created = item_json(item)
+        if created is None:
             return []
-        return self._put(item.id, made, before)
+        return self._put(item.id, created, before)
 
     def add_tool_result(self, result: SendToolResult) -> list[JsonObject]:
-        """Give the result of a call."""
+        """Add the result of a tool call."""
         item: JsonObject = {
             "type": "function_call_output",
             "call_id": self._server_call_id(result.call_id),
@@ -119,11 +122,11 @@ class ServerConversation:
         return [{"type": "conversation.item.create", "item": item}]
 
     def add_verbatim(self, item_id: str, text: str) -> list[JsonObject]:
-        """Put in what the model said outside of the conversation."""
+        """Add what the model said outside the conversation."""
         return self._put(item_id, message_item(item_id, "assistant", text)) if text else []
 
     def add_image(self, item_id: str, base64: str) -> list[JsonObject]:
-        """Put in a picture, and take out the oldest if there are too many."""
+        """Add an image, and delete the oldest ones beyond the limit."""
         events: list[JsonObject] = []
         while len(self._images) >= self._images_kept:
             events += self.delete(self._images.popleft())
@@ -131,7 +134,7 @@ class ServerConversation:
         return [*events, *self._put(item_id, image_item(item_id, base64))]
 
     def delete(self, item_id: str) -> list[JsonObject]:
-        """Take an item out; nothing is sent for one that is not there."""
+        """Delete an item; send nothing for an unknown one."""
         item_id = self._server_id(item_id)
         if item_id not in self._order and item_id not in self._audio:
             return []
@@ -139,16 +142,16 @@ class ServerConversation:
         return [self._delete_event(item_id)]
 
     def truncate(self, item_id: str, played_ms: int, heard_text: str) -> list[JsonObject]:
-        """Cut an item of the model to what was heard of it."""
-        sound = self._audio.get(item_id)
-        if sound is not None:
-            there_ms = sound.samples * 1000 // self._rate
+        """Truncate an agent item to what was heard of it."""
+        audio = self._audio.get(item_id)
+        if audio is not None:
+            received_ms = audio.samples * 1000 // self._rate
             return [
                 {
                     "type": "conversation.item.truncate",
                     "item_id": item_id,
-                    "content_index": sound.content_index,
-                    "audio_end_ms": max(0, min(played_ms, there_ms)),
+                    "content_index": audio.content_index,
+                    "audio_end_ms": max(0, min(played_ms, received_ms)),
                 }
             ]
         if not heard_text:
@@ -156,30 +159,30 @@ class ServerConversation:
         return self._put(item_id, message_item(item_id, "assistant", heard_text))
 
     def _server_call_id(self, call_id: str) -> str:
-        """Return the server's id of a call: its own, or the one that we created it with again."""
+        """Return the server's id of a call: its own, or the one with which we created it again."""
         return wire_id(call_id) if call_id in self._replayed_calls else call_id
 
     def _server_id(self, item_id: str) -> str:
-        """What the server calls an item: its own ids may be longer than ours."""
+        """Return the server's id of an item, because its own ids may be longer than ours."""
         known = item_id in self._order or item_id in self._audio
         return item_id if known else wire_id(item_id)
 
     def _put(self, item_id: str, item: JsonObject, before: Sequence[str] = ()) -> list[JsonObject]:
         create: JsonObject = {"type": "conversation.item.create", "item": item}
-        there = self._server_id(item_id)
-        if there not in self._order:
+        known_id = self._server_id(item_id)
+        if known_id not in self._order:
             names = (self._server_id(one) for one in before)
             follower = next((one for one in names if one in self._order), None)
             at = len(self._order) if follower is None else self._order.index(follower)
-            self._order.insert(at, there)
+            self._order.insert(at, known_id)
             if follower is not None:
                 create["previous_item_id"] = self._order[at - 1] if at else "root"
             return [create]
-        at = self._order.index(there)
+        at = self._order.index(known_id)
         self._order[at] = wire_id(item_id)
-        self._audio.pop(there, None)
+        self._audio.pop(known_id, None)
         create["previous_item_id"] = self._order[at - 1] if at else "root"
-        return [self._delete_event(there), create]
+        return [self._delete_event(known_id), create]
 
     def _delete_event(self, item_id: str) -> JsonObject:
         self._pending_deletes[item_id] += 1

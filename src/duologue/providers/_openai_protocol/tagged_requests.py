@@ -1,4 +1,4 @@
-"""What asks OpenAI for a response, with the name of the request in it."""
+"""Requests for a response that carry the id of the request."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from duologue.providers._verbatim import verbatim_instructions
 
 
 class TaggedRequests:
-    """Requests whose responses carry their name back, as ``metadata``."""
+    """Requests whose responses return their id, as ``metadata``."""
 
     def reply(
         self, request_id: str, session_instructions: str, reply_instructions: str | None
     ) -> JsonObject:
-        """A response; its instructions take the place of the session's."""
+        """Request a response; its instructions replace those of the session."""
         response: JsonObject = {"metadata": {"request_id": request_id}}
         if reply_instructions:
             response["instructions"] = join_instructions(session_instructions, reply_instructions)
         return {"type": "response.create", "response": response}
 
     def say(self, request_id: str, text: str) -> JsonObject:
-        """A response outside of the conversation."""
+        """Request a response outside the conversation."""
         return {
             "type": "response.create",
             "response": {
@@ -34,10 +34,10 @@ class TaggedRequests:
         }
 
     def cancel(self, reply_id: str) -> JsonObject:
-        """Stop that response."""
+        """Cancel a response."""
         return {"type": "response.cancel", "response_id": reply_id}
 
 
 def join_instructions(session_instructions: str, reply_instructions: str) -> str:
-    """Instructions of a response that are to hold beside the session's."""
+    """Join the session's instructions and those of one response, which replace them."""
     return "\n\n".join(part for part in (session_instructions, reply_instructions) if part)

@@ -1,4 +1,7 @@
-"""Speech that the person's voice may not stop: the server is told so for as long as it lasts."""
+"""Replies that the person's voice must not interrupt.
+
+While such a reply is requested or in progress, the server's own interruption is switched off.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from duologue.realtime.outputs import Output, ReplyDone, ReplyRefused, ReplyStar
 
 
 class UninterruptibleReplies:
-    """Switches the server's own interrupting off and on again around such speech."""
+    """Switches the server's interruption off and on again around uninterruptible replies."""
 
     __slots__ = (
         "_input_turns",
@@ -33,18 +36,20 @@ class UninterruptibleReplies:
 
     @property
     def active(self) -> bool:
-        """Something is being said, or is about to be, that may not be stopped."""
+        """Whether an uninterruptible reply is requested or in progress."""
         return bool(self._requests or self._replies)
 
     def protect(self, command: Say) -> list[JsonObject]:
-        """The events to be sent before that command's own."""
+        """Return the events to send before those of ``command``."""
         if command.interruptible:
             return []
         self._requests.add(command.request_id)
         if self._is_suspended:
             return []
-        # What the server was last heard to do may be what it was told here, and is told no more:
-        # its answers are late. Nobody else changes it, so what was found first stays what is usual.
+        # The last turn detection that the server confirmed may be the one set here, and already
+        # obsolete,
+        # because confirmations arrive late. Nothing else changes it, so the one found first stays
+        # valid.
         usual = self._normal_detection or self._input_turns.turn_detection
         if not isinstance(usual, dict) or usual.get("interrupt_response") is False:
             return []
@@ -52,7 +57,7 @@ class UninterruptibleReplies:
         return [self._update_event({**usual, "interrupt_response": False})]
 
     def release_ended(self, outputs: Sequence[Output]) -> list[JsonObject]:
-        """The events to be sent because of what has ended, if anything has."""
+        """Return the events to send once the last uninterruptible reply has ended."""
         for output in outputs:
             match output:
                 case ReplyStarted(reply_id=reply_id, request_id=str(request_id)):

@@ -1,4 +1,4 @@
-"""A wire over WebRTC: events on a data channel, sound by RTP, set up by one HTTP request."""
+"""A wire over WebRTC: events on a data channel, audio by RTP, set up by one HTTP request."""
 
 from __future__ import annotations
 
@@ -37,38 +37,51 @@ logger = logging.getLogger(__name__)
 CHANNEL = "oai-events"
 RATE = 24000
 CONNECT_TIMEOUT_S = 10.0
-"""What the request, and then the connection, may each take."""
+"""Seconds that the request, and then the connection, may each take."""
 MAX_UNSENT_BYTES = 64 * 1024
-"""Bytes that may wait on the data channel before the next message does."""
+"""Bytes on the data channel above which the next message waits."""
 MAX_QUEUED_FRAMES = 250
-"""Received frames that may wait, 5 s; beyond it the oldest is dropped."""
+"""Maximum number of received frames that wait (5 s); beyond it the oldest is dropped."""
 MAX_QUEUED_EVENTS = 4096
-"""Received events that may wait; beyond it the connection fails, for none may be lost."""
+"""Maximum number of received events that wait; beyond it the connection fails, because none may be
+lost.
+"""
 CATCH_UP_INTERVAL_S = 0.010
-"""Time between two frames of 20 ms of which more wait: twice real time."""
+"""Seconds between two frames of 20 ms while a backlog is sent: twice real time."""
 MAX_QUIET_FRAMES = 40
-"""Frames of silence (0.8 s) that are sent of a pause while more waits: enough to end a turn."""
+"""Number of silent frames (0.8 s) of a pause that are sent while a backlog waits: enough to end a
+turn.
+"""
 MAX_AHEAD_S = 0.2
-"""Sound that may come before its time, as it does in large chunks; with more, much must wait."""
+"""Seconds by which audio may be ahead of real time, as it is in large chunks; more is a backlog."""
 LOUD_LEVEL = 200
 
 _MAX_MESSAGE_SIZE = re.compile(r"^a=max-message-size:(\d+)", re.MULTILINE)
 MAX_MESSAGE_BYTES = 256 * 1024
-"""Bytes of a message where the far side takes any."""
+"""Maximum bytes of a message if the peer accepts any size."""
 _DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024
-"""Bytes of a message that a far side takes which names no limit (RFC 8841)."""
+"""Maximum bytes of a message if the peer names no limit (RFC 8841)."""
 
 _ssl_contexts: list[ssl.SSLContext] = []
 
 
 class WebRTCWire:
-    """One call: ``session`` goes to ``url`` with our offer, and the answer comes back.
+    """One call: post the offer and ``session`` to ``url``, and apply the answer.
 
-    With ``video`` it offers a track for our pictures. ``on_limit`` is told how many bytes a message
-    may have, once the far side has answered, ``on_time`` gets the server's time in Unix seconds.
+    Args:
+        url: Address of the service's calls.
+        headers: Headers of the request.
+        session: The session object.
+        video: Offer a track for our images.
+        ice_servers: STUN and TURN servers.
+        on_message_limit: Called with the maximum bytes of a message once the peer has answered.
+        on_server_time: Called with the server's time in Unix seconds.
+        clock: The clock.
 
-    ``dropped_sound`` counts received frames that nobody took in time, ``dropped_pictures`` those
-    that are longer than a message may be, ``skipped`` frames of silence left out to catch up.
+    Attributes:
+        dropped_frames: Received frames that were not read in time.
+        dropped_images: Images that were too large for a message.
+        skipped_frames: Silent frames that were left out to catch up.
     """
 
     def __init__(
@@ -100,7 +113,7 @@ class WebRTCWire:
             loopback=loopback,
             ice_servers=tuple(ice_servers),
             connect_timeout=CONNECT_TIMEOUT_S,
-            # Asked once a second, a dead line is then known to be one within three.
+            # The peer is checked once a second, so a dead connection is noticed within three.
             interrupted_after=1.5,
             failed_after=2.0,
         )
@@ -127,7 +140,11 @@ class WebRTCWire:
         )
 
     async def open(self) -> None:
-        """Offer, ask, and wait for the connection; raises `SessionError`."""
+        """Exchange offer and answer, and wait for the connection.
+
+        Raises:
+            SessionError: The request or the connection failed.
+        """
         peer = self._peer = Peer(
             self._config,
             on_audio=self._audio_received,
@@ -153,7 +170,7 @@ class WebRTCWire:
             raise self._error
 
     async def send(self, message: Message) -> None:
-        """Send an event, once little waits before it, or sound, at most at twice its pace."""
+        """Send an event once little is queued before it, or audio at up to twice real time."""
         peer = self._peer
         if peer is None:
             raise self._connection_error("the connection is closed")
@@ -173,7 +190,7 @@ class WebRTCWire:
             raise self._error or self._connection_error("the data channel is closed")
 
     async def receive(self) -> Message | None:
-        """The next event or piece of sound, in the order they came; never None."""
+        """Return the next event or audio frame in order of arrival; never None."""
         while not self._inbox:
             if self._error is not None:
                 raise self._error
@@ -184,18 +201,18 @@ class WebRTCWire:
         return message
 
     async def close(self) -> None:
-        """Hang up, in less than half a second."""
+        """Hang up within half a second."""
         peer, self._peer = self._peer, None
         if peer is not None:
             await peer.close()
 
     async def _exchange_sdp(self, offer: str) -> str:
-        """Send the offer, and return the answer."""
+        """Post the offer, and return the answer."""
         parts = {
             "sdp": (None, offer.encode(), "application/sdp"),
             "session": (None, orjson.dumps(self._session), "application/json"),
         }
-        # Only where there surely is no TLS is nothing looked up; schemes have no case (RFC 3986).
+        # Skip loading certificates only without TLS; schemes are case-insensitive (RFC 3986).
         trusted = False if urlsplit(self._url).scheme == "http" else await _ssl_context()
         try:
             client = httpx.AsyncClient(
@@ -205,7 +222,7 @@ class WebRTCWire:
                 follow_redirects=False,  # The key would be sent along.
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            # httpx reads the proxies of the environment; the message must not show a password.
+            # httpx reads the proxies of the environment; its message must not show a password.
             raise proxy_error(str(error)) from error
         try:
             async with client:
@@ -219,9 +236,9 @@ class WebRTCWire:
             raise redirect_error(self._host, response.status_code, location)
         if response.status_code not in (200, 201):
             raise http_error(response.status_code, response.content)
-        told = unix_time(response.headers.get_list("date"))
-        if self._on_server_time is not None and told is not None:
-            self._on_server_time(told)
+        server_time = unix_time(response.headers.get_list("date"))
+        if self._on_server_time is not None and server_time is not None:
+            self._on_server_time(server_time)
         return response.text
 
     async def _send_frame(self, peer: Peer, frame: AudioFrame) -> None:
@@ -232,7 +249,7 @@ class WebRTCWire:
         self._ahead_s = max(0.0, self._ahead_s - (now - self._last_frame_at))
         self._last_frame_at = now
         if now < self._next_frame_at:
-            # More waits than is spoken: sound that was kept while there was no connection.
+            # A backlog is waiting: audio that was kept while there was no connection.
             if self._quiet_frames > MAX_QUIET_FRAMES and self._ahead_s > MAX_AHEAD_S:
                 self.skipped_frames += 1
                 return
@@ -242,9 +259,9 @@ class WebRTCWire:
         peer.send_audio(frame)
 
     def _drop_message(self, message: bytes, why: str) -> None:
-        """Leave out a message that is too long, and tell it as the server would.
+        """Drop a message that is too long, and report it as the server would.
 
-        Of pictures only the first: the next ones will be no shorter.
+        Of images report only the first, because the next ones will be no smaller.
         """
         event = orjson.loads(message)
         if _is_image(event):
@@ -261,7 +278,7 @@ class WebRTCWire:
 
     def _event_received(self, text: str) -> None:
         if len(self._inbox) - self._queued_frames >= MAX_QUEUED_EVENTS:
-            self._fail(self._connection_error("more events came than could be taken"))
+            self._fail(self._connection_error("too many received events are waiting"))
             return
         self._inbox.append(text.encode())
         self._wake.set()
@@ -285,7 +302,7 @@ class WebRTCWire:
             case "closed":
                 self._fail(self._connection_error("the connection was closed"))
             case "interrupted":
-                logger.debug("nothing is heard of the server; waiting for it")
+                logger.debug("the server does not respond; waiting for it")
 
     def _fail(self, error: SessionError) -> None:
         if self._error is None:
@@ -298,7 +315,7 @@ class WebRTCWire:
 
 
 async def _ssl_context() -> ssl.SSLContext:
-    """Whom TLS trusts: read once, in a thread, for it takes more than 20 ms."""
+    """Return the trusted certificates; load them once, in a thread, because it takes over 20 ms."""
     return _ssl_contexts[0] if _ssl_contexts else await asyncio.to_thread(_load_ssl_context)
 
 
@@ -308,9 +325,9 @@ def _load_ssl_context() -> ssl.SSLContext:
 
 
 def _max_message_bytes(answer: str) -> int:
-    """Bytes that a message may have by an answer, in which 0 is any number."""
-    found = _MAX_MESSAGE_SIZE.search(answer)
-    return int(found[1]) or MAX_MESSAGE_BYTES if found else _DEFAULT_MAX_MESSAGE_BYTES
+    """Return the maximum bytes of a message by an answer, in which 0 means any size."""
+    match = _MAX_MESSAGE_SIZE.search(answer)
+    return int(match[1]) or MAX_MESSAGE_BYTES if match else _DEFAULT_MAX_MESSAGE_BYTES
 
 
 def _is_image(event: object) -> bool:

@@ -1,4 +1,4 @@
-"""What each OpenAI Realtime model can do."""
+"""The capabilities of each OpenAI Realtime model."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DEPRECATED = frozenset(
         "gpt-realtime-mini-2025-12-15",
     }
 )
-"""Shut down on 2027-01-20, as OpenAI says."""
+"""Will be shut down on 2027-01-20, according to OpenAI."""
 
 
 def capabilities_of(config: RealtimeConfig, *, video: bool = True) -> Capabilities:
-    """The profile of ``config.model``; a name that is not known here gets the newest one.
+    """Return the capabilities of ``config.model``; an unknown name gets those of the newest model.
 
-    All of them take pictures, call tools and can be cut; what differs comes with the config.
-    Transcripts are ``final``: the server writes a turn down only when it has ended.
+    All models accept images, call tools and truncate items; the rest depends on the options. User
+    transcripts are ``final``, because the server transcribes a turn only when it has ended.
     """
     return Capabilities(
         provider="openai",

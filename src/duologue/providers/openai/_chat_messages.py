@@ -1,4 +1,4 @@
-"""The history in the form of the Chat Completions API."""
+"""Convert a history to messages of the Chat Completions API."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from duologue.realtime.commands import ToolSpec
 type Message = JsonObject
 
 PENDING_RESULT = "This call is still running and has no result yet. Do not make it again."
-"""Result of a call that is still running when other words follow it."""
+"""Result of a call that is still running when other messages follow it."""
 
 
 def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
-    """Instructions and history as messages.
+    """Return instructions and history as messages.
 
     The API requires a result right after every tool call. A call whose result came later, after
-    other words, is placed where its result came, so that the model speaks about the result next. A
-    call without a result yet gets `UNDER_WAY`. Items without text are left out, and so is a result
-    whose call is not in the history.
+    other messages, is placed where its result came, so that the model speaks about the result next.
+    A call without a result yet gets `PENDING_RESULT`. Items without text are left out, and so is a
+    result whose call is not in the history.
     """
     calls = {item.call_id: item for item in history if isinstance(item, ToolCallItem)}
     answered = {item.call_id for item in history if isinstance(item, ToolResultItem)}
@@ -51,7 +51,7 @@ def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
 
 
 def tool_list(tools: Sequence[ToolSpec]) -> list[Json]:
-    """Tools in the form of the API."""
+    """Return tools in the form of the API."""
     return [
         {
             "type": "function",
@@ -71,7 +71,7 @@ def _add_message(messages: list[Message], role: str, text: str) -> None:
 
 
 def _flush_calls(messages: list[Message], group: list[tuple[ToolCallItem, str]]) -> None:
-    """Write the calls that stand together as one message, and their results behind it."""
+    """Write a group of calls as one message, followed by their results."""
     if not group:
         return
     messages.append(

@@ -30,7 +30,7 @@ class ErrorChunk(Exception):  # noqa: N818 - the protocol's own word
 
 @dataclass(slots=True)
 class _PartialToolCall:
-    """A tool call that is still being written."""
+    """A tool call whose pieces are still arriving."""
 
     index: int
     call_id: str = ""
@@ -58,7 +58,7 @@ class _PartialToolCall:
 
 
 class ChatStream:
-    """Decodes one response: yields words at once, tool calls and token usage at the end."""
+    """Decodes one response: yields text at once, tool calls and token usage at the end."""
 
     def __init__(self) -> None:
         self.done = False
@@ -81,7 +81,7 @@ class ChatStream:
             raise ErrorChunk(f"the server sent over {MAX_BYTES} bytes without a meaning", "")
 
     def end(self) -> Iterator[LLMOutput]:
-        """End the response; yield the last words, the tool calls and the token usage."""
+        """End the response; yield the last text, the tool calls and the token usage."""
         yield from self._line(bytes(self._buffer.strip()))
         if not self.recognized:
             # The server does not stream: this is a whole completion, perhaps over many lines.

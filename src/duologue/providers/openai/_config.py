@@ -1,4 +1,4 @@
-"""What an OpenAI Realtime session is set up with: values checked when they are given."""
+"""Options of an OpenAI Realtime session, checked when they are given."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ REASONING_EFFORTS = ("minimal", "low", "medium", "high", "xhigh")
 TRANSCRIPTION_DELAYS = ("minimal", "low", "medium", "high", "xhigh")
 
 _NON_REASONING = ("gpt-4o", "gpt-realtime-mini", "gpt-realtime-1", "gpt-realtime-20")
-"""How names of models begin that do not reason: ``-20`` is a year."""
+"""Prefixes of model names without reasoning; ``-20`` begins a year."""
 
 MAX_OUTPUT_TOKENS = 32000
-"""Most tokens of one reply, by the model pages (the types of the SDK still say 4096)."""
+"""Maximum tokens of one reply, by the model pages (the types of the SDK still say 4096)."""
 
 type Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 
@@ -89,17 +89,19 @@ class Transcription:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ConfigError("Transcription takes the name of a model, such as gpt-transcribe")
+            raise ConfigError(
+                "model must be the name of a transcription model, such as gpt-transcribe"
+            )
         if self.delay is not None:
             check_choice("delay", self.delay, TRANSCRIPTION_DELAYS)
         for name, words in (("keywords", self.keywords), ("languages", self.languages)):
             if isinstance(words, str):
-                raise ConfigError(f"{name} takes a list of strings, not one string")
+                raise ConfigError(f"{name} must be a list of strings, not one string")
 
 
 @dataclass(frozen=True, slots=True)
 class NoiseReduction:
-    """Filters the person's sound at the server: a headset, or a microphone across the room."""
+    """Filter input audio at the server, for a headset or a microphone across the room."""
 
     type: Literal["near_field", "far_field"]
     strength: float | None = None
@@ -107,14 +109,14 @@ class NoiseReduction:
     def __post_init__(self) -> None:
         check_choice("noise reduction", self.type, ("near_field", "far_field"))
         if self.strength is not None and self.strength < 0:
-            raise ConfigError(f"strength takes a number from 0, not {self.strength}")
+            raise ConfigError(f"strength must be 0 or more, not {self.strength}")
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionRatio:
-    """How the server shortens a conversation that is too long: the part of it that is kept.
+    """How the server shortens an overlong conversation: the share of it that is kept.
 
-    ``post_instructions``: the most tokens behind the instructions.
+    ``post_instructions`` is the maximum number of tokens after the instructions.
     """
 
     retention_ratio: float
@@ -123,7 +125,7 @@ class RetentionRatio:
     def __post_init__(self) -> None:
         check_range("retention_ratio", self.retention_ratio, 0, 1)
         if self.post_instructions is not None and self.post_instructions < 1:
-            raise ConfigError(f"post_instructions takes 1 or more, not {self.post_instructions}")
+            raise ConfigError(f"post_instructions must be 1 or more, not {self.post_instructions}")
 
 
 type Truncation = Literal["auto", "disabled"] | RetentionRatio
@@ -131,13 +133,13 @@ type Truncation = Literal["auto", "disabled"] | RetentionRatio
 
 @dataclass(frozen=True, slots=True)
 class CustomVoice:
-    """A voice of your own, by the id that OpenAI gave it (``voice_...``)."""
+    """A custom voice, by the id that OpenAI gave it (``voice_...``)."""
 
     id: str
 
     def __post_init__(self) -> None:
         if not self.id:
-            raise ConfigError("CustomVoice takes the id of a voice, such as voice_1234")
+            raise ConfigError("id must be the id of a voice, such as voice_1234")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +167,15 @@ class RealtimeConfig:
         if not isinstance(self.voice, CustomVoice):
             check_voice(self.voice, VOICES, "or CustomVoice(id)")
         if not isinstance(self.turn_detection, ServerVAD | SemanticVAD | ManualTurns):
-            raise ConfigError("turn_detection takes ServerVAD, SemanticVAD or ManualTurns")
+            raise ConfigError("turn_detection must be ServerVAD, SemanticVAD or ManualTurns")
         if not isinstance(self.transcription, Transcription | None):
             raise ConfigError(
-                f"transcription takes Transcription(model) or None, not {self.transcription!r}"
+                f"transcription must be Transcription(model) or None, not {self.transcription!r}"
             )
         if not isinstance(self.noise_reduction, NoiseReduction | None):
             raise ConfigError(
-                f"noise_reduction takes NoiseReduction(type) or None, not {self.noise_reduction!r}"
+                "noise_reduction must be NoiseReduction(type) or None, "
+                f"not {self.noise_reduction!r}"
             )
         if self.speed is not None:
             check_range("speed", self.speed, 0.25, 1.5)
@@ -184,7 +187,7 @@ class RealtimeConfig:
         limit = self.max_output_tokens
         if limit is not None and limit != "inf":
             if isinstance(limit, bool) or not isinstance(limit, int):
-                raise ConfigError(f"max_output_tokens takes a number or 'inf', not {limit!r}")
+                raise ConfigError(f"max_output_tokens must be a number or 'inf', not {limit!r}")
             check_range("max_output_tokens", limit, 1, MAX_OUTPUT_TOKENS)
         if self.tool_choice is not None:
             choices = "auto, none, required or the name of a function"
@@ -193,15 +196,16 @@ class RealtimeConfig:
             check_choice("truncation", self.truncation, ("auto", "disabled"), "or RetentionRatio")
         elif not isinstance(self.truncation, RetentionRatio | None):
             raise ConfigError(
-                f"truncation takes auto, disabled or RetentionRatio(ratio), not {self.truncation!r}"
+                "truncation must be auto, disabled or RetentionRatio(ratio), "
+                f"not {self.truncation!r}"
             )
 
     def _require_reasoning(self, name: str) -> None:
-        # A name that is not known may be a newer model, or a deployment of one.
+        # An unknown name may be a newer model, or a deployment of one.
         if self.model == "gpt-realtime" or self.model.startswith(_NON_REASONING):
             raise ConfigError(f"{name} is for gpt-realtime-2 and later, not {self.model}")
 
 
 def _check_string(name: str, value: object, what: str) -> None:
     if not isinstance(value, str) or not value:
-        raise ConfigError(f"{name} takes {what}, not {value!r}")
+        raise ConfigError(f"{name} must be {what}, not {value!r}")

@@ -1,4 +1,4 @@
-"""A text model behind the Chat Completions API: OpenAI's own, Ollama, llama.cpp, vLLM and so on."""
+"""A text model behind the Chat Completions API: OpenAI, Ollama, llama.cpp, vLLM and others."""
 
 from __future__ import annotations
 
@@ -20,30 +20,38 @@ from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error
 from duologue.realtime.commands import ToolSpec
 
 _FATAL_STATUS = frozenset((401, 402, 403, 404))
-"""Wrong key, no money, not allowed, no such model: trying again does not help."""
+"""Wrong key, no money, not allowed, no such model: retrying does not help."""
 
 _MAX_RETRY_WAIT_S = 2.0
-"""Seconds that a busy server may ask to wait before one retry. If it asks for more, the error is
-raised at once, because a person is waiting."""
+"""Maximum seconds that a busy server may ask to wait before one retry. If it asks for more, the
+error is raised at once, because a person is waiting.
+"""
 
 
 _CONNECT_TIMEOUT_S = 5.0
 """Seconds within which a server has to accept a connection."""
 
 _RETRY_WAIT_S = 0.2
-"""Seconds before the retry, if the server names none."""
+"""Seconds before the retry if the server names none."""
 
 
 class LLM:
     """A text model as an `LLM`, by the official ``openai`` client (extra ``openai``).
 
-    ``base_url`` is the server, such as ``http://127.0.0.1:11434/v1``; OpenAI's own by default.
-    ``api_key`` is read from ``OPENAI_API_KEY`` when not given; a server of your own needs none.
-    ``options`` are fields of every request, whatever their names (``temperature``, ``top_k``...).
-    ``timeout`` is in seconds, until the response and between two parts of it. A request to a busy
-    server is retried once if the server asks for 2 s or less, else the error is raised at once.
+    A request to a busy server is retried once if the server asks to wait 2 s or less; otherwise the
+    error is raised at once.
 
-    Raises `ConfigError` when OpenAI's own server is meant and there is no key.
+    Args:
+        model: The model's name.
+        base_url: The server, such as ``http://127.0.0.1:11434/v1``; read from ``OPENAI_BASE_URL``
+            when not given, and OpenAI's own by default.
+        api_key: Read from ``OPENAI_API_KEY`` when not given; your own server needs none.
+        tools_reliable: Whether the model's tool calls can be trusted.
+        options: Fields of every request, whatever their names (``temperature``, ``top_k``...).
+        timeout: Seconds until the response, and between two parts of it.
+
+    Raises:
+        ConfigError: An argument is invalid, or OpenAI's own server has no key.
     """
 
     def __init__(
@@ -81,7 +89,11 @@ class LLM:
         return self._tools_reliable
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Import the client in a thread (0.5 s); raises `MissingExtraError` without the extra."""
+        """Import the client in a thread (0.5 s).
+
+        Raises:
+            MissingExtraError: The openai package is not installed.
+        """
         await asyncio.to_thread(import_optional, "openai", "openai")
 
     async def close(self) -> None:
@@ -93,10 +105,12 @@ class LLM:
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
-        """Stream the next turn: words as they come, then tool calls, then the tokens used.
+        """Stream the next turn: text as it arrives, then tool calls, then token usage.
 
-        Closing the generator closes the HTTP stream. Raises `SessionError` with the server's own
-        words when it refuses or can't be reached.
+        Closing the generator closes the HTTP stream.
+
+        Raises:
+            SessionError: The server refused, with its own message, or can't be reached.
         """
         request: JsonObject = {
             "model": self._model,
@@ -177,7 +191,7 @@ class LLM:
                 timeout=openai.Timeout(
                     self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
                 ),
-                max_retries=0,  # `_response` retries, with a short wait only
+                max_retries=0,  # `_open_response` retries, with a short wait only
             )
         return self._client
 
@@ -192,15 +206,15 @@ def _retry_wait(error: Any) -> float | None:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
         return max(0.0, float(headers.get("retry-after", 0.0)))
     except ValueError:
-        return float("inf")  # A date: some time that a person does not wait for.
+        return float("inf")  # A date, which is longer than a person waits.
 
 
 def _status_error(error: Any, wait: float | None) -> SessionError:
-    """What the server said, else what the client says."""
+    """Return the error of an HTTP status, with the server's message, or else the client's."""
     body = error.body
     message = error_text(body) or error.message
     if wait is not None and _MAX_RETRY_WAIT_S < wait < float("inf"):
-        message = f"{message} (the server wants to be asked again in {wait:g} s)"
+        message = f"{message} (the server asks to retry in {wait:g} s)"
     code = body.get("code") if isinstance(body, dict) else None
     return SessionError(
         str(message),

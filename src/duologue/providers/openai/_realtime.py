@@ -19,7 +19,7 @@ from duologue.providers._jpeg import fit_jpeg
 from duologue.providers._openai_protocol.codec import Codec, Message
 from duologue.providers._openai_protocol.dialect import Dialect, Transport
 from duologue.providers._openai_protocol.errors import close_error, http_error
-from duologue.providers._openai_protocol.event_socket import EventSocket
+from duologue.providers._openai_protocol.websocket import EventSocket
 from duologue.providers._validate import check_positive, check_secret
 from duologue.providers.openai._capabilities import capabilities_of
 from duologue.providers.openai._config import (
@@ -45,21 +45,20 @@ from duologue.video import VideoFrame
 BASE_URL = "https://api.openai.com/v1"
 
 MAX_JPEG_BYTES = 180_000
-"""Bytes of a picture that fits, as base64, into a message of WebRTC's data channel."""
+"""Size of an image that, as base64, fits into a message of WebRTC's data channel."""
 
 
 class Realtime(BaseRealtime):
     """A speech-to-speech model of OpenAI, or of a server that speaks its protocol.
 
     ``transport``: ``webrtc`` (sound by RTP, made for lossy networks) or ``websocket``. ``video``:
-    ``images`` sends ``fps`` pictures a second, ``off`` none; ``pictures_kept`` of them stay in
-    the conversation, their longer side at most ``longest_side`` pixels. ``api_key`` and
-    ``base_url`` are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given.
-    ``transcription`` None: the history will not have the person's words. ``session`` is merged
-    into the session object deep and last, for what has no argument here (``prompt``, ``tracing``).
-    ``vad`` measures the person's voice for barge-in; None uses `EarshotVAD`.
-    ``reconnect`` is `ReconnectPolicy` with its defaults when None. Other None are left to the
-    server.
+    ``images`` sends ``fps`` pictures a second, ``off`` none; ``pictures_kept`` of them stay in the
+    conversation, their longer side at most ``longest_side`` pixels. ``api_key`` and ``base_url``
+    are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given. ``transcription`` None:
+    the history will not have the person's words. ``session`` is merged into the session object deep
+    and last, for what has no argument here (``prompt``, ``tracing``). ``vad`` measures the person's
+    voice for barge-in; None uses `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its defaults
+    when None. Other None are left to the server.
 
     Raises `ConfigError` for values that can't work, and without a key.
     """
@@ -93,14 +92,14 @@ class Realtime(BaseRealtime):
         clock: Clock | None = None,
     ) -> None:
         if transport not in ("webrtc", "websocket"):
-            raise ConfigError(f"transport takes webrtc or websocket, not {transport!r}")
+            raise ConfigError(f"transport must be webrtc or websocket, not {transport!r}")
         check_positive("fps", fps)
         if video not in ("images", "track", "off"):
-            raise ConfigError(f"video takes images, track or off, not {video!r}")
+            raise ConfigError(f"video must be images, track or off, not {video!r}")
         if video == "track" and transport != "webrtc":
-            raise ConfigError("a video track needs transport='webrtc'; 'images' go by both")
+            raise ConfigError("a video track needs transport='webrtc'; 'images' works with both")
         if pictures_kept < 1 or longest_side < 16:
-            raise ConfigError("pictures_kept takes 1 or more, longest_side 16 or more")
+            raise ConfigError("pictures_kept must be 1 or more, longest_side 16 or more")
         self._config = RealtimeConfig(
             model=model,
             voice=voice,
@@ -136,7 +135,11 @@ class Realtime(BaseRealtime):
         )
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Import what the transport needs, in a thread; raises `MissingExtraError`."""
+        """Import the transport's dependencies in a thread.
+
+        Raises:
+            MissingExtraError: A package is not installed.
+        """
         rtc = self._transport == "webrtc"
         module = (
             "duologue.providers._openai_protocol.webrtc" if rtc else "websockets.asyncio.client"
@@ -153,13 +156,13 @@ class Realtime(BaseRealtime):
             video_track=self._video == "track",
         )
         rtc = self._transport == "webrtc"
-        pictures = _ImageEncoder(self._longest_side, MAX_JPEG_BYTES if rtc else None)
+        images = _ImageEncoder(self._longest_side, MAX_JPEG_BYTES if rtc else None)
         connect = (
-            partial(self._webrtc_wire, builder.build(setup), pictures, codec)
+            partial(self._webrtc_wire, builder.build(setup), images, codec)
             if rtc
             else partial(self._websocket_wire, codec)
         )
-        encode = pictures.encode if self._video == "images" else None
+        encode = images.encode if self._video == "images" else None
         return WireConnection[Message](
             connect,
             codec,
@@ -169,7 +172,7 @@ class Realtime(BaseRealtime):
         )
 
     def _webrtc_wire(
-        self, session: Mapping[str, Json], pictures: _ImageEncoder, codec: Codec
+        self, session: Mapping[str, Json], images: _ImageEncoder, codec: Codec
     ) -> Wire[Message]:
         from duologue.providers._openai_protocol.webrtc import WebRTCWire
 
@@ -179,7 +182,7 @@ class Realtime(BaseRealtime):
             session=session,
             video=self._video == "track",
             ice_servers=self._ice_servers,
-            on_message_limit=pictures.set_message_limit,
+            on_message_limit=images.set_message_limit,
             on_server_time=codec.set_server_time,
             clock=self.clock,
         )
@@ -203,17 +206,19 @@ class Realtime(BaseRealtime):
 
 @dataclass(slots=True)
 class _ImageEncoder:
-    """Makes the pictures of one connection; ``most`` is in bytes."""
+    """Encodes the images of one connection."""
 
     max_side: int
     max_bytes: int | None
 
     def set_message_limit(self, limit: int) -> None:
-        """Messages may have ``limit`` bytes: base64 makes three bytes four, an event is around."""
+        """Set the size of a message, in bytes: base64 makes three bytes four, and an event
+        surrounds it.
+        """
         self.max_bytes = min(MAX_JPEG_BYTES, max(limit * 3 // 4 - 1024, 1))
 
     def encode(self, frame: VideoFrame) -> bytes:
-        """A picture that fits."""
+        """Encode an image that fits."""
         return fit_jpeg(frame, max_side=self.max_side, max_bytes=self.max_bytes)
 
 

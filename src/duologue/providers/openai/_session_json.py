@@ -1,4 +1,4 @@
-"""The session of OpenAI Realtime as JSON, from the config and what the agent wants."""
+"""The OpenAI Realtime session as JSON, from the options and the agent's setup."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import ToolSpec, UpdateSession
 
 RATE = 24000
-"""Hz of the sound each way; the server takes no other for PCM."""
+"""Rate of the audio each way in Hz; the server accepts no other for PCM."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAISession:
-    """Builds the session of OpenAI; ``extra`` is merged into it deep and last."""
+    """Builds OpenAI's session; ``extra`` is merged into it deep and last."""
 
     config: RealtimeConfig
     transport: Literal["webrtc", "websocket"]
     extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
     def build(self, setup: SessionSetup) -> JsonObject:
-        """The session to begin with."""
+        """Return the initial session."""
         return build_session(self.config, setup, transport=self.transport, extra=self.extra)
 
     def build_update(self, update: UpdateSession) -> JsonObject:
-        """What changes in mid-session."""
+        """Return the session fields that change."""
         session: JsonObject = {"type": "realtime"}
         if update.instructions is not None:
             session["instructions"] = update.instructions
@@ -52,7 +52,7 @@ class OpenAISession:
         return {"type": "realtime"}
 
     def build_turn_detection(self, detection: Json) -> JsonObject:
-        """A session in which just the turn detection changes."""
+        """Return a session that changes only the turn detection."""
         return {"type": "realtime", "audio": {"input": {"turn_detection": detection}}}
 
 
@@ -63,30 +63,30 @@ def build_session(
     transport: Literal["webrtc", "websocket"] = "websocket",
     extra: Mapping[str, Json] | None = None,
 ) -> JsonObject:
-    """The session as the server wants it; ``extra`` is merged into it deep and last.
+    """Return the session as the server expects it; ``extra`` is merged into it deep and last.
 
-    Over WebRTC the model is told here and the sound is negotiated elsewhere, over a WebSocket it
-    is the other way round. Empty instructions leave the server its own.
+    Over WebRTC the model is named here and the audio format is negotiated elsewhere; over a
+    WebSocket it is the other way round. Without instructions the server uses its own.
     """
-    hears: JsonObject = {
+    audio_input: JsonObject = {
         "turn_detection": _turn_detection(config.turn_detection),
         "transcription": _transcription(config.transcription),
     }
     if config.noise_reduction is not None:
-        hears["noise_reduction"] = _noise_reduction(config.noise_reduction)
-    speaks: JsonObject = {"voice": _voice(config.voice)}
+        audio_input["noise_reduction"] = _noise_reduction(config.noise_reduction)
+    audio_output: JsonObject = {"voice": _voice(config.voice)}
     if config.speed is not None:
-        speaks["speed"] = config.speed
+        audio_output["speed"] = config.speed
     session: JsonObject = {
         "type": "realtime",
         "output_modalities": ["audio"],
-        "audio": {"input": hears, "output": speaks},
+        "audio": {"input": audio_input, "output": audio_output},
     }
     if transport == "webrtc":
         session["model"] = config.model
     else:
-        hears["format"] = {"type": "audio/pcm", "rate": RATE}
-        speaks["format"] = {"type": "audio/pcm", "rate": RATE}
+        audio_input["format"] = {"type": "audio/pcm", "rate": RATE}
+        audio_output["format"] = {"type": "audio/pcm", "rate": RATE}
     if setup.instructions:
         session["instructions"] = setup.instructions
     if setup.tools:
@@ -105,7 +105,7 @@ def build_session(
 
 
 def deep_merge(base: Mapping[str, Json], extra: Mapping[str, Json]) -> JsonObject:
-    """``base`` with ``extra`` put over it, object by object."""
+    """Return ``base`` with ``extra`` merged into it, object by object."""
     out = dict(base)
     for key, value in extra.items():
         old = out.get(key)
@@ -115,7 +115,7 @@ def deep_merge(base: Mapping[str, Json], extra: Mapping[str, Json]) -> JsonObjec
 
 
 def tool_list(tools: Sequence[ToolSpec]) -> list[Json]:
-    """Tools in the flat form of this protocol."""
+    """Return tools in the flat form of this protocol."""
     return [
         {
             "type": "function",

@@ -1,4 +1,4 @@
-"""What each Qwen Omni model can do, as the session asks for it."""
+"""The capabilities of each Qwen Omni model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from duologue.realtime.capabilities import Capabilities
 
 
 def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:
-    """The profile of ``config.model``.
+    """Return the capabilities of ``config.model``.
 
-    None of them gives its history back to be cut. Those that take text are told instead what was
-    heard, and are given the history on a new connection; the others begin it with none.
+    None of the models can truncate its history. Models with text items are told what was heard, and
+    get the history on a new connection; the others start it with none.
     """
     traits = config.traits
     manual = isinstance(config.turn_detection, ManualTurns)

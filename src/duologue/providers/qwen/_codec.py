@@ -1,4 +1,4 @@
-"""How Qwen speaks OpenAI's protocol: the codec of that protocol, told what differs."""
+"""The codec of OpenAI's protocol with Qwen's dialect."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from duologue.providers.qwen._session_json import QwenSession
 with optional("qwen"):
     from duologue.providers._openai_protocol.codec import Codec, Message
     from duologue.providers._openai_protocol.dialect import Dialect
-    from duologue.providers._openai_protocol.event_socket import EventSocket
+    from duologue.providers._openai_protocol.websocket import EventSocket
 
 
 __all__ = ["EventSocket", "Message", "qwen_codec"]
 
 
 def qwen_codec(session: QwenSession) -> Codec:
-    """The codec of one connection.
+    """Return the codec of one connection.
 
-    The service does not say which request a response answers or an error refuses, and a response
-    that is cancelled may get no ``response.done``.
+    The service does not name the request that a response answers or an error refuses, and a
+    cancelled response may get no ``response.done``.
     """
     history = AppendOnlyHistory(takes_text=session.config.traits.text_items)
     dialect = Dialect(

@@ -1,4 +1,4 @@
-"""What a Qwen Omni session is set up with: values checked when they are given."""
+"""Options of a Qwen Omni session, checked when they are given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duologue.providers._validate import check_choice, check_range
 from duologue.providers.qwen._models import OUTPUT_RATE, Traits, traits_of
 
 OUTPUT_RATES = (8000, 16000, 24000, 48000)
-"""Hz that the model's sound may have, where that can be chosen."""
+"""Rates of the agent's audio in Hz, for models that offer a choice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,9 @@ class Transcription:
 
     def __post_init__(self) -> None:
         if self.model == "":
-            raise ConfigError("Transcription takes the name of a model, or None for the usual one")
+            raise ConfigError(
+                "model must be the name of a transcription model, or None for the default"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +105,12 @@ class QwenConfig:
 
     @property
     def traits(self) -> Traits:
-        """What the model can do."""
+        """What the model supports."""
         return traits_of(self.model)
 
     @property
     def sampling(self) -> dict[str, float | int]:
-        """The values that say how the model picks its words, those that are given."""
+        """The given sampling parameters."""
         values: dict[str, float | int | None] = {
             "temperature": self.temperature,
             "top_p": self.top_p,
@@ -122,9 +124,11 @@ class QwenConfig:
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise ConfigError("model takes the name of a model, such as qwen3.5-omni-plus-realtime")
+            raise ConfigError(
+                "model must be the name of a model, such as qwen3.5-omni-plus-realtime"
+            )
         if self.voice is not None and not (isinstance(self.voice, str) and self.voice.strip()):
-            raise ConfigError("voice takes the name of a voice, or None for the model's own")
+            raise ConfigError("voice must be the name of a voice, or None for the model's default")
         self._check_sampling()
         traits = self.traits
         if self.output_rate != OUTPUT_RATE:
@@ -138,7 +142,7 @@ class QwenConfig:
             case ManualTurns():
                 pass
             case _:
-                raise ConfigError("turn_detection takes ServerVAD, SemanticVAD or ManualTurns")
+                raise ConfigError("turn_detection must be ServerVAD, SemanticVAD or ManualTurns")
         self._require("enable_search", traits.search or not self.enable_search)
         if self.smooth_output is not None and not traits.smooth_output:
             raise ConfigError(f"smooth_output is for qwen3-omni-flash, not {self.model}")
@@ -148,12 +152,14 @@ class QwenConfig:
 
     def _check_sampling(self) -> None:
         if self.temperature is not None and not 0 <= self.temperature < 2:
-            raise ConfigError(f"temperature takes 0 to less than 2, not {self.temperature}")
+            raise ConfigError(
+                f"temperature must be at least 0 and less than 2, not {self.temperature}"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p takes more than 0 to 1, not {self.top_p}")
+            raise ConfigError(f"top_p must be more than 0 and at most 1, not {self.top_p}")
         if self.repetition_penalty is not None and not self.repetition_penalty > 0:
             raise ConfigError(
-                f"repetition_penalty takes more than 0, not {self.repetition_penalty}"
+                f"repetition_penalty must be more than 0, not {self.repetition_penalty}"
             )
         if self.presence_penalty is not None:
             check_range("presence_penalty", self.presence_penalty, -2, 2)
@@ -163,9 +169,9 @@ class QwenConfig:
             ("seed", self.seed, 0),
         ):
             if value is not None and value < low:
-                raise ConfigError(f"{name} takes {low} or more, not {value}")
+                raise ConfigError(f"{name} must be {low} or more, not {value}")
         if self.seed is not None and self.seed >= 2**31:
-            raise ConfigError(f"seed takes less than 2**31, not {self.seed}")
+            raise ConfigError(f"seed must be less than 2**31, not {self.seed}")
 
     def _require(self, name: str, has_it: bool) -> None:
         if not has_it:

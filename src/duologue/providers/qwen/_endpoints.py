@@ -1,4 +1,4 @@
-"""Where a session is: the gateway of a workspace, or the older one that all share.
+"""The address of a session: the gateway of a workspace, or the older shared one.
 
 Hosts and environment variables are those of Alibaba's own SDK (dashscope 2.0).
 """
@@ -24,7 +24,7 @@ SHARED_HOSTS = {
     "eu-central-1": "dashscope-intl.aliyuncs.com",
     "ap-northeast-1": "dashscope-intl.aliyuncs.com",
 }
-"""Gateways for keys without a workspace, by region; a key is good in its own region only."""
+"""Gateways for keys without a workspace, by region; a key is valid only in its own region."""
 
 _SCHEMES = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
 _WORKSPACE_HOST = re.compile(r"([a-z0-9-]+)\.([a-z0-9-]+)\.maas\.aliyuncs\.com")
@@ -39,9 +39,9 @@ def workspace_and_region(hosts: Sequence[str | None]) -> tuple[str | None, str |
     for host in hosts:
         address = urlsplit_or_none(host or "")
         name = "" if address is None else (address.hostname or "").lower()
-        found = _WORKSPACE_HOST.fullmatch(name)
-        if found is not None and found[2] in SHARED_HOSTS:
-            return found[1], found[2]
+        match = _WORKSPACE_HOST.fullmatch(name)
+        if match is not None and match[2] in SHARED_HOSTS:
+            return match[1], match[2]
         region = next((one for one, shared in SHARED_HOSTS.items() if shared == name), None)
         if region is not None:
             return None, region
@@ -51,9 +51,10 @@ def workspace_and_region(hosts: Sequence[str | None]) -> tuple[str | None, str |
 def session_url(
     model: str, *, base_url: str | None, workspace: str | None, region: str | None
 ) -> str:
-    """The address of a session: ``base_url``, or else the gateway of ``workspace`` in ``region``.
+    """Return a session's address: ``base_url``, or the gateway of ``workspace`` in ``region``.
 
-    Raises `ConfigError` for values that can't work, and for a model that needs a workspace.
+    Raises:
+        ConfigError: A value is invalid, or the model needs a workspace.
     """
     if base_url is not None:
         return _with_model(base_url, model)
@@ -61,7 +62,7 @@ def session_url(
     check_choice("region", region, tuple(SHARED_HOSTS))
     if workspace:
         if _WORKSPACE_ID.fullmatch(workspace) is None:
-            raise ConfigError(f"workspace takes an id such as llm-1234abcd, not {workspace!r}")
+            raise ConfigError(f"workspace must be an id such as llm-1234abcd, not {workspace!r}")
         return _with_model(f"wss://{workspace}.{region}.maas.aliyuncs.com", model)
     if traits_of(model).needs_workspace:
         raise ConfigError(f"{model} needs workspace, or DASHSCOPE_WORKSPACE")

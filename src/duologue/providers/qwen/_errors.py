@@ -1,7 +1,7 @@
-"""Qwen's errors, sorted into the kinds that a session knows what to do about.
+"""Qwen's errors, classified by what a session does about them.
 
-The service's codes are few and often empty: what an error means is in its words. Those here were
-reported by users of the service.
+The service's codes are few and often empty, so the message decides. The messages here were reported
+by users of the service.
 """
 
 from __future__ import annotations
@@ -75,25 +75,25 @@ _KEY_ERROR = re.compile(r"api\W?key|unauthori[sz]ed|authentication", re.IGNORECA
 """Words in errors about the key, which may belong to another region."""
 
 _FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Closes that say that we did wrong; all others are the line's or the server's."""
+"""Close codes that blame the client; all others blame the network or the server."""
 
 
 def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
-    """The kind of an ``error`` event, by its code and words, then its type."""
-    found = next((k for k, words in _KIND_OF if words.search(f"{code} {message}")), None)
-    if found is not None:
-        return found
+    """Classify an ``error`` event by its code and message, then its type."""
+    kind = next((k for k, words in _KIND_OF if words.search(f"{code} {message}")), None)
+    if kind is not None:
+        return kind
     return ErrorKind.RETRY if error_type in _RETRY_TYPES else ErrorKind.UNKNOWN
 
 
 def meaning_of(code: str, message: str) -> Meaning | None:
-    """What an ``error`` event says of what we sent, by its words."""
-    found = (meaning for meaning, words in _MEANING_OF if words.search(f"{code} {message}"))
-    return next(found, None)
+    """Return what an ``error`` event says about our event, by its message."""
+    meanings = (meaning for meaning, words in _MEANING_OF if words.search(f"{code} {message}"))
+    return next(meanings, None)
 
 
 def http_error(status: int, body: bytes, *, where: str = "") -> SessionError:
-    """Return the error for an unsuccessful HTTP response, in the server's words if it has any.
+    """Return the error of an unsuccessful HTTP response, with the server's own message if any.
 
     ``where`` is the region and host, for errors about a key of another region.
     """
@@ -107,9 +107,11 @@ def http_error(status: int, body: bytes, *, where: str = "") -> SessionError:
 
 
 def close_error(code: int, reason: str, *, where: str = "") -> SessionError:
-    """What the end of a connection means; also a clean close is one, for nobody asked for it.
+    """Return the error of a closed connection. A clean close is one, too, because it was not
+    requested.
 
-    An idle session and an account without money are both closed with 1007: the words decide.
+    The service closes both an idle session and an account without money with 1007: the reason
+    decides.
     """
     words = one_line(reason)
     kind = kind_of("", "", words)
@@ -131,15 +133,15 @@ def _with_region_hint(error: SessionError, where: str) -> SessionError:
 
 
 def _parse_body(body: bytes) -> tuple[str, str]:
-    """Code and message of an error body; what is not there is empty."""
+    """Return the code and message of an error body; missing fields are empty."""
     try:
-        found = orjson.loads(body)
+        decoded = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "", ""
-    if not isinstance(found, dict):
+    if not isinstance(decoded, dict):
         return "", ""
-    error = found.get("error")
-    holder = error if isinstance(error, dict) else found
+    error = decoded.get("error")
+    holder = error if isinstance(error, dict) else decoded
     code, message = holder.get("code"), holder.get("message")
     if isinstance(error, str):
         message = error

@@ -1,9 +1,9 @@
-"""What keeps a session open in which nobody speaks.
+"""Keep a session open while nobody speaks.
 
-The service closes one in which nothing has happened for 300 s, and WebSocket pings are nothing to
-it. It also finds the end of a turn only in sound: when a microphone is switched off in the middle
-of a word, silence has to follow. And it takes silence for what a person said, when the program
-ends a turn of nothing else.
+The service closes a session after 300 s without activity, and does not count WebSocket pings. It
+detects the end of a turn only in audio: when a microphone is muted within a word, silence has to
+follow. And when the program ends a turn that contains only silence, the service treats it as
+speech.
 """
 
 from __future__ import annotations
@@ -26,26 +26,30 @@ from duologue.realtime.outputs import (
 )
 
 SILENCE_CHUNK_S = 0.1
-"""Length of one piece of silence, in seconds: what the service advises for a message."""
+"""Seconds of silence in one message, as the service recommends."""
 SILENCE_INTERVAL_S = 20.0
-"""After so long without sound, a piece of silence is sent."""
+"""Seconds without audio after which a chunk of silence is sent."""
 MAX_GAP_S = 0.3
-"""After so long without sound in the middle of a turn, silence is sent till the turn is over."""
+"""Seconds without audio within a turn after which silence is sent until the turn ends."""
 MAX_TURN_SILENCE_S = 15.0
-"""A turn that is not over after so much silence will never be."""
+"""Seconds of silence after which a turn that has not ended never will."""
 ROLL_OVER_AHEAD_S = 30.0
-"""So long before the service would close it, a session is changed to a new connection."""
+"""Seconds before the service would close an idle session at which it rolls over."""
 ROLL_OVER_WITHIN_S = 20.0
-"""If no pause comes within so much of that, it is changed all the same."""
+"""Seconds after which the roll-over happens even without a pause."""
 
 _NEVER = float("inf")
 
 
 class KeepAlive:
-    """Watches the connections of one session, and acts when nothing happens.
+    """Watches the connections of one session, and acts when it is idle.
 
-    ``send`` sends sound of the person. With ``roll_over``, which changes to a new connection within
-    so many seconds, quiet sessions are changed in time; else silence is sent.
+    Args:
+        clock: The clock.
+        send: Sends input audio.
+        is_connected: Returns whether the session has a connection.
+        roll_over: Changes to a new connection within the given seconds; None to send silence
+            instead.
     """
 
     def __init__(
@@ -65,33 +69,33 @@ class KeepAlive:
         self._last_reply_at = 0.0
         self._in_turn = False
         self._turn_silence_s = 0.0
-        """Silence that was sent in this turn."""
+        """Seconds of silence sent in this turn."""
         self.running = False
 
     def start(self) -> None:
-        """The session begins."""
+        """Start when the session begins."""
         self.running = True
         self._last_audio_at = self._last_reply_at = self._clock.now()
         self._arm()
 
     def close(self) -> None:
-        """The session is over."""
+        """Stop when the session ends."""
         self.running = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def watch(self, connection: Connection) -> Connection:
-        """The same connection, watched."""
+        """Return the connection with its traffic observed."""
         return _WatchedConnection(connection, self)
 
     def command_sent(self, command: Command) -> None:
-        """Something is sent to the model."""
+        """Record a command to the model."""
         if isinstance(command, SendAudio):
             self._last_audio_at = self._clock.now()
 
     def output_received(self, output: Output) -> None:
-        """The model has told something."""
+        """Record an output of the model."""
         match output:
             case ReplyStarted() | ReplyAudio() | ReplyDone():
                 self._last_reply_at = self._clock.now()
@@ -136,7 +140,7 @@ class KeepAlive:
     def _check(self) -> None:
         now = self._clock.now()
         if not self._is_connected():
-            # The next connection begins anew.
+            # The next connection starts from zero.
             self._last_audio_at = self._last_reply_at = now
         elif self._silence_due <= now:
             if self._in_turn:
@@ -150,26 +154,26 @@ class KeepAlive:
 
 
 class _WatchedConnection:
-    """A connection whose traffic is told to an `Idle`."""
+    """A connection that reports its traffic to a `KeepAlive`."""
 
     def __init__(self, connection: Connection, idle: KeepAlive) -> None:
         self._connection = connection
         self._keepalive = idle
         self._audio_sent = self._content_sent = False
-        """Whether sound was sent in the turn that the program will end, and other than silence."""
+        """Whether the current manual turn has audio, and anything but silence."""
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        """Live until the other side ends it."""
+        """Run the connection; see `Connection.run`."""
         idle = self._keepalive
 
-        def told(output: Output) -> None:
+        def observe(output: Output) -> None:
             idle.output_received(output)
             receive(output)
 
-        await self._connection.run(told)
+        await self._connection.run(observe)
 
     def transmit(self, command: Command) -> None:
-        """Take a command."""
+        """Transmit a command; see `Connection.transmit`."""
         self._keepalive.command_sent(command)
         match command:
             case SendAudio(frame=frame):
@@ -179,7 +183,8 @@ class _WatchedConnection:
                 self._content_sent = True
             case EndTurn() | ClearInput():
                 if isinstance(command, EndTurn) and self._audio_sent and not self._content_sent:
-                    # An empty buffer is no turn: its end is refused, and nothing is answered.
+                    # Clear a turn of only silence: the service refuses to end an empty one, and
+                    # replies to none.
                     self._connection.transmit(ClearInput())
                 self._audio_sent = self._content_sent = False
             case _:

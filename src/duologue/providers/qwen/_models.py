@@ -1,4 +1,4 @@
-"""What each family of Qwen's Omni models can do, by the pages of Model Studio."""
+"""The families of Qwen's Omni models, according to the pages of Model Studio."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 from duologue.errors import ConfigError
 
 INPUT_RATE = 16000
-"""Hz of the person's sound."""
+"""Rate of the input audio in Hz."""
 OUTPUT_RATE = 24000
-"""Hz of the model's sound, if nothing else is asked for."""
+"""Default rate of the agent's audio in Hz."""
 LIFETIME_S = 120 * 60.0
-"""How long a session lives, then the service closes it (Model Studio, Qwen-Omni-Realtime)."""
+"""Seconds after which the service closes a session (Model Studio, Qwen-Omni-Realtime)."""
 IDLE_TIMEOUT_S = 300.0
-"""A session in which nothing happens for so long is closed; pings are nothing."""
+"""Seconds without activity after which the service closes a session; pings do not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What the models of a family take, beside sound and pictures."""
+    """What the models of a family support, besides audio and images."""
 
     family: str
     text_items: bool = False
-    """Text as items of the conversation."""
+    """Whether conversation items can be text."""
     tools: bool = False
     search: bool = False
     semantic_vad: bool = False
@@ -31,15 +31,15 @@ class Traits:
     sampling: bool = True
     smooth_output: bool = False
     formats: tuple[str, str] = ("pcm", "pcm")
-    """Names of the formats of the person's sound and the model's."""
+    """Names of the formats of the input audio and the agent's audio."""
     selects_rate: bool = False
-    """The rate of the model's sound can be chosen."""
+    """Whether the rate of the agent's audio can be chosen."""
     nested_voice: bool = False
-    """What concerns sound is always in ``audio``, the voice as well."""
+    """Whether audio options are always in ``audio``, including the voice."""
     needs_workspace: bool = False
     transcription: str = "qwen3-asr-flash-realtime"
     transcribes_manual_turns: bool = True
-    """What the person said is written down in manual turns as well."""
+    """Whether the user's words are also transcribed in manual turns."""
 
 
 _OMNI_35_PLUS = Traits(
@@ -71,9 +71,11 @@ _OTHER_FAMILIES = ("qwen-audio", "livetranslate", "-asr-", "-tts-")
 
 
 def traits_of(model: str) -> Traits:
-    """What ``model`` can do; one that is not known is taken for the newest of its version or less.
+    """Return what ``model`` supports; an unknown one is treated as the newest of its version or
+    lower.
 
-    Raises `ConfigError` for models that are spoken to in another way.
+    Raises:
+        ConfigError: The model uses another protocol.
     """
     if any(part in model for part in _OTHER_FAMILIES):
         raise ConfigError(
@@ -81,12 +83,12 @@ def traits_of(model: str) -> Traits:
         )
     if model.startswith("qwen-omni-turbo"):
         return _OMNI_TURBO
-    found = _VERSION.match(model)
-    if found is None:
+    match = _VERSION.match(model)
+    if match is None:
         return _OMNI_35_PLUS
-    version = int(found[1]), int(found[2] or 0)
+    version = int(match[1]), int(match[2] or 0)
     if version >= (3, 8):
         return _OMNI_38
     if version >= (3, 5):
-        return _OMNI_35_FLASH if found[3] == "flash" else _OMNI_35_PLUS
+        return _OMNI_35_FLASH if match[3] == "flash" else _OMNI_35_PLUS
     return _OMNI_3_FLASH

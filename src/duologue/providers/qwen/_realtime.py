@@ -34,11 +34,11 @@ from duologue.vad.earshot import EarshotVAD
 from duologue.vad.vad import VAD
 
 MAX_JPEG_BYTES = 190_000
-"""Bytes of a picture: the service takes 256 KB as base64 (Model Studio, client events)."""
+"""Maximum bytes of an image: the service accepts 256 KB as base64 (Model Studio, client events)."""
 _HOST_VARIABLES = ("DASHSCOPE_WEBSOCKET_BASE_URL", "DASHSCOPE_HTTP_BASE_URL", "DASHSCOPE_BASE_URL")
-"""Variables with the address for which the key of Alibaba's SDK or compatible API is valid."""
+"""Variables with an address for which the key of Alibaba's SDK or compatible API is valid."""
 MAX_IMAGE_SIDE = 1920
-"""The longer side of a picture at most: the service takes 1080p."""
+"""Maximum of an image's longer side in pixels: the service accepts 1080p."""
 
 
 class Realtime(BaseRealtime):
@@ -47,16 +47,16 @@ class Realtime(BaseRealtime):
     ``workspace`` and ``region`` say which gateway it is reached by, ``base_url`` another address
     (``wss://host/api-ws/v1/realtime``); a key is good in one region only. They are read from
     ``DASHSCOPE_WORKSPACE`` and ``DASHSCOPE_REGION`` when not given, ``api_key`` from
-    ``DASHSCOPE_API_KEY``. Without a region it is that of the host which Alibaba's SDK is set to
-    use (``DASHSCOPE_WEBSOCKET_BASE_URL``, ``DASHSCOPE_HTTP_BASE_URL``, ``DASHSCOPE_BASE_URL``), and
-    else ``cn-beijing``. ``video``: ``images`` sends ``fps`` images a second, their longer side
-    at most ``longest_side`` pixels, ``off`` none. ``transcription`` None: the history will not have
+    ``DASHSCOPE_API_KEY``. Without a region it is that of the host which Alibaba's SDK is set to use
+    (``DASHSCOPE_WEBSOCKET_BASE_URL``, ``DASHSCOPE_HTTP_BASE_URL``, ``DASHSCOPE_BASE_URL``), and
+    else ``cn-beijing``. ``video``: ``images`` sends ``fps`` images a second, their longer side at
+    most ``longest_side`` pixels, ``off`` none. ``transcription`` None: the history will not have
     the person's words. ``enable_search`` lets the model search the web, and excludes tools.
     ``session`` is merged into the session object deep and last, for what has no argument here
     (``search_options``). ``idle``: what keeps a session open in which nobody speaks, ``silence``
     that is sent, or a ``roll_over`` to a new connection. ``vad`` measures the person's voice for
-    barge-in; None uses `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its
-    defaults when None. Other None are left to the service.
+    barge-in; None uses `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its defaults when
+    None. Other None are left to the service.
 
     Raises `ConfigError` for values that can't work, and without a key.
     """
@@ -94,11 +94,13 @@ class Realtime(BaseRealtime):
     ) -> None:
         check_positive("fps", fps)
         if video not in ("images", "off"):
-            raise ConfigError(f"video takes images or off, not {video!r}")
+            raise ConfigError(f"video must be images or off, not {video!r}")
         if idle not in ("silence", "roll_over"):
-            raise ConfigError(f"idle takes silence or roll_over, not {idle!r}")
+            raise ConfigError(f"idle must be silence or roll_over, not {idle!r}")
         if not 16 <= longest_side <= MAX_IMAGE_SIDE:
-            raise ConfigError(f"longest_side takes 16 to {MAX_IMAGE_SIDE}, not {longest_side}")
+            raise ConfigError(
+                f"longest_side must be between 16 and {MAX_IMAGE_SIDE}, not {longest_side}"
+            )
         self._config = QwenConfig(
             model=model,
             voice=voice,
@@ -151,15 +153,17 @@ class Realtime(BaseRealtime):
         )
 
     async def prepare(self, setup: SessionSetup) -> None:
-        """Import what the socket needs, in a thread; raises `MissingExtraError`.
+        """Import the transport's dependencies in a thread.
 
-        Raises `ConfigError` for tools beside a search.
+        Raises:
+            MissingExtraError: A package is not installed.
+            ConfigError: There are tools besides ``enable_search``.
         """
         self._session_json.build(setup)
         await asyncio.to_thread(import_optional, "websockets.asyncio.client", "qwen")
 
     async def run(self, setup: SessionSetup, listener: SessionObserver) -> None:
-        """Live till the session ends; see `duologue.realtime.realtime.Realtime.run`."""
+        """Run the session; see `duologue.realtime.Realtime.run`."""
         self._keepalive.start()
         try:
             await super().run(setup, listener)
@@ -167,7 +171,7 @@ class Realtime(BaseRealtime):
             self._keepalive.close()
 
     def update_tools(self, tools: Sequence[ToolSpec]) -> None:
-        """Change the tools in mid-session; raises `ConfigError` beside a search."""
+        """Change the tools of the session. Raise `ConfigError` besides ``enable_search``."""
         if tools:
             self._session_json.check_tools()
         super().update_tools(tools)

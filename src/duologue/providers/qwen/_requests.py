@@ -1,4 +1,4 @@
-"""What asks Qwen for a response."""
+"""Qwen's requests for a response."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from duologue.providers._verbatim import verbatim_instructions
 TYPED_TEXT = "The person has written this to you, and waits for your answer to it:\n{}"
 
 _MAX_REQUESTS = 64
-"""Requests whose texts are kept, to be asked again; the oldest is forgotten beyond it."""
+"""Maximum number of requests whose texts are kept for a retry; the oldest is dropped beyond it."""
 
 
 class QwenRequests:
-    """Requests whose responses do not carry their name, with what they answer.
+    """Requests whose responses do not name them.
 
-    What a person wrote to a model that takes no text as items goes with the request, in its
-    instructions.
+    Text that a person typed to a model without text items is sent in the instructions of the
+    request.
     """
 
     __slots__ = ("_history", "_texts")
@@ -29,7 +29,7 @@ class QwenRequests:
     def reply(
         self, request_id: str, session_instructions: str, reply_instructions: str | None
     ) -> JsonObject:
-        """A response; its instructions take the place of the session's."""
+        """Request a response; its instructions replace those of the session."""
         texts = self._texts.setdefault(request_id, [])
         texts += self._history.take_unsent_texts()
         if len(self._texts) > _MAX_REQUESTS:
@@ -43,12 +43,12 @@ class QwenRequests:
         )
 
     def say(self, request_id: str, text: str) -> JsonObject:
-        """A response within the conversation: there is no other."""
+        """Request a response within the conversation, because there is no other kind."""
         del request_id
         return _create(verbatim_instructions(text))
 
     def cancel(self, reply_id: str) -> JsonObject:
-        """Stop the response that is being made."""
+        """Cancel the response in progress."""
         del reply_id
         return {"type": "response.cancel"}
 

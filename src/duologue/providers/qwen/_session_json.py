@@ -1,4 +1,4 @@
-"""The session of Qwen Omni as JSON, from the config and what the agent wants."""
+"""The Qwen Omni session as JSON, from the options and the agent's setup."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from duologue.realtime.commands import UpdateSession
 
 @dataclass(frozen=True, slots=True)
 class QwenSession:
-    """Builds the session; ``extra`` is merged into it deep and last.
+    """Builds Qwen's session; ``extra`` is merged into it deep and last.
 
-    Fields stand at the top level, in the form that OpenAI's protocol once had. From qwen3.8 on, and
-    where another rate than 24 kHz is asked for, what concerns sound stands in ``audio``; a session
-    never has both (Model Studio, client events).
+    Fields are at the top level, as in the beta of OpenAI's protocol. For qwen3.8 and later, and
+    with another rate than 24 kHz, audio options are in ``audio``; a session never has both forms
+    (Model Studio, client events).
     """
 
     config: QwenConfig
     extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
     def build(self, setup: SessionSetup) -> JsonObject:
-        """The session to begin with; raises `ConfigError` as `check_tools`."""
+        """Return the initial session. Raise `ConfigError` as `check_tools` does."""
         config = self.config
         session: JsonObject = {"modalities": ["text", "audio"], **self._audio()}
         session["turn_detection"] = _turn_detection(config.turn_detection)
@@ -56,7 +56,7 @@ class QwenSession:
         return session
 
     def build_update(self, update: UpdateSession) -> JsonObject:
-        """What changes in mid-session."""
+        """Return the session fields that change."""
         session: JsonObject = {}
         if update.instructions is not None:
             session["instructions"] = update.instructions
@@ -69,13 +69,11 @@ class QwenSession:
         return {"modalities": ["text", "audio"]}
 
     def build_turn_detection(self, detection: Json) -> JsonObject:
-        """A session in which just the turn detection changes."""
+        """Return a session that changes only the turn detection."""
         return {"turn_detection": detection}
 
     def check_tools(self) -> None:
-        """Raise `ConfigError` if the model can have no tools: the service refuses them beside a
-        search.
-        """
+        """Raise `ConfigError` if search is enabled, which excludes tools."""
         search = deep_merge({"enable_search": self.config.enable_search}, self.extra)[
             "enable_search"
         ]
@@ -86,8 +84,12 @@ class QwenSession:
         config, traits = self.config, self.config.traits
         voice: JsonObject = {} if config.voice is None else {"voice": config.voice}
         if not traits.nested_voice and config.output_rate == OUTPUT_RATE:
-            hears, speaks = traits.formats
-            return {"input_audio_format": hears, "output_audio_format": speaks, **voice}
+            input_format, output_format = traits.formats
+            return {
+                "input_audio_format": input_format,
+                "output_audio_format": output_format,
+                **voice,
+            }
         output: JsonObject = {"format": {"type": "pcm", "sample_rate": config.output_rate}}
         audio: JsonObject = {
             "input": {"format": {"type": "pcm", "sample_rate": INPUT_RATE}},
@@ -120,5 +122,5 @@ def _turn_detection(value: TurnDetection) -> Json:
 
 
 def _given_fields(value: ServerVAD | SemanticVAD) -> JsonObject:
-    """The fields that are not left to the service; they have its names."""
+    """Return the fields that are set; they have the service's names."""
     return {name: one for name, one in asdict(value).items() if one is not None}

@@ -17,7 +17,7 @@ _UNCONFIRMED = b'{"type":"%b"}' % SESSION_UNCONFIRMED.encode()
 
 
 class EventSocket(WebSocketWire):
-    """Sends and receives the codec's events; over a WebSocket these contain the audio.
+    """Send and receive the codec's events, which over a WebSocket contain the audio.
 
     If the server does not confirm the session in time, `receive` returns the event
     `SESSION_UNCONFIRMED`.
@@ -33,7 +33,7 @@ class EventSocket(WebSocketWire):
             await super().send(message)
 
     def try_send(self, message: Message) -> bool:
-        """Send an event, if that needs no waiting."""
+        """Send an event if that needs no waiting; return whether it was sent."""
         return isinstance(message, bytes) and super().try_send(message)
 
     async def receive(self) -> bytes | None:
