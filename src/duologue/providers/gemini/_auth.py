@@ -160,5 +160,5 @@ def _socket_url(base_url: str, service: str) -> str:
 def _check_base_url(base_url: str) -> str:
     address = split_address("base_url", base_url, ("http", "https"), BASE_URL)
     if address.query or address.fragment:
-        raise ConfigError(f"base_url takes an address such as {BASE_URL}, without a query")
+        raise ConfigError(f"base_url must be an address such as {BASE_URL}, without a query")
     return base_url.rstrip("/")
