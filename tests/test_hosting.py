@@ -25,7 +25,7 @@ from duologue import Agent, User
 from duologue.audio import AudioFrame
 from duologue.edges.browser import Edge
 from duologue.edges.webrtc import CallEdge
-from duologue.errors import ConfigError, SessionError
+from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.hosting import CallEnd, create_app
 from duologue.rtc.config import PeerError
 from duologue.server import CallRefusedError, CallRequest, ServerConfig
@@ -204,7 +204,9 @@ class Refused:
     """A connection that fails because of a wrong key."""
 
     async def run(self, receive) -> None:
-        raise SessionError("the key was not accepted: check OPENAI_API_KEY", code="401")
+        raise SessionError(
+            "the key was not accepted: check OPENAI_API_KEY", code="401", kind=ErrorKind.FATAL
+        )
 
     def transmit(self, command) -> None: ...
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -12,8 +13,8 @@ from duologue.agent.agent import Agent, User
 from duologue.edges.browser import Edge
 from duologue.errors import ConfigError
 from duologue.hosting import create_app
-from duologue.realtime.capabilities import Capabilities
 from duologue.server import ServerConfig
+from duologue.testing import SCRIPTED_CAPABILITIES
 from duologue.testing.scripted import Reply, ScriptedRealtime
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -25,7 +26,7 @@ async def browser():
         yield browser
 
 
-SIGHTED = Capabilities("scripted", "script", user_transcripts="partial", video=True)
+SIGHTED = replace(SCRIPTED_CAPABILITIES, user_transcripts="partial", video=True)
 LONG = "This answer is a long one and it goes on for quite a while without any end in sight."
 
 

@@ -49,6 +49,20 @@ def check_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str
     return checked
 
 
+def check_secret(name: str, value: object) -> str:
+    """Return a key without the line end that files have; raise `ConfigError` for what is no key.
+
+    It goes into a header, so it must be printable ASCII: HTTP clients show the whole header in
+    their errors when it is not. The error never shows the key.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be a string, not {type(value).__name__}")
+    value = value.strip()
+    if not (value.isascii() and all(letter.isprintable() and letter != " " for letter in value)):
+        raise ConfigError(f"{name} must be printable ASCII without spaces")
+    return value
+
+
 def redirect_error(host: str, status: int, location: str) -> SessionError:
     """Return the error for a redirect.
 

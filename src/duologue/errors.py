@@ -37,9 +37,12 @@ class UnsupportedError(DuologueError):
 
 
 class SessionError(DuologueError):
-    """The session with the model failed; ``code`` is the provider's own."""
+    """The session with the model failed; ``code`` is the provider's own.
 
-    def __init__(self, message: str, *, code: str = "", kind: ErrorKind = ErrorKind.FATAL) -> None:
+    By default the session makes the next connection; only ``FATAL`` ends it at once.
+    """
+
+    def __init__(self, message: str, *, code: str = "", kind: ErrorKind = ErrorKind.RETRY) -> None:
         super().__init__(message)
         self.code = code
         self.kind = kind

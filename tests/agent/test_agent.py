@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -28,10 +29,9 @@ from duologue.events import (
     UserTurnEndedEvent,
 )
 from duologue.items import UserItem
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.commands import AddItem, DeleteItem, Truncate
 from duologue.realtime.outputs import ProviderError, Usage
-from duologue.testing import At, Reply, ScriptedRealtime, virtual_time
+from duologue.testing import SCRIPTED_CAPABILITIES, At, Reply, ScriptedRealtime, virtual_time
 from duologue.video import VideoFrame
 from fake_edge import (
     FakeEdge,
@@ -264,7 +264,9 @@ async def test_video_frames_are_sent_at_the_models_fps():
         def video(self, frame):
             return VideoFrame(frame.pixels + 1, frame.at)
 
-    profile = Capabilities("p", "m", video=True)
+    profile = replace(
+        SCRIPTED_CAPABILITIES, provider="p", model="m", video=True, user_transcripts="final"
+    )
     model = ScriptedRealtime(capabilities=profile, fps=2)
     async with join_agent(model, phone, processors=[Dimming()]):
         for _ in range(30):
@@ -358,7 +360,9 @@ async def test_what_the_model_does_not_support_raises():
     agent = Agent(edge=FakeEdge(), llm=ScriptedRealtime())
     with pytest.raises(SessionClosedError):
         agent.say("too early")
-    profile = Capabilities("p", "m", say="none")
+    profile = replace(
+        SCRIPTED_CAPABILITIES, provider="p", model="m", say="none", user_transcripts="final"
+    )
     async with join_agent(ScriptedRealtime(capabilities=profile)) as agent:
         with pytest.raises(UnsupportedError, match="tts"):
             agent.say("hello")
@@ -370,7 +374,15 @@ async def test_what_the_model_does_not_support_raises():
 def test_tools_require_a_model_that_calls_them(ability):
     @virtual_time
     async def run():
-        model = ScriptedRealtime(capabilities=Capabilities("p", "m", tools=ability))
+        model = ScriptedRealtime(
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES,
+                provider="p",
+                model="m",
+                tools=ability,
+                user_transcripts="final",
+            )
+        )
         agent = Agent(edge=FakeEdge(), llm=model)
         agent.tool(len_of)
         with pytest.raises(UnsupportedError):

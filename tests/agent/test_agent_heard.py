@@ -1,6 +1,7 @@
 """What was received, spoken and heard, and how they differ when a connection changes."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from duologue.events import (
     InterruptionEvent,
 )
 from duologue.items import AgentItem
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.commands import AddItem, DeleteItem, RequestReply, Say, Truncate
 from duologue.realtime.outputs import (
     ReplyAudio,
@@ -28,7 +28,14 @@ from duologue.realtime.outputs import (
 )
 from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import Reply, ScriptedRealtime, ToolUse, run_virtual, virtual_time
+from duologue.testing import (
+    SCRIPTED_CAPABILITIES,
+    Reply,
+    ScriptedRealtime,
+    ToolUse,
+    run_virtual,
+    virtual_time,
+)
 from fake_edge import FakeEdge, FakeTTS, agent_items, events_of, join_agent
 
 
@@ -85,7 +92,13 @@ class FakeConnection:
 class Model(Realtime):
     def __init__(self, **abilities):
         super().__init__(
-            Capabilities("x", "x", **abilities), reconnect=ReconnectPolicy(base_s=0.05)
+            replace(
+                SCRIPTED_CAPABILITIES,
+                provider="x",
+                model="x",
+                **{"user_transcripts": "final", **abilities},
+            ),
+            reconnect=ReconnectPolicy(base_s=0.05),
         )
         self.connections = []
         self.ends_with = ErrorKind.RECYCLE

@@ -1,9 +1,11 @@
 """An agent with a model that plans its text, confirms no cancellation, and signals no speech."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from duologue.agent.session import CONTINUE_AFTER_NOISE_PROMPT
 from duologue.audio import AudioFrame
 from duologue.events import (
     AgentTranscriptEvent,
@@ -14,8 +16,6 @@ from duologue.events import (
     UserTurnStartedEvent,
 )
 from duologue.items import UserItem
-from duologue.realtime._session.resume import CONTINUE_AFTER_NOISE_PROMPT
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.commands import CancelReply, RequestReply, SendToolResult
 from duologue.realtime.outputs import (
     ReplyAudio,
@@ -28,7 +28,7 @@ from duologue.realtime.outputs import (
     UserTranscript,
 )
 from duologue.realtime.realtime import Realtime
-from duologue.testing import run_virtual, virtual_time
+from duologue.testing import SCRIPTED_CAPABILITIES, run_virtual, virtual_time
 from fake_edge import FakeEdge, agent_items, events_of, join_agent, tone
 
 PLAN = "one two three four five six seven eight"
@@ -52,16 +52,17 @@ class FakeConnection:
 
 class Driven(Realtime):
     def __init__(self, **abilities):
-        profile = Capabilities(
-            "driven",
-            "driven-1",
+        profile = replace(
+            SCRIPTED_CAPABILITIES,
+            provider="driven",
+            model="driven-1",
             tool_reply="automatic",
             truncation="none",
             confirms_cancel=False,
             speech_detection="local",
-            **abilities,
+            **{"user_transcripts": "final", **abilities},
         )
-        super().__init__(profile)
+        super().__init__(profile, in_process=True)
         self.sent = []
         self.emit = None
 

@@ -1,18 +1,18 @@
 """The person speaks while a tool runs: the model still reports the result, once."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from duologue.events import ToolEndEvent
 from duologue.items import ToolCallItem, UserItem
 from duologue.pipeline.interfaces import TextDelta, ToolRequest
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.commands import RequestReply, SendToolResult
-from duologue.testing import Reply, ScriptedRealtime, ToolUse, virtual_time
+from duologue.testing import SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime, ToolUse, virtual_time
 from fake_edge import FakeEdge, agent_items, events_of, join_agent
 
-AUTOMATIC = Capabilities("scripted", "script", user_transcripts="partial", tool_reply="automatic")
+AUTOMATIC = replace(SCRIPTED_CAPABILITIES, user_transcripts="partial", tool_reply="automatic")
 
 
 def add(agent):

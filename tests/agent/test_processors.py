@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,8 @@ from duologue.audio import AudioFrame
 from duologue.errors import SessionError
 from duologue.events import ErrorEvent
 from duologue.realtime._session.session import Session
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import ScriptedRealtime, virtual_time
+from duologue.testing import SCRIPTED_CAPABILITIES, ScriptedRealtime, virtual_time
 from duologue.vad.energy import EnergyVAD
 from duologue.video import VideoFrame
 from fake_edge import FakeEdge, FakeTTS, events_of, join_agent
@@ -73,7 +73,14 @@ async def test_video_frame_at_which_a_processor_fails_is_dropped_and_reported():
         def video(self, frame):
             raise RuntimeError("no lens")
 
-    phone, model = FakeEdge(), ScriptedRealtime(capabilities=Capabilities("p", "m", video=True))
+    phone, model = (
+        FakeEdge(),
+        ScriptedRealtime(
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES, provider="p", model="m", video=True, user_transcripts="final"
+            )
+        ),
+    )
     async with join_agent(model, phone, processors=[Blind()]) as agent:
         image = VideoFrame(np.zeros((8, 8, 3), np.uint8), 0.0)
         for _ in range(3):
@@ -149,7 +156,15 @@ def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
     @virtual_time
     async def run():
         phone = FakeEdge()
-        model = ScriptedRealtime(capabilities=Capabilities("p", "m", speech_detection=signals))
+        model = ScriptedRealtime(
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES,
+                provider="p",
+                model="m",
+                speech_detection=signals,
+                user_transcripts="final",
+            )
+        )
         model.vad = Broken()
         model._session = Session(model, ReconnectPolicy(), reconnects=True)
         async with join_agent(model, phone) as agent:

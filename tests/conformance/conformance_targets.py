@@ -9,6 +9,7 @@ import json
 import re
 from collections import deque
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -17,9 +18,8 @@ import pytest
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, SessionError
 from duologue.pipeline.interfaces import TextDelta, ToolRequest
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import Reply, ScriptedRealtime, run_virtual
+from duologue.testing import SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime, run_virtual
 from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge, FakeTTS, join_agent
 
@@ -159,7 +159,7 @@ class _ScriptedFar(FarSide):
 
 @asynccontextmanager
 async def scripted(replies, transcripts, **options):
-    profile = Capabilities("scripted", "script", user_transcripts="partial", video=True)
+    profile = replace(SCRIPTED_CAPABILITIES, user_transcripts="partial", video=True)
     model = _Scripted(replies, transcripts=transcripts, capabilities=profile, **options)
     yield model, _ScriptedFar(model)
 
@@ -282,7 +282,9 @@ class Backend(ScriptedRealtime):
     """The backend of a simulator, which recognises a turn by its pitch wherever it gets it."""
 
     def __init__(self, replies, transcripts):
-        profile = Capabilities("scripted", "script", manual_turns=True, video=True)
+        profile = replace(
+            SCRIPTED_CAPABILITIES, manual_turns=True, video=True, user_transcripts="final"
+        )
         super().__init__(manual=True, capabilities=profile)
         self.replies = replies
         self.words = transcripts

@@ -3,21 +3,22 @@
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, SessionError
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import SendAudio
 from duologue.realtime.outputs import SessionStarted
 from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.testing import SCRIPTED_CAPABILITIES
 
 RATE = 1000
 LOST = SessionError("the connection broke", code="1006", kind=ErrorKind.RECYCLE)
-FATAL = SessionError("wrong key", code="invalid_api_key")
+FATAL = SessionError("wrong key", code="invalid_api_key", kind=ErrorKind.FATAL)
 
 
 class FakeConnection:
@@ -70,7 +71,14 @@ class FakeModel(Realtime):
     """Makes connections by ``plans``, each the options of one; the last plan is repeated."""
 
     def __init__(self, plans=(), policy=None, **abilities):
-        profile = Capabilities("test", "m", input_rate=RATE, output_rate=RATE, **abilities)
+        profile = replace(
+            SCRIPTED_CAPABILITIES,
+            provider="test",
+            model="m",
+            input_rate=RATE,
+            output_rate=RATE,
+            **{"user_transcripts": "final", **abilities},
+        )
         super().__init__(profile, reconnect=policy or ReconnectPolicy())
         self._session.connections._rng = random.Random(1)  # noqa: S311
         self.plans = list(plans) or [{}]

@@ -3,25 +3,28 @@
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from duologue.agent.agent import Agent
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, SessionError
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.outputs import ProviderError, SessionStarted
 from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import ScriptedRealtime, run_virtual
+from duologue.testing import SCRIPTED_CAPABILITIES, ScriptedRealtime, run_virtual
 
 
 class Model(Realtime):
     """Connections that follow a script, one after another."""
 
     def __init__(self, *acts) -> None:
-        super().__init__(Capabilities("p", "m"), reconnect=ReconnectPolicy())
+        super().__init__(
+            replace(SCRIPTED_CAPABILITIES, provider="p", model="m", user_transcripts="final"),
+            reconnect=ReconnectPolicy(),
+        )
         self.acts = list(acts)
         self.opened = self.open_now = 0
 
@@ -48,7 +51,7 @@ class Model(Realtime):
 
 
 STARTED = SessionStarted({})
-WRONG = SessionError("the key was not accepted", code="401")
+WRONG = SessionError("the key was not accepted", code="401", kind=ErrorKind.FATAL)
 
 
 def test_a_check_connects_once_and_disconnects():

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from duologue.audio import AudioFrame
 from duologue.errors import ReplyRefusedError, SessionError
 from duologue.items import SystemItem
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import AddItem, CancelReply, EndTurn, RequestReply
 from duologue.realtime.outputs import (
@@ -22,7 +22,14 @@ from duologue.realtime.outputs import (
     UserTranscript,
     UserTurnEnded,
 )
-from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
+from duologue.testing import (
+    SCRIPTED_CAPABILITIES,
+    At,
+    Reply,
+    ScriptedRealtime,
+    ToolUse,
+    virtual_time,
+)
 
 
 class Ear:
@@ -185,7 +192,9 @@ async def test_an_echo_returns_the_input_audio():
 
 @virtual_time
 async def test_the_program_may_end_the_turn_and_add_to_the_history():
-    profile = Capabilities("p", "m", manual_turns=True)
+    profile = replace(
+        SCRIPTED_CAPABILITIES, provider="p", model="m", manual_turns=True, user_transcripts="final"
+    )
     model = ScriptedRealtime(["Ok."], transcripts=["so"], capabilities=profile)
     async with running(model) as ear:
         model.add_item(SystemItem("s", "x"))

@@ -36,7 +36,6 @@ from duologue.events.events import (
     UserTurnStartedEvent,
 )
 from duologue.items import Item, UserItem
-from duologue.realtime._session.resume import CONTINUE_AFTER_NOISE_PROMPT
 from duologue.realtime.commands import DeleteItem, Truncate
 from duologue.realtime.outputs import (
     Alive,
@@ -64,6 +63,13 @@ from duologue.realtime.outputs import (
 from duologue.realtime.realtime import Realtime
 from duologue.vad.words import has_words
 from duologue.video import FrameSampler, VideoFrame
+
+CONTINUE_AFTER_NOISE_PROMPT = (
+    "You stopped because of a sound that was no speech, such as a cough. The person has heard your "
+    "last message up to where it ends. Go on from there, without repeating anything and without "
+    "mentioning it."
+)
+"""Instructions for a model that stopped its reply at a noise which did not interrupt the agent."""
 
 _MAX_FRAME_AGE_S = 2.0
 """Seconds after which a camera frame is too old to show the present."""

@@ -49,10 +49,18 @@ class Pipeline(Realtime):
             input_rate=stt.rate,
             output_rate=tts.rate,
             tools="reliable" if llm.tools_reliable else "experimental",
+            say="exact",
+            truncation="native",
+            confirms_cancel=True,
+            speech_detection="server",
             user_transcripts="partial",
             manual_turns=True,
+            turn_reply="automatic",
+            accepts_history=True,
+            mutable_instructions=True,
+            mutable_tools=True,
         )
-        super().__init__(profile, clock=clock)
+        super().__init__(profile, in_process=True, clock=clock)
         self._components = Components(
             vad=vad or EnergyVAD(),
             turn=turn,

@@ -15,7 +15,13 @@ from uuid import uuid4
 from duologue._user_code import describe
 from duologue.audio import AudioFrame
 from duologue.clock import Clock, LoopClock
-from duologue.errors import ErrorKind, SessionClosedError, SessionError, UnsupportedError
+from duologue.errors import (
+    ConfigError,
+    ErrorKind,
+    SessionClosedError,
+    SessionError,
+    UnsupportedError,
+)
 from duologue.items import Item
 from duologue.realtime._session.session import Session
 from duologue.realtime.capabilities import Capabilities
@@ -59,10 +65,12 @@ class Realtime(ABC):
 
     Args:
         capabilities: what the model can do.
+        in_process: whether it is an engine in this process. It has one connection, which can't be
+            lost, and whose end is the end of the session.
         fps: images a second that the model is sent.
         clock: tells the time; the event loop's by default.
-        reconnect: how the session outlives its connections; None for an engine in this process,
-            whose one connection can't be lost.
+        reconnect: how the session outlives its connections; `ReconnectPolicy` with its defaults
+            if None.
         vad: measures the person's voice for barge-in, and detects user turns for a model that does
             not signal speech; None detects those by loudness alone.
     """
@@ -71,11 +79,14 @@ class Realtime(ABC):
         self,
         capabilities: Capabilities,
         *,
+        in_process: bool = False,
         fps: float = 1.0,
         clock: Clock | None = None,
         reconnect: ReconnectPolicy | None = None,
         vad: VAD | None = None,
     ) -> None:
+        if in_process and reconnect is not None:
+            raise ConfigError("an engine in this process takes no reconnect policy: leave it out")
         self.capabilities = capabilities
         self.vad = vad
         self.single_connection = False
@@ -83,7 +94,8 @@ class Realtime(ABC):
         self.fps = fps
         self.session_id = str(uuid4())
         self.clock: Clock = clock or LoopClock()
-        self._session = Session(self, reconnect or _IN_PROCESS, reconnects=reconnect is not None)
+        policy = _IN_PROCESS if in_process else reconnect or ReconnectPolicy()
+        self._session = Session(self, policy, reconnects=not in_process)
         self._resolved = asyncio.Event()
         self._end_reason = ""
 
@@ -115,7 +127,9 @@ class Realtime(ABC):
             if isinstance(output, SessionStarted):
                 begun.set_result(None)
             elif isinstance(output, ProviderError) and output.kind is ErrorKind.FATAL:
-                begun.set_exception(SessionError(output.message, code=output.code))
+                begun.set_exception(
+                    SessionError(output.message, code=output.code, kind=output.kind)
+                )
 
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(_catch_session_error(connection.run(receive)), name="check")
@@ -221,8 +235,11 @@ class Realtime(ABC):
 
         Raises:
             SessionError: the session could not be made, or did not end cleanly.
+            UnsupportedError: the setup has tools, and the model can't call any.
             RuntimeError: it has been run before.
         """
+        if setup.tools and self.capabilities.tools == "none":
+            raise UnsupportedError(f"{self.capabilities.model} can't call tools: register none")
         self._session.begin(setup, observer, self._resolved.set)
         reason, clean = "closed", True
         try:

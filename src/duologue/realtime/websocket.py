@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -30,16 +32,50 @@ CLOSE_TIMEOUT_S = 0.4
 MAX_TRY_SEND_BYTES = 16 * 1024
 """Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
 
+_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
+_RETRY_STATUS = frozenset({408, 409, 425, 429})
+_FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+"""Close codes for an error on our side; all others are the network's or the server's."""
+_MAX_REASON_CHARS = 500
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
 _LOG = logging.getLogger("duologue.realtime.websocket")
 # At DEBUG websockets logs the headers of the handshake, in which the key is, and all messages.
 _LOG.setLevel(logging.INFO)
 
 
+def http_error(status: int, body: bytes) -> SessionError:
+    """Return the error of an HTTP response, by its status and with the first words of its body."""
+    if status in _FATAL_STATUS:
+        kind = ErrorKind.FATAL
+    elif status in _RETRY_STATUS or status >= 500:
+        kind = ErrorKind.RETRY
+    else:
+        kind = ErrorKind.UNKNOWN
+    text = _one_line(body.decode(errors="replace"))
+    return SessionError(
+        text or f"the server answered with HTTP {status}", code=str(status), kind=kind
+    )
+
+
+def close_error(code: int, reason: str) -> SessionError:
+    """Return the error of a close frame; a clean close is one too, because nobody asked for it."""
+    kind = ErrorKind.FATAL if code in _FATAL_CLOSE_CODES else ErrorKind.RECYCLE
+    text = _one_line(reason) or "the server closed the connection"
+    return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_MAX_REASON_CHARS]
+
+
 class WebSocketWire:
     """Sends and receives messages as bytes, each a text frame.
 
-    Nothing is compressed, because audio gets no smaller. Proxies of the environment are used, but
-    not for this machine. Redirects are not followed, because the key would be sent along.
+    It notices a dead connection by pings, bounds the size of messages, and sends without waiting
+    where it can. Nothing is compressed, because audio gets no smaller. Redirects are not followed,
+    because the key would be sent along.
 
     Args:
         url: the address.
@@ -47,6 +83,8 @@ class WebSocketWire:
             connection.
         http_error: makes the error of an HTTP status and body that came instead of a connection.
         close_error: makes the error of a close code and reason; None where that is a clean end.
+        proxy: the address of a proxy; None uses those of the environment, but not for this machine.
+        ssl_context: whom to trust, and with which certificate of our own.
         extra: the extra of this package that installs ``websockets``.
         ping_interval: seconds between pings.
         pong_timeout: seconds that an answer may take.
@@ -59,10 +97,12 @@ class WebSocketWire:
         self,
         url: str,
         *,
-        headers: Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]],
-        http_error: Callable[[int, bytes], SessionError],
-        close_error: Callable[[int, str], SessionError | None],
-        extra: str = "openai",
+        headers: Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]] = _NO_HEADERS,
+        http_error: Callable[[int, bytes], SessionError] = http_error,
+        close_error: Callable[[int, str], SessionError | None] = close_error,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        extra: str = "websocket",
         ping_interval: float = PING_INTERVAL_S,
         pong_timeout: float = PONG_TIMEOUT_S,
         ack_timeout: float | None = None,
@@ -73,6 +113,8 @@ class WebSocketWire:
         self._headers = headers
         self._http_error = http_error
         self._close_error = close_error
+        self._proxy = proxy
+        self._ssl_context = ssl_context
         self._extra = extra
         self._ping_interval = ping_interval
         self._pong_timeout = pong_timeout
@@ -102,6 +144,7 @@ class WebSocketWire:
         self._connection_closed = ConnectionClosed
         self._open_state = State.OPEN
         headers = await self._headers() if callable(self._headers) else self._headers
+        is_secure = urlsplit(self._url).scheme == "wss"
         try:
             # Awaited, `connect` does not retry: that is the session's task.
             self._socket = await _connector()(
@@ -114,7 +157,8 @@ class WebSocketWire:
                 ping_interval=self._ping_interval,
                 ping_timeout=self._pong_timeout,
                 close_timeout=CLOSE_TIMEOUT_S,
-                proxy=None if self._host in LOOPBACK else True,
+                proxy=self._proxy or (None if self._host in LOOPBACK else True),
+                ssl=(self._ssl_context or True) if is_secure else None,
             )
         except InvalidStatus as error:
             response, status = error.response, error.response.status_code

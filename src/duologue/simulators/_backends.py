@@ -16,7 +16,6 @@ from duologue.audio import AudioFrame, Samples
 from duologue.clock import Clock
 from duologue.edges.audio_file import load_audio
 from duologue.errors import ConfigError
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import CancelReply, Command, EndTurn, RequestReply, Say, SendAudio
 from duologue.realtime.outputs import (
@@ -31,11 +30,24 @@ from duologue.realtime.outputs import (
 )
 from duologue.realtime.realtime import Realtime
 from duologue.simulators._script import Script, ScriptedReply
-from duologue.testing.scripted import CHARS_PER_S, Reply, ScriptedRealtime
+from duologue.testing.scripted import CHARS_PER_S, SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime
 from duologue.vad.endpointing import Endpointing
 
-SCRIPTED = Capabilities("scripted", "script", manual_turns=True, turn_reply="requested", video=True)
-ECHO = Capabilities("echo", "echo", manual_turns=True, turn_reply="requested")
+SCRIPTED = replace(
+    SCRIPTED_CAPABILITIES,
+    user_transcripts="final",
+    manual_turns=True,
+    turn_reply="requested",
+    video=True,
+)
+ECHO = replace(
+    SCRIPTED_CAPABILITIES,
+    provider="echo",
+    model="echo",
+    user_transcripts="final",
+    manual_turns=True,
+    turn_reply="requested",
+)
 
 MAX_ECHO_S = 60.0
 """Seconds of a turn that are echoed, the newest."""
@@ -215,7 +227,7 @@ class EchoRealtime(Realtime):
     """Replies with the audio of the last turn, and says text as a tone."""
 
     def __init__(self, *, clock: Clock | None = None) -> None:
-        super().__init__(ECHO, clock=clock)
+        super().__init__(ECHO, in_process=True, clock=clock)
 
     def open(self, setup: SessionSetup) -> Connection:
         """Return a connection that has no audio yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from duologue._lazy import lazy_names
-from duologue.testing.scripted import At, Reply, ScriptedRealtime, ToolUse
+from duologue.testing.scripted import SCRIPTED_CAPABILITIES, At, Reply, ScriptedRealtime, ToolUse
 from duologue.testing.virtual_time import (
     DeadlockError,
     VirtualTimeLoop,
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from duologue.testing.speech import synthesize, transcribe
 
 __all__ = [
+    "SCRIPTED_CAPABILITIES",
     "At",
     "DeadlockError",
     "GeminiSimulator",

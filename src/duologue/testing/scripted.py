@@ -41,6 +41,23 @@ CHARS_PER_S = 15
 """Characters that a scripted reply speaks each second, unless it has a length of its own."""
 
 
+SCRIPTED_CAPABILITIES = Capabilities(
+    "scripted",
+    "script",
+    tools="reliable",
+    say="exact",
+    truncation="native",
+    confirms_cancel=True,
+    speech_detection="server",
+    user_transcripts="partial",
+    turn_reply="automatic",
+    accepts_history=True,
+    mutable_instructions=True,
+    mutable_tools=True,
+)
+"""What a `ScriptedRealtime` can do; ``dataclasses.replace`` makes others of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ToolUse:
     """A tool call of a scripted reply."""
@@ -116,8 +133,13 @@ class ScriptedRealtime(Realtime):
         clock: Clock | None = None,
         reconnect: ReconnectPolicy | None = None,
     ) -> None:
-        chosen = capabilities or Capabilities("scripted", "script", user_transcripts="partial")
-        super().__init__(chosen, fps=fps, clock=clock, reconnect=reconnect)
+        super().__init__(
+            capabilities or SCRIPTED_CAPABILITIES,
+            in_process=reconnect is None,
+            fps=fps,
+            clock=clock,
+            reconnect=reconnect,
+        )
         self.replies = deque(Reply(r) if isinstance(r, str) else r for r in replies)
         self.transcripts = deque(transcripts)
         self.commands: list[Command] = []

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+
+from duologue.testing import SCRIPTED_CAPABILITIES
 
 pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
 pytest.importorskip("h2", reason="the aws extra is not installed")
@@ -23,7 +26,6 @@ from duologue.events import (
 )
 from duologue.items import AgentItem, UserItem
 from duologue.providers import aws
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import NovaSimulator, Reply, ScriptedRealtime, ToolUse, run_virtual
 from duologue.vad.energy import EnergyVAD
@@ -65,7 +67,10 @@ class Script(ScriptedRealtime):
 
     def __init__(self, replies, transcripts):
         super().__init__(
-            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+            manual=True,
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES, manual_turns=True, user_transcripts="final"
+            ),
         )
         self.replies = replies
         self.transcripts = transcripts

@@ -4,16 +4,18 @@ import asyncio
 import functools
 from collections import deque
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from duologue.testing import SCRIPTED_CAPABILITIES
 
 pytest.importorskip("websockets", reason="the gemini extra is not installed")
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 from duologue.audio import AudioFrame
 from duologue.providers.gemini import AutomaticActivity, Realtime
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import GeminiSimulator, Reply, ScriptedRealtime, run_virtual
 from duologue.vad.energy import EnergyVAD
@@ -28,7 +30,10 @@ class Brain(ScriptedRealtime):
 
     def __init__(self, replies, transcripts):
         super().__init__(
-            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+            manual=True,
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES, manual_turns=True, user_transcripts="final"
+            ),
         )
         self.replies = replies
         self.transcripts = transcripts

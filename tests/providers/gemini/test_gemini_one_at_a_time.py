@@ -3,10 +3,13 @@
 import asyncio
 import re
 from collections import deque
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+
+from duologue.testing import SCRIPTED_CAPABILITIES
 
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("websockets", reason="the gemini extra is not installed")
@@ -14,7 +17,6 @@ pytest.importorskip("websockets", reason="the gemini extra is not installed")
 from duologue.audio import AudioFrame
 from duologue.events import RealtimeReconnectedEvent
 from duologue.providers.gemini import Realtime
-from duologue.realtime.capabilities import Capabilities
 from duologue.testing import GeminiSimulator, Reply, ScriptedRealtime, run_virtual
 from duologue.vad.energy import EnergyVAD
 from fake_edge import events_of, join_agent
@@ -23,7 +25,10 @@ from fake_edge import events_of, join_agent
 class Scripted(ScriptedRealtime):
     def __init__(self, script):
         super().__init__(
-            manual=True, capabilities=Capabilities("scripted", "script", manual_turns=True)
+            manual=True,
+            capabilities=replace(
+                SCRIPTED_CAPABILITIES, manual_turns=True, user_transcripts="final"
+            ),
         )
         self.replies = script
 

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from duologue.errors import (
     UnsupportedError,
 )
 from duologue.items import SystemItem
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,
@@ -40,7 +40,7 @@ from duologue.realtime.outputs import (
 )
 from duologue.realtime.realtime import Realtime
 from duologue.realtime.reconnect import ReconnectPolicy
-from duologue.testing import At, ScriptedRealtime, virtual_time
+from duologue.testing import SCRIPTED_CAPABILITIES, At, ScriptedRealtime, virtual_time
 from duologue.video import VideoFrame
 
 
@@ -120,7 +120,15 @@ class FakeConnection:
 
 class FakeModel(Realtime):
     def __init__(self, *, unprepared=None, **abilities):
-        super().__init__(Capabilities("test", "m", **abilities))
+        super().__init__(
+            replace(
+                SCRIPTED_CAPABILITIES,
+                provider="test",
+                model="m",
+                **{"user_transcripts": "final", **abilities},
+            ),
+            in_process=True,
+        )
         self.fake_connection = FakeConnection()
         self.setups = []
         self.unprepared = unprepared

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
+
+from duologue.testing import SCRIPTED_CAPABILITIES
 
 pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not installed")
 pytest.importorskip("h2", reason="the simulate extra is not installed")
@@ -13,7 +16,6 @@ pytest.importorskip("h2", reason="the simulate extra is not installed")
 from nova_client import QUICK, connected, silence, tone, tool
 
 from duologue.items import ToolResultItem
-from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.commands import AddItem, RequestReply
 from duologue.realtime.outputs import ReplyDone, ReplyStarted, SessionStarted, ToolCall
 from duologue.realtime.realtime import Realtime
@@ -78,7 +80,17 @@ class Calling(Realtime):
     """Calls one tool, and another one a second later."""
 
     def __init__(self):
-        super().__init__(Capabilities("calling", "x", manual_turns=True, turn_reply="requested"))
+        super().__init__(
+            replace(
+                SCRIPTED_CAPABILITIES,
+                provider="calling",
+                model="x",
+                manual_turns=True,
+                turn_reply="requested",
+                user_transcripts="final",
+            ),
+            in_process=True,
+        )
         self.asked = 0
 
     def open(self, setup):

@@ -61,6 +61,7 @@ def capabilities_of(model: str, input_rate: int = 16000, output_rate: int = 2400
         speech_detection="local",
         user_transcripts="final",
         manual_turns=False,
+        turn_reply="automatic",
         may_ignore=True,
         accepts_history=True,
         mutable_instructions=False,

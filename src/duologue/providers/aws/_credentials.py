@@ -75,6 +75,7 @@ async def resolve_credentials(
         raise SessionError(
             f"credentials returned a {type(given).__name__}: it must return aws.Credentials",
             code="credentials",
+            kind=ErrorKind.FATAL,
         )
     return given
 
@@ -111,6 +112,7 @@ async def _from_chain(profile: str | None, region: str) -> Credentials:
             f"no AWS credentials in {where}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
             f"or give profile or credentials. {hints}".rstrip(),
             code="credentials",
+            kind=ErrorKind.FATAL,
         ) from error
     except (SmithyError, OSError) as error:
         message = f"no AWS credentials: {error or type(error).__name__}"

@@ -142,7 +142,9 @@ class BedrockWire:
                 f"can't be reached: {error or type(error).__name__}"
             ) from error
         except SmithyError as error:
-            raise SessionError(f"the AWS SDK failed: {one_line(str(error))}", code="sdk") from error
+            raise SessionError(
+                f"the AWS SDK failed: {one_line(str(error))}", code="sdk", kind=ErrorKind.FATAL
+            ) from error
 
     async def send(self, message: Message) -> None:
         """Send one event; waits while the service does not read.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from duologue.items import AgentItem, Item, UserItem
-from duologue.realtime._session.history_diff import diff_histories
+from duologue.realtime import diff_histories
 from duologue.realtime.commands import AddItem, DeleteItem, Truncate
 
 _MAX_TEXTS = 256

@@ -97,7 +97,8 @@ class Llama:
             self._server: _Server = runtime.Server(params)
         except (RuntimeError, ValueError) as error:
             raise SessionError(
-                f"{path.name} can't be loaded as a language model: {error}"
+                f"{path.name} can't be loaded as a language model: {error}",
+                kind=ErrorKind.FATAL,
             ) from error
         self._slots = [_Slot(n, ThreadPoolExecutor(1, f"duologue-llm-{n}")) for n in range(SLOTS)]
         self._slots_lock = threading.Lock()

@@ -69,9 +69,18 @@ class Realtime(BaseRealtime):
                 input_rate=STT_RATE if stt is None else stt.rate,
                 output_rate=TTS_RATE if tts is None else tts.rate,
                 tools="reliable" if self._engine_profile.tools_reliable else "experimental",
+                say="exact",
+                truncation="native",
+                confirms_cancel=True,
+                speech_detection="server",
                 user_transcripts="partial",
                 manual_turns=True,
+                turn_reply="automatic",
+                accepts_history=True,
+                mutable_instructions=True,
+                mutable_tools=True,
             ),
+            in_process=True,
             clock=clock,
         )
         self._llm = llm

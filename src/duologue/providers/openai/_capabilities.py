@@ -32,10 +32,13 @@ def capabilities_of(config: RealtimeConfig, *, video: bool = True) -> Capabiliti
         tool_reply="requested",
         say="instructed",
         truncation="native",
+        confirms_cancel=True,
         speech_detection="none" if isinstance(config.turn_detection, ManualTurns) else "server",
         user_transcripts="none" if config.transcription is None else "final",
         manual_turns=isinstance(config.turn_detection, ManualTurns),
         turn_reply="requested",
         answers_pings=True,
         accepts_history=True,
+        mutable_instructions=True,
+        mutable_tools=True,
     )

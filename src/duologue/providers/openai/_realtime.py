@@ -195,6 +195,7 @@ class Realtime(BaseRealtime):
             headers=self._headers,
             http_error=http_error,
             close_error=close_error,
+            extra="openai",
             on_server_time=codec.set_server_time,
         )
 

@@ -34,5 +34,6 @@ def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:
         may_ignore=True,
         answers_pings=True,
         accepts_history=traits.text_items,
+        mutable_instructions=True,
         mutable_tools=traits.tools,
     )

@@ -454,6 +454,8 @@ class ConnectionSupervisor:
             return None
         if not isinstance(failure, SessionError) or failure.kind is ErrorKind.FATAL:
             raise failure
+        if not self.reconnects:
+            raise failure
         lived = self._clock.now() - connection.live_since
         self._learn_lifetime(connection, lived)
         attempts = 0 if lived >= STABLE_S else self._early_losses

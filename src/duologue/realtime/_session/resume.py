@@ -23,13 +23,6 @@ CONTINUE_PROMPT = (
 )
 """Instructions for a model whose reply broke off because a connection was lost."""
 
-CONTINUE_AFTER_NOISE_PROMPT = (
-    "You stopped because of a sound that was no speech, such as a cough. The person has heard your "
-    "last message up to where it ends. Go on from there, without repeating anything and without "
-    "mentioning it."
-)
-"""Instructions for a model that stopped its reply at a noise which did not interrupt the agent."""
-
 STALE_EPOCH = -1
 """Epoch of a second reply to a replayed turn: older than all others, and so cancelled."""
 
