@@ -18,7 +18,7 @@ from openai_client import QUICK, connected, silence, tone
 from duologue.audio import AudioFrame, Resampler
 from duologue.pipeline.interfaces import TextDelta
 from duologue.pipeline.pipeline import Pipeline
-from duologue.simulators._script import Script
+from duologue.simulators.script import Script
 from duologue.testing import OpenAISimulator, virtual_time
 from duologue.vad.endpointing import Endpointing
 

@@ -15,7 +15,7 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 from openai_client import QUICK, connected
 
 from duologue.errors import ConfigError
-from duologue.simulators._script import Script
+from duologue.simulators.script import Script
 from duologue.testing import OpenAISimulator, virtual_time
 
 PARIS = """

@@ -29,7 +29,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.realtime import Realtime
-from duologue.simulators._script import Script, ScriptedReply
+from duologue.simulators.script import Script, ScriptedReply
 from duologue.testing.scripted import CHARS_PER_S, SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime
 from duologue.vad.endpointing import Endpointing
 

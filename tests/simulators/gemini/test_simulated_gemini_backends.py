@@ -16,7 +16,7 @@ from gemini_client import RATE, connected, silence, tone
 from google.genai import types
 
 from duologue.audio import Resampler
-from duologue.simulators._script import Script
+from duologue.simulators.script import Script
 from duologue.testing import GeminiSimulator, virtual_time
 
 SPEECH = Path(__file__).parents[2] / "data" / "speech"

@@ -18,7 +18,7 @@ from nova_client import QUICK, connected, silence, tone, tool
 
 from duologue.audio import Resampler
 from duologue.errors import ErrorKind, SessionError
-from duologue.simulators._script import Script
+from duologue.simulators.script import Script
 from duologue.testing import At, NovaSimulator, Reply, ScriptedRealtime, virtual_time
 
 SPEECH = Path(__file__).parents[2] / "data" / "speech"

@@ -204,7 +204,7 @@ async def test_client_events_can_be_inspected():
 
 @virtual_time
 async def test_a_script_may_expect_events():
-    from duologue.simulators._script import Script
+    from duologue.simulators.script import Script
 
     script = Script.parse("- say: Hello.\n- expect: response.cancel\n  within: 2\n- expect: x\n")
     async with QwenSimulator(script) as sim:

@@ -13,7 +13,6 @@ from duologue.errors import ConfigError
 from duologue.json_types import JsonObject
 from duologue.simulators._backends import BackendFactory, resolve_backend
 from duologue.simulators._http_service import HttpService
-from duologue.simulators._script import Script
 from duologue.simulators.faults import Fault, FaultPlan
 from duologue.simulators.gemini._auth import Auth
 from duologue.simulators.gemini._lifetime import Limits
@@ -22,6 +21,7 @@ from duologue.simulators.gemini._routes import ClientAccess, application
 from duologue.simulators.gemini._session import GeminiSession, SessionOptions
 from duologue.simulators.gemini._websocket_channel import GeminiChannel
 from duologue.simulators.gemini.faults import PRESETS
+from duologue.simulators.script import Script
 from duologue.testing.scripted import Reply
 
 DEFAULT_KEY = "gemini-simulator"

@@ -16,9 +16,9 @@ from uuid import uuid4
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.simulators._backends import BackendFactory, resolve_backend
-from duologue.simulators._script import Script
 from duologue.simulators.faults import Fault, FaultPlan
 from duologue.simulators.nova.faults import PRESETS, TOO_MANY, UNAVAILABLE
+from duologue.simulators.script import Script
 from duologue.testing.scripted import Reply
 
 with optional("simulate"):
