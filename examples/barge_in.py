@@ -16,7 +16,7 @@ from duologue.events import InterruptionEvent, SpeechHeldEvent, SpeechResumedEve
 from duologue.testing import ScriptedRealtime, run_virtual
 
 
-def sound(seconds: float, rate: int = 16000) -> AudioFrame:
+def voice(seconds: float, rate: int = 16000) -> AudioFrame:
     at = np.arange(int(seconds * rate))
     return AudioFrame((8000 * np.sin(2 * np.pi * 300 / rate * at)).astype(np.int16), rate)
 
@@ -32,10 +32,10 @@ async def main() -> None:
         transcripts=["Tell me about the hotel.", "", "Where can I park?", "And what is a room?"],
     )
     edge = wav.Edge(
-        [sound(1.0), sound(1.0)],
+        [voice(1.0), voice(1.0)],
         interjections=[
-            wav.Interjection(sound(0.15), after_agent_speech_s=1.5),
-            wav.Interjection(sound(1.0), after_agent_speech_s=2.0, after_clips=2),
+            wav.Interjection(voice(0.15), after_agent_speech_s=1.5),
+            wav.Interjection(voice(1.0), after_agent_speech_s=2.0, after_clips=2),
         ],
     )
     policy = BargeInPolicy(min_speech_s=0.2, words_within_s=0.6)

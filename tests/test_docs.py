@@ -128,16 +128,18 @@ def rows(section: str) -> list[list[str]]:
 
 def test_every_event_has_its_section_and_every_field_its_row():
     classes = {kind.__name__: kind for kind in get_args(events.Event.__value__)}
-    told = {name: text for name, text in sections(DOCS / "events.md").items() if name in classes}
+    documented = {
+        name: text for name, text in sections(DOCS / "events.md").items() if name in classes
+    }
     listed = [name for name in sections(DOCS / "events.md") if name.endswith("Event")]
     assert sorted(listed) == sorted(classes)
     common = {field.name for field in fields(events.TimedEvent)}
     rules = sections(DOCS / "events.md")["Rules"]
     assert all(f"`{name}`" in rules for name in common)
     for name, kind in classes.items():
-        documented = [row[0].strip("`") for row in rows(told[name])]
+        names = [row[0].strip("`") for row in rows(documented[name])]
         own = [field.name for field in fields(kind) if field.name not in common]
-        assert documented == own, name
+        assert names == own, name
 
 
 @pytest.mark.parametrize(
@@ -150,13 +152,13 @@ def test_every_event_has_its_section_and_every_field_its_row():
     ],
 )
 def test_tables_of_fields_have_all_fields_and_their_defaults(page, heading, kind):
-    told: dict[str, str] = {}
+    documented: dict[str, str] = {}
     for names, default, *_ in rows(sections(DOCS / page)[heading]):
-        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
+        documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), default.strip("`"))
     known = {
         field.name: "" if field.default is MISSING else str(field.default) for field in fields(kind)
     }
-    assert told == known
+    assert documented == known
 
 
 def described(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
@@ -171,13 +173,13 @@ def described(command: click.Command, name: str) -> Iterator[tuple[str, click.Co
 
 
 def test_every_command_and_option_is_described_and_exists():
-    told = {
+    documented = {
         name: text
         for name, text in sections(DOCS / "cli.md").items()
         if name.split()[0] == "duologue"
     }
     known = dict(described(commands, "duologue"))
-    assert sorted(told) == sorted(known)
+    assert sorted(documented) == sorted(known)
     for name, command in known.items():
         options = {
             option
@@ -185,5 +187,5 @@ def test_every_command_and_option_is_described_and_exists():
             if isinstance(parameter, click.Option)
             for option in parameter.opts
         }
-        first_cells = " ".join(row[0] for row in rows(told[name]))
+        first_cells = " ".join(row[0] for row in rows(documented[name]))
         assert set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", first_cells)) == options, name

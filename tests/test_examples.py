@@ -149,9 +149,9 @@ def refused_or_introduced(client: Any, path: str) -> dict[str, object]:
     with client.websocket_connect(path) as socket:
         socket.send_json({"type": "hello", "token": ""})
         assert socket.receive_json()["type"] == "config"
-        told: dict[str, object] = socket.receive_json()
+        message: dict[str, object] = socket.receive_json()
         socket.send_json({"type": "bye"})
-    return told
+    return message
 
 
 def test_mount_with_user(monkeypatch):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 import websockets
-from server_fixture import answer, goodbye, serving, until
+from server_fixture import answer, receive_close, serving, until
 from starlette.applications import Starlette
 from starlette.authentication import (
     AuthCredentials,
@@ -71,11 +71,11 @@ def scripted(edge: CallEdge, *replies: str) -> Agent:
 
 
 async def test_an_agent_may_be_made_by_an_async_function_that_reads_the_request():
-    asked: list[CallRequest] = []
+    requests: list[CallRequest] = []
 
     async def make_agent(edge: CallEdge) -> Agent:
         await asyncio.sleep(0)
-        asked.append(edge.request)
+        requests.append(edge.request)
         return scripted(edge)
 
     headers = {"cookie": "room=5; theme=dark", "x-tag": "a", "user-agent": "test"}
@@ -86,7 +86,7 @@ async def test_an_agent_may_be_made_by_an_async_function_that_reads_the_request(
         assert socket.receive_json()["type"] == "config"
         assert socket.receive_json() == {"type": "agent", "name": "Ada"}
         socket.send_json({"type": "bye"})
-    (request,) = asked
+    (request,) = requests
     assert request.query == {"guest": "Eve", "room": "7"}
     assert request.cookies == {"room": "5", "theme": "dark"}
     assert request.headers["x-tag"] == "a"
@@ -104,10 +104,10 @@ class Key(AuthenticationBackend):
 
 
 def test_the_user_of_the_surrounding_app_is_in_the_request():
-    asked: list[CallRequest] = []
+    requests: list[CallRequest] = []
 
     def make_agent(edge: CallEdge) -> Agent:
-        asked.append(edge.request)
+        requests.append(edge.request)
         return scripted(edge)
 
     app = Starlette(
@@ -122,7 +122,7 @@ def test_the_user_of_the_surrounding_app_is_in_the_request():
         assert socket.receive_json()["type"] == "config"
         assert socket.receive_json()["type"] == "agent"
         socket.send_json({"type": "bye"})
-    assert asked[0].user.display_name == "Grace"
+    assert requests[0].user.display_name == "Grace"
 
 
 def test_the_app_can_be_mounted_in_fastapi_under_a_path():
@@ -147,7 +147,7 @@ def test_the_app_can_be_mounted_in_fastapi_under_a_path():
         socket.send_json({"type": "bye"})
 
 
-def told(app, **options) -> dict:
+def first_message(app, **options) -> dict:
     """Return the message that the page gets of a call that fails at once."""
     client = page_of(app)
     with client.websocket_connect("/call") as socket:
@@ -169,7 +169,7 @@ def raising(error: BaseException) -> Callable[[CallEdge], Agent]:
 def test_a_make_agent_that_raises_is_logged_once_and_the_server_continues(error, caplog):
     app = create_app(raising(error), ServerConfig())
     for _ in range(3):
-        message = told(app)
+        message = first_message(app)
         assert (message["code"], message["close"]) == ("failed", 1011)
         assert message["message"].startswith("Something failed on the server")
     errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
@@ -189,12 +189,12 @@ def test_a_make_agent_that_raises_is_logged_once_and_the_server_continues(error,
     ],
 )
 def test_a_wrong_result_of_make_agent_is_reported_in_a_sentence(make_agent, says):
-    assert says in told(create_app(make_agent, ServerConfig()))["message"]
+    assert says in first_message(create_app(make_agent, ServerConfig()))["message"]
 
 
 def test_a_call_can_be_refused_with_a_sentence(caplog):
     app = create_app(raising(CallRefusedError("Please sign in first.")), ServerConfig())
-    message = told(app)
+    message = first_message(app)
     assert (message["code"], message["close"]) == ("refused", 4403)
     assert message["message"] == "Please sign in first."
     assert not caplog.records
@@ -250,18 +250,18 @@ async def test_a_wrong_key_is_reported_on_the_page_of_an_edge_that_serves_itself
             with suppress(PeerError):
                 async with caller:
                     await asyncio.wait_for(caller.ended.wait(), 5)
-            told = [*caller.errors, *map(str, caller.events)]
+            messages = [*caller.errors, *map(str, caller.events)]
             with suppress(websockets.ConnectionClosed):
                 while True:
-                    told.append(str(await socket.recv()))
-    assert "the key was not accepted" in " ".join(told)
+                    messages.append(str(await socket.recv()))
+    assert "the key was not accepted" in " ".join(messages)
 
 
 async def test_a_program_may_handle_the_whole_call():
-    heard: list[AudioFrame] = []
+    received: list[AudioFrame] = []
     said: list[str] = []
 
-    async def conduct(edge: CallEdge) -> None:
+    async def handle_call(edge: CallEdge) -> None:
         agent = scripted(edge)
         await edge.introduce("Ada")
         async with agent.join():
@@ -271,14 +271,14 @@ async def test_a_program_may_handle_the_whole_call():
             await agent.finish()
         said.append("over")
 
-    app = create_app(handle_call=conduct, config=CONFIG)
+    app = create_app(handle_call=handle_call, config=CONFIG)
     async with serving(app, CONFIG) as server:
-        async with calling(server, heard.append) as caller:
+        async with calling(server, received.append) as caller:
             while not said:
                 caller.report_played()
                 await asyncio.sleep(0.05)
             assert said == ["Good morning."]
-            assert any(frame.samples.any() for frame in heard)
+            assert any(frame.samples.any() for frame in received)
             assert not caller.ended.is_set()
         await until(lambda: said[-1] == "over")
         await until(lambda: server.calls.sessions == 0)
@@ -319,7 +319,7 @@ async def test_on_end_gets_the_error_of_a_failed_call_and_its_own_errors_are_log
     async with serving(app, CONFIG) as server:
         async with server.socket() as socket:
             assert (await answer(socket))["type"] == "config"
-            assert (await goodbye(socket))[1] == 1011
+            assert (await receive_close(socket))[1] == 1011
         await until(lambda: "on_end failed" in caplog.text)
     assert str(ends[0].error) == "no such voice"
     assert ends[0].agent is None
@@ -348,4 +348,4 @@ def test_make_agent_or_handle_call_is_required():
 
 
 def test_a_handle_call_that_is_not_async_is_reported():
-    assert "write async def" in told(create_app(handle_call=lambda edge: None))["message"]
+    assert "write async def" in first_message(create_app(handle_call=lambda edge: None))["message"]

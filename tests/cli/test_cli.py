@@ -130,9 +130,9 @@ def test_run_with_an_interjection_cuts_the_reply(command, question, tmp_path):
     assert person[1].start - agent[0].start == pytest.approx(1.0, abs=0.06)
     assert agent[0].end - person[1].start < 0.6
     assert agent[1].start > person[1].end
-    with Image.open(tmp_path / "out.png") as picture:
-        assert picture.width >= 1800
-        assert len(picture.getcolors(1 << 24)) > 20
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.width >= 1800
+        assert len(image.getcolors(1 << 24)) > 20
 
 
 def test_run_says_when_the_session_did_not_end_cleanly(command, question):
@@ -157,7 +157,7 @@ def test_run_says_when_the_session_did_not_end_cleanly(command, question):
     ],
 )
 def test_bad_input_causes_one_line_and_exit_code_2(command, tmp_path, args, message):
-    (tmp_path / "text.wav").write_text("this is not sound")
+    (tmp_path / "text.wav").write_text("this is not audio")
     (tmp_path / "empty.wav").touch()
     soundfile.write(tmp_path / "silent.wav", np.zeros(0), 16000)
     speech(tmp_path / "good.wav", 0.3)
@@ -228,9 +228,9 @@ def test_a_closed_terminal_does_not_end_the_conversation(question, tmp_path):
             raise OSError(5, "Input/output error")
 
     with contextlib.redirect_stdout(Gone()):
-        account = run_virtual(converse(Agent(edge=edge, llm=made), echo=True))
-    assert account.disconnected_event.clean
-    assert len(account.latencies) == 1
+        printer = run_virtual(converse(Agent(edge=edge, llm=made), echo=True))
+    assert printer.disconnected_event.clean
+    assert len(printer.latencies) == 1
     assert edge.recorded_s > 3
 
 
@@ -297,10 +297,10 @@ def test_demo_once_writes_audio_and_image(command, tmp_path):
 
 
 def test_live_text_is_rewritten_and_colours_are_for_terminals_only(capsys):
-    account = TranscriptPrinter(lambda: 1.0, live=True)
-    account._handle(events.UserTranscriptEvent("When do", False, "person"))
-    account._handle(events.UserTranscriptEvent("When do you close?", True, "person"))
-    account.close()
+    printer = TranscriptPrinter(lambda: 1.0, live=True)
+    printer._handle(events.UserTranscriptEvent("When do", False, "person"))
+    printer._handle(events.UserTranscriptEvent("When do you close?", True, "person"))
+    printer.close()
     out = capsys.readouterr().out
     assert "When do ..." in out
     assert out.index("\r") < out.index("When do you close?")
@@ -504,10 +504,10 @@ def test_the_modules_of_an_extra_are_installed_by_it():
 )
 def test_a_run_overwrites_neither_its_input_nor_its_own_output(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
-    sound = (Path(__file__).parents[1] / "data/speech/austen-0930.wav").read_bytes()
-    (tmp_path / "in.wav").write_bytes(sound)
+    content = (Path(__file__).parents[1] / "data/speech/austen-0930.wav").read_bytes()
+    (tmp_path / "in.wav").write_bytes(content)
     result = CliRunner().invoke(main, ["run", "in.wav", "--fast", *options])
     assert result.exit_code == 2
     assert "named twice" in str(result.exception) + result.output
-    assert (tmp_path / "in.wav").read_bytes() == sound
+    assert (tmp_path / "in.wav").read_bytes() == content
     assert not (tmp_path / "out.wav").exists()

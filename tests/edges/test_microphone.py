@@ -36,7 +36,7 @@ def numbered(start, count):
 )
 def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
     duplex = Duplex(RATE)
-    written, queue, heard, now = 0, [], [], 0.0
+    written, queue, played, now = 0, [], [], 0.0
     latency = 0.05
     played = 0
     ends = []
@@ -52,7 +52,7 @@ def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
             out, _, news = duplex.process_block(np.zeros(count, np.int16), now, now + latency)
             expected, queue = queue[:count], queue[count:]
             assert out.tolist() == expected + [0] * (count - len(expected))
-            heard += expected
+            played += expected
             if expected:
                 ends.append((now + latency + len(expected) / RATE, expected[-1]))
             if news is not None:
@@ -194,10 +194,10 @@ async def test_audio_goes_both_ways_and_played_samples_are_reported():
     edge.play(None)
     edge.play(AudioFrame(numbered(1000, 320), RATE))
     await asyncio.sleep(0.2)
-    heard = np.concatenate(room.played)
-    first = int(np.flatnonzero(heard)[0])
+    played = np.concatenate(room.played)
+    first = int(np.flatnonzero(played)[0])
     expected = [*range(1, 321), *[0] * 320, *range(1000, 1320)]
-    assert heard[first : first + 960].tolist() == expected
+    assert played[first : first + 960].tolist() == expected
     # Reported when it left the loudspeaker, not when the device took it.
     assert person.reports[-1][1] == 960
     for at, samples in person.reports:
@@ -316,8 +316,8 @@ async def test_a_device_thread_works_with_a_busy_event_loop():
     room.wait_for_blocks(150)  # while the event loop is blocked
     await asyncio.sleep(0)
     assert edge.dropped > 0
-    heard = np.concatenate(room.played)
-    assert heard[heard > 0].tolist() == [i + 1 for i in range(20) for _ in range(320)]
+    played = np.concatenate(room.played)
+    assert played[played > 0].tolist() == [i + 1 for i in range(20) for _ in range(320)]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -36,19 +36,19 @@ async def converse(tmp_path, interjection, transcripts):
         transcripts=transcripts,
     )
     agent = Agent(edge=edge, llm=model)
-    told = []
-    agent.events.tap(told.append)
+    events = []
+    agent.events.tap(events.append)
     async with agent.join():
         await agent.finish()
     with wave.open(str(path)) as file:
         both = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, 2)
-    return agent, told, both[:, 1]
+    return agent, events, both[:, 1]
 
 
 @virtual_time
 async def cough(tmp_path):
-    agent, told, right = await converse(tmp_path, loud(0.25), ["hello", ""])
-    assert len([e for e in told if isinstance(e, SpeechResumedEvent)]) == 1
+    agent, events, right = await converse(tmp_path, loud(0.25), ["hello", ""])
+    assert len([e for e in events if isinstance(e, SpeechResumedEvent)]) == 1
     assert agent.llm.epoch == 0
     played, whole = right[right != 0], tone(3.0)
     assert np.array_equal(played, whole[whole != 0])
@@ -59,8 +59,8 @@ async def cough(tmp_path):
 
 @virtual_time
 async def barge_in(tmp_path):
-    agent, told, right = await converse(tmp_path, loud(0.8), ["hello", "stop now"])
-    (cut,) = [e for e in told if isinstance(e, InterruptionEvent)]
+    agent, events, right = await converse(tmp_path, loud(0.8), ["hello", "stop now"])
+    (cut,) = [e for e in events if isinstance(e, InterruptionEvent)]
     whole, answer = tone(3.0), (8000 * np.sin(2 * np.pi * 300 / RATE * np.arange(12000)))
     answer = answer.astype(np.int16)
     played = right[right != 0]
@@ -70,9 +70,9 @@ async def barge_in(tmp_path):
     reference = whole[whole != 0]
     assert np.array_equal(first, reference[: len(first)])
     begin = np.flatnonzero(right)[0] - 1
-    heard = np.flatnonzero(right)[len(first) - 1] + 1 - begin
-    assert cut.played_ms == pytest.approx(heard * 1000 / RATE, abs=1)
-    assert cut.played_ms * RATE <= (heard + 1) * 1000
+    last_heard = np.flatnonzero(right)[len(first) - 1] + 1 - begin
+    assert cut.played_ms == pytest.approx(last_heard * 1000 / RATE, abs=1)
+    assert cut.played_ms * RATE <= (last_heard + 1) * 1000
     assert [i.text for i in agent.conversation] == ["hello", cut.heard_text, "stop now", "x y z"]
 
 

@@ -14,7 +14,7 @@ from duologue.testing.virtual_time import virtual_time
 RATE = 24000
 
 
-def sound(seconds, rate=16000, value=1000):
+def clip(seconds, rate=16000, value=1000):
     return AudioFrame(np.full(round(seconds * rate), value, np.int16), rate)
 
 
@@ -92,10 +92,10 @@ async def test_frames_come_on_time_and_without_drift(rate):
     person = await converse(wav.Edge(AudioFrame(samples, rate)), seconds=0)
     for k, (at, _) in enumerate(person.frames):
         assert at == pytest.approx((k + 1) * 0.02, abs=1e-6)
-    heard = np.concatenate([frame.samples for _, frame in person.frames])
-    assert np.array_equal(heard[: len(samples)], samples)
-    assert not heard[len(samples) :].any()
-    assert abs(len(heard) / rate - person.frames[-1][0]) < 0.001
+    received = np.concatenate([frame.samples for _, frame in person.frames])
+    assert np.array_equal(received[: len(samples)], samples)
+    assert not received[len(samples) :].any()
+    assert abs(len(received) / rate - person.frames[-1][0]) < 0.001
 
 
 @virtual_time
@@ -107,7 +107,7 @@ async def test_frames_follow_at_once_after_a_late_tick():
         async def sleep(self, seconds):
             await asyncio.sleep(seconds + 0.013)
 
-    person = await converse(wav.Edge(sound(1), settle_s=5, clock=Late()), seconds=0)
+    person = await converse(wav.Edge(clip(1), settle_s=5, clock=Late()), seconds=0)
     at, _ = person.frames[-1]
     assert abs(at - len(person.frames) * 0.02) < 0.04
 
@@ -115,7 +115,7 @@ async def test_frames_follow_at_once_after_a_late_tick():
 @virtual_time
 async def test_the_recording_has_both_sides_on_one_timeline(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
-    person = await converse(wav.Edge(sound(1.0), out, lead_in_s=0.5), pause=0.5, seconds=2.0)
+    person = await converse(wav.Edge(clip(1.0), out, lead_in_s=0.5), pause=0.5, seconds=2.0)
     assert person.replies == 1
     left, right = read(out)
     spoken, answered = np.flatnonzero(left > 500), np.flatnonzero(right)
@@ -131,7 +131,7 @@ async def test_the_recording_has_both_sides_on_one_timeline(tmp_path_factory):
 @virtual_time
 async def test_cleared_audio_is_not_in_the_recording(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
-    edge = wav.Edge(sound(0.2), out)
+    edge = wav.Edge(clip(0.2), out)
     task = asyncio.create_task(edge.run(ReplyingAgent(edge, seconds=0), lambda: None))
     await asyncio.sleep(0.1)
     for _ in range(10):
@@ -147,7 +147,7 @@ async def test_cleared_audio_is_not_in_the_recording(tmp_path_factory):
 async def test_an_interjection_begins_one_second_into_the_reply(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
     edge = wav.Edge(
-        sound(1.0), out, interjections=[wav.Interjection(sound(0.6, 48000), after_agent_speech_s=1)]
+        clip(1.0), out, interjections=[wav.Interjection(clip(0.6, 48000), after_agent_speech_s=1)]
     )
     person = await converse(edge, seconds=3.0)
     assert person.replies == 2
@@ -164,9 +164,9 @@ async def test_an_interjection_begins_one_second_into_the_reply(tmp_path_factory
 @virtual_time
 async def test_an_interjection_can_wait_for_a_later_reply(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
-    later = wav.Interjection(sound(0.5, value=3000), after_agent_speech_s=0.5, after_clips=2)
+    later = wav.Interjection(clip(0.5, value=3000), after_agent_speech_s=0.5, after_clips=2)
     person = await converse(
-        wav.Edge([sound(0.5), sound(0.5)], out, interjections=[later], settle_s=1.0)
+        wav.Edge([clip(0.5), clip(0.5)], out, interjections=[later], settle_s=1.0)
     )
     assert person.replies == 3
     left, _ = read(out)
@@ -176,7 +176,7 @@ async def test_an_interjection_can_wait_for_a_later_reply(tmp_path_factory):
 
 @virtual_time
 async def test_further_clips_wait_until_the_agent_is_idle():
-    edge = wav.Edge([sound(0.5), sound(0.5), sound(0.5, 8000)], settle_s=1.0)
+    edge = wav.Edge([clip(0.5), clip(0.5), clip(0.5, 8000)], settle_s=1.0)
     person = await converse(edge)
     assert person.replies == 3
     assert person.frames[-1][0] == pytest.approx(3 * (0.5 + 0.5 + 2.0 + 1.0), abs=0.3)
@@ -186,7 +186,7 @@ async def test_further_clips_wait_until_the_agent_is_idle():
 @virtual_time
 async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
     out = tmp_path_factory.mktemp("rec") / "out.wav"
-    edge = wav.Edge(sound(0.5), out, wait_for_greeting=True, settle_s=1.0)
+    edge = wav.Edge(clip(0.5), out, wait_for_greeting=True, settle_s=1.0)
     person = ReplyingAgent(edge, seconds=0)
     person._left = 2.0
     task = asyncio.create_task(person.clock())
@@ -201,7 +201,7 @@ async def test_the_first_clip_can_wait_for_a_greeting(tmp_path_factory):
 def test_the_first_clip_waits_for_a_requested_greeting(tmp_path, wait):
     @virtual_time
     async def main():
-        edge = wav.Edge(sound(0.5), tmp_path / "out.wav", wait_for_greeting=wait)
+        edge = wav.Edge(clip(0.5), tmp_path / "out.wav", wait_for_greeting=wait)
         agent = Agent(edge=edge, llm=ScriptedRealtime([Reply("Yes.", 0.5)]))
         async with agent.join():
             agent.say("Good morning.")
@@ -216,7 +216,7 @@ def test_the_first_clip_waits_for_a_requested_greeting(tmp_path, wait):
 def test_the_first_clip_does_not_wait_if_there_is_no_greeting(tmp_path):
     @virtual_time
     async def main():
-        edge = wav.Edge(sound(0.5), tmp_path / "out.wav")
+        edge = wav.Edge(clip(0.5), tmp_path / "out.wav")
         agent = Agent(edge=edge, llm=ScriptedRealtime([Reply("Yes.", 0.5)]))
         async with agent.join():
             await agent.finish()
@@ -229,7 +229,7 @@ def test_the_first_clip_does_not_wait_if_there_is_no_greeting(tmp_path):
 @virtual_time
 async def test_clips_wait_until_the_model_listens_and_no_task_is_left(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rec")
-    edge = wav.Edge(sound(0.5), folder / "out.wav")
+    edge = wav.Edge(clip(0.5), folder / "out.wav")
     person = ReplyingAgent(edge)
     person.wait_until_listening = lambda: asyncio.sleep(3)
     task = asyncio.create_task(edge.run(person, lambda: None))
@@ -243,16 +243,16 @@ async def test_clips_wait_until_the_model_listens_and_no_task_is_left(tmp_path_f
 
 @virtual_time
 async def test_a_program_can_interject_a_clip():
-    edge = wav.Edge(sound(0.5))
+    edge = wav.Edge(clip(0.5))
     task = asyncio.create_task(converse(edge))
     await asyncio.sleep(2)
-    edge.interject(sound(0.5))
+    edge.interject(clip(0.5))
     assert (await task).replies == 2
 
 
 @virtual_time
 async def test_the_person_leaves_an_agent_that_never_becomes_idle(caplog):
-    edge = wav.Edge(sound(0.5), wait_s=5)
+    edge = wav.Edge(clip(0.5), wait_s=5)
     person = await converse(edge, seconds=1e9, clears=False)
     assert person.frames[-1][0] == pytest.approx(5.5, abs=0.1)
     assert "the agent was still busy after" in caplog.text
@@ -261,7 +261,7 @@ async def test_the_person_leaves_an_agent_that_never_becomes_idle(caplog):
 @virtual_time
 async def test_cancelling_hangs_up_and_keeps_the_recording(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rec")
-    edge = wav.Edge(sound(10), folder / "out.wav")
+    edge = wav.Edge(clip(10), folder / "out.wav")
     task = asyncio.create_task(converse(edge))
     await asyncio.sleep(3)
     task.cancel()
@@ -277,10 +277,10 @@ async def test_cancelling_hangs_up_and_keeps_the_recording(tmp_path_factory):
 def test_wrong_values_are_refused(tmp_path):
     for make in (
         lambda: wav.Edge([]),
-        lambda: wav.Edge(sound(0)),
+        lambda: wav.Edge(clip(0)),
         lambda: wav.Edge(tmp_path / "none.wav"),
-        lambda: wav.Edge(sound(1), tmp_path / "no" / "out.wav"),
-        lambda: wav.Edge(sound(1), rate=11025),
+        lambda: wav.Edge(clip(1), tmp_path / "no" / "out.wav"),
+        lambda: wav.Edge(clip(1), rate=11025),
     ):
         with pytest.raises(ConfigError):
             make()

@@ -190,10 +190,10 @@ async def test_a_call_that_can_not_be_made_reports_why_on_both_sides(
         await ours.send(message)
     with pytest.raises(PeerError, match=reason):
         await edge.run(Echo(), lambda: None)
-    told = await ours.receive()
-    assert told is not None
-    assert told["code"] == "call_failed"
-    assert reason in str(told["message"])
+    error = await ours.receive()
+    assert error is not None
+    assert error["code"] == "call_failed"
+    assert reason in str(error["message"])
 
 
 async def test_an_invalid_message_is_answered_and_the_call_continues() -> None:

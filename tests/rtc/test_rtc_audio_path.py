@@ -21,9 +21,9 @@ def test_long_silence_repeats_one_packet_and_stays_silent(application: Applicati
         decoder.decode(out.encode(TONE))
     packets = [out.encode(None) for _ in range(200)]
     assert len(set(packets[-100:])) == 1
-    sound = np.concatenate([decoder.decode(p) for p in packets])
-    assert np.abs(sound[480 * 4 :]).max() < 60
-    assert np.abs(sound[480 * 30 :]).max() <= 2
+    audio = np.concatenate([decoder.decode(p) for p in packets])
+    assert np.abs(audio[480 * 4 :]).max() < 60
+    assert np.abs(audio[480 * 30 :]).max() <= 2
     # Speech after it begins completely.
     after = [decoder.decode(out.encode(TONE)) for _ in range(3)]
     assert np.abs(after[-1]).max() > 6000
@@ -42,20 +42,20 @@ def test_flush_drops_the_audio_in_the_look_ahead(flushed: bool) -> None:
 
 
 def test_a_gap_is_filled_at_its_deadline_without_another_packet() -> None:
-    heard: list[tuple[float, int]] = []
+    received: list[tuple[float, int]] = []
 
     async def scene() -> None:
         clock = LoopClock()
         out = AudioOut(24000)
-        ear = AudioIn(16000, lambda f: heard.append((clock.now(), len(f))), clock)
+        audio_in = AudioIn(16000, lambda f: received.append((clock.now(), len(f))), clock)
         start = clock.now()
         packets = [out.encode(TONE) for _ in range(3)]
-        ear.receive(1, 10, 0, packets[0])
+        audio_in.receive(1, 10, 0, packets[0])
         await clock.sleep(0.04)
-        ear.receive(1, 12, 1920, packets[2])
+        audio_in.receive(1, 12, 1920, packets[2])
         await clock.sleep(0.2)
-        ear.close()
-        assert [(round(t - start, 3), n) for t, n in heard] == [
+        audio_in.close()
+        assert [(round(t - start, 3), n) for t, n in received] == [
             (0.0, 320),
             (0.08, 320),
             (0.08, 320),
@@ -65,17 +65,17 @@ def test_a_gap_is_filled_at_its_deadline_without_another_packet() -> None:
 
 
 def test_a_new_source_continues_at_once_and_broken_packets_are_concealed() -> None:
-    heard: list[int] = []
+    received: list[int] = []
 
     async def scene() -> None:
         out = AudioOut(24000)
-        ear = AudioIn(24000, lambda f: heard.append(len(f)), LoopClock())
-        ear.receive(1, 10, 0, out.encode(TONE))
-        ear.receive(2, 7000, 99, out.encode(TONE))
-        ear.receive(2, 7001, 99 + 960, b"\xff\xff\xff")
-        ear.receive(2, 7002, 99 + 1920, out.encode(TONE))
-        assert ear.counters["broken"] == 1
-        assert ear.counters["resyncs"] == 1
+        audio_in = AudioIn(24000, lambda f: received.append(len(f)), LoopClock())
+        audio_in.receive(1, 10, 0, out.encode(TONE))
+        audio_in.receive(2, 7000, 99, out.encode(TONE))
+        audio_in.receive(2, 7001, 99 + 960, b"\xff\xff\xff")
+        audio_in.receive(2, 7002, 99 + 1920, out.encode(TONE))
+        assert audio_in.counters["broken"] == 1
+        assert audio_in.counters["resyncs"] == 1
 
     run_virtual(scene())
-    assert heard == [480, 480, 480, 480]
+    assert received == [480, 480, 480, 480]

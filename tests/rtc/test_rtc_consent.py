@@ -18,20 +18,20 @@ def test_silence_is_noticed_within_three_seconds_and_fails_after_ten(phase: floa
         start = clock.now()
         dies = start + 5 + phase
 
-        async def ask() -> bool:
+        async def check() -> bool:
             if clock.now() < dies:
                 return True
             await clock.sleep(0.5)
             return False
 
-        watch = ConsentMonitor(
+        monitor = ConsentMonitor(
             clock,
             interrupted_after=3.0,
             failed_after=10.0,
             last_packet=lambda: min(clock.now(), dies),
             on_change=lambda there: changes.append((clock.now() - dies, there)),
         )
-        silent = await watch.run(ask, lambda: True)
+        silent = await monitor.run(check, lambda: True)
         assert 10 <= silent <= 11.1
 
     run_virtual(scene())
@@ -45,24 +45,24 @@ def test_a_connection_with_single_missing_responses_is_not_silent() -> None:
     async def scene() -> None:
         clock = LoopClock()
         start = clock.now()
-        asked = 0
+        checks = 0
 
-        async def ask() -> bool:
-            nonlocal asked
-            asked += 1
-            if asked % 2:
+        async def check() -> bool:
+            nonlocal checks
+            checks += 1
+            if checks % 2:
                 return True
             await clock.sleep(0.5)
             return False
 
-        watch = ConsentMonitor(
+        monitor = ConsentMonitor(
             clock,
             interrupted_after=3.0,
             failed_after=10.0,
             last_packet=lambda: float("-inf"),
             on_change=changes.append,
         )
-        await watch.run(ask, lambda: clock.now() - start < 60)
+        await monitor.run(check, lambda: clock.now() - start < 60)
 
     run_virtual(scene())
     assert changes == []

@@ -170,19 +170,19 @@ def test_order_counts_bounds_and_deadlines_hold_under_any_loss_delay_and_duplica
     buffer = JitterBuffer(length)
     out: list[int] = []
     steps: list[Step] = []
-    came: dict[int, float] = {}
+    arrival: dict[int, float] = {}
 
     def take(new: list[Step], now: float) -> None:
         for i in given_out(new):
             out.append(i)
             # A packet is held no longer than its deadline if `poll` is called in time.
-            assert now - came[i] <= GAP_DEADLINE + 1e-9
+            assert now - arrival[i] <= GAP_DEADLINE + 1e-9
         steps.extend(new)
 
     for now, i in arrived:
         while (deadline := buffer.deadline) is not None and deadline <= now:
             take(buffer.poll(deadline), deadline)
-        came.setdefault(i, now)
+        arrival.setdefault(i, now)
         take(buffer.push(seq(i, first), stamp(i, base), name(i), now), now)
         assert len(buffer) <= MAX_HELD
     while (deadline := buffer.deadline) is not None:

@@ -31,20 +31,20 @@ def test_audio_survives_any_pair_of_rates(in_rate: int, out_rate: int) -> None:
     encoder, decoder = Encoder(in_rate), Decoder(out_rate)
     packets = [encoder.encode(f) for f in frames(tone(0.5, in_rate), encoder.frame)]
     assert {packet_samples(p) for p in packets} == {960}
-    sound = np.concatenate([decoder.decode(p) for p in packets])
-    assert len(sound) == out_rate // 2
-    spectrum = np.abs(np.fft.rfft(sound[out_rate // 10 :].astype(np.float64)))
-    peak = np.argmax(spectrum) * out_rate / (len(sound) - out_rate // 10)
+    audio = np.concatenate([decoder.decode(p) for p in packets])
+    assert len(audio) == out_rate // 2
+    spectrum = np.abs(np.fft.rfft(audio[out_rate // 10 :].astype(np.float64)))
+    peak = np.argmax(spectrum) * out_rate / (len(audio) - out_rate // 10)
     assert peak == pytest.approx(440, abs=5)
-    assert loudness(sound[out_rate // 10 :]) == pytest.approx(8000 / 2**0.5, rel=0.15)
+    assert loudness(audio[out_rate // 10 :]) == pytest.approx(8000 / 2**0.5, rel=0.15)
 
 
 def test_the_look_ahead_is_as_long_as_stated() -> None:
     encoder, decoder = Encoder(48000), Decoder(48000)
     click = np.zeros(960 * 6, np.int16)
     click[960 * 3 :] = tone(0.06, 48000, 1000)
-    sound = np.concatenate([decoder.decode(encoder.encode(f)) for f in frames(click, 960)])
-    onset = int(np.argmax(np.abs(sound.astype(np.int32)) > 2500))
+    audio = np.concatenate([decoder.decode(encoder.encode(f)) for f in frames(click, 960)])
+    onset = int(np.argmax(np.abs(audio.astype(np.int32)) > 2500))
     assert onset - 960 * 3 == pytest.approx(encoder.lookahead, abs=48)
     assert encoder.lookahead == 312  # 6.5 ms
 
@@ -95,7 +95,7 @@ def test_errors_say_what_is_wrong() -> None:
 def test_any_bytes_give_audio_or_an_opus_error(packet: bytes) -> None:
     decoder = Decoder(24000)
     try:
-        sound = decoder.decode(packet)
+        audio = decoder.decode(packet)
     except OpusError:
         return
-    assert len(sound) * 2 == packet_samples(packet)
+    assert len(audio) * 2 == packet_samples(packet)

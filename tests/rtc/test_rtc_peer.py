@@ -84,36 +84,36 @@ async def pace(peer: Peer, frames: int, frame: AudioFrame | None) -> None:
 
 
 async def test_an_echo_returns_in_order_and_at_once() -> None:
-    heard: list[tuple[float, AudioFrame]] = []
-    caller = Peer(CONFIG, on_audio=lambda f: heard.append((time.perf_counter(), f)))
+    received: list[tuple[float, AudioFrame]] = []
+    caller = Peer(CONFIG, on_audio=lambda f: received.append((time.perf_counter(), f)))
     callee = Peer(CONFIG, on_audio=lambda f: callee.send_audio(f) and None)
     async with connected(caller, callee):
         trips = []
         for i in range(60):
             loud = i % 12 == 11
-            heard.clear()
+            received.clear()
             sent = time.perf_counter()
             caller.send_audio(TONE if loud else None)
             await asyncio.sleep(0.02)
             if loud:
-                trips += [t - sent for t, f in heard if np.abs(f.samples).max() > 3000][:1]
+                trips += [t - sent for t, f in received if np.abs(f.samples).max() > 3000][:1]
         assert len(trips) == 5
         assert sorted(trips)[2] < 0.02
         assert caller.counters["packets"] == callee.counters["packets"] == 60
         assert caller.counters["lost"] == 0
-        assert {f.rate for _, f in heard} == {RATE}
-        assert {len(f) for _, f in heard} == {480}
+        assert {f.rate for _, f in received} == {RATE}
+        assert {len(f) for _, f in received} == {480}
 
 
 async def test_rates_may_differ_in_each_direction() -> None:
-    heard: list[AudioFrame] = []
+    received: list[AudioFrame] = []
     caller = Peer(replace(CONFIG, send_rate=48000), on_audio=nothing)
-    callee = Peer(replace(CONFIG, receive_rate=16000), on_audio=heard.append)
+    callee = Peer(replace(CONFIG, receive_rate=16000), on_audio=received.append)
     wide = AudioFrame(np.repeat(TONE.samples, 2), 48000)
     async with connected(caller, callee):
         await pace(caller, 10, wide)
-        await until(lambda: len(heard) == 10)
-        assert {(f.rate, len(f)) for f in heard} == {(16000, 320)}
+        await until(lambda: len(received) == 10)
+        assert {(f.rate, len(f)) for f in received} == {(16000, 320)}
         with pytest.raises(ValueError, match="48000"):
             caller.send_audio(TONE)
 
@@ -130,9 +130,9 @@ async def test_timestamps_advance_whatever_is_sent() -> None:
 
 
 async def test_loss_is_filled_counted_and_reported_correctly() -> None:
-    heard: list[int] = []
+    received: list[int] = []
     caller = Peer(CONFIG, on_audio=nothing)
-    callee = Peer(CONFIG, on_audio=lambda f: heard.append(len(f)))
+    callee = Peer(CONFIG, on_audio=lambda f: received.append(len(f)))
     async with BadNetwork(loss=0.1) as network, connected(caller, callee, network):
         await pace(caller, 150, TONE)
         await pace(caller, 5, None)
@@ -142,8 +142,8 @@ async def test_loss_is_filled_counted_and_reported_correctly() -> None:
         assert counters["packets"] == network.passed
         assert counters["packets"] + counters["lost"] == pytest.approx(155, abs=2)
         assert counters["fec"] > 0
-        # There is no gap and no growth: as much audio came out as went in.
-        assert sum(heard) == pytest.approx(155 * 480, abs=2 * 480)
+        # There is no gap and no growth: as much audio frames_received out as went in.
+        assert sum(received) == pytest.approx(155 * 480, abs=2 * 480)
         # What the far side reports about its stream, received by RTCP.
         reports = []
         async with asyncio.timeout(4):
@@ -156,15 +156,15 @@ async def test_loss_is_filled_counted_and_reported_correctly() -> None:
 
 
 async def test_reordered_packets_are_put_in_order() -> None:
-    heard: list[AudioFrame] = []
+    received: list[AudioFrame] = []
     caller = Peer(CONFIG, on_audio=nothing)
-    callee = Peer(CONFIG, on_audio=heard.append)
+    callee = Peer(CONFIG, on_audio=received.append)
     async with BadNetwork(jitter=0.035, seed=3) as network, connected(caller, callee, network):
         await pace(caller, 75, TONE)
         await asyncio.sleep(0.1)
         assert callee.counters["packets"] == 75
         assert callee.counters["lost"] == callee.counters["late"] == 0
-        assert len(heard) == 75
+        assert len(received) == 75
 
 
 async def test_a_dead_connection_is_noticed_and_an_interrupted_one_recovers() -> None:
@@ -281,8 +281,8 @@ class Pictures(MediaStreamTrack):
 
     async def recv(self) -> av.VideoFrame:
         await asyncio.sleep(0.03)
-        picture = np.full((120, 160, 3), (200, 40, 40), np.uint8)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        image = np.full((120, 160, 3), (200, 40, 40), np.uint8)
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts, frame.time_base = self.count * 2700, Fraction(1, 90000)
         self.count += 1
         return frame
@@ -290,8 +290,8 @@ class Pictures(MediaStreamTrack):
 
 @pytest.mark.parametrize("wanted", [True, False])
 async def test_video_frames_are_sent_only_when_wanted_and_never_queue(wanted: bool) -> None:
-    came: list[Callable[[], VideoFrame]] = []
-    callee = Peer(replace(CONFIG, video=wanted), on_audio=nothing, on_video=came.append)
+    frames_received: list[Callable[[], VideoFrame]] = []
+    callee = Peer(replace(CONFIG, video=wanted), on_audio=nothing, on_video=frames_received.append)
     stock = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     stock.addTransceiver("audio")
     track = Pictures()
@@ -304,14 +304,14 @@ async def test_video_frames_are_sent_only_when_wanted_and_never_queue(wanted: bo
         threads = [t for t in threading.enumerate() if t.name.startswith("audio-decoder")]
         assert len(threads) <= 1  # the unmodified peer's own tasks
         if wanted:
-            await until(lambda: len(came) >= 3)
-            picture = came[-1]()
-            assert picture.pixels.shape == (120, 160, 3)
-            assert np.abs(picture.pixels[60, 80].astype(int) - (200, 40, 40)).max() < 12
+            await until(lambda: len(frames_received) >= 3)
+            image = frames_received[-1]()
+            assert image.pixels.shape == (120, 160, 3)
+            assert np.abs(image.pixels[60, 80].astype(int) - (200, 40, 40)).max() < 12
         else:
             assert "a=inactive" in answer
             await asyncio.sleep(0.3)
-            assert came == []
+            assert frames_received == []
             assert callee.counters["video_frames"] == 0
     finally:
         await callee.close()
@@ -319,9 +319,11 @@ async def test_video_frames_are_sent_only_when_wanted_and_never_queue(wanted: bo
 
 
 async def test_a_camera_may_be_added_later_by_a_second_offer() -> None:
-    came: list[Callable[[], VideoFrame]] = []
-    heard: list[AudioFrame] = []
-    callee = Peer(replace(CONFIG, video=True), on_audio=heard.append, on_video=came.append)
+    frames_received: list[Callable[[], VideoFrame]] = []
+    received: list[AudioFrame] = []
+    callee = Peer(
+        replace(CONFIG, video=True), on_audio=received.append, on_video=frames_received.append
+    )
     stock = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     stock.addTransceiver("audio")
 
@@ -335,7 +337,7 @@ async def test_a_camera_may_be_added_later_by_a_second_offer() -> None:
         await until(lambda: callee.state == "connected")
         stock.addTrack(Pictures())
         await agree()
-        await until(lambda: len(came) >= 3)
+        await until(lambda: len(frames_received) >= 3)
         assert callee.state == "connected"
     finally:
         await callee.close()
@@ -348,10 +350,10 @@ async def test_a_callback_that_fails_does_not_end_the_call(
     def fail(*_: object) -> None:
         raise RuntimeError("the user's own mistake")
 
-    heard: list[AudioFrame] = []
+    received: list[AudioFrame] = []
 
     def hear(frame: AudioFrame) -> None:
-        heard.append(frame)
+        received.append(frame)
         fail()
 
     caller = Peer(CONFIG, on_audio=nothing)
@@ -360,9 +362,9 @@ async def test_a_callback_that_fails_does_not_end_the_call(
         caller.send_message("a")
         caller.send_message("b")
         await pace(caller, 5, TONE)
-        await until(lambda: len(heard) == 5)
+        await until(lambda: len(received) == 5)
         assert callee.state == "connected"
-    assert "the call goes on" in caplog.text
+    assert "the call continues" in caplog.text
 
 
 @pytest.mark.parametrize(

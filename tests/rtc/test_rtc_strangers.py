@@ -191,8 +191,8 @@ async def test_the_number_of_addresses_learnt_from_checks_is_limited(quiet) -> N
 
 
 async def test_the_number_of_kept_sources_is_limited(quiet) -> None:
-    heard: list[AudioFrame] = []
-    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
+    received: list[AudioFrame] = []
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=received.append)
     async with connected(caller, callee):
         await pace(caller, 5, TONE)
         transport = caller._transceiver.sender.transport
@@ -204,9 +204,9 @@ async def test_the_number_of_kept_sources_is_limited(quiet) -> None:
         assert callee.counters["packets"] <= MAX_SOURCES + 5
         table = callee._transceiver.receiver.transport._rtp_router.ssrc_table
         assert len(table) <= MAX_SOURCES
-        before = len(heard)
+        before = len(received)
         await pace(caller, 10, TONE)
-        await until(lambda: len(heard) >= before + 9)
+        await until(lambda: len(received) >= before + 9)
 
 
 def chunk(tsn: int, stream: int, data: bytes, flags: int = 3) -> DataChunk:
@@ -289,8 +289,8 @@ async def test_jumping_numbers_of_video_packets_take_no_time(quiet) -> None:
 
 
 async def test_packets_from_strangers_who_know_the_port_do_nothing(quiet) -> None:
-    heard: list[AudioFrame] = []
-    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=heard.append)
+    received: list[AudioFrame] = []
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=received.append)
     async with connected(caller, callee):
         ours = caller._transceiver.receiver.transport.transport.iceGatherer._connection
         (pair,) = ours._nominated.values()
@@ -307,7 +307,7 @@ async def test_packets_from_strangers_who_know_the_port_do_nothing(quiet) -> Non
         await asyncio.sleep(0.2)
         assert callee.state == "connected"
         await pace(caller, 10, TONE)
-        await until(lambda: len(heard) >= 9)
+        await until(lambda: len(received) >= 9)
 
 
 async def test_endless_descriptions_end_the_call() -> None:
@@ -323,14 +323,14 @@ async def test_endless_descriptions_end_the_call() -> None:
         await callee.close()
 
 
-def vp8(width: int, height: int, pictures: int = 1) -> list[bytes]:
+def vp8(width: int, height: int, images: int = 1) -> list[bytes]:
     """Return a key frame and the frames after it."""
     codec = av.CodecContext.create("libvpx", "w")
     codec.width, codec.height, codec.pix_fmt = width, height, "yuv420p"
     codec.time_base = Fraction(1, 30)
     codec.options = {"lag-in-frames": "0", "deadline": "realtime"}
     frames = []
-    for number in range(pictures):
+    for number in range(images):
         pixels = np.full((height, width, 3), 10 + 60 * number, np.uint8)
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame.pts = number
@@ -352,24 +352,24 @@ def test_the_size_of_a_video_frame_is_known_before_decoding() -> None:
 
 async def decoded(*frames: bytes, name: str = "VP8") -> tuple[list[tuple[int, int]], int]:
     """Return the sizes of the decoded frames and the number of dropped ones."""
-    came: list[tuple[int, int]] = []
+    frames_received: list[tuple[int, int]] = []
     dropped: list[None] = []
     waiting: queue.Queue[object] = queue.Queue()
     decoder = VideoDecoder(
         asyncio.get_running_loop(),
-        lambda picture: came.append((picture.width, picture.height)),
+        lambda image: frames_received.append((image.width, image.height)),
         lambda: dropped.append(None),
     )
     thread = threading.Thread(target=decoder.run, args=(waiting, threading.Event()))
     thread.start()
     for number, data in enumerate(frames):
-        seen = len(came) + len(dropped)
+        seen = len(frames_received) + len(dropped)
         frame = SimpleNamespace(data=data, timestamp=number * 3000)
         waiting.put((SimpleNamespace(name=name), frame))
-        await until(lambda seen=seen: len(came) + len(dropped) > seen)
+        await until(lambda seen=seen: len(frames_received) + len(dropped) > seen)
     waiting.put(None)
     await asyncio.to_thread(thread.join)
-    return came, len(dropped)
+    return frames_received, len(dropped)
 
 
 async def test_a_video_frame_that_is_too_large_is_dropped_with_all_that_refer_to_it(quiet) -> None:
@@ -381,28 +381,30 @@ async def test_a_video_frame_that_is_too_large_is_dropped_with_all_that_refer_to
 
 async def test_invalid_video_frames_are_dropped_silently(quiet) -> None:
     key, *later = vp8(32, 16, 3)
-    came, dropped = await decoded(key, b"\x00" * 40, b"", b"\x01", later[0], key, later[0])
-    assert came == [(32, 16)] * 3
+    frames_received, dropped = await decoded(
+        key, b"\x00" * 40, b"", b"\x01", later[0], key, later[0]
+    )
+    assert frames_received == [(32, 16)] * 3
     assert dropped == 4
     assert await decoded(key, name="H264") == ([], 1)
 
 
 async def test_video_frames_are_decoded_at_a_limited_rate() -> None:
     key, *_ = vp8(32, 16)
-    came, dropped = await decoded(*[key] * 200)
-    assert 60 <= len(came) < 150
-    assert dropped == 200 - len(came)
+    frames_received, dropped = await decoded(*[key] * 200)
+    assert 60 <= len(frames_received) < 150
+    assert dropped == 200 - len(frames_received)
 
 
 async def test_a_decompression_bomb_takes_no_memory_and_the_camera_continues(quiet) -> None:
-    came: list[Callable[[], VideoFrame]] = []
+    frames_received: list[Callable[[], VideoFrame]] = []
     caller = Peer(replace(CONFIG, send_video=True), on_audio=nothing)
-    callee = Peer(replace(CONFIG, video=True), on_audio=nothing, on_video=came.append)
+    callee = Peer(replace(CONFIG, video=True), on_audio=nothing, on_video=frames_received.append)
     async with connected(caller, callee):
-        picture = VideoFrame(np.zeros((16, 32, 3), np.uint8), 0.0)
+        image = VideoFrame(np.zeros((16, 32, 3), np.uint8), 0.0)
         async with asyncio.timeout(10):
-            while not came:
-                caller.send_video(picture)
+            while not frames_received:
+                caller.send_video(image)
                 await asyncio.sleep(0.03)
         camera = caller._connection.getTransceivers()[1]
         kind = next(c.payloadType for c in camera._codecs if c.name == "VP8")
@@ -411,7 +413,7 @@ async def test_a_decompression_bomb_takes_no_memory_and_the_camera_continues(qui
             head = struct.pack("!BBHII", 0x80, 0x80 | kind, 3000 + number, number * 3000, 77)
             await camera.sender.transport._send_rtp(head + b"\x10" + bomb)
         await until(lambda: callee.counters["video_dropped"] > 10)
-        assert {frame().pixels.shape for frame in came} == {(16, 32, 3)}
+        assert {frame().pixels.shape for frame in frames_received} == {(16, 32, 3)}
         assert callee.state == "connected"
 
 

@@ -62,9 +62,9 @@ class Served:
 
 
 @asynccontextmanager
-async def served(conduct: CallHandler, **settings) -> AsyncIterator[Served]:
+async def served(handler: CallHandler, **settings) -> AsyncIterator[Served]:
     config = ServerConfig(**{"port": 0} | settings)
-    async with serving(create_call_app(conduct, config), config) as server:
+    async with serving(create_call_app(handler, config), config) as server:
         yield server
 
 
@@ -89,15 +89,15 @@ async def answer(socket: ClientConnection) -> dict:
     return json.loads(await asyncio.wait_for(socket.recv(), 3))
 
 
-async def goodbye(socket: ClientConnection) -> tuple[dict, int, str]:
+async def receive_close(socket: ClientConnection) -> tuple[dict, int, str]:
     """Return the last error message, and the close code and reason."""
-    told: dict = {}
+    error: dict = {}
     with suppress(websockets.ConnectionClosed):
         while True:
             message = await answer(socket)
             if message["type"] == "error":
-                told = message
-    return told, socket.close_code or 0, socket.close_reason or ""
+                error = message
+    return error, socket.close_code or 0, socket.close_reason or ""
 
 
 async def until(condition, seconds: float = 3.0) -> None:

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import websockets
-from server_fixture import answer, goodbye, served, until
+from server_fixture import answer, receive_close, served, until
 
 from duologue.errors import ConfigError
 
@@ -36,8 +36,8 @@ class Recorder:
 
 
 async def test_a_call_runs_from_hello_to_bye():
-    conduct = Recorder()
-    async with served(conduct, page={"agent": "Ada"}) as server:
+    handler = Recorder()
+    async with served(handler, page={"agent": "Ada"}) as server:
         async with server.socket() as socket:
             config = await answer(socket)
             assert config == {"type": "config", "ice_servers": [], "agent": "Ada"}
@@ -45,18 +45,18 @@ async def test_a_call_runs_from_hello_to_bye():
             await socket.send('{"type": "offer", "sdp": "v=0"}')
             assert await answer(socket) == {"type": "echo", "of": "offer"}
             await socket.send('{"type": "bye"}')
-            assert await goodbye(socket) == ({}, 1000, "")
-        assert conduct.got == [{"type": "offer", "sdp": "v=0"}, {"type": "bye"}]
+            assert await receive_close(socket) == ({}, 1000, "")
+        assert handler.got == [{"type": "offer", "sdp": "v=0"}, {"type": "bye"}]
         await until(lambda: server.calls.sessions == 0)
-    assert conduct.ended == ["ended"]
+    assert handler.ended == ["ended"]
 
 
 async def test_the_end_of_the_socket_ends_the_session():
-    conduct = Recorder()
-    async with served(conduct) as server:
+    handler = Recorder()
+    async with served(handler) as server:
         async with server.socket() as socket:
             await answer(socket)
-        await until(lambda: conduct.ended == ["ended"])
+        await until(lambda: handler.ended == ["ended"])
         await until(lambda: server.calls.sessions == 0)
 
 
@@ -81,9 +81,9 @@ async def test_a_wrong_token_is_refused():
     async with served(Recorder(), token=TOKEN) as server:
         for token in ["", "correct-horse-batterz", "correct-horse-battery-", "ü" * 21]:
             async with server.socket(token) as socket:
-                told, code, reason = await goodbye(socket)
-            assert (told["code"], code) == ("token", 4401)
-            assert told["message"] == reason
+                error, code, reason = await receive_close(socket)
+            assert (error["code"], code) == ("token", 4401)
+            assert error["message"] == reason
             assert server.calls.sessions == 0
 
 
@@ -129,8 +129,8 @@ async def test_a_full_server_refuses_the_next_call_and_admits_a_later_one():
             await answer(first)
             await answer(second)
             async with server.socket() as third:
-                told, code, reason = await goodbye(third)
-            assert (told["code"], code) == ("full", 1013)
+                error, code, reason = await receive_close(third)
+            assert (error["code"], code) == ("full", 1013)
             assert "2 people talk" in reason
             assert server.calls.refused == 1
         await until(lambda: server.calls.sessions == 0)
@@ -155,9 +155,9 @@ async def test_an_invalid_message_ends_the_call(message, code, close):
     async with served(Recorder(), max_message_bytes=limit) as server, server.socket() as socket:
         await answer(socket)
         await socket.send(message)
-        told, closed, _ = await goodbye(socket)
+        error, closed, _ = await receive_close(socket)
         assert closed == close
-        assert not told or told["code"] == code  # uvicorn may refuse the size before us
+        assert not error or error["code"] == code  # uvicorn may refuse the size before us
         await until(lambda: server.calls.sessions == 0)
 
 
@@ -165,26 +165,26 @@ async def test_a_big_message_is_refused_before_it_is_read():
     async with served(Recorder()) as server, server.socket() as socket:
         await answer(socket)
         await socket.send(json.dumps({"type": "text", "text": "x" * 66000}))
-        told, closed, _ = await goodbye(socket)
-        assert (told, closed) == ({}, 1009)  # by the WebSocket library, before our code
+        error, closed, _ = await receive_close(socket)
+        assert (error, closed) == ({}, 1009)  # by the WebSocket library, before our code
 
 
 async def test_a_flood_of_messages_ends_the_call_and_a_steady_stream_does_not():
-    conduct = Recorder()
-    async with served(conduct, messages_per_s=20) as server:
+    handler = Recorder()
+    async with served(handler, messages_per_s=20) as server:
         async with server.socket() as socket:
             await answer(socket)
             for _ in range(30):
                 await socket.send('{"type": "mute", "muted": true}')
                 await asyncio.sleep(0.05)
             await socket.send('{"type": "bye"}')
-            assert (await goodbye(socket))[1] == 1000
+            assert (await receive_close(socket))[1] == 1000
         async with server.socket() as socket:
             await answer(socket)
             for _ in range(40):
                 await socket.send('{"type": "mute", "muted": true}')
-            told, code, _ = await goodbye(socket)
-            assert (told["code"], code) == ("too_fast", 4429)
+            error, code, _ = await receive_close(socket)
+            assert (error["code"], code) == ("too_fast", 4429)
 
 
 async def test_a_call_that_reads_nothing_is_ended():
@@ -198,7 +198,7 @@ async def test_a_call_that_reads_nothing_is_ended():
         await answer(socket)
         for _ in range(100):
             await socket.send('{"type": "mute", "muted": true}')
-        assert (await goodbye(socket))[1] == 4429
+        assert (await receive_close(socket))[1] == 4429
 
 
 @pytest.mark.parametrize("hello", [None, "other"])
@@ -206,8 +206,8 @@ async def test_a_socket_without_a_hello_is_closed(hello):
     async with served(Recorder(), hello_timeout_s=0.2) as server, server.socket(None) as socket:
         if hello:
             await socket.send('{"type": "offer", "sdp": ""}')
-        told, code, _ = await goodbye(socket)
-        assert (told["code"], code) == ("hello", 4408)
+        error, code, _ = await receive_close(socket)
+        assert (error["code"], code) == ("hello", 4408)
 
 
 async def test_a_socket_without_an_offer_is_closed():
@@ -215,8 +215,8 @@ async def test_a_socket_without_an_offer_is_closed():
         async with server.socket() as socket:
             await answer(socket)
             await socket.send('{"type": "mute", "muted": true}')
-            told, code, _ = await goodbye(socket)
-            assert (told["code"], code) == ("offer", 4408)
+            error, code, _ = await receive_close(socket)
+            assert (error["code"], code) == ("offer", 4408)
         async with server.socket() as socket:
             await answer(socket)
             await socket.send('{"type": "offer", "sdp": ""}')
@@ -253,26 +253,26 @@ async def test_a_call_that_fails_reports_it_to_the_page(error, says, caplog):
         raise error
 
     async with served(failing) as server, server.socket() as socket:
-        told, code, reason = await goodbye(socket)
-        assert (told["code"], code) == ("failed", 1011)
-        assert says in told["message"]
-        assert reason == told["message"]
+        error, code, reason = await receive_close(socket)
+        assert (error["code"], code) == ("failed", 1011)
+        assert says in error["message"]
+        assert reason == error["message"]
         assert "secret" not in reason
     assert any(record.name.startswith("duologue.server") for record in caplog.records)
 
 
 async def test_the_end_of_the_server_ends_sessions_in_bounded_time():
-    conduct = Recorder()
-    async with served(conduct) as server:
+    handler = Recorder()
+    async with served(handler) as server:
         async with server.socket() as socket:
             await answer(socket)
             began = time.monotonic()
             server.task.cancel()
-            _, code, _ = await goodbye(socket)
+            _, code, _ = await receive_close(socket)
             assert code == 1012
         await asyncio.wait({server.task})
         assert time.monotonic() - began < 3
-    assert conduct.ended == ["ended"]
+    assert handler.ended == ["ended"]
 
 
 async def test_a_session_that_ignores_cancellation_does_not_keep_the_server_running():
@@ -291,11 +291,11 @@ async def test_a_signal_ends_a_server_program():
     program = (
         "import asyncio\n"
         "from duologue.server import ServerConfig, create_call_app, serve_app\n"
-        "async def conduct(s):\n"
+        "async def handler(s):\n"
         "    while await s.receive() is not None: pass\n"
         "    print('session ended', flush=True)\n"
         "config = ServerConfig(port=0)\n"
-        "asyncio.run(serve_app(create_call_app(conduct, config), config))\n"
+        "asyncio.run(serve_app(create_call_app(handler, config), config))\n"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -17,12 +17,12 @@ STATIC = Path(duologue.server.__file__).parent / "static"
 TOKEN = "correct-horse-battery"  # noqa: S105
 
 
-async def nobody(signalling) -> None:
-    raise AssertionError("nobody calls here")
+async def refuse_calls(signalling) -> None:
+    raise AssertionError("no call is expected here")
 
 
 async def test_the_page_and_its_files_are_served():
-    async with served(nobody) as server:
+    async with served(refuse_calls) as server:
         status, headers, body = await server.get("/")
         assert status == 200
         assert headers["content-type"] == "text/html; charset=utf-8"
@@ -38,7 +38,7 @@ async def test_the_page_and_its_files_are_served():
 
 
 async def test_only_the_files_of_the_page_are_served():
-    async with served(nobody) as server:
+    async with served(refuse_calls) as server:
         for path in ("../config.py", "..%2fconfig.py", "%2e%2e/app.py", "x", ""):
             status, _, body = await server.get(f"/static/{path}")
             assert status == 404
@@ -55,7 +55,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_has_no_inline_script():
 
 
 async def test_every_response_has_the_security_headers():
-    async with served(nobody) as server:
+    async with served(refuse_calls) as server:
         for path in ("/", "/static/app.js", "/health", "/none"):
             _, headers, _ = await server.get(path)
             policy = headers["content-security-policy"]
@@ -67,14 +67,14 @@ async def test_every_response_has_the_security_headers():
 
 
 async def test_health_reports_sessions_and_limit():
-    async with served(nobody, max_sessions=3) as server:
+    async with served(refuse_calls, max_sessions=3) as server:
         status, _, body = await server.get("/health")
         assert status == 200
         assert json.loads(body) == {"status": "ok", "sessions": 0, "limit": 3}
 
 
 async def test_a_rebound_name_is_refused():
-    async with served(nobody, allowed_hosts=("me.example",)) as server:
+    async with served(refuse_calls, allowed_hosts=("me.example",)) as server:
         for host, status in [
             (f"127.0.0.1:{server.port}", 200),
             (f"[::1]:{server.port}", 200),
@@ -130,10 +130,10 @@ def test_ice_servers_reach_the_page():
 
 
 async def test_a_taken_port_causes_one_clear_line():
-    async with served(nobody) as server:
+    async with served(refuse_calls) as server:
         config = ServerConfig(port=server.port)
         with pytest.raises(ConfigError, match=f"port {server.port} .*choose another port"):
-            await serve_app(create_call_app(nobody, config), config, signals=False)
+            await serve_app(create_call_app(refuse_calls, config), config, signals=False)
 
 
 async def test_an_invalid_certificate_causes_one_clear_line(tmp_path):
@@ -141,7 +141,7 @@ async def test_an_invalid_certificate_causes_one_clear_line(tmp_path):
     file.write_text("no certificate")
     config = ServerConfig(port=0, certfile=file, keyfile=file)
     with pytest.raises(ConfigError, match="certificate"):
-        await serve_app(create_call_app(nobody, config), config, signals=False)
+        await serve_app(create_call_app(refuse_calls, config), config, signals=False)
 
 
 async def test_the_server_speaks_tls(tmp_path):
@@ -155,7 +155,7 @@ async def test_the_server_speaks_tls(tmp_path):
     )
     if made.returncode:
         pytest.skip("openssl can't make a certificate here")
-    async with served(nobody, certfile=cert, keyfile=key) as server:
+    async with served(refuse_calls, certfile=cert, keyfile=key) as server:
         assert server.url.startswith("https://localhost:")
         context = ssl.create_default_context(cafile=str(cert))
         reader, writer = await asyncio.open_connection("localhost", server.port, ssl=context)

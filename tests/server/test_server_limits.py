@@ -4,34 +4,34 @@ from duologue.server._rate_limits import EvictingPool, TokenBucket, network_of
 
 
 def test_the_newest_entry_evicts_the_oldest_of_the_largest_network():
-    gone: list[str] = []
-    room: EvictingPool[str] = EvictingPool(4)
+    evicted: list[str] = []
+    pool: EvictingPool[str] = EvictingPool(4)
     for name, host in [("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.2"), ("d", "10.0.0.2")]:
-        room.add(name, host, lambda name=name: gone.append(name))
-    room.add("e", "10.0.0.3", lambda: gone.append("e"))
-    room.add("f", "10.0.0.3", lambda: gone.append("f"))
-    assert gone == ["b", "c"]
-    assert (len(room), room.evicted) == (4, 2)
+        pool.add(name, host, lambda name=name: evicted.append(name))
+    pool.add("e", "10.0.0.3", lambda: evicted.append("e"))
+    pool.add("f", "10.0.0.3", lambda: evicted.append("f"))
+    assert evicted == ["b", "c"]
+    assert (len(pool), pool.evicted) == (4, 2)
 
 
 def test_one_address_can_not_evict_another():
-    gone: list[int] = []
-    room: EvictingPool[int] = EvictingPool(8)
-    room.add(-1, "192.0.2.7", lambda: gone.append(-1))
+    evicted: list[int] = []
+    pool: EvictingPool[int] = EvictingPool(8)
+    pool.add(-1, "192.0.2.7", lambda: evicted.append(-1))
     for number in range(1000):
-        room.add(number, "198.51.100.1", lambda number=number: gone.append(number))
-    assert -1 not in gone
-    assert len(room) == 8
+        pool.add(number, "198.51.100.1", lambda number=number: evicted.append(number))
+    assert -1 not in evicted
+    assert len(pool) == 8
 
 
 def test_a_removed_entry_is_not_evicted():
-    gone: list[str] = []
-    room: EvictingPool[str] = EvictingPool(1)
-    room.add("a", "x", lambda: gone.append("a"))
-    room.remove("a")
-    room.remove("a")
-    room.add("b", "x", lambda: gone.append("b"))
-    assert gone == []
+    evicted: list[str] = []
+    pool: EvictingPool[str] = EvictingPool(1)
+    pool.add("a", "x", lambda: evicted.append("a"))
+    pool.remove("a")
+    pool.remove("a")
+    pool.add("b", "x", lambda: evicted.append("b"))
+    assert evicted == []
 
 
 @pytest.mark.parametrize(

@@ -99,9 +99,9 @@ async def test_the_transcript_follows_the_events_of_a_conversation(browser):
         assert await turns.nth(1).locator(".note").inner_text() == "Interrupted after 1.2 s"
 
         bar = turns.nth(1).locator(".track")
-        told = await bar.get_attribute("aria-label")
+        label = await bar.get_attribute("aria-label")
         for part in ("turn over after 180", "first word after 250", "first sound after 410 ms"):
-            assert part in told
+            assert part in label
         assert await page.locator("#pace").inner_text() == "answers after 410 ms"
 
         stage.send_events(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 import websockets
-from server_fixture import answer, goodbye, served, until
+from server_fixture import answer, receive_close, served, until
 
 from duologue.server import CallRequest, ServerConfig, _connection_limits, calls, create_call_app
 
@@ -31,7 +31,7 @@ def errors(caplog):
     assert not [r.getMessage() for r in own if r.exc_info or r.levelno >= logging.ERROR]
 
 
-async def opened(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def open_socket(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("localhost", port)
 
 
@@ -47,8 +47,8 @@ async def test_silent_sockets_do_not_keep_a_caller_out(monkeypatch, errors):
         silent = [await stranger.__aenter__() for stranger in strangers]
         for _ in range(5):
             assert await lets_in(server)
-        told, code, _ = await goodbye(silent[0])
-        assert (told["code"], code) == ("busy", 1013)
+        error, code, _ = await receive_close(silent[0])
+        assert (error["code"], code) == ("busy", 1013)
         for stranger in strangers:
             await stranger.__aexit__(None, None, None)
 
@@ -57,7 +57,7 @@ async def test_a_request_must_be_complete_in_time(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.3)
     async with served(wait_for_bye) as server:
         for head in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "):
-            reader, writer = await opened(server.port)
+            reader, writer = await open_socket(server.port)
             writer.write(head)
             began = asyncio.get_running_loop().time()
             await asyncio.wait_for(reader.read(), 3)
@@ -68,7 +68,7 @@ async def test_a_request_must_be_complete_in_time(monkeypatch, errors):
 async def test_bytes_that_trickle_in_do_not_extend_the_time_of_a_request(monkeypatch, errors):
     monkeypatch.setattr(_connection_limits, "REQUEST_S", 0.4)
     async with served(wait_for_bye) as server:
-        reader, writer = await opened(server.port)
+        reader, writer = await open_socket(server.port)
         writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
         reading = asyncio.create_task(reader.read())
         for _ in range(40):
@@ -88,7 +88,7 @@ async def test_a_second_request_and_an_endless_body_are_limited_like_the_first(m
             b"GET / HTTP/1.1\r\nX: ",
             b"POST /x HTTP/1.1\r\n" + host + b"Content-Length: 99999\r\n\r\n",
         ):
-            reader, writer = await opened(server.port)
+            reader, writer = await open_socket(server.port)
             writer.write(b"GET /health HTTP/1.1\r\n" + host + b"\r\n")
             assert b"200" in await reader.readline()
             writer.write(rest)
@@ -106,7 +106,7 @@ async def test_a_client_that_reads_no_response_is_disconnected(monkeypatch, erro
     monkeypatch.setattr(_connection_limits, "RESPONSE_S", 0.3)
     page = b"GET /static/transcript.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
     async with served(wait_for_bye) as server:
-        reader, writer = await opened(server.port)
+        reader, writer = await open_socket(server.port)
         # Send more responses than the buffers between hold, and read none of them for a while.
         writer.transport.pause_reading()
         writer.write(page * 2000)
@@ -129,14 +129,14 @@ async def test_unfinished_requests_do_not_block_the_page(monkeypatch, errors):
             await answer(live)
             lines = []
             for _ in range(60):
-                _, writer = await opened(server.port)
+                _, writer = await open_socket(server.port)
                 writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ")
                 lines.append(writer)
             assert (await server.get("/"))[0] == 200
             async with server.socket() as other:
                 assert (await answer(other))["type"] == "config"
             await live.send('{"type": "bye"}')
-            assert (await goodbye(live))[1] == 1000
+            assert (await receive_close(live))[1] == 1000
         for writer in lines:
             writer.close()
 
@@ -144,8 +144,8 @@ async def test_unfinished_requests_do_not_block_the_page(monkeypatch, errors):
 async def test_a_lone_surrogate_as_a_token_is_a_wrong_token(errors):
     async with served(wait_for_bye, token=TOKEN) as server, server.socket(None) as socket:
         await socket.send('{"type": "hello", "token": "\\ud800"}')
-        told, code, _ = await goodbye(socket)
-        assert (told["code"], code) == ("token", 4401)
+        error, code, _ = await receive_close(socket)
+        assert (error["code"], code) == ("token", 4401)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ async def test_an_invalid_origin_is_refused_with_a_sentence(origin, errors):
 
 
 async def upgraded(server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await opened(server.port)
+    reader, writer = await open_socket(server.port)
     writer.write(
         f"GET /call HTTP/1.1\r\nHost: localhost:{server.port}\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -211,7 +211,7 @@ async def test_an_invalid_hello_ends_the_socket_and_logs_nothing(frames, errors)
 )
 async def test_an_invalid_request_is_answered_and_logs_nothing(head, errors):
     async with served(wait_for_bye) as server:
-        reader, writer = await opened(server.port)
+        reader, writer = await open_socket(server.port)
         writer.write(head)
         await asyncio.wait_for(reader.read(20), 3)
         writer.close()
@@ -248,8 +248,8 @@ async def test_an_offer_without_a_description_does_not_stop_the_offer_timeout(er
             async with server.socket() as socket:
                 await answer(socket)
                 await socket.send(offer)
-                told, code, _ = await goodbye(socket)
-                assert (told["code"], code) == ("offer", 4408)
+                error, code, _ = await receive_close(socket)
+                assert (error["code"], code) == ("offer", 4408)
 
 
 async def test_offers_and_texts_count_for_more_than_other_messages(errors):
@@ -267,8 +267,8 @@ async def test_offers_and_texts_count_for_more_than_other_messages(errors):
                 assert server.calls.sessions == 1
                 for _ in range(allowed):
                     await socket.send(json.dumps(message))
-                told, code, _ = await goodbye(socket)
-                assert (told["code"], code) == ("too_fast", 4429)
+                error, code, _ = await receive_close(socket)
+                assert (error["code"], code) == ("too_fast", 4429)
             await until(lambda: server.calls.sessions == 0)
 
 
@@ -276,7 +276,7 @@ HERE = "https://talk.example.org"
 
 
 @pytest.mark.parametrize(
-    ("settings", "host", "origin", "let_in"),
+    ("settings", "host", "origin", "is_admitted"),
     [
         ({"allowed_hosts": ("talk.example.org",)}, "talk.example.org", HERE, True),
         ({"allowed_hosts": ("talk.example.org",)}, "127.0.0.1:8000", HERE, True),
@@ -309,7 +309,9 @@ HERE = "https://talk.example.org"
         ({"host": "0.0.0.0", "token": TOKEN, "public_url": HERE}, "10.0.0.5:8000", HERE, True),  # noqa: S104
     ],
 )
-def test_calls_from_a_page_behind_a_proxy_are_admitted_or_refused(settings, host, origin, let_in):
+def test_calls_from_a_page_behind_a_proxy_are_admitted_or_refused(
+    settings, host, origin, is_admitted
+):
     from starlette.testclient import TestClient, WebSocketDenialResponse
     from starlette.websockets import WebSocketDisconnect
 
@@ -319,12 +321,12 @@ def test_calls_from_a_page_behind_a_proxy_are_admitted_or_refused(settings, host
     try:
         with client.websocket_connect("/call", headers=headers) as socket:
             socket.send_json({"type": "hello", "token": TOKEN})
-            came = socket.receive_json()["type"] == "config"
+            admitted = socket.receive_json()["type"] == "config"
     except (WebSocketDisconnect, WebSocketDenialResponse):
-        came = False
-    assert came is let_in
-    told = client.post("/call", headers=headers)
-    assert told.status_code in ({204} if let_in else {403, 421})
+        admitted = False
+    assert admitted is is_admitted
+    response = client.post("/call", headers=headers)
+    assert response.status_code in ({204} if is_admitted else {403, 421})
 
 
 async def test_a_proxy_that_leaves_out_the_port_is_recognised_by_our_own_port():
@@ -407,7 +409,7 @@ async def test_long_texts_count_for_more_than_short_ones(errors):
         await asyncio.sleep(0.05)
         assert server.calls.sessions == 1
         await socket.send(json.dumps({"type": "text", "text": "x" * 4000}))
-        assert (await goodbye(socket))[1] == 4429
+        assert (await receive_close(socket))[1] == 4429
 
 
 async def test_a_low_rate_still_lets_a_call_begin(errors):
@@ -417,4 +419,4 @@ async def test_a_low_rate_still_lets_a_call_begin(errors):
         await asyncio.sleep(0.1)
         assert server.calls.sessions == 1
         await socket.send('{"type": "bye"}')
-        assert (await goodbye(socket))[1] == 1000
+        assert (await receive_close(socket))[1] == 1000

@@ -85,7 +85,7 @@ async def packets_to_every_port(server: Served) -> None:
 
 async def test_a_live_call_continues_under_attack(caplog):
     caplog.set_level(logging.INFO)
-    heard: list[float] = []
+    received: list[float] = []
     late: list[float] = []
 
     async def watch() -> None:
@@ -97,7 +97,7 @@ async def test_a_live_call_continues_under_attack(caplog):
     app = create_app(lambda edge: scripted(edge, "Still here."), CONFIG)
     async with serving(app, CONFIG) as server:
         tone = AudioFrame.silence(0.02, 24000)
-        async with calling(server, lambda frame: heard.append(time.perf_counter())) as caller:
+        async with calling(server, lambda frame: received.append(time.perf_counter())) as caller:
             watching = asyncio.create_task(watch())
             for attack in (
                 unfinished_requests,
@@ -107,10 +107,10 @@ async def test_a_live_call_continues_under_attack(caplog):
                 odd_offers,
                 packets_to_every_port,
             ):
-                before = len(heard)
+                before = len(received)
                 await attack(server)
                 caller.send(tone)
-                await until(lambda before=before: len(heard) > before + 5)
+                await until(lambda before=before: len(received) > before + 5)
                 assert not caller.ended.is_set(), attack
             watching.cancel()
             await caller.send_text("Are you there?")

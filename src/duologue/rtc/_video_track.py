@@ -44,13 +44,13 @@ class VideoTrack(MediaStreamTrack):
             self._frame_available.clear()
             await self._frame_available.wait()
         self._newest = None
-        picture = await asyncio.to_thread(_to_av_frame, frame)
-        picture.pts = int((self._clock.now() - self._started_at) * CLOCK_RATE)
-        picture.time_base = Fraction(1, CLOCK_RATE)
-        return picture
+        av_frame = await asyncio.to_thread(_to_av_frame, frame)
+        av_frame.pts = int((self._clock.now() - self._started_at) * CLOCK_RATE)
+        av_frame.time_base = Fraction(1, CLOCK_RATE)
+        return av_frame
 
 
 def _to_av_frame(frame: VideoFrame) -> av.VideoFrame:
     even = frame.pixels[: frame.height // 2 * 2, : frame.width // 2 * 2]
-    picture = av.VideoFrame.from_ndarray(even.copy(), format="rgb24")
-    return picture.reformat(format="yuv420p")
+    av_frame = av.VideoFrame.from_ndarray(even.copy(), format="rgb24")
+    return av_frame.reformat(format="yuv420p")

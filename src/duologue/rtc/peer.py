@@ -78,8 +78,8 @@ def _rtc_ice_server(server: IceServer) -> RTCIceServer:
     return RTCIceServer(urls=urls, username=server.username, credential=server.credential)
 
 
-def _pixels(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    return np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+def _pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
 
 
 class Peer:
@@ -417,11 +417,11 @@ class Peer:
             self._last_received = timestamp
             self._audio_in.receive(source, sequence, timestamp, payload)
 
-    def _receive_video(self, picture: av.VideoFrame) -> None:
+    def _receive_video(self, frame: av.VideoFrame) -> None:
         self.video_frames += 1
         at = self._clock.now()
         if self._on_video is not None:
-            self._notify(self._on_video, lambda: VideoFrame(_pixels(picture), at))
+            self._notify(self._on_video, lambda: VideoFrame(_pixels(frame), at))
 
     def _count_dropped_video(self) -> None:
         self.video_dropped += 1

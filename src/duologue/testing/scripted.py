@@ -290,10 +290,10 @@ class _ScriptedConnection:
         rate = self._model.capabilities.output_rate
         if reply.audio is not None:
             resampler = Resampler(reply.audio.rate, rate)
-            sound = np.concatenate((resampler.push(reply.audio.samples), resampler.flush()))
+            samples = np.concatenate((resampler.push(reply.audio.samples), resampler.flush()))
             size = reply.chunk_ms * rate // 1000
-            for begin in range(0, len(sound), size):
-                yield AudioFrame(sound[begin : begin + size], rate)
+            for begin in range(0, len(samples), size):
+                yield AudioFrame(samples[begin : begin + size], rate)
             return
         seconds = len(reply.text) / CHARS_PER_S if reply.seconds is None else reply.seconds
         total, step = round(seconds * rate), reply.chunk_ms * rate // 1000
