@@ -46,7 +46,7 @@ async def main() -> None:
         now = asyncio.get_running_loop().time()
         match event:
             case SpeechHeldEvent():
-                print(f"{now:6.2f} s  held: somebody may be speaking")
+                print(f"{now:6.2f} s  held: the person may be speaking")
             case SpeechResumedEvent():
                 print(f"{now:6.2f} s  resumed after {event.held_ms} ms: it was nothing")
             case InterruptionEvent():

@@ -2,7 +2,7 @@
 
     python examples/history.py [FILE.jsonl]
 
-Run it again and the history goes on: a `JsonlStore` keeps it in a file.
+Run it again and the history continues: a `JsonlStore` keeps it in a file.
 """
 
 import sys

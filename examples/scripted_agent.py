@@ -22,7 +22,7 @@ def a_voice(seconds: float, rate: int = 16000) -> AudioFrame:
 
 
 async def converse(agent: Agent) -> None:
-    """The part that is yours: greet, then talk till the person has gone."""
+    """The part that is yours: greet, then talk until the person has left."""
     async with agent.join():
         await agent.say("Good morning.")
         await agent.finish()

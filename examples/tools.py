@@ -1,4 +1,4 @@
-"""A tool: a plain function that the model may call while the conversation goes on.
+"""A tool: a plain function that the model may call while the conversation continues.
 
     python examples/tools.py
 

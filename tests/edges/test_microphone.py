@@ -36,7 +36,7 @@ def numbered(start, count):
 )
 def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
     duplex = Duplex(RATE)
-    written, queue, played, now = 0, [], [], 0.0
+    written, queue, heard, now = 0, [], [], 0.0
     latency = 0.05
     played = 0
     ends = []
@@ -52,7 +52,7 @@ def test_the_ring_plays_in_order_and_never_claims_too_much(steps):
             out, _, news = duplex.process_block(np.zeros(count, np.int16), now, now + latency)
             expected, queue = queue[:count], queue[count:]
             assert out.tolist() == expected + [0] * (count - len(expected))
-            played += expected
+            heard += expected
             if expected:
                 ends.append((now + latency + len(expected) / RATE, expected[-1]))
             if news is not None:

@@ -13,9 +13,9 @@ from duologue.edges.webrtc import CallEdge
 from duologue.errors import ConfigError
 from duologue.json_types import Json
 from duologue.quality import Quality
+from duologue.rtc.call_request import CallRequest
 from duologue.rtc.config import IceServer, PeerError
 from duologue.server.app import create_call_app
-from duologue.server.call_request import CallRequest
 from duologue.server.calls import CallSignalling
 from duologue.server.config import ServerConfig
 from duologue.server.serving import serve_app

@@ -19,7 +19,7 @@ from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.errors import ConfigError
 from duologue.json_types import Json
 from duologue.quality import Quality
-from duologue.server.call_request import CallRequest as CallRequest
+from duologue.rtc.call_request import CallRequest as CallRequest
 
 # The page needs more than a call does, so the error names the extra that contains both.
 with optional("browser"):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from duologue._optional import optional
 
 with optional("browser"):
-    import websockets  # noqa: F401 - checked early
+    # Import the packages themselves first, so that an error names the missing package.
+    import starlette  # noqa: F401
+    import uvicorn  # noqa: F401
+    import websockets  # noqa: F401
 
+    from duologue.rtc.call_request import CallRequest
     from duologue.server.app import create_call_app
-    from duologue.server.call_request import CallRequest
     from duologue.server.call_socket import CallRefusedError
     from duologue.server.calls import CallHandler, CallSignalling
     from duologue.server.config import ServerConfig

@@ -12,8 +12,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
+from duologue.rtc.call_request import CallRequest
 from duologue.server._rate_limits import TokenBucket
-from duologue.server.call_request import CallRequest
 from duologue.server.config import ServerConfig
 
 _MAX_INBOX = 64

@@ -12,9 +12,9 @@ from starlette.websockets import WebSocket
 
 from duologue._user_code import log_failure
 from duologue.errors import DuologueError
+from duologue.rtc.call_request import CallRequest
 from duologue.rtc.signalling import Signalling
 from duologue.server._rate_limits import EvictingPool
-from duologue.server.call_request import CallRequest
 from duologue.server.call_socket import (
     BAD_TOKEN,
     FAILED,

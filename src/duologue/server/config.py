@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
+from duologue.rtc.call_request import CallRequest
 from duologue.rtc.config import IceServer
-from duologue.server.call_request import CallRequest
 
 MIN_TOKEN = 16
 """Fewest characters of a token."""
