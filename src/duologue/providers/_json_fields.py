@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from duologue.json_types import Json, JsonObject
 
 MAX_DEPTH = 100
@@ -68,3 +70,13 @@ def object_list(event: JsonObject, key: str) -> list[JsonObject]:
     """Return the objects of a list, without its other elements."""
     value = event.get(key)
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def deep_merge(base: Mapping[str, Json], extra: Mapping[str, Json]) -> JsonObject:
+    """Return ``base`` with ``extra`` merged into it, object by object."""
+    out = dict(base)
+    for key, value in extra.items():
+        old = out.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        out[key] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
+    return out

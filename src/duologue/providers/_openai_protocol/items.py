@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import assert_never
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import JsonObject
+from duologue.json_types import Json, JsonObject
+from duologue.realtime.commands import ToolSpec
 
 MAX_ID_CHARS = 32
 """Maximum length of the ids of items and calls that the server accepts from clients."""
@@ -71,3 +73,21 @@ def image_item(item_id: str, base64: str) -> JsonObject:
 def tool_output(output: str, *, failed: bool) -> str:
     """Return a tool's result as the model reads it, because there is no flag for a failure."""
     return f"error: {output}" if failed else output
+
+
+def flat_tools(tools: Sequence[ToolSpec]) -> list[Json]:
+    """Return tools in the flat form of the Realtime API."""
+    return [{"type": "function", **_function(tool)} for tool in tools]
+
+
+def nested_tools(tools: Sequence[ToolSpec]) -> list[Json]:
+    """Return tools in the nested form of the Chat Completions API."""
+    return [{"type": "function", "function": _function(tool)} for tool in tools]
+
+
+def _function(tool: ToolSpec) -> JsonObject:
+    return {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+    }

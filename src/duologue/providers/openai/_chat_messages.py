@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.json_types import Json, JsonObject
-from duologue.realtime.commands import ToolSpec
+from duologue.json_types import JsonObject
 
 type Message = JsonObject
 
@@ -48,21 +47,6 @@ def chat_messages(instructions: str, history: Sequence[Item]) -> list[Message]:
                 _add_message(messages, "system", text)
     _flush_calls(messages, group)
     return messages
-
-
-def tool_list(tools: Sequence[ToolSpec]) -> list[Json]:
-    """Return tools in the form of the API."""
-    return [
-        {
-            "type": "function",
-            "function": {
-                "name": tool.name,
-                "description": tool.description,
-                "parameters": tool.parameters,
-            },
-        }
-        for tool in tools
-    ]
 
 
 def _add_message(messages: list[Message], role: str, text: str) -> None:

@@ -14,8 +14,9 @@ from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
+from duologue.providers._openai_protocol.items import nested_tools
 from duologue.providers._validate import check_secret
-from duologue.providers.openai._chat_messages import chat_messages, tool_list
+from duologue.providers.openai._chat_messages import chat_messages
 from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error_text
 from duologue.realtime.commands import ToolSpec
 
@@ -119,7 +120,7 @@ class LLM:
             "stream_options": {"include_usage": True},
         }
         if tools:
-            request["tools"] = tool_list(tools)
+            request["tools"] = nested_tools(tools)
         request |= self._options
         chat = ChatStream()
         async with self._response(request) as response:

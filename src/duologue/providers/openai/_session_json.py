@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, assert_never
 
 from duologue.json_types import Json, JsonObject
+from duologue.providers._json_fields import deep_merge
+from duologue.providers._openai_protocol.items import flat_tools
 from duologue.providers.openai._config import (
     CustomVoice,
     ManualTurns,
@@ -20,7 +22,7 @@ from duologue.providers.openai._config import (
     TurnDetection,
 )
 from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import ToolSpec, UpdateSession
+from duologue.realtime.commands import UpdateSession
 
 RATE = 24000
 """Rate of the audio each way in Hz; the server accepts no other for PCM."""
@@ -44,7 +46,7 @@ class OpenAISession:
         if update.instructions is not None:
             session["instructions"] = update.instructions
         if update.tools is not None:
-            session["tools"] = tool_list(update.tools)
+            session["tools"] = flat_tools(update.tools)
         return session
 
     def build_ping(self) -> JsonObject:
@@ -90,7 +92,7 @@ def build_session(
     if setup.instructions:
         session["instructions"] = setup.instructions
     if setup.tools:
-        session["tools"] = tool_list(setup.tools)
+        session["tools"] = flat_tools(setup.tools)
     if config.tool_choice is not None:
         session["tool_choice"] = _tool_choice(config.tool_choice)
     if config.max_output_tokens is not None:
@@ -102,29 +104,6 @@ def build_session(
     if config.parallel_tool_calls is not None:
         session["parallel_tool_calls"] = config.parallel_tool_calls
     return deep_merge(session, extra or {})
-
-
-def deep_merge(base: Mapping[str, Json], extra: Mapping[str, Json]) -> JsonObject:
-    """Return ``base`` with ``extra`` merged into it, object by object."""
-    out = dict(base)
-    for key, value in extra.items():
-        old = out.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        out[key] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
-    return out
-
-
-def tool_list(tools: Sequence[ToolSpec]) -> list[Json]:
-    """Return tools in the flat form of this protocol."""
-    return [
-        {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-        }
-        for tool in tools
-    ]
 
 
 def _turn_detection(value: TurnDetection) -> Json:

@@ -8,8 +8,8 @@ from typing import assert_never
 
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
-from duologue.providers.openai._chat_messages import tool_list
-from duologue.providers.openai._session_json import deep_merge
+from duologue.providers._json_fields import deep_merge
+from duologue.providers._openai_protocol.items import nested_tools
 from duologue.providers.qwen._config import (
     ManualTurns,
     QwenConfig,
@@ -44,7 +44,7 @@ class QwenSession:
         if setup.instructions:
             session["instructions"] = setup.instructions
         if setup.tools:
-            session["tools"] = tool_list(setup.tools)
+            session["tools"] = nested_tools(setup.tools)
         if config.enable_search:
             session["enable_search"] = True
         if config.smooth_output is not None:
@@ -61,7 +61,7 @@ class QwenSession:
         if update.instructions is not None:
             session["instructions"] = update.instructions
         if update.tools is not None:
-            session["tools"] = tool_list(update.tools)
+            session["tools"] = nested_tools(update.tools)
         return session
 
     def build_ping(self) -> JsonObject:
