@@ -40,6 +40,7 @@ lint: setup
 
 types: setup
 	.venv/bin/mypy
+	.venv/bin/mypy --config-file tests/mypy.ini tests
 
 # Weights and browsers need every core for themselves, so their tests run one after another.
 ALONE := models or browser

@@ -79,7 +79,7 @@ class FarSide:
     """Whether its connection can be lost."""
     outcome = "replayed"
     """How a session continues after that."""
-    failure = "overloaded"
+    failure: str | None = "overloaded"
     """The error reported for a reply that failed for that reason."""
 
     def __init__(self, realtime):

@@ -108,10 +108,10 @@ def half_wrong(event: UserTranscriptEvent | str): ...
 def no_argument(): ...
 
 
-def unknown_name(event: "NoSuchEvent"): ...  # noqa: F821
+def unknown_name(event: "NoSuchEvent"): ...  # type: ignore[name-defined]  # noqa: F821
 
 
-def no_such_part(event: "asyncio.NoSuchEvent"): ...
+def no_such_part(event: "asyncio.NoSuchEvent"): ...  # type: ignore[name-defined]
 
 
 @pytest.mark.parametrize(

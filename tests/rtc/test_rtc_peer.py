@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -145,7 +146,7 @@ async def test_loss_is_filled_counted_and_reported_correctly() -> None:
         # There is no gap and no growth: as much audio frames_received out as went in.
         assert sum(received) == pytest.approx(155 * 480, abs=2 * 480)
         # What the far side reports about its stream, received by RTCP.
-        reports = []
+        reports: list[Any] = []
         async with asyncio.timeout(4):
             while not reports or reports[0].packetsLost < network.lost:
                 await asyncio.sleep(0.1)
@@ -279,7 +280,7 @@ class Pictures(MediaStreamTrack):
         super().__init__()
         self.count = 0
 
-    async def recv(self) -> av.VideoFrame:
+    async def recv(self) -> Any:
         await asyncio.sleep(0.03)
         image = np.full((120, 160, 3), (200, 40, 40), np.uint8)
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -204,7 +204,7 @@ def keywords(**cities: str):
     pass
 
 
-def unknown_type(x: "Nowhere"):  # noqa: F821
+def unknown_type(x: "Nowhere"):  # type: ignore[name-defined]  # noqa: F821
     pass
 
 
@@ -443,12 +443,12 @@ async def test_async_generator_yields_partial_results_and_the_last_is_the_result
     @tools.add(scheduling="when_idle")
     async def book(room: str) -> AsyncIterator[str]:
         yield "asking"
-        yield {"room": room}
+        yield {"room": room}  # type: ignore[misc]
         yield "booked"
 
     @tools.add
     async def nothing() -> AsyncIterator[str]:
-        for one in ():
+        for one in tuple[str, ...]():
             yield one
 
     parts = []

@@ -149,8 +149,8 @@ async def test_tool_call_pieces_are_joined() -> None:
         ToolRequest("b", "weather", "{}"),
         TokenUsage(9, 8),
     ]
-    [tool] = requests[0].body["tools"]  # type: ignore[misc]
-    assert tool["function"]["name"] == "weather"
+    (tool,) = requests[0].body["tools"]  # type: ignore[misc]
+    assert tool["function"]["name"] == "weather"  # type: ignore[has-type]
 
 
 async def test_closing_the_generator_closes_the_stream() -> None:

@@ -27,7 +27,7 @@ RECORDINGS = Path(__file__).parents[4] / "shared" / "recordings"
 LIVE_25 = "gemini-2.5-flash-native-audio-preview-09-2025"
 LIVE_31 = "gemini-3.1-flash-live-preview"
 
-TRANSCRIBED = {"inputAudioTranscription": {}, "outputAudioTranscription": {}}
+TRANSCRIBED: dict[str, object] = {"inputAudioTranscription": {}, "outputAudioTranscription": {}}
 
 THOUGHT, TRANSCRIPT, AUDIO = "thought", "transcript", "audio"
 ENDED = ["generationComplete", "turnComplete"]

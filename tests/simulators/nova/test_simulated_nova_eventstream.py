@@ -29,10 +29,12 @@ from duologue.simulators.nova._eventstream import (
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
 WHOLES = st.one_of(
-    st.builds(
-        Integer, st.integers(-(1 << (8 * size - 1)), (1 << (8 * size - 1)) - 1), st.just(size)
-    )
-    for size in (1, 2, 4, 8)
+    [
+        st.builds(
+            Integer, st.integers(-(1 << (8 * size - 1)), (1 << (8 * size - 1)) - 1), st.just(size)
+        )
+        for size in (1, 2, 4, 8)
+    ]
 )
 VALUES = st.one_of(
     st.booleans(),

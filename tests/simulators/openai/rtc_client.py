@@ -32,7 +32,7 @@ class Microphone(MediaStreamTrack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on = False
+        self.speaking = False
         self._began: float | None = None
         self._frames = 0
 
@@ -42,7 +42,7 @@ class Microphone(MediaStreamTrack):
         await asyncio.sleep(max(0.0, self._began + self._frames * 0.02 - time.monotonic()))
         at = np.arange(960) + self._frames * 960
         tone = (8000 * np.sin(2 * np.pi * 300 / RATE * at)).astype(np.int16)
-        samples = tone if self.on else np.zeros(960, np.int16)
+        samples = tone if self.speaking else np.zeros(960, np.int16)
         frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
         frame.sample_rate, frame.pts = RATE, self._frames * 960
         frame.time_base = fractions.Fraction(1, RATE)
@@ -97,9 +97,9 @@ class Call:
                     return event
 
     async def speak(self, seconds: float = 0.3) -> None:
-        self.microphone.on = True
+        self.microphone.speaking = True
         await asyncio.sleep(seconds)
-        self.microphone.on = False
+        self.microphone.speaking = False
 
     def _listen(self, track: MediaStreamTrack) -> None:
         async def listen() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from duologue.errors import ConfigError  # noqa: E402
 from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
 
 
-def error_of(refusal: object) -> dict[str, object]:
+def error_of(refusal: Any) -> dict[str, object]:
     return json.loads(refusal.response.body)["error"]
 
 

@@ -75,7 +75,7 @@ class Callback(OmniRealtimeCallback):
     def on_open(self) -> None:
         self.opened += 1
 
-    def on_event(self, message: dict[str, object]) -> None:
+    def on_event(self, message: dict[str, object]) -> None:  # type: ignore[override]
         self.queue.put(message)
 
     def on_close(self, close_status_code: object, close_msg: object) -> None:
@@ -112,7 +112,7 @@ def session_of(simulator: QwenSimulator, model: str, key: str = ""):
 
 
 def until(session, *types: str) -> tuple[dict[str, object], list[str]]:
-    seen = []
+    seen: list[str] = []
     while True:
         event = session.recv_event()
         assert event is not None, seen
