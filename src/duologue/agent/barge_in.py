@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from duologue._bounded_dict import BoundedDict
 from duologue.errors import ConfigError
 from duologue.vad.words import has_words
 
@@ -154,7 +155,7 @@ class BargeIn:
         """The turn that overlaps the agent's speech."""
         self._model_stopped = False
         """Whether the model has stopped by itself in this turn."""
-        self._open_turns: dict[str, float] = {}
+        self._open_turns: BoundedDict[str, float] = BoundedDict(_MAX_OPEN_TURNS)
         """Seconds of speech in each open turn."""
 
     @property
@@ -253,8 +254,6 @@ class BargeIn:
             self._open_turns[turn_id] = (
                 self._longest_voice_s or self._signalled_s(float("inf")) or 0.0
             )
-            if len(self._open_turns) > _MAX_OPEN_TURNS:
-                del self._open_turns[next(iter(self._open_turns))]
         self._speech_start = self._speech_end = self._turn_id = None
         self._has_words = self._model_stopped = False
         self._longest_voice_s = 0.0

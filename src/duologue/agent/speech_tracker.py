@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 from uuid import uuid4
 
+from duologue._bounded_dict import BoundedDict
 from duologue.agent.conversation import Conversation
 from duologue.agent.playout import Playout, TruncatedSpeech
 from duologue.agent.speech import Speech
@@ -111,14 +112,16 @@ class SpeechTracker:
         self._clock = clock
         self._requested: dict[str, Speech] = {}
         self._replies: dict[str, _TrackedReply] = {}
-        self._recent_replies: dict[str, _TrackedReply] = {}
-        self._truncated_plans: dict[str, tuple[_TrackedReply, str]] = {}
+        self._recent_replies: BoundedDict[str, _TrackedReply] = BoundedDict(_MAX_RECENT_REPLIES)
+        self._truncated_plans: BoundedDict[str, tuple[_TrackedReply, str]] = BoundedDict(
+            _MAX_RECENT_REPLIES
+        )
         self._carried = _CarriedSpeeches(playout)
         self._records: dict[str, _SpeechRecord] = {}
-        self._ended_records: dict[str, _SpeechRecord] = {}
+        self._ended_records: BoundedDict[str, _SpeechRecord] = BoundedDict(2 * _MAX_RECENT_REPLIES)
         """Speeches that ended recently; their text may still arrive."""
         self._reply_count = 0
-        self._item_owners: dict[str, int] = {}
+        self._item_owners: BoundedDict[str, int] = BoundedDict(_MAX_ITEM_IDS)
         """The number of the reply that owns each of the model's item ids."""
         self._model_item_ids: dict[str, str] = {}
         """The model's own ids of items that have another id here."""
@@ -141,8 +144,6 @@ class SpeechTracker:
         for reply_id, reply in {**self._recent_replies, **self._replies}.items():
             if reply.speech.state == "cut" and reply.speech.has_planned_text:
                 self._truncated_plans[reply_id] = reply, reply.speech.heard_text
-        while len(self._truncated_plans) > _MAX_RECENT_REPLIES:
-            del self._truncated_plans[next(iter(self._truncated_plans))]
         self._replies.clear()
         self._recent_replies.clear()
         self._carried.truncate_all(quality)
@@ -329,8 +330,6 @@ class SpeechTracker:
         if reply is None:
             return
         self._recent_replies[done.reply_id] = reply
-        if len(self._recent_replies) > _MAX_RECENT_REPLIES:
-            del self._recent_replies[next(iter(self._recent_replies))]
         if done.status == "failed":
             message = done.message or "the model failed to reply"
             self._emit(ErrorEvent("model", message))
@@ -432,8 +431,6 @@ class SpeechTracker:
             if owner != reply.number or self._conversation.get(item_id) is not None:
                 name = f"{item_id}-{uuid4().hex[:12]}"
                 self._model_item_ids[name] = item_id
-            while len(self._item_owners) > _MAX_ITEM_IDS:
-                del self._item_owners[next(iter(self._item_owners))]
             reply.item_ids[item_id] = name
         return name
 
@@ -444,8 +441,6 @@ class SpeechTracker:
         record = self._record(speech)
         del self._records[speech.id]
         self._ended_records[speech.id] = record
-        while len(self._ended_records) > 2 * _MAX_RECENT_REPLIES:
-            del self._ended_records[next(iter(self._ended_records))]
         return record
 
     def _ended_item(self, speech: Speech) -> AgentItem | None:

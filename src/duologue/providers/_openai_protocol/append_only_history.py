@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import assert_never
 
+from duologue._bounded_dict import BoundedDict
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.items import tool_output
@@ -33,8 +34,8 @@ class AppendOnlyHistory:
 
     def __init__(self, *, takes_text: bool) -> None:
         self._takes_text = takes_text
-        self._known: dict[str, None] = {}
-        self._agent_items: dict[str, None] = {}
+        self._known: BoundedDict[str, None] = BoundedDict(_MAX_ITEMS)
+        self._agent_items: BoundedDict[str, None] = BoundedDict(_MAX_ITEMS)
         self._calls: dict[str, ToolCallItem] = {}
         self._unsent_texts: list[str] = []
 
@@ -43,13 +44,13 @@ class AppendOnlyHistory:
         del before  # The service only appends.
         if item.id in self._known:
             return []
-        _remember(self._known, item.id)
+        self._known[item.id] = None
         match item:
             case UserItem(text=text):
                 return self._user_message(text, spoken=item.spoken) if text else []
             case AgentItem(text=text):
                 self._unsent_texts.clear()
-                _remember(self._agent_items, item.id)
+                self._agent_items[item.id] = None
                 return self._message("assistant", text) if text else []
             case SystemItem(text=text):
                 return self._tagged_message("guidance", text) if text else []
@@ -92,7 +93,7 @@ class AppendOnlyHistory:
     def item_added(self, item_id: str, previous: str | None) -> None:
         """Record that the server added an item, which must not be sent again."""
         del previous
-        _remember(self._known, item_id)
+        self._known[item_id] = None
 
     def item_deleted(self, item_id: str) -> None:
         """Do nothing, because the service never deletes an item."""
@@ -102,7 +103,7 @@ class AppendOnlyHistory:
     ) -> None:
         """Record that an agent item has audio; scripted text is in the conversation, too."""
         del samples, content_index, verbatim
-        _remember(self._agent_items, item_id)
+        self._agent_items[item_id] = None
 
     def take_unsent_texts(self) -> list[str]:
         """Return text that was typed to a model without text items, each once."""
@@ -141,9 +142,3 @@ class AppendOnlyHistory:
 
 def _create(item: JsonObject) -> JsonObject:
     return {"type": "conversation.item.create", "item": item}
-
-
-def _remember(known: dict[str, None], item_id: str) -> None:
-    known[item_id] = None
-    if len(known) > _MAX_ITEMS:
-        del known[next(iter(known))]

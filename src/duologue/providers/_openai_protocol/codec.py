@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.audio import AudioFrame
 from duologue.events.events import RateLimit
@@ -157,7 +158,7 @@ class Codec:
             reply_slicer=rtc_sound,
         )
         self._interrupted: deque[str] = deque(maxlen=64)
-        self._seen: dict[str, tuple[int, bytes]] = {}
+        self._seen: BoundedDict[str, tuple[int, bytes]] = BoundedDict(_MAX_SEEN_IDS)
         self._ids_repeat = False
         """Whether the server gives different events the same id."""
         self.unknown: Counter[str] = Counter()
@@ -269,8 +270,6 @@ class Codec:
             self._ids_repeat = before != mark
             return before == mark
         self._seen[event_id] = mark
-        if len(self._seen) > _MAX_SEEN_IDS:
-            del self._seen[next(iter(self._seen))]
         return False
 
     def _count_unknown(self, name: str) -> None:

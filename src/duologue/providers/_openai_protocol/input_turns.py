@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from duologue._bounded_dict import BoundedDict
 from duologue.errors import ErrorKind
 from duologue.json_types import Json, JsonObject
 from duologue.providers._json_fields import int_field, object_field, optional_str, str_field
@@ -43,10 +44,10 @@ class InputTurns:
     def __init__(self, rate: int, *, has_positions: bool) -> None:
         self._rate = rate
         self._has_positions = has_positions
-        self._transcripts: dict[str, str] = {}
-        self._stop_positions: dict[str, int] = {}
+        self._transcripts: BoundedDict[str, str] = BoundedDict(_MAX_TURNS)
+        self._stop_positions: BoundedDict[str, int] = BoundedDict(_MAX_TURNS)
         self._samples_sent = 0
-        self._silent_items: dict[str, None] = {}
+        self._silent_items: BoundedDict[str, None] = BoundedDict(_MAX_TURNS)
         self._inserted_silence: list[tuple[int, int]] = []
         self.has_audio = False
         """Whether audio was sent in the current turn."""
@@ -101,13 +102,11 @@ class InputTurns:
         place = self._position(event, "audio_end_ms")
         if place is not None:
             self._stop_positions[item_id] = place
-            _drop_oldest(self._stop_positions)
         return [SpeechStopped(item_id, None, place)]
 
     def idle_timed_out(self, event: JsonObject) -> Sequence[Output]:
         """Handle ``input_audio_buffer.timeout_triggered``: a silent item gets a reply."""
         self._silent_items[str_field(event, "item_id")] = None
-        _drop_oldest(self._silent_items)
         return []
 
     def turn_committed(self, event: JsonObject) -> Sequence[Output]:
@@ -134,7 +133,6 @@ class InputTurns:
         else:
             so_far = str_field(event, "text") + (optional_str(event, "stash") or "")
         self._transcripts[item_id] = so_far
-        _drop_oldest(self._transcripts)
         return [UserTranscript(item_id, so_far, final=False)]
 
     def transcript_completed(self, event: JsonObject) -> Sequence[Output]:
@@ -161,8 +159,3 @@ class InputTurns:
             return None
         place = ms * self._rate // 1000
         return place - sum(min(n, place - at) for at, n in self._inserted_silence if at < place)
-
-
-def _drop_oldest[T](entries: dict[str, T]) -> None:
-    if len(entries) > _MAX_TURNS:
-        del entries[next(iter(entries))]

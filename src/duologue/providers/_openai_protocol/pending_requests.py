@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from duologue._bounded_dict import BoundedDict
 from duologue.realtime.outputs import ReplyRefused
 
 _MAX_REQUESTS = 256
@@ -31,7 +32,7 @@ class PendingRequests:
         self._correlates_errors = correlates_errors
         self._echoes_request_ids = False
         """Whether the server has ever returned the id of a request."""
-        self._requests: dict[str, str] = {}
+        self._requests: BoundedDict[str, str] = BoundedDict(_MAX_REQUESTS)
         self._automatic_replies = 0
         self._held_refusals: list[ReplyRefused] = []
 
@@ -43,8 +44,6 @@ class PendingRequests:
             # them.
             self._requests.clear()
         self._requests[event_id] = request_id
-        if len(self._requests) > _MAX_REQUESTS:
-            del self._requests[next(iter(self._requests))]
         # A request is only sent when no automatic response is outstanding.
         self._automatic_replies = 0
         return event_id

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from duologue._bounded_dict import BoundedDict
 from duologue.errors import ErrorKind
 from duologue.events.events import USAGE_PARTS
 from duologue.items import replace_surrogates
@@ -103,9 +104,9 @@ class Responses:
         self._kind_of = kind_of
         self._confirms_cancel = confirms_cancel
         self._ended_early: deque[str] = deque(maxlen=_MAX_TRACKED)
-        self._active: dict[str, Response] = {}
+        self._active: BoundedDict[str, Response] = BoundedDict(_MAX_TRACKED)
         self._verbatim_replies: deque[str] = deque(maxlen=_MAX_TRACKED)
-        self._verbatim_requests: dict[str, str] = {}
+        self._verbatim_requests: BoundedDict[str, str] = BoundedDict(_MAX_TRACKED)
 
     def __contains__(self, reply_id: str) -> bool:
         return reply_id in self._active
@@ -117,7 +118,7 @@ class Responses:
     @property
     def active_reply(self) -> str | None:
         """The newest response that is in progress and not cancelled."""
-        live = (response.id for response in reversed(self._active.values()))
+        live = (response.id for response in reversed([*self._active.values()]))
         return next((one for one in live if not self._active[one].cancelled), None)
 
     def mark_cancelled(self, reply_id: str) -> None:
@@ -137,7 +138,6 @@ class Responses:
     def expect_verbatim(self, command: Say) -> None:
         """Record that scripted text was requested."""
         self._verbatim_requests[command.request_id] = command.text
-        _drop_oldest(self._verbatim_requests)
 
     def mark_truncated(self, item_id: str) -> None:
         """Record that the program truncated or deleted an item, so that it is not added here."""
@@ -153,7 +153,6 @@ class Responses:
         self._active[reply_id] = Response(reply_id, verbatim_text)
         if verbatim_text is not None:
             self._verbatim_replies.append(reply_id)
-        _drop_oldest(self._active)
         return [ReplyStarted(reply_id, request_id)]
 
     def item_added(self, event: JsonObject) -> None:
@@ -332,8 +331,3 @@ def _usage(usage: JsonObject) -> Sequence[Output]:
 _TOKENS_SUFFIX = "_tokens"
 _INCOMPLETE = ("cancelled", "incomplete")
 """Status of an item that did not complete."""
-
-
-def _drop_oldest[T](entries: dict[str, T]) -> None:
-    if len(entries) > _MAX_TRACKED:
-        del entries[next(iter(entries))]

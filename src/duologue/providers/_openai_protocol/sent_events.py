@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.errors import ErrorKind
 from duologue.json_types import JsonObject
@@ -58,7 +59,7 @@ class SentEvents:
         self._conversation = conversation
         self._pending_requests = pending_requests
         self._event_count = 0
-        self._sent: dict[str, JsonObject] = {}
+        self._sent: BoundedDict[str, JsonObject] = BoundedDict(_MAX_SENT)
         self._queued: list[bytes] = []
         self.session_started = False
         """Whether the server has accepted the session."""
@@ -73,8 +74,6 @@ class SentEvents:
             if name in _TRACKED_EVENTS or "previous_item_id" in event:
                 # Store only the type of a session update, because it is long.
                 self._sent[event_id] = {"type": name} if name == "session.update" else event
-                if len(self._sent) > _MAX_SENT:
-                    del self._sent[next(iter(self._sent))]
         return encode_object({"event_id": event_id, **event})
 
     def next_id(self, name: str) -> str:

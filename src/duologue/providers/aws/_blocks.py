@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
@@ -54,7 +55,7 @@ class ContentBlocks:
     def __init__(self, replies: Replies, tool_called: Callable[[str], None]) -> None:
         self._replies = replies
         self._tool_called = tool_called
-        self._open_blocks: dict[str, _Block] = {}
+        self._open_blocks: BoundedDict[str, _Block] = BoundedDict(_MAX_OPEN_BLOCKS)
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
         self.sent_text = ""
@@ -93,8 +94,6 @@ class ContentBlocks:
         stage = _generation_stage(optional_str(fields, "additionalModelFields"))
         block = _Block(kind, role, planned=stage == "SPECULATIVE")
         self._open_blocks[optional_str(fields, "contentId") or ""] = block
-        if len(self._open_blocks) > _MAX_OPEN_BLOCKS:
-            del self._open_blocks[next(iter(self._open_blocks))]
         if role != "ASSISTANT" or not (kind == "AUDIO" or block.planned):
             return ()
         # This content either uses the results of the tool calls or ignores them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem
 from duologue.json_types import JsonObject
@@ -66,7 +67,9 @@ class PendingContext:
         self._report_truncation = report_truncation
         self._pending: list[_PendingTurn | _Truncations] = []
         self._image: bytes | None = None
-        self._tool_names: dict[str, str] = {}
+        self._tool_names: BoundedDict[str, str] = BoundedDict(
+            _MAX_CALLS, on_drop=lambda call_id, _: self._drop_call(call_id)
+        )
         self._local_call_ids: set[str] = set()
         """Calls that came without an id from the server, so their ids were generated here."""
         self._orphaned_calls: dict[str, ToolCallItem] = {}
@@ -192,11 +195,10 @@ class PendingContext:
         self._tool_names[call_id] = name
         if not has_id:
             self._local_call_ids.add(call_id)
-        if len(self._tool_names) > _MAX_CALLS:
-            oldest = next(iter(self._tool_names))
-            del self._tool_names[oldest]
-            self._local_call_ids.discard(oldest)
-            self._cancelled_calls.discard(oldest)
+
+    def _drop_call(self, call_id: str) -> None:
+        self._local_call_ids.discard(call_id)
+        self._cancelled_calls.discard(call_id)
 
     def has_call(self, call_id: str) -> bool:
         """Return whether the call was made by the model, or is in the history."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from duologue._bounded_dict import BoundedDict
 from duologue.items import AgentItem, Item, UserItem
 from duologue.realtime import diff_histories
 from duologue.realtime.commands import AddItem, DeleteItem, Truncate
@@ -21,8 +22,11 @@ class ServerTranscript:
     __slots__ = ("_corrected", "_texts")
 
     def __init__(self, texts: Mapping[str, str] | None = None) -> None:
-        self._texts = dict(texts or {})
         self._corrected: set[str] = set()
+        self._texts: BoundedDict[str, str] = BoundedDict(
+            _MAX_TEXTS, on_drop=lambda item_id, _: self._corrected.discard(item_id)
+        )
+        self._texts.update(texts or {})
         """Messages whose truncation the server has been told."""
 
     @property
@@ -35,10 +39,6 @@ class ServerTranscript:
         if item_id in self._corrected:
             return
         self._texts[item_id] = self._texts.get(item_id, "") + text
-        if len(self._texts) > _MAX_TEXTS:
-            oldest = next(iter(self._texts))
-            del self._texts[oldest]
-            self._corrected.discard(oldest)
 
     def replace(self, item_id: str, text: str) -> None:
         """Record that the server was told the whole message, or what was heard of it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from duologue._bounded_dict import BoundedDict
 from duologue.json_types import JsonObject
 from duologue.providers._openai_protocol.append_only_history import AppendOnlyHistory
 from duologue.providers._openai_protocol.tagged_requests import join_instructions
@@ -24,7 +25,7 @@ class QwenRequests:
 
     def __init__(self, history: AppendOnlyHistory) -> None:
         self._history = history
-        self._texts: dict[str, list[str]] = {}
+        self._texts: BoundedDict[str, list[str]] = BoundedDict(_MAX_REQUESTS)
 
     def reply(
         self, request_id: str, session_instructions: str, reply_instructions: str | None
@@ -32,8 +33,6 @@ class QwenRequests:
         """Request a response; its instructions replace those of the session."""
         texts = self._texts.setdefault(request_id, [])
         texts += self._history.take_unsent_texts()
-        if len(self._texts) > _MAX_REQUESTS:
-            del self._texts[next(iter(self._texts))]
         wrote = TYPED_TEXT.format("\n".join(texts)) if texts else ""
         reply_instructions = join_instructions(reply_instructions or "", wrote)
         return _create(

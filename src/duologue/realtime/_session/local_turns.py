@@ -33,6 +33,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from duologue._bounded_dict import BoundedDict
 from duologue.audio import Samples
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.vad.endpointing import Endpointer, Endpointing, EndpointingStep
@@ -169,7 +170,7 @@ class LocalTurns:
         self._endpointer = Endpointer(config)
         self._turn: _LocalTurn | None = None
         self._last_turn: _LocalTurn | None = None
-        self._turn_of_piece: dict[str, _LocalTurn] = {}
+        self._turn_of_piece: BoundedDict[str, _LocalTurn] = BoundedDict(_MAX_PIECES)
         self._replayed: list[_LocalTurn] = []
         self._without_text: list[_LocalTurn] = []
         """Turns before the last one that have no text yet; a late transcript may belong to them."""
@@ -316,8 +317,6 @@ class LocalTurns:
                     self._turn = home
                     home.silent_since = now
             self._turn_of_piece[piece_id] = home
-            if len(self._turn_of_piece) > _MAX_PIECES:
-                del self._turn_of_piece[next(iter(self._turn_of_piece))]
         if home is self._last_turn or home in self._without_text:
             self._late_turn, self._late_at = home, now
         home.add_piece(piece_id, text)

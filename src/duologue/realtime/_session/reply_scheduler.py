@@ -32,6 +32,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from duologue._bounded_dict import BoundedDict
 from duologue.clock import Clock, Timer
 from duologue.errors import ReplyRefusedError
 from duologue.realtime.commands import CancelReply, Command, RequestReply, Say
@@ -116,7 +117,7 @@ class ReplyScheduler:
         self._audio_until = 0.0
         self._epoch = 0
         self._running: dict[str, Reply] = {}
-        self._ended: dict[str, int] = {}
+        self._ended: BoundedDict[str, int] = BoundedDict(_MAX_ENDED)
         self._paused = False
 
     @property
@@ -258,8 +259,6 @@ class ReplyScheduler:
         reply = self._running.pop(reply_id, None)
         if reply is not None:
             self._ended[reply_id] = reply.epoch
-            if len(self._ended) > _MAX_ENDED:
-                del self._ended[next(iter(self._ended))]
         return self._send_next(now)
 
     def request_refused(self, refusal: ReplyRefused, now: float) -> Effects:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from duologue._bounded_dict import BoundedDict
 from duologue.items import (
     SurrogateJoiner,
     replace_surrogates,
@@ -94,7 +95,7 @@ class SurrogateFilter:
     __slots__ = ("_open",)
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str, str, bool], SurrogateJoiner] = {}
+        self._open: BoundedDict[tuple[str, str, bool], SurrogateJoiner] = BoundedDict(_MAX_OPEN)
 
     def clean(self, output: Output) -> Sequence[Output]:
         """Return the outputs to pass on in place of ``output``.
@@ -146,8 +147,6 @@ class SurrogateFilter:
         text = joiner.push(output.text)
         if joiner.is_waiting:
             self._open[key] = joiner
-            if len(self._open) > _MAX_OPEN:
-                del self._open[next(iter(self._open))]
         if text == output.text:
             return (output,)
         return (replace(output, text=text),) if text else ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 
+from duologue._bounded_dict import BoundedDict
 from duologue.clock import Clock
 from duologue.json_types import Json, JsonObject
 from duologue.simulators._fields import new_id
@@ -17,13 +18,11 @@ class Auth:
     def __init__(self, key: str, clock: Clock) -> None:
         self._key = key
         self._clock = clock
-        self._ephemeral: dict[str, tuple[float, Json]] = {}
+        self._ephemeral: BoundedDict[str, tuple[float, Json]] = BoundedDict(MAX_KEYS)
 
     def create_key(self, seconds: float, session: Json) -> str:
         """Return a new ephemeral key that is valid for ``seconds``."""
         value = new_id("ek")
-        while len(self._ephemeral) >= MAX_KEYS:
-            self._ephemeral.pop(next(iter(self._ephemeral)))
         self._ephemeral[value] = (self._clock.now() + seconds, session)
         return value
 

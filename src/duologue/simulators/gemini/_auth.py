@@ -7,6 +7,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from duologue._bounded_dict import BoundedDict
 from duologue.clock import Clock
 from duologue.json_types import Json, JsonObject
 from duologue.simulators._fields import text_at, value_at
@@ -64,7 +65,7 @@ class Auth:
     def __init__(self, key: str, clock: Clock) -> None:
         self._key = key
         self._clock = clock
-        self._tokens: dict[str, _Token] = {}
+        self._tokens: BoundedDict[str, _Token] = BoundedDict(MAX_TOKENS)
 
     def is_valid_key(self, key: str) -> bool:
         """Return whether it is the simulator's key."""
@@ -89,8 +90,6 @@ class Auth:
             tuple(mask.split(",")) if mask else None,
         )
         name = f"auth_tokens/{secrets.token_hex(32)}"
-        while len(self._tokens) >= MAX_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
         self._tokens[name] = token
         return {"name": name}
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from duologue._bounded_dict import BoundedDict
 from duologue.clock import Clock
 from duologue.json_types import JsonObject
 from duologue.simulators.gemini._conversation import Conversation
@@ -44,15 +45,15 @@ class Handles:
         self._valid_s = valid_s
         self._exclusive = exclusive
         self._open: Counter[str] = Counter()
-        self._snapshots: dict[str, Snapshot] = {}
-        self._stale: dict[str, None] = {}
+        self._snapshots: BoundedDict[str, Snapshot] = BoundedDict(
+            MAX_HANDLES, on_drop=lambda handle, _: self._mark_stale(handle)
+        )
+        self._stale: BoundedDict[str, None] = BoundedDict(MAX_HANDLES)
 
     def create(self, snapshot: Snapshot) -> str:
         """Create a handle."""
         handle = secrets.token_urlsafe(36)
         self._snapshots[handle] = snapshot
-        while len(self._snapshots) > MAX_HANDLES:
-            self._expire(next(iter(self._snapshots)))
         return handle
 
     def resolve(self, handle: str) -> Snapshot:
@@ -83,9 +84,10 @@ class Handles:
 
     def _expire(self, handle: str) -> None:
         del self._snapshots[handle]
+        self._mark_stale(handle)
+
+    def _mark_stale(self, handle: str) -> None:
         self._stale[handle] = None
-        while len(self._stale) > MAX_HANDLES:
-            del self._stale[next(iter(self._stale))]
 
 
 class Resumption:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pybase64
 
+from duologue._bounded_dict import BoundedDict
 from duologue.audio import Samples
 from duologue.simulators.nova._input_events import (
     AudioInput,
@@ -173,7 +174,7 @@ class InputStateMachine:
         self._history_closed = False
         self._history: list[ContentStart] = []
         self._history_bytes = 0
-        self._pending_calls: dict[str, None] = {}
+        self._pending_calls: BoundedDict[str, None] = BoundedDict(MAX_CALLS)
 
     @property
     def has_ended(self) -> bool:
@@ -188,8 +189,6 @@ class InputStateMachine:
     def add_call(self, tool_use_id: str) -> None:
         """Accept a result of this tool call from now on."""
         self._pending_calls[tool_use_id] = None
-        if len(self._pending_calls) > MAX_CALLS:
-            del self._pending_calls[next(iter(self._pending_calls))]
 
     def accept(self, event: InputEvent) -> Step | None:
         """Accept the client's next event; return what it completes, if it completes anything.
