@@ -25,7 +25,7 @@ POLICY = ReconnectPolicy(base_s=0.1, cap_s=1.0)
 QUICK = AutomaticActivity(silence_duration_ms=300)
 
 
-class Brain(ScriptedRealtime):
+class Backend(ScriptedRealtime):
     """The backend of all connections of a simulator; it follows one script."""
 
     def __init__(self, replies, transcripts):
@@ -51,28 +51,28 @@ class Person(FakeEdge):
         self.camera = None
         self.at = []
 
-    async def run(self, person, ready):
-        self.person = person
+    async def run(self, agent, ready):
+        self.person = agent
         ready()
         at = np.arange(320)
         loop = asyncio.get_running_loop()
         while not self.hung_up.is_set():
             await asyncio.sleep(0.02)
-            sound = (self.level * np.sin(at * 0.15)).astype(np.int16)
+            samples = (self.level * np.sin(at * 0.15)).astype(np.int16)
             if len(self.speech):
                 piece, self.speech = self.speech[:320], self.speech[320:]
-                sound[: len(piece)] = piece
-            person.push_audio(AudioFrame(sound, 16000))
+                samples[: len(piece)] = piece
+            agent.push_audio(AudioFrame(samples, 16000))
             self.sent += 320
             if self.camera is not None:
-                person.push_video(lambda: self.camera(loop.time()))
+                agent.push_video(lambda: self.camera(loop.time()))
 
     def play(self, frame):
         super().play(frame)
         if frame is not None and int(np.abs(frame.samples.astype(int)).max()) > 300:
             self.at.append(asyncio.get_running_loop().time())
 
-    async def says(self, seconds):
+    async def speak(self, seconds):
         self.level = 8000
         await asyncio.sleep(seconds)
         self.level = 0
@@ -95,13 +95,13 @@ def realtime(server, model="gemini-3.8-live", **options):
 async def conversation(replies=(), transcripts=(), *, simulator=None, agent=None, **options):
     """Yield the agent, the person and the simulator."""
     script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
-    words = deque(transcripts)
-    brain = (simulator or {}).pop("brain", None) or (lambda: Brain(script, words))
+    text = deque(transcripts)
+    backend = (simulator or {}).pop("backend", None) or (lambda: Backend(script, text))
     person = Person()
-    async with GeminiSimulator(brain, **(simulator or {})) as server:
+    async with GeminiSimulator(backend, **(simulator or {})) as server:
         model = realtime(server, **options)
-        async with join_agent(model, person, **(agent or {})) as talker:
-            yield talker, person, server
+        async with join_agent(model, person, **(agent or {})) as joined:
+            yield joined, person, server
     left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     assert not left, left
 
@@ -129,9 +129,9 @@ async def until(condition, seconds=30.0):
 def texts(session):
     """Return the conversation that the server has, as (role, text)."""
     return [
-        (content["role"], words)
+        (content["role"], text)
         for content in session.conversation
-        if (words := "".join(part.get("text", "") for part in content["parts"]).strip())
+        if (text := "".join(part.get("text", "") for part in content["parts"]).strip())
     ]
 
 

@@ -389,6 +389,15 @@ def test_the_simulator_accepts_our_setup(config, vertex):
     assert setup.transcribes_output
 
 
+def test_a_file_search_store_of_the_config_is_a_tool_beside_the_functions():
+    store = "fileSearchStores/hotel-1234"
+    extra = {"tools": [{"fileSearch": {"fileSearchStoreNames": [store]}}]}
+    opening = Harness(tools=[TIME], options={"extra": extra}).opening
+    functions, search = map(types.Tool.model_validate, opening["setup"]["tools"])
+    assert [one.name for one in functions.function_declarations] == ["time"]
+    assert search == types.Tool(file_search=types.FileSearch(file_search_store_names=[store]))
+
+
 def test_options_that_are_off_are_sent_or_left_out():
     setup = setup_of_config(
         LiveConfig(

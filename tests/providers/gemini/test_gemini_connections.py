@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 from gemini_codec_harness import encoded
-from gemini_scene import POLICY, Brain, conversation, now, realtime, sent, texts, until, virtual
+from gemini_scene import POLICY, Backend, conversation, now, realtime, sent, texts, until, virtual
 from websockets.asyncio.server import serve
 
 from duologue.errors import ErrorKind, SessionError
@@ -208,7 +208,7 @@ async def test_a_dead_connection_is_noticed_by_missing_acknowledgements():
 @virtual
 async def test_a_lost_connection_is_resumed():
     async with conversation(["One.", "Two."], ["first", "second"]) as (agent, person, server):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         await server.kill()
         await asyncio.sleep(2)
@@ -216,7 +216,7 @@ async def test_a_lost_connection_is_resumed():
         assert (event.outcome, event.lost_ms) == ("restored", 0)
         assert server.sessions[-1].resumed
         assert server.sessions[-1].setup["sessionResumption"]["handle"]
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         known = [("user", "first"), ("model", "One."), ("user", "second"), ("model", "Two.")]
         assert texts(server.sessions[-1]) == known
@@ -232,7 +232,7 @@ async def test_a_stale_handle_is_followed_by_the_history_and_reported(model):
         person,
         server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         server.forget_handles()
         await server.kill()
@@ -243,7 +243,7 @@ async def test_a_stale_handle_is_followed_by_the_history_and_reported(model):
         # If the history was announced, it was also sent.
         assert server.sessions[-1].setup["historyConfig"] == {"initialHistoryInClientContent": True}
         assert texts(server.sessions[-1]) == [("user", "first"), ("model", "One.")]
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         assert [item.text for item in agent.conversation] == ["first", "One.", "second", "Two."]
         assert agent.llm.lost_audio == 0
@@ -295,7 +295,7 @@ async def test_a_transient_close_is_followed_by_the_next_connection(fault, words
         assert server.fired_actions
         assert words in events_of(agent, RealtimeReconnectingEvent)[0].reason
         assert events_of(agent, RealtimeReconnectedEvent)[0].outcome == "restored"
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(3)
         assert [item.text for item in agent.conversation] == ["first", "One."]
         assert not events_of(agent, ErrorEvent)
@@ -346,7 +346,7 @@ async def test_go_away_in_silence_is_unnoticeable():
                 changes.append((now(), [session.closed for session in server.sessions]))
 
         agent.events.tap(note)
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         server.go_away(time_left=10.0)
         began = now()
@@ -357,7 +357,7 @@ async def test_go_away_in_silence_is_unnoticeable():
         assert server.sessions[0].closed
         (event,) = events_of(agent, RealtimeReconnectedEvent)
         assert (event.outcome, event.lost_ms, event.gap_ms) == ("restored", 0, 0)
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         assert [item.text for item in agent.conversation] == ["first", "One.", "second", "Two."]
         # Nothing is lost, and after the handle there was only silence to send twice.
@@ -419,7 +419,7 @@ async def test_hours_pass():
     async with conversation(replies, words, simulator=simulator) as (agent, person, server):
         person.camera = lambda at: VideoFrame(np.zeros((72, 128, 3), np.uint8), at)
         for _ in range(24):
-            await person.says(0.5)
+            await person.speak(0.5)
             await asyncio.sleep(4.5)
         assert now() >= 120
         users = [item.text for item in agent.conversation if isinstance(item, UserItem)]
@@ -444,7 +444,7 @@ async def test_without_compression_an_expired_session_is_followed_by_one_with_it
         server,
     ):
         for _ in range(8):
-            await person.says(0.5)
+            await person.speak(0.5)
             await asyncio.sleep(4.5)
         outcomes = [event.outcome for event in events_of(agent, RealtimeReconnectedEvent)]
         assert "replayed" in outcomes
@@ -471,7 +471,7 @@ async def test_no_input_audio_is_lost_when_the_connection_is_killed(moment):
 
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(kill())
-            await person.says(0.8)
+            await person.speak(0.8)
             await asyncio.sleep(10)
         assert [i.text for i in agent.conversation if isinstance(i, UserItem)] == ["first"]
         assert len(agent_items(agent)) == 1
@@ -483,7 +483,7 @@ async def test_no_input_audio_is_lost_when_the_connection_is_killed(moment):
 @virtual
 async def test_a_kill_after_a_long_silence_loses_nothing():
     async with conversation(["One."], ["first"]) as (agent, person, server):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(20)
         server.faults = ["down"]
         await server.kill()
@@ -527,12 +527,12 @@ async def test_every_connection_asks_for_handles():
 async def test_with_manual_turns_a_pause_ends_no_turn():
     options = {"turn_detection": gemini.ManualTurns()}
     async with conversation(["Yes."], ["a table."], **options) as (agent, person, server):
-        await person.says(0.6)
+        await person.speak(0.6)
         words = {"serverContent": {"inputTranscription": {"text": " I would like"}}}
         server.sessions[0].emit("serverContent.inputTranscription", words)
         await asyncio.sleep(4)
         assert not events_of(agent, UserTurnEndedEvent)
-        await person.says(0.6)
+        await person.speak(0.6)
         agent.llm.end_turn()
         await asyncio.sleep(4)
         assert len(events_of(agent, UserTurnEndedEvent)) == 1
@@ -548,7 +548,7 @@ async def test_late_text_costs_no_reply_and_no_request(words, manual):
     async with conversation(replies, transcripts, **options) as (agent, person, server):
 
         async def turn(seconds):
-            await person.says(seconds)
+            await person.speak(seconds)
             if manual:
                 agent.llm.end_turn()
             await asyncio.sleep(4)
@@ -585,17 +585,17 @@ async def test_late_text_of_an_interrupted_reply_does_not_block_the_next_one():
                 late.append(emit("serverContent.outputTranscription", words))
 
         session._replies._emit = emits
-        await person.says(0.5)
+        await person.speak(0.5)
         await until(lambda: person.at)
         await asyncio.sleep(1)
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(5)
         assert late
         assert agent.llm.epoch == 1
         assert [item.text for item in agent.conversation][2:] == ["second", "Two."]
 
 
-class Listener(Brain):
+class Listener(Backend):
     """Derives the transcript from the level, so that audio sent twice has the same transcript."""
 
     def open(self, setup):
@@ -620,10 +620,10 @@ class Listener(Brain):
 @virtual
 async def test_a_transcript_survives_two_lost_connections_before_it_is_final(late, lost_after):
     script = deque(Reply("An answer of many words " * 3, pace=1.5) for _ in range(9))
-    simulator = {"brain": lambda: Listener(script, ()), "transcription_delay": late}
+    simulator = {"backend": lambda: Listener(script, ()), "transcription_delay": late}
     async with conversation(simulator=simulator) as (agent, person, server):
         await asyncio.sleep(0.3)
-        await person.says(1.0)
+        await person.speak(1.0)
         await asyncio.sleep(lost_after)
         with suppress(OSError):
             await server.kill()

@@ -36,8 +36,8 @@ class Scripted(ScriptedRealtime):
 def test_the_session_is_resumed_once_the_old_connection_is_closed():
     async def main():
         script = deque([Reply("One."), Reply("Two.")])  # Shared by all connections.
-        brain = partial(Scripted, script)
-        async with GeminiSimulator(brain, resumes_open=False, keep_audio=True) as server:
+        backend = partial(Scripted, script)
+        async with GeminiSimulator(backend, resumes_open=False, keep_audio=True) as server:
             model = Realtime(base_url=server.url, api_key=server.key, vad=EnergyVAD())
             async with join_agent(model) as agent:
                 await agent.simple_response("first")

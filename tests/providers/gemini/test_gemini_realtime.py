@@ -42,11 +42,11 @@ async def test_a_conversation():
         (session,) = server.sessions
         shown = {k: v for k, v in session.setup.items() if k != "sessionResumption"}
         assert event.session_config == shown
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(3)
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(2)
-        await person.says(0.5)
+        await person.speak(0.5)
         await until(lambda: events_of(agent, InterruptionEvent))
         there = [(type(item), item.text) for item in agent.conversation][:3]
         assert there == [(UserItem, "Hi."), (AgentItem, "Hello."), (UserItem, "Tell me.")]
@@ -192,7 +192,7 @@ async def test_real_speech_has_its_turns_at_the_right_times(name):
     pytest.importorskip("earshot", reason="the gemini extra is not installed")
     samples = clip(name)
     options = {"vad": None, "turn_detection": gemini.AutomaticActivity(silence_duration_ms=500)}
-    async with conversation(simulator={"brain": "echo"}, **options) as (agent, person, server):
+    async with conversation(simulator={"backend": "echo"}, **options) as (agent, person, server):
         assert isinstance(agent.llm.vad, EarshotVAD)
         times = {}
 
@@ -220,7 +220,7 @@ async def test_real_speech_has_its_turns_at_the_right_times(name):
 @virtual
 async def test_local_detection_interrupts_once_before_the_service_reports_it():
     async with conversation([LONG, "Yes?"], ["Tell me.", "Stop."]) as (agent, person, server):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(3)
         out = server.sessions[0].messages_out
         cut = []
@@ -230,7 +230,7 @@ async def test_local_detection_interrupts_once_before_the_service_reports_it():
                 cut.append(out.count("serverContent.interrupted"))
 
         agent.events.tap(note)
-        await person.says(0.8)
+        await person.speak(0.8)
         await asyncio.sleep(6)
         assert agent.llm.epoch == 1
         assert len(cut) == 1
@@ -260,11 +260,11 @@ async def test_without_local_detection_the_services_signal_and_transcripts_inter
         person,
         server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(3)
         assert person.at
         began = now()
-        await person.says(0.8)
+        await person.speak(0.8)
         await asyncio.sleep(6)
         assert agent.llm.epoch == 1
         (event,) = events_of(agent, InterruptionEvent)
@@ -331,14 +331,14 @@ async def test_manual_turns():
         server,
     ):
         for _ in range(2):
-            await person.says(0.6)
+            await person.speak(0.6)
             await asyncio.sleep(1)  # The microphone stays open, before and after.
             agent.llm.end_turn()
             await asyncio.sleep(4)
         # The person speaks during the reply: the program begins the turn.
         agent.interrupt()
         assert agent.llm.epoch == 1
-        await person.says(0.6)
+        await person.speak(0.6)
         agent.llm.end_turn()
         await asyncio.sleep(8)
         assert [i.text for i in agent.conversation if isinstance(i, UserItem)] == words
@@ -371,11 +371,11 @@ async def test_interrupting_a_running_tool_begins_a_turn():
         person,
         server,
     ):
-        await person.says(0.6)
+        await person.speak(0.6)
         agent.llm.end_turn()
         await asyncio.sleep(2)
         agent.interrupt()
-        await person.says(1.5)
+        await person.speak(1.5)
         agent.llm.end_turn()
         await asyncio.sleep(4)
         assert [end.status for end in events_of(agent, ToolEndEvent)] == ["cancelled"]
@@ -393,7 +393,7 @@ async def test_interrupting_a_running_tool_begins_a_turn():
 async def test_transcripts_after_the_reply_become_final_without_more_speech():
     simulator = {"transcription_delay": 0.7}
     async with conversation(["One."], ["first"], simulator=simulator) as (agent, person, _server):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(6)
         assert [item.text for item in agent.conversation] == ["first", "One."]
 
@@ -403,7 +403,7 @@ async def test_ending_a_turn_twice_ends_it_once():
     options = {"turn_detection": gemini.ManualTurns()}
     replies = [Reply("Yes.", after_s=0.5), "No."]
     async with conversation(replies, ["first"], **options) as (agent, person, server):
-        await person.says(0.6)
+        await person.speak(0.6)
         agent.llm.end_turn()
         await asyncio.sleep(0.15)
         agent.llm.end_turn()
@@ -468,7 +468,7 @@ async def test_a_model_speaks_while_a_tool_runs(scheduling):
         person,
         server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await until(lambda: agent_items(agent) and agent_items(agent)[0].state == "heard")
         speech = agent.simple_response("And meanwhile?", interrupt=False)
         await until(lambda: events_of(agent, ToolEndEvent))
@@ -495,7 +495,7 @@ async def test_a_result_that_interrupts_is_spoken_at_once():
         person,
         _server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await until(lambda: agent_items(agent) and agent_items(agent)[0].state == "heard")
         agent.simple_response("And meanwhile?", interrupt=False)
         await until(lambda: events_of(agent, ToolEndEvent))
@@ -520,7 +520,7 @@ async def test_a_tool_reports_its_progress():
         person,
         server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(10)
         told = [one["functionResponses"][0] for one in sent(server, "toolResponse")]
         assert [one["response"] for one in told] == [{"output": "asking"}, {"output": "booked"}, {}]
@@ -548,9 +548,9 @@ async def test_calls_that_the_service_cancels_are_cancelled():
         person,
         server,
     ):
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(2)
-        await person.says(0.5)
+        await person.speak(0.5)
         await asyncio.sleep(4)
         assert "toolCallCancellation" in server.sessions[0].messages_out
         assert [end.status for end in events_of(agent, ToolEndEvent)] == ["cancelled"] * 2

@@ -31,7 +31,7 @@ def changing(at):
     return still(at, (72, 128), int(at * 50) % 255)
 
 
-def pictures(server):
+def images_of(server):
     """Return the images that the service got."""
     images = [image for session in server.sessions for image in session.images]
     assert {image.mime for image in images} <= {"image/jpeg"}
@@ -46,7 +46,7 @@ async def test_images_are_jpeg_of_the_size_that_the_resolution_uses(resolution, 
     async with conversation(media_resolution=resolution) as (_, person, server):
         person.camera = still
         await asyncio.sleep(1.5)
-        seen = pictures(server)
+        seen = images_of(server)
         assert len(seen) >= 1
         for image in seen:
             assert image.format == "JPEG"
@@ -58,7 +58,7 @@ async def test_a_small_image_is_not_enlarged():
     async with conversation(media_resolution="high") as (_, person, server):
         person.camera = lambda at: still(at, (90, 160))
         await asyncio.sleep(1.5)
-        assert pictures(server)[0].size == (160, 90)
+        assert images_of(server)[0].size == (160, 90)
 
 
 @pytest.mark.parametrize("fps", [0.5, 1.0, 2.0])
@@ -79,7 +79,7 @@ async def test_the_image_rate_is_at_most_fps_and_no_image_is_older_than_an_inter
         person.camera = camera
         await asyncio.sleep(10)
         assert len(times) == pytest.approx(10 * fps, abs=1)
-        assert len(pictures(server)) == len(times)
+        assert len(images_of(server)) == len(times)
         # Only images that are sent are taken, at the time they are sent.
         assert len(taken) == len(times)
         assert max(b - a for a, b in zip(taken, times, strict=True)) <= 1 / fps
@@ -102,7 +102,7 @@ async def test_the_newest_image_wins_on_a_slow_connection():
 
     noise = np.random.default_rng(1).integers(-40, 40, (*WIDE, 3))
 
-    def picture(light):
+    def image(light):
         pixels = np.clip(noise + light, 0, 255).astype(np.uint8)
         return VideoFrame(pixels, 0.0)
 
@@ -114,7 +114,7 @@ async def test_the_newest_image_wins_on_a_slow_connection():
         )
         async with join_agent(model, FakeEdge()):
             for light in range(50, 190):
-                model.send_video(picture(light))
+                model.send_video(image(light))
                 await asyncio.sleep(0.05)
             connection = model._session.connections.current.connection
             assert connection.dropped_video > 0
@@ -156,7 +156,7 @@ async def test_without_skip_unchanged_all_images_are_sent():
     async with conversation() as (agent, person, server):
         person.camera = still
         await asyncio.sleep(10)
-        assert len(pictures(server)) == pytest.approx(10, abs=1)
+        assert len(images_of(server)) == pytest.approx(10, abs=1)
         assert agent.llm.skipped_images == 0
 
 
@@ -166,7 +166,7 @@ async def test_the_next_connection_gets_an_unchanged_scene_again(change):
     async with conversation(skip_unchanged=True) as (agent, person, server):
         person.camera = still
         await asyncio.sleep(3)
-        assert len(pictures(server)) == 1
+        assert len(images_of(server)) == 1
         if change == "kill":
             await server.kill()
         else:

@@ -153,8 +153,9 @@ class PendingContext:
                 self._pending[at : at + 1] = _truncated_turn(one.item, heard)
                 return
         last = self._pending[-1] if self._pending else None
-        told = isinstance(last, _Truncations) and item_id in last.heard_texts
-        if not self._report_truncation or not (told or self.transcript.differs(item_id, heard)):
+        is_pending = isinstance(last, _Truncations) and item_id in last.heard_texts
+        differs = is_pending or self.transcript.differs(item_id, heard)
+        if not self._report_truncation or not differs:
             return
         cuts = last if isinstance(last, _Truncations) else _Truncations()
         if cuts is not last:
@@ -227,9 +228,9 @@ class PendingContext:
                 return []
             self._partial_results[call_id] = result.output
             response["willContinue"] = True
-        elif (told := self._partial_results.pop(call_id, None)) is not None:
+        elif (last_part := self._partial_results.pop(call_id, None)) is not None:
             response["willContinue"] = False
-            if told == result.output and not result.failed:
+            if last_part == result.output and not result.failed:
                 # The last part already was the result: only end the call, without a reply.
                 return [
                     _tool_response_message({**response, "response": {}, "scheduling": "SILENT"})
@@ -250,13 +251,13 @@ class PendingContext:
     def _flush(self, *, complete: bool) -> list[JsonObject]:
         turns = [self._deliver(one) for one in self._pending]
         self._pending = []
-        look, self._image = self._image, None
+        image, self._image = self._image, None
         self.unconfirmed = True
         if not self._traits.free_context:
             text = "\n\n".join(filter(None, map(_as_text, turns)))
             return [{"realtimeInput": {"text": text}}] if text else []
-        if look is not None:
-            turns = [*turns[:-1], _with_image(turns[-1], look)]
+        if image is not None:
+            turns = [*turns[:-1], _with_image(turns[-1], image)]
         return [{"clientContent": {"turns": list(turns), "turnComplete": complete}}]
 
     def _deliver(self, one: _PendingTurn | _Truncations) -> JsonObject:

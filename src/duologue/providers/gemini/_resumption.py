@@ -82,25 +82,26 @@ class Handle:
         last = max((at for at, item in enumerate(history) if item.id in known), default=0)
         # The server heard a spoken turn that precedes something it knows; only its transcript was
         # late.
-        heard = {item.id for item in history[:last] if isinstance(item, UserItem) and item.spoken}
-        waiting = self._late_truncations(history) if report_truncation else []
-        told = {change.item_id for change in waiting}
-        changes: list[AddItem | DeleteItem | Truncate] = [*waiting]
+        earlier = history[:last]
+        heard_ids = {item.id for item in earlier if isinstance(item, UserItem) and item.spoken}
+        pending = self._late_truncations(history) if report_truncation else []
+        pending_ids = {change.item_id for change in pending}
+        changes: list[AddItem | DeleteItem | Truncate] = [*pending]
         for change in diff_histories(self.history, history):
             match change:
-                case Truncate(item_id=item_id) | DeleteItem(item_id=item_id) if item_id in told:
+                case Truncate() | DeleteItem() if change.item_id in pending_ids:
                     continue
                 case AddItem(item=AgentItem(id=item_id, text=text) as item) if (
                     item_id in self.server_texts
                 ):
                     if (
                         report_truncation
-                        and item_id not in told
+                        and item_id not in pending_ids
                         and not _same_words(self.server_texts[item_id], text)
                     ):
                         changes.append(Truncate(item_id, item.played_ms, text))
                 case AddItem(item=item):
-                    if item.id not in heard:
+                    if item.id not in heard_ids:
                         changes.append(change)
                 case Truncate(item_id=item_id, heard_text=text):
                     if report_truncation and not _same_words(
