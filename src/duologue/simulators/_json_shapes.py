@@ -240,7 +240,7 @@ class _Document:
     def _step(self, value: Json, name: str | int) -> tuple[int, Json] | None:
         """Return position and value of a field or an entry, if there is one."""
         if isinstance(value, list):
-            return (name, value[name]) if isinstance(name, int) else None
+            return (name, value[name]) if isinstance(name, int) and name < len(value) else None
         if not isinstance(value, dict) or not isinstance(name, str):
             return None
         found = self._key(value, name)
@@ -251,9 +251,9 @@ class _Document:
         if keys is None:
             keys = self._keys[id(value)] = {}
             for position, key in enumerate(value):
-                keys.setdefault(self._spell(key), (position, key))
-            for position, key in enumerate(value):
-                keys[key] = (position, key)
+                keys.setdefault(key, (position, key))
+                # Of a field that was sent in two spellings, the last one counts.
+                keys[self._spell(key)] = (position, key)
         return keys.get(name)
 
 

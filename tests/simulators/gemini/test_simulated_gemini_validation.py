@@ -16,8 +16,8 @@ from google.genai import errors, types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duologue.simulators.gemini._json_shapes import RefusedError, camel, read, read_object, snake
-from duologue.simulators.gemini._schema import CLIENT
+from duologue.simulators.gemini._json_shapes import RefusedError, camel, read_object, snake
+from duologue.simulators.gemini._schema import CLIENT, read_message
 from duologue.simulators.gemini._setup import validate_setup
 from duologue.testing import GeminiSimulator, virtual_time
 
@@ -264,11 +264,11 @@ VALUES = st.recursive(
 def test_reading_twice_changes_nothing(value):
     refused = None
     try:
-        once = read(CLIENT, value)
+        once = read_message(value)
     except RefusedError as refusal:
         refused = refusal
     if refused is None:
-        assert read_object(CLIENT, once) == once
+        assert read_message(once) == once
     else:
         assert refused.code == 1007
         assert refused.reason

@@ -15,13 +15,10 @@ from duologue.simulators.gemini._json_shapes import (
     INTERNAL,
     POLICY,
     RefusedError,
-    Table,
-    Text,
-    Whole,
     camel,
     read_object,
 )
-from duologue.simulators.gemini._schema import SETUP
+from duologue.simulators.gemini._schema import TOKEN_REQUEST
 
 BAD_KEY = "API key not valid. Please pass a valid API key."
 NO_KEY = (
@@ -35,17 +32,6 @@ TOKEN_VALID_S = 1800.0
 NEW_SESSION_VALID_S = 60.0
 MAX_VALID_S = 20 * 3600.0
 MAX_TOKENS = 1000
-
-_REQUEST = Table(
-    {
-        "name": Text(),
-        "uses": Whole(),
-        "expireTime": Text(),
-        "newSessionExpireTime": Text(),
-        "bidiGenerateContentSetup": SETUP,
-        "fieldMask": Text(),
-    }
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,7 +59,7 @@ class Auth:
 
     def create_token(self, request: Json) -> JsonObject:
         """Create a token for a request of ``auth_tokens``. Raises `RefusedError`."""
-        fields = read_object(_REQUEST, request)
+        fields = read_object(TOKEN_REQUEST, request)
         now = self._clock.now()
         expires = now + self._seconds_until(fields, "expireTime", TOKEN_VALID_S)
         uses = fields.get("uses", 1)

@@ -1,19 +1,35 @@
-"""Shapes of JSON values, read as protobuf's JSON in both casings, and the service's errors."""
+"""JSON as protobuf reads it, in both casings, and the service's errors for anything else."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Annotated
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, model_validator
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from duologue.json_types import Json, JsonObject
+from duologue.simulators import _json_shapes
+from duologue.simulators._json_shapes import JsonShape, JsonType, Problem, ShapeError
 
 INVALID, POLICY, INTERNAL = 1007, 1008, 1011
 """Close codes of the service: for an invalid argument, a policy, and its own failure."""
 
 _HUMP = re.compile(r"(?<!^)(?=[A-Z])")
 _SNAKE = re.compile(r"_+([a-zA-Z0-9])")
+
+_TYPE_NAMES: Mapping[JsonType, str] = {
+    "string": "TYPE_STRING",
+    "enum": "TYPE_ENUM",
+    "integer": "TYPE_INT32",
+    "number": "TYPE_DOUBLE",
+    "boolean": "TYPE_BOOL",
+    "array": "TYPE_ARRAY",
+    "object": "TYPE_MESSAGE",
+}
 
 
 class RefusedError(Exception):
@@ -23,61 +39,6 @@ class RefusedError(Exception):
         super().__init__(reason)
         self.code = code
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A string."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of the names of an enum."""
-
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """An integer, perhaps written as a string."""
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number."""
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """True or false."""
-
-
-@dataclass(frozen=True, slots=True)
-class Anything:
-    """Any value, unchanged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entries:
-    """An object with any names, unchanged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Many:
-    """A list."""
-
-    of: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """An object with these fields, and at most one of the fields of each of ``oneofs``."""
-
-    fields: Mapping[str, Shape] = field(default_factory=dict)
-    oneofs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-type Shape = Text | Choice | Whole | Number | Flag | Anything | Entries | Many | Table
 
 
 @cache
@@ -92,92 +53,85 @@ def snake(name: str) -> str:
     return _HUMP.sub("_", name).lower()
 
 
-def read(shape: Shape, value: Json, path: str = "") -> Json:
+class ProtoShape(JsonShape):
+    """An object whose fields may be named in either casing; a field that is null is left out."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        fields = {field.alias for field in cls.model_fields.values()}
+        return {
+            camel(key) if camel(key) in fields else key: one
+            for key, one in value.items()
+            if one is not None or camel(key) not in fields
+        }
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticCustomError("float_type", "not a number")
+    try:
+        number = float(value)
+        int(number)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("float_type", "not a number") from None
+    return number
+
+
+def _integer(value: object) -> int:
+    try:
+        number = _number(value)
+    except PydanticCustomError:
+        raise PydanticCustomError("int_type", "not an integer") from None
+    if number != int(number):
+        raise PydanticCustomError("int_type", "not an integer")
+    return int(number)
+
+
+type Number = Annotated[float, BeforeValidator(_number)]
+"""A finite number, which may be written as a string."""
+type Integer = Annotated[int, BeforeValidator(_integer)]
+"""An integer, which may be written as a string or as a float."""
+
+
+def read[T](shape: TypeAdapter[T], value: Json) -> Json:
     """Return the value with names in camelCase and without nulls. Raises `RefusedError`."""
-    match shape, value:
-        case Anything(), _:
-            return value
-        case Table(), dict():
-            return _table(shape, value, path)
-        case Many(of), list():
-            return [read(of, one, f"{path}[{index}]") for index, one in enumerate(value)]
-        case Entries(), dict():
-            return value
-        case Text(), str():
-            return value
-        case Flag(), bool():
-            return value
-        case Choice(names), str() if value in names:
-            return value
-        case Whole() | Number(), int() | float() | str() if not isinstance(value, bool):
-            return _number(shape, value, path)
-        case _:
-            raise _wrong(shape, value, path)
+    try:
+        return _json_shapes.read(shape, value, spell=camel)
+    except ShapeError as error:
+        raise _refusal(error.problem) from None
 
 
-def read_object(shape: Table, value: Json, path: str = "") -> JsonObject:
+def read_object[T](shape: TypeAdapter[T], value: Json) -> JsonObject:
     """Read an object, see `read`."""
-    found = read(shape, value, path)
-    assert isinstance(found, dict)  # noqa: S101 - a table reads an object
+    found = read(shape, value)
+    assert isinstance(found, dict)  # noqa: S101 - the shape is an object
     return found
 
 
-def unknown(name: str, path: str) -> RefusedError:
-    """Return the error for an unknown field."""
-    where = f" at '{path}'" if path else ""
-    return RefusedError(
-        f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
-    )
-
-
-def _table(table: Table, value: Mapping[str, Json], path: str) -> JsonObject:
-    out: JsonObject = {}
-    for key, one in value.items():
-        name = camel(key)
-        shape = table.fields.get(name)
-        if shape is None:
-            raise unknown(key, path)
-        if one is not None:
-            out[name] = read(shape, one, f"{path}.{snake(name)}" if path else snake(name))
-    for oneof, names in table.oneofs.items():
-        found = [name for name in names if name in out]
-        if len(found) > 1:
-            raise RefusedError(
-                f"Invalid value at '{path}' (oneof), oneof field '{oneof}' is already set. "
-                f"Cannot set '{found[1]}'"
-            )
-    return out
-
-
-def _number(shape: Whole | Number, value: float | str, path: str) -> int | float:
-    try:
-        number = float(value)
-        whole = int(number)
-    except (ValueError, OverflowError):
-        raise _wrong(shape, value, path) from None
-    if isinstance(shape, Number):
-        return number
-    if whole != number:
-        raise _wrong(shape, value, path)
-    return whole
-
-
-def _wrong(shape: Shape, value: Json, path: str) -> RefusedError:
+def _refusal(problem: Problem) -> RefusedError:
+    """Return the service's error for a problem."""
+    if problem.kind == "unknown":
+        *parents, name = problem.path
+        where = f" at '{_path(parents)}'" if parents else ""
+        return RefusedError(
+            f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
+        )
+    value = problem.value
     shown = f'"{value[:40]}"' if isinstance(value, str) else str(value)[:40]
-    if isinstance(shape, Table | Entries):
-        reason = f"Invalid value at '{path}' ({_NAMES[type(shape)]}), {shown}"
-        return RefusedError(reason)
-    return RefusedError(f"Invalid value at '{path}' ({_NAMES[type(shape)]}), {shown}")
+    kind = "TYPE_ENUM" if problem.kind == "choice" else _TYPE_NAMES[problem.wanted[0]]
+    return RefusedError(f"Invalid value at '{_path(problem.path)}' ({kind}), {shown}")
 
 
-_NAMES: Mapping[type, str] = {
-    Text: "TYPE_STRING",
-    Choice: "TYPE_ENUM",
-    Whole: "TYPE_INT32",
-    Number: "TYPE_DOUBLE",
-    Flag: "TYPE_BOOL",
-    Entries: "TYPE_MESSAGE",
-    Table: "TYPE_MESSAGE",
-    Many: "TYPE_ARRAY",
-    Anything: "TYPE_ANY",
-}
+def _path(path: Sequence[str | int]) -> str:
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += f".{snake(key)}" if text else snake(key)
+    return text

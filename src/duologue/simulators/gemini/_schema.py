@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from duologue.json_types import Json, JsonObject
+from duologue.simulators._json_shapes import LEFT_OUT
 from duologue.simulators.gemini._json_shapes import (
-    Anything,
-    Choice,
-    Entries,
-    Flag,
-    Many,
+    Integer,
     Number,
-    Shape,
-    Table,
-    Text,
-    Whole,
+    ProtoShape,
+    RefusedError,
+    camel,
+    read_object,
 )
 
 IN_RATE = 16000
@@ -20,215 +22,344 @@ IN_RATE = 16000
 OUT_RATE = 24000
 """Sample rate of the model's audio in Hz."""
 
-_TEXT = Text()
-_ANY = Anything()
+type AnyObject = dict[str, object]
 
-BLOB = Table({"data": _TEXT, "mimeType": _TEXT, "displayName": _TEXT})
 
-FUNCTION_RESPONSE = Table(
-    {
-        "id": _TEXT,
-        "name": _TEXT,
-        "response": Entries(),
-        "scheduling": Choice(("SCHEDULING_UNSPECIFIED", "SILENT", "WHEN_IDLE", "INTERRUPT")),
-        "willContinue": Flag(),
-        "parts": Many(_ANY),
-    }
-)
-PART = Table(
-    {
-        "text": _TEXT,
-        "thought": Flag(),
-        "thoughtSignature": _TEXT,
-        "inlineData": BLOB,
-        "fileData": _ANY,
-        "functionCall": Table({"id": _TEXT, "name": _TEXT, "args": Entries()}),
-        "functionResponse": FUNCTION_RESPONSE,
-        "executableCode": _ANY,
-        "codeExecutionResult": _ANY,
-        "toolCall": _ANY,
-        "toolResponse": _ANY,
-        "videoMetadata": _ANY,
-        "mediaResolution": _ANY,
-        "partMetadata": _ANY,
-        "audioTranscription": _ANY,
-        "mediaProcessing": _ANY,
-        "speechMetadata": _ANY,
-        "documentMetadata": _ANY,
-        "spreadsheetMetadata": _ANY,
-        "audioMetadata": _ANY,
-    }
-)
-CONTENT = Table({"role": Choice(("user", "model", "system", "")), "parts": Many(PART)})
+class Blob(ProtoShape):
+    """Media in base64."""
 
-_BEHAVIOR = Choice(("UNSPECIFIED", "BLOCKING", "NON_BLOCKING"))
-FUNCTION = Table(
-    {
-        "name": _TEXT,
-        "description": _TEXT,
-        "parameters": Entries(),
-        "parametersJsonSchema": _ANY,
-        "response": Entries(),
-        "responseJsonSchema": _ANY,
-        "behavior": _BEHAVIOR,
-    }
-)
-TOOL = Table(
-    {
-        "functionDeclarations": Many(FUNCTION),
-        "googleSearch": Entries(),
-        "googleSearchRetrieval": Entries(),
-        "codeExecution": Entries(),
-        "urlContext": Entries(),
-        "googleMaps": Entries(),
-        "enterpriseWebSearch": Entries(),
-        "retrieval": Entries(),
-        "computerUse": Entries(),
-        "fileSearch": Entries(),
-        "parallelAiSearch": Entries(),
-        "exaAiSearch": Entries(),
-        "mcpServers": Many(_ANY),
-    }
-)
-_TRANSCRIPTION = Table(
-    {
-        "languageCodes": Many(_TEXT),
-        "languageAuto": Entries(),
-        "languageHints": Entries(),
-        "customVocabulary": Many(_TEXT),
-        "adaptationPhrases": Many(_TEXT),
-        "wordTimestamp": Flag(),
-        "diarization": Flag(),
-        "mode": _TEXT,
-        "sourceText": _TEXT,
-    }
-)
-_VOICE = Table(
-    {
-        "prebuiltVoiceConfig": Table({"voiceName": _TEXT}),
-        "replicatedVoiceConfig": Entries(),
-        "voice": _TEXT,
-    }
-)
-_SPEECH = Table(
-    {
-        "voiceConfig": _VOICE,
-        "languageCode": _TEXT,
-        "multiSpeakerVoiceConfig": _ANY,
-    }
-)
-_THINKING = Table(
-    {
-        "includeThoughts": Flag(),
-        "thinkingBudget": Whole(),
-        "thinkingLevel": Choice(
-            ("THINKING_LEVEL_UNSPECIFIED", "MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH")
-        ),
-    }
-)
-GENERATION = Table(
-    {
-        "responseModalities": Many(
-            Choice(("MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO", "VIDEO"))
-        ),
-        "temperature": Number(),
-        "topP": Number(),
-        "topK": Number(),
-        "maxOutputTokens": Whole(),
-        "candidateCount": Whole(),
-        "presencePenalty": Number(),
-        "frequencyPenalty": Number(),
-        "stopSequences": Many(_TEXT),
-        "mediaResolution": Choice(
-            (
-                "MEDIA_RESOLUTION_UNSPECIFIED",
-                "MEDIA_RESOLUTION_LOW",
-                "MEDIA_RESOLUTION_MEDIUM",
-                "MEDIA_RESOLUTION_HIGH",
-                "MEDIA_RESOLUTION_ULTRA_HIGH",
-            )
-        ),
-        "seed": Whole(),
-        "speechConfig": _SPEECH,
-        "thinkingConfig": _THINKING,
-        "enableAffectiveDialog": Flag(),
-        "translationConfig": Entries(),
-    }
-)
-_DETECTION = Table(
-    {
-        "disabled": Flag(),
-        "startOfSpeechSensitivity": Choice(
-            ("START_SENSITIVITY_UNSPECIFIED", "START_SENSITIVITY_HIGH", "START_SENSITIVITY_LOW")
-        ),
-        "endOfSpeechSensitivity": Choice(
-            ("END_SENSITIVITY_UNSPECIFIED", "END_SENSITIVITY_HIGH", "END_SENSITIVITY_LOW")
-        ),
-        "prefixPaddingMs": Whole(),
-        "silenceDurationMs": Whole(),
-    }
-)
-SETUP = Table(
-    {
-        "model": _TEXT,
-        "generationConfig": GENERATION,
-        "systemInstruction": CONTENT,
-        "tools": Many(TOOL),
-        "realtimeInputConfig": Table(
-            {
-                "automaticActivityDetection": _DETECTION,
-                "activityHandling": Choice(
-                    (
-                        "ACTIVITY_HANDLING_UNSPECIFIED",
-                        "START_OF_ACTIVITY_INTERRUPTS",
-                        "NO_INTERRUPTION",
-                    )
-                ),
-                "turnCoverage": Choice(
-                    (
-                        "TURN_COVERAGE_UNSPECIFIED",
-                        "TURN_INCLUDES_ONLY_ACTIVITY",
-                        "TURN_INCLUDES_ALL_INPUT",
-                        "TURN_INCLUDES_AUDIO_ACTIVITY_AND_ALL_VIDEO",
-                    )
-                ),
-                "interimTranscriptTimestampEnabled": Flag(),
-            }
-        ),
-        "sessionResumption": Table({"handle": _TEXT, "transparent": Flag()}),
-        "contextWindowCompression": Table(
-            {"triggerTokens": Whole(), "slidingWindow": Table({"targetTokens": Whole()})}
-        ),
-        "inputAudioTranscription": _TRANSCRIPTION,
-        "outputAudioTranscription": _TRANSCRIPTION,
-        "proactivity": Table({"proactiveAudio": Flag(), "proactiveVideo": Flag()}),
-        "explicitVadSignal": Flag(),
-        "historyConfig": Table({"initialHistoryInClientContent": Flag()}),
-        "avatarConfig": Entries(),
-        "safetySettings": Many(_ANY),
-        "translationConfig": Entries(),
-        "labels": Entries(),
-    }
-)
+    data: str = LEFT_OUT
+    mime_type: str = LEFT_OUT
+    display_name: str = LEFT_OUT
 
-_REALTIME: dict[str, Shape] = {
-    "audio": BLOB,
-    "video": BLOB,
-    "mediaChunks": Many(BLOB),
-    "text": _TEXT,
-    "audioStreamEnd": Flag(),
-    "activityStart": Table(),
-    "activityEnd": Table(),
-}
 
-MESSAGES: dict[str, Table] = {
-    "setup": SETUP,
-    "clientContent": Table({"turns": Many(CONTENT), "turnComplete": Flag()}),
-    "realtimeInput": Table(_REALTIME),
-    "toolResponse": Table({"functionResponses": Many(FUNCTION_RESPONSE)}),
-    "contextUpdate": Table({"systemInstruction": CONTENT, "tools": Table({"tools": Many(TOOL)})}),
-}
-"""The shapes of client messages by name."""
+class FunctionResponse(ProtoShape):
+    """The result of a function."""
 
-CLIENT = Table(dict(MESSAGES), {"message_type": tuple(MESSAGES)})
+    id: str = LEFT_OUT
+    name: str = LEFT_OUT
+    response: AnyObject = LEFT_OUT
+    scheduling: Literal["SCHEDULING_UNSPECIFIED", "SILENT", "WHEN_IDLE", "INTERRUPT"] = LEFT_OUT
+    will_continue: bool = LEFT_OUT
+    parts: list[object] = LEFT_OUT
+
+
+class FunctionCall(ProtoShape):
+    """A function call."""
+
+    id: str = LEFT_OUT
+    name: str = LEFT_OUT
+    args: AnyObject = LEFT_OUT
+
+
+class Part(ProtoShape):
+    """A part of a content."""
+
+    text: str = LEFT_OUT
+    thought: bool = LEFT_OUT
+    thought_signature: str = LEFT_OUT
+    inline_data: Blob = LEFT_OUT
+    file_data: object = LEFT_OUT
+    function_call: FunctionCall = LEFT_OUT
+    function_response: FunctionResponse = LEFT_OUT
+    executable_code: object = LEFT_OUT
+    code_execution_result: object = LEFT_OUT
+    tool_call: object = LEFT_OUT
+    tool_response: object = LEFT_OUT
+    video_metadata: object = LEFT_OUT
+    media_resolution: object = LEFT_OUT
+    part_metadata: object = LEFT_OUT
+    audio_transcription: object = LEFT_OUT
+    media_processing: object = LEFT_OUT
+    speech_metadata: object = LEFT_OUT
+    document_metadata: object = LEFT_OUT
+    spreadsheet_metadata: object = LEFT_OUT
+    audio_metadata: object = LEFT_OUT
+
+
+class Content(ProtoShape):
+    """One turn of the conversation, or the system instruction."""
+
+    role: Literal["user", "model", "system", ""] = LEFT_OUT
+    parts: list[Part] = LEFT_OUT
+
+
+class FunctionDeclaration(ProtoShape):
+    """A function that the model may call."""
+
+    name: str = LEFT_OUT
+    description: str = LEFT_OUT
+    parameters: AnyObject = LEFT_OUT
+    parameters_json_schema: object = LEFT_OUT
+    response: AnyObject = LEFT_OUT
+    response_json_schema: object = LEFT_OUT
+    behavior: Literal["UNSPECIFIED", "BLOCKING", "NON_BLOCKING"] = LEFT_OUT
+
+
+class Tool(ProtoShape):
+    """Functions, or a tool of the service itself."""
+
+    function_declarations: list[FunctionDeclaration] = LEFT_OUT
+    google_search: AnyObject = LEFT_OUT
+    google_search_retrieval: AnyObject = LEFT_OUT
+    code_execution: AnyObject = LEFT_OUT
+    url_context: AnyObject = LEFT_OUT
+    google_maps: AnyObject = LEFT_OUT
+    enterprise_web_search: AnyObject = LEFT_OUT
+    retrieval: AnyObject = LEFT_OUT
+    computer_use: AnyObject = LEFT_OUT
+    file_search: AnyObject = LEFT_OUT
+    parallel_ai_search: AnyObject = LEFT_OUT
+    exa_ai_search: AnyObject = LEFT_OUT
+    mcp_servers: list[object] = LEFT_OUT
+
+
+class AudioTranscriptionConfig(ProtoShape):
+    """Options of transcripts."""
+
+    language_codes: list[str] = LEFT_OUT
+    language_auto: AnyObject = LEFT_OUT
+    language_hints: AnyObject = LEFT_OUT
+    custom_vocabulary: list[str] = LEFT_OUT
+    adaptation_phrases: list[str] = LEFT_OUT
+    word_timestamp: bool = LEFT_OUT
+    diarization: bool = LEFT_OUT
+    mode: str = LEFT_OUT
+    source_text: str = LEFT_OUT
+
+
+class PrebuiltVoiceConfig(ProtoShape):
+    """A voice of the service."""
+
+    voice_name: str = LEFT_OUT
+
+
+class VoiceConfig(ProtoShape):
+    """The voice of the model."""
+
+    prebuilt_voice_config: PrebuiltVoiceConfig = LEFT_OUT
+    replicated_voice_config: AnyObject = LEFT_OUT
+    voice: str = LEFT_OUT
+
+
+class SpeechConfig(ProtoShape):
+    """The speech of the model."""
+
+    voice_config: VoiceConfig = LEFT_OUT
+    language_code: str = LEFT_OUT
+    multi_speaker_voice_config: object = LEFT_OUT
+
+
+class ThinkingConfig(ProtoShape):
+    """The thoughts of the model."""
+
+    include_thoughts: bool = LEFT_OUT
+    thinking_budget: Integer = LEFT_OUT
+    thinking_level: Literal[
+        "THINKING_LEVEL_UNSPECIFIED", "MINIMAL", "LOW", "MEDIUM", "HIGH", "XHIGH"
+    ] = LEFT_OUT
+
+
+class GenerationConfig(ProtoShape):
+    """How the model replies."""
+
+    response_modalities: list[
+        Literal["MODALITY_UNSPECIFIED", "TEXT", "IMAGE", "AUDIO", "VIDEO"]
+    ] = LEFT_OUT
+    temperature: Number = LEFT_OUT
+    top_p: Number = LEFT_OUT
+    top_k: Number = LEFT_OUT
+    max_output_tokens: Integer = LEFT_OUT
+    candidate_count: Integer = LEFT_OUT
+    presence_penalty: Number = LEFT_OUT
+    frequency_penalty: Number = LEFT_OUT
+    stop_sequences: list[str] = LEFT_OUT
+    media_resolution: Literal[
+        "MEDIA_RESOLUTION_UNSPECIFIED",
+        "MEDIA_RESOLUTION_LOW",
+        "MEDIA_RESOLUTION_MEDIUM",
+        "MEDIA_RESOLUTION_HIGH",
+        "MEDIA_RESOLUTION_ULTRA_HIGH",
+    ] = LEFT_OUT
+    seed: Integer = LEFT_OUT
+    speech_config: SpeechConfig = LEFT_OUT
+    thinking_config: ThinkingConfig = LEFT_OUT
+    enable_affective_dialog: bool = LEFT_OUT
+    translation_config: AnyObject = LEFT_OUT
+
+
+class AutomaticActivityDetection(ProtoShape):
+    """How user turns are detected."""
+
+    disabled: bool = LEFT_OUT
+    start_of_speech_sensitivity: Literal[
+        "START_SENSITIVITY_UNSPECIFIED", "START_SENSITIVITY_HIGH", "START_SENSITIVITY_LOW"
+    ] = LEFT_OUT
+    end_of_speech_sensitivity: Literal[
+        "END_SENSITIVITY_UNSPECIFIED", "END_SENSITIVITY_HIGH", "END_SENSITIVITY_LOW"
+    ] = LEFT_OUT
+    prefix_padding_ms: Integer = LEFT_OUT
+    silence_duration_ms: Integer = LEFT_OUT
+
+
+class RealtimeInputConfig(ProtoShape):
+    """How realtime input makes turns."""
+
+    automatic_activity_detection: AutomaticActivityDetection = LEFT_OUT
+    activity_handling: Literal[
+        "ACTIVITY_HANDLING_UNSPECIFIED", "START_OF_ACTIVITY_INTERRUPTS", "NO_INTERRUPTION"
+    ] = LEFT_OUT
+    turn_coverage: Literal[
+        "TURN_COVERAGE_UNSPECIFIED",
+        "TURN_INCLUDES_ONLY_ACTIVITY",
+        "TURN_INCLUDES_ALL_INPUT",
+        "TURN_INCLUDES_AUDIO_ACTIVITY_AND_ALL_VIDEO",
+    ] = LEFT_OUT
+    interim_transcript_timestamp_enabled: bool = LEFT_OUT
+
+
+class SessionResumptionConfig(ProtoShape):
+    """The session to resume."""
+
+    handle: str = LEFT_OUT
+    transparent: bool = LEFT_OUT
+
+
+class SlidingWindow(ProtoShape):
+    """What compression keeps."""
+
+    target_tokens: Integer = LEFT_OUT
+
+
+class ContextWindowCompressionConfig(ProtoShape):
+    """When and how far the context is compressed."""
+
+    trigger_tokens: Integer = LEFT_OUT
+    sliding_window: SlidingWindow = LEFT_OUT
+
+
+class ProactivityConfig(ProtoShape):
+    """Whether the model may ignore input."""
+
+    proactive_audio: bool = LEFT_OUT
+    proactive_video: bool = LEFT_OUT
+
+
+class HistoryConfig(ProtoShape):
+    """Where the initial history is."""
+
+    initial_history_in_client_content: bool = LEFT_OUT
+
+
+class Setup(ProtoShape):
+    """``setup``, the first message."""
+
+    model: str = LEFT_OUT
+    generation_config: GenerationConfig = LEFT_OUT
+    system_instruction: Content = LEFT_OUT
+    tools: list[Tool] = LEFT_OUT
+    realtime_input_config: RealtimeInputConfig = LEFT_OUT
+    session_resumption: SessionResumptionConfig = LEFT_OUT
+    context_window_compression: ContextWindowCompressionConfig = LEFT_OUT
+    input_audio_transcription: AudioTranscriptionConfig = LEFT_OUT
+    output_audio_transcription: AudioTranscriptionConfig = LEFT_OUT
+    proactivity: ProactivityConfig = LEFT_OUT
+    explicit_vad_signal: bool = LEFT_OUT
+    history_config: HistoryConfig = LEFT_OUT
+    avatar_config: AnyObject = LEFT_OUT
+    safety_settings: list[object] = LEFT_OUT
+    translation_config: AnyObject = LEFT_OUT
+    labels: AnyObject = LEFT_OUT
+
+
+class ClientContent(ProtoShape):
+    """``clientContent``: turns of the conversation."""
+
+    turns: list[Content] = LEFT_OUT
+    turn_complete: bool = LEFT_OUT
+
+
+class EmptyObject(ProtoShape):
+    """An object without fields."""
+
+
+class RealtimeInput(ProtoShape):
+    """``realtimeInput``: audio, images, text, and the user's activity."""
+
+    audio: Blob = LEFT_OUT
+    video: Blob = LEFT_OUT
+    media_chunks: list[Blob] = LEFT_OUT
+    text: str = LEFT_OUT
+    audio_stream_end: bool = LEFT_OUT
+    activity_start: EmptyObject = LEFT_OUT
+    activity_end: EmptyObject = LEFT_OUT
+
+
+class ToolResponse(ProtoShape):
+    """``toolResponse``: results of functions."""
+
+    function_responses: list[FunctionResponse] = LEFT_OUT
+
+
+class ToolsUpdate(ProtoShape):
+    """All tools of a changed session."""
+
+    tools: list[Tool] = LEFT_OUT
+
+
+class ContextUpdate(ProtoShape):
+    """``contextUpdate``: changes of a session."""
+
+    system_instruction: Content = LEFT_OUT
+    tools: ToolsUpdate = LEFT_OUT
+
+
+class ClientMessage(ProtoShape):
+    """A message of the client; it has one of the fields."""
+
+    setup: Setup = LEFT_OUT
+    client_content: ClientContent = LEFT_OUT
+    realtime_input: RealtimeInput = LEFT_OUT
+    tool_response: ToolResponse = LEFT_OUT
+    context_update: ContextUpdate = LEFT_OUT
+
+
+class TokenRequest(ProtoShape):
+    """A request for an ephemeral token."""
+
+    name: str = LEFT_OUT
+    uses: Integer = LEFT_OUT
+    expire_time: str = LEFT_OUT
+    new_session_expire_time: str = LEFT_OUT
+    bidi_generate_content_setup: Setup = LEFT_OUT
+    field_mask: str = LEFT_OUT
+
+
+CLIENT = TypeAdapter(ClientMessage)
 """The shape of a client message."""
+
+TOKEN_REQUEST = TypeAdapter(TokenRequest)
+"""The shape of a request for an ephemeral token."""
+
+MESSAGES = ("setup", "clientContent", "realtimeInput", "toolResponse", "contextUpdate")
+"""The names of client messages."""
+
+
+def read_message(value: Json) -> JsonObject:
+    """Return a client message with names in camelCase. Raises `RefusedError`.
+
+    The parts of ``realtimeInput`` stay in the order in which the client sent them.
+    """
+    message = read_object(CLIENT, value)
+    names = [name for name in MESSAGES if name in message]
+    if len(names) > 1:
+        raise RefusedError(
+            "Invalid value at '' (oneof), oneof field 'message_type' is already set. "
+            f"Cannot set '{names[1]}'"
+        )
+    parts = message.get("realtimeInput")
+    if isinstance(parts, dict) and isinstance(value, dict):
+        sent = [one for key, one in value.items() if camel(key) == "realtimeInput" and one]
+        order = [camel(key) for key in sent[-1]] if sent and isinstance(sent[-1], dict) else []
+        message["realtimeInput"] = {name: parts[name] for name in order if name in parts}
+    return message

@@ -17,14 +17,14 @@ from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import flag_at, new_id, objects_at, read_json
 from duologue.simulators.faults import Error
 from duologue.simulators.gemini._conversation import Conversation, backend_items, cost_of
-from duologue.simulators.gemini._json_shapes import INTERNAL, RefusedError, read_object
+from duologue.simulators.gemini._json_shapes import INTERNAL, RefusedError
 from duologue.simulators.gemini._lifetime import Lifetime, Limits
 from duologue.simulators.gemini._media import Image
 from duologue.simulators.gemini._message_log import MessageLog, without_media
 from duologue.simulators.gemini._realtime_input import RealtimeInput
 from duologue.simulators.gemini._replies import Replies
 from duologue.simulators.gemini._resumption import Handles, Resumption, Snapshot
-from duologue.simulators.gemini._schema import CLIENT, MESSAGES
+from duologue.simulators.gemini._schema import MESSAGES, read_message
 from duologue.simulators.gemini._setup import INVALID_ARGUMENT, Setup
 from duologue.simulators.gemini._turns import UserTurn, UserTurns
 
@@ -407,7 +407,7 @@ def _parse(text: str | bytes) -> JsonObject:
         value = None
     if not isinstance(value, dict):
         raise RefusedError("Invalid JSON payload received. Unexpected token.")
-    return read_object(CLIENT, value)
+    return read_message(value)
 
 
 def _named_parts(message: JsonObject) -> list[tuple[str, JsonObject]]:

@@ -6,26 +6,20 @@ Source: "Handling input events with the bidirectional API" in the Amazon Nova us
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
     TypeAdapter,
-    ValidationError,
 )
 from pydantic.alias_generators import to_camel
-from pydantic.dataclasses import dataclass
 
 from duologue.json_types import Json, JsonObject
+from duologue.simulators import _json_shapes
 from duologue.simulators._fields import read_json
-
-_FIELDS = ConfigDict(alias_generator=to_camel, extra="forbid")
+from duologue.simulators._json_shapes import JsonShape, Problem, ShapeError
 
 type Rate = Literal[8000, 16000, 24000]
 type Sensitivity = Literal["HIGH", "MEDIUM", "LOW"]
@@ -34,6 +28,12 @@ type Name = Annotated[str, Field(min_length=1, max_length=256)]
 
 class RefusedError(Exception):
     """The client's event is refused; the stream ends with this message."""
+
+
+class EventShape(JsonShape):
+    """An object of the protocol, whose names are in camelCase."""
+
+    model_config = ConfigDict(alias_generator=to_camel)
 
 
 def _check_schema(text: str) -> str:
@@ -46,40 +46,35 @@ def _check_schema(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class InferenceConfiguration:
+class InferenceConfiguration(EventShape):
     """How the model generates text."""
 
-    max_tokens: Annotated[StrictInt, Field(ge=1, le=10_000)] = 1024
-    top_p: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.9
-    temperature: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.7
+    max_tokens: Annotated[int, Field(ge=1, le=10_000)] = 1024
+    top_p: Annotated[float, Field(ge=0, le=1)] = 0.9
+    temperature: Annotated[float, Field(ge=0, le=1)] = 0.7
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class TurnDetectionConfiguration:
+class TurnDetectionConfiguration(EventShape):
     """How much silence ends a turn."""
 
     endpointing_sensitivity: Sensitivity
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class SessionStart:
+class SessionStart(EventShape):
     """``sessionStart``."""
 
-    inference_configuration: InferenceConfiguration = field(default_factory=InferenceConfiguration)
+    inference_configuration: InferenceConfiguration = Field(default_factory=InferenceConfiguration)
     turn_detection_configuration: TurnDetectionConfiguration | None = None
     endpointing_sensitivity: Sensitivity | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class TextConfiguration:
+class TextConfiguration(EventShape):
     """Format of text, input or output."""
 
     media_type: Literal["text/plain", "application/json"] = "text/plain"
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class AudioConfiguration:
+class AudioConfiguration(EventShape):
     """Format of audio, input or output; ``voice_id`` is only for output."""
 
     sample_rate_hertz: Rate
@@ -91,15 +86,13 @@ class AudioConfiguration:
     audio_type: Literal["SPEECH"] = "SPEECH"
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class InputSchema:
+class InputSchema(EventShape):
     """A tool's parameters: a JSON schema, as a string."""
 
-    json: Annotated[str, AfterValidator(_check_schema)]
+    json_schema: Annotated[str, AfterValidator(_check_schema)] = Field(alias="json")
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ToolSpecification:
+class ToolSpecification(EventShape):
     """A tool that the model may call."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -107,27 +100,23 @@ class ToolSpecification:
     description: Annotated[str, Field(min_length=1)]
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class Tool:
+class Tool(EventShape):
     """The wrapper of a tool."""
 
     tool_spec: ToolSpecification
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class NamedTool:
+class NamedTool(EventShape):
     """The name of the tool that must be called."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class EmptyObject:
+class EmptyObject(EventShape):
     """An empty object."""
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ToolChoice:
+class ToolChoice(EventShape):
     """Which tool the model calls: exactly one of the three fields."""
 
     auto: EmptyObject | None = None
@@ -135,50 +124,45 @@ class ToolChoice:
     tool: NamedTool | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ToolConfiguration:
+class ToolConfiguration(EventShape):
     """All tools, and which of them the model calls."""
 
-    tools: list[Tool] = field(default_factory=list)
+    tools: list[Tool] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class PromptStart:
+class PromptStart(EventShape):
     """``promptStart``."""
 
     prompt_name: Name
     audio_output_configuration: AudioConfiguration
-    text_output_configuration: TextConfiguration = field(default_factory=TextConfiguration)
+    text_output_configuration: TextConfiguration = Field(default_factory=TextConfiguration)
     tool_use_output_configuration: TextConfiguration | None = None
     tool_configuration: ToolConfiguration | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ToolResultConfiguration:
+class ToolResultConfiguration(EventShape):
     """The tool call that a TOOL block answers."""
 
     tool_use_id: str
     type: Literal["TEXT"] = "TEXT"
-    text_input_configuration: TextConfiguration = field(default_factory=TextConfiguration)
+    text_input_configuration: TextConfiguration = Field(default_factory=TextConfiguration)
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ContentStart:
+class ContentStart(EventShape):
     """``contentStart``, which begins a block."""
 
     prompt_name: Name
     content_name: Name
     type: Literal["TEXT", "AUDIO", "TOOL"]
     role: Literal["SYSTEM", "USER", "ASSISTANT", "TOOL", "SYSTEM_SPEECH"]
-    interactive: StrictBool = False
+    interactive: bool = False
     text_input_configuration: TextConfiguration | None = None
     audio_input_configuration: AudioConfiguration | None = None
     tool_result_input_configuration: ToolResultConfiguration | None = None
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class TextInput:
+class TextInput(EventShape):
     """``textInput``."""
 
     prompt_name: Name
@@ -186,8 +170,7 @@ class TextInput:
     content: str
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class AudioInput:
+class AudioInput(EventShape):
     """``audioInput``; ``content`` is 16-bit PCM in base64."""
 
     prompt_name: Name
@@ -195,8 +178,7 @@ class AudioInput:
     content: str
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ToolResult:
+class ToolResult(EventShape):
     """``toolResult``."""
 
     prompt_name: Name
@@ -204,23 +186,20 @@ class ToolResult:
     content: str
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class ContentEnd:
+class ContentEnd(EventShape):
     """``contentEnd``, which ends a block."""
 
     prompt_name: Name
     content_name: Name
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class PromptEnd:
+class PromptEnd(EventShape):
     """``promptEnd``."""
 
     prompt_name: Name
 
 
-@dataclass(frozen=True, slots=True, config=_FIELDS)
-class SessionEnd:
+class SessionEnd(EventShape):
     """``sessionEnd``."""
 
 
@@ -268,8 +247,19 @@ def split_event(value: Json) -> tuple[str, JsonObject]:
 def parse(name: str, fields: JsonObject) -> InputEvent:
     """Validate the fields of an event of that name. Raises `RefusedError`."""
     try:
-        return _ADAPTERS[name].validate_python(fields)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in (name, *first["loc"]))
-        raise RefusedError(f"Invalid input request: {where}: {first['msg']}.") from None
+        return _json_shapes.parse(_ADAPTERS[name], fields)
+    except ShapeError as error:
+        problem = error.declared
+        where = ".".join(str(part) for part in (name, *problem.path))
+        raise RefusedError(f"Invalid input request: {where}: {_message(problem)}.") from None
+
+
+def _message(problem: Problem) -> str:
+    """Return the service's words for a problem: pydantic's, with two exceptions."""
+    match problem.kind:
+        case "unknown":
+            return "Unexpected keyword argument"
+        case "type" if problem.wanted == ("object",):
+            return "Input should be an object"
+        case _:
+            return problem.message

@@ -443,5 +443,5 @@ def _parse(data: bytes) -> Json:
 
 
 def _parameters(tool: ToolSpecification) -> JsonObject:
-    found: Json = orjson.loads(tool.input_schema.json)
+    found: Json = orjson.loads(tool.input_schema.json_schema)
     return found if isinstance(found, dict) else {}
