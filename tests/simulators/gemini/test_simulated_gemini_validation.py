@@ -250,6 +250,26 @@ def test_names_convert_between_casings_and_back():
         assert camel(snake(name)) == camel(name) == name
 
 
+def test_last_spelling_of_a_field_counts():
+    parts = {"text": "x", "media_chunks": [], "mediaChunks": None, "activityStart": {}}
+    message = {"realtimeInput": {"text": "y"}, "realtime_input": parts}
+    read = read_message(message)
+    assert read == {"realtimeInput": {"text": "x", "mediaChunks": [], "activityStart": {}}}
+    assert [*read["realtimeInput"]] == ["text", "mediaChunks", "activityStart"]
+
+
+def test_error_in_the_last_spelling_of_a_field_has_its_path():
+    long, short = [{"id": "a"}, {"id": "b"}], [{"id": "c", "x": 1}]
+    with pytest.raises(RefusedError) as refusal:
+        read_message(
+            {
+                "toolResponse": {"functionResponses": long},
+                "tool_response": {"functionResponses": short},
+            }
+        )
+    assert refusal.value.reason == unknown("x", "tool_response.function_responses[0]")
+
+
 NAMES = st.sampled_from(
     ["setup", "clientContent", "realtime_input", "turns", "parts", "text", "audio", "data", "x"]
 )

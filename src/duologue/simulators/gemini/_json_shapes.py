@@ -63,12 +63,19 @@ class ProtoShape(JsonShape):
     def _spell(cls, value: object) -> object:
         if not isinstance(value, dict):
             return value
-        fields = {field.alias for field in cls.model_fields.values()}
+        names = _field_names(cls)
+        if value.keys() <= names and None not in value.values():
+            return value
         return {
-            camel(key) if camel(key) in fields else key: one
+            camel(key) if camel(key) in names else key: one
             for key, one in value.items()
-            if one is not None or camel(key) not in fields
+            if one is not None or camel(key) not in names
         }
+
+
+@cache
+def _field_names(shape: type[ProtoShape]) -> frozenset[str]:
+    return frozenset(field.alias or "" for field in shape.model_fields.values())
 
 
 def _number(value: object) -> float:
