@@ -410,3 +410,59 @@ def test_new_sample_rate_within_a_speech_loses_nothing():
     run(playout, clock, 300)
     assert sum(v > 100 for _, v, _ in edge.timeline) == pytest.approx(1600, abs=4)
     assert speech.played_ms == 200
+
+
+def test_speech_without_audio_can_be_removed_and_queued_again():
+    playout, edge, _, clock = gate()
+    first, second = Speech(0), Speech(0, interruptible=False)
+    playout.begin(first)
+    playout.begin(second)
+    assert not playout.interruptible
+    playout.remove(first)
+    assert playout.speeches == (second,)
+    playout.begin(first)
+    playout.write(second, "2", values(1000, 160), 0)
+    playout.remove(second)  # it has audio, so it stays
+    assert playout.speeches == (second, first)
+    playout.remove(Speech(0))  # it was never queued
+    playout.end(second)
+    run(playout, clock, 60)
+    assert playout.interruptible
+    assert playout.played_s == 0
+    assert [v for _, v, _ in edge.timeline if v] == [*range(1000, 1160)]
+
+
+def test_renamed_items_are_one_item():
+    playout, _, _, clock = gate()
+    speech = Speech(0)
+    playout.rename_items(speech, "x")  # it was never queued
+    playout.begin(speech)
+    playout.rename_items(speech, "x")  # it has no audio yet
+    playout.write(speech, "a", values(1, 160), 0)
+    playout.write(speech, "b", values(1000, 160), 0)
+    playout.rename_items(speech, "both")
+    playout.write(speech, "c", values(2000, 160), 0)
+    run(playout, clock, 60)
+    (cut,) = playout.interrupt(1)
+    assert [(item.item_id, item.total_ms) for item in cut.items] == [("both", 40), ("c", 20)]
+
+
+def test_audio_of_two_speeches_is_taken_back_from_an_edge_that_buffers():
+    playout, edge, observer, clock = gate(lead_ms=20)
+    first, second = Speech(0), Speech(0)
+    for speech, start in ((first, 1), (second, 1000)):
+        playout.begin(speech)
+        playout.write(speech, "item", values(start, 200), 0)
+        playout.end(speech)
+    clock.ms += 5
+    playout.hold()
+    playout.hold()  # a second hold does nothing
+    assert playout.held
+    assert playout.played_s == 0.0
+    run(playout, clock, 100)
+    assert playout.resume() > 0
+    assert playout.resume() == 0
+    run(playout, clock, 200)
+    assert observer.ended == [first, second]
+    played = [v for _, v, _ in edge.timeline if v]
+    assert played == [*range(1, 201), *range(1000, 1200)]

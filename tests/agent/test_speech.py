@@ -284,3 +284,55 @@ def test_repr_shows_state_and_text():
     speech.seconds = 1.0
     speech.finish("heard", 1.0, "device")
     assert "heard epoch 0 1000 ms 'A text" in repr(speech)
+
+
+def test_planned_text_is_not_confirmed_until_it_is_said():
+    speech = Speech(0)
+    speech.plan_text("I plan ", "a")
+    speech.plan_text("this.", "a")
+    assert (speech.has_planned_text, speech.confirmed_text) == (True, "")
+    assert speech.text == "I plan this."
+    speech.add_text("I said ", item_id="a")
+    assert speech.confirmed_text == "I said"
+    speech.add_text("so.", item_id="a")
+    assert (speech.has_planned_text, speech.text) == (False, "I said so.")
+
+
+def test_broken_off_speech_takes_no_text_until_it_is_resumed():
+    speech = Speech(0)
+    assert speech.last_item() is None
+    assert speech.passage_spoken_text() is None
+    speech.resume()  # it is not broken off
+    speech.begin_item("a")
+    speech.add_text("one two three", item_id="a")
+    speech.seconds = 0.5
+    speech.break_off(continues=True)
+    speech.break_off()
+    kept = speech.text
+    speech.add_text(" four", item_id="a")
+    speech.plan_text(" five", "a")
+    assert speech.text == kept == speech.passage_spoken_text() == "one two"
+    speech.resume()
+    assert speech.passage_spoken_text() is None
+    assert speech.last_item() == "a"
+
+
+def test_clipped_speech_claims_only_what_is_played():
+    speech = Speech(0)
+    speech.add_text("one two ", 0.0)
+    speech.add_text("three four", 1.0)
+    speech.seconds = 2.0
+    speech.clip(1.0)
+    speech.clip(1.0)
+    assert (speech.clipped_at, speech.seconds) == (2.0, 4.0)
+    speech.complete = True
+    assert speech.spoken_text() == "one two"
+    speech.finish("heard", 2.0, "device")
+    assert speech.heard_text == "one two"
+
+
+def test_a_speech_that_is_over_stays_so():
+    speech = Speech(0)
+    speech.finish("cut", 0.0, "device")
+    speech.fail(SessionError("too late"))
+    assert speech.state == "cut"
