@@ -1,7 +1,7 @@
 """A simulator's way to one client: a bounded queue of events, and the faults that hit it.
 
-`EventChannel` is the part that WebSocket, WebRTC and HTTP/2 share. A session calls `send` and
-never waits; `run_writer` delivers what is queued, in order and no earlier than the faults allow.
+`EventChannel` is the part that WebSocket, WebRTC and HTTP/2 share. A session calls `send` and never
+waits; `run_writer` delivers what is queued, in order and no earlier than the faults allow.
 """
 
 from __future__ import annotations

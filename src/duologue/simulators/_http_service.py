@@ -29,8 +29,7 @@ def with_error_handler(error_handler: ErrorHandler, handler: Handler) -> Handler
     """Return the handler with an error handler around it.
 
     This is not an aiohttp middleware: aiohttp keeps the last thousand middlewares in a global
-    cache,
-    and with them everything that they refer to, such as servers that have ended.
+    cache, and with them everything that they refer to, such as servers that have ended.
     """
 
     async def handle(request: web.Request) -> web.StreamResponse:

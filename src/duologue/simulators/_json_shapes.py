@@ -50,8 +50,8 @@ class Problem:
         wanted: The types that are accepted in place of a wrong type.
         choices: The accepted values of an enum or a tag, quoted and separated by commas.
         bound: The limit that a number is below or above.
-        message: pydantic's text, for a service that uses pydantic's texts, and for all other
-            kinds of problems, which are "invalid".
+        message: pydantic's text, for a service that uses pydantic's texts, and for all other kinds
+            of problems, which are "invalid".
     """
 
     kind: Literal["missing", "unknown", "type", "choice", "below", "above", "invalid"]

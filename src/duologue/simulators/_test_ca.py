@@ -28,8 +28,7 @@ class TemporaryCA:
     """A certificate authority that signs one server certificate.
 
     The key of the authority is discarded once that is signed. The server's key lives as long as
-    this
-    object.
+    this object.
 
     Args:
         hosts: Names and addresses of the server.

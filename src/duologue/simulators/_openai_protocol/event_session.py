@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -23,6 +23,7 @@ from duologue.simulators._openai_protocol.conversation import Conversation, Imag
 from duologue.simulators._openai_protocol.event_log import EventLog
 from duologue.simulators._openai_protocol.loopback import Loopback
 from duologue.simulators._openai_protocol.refusals import RefusedError, check_object
+from duologue.simulators._openai_protocol.reply import OutgoingReply
 from duologue.simulators._openai_protocol.responses import Responses
 from duologue.simulators._openai_protocol.session_object import SessionObject
 from duologue.simulators._openai_protocol.turns import UserTurn, UserTurns
@@ -63,7 +64,7 @@ class EventSession(ABC):
     """One client's session, in some dialect. Public attributes are for tests to inspect.
 
     The session of a dialect sets ``_decoder``, ``_responses`` and ``_turns``, then calls
-    `_connect_parts`.
+    `_create_loopback`.
     """
 
     client_events: ClassVar[Shape]
@@ -99,12 +100,14 @@ class EventSession(ABC):
         """Audio received so far, in samples at the rate of the session."""
         self.closed = False
 
-    def _connect_parts(self, interrupt: Callable[[], None]) -> None:
-        """Connect turns, responses and expectations; ``interrupt`` stops the reply in progress."""
-        self._turns.interrupt = interrupt
-        self._turns.on_refused = self.send_error
+    def _create_loopback(self) -> None:
+        """Create the loopback, if the simulator is one. The responses must exist."""
         if self._options.loopback:
             self._loopback = Loopback(self._responses)
+
+    def _reply_ended(self, reply: OutgoingReply) -> None:
+        """Start the idle timeout after a reply."""
+        self._turns.reply_ended(reply)
 
     # BackendObserver: called by the backend session
 

@@ -39,22 +39,23 @@ class Responses:
         configuration: SessionObject,
         conversation: Conversation,
         emit: Emit,
-        voice: AudioSink,
+        audio_sink: AudioSink,
         clock: Clock,
         *,
+        reply_ended: Callable[[OutgoingReply], None],
         paraphrase: bool,
         rate: int = RATE,
     ) -> None:
         self._configuration = configuration
         self._conversation = conversation
         self._emit = emit
-        self._audio_sink = voice
+        self._audio_sink = audio_sink
+        self._reply_ended = reply_ended
         self._paraphrase = paraphrase
         self._running: dict[str, OutgoingReply] = {}
         self._used_tokens = 0
         """Tokens of all replies so far."""
         self.backend_session = BackendSession(backend, self, observer, clock, rate=rate)
-        self.on_reply_ended: Callable[[OutgoingReply], None] = lambda _: None
         self.has_spoken = False
         """Whether the model has spoken in this session."""
 
@@ -193,7 +194,7 @@ class Responses:
         reply.end(status, details)
         self._used_tokens += reply.tokens + sum_counts(reply.input_tokens)
         self.send_rate_limits()
-        self.on_reply_ended(reply)
+        self._reply_ended(reply)
 
     def already_active(self, active: OutgoingReply) -> RefusedError:
         """Return the refusal of a second reply beside the active one."""

@@ -49,7 +49,21 @@ class UserTurn:
 
 
 class UserTurns:
-    """The user's side of one conversation."""
+    """The user's side of one conversation.
+
+    Args:
+        configuration: The session object.
+        conversation: The items of the session.
+        responses: Makes the replies.
+        emit: Sends the client an event.
+        clock: The clock of the timers.
+        interrupt: Stops the reply in progress.
+        refused: Called when a reply that the session itself starts is refused.
+        transcription_delay: Seconds by which transcripts are late.
+        keep_audio: Keep the audio of the turns.
+        committed: Called with each turn that was committed.
+        rate: Hz of the audio.
+    """
 
     def __init__(
         self,
@@ -59,8 +73,11 @@ class UserTurns:
         emit: Emit,
         clock: Clock,
         *,
+        interrupt: Callable[[], None],
+        refused: Callable[[RefusedError], None],
         transcription_delay: float,
         keep_audio: bool,
+        committed: Callable[[UserTurn], None] | None = None,
         rate: int = RATE,
     ) -> None:
         self._configuration = configuration
@@ -69,6 +86,9 @@ class UserTurns:
         self._backend_session = responses.backend_session
         self._emit = emit
         self._clock = clock
+        self._interrupt = interrupt
+        self._refused = refused
+        self._committed = committed
         self._transcription_delay = transcription_delay
         self._keep_audio = keep_audio
         self._rate = rate
@@ -85,12 +105,6 @@ class UserTurns:
         """Turns that are answered once they are transcribed; True if the user has spoken since."""
         self.detector = TurnDetector(self, rate=rate)
         self.recorded: BoundedLog[UserTurn] = BoundedLog(MAX_USER_TURNS, MAX_USER_TURN_SAMPLES)
-        self.interrupt: Callable[[], None] = lambda: None
-        """Stops the reply in progress; set by the owner."""
-        self.on_refused: Callable[[RefusedError], None] = lambda _: None
-        self.on_committed: Callable[[UserTurn], None] = lambda _: None
-        """Called with each turn that was committed."""
-        responses.on_reply_ended = self.reply_ended
         self.configure()
 
     def configure(self) -> None:
@@ -136,7 +150,7 @@ class UserTurns:
         detection = self._configuration.turn_detection
         if detection is not None and detection.interrupt_response:
             self._awaiting_transcript = dict.fromkeys(self._awaiting_transcript, True)
-            self.interrupt()
+            self._interrupt()
 
     def speech_audio(self, samples: Samples) -> None:
         """Send the audio to the backend."""
@@ -203,7 +217,7 @@ class UserTurns:
             if interrupted is not None:
                 self._create_reply()
             if interrupted:
-                self.interrupt()
+                self._interrupt()
 
         self._call_later(0.0, proceed)
 
@@ -253,7 +267,8 @@ class UserTurns:
         audio = samples if self._keep_audio else np.zeros(0, np.int16)
         user_turn = UserTurn(item_id, turn.start, turn.end, audio)
         self.recorded.add(user_turn, len(audio))
-        self.on_committed(user_turn)
+        if self._committed is not None:
+            self._committed(user_turn)
         self._conversation.audio_ms[item_id] = len(samples) * 1000 // self._rate
         content: list[Json] = [{"type": "input_audio", "transcript": None}]
         item: JsonObject = {
@@ -276,7 +291,7 @@ class UserTurns:
         try:
             self._responses.create(None)
         except RefusedError as refusal:
-            self.on_refused(refusal)
+            self._refused(refusal)
 
     def send_transcript(self, item_id: str, text: str) -> None:
         """Send the transcript of a turn."""

@@ -28,13 +28,16 @@ class OutputBuffer:
 
     Args:
         send: Sends a frame of audio, or None for silence.
+        emit: Sends the client an event.
         at_once: Send audio as it comes and ignore ticks, for measurements.
     """
 
     def __init__(
-        self, send: Callable[[AudioFrame | None], object], *, at_once: bool = False
+        self, send: Callable[[AudioFrame | None], object], emit: Emit, *, at_once: bool = False
     ) -> None:
         self._send = send
+        self._emit = emit
+        self._closed = False
         self._at_once = at_once
         self._pieces: deque[_BufferedAudio] = deque()
         self._complete: dict[str, bool] = {}
@@ -43,12 +46,10 @@ class OutputBuffer:
         """The replies whose audio has started to play."""
         self._cleared: set[str] = set()
         self._sent_samples: dict[str, int] = {}
-        self.emit: Emit = lambda *_: None
-        """Sends the client an event; set by the owner of the session."""
 
     def write(self, reply: OutgoingReply, samples: Samples) -> None:
         """Append audio to the buffer."""
-        if reply.id in self._cleared:
+        if self._closed or reply.id in self._cleared:
             return
         self._complete.setdefault(reply.id, False)
         self._sent_samples.setdefault(reply.item_id, 0)
@@ -70,7 +71,7 @@ class OutputBuffer:
         self._pieces.clear()
         self._complete.clear()
         self._playing.clear()
-        self._send = lambda _: None
+        self._closed = True
 
     def clear(self) -> Sequence[tuple[str, int]]:
         """Drop the unsent audio; return each item that this cuts, and the ms sent of it."""
@@ -80,7 +81,7 @@ class OutputBuffer:
         }
         self._pieces.clear()
         for reply_id, complete in self._complete.items():
-            self.emit("output_audio_buffer.cleared", {"response_id": reply_id})
+            self._emit("output_audio_buffer.cleared", {"response_id": reply_id})
             if not complete:
                 self._cleared.add(reply_id)
         self._complete.clear()
@@ -90,7 +91,7 @@ class OutputBuffer:
 
     def tick(self, _: float) -> None:
         """Send the next 20 ms."""
-        if self._at_once:
+        if self._closed or self._at_once:
             return
         if not self._pieces:
             self._send(None)
@@ -103,12 +104,12 @@ class OutputBuffer:
             if complete:
                 del self._complete[reply_id]
                 self._playing.discard(reply_id)
-                self.emit("output_audio_buffer.stopped", {"response_id": reply_id})
+                self._emit("output_audio_buffer.stopped", {"response_id": reply_id})
 
     def _next_frame(self, reply_id: str) -> AudioFrame:
         if reply_id not in self._playing:
             self._playing.add(reply_id)
-            self.emit("output_audio_buffer.started", {"response_id": reply_id})
+            self._emit("output_audio_buffer.started", {"response_id": reply_id})
         parts: list[Samples] = []
         left = _FRAME
         while left and self._pieces and self._pieces[0].reply_id == reply_id:

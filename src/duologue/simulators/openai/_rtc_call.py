@@ -9,6 +9,7 @@ import numpy as np
 
 from duologue.audio import AudioFrame
 from duologue.clock import Clock
+from duologue.json_types import JsonObject
 from duologue.rtc import sdp
 from duologue.rtc.config import MessageTooLongError, PeerConfig, PeerState
 from duologue.rtc.peer import Peer
@@ -37,7 +38,7 @@ class RtcCall(EventChannel):
     def __init__(self, plan: FaultPlan, clock: Clock, seed: int, *, loopback: bool) -> None:
         super().__init__(plan, clock, seed)
         self.id = new_id("rtc")
-        self._session: OpenAISession | None = None
+        self._served: OpenAISession | None = None
         self._connected = asyncio.Event()
         self._ended = asyncio.Event()
         self._network = BadNetwork(seed=seed) if plan.has_loss else None
@@ -50,7 +51,7 @@ class RtcCall(EventChannel):
             on_state=self._on_state,
             clock=clock,
         )
-        self.output_buffer = OutputBuffer(self.peer.send_audio, at_once=loopback)
+        self.output_buffer = OutputBuffer(self.peer.send_audio, self._emit, at_once=loopback)
 
     async def accept(self, offer: str) -> str:
         """Return the answer to the client's offer.
@@ -67,8 +68,7 @@ class RtcCall(EventChannel):
 
     async def serve(self, session: OpenAISession) -> None:
         """Run the session until either side ends it."""
-        self._session = session
-        self.output_buffer.emit = session.emit
+        self._served = session
         subscription = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -125,17 +125,21 @@ class RtcCall(EventChannel):
         if self._connected.is_set():
             self.output_buffer.tick(when)
 
+    def _emit(self, kind: str, fields: JsonObject) -> None:
+        if self._served is not None:
+            self._served.emit(kind, fields)
+
     def _on_audio(self, frame: AudioFrame) -> None:
-        if self._session is None or self.clock.now() < self.reading_paused_until:
+        if self._served is None or self.clock.now() < self.reading_paused_until:
             return
         samples = frame.samples
         if np.abs(samples.astype(np.int32)).max(initial=0) < SILENCE_PEAK:
             samples = np.zeros(len(samples), np.int16)
-        self._session.accept_audio(samples)
+        self._served.accept_audio(samples)
 
     def _on_message(self, text: str) -> None:
-        if self._session is not None:
-            self._session.receive(text)
+        if self._served is not None:
+            self._served.receive(text)
 
     def _on_state(self, state: PeerState, reason: str) -> None:
         if state == "connected":

@@ -68,6 +68,7 @@ class OpenAISession(EventSession):
             self.emit,
             player or EventAudioSink(self.emit),
             clock,
+            reply_ended=self._reply_ended,
             paraphrase=options.paraphrase,
         )
         self._turns = UserTurns(
@@ -76,10 +77,12 @@ class OpenAISession(EventSession):
             self._responses,
             self.emit,
             clock,
+            interrupt=self._interrupt,
+            refused=self.send_error,
             transcription_delay=options.transcription_delay,
             keep_audio=options.keep_audio,
         )
-        self._connect_parts(self._interrupt)
+        self._create_loopback()
 
     def expire(self) -> None:
         """Close the session, because it has reached its maximum duration."""

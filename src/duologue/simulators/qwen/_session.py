@@ -81,6 +81,7 @@ class QwenSession(EventSession):
             self.emit,
             EventAudioSink(self.emit),
             clock,
+            reply_ended=self._reply_ended,
             paraphrase=options.paraphrase,
             rate=INPUT_RATE,
         )
@@ -92,20 +93,15 @@ class QwenSession(EventSession):
             self._responses,
             self.emit,
             clock,
+            interrupt=self._interrupt,
+            refused=self.send_error,
+            committed=self._turn_committed,
             transcription_delay=options.transcription_delay,
             keep_audio=options.keep_audio,
             rate=INPUT_RATE,
         )
         self._turns.manual_transcripts = configuration.features.manual_transcripts
-        self._turns.on_committed = self._turn_committed
-        self._connect_parts(self._interrupt)
-        notify_turns = self._responses.on_reply_ended
-
-        def ended(reply: OutgoingReply) -> None:
-            notify_turns(reply)
-            self._finish()
-
-        self._responses.on_reply_ended = ended
+        self._create_loopback()
 
     async def begin(self) -> None:
         """Send ``session.created``, once the backend is ready."""
@@ -234,6 +230,10 @@ class QwenSession(EventSession):
         backend = self._responses.backend_session.backend
         if backend.connected and backend.capabilities.video:
             backend.send_video(VideoFrame(pixels, self._clock.now()), in_order=True)
+
+    def _reply_ended(self, reply: OutgoingReply) -> None:
+        super()._reply_ended(reply)
+        self._finish()
 
     def _turn_committed(self, turn: UserTurn) -> None:
         del turn
