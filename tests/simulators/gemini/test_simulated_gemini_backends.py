@@ -76,8 +76,8 @@ PARIS = """
 """
 
 
-@pytest.mark.parametrize("answers", [True, False])
-def test_script_determines_the_replies(answers):
+@pytest.mark.parametrize("as_expected", [True, False])
+def test_script_determines_the_replies(as_expected):
     @virtual_time
     async def run():
         script = Script.parse(PARIS)
@@ -91,7 +91,7 @@ def test_script_determines_the_replies(answers):
             (call,) = (await client.until("toolCall")).tool_call.function_calls
             assert (call.name, call.args) == ("weather", {"city": "Paris"})
             result = types.FunctionResponse(
-                id=call.id, name=call.name, response={"output": "20" if answers else "30"}
+                id=call.id, name=call.name, response={"output": "20" if as_expected else "30"}
             )
             await client.session.send_tool_response(function_responses=[result])
             await client.until("serverContent.turnComplete")
@@ -107,7 +107,7 @@ def test_script_determines_the_replies(answers):
             return sim.failures
 
     failures = run()
-    if answers:
+    if as_expected:
         assert failures == []
     else:
         (failure,) = failures

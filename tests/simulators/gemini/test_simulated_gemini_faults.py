@@ -146,12 +146,12 @@ def test_service_can_stall(direction, seconds):
 async def test_messages_can_come_twice():
     async with answering("duplicate") as sim, started(sim) as client:
         await client.send(HELLO)
-        came = []
-        while "serverContent" not in (came[-1] if came else {}) or "turnComplete" not in str(
-            came[-1]
-        ):
-            came.append(await client.receive())
-        audio = [one for one in came if "modelTurn" in one.get("serverContent", {})]
+        received = []
+        while "serverContent" not in (
+            received[-1] if received else {}
+        ) or "turnComplete" not in str(received[-1]):
+            received.append(await client.receive())
+        audio = [one for one in received if "modelTurn" in one.get("serverContent", {})]
         assert len(audio) == 6
         assert audio[0] == audio[1]
 

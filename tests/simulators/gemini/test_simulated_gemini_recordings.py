@@ -252,9 +252,11 @@ async def test_messages_of_vertex_are_as_recorded():
                 "candidatesTokensDetails",
             }
         contents = [message.get("serverContent", {}) for message in client.messages]
-        words = [one["outputTranscription"] for one in contents if "outputTranscription" in one]
-        assert (words[0], words[-1]) == ({}, {"finished": True})
-        assert "".join(one.get("text", "") for one in words) == "It is 20 degrees now."
+        transcripts = [
+            one["outputTranscription"] for one in contents if "outputTranscription" in one
+        ]
+        assert (transcripts[0], transcripts[-1]) == ({}, {"finished": True})
+        assert "".join(one.get("text", "") for one in transcripts) == "It is 20 degrees now."
         kinds = [next(iter(one), "") for one in contents]
         spoken = [
             n for n, one in enumerate(contents) if "inlineData" in str(one.get("modelTurn", ""))

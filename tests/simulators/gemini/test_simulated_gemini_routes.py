@@ -91,11 +91,11 @@ async def test_vertex_has_its_own_path_and_key():
         config = {"response_modalities": ["AUDIO"], "explicit_vad_signal": True}
         model = "gemini-live-2.5-flash-native-audio"
         async with client.aio.live.connect(model=model, config=config) as session:
-            talker = Client(session)
+            client = Client(session)
             # The sensitivities are low on Vertex AI: a second of silence ends a turn.
-            await talker.send_audio(np.concatenate((tone(0.5), silence(1.1))))
-            await talker.until("serverContent.turnComplete")
-            assert talker.count("voiceActivity") == 2
+            await client.send_audio(np.concatenate((tone(0.5), silence(1.1))))
+            await client.until("serverContent.turnComplete")
+            assert client.count("voiceActivity") == 2
             assert sim.sessions[0].user_turns[0].end == pytest.approx(1.5 * 16000, abs=320)
         assert sim.sessions[0].setup["model"] == (
             "projects/p/locations/l/publishers/google/models/gemini-live-2.5-flash-native-audio"

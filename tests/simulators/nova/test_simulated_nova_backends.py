@@ -112,8 +112,8 @@ async def test_each_session_has_its_own_backend_with_prompt_and_tools():
     ScriptedRealtime.open = spy
     try:
         async with NovaSimulator(make, endpointing_ms=QUICK) as sim:
-            for words in ("Be kind.", "Be brief."):
-                async with connected(sim, text=words, tools=[tool()]):
+            for instructions in ("Be kind.", "Be brief."):
+                async with connected(sim, text=instructions, tools=[tool()]):
                     await asyncio.sleep(0.1)
             assert [session.backend for session in sim.sessions] == made
             assert [session.system_prompt for session in sim.sessions] == ["Be kind.", "Be brief."]
@@ -182,8 +182,8 @@ async def test_built_in_engine_hears_and_replies(weights):
         for name, word in (("austen-0930", "amiable"), ("austen-0880", "young man")):
             client.events.clear()
             await client.send_audio(np.concatenate((silence(0.4), speech(name), silence(1.6))))
-            heard = await client.until("textOutput", role="USER")
-            assert word in heard["content"]
+            transcript = await client.until("textOutput", role="USER")
+            assert word in transcript["content"]
             seen = len(client.blocks)
             await client.until("contentEnd", type="AUDIO", stopReason="END_TURN")
             kind, planned, _ = client.blocks[seen]

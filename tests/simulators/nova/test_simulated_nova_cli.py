@@ -80,7 +80,7 @@ def test_serves_until_ctrl_c(tmp_path, tls):
     [
         (["--brain", "parrot"], "there is no backend 'parrot'"),
         (["--faults", "flood"], "no fault is called 'flood'"),
-        (["--key", "only-one"], "--key takes ACCESS_KEY:SECRET_KEY"),
+        (["--key", "only-one"], "--key must be ACCESS_KEY:SECRET_KEY"),
         (["--tls", "/nowhere/ca.pem"], "/nowhere/ca.pem: no such file or directory"),
         (["--host", "0.0.0.0"], "give a --key of your own"),  # noqa: S104 - it is refused
     ],

@@ -43,9 +43,9 @@ async def test_official_transport_carries_a_whole_conversation():
         Reply(tools=[ToolUse("weather", {"city": "Rome"})]),
         Reply("It is warm.", 0.2),
     ]
-    words = ["How is it?", "Tell me.", "Stop. Rome?"]
+    transcripts = ["How is it?", "Tell me.", "Stop. Rome?"]
     async with NovaSimulator(
-        tls=True, replies=replies, transcripts=words, endpointing_ms=QUICK
+        tls=True, replies=replies, transcripts=transcripts, endpointing_ms=QUICK
     ) as sim:
         client = await open_stream(await sdk(sim, Trusting(sim.ca_pem)))
         await client.start(tools=[tool()])

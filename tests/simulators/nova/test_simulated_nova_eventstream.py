@@ -120,7 +120,7 @@ def whole(headers: bytes, payload: bytes = b"", total: int | None = None) -> byt
 
 
 @pytest.mark.parametrize(
-    ("stream", "words"),
+    ("stream", "text"),
     [
         (whole(b"\x01a\x0a"), "an unknown type"),
         (whole(b"\x01a\x07\x00\x05abc"), "broken"),
@@ -135,13 +135,13 @@ def whole(headers: bytes, payload: bytes = b"", total: int | None = None) -> byt
         (whole(b"x" * (129 * 1024)), "can't have"),
     ],
 )
-def test_invalid_messages_are_refused(stream, words):
-    with pytest.raises(FramingError, match=words):
+def test_invalid_messages_are_refused(stream, text):
+    with pytest.raises(FramingError, match=text):
         Decoder().push(stream)
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "text"),
     [
         (Message({"": True}), "1 to 255 bytes"),
         (Message({"n" * 256: True}), "1 to 255 bytes"),
@@ -150,6 +150,6 @@ def test_invalid_messages_are_refused(stream, words):
         (Message({}, bytes(_eventstream.MAX_MESSAGE_BYTES)), "too long"),
     ],
 )
-def test_impossible_messages_are_not_encoded(message, words):
-    with pytest.raises(FramingError, match=words):
+def test_impossible_messages_are_not_encoded(message, text):
+    with pytest.raises(FramingError, match=text):
         encode(message)

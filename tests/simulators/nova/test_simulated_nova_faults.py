@@ -40,7 +40,7 @@ def answering(*faults, **options):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "words"),
+    ("name", "kind", "text"),
     [
         ("timeout", "ModelTimeoutException", "Model has timed out in processing the request"),
         ("unstable", "ModelStreamErrorException", "System instability detected"),
@@ -49,14 +49,14 @@ def answering(*faults, **options):
         ("unavailable", "ServiceUnavailableException", "unavailable"),
     ],
 )
-def test_stream_can_end_with_every_exception(name, kind, words):
+def test_stream_can_end_with_every_exception(name, kind, text):
     @virtual_time
     async def run():
         async with answering(name) as sim, connected(sim) as client:
             await client.send_turn()
             error = await client.error()
             assert type(error) is getattr(sdk_models, kind)
-            assert words in error.message
+            assert text in error.message
             await asyncio.sleep(0.1)
             assert sim.sessions[0].closed
             assert len(sim.fired_actions) == 1

@@ -223,8 +223,8 @@ def test_steps_of_a_session():
     text = block("text", interactive=True, fills=2, text="What? ")
     result = block("call", "TOOL", "TOOL")
     events = [*BEGIN, *SYSTEM, *history, *live[:2], *text, *result, live[2], *END]
-    steps, at, words = follow(events, calls=["call"])
-    assert (at, words) == (None, "")
+    steps, at, error = follow(events, calls=["call"])
+    assert (at, error) == (None, "")
     assert steps[2:6] == [
         SystemPromptReceived("words"),
         HistoryMessageReceived("USER", "Hi."),
@@ -253,7 +253,7 @@ AUDIO = block("audio", "AUDIO", interactive=True)
 
 
 @pytest.mark.parametrize(
-    ("events", "words"),
+    ("events", "error"),
     [
         (BEGIN[1:], "first event must be sessionStart"),
         ([BEGIN[0], BEGIN[0]], "sessionStart must come once"),
@@ -290,10 +290,10 @@ AUDIO = block("audio", "AUDIO", interactive=True)
         ([*BEGIN, *block("h", role="TOOL")], "of the role TOOL"),
     ],
 )
-def test_error_texts_of_refusals(events, words):
-    _, at, said = follow(events, calls=["call"])
+def test_error_texts_of_refusals(events, error):
+    _, at, message = follow(events, calls=["call"])
     assert at is not None
-    assert re.search(words, said), said
+    assert re.search(error, message), message
 
 
 def test_call_gets_one_result():
@@ -334,7 +334,7 @@ def test_older_model_accepts_less():
 
 
 @pytest.mark.parametrize(
-    ("event", "words"),
+    ("event", "error"),
     [
         ({}, "an event is"),
         ([], "an event is"),
@@ -400,10 +400,10 @@ def test_older_model_accepts_less():
         ),
     ],
 )
-def test_invalid_event_is_refused(event, words):
+def test_invalid_event_is_refused(event, error):
     with pytest.raises(RefusedError) as refusal:
         parse(*split_event(json.loads(json.dumps(event))))
-    assert words in str(refusal.value)
+    assert error in str(refusal.value)
 
 
 @pytest.mark.parametrize("content", ["%%%", "AAA", "AA=="])

@@ -29,7 +29,7 @@ def calling(*replies, **options):
 
 
 def planned(client):
-    return [words for kind, words, _ in client.blocks if kind == PLANNED]
+    return [text for kind, text, _ in client.blocks if kind == PLANNED]
 
 
 @virtual_time
@@ -91,7 +91,7 @@ class Calling(Realtime):
             ),
             in_process=True,
         )
-        self.asked = 0
+        self.requests = 0
 
     def open(self, setup):
         return Connection(self)
@@ -109,8 +109,8 @@ class Connection:
 
     def transmit(self, command):
         if isinstance(command, RequestReply):
-            self.model.asked += 1
-            self.tasks.create_task(self.answer(command.request_id, self.model.asked))
+            self.model.requests += 1
+            self.tasks.create_task(self.answer(command.request_id, self.model.requests))
 
     async def answer(self, request_id, number):
         reply_id = f"reply-{number}"
@@ -130,9 +130,9 @@ async def test_model_waits_for_calls_that_it_has_not_made_yet():
             use = await client.until("toolUse")
             await client.send_result(use["toolUseId"], "ok")
             await asyncio.sleep(0.5)
-            assert model.asked == 1
+            assert model.requests == 1
         await asyncio.sleep(1)
-        assert model.asked == 2
+        assert model.requests == 2
 
 
 @virtual_time
@@ -149,9 +149,9 @@ async def test_interruption_cancels_waiting_replies_before_they_are_requested():
         await client.send_turn()
         await client.receive_reply()
         assert planned(client)[-1] == "Yes?"
-        brain = sim.sessions[0].backend
-        assert sum(isinstance(c, RequestReply) for c in brain.commands) == 3
-        assert brain.epoch == 1
+        backend = sim.sessions[0].backend
+        assert sum(isinstance(c, RequestReply) for c in backend.commands) == 3
+        assert backend.epoch == 1
 
 
 @virtual_time
@@ -177,12 +177,12 @@ async def test_result_of_an_interrupted_call_is_accepted():
         assert planned(client) == ["What else?", "It is warm."]
 
 
-@pytest.mark.parametrize("words", ["and Oslo?", ""])
-def test_results_that_come_while_the_person_speaks_go_into_the_next_reply(words):
+@pytest.mark.parametrize("transcript", ["and Oslo?", ""])
+def test_results_that_come_while_the_person_speaks_go_into_the_next_reply(transcript):
     @virtual_time
     async def run():
         replies = [Reply(tools=[ToolUse("weather")]), "Both warm.", "Too much."]
-        simulator = calling(*replies, transcripts=["Rome?", words, ""])
+        simulator = calling(*replies, transcripts=["Rome?", transcript, ""])
         async with simulator as sim, connected(sim) as client:
             await client.send_turn()
             use = await client.until("toolUse")

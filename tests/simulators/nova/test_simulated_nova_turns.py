@@ -29,7 +29,7 @@ def answering(*replies, **options):
     return NovaSimulator(replies=replies or [Reply("Yes.", 0.2)] * 3, **options)
 
 
-def said(session):
+def conversation(session):
     return [(one.role, one.text) for one in session.conversation]
 
 
@@ -53,7 +53,10 @@ async def test_events_of_a_turn_come_in_the_order_of_the_protocol():
         assert await client.until("never") is None
         assert client.names[-1] == "completionEnd"
     (session,) = sim.sessions
-    assert said(session) == [("USER", "How is it?"), ("ASSISTANT", "It is sunny. Take a hat.")]
+    assert conversation(session) == [
+        ("USER", "How is it?"),
+        ("ASSISTANT", "It is sunny. Take a hat."),
+    ]
     assert session.ended_cleanly
     assert session.closed
     assert session.system_prompt == "Be kind."
@@ -192,7 +195,7 @@ async def test_interruption_while_audio_plays():
                 (SAID, "Yes?", "END_TURN"),
             ]
         session = sim.sessions[0]
-        assert said(session) == [
+        assert conversation(session) == [
             ("USER", "Go."),
             ("ASSISTANT", "One two three."),
             ("USER", "Stop."),
@@ -241,9 +244,12 @@ async def test_audio_that_is_too_short_for_its_text():
     async with answering(reply) as sim, connected(sim) as client:
         await client.send_turn()
         await client.receive_reply()
-        planned = [words for kind, words, _ in client.blocks if kind == PLANNED]
+        planned = [text for kind, text, _ in client.blocks if kind == PLANNED]
         assert planned == ["One two three.", "Four five six.", "Seven."]
-        assert said(sim.sessions[0])[-1] == ("ASSISTANT", "One two three. Four five six. Seven.")
+        assert conversation(sim.sessions[0])[-1] == (
+            "ASSISTANT",
+            "One two three. Four five six. Seven.",
+        )
         assert len(client.audio) == 12000
 
 
@@ -255,7 +261,7 @@ async def test_speech_before_the_reply_begins_only_cancels_it():
         await client.send_turn()
         await client.receive_reply()
         await client.receive_for(3.0)
-        assert [words for kind, words, _ in client.blocks if kind == PLANNED] == ["Yes?"]
+        assert [text for kind, text, _ in client.blocks if kind == PLANNED] == ["Yes?"]
         assert CUT not in client.blocks
 
 
@@ -344,7 +350,7 @@ def test_instructed_text_is_said_word_for_word(paraphrase):
         async with simulator as sim, connected(sim) as client:
             await client.send_text('Say exactly this: """I am here. You too?"""', interactive=True)
             await client.receive_reply()
-            return [words for kind, words, _ in client.blocks if kind == PLANNED]
+            return [text for kind, text, _ in client.blocks if kind == PLANNED]
 
     assert run() == (["Something else."] if paraphrase else ["I am here.", "You too?"])
 
@@ -363,7 +369,10 @@ async def test_history_reaches_the_backend_before_any_input():
             (UserItem, "My name is Ada."),
             (AgentItem, "Hello Ada."),
         ]
-        assert said(session)[:2] == [("USER", "My name is Ada."), ("ASSISTANT", "Hello Ada.")]
+        assert conversation(session)[:2] == [
+            ("USER", "My name is Ada."),
+            ("ASSISTANT", "Hello Ada."),
+        ]
 
 
 @virtual_time
@@ -412,4 +421,4 @@ async def test_session_that_ends_during_a_reply_ends_at_once():
         assert await client.until("never") is None
         assert now() - began < 0.1
         assert client.names[-1] == "completionEnd"
-        assert said(sim.sessions[0]) == [("USER", "...")]
+        assert conversation(sim.sessions[0]) == [("USER", "...")]

@@ -26,7 +26,7 @@ class ModelRules:
     session_id: bool = True
     """Whether ``setupComplete`` has a ``sessionId``."""
     unlisted_tokens: float = 0.0
-    """Fraction by which the totals of usage exceed the sums by modality."""
+    """How much the totals of usage exceed the sums by modality, as a fraction."""
     content_interrupts: bool = True
     """Whether every ``clientContent`` interrupts the reply, not only one with ``turnComplete``."""
     interaction_status: bool = False

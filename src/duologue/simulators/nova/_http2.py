@@ -35,7 +35,7 @@ MAX_STREAMS = 32
 STREAM_WINDOW = 65535
 """Bytes that a client may send on a stream before they are read; HTTP/2's initial window."""
 LINGER_S = 1.0
-"""Seconds in which a client may go on sending after the complete response."""
+"""Seconds in which a client may still send after the complete response."""
 
 _HTTP_1 = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nconnection: close\r\n"
@@ -247,7 +247,7 @@ class ServerConnection(asyncio.Protocol):
         # error.
         self._h2.initiate_connection()
         self._h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS})
-        # A stream that nobody reads must not block the others.
+        # A stream that is not read must not block the others.
         self._h2.increment_flow_control_window(STREAM_WINDOW * (MAX_STREAMS - 1))
 
     def data_received(self, data: bytes) -> None:
@@ -322,7 +322,7 @@ class ServerConnection(asyncio.Protocol):
         self.acknowledge(number, self._streams.pop(number).drain())
 
     def _reset_lingering(self, number: int) -> None:
-        """Reset the stream of a client that goes on sending after the response."""
+        """Reset the stream of a client that still sends after the response."""
         self._cancel_linger(number)
         self._h2.reset_stream(number, ErrorCodes.NO_ERROR)
         self._flush()

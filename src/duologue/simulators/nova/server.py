@@ -92,13 +92,13 @@ class NovaSimulator(Service[NovaSession]):
         tls: Serve TLS with a certificate of a temporary authority, see `ca_pem`.
         access_key: The valid access key.
         secret_key: The valid secret key.
-        region: The region for which requests must be signed.
+        region: The region of the requests' signatures.
         check_signatures: Whether to check keys and signatures.
         faults: The faults to inject, also by name.
         profile: Size of the built-in engine.
         clock_scale: Divisor of ``max_stream_s``.
         max_stream_s: Maximum age of a stream in seconds.
-        idle_s: Seconds for which a client may send nothing.
+        idle_s: Maximum seconds between two events of a client.
         endpointing_ms: Silence in ms that ends a turn, by sensitivity.
         paraphrase: Whether the model says instructed text in its own words.
         double_encoded_tools: Whether the arguments of tool calls are JSON inside a JSON string.
