@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from duologue.agent.jsonl_store import JsonlStore
     from duologue.agent.processors import Processor
     from duologue.agent.speech import Speech
+    from duologue.agent.stats import AgentStats
     from duologue.audio import AudioFrame, Framer, Resampler
     from duologue.errors import (
         ConfigError,
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from duologue.pipeline.pipeline import Pipeline
-    from duologue.realtime.capabilities import Capabilities
+    from duologue.realtime.capabilities import Capabilities, Profile
     from duologue.realtime.realtime import Realtime
+    from duologue.realtime.reconnect import ReconnectPolicy
+    from duologue.rtc.config import IceServer
+    from duologue.vad.endpointing import Endpointing
     from duologue.video import VideoFrame
 
 __version__ = "0.1.0"
@@ -34,18 +38,23 @@ _telemetry.switch_off()  # Before anything can import what sends it.
 
 __all__ = [
     "Agent",
+    "AgentStats",
     "AudioFrame",
     "BargeInPolicy",
+    "Capabilities",
     "ConfigError",
     "Conversation",
     "DuologueError",
+    "Endpointing",
     "Framer",
+    "IceServer",
     "JsonlStore",
     "MissingExtraError",
     "Pipeline",
     "Processor",
-    "Capabilities",
+    "Profile",
     "Realtime",
+    "ReconnectPolicy",
     "ReplyRefusedError",
     "Resampler",
     "SessionClosedError",
@@ -68,6 +77,7 @@ if not TYPE_CHECKING:
             "duologue.agent.jsonl_store": ["JsonlStore"],
             "duologue.agent.processors": ["Processor"],
             "duologue.agent.speech": ["Speech"],
+            "duologue.agent.stats": ["AgentStats"],
             "duologue.audio": ["AudioFrame", "Framer", "Resampler"],
             "duologue.errors": [
                 "ConfigError",
@@ -79,8 +89,11 @@ if not TYPE_CHECKING:
                 "UnsupportedError",
             ],
             "duologue.pipeline.pipeline": ["Pipeline"],
-            "duologue.realtime.capabilities": ["Capabilities"],
+            "duologue.realtime.capabilities": ["Capabilities", "Profile"],
             "duologue.realtime.realtime": ["Realtime"],
+            "duologue.realtime.reconnect": ["ReconnectPolicy"],
+            "duologue.rtc.config": ["IceServer"],
+            "duologue.vad.endpointing": ["Endpointing"],
             "duologue.video": ["VideoFrame"],
         },
     )

@@ -60,3 +60,7 @@ class Capabilities:
     """Whether `UpdateSession` may change the instructions."""
     mutable_tools: bool = False
     """Whether `UpdateSession` may change the tools."""
+
+
+Profile = Capabilities
+"""Another name of `Capabilities`."""
