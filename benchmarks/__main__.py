@@ -1,7 +1,7 @@
-"""Measure everything and write docs/benchmarks.md: ``python -m benchmarks [NAME ...]``.
+"""Run all benchmarks and write docs/benchmarks.md: ``python -m benchmarks [NAME ...]``.
 
-Each benchmark runs in a process of its own. With names, only those run, and their lines replace
-the ones that the page has.
+Each benchmark runs in its own process. With names, only those run, and their lines replace those of
+the page.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ HEAD = (
 
 
 def machine() -> str:
-    """What this was measured on."""
+    """Return a description of the machine."""
     info = Path("/proc/cpuinfo")
     names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else []
     cpu = f"{len(names)} x {names[0]}" if names else platform.processor()
@@ -77,7 +77,7 @@ def machine() -> str:
 
 
 def measure(name: str) -> list[Figure]:
-    """Run one benchmark and read its figures."""
+    """Run one benchmark and return its figures."""
     module, *arguments = RUNS[name]
     sys.stderr.write(f"{name} ...\n")
     command = [sys.executable, "-m", module, *arguments]
@@ -96,7 +96,7 @@ def measure(name: str) -> list[Figure]:
 
 
 def rows(name: str, figures: list[Figure], where: str) -> list[str]:
-    """The lines of the table, each marked with its benchmark's name."""
+    """Return the lines of the table, each marked with its benchmark's name."""
     return [
         f"| {name} | {f.name} | {f.target} | {f.value} | {'yes' if f.reached else 'no'} "
         f"| {f.note}{'; ' if f.note else ''}{where} |"

@@ -1,4 +1,4 @@
-"""A client of websockets and orjson alone: what no framework on them can be cheaper than."""
+"""A client of websockets and orjson only: the lower bound for any framework that uses them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ type Send = Callable[[bytes], Coroutine[None, None, None]]
 
 
 class Pace:
-    """Sends 20 ms of ``sound`` every 20 ms from ``began`` on, by the loop's clock."""
+    """Sends 20 ms of ``sound`` every 20 ms, starting at ``began`` on the loop's clock."""
 
     def __init__(self, sound: Samples, rate: int, began: float) -> None:
         self._frames = sound.reshape(-1, rate // 50)
         self._began = began
         self.sent: dict[int, float] = {}
         self.got: dict[int, float] = {}
-        """When each numbered frame left and came back."""
+        """When each numbered frame was sent and came back."""
 
     async def keep(self, frames: int, send: Send) -> None:
-        """Send so many frames, then wait for another 0.1 s."""
+        """Send ``frames`` frames, then wait 0.1 s."""
         loop = asyncio.get_running_loop()
         for index in range(frames):
             await asyncio.sleep(max(0.0, self._began + index * 0.02 - loop.time()))
@@ -39,21 +39,21 @@ class Pace:
         await asyncio.sleep(0.1)
 
     def take(self, pcm: bytes) -> None:
-        """A frame has come back."""
+        """Record that a frame came back."""
         self.got.setdefault(number_of(pcm), time.perf_counter())
 
 
 class Client(Protocol):
-    """One session of a bare client."""
+    """One session of a baseline client."""
 
     pace: Pace
 
     async def run(self, frames: int) -> None:
-        """Send so many frames, and hear them come back."""
+        """Send ``frames`` frames, and receive them back."""
 
 
 class BareClient:
-    """One over a WebSocket."""
+    """A session over a WebSocket."""
 
     def __init__(self, dialect: Dialect, url: str, pace: Pace) -> None:
         self._dialect = dialect
@@ -90,7 +90,7 @@ class BareClient:
 
 
 async def processor(clients: Sequence[Client], seconds: float) -> float:
-    """CPU of one of them, in % of a core; measured from 2 s on, when all have begun."""
+    """Return the CPU of one session in % of a core, measured from 2 s after all have begun."""
     tasks = [asyncio.create_task(client.run(1_000_000)) for client in clients]
     await asyncio.sleep(2)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -104,5 +104,5 @@ async def processor(clients: Sequence[Client], seconds: float) -> float:
 
 
 def number_of(pcm: bytes) -> int:
-    """The number of a frame whose samples all are that."""
+    """Return the number of a frame whose samples all equal it."""
     return int.from_bytes(pcm[:2], "little", signed=True)

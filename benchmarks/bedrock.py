@@ -1,7 +1,7 @@
-"""Nova Sonic's side of the thin provider, and its bare client: h2 and event-stream frames.
+"""Nova Sonic's part of the echo provider, and its baseline client: h2 and event-stream frames.
 
-The service is as thin as can be: it checks no signature, and its flow control is that of h2. The
-client signs each of its frames, as the service wants it: no client can leave that out.
+The service does the minimum: it checks no signature, and its flow control is that of h2. The client
+signs each of its frames, because the service demands it and no client can leave that out.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _WIDE = np.arange(480) * 2 // 3
 
 
 class H2Line(asyncio.Protocol):
-    """One end of a connection with one stream on it."""
+    """One end of a connection that carries one stream."""
 
     def __init__(self, *, client: bool) -> None:
         self.h2 = H2Connection(H2Configuration(client_side=client, header_encoding="utf-8"))
         self.frames = Decoder()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asked of it: transports of uvloop are no subclasses of asyncio's.
+        # Not checked with isinstance: transports of uvloop are no subclasses of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
         self.h2.initiate_connection()
         self.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW})
@@ -74,17 +74,17 @@ class H2Line(asyncio.Protocol):
         self.flush()
 
     def take(self, number: int, message: Message, at: float) -> None:
-        """A message has come."""
+        """Handle a message."""
 
     def flush(self) -> None:
-        """Write what is to be sent."""
+        """Write the pending data."""
         data = self.h2.data_to_send()
         if data and not self.transport.is_closing():
             self.transport.write(data)
 
 
 class StreamLine(H2Line):
-    """One session of the service: an endless block of sound that is what was heard."""
+    """One session of the service, whose endless audio block echoes the input."""
 
     def __init__(self, noted: Noted) -> None:
         super().__init__(client=False)
@@ -136,7 +136,7 @@ class StreamLine(H2Line):
 
 
 class BareStream(H2Line):
-    """A client of h2, orjson and hashlib alone."""
+    """A client of h2, orjson and hashlib only."""
 
     rate = 16000
 

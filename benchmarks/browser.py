@@ -1,7 +1,7 @@
-"""End of speech to first sound of the answer in headless Chromium with a fake microphone.
+"""Time from the end of speech to the first audio of the reply, in headless Chromium.
 
-Both ends are taken inside the page, by one audio clock: what the microphone gives and what the
-loudspeaker gets. The same questions as with the wav edge.
+The microphone is fake. Both times are taken inside the page, with one audio clock: what the
+microphone provides and what the loudspeaker gets. The questions are those of the wav edge.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ TAP = """
 
 
 def bursts(times: list[float], gap_s: float) -> list[tuple[float, float]]:
-    """Begin and end of each stretch of sound, in seconds."""
+    """Return start and end of each stretch of audio, in seconds."""
     found: list[list[float]] = []
     for time in times:
         if found and time - found[-1][1] < gap_s:
@@ -85,7 +85,7 @@ def bursts(times: list[float], gap_s: float) -> list[tuple[float, float]]:
 
 
 async def microphone(path: Path) -> float:
-    """Write what the fake microphone plays, one question every so often; its length in s."""
+    """Write the audio of the fake microphone, with pauses between questions; return its seconds."""
     parts = [np.zeros(16000 * 3, np.int16)]
     for number in range(QUESTIONS_ASKED):
         clip = (await synthesise(QUESTIONS[number % len(QUESTIONS)])).samples
@@ -145,7 +145,7 @@ async def main() -> None:
 
 
 async def listen(address: str, sound: Path, seconds: float) -> dict[str, list[float]]:
-    """Hold the call in Chromium; when there was sound on each side, in s of its audio clock."""
+    """Hold the call in Chromium; return when there was audio on each side, in s of its clock."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
             executable_path="/usr/bin/chromium",

@@ -1,4 +1,4 @@
-"""What a camera sees, moving, and as hard to compress as life is; each picture has a number."""
+"""A moving scene that is as hard to compress as a real one; each image has a number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _STRIP = HEIGHT // 12
 
 
 def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
-    """So many pictures of shape (720, 1280, 3), each a little further, or all the same."""
+    """Return images of shape (720, 1280, 3), each shifted a little further, or all the same."""
     dice = np.random.default_rng(7)
     rows, columns = np.mgrid[0:HEIGHT, 0 : WIDTH * 2]
     light = 110 + 60 * np.sin(rows / 90) + 40 * np.cos(columns / 140 + rows / 200)
-    # Blobs of some pixels, and a little of a sensor's noise.
+    # Blobs of several pixels, and a little sensor noise.
     grain = np.kron(dice.normal(0, 16, (HEIGHT // 8, WIDTH // 4)), np.ones((8, 8)))
     light = light + grain + dice.normal(0, 4, light.shape)
     tints = np.stack([light, light * 0.9 + 12, light * 0.8 + 30], axis=2)
@@ -32,14 +32,14 @@ def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
 
 
 def stamp(pixels: NDArray[np.uint8], number: int) -> None:
-    """Write a number of 16 bits into a picture, as stripes."""
+    """Write a number of 16 bits into an image, as stripes."""
     size = WIDTH // _BITS
     for bit in range(_BITS):
         pixels[:_STRIP, bit * size : (bit + 1) * size] = 255 * (number >> bit & 1)
 
 
 def picture_number(jpeg: bytes) -> int:
-    """The number of a picture, whatever its size is now."""
+    """Return the number of an image of any size."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(jpeg)).convert("L")

@@ -1,4 +1,4 @@
-"""The session of each provider's, with the thin provider at the other end."""
+"""Sessions of each provider with the echo provider."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NAMES = {
     "nova": "Nova, HTTP/2",
     "qwen": "Qwen, WebSocket",
 }
-"""As the figures have them."""
+"""The provider's name in the figures."""
 
 
 def realtime(name: str, url: str, *, video: bool = False, **options: object) -> Realtime:
-    """A session with the provider at ``url``, as it is by default; also with its own VAD."""
+    """Return a session with the provider at ``url``, with default options and its own VAD."""
     seen = "images" if video else "off"
     match name:
         case "openai":
@@ -41,17 +41,17 @@ def realtime(name: str, url: str, *, video: bool = False, **options: object) -> 
 
 
 def talker(edge: Edge, llm: Realtime) -> Agent:
-    """An agent for an echo.
+    """Return an agent for an echo.
 
-    Where it is found here that the person speaks, that is not to interrupt: an echo speaks while
-    they do, and it would be cut for good.
+    Speech that is detected locally must not interrupt it: an echo speaks while the person does, and
+    would be stopped for good.
     """
     policy = BargeInPolicy(enabled=llm.capabilities.speech_detection != "local")
     return Agent(edge=edge, llm=llm, barge_in=policy)
 
 
 def vad_note(llm: Realtime) -> str:
-    """What is to be said of the voice activity that is found here."""
+    """Return a note about local voice activity detection."""
     if llm.capabilities.speech_detection != "local":
         return ""
     return f"; with its own voice activity detection ({type(llm.vad).__name__})"

@@ -1,4 +1,4 @@
-"""What the recorded callers of the benchmarks say: synthesised questions, and real people."""
+"""The recorded callers of the benchmarks: synthesised questions, and real people."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ winter, and why the weather is still warmest only some weeks after the longest d
 """
 
 LONG_SENTENCES = tuple(" ".join(text.split()) for text in _LONG.split("\n\n"))
-"""Each of them said in one go: 8 to 12 s."""
+"""Questions without a pause, 8 to 12 s each."""
 
 INTERRUPTIONS = (
     "Wait, stop for a second.",
@@ -72,7 +72,7 @@ SPEECH = Path(__file__).parent.parent / "tests" / "data" / "speech"
 
 
 async def synthesise(text: str) -> AudioFrame:
-    """A sentence as a caller says it, at 16 kHz, without silence around it."""
+    """Return a spoken sentence at 16 kHz, without silence around it."""
     tts = engine.load_tts()
     parts = [frame.samples async for frame in tts.synthesize(text)]
     resampler = Resampler(tts.rate, RATE)
@@ -81,13 +81,13 @@ async def synthesise(text: str) -> AudioFrame:
 
 
 def trim(samples: Samples, level: int = 300) -> Samples:
-    """Without the silence before and after."""
+    """Remove the silence before and after."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > level)
     return samples[loud[0] : loud[-1] + 1] if len(loud) else samples
 
 
 def recorded(name: str) -> AudioFrame:
-    """A clip of a real person."""
+    """Return a clip of a real person."""
     with wave.open(str(SPEECH / f"{name}.wav")) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
         return AudioFrame(samples, file.getframerate())
@@ -96,7 +96,7 @@ def recorded(name: str) -> AudioFrame:
 def stretches(
     samples: Samples, rate: int, *, level: int = 300, gap_s: float = 0.4
 ) -> list[tuple[int, int]]:
-    """Where there is sound: begin and end samples, joined over gaps shorter than ``gap_s``."""
+    """Return where there is audio: start and end samples, joined across gaps below ``gap_s``."""
     loud = np.flatnonzero(np.abs(samples.astype(np.int32)) > level)
     if not len(loud):
         return []

@@ -1,8 +1,7 @@
-"""Whether the engine answers the demo's recorded caller right: ``python -m benchmarks.demo [N]``.
+"""Check the engine's replies to the demo's recorded caller: ``python -m benchmarks.demo [N]``.
 
-Each of the N conversations has a caller of another loudness, another noise behind the voice, and
-another moment at which the answer is cut short, so that they are not the same one N times. In
-virtual time.
+In each of the N conversations the caller has another level and another background noise, and
+interrupts the reply at another moment, so that they differ. They run in virtual time.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ RIGHT = (
     ("ninety", "90"),
     ("behind the house",),
 )
-"""Words of which each answer must have one, in the order of the questions."""
+"""Words of which each reply must contain one, in the order of the questions."""
 
 
 def conversation(number: int, profile: str) -> tuple[list[bool], str]:
-    """Which answers of one conversation were right, the cut one last, and all that was said."""
+    """Return which replies were right, the interrupted one last, and all texts."""
     chance = random.Random(number)  # noqa: S311
     loudness, noise = 10 ** chance.uniform(-0.6, 0.0), 10 ** chance.uniform(0.0, 1.7)
     noises = np.random.default_rng(number)

@@ -1,4 +1,4 @@
-"""What the thin provider notes, and how it hands that to who asked."""
+"""What the echo provider records, and how it reports that."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import orjson
 
 @dataclass(slots=True)
 class Noted:
-    """When each numbered frame came, and when it left again; pictures' numbers, and when each came.
+    """When each numbered frame arrived and left, and the numbers and arrival times of images.
 
-    ``cpu`` is what the provider's process has used so far, in s; known in a report only.
+    ``cpu`` is the CPU time in s that the provider's process has used; it is set in a report only.
     """
 
     came: dict[int, float] = field(default_factory=dict)
@@ -22,18 +22,18 @@ class Noted:
     cpu: float = 0.0
 
     def told(self) -> str:
-        """All of it as a line of JSON."""
+        """Return the log as a line of JSON."""
         self.cpu = time.process_time()
         return orjson.dumps(self, option=orjson.OPT_NON_STR_KEYS).decode()
 
     def clear(self) -> None:
-        """Note anew."""
+        """Start an empty log."""
         for noted in (self.came, self.left, self.pictures):
             noted.clear()
 
     @classmethod
     def read(cls, line: str) -> Self:
-        """The other way round."""
+        """Parse a line of JSON."""
         told = orjson.loads(line)
         came, left = ({int(n): at for n, at in told[k].items()} for k in ("came", "left"))
         return cls(came, left, [(n, at) for n, at in told["pictures"]], told["cpu"])

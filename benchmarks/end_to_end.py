@@ -1,4 +1,4 @@
-"""The whole way: WebRTC caller, browser edge, agent, provider over a WebSocket, and back.
+"""The whole path: WebRTC caller, browser edge, agent, provider over a WebSocket, and back.
 
 ``python -m benchmarks.end_to_end openai|gemini|qwen``.
 """

@@ -1,4 +1,4 @@
-"""The built-in engine: how soon it answers, how soon it falls silent, and what it understands."""
+"""The built-in engine: its response time, how soon it falls silent, and its word errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from duologue.providers.local._realtime import Realtime
 from duologue.vad.words import plain_words
 
 MARK = 3
-"""How well events and recording are known to agree, in ms."""
+"""Accuracy in ms with which events and recording are aligned."""
 INSTRUCTIONS = (
     "You are Ava, a friendly voice assistant. You speak with the person over the phone. "
     "Answer in one or two short plain sentences."
@@ -57,9 +57,10 @@ async def converse(
     cut_after_s: float | None = None,
     answers: int = 0,
 ) -> tuple[Samples, Samples, int, list[tuple[float, Event]]]:
-    """One conversation; the person's and the agent's sound, their rate, and timed events.
+    """Hold a conversation; return the audio of both sides, its rate, and timed events.
 
-    ``cut_after_s``: answers after the first ``answers`` are cut short, where they do not matter.
+    With ``cut_after_s``, replies after the first ``answers`` are interrupted, because they do not
+    matter.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "conversation.wav"
@@ -88,7 +89,7 @@ async def converse(
 async def answer(
     profile: str, what: str, texts: Sequence[str], target_ms: float | None
 ) -> list[Figure]:
-    """End of speech to first agent sample, as the recording has it."""
+    """Return the times from the end of speech to the agent's first sample, from the recording."""
     clips = [await synthesise(text) for text in texts]
     person, agent, rate, events = await converse(profile, clips, cut_after_s=0.8)
     heard = [begin for begin, _ in stretches(agent, rate, level=50)]
@@ -119,7 +120,7 @@ async def answer(
 
 
 async def barge_in(profile: str) -> list[Figure]:
-    """First sample of a person's interruption to the agent's last."""
+    """Return the times from the first sample of an interruption to the agent's last sample."""
     questions = [await synthesise(question) for question in QUESTIONS]
     cuts = [await synthesise(INTERRUPTIONS[n % len(INTERRUPTIONS)]) for n in range(len(questions))]
     waits, after_vad, stale = [], [], 0
@@ -137,7 +138,7 @@ async def barge_in(profile: str) -> list[Figure]:
         if begin is None or not held or not cuts_at or len(starts) < 2:
             continue
 
-        # Where in the recording something happened: the first sound is the mark.
+        # The time of an event in the recording, aligned by the first audio.
         mark = sounds[0][0] - starts[0] * rate
         last = max(end for start, end in sounds if start < begin)
         waits.append((last - begin) / rate * 1000)
@@ -173,7 +174,7 @@ async def barge_in(profile: str) -> list[Figure]:
 
 
 def word_errors(said: Sequence[str], meant: Sequence[str]) -> int:
-    """Words put in, left out or changed (Levenshtein)."""
+    """Return the number of inserted, missing and changed words (Levenshtein)."""
     row = list(range(len(meant) + 1))
     for i, word in enumerate(said, 1):
         previous, row[0] = row[0], i
@@ -183,7 +184,7 @@ def word_errors(said: Sequence[str], meant: Sequence[str]) -> int:
 
 
 async def understanding(profile: str) -> list[Figure]:
-    """Word error rate on clips of real people, through the whole conversation."""
+    """Measure the word error rate on clips of real people, through the whole conversation."""
     errors = words = 0
     parts = []
     for name, text in TEXTS.items():

@@ -1,4 +1,4 @@
-"""One measured figure, and how a benchmark hands its figures on."""
+"""One measured figure, and how a benchmark reports its figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What was measured, what was to be reached, and what limits it where it was not."""
+    """What was measured, its target, and what limits it if the target was missed."""
 
     name: str
     target: str
@@ -23,24 +23,24 @@ class Figure:
 
 
 def give(figures: Sequence[Figure]) -> None:
-    """Print the figures, one JSON a line, as the last thing a benchmark does."""
+    """Print the figures, one line of JSON each, as the last output of a benchmark."""
     for figure in figures:
         sys.stdout.write("FIGURE " + json.dumps(asdict(figure)) + "\n")
 
 
 def median(values: Sequence[float]) -> float:
-    """The middle one."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that so many percent of all do not exceed."""
+    """Return the smallest value that ``percent`` of all values do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def rss_mb() -> float:
-    """Memory of this process that is in RAM, in MB; Linux only, else 0."""
+    """Return the resident memory of this process in MB; 0 except on Linux."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0.0
@@ -49,5 +49,7 @@ def rss_mb() -> float:
 
 
 def open_files() -> int:
-    """Open file descriptors of this process, sockets included; Linux and macOS."""
+    """Return the number of open file descriptors of this process, sockets included; Linux and
+    macOS.
+    """
     return len(os.listdir("/dev/fd"))

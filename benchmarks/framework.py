@@ -25,7 +25,7 @@ RATE = 24000
 
 
 def numbered(seconds: float, rate: int = RATE) -> AudioFrame:
-    """Sound whose every 20 ms says which they are: its samples are all the frame's number."""
+    """Audio in which all samples of a 20 ms frame equal its number."""
     frames = np.arange(1, int(seconds * 50) + 1, dtype=np.int16)
     return AudioFrame(np.repeat(frames, rate // 50), rate)
 
@@ -42,7 +42,7 @@ class Marks:
 
 
 class MarkedEdge(wav.Edge):
-    """A wav edge that notes when sound leaves it and when it comes."""
+    """A wav edge that records when audio leaves and reaches it."""
 
     def __init__(self, source: AudioFrame) -> None:
         super().__init__(source, rate=RATE, settle_s=0.1, wait_s=0.1)
@@ -67,7 +67,7 @@ class MarkedEdge(wav.Edge):
 
 
 class _Noted:
-    """A connection that notes when sound comes to the model and leaves it."""
+    """A connection that records when audio reaches and leaves the model."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -97,7 +97,7 @@ class _Model(ScriptedRealtime):
 
 
 async def latency() -> list[Figure]:
-    """Added latency each way, of one session."""
+    """Measure the latency that is added each way, with one session."""
     edge, model = MarkedEdge(numbered(20.0)), _Model(echo=True)
     async with Agent(edge=edge, llm=model).join() as agent:
         await agent.finish()
@@ -119,14 +119,14 @@ async def latency() -> list[Figure]:
 
 
 async def talk(sound: AudioFrame) -> None:
-    """One session that talks as long as the sound, and is closed."""
+    """Run one session that speaks for the length of the audio, and close it."""
     edge = wav.Edge(sound, rate=RATE, settle_s=0.1, wait_s=0.1)
     async with Agent(edge=edge, llm=ScriptedRealtime(echo=True)).join() as agent:
         await agent.finish()
 
 
 async def running(sessions: int, sound: AudioFrame) -> list[asyncio.Task[None]]:
-    """So many sessions, spread over 20 ms, a second after the last began."""
+    """Start sessions, spread over 20 ms, and wait until a second after the last began."""
     tasks = []
     for _ in range(sessions):
         tasks.append(asyncio.create_task(talk(sound)))
@@ -136,7 +136,7 @@ async def running(sessions: int, sound: AudioFrame) -> list[asyncio.Task[None]]:
 
 
 async def processor(sessions: int, seconds: float) -> list[Figure]:
-    """CPU of many sessions in one process."""
+    """Measure the CPU of many sessions in one process."""
     tasks = await running(sessions, numbered(seconds + 2))
     cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.sleep(seconds)
@@ -154,7 +154,7 @@ async def processor(sessions: int, seconds: float) -> list[Figure]:
 
 
 async def memory(sessions: int) -> list[Figure]:
-    """Memory that live sessions take, beyond what ten of them took before."""
+    """Measure the memory of live sessions, beyond that of the first ten."""
     sound = numbered(4.0)
     await asyncio.gather(*await running(10, sound))
     gc.collect()
@@ -173,7 +173,7 @@ async def memory(sessions: int) -> list[Figure]:
 
 
 async def leaks(sessions: int) -> list[Figure]:
-    """Sessions opened, talked, closed: what is left of them."""
+    """Open, use and close sessions, and measure what is left of them."""
     sound = numbered(0.5)
 
     async def batch() -> None:
@@ -200,7 +200,7 @@ async def leaks(sessions: int) -> list[Figure]:
 
 
 async def closing(rounds: int) -> list[Figure]:
-    """close() at random moments of a conversation with replies under way."""
+    """Call close() at random moments of a conversation with replies in flight."""
     dice = random.Random(1)  # noqa: S311
     took = []
     for _ in range(rounds):

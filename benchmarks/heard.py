@@ -1,4 +1,4 @@
-"""What is claimed to have been heard of a speech that was cut, beside what was played of it."""
+"""Compare what is reported as heard of an interrupted speech with what was played of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from duologue.testing.scripted import CHARS_PER_S
 
 
 class Device(FakePerson):
-    """A sound device: plays at its own pace, with a buffer, and says what it has played."""
+    """An audio device with its own pace and buffer, which reports what it has played."""
 
     quality = "device"
 
@@ -47,7 +47,7 @@ class Device(FakePerson):
         self.buffer.clear()
 
     def drain(self, now: float) -> None:
-        """Play what was due by now."""
+        """Play everything that was due by ``now``."""
         while self.buffer and self.buffer[0][0] + 0.02 <= now:
             _, loud = self.buffer.popleft()
             self.done += 480
@@ -55,20 +55,20 @@ class Device(FakePerson):
 
 
 def speech(number: int) -> str:
-    """What the model says: by its first word it is known which speech it is."""
+    """Return the text of a speech; its first word identifies it."""
     words = [f"speech{number}", *(f"word{index}" for index in range(60))]
     sentences = [" ".join(words[at : at + 6]) for at in range(0, len(words), 6)]
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def of_speech(text: str) -> int | None:
-    """Which speech these words are of."""
+    """Return the number of the speech that the words belong to."""
     found = re.match(r"speech(\d+)", text)
     return None if found is None else int(found[1])
 
 
 def nova_knows(session: Any) -> list[str]:
-    """What a model takes for said that does what it is told in words."""
+    """Return the agent's words as a model knows them that follows the notes it is sent."""
     found: list[str] = []
     for said in session.conversation:
         if said.role == "ASSISTANT":
@@ -82,7 +82,7 @@ def nova_knows(session: Any) -> list[str]:
 
 
 def known_words(name: str, far: Any) -> dict[int, str]:
-    """What the model knows to have been heard, by speech."""
+    """Return what the model knows to have been heard, by speech."""
     if name == "nova":
         texts = nova_knows(far.session)
     else:
@@ -91,12 +91,12 @@ def known_words(name: str, far: Any) -> dict[int, str]:
 
 
 async def heard(name: str, rounds: int) -> list[Figure]:
-    """How much more, or less, is claimed as heard than was really played."""
+    """Measure how much more, or less, is reported as heard than was really played."""
     side = SIDES[name]
     dice = random.Random(3)  # noqa: S311
     told: list[tuple[float, float]] = []
     begun = 0.0
-    # Each second speech is interrupted by the person's voice, which is answered by nothing.
+    # Every other speech is interrupted by the person's voice, and the reply to that is empty.
     script = [
         reply
         for number in range(0, rounds, 2)
@@ -151,7 +151,7 @@ async def heard(name: str, rounds: int) -> list[Figure]:
 
 
 def in_words(known: dict[int, str], played: list[float]) -> Figure:
-    """The same for a model that is told in words, by how long these take to say."""
+    """Return the same figure for a model that gets notes, by the time its words take to say."""
     more = {n: len(text) / CHARS_PER_S * 1000 - played[n] for n, text in known.items()}
     most, least = max(0.0, *more.values()), max(0.0, *(-ms for ms in more.values()))
     return Figure(

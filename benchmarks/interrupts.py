@@ -1,4 +1,4 @@
-"""How soon it is silent when the person speaks into the model's speech; in real time."""
+"""How soon the agent is silent when the person interrupts it, in real time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AWAY_MS = 150.0
 
 
 class Voice(FakePerson):
-    """A person whose voice is a recorded one, since what hears it here is made for that."""
+    """A person with a recorded voice, because the VAD is made for real voices."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Voice(FakePerson):
 
 
 class Deaf:
-    """Voice activity detection that never hears anybody."""
+    """Voice activity detection that never detects speech."""
 
     rate = 16000
     frame_samples = 256
@@ -56,24 +56,27 @@ class Deaf:
 
 @dataclass
 class Rounds:
-    """What was measured in each interruption; times in ms."""
+    """The measurements of each interruption; times in ms."""
 
     took: list[float] = field(default_factory=list)
-    """From the signal to the gate shut."""
+    """From the signal to the closed gate."""
     late: list[float] = field(default_factory=list)
-    """From the signal to the last sample handed to the edge."""
+    """From the signal to the last sample that the edge got."""
     stale: int = 0
-    """Frames handed to the edge after the gate was shut."""
+    """Frames that the edge got after the gate was closed."""
     voiced: list[float] = field(default_factory=list)
-    """From when the person began to speak to the signal."""
+    """From the start of the person's speech to the signal."""
     missed: int = 0
-    """Rounds without the signal, or in which nobody was silent."""
+    """Rounds without the signal, or without silence after it."""
 
 
 async def measure(
     side: Side, rounds: int, *, server: bool, line: Any = None, **options: Any
 ) -> Rounds:
-    """Interrupt a speech so often; ``server``: the signal is the server's, else our own."""
+    """Interrupt a speech ``rounds`` times.
+
+    With ``server`` the signal is the server's, otherwise our own.
+    """
     found = Rounds()
     loop = asyncio.get_running_loop()
     line = line or FakePerson()
@@ -126,7 +129,7 @@ async def measure(
             began, gate = signals[0], shut[0]
             found.voiced.append((began - spoke) * 1000)
             found.took.append((gate - began) * 1000)
-            # The person goes on for 0.3 s, and is waited for 0.3 s: what sounds before is old.
+            # The person speaks on for 0.3 s, and then 0.3 s pass: audio before that is stale.
             after = [at for at in line.at if began < at < began + 2 * GAP_S]
             found.late.append((max(after, default=began) - began) * 1000)
             found.stale += sum(at > gate for at in after)
@@ -136,7 +139,7 @@ async def measure(
 
 
 def figure(side: Side, rounds: int, found: Rounds, named: str, note: str) -> Figure:
-    """The figure of so many rounds."""
+    """Return the figure of all rounds."""
     worst, last = percentile(found.took, 99), max(found.late)
     return Figure(
         f"{named} to the gate shut; last sample handed to the edge; samples after the gate",
@@ -149,10 +152,10 @@ def figure(side: Side, rounds: int, found: Rounds, named: str, note: str) -> Fig
 
 
 async def interrupts(name: str, rounds: int) -> list[Figure]:
-    """From the first sign that the person speaks, wherever it is, to silence."""
+    """Measure from the first sign that the person speaks, wherever it is, to silence."""
     side = SIDES[name]
     same = "server in the same process"
-    # On this machine the service is told so soon that it would be first with every word.
+    # On this machine the service gets the audio so soon that it would always be first.
     away = {"faults": [Fault(Delay(AWAY_MS, 0.0))]}
     vad = EarshotVAD("simulate")
     found = await measure(side, rounds, server=False, line=Voice(), vad=vad, simulator=away)

@@ -1,6 +1,4 @@
-"""A long conversation whose connection is killed at random moments: what is lost, what is there
-twice.
-"""
+"""A long conversation whose connection is killed at random moments: losses and duplicates."""
 
 from __future__ import annotations
 
@@ -32,26 +30,26 @@ ANSWER = "An answer."
 
 
 def loud_ms(samples: np.ndarray, rate: int) -> int:
-    """Milliseconds of speech in a turn, rounded to 4: from its first to its last, without holes."""
+    """Return the milliseconds of speech in a turn, from first to last, rounded to 4."""
     loud = np.flatnonzero(np.abs(samples.astype(int)) > 1000)
     if not len(loud):
         return 0
     holes = np.diff(loud)
-    # A tone of 400 Hz and more is never below a ninth of its height for as long as 2 ms.
+    # A tone of 400 Hz or more is never below a ninth of its amplitude for 2 ms.
     length = loud[-1] - loud[0] - int(holes[holes > rate // 500].sum())
     return 4 * round(length * 250 / rate)
 
 
 def pitch(samples: np.ndarray, rate: int) -> float:
-    """Hz of the loudest tone."""
+    """Return the frequency of the loudest tone in Hz."""
     spectrum = np.abs(np.fft.rfft(samples.astype(float)))
     return float(np.argmax(spectrum)) * rate / len(samples)
 
 
 def heard_ms(far: Any, rate: int) -> dict[int, int]:
-    """How much of each turn the model has heard.
+    """Return how much of each turn the model has heard.
 
-    The last time that a turn was heard is the one that counts; earlier ones broke off.
+    The last copy of a turn counts; earlier ones were broken off.
     """
     newest: dict[int, int] = {}
     for session in far.simulator.sessions:
@@ -62,13 +60,13 @@ def heard_ms(far: Any, rate: int) -> dict[int, int]:
 
 
 def misplaced(said: list[str], meant: list[str]) -> int:
-    """Turns that are missing, there twice, or in another place."""
+    """Count turns that are missing, duplicated or in another place."""
     wrong = sum(abs(said.count(turn) - 1) for turn in meant) + sum(t not in meant for t in said)
     return wrong or int(said != meant)
 
 
 type Said = list[tuple[str, str]]
-"""What was said, as (role, words)."""
+"""What was said, as (role, text)."""
 
 
 @dataclass
@@ -76,19 +74,19 @@ class Items:
     """What is wrong with a conversation, and with what the model knows of it."""
 
     wrong: int = 0
-    """Items lost or doubled, or turns of the person in another place."""
+    """Items that are lost or duplicated, or user turns in another place."""
     early: int = 0
-    """Pieces of answers that the model has before the turn that they answer.
+    """Parts of replies that the model has before the turn that they answer.
 
-    It has heard that turn again, and what cannot be put before another item stays where it is.
+    It got that turn again, and an item that cannot be placed before another stays where it is.
     """
 
 
 def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Items:
-    """What became of these turns, each answered by that once, here and in what the model knows."""
+    """Compare the turns, each with one reply, with the conversation here and at the model."""
     mine = said_in(items)
     found = Items(misplaced([words for role, words in mine if role == "user"], turns))
-    # One speech for each turn: more of them are answers that were given twice.
+    # One speech per turn: more of them are replies that were given twice.
     found.wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
     found.wrong += misplaced([words for role, words in known if role == "user"], turns)
     said, told = by_turn(mine), by_turn(known)
@@ -100,7 +98,7 @@ def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Ite
         said_early = whole is None and any(piece.endswith(answer) for piece in early)
         found.wrong += whole is None and not said_early
         own = 0 if said_early else len(pieces) if whole is None else whole + 1
-        # An answer that broke off and went on is one here, and may be two pieces there.
+        # A reply that was resumed is one item here, and may be two parts there.
         most = 1 if spoken == [answer] else 2
         found.early += len(early)
         found.wrong += max(0, len(early) + own - most)
@@ -110,7 +108,7 @@ def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Ite
 
 
 def said_in(items: list[Any]) -> Said:
-    """What was said by these items."""
+    """Return what the items say."""
     return [
         ("user" if isinstance(item, UserItem) else "agent", item.text or "")
         for item in items
@@ -119,14 +117,14 @@ def said_in(items: list[Any]) -> Said:
 
 
 def early_note(found: Items) -> str:
-    """What is to be said of pieces in another place, if there are any."""
+    """Return a note about misplaced parts, if there are any."""
     if not found.early:
         return ""
     return f"; the model has {found.early} pieces of answers before what they answer"
 
 
 def by_turn(said: Said) -> dict[str, list[str]]:
-    """What was answered to each of the person's turns; to none of them what came before."""
+    """Return the replies to each user turn; those before the first under an empty key."""
     answers: list[str] = []
     found = {"": answers}
     for role, words in said:
@@ -138,7 +136,7 @@ def by_turn(said: Said) -> dict[str, list[str]]:
 
 
 class Killer:
-    """Kills so many connections: at random moments, and one in ten of the new ones at once."""
+    """Kills ``count`` connections: at random moments, and one in ten as soon as it opens."""
 
     def __init__(self, far: Any, count: int, dice: random.Random) -> None:
         self._far = far
@@ -155,7 +153,7 @@ class Killer:
             asyncio.get_running_loop().call_soon(cut)
 
     async def run(self) -> None:
-        """Kill what is open, till it is enough."""
+        """Kill open connections until ``count`` is reached."""
         while self.killed < self._count:
             await asyncio.sleep(self._dice.uniform(0.5, 6.5))
             if self._far.simulator._open:
@@ -164,7 +162,7 @@ class Killer:
 
 
 async def kills(name: str, count: int, seed: int) -> list[Figure]:
-    """So many kills, one after another, while the person says one thing after another."""
+    """Kill ``count`` connections while the person takes one turn after another."""
     side = SIDES[name]
     line = FakePerson()
     turns = [f"question number {index}" for index in range(TURNS)]

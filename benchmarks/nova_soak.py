@@ -1,8 +1,8 @@
-"""A conversation with Nova Sonic that goes on for a thousand minutes, in virtual time.
+"""A conversation of a thousand minutes with Nova Sonic, in virtual time.
 
-``python -m benchmarks.nova_soak [MINUTES]``. A stream ends after eight of them, so the session goes
-over to a new one some two hundred times, by its own policy. Once a minute the person says
-something, and is answered.
+``python -m benchmarks.nova_soak [MINUTES]``. A stream ends after eight minutes, so the session
+replaces it some two hundred times, by its own policy. Once a minute the person says something, and
+the model replies.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ANSWER = "An answer. It has two sentences."
 LATE_S = 0.7
 CHUNK_S = 0.1
 PITCHES = 60
-"""Turns after which the same pitch comes again."""
+"""Turns after which a pitch is used again."""
 
 
 class Caller:
-    """A person on the line who keeps nothing: 100 ms of sound at a time."""
+    """A caller who keeps nothing, with 100 ms of audio at a time."""
 
     output_rate = 24000
     quality = "estimated"
@@ -71,7 +71,7 @@ class Caller:
 
 
 class Questions:
-    """What was said in a turn, told by its pitch, though a pitch comes again after so many."""
+    """Transcripts of turns by their pitch, although pitches are used again."""
 
     def __init__(self) -> None:
         self._newest = 0
@@ -87,7 +87,7 @@ class Questions:
 
 
 def question(number: int) -> str:
-    """What the person says in that turn."""
+    """Return what the person says in a turn."""
     return f"question number {number}"
 
 
@@ -97,13 +97,13 @@ _OTHERS = (
     "duologue.simulators",
     "duologue.testing",
 )
-"""Modules whose objects are kept on purpose: the conversation's items, and all that the simulated
-model was told.
+"""Modules whose objects are kept on purpose: the conversation's items, and everything that the
+simulated model was sent.
 """
 
 
 def live_objects() -> int:
-    """Objects of the library that are alive, beside those."""
+    """Count the live objects of the library outside these modules."""
     gc.collect()
     kinds = (type(one) for one in gc.get_objects())
     return sum(_is_ours(kind) for kind in kinds)
@@ -116,28 +116,28 @@ def _is_ours(kind: type) -> bool:
 
 
 def resident_mb() -> float:
-    """Memory in RAM, once what is free was given back, where the C library can do that."""
+    """Return the resident memory after returning free memory, if the C library can do that."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     except (OSError, AttributeError):
-        """Another system: then it is what it is."""
+        """Not supported on this system."""
     return rss_mb()
 
 
 def kept_now(minute: float) -> Kept:
-    """What there is in memory now."""
+    """Count what is in memory now."""
     objects = live_objects()
     return Kept(round(minute), resident_mb(), objects, tasks_now())
 
 
 def tasks_now() -> int:
-    """Tasks that are alive."""
+    """Count live tasks."""
     return len(asyncio.all_tasks())
 
 
 @dataclass
 class Kept:
-    """What there is in memory after so many minutes."""
+    """What is in memory after ``minute`` minutes."""
 
     minute: int
     rss: float
@@ -146,7 +146,7 @@ class Kept:
 
 
 async def talk(minutes: int) -> list[Figure]:
-    """Talk for so long, and look at what is there now and then."""
+    """Talk for ``minutes``, and take samples in between."""
     dice = random.Random(5)  # noqa: S311
     began = time.perf_counter()
     questions, caller = Questions(), Caller()
@@ -164,7 +164,7 @@ async def talk(minutes: int) -> list[Figure]:
         def note(event: object) -> None:
             if isinstance(event, RealtimeReconnectedEvent):
                 gaps.append(event.gap_ms)
-                # Those are kept to be looked at, and would fill the memory.
+                # The simulator keeps them for inspection; they would fill the memory.
                 del server.sessions[:-2]
 
         agent.events.tap(note)
@@ -204,12 +204,12 @@ async def talk(minutes: int) -> list[Figure]:
 
 
 def wrong_items(items: list[Any], known: Said, meant: list[str]) -> int:
-    """Items lost, doubled or misplaced, here and in what the model was told at last."""
+    """Count items that are lost, duplicated or misplaced, here and at the model."""
     mine = said_in(items)
     wrong = misplaced([words for role, words in mine if role == "user"], meant)
     answers = by_turn(mine)
     wrong += sum(answers.get(turn) != [ANSWER] for turn in meant)
-    # The oldest are left out, as many letters as there are too many.
+    # The oldest are left out, as many characters as are above the limit.
     first = next((at for at, (_, words) in enumerate(known) if words in meant), len(known))
     newest = known[first:]
     whole = [said for turn in meant for said in (("user", turn), ("agent", ANSWER))]
@@ -218,10 +218,10 @@ def wrong_items(items: list[Any], known: Said, meant: list[str]) -> int:
 
 
 def memory(kept: list[Kept]) -> Figure:
-    """What is there at the end, beside what was there when a tenth was over."""
+    """Compare the memory at the end with that after a tenth of the time."""
     first, last = kept[0], kept[-1]
     grown = last.rss - first.rss
-    # A turn or a reply may be under way.
+    # A turn or a reply may be in flight.
     flat = abs(last.objects - first.objects) < 60 and last.tasks <= first.tasks + 1 and grown < 5
     rss = ", ".join(f"{one.rss:.0f}" for one in kept)
     return Figure(

@@ -1,6 +1,6 @@
-"""WebRTC to the provider: how long each step of joining takes, and where the CPU time goes.
+"""WebRTC to the provider: the time of each step of joining, and where CPU time is spent.
 
-The simulator is in a process of its own (``--serve``), on the other core where that can be said.
+The simulator runs in its own process (``--serve``), on the other core if the system allows that.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ PLACES = {
     "duologue": ("src/duologue", "numpy"),
     "asyncio": ("asyncio", "_contextvars", "selectors"),
 }
-"""What the names of functions and files tell about where time goes."""
+"""How names of functions and files map to causes of CPU time."""
 
 
 class Marked(webrtc.WebRTCWire):
-    """A wire that notes when each step of its opening is done."""
+    """A wire that records the time of each step of its opening."""
 
     at: list[float]
 
@@ -67,7 +67,7 @@ class Marked(webrtc.WebRTCWire):
 
 
 class Listener(FedEdge):
-    """A line that knows when the first sound came."""
+    """An edge that records when the first audio arrived."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ def model(url: str) -> openai.Realtime:
 
 
 async def join(url: str) -> tuple[list[float], float, float]:
-    """Join and ask for a reply: the steps, all of them, and request to first sound, in ms."""
+    """Join and request a reply; return the steps, their sum, and request to first audio, in ms."""
     edge = Listener()
     agent = Agent(edge=edge, llm=model(url))
     began = time.perf_counter()
@@ -101,7 +101,7 @@ async def join(url: str) -> tuple[list[float], float, float]:
 
 
 async def joins(url: str, rounds: int) -> list[Figure]:
-    """Where the time goes between the wish to talk and the first sound."""
+    """Measure where time is spent between the wish to talk and the first audio."""
     webrtc.WebRTCWire = Marked  # type: ignore[misc]
     await join(url)
     each = [await join(url) for _ in range(rounds)]
@@ -128,7 +128,7 @@ async def talk(url: str, edge: FedEdge) -> None:
 
 
 async def processor(url: str, sessions: int, seconds: float) -> list[Figure]:
-    """CPU of sessions that hear back all they say, and its parts by a profile afterwards."""
+    """Measure the CPU of sessions with an echo, and its parts with a profiler afterwards."""
     noise = np.random.default_rng(1).normal(size=RATE * 2).cumsum()
     noise -= np.linspace(noise[0], noise[-1], len(noise))
     sound = AudioFrame((noise * 6000 / np.abs(noise).max()).astype(np.int16), RATE)
@@ -166,7 +166,7 @@ async def processor(url: str, sessions: int, seconds: float) -> list[Figure]:
 
 
 def parts_of(profile: cProfile.Profile) -> str:
-    """The shares of a profile's own times, without the waiting."""
+    """Return the shares of a profile's own times, without waiting."""
     took = dict.fromkeys([*PLACES, "other"], 0.0)
     for (file, _, name), (_, _, own, _, _) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
         if "poll" in name:
@@ -181,7 +181,7 @@ def parts_of(profile: cProfile.Profile) -> str:
 
 
 async def serve() -> None:
-    """A simulator that answers at once, and one that sends everything back, till input ends."""
+    """Serve a simulator that replies at once, and one that echoes, until standard input ends."""
     replies = [Reply("Hello there.", after_s=0.0)] * 1000
     async with OpenAISimulator(replies=replies) as says, OpenAISimulator("loopback") as echoes:
         print(says.url, echoes.url, flush=True)

@@ -1,7 +1,7 @@
-"""A provider as thin as can be, in a process of its own: it sends all sound straight back.
+"""A minimal provider in its own process, which sends all audio straight back.
 
-``Provider`` starts it; ``python -m benchmarks.provider NAME`` is it. It notes when each numbered
-frame came and left, and each numbered picture, by the clock that all processes of the machine
+``Provider`` starts it as ``python -m benchmarks.provider NAME``. It records when each numbered
+frame came and left, and each numbered image, with the clock that all processes of the machine
 share.
 """
 
@@ -32,15 +32,15 @@ from benchmarks.wire_formats import DIALECTS, Dialect
 from duologue.audio import Samples
 
 NOVA = "nova"
-"""The one that does not speak over a WebSocket."""
+"""The provider that does not use a WebSocket."""
 LOUD = "/loud"
-"""Sessions behind this path are not sent back silence."""
+"""Sessions with this path are not sent silence."""
 
 
 class Line(asyncio.Protocol):
-    """One session: an endless reply that is what was heard.
+    """One session, whose endless reply echoes the input.
 
-    A frame has come when its bytes are there: what this side then does with it is not counted.
+    A frame has arrived when its bytes have; the processing after that is not counted.
     """
 
     def __init__(self, noted: Noted, dialect: Dialect) -> None:
@@ -102,19 +102,19 @@ class Line(asyncio.Protocol):
 
 
 def is_quiet(audio: str) -> bool:
-    """It is silence, or the noise that a codec made of it."""
+    """Silence, or the noise that a codec makes of it."""
     return int(np.abs(np.frombuffer(pybase64.b64decode(audio), "<i2")).max(initial=0)) <= 300
 
 
 def line_of(name: str, noted: Noted) -> Callable[[], asyncio.Protocol]:
-    """What makes the sessions of that provider."""
+    """Return what makes the sessions of that provider."""
     if name == NOVA:
         return lambda: StreamLine(noted)
     return lambda: Line(noted, DIALECTS[name]())
 
 
 async def main(name: str) -> None:
-    """Serve till standard input ends; answer each line on it with what was noted."""
+    """Serve until standard input ends; answer each line on it with the log."""
     noted = Noted()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
@@ -131,9 +131,9 @@ async def main(name: str) -> None:
 
 
 class Provider:
-    """The provider's process, on the last core where that can be said; use as ``with``.
+    """The provider's process, on the last core if the system allows that; a context manager.
 
-    With ``pinned`` this process stays on the first one.
+    With ``pinned`` this process stays on the first core.
     """
 
     def __init__(self, name: str, *, pinned: bool = True) -> None:
@@ -166,7 +166,7 @@ class Provider:
 
     @property
     def rate(self) -> int:
-        """Hz of the client's sound."""
+        """Sample rate of the client's audio in Hz."""
         return BareStream.rate if self.name == NOVA else DIALECTS[self.name].rate
 
     @property
@@ -176,11 +176,13 @@ class Provider:
 
     @property
     def loud_url(self) -> str:
-        """The address for a client that is not to be sent silence back."""
+        """The address for a client that is not sent silence."""
         return self.url + LOUD
 
     def bare(self, sound: Samples, began: float) -> Client:
-        """A bare client that speaks ``sound`` from ``began`` on, in s of the loop's clock."""
+        """Return a baseline client that sends ``sound`` from ``began`` on, in s of the loop's
+        clock.
+        """
         pace = Pace(sound, self.rate, began)
         if self.name == NOVA:
             return BareStream(self.port, pace)
@@ -188,7 +190,7 @@ class Provider:
         return BareClient(dialect, f"ws://127.0.0.1:{self.port}{dialect.path}", pace)
 
     def report(self) -> Noted:
-        """What was noted since the last report."""
+        """Return the log since the last report."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
@@ -197,7 +199,7 @@ class Provider:
 
 
 def pin(process: int, *, last: bool) -> None:
-    """Keep a process on the first or the last core, where the system lets us."""
+    """Keep a process on the first or the last core, if the system allows that."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0) | set(range(os.cpu_count() or 1)))
         os.sched_setaffinity(process, {cores[-1 if last else 0]})

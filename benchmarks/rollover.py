@@ -1,4 +1,4 @@
-"""A change of connections in the middle of things: what is heard of it, and what is lost."""
+"""A change of connections in the middle of a conversation: what is audible, what is lost."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from duologue.testing import Reply
 LONG = " ".join(f"word{index}" for index in range(60))
 ANSWER = " ".join(f"word{index}" for index in range(10))
 LEFT_S = 10.0
-"""What a goAway leaves, in s."""
+"""Seconds that a goAway leaves."""
 SCALE = 5.0
-"""Nova's clock: a stream ends after 96 s instead of 480."""
+"""Speed of Nova's clock: a stream ends after 96 s instead of 480."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How a provider's connections come to be changed."""
+    """How a provider's connections are changed."""
 
     named: str
     paces: tuple[float, float]
-    """How fast two speeches are made, of which one is 0: in a burst."""
+    """How fast the two speeches are generated, as a factor of real time; 0 is in a burst."""
     at: float
-    """When it comes, in s of the connection."""
+    """When the change comes, in s of the connection."""
     begin: tuple[float, float]
-    """When the two speeches are asked for."""
+    """When the two speeches are requested."""
     come: Callable[[Any, Any], None]
-    """Have it come."""
+    """Make the change."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
-def _asked(agent: Any, _: Any) -> None:
+def _roll_over(agent: Any, _: Any) -> None:
     agent.llm.roll_over()
 
 
@@ -51,11 +51,11 @@ def _goes(_: Any, far: Any) -> None:
 
 
 def _ages(*_: Any) -> None:
-    """It comes by itself."""
+    """Do nothing, because the change comes by itself."""
 
 
 def nova_options(scale: float) -> dict[str, Any]:
-    """A service whose clock is so much faster, and the session's own limits with it."""
+    """Return options for a faster clock of the service, and the session's own limits with it."""
     from duologue.providers.aws._realtime import ROLL_OVER
 
     policy = ReconnectPolicy(
@@ -68,10 +68,10 @@ def nova_options(scale: float) -> dict[str, Any]:
 
 
 CHANGES = {
-    "openai": Change("roll-over asked for", (0.0, 1.1), 3.0, (0.0, 0.0), _asked),
-    "qwen": Change("roll-over asked for", (0.0, 1.1), 3.0, (0.0, 0.0), _asked),
+    "openai": Change("roll-over asked for", (0.0, 1.1), 3.0, (0.0, 0.0), _roll_over),
+    "qwen": Change("roll-over asked for", (0.0, 1.1), 3.0, (0.0, 0.0), _roll_over),
     "gemini": Change(f"goAway with {LEFT_S:.0f} s left", (0.0, 2.5), 3.0, (0.0, 0.0), _goes),
-    # Its change is due from 60 s on, by 72 s in any case.
+    # The change is due after 60 s, and comes by 72 s in any case.
     "nova": Change(
         "roll-over at the age limit", (0.0, 1.1), 60.0, (58.0, 46.0), _ages, nova_options(SCALE)
     ),
@@ -81,7 +81,7 @@ CHANGES = {
 async def speech(
     name: str, change: Change, which: int, *, roll: bool
 ) -> tuple[np.ndarray, int, int]:
-    """What the person got of a speech, from its first frame to its last; gaps; connections."""
+    """Return the audio of a speech from first to last frame, its gaps, and the connections."""
     line = FakePerson()
     options = dict(change.options) if roll else {}
     replies = [Reply(LONG, pace=change.paces[which])]
@@ -99,7 +99,7 @@ async def speech(
 
 
 async def one_speech(name: str) -> list[Figure]:
-    """A change of connections in the middle of a speech, beside the same speech without."""
+    """Compare a speech with a change of connections in its middle with one without."""
     change = CHANGES[name]
     differ, gaps_ms, changes, seconds = 0, 0, 0, 0.0
     for which in (0, 1):
@@ -126,7 +126,7 @@ async def one_speech(name: str) -> list[Figure]:
 
 
 async def conversation(name: str, count: int, seed: int) -> list[Figure]:
-    """So many changes at random moments of turns and answers, some of them in mid-sentence."""
+    """Make ``count`` changes at random moments of turns and replies, some in mid-sentence."""
     side = SIDES[name]
     dice = random.Random(seed)  # noqa: S311
     line = FakePerson()
@@ -134,7 +134,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
     change = FORCED[name]
     options = {**change.options, "words_late_s": LATE_S}
     options["simulator"] = {**options.get("simulator", {}), "keep_audio": True}
-    # Made not much faster than it is spoken, so that some changes come while it is being made.
+    # Generated only a little faster than real time, so that some changes come during it.
     script = [Reply(ANSWER, pace=1.1)] * (count * 4)
     busy = 0
     async with meeting(side, line, script, turns, **options) as (agent, far):
@@ -149,7 +149,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(change.come(agent, far, dice))
                 await line.speak(1.0)
-                # So long that an answer that broke off has gone on to its end.
+                # Long enough for a reply that was broken off to be resumed and finished.
                 await asyncio.sleep(dice.uniform(14.0, 18.0))
         await asyncio.sleep(20)
         items = [*agent.conversation]
@@ -177,7 +177,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """Changes that come whether anybody is silent or not."""
+    """Changes that come whether anyone speaks or not."""
 
     named: str
     come: Callable[[Any, Any, random.Random], Awaitable[None]]
@@ -195,18 +195,18 @@ async def _gone(_: Any, far: Any, dice: random.Random) -> None:
 
 
 async def _old(*_: Any) -> None:
-    """It comes by itself."""
+    """Do nothing, because the change comes by itself."""
 
 
 FORCED = {
     "qwen": Forced("roll-over within 0 to 1.5 s", _hurried),
     "gemini": Forced("goAway with 1 to 3 s left", _gone),
-    # A stream ends after 16 s, and is to be left between 10 and 12.
+    # A stream ends after 16 s, and is to be replaced between 10 and 12 s.
     "nova": Forced("the stream's age limit, clock 30 times as fast,", _old, nova_options(30.0)),
 }
 
 
 async def rolling(name: str, count: int, seed: int) -> list[Figure]:
-    """Both figures; of OpenAI the first."""
+    """Return both figures; for OpenAI only the first."""
     figures = await one_speech(name)
     return figures + (await conversation(name, count, seed) if name in FORCED else [])

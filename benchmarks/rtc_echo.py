@@ -1,8 +1,8 @@
 """The browser edge: echo through Agent and ScriptedRealtime, native callers, two processes.
 
-``python -m benchmarks.rtc_echo`` measures its figures; with ``--sessions`` one run of that many,
-``--bare`` without an agent, ``--loss 0.02`` with a bad network. The server has the first core to
-itself, where the system lets us say so.
+``python -m benchmarks.rtc_echo`` measures its figures; with ``--sessions`` it makes one run with
+that many, with ``--bare`` without an agent, with ``--loss 0.02`` over a bad network. The server has
+the first core to itself, if the system allows that.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from duologue.video import VideoFrame
 RATE = 24000
 SIZE = RATE // 50
 LATE_S = 0.02
-"""A tick that is this late is heard: the frame after it is due."""
+"""Seconds after which a late tick is audible: the next frame is due then."""
 
 
 class SocketLine:
-    """Signalling as JSON lines over TCP on loopback."""
+    """Signalling as lines of JSON over TCP on loopback."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -62,7 +62,7 @@ class SocketLine:
 
 
 class Echo:
-    """Says back the newest that it heard at the next tick, as an agent that never waits would."""
+    """Plays the newest received frame at the next tick, as an agent that never waits would."""
 
     is_idle = True
     wants_video = False
@@ -92,10 +92,10 @@ class Echo:
 
 
 class _Loud:
-    """A connection that does not pass on silence.
+    """A connection that does not forward silence.
 
-    An echo of a stream without a pause never makes up for a late packet, as a person and a model
-    do in every pause: it would time the worst moment so far, over and over.
+    An echo of audio without a pause never catches up after a late packet, as a person and a model
+    do in every pause: it would measure the worst moment so far, again and again.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -113,7 +113,7 @@ class _Model(ScriptedRealtime):
 
 
 async def answer_bare(line: SocketLine) -> None:
-    """A call with nothing behind the edge but an echo."""
+    """Answer a call with only an echo behind the edge."""
     edge = CallEdge(line, loopback=True, rate=RATE)
     echo = Echo(edge)
     subscriptions = []
@@ -127,10 +127,9 @@ async def answer_bare(line: SocketLine) -> None:
 
 
 class Lateness:
-    """How many 20 ms ticks of all sessions there were, and how many came over 20 ms late.
+    """Counts the 20 ms ticks of all sessions, and those that came over 20 ms late.
 
-    One probe stands behind each session's own place in a tick. Ticks that were given up count as
-    late.
+    One probe is subscribed after each session's own place in a tick. Skipped ticks count as late.
     """
 
     def __init__(self) -> None:
@@ -147,7 +146,7 @@ class Lateness:
 
 
 async def answer(line: SocketLine, provider: tuple[str, str] | None, lateness: Lateness) -> None:
-    """A call to an agent whose model, or the provider at that address, sends back what is loud."""
+    """Answer a call with an agent whose model, or the given provider, echoes loud audio."""
     edge = CallEdge(line, loopback=True, rate=RATE)
     model = _Model(echo=True) if provider is None else realtime(*provider)
     async with talker(edge, model).join() as agent:
@@ -159,7 +158,7 @@ async def answer(line: SocketLine, provider: tuple[str, str] | None, lateness: L
 
 
 async def serve(bare: bool, provider: tuple[str, str] | None) -> None:
-    """Answer calls till the control line ends; answer each line on it with the CPU time used."""
+    """Answer calls until the control connection ends; answer each line on it with the CPU time."""
     over = asyncio.Event()
     lateness = Lateness()
 
@@ -184,7 +183,7 @@ async def serve(bare: bool, provider: tuple[str, str] | None) -> None:
 
 
 class Load:
-    """One caller: speech-like noise all the time, and on one of them clicks that are timed."""
+    """A caller: speech-like noise all the time, and clicks that are timed on one of them."""
 
     def __init__(self, clicks: bool, seed: int) -> None:
         self.clicks = clicks
@@ -259,7 +258,7 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
             connects.append((time.perf_counter() - start) * 1000)
             stack.callback(writer.close)
             loads.append(load)
-            # Spread over the 20 ms, as callers in life are.
+            # Spread over the 20 ms, as real callers are.
             await asyncio.sleep(0.001)
         subscriptions = []
         clock = LoopClock()
@@ -295,7 +294,7 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
 
 
 class _Spread:
-    """A clock of its own for one caller, shifted by ``offset`` s."""
+    """A clock for one caller, shifted by ``offset`` s."""
 
     def __init__(self, offset: float) -> None:
         self._offset = offset
@@ -326,9 +325,9 @@ def run(
     bare: bool = False,
     provider: tuple[str, str] | None = None,
 ) -> dict[str, object]:
-    """One run: the server in a process of its own, on core 0 where that can be said.
+    """Make one run, with the server in its own process, on core 0 if the system allows that.
 
-    ``provider`` is the name and the address of one that echoes.
+    ``provider`` is name and address of an echo provider.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     command = [sys.executable, "-m", "benchmarks.rtc_echo", "--serve", *(["--bare"] * bare)]
@@ -349,7 +348,7 @@ def run(
 
 
 def figures() -> list[Figure]:
-    """The three figures of the browser edge."""
+    """Measure the three figures of the browser edge."""
     few, many, lossy = run(5, 15), run(25, 20), run(5, 60, 0.02)
     trip = max(cast("list[float]", r["round_trip_ms"])[0] for r in (few, many))
     cpu = cast("float", many["cpu_per_session"])

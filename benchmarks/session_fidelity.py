@@ -1,4 +1,4 @@
-"""What holds of a session with a provider's protocol: silence, truth, and nothing lost.
+"""Properties of a session with a provider's protocol: silence, truth, and no losses.
 
 ``python -m benchmarks.session_fidelity openai|gemini|nova|qwen interrupts|heard|kills|rolling``.
 The conversations are those of the conformance suite (``tests/conformance``), most in virtual time.

@@ -1,7 +1,7 @@
-"""Sessions that one core carries before 20 ms ticks come late: ``python -m benchmarks.sessions``.
+"""How many sessions one core carries without late 20 ms ticks: ``python -m benchmarks.sessions``.
 
-By the CPU of one session alone a core carries more than anybody should give it: with little left,
-each burst of work holds up the ticks of all sessions. So the sessions are counted by lateness.
+The CPU of one session alone would allow more than is sensible: with little CPU left, each burst of
+work delays the ticks of all sessions. So the number is measured by lateness.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECONDS = 20
 
 
 def carried(provider: tuple[str, str] | None, begin: int) -> tuple[int, list[dict[str, object]]]:
-    """The most sessions, in steps of five, with at most 0.5 % of ticks late; and each run."""
+    """Find the most sessions, in steps of five, with at most 0.5 % late ticks; return each run."""
     runs: list[dict[str, object]] = []
 
     def good(sessions: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is looked at in each provider's simulator by the benchmarks of `truth`."""
+"""What the benchmarks of `session_fidelity` read from each provider's simulator."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One provider: its subject in the conformance suite, and its words for what happens.
+    """One provider: its target in the conformance suite, and its messages.
 
-    ``speech`` says whether a message (its kind and its text) tells that the person speaks, or that
-    the model was interrupted by it. ``rate`` is Hz of the
-    sound as it hears it. ``words_beside``: it writes down what was said while it answers it.
+    ``speech`` returns whether a message (its kind and its text) reports that the person speaks, or
+    that the model was interrupted. ``rate`` is the sample rate in Hz of the audio it gets.
+    ``words_beside``: it transcribes a turn while it replies to it.
     """
 
     subject: str
@@ -77,7 +77,7 @@ SIDES = {
 
 
 _ROLES = {"Person": "user", "You": "agent"}
-"""How older messages are told to Nova that are more than it takes, in one of them."""
+"""Roles in the text by which Nova gets older messages beyond its limit, in one message."""
 
 
 @asynccontextmanager
@@ -90,11 +90,9 @@ async def meeting(
     words_late_s: float = 0.0,
     **options: Any,
 ) -> AsyncGenerator[tuple[Any, Any]]:
-    """An agent that talks over that line, and the far side of it.
+    """Connect an agent with a simulated provider; yield the agent and the far side.
 
-    ``agent.recorded`` has its events.
-
-    What the person said is told ``words_late_s`` after they have said it.
+    ``agent.recorded`` has its events. Transcripts of the person are ``words_late_s`` late.
     """
     if words_late_s and side.words_beside:
         told = {"transcription_delay": words_late_s, **options.get("simulator", {})}
@@ -107,7 +105,7 @@ async def meeting(
 
 
 def delay_words(simulator: Any, seconds: float) -> None:
-    """Have the model itself find the words so late, and answer them only then."""
+    """Delay the backend's own transcripts by ``seconds``, so it replies only then."""
     brain = simulator._backend
 
     def make() -> Any:
@@ -120,7 +118,7 @@ def delay_words(simulator: Any, seconds: float) -> None:
 
             def take(output: Output) -> None:
                 if isinstance(output, UserTranscript | UserTurnEnded):
-                    # Timers of the same time are called in any order.
+                    # Timers with equal times run in any order.
                     waiting.append(output)
                     loop.call_later(seconds, lambda: receive(waiting.popleft()))
                 else:
@@ -141,7 +139,7 @@ def delay_words(simulator: Any, seconds: float) -> None:
 
 
 def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) -> None:
-    """Tell of every new connection by what cuts it."""
+    """Report every new connection with the function that kills it."""
     if hasattr(simulator, "attach"):
         attach = simulator.attach
 
@@ -161,12 +159,12 @@ def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) 
 
 
 def told(agent: Any, kind: type) -> list[Any]:
-    """The events of that kind, so far."""
+    """Return the events of a kind so far."""
     return [event for event in agent.recorded if isinstance(event, kind)]
 
 
 def known_to(name: str, far: Any) -> list[tuple[str, str]]:
-    """What the model knows to have been said, as (role, words)."""
+    """Return what the model knows to have been said, as (role, text)."""
     if name != "nova":
         return far.history()
     known: list[tuple[str, str]] = []
@@ -186,7 +184,7 @@ def known_to(name: str, far: Any) -> list[tuple[str, str]]:
 
 
 def watch_sent(session: Any, see: Callable[[str, str], None]) -> None:
-    """Look at every message of a simulated session, as it leaves."""
+    """Report every message of a simulated session when it is sent."""
     line = session._channel
     send = line.send
 

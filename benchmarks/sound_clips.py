@@ -1,10 +1,10 @@
-"""Sixty short sounds that a person makes into the agent's speech: 41 no words, 19 words.
+"""Sixty short sounds that a person makes during the agent's speech: 41 without words, 19 words.
 
-Real ones are read from where Debian's package ``hedgewars-data`` has them (voices of people who
-cough and laugh; GFDL 1.3, so they are not kept here), or from the folder that
-``DUOLOGUE_BENCH_SOUNDS`` names, such as one that the package was unpacked to. Where they are not
-there, made ones stand in, and the figures say how many were real. Words are spoken by espeak-ng
-(English, Hindi, Mandarin). All else is made below, from noise of a fixed seed.
+Recordings are read from the files of Debian's package ``hedgewars-data`` (people who cough and
+laugh; GFDL 1.3, so they are not stored here), or from the folder that ``DUOLOGUE_BENCH_SOUNDS``
+names, such as one that the package was unpacked to. If they are missing, synthetic ones replace
+them, and the figures say how many were real. Words are spoken by espeak-ng (English, Hindi,
+Mandarin). Everything else is synthesised below, from noise with a fixed seed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ FOLDER = Path(
     os.environ.get("DUOLOGUE_BENCH_SOUNDS", "/usr/share/games/hedgewars/Data/Sounds/voices")
 )
 COUGHS = ("Default", "Default_es", "Default_pl", "Default_ru", "HillBilly")
-"""All that cough, each once."""
+"""All coughs, each once."""
 LAUGHS = ("British", "Classic", "HillBilly", "Mobster")
-"""The first four by name of those that laugh and are no other's translation."""
+"""The first four laughs by name that are no translation of another."""
 SPOKEN = (
     ("British/Hello", "hello"),
     ("British/Hurry", "hurry"),
@@ -46,7 +46,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One sound at 16 kHz; ``words`` is empty where it has none."""
+    """One sound at 16 kHz; ``words`` is empty if it has none."""
 
     kind: str
     samples: Samples
@@ -55,7 +55,11 @@ class Clip:
 
 
 def clips() -> list[Clip]:
-    """All sixty; raises ``FileNotFoundError`` without espeak-ng."""
+    """Return all sixty.
+
+    Raises:
+        FileNotFoundError: espeak-ng is not installed.
+    """
     rng = np.random.default_rng(60)
     return [
         *_coughs(rng),
@@ -115,7 +119,7 @@ def _spoken(voice: str, words: str) -> Samples:
 
 
 def _whole(sound: np.ndarray, rate: int) -> Samples:
-    """As loud as all the others, at 16 kHz, without the silence around it."""
+    """Return a sound at 16 kHz, at the level of all others, without silence around it."""
     loudest = float(np.abs(sound).max()) or 1.0
     samples = (sound * (PEAK / loudest)).astype(np.int16)
     if rate != RATE:
@@ -125,7 +129,7 @@ def _whole(sound: np.ndarray, rate: int) -> Samples:
 
 
 def _band(rng: np.random.Generator, seconds: float, low: float, high: float) -> np.ndarray:
-    """Noise between two frequencies."""
+    """Return noise between two frequencies."""
     size = round(seconds * RATE)
     spectrum = np.fft.rfft(rng.standard_normal(size))
     hz = np.fft.rfftfreq(size, 1 / RATE)
@@ -144,7 +148,7 @@ def _hum(seconds: float, hz: float, partials: int = 12) -> np.ndarray:
 
 
 def _cough(rng: np.random.Generator, number: int) -> Samples:
-    """A burst, breath that dies away, and in every other one a short voiced end; some twice."""
+    """Coughs: a burst, breath that dies away, in every other a short voiced end; some twice."""
     burst = _band(rng, 0.25, 300, 5000)
     sound = burst * _fade(len(burst), 0.004, 0.05 + 0.006 * number)
     if number % 2:
@@ -156,7 +160,7 @@ def _cough(rng: np.random.Generator, number: int) -> Samples:
 
 
 def _clap(rng: np.random.Generator, number: int) -> Samples:
-    """One to three claps, in rooms of more and less echo."""
+    """One to three claps, in rooms with more and less echo."""
     one = _band(rng, 0.25, 700 + 100 * number, 3500)
     one = one * _fade(len(one), 0.001, 0.012 + 0.008 * number)
     pause = np.zeros(round(0.15 * RATE))
@@ -171,7 +175,7 @@ def _breath(rng: np.random.Generator, seconds: float) -> Samples:
 
 
 def _door(rng: np.random.Generator, number: int) -> Samples:
-    """A latch that clicks, and a leaf that falls shut."""
+    """Doors: a latch that clicks, and a leaf that falls shut."""
     latch = _band(rng, 0.05, 1500, 5000)
     latch *= _fade(len(latch), 0.001, 0.008)
     thud = _band(rng, 0.35, 40, 250 + 60 * number)
@@ -193,7 +197,7 @@ def _keyboard(rng: np.random.Generator, keys: int) -> Samples:
 
 
 def _laugh(rng: np.random.Generator, number: int) -> Samples:
-    """Voiced bursts, five a second, each with breath before it."""
+    """Laughs: voiced bursts, five a second, each with breath before it."""
     parts = []
     for burst in range(4 + number):
         breath = _band(rng, 0.07, 600, 4000) * 0.3

@@ -1,8 +1,8 @@
-"""What cuts the agent's speech, and what it goes on through: sixty sounds, in virtual time.
+"""Which of sixty sounds interrupt the agent, in virtual time.
 
 ``python -m benchmarks.sounds openai|gemini|nova|qwen|pipeline [-v]``. The service is simulated: it
-finds turns by loudness alone, so it takes every sound for speech, and it knows the words of each,
-telling them half a second late. What is measured is what is made of that here.
+detects turns by their level alone, so it takes every sound for speech, and it knows the words of
+each, which it reports half a second late. What the library makes of that is measured.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ LONG = " ".join(f"word{index}" for index in range(24))
 WORDS_LATE_S = 0.5
 AFTER_S = 6.0
 FIRST_S = 0.75
-"""The agent goes on so many seconds after a sound began, if nothing was decided by then."""
+"""Seconds after the start of a sound at which the agent resumes, if it is undecided by then."""
 NOISE_LEVEL = 6.0
 """RMS of the microphone's own noise."""
 
 
 class Caller(FakePerson):
-    """A person who makes one sound into the agent's speech."""
+    """A person who makes one sound during the agent's speech."""
 
     def __init__(self, clip: Clip) -> None:
         super().__init__()
@@ -73,18 +73,18 @@ class Caller(FakePerson):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the agent's speech; times in s since the sound began."""
+    """What happened to the agent's speech; times in s since the start of the sound."""
 
     clip: Clip
     cut_at: float | None
     silent_s: float
-    """Longest that it was held before it went on."""
+    """Longest time for which it was held before it resumed."""
     answers: int
     """Speeches that followed."""
 
 
 class Knows(simulator_probes.Backend):
-    """The model inside a service, which knows what is said in every turn."""
+    """A backend that knows what is said in every turn."""
 
     said = ""
 
@@ -103,7 +103,7 @@ class Knows(simulator_probes.Backend):
 
 @asynccontextmanager
 async def call(name: str, caller: Caller, clip: Clip) -> AsyncGenerator[Any]:
-    """An agent in a call, with the settings that a provider has by default."""
+    """Connect an agent with the provider's default settings."""
     vad = EarshotVAD("simulate")
     replies = [Reply(LONG), *["And an answer to that."] * 9]
     options: dict[str, Any] = {"vad": vad}
@@ -159,7 +159,7 @@ async def _pipeline(caller: Caller, clip: Clip, replies: Any) -> AsyncGenerator[
 
 
 async def outcome(name: str, clip: Clip) -> Outcome:
-    """Make one sound into the agent's speech, 1.5 s after it has begun."""
+    """Make one sound during the agent's speech, 1.5 s after its start."""
     caller = Caller(clip)
     async with call(name, caller, clip) as agent:
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ async def outcome(name: str, clip: Clip) -> Outcome:
 
 
 def figures(name: str, found: list[Outcome]) -> list[Figure]:
-    """What of the sounds cut the agent, and through which words it went on."""
+    """Return which sounds interrupted the agent, and which words did not."""
     sounds = [one for one in found if not one.clip.words]
     words = [one for one in found if one.clip.words]
     kinds = Counter(one.clip.kind for one in sounds)
@@ -232,7 +232,7 @@ def _length(found: list[Outcome], which: Callable[[Iterable[float]], float]) -> 
 
 
 async def measure(name: str, *, verbose: bool) -> list[Figure]:
-    """All sixty sounds."""
+    """Measure all sixty sounds."""
     found = []
     for clip in clips():
         one = await outcome(name, clip)

@@ -1,4 +1,4 @@
-"""What the library adds to the way to a provider and back: time, CPU and memory.
+"""What the library adds to the path to a provider and back: time, CPU and memory.
 
 ``python -m benchmarks.transport openai|gemini|nova|qwen``.
 """
@@ -25,16 +25,16 @@ from duologue.quality import Quality
 from duologue.realtime.realtime import Realtime
 
 FLOORS = {"nova": "h2, orjson and hashlib"}
-"""What bare clients are made of, if not of websockets and orjson."""
+"""What baseline clients are made of, if not of websockets and orjson."""
 
 
 def floor_of(provider: Provider) -> str:
-    """What the bare client is made of."""
+    """Return what the baseline client is made of."""
     return FLOORS.get(provider.name, "websockets and orjson")
 
 
 def sparse(seconds: float, rate: int) -> AudioFrame:
-    """Silence with a loud 20 ms in every half second, as in a conversation's pauses."""
+    """Return silence with 20 ms of loud audio every half second, like a conversation's pauses."""
     samples = numbered(seconds, rate).samples.copy().reshape(-1, rate // 50)
     samples[[i for i in range(len(samples)) if i % 25]] = 0
     samples[samples > 0] = 9000
@@ -42,7 +42,7 @@ def sparse(seconds: float, rate: int) -> AudioFrame:
 
 
 async def latency(provider: Provider) -> list[Figure]:
-    """Added latency each way, of one session."""
+    """Measure the latency that is added each way, with one session."""
     edge, llm = MarkedEdge(numbered(20.0, provider.rate)), realtime(provider.name, provider.url)
     async with talker(edge, llm).join() as agent:
         await agent.finish()
@@ -74,7 +74,7 @@ async def latency(provider: Provider) -> list[Figure]:
 
 
 class FedEdge:
-    """A line that costs nothing itself: somebody else speaks for all of them, and nobody hears."""
+    """An edge without cost: another task speaks for all of them, and audio is discarded."""
 
     output_rate = RATE
     quality: Quality = "estimated"
@@ -98,13 +98,13 @@ class FedEdge:
 
 
 async def talk(edge: FedEdge, llm: Realtime) -> None:
-    """One session, till its line hangs up."""
+    """Run one session until its edge hangs up."""
     async with talker(edge, llm).join() as agent:
         await agent.finish()
 
 
 def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
-    """Speak on a line till it hangs up, 20 ms at a time, from ``began`` on by the loop's clock."""
+    """Send 20 ms of audio at a time until the edge hangs up, from ``began`` on the loop's clock."""
     frames = sound.samples.reshape(-1, sound.rate // 50)
     loop = asyncio.get_running_loop()
 
@@ -112,7 +112,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
         if edge.hung_up.is_set():
             return
         if edge.person is not None:
-            # A copy: sound that comes from somewhere is new each time, and is kept for a while.
+            # A copy, because real audio is new each time and is kept for a while.
             edge.person.push_audio(AudioFrame(frames[index % len(frames)].copy(), sound.rate))
         loop.call_at(began + (index + 1) * 0.02, speak, index + 1)
 
@@ -123,7 +123,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
 async def running(
     provider: Provider, sessions: int, sound: AudioFrame, apart: float = 0.0
 ) -> AsyncGenerator[list[FedEdge]]:
-    """So many sessions, 3 s after the last began; each speaks ``apart`` s after the one before."""
+    """Run ``sessions`` sessions until 3 s after the last began; they begin ``apart`` s apart."""
     edges = [FedEdge() for _ in range(sessions)]
     async with asyncio.TaskGroup() as tasks:
         for edge in edges:
@@ -141,7 +141,7 @@ async def running(
 async def processor(
     provider: Provider, sessions: int, seconds: float, *, apart: float, named: str
 ) -> Figure:
-    """CPU of many sessions in one process, sound both ways all the time."""
+    """Measure the CPU of many sessions in one process, with audio both ways all the time."""
     sound = sparse(10.0, provider.rate)
     async with running(provider, sessions, sound, apart) as edges:
         cpu, wall, frames = time.process_time(), time.perf_counter(), sum(e.frames for e in edges)
@@ -166,7 +166,7 @@ async def processor(
 
 
 async def memory(provider: Provider, sessions: int) -> list[Figure]:
-    """Memory of a session: that of so many live ones less that of ten, also of loud speakers."""
+    """Measure the memory of a session: that of many less that of ten, also with loud speakers."""
     each = []
     for sound in (sparse(10.0, provider.rate), numbered(10.0, provider.rate)):
         async with running(provider, 10, sound):
@@ -192,7 +192,7 @@ async def memory(provider: Provider, sessions: int) -> list[Figure]:
 
 
 async def all_of_it(provider: Provider) -> list[Figure]:
-    """Every figure of one process."""
+    """Measure every figure of one process."""
     figures = await latency(provider)
     figures += await memory(provider, 100)
     figures.append(await processor(provider, 40, 10, apart=0.0, named="all by one clock"))

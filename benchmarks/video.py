@@ -1,7 +1,7 @@
-"""What pictures cost on their way to Gemini: CPU, and how old they are when they are sent.
+"""The cost of images on their way to Gemini: CPU, and their age when they are sent.
 
-``python -m benchmarks.video [SECONDS]``. A camera of 1280 by 720 at 30 pictures a second, of
-which the model is shown one a second. The thin provider notes when each came, by the number in it.
+``python -m benchmarks.video [SECONDS]``. A camera of 1280 by 720 pixels has 30 images a second, one
+of which is sent. The echo provider records when each arrived, by the number in it.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from duologue.video import VideoFrame
 
 CAMERA_FPS = 30
 PICTURES = 45
-"""Pictures of the scene; then it begins anew."""
+"""Images of the scene, after which it repeats."""
 SESSIONS = 8
-"""Sessions at once: one alone does not cost enough to be measured well."""
+"""Sessions at the same time: one alone costs too little to be measured well."""
 APART_S = 0.125
-"""So long after one another they begin to see."""
+"""Seconds between the starts of their video."""
 
 
 @dataclass
 class Seen:
-    """One run: CPU of a session in % of a core, and what came of the camera's pictures."""
+    """One run: CPU of a session in % of a core, and what happened to the camera's images."""
 
     cpu: float
     shown: int
     ages: list[float]
-    """Of the pictures that came, in ms."""
+    """Age in ms of the images that arrived."""
     frames: float
-    """Frames of sound that came back to a session in a second."""
+    """Audio frames per second that came back to a session."""
 
 
 class Camera:
-    """Shows all lines the next picture, 30 times a second, and remembers when it took each."""
+    """Gives all edges the next image, 30 times a second, and records when it took each."""
 
     def __init__(self, edges: list[FedEdge], pictures: list[NDArray[np.uint8]]) -> None:
         self._edges = edges
         self._pictures = pictures
         self.taken: dict[int, float] = {}
-        """When a picture was taken, by its number."""
+        """When an image was taken, by its number."""
 
     async def run(self) -> None:
-        """Take pictures till cancelled."""
+        """Take images until cancelled."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         index = 0
@@ -74,7 +74,7 @@ class Camera:
 
 
 async def talk(provider: Provider, edge: FedEdge, options: dict[str, object]) -> None:
-    """One session that may see, till its line hangs up."""
+    """Run one session that may see, until its edge hangs up."""
     llm = realtime(provider.name, provider.url, video=True, **options)
     async with talker(edge, llm).join() as agent:
         await agent.finish()
@@ -83,7 +83,7 @@ async def talk(provider: Provider, edge: FedEdge, options: dict[str, object]) ->
 async def watch(
     provider: Provider, pictures: list[NDArray[np.uint8]], seconds: float, **options: object
 ) -> Seen:
-    """Talk and look for so long; without pictures the camera is off."""
+    """Talk and look for ``seconds``; without images the camera is off."""
     edges = [FedEdge() for _ in range(SESSIONS)]
     camera = Camera(edges, pictures)
     sound = sparse(10.0, provider.rate)
@@ -112,7 +112,7 @@ async def watch(
 
 
 async def measure(provider: Provider, seconds: float) -> list[Figure]:
-    """Sound alone, with a moving picture, and with one that stays the same."""
+    """Measure audio alone, with a moving scene, and with one that stays the same."""
     moving, still = scene(PICTURES, moving=True), scene(1, moving=False)
     alone = await watch(provider, [], seconds)
     plain = await watch(provider, moving, seconds)

@@ -1,7 +1,7 @@
-"""What the thin provider and the bare client speak over a WebSocket, provider by provider.
+"""What the echo provider and the baseline client exchange over a WebSocket, by provider.
 
-Only what a session begins with, and how sound and pictures go either way. Events are as long as
-the service's, with ids where it has some: to read those costs a client time and memory.
+Only the start of a session, and audio and images either way. Events have the size of the service's,
+with ids if it has some, because reading them costs a client time and memory.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ import pybase64
 type Event = dict[str, Any]
 
 RATE = 24000
-"""Hz of all sound that comes back."""
+"""Sample rate in Hz of all audio that comes back."""
 
 
 class Dialect(ABC):
-    """One provider's; a session has one of its own on either side."""
+    """The format of one provider; a session has an instance of its own on either side."""
 
     rate: ClassVar[int] = RATE
-    """Hz of the client's sound."""
+    """Sample rate in Hz of the client's audio."""
     binary: ClassVar[bool] = False
-    """The service sends binary messages."""
+    """Whether the service sends binary messages."""
     path: ClassVar[str] = ""
-    """Of the WebSocket, behind the address that a client is given."""
+    """Path of the WebSocket, after the address that a client is given."""
     first: ClassVar[bytes] = b""
-    """What a client has to say before it may send sound."""
+    """Return what a client has to send before it may send audio."""
 
     def begin(self) -> Sequence[bytes]:
-        """What the service says first."""
+        """Return the first events of the service."""
         return ()
 
     def answer(self, event: Event) -> Sequence[bytes]:
-        """What it says to an event that has no sound."""
+        """Return the response to an event without audio."""
         return ()
 
     @abstractmethod
     def sound(self, event: Event) -> str | None:
-        """The sound in a client's event, as base64; None if there is none."""
+        """Return the audio in a client's event, as base64; None if there is none."""
 
     def picture(self, event: Event) -> str | None:
-        """The picture in a client's event, as base64; None if there is none."""
+        """Return the image in a client's event, as base64; None if there is none."""
         return None
 
     @abstractmethod
     def speak(self, audio: bytes) -> bytes:
-        """The event by which the service sends sound, as base64 at 24 kHz."""
+        """Return the event with which the service sends audio, as base64 at 24 kHz."""
 
     @abstractmethod
     def hear(self, audio: str) -> bytes:
-        """The event by which a client sends sound, as base64."""
+        """Return the event with which a client sends audio, as base64."""
 
     @abstractmethod
     def spoken(self, event: Event) -> str | None:
-        """The sound in a service's event, as base64; None if there is none."""
+        """Return the audio in a service's event, as base64; None if there is none."""
 
     def echo(self, audio: str) -> bytes:
-        """The client's sound at 24 kHz: each 20 ms of one value stay 20 ms of that value."""
+        """Return the client's audio at 24 kHz: each 20 ms of one value stay 20 ms of that value."""
         if self.rate == RATE:
             return audio.encode()
         samples = np.frombuffer(pybase64.b64decode(audio), "<i2")
@@ -119,7 +119,7 @@ class OpenAI(Dialect):
 
 
 class Qwen(OpenAI):
-    """Qwen Omni: OpenAI's events by the names of its beta; 16 kHz from the client."""
+    """Qwen Omni: OpenAI's events under their beta names; 16 kHz from the client."""
 
     rate = 16000
     path = "?model=qwen3.5-omni-plus-realtime"
