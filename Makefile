@@ -4,9 +4,12 @@
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # The first that runs and is new enough: a name may be there that only says what is missing.
-PYTHON := $(shell for name in python3.12 python3.13 python3 python; do \
+# CI sets PYTHON to the one that it tests with.
+ifndef PYTHON
+PYTHON := $(shell for name in python3.12 python3.13 python3.14 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null \
 	&& command -v "$$name" && break; done)
+endif
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -26,7 +29,7 @@ setup: .venv/.ready ## create .venv with everything, leaves .venv/bin/duologue
 .PHONY: python
 python:
 	@test -n "$(PYTHON)" || \
-	{ echo "Python 3.12 or 3.13 is needed: no python3.12, python3.13 or python3 here is one"; exit 1; }
+	{ echo "Python 3.12 to 3.14 is needed: no python3.12, python3.13, python3.14 or python3 here"; exit 1; }
 
 demo: setup ## talk to it: a recorded caller first, then the page in your browser
 	.venv/bin/duologue demo $(ARGS)

@@ -53,6 +53,7 @@ SHIM = "echo 'pyenv: command not found' >&2; exit 127"
         ([("python3.13", GOOD)], "python3.13"),
         ([("python3.12", SHIM), ("python3.13", GOOD), ("python3", GOOD)], "python3.13"),
         ([("python3.12", GOOD), ("python3.13", GOOD)], "python3.12"),
+        ([("python3.14", GOOD)], "python3.14"),
         ([("python3", GOOD)], "python3"),
         ([("python3", OLD), ("python", GOOD)], "python"),
     ],
@@ -71,7 +72,7 @@ def test_without_a_python_that_is_new_enough_one_line_says_so(make, pythons):
     done = make(*pythons, dry=False)
     assert done.returncode
     assert done.stdout == (
-        "Python 3.12 or 3.13 is needed: no python3.12, python3.13 or python3 here is one\n"
+        "Python 3.12 to 3.14 is needed: no python3.12, python3.13, python3.14 or python3 here\n"
     )
 
 

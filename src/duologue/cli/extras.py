@@ -32,6 +32,7 @@ EXTRAS = {
         ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
     ),
     "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "earshot", "PIL")),
+    "websocket": ("providers of your own over WebSocket", ("websockets",)),
     "simulate": (
         "providers on this machine",
         ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
