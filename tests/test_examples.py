@@ -55,6 +55,9 @@ def weights():
         pytest.skip(f"the weights can't be had here: {error}")
 
 
+# toy_provider.py and toy_server.py run in tests/realtime/test_toy_provider.py.
+
+
 def test_every_example_is_run_here():
     text = Path(__file__).read_text("utf-8")
     names = [path.name for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb")]

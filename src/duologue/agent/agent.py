@@ -639,6 +639,8 @@ class Agent:
         known = live.session.known_text(speech)
         if known is None:
             self.llm.add_item(AgentItem(speech.id, speech.heard_text, speech_id=speech.id))
+        elif self.llm.capabilities.truncation == "none":
+            return
         elif speech.state != "cut" and known != speech.heard_text:
             # A new connection took over during the speech, so the model knows only its beginning.
             self.llm.edit(Truncate(speech.id, speech.played_ms, speech.heard_text))

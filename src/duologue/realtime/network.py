@@ -8,7 +8,7 @@ import ssl
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import ClassVar
+from types import MappingProxyType
 
 from duologue._net import check_headers, check_secret, split_address
 from duologue._optional import import_optional
@@ -32,13 +32,15 @@ type ApiKey = str | Callable[[], str | Awaitable[str]]
 class NetworkRealtime[M](Realtime):
     """A model that is reached over a network by messages of type M.
 
-    A subclass says how a connection is made, by `make_codec` and `make_wire`, and which errors of
-    the service mean what, by `errors`. The session does the rest: it reconnects, rolls over,
-    replays audio, and keeps the order of requests.
+    A subclass says how a connection is made, by `make_codec` and `make_wire`. The session does the
+    rest: it reconnects, rolls over, replays audio, and keeps the order of requests.
 
     Args:
         capabilities: what the model can do.
         base_url: the address of the service.
+        errors: the kinds of the service's errors, by its own code, by HTTP status ("429") and by
+            close code ("4001"). Statuses and close codes have defaults; any other code is
+            ``UNKNOWN``: reported, and the session continues.
         api_key: the key, or a function that returns it for each connection, because keys may
             rotate. A plain function runs in a thread.
         headers: more headers for each connection.
@@ -60,18 +62,12 @@ class NetworkRealtime[M](Realtime):
         ConfigError: a value can't work.
     """
 
-    errors: ClassVar[Mapping[str, ErrorKind]] = {}
-    """Kinds of errors by the service's code, by HTTP status ("429") and by close code ("4001").
-
-    An error that is not in the table is ``UNKNOWN``: reported, and the session continues. An HTTP
-    status and a close code have defaults.
-    """
-
     def __init__(
         self,
         capabilities: Capabilities,
         *,
         base_url: str,
+        errors: Mapping[str, ErrorKind] = MappingProxyType({}),
         api_key: ApiKey = "",
         headers: Mapping[str, str] | None = None,
         proxy: str | None = None,
@@ -95,6 +91,7 @@ class NetworkRealtime[M](Realtime):
                 f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
             )
         self.base_url = base_url
+        self.errors = errors
         self.headers = check_headers("headers", headers)
         self.proxy = proxy
         self.ssl_context = ssl_context

@@ -330,9 +330,13 @@ class Realtime(ABC):
         self.edit(AddItem(item))
 
     def edit(self, command: AddItem | Truncate | DeleteItem) -> None:
-        """Change the model's history; without a connection, `SessionObserver.history` has the
-        change.
+        """Change the model's history; without a connection, the next one begins with the change.
+
+        Raises:
+            UnsupportedError: the model's history can't be truncated.
         """
+        if self.capabilities.truncation == "none" and not isinstance(command, AddItem):
+            raise UnsupportedError(f"{self.capabilities.model} can't change its history")
         self._session.transmit(command)
 
     def request_reply(self, request_id: str, instructions: str | None = None) -> None:

@@ -76,6 +76,7 @@ from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     ClearInput,
     Command,
+    DeleteItem,
     EndTurn,
     Ping,
     RequestReply,
@@ -83,6 +84,7 @@ from duologue.realtime.commands import (
     Scheduling,
     SendAudio,
     SendToolResult,
+    Truncate,
     UpdateSession,
 )
 from duologue.realtime.observer import SessionObserver
@@ -237,6 +239,10 @@ class Session:
         """Whether neither side speaks and nothing is awaited, so a switch goes unnoticed."""
         return self._resumable and not (self.pending or self.input_audio.speaking)
 
+    @property
+    def _can_truncate(self) -> bool:
+        return self.host.capabilities.truncation != "none"
+
     def begin(
         self, setup: SessionSetup, observer: SessionObserver, on_live: Callable[[], None]
     ) -> None:
@@ -343,7 +349,7 @@ class Session:
             self._observer.reply_ended(self._unspoken_rest.request_id, None)
             self._unspoken_rest = None
         self._effects.apply(self._scheduler.interrupt(self.epoch, self._clock.now()))
-        if self.is_open and self.host.capabilities.truncation != "none":
+        if self.is_open and self._can_truncate:
             for truncation in truncations:
                 self.transmit(truncation)
         return self.epoch
@@ -403,6 +409,8 @@ class Session:
             self._on_live()
         else:
             for change in diff_setups(connection.setup, self.make_setup()):
+                if isinstance(change, DeleteItem | Truncate) and not self._can_truncate:
+                    continue
                 self.transmit(change)
         for command in self.input_audio.replay(now):
             self.transmit(command)
