@@ -98,3 +98,9 @@ async def test_what_it_does_not_claim_is_refused():
             agent.llm.update_instructions("Be brief.")
         with pytest.raises(UnsupportedError, match="finds the end of a turn by itself"):
             agent.llm.end_turn()
+
+
+def test_the_documentation_shows_this_provider():
+    source = (EXAMPLES / "toy_provider.py").read_text("utf-8")
+    page = (EXAMPLES.parent / "docs" / "realtime.md").read_text("utf-8")
+    assert source[source.index("RATE = ") : source.index("\n\n\nasync def main")] in page
