@@ -1,7 +1,11 @@
-"""Check addresses, headers and proxies; each error is one line that says what to write."""
+"""Check addresses, headers and proxies, and make the errors of networked services.
+
+Each error is one line that says what to write, or has the service's own words.
+"""
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -11,10 +15,28 @@ from urllib.request import getproxies, proxy_bypass
 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-"""Names of this machine, for which no proxy is used."""
+LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
+"""The usual names of this machine."""
+
+MAX_MESSAGE_CHARS = 500
+"""Most characters of a service's message in an error."""
+CLIENT_FAULT_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
+"""WebSocket close codes that blame the client; all others blame the network or the server."""
+
+_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
+_RETRY_STATUS = frozenset({408, 409, 425, 429})
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or address (without port) is this machine's own loopback."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def split_address(name: str, value: object, schemes: Sequence[str], example: str) -> SplitResult:
@@ -89,7 +111,7 @@ def unix_time(dates: Sequence[str]) -> float | None:
 
 def proxy_from_environment(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment names for ``scheme`` (``HTTPS_PROXY``), if any."""
-    if host in LOOPBACK or proxy_bypass(host):
+    if is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
     return proxies.get(scheme) or proxies.get("all")
@@ -136,6 +158,37 @@ def urlsplit_or_none(value: str) -> SplitResult | None:
         return urlsplit(value)
     except ValueError:
         return None
+
+
+def hostname_of(url: str) -> str:
+    """Return the host of a URL; empty if it has none or is invalid."""
+    address = urlsplit_or_none(url)
+    return "" if address is None else address.hostname or ""
+
+
+def one_line(text: str) -> str:
+    """Return a service's message on one line, shortened if it is long."""
+    return " ".join(text.split())[:MAX_MESSAGE_CHARS]
+
+
+def http_status_text(status: int) -> str:
+    """Return the error text for an HTTP response without a message of its own."""
+    return f"the server answered with HTTP {status}"
+
+
+def http_status_kind(status: int) -> ErrorKind:
+    """Return the kind of an HTTP error by its status alone."""
+    if status in _FATAL_STATUS:
+        return ErrorKind.FATAL
+    if status in _RETRY_STATUS or status >= 500:
+        return ErrorKind.RETRY
+    return ErrorKind.UNKNOWN
+
+
+def closed_error(code: int, reason: str, kind: ErrorKind) -> SessionError:
+    """Return the error of a closed WebSocket, in the server's own words if it gave any."""
+    text = one_line(reason) or "the server closed the connection"
+    return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
 
 
 def _split(value: str) -> SplitResult | None:

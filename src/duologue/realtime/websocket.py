@@ -13,7 +13,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time, without_password
+from duologue._net import (
+    CLIENT_FAULT_CLOSE_CODES,
+    closed_error,
+    http_status_kind,
+    http_status_text,
+    is_loopback,
+    one_line,
+    proxy_error,
+    redirect_error,
+    unix_time,
+    without_password,
+)
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 
@@ -32,11 +43,8 @@ CLOSE_TIMEOUT_S = 0.4
 MAX_TRY_SEND_BYTES = 16 * 1024
 """Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
 
-_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
-_RETRY_STATUS = frozenset({408, 409, 425, 429})
-_FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+_FATAL_CLOSE_CODES = CLIENT_FAULT_CLOSE_CODES | {3000, 3003}
 """Close codes for an error on our side; all others are the network's or the server's."""
-_MAX_REASON_CHARS = 500
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -47,27 +55,14 @@ _LOG.setLevel(logging.INFO)
 
 def http_error(status: int, body: bytes) -> SessionError:
     """Return the error of an HTTP response, by its status and with the first words of its body."""
-    if status in _FATAL_STATUS:
-        kind = ErrorKind.FATAL
-    elif status in _RETRY_STATUS or status >= 500:
-        kind = ErrorKind.RETRY
-    else:
-        kind = ErrorKind.UNKNOWN
-    text = _one_line(body.decode(errors="replace"))
-    return SessionError(
-        text or f"the server answered with HTTP {status}", code=str(status), kind=kind
-    )
+    text = one_line(body.decode(errors="replace")) or http_status_text(status)
+    return SessionError(text, code=str(status), kind=http_status_kind(status))
 
 
 def close_error(code: int, reason: str) -> SessionError:
     """Return the error of a close frame; a clean close is one too, because nobody asked for it."""
     kind = ErrorKind.FATAL if code in _FATAL_CLOSE_CODES else ErrorKind.RECYCLE
-    text = _one_line(reason) or "the server closed the connection"
-    return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_REASON_CHARS]
+    return closed_error(code, reason, kind)
 
 
 class WebSocketWire:
@@ -157,7 +152,7 @@ class WebSocketWire:
                 ping_interval=self._ping_interval,
                 ping_timeout=self._pong_timeout,
                 close_timeout=CLOSE_TIMEOUT_S,
-                proxy=self._proxy or (None if self._host in LOOPBACK else True),
+                proxy=self._proxy or (None if is_loopback(self._host) else True),
                 ssl=(self._ssl_context or True) if is_secure else None,
             )
         except InvalidStatus as error:

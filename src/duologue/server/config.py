@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from duologue._net import hostname_of, is_loopback
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
@@ -143,13 +143,13 @@ class ServerConfig:
             return False
         origin, host = request.headers.get("origin"), request.headers.get("host")
         urls = [self.public_url, origin, None if host is None else f"//{host}"]
-        return all(is_loopback(_host_of(url)) for url in urls if url is not None)
+        return all(is_loopback(hostname_of(url)) for url in urls if url is not None)
 
     @property
     def warning(self) -> str | None:
         """A warning for the person who starts the server, in a sentence; None if there is none."""
         if self.public_url is not None:
-            name = _host_of(self.public_url)
+            name = hostname_of(self.public_url)
             if self.token is None and not is_loopback(name):
                 return (
                     f"anyone who can reach {name} may call: "
@@ -163,23 +163,6 @@ class ServerConfig:
             "browsers give the microphone to https pages only: pass certfile and keyfile, "
             "or put a proxy that speaks https in front"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a name or address (without port) is this machine's own loopback."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _host_of(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
 
 
 def _is_page_url(url: str) -> bool:

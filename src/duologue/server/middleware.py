@@ -13,7 +13,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from duologue.server.config import ServerConfig, is_loopback
+from duologue._net import is_loopback
+from duologue.server.config import ServerConfig
 
 log = logging.getLogger(__name__)
 

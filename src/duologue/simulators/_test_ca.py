@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from duologue._net import LOOPBACK_NAMES
 from duologue._optional import optional
 
 with optional("simulate"):
@@ -17,8 +18,6 @@ with optional("simulate"):
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 _VALIDITY = timedelta(days=7)
 _SKEW = timedelta(hours=1)
@@ -34,7 +33,7 @@ class TemporaryCA:
         hosts: Names and addresses of the server.
     """
 
-    def __init__(self, hosts: Sequence[str] = LOOPBACK) -> None:
+    def __init__(self, hosts: Sequence[str] = LOOPBACK_NAMES) -> None:
         now = datetime.now(UTC)
         ca_key = ec.generate_private_key(ec.SECP256R1())
         ca_name = _name("duologue simulator CA")

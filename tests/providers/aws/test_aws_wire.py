@@ -414,7 +414,7 @@ async def test_unlisted_errors_are_reported(wire, service):
             ErrorKind.RECYCLE,
             "The security token has expired",
         ),
-        (503, {}, b"<html>", "503", ErrorKind.RETRY, "the service answered with HTTP 503"),
+        (503, {}, b"<html>", "503", ErrorKind.RETRY, "the server answered with HTTP 503"),
     ],
 )
 def test_http_error_is_reported_in_the_services_words(status, fields, body, code, kind, words):

@@ -14,8 +14,6 @@ from typing import Any, Protocol, Self
 
 import click
 
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -108,11 +106,12 @@ def simulator_options(
         shared = {field.name for field in fields(Options)}
 
         def run(**options: Any) -> None:
+            from duologue._net import is_loopback
             from duologue.errors import ConfigError
 
             own = {name: options.pop(name) for name in [*options] if name not in shared}
             taken = Options(**options)
-            if taken.host not in _LOOPBACK and not taken.key:
+            if not is_loopback(taken.host) and not taken.key:
                 raise ConfigError(f"--host {taken.host} lets others in: give a --key of your own")
             command(taken, **own)
 

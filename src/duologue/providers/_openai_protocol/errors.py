@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from enum import Enum
 
+from duologue._net import (
+    CLIENT_FAULT_CLOSE_CODES,
+    closed_error,
+    http_status_kind,
+    http_status_text,
+    one_line,
+)
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
@@ -70,13 +77,8 @@ _FATAL = frozenset(
 _FATAL_TYPES = frozenset({"authentication_error", "insufficient_quota", "permission_error"})
 _RETRY_TYPES = frozenset({"rate_limit_error", "server_error", "tokens", "requests"})
 
-_FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
-_RETRY_STATUS = frozenset({408, 409, 425, 429})
-
-_FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010, 3000, 3003})
+_FATAL_CLOSE_CODES = CLIENT_FAULT_CLOSE_CODES | {3000, 3003}
 """Close codes that blame the client; all others blame the network or the server."""
-
-_MAX_MESSAGE_CHARS = 500
 
 
 def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
@@ -111,14 +113,9 @@ def http_error(status: int, body: bytes) -> SessionError:
 def status_error(status: int, code: str, message: str, kind: ErrorKind) -> SessionError:
     """Return the error of an HTTP status; ``kind`` is the classification of its body."""
     if kind not in (ErrorKind.FATAL, ErrorKind.RETRY):
-        if status in _FATAL_STATUS:
-            kind = ErrorKind.FATAL
-        elif status in _RETRY_STATUS or status >= 500:
-            kind = ErrorKind.RETRY
-        else:
-            kind = ErrorKind.UNKNOWN
+        kind = http_status_kind(status)
     hint = ": check base_url, which often ends in /v1" if status == 404 else ""
-    text = message or f"the server answered with HTTP {status}{hint}"
+    text = message or f"{http_status_text(status)}{hint}"
     return SessionError(text, code=code or str(status), kind=kind)
 
 
@@ -130,8 +127,7 @@ def close_error(code: int, reason: str) -> SessionError:
         kind = ErrorKind.FATAL
     else:
         kind = ErrorKind.FATAL if code in _FATAL_CLOSE_CODES else ErrorKind.RECYCLE
-    words = one_line(reason) or "the server closed the connection"
-    return SessionError(f"{words} (close code {code})", code=str(code), kind=kind)
+    return closed_error(code, reason, kind)
 
 
 def _parse_body(body: bytes) -> tuple[str, str, str]:
@@ -151,8 +147,3 @@ def _parse_body(body: bytes) -> tuple[str, str, str]:
         error_type if isinstance(error_type, str) else "",
         one_line(message) if isinstance(message, str) else "",
     )
-
-
-def one_line(text: str) -> str:
-    """Return a server's message on one line, shortened if it is long."""
-    return " ".join(text.split())[:_MAX_MESSAGE_CHARS]

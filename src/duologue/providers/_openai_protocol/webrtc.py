@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from duologue._net import LOOPBACK, proxy_error, redirect_error, unix_time
+from duologue._net import is_loopback, proxy_error, redirect_error, unix_time
 from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
@@ -103,7 +103,7 @@ class WebRTCWire:
         self._headers = {"Accept": "application/sdp", **headers}
         self._session = session
         self._clock = clock or LoopClock()
-        loopback = self._host in LOOPBACK
+        loopback = is_loopback(self._host)
         self._loopback = loopback
         self._config = PeerConfig(
             send_rate=RATE,

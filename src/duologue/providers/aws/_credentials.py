@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from duologue._net import one_line
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
-from duologue.providers.aws._errors import one_line
 
 RENEWAL_MARGIN_S = 180.0
 """Replace a stream this many seconds before its credentials expire."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 
+from duologue._net import MAX_MESSAGE_CHARS, http_status_text, one_line
 from duologue.errors import ErrorKind, SessionError
 
 _RETRY = frozenset(
@@ -52,7 +53,6 @@ _TRANSIENT_PHRASES = (
 """Phrases of a ValidationException that is not about what was sent."""
 
 _RETRY_STATUS = frozenset({408, 424, 429})
-_MAX_CHARS = 500
 
 
 def kind_of(name: str, message: str = "") -> ErrorKind:
@@ -81,7 +81,7 @@ def http_error(status: int, error_type: str, body: bytes) -> SessionError:
     """Return the error for an HTTP failure; ``error_type`` is the header ``x-amzn-errortype``."""
     kind_name, message = _type_and_message(body)
     name = _bare_name(error_type or kind_name)
-    text = message or f"the service answered with HTTP {status}"
+    text = message or http_status_text(status)
     kind = kind_of(name, text)
     if kind is ErrorKind.UNKNOWN:
         again = status in _RETRY_STATUS or status >= 500
@@ -89,17 +89,12 @@ def http_error(status: int, error_type: str, body: bytes) -> SessionError:
     return SessionError(text, code=name or str(status), kind=kind)
 
 
-def one_line(text: str) -> str:
-    """Return foreign text on one line, cut to a bounded length."""
-    return " ".join(text.split())[:_MAX_CHARS]
-
-
 def _bare_name(error_type: str) -> str:
     """Return the bare name of an error type, without the namespace before it and the URL after it.
 
     In the stream it begins with a lower-case letter.
     """
-    bare = error_type.partition(":")[0].rpartition("#")[2].strip()[:_MAX_CHARS]
+    bare = error_type.partition(":")[0].rpartition("#")[2].strip()[:MAX_MESSAGE_CHARS]
     return bare[:1].upper() + bare[1:]
 
 

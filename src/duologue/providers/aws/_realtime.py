@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from duologue._net import LOOPBACK, split_address
+from duologue._net import is_loopback, split_address
 from duologue._optional import import_optional
 from duologue.clock import Clock
 from duologue.errors import ConfigError, UnsupportedError
@@ -190,7 +190,7 @@ def _trust_context(bundle: str | None) -> ssl.SSLContext:
 def _check_endpoint(endpoint: str) -> str:
     example = "https://bedrock-runtime.us-east-1.amazonaws.com"
     address = split_address("endpoint_uri", endpoint, ("http", "https"), example)
-    if address.scheme == "http" and address.hostname not in LOOPBACK:
+    if address.scheme == "http" and not is_loopback(address.hostname or ""):
         raise ConfigError(f"endpoint_uri must use https: except on this machine, not {endpoint!r}")
     return endpoint.rstrip("/")
 

@@ -14,12 +14,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from duologue._net import proxy_from_environment
+from duologue._net import one_line, proxy_from_environment
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.errors import ErrorKind, SessionError
 from duologue.providers.aws._credentials import Credentials
-from duologue.providers.aws._errors import exception_error, http_error, one_line
+from duologue.providers.aws._errors import exception_error, http_error
 from duologue.providers.aws._h2_transport import H2Transport, ResponseBody
 from duologue.providers.aws._signals import (
     IDLE_S,

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from duologue._net import (
+    CLIENT_FAULT_CLOSE_CODES,
+    MAX_MESSAGE_CHARS,
+    closed_error,
+    http_status_text,
+    one_line,
+)
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
@@ -9,8 +16,6 @@ with optional("gemini"):
     import orjson
 
 
-_FATAL_CLOSES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Close codes that blame the client; all others are the network's or the server's."""
 _TRANSPORT_CLOSES = frozenset({1000, 1001, 1005, 1006, 1012, 1013, 1014, 1015})
 """Close codes that say nothing about what the client sent."""
 
@@ -50,17 +55,13 @@ _FATAL_STATUS = frozenset(
 )
 """Names of google.rpc.Code for errors that would happen again on any other connection."""
 
-_MAX_TEXT = 500
-
 
 def close_error(code: int, reason: str) -> SessionError:
     """Return the error for the end of a connection; a clean close, never requested, is one too."""
-    words = one_line(reason)
-    kind = _kind_from_text(words)
+    kind = _kind_from_text(one_line(reason))
     if kind is None:
-        kind = ErrorKind.FATAL if code in _FATAL_CLOSES else ErrorKind.RECYCLE
-    text = words or "the server closed the connection"
-    return SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
+        kind = ErrorKind.FATAL if code in CLIENT_FAULT_CLOSE_CODES else ErrorKind.RECYCLE
+    return closed_error(code, reason, kind)
 
 
 def is_resumption_refused(code: int, reason: str) -> bool:
@@ -89,7 +90,7 @@ def http_error(status: int, body: bytes) -> SessionError:
         kind = ErrorKind.RETRY
     else:
         kind = ErrorKind.FATAL if 400 <= status < 500 else ErrorKind.UNKNOWN
-    text = message or f"the server answered with HTTP {status}"
+    text = message or http_status_text(status)
     return SessionError(text, code=name or str(status), kind=kind)
 
 
@@ -103,13 +104,8 @@ def error_message(code: int | None, status: str, message: str) -> SessionError:
         kind = ErrorKind.RECYCLE
     else:
         kind = ErrorKind.UNKNOWN
-    text = one_line(message) or status[:_MAX_TEXT] or "the server reported an error"
-    return SessionError(text, code=status[:_MAX_TEXT] or str(code or ""), kind=kind)
-
-
-def one_line(text: str) -> str:
-    """Return text from outside as one line of bounded length."""
-    return " ".join(text.split())[:_MAX_TEXT]
+    text = one_line(message) or status[:MAX_MESSAGE_CHARS] or "the server reported an error"
+    return SessionError(text, code=status[:MAX_MESSAGE_CHARS] or str(code or ""), kind=kind)
 
 
 def _kind_from_text(words: str) -> ErrorKind | None:
@@ -140,6 +136,6 @@ def _error_body(body: bytes) -> tuple[str, str]:
         return "", ""
     status, message = error.get("status"), error.get("message")
     return (
-        status[:_MAX_TEXT] if isinstance(status, str) else "",
+        status[:MAX_MESSAGE_CHARS] if isinstance(status, str) else "",
         one_line(message) if isinstance(message, str) else "",
     )

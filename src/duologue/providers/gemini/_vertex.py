@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Protocol
 
+from duologue._net import one_line
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
-from duologue.providers.gemini._errors import one_line
 from duologue.providers.gemini._models import bare_name
 
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 
+from duologue._net import CLIENT_FAULT_CLOSE_CODES, closed_error, one_line
 from duologue._optional import optional
 from duologue.errors import ErrorKind, SessionError
 
 with optional("qwen"):
     import orjson
 
-    from duologue.providers._openai_protocol.errors import Meaning, one_line, status_error
+    from duologue.providers._openai_protocol.errors import Meaning, status_error
 
 
 _KINDS: dict[ErrorKind, tuple[str, ...]] = {
@@ -74,9 +75,6 @@ _MEANING_OF = _patterns(_MEANINGS)
 _KEY_ERROR = re.compile(r"api\W?key|unauthori[sz]ed|authentication", re.IGNORECASE)
 """Words in errors about the key, which may belong to another region."""
 
-_FATAL_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Close codes that blame the client; all others blame the network or the server."""
-
 
 def kind_of(code: str, error_type: str = "", message: str = "") -> ErrorKind:
     """Classify an ``error`` event by its code and message, then its type."""
@@ -115,12 +113,11 @@ def close_error(code: int, reason: str, *, where: str = "") -> SessionError:
     """
     words = one_line(reason)
     kind = kind_of("", "", words)
-    if kind is ErrorKind.UNKNOWN and code in _FATAL_CLOSE_CODES:
+    if kind is ErrorKind.UNKNOWN and code in CLIENT_FAULT_CLOSE_CODES:
         kind = ErrorKind.FATAL
     elif kind is not ErrorKind.FATAL:
         kind = ErrorKind.RECYCLE
-    text = words or "the server closed the connection"
-    error = SessionError(f"{text} (close code {code})", code=str(code), kind=kind)
+    error = closed_error(code, reason, kind)
     return _with_region_hint(error, where) if _KEY_ERROR.search(words) else error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
 
+from duologue._net import LOOPBACK_NAMES
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.simulators._backends import BackendFactory, resolve_backend
@@ -25,7 +26,7 @@ with optional("simulate"):
     import orjson
 
     from duologue.simulators._service import Service
-    from duologue.simulators._test_ca import LOOPBACK, TemporaryCA
+    from duologue.simulators._test_ca import TemporaryCA
     from duologue.simulators.nova._h2_channel import H2Channel
     from duologue.simulators.nova._http2 import ServerConnection, Stream, StreamClosedError
     from duologue.simulators.nova._input_events import Sensitivity
@@ -162,7 +163,7 @@ class NovaSimulator(Service[NovaSession]):
             loopback=self._backend.loopback,
         )
         self._check_signatures = check_signatures
-        self._ca = TemporaryCA([*LOOPBACK, host]) if tls else None
+        self._ca = TemporaryCA([*LOOPBACK_NAMES, host]) if tls else None
         self._connections: set[ServerConnection] = set()
         self._stream_tasks: set[asyncio.Task[None]] = set()
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 
+from duologue._net import hostname_of, is_loopback
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.config import PeerError
 from duologue.simulators._fields import int_at, read_json, text_at
@@ -23,7 +23,6 @@ from duologue.simulators.openai._rtc_call import RtcCall
 DEFAULT_MODEL = "gpt-realtime-2.1"
 """The model of a call that names none."""
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _REASONS = {
     401: ("invalid_api_key", "Incorrect API key provided."),
@@ -117,7 +116,7 @@ async def _translate_errors(request: web.Request, handler: Handler) -> web.Strea
     except RefusedError as refusal:
         response = _error_response(400, refusal.kind, refusal.code, refusal.message, refusal.param)
     origin = request.headers.get("Origin", "")
-    if not response.prepared and urlsplit(origin).hostname in _LOOPBACK:
+    if not response.prepared and is_loopback(hostname_of(origin)):
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Allow-Headers"] = "authorization, content-type"
         response.headers["Access-Control-Expose-Headers"] = "Location"
