@@ -18,8 +18,7 @@ from duologue.providers.gemini._resumption import Resumption
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import SendAudio
 from duologue.realtime.outputs import ReplyAudio, ReplyStarted, SessionStarted
-from duologue.simulators.gemini._json_shapes import read_object
-from duologue.simulators.gemini._schema import CLIENT
+from duologue.simulators.gemini._schema import read_message
 
 MODEL = "gemini-3.8-live"
 OLD = "gemini-2.5-flash-native-audio-preview-12-2025"
@@ -38,7 +37,7 @@ def validated(message):
         types.RealtimeInputConfig.model_validate(setup.pop("realtimeInputConfig"))
         plain = {"setup": setup}
     types.LiveClientMessage.model_validate(plain)
-    assert read_object(CLIENT, message) == message
+    assert read_message(message) == message
     return message
 
 

@@ -22,8 +22,7 @@ from duologue.providers.gemini._models import model_traits
 from duologue.providers.gemini._setup_json import deep_merge, setup_message
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import ToolSpec
-from duologue.simulators.gemini._json_shapes import read_object
-from duologue.simulators.gemini._schema import CLIENT
+from duologue.simulators.gemini._schema import read_message
 from duologue.simulators.gemini._setup import validate_setup
 
 TIME = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
@@ -364,7 +363,7 @@ def test_googles_package_writes_the_same_setup():
     del theirs["config"]
     theirs["setup"]["model"] = f"models/{OLD}"
     theirs = json.loads(json.dumps(_common.encode_unserializable_types(theirs)))
-    assert read_object(CLIENT, theirs)["setup"] == ours
+    assert read_message(theirs)["setup"] == ours
 
 
 @pytest.mark.parametrize(
