@@ -22,6 +22,8 @@ from duologue.simulators._fields import new_id
 MAX_UNSENT_CHARS = 64 * 1024 * 1024
 """Characters queued for a client that does not read; beyond it the connection is cut."""
 
+_PAUSED_READ_STEP_S = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class _Close:
@@ -90,6 +92,12 @@ class EventChannel(ABC):
         if self.close_code is None:
             self.close_code = code
             self._enqueue(_Close(code, reason))
+
+    async def wait_until_reading(self) -> None:
+        """Wait while a fault keeps the service from reading, or until the channel ends."""
+        while not self.ended and (wait := self.reading_paused_until - self.clock.now()) > 0:
+            # Sleep in short steps, so that a paused session ends when the simulator does.
+            await self.clock.sleep(min(wait, _PAUSED_READ_STEP_S))
 
     async def run_writer(self) -> None:
         """Send the queued messages until the channel ends."""

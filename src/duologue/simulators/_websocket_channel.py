@@ -18,8 +18,6 @@ MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 MAX_REASON_BYTES = 123
 """Bytes of a WebSocket close reason (RFC 6455); a longer one is truncated."""
 
-_PAUSED_READ_STEP_S = 0.2
-
 
 class ChannelSession(Protocol):
     """What a channel needs of the session that it carries."""
@@ -86,11 +84,7 @@ class WebSocketChannel(EventChannel):
 
     async def _read(self, session: ChannelSession) -> None:
         while True:
-            wait = self.reading_paused_until - self.clock.now()
-            if wait > 0 and not self.ended:
-                # In short steps, because the simulator may stop while reading is paused.
-                await self.clock.sleep(min(wait, _PAUSED_READ_STEP_S))
-                continue
+            await self.wait_until_reading()
             message = await self._socket.receive()
             match message.type:
                 case WSMsgType.TEXT | WSMsgType.BINARY:

@@ -21,7 +21,6 @@ from duologue.simulators.nova._sigv4 import ChunkChain, SignatureError
 CLOSE_TIMEOUT_S = 10.0
 """Seconds in which a client must read the end of its stream."""
 
-_PAUSED_READ_STEP_S = 0.2
 _HEADERS = {"content-type": "application/vnd.amazon.eventstream"}
 _LETTERS = string.ascii_letters + string.digits
 
@@ -161,11 +160,7 @@ class H2Channel(EventChannel):
         """Read from the client; return True if it has ended its side."""
         decoder = Decoder()
         while True:
-            wait = self.reading_paused_until - self.clock.now()
-            if wait > 0 and not self.ended:
-                # Sleep in short steps, so that a paused session ends when the simulator does.
-                await self.clock.sleep(min(wait, _PAUSED_READ_STEP_S))
-                continue
+            await self.wait_until_reading()
             try:
                 data = await self._stream.read()
             except StreamClosedError:
