@@ -67,7 +67,7 @@ def of(outputs, kind):
 
 
 def openai_codec(transport):
-    codec = Codec(Dialect(OpenAISession(RealtimeConfig(), transport)), transport=transport)
+    codec = Codec(Dialect(OpenAISession(RealtimeConfig(transport=transport))), transport=transport)
     codec.open(SessionSetup())
     return codec
 

@@ -70,13 +70,13 @@ def test_repr_of_a_configuration_contains_no_secret():
     address = f"http://me:{secret}@127.0.0.1:1"
     options = {"vertex": None, "api_version": None}
     shown = [
-        openai.Realtime(api_key=secret, headers={"X": secret}, session=extra, base_url=address),
+        openai.Realtime(api_key=secret, headers={"X": secret}, extra=extra, base_url=address),
         openai.LLM("m", api_key=secret, base_url=address),
-        OpenAISession(RealtimeConfig(), "websocket", extra),
+        OpenAISession(RealtimeConfig(extra=extra)),
         gemini.Realtime(api_key=secret, base_url=address, config=extra),
         resolve_auth(api_key=secret, token=None, base_url=address, **options),
         resolve_auth(api_key=None, token=f"auth_tokens/{secret}", base_url=address, **options),
-        qwen.Realtime(api_key=secret, headers={"X": secret}, session=extra, base_url=address),
+        qwen.Realtime(api_key=secret, headers={"X": secret}, extra=extra, base_url=address),
         aws.Credentials("AKID", secret, session_token=secret),
         aws.Realtime(credentials=aws.Credentials("AKID", secret), proxy=address),
     ]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class CodecHarness:
     def __init__(
         self, transport="websocket", *, history=(), confirmed=True, config=None, **options
     ):
-        builder = OpenAISession(config or RealtimeConfig(), transport)
+        builder = OpenAISession(replace(config or RealtimeConfig(), transport=transport))
         self.codec = Codec(Dialect(builder), transport=transport, **options)
         setup = SessionSetup("be kind", (), history)
         self.opening = [json.loads(message) for message in self.codec.open(setup)]

@@ -14,7 +14,7 @@ from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind
 from duologue.events import RateLimit
 from duologue.items import UserItem
-from duologue.providers.openai._config import ManualTurns, RealtimeConfig, ServerVAD
+from duologue.providers.openai._config import RealtimeConfig
 from duologue.realtime.commands import (
     AddItem,
     CancelReply,
@@ -25,6 +25,7 @@ from duologue.realtime.commands import (
     SendAudio,
     Truncate,
 )
+from duologue.realtime.options import ManualTurns, ServerVAD
 from duologue.realtime.outputs import (
     ProviderError,
     RateLimits,

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -7,9 +8,14 @@ from duologue.errors import ConfigError
 from duologue.providers import openai
 from duologue.providers.openai._capabilities import capabilities_of
 from duologue.providers.openai._config import RealtimeConfig
-from duologue.providers.openai._session_json import build_session
+from duologue.providers.openai._session_json import OpenAISession
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import ToolSpec
+
+
+def build_session(config, setup, *, transport="websocket", extra=None):
+    return OpenAISession(replace(config, transport=transport, extra=extra)).build(setup)
+
 
 TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
 
@@ -17,11 +23,21 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: openai.ServerVAD(threshold=1.5), "threshold must be between 0 and 1, not 1.5"),
-        (lambda: openai.ServerVAD(idle_timeout_ms=1), "5000 and 30000"),
+        (lambda: openai.ServerVAD(threshold=1.5), "threshold must be between -1 and 1, not 1.5"),
+        (
+            lambda: RealtimeConfig(turn_detection=openai.ServerVAD(threshold=-0.5)),
+            "threshold must be between 0 and 1, not -0.5",
+        ),
+        (
+            lambda: RealtimeConfig(turn_detection=openai.ServerVAD(idle_timeout_ms=1)),
+            "5000 and 30000",
+        ),
         (lambda: openai.SemanticVAD(eagerness="very"), "low, medium, high, auto, not 'very'"),
         (lambda: openai.Transcription(""), "gpt-transcribe"),
-        (lambda: openai.Transcription(delay="long"), "minimal, low"),
+        (
+            lambda: RealtimeConfig(transcription=openai.Transcription(delay="long")),
+            "minimal, low",
+        ),
         (lambda: openai.Transcription(keywords="cat"), "a list of strings"),
         (lambda: openai.NoiseReduction("middle"), "near_field, far_field"),
         (lambda: openai.RetentionRatio(2), "retention_ratio must be between 0 and 1"),
@@ -30,7 +46,7 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: RealtimeConfig(speed=2), "speed must be between 0.25 and 1.5"),
         (
             lambda: openai.ServerVAD(threshold="high"),
-            "threshold must be between 0 and 1, not 'high'",
+            "threshold must be between -1 and 1, not 'high'",
         ),
         (lambda: RealtimeConfig(max_output_tokens=0), "1 and 32000"),
         (lambda: RealtimeConfig(max_output_tokens="all"), "a number or 'inf'"),
@@ -51,14 +67,14 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
         (lambda: RealtimeConfig(noise_reduction="near_field"), r"NoiseReduction\(type\) or None"),
         (lambda: RealtimeConfig(max_output_tokens=True), "a number or 'inf', not True"),
         (lambda: RealtimeConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
-        (lambda: openai.Realtime(api_key="k", transport="smoke"), "webrtc or websocket"),
-        (lambda: openai.Realtime(api_key="k", video="film"), "images, track or off"),
+        (lambda: openai.Realtime(api_key="k", transport="smoke"), "one of webrtc, websocket"),
+        (lambda: openai.Realtime(api_key="k", video="film"), "one of images, track, off"),
         (
             lambda: openai.Realtime(api_key="k", video="track", transport="websocket"),
             "needs transport='webrtc'",
         ),
         (lambda: openai.Realtime(api_key="k", base_url="127.0.0.1"), "base_url must be"),
-        (lambda: openai.Realtime(api_key="k", pictures_kept=0), "1 or more"),
+        (lambda: openai.Realtime(api_key="k", images_kept=0), "between 1 and"),
     ],
 )
 def test_invalid_value_raises_one_line_that_names_valid_values(make, words):
@@ -75,9 +91,9 @@ def test_missing_key_raises_at_construction(monkeypatch):
     assert openai.Realtime().capabilities.model == "gpt-realtime-2.1"
 
 
-def test_key_is_stripped_of_its_line_end():
+async def test_key_is_stripped_of_its_line_end():
     model = openai.Realtime(api_key=" sk-secret\r\n")
-    assert model._headers["Authorization"] == "Bearer sk-secret"
+    assert (await model.make_headers())["Authorization"] == "Bearer sk-secret"
 
 
 @pytest.mark.parametrize("key", ["sk-secret\u2026", "sk-secret\r\nHost: evil", "sk secret", "\x00"])
@@ -102,7 +118,9 @@ def test_session_json_contains_every_option():
         parallel_tool_calls=False,
     )
     session = build_session(
-        config, SessionSetup("be kind", [TOOL]), extra={"audio": {"output": {"speed": 1.0}}}
+        config,
+        SessionSetup("be kind", [TOOL]),
+        extra={"audio": {"output": {"speed": 1.0}}},
     )
     assert session == {
         "type": "realtime",

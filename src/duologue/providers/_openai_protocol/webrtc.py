@@ -7,7 +7,7 @@ import logging
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -70,10 +70,13 @@ class WebRTCWire:
 
     Args:
         url: Address of the service's calls.
-        headers: Headers of the request.
+        headers: Headers of the request, or a coroutine function that returns them.
         session: The session object.
         video: Offer a track for our images.
         ice_servers: STUN and TURN servers.
+        proxy: Address of an HTTP proxy for the request; None uses those of the environment, but not
+            for this machine.
+        ssl_context: Trusted certificates and our own; the system's if None.
         on_message_limit: Called with the maximum bytes of a message once the peer has answered.
         on_server_time: Called with the server's time in Unix seconds.
         clock: The clock.
@@ -88,10 +91,12 @@ class WebRTCWire:
         self,
         url: str,
         *,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]],
         session: Mapping[str, Json],
         video: bool = False,
         ice_servers: Sequence[IceServer] = (),
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         on_message_limit: Callable[[int], None] | None = None,
         on_server_time: Callable[[float], None] | None = None,
         clock: Clock | None = None,
@@ -100,7 +105,9 @@ class WebRTCWire:
         self._on_message_limit = on_message_limit
         self._on_server_time = on_server_time
         self._host = urlsplit(url).hostname or url
-        self._headers = {"Accept": "application/sdp", **headers}
+        self._headers = headers
+        self._proxy = proxy
+        self._ssl_context = ssl_context
         self._session = session
         self._clock = clock or LoopClock()
         loopback = is_loopback(self._host)
@@ -213,10 +220,14 @@ class WebRTCWire:
             "session": (None, orjson.dumps(self._session), "application/json"),
         }
         # Skip loading certificates only without TLS; schemes are case-insensitive (RFC 3986).
-        trusted = False if urlsplit(self._url).scheme == "http" else await _ssl_context()
+        trusted: ssl.SSLContext | bool = False
+        if urlsplit(self._url).scheme != "http":
+            trusted = self._ssl_context or await _default_ssl_context()
+        headers = await self._headers() if callable(self._headers) else self._headers
         try:
             client = httpx.AsyncClient(
                 verify=trusted,
+                proxy=self._proxy,
                 timeout=CONNECT_TIMEOUT_S,
                 trust_env=not self._loopback,
                 follow_redirects=False,  # The key would be sent along.
@@ -226,7 +237,9 @@ class WebRTCWire:
             raise proxy_error(str(error)) from error
         try:
             async with client:
-                response = await client.post(self._url, files=parts, headers=self._headers)
+                response = await client.post(
+                    self._url, files=parts, headers={"Accept": "application/sdp", **headers}
+                )
         except httpx.TimeoutException:
             raise self._connection_error(f"no answer within {CONNECT_TIMEOUT_S:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -314,7 +327,7 @@ class WebRTCWire:
         return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
 
 
-async def _ssl_context() -> ssl.SSLContext:
+async def _default_ssl_context() -> ssl.SSLContext:
     """Return the trusted certificates; load them once, in a thread, because it takes over 20 ms."""
     return _ssl_contexts[0] if _ssl_contexts else await asyncio.to_thread(_load_ssl_context)
 

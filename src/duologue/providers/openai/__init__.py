@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING
 from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from duologue.providers.openai._config import (
-        CustomVoice,
-        ManualTurns,
-        NoiseReduction,
-        RetentionRatio,
-        SemanticVAD,
-        ServerVAD,
-        Transcription,
-    )
+    from duologue.providers.openai._config import CustomVoice, NoiseReduction, RetentionRatio
     from duologue.providers.openai._llm import LLM
     from duologue.providers.openai._realtime import Realtime
+    from duologue.realtime.options import ManualTurns, SemanticVAD, ServerVAD, Transcription
 
 __all__ = [
     "LLM",
@@ -37,14 +30,16 @@ if not TYPE_CHECKING:
         {
             "duologue.providers.openai._config": [
                 "CustomVoice",
-                "ManualTurns",
                 "NoiseReduction",
                 "RetentionRatio",
+            ],
+            "duologue.providers.openai._llm": ["LLM"],
+            "duologue.providers.openai._realtime": ["Realtime"],
+            "duologue.realtime.options": [
+                "ManualTurns",
                 "SemanticVAD",
                 "ServerVAD",
                 "Transcription",
             ],
-            "duologue.providers.openai._llm": ["LLM"],
-            "duologue.providers.openai._realtime": ["Realtime"],
         },
     )

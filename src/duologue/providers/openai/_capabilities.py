@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from duologue.providers.openai._config import ManualTurns, RealtimeConfig
+from duologue.providers.openai._config import RealtimeConfig
 from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.options import ManualTurns
 
 DEPRECATED = frozenset(
     {

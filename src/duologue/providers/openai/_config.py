@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from duologue.errors import ConfigError
+from duologue.json_types import Json, JsonObject
+from duologue.providers._openai_protocol.dialect import Transport
+from duologue.providers._options import (
+    NetworkOptions,
+    between,
+    instance_of,
+    one_of,
+    option,
+    positive,
+    text,
+)
 from duologue.providers._validate import check_choice, check_range, check_voice
+from duologue.realtime.network import ApiKey
+from duologue.realtime.options import (
+    ManualTurns,
+    SemanticVAD,
+    ServerVAD,
+    Transcription,
+    TurnDetection,
+    check_supported,
+)
+from duologue.rtc.config import IceServer
 
 VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "marin", "sage", "shimmer", "verse",
@@ -25,81 +46,6 @@ type Effort = Literal["minimal", "low", "medium", "high", "xhigh"]
 
 
 @dataclass(frozen=True, slots=True)
-class ServerVAD:
-    """The server finds turns by loudness: ``threshold`` 0 to 1, times in ms.
-
-    ``idle_timeout_ms`` (5000 to 30000): after so long a silence the model speaks up by itself.
-    ``interrupt_response``: the server stops its reply at any noise, instead of leaving that to
-    `BargeInPolicy`, which distinguishes a cough from a word.
-    """
-
-    threshold: float = 0.5
-    prefix_padding_ms: int = 300
-    silence_duration_ms: int = 500
-    create_response: bool = True
-    interrupt_response: bool = False
-    idle_timeout_ms: int | None = None
-
-    def __post_init__(self) -> None:
-        check_range("threshold", self.threshold, 0, 1)
-        check_range("prefix_padding_ms", self.prefix_padding_ms, 0, 10000)
-        check_range("silence_duration_ms", self.silence_duration_ms, 0, 10000)
-        if self.idle_timeout_ms is not None:
-            check_range("idle_timeout_ms", self.idle_timeout_ms, 5000, 30000)
-
-
-@dataclass(frozen=True, slots=True)
-class SemanticVAD:
-    """The server finds turns by what was said.
-
-    It waits at most 8 s (``eagerness`` ``low``), 4 s (``medium``, the same as ``auto``) or 2 s
-    (``high``). ``interrupt_response`` is as in `ServerVAD`.
-    """
-
-    eagerness: Literal["low", "medium", "high", "auto"] = "auto"
-    create_response: bool = True
-    interrupt_response: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("eagerness", self.eagerness, ("low", "medium", "high", "auto"))
-
-
-@dataclass(frozen=True, slots=True)
-class ManualTurns:
-    """The program ends the turns of the person by ``Realtime.end_turn``."""
-
-
-type TurnDetection = ServerVAD | SemanticVAD | ManualTurns
-
-
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """The model that writes down what the person says, beside the one that talks.
-
-    ``language`` and ``languages`` are ISO 639-1 codes; ``keywords`` and ``languages`` are for
-    ``gpt-transcribe`` and ``gpt-live-transcribe``, ``delay`` is for ``gpt-realtime-whisper``.
-    """
-
-    model: str = "gpt-transcribe"
-    language: str | None = None
-    prompt: str | None = None
-    delay: str | None = None
-    keywords: Sequence[str] = ()
-    languages: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError(
-                "model must be the name of a transcription model, such as gpt-transcribe"
-            )
-        if self.delay is not None:
-            check_choice("delay", self.delay, TRANSCRIPTION_DELAYS)
-        for name, words in (("keywords", self.keywords), ("languages", self.languages)):
-            if isinstance(words, str):
-                raise ConfigError(f"{name} must be a list of strings, not one string")
-
-
-@dataclass(frozen=True, slots=True)
 class NoiseReduction:
     """Filter input audio at the server, for a headset or a microphone across the room."""
 
@@ -110,6 +56,13 @@ class NoiseReduction:
         check_choice("noise reduction", self.type, ("near_field", "far_field"))
         if self.strength is not None and self.strength < 0:
             raise ConfigError(f"strength must be 0 or more, not {self.strength}")
+
+    def to_json(self) -> JsonObject:
+        """Return the filter as the server expects it."""
+        out: JsonObject = {"type": self.type}
+        if self.strength is not None:
+            out["strength"] = self.strength
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,70 +95,179 @@ class CustomVoice:
             raise ConfigError("id must be the id of a voice, such as voice_1234")
 
 
-@dataclass(frozen=True, slots=True)
-class RealtimeConfig:
-    """Everything that a session of OpenAI Realtime can be told; raises `ConfigError`.
+def _check_voice(_: str, value: object) -> None:
+    if not isinstance(value, CustomVoice):
+        check_voice(value, VOICES, "or CustomVoice(id)")
 
-    None (and, for ``turn_detection`` and ``transcription``, their defaults) is explained at
-    `Realtime`.
-    """
 
-    model: str = "gpt-realtime-2.1"
-    voice: str | CustomVoice = "marin"
-    turn_detection: TurnDetection = ServerVAD()
-    transcription: Transcription | None = Transcription()
-    noise_reduction: NoiseReduction | None = None
-    speed: float | None = None
-    reasoning_effort: Effort | None = None
-    max_output_tokens: int | str | None = None
-    tool_choice: str | None = None
-    truncation: Truncation | None = None
-    parallel_tool_calls: bool | None = None
+def _check_turn_detection(name: str, value: object) -> None:
+    match value:
+        case ServerVAD():
+            fields = ("prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms", "threshold")
+            check_supported("OpenAI", value, (*fields, "create_response", "interrupt_response"))
+            for field, low, high in (
+                ("threshold", 0, 1),
+                ("prefix_padding_ms", 0, 10000),
+                ("silence_duration_ms", 0, 10000),
+                ("idle_timeout_ms", 5000, 30000),
+            ):
+                if getattr(value, field) is not None:
+                    check_range(field, getattr(value, field), low, high)
+        case SemanticVAD():
+            check_supported("OpenAI", value, ("eagerness", "create_response", "interrupt_response"))
+        case ManualTurns():
+            pass
+        case _:
+            raise ConfigError(
+                f"{name} must be ServerVAD, SemanticVAD or ManualTurns, not {value!r}"
+            )
+
+
+def _check_transcription(name: str, value: object) -> None:
+    if not isinstance(value, Transcription | None):
+        raise ConfigError(f"{name} must be Transcription(model) or None, not {value!r}")
+    if value is not None and value.delay is not None:
+        check_choice("delay", value.delay, TRANSCRIPTION_DELAYS)
+
+
+def _check_max_output_tokens(name: str, value: object) -> None:
+    if value == "inf":
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigError(f"{name} must be a number or 'inf', not {value!r}")
+    check_range(name, value, 1, MAX_OUTPUT_TOKENS)
+
+
+def _check_truncation(name: str, value: object) -> None:
+    if isinstance(value, str):
+        check_choice(name, value, ("auto", "disabled"), "or RetentionRatio")
+    elif not isinstance(value, RetentionRatio):
+        raise ConfigError(f"{name} must be auto, disabled or RetentionRatio(ratio), not {value!r}")
+
+
+def _tool_choice_json(choice: str) -> Json:
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "name": choice}
+
+
+def _truncation_json(value: Truncation) -> Json:
+    if not isinstance(value, RetentionRatio):
+        return value
+    out: JsonObject = {"type": "retention_ratio", "retention_ratio": value.retention_ratio}
+    if value.post_instructions is not None:
+        out["token_limits"] = {"post_instructions": value.post_instructions}
+    return out
+
+
+def _voice_json(value: str | CustomVoice) -> Json:
+    return {"id": value.id} if isinstance(value, CustomVoice) else value
+
+
+@dataclass(frozen=True)
+class RealtimeConfig(NetworkOptions):
+    """All options of `Realtime`."""
+
+    model: str = option(
+        "gpt-realtime-2.1",
+        "any Realtime model; an unknown name goes to the server unchanged",
+        check=text("the name of a model, such as gpt-realtime-2.1"),
+    )
+    voice: str | CustomVoice = option(
+        "marin",
+        f"{', '.join(VOICES)}, or `CustomVoice(id)`; another name goes to the server with a "
+        "warning in the log",
+        check=_check_voice,
+        json="audio.output.voice",
+        convert=_voice_json,
+    )
+    _: KW_ONLY
+    transport: Transport = option(
+        "webrtc",
+        "or `websocket`, see [below](#transports)",
+        check=one_of("webrtc", "websocket"),
+    )
+    video: Literal["images", "track", "off"] = option(
+        "images",
+        "`track`: by a video track of WebRTC, which OpenAI does not document. `off`: no images",
+        check=one_of("images", "track", "off"),
+    )
+    fps: float = option(1.0, "images per second", check=positive)
+    images_kept: int = option(
+        20,
+        "images that stay in the conversation; the oldest is deleted",
+        check=between(1, 1000, integer=True),
+    )
+    max_image_side: int = option(
+        1024, "pixels of an image's longer side", check=between(16, 8192, integer=True)
+    )
+    turn_detection: TurnDetection = option(
+        ServerVAD(), "see [turns](#turns)", check=_check_turn_detection
+    )
+    transcription: Transcription | None = option(
+        Transcription(),
+        "transcribes the person's speech (`gpt-transcribe`); None: the history does not have it",
+        check=_check_transcription,
+    )
+    noise_reduction: NoiseReduction | None = option(
+        None,
+        '`NoiseReduction("near_field")` or `"far_field"`',
+        check=instance_of(NoiseReduction, hint="NoiseReduction(type) or None"),
+        json="audio.input.noise_reduction",
+        convert=NoiseReduction.to_json,
+    )
+    speed: float | None = option(
+        None, "0.25 to 1.5", check=between(0.25, 1.5), json="audio.output.speed"
+    )
+    reasoning_effort: Effort | None = option(
+        None,
+        "minimal, low, medium, high or xhigh; `gpt-realtime-2` and later",
+        check=one_of(*REASONING_EFFORTS),
+        json="reasoning.effort",
+    )
+    max_output_tokens: int | Literal["inf"] | None = option(
+        None,
+        '1 to 32000, or `"inf"`',
+        check=_check_max_output_tokens,
+        json="max_output_tokens",
+    )
+    tool_choice: str | None = option(
+        None,
+        "auto, none, required, or a function's name",
+        check=text("auto, none, required or the name of a function"),
+        json="tool_choice",
+        convert=_tool_choice_json,
+    )
+    truncation: Truncation | None = option(
+        None,
+        '`"auto"`, `"disabled"` or `RetentionRatio(0.8)`',
+        check=_check_truncation,
+        json="truncation",
+        convert=_truncation_json,
+    )
+    parallel_tool_calls: bool | None = option(
+        None, "`gpt-realtime-2` and later", json="parallel_tool_calls"
+    )
+    api_key: ApiKey | None = option(
+        None,
+        "a key, or a function that returns one for each connection, see [keys](#keys)",
+        shown="`OPENAI_API_KEY`",
+        secret=True,
+    )
+    ice_servers: Sequence[IceServer] = option(
+        (), "`IceServer`s, for WebRTC behind a strict firewall", shown="none", secret=True
+    )
 
     def __post_init__(self) -> None:
-        _check_string("model", self.model, "the name of a model, such as gpt-realtime-2.1")
-        if not isinstance(self.voice, CustomVoice):
-            check_voice(self.voice, VOICES, "or CustomVoice(id)")
-        if not isinstance(self.turn_detection, ServerVAD | SemanticVAD | ManualTurns):
-            raise ConfigError("turn_detection must be ServerVAD, SemanticVAD or ManualTurns")
-        if not isinstance(self.transcription, Transcription | None):
-            raise ConfigError(
-                f"transcription must be Transcription(model) or None, not {self.transcription!r}"
-            )
-        if not isinstance(self.noise_reduction, NoiseReduction | None):
-            raise ConfigError(
-                "noise_reduction must be NoiseReduction(type) or None, "
-                f"not {self.noise_reduction!r}"
-            )
-        if self.speed is not None:
-            check_range("speed", self.speed, 0.25, 1.5)
-        if self.reasoning_effort is not None:
-            check_choice("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS)
-            self._require_reasoning("reasoning_effort")
-        if self.parallel_tool_calls is not None:
-            self._require_reasoning("parallel_tool_calls")
-        limit = self.max_output_tokens
-        if limit is not None and limit != "inf":
-            if isinstance(limit, bool) or not isinstance(limit, int):
-                raise ConfigError(f"max_output_tokens must be a number or 'inf', not {limit!r}")
-            check_range("max_output_tokens", limit, 1, MAX_OUTPUT_TOKENS)
-        if self.tool_choice is not None:
-            choices = "auto, none, required or the name of a function"
-            _check_string("tool_choice", self.tool_choice, choices)
-        if isinstance(self.truncation, str):
-            check_choice("truncation", self.truncation, ("auto", "disabled"), "or RetentionRatio")
-        elif not isinstance(self.truncation, RetentionRatio | None):
-            raise ConfigError(
-                "truncation must be auto, disabled or RetentionRatio(ratio), "
-                f"not {self.truncation!r}"
-            )
+        """Check the options, each and together."""
+        super().__post_init__()
+        if self.video == "track" and self.transport != "webrtc":
+            raise ConfigError("a video track needs transport='webrtc'; 'images' works with both")
+        for name in ("reasoning_effort", "parallel_tool_calls"):
+            if getattr(self, name) is not None:
+                self._require_reasoning(name)
 
     def _require_reasoning(self, name: str) -> None:
         # An unknown name may be a newer model, or a deployment of one.
         if self.model == "gpt-realtime" or self.model.startswith(_NON_REASONING):
             raise ConfigError(f"{name} is for gpt-realtime-2 and later, not {self.model}")
-
-
-def _check_string(name: str, value: object, what: str) -> None:
-    if not isinstance(value, str) or not value:
-        raise ConfigError(f"{name} must be {what}, not {value!r}")

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import cast
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from duologue._net import check_headers, split_address
-from duologue._optional import import_optional
-from duologue.clock import Clock
+from duologue._net import split_address
 from duologue.errors import ConfigError
-from duologue.json_types import Json
 from duologue.providers._jpeg import fit_jpeg
 from duologue.providers._openai_protocol.codec import Codec, Message
-from duologue.providers._openai_protocol.dialect import Dialect, Transport
+from duologue.providers._openai_protocol.dialect import Dialect
 from duologue.providers._openai_protocol.errors import close_error, http_error
 from duologue.providers._openai_protocol.websocket import EventSocket
-from duologue.providers._validate import check_positive, check_secret
+from duologue.providers._options import takes
 from duologue.providers.openai._capabilities import capabilities_of
-from duologue.providers.openai._config import (
-    CustomVoice,
-    Effort,
-    NoiseReduction,
-    RealtimeConfig,
-    ServerVAD,
-    Transcription,
-    Truncation,
-    TurnDetection,
-)
+from duologue.providers.openai._config import RealtimeConfig
 from duologue.providers.openai._session_json import OpenAISession
+from duologue.realtime import codec as protocols
 from duologue.realtime.codec import Connection, SessionSetup, Wire
-from duologue.realtime.realtime import Realtime as BaseRealtime
+from duologue.realtime.network import NetworkRealtime
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.realtime.wire_connection import WireConnection
-from duologue.rtc.config import IceServer
 from duologue.vad.earshot import EarshotVAD
-from duologue.vad.vad import VAD
 from duologue.video import VideoFrame
 
 BASE_URL = "https://api.openai.com/v1"
@@ -48,159 +33,104 @@ MAX_JPEG_BYTES = 180_000
 """Size of an image that, as base64, fits into a message of WebRTC's data channel."""
 
 
-class Realtime(BaseRealtime):
+class Realtime(NetworkRealtime[Message]):
     """A speech-to-speech model of OpenAI, or of a server that speaks its protocol.
 
-    ``transport``: ``webrtc`` (sound by RTP, made for lossy networks) or ``websocket``. ``video``:
-    ``images`` sends ``fps`` pictures a second, ``off`` none; ``pictures_kept`` of them stay in the
-    conversation, their longer side at most ``longest_side`` pixels. ``api_key`` and ``base_url``
-    are read from ``OPENAI_API_KEY`` and ``OPENAI_BASE_URL`` when not given. ``transcription`` None:
-    the history will not have the person's words. ``session`` is merged into the session object deep
-    and last, for what has no argument here (``prompt``, ``tracing``). ``vad`` measures the person's
-    voice for barge-in; None uses `EarshotVAD`. ``reconnect`` is `ReconnectPolicy` with its defaults
-    when None. Other None are left to the server.
+    The arguments are the fields of `RealtimeConfig`, and are described in docs/providers/openai.md.
 
-    Raises `ConfigError` for values that can't work, and without a key.
+    Raises:
+        ConfigError: A value is invalid, or there is no key.
     """
 
-    def __init__(
-        self,
-        model: str = "gpt-realtime-2.1",
-        voice: str | CustomVoice = "marin",
-        *,
-        transport: Transport = "webrtc",
-        video: Literal["images", "track", "off"] = "images",
-        fps: float = 1.0,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        turn_detection: TurnDetection = ServerVAD(),  # noqa: B008 - frozen
-        transcription: Transcription | None = Transcription(),  # noqa: B008 - frozen
-        noise_reduction: NoiseReduction | None = None,
-        speed: float | None = None,
-        reasoning_effort: Effort | None = None,
-        max_output_tokens: int | str | None = None,
-        tool_choice: str | None = None,
-        truncation: Truncation | None = None,
-        parallel_tool_calls: bool | None = None,
-        session: Mapping[str, Json] | None = None,
-        pictures_kept: int = 20,
-        longest_side: int = 1024,
-        headers: Mapping[str, str] | None = None,
-        ice_servers: Sequence[IceServer] = (),
-        vad: VAD | None = None,
-        reconnect: ReconnectPolicy | None = None,
-        clock: Clock | None = None,
-    ) -> None:
-        if transport not in ("webrtc", "websocket"):
-            raise ConfigError(f"transport must be webrtc or websocket, not {transport!r}")
-        check_positive("fps", fps)
-        if video not in ("images", "track", "off"):
-            raise ConfigError(f"video must be images, track or off, not {video!r}")
-        if video == "track" and transport != "webrtc":
-            raise ConfigError("a video track needs transport='webrtc'; 'images' works with both")
-        if pictures_kept < 1 or longest_side < 16:
-            raise ConfigError("pictures_kept must be 1 or more, longest_side 16 or more")
-        self._config = RealtimeConfig(
-            model=model,
-            voice=voice,
-            turn_detection=turn_detection,
-            transcription=transcription,
-            noise_reduction=noise_reduction,
-            speed=speed,
-            reasoning_effort=reasoning_effort,
-            max_output_tokens=max_output_tokens,
-            tool_choice=tool_choice,
-            truncation=truncation,
-            parallel_tool_calls=parallel_tool_calls,
-        )
-        key = check_secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
-        if not key:
+    @takes(RealtimeConfig)
+    def __init__(self, config: RealtimeConfig) -> None:
+        self._config = config
+        key = config.api_key or os.environ.get("OPENAI_API_KEY") or ""
+        if isinstance(key, str) and not key.strip():
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key")
-        own = check_headers("headers", headers)
-        self._headers = {"Authorization": f"Bearer {key}", **own}
-        self._base_url = _check_base_url(base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL)
-        self._transport: Transport = transport
-        self._extra = dict(session or {})
-        self._video = video
-        self._images_kept = pictures_kept
-        self._longest_side = longest_side
-        self._ice_servers = tuple(ice_servers)
-        profile = capabilities_of(self._config, video=video != "off")
+        is_rtc = config.transport == "webrtc"
         super().__init__(
-            profile,
-            fps=fps,
-            reconnect=reconnect or ReconnectPolicy(),
-            clock=clock,
-            vad=vad or EarshotVAD("openai"),
+            capabilities_of(config, video=config.video != "off"),
+            base_url=_check_base_url(
+                config.base_url or os.environ.get("OPENAI_BASE_URL") or BASE_URL
+            ),
+            api_key=key,
+            headers=config.headers,
+            proxy=config.proxy,
+            ssl_context=config.ssl_context,
+            transport=(
+                "duologue.providers._openai_protocol.webrtc"
+                if is_rtc
+                else "websockets.asyncio.client"
+            ),
+            extra="openai",
+            fps=config.fps,
+            clock=config.clock,
+            reconnect=config.reconnect or ReconnectPolicy(),
+            vad=config.vad or EarshotVAD("openai"),
         )
-
-    async def prepare(self, setup: SessionSetup) -> None:
-        """Import the transport's dependencies in a thread.
-
-        Raises:
-            MissingExtraError: A package is not installed.
-        """
-        rtc = self._transport == "webrtc"
-        module = (
-            "duologue.providers._openai_protocol.webrtc" if rtc else "websockets.asyncio.client"
-        )
-        await asyncio.to_thread(import_optional, module, "openai")
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
-        builder = OpenAISession(self._config, self._transport, self._extra)
-        codec = Codec(
-            Dialect(builder),
-            transport=self._transport,
-            images_kept=self._images_kept,
-            video_track=self._video == "track",
+        codec = self.make_codec(setup)
+        # The size of a message, and so of an image, is known only once a connection is open.
+        images = _ImageEncoder(
+            self._config.max_image_side,
+            MAX_JPEG_BYTES if self._config.transport == "webrtc" else None,
         )
-        rtc = self._transport == "webrtc"
-        images = _ImageEncoder(self._longest_side, MAX_JPEG_BYTES if rtc else None)
-        connect = (
-            partial(self._webrtc_wire, builder.build(setup), images, codec)
-            if rtc
-            else partial(self._websocket_wire, codec)
-        )
-        encode = images.encode if self._video == "images" else None
         return WireConnection[Message](
-            connect,
+            partial(self._make_wire, codec, setup, images),
             codec,
             setup,
-            encode_image=encode,
+            encode_image=images.encode if self._config.video == "images" else None,
             audio_limit_s=self.input_backlog_s,
         )
 
-    def _webrtc_wire(
-        self, session: Mapping[str, Json], images: _ImageEncoder, codec: Codec
-    ) -> Wire[Message]:
+    def make_codec(self, setup: SessionSetup) -> Codec:
+        """Make the codec of the next connection."""
+        del setup
+        return Codec(
+            Dialect(OpenAISession(self._config)),
+            transport=self._config.transport,
+            images_kept=self._config.images_kept,
+            video_track=self._config.video == "track",
+        )
+
+    def make_wire(self, codec: protocols.Codec[Message], setup: SessionSetup) -> Wire[Message]:
+        """Make the wire of the next connection."""
+        images = _ImageEncoder(self._config.max_image_side, None)
+        return self._make_wire(cast("Codec", codec), setup, images)
+
+    def _make_wire(self, codec: Codec, setup: SessionSetup, images: _ImageEncoder) -> Wire[Message]:
+        if self._config.transport == "websocket":
+            query = f"model={quote(self._config.model, safe='')}"
+            return EventSocket(
+                "ws" + self._url("/realtime", query).removeprefix("http"),
+                headers=self.make_headers,
+                http_error=http_error,
+                close_error=close_error,
+                proxy=self.proxy,
+                ssl_context=self.ssl_context,
+                extra="openai",
+                on_server_time=codec.set_server_time,
+            )
         from duologue.providers._openai_protocol.webrtc import WebRTCWire
 
         return WebRTCWire(
             self._url("/realtime/calls"),
-            headers=self._headers,
-            session=session,
-            video=self._video == "track",
-            ice_servers=self._ice_servers,
+            headers=self.make_headers,
+            session=OpenAISession(self._config).build(setup),
+            video=self._config.video == "track",
+            ice_servers=tuple(self._config.ice_servers),
+            proxy=self.proxy,
+            ssl_context=self.ssl_context,
             on_message_limit=images.set_message_limit,
             on_server_time=codec.set_server_time,
             clock=self.clock,
         )
 
-    def _websocket_wire(self, codec: Codec) -> Wire[Message]:
-        query = f"model={quote(self._config.model, safe='')}"
-        address = self._url("/realtime", query)
-        return EventSocket(
-            "ws" + address.removeprefix("http"),
-            headers=self._headers,
-            http_error=http_error,
-            close_error=close_error,
-            extra="openai",
-            on_server_time=codec.set_server_time,
-        )
-
     def _url(self, path: str, query: str = "") -> str:
-        base = urlsplit(self._base_url)
+        base = urlsplit(self.base_url)
         query = "&".join(filter(None, (base.query, query)))
         return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, query, ""))
 
