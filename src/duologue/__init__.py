@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from duologue.pipeline.pipeline import Pipeline
     from duologue.realtime.capabilities import Capabilities, Profile
+    from duologue.realtime.options import ManualTurns, SemanticVAD, ServerVAD, Transcription
     from duologue.realtime.realtime import Realtime
     from duologue.realtime.reconnect import ReconnectPolicy
     from duologue.rtc.config import IceServer
@@ -49,6 +50,7 @@ __all__ = [
     "Framer",
     "IceServer",
     "JsonlStore",
+    "ManualTurns",
     "MissingExtraError",
     "Pipeline",
     "Processor",
@@ -57,9 +59,12 @@ __all__ = [
     "ReconnectPolicy",
     "ReplyRefusedError",
     "Resampler",
+    "SemanticVAD",
+    "ServerVAD",
     "SessionClosedError",
     "SessionError",
     "Speech",
+    "Transcription",
     "UnsupportedError",
     "User",
     "VideoFrame",
@@ -90,6 +95,12 @@ if not TYPE_CHECKING:
             ],
             "duologue.pipeline.pipeline": ["Pipeline"],
             "duologue.realtime.capabilities": ["Capabilities", "Profile"],
+            "duologue.realtime.options": [
+                "ManualTurns",
+                "SemanticVAD",
+                "ServerVAD",
+                "Transcription",
+            ],
             "duologue.realtime.realtime": ["Realtime"],
             "duologue.realtime.reconnect": ["ReconnectPolicy"],
             "duologue.rtc.config": ["IceServer"],

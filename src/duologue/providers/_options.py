@@ -20,6 +20,7 @@ from duologue.clock import Clock
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.providers._validate import check_choice, check_positive, check_range, check_voice
+from duologue.realtime.options import set_fields
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.vad.vad import VAD
 
@@ -190,6 +191,14 @@ def json_fields(options: NetworkOptions) -> JsonObject:
             place = cast("JsonObject", place.setdefault(parent, {}))
         place[name] = value if convert is None else convert(value)
     return result
+
+
+def json_values(value: object) -> JsonObject:
+    """Return the fields that are set; they have the server's names."""
+    return {
+        name: list(one) if isinstance(one, tuple | list) else one  # type: ignore[misc]
+        for name, one in set_fields(value).items()
+    }
 
 
 def table(options: type[NetworkOptions]) -> str:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     )
     from duologue.realtime.network import NetworkRealtime
     from duologue.realtime.observer import SessionObserver
+    from duologue.realtime.options import ManualTurns, SemanticVAD, ServerVAD, Transcription
     from duologue.realtime.outputs import (
         Alive,
         GoAway,
@@ -85,6 +86,7 @@ __all__ = [
     "EndTurn",
     "ErrorKind",
     "GoAway",
+    "ManualTurns",
     "NetworkRealtime",
     "NonBlockingWire",
     "Output",
@@ -105,9 +107,11 @@ __all__ = [
     "Say",
     "SayMismatch",
     "Scheduling",
+    "SemanticVAD",
     "SendAudio",
     "SendToolResult",
     "SendVideo",
+    "ServerVAD",
     "SessionError",
     "SessionObserver",
     "SessionSetup",
@@ -117,6 +121,7 @@ __all__ = [
     "ToolCall",
     "ToolCallsCancelled",
     "ToolSpec",
+    "Transcription",
     "Truncate",
     "UpdateSession",
     "Usage",
@@ -163,6 +168,12 @@ if not TYPE_CHECKING:
             ],
             "duologue.realtime.network": ["NetworkRealtime"],
             "duologue.realtime.observer": ["SessionObserver"],
+            "duologue.realtime.options": [
+                "ManualTurns",
+                "SemanticVAD",
+                "ServerVAD",
+                "Transcription",
+            ],
             "duologue.realtime.outputs": [
                 "Alive",
                 "GoAway",

@@ -25,7 +25,11 @@ TOOL = ToolSpec("time", "Tells the time", {"type": "object", "properties": {}})
 
 
 def session(extra=None, setup=None, **config):
-    return QwenSession(QwenConfig(**config), extra or {}).build(setup or SessionSetup("be kind"))
+    return QwenSession(QwenConfig(**config, extra=extra)).build(setup or SessionSetup("be kind"))
+
+
+def detecting(turn_detection):
+    return QwenConfig(turn_detection=turn_detection)
 
 
 @pytest.fixture(autouse=True)
@@ -38,12 +42,25 @@ def _no_environment(monkeypatch):
     ("make", "words"),
     [
         (lambda: qwen.ServerVAD(threshold=-1.5), "threshold must be between -1 and 1, not -1.5"),
-        (lambda: qwen.ServerVAD(silence_duration_ms=100), "200 and 6000"),
-        (lambda: qwen.ServerVAD(silence_duration_ms=6001), "200 and 6000"),
-        (lambda: qwen.ServerVAD(prefix_padding_ms=-1), "0 and 10000"),
-        (lambda: qwen.ServerVAD(idle_timeout_ms=4999), "5000 and 30000"),
+        (
+            lambda: detecting(qwen.ServerVAD(silence_duration_ms=100)),
+            "200 and 6000",
+        ),
+        (
+            lambda: detecting(qwen.ServerVAD(silence_duration_ms=6001)),
+            "200 and 6000",
+        ),
+        (lambda: qwen.ServerVAD(prefix_padding_ms=-1), "0 and 60000"),
+        (
+            lambda: detecting(qwen.ServerVAD(prefix_padding_ms=10001)),
+            "0 and 10000",
+        ),
+        (lambda: detecting(qwen.ServerVAD(idle_timeout_ms=4999)), "5000 and 30000"),
         (lambda: qwen.SemanticVAD(threshold=2), "threshold must be between -1 and 1"),
-        (lambda: qwen.SemanticVAD(silence_duration_ms=1), "200 and 6000"),
+        (
+            lambda: detecting(qwen.SemanticVAD(silence_duration_ms=1)),
+            "200 and 6000",
+        ),
         (lambda: qwen.Transcription(""), "or None for the default"),
         (lambda: QwenConfig(model=""), "qwen3.5-omni-plus-realtime"),
         (lambda: QwenConfig(model="qwen-audio-3.0-realtime-plus"), "not an Omni model"),
@@ -53,7 +70,7 @@ def _no_environment(monkeypatch):
         (lambda: QwenConfig(temperature=float("nan")), "at least 0 and less than 2"),
         (lambda: QwenConfig(top_p=0), "more than 0 and at most 1, not 0"),
         (lambda: QwenConfig(top_k=-1), "top_k must be 0 or more"),
-        (lambda: QwenConfig(max_tokens=0), "max_tokens must be 1 or more"),
+        (lambda: QwenConfig(max_output_tokens=0), "max_output_tokens must be 1 or more"),
         (lambda: QwenConfig(repetition_penalty=0), "more than 0, not 0"),
         (lambda: QwenConfig(presence_penalty=3), "presence_penalty must be between -2 and 2"),
         (lambda: QwenConfig(seed=-1), "seed must be 0 or more"),
@@ -69,9 +86,9 @@ def _no_environment(monkeypatch):
         (lambda: QwenConfig(model=PLUS, smooth_output=True), "smooth_output is for qwen3-omni"),
         (lambda: QwenConfig(model=TURBO, temperature=1), "its own temperature"),
         (lambda: QwenConfig(turn_detection=None), "ServerVAD, SemanticVAD or ManualTurns"),
-        (lambda: qwen.Realtime(api_key="k", video="track"), "images or off"),
-        (lambda: qwen.Realtime(api_key="k", idle="wait"), "silence or roll_over"),
-        (lambda: qwen.Realtime(api_key="k", longest_side=4000), "16 and 1920"),
+        (lambda: qwen.Realtime(api_key="k", video="track"), "one of images, off"),
+        (lambda: qwen.Realtime(api_key="k", idle="wait"), "one of silence, roll_over"),
+        (lambda: qwen.Realtime(api_key="k", max_image_side=4000), "16 and 1920"),
         (lambda: qwen.Realtime(api_key="k", base_url="127.0.0.1"), "base_url must be"),
         (lambda: qwen.Realtime(api_key="k", region="mars-1"), "region must be one of cn-beijing"),
         (lambda: qwen.Realtime(api_key="k", workspace="evil.host/"), "workspace must be an id"),
@@ -91,9 +108,9 @@ def test_missing_key_raises_at_construction(monkeypatch):
     assert qwen.Realtime().capabilities.model == PLUS
 
 
-def test_key_is_stripped_and_an_invalid_one_is_not_shown():
+async def test_key_is_stripped_and_an_invalid_one_is_not_shown():
     model = qwen.Realtime(api_key="sk-secret\n", workspace="ws-1")
-    assert model._headers["Authorization"] == "Bearer sk-secret"
+    assert (await model.make_headers())["Authorization"] == "Bearer sk-secret"
     with pytest.raises(ConfigError, match="printable ASCII without spaces") as caught:
         qwen.Realtime(api_key="sk-secret\u2026", workspace="ws-1")
     assert "secret" not in str(caught.value)
@@ -106,7 +123,7 @@ def test_older_session_has_top_level_fields():
         transcription=qwen.Transcription(language="de"),
         temperature=0.3,
         top_k=0,
-        max_tokens=100,
+        max_output_tokens=100,
         seed=7,
         enable_search=True,
         extra={"turn_detection": {"threshold": 0.1}, "search_options": {"enable_source": True}},
@@ -137,7 +154,11 @@ def test_older_session_has_top_level_fields():
 
 
 def test_newer_session_has_audio_fields_in_one_object():
-    made = session(model=NEW, voice="Tina", turn_detection=qwen.SemanticVAD(0.3, 500))
+    made = session(
+        model=NEW,
+        voice="Tina",
+        turn_detection=qwen.SemanticVAD(threshold=0.3, silence_duration_ms=500),
+    )
     assert made["audio"] == {
         "input": {"format": {"type": "pcm", "sample_rate": 16000}},
         "output": {"format": {"type": "pcm", "sample_rate": 24000}, "voice": "Tina"},
@@ -267,12 +288,12 @@ def test_session_url_follows_base_url_workspace_and_region(where, url):
     assert session_url("m", **places) == url
 
 
-def test_region_and_workspace_are_read_from_the_environment(monkeypatch):
+async def test_region_and_workspace_are_read_from_the_environment(monkeypatch):
     monkeypatch.setenv("DASHSCOPE_WORKSPACE", "llm-1")
     monkeypatch.setenv("DASHSCOPE_REGION", "eu-central-1")
     model = qwen.Realtime(NEW, api_key="k", headers={"X-Trace": "1"})
-    assert model._url.startswith("wss://llm-1.eu-central-1.maas.aliyuncs.com/")
-    assert model._headers == {
+    assert model.base_url.startswith("wss://llm-1.eu-central-1.maas.aliyuncs.com/")
+    assert await model.make_headers() == {
         "Authorization": "Bearer k",
         "X-DashScope-WorkSpace": "llm-1",
         "X-Trace": "1",
@@ -294,10 +315,10 @@ def test_region_follows_the_host_in_the_environment(host, url, monkeypatch):
     for name in ("DASHSCOPE_REGION", "DASHSCOPE_WORKSPACE", "DASHSCOPE_WEBSOCKET_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DASHSCOPE_HTTP_BASE_URL", host)
-    assert qwen.Realtime(api_key="k")._url.startswith(url)
+    assert qwen.Realtime(api_key="k").base_url.startswith(url)
     given = qwen.Realtime(api_key="k", region="eu-central-1", workspace="llm-2")
-    assert given._url.startswith("wss://llm-2.eu-central-1.maas.aliyuncs.com/")
-    assert qwen.Realtime(api_key="k", base_url="ws://h")._url.startswith("ws://h/")
+    assert given.base_url.startswith("wss://llm-2.eu-central-1.maas.aliyuncs.com/")
+    assert qwen.Realtime(api_key="k", base_url="ws://h").base_url.startswith("ws://h/")
 
 
 def test_import_loads_no_client_and_no_transport():

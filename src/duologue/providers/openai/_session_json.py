@@ -8,7 +8,7 @@ from typing import assert_never
 from duologue.json_types import Json, JsonObject
 from duologue.providers._json_fields import deep_merge
 from duologue.providers._openai_protocol.items import flat_tools
-from duologue.providers._options import json_fields
+from duologue.providers._options import json_fields, json_values
 from duologue.providers.openai._config import RealtimeConfig
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import UpdateSession
@@ -18,7 +18,6 @@ from duologue.realtime.options import (
     ServerVAD,
     Transcription,
     TurnDetection,
-    set_fields,
 )
 
 RATE = 24000
@@ -109,11 +108,3 @@ def _turn_detection(value: TurnDetection) -> Json:
 
 def _transcription(value: Transcription | None) -> Json:
     return None if value is None else {"model": TRANSCRIPTION_MODEL, **json_values(value)}
-
-
-def json_values(value: object) -> JsonObject:
-    """Return the fields that are set; they have the server's names."""
-    return {
-        name: list(one) if isinstance(one, tuple | list) else one  # type: ignore[misc]
-        for name, one in set_fields(value).items()
-    }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from duologue._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from duologue.providers.qwen._config import ManualTurns, SemanticVAD, ServerVAD, Transcription
     from duologue.providers.qwen._realtime import Realtime
+    from duologue.realtime.options import ManualTurns, SemanticVAD, ServerVAD, Transcription
 
 __all__ = [
     "Realtime",
@@ -22,7 +22,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            "duologue.providers.qwen._config": [
+            "duologue.realtime.options": [
                 "ManualTurns",
                 "SemanticVAD",
                 "ServerVAD",

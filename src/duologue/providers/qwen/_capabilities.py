@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from duologue.providers.qwen._config import ManualTurns, QwenConfig
+from duologue.providers.qwen._config import QwenConfig
 from duologue.providers.qwen._models import INPUT_RATE
 from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.options import ManualTurns
 
 
 def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:

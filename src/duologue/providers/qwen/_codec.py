@@ -16,7 +16,7 @@ with optional("qwen"):
     from duologue.providers._openai_protocol.websocket import EventSocket
 
 
-__all__ = ["EventSocket", "Message", "qwen_codec"]
+__all__ = ["Codec", "EventSocket", "Message", "qwen_codec"]
 
 
 def qwen_codec(session: QwenSession) -> Codec:

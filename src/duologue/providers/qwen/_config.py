@@ -2,106 +2,195 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, cast
 
 from duologue.errors import ConfigError
+from duologue.json_types import JsonObject
+from duologue.providers._options import (
+    Check,
+    NetworkOptions,
+    between,
+    json_fields,
+    one_of,
+    option,
+    positive,
+    text,
+)
 from duologue.providers._validate import check_choice, check_range
 from duologue.providers.qwen._models import OUTPUT_RATE, Traits, traits_of
+from duologue.realtime.network import ApiKey
+from duologue.realtime.options import (
+    ManualTurns,
+    SemanticVAD,
+    ServerVAD,
+    Transcription,
+    TurnDetection,
+    check_supported,
+)
 
 OUTPUT_RATES = (8000, 16000, 24000, 48000)
 """Rates of the agent's audio in Hz, for models that offer a choice."""
+MAX_IMAGE_SIDE = 1920
+"""Maximum of an image's longer side in pixels: the service accepts 1080p."""
+
+_SAMPLING = "sampling"
+"""Where `json_fields` puts the sampling parameters, which the session has at its top level."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerVAD:
-    """The server finds turns by loudness: ``threshold`` -1 (all is speech) to 1, times in ms.
-
-    ``idle_timeout_ms`` (5000 to 30000, qwen3.5 and later): after so long a silence the model speaks
-    up by itself. ``interrupt_response``: the server stops its reply at any noise, instead of
-    leaving that to `BargeInPolicy`, which distinguishes a cough from a word.
-    """
-
-    threshold: float = 0.5
-    prefix_padding_ms: int = 300
-    silence_duration_ms: int = 800
-    create_response: bool = True
-    interrupt_response: bool = False
-    idle_timeout_ms: int | None = None
-
-    def __post_init__(self) -> None:
-        check_range("threshold", self.threshold, -1, 1)
-        check_range("prefix_padding_ms", self.prefix_padding_ms, 0, 10000)
-        check_range("silence_duration_ms", self.silence_duration_ms, 200, 6000)
-        if self.idle_timeout_ms is not None:
-            check_range("idle_timeout_ms", self.idle_timeout_ms, 5000, 30000)
-
-
-@dataclass(frozen=True, slots=True)
-class SemanticVAD:
-    """The server finds turns by what was said, and passes over a mere "mm-hm" (qwen3.5 and later).
-
-    The other values are as in `ServerVAD`; None leaves them to the server.
-    """
-
-    threshold: float | None = None
-    silence_duration_ms: int | None = None
-    create_response: bool = True
-    interrupt_response: bool = False
-
-    def __post_init__(self) -> None:
-        if self.threshold is not None:
-            check_range("threshold", self.threshold, -1, 1)
-        if self.silence_duration_ms is not None:
-            check_range("silence_duration_ms", self.silence_duration_ms, 200, 6000)
-
-
-@dataclass(frozen=True, slots=True)
-class ManualTurns:
-    """The program ends the turns of the person by ``Realtime.end_turn``."""
-
-
-type TurnDetection = ServerVAD | SemanticVAD | ManualTurns
-
-
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """The model that writes down what the person says; None takes the one that goes with it.
-
-    ``language`` is an ISO 639-1 code.
-    """
-
-    model: str | None = None
-    language: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.model == "":
+def _check_turn_detection(name: str, value: object) -> None:
+    match value:
+        case ServerVAD():
+            for field, low, high in (
+                ("prefix_padding_ms", 0, 10000),
+                ("silence_duration_ms", 200, 6000),
+                ("idle_timeout_ms", 5000, 30000),
+            ):
+                if getattr(value, field) is not None:
+                    check_range(field, getattr(value, field), low, high)
+        case SemanticVAD(silence_duration_ms=silence):
+            fields = ("threshold", "silence_duration_ms", "create_response", "interrupt_response")
+            check_supported("Qwen", value, fields)
+            if silence is not None:
+                check_range("silence_duration_ms", silence, 200, 6000)
+        case ManualTurns():
+            pass
+        case _:
             raise ConfigError(
-                "model must be the name of a transcription model, or None for the default"
+                f"{name} must be ServerVAD, SemanticVAD or ManualTurns, not {value!r}"
             )
 
 
-@dataclass(frozen=True, slots=True)
-class QwenConfig:
-    """Everything that a session of Qwen Omni can be told; raises `ConfigError`.
+def _check_transcription(name: str, value: object) -> None:
+    if not isinstance(value, Transcription | None):
+        raise ConfigError(f"{name} must be Transcription() or None, not {value!r}")
+    if value is not None:
+        check_supported("Qwen", value, ("model", "language"))
 
-    None (and, for ``turn_detection`` and ``transcription``, their defaults) is explained at
-    `Realtime`.
-    """
 
-    model: str = "qwen3.5-omni-plus-realtime"
-    voice: str | None = None
-    output_rate: int = OUTPUT_RATE
-    turn_detection: TurnDetection = ServerVAD()
-    transcription: Transcription | None = Transcription()
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_tokens: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    seed: int | None = None
-    smooth_output: bool | None = None
-    enable_search: bool = False
+def _check_voice(name: str, value: object) -> None:
+    if not (isinstance(value, str) and value.strip()):
+        raise ConfigError(f"{name} must be the name of a voice, or None for the model's default")
+
+
+def _number(*, low: float, above: bool = False, high: float | None = None) -> Check:
+    """Return a check for numbers from ``low``, or ``above`` it, that are less than ``high``."""
+
+    def check(name: str, value: object) -> None:
+        number = cast("float", value)
+        if not (number > low if above else number >= low):
+            more = f"more than {low:g}" if above else f"{low:g} or more"
+            raise ConfigError(f"{name} must be {more}, not {value}")
+        if high is not None and not number < high:
+            raise ConfigError(f"{name} must be less than {high:g}, not {value}")
+
+    return check
+
+
+def _check_temperature(name: str, value: object) -> None:
+    if not 0 <= cast("float", value) < 2:
+        raise ConfigError(f"{name} must be at least 0 and less than 2, not {value}")
+
+
+def _check_top_p(name: str, value: object) -> None:
+    if not 0 < cast("float", value) <= 1:
+        raise ConfigError(f"{name} must be more than 0 and at most 1, not {value}")
+
+
+def _check_seed(name: str, value: object) -> None:
+    number = cast("int", value)
+    if number < 0:
+        raise ConfigError(f"{name} must be 0 or more, not {value}")
+    if number >= 2**31:
+        raise ConfigError(f"{name} must be less than 2**31, not {value}")
+
+
+@dataclass(frozen=True)
+class QwenConfig(NetworkOptions):
+    """All options of `Realtime`."""
+
+    model: str = option(
+        "qwen3.5-omni-plus-realtime",
+        "see [models](#models)",
+        check=text("the name of a model, such as qwen3.5-omni-plus-realtime"),
+    )
+    voice: str | None = option(
+        None,
+        "the name of a voice; the default is Tina (qwen3.5, qwen3.8), Cherry (qwen3-omni-flash) "
+        "or Chelsie (turbo). A name that the model does not have ends the session",
+        check=_check_voice,
+    )
+    _: KW_ONLY
+    turn_detection: TurnDetection = option(
+        ServerVAD(), "see [turns](#turns)", check=_check_turn_detection
+    )
+    transcription: Transcription | None = option(
+        Transcription(),
+        "transcribes the person's speech; None: the history does not have it",
+        check=_check_transcription,
+    )
+    video: Literal["images", "off"] = option(
+        "images", "`off`: no images", check=one_of("images", "off")
+    )
+    fps: float = option(1.0, "images per second; the service recommends 1", check=positive)
+    max_image_side: int = option(
+        1280,
+        f"pixels of an image's longer side, to {MAX_IMAGE_SIDE}",
+        check=between(16, MAX_IMAGE_SIDE, integer=True),
+    )
+    output_rate: int = option(
+        OUTPUT_RATE,
+        "rate of the agent's audio in Hz: 8000, 16000, 24000 or 48000; qwen3.5 and later",
+    )
+    temperature: float | None = option(
+        None, "0 to less than 2", check=_check_temperature, json=f"{_SAMPLING}.temperature"
+    )
+    top_p: float | None = option(
+        None, "more than 0 to 1", check=_check_top_p, json=f"{_SAMPLING}.top_p"
+    )
+    top_k: int | None = option(None, "0 or more", check=_number(low=0), json=f"{_SAMPLING}.top_k")
+    max_output_tokens: int | None = option(
+        None, "1 or more", check=_number(low=1), json=f"{_SAMPLING}.max_tokens"
+    )
+    repetition_penalty: float | None = option(
+        None,
+        "more than 0",
+        check=_number(low=0, above=True),
+        json=f"{_SAMPLING}.repetition_penalty",
+    )
+    presence_penalty: float | None = option(
+        None, "-2 to 2", check=between(-2, 2), json=f"{_SAMPLING}.presence_penalty"
+    )
+    seed: int | None = option(None, "0 or more", check=_check_seed, json=f"{_SAMPLING}.seed")
+    smooth_output: bool | None = option(
+        None,
+        "True for a spoken style, False for a written one; qwen3-omni-flash",
+        json="smooth_output",
+    )
+    enable_search: bool = option(
+        False,
+        "the model searches the web by itself; qwen3.5 and later, and not together with tools",
+    )
+    idle: Literal["silence", "roll_over"] = option(
+        "silence",
+        "or `roll_over`, see [quiet sessions](#quiet-sessions)",
+        check=one_of("silence", "roll_over"),
+    )
+    api_key: ApiKey | None = option(
+        None,
+        "a key, or a function that returns one for each connection",
+        shown="`DASHSCOPE_API_KEY`",
+        secret=True,
+    )
+    workspace: str | None = option(
+        None, "see [addresses](#addresses)", shown="`DASHSCOPE_WORKSPACE`"
+    )
+    region: str | None = option(
+        None, "see [addresses](#addresses)", shown="`DASHSCOPE_REGION` or `cn-beijing`"
+    )
+    base_url: str | None = option(
+        None, "another address of the service, see [addresses](#addresses)", secret=True
+    )
 
     @property
     def traits(self) -> Traits:
@@ -109,27 +198,13 @@ class QwenConfig:
         return traits_of(self.model)
 
     @property
-    def sampling(self) -> dict[str, float | int]:
-        """The given sampling parameters."""
-        values: dict[str, float | int | None] = {
-            "temperature": self.temperature,
-            "top_p": self.top_p,
-            "top_k": self.top_k,
-            "max_tokens": self.max_tokens,
-            "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty,
-            "seed": self.seed,
-        }
-        return {name: value for name, value in values.items() if value is not None}
+    def sampling(self) -> JsonObject:
+        """The given sampling parameters, by their names in the session."""
+        return cast("JsonObject", json_fields(self).get(_SAMPLING, {}))
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError(
-                "model must be the name of a model, such as qwen3.5-omni-plus-realtime"
-            )
-        if self.voice is not None and not (isinstance(self.voice, str) and self.voice.strip()):
-            raise ConfigError("voice must be the name of a voice, or None for the model's default")
-        self._check_sampling()
+        """Check the options, each and for the model."""
+        super().__post_init__()
         traits = self.traits
         if self.output_rate != OUTPUT_RATE:
             self._require("output_rate", traits.selects_rate)
@@ -141,38 +216,13 @@ class QwenConfig:
                 self._require("SemanticVAD", traits.semantic_vad)
             case ManualTurns():
                 pass
-            case _:
-                raise ConfigError("turn_detection must be ServerVAD, SemanticVAD or ManualTurns")
         self._require("enable_search", traits.search or not self.enable_search)
         if self.smooth_output is not None and not traits.smooth_output:
             raise ConfigError(f"smooth_output is for qwen3-omni-flash, not {self.model}")
         if self.sampling and not traits.sampling:
-            name = next(iter(self.sampling))
+            name = next(iter(self.sampling)).replace("max_tokens", "max_output_tokens")
             raise ConfigError(f"{self.model} has its own {name}, which can't be changed")
 
-    def _check_sampling(self) -> None:
-        if self.temperature is not None and not 0 <= self.temperature < 2:
-            raise ConfigError(
-                f"temperature must be at least 0 and less than 2, not {self.temperature}"
-            )
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p must be more than 0 and at most 1, not {self.top_p}")
-        if self.repetition_penalty is not None and not self.repetition_penalty > 0:
-            raise ConfigError(
-                f"repetition_penalty must be more than 0, not {self.repetition_penalty}"
-            )
-        if self.presence_penalty is not None:
-            check_range("presence_penalty", self.presence_penalty, -2, 2)
-        for name, value, low in (
-            ("top_k", self.top_k, 0),
-            ("max_tokens", self.max_tokens, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value is not None and value < low:
-                raise ConfigError(f"{name} must be {low} or more, not {value}")
-        if self.seed is not None and self.seed >= 2**31:
-            raise ConfigError(f"seed must be less than 2**31, not {self.seed}")
-
-    def _require(self, name: str, has_it: bool) -> None:
-        if not has_it:
+    def _require(self, name: str, supported: bool) -> None:
+        if not supported:
             raise ConfigError(f"{name} is for qwen3.5-omni and later, not {self.model}")

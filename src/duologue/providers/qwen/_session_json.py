@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from typing import assert_never
 
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.providers._json_fields import deep_merge
 from duologue.providers._openai_protocol.items import nested_tools
-from duologue.providers.qwen._config import (
+from duologue.providers._options import json_values
+from duologue.providers.qwen._config import QwenConfig
+from duologue.providers.qwen._models import INPUT_RATE, OUTPUT_RATE
+from duologue.realtime.codec import SessionSetup
+from duologue.realtime.commands import UpdateSession
+from duologue.realtime.options import (
     ManualTurns,
-    QwenConfig,
     SemanticVAD,
     ServerVAD,
     Transcription,
     TurnDetection,
 )
-from duologue.providers.qwen._models import INPUT_RATE, OUTPUT_RATE
-from duologue.realtime.codec import SessionSetup
-from duologue.realtime.commands import UpdateSession
+
+_SERVER_VAD: JsonObject = {
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    "silence_duration_ms": 800,
+    "create_response": True,
+    "interrupt_response": False,
+}
+_SEMANTIC_VAD: JsonObject = {
+    "type": "semantic_vad",
+    "create_response": True,
+    "interrupt_response": False,
+}
+"""Defaults that are always sent, because those of the service may change."""
 
 
 @dataclass(frozen=True, slots=True)
 class QwenSession:
-    """Builds Qwen's session; ``extra`` is merged into it deep and last.
+    """Builds Qwen's session; ``extra`` of the options is merged into it deep and last.
 
     Fields are at the top level, as in the beta of OpenAI's protocol. For qwen3.8 and later, and
     with another rate than 24 kHz, audio options are in ``audio``; a session never has both forms
@@ -33,7 +48,6 @@ class QwenSession:
     """
 
     config: QwenConfig
-    extra: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
     def build(self, setup: SessionSetup) -> JsonObject:
         """Return the initial session. Raise `ConfigError` as `check_tools` does."""
@@ -50,7 +64,7 @@ class QwenSession:
         if config.smooth_output is not None:
             session["smooth_output"] = config.smooth_output
         session.update(config.sampling)
-        session = deep_merge(session, self.extra)
+        session = deep_merge(session, config.extra or {})
         if session.get("tools"):
             self.check_tools()
         return session
@@ -74,7 +88,7 @@ class QwenSession:
 
     def check_tools(self) -> None:
         """Raise `ConfigError` if search is enabled, which excludes tools."""
-        search = deep_merge({"enable_search": self.config.enable_search}, self.extra)[
+        search = deep_merge({"enable_search": self.config.enable_search}, self.config.extra or {})[
             "enable_search"
         ]
         if search is True:
@@ -112,15 +126,10 @@ class QwenSession:
 def _turn_detection(value: TurnDetection) -> Json:
     match value:
         case ServerVAD():
-            return {"type": "server_vad", **_given_fields(value)}
+            return {**_SERVER_VAD, **json_values(value)}
         case SemanticVAD():
-            return {"type": "semantic_vad", **_given_fields(value)}
+            return {**_SEMANTIC_VAD, **json_values(value)}
         case ManualTurns():
             return None
         case _:
             assert_never(value)
-
-
-def _given_fields(value: ServerVAD | SemanticVAD) -> JsonObject:
-    """Return the fields that are set; they have the service's names."""
-    return {name: one for name, one in asdict(value).items() if one is not None}
