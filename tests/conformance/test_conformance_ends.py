@@ -76,7 +76,7 @@ async def test_wrong_key_is_reported_at_once_in_the_servers_words(target):
 @openai_only
 async def test_refused_session_does_not_hang(target):
     with pytest.raises(SessionError, match="nonsense"):
-        async with conversation(target, session={"nonsense": 1}):
+        async with conversation(target, extra={"nonsense": 1}):
             pass
     assert asyncio.get_running_loop().time() < 2
 
@@ -161,7 +161,7 @@ async def test_session_is_set_up_as_asked_for(target):
         "noise_reduction": NoiseReduction("near_field"),
         "speed": 1.25,
         "max_output_tokens": 2000,
-        "session": {"audio": {"input": {"turn_detection": {"interrupt_response": False}}}},
+        "extra": {"audio": {"input": {"turn_detection": {"interrupt_response": False}}}},
     }
     async with conversation(target, agent={"instructions": "Be kind."}, **options) as (
         agent,

@@ -319,11 +319,13 @@ async def test_session_is_set_up_as_asked_for():
 
     options = {
         "voice": "Ethan",
-        "turn_detection": SemanticVAD(0.1, 400, interrupt_response=False),
+        "turn_detection": SemanticVAD(
+            threshold=0.1, silence_duration_ms=400, interrupt_response=False
+        ),
         "transcription": Transcription(language="en"),
         "temperature": 0.3,
         "enable_search": True,
-        "session": {"search_options": {"enable_source": True}, "turn_detection": {"threshold": 0}},
+        "extra": {"search_options": {"enable_source": True}, "turn_detection": {"threshold": 0}},
     }
     async with qwen(agent={"instructions": "Be kind."}, **options) as (agent, _person, far):
         session = events_of(agent, RealtimeConnectedEvent)[0].session_config
@@ -358,7 +360,7 @@ async def test_missing_model_is_reported_at_once():
 @virtual
 async def test_refused_session_does_not_hang():
     with pytest.raises(SessionError, match="nonsense"):
-        async with qwen(session={"nonsense": 1}):
+        async with qwen(extra={"nonsense": 1}):
             pass
     assert asyncio.get_running_loop().time() < 2
 
@@ -476,7 +478,7 @@ async def test_unknown_duplicate_and_malformed_events_change_nothing():
 
 @virtual
 async def test_image_always_fits():
-    async with qwen(longest_side=1920) as (agent, _person, far):
+    async with qwen(max_image_side=1920) as (agent, _person, far):
         noise = np.random.default_rng(1).integers(0, 256, (2160, 3840, 3), np.uint8)
         agent.llm.send_video(VideoFrame(noise, 0.0))
         await asyncio.sleep(1)
