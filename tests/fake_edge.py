@@ -66,9 +66,9 @@ class FakeEdge:
 
 
 @asynccontextmanager
-async def join_agent(llm, phone=None, prepare=None, **options):
+async def join_agent(llm, edge=None, prepare=None, **options):
     """Join an agent; its events are recorded in ``agent.recorded``."""
-    agent = Agent(edge=phone or FakeEdge(), llm=llm, **options)
+    agent = Agent(edge=edge or FakeEdge(), llm=llm, **options)
     agent.recorded = []
     agent.events.tap(agent.recorded.append)
     if prepare is not None:

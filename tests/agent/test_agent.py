@@ -216,9 +216,9 @@ async def test_failed_reply_raises_in_the_caller_and_the_next_one_works():
 
 @virtual_time
 async def test_person_may_write_text():
-    phone = FakeEdge()
-    async with join_agent(ScriptedRealtime(["Yes."]), phone) as agent:
-        phone.person.push_text("Are you there?")
+    edge = FakeEdge()
+    async with join_agent(ScriptedRealtime(["Yes."]), edge) as agent:
+        edge.person.push_text("Are you there?")
         await asyncio.sleep(2)
         assert [i.text for i in agent.conversation] == ["Are you there?", "Yes."]
 
@@ -247,17 +247,17 @@ async def test_model_gets_the_stored_history(tmp_path):
 
 @virtual_time
 async def test_video_for_a_blind_model_is_reported_once():
-    phone = FakeEdge()
-    async with join_agent(ScriptedRealtime(), phone) as agent:
+    edge = FakeEdge()
+    async with join_agent(ScriptedRealtime(), edge) as agent:
         for _ in range(3):
-            phone.person.push_video(lambda: pytest.fail("the frame was taken"))
+            edge.person.push_video(lambda: pytest.fail("the frame was taken"))
         (error,) = events_of(agent, ErrorEvent)
         assert "can't see" in error.message
 
 
 @virtual_time
 async def test_video_frames_are_sent_at_the_models_fps():
-    phone = FakeEdge()
+    edge = FakeEdge()
     image = VideoFrame(np.zeros((2, 2, 3), np.uint8), 0.0)
 
     class Dimming(Processor):
@@ -268,9 +268,9 @@ async def test_video_frames_are_sent_at_the_models_fps():
         SCRIPTED_CAPABILITIES, provider="p", model="m", video=True, user_transcripts="final"
     )
     model = ScriptedRealtime(capabilities=profile, fps=2)
-    async with join_agent(model, phone, processors=[Dimming()]):
+    async with join_agent(model, edge, processors=[Dimming()]):
         for _ in range(30):
-            phone.person.push_video(lambda: image)
+            edge.person.push_video(lambda: image)
             await asyncio.sleep(0.1)
     sent = [c.frame for c in model.commands]
     assert len(sent) == 6
@@ -287,10 +287,10 @@ async def test_processors_see_change_and_drop_audio():
             self.seen += 1
             return frame if self.seen % 2 else None
 
-    phone, half, plain = FakeEdge(), Half(), Processor()
+    edge, half, plain = FakeEdge(), Half(), Processor()
     model = ScriptedRealtime()
-    async with join_agent(model, phone, processors=[half, plain]):
-        await phone.be_silent(1.0)
+    async with join_agent(model, edge, processors=[half, plain]):
+        await edge.be_silent(1.0)
     assert half.seen == 50
     assert model.received_samples == pytest.approx(25 * 480, abs=100)
     frame = AudioFrame.silence(0.02, 16000)
@@ -301,12 +301,12 @@ async def test_processors_see_change_and_drop_audio():
 
 @virtual_time
 async def test_turn_events_come_in_order_with_their_times():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime(["Fine."], transcripts=["how are you"])
-    async with join_agent(model, phone, person=User("Ann", "ann")) as agent:
+    async with join_agent(model, edge, person=User("Ann", "ann")) as agent:
         assert (agent.agent_user.id, agent.person.id) == ("agent", "ann")
-        await phone.speak(1.0)
-        await phone.be_silent(2.0)
+        await edge.speak(1.0)
+        await edge.be_silent(2.0)
     order = [k for k in event_names(agent) if k.startswith(("User", "Agent", "Turn"))]
     partials = [k for k in order if k == "UserTranscriptEvent"]
     assert order[0] == "UserTurnStartedEvent"
@@ -398,10 +398,10 @@ def len_of(text: str) -> int:
 
 @virtual_time
 async def test_edge_that_cannot_be_joined_raises_its_error():
-    phone = FakeEdge()
-    phone.output_rate = 11025 + 1
+    edge = FakeEdge()
+    edge.output_rate = 11025 + 1
     with pytest.raises(ValueError, match="whole number"):
-        async with join_agent(ScriptedRealtime(), phone):
+        async with join_agent(ScriptedRealtime(), edge):
             pytest.fail("it started")
 
 

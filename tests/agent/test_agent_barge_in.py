@@ -17,8 +17,8 @@ from duologue.testing import At, Reply, ScriptedRealtime, virtual_time
 from fake_edge import FakeEdge, FakeTTS, agent_items, events_of, join_agent, pending_timers, tone
 
 
-async def until_speaking(phone):
-    while not len(phone.played_audio):
+async def until_speaking(edge):
+    while not len(edge.played_audio):
         await asyncio.sleep(0.02)
 
 
@@ -34,59 +34,59 @@ async def test_person_interrupts_once_however_many_signals_arrive():
             At(2.6, ReplyInterrupted("x")),
         ],
     )
-    phone = FakeEdge()
-    async with join_agent(model, phone) as agent:
+    edge = FakeEdge()
+    async with join_agent(model, edge) as agent:
         speech = agent.simple_response("talk")
         await asyncio.sleep(2.1)
-        await phone.speak(1.5)
+        await edge.speak(1.5)
         assert agent.llm.epoch == 1
         (event,) = events_of(agent, InterruptionEvent)
         assert (event.epoch, event.speech_id) == (1, speech.id)
         assert event.played_ms == speech.played_ms
         assert speech.text.startswith(event.heard_text)
         assert len([c for c in model.commands if isinstance(c, CancelReply)]) <= 1
-        await phone.be_silent(3.0)
+        await edge.be_silent(3.0)
         assert agent_items(agent)[-1].text == "Sorry."
         assert agent.llm.epoch == 1
 
 
 @virtual_time
 async def test_no_stale_audio_is_played_after_an_interruption():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime([Reply("x" * 90, pace=1.0, chunk_ms=40)])
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         agent.simple_response("talk")
         await asyncio.sleep(1.0)
         agent.interrupt()
-        before = len(phone.played_audio)
-        assert phone.clears >= 1
+        before = len(edge.played_audio)
+        assert edge.clears >= 1
         await asyncio.sleep(2.0)
-        assert len(phone.played_audio) == before
+        assert len(edge.played_audio) == before
 
 
 @virtual_time
 async def test_interrupted_reply_that_has_not_started_is_cancelled_when_it_starts():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime([Reply("too late", after_s=1.0), Reply("now", tone=300, seconds=0.5)])
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         speech = agent.simple_response("one")
         await asyncio.sleep(0.2)
         agent.interrupt()
         assert (await speech).interrupted
         assert (await agent.simple_response("two")).heard_text == "now"
         assert len([c for c in model.commands if isinstance(c, CancelReply)]) == 1
-        assert np.array_equal(phone.played_audio, tone(0.5, 300))
+        assert np.array_equal(edge.played_audio, tone(0.5, 300))
 
 
 @virtual_time
 async def test_a_cough_loses_no_sample():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime([Reply("x", seconds=3.0)], transcripts=["", ""])
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         speech = agent.simple_response("talk")
-        await until_speaking(phone)
-        await phone.speak(0.3)
-        await phone.be_silent(4.0)
+        await until_speaking(edge)
+        await edge.speak(0.3)
+        await edge.be_silent(4.0)
         assert (await speech).state == "heard"
         (held,), (resumed,) = (
             events_of(agent, SpeechHeldEvent),
@@ -94,7 +94,7 @@ async def test_a_cough_loses_no_sample():
         )
         assert held.speech_id == resumed.speech_id == speech.id
         assert 0 < resumed.held_ms <= 900
-        assert np.array_equal(phone.played_audio, tone(3.0))
+        assert np.array_equal(edge.played_audio, tone(3.0))
         assert agent.llm.epoch == 0
         assert [e.text for e in events_of(agent, UserTurnEndedEvent)] == [None]
 
@@ -103,13 +103,13 @@ async def test_a_cough_loses_no_sample():
 def test_uninterruptible_speech_continues(how):
     @virtual_time
     async def run():
-        phone = FakeEdge()
+        edge = FakeEdge()
         model = ScriptedRealtime([], transcripts=["stop it please"])
         policy = BargeInPolicy(enabled=how == "flag")
-        async with join_agent(model, phone, barge_in=policy) as agent:
+        async with join_agent(model, edge, barge_in=policy) as agent:
             speech = agent.say("an important notice", interruptible=how == "policy")
-            await phone.speak(0.6)
-            await phone.be_silent(2.0)
+            await edge.speak(0.6)
+            await edge.be_silent(2.0)
             assert (await speech).state == "heard"
             assert agent.llm.epoch == 0
             agent.say("another", interruptible=False)
@@ -139,25 +139,25 @@ class Distant(ScriptedRealtime):
 
 @virtual_time
 async def test_model_that_is_slow_to_stop_is_interrupted_once():
-    phone = FakeEdge()
+    edge = FakeEdge()
     replies = [Reply("x" * 90, pace=1.0), Reply("Sorry.", seconds=0.5, tone=300)]
     model = Distant(
         replies,
         transcripts=["stop that please"],
         at=[At(2.5, ReplyInterrupted()), At(2.7, ReplyInterrupted("r"))],
     )
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         agent.simple_response("talk")
         await asyncio.sleep(1.5)
-        await phone.speak(1.5)
+        await edge.speak(1.5)
         assert agent.llm.pending
         assert agent.llm.epoch == 1
-        heard = len(phone.played_audio)
-        await phone.be_silent(5.0)
+        heard = len(edge.played_audio)
+        await edge.be_silent(5.0)
         assert agent.llm.epoch == 1
         assert len(events_of(agent, InterruptionEvent)) == 1
         assert agent_items(agent)[-1].text == "Sorry."
-        assert len(phone.played_audio) == heard + 12000
+        assert len(edge.played_audio) == heard + 12000
 
 
 @virtual_time
@@ -177,29 +177,29 @@ async def test_uninterruptible_speech_is_protected_before_it_starts():
 
 @virtual_time
 async def test_interruption_ends_a_hold():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime([Reply("x", seconds=9.0)], transcripts=[""])
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         agent.simple_response("talk")
         await asyncio.sleep(1.0)
-        await phone.speak(0.2)
+        await edge.speak(0.2)
         assert events_of(agent, SpeechHeldEvent)
         agent.interrupt()
         agent.say("something new and rather long")
-        await phone.be_silent(1.2)
+        await edge.be_silent(1.2)
         assert not events_of(agent, SpeechResumedEvent)
-        await phone.speak(0.1)
+        await edge.speak(0.1)
         assert len(events_of(agent, SpeechHeldEvent)) == 2
     assert not pending_timers()
 
 
 @virtual_time
 async def test_audio_that_no_client_confirmed_was_not_heard():
-    phone = FakeEdge()
-    phone.quality = "confirmed"
+    edge = FakeEdge()
+    edge.quality = "confirmed"
     replies = [Reply("never arrived", seconds=5.0), Reply("arrived and known", seconds=5.0)]
     model = ScriptedRealtime(replies)
-    async with join_agent(model, phone) as agent:
+    async with join_agent(model, edge) as agent:
         agent.simple_response("one")
         await asyncio.sleep(1.0)
         agent.interrupt()
@@ -209,7 +209,7 @@ async def test_audio_that_no_client_confirmed_was_not_heard():
         assert events_of(agent, AgentTurnEndedEvent)[0].interrupted
         speech = agent.simple_response("two")
         await asyncio.sleep(1.0)
-        phone.person.report_played(len(phone.frames) * 480 - 4800)
+        edge.person.report_played(len(edge.frames) * 480 - 4800)
         agent.interrupt()
         assert 500 < speech.played_ms < 900
         assert speech.quality == "confirmed"
@@ -220,13 +220,13 @@ async def test_audio_that_no_client_confirmed_was_not_heard():
 @virtual_time
 @pytest.mark.parametrize("own", [False, True])
 async def test_uninterruptible_speech_protects_the_speech_before_it(own):
-    phone, model = FakeEdge(), ScriptedRealtime(["Yes?"], transcripts=["hi there"])
-    async with join_agent(model, phone, **({"tts": FakeTTS()} if own else {})) as agent:
+    edge, model = FakeEdge(), ScriptedRealtime(["Yes?"], transcripts=["hi there"])
+    async with join_agent(model, edge, **({"tts": FakeTTS()} if own else {})) as agent:
         greeting = agent.say("Good morning and welcome to the hotel by the sea.")
         await asyncio.sleep(0.5)
         notice = agent.say("This call is recorded.", interruptible=False)
-        await phone.speak(0.6)
-        await phone.be_silent(8)
+        await edge.speak(0.6)
+        await edge.be_silent(8)
         assert (greeting.state, notice.state) == ("heard", "heard")
         assert notice.heard_text == "This call is recorded."
         assert not events_of(agent, InterruptionEvent)

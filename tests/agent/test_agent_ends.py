@@ -33,9 +33,9 @@ from fake_edge import FakeEdge, FakeTTS, events_of, join_agent, other_tasks, pen
 
 @virtual_time
 async def test_person_leaves():
-    phone = FakeEdge()
-    async with join_agent(ScriptedRealtime(), phone) as agent:
-        asyncio.get_running_loop().call_later(3.0, phone.hung_up.set)
+    edge = FakeEdge()
+    async with join_agent(ScriptedRealtime(), edge) as agent:
+        asyncio.get_running_loop().call_later(3.0, edge.hung_up.set)
         await agent.finish()
         with pytest.raises(SessionClosedError):
             agent.say("hello?")
@@ -46,9 +46,9 @@ async def test_person_leaves():
 
 @virtual_time
 async def test_edge_fails():
-    phone = FakeEdge(fails_at=1.0)
+    edge = FakeEdge(fails_at=1.0)
     with pytest.raises(OSError, match="broken"):
-        async with join_agent(ScriptedRealtime(), phone) as agent:
+        async with join_agent(ScriptedRealtime(), edge) as agent:
             await agent.finish()
     assert len(events_of(agent, RealtimeDisconnectedEvent)) == 1
     assert not other_tasks()
@@ -102,14 +102,14 @@ async def test_model_fails_while_a_tool_runs():
 @virtual_time
 async def test_closing_cuts_requested_speeches():
     model = ScriptedRealtime([Reply("late", after_s=5.0)])
-    phone = FakeEdge()
-    async with join_agent(model, phone) as agent:
+    edge = FakeEdge()
+    async with join_agent(model, edge) as agent:
         first = agent.simple_response("one")
         second = agent.simple_response("two", interrupt=False)
         await asyncio.sleep(0.1)
         closing = asyncio.create_task(agent.close())
         await asyncio.sleep(0)
-        phone.person.push_text("too late")
+        edge.person.push_text("too late")
         await closing
         assert first.interrupted
         assert second.interrupted
@@ -242,10 +242,10 @@ async def test_model_that_cannot_start():
 
 @virtual_time
 async def test_person_leaves_before_the_start():
-    phone = FakeEdge(never_ready=True)
-    asyncio.get_running_loop().call_later(0.5, phone.hung_up.set)
+    edge = FakeEdge(never_ready=True)
+    asyncio.get_running_loop().call_later(0.5, edge.hung_up.set)
     with pytest.raises(SessionClosedError, match="left before"):
-        async with join_agent(ScriptedRealtime(), phone):
+        async with join_agent(ScriptedRealtime(), edge):
             pytest.fail("it started")
 
 
@@ -336,8 +336,8 @@ async def test_conversation_ends_within_a_second_at_any_moment(script, plan, aft
         transcripts=["hello", "", "stop now"],
         at=[At(after, SessionError("lost"))] if end == "fail" else [],
     )
-    phone = FakeEdge(hangs_up_in=0.4)
-    agent = Agent(edge=phone, llm=model, tts=FakeTTS() if own_tts else None)
+    edge = FakeEdge(hangs_up_in=0.4)
+    agent = Agent(edge=edge, llm=model, tts=FakeTTS() if own_tts else None)
     events, speeches = [], []
     agent.events.tap(events.append)
     ended = None
@@ -346,7 +346,7 @@ async def test_conversation_ends_within_a_second_at_any_moment(script, plan, aft
             if end == "close":
                 loop.call_later(after, lambda: asyncio.ensure_future(agent.close()))
             if end == "hang up":
-                loop.call_later(after, phone.hung_up.set)
+                loop.call_later(after, edge.hung_up.set)
             for step, value in plan:
                 match step:
                     case "ask":
@@ -356,11 +356,11 @@ async def test_conversation_ends_within_a_second_at_any_moment(script, plan, aft
                     case "interrupt":
                         agent.interrupt()
                     case "speak":
-                        await phone.speak(value)
+                        await edge.speak(value)
                     case "silence":
-                        await phone.be_silent(value)
+                        await edge.be_silent(value)
                     case "write":
-                        phone.person.push_text("hi")
+                        edge.person.push_text("hi")
             ended = loop.time()
     except (SessionClosedError, SessionError):
         ended = ended or loop.time()
@@ -390,8 +390,8 @@ async def test_edge_error_at_a_frame_is_reported_and_ends_nothing():
                 raise OSError("the device is busy")
             super().play(frame)
 
-    phone = Fragile()
-    async with join_agent(ScriptedRealtime(), phone) as agent:
+    edge = Fragile()
+    async with join_agent(ScriptedRealtime(), edge) as agent:
         speech = await agent.say("Good morning to all of you.")
         assert speech.state == "heard"
         (event,) = events_of(agent, ErrorEvent)

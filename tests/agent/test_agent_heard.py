@@ -372,8 +372,8 @@ async def test_overlong_say_by_the_agents_own_tts_is_cut_short():
 @pytest.mark.parametrize("lead_ms", [0, 20])
 def test_turn_of_one_speech_ends_before_the_next_starts(latency_ms, lead_ms):
     async def main():
-        phone = FakeEdge()
-        phone.latency_ms, phone.lead_ms = latency_ms, lead_ms
+        edge = FakeEdge()
+        edge.latency_ms, edge.lead_ms = latency_ms, lead_ms
         model = ScriptedRealtime(
             [Reply("One moment.", tools=[ToolUse("look")]), Reply("It is ten.")]
         )
@@ -383,7 +383,7 @@ def test_turn_of_one_speech_ends_before_the_next_starts(latency_ms, lead_ms):
             async def look() -> str:
                 return "ten"
 
-        async with join_agent(model, phone, prepare=add) as agent:
+        async with join_agent(model, edge, prepare=add) as agent:
             agent.simple_response("What time is it?")
             await asyncio.sleep(0.3)
             agent.say("Good morning.")

@@ -89,12 +89,12 @@ async def test_say_continues_where_it_stopped():
 @virtual_time
 async def test_person_is_transcribed_once_across_an_outage():
     model = Model([Reply("yes")], transcripts=["hello there"])
-    phone = FakeEdge()
-    async with join_agent(model, phone) as agent:
-        await phone.speak(0.5)
+    edge = FakeEdge()
+    async with join_agent(model, edge) as agent:
+        await edge.speak(0.5)
         model.lose()
-        await phone.speak(0.6)
-        await phone.be_silent(1.0)
+        await edge.speak(0.6)
+        await edge.be_silent(1.0)
         await asyncio.sleep(1)
         users = [i.text for i in agent.conversation if isinstance(i, UserItem)]
         assert users == ["hello there"]

@@ -47,7 +47,7 @@ def everything(model):
     """A spoken turn, a tool, an interrupted reply, and a written turn: every way into the store."""
 
     async def conversation(store):
-        phone = FakeEdge()
+        edge = FakeEdge()
 
         def add(agent):
             @agent.tool
@@ -55,9 +55,9 @@ def everything(model):
                 return "ten"
 
         kept = Conversation(store)
-        async with join_agent(model, phone, add, conversation=kept) as agent:
-            await phone.speak(0.6)
-            await phone.be_silent(1.2)
+        async with join_agent(model, edge, add, conversation=kept) as agent:
+            await edge.speak(0.6)
+            await edge.be_silent(1.2)
             await asyncio.sleep(3)
             agent.simple_response("Tell me a story.")
             await asyncio.sleep(1)
@@ -125,7 +125,7 @@ async def test_lone_surrogates_are_replaced_everywhere(tmp_path):
         [Reply(tools=[ToolUse("look")]), Reply(f"Hello {HALF}\ude00 and {HALF}.")],
         transcripts=[f"what {HALF}"],
     )
-    phone = FakeEdge()
+    edge = FakeEdge()
 
     def add(agent):
         @agent.tool(description=f"Looks {HALF}.")
@@ -134,15 +134,15 @@ async def test_lone_surrogates_are_replaced_everywhere(tmp_path):
 
     async with join_agent(
         model,
-        phone,
+        edge,
         add,
         conversation=Conversation(store),
         instructions=f"Be kind {HALF}.",
         person=User("Ann", f"ann{HALF}"),
     ) as agent:
         assert agent.instructions == "Be kind ?."
-        await phone.speak(0.6)
-        await phone.be_silent(1.2)
+        await edge.speak(0.6)
+        await edge.be_silent(1.2)
         await asyncio.sleep(4)
         await agent.say(f"Bye {HALF}\ude00 {HALF}.")
         assert not events_of(agent, ErrorEvent)

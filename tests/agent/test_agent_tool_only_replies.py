@@ -72,7 +72,7 @@ async def test_two_speeches_that_wait_for_tools_both_get_a_reply():
     model = ScriptedRealtime(
         [calls("look", n=1), calls("look", n=2), Reply("First."), Reply("Second.")]
     )
-    phone = FakeEdge()
+    edge = FakeEdge()
 
     def add(agent):
         @agent.tool
@@ -80,7 +80,7 @@ async def test_two_speeches_that_wait_for_tools_both_get_a_reply():
             await asyncio.sleep(3 + n)
             return "ten"
 
-    async with join_agent(model, phone, prepare=add) as agent:
+    async with join_agent(model, edge, prepare=add) as agent:
         one = agent.simple_response("one")
         await asyncio.sleep(0.5)
         two = agent.simple_response("two", interrupt=False)
@@ -88,26 +88,26 @@ async def test_two_speeches_that_wait_for_tools_both_get_a_reply():
             assert (await one).heard_text == "First."
             assert (await two).heard_text == "Second."
         await asyncio.sleep(1)
-        assert phone.person.is_idle
+        assert edge.person.is_idle
 
 
 @virtual_time
 @pytest.mark.parametrize("scheduling", [None, "silent"])
 async def test_model_that_says_nothing_after_its_tools_ends_the_speech(scheduling):
-    model, phone = Driven(say="instructed", async_tools=scheduling is not None), FakeEdge()
+    model, edge = Driven(say="instructed", async_tools=scheduling is not None), FakeEdge()
 
     def add(agent):
         @agent.tool(scheduling=scheduling)
         async def note() -> str:
             return "noted"
 
-    async with join_agent(model, phone, prepare=add) as agent:
+    async with join_agent(model, edge, prepare=add) as agent:
         speech = agent.simple_response("note this down")
         call_a_tool(model, "note")
         async with asyncio.timeout(10):
             await speech
         assert (speech.state, speech.played_ms) == ("heard", 0)
-        assert phone.person.is_idle
+        assert edge.person.is_idle
         goodbye = agent.say("Goodbye.")
         await asyncio.sleep(0.1)
         model.emit(ReplyStarted("s", model.last(Say).request_id))

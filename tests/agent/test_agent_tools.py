@@ -70,7 +70,7 @@ async def test_tools_run_and_the_model_speaks_once_after_all_results():
         check_one_result_each(agent, model)
 
 
-def talking_with_tools(model, phone=None):
+def talking_with_tools(model, edge=None):
     def add(agent):
         @agent.tool
         def plain(x: int) -> int:
@@ -103,20 +103,20 @@ def talking_with_tools(model, phone=None):
                     continue
                 return "at last"
 
-    return join_agent(model, phone, prepare=add)
+    return join_agent(model, edge, prepare=add)
 
 
 @virtual_time
 async def test_tool_runs_in_parallel_with_the_audio():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = ScriptedRealtime(
         [Reply("One moment.", seconds=2.0, tools=[ToolUse("slow", {"x": 2})]), Reply("Four.")]
     )
-    async with talking_with_tools(model, phone) as agent:
+    async with talking_with_tools(model, edge) as agent:
         first = agent.simple_response("what is it")
         await asyncio.sleep(1.0)
         assert events_of(agent, ToolEndEvent)
-        assert len(phone.played_audio)
+        assert len(edge.played_audio)
         assert (await first).heard_text == "One moment."
         await asyncio.sleep(1.0)
         check_one_result_each(agent, model)

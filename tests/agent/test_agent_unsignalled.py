@@ -271,12 +271,12 @@ async def test_model_that_continues_after_its_tools_is_awaited_and_dropped_when_
 
 @virtual_time
 async def test_turns_are_detected_locally_and_the_transcript_comes_before_the_reply():
-    model, phone = Driven(), FakeEdge()
-    async with join_agent(model, phone) as agent:
-        await phone.be_silent(0.3)
-        await phone.speak(0.8)
+    model, edge = Driven(), FakeEdge()
+    async with join_agent(model, edge) as agent:
+        await edge.be_silent(0.3)
+        await edge.speak(0.8)
         model.emit(UserTranscript("w1", "how are ", final=False))
-        await phone.be_silent(0.4)
+        await edge.be_silent(0.4)
         model.emit(UserTranscript("w2", "you", final=False))
         model.reply("r", 2.0, "Fine.")
         model.emit(ReplyDone("r"))
@@ -293,8 +293,8 @@ async def test_turns_are_detected_locally_and_the_transcript_comes_before_the_re
             UserTurnEndedEvent,
         ]
         assert events_of(agent, UserTurnEndedEvent)[0].text == "how are you"
-        await phone.be_silent(0.5)
-        await phone.speak(0.4)
+        await edge.be_silent(0.5)
+        await edge.speak(0.4)
         (event,) = events_of(agent, InterruptionEvent)
         model.emit(ReplyInterrupted("r"))
         assert len(events_of(agent, InterruptionEvent)) == agent.llm.epoch == 1
@@ -305,24 +305,24 @@ async def test_turns_are_detected_locally_and_the_transcript_comes_before_the_re
 @pytest.mark.parametrize("whole", [True, False])
 def test_model_that_stopped_its_reply_for_a_noise_is_asked_to_continue(whole):
     async def main():
-        model, phone = Driven(), FakeEdge()
-        async with join_agent(model, phone) as agent:
+        model, edge = Driven(), FakeEdge()
+        async with join_agent(model, edge) as agent:
             model.reply("r", 3.0, "A long answer.")
             if whole:
                 model.emit(ReplyDone("r"))
             await asyncio.sleep(1)
-            await phone.speak(0.1)
+            await edge.speak(0.1)
             model.emit(ReplyInterrupted("r"))
             if not whole:
                 model.emit(ReplyDone("r", "cancelled"))
-            await phone.be_silent(0.7)
+            await edge.be_silent(0.7)
             model.reply("noise", 1.0, "Sorry?")
             # Its reply to the noise does not matter here.
             assert model.last(CancelReply).reply_id == "noise"
             model.emit(ReplyDone("noise", "cancelled"))
-            await phone.be_silent(5)
+            await edge.be_silent(5)
             assert not events_of(agent, InterruptionEvent)
-            assert len(phone.played_audio) == 3 * 24000
+            assert len(edge.played_audio) == 3 * 24000
             requests = [item for item in model.sent if isinstance(item, RequestReply)]
             assert [item.instructions for item in requests] == (
                 [] if whole else [CONTINUE_AFTER_NOISE_PROMPT]
@@ -334,13 +334,13 @@ def test_model_that_stopped_its_reply_for_a_noise_is_asked_to_continue(whole):
 
 @virtual_time
 async def test_late_transcript_of_a_turn_whose_reply_was_dropped_gets_a_reply():
-    model, phone = Driven(), FakeEdge()
-    async with join_agent(model, phone) as agent:
+    model, edge = Driven(), FakeEdge()
+    async with join_agent(model, edge) as agent:
         model.reply("r", 5.0, "A long answer.")
         model.emit(ReplyDone("r"))
         await asyncio.sleep(1)
-        await phone.speak(0.15)
-        await phone.be_silent(1.0)
+        await edge.speak(0.15)
+        await edge.be_silent(1.0)
         model.reply("s", 1.0, "I stop.")
         assert model.last(CancelReply).reply_id == "s"
         assert not events_of(agent, InterruptionEvent)
@@ -354,14 +354,14 @@ async def test_late_transcript_of_a_turn_whose_reply_was_dropped_gets_a_reply():
 
 @virtual_time
 async def test_text_ahead_of_the_audio_is_not_heard_when_the_model_stops_by_itself():
-    model, phone = Driven(), FakeEdge()
-    async with join_agent(model, phone) as agent:
+    model, edge = Driven(), FakeEdge()
+    async with join_agent(model, edge) as agent:
         model.reply("r", 2.0, "one two three four five six seven eight nine ten eleven")
         await asyncio.sleep(1)
         model.emit(ReplyInterrupted("r"))
         model.emit(ReplyDone("r", "cancelled"))
-        await phone.be_silent(0.1)
-        await phone.speak(0.6)
+        await edge.be_silent(0.1)
+        await edge.speak(0.6)
         (event,) = events_of(agent, InterruptionEvent)
         assert event.heard_text
         assert len(event.heard_text) <= 14 * event.played_ms / 1000

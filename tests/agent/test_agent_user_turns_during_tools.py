@@ -42,12 +42,12 @@ def requests(model):
 
 @virtual_time
 async def test_result_is_reported_after_speech_in_between():
-    phone, model = FakeEdge(), script("I am still at it.", "It is booked.")
-    async with join_agent(model, phone, prepare=add) as agent:
+    edge, model = FakeEdge(), script("I am still at it.", "It is booked.")
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Book it.")
-        await phone.be_silent(0.5)
-        await phone.speak(0.8)
-        await phone.be_silent(8)
+        await edge.be_silent(0.5)
+        await edge.speak(0.8)
+        await edge.be_silent(8)
         assert agent_texts(agent) == ["I am still at it.", "It is booked."]
         assert [event.status for event in events_of(agent, ToolEndEvent)] == ["done"]
         assert agent.edge.person.is_idle
@@ -55,37 +55,37 @@ async def test_result_is_reported_after_speech_in_between():
 
 @virtual_time
 async def test_result_waits_until_the_person_has_spoken_and_comes_with_the_reply():
-    phone, model = FakeEdge(), script("It is booked, by the way.", "This would be once too often.")
-    async with join_agent(model, phone, prepare=add) as agent:
+    edge, model = FakeEdge(), script("It is booked, by the way.", "This would be once too often.")
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Book it.")
-        await phone.be_silent(3.0)
+        await edge.be_silent(3.0)
         before = len(requests(model))
-        await phone.speak(3.0)  # The result arrives meanwhile.
+        await edge.speak(3.0)  # The result arrives meanwhile.
         assert events_of(agent, ToolEndEvent)
         assert len(requests(model)) == before
-        await phone.be_silent(6.0)
+        await edge.be_silent(6.0)
         assert agent_texts(agent) == ["It is booked, by the way."]
 
 
 @virtual_time
 async def test_result_waits_for_a_reply_that_started_without_it():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = script(Reply("A long answer without it.", seconds=4.0), "It is booked.")
-    async with join_agent(model, phone, prepare=add) as agent:
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Book it.")
-        await phone.be_silent(1.5)
-        await phone.speak(0.8)
-        await phone.be_silent(12)
+        await edge.be_silent(1.5)
+        await edge.speak(0.8)
+        await edge.be_silent(12)
         assert agent_texts(agent) == ["A long answer without it.", "It is booked."]
 
 
 @virtual_time
 async def test_result_does_not_wait_forever_for_noise_taken_for_speech():
-    phone, model = FakeEdge(), script("It is booked.")
-    async with join_agent(model, phone, prepare=add) as agent:
+    edge, model = FakeEdge(), script("It is booked.")
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Book it.")
-        await phone.be_silent(3.5)
-        await phone.speak(10.0)
+        await edge.be_silent(3.5)
+        await edge.speak(10.0)
         assert len(requests(model)) == 2
 
 
@@ -114,25 +114,25 @@ async def test_interrupt_by_the_program_requests_no_reply_to_the_result():
 
 @virtual_time
 async def test_tool_cancelled_by_speech_is_not_mentioned():
-    phone, model = FakeEdge(), script("All right.", "Nobody asked for this.", tool="search")
-    async with join_agent(model, phone, prepare=add) as agent:
+    edge, model = FakeEdge(), script("All right.", "Nobody asked for this.", tool="search")
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Look for it.")
-        await phone.be_silent(1.0)
-        await phone.speak(0.8)
-        await phone.be_silent(8.0)
+        await edge.be_silent(1.0)
+        await edge.speak(0.8)
+        await edge.be_silent(8.0)
         assert [event.status for event in events_of(agent, ToolEndEvent)] == ["cancelled"]
         assert agent_texts(agent) == ["All right."]
 
 
 @virtual_time
 async def test_model_that_reports_results_by_itself_is_heard_after_speech_in_between():
-    phone = FakeEdge()
+    edge = FakeEdge()
     model = script("I am still at it.", "It is booked.", capabilities=AUTOMATIC)
-    async with join_agent(model, phone, prepare=add) as agent:
+    async with join_agent(model, edge, prepare=add) as agent:
         agent.simple_response("Book it.")
-        await phone.be_silent(0.5)
-        await phone.speak(0.8)
-        await phone.be_silent(8.0)
+        await edge.be_silent(0.5)
+        await edge.speak(0.8)
+        await edge.be_silent(8.0)
         results = [c for c in model.commands if isinstance(c, SendToolResult)]
         assert [result.quiet for result in results] == [False]
         assert agent.llm.epoch == 1
@@ -175,17 +175,17 @@ def test_pipeline_shows_the_running_tool_call_to_its_model(spoken):
 
             async def close(self): ...
 
-        phone = FakeEdge()
+        edge = FakeEdge()
         llm = Chat(ToolRequest("c", "book", "{}"), "I am still at it.", "It is booked.")
         parts = {"stt": Ear(), "tts": FakeTTS(), "vad": EnergyVAD()}
-        async with join_agent(llm, phone, prepare=add, **parts) as agent:
+        async with join_agent(llm, edge, prepare=add, **parts) as agent:
             agent.simple_response("Book it.")
-            await phone.be_silent(1.0)
+            await edge.be_silent(1.0)
             if spoken:
-                await phone.speak(0.8)
+                await edge.speak(0.8)
             else:
                 agent.simple_response("are you still there")
-            await phone.be_silent(10.0)
+            await edge.be_silent(10.0)
             assert agent_texts(agent) == ["I am still at it.", "It is booked."]
             during, after = llm.requests[1], llm.requests[2]
             assert [type(item) for item in during] == [UserItem, ToolCallItem, UserItem]

@@ -43,10 +43,10 @@ class Fragile(Processor):
 def test_frame_at_which_a_processor_fails_is_dropped_and_reported(error):
     @virtual_time
     async def run():
-        phone, model = FakeEdge(), ScriptedRealtime()
+        edge, model = FakeEdge(), ScriptedRealtime()
         processor = Fragile(lambda number: number == 30, error)
-        async with join_agent(model, phone, processors=[processor]) as agent:
-            await phone.be_silent(2.0)
+        async with join_agent(model, edge, processors=[processor]) as agent:
+            await edge.be_silent(2.0)
             (event,) = events_of(agent, ErrorEvent)
             assert event.source == "processor Fragile"
             assert processor.frames == 100
@@ -57,10 +57,10 @@ def test_frame_at_which_a_processor_fails_is_dropped_and_reported(error):
 
 @virtual_time
 async def test_processor_that_always_fails_is_reported_now_and_then():
-    phone = FakeEdge()
+    edge = FakeEdge()
     processor = Fragile(lambda number: True, ValueError("no good"))
-    async with join_agent(ScriptedRealtime(), phone, processors=[processor]) as agent:
-        await phone.be_silent(25.0)
+    async with join_agent(ScriptedRealtime(), edge, processors=[processor]) as agent:
+        await edge.be_silent(25.0)
         messages = [event.message for event in events_of(agent, ErrorEvent)]
     assert messages[0] == "ValueError: no good"
     assert len(messages) == 3
@@ -73,7 +73,7 @@ async def test_video_frame_at_which_a_processor_fails_is_dropped_and_reported():
         def video(self, frame):
             raise RuntimeError("no lens")
 
-    phone, model = (
+    edge, model = (
         FakeEdge(),
         ScriptedRealtime(
             capabilities=replace(
@@ -81,10 +81,10 @@ async def test_video_frame_at_which_a_processor_fails_is_dropped_and_reported():
             )
         ),
     )
-    async with join_agent(model, phone, processors=[Blind()]) as agent:
+    async with join_agent(model, edge, processors=[Blind()]) as agent:
         image = VideoFrame(np.zeros((8, 8, 3), np.uint8), 0.0)
         for _ in range(3):
-            phone.person.push_video(lambda: image)
+            edge.person.push_video(lambda: image)
             await asyncio.sleep(1.0)
         (event,) = events_of(agent, ErrorEvent)
         assert event.source.endswith("Blind")
@@ -135,10 +135,10 @@ def test_input_audio_is_changed_in_order():
     @virtual_time
     async def run():
         heard = []
-        phone, model = FakeEdge(), ScriptedRealtime()
+        edge, model = FakeEdge(), ScriptedRealtime()
         model.send_audio = heard.append
-        async with join_agent(model, phone, processors=[Louder(), Double()]):
-            phone.person.push_audio(AudioFrame(np.zeros(320, np.int16), 16000))
+        async with join_agent(model, edge, processors=[Louder(), Double()]):
+            edge.person.push_audio(AudioFrame(np.zeros(320, np.int16), 16000))
         assert set(heard[0].samples) == {2}
 
     run()
@@ -155,7 +155,7 @@ def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
 
     @virtual_time
     async def run():
-        phone = FakeEdge()
+        edge = FakeEdge()
         model = ScriptedRealtime(
             capabilities=replace(
                 SCRIPTED_CAPABILITIES,
@@ -167,8 +167,8 @@ def test_error_of_the_vad_beside_a_cloud_model_ends_nothing(signals):
         )
         model.vad = Broken()
         model._session = Session(model, ReconnectPolicy(), reconnects=True)
-        async with join_agent(model, phone) as agent:
-            await phone.speak(5.0)
+        async with join_agent(model, edge) as agent:
+            await edge.speak(5.0)
             assert (await agent.say("Still here.")).heard_text == "Still here."
             (event,) = events_of(agent, ErrorEvent)
             assert event.message == "voice activity detection: PanicError: no weights"
