@@ -12,7 +12,7 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 
 import websockets.asyncio.client
 import websockets.exceptions
-from openai_client import MODEL, connected, sdk
+from openai_client import MODEL, open_session, sdk
 
 from duologue.errors import ConfigError
 from duologue.simulators.faults import (
@@ -35,11 +35,11 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def answering(*faults, **options):
+def make_simulator(*faults, **options):
     return OpenAISimulator(replies=[Reply("Yes. No.", 0.3)] * 5, faults=faults, **options)
 
 
-async def plain(sim):
+async def open_socket(sim):
     headers = {"Authorization": f"Bearer {sim.key}"}
     return await websockets.connect(f"{sim.ws_url}?model={MODEL}", additional_headers=headers)
 
@@ -47,8 +47,8 @@ async def plain(sim):
 @virtual_time
 async def test_connection_closes_with_a_code_at_an_event():
     fault = Fault(Close(1012, "restart"), on="response.created", nth=2)
-    async with answering(fault) as sim:
-        async with connected(sim) as client:
+    async with make_simulator(fault) as sim:
+        async with open_session(sim) as client:
             await client.send("response.create")
             await client.until("response.done")
             await client.send("response.create")
@@ -57,7 +57,7 @@ async def test_connection_closes_with_a_code_at_an_event():
             assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1012, "restart")
             assert client.types[-1] == "response.created"
         # It was carried out once.
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             for _ in range(2):
                 await client.send("response.create")
                 await client.until("response.done")
@@ -66,7 +66,7 @@ async def test_connection_closes_with_a_code_at_an_event():
 
 @virtual_time
 async def test_connection_is_reset_at_a_time():
-    async with answering(Fault(Reset(), at=3.0)) as sim, connected(sim) as client:
+    async with make_simulator(Fault(Reset(), at=3.0)) as sim, open_session(sim) as client:
         began = now()
         with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
             await client.until("never")
@@ -75,7 +75,7 @@ async def test_connection_is_reset_at_a_time():
 
 
 async def test_reset_sends_a_tcp_rst():
-    async with answering() as sim:
+    async with make_simulator() as sim:
         reader, writer = await asyncio.open_connection("127.0.0.1", sim.port)
         writer.write(
             f"GET /v1/realtime?model={MODEL} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
@@ -94,9 +94,9 @@ async def test_reset_sends_a_tcp_rst():
 async def test_events_can_be_late_in_order_and_the_same_for_a_seed():
     async def times():
         fault = Fault(Delay(500, jitter_ms=400))
-        async with answering(fault, seed=7) as sim:
+        async with make_simulator(fault, seed=7) as sim:
             came = []
-            async with connected(sim) as client:
+            async with open_session(sim) as client:
                 await client.send("response.create")
                 began = now()
                 while not came or client.types[-1] != "response.done":
@@ -121,7 +121,7 @@ def test_service_can_stall(direction):
     @virtual_time
     async def talk():
         fault = Fault(Stall(direction, 4.0), on="session.update")
-        async with answering(fault) as sim, connected(sim) as client:
+        async with make_simulator(fault) as sim, open_session(sim) as client:
             await client.update(instructions="x")
             began = now()
             await client.send("response.create")
@@ -137,7 +137,7 @@ def test_service_can_stall(direction):
 
 @virtual_time
 async def test_events_can_come_in_a_burst():
-    async with answering("burst") as sim, connected(sim) as client:
+    async with make_simulator("burst") as sim, open_session(sim) as client:
         await client.send("response.create")
         began = now()
         await client.until("response.created")
@@ -148,29 +148,29 @@ async def test_events_can_come_in_a_burst():
 
 @virtual_time
 async def test_events_can_be_duplicated():
-    async with answering(Fault(Duplicate("response.done"), on="response.done")) as sim:
-        async with connected(sim) as client:
+    async with make_simulator(Fault(Duplicate("response.done"), on="response.done")) as sim:
+        async with open_session(sim) as client:
             await client.send("response.create")
             first, second = await client.until("response.done"), await client.until("response.done")
             assert first == second
         sim.faults = ["duplicate"]
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             await client.send("response.create")
             await client.until("response.done")
-            deltas = client.of("response.output_audio.delta")
+            deltas = client.events_of("response.output_audio.delta")
             assert len(deltas) == 6
             assert deltas[0] == deltas[1]
 
 
 @virtual_time
 async def test_messages_that_are_not_events_can_be_sent():
-    async with answering("unknown") as sim:
-        socket = await plain(sim)
+    async with make_simulator("unknown") as sim:
+        socket = await open_socket(sim)
         assert json.loads(await socket.recv())["type"] == "session.created"
         assert json.loads(await socket.recv())["type"] == "simulator.surprise"
         await socket.close()
         sim.faults = ["garbage", Fault(Garbage("binary"), on="session.created")]
-        socket = await plain(sim)
+        socket = await open_socket(sim)
         await socket.recv()
         with pytest.raises(json.JSONDecodeError):
             json.loads(await socket.recv())
@@ -182,7 +182,7 @@ async def test_messages_that_are_not_events_can_be_sent():
 
 @virtual_time
 async def test_error_can_come_without_a_cause():
-    async with answering("error") as sim, connected(sim) as client:
+    async with make_simulator("error") as sim, open_session(sim) as client:
         await client.send("response.create")
         error = (await client.until("error")).error
         assert (error.type, error.code) == ("server_error", "server_error")
@@ -201,7 +201,7 @@ async def test_error_can_come_without_a_cause():
 def test_handshake_can_fail(name, status, code):
     @virtual_time
     async def talk():
-        async with answering(name) as sim:
+        async with make_simulator(name) as sim:
             with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
                 async with sdk(sim).realtime.connect(model=MODEL):
                     pass
@@ -213,18 +213,18 @@ def test_handshake_can_fail(name, status, code):
 
 @virtual_time
 async def test_handshake_fails_as_often_as_configured():
-    async with answering(Fault(Handshake(503), times=2)) as sim:
+    async with make_simulator(Fault(Handshake(503), times=2)) as sim:
         for _ in range(2):
             with pytest.raises(websockets.exceptions.InvalidStatus):
-                await plain(sim)
-        async with connected(sim):
+                await open_socket(sim)
+        async with open_session(sim):
             pass
 
 
 @virtual_time
 async def test_faults_can_be_set_while_sessions_run():
-    async with answering() as sim, connected(sim) as client:
-        await client.settle(10.0)
+    async with make_simulator() as sim, open_session(sim) as client:
+        await client.receive_for(10.0)
         sim.faults = [Fault(Close(1011), at=1.0)]
         began = now()
         with pytest.raises(websockets.exceptions.ConnectionClosed):
@@ -302,8 +302,8 @@ def test_faults_made_in_code_are_checked_too():
 
 @virtual_time
 async def test_long_close_reason_is_truncated():
-    async with answering(Fault(Close(1011, "ü" * 100), on="session.created")) as sim:
-        socket = await plain(sim)
+    async with make_simulator(Fault(Close(1011, "ü" * 100), on="session.created")) as sim:
+        socket = await open_socket(sim)
         await socket.recv()
         with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
             await socket.recv()

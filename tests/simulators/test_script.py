@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("yaml", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected
+from openai_client import QUICK, open_session
 
 from duologue.errors import ConfigError
 from duologue.simulators.script import Script
@@ -38,9 +38,9 @@ async def test_simulator_follows_a_script():
     whisper = {"model": "whisper-1"}
     async with (
         OpenAISimulator(Script.parse(PARIS)) as sim,
-        connected(sim, turn_detection=QUICK, transcription=whisper) as client,
+        open_session(sim, turn_detection=QUICK, transcription=whisper) as client,
     ):
-        await client.talk()
+        await client.send_turn()
         call = (await client.until("response.done")).response.output[0]
         assert (call.name, call.arguments) == ("weather", '{"city": "Paris"}')
         item = {"type": "function_call_output", "call_id": call.call_id, "output": "20"}
@@ -48,7 +48,7 @@ async def test_simulator_follows_a_script():
         await client.send("response.create")
         done = await client.until("response.done")
         assert done.response.output[0].content[0].transcript == "It is sunny in Paris."
-        await client.talk()
+        await client.send_turn()
         began = sim._clock.now()
         done = await client.until("response.done")
         assert sim._clock.now() - began == pytest.approx(0.6, abs=0.05)
@@ -56,7 +56,7 @@ async def test_simulator_follows_a_script():
         await client.send("response.create")
         done = await client.until("response.done")
         assert done.response.status_details.error.message == "overloaded"
-        heard = client.of("conversation.item.input_audio_transcription.completed")
+        heard = client.events_of("conversation.item.input_audio_transcription.completed")
         assert [event.transcript for event in heard] == ["what is the weather in Paris", "yes"]
     assert sim.failures == []
 
@@ -79,16 +79,16 @@ def test_missed_expectation_is_a_failure(does, failure):
     @virtual_time
     async def talk():
         async with OpenAISimulator(script) as sim:
-            async with connected(sim, turn_detection=QUICK) as client:
+            async with open_session(sim, turn_detection=QUICK) as client:
                 if does == "it too early":
                     await client.send("response.cancel", event_id="a")
-                await client.talk()
+                await client.send_turn()
                 await client.until("response.done")
                 if does in ("another", "it"):
                     name = "a" if does == "it" else "b"
                     await client.send("response.cancel", event_id=name)
                 if does != "leaves":
-                    await client.settle(3.0)
+                    await client.receive_for(3.0)
             return sim.failures
 
     assert talk() == ([failure] if failure else [])
@@ -98,7 +98,7 @@ def test_missed_expectation_is_a_failure(does, failure):
 async def test_every_session_starts_the_script_from_its_beginning():
     async with OpenAISimulator(replies=["One.", "Two."]) as sim:
         for _ in range(2):
-            async with connected(sim) as client:
+            async with open_session(sim) as client:
                 await client.send("response.create")
                 done = await client.until("response.done")
                 assert done.response.output[0].content[0].transcript == "One."
@@ -116,10 +116,10 @@ def test_script_has_options_and_audio_files(tmp_path):
 
     @virtual_time
     async def talk():
-        async with OpenAISimulator(str(file)) as sim, connected(sim) as client:
+        async with OpenAISimulator(str(file)) as sim, open_session(sim) as client:
             await client.send("response.create")
             await client.until("response.done")
-            deltas = client.of("response.output_audio.delta")
+            deltas = client.events_of("response.output_audio.delta")
             return sum(len(event.delta) * 3 // 4 for event in deltas)
 
     script = Script.load(file)

@@ -140,14 +140,14 @@ NAMES = ["openai", "gemini", "qwen", "nova"]
 
 
 @asynccontextmanager
-async def one_of(name):
+async def make_service(name):
     async with simulators(replies=REPLIES)[NAMES.index(name)] as service:
         yield service
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_connection_can_be_cut_twice_and_while_it_ends(name):
-    async with one_of(name) as service:
+    async with make_service(name) as service:
         assert not await service.kill()
         await service.drop_all()
         for turn in range(8):
@@ -166,7 +166,7 @@ async def test_connection_can_be_cut_twice_and_while_it_ends(name):
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_cut_session_is_marked_closed(name):
-    async with one_of(name) as service:
+    async with make_service(name) as service:
         first = await connect(service)
         second = await connect(service)
         assert await service.kill(0)
@@ -201,7 +201,7 @@ def audio_of(session):
 
 @pytest.mark.parametrize("name", NAMES[:3])
 async def test_ended_session_keeps_no_audio(name):
-    async with one_of(name) as service:
+    async with make_service(name) as service:
         client = await connect(service)
         await client.speak()
         session = service.sessions[0]
@@ -285,7 +285,7 @@ LESS_NESTED = '{"type": "session.update", "session": ' + '{"a":' * 300 + "1" + "
 @pytest.mark.parametrize("text", [NESTED, LESS_NESTED])
 @pytest.mark.parametrize("name", ["openai", "qwen"])
 async def test_deep_messages_are_refused_in_one_line(name, text):
-    async with one_of(name) as service:
+    async with make_service(name) as service:
         client = await connect(service)
         await client.socket.send(text)
         error = json.loads(await client.socket.recv())
@@ -297,7 +297,7 @@ async def test_deep_messages_are_refused_in_one_line(name, text):
 
 @pytest.mark.parametrize("text", [NESTED, LESS_NESTED])
 async def test_deep_messages_end_a_gemini_session_in_one_line(text):
-    async with one_of("gemini") as service:
+    async with make_service("gemini") as service:
         client = await connect(service)
         await client.socket.send(text)
         await client.ended()
@@ -310,7 +310,7 @@ async def test_deep_schema_of_a_tool_is_refused():
     for _ in range(150):
         deep = {"type": "object", "properties": {"a": deep}}
     tool = {"type": "function", "name": "x", "parameters": deep}
-    async with one_of("openai") as service:
+    async with make_service("openai") as service:
         client = await connect(service)
         change = {"type": "session.update", "session": {"type": "realtime", "tools": [tool]}}
         await client.socket.send(json.dumps(change))
@@ -326,7 +326,7 @@ async def test_conversation_refuses_items_beyond_its_characters(monkeypatch):
         "type": "conversation.item.create",
         "item": {"type": "message", "role": "user", "content": content},
     }
-    async with one_of("openai") as service:
+    async with make_service("openai") as service:
         client = await connect(service)
         for _ in range(3):
             await client.socket.send(json.dumps(create))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from openai import AsyncOpenAI
-from sdk_scenarios import certify
+from sdk_types import check_against_sdk
 
 RATE = 24000
 MODEL = "gpt-realtime-2.1"
@@ -27,7 +27,7 @@ def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * RATE), np.int16)
 
 
-def encoded(samples: np.ndarray) -> str:
+def encode(samples: np.ndarray) -> str:
     return base64.b64encode(samples.tobytes()).decode()
 
 
@@ -46,7 +46,7 @@ class Client:
         async with asyncio.timeout(seconds):
             while True:
                 raw = await self.connection.recv_bytes()
-                certify(json.loads(raw))
+                check_against_sdk(json.loads(raw))
                 event = self.connection.parse_event(raw)
                 self.events.append(event)
                 if event.type in types:
@@ -58,7 +58,7 @@ class Client:
     async def append(self, samples: np.ndarray, chunk: int = 2400) -> None:
         for begin in range(0, len(samples), chunk):
             await self.send(
-                "input_audio_buffer.append", audio=encoded(samples[begin : begin + chunk])
+                "input_audio_buffer.append", audio=encode(samples[begin : begin + chunk])
             )
 
     async def update(self, **fields: object) -> Any:
@@ -72,16 +72,16 @@ class Client:
         assert error.event_id == "mine"
         return error
 
-    def of(self, kind: str) -> list[Any]:
+    def events_of(self, kind: str) -> list[Any]:
         """Return the events of a type that were received so far."""
         return [event for event in self.events if event.type == kind]
 
-    async def settle(self, seconds: float = 1.0) -> None:
+    async def receive_for(self, seconds: float = 1.0) -> None:
         """Receive events for ``seconds``."""
         with suppress(TimeoutError):
             await self.until("never", seconds=seconds)
 
-    async def talk(self, seconds: float = 0.5) -> None:
+    async def send_turn(self, seconds: float = 0.5) -> None:
         """Send a turn, and the silence that ends it."""
         await self.append(np.concatenate((tone(seconds), silence(0.6))))
 
@@ -91,7 +91,7 @@ def sdk(simulator: Any, key: str = "") -> AsyncOpenAI:
 
 
 @asynccontextmanager
-async def connected(simulator: Any, **turns: object) -> AsyncIterator[Client]:
+async def open_session(simulator: Any, **turns: object) -> AsyncIterator[Client]:
     """Open a session; ``turns`` are fields of ``audio.input`` that are set first."""
     async with sdk(simulator) as openai, openai.realtime.connect(model=MODEL) as connection:
         client = Client(connection)

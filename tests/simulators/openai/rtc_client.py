@@ -20,7 +20,7 @@ from aiortc import (
     VideoStreamTrack,
 )
 from openai_client import MODEL, sdk
-from sdk_scenarios import certify
+from sdk_types import check_against_sdk
 
 RATE = 48000
 
@@ -91,7 +91,7 @@ class Call:
         async with asyncio.timeout(seconds):
             while True:
                 event = await self._came.get()
-                certify(event)
+                check_against_sdk(event)
                 self.events.append(event)
                 if event["type"] in types:
                     return event
@@ -118,7 +118,7 @@ class Call:
 
 
 @asynccontextmanager
-async def calling(
+async def open_call(
     simulator: Any,
     *,
     video: bool = False,

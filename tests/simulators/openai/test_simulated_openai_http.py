@@ -13,13 +13,13 @@ openai = pytest.importorskip("openai", reason="the openai extra is not installed
 
 import websockets.asyncio.client  # noqa: E402
 import websockets.exceptions  # noqa: E402
-from openai_client import MODEL, connected, encoded, sdk, tone  # noqa: E402
+from openai_client import MODEL, encode, open_session, sdk, tone  # noqa: E402
 
 from duologue.errors import ConfigError  # noqa: E402
 from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
 
 
-def error_of(refusal: Any) -> dict[str, object]:
+def error_body(refusal: Any) -> dict[str, object]:
     return json.loads(refusal.response.body)["error"]
 
 
@@ -30,7 +30,7 @@ async def test_wrong_key_is_refused_before_the_session():
             async with sdk(sim, "sk-wrong").realtime.connect(model=MODEL):
                 pass
         assert refused.value.response.status_code == 401
-        error = error_of(refused.value)
+        error = error_body(refused.value)
         assert set(error) == {"message", "type", "param", "code"}
         assert error["code"] == "invalid_api_key"
         with pytest.raises(openai.AuthenticationError) as wrong:
@@ -47,11 +47,11 @@ async def test_model_is_required_and_must_be_known():
         with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
             async with sdk(sim).realtime.connect(model="gpt-nothing"):
                 pass
-        assert error_of(refused.value)["code"] == "model_not_found"
+        assert error_body(refused.value)["code"] == "model_not_found"
         headers = {"Authorization": f"Bearer {sim.key}"}
         with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
             await websockets.connect(sim.ws_url, additional_headers=headers)
-        assert error_of(refused.value)["code"] == "missing_model"
+        assert error_body(refused.value)["code"] == "missing_model"
 
 
 @virtual_time
@@ -97,7 +97,7 @@ def test_messages_may_be_compressed_and_large(compression):
                 update = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
                 await socket.send(json.dumps({"type": "session.update", "session": update}))
                 await socket.recv()
-                audio = encoded(tone(300.0))  # 19 MiB
+                audio = encode(tone(300.0))  # 19 MiB
                 append = {"type": "input_audio_buffer.append", "audio": audio}
                 await socket.send(json.dumps(append))
                 await socket.send(json.dumps({"type": "input_audio_buffer.commit"}))
@@ -111,7 +111,7 @@ def test_messages_may_be_compressed_and_large(compression):
 def test_session_ends_after_an_hour(scale):
     @virtual_time
     async def talk():
-        async with OpenAISimulator(clock_scale=scale) as sim, connected(sim) as client:
+        async with OpenAISimulator(clock_scale=scale) as sim, open_session(sim) as client:
             began = asyncio.get_running_loop().time()
             with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
                 await client.until("never", seconds=4000)
@@ -127,7 +127,7 @@ def test_session_ends_after_an_hour(scale):
 @virtual_time
 async def test_connections_can_be_cut():
     async with OpenAISimulator() as sim:
-        async with connected(sim) as one, connected(sim) as two, connected(sim) as three:
+        async with open_session(sim) as one, open_session(sim) as two, open_session(sim) as three:
             await sim.kill(1)
             with pytest.raises(websockets.exceptions.ConnectionClosedError):
                 await two.until("never")
@@ -137,13 +137,13 @@ async def test_connections_can_be_cut():
                 with pytest.raises(websockets.exceptions.ConnectionClosedError):
                     await client.until("never")
         assert all(session.closed for session in sim.sessions)
-        async with connected(sim):
+        async with open_session(sim):
             assert len(sim.sessions) == 4
 
 
 @virtual_time
 async def test_client_events_can_be_inspected():
-    async with OpenAISimulator(replies=[Reply("Hi.", 0.1)]) as sim, connected(sim) as client:
+    async with OpenAISimulator(replies=[Reply("Hi.", 0.1)]) as sim, open_session(sim) as client:
         await client.append(tone(0.1))
         await client.send("response.create", event_id="e1")
         await client.until("response.done")

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import connected, encoded, tone
+from openai_client import encode, open_session, tone
 
 from duologue.items import AgentItem, SystemItem, ToolCallItem, UserItem
 from duologue.realtime.commands import AddItem, DeleteItem
@@ -22,18 +22,18 @@ def message(role: str, kind: str, **fields: object) -> dict[str, object]:
     return {"type": "message", "role": role, "content": [{"type": kind, **fields}]}
 
 
-def answering():
+def make_simulator():
     return OpenAISimulator(replies=[Reply("Yes.", seconds=0.5)])
 
 
 @virtual_time
 async def test_backend_knows_items_of_all_kinds():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         call = {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "call_1"}
         items = [
             message("system", "input_text", text="Be brief."),
             message("user", "input_text", text="Hello."),
-            message("user", "input_audio", audio=encoded(tone(0.2)), transcript="Spoken."),
+            message("user", "input_audio", audio=encode(tone(0.2)), transcript="Spoken."),
             message("assistant", "output_text", text="Hi."),
             message("assistant", "output_audio", transcript="Said."),
             call,
@@ -54,7 +54,7 @@ async def test_backend_knows_items_of_all_kinds():
             AgentItem("mine4", "Said."),
             ToolCallItem("mine5", "call_1", "f", "{}"),
         ]
-        await client.settle()
+        await client.receive_for()
         assert "response.created" not in client.types
         error = await client.error("conversation.item.create", item={**items[0], "id": "mine0"})
         assert error.param == "item.id"
@@ -62,7 +62,7 @@ async def test_backend_knows_items_of_all_kinds():
 
 @virtual_time
 async def test_items_are_inserted_where_the_client_wants():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
 
         async def put(name: str, **where: str):
             item = {**message("user", "input_text", text=name), "id": name}
@@ -82,7 +82,7 @@ async def test_items_are_inserted_where_the_client_wants():
 
 @virtual_time
 async def test_items_are_retrieved_and_deleted():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         await client.send("response.create")
         item_id = (await client.until("response.done")).response.output[0].id
         await client.send("conversation.item.retrieve", item_id=item_id)
@@ -99,7 +99,7 @@ async def test_items_are_retrieved_and_deleted():
 
 @virtual_time
 async def test_only_speech_of_the_agent_can_be_truncated():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         item = {**message("user", "input_text", text="x"), "id": "user"}
         await client.send("conversation.item.create", item=item)
         cut = {"content_index": 0, "audio_end_ms": 0}
@@ -116,7 +116,7 @@ async def test_only_speech_of_the_agent_can_be_truncated():
 
 @virtual_time
 async def test_images_are_kept():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         image_part = {"type": "input_image", "image_url": f"data:image/jpeg;base64,{JPEG}"}
         text = {"type": "input_text", "text": "What is it?"}
         item = {
@@ -161,7 +161,7 @@ async def test_images_are_kept():
 def test_invalid_items_are_refused(item, code, param):
     @virtual_time
     async def talk():
-        async with answering() as sim, connected(sim) as client:
+        async with make_simulator() as sim, open_session(sim) as client:
             error = await client.error("conversation.item.create", item=item)
             assert sim.sessions[0].conversation == []
             return error.code, error.param

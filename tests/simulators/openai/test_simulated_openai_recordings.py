@@ -18,7 +18,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
 import websockets
-from openai_client import encoded, silence, tone
+from openai_client import encode, silence, tone
 
 from duologue.testing import OpenAISimulator, Reply, ToolUse, virtual_time
 
@@ -66,9 +66,9 @@ FIELDS = {
 }
 """The fields of each event besides ``type`` and ``event_id``."""
 
-BEGUN = ["session.created", "session.updated"]
-WRITTEN = ["conversation.item.added", "conversation.item.done"]
-HEARD = [
+SESSION_START = ["session.created", "session.updated"]
+TEXT_ITEM = ["conversation.item.added", "conversation.item.done"]
+USER_TURN = [
     "input_audio_buffer.speech_started",
     "input_audio_buffer.speech_stopped",
     "input_audio_buffer.committed",
@@ -81,7 +81,7 @@ OPENED = [
     "conversation.item.added",
 ]
 ENDED = ["conversation.item.done", "response.output_item.done", "response.done"]
-SPOKEN = [
+AUDIO_REPLY = [
     *OPENED,
     "response.content_part.added",
     "response.output_audio_transcript.delta",
@@ -91,7 +91,7 @@ SPOKEN = [
     "response.content_part.done",
     *ENDED,
 ]
-IN_TEXT = [
+TEXT_REPLY = [
     *OPENED,
     "response.content_part.added",
     "response.output_text.delta",
@@ -99,7 +99,7 @@ IN_TEXT = [
     "response.content_part.done",
     *ENDED,
 ]
-CALLED = [
+TOOL_CALL = [
     *OPENED,
     "response.function_call_arguments.delta",
     "response.function_call_arguments.done",
@@ -163,7 +163,7 @@ def steps(events, *, without=()):
     return [kind for kind, _ in groupby(found)]
 
 
-def recorded(name):
+def service_events(name):
     """Return the service's events of a recording."""
     file = RECORDINGS / f"openai.{name}.jsonl"
     if not file.is_file():
@@ -172,7 +172,7 @@ def recorded(name):
     return [line["s"] for line in lines if "s" in line]
 
 
-def sent(name):
+def client_events(name):
     """Return the client's events of a recording, without their audio."""
     file = RECORDINGS / f"openai.{name}.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -196,7 +196,7 @@ class Client:
                 return event
 
 
-async def connected(sim, model="gpt-realtime"):
+async def open_session(sim, model="gpt-realtime"):
     headers = {"Authorization": f"Bearer {sim.key}"}
     client = Client(
         await websockets.connect(f"{sim.ws_url}?model={model}", additional_headers=headers)
@@ -209,7 +209,7 @@ def update(modality="audio", **more):
     """Return the session update that the recorded client sent."""
     pcm = {"type": "audio/pcm", "rate": 24000}
     detection = {"type": "server_vad", "create_response": True, "interrupt_response": True}
-    heard = {
+    audio_input = {
         "format": pcm,
         "turn_detection": detection,
         "transcription": {"model": "gpt-realtime-whisper"},
@@ -218,23 +218,26 @@ def update(modality="audio", **more):
         "type": "realtime",
         "instructions": "Be short.",
         "output_modalities": [modality],
-        "audio": {"input": heard, "output": {"format": pcm}},
+        "audio": {"input": audio_input, "output": {"format": pcm}},
         **more,
     }
 
 
-def written(text):
+def text_message(text):
     content = [{"type": "input_text", "text": text}]
     return {"type": "message", "role": "user", "content": content}
 
 
-def expected(name):
+def expected_steps(name):
     return {
-        "text_in_audio_out_turn": [*BEGUN, *WRITTEN, *SPOKEN],
-        "message_history_seeding": [*BEGUN, *WRITTEN * 3, *IN_TEXT],
-        "tool_call_round": [*BEGUN, *WRITTEN, *CALLED, *WRITTEN, *IN_TEXT],
-        "audio_in_server_vad_turn": [*BEGUN, *HEARD, *SPOKEN],
-        "input_audio_retention_segments_three_server_vad_turns": [*BEGUN, *(HEARD + SPOKEN) * 3],
+        "text_in_audio_out_turn": [*SESSION_START, *TEXT_ITEM, *AUDIO_REPLY],
+        "message_history_seeding": [*SESSION_START, *TEXT_ITEM * 3, *TEXT_REPLY],
+        "tool_call_round": [*SESSION_START, *TEXT_ITEM, *TOOL_CALL, *TEXT_ITEM, *TEXT_REPLY],
+        "audio_in_server_vad_turn": [*SESSION_START, *USER_TURN, *AUDIO_REPLY],
+        "input_audio_retention_segments_three_server_vad_turns": [
+            *SESSION_START,
+            *(USER_TURN + AUDIO_REPLY) * 3,
+        ],
     }[name]
 
 
@@ -254,10 +257,10 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recording_of_the_service_meets_the_expectations(name):
-    events = recorded(name)
+    events = service_events(name)
     for event in events:
         check_fields(event)
-    assert steps(events, without=TRANSCRIPTION) == expected(name)
+    assert steps(events, without=TRANSCRIPTION) == expected_steps(name)
     done = [n for n, event in enumerate(events) if event["type"] == "response.done"]
     limits = [n for n, event in enumerate(events) if event["type"] == LIMITS]
     assert all(n - 1 in done for n in limits)
@@ -266,15 +269,15 @@ def test_recording_of_the_service_meets_the_expectations(name):
 @virtual_time
 async def test_text_turn_is_answered_as_recorded():
     async with OpenAISimulator(replies=[Reply("Hi there!", 0.4)]) as sim:
-        client = await connected(sim)
+        client = await open_session(sim)
         await client.send("session.update", session=update())
-        await client.send("conversation.item.create", item=written("Say a greeting."))
+        await client.send("conversation.item.create", item=text_message("Say a greeting."))
         await client.send("response.create")
         await client.until(LIMITS)
         for event in client.events:
             check_fields(event)
         assert client.events[-2]["type"] == "response.done"
-        assert steps(client.events) == expected("text_in_audio_out_turn")
+        assert steps(client.events) == expected_steps("text_in_audio_out_turn")
         await client.socket.close()
 
 
@@ -283,9 +286,9 @@ async def test_tool_call_and_its_result_come_as_recorded():
     replies = [Reply(tools=(ToolUse("weather", {"city": "London"}),)), Reply("Foggy.")]
     tool = {"type": "function", "name": "weather", "parameters": {"type": "object"}}
     async with OpenAISimulator(replies=replies) as sim:
-        client = await connected(sim)
+        client = await open_session(sim)
         await client.send("session.update", session=update("text", tools=[tool]))
-        await client.send("conversation.item.create", item=written("The weather?"))
+        await client.send("conversation.item.create", item=text_message("The weather?"))
         await client.send("response.create")
         done = await client.until("response.done")
         (call,) = done["response"]["output"]
@@ -296,16 +299,16 @@ async def test_tool_call_and_its_result_come_as_recorded():
         await client.until("response.done")
         for event in client.events:
             check_fields(event)
-        assert steps(client.events) == expected("tool_call_round")
+        assert steps(client.events) == expected_steps("tool_call_round")
         await client.socket.close()
 
 
 @virtual_time
 async def test_second_item_of_a_conversation_is_done_without_a_previous_item():
     async with OpenAISimulator(replies=["One.", "Two."]) as sim:
-        client = await connected(sim)
+        client = await open_session(sim)
         for _ in range(2):
-            await client.send("conversation.item.create", item=written("Go on."))
+            await client.send("conversation.item.create", item=text_message("Go on."))
             await client.send("response.create")
             await client.until("response.done")
         placed = [
@@ -331,17 +334,21 @@ async def test_second_item_of_a_conversation_is_done_without_a_previous_item():
 async def test_whisper_model_transcribes_while_the_user_speaks():
     said = "Hello, my name is Marcelo."
     async with OpenAISimulator(replies=[Reply("Hi.", 0.2)], transcripts=[said]) as sim:
-        client = await connected(sim)
+        client = await open_session(sim)
         await client.send("session.update", session=update())
         await client.until("session.updated")
         for _ in range(30):
-            await client.send("input_audio_buffer.append", audio=encoded(tone(0.05)))
+            await client.send("input_audio_buffer.append", audio=encode(tone(0.05)))
             await asyncio.sleep(0.05)
-        await client.send("input_audio_buffer.append", audio=encoded(silence(0.5)))
+        await client.send("input_audio_buffer.append", audio=encode(silence(0.5)))
         await client.until("response.done")
         for event in client.events:
             check_fields(event)
-        assert steps(client.events, without=TRANSCRIPTION) == [*BEGUN, *HEARD, *SPOKEN]
+        assert steps(client.events, without=TRANSCRIPTION) == [
+            *SESSION_START,
+            *USER_TURN,
+            *AUDIO_REPLY,
+        ]
         delta, completed = TRANSCRIPTION
         kinds = [event["type"] for event in client.events]
         stopped = kinds.index("input_audio_buffer.speech_stopped")
@@ -362,7 +369,7 @@ async def test_session_defaults_are_those_of_its_model():
     async with OpenAISimulator() as sim:
         found = {}
         for model in ("gpt-realtime", "gpt-realtime-mini-2025-12-15", "gpt-realtime-2.1"):
-            client = await connected(sim, model)
+            client = await open_session(sim, model)
             await client.send("session.update", session=update())
             await client.until("session.updated")
             for event in client.events:
@@ -390,7 +397,7 @@ async def test_reasoning_model_reports_phases_and_reasoning_tokens():
         Reply("It is foggy.", 0.2),
     ]
     async with OpenAISimulator(replies=replies) as sim:
-        client = await connected(sim, "gpt-realtime-2.1")
+        client = await open_session(sim, "gpt-realtime-2.1")
         await client.send("session.update", session=update(reasoning={"effort": "medium"}))
         await client.send("response.create")
         first = (await client.until("response.done"))["response"]
@@ -421,14 +428,14 @@ async def test_reasoning_model_reports_phases_and_reasoning_tokens():
 
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_simulator_accepts_what_the_recorded_client_sent(name):
-    recorded(name)
+    service_events(name)
 
     @virtual_time
     async def talk():
         replies = [Reply("Yes.", 0.2)] * 3
         async with OpenAISimulator(replies=replies) as sim:
-            client = await connected(sim)
-            for event in sent(name):
+            client = await open_session(sim)
+            for event in client_events(name):
                 if event.get("item", {}).get("type") == "function_call_output":
                     continue  # Its tool call has an id that only the real service knows.
                 await client.socket.send(json.dumps(event))
@@ -474,7 +481,7 @@ def test_null_means_the_same_as_no_field_in_a_request(kind, fields):
     @virtual_time
     async def talk():
         async with OpenAISimulator(replies=[Reply("Yes.", 0.2)]) as sim:
-            client = await connected(sim)
+            client = await open_session(sim)
             await client.send(kind, **fields)
             done = await client.until("response.done")
             await client.socket.close()
@@ -486,7 +493,7 @@ def test_null_means_the_same_as_no_field_in_a_request(kind, fields):
 @virtual_time
 async def test_null_means_the_same_as_no_field_in_a_session_and_in_items():
     async with OpenAISimulator(replies=[Reply("Yes.", 0.2)] * 2) as sim:
-        client = await connected(sim)
+        client = await open_session(sim)
         await client.send("session.update", session=update())
         before = (await client.until("session.updated"))["session"]
         nothing = dict.fromkeys(
@@ -500,12 +507,16 @@ async def test_null_means_the_same_as_no_field_in_a_session_and_in_items():
                 "truncation",
             )
         )
-        heard = {"format": None}
+        audio_input = {"format": None}
         spoken = dict.fromkeys(("format", "voice", "speed"))
         await client.send(
             "session.update",
             event_id=None,
-            session={"type": "realtime", **nothing, "audio": {"input": heard, "output": spoken}},
+            session={
+                "type": "realtime",
+                **nothing,
+                "audio": {"input": audio_input, "output": spoken},
+            },
         )
         assert (await client.until("session.updated"))["session"] == before
         await client.send("session.update", session={"type": "realtime", "audio": None})
@@ -515,7 +526,7 @@ async def test_null_means_the_same_as_no_field_in_a_session_and_in_items():
         await client.send("session.update", session={"type": "realtime", "audio": {"input": off}})
         after = (await client.until("session.updated"))["session"]["audio"]["input"]
         assert (after["turn_detection"], after["transcription"]) == (None, None)
-        item = {**written("Hello."), "id": None, "object": None, "status": None}
+        item = {**text_message("Hello."), "id": None, "object": None, "status": None}
         await client.send(
             "conversation.item.create", item=item, previous_item_id=None, event_id=None
         )

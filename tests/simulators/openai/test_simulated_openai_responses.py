@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected, tone
+from openai_client import QUICK, open_session, tone
 
 from duologue.realtime.commands import RequestReply, Say, Truncate, UpdateSession
 from duologue.simulators._backends import SCRIPTED
@@ -22,7 +22,7 @@ WEATHER = {
 }
 
 
-def answering(*replies, **options):
+def make_simulator(*replies, **options):
     return OpenAISimulator(replies=replies, **options)
 
 
@@ -30,8 +30,8 @@ def answering(*replies, **options):
 async def test_several_tools_may_be_called_and_their_results_are_answered():
     uses = [ToolUse("weather", {"city": "Paris"}), ToolUse("weather", {"city": "Rome"})]
     async with (
-        answering(Reply("Let me see.", seconds=0.1, tools=uses), Reply("Sunny.", 0.1)) as sim,
-        connected(sim) as client,
+        make_simulator(Reply("Let me see.", seconds=0.1, tools=uses), Reply("Sunny.", 0.1)) as sim,
+        open_session(sim) as client,
     ):
         await client.update(tools=[WEATHER])
         await client.send("response.create")
@@ -45,12 +45,12 @@ async def test_several_tools_may_be_called_and_their_results_are_answered():
             "response.output_item.added",
             "conversation.item.added",
         ]
-        assert [e.output_index for e in client.of("response.output_item.added")] == [0, 1, 2]
+        assert [e.output_index for e in client.events_of("response.output_item.added")] == [0, 1, 2]
         for call in calls:
             item = {"type": "function_call_output", "call_id": call.call_id, "output": "20"}
             await client.send("conversation.item.create", item=item)
             await client.until("conversation.item.done")
-        await client.settle()
+        await client.receive_for()
         assert client.types.count("response.created") == 1
         await client.send("response.create")
         done = await client.until("response.done")
@@ -62,16 +62,16 @@ async def test_several_tools_may_be_called_and_their_results_are_answered():
 @virtual_time
 async def test_a_response_may_be_text():
     async with (
-        answering(Reply("Just text."), Reply("Sound.", 0.1)) as sim,
-        connected(sim) as client,
+        make_simulator(Reply("Just text."), Reply("Sound.", 0.1)) as sim,
+        open_session(sim) as client,
     ):
         wanted = {"output_modalities": ["text"], "metadata": {"topic": "x"}}
         await client.send("response.create", response=wanted)
         done = await client.until("response.done")
-        assert client.of("response.created")[0].response.metadata == {"topic": "x"}
+        assert client.events_of("response.created")[0].response.metadata == {"topic": "x"}
         assert done.response.metadata == {"topic": "x"}
         assert done.response.output[0].content[0].text == "Just text."
-        assert client.of("response.output_text.done")[0].text == "Just text."
+        assert client.events_of("response.output_text.done")[0].text == "Just text."
         assert "response.output_audio.delta" not in client.types
         assert done.response.usage.output_token_details.audio_tokens == 0
         await client.update(output_modalities=["text"])
@@ -81,7 +81,7 @@ async def test_a_response_may_be_text():
 
 @virtual_time
 async def test_speech_interrupts_the_response():
-    async with answering(LONG, Reply("Yes.", 0.1)) as sim, connected(sim) as client:
+    async with make_simulator(LONG, Reply("Yes.", 0.1)) as sim, open_session(sim) as client:
         await client.update(audio={"input": {"turn_detection": QUICK}})
         await client.send("response.create")
         await client.until("response.output_audio.delta")
@@ -103,7 +103,7 @@ async def test_speech_interrupts_the_response():
             "response.done",
         ]
         # The client reports how much was heard of it.
-        made = len(client.of("response.output_audio.delta")) * 100
+        made = len(client.events_of("response.output_audio.delta")) * 100
         await client.send(
             "conversation.item.truncate", item_id=item.id, content_index=0, audio_end_ms=made
         )
@@ -116,17 +116,17 @@ async def test_speech_interrupts_the_response():
         assert sim.sessions[0].conversation[0]["content"][0]["transcript"] is None
         cut = next(c for c in sim.sessions[0].backend.commands if isinstance(c, Truncate))
         assert cut.played_ms == made
-        await client.talk()
+        await client.send_turn()
         assert (await client.until("response.done")).response.status == "completed"
 
 
 @virtual_time
 async def test_response_continues_without_interrupt_response():
     detection = {**QUICK, "interrupt_response": False}
-    async with answering(LONG) as sim, connected(sim, turn_detection=detection) as client:
+    async with make_simulator(LONG) as sim, open_session(sim, turn_detection=detection) as client:
         await client.send("response.create")
         await client.until("response.output_audio.delta")
-        await client.talk()
+        await client.send_turn()
         # The turn cannot be answered while the response is in progress.
         error = (await client.until("error")).error
         assert error.code == "conversation_already_has_active_response"
@@ -136,7 +136,7 @@ async def test_response_continues_without_interrupt_response():
 
 @virtual_time
 async def test_response_can_be_cancelled():
-    async with answering(LONG, LONG) as sim, connected(sim) as client:
+    async with make_simulator(LONG, LONG) as sim, open_session(sim) as client:
         error = await client.error("response.cancel")
         assert error.code == "response_cancel_not_active"
         await client.send("response.create")
@@ -158,8 +158,8 @@ async def test_response_can_be_cancelled():
 @virtual_time
 async def test_out_of_band_responses_run_beside_the_conversation():
     async with (
-        answering(LONG, Reply("Aside."), Reply("Next.", 0.1)) as sim,
-        connected(sim) as client,
+        make_simulator(LONG, Reply("Aside."), Reply("Next.", 0.1)) as sim,
+        open_session(sim) as client,
     ):
         await client.send("response.create")
         first = await client.until("response.created")
@@ -192,8 +192,8 @@ async def test_out_of_band_responses_run_beside_the_conversation():
 def test_verbatim_text_is_said_word_for_word_unless_paraphrased(paraphrase):
     @virtual_time
     async def talk():
-        simulator = answering(Reply("Well, hello.", 0.1), paraphrase=paraphrase)
-        async with simulator as sim, connected(sim) as client:
+        simulator = make_simulator(Reply("Well, hello.", 0.1), paraphrase=paraphrase)
+        async with simulator as sim, open_session(sim) as client:
             instructions = 'Say exactly the following text:\n"""\nGood morning.\n"""'
             await client.send("response.create", response={"instructions": instructions})
             done = await client.until("response.done")
@@ -210,7 +210,7 @@ async def test_failed_refused_or_too_long_reply_gives_a_reason():
         Reply(refused="rate_limit_exceeded"),
         Reply("Long.", seconds=5.0),
     )
-    async with answering(*replies) as sim, connected(sim) as client:
+    async with make_simulator(*replies) as sim, open_session(sim) as client:
         details = []
         for limit in ("inf", "inf", 20):
             await client.send("response.create", response={"max_output_tokens": limit})
@@ -240,8 +240,8 @@ async def test_reply_waits_for_the_transcript_of_the_turn():
     def make():
         return Slow([Reply("Yes.", 0.1)], manual=True, capabilities=SCRIPTED)
 
-    async with OpenAISimulator(make) as sim, connected(sim, turn_detection=QUICK) as client:
-        await client.talk()
+    async with OpenAISimulator(make) as sim, open_session(sim, turn_detection=QUICK) as client:
+        await client.send_turn()
         await client.until("response.created")
         created = sim._clock.now()
         await client.until("response.done")
@@ -259,7 +259,7 @@ async def test_failed_backend_ends_the_session():
             at=[At(1.0, SessionError("out of memory"))], manual=True, capabilities=SCRIPTED
         )
 
-    async with OpenAISimulator(make) as sim, connected(sim) as client:
+    async with OpenAISimulator(make) as sim, open_session(sim) as client:
         error = (await client.until("error")).error
         assert "out of memory" in error.message
         with pytest.raises(Exception, match="1011"):

@@ -14,7 +14,7 @@ openai = pytest.importorskip("openai", reason="the openai extra is not installed
 
 import aioice.ice  # noqa: E402
 from openai_client import sdk  # noqa: E402
-from rtc_client import calling  # noqa: E402
+from rtc_client import open_call  # noqa: E402
 
 from duologue.simulators.faults import Fault, Loss  # noqa: E402
 from duologue.testing import OpenAISimulator, Reply  # noqa: E402
@@ -34,7 +34,7 @@ async def test_call_has_turns_and_audio_in_real_time():
     replies = [Reply("A short answer.", seconds=0.6)]
     async with (
         OpenAISimulator(replies=replies, transcripts=["Hello."]) as sim,
-        calling(sim, audio=HEARING, instructions="Be kind.", video=True) as call,
+        open_call(sim, audio=HEARING, instructions="Be kind.", video=True) as call,
     ):
         assert call.id.startswith("rtc_")
         assert call.events[0]["session"]["instructions"] == "Be kind."
@@ -75,7 +75,7 @@ async def test_call_has_turns_and_audio_in_real_time():
 async def test_speech_clears_and_truncates_unplayed_audio():
     async with (
         OpenAISimulator(replies=[LONG, LONG]) as sim,
-        calling(sim, audio=HEARING) as call,
+        open_call(sim, audio=HEARING) as call,
     ):
         call.send("response.create")
         await call.until("response.done")  # All made, most of it not played.
@@ -100,7 +100,7 @@ async def test_speech_clears_and_truncates_unplayed_audio():
 
 async def test_speech_cancels_the_reply_in_progress():
     reply = Reply("One two three.", seconds=3.0, pace=1.0)
-    async with OpenAISimulator(replies=[reply]) as sim, calling(sim, audio=HEARING) as call:
+    async with OpenAISimulator(replies=[reply]) as sim, open_call(sim, audio=HEARING) as call:
         call.send("response.create")
         await call.until("output_audio_buffer.started")
         await call.speak(0.2)
@@ -113,7 +113,7 @@ async def test_speech_cancels_the_reply_in_progress():
 
 async def test_cleared_reply_stays_silent_while_it_is_still_made():
     reply = Reply("One two three.", seconds=1.0, pace=1.0)
-    async with OpenAISimulator(replies=[reply]) as sim, calling(sim) as call:
+    async with OpenAISimulator(replies=[reply]) as sim, open_call(sim) as call:
         call.send("response.create")
         await call.until("output_audio_buffer.started")
         await asyncio.sleep(0.2)
@@ -130,7 +130,7 @@ async def test_cleared_reply_stays_silent_while_it_is_still_made():
 
 
 async def test_too_large_event_harms_nothing_else():
-    async with OpenAISimulator() as sim, calling(sim) as call:
+    async with OpenAISimulator() as sim, open_call(sim) as call:
         # The client's event just fits into a message of 256 KiB; the answer to it does not.
         call.send("session.update", session={"type": "realtime", "instructions": "x" * 261_900})
         call.send("response.cancel")
@@ -140,7 +140,7 @@ async def test_too_large_event_harms_nothing_else():
 
 
 async def test_call_can_be_hung_up():
-    async with OpenAISimulator() as sim, calling(sim) as call, sdk(sim) as client:
+    async with OpenAISimulator() as sim, open_call(sim) as call, sdk(sim) as client:
         await client.realtime.calls.hangup(call.id)
         async with asyncio.timeout(3):
             while not sim.sessions[0].closed:
@@ -167,7 +167,7 @@ async def test_packets_can_be_lost_in_both_directions():
     faults = [Fault(Loss(0.3))]
     async with (
         OpenAISimulator(replies=[LONG], faults=faults, seed=3) as sim,
-        calling(sim, audio=HEARING) as call,
+        open_call(sim, audio=HEARING) as call,
     ):
         call.send("response.create")
         await call.until("output_audio_buffer.stopped")
@@ -178,7 +178,7 @@ async def test_packets_can_be_lost_in_both_directions():
 
 
 async def test_call_can_fall_silent():
-    async with OpenAISimulator(replies=[LONG]) as sim, calling(sim) as call:
+    async with OpenAISimulator(replies=[LONG]) as sim, open_call(sim) as call:
         call.send("response.create")
         await call.until("output_audio_buffer.started")
         await asyncio.sleep(0.2)
@@ -192,7 +192,7 @@ async def test_call_can_fall_silent():
 async def test_call_can_be_cut_twice_and_while_it_ends():
     async with OpenAISimulator(replies=[LONG]) as sim:
         for cut in (sim.kill, sim.drop_all):
-            async with calling(sim) as call:
+            async with open_call(sim) as call:
                 await cut()
                 await cut()
                 async with sdk(sim) as client:
@@ -207,7 +207,7 @@ async def test_call_can_be_cut_twice_and_while_it_ends():
 
 
 async def test_loopback_sends_audio_straight_back():
-    async with OpenAISimulator("loopback") as sim, calling(sim) as call:
+    async with OpenAISimulator("loopback") as sim, open_call(sim) as call:
         await asyncio.sleep(0.2)
         began = time.monotonic()
         await call.speak(0.3)

@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
 
-from openai_client import QUICK, connected, tone
-from sdk_scenarios import TYPES, certify
+from openai_client import QUICK, open_session, tone
+from sdk_types import TYPES, check_against_sdk
 
 from duologue.testing import OpenAISimulator, Reply, ToolUse, virtual_time
 
@@ -52,9 +52,9 @@ async def test_every_other_event_of_the_sdk_is_sent():
     detection = {**QUICK, "idle_timeout_ms": 5000}
     async with (
         OpenAISimulator(replies=replies) as sim,
-        connected(sim, turn_detection=detection, transcription={"model": "x"}) as client,
+        open_session(sim, turn_detection=detection, transcription={"model": "x"}) as client,
     ):
-        await client.talk()
+        await client.send_turn()
         item_id = (await client.until("response.done")).response.output[0].id
         await client.send(
             "conversation.item.truncate", item_id=item_id, content_index=0, audio_end_ms=50
@@ -95,4 +95,4 @@ def test_documentation_lists_the_events_that_are_never_sent():
 )
 def test_wrong_event_would_be_noticed(event):
     with pytest.raises((ValueError, AssertionError)):
-        certify(event)
+        check_against_sdk(event)

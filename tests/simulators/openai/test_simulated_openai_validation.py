@@ -11,7 +11,7 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai_client import MODEL, QUICK, connected
+from openai_client import MODEL, QUICK, open_session
 
 from duologue.simulators._openai_protocol.refusals import RefusedError, check
 from duologue.simulators._openai_protocol.schema import CLIENT_EVENTS
@@ -19,11 +19,11 @@ from duologue.simulators._openai_protocol.session_object import OpenAISessionObj
 from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 
-def given_input(**fields: object) -> dict[str, object]:
+def input_fields(**fields: object) -> dict[str, object]:
     return {"type": "realtime", "audio": {"input": fields}}
 
 
-def given_output(**fields: object) -> dict[str, object]:
+def output_fields(**fields: object) -> dict[str, object]:
     return {"type": "realtime", "audio": {"output": fields}}
 
 
@@ -60,36 +60,36 @@ IN, OUT = "session.audio.input", "session.audio.output"
         ),
         ({"type": "realtime", "tool_choice": "any"}, "invalid_value", "session.tool_choice"),
         ({"type": "realtime", "audio": 7}, "invalid_type", "session.audio"),
-        (given_input(turn_detection={"type": None}), "invalid_type", f"{IN}.turn_detection.type"),
+        (input_fields(turn_detection={"type": None}), "invalid_type", f"{IN}.turn_detection.type"),
         (
-            given_input(format={"type": "audio/pcm", "rate": 16000}),
+            input_fields(format={"type": "audio/pcm", "rate": 16000}),
             "integer_below_min_value",
             f"{IN}.format.rate",
         ),
-        (given_input(format={"type": "pcm16"}), "invalid_value", f"{IN}.format.type"),
-        (given_input(format="pcm16"), "invalid_type", f"{IN}.format"),
+        (input_fields(format={"type": "pcm16"}), "invalid_value", f"{IN}.format.type"),
+        (input_fields(format="pcm16"), "invalid_type", f"{IN}.format"),
         (
-            given_input(turn_detection={"type": "none"}),
+            input_fields(turn_detection={"type": "none"}),
             "invalid_value",
             f"{IN}.turn_detection.type",
         ),
         (
-            given_input(turn_detection={"silence_duration_ms": 1}),
+            input_fields(turn_detection={"silence_duration_ms": 1}),
             "missing_required_parameter",
             f"{IN}.turn_detection.type",
         ),
         (
-            given_input(turn_detection={"type": "semantic_vad", "threshold": 0.5}),
+            input_fields(turn_detection={"type": "semantic_vad", "threshold": 0.5}),
             "unknown_parameter",
             f"{IN}.turn_detection.threshold",
         ),
         (
-            given_input(turn_detection={"type": "server_vad", "threshold": 1.5}),
+            input_fields(turn_detection={"type": "server_vad", "threshold": 1.5}),
             "decimal_above_max_value",
             f"{IN}.turn_detection.threshold",
         ),
-        (given_output(voice=7), "invalid_type", f"{OUT}.voice"),
-        (given_output(speed=2.0), "decimal_above_max_value", f"{OUT}.speed"),
+        (output_fields(voice=7), "invalid_type", f"{OUT}.voice"),
+        (output_fields(speed=2.0), "decimal_above_max_value", f"{OUT}.speed"),
     ],
 )
 def test_wrong_session_is_refused_as_a_whole(session, code, param):
@@ -103,7 +103,7 @@ def test_wrong_session_is_refused_as_a_whole(session, code, param):
 
 @virtual_time
 async def test_wrong_events_are_errors_and_the_session_stays_open():
-    async with OpenAISimulator() as sim, connected(sim) as client:
+    async with OpenAISimulator() as sim, open_session(sim) as client:
         session = {"type": "realtime", "output_modalities": ["bogus"]}
         error = await client.error("session.update", session=session)
         assert error.message.startswith("Invalid value: 'bogus'. Supported values are: 'text'")
@@ -121,8 +121,8 @@ async def test_wrong_events_are_errors_and_the_session_stays_open():
 
 @virtual_time
 async def test_updates_are_merged_and_sent_as_a_whole():
-    async with OpenAISimulator() as sim, connected(sim) as client:
-        first = client.of("session.created")[0].session
+    async with OpenAISimulator() as sim, open_session(sim) as client:
+        first = client.events_of("session.created")[0].session
         assert first.id.startswith("sess_")
         assert first.expires_at > 0
         assert first.audio.input.turn_detection.silence_duration_ms == 500
@@ -149,19 +149,19 @@ async def test_updates_are_merged_and_sent_as_a_whole():
 
 @virtual_time
 async def test_unknown_voice_is_accepted_because_it_may_be_new():
-    async with OpenAISimulator() as sim, connected(sim) as client:
+    async with OpenAISimulator() as sim, open_session(sim) as client:
         updated = await client.update(audio={"output": {"voice": "willow"}})
         assert updated.session.audio.output.voice == "willow"
 
 
 @virtual_time
 async def test_voice_cannot_change_once_the_model_has_spoken():
-    async with OpenAISimulator(replies=[Reply("Hi.", 0.1)]) as sim, connected(sim) as client:
+    async with OpenAISimulator(replies=[Reply("Hi.", 0.1)]) as sim, open_session(sim) as client:
         updated = await client.update(audio={"output": {"voice": "cedar"}})
         assert updated.session.audio.output.voice == "cedar"
         await client.send("response.create")
         await client.until("response.done")
-        error = await client.error("session.update", session=given_output(voice="marin"))
+        error = await client.error("session.update", session=output_fields(voice="marin"))
         assert error.code == "cannot_update_voice"
         wanted = {"audio": {"output": {"voice": "ash"}}}
         error = await client.error("response.create", response=wanted)

@@ -26,7 +26,7 @@ def silence(seconds: float, rate: int = RATE) -> np.ndarray:
     return np.zeros(round(seconds * rate), np.int16)
 
 
-def encoded(samples: np.ndarray) -> str:
+def encode(samples: np.ndarray) -> str:
     return base64.b64encode(samples.tobytes()).decode()
 
 
@@ -55,7 +55,7 @@ class Client:
     async def append(self, samples: np.ndarray, chunk: int = 1600) -> None:
         for begin in range(0, len(samples), chunk):
             await self.send(
-                "input_audio_buffer.append", audio=encoded(samples[begin : begin + chunk])
+                "input_audio_buffer.append", audio=encode(samples[begin : begin + chunk])
             )
 
     async def update(self, **fields: object) -> dict[str, Any]:
@@ -67,16 +67,16 @@ class Client:
         await self.send(kind, event_id="mine", **fields)
         return (await self.until("error"))["error"]
 
-    def of(self, kind: str) -> list[dict[str, Any]]:
+    def events_of(self, kind: str) -> list[dict[str, Any]]:
         """Return the events of a type that were received so far."""
         return [event for event in self.events if event["type"] == kind]
 
-    async def settle(self, seconds: float = 1.0) -> None:
+    async def receive_for(self, seconds: float = 1.0) -> None:
         """Receive events for ``seconds``."""
         with suppress(TimeoutError):
             await self.until("never", seconds=seconds)
 
-    async def talk(self, seconds: float = 0.5) -> None:
+    async def send_turn(self, seconds: float = 0.5) -> None:
         """Send a turn, and the silence that ends it."""
         await self.append(np.concatenate((tone(seconds), silence(0.6))))
 
@@ -85,7 +85,7 @@ def address(simulator: Any, model: str = MODEL) -> str:
     return f"{simulator.ws_url}?model={model}"
 
 
-def connecting(simulator: Any, model: str = MODEL, key: str = "") -> Any:
+def open_socket(simulator: Any, model: str = MODEL, key: str = "") -> Any:
     return websockets.asyncio.client.connect(
         address(simulator, model),
         additional_headers={"Authorization": f"Bearer {key or simulator.key}"},
@@ -94,9 +94,11 @@ def connecting(simulator: Any, model: str = MODEL, key: str = "") -> Any:
 
 
 @asynccontextmanager
-async def connected(simulator: Any, model: str = MODEL, **fields: object) -> AsyncIterator[Client]:
+async def open_session(
+    simulator: Any, model: str = MODEL, **fields: object
+) -> AsyncIterator[Client]:
     """Open a session; ``fields`` are set first."""
-    async with connecting(simulator, model) as socket:
+    async with open_socket(simulator, model) as socket:
         client = Client(socket)
         await client.until("session.created")
         if fields:

@@ -11,7 +11,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 import websockets.asyncio.client
 import websockets.exceptions
-from qwen_client import MODEL, QUICK, connected, connecting, encoded, silence, tone
+from qwen_client import MODEL, QUICK, encode, open_session, open_socket, silence, tone
 
 from duologue.clock import LoopClock
 from duologue.errors import ConfigError
@@ -24,19 +24,19 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def answering(*faults, **options):
+def make_simulator(*faults, **options):
     return QwenSimulator(replies=[Reply("Yes. No.", 0.3)] * 5, faults=faults, **options)
 
 
-async def refusal_of(connecting):
+async def read_refusal(connection):
     """Return status and body of a refused handshake."""
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
-        await connecting
+        await connection
     response = refused.value.response
     return response.status_code, json.loads(response.body)
 
 
-async def closed_by(client, seconds=60.0):
+async def close_frame(client, seconds=60.0):
     """Return the close frame that ends a session, or None if the connection was cut."""
     with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
         await client.until("never", seconds=seconds)
@@ -46,22 +46,22 @@ async def closed_by(client, seconds=60.0):
 @virtual_time
 async def test_wrong_key_is_refused_before_the_session():
     async with QwenSimulator(key="sk-right") as sim:
-        status, body = await refusal_of(connecting(sim, key="sk-wrong"))
+        status, body = await read_refusal(open_socket(sim, key="sk-wrong"))
         assert (status, body["code"]) == (401, "InvalidApiKey")
         assert set(body) == {"code", "message", "request_id"}
-        plain = websockets.asyncio.client.connect(f"{sim.ws_url}?model={MODEL}")
-        assert (await refusal_of(plain))[0] == 401
+        keyless = websockets.asyncio.client.connect(f"{sim.ws_url}?model={MODEL}")
+        assert (await read_refusal(keyless))[0] == 401
         assert sim.sessions == []
-        async with connected(sim):
+        async with open_session(sim):
             assert len(sim.sessions) == 1
 
 
 @virtual_time
 async def test_model_is_required_and_must_be_known():
     async with QwenSimulator(unknown_models=["qwen-nothing"]) as sim:
-        status, body = await refusal_of(connecting(sim, "qwen-nothing"))
+        status, body = await read_refusal(open_socket(sim, "qwen-nothing"))
         assert (status, body["code"]) == (404, "ModelNotFound")
-        assert (await refusal_of(connecting(sim, "")))[0] == 400
+        assert (await read_refusal(open_socket(sim, "")))[0] == 400
 
 
 def test_addresses_contain_the_path():
@@ -78,8 +78,8 @@ def test_addresses_contain_the_path():
 @virtual_time
 async def test_65th_concurrent_session_is_refused():
     async with QwenSimulator() as sim:
-        sockets = [await connecting(sim) for _ in range(64)]
-        assert (await refusal_of(connecting(sim)))[0] == 429
+        sockets = [await open_socket(sim) for _ in range(64)]
+        assert (await read_refusal(open_socket(sim)))[0] == 429
         for socket in sockets:
             await socket.close()
 
@@ -90,10 +90,10 @@ def test_session_ends_after_two_hours(scale):
     async def talk():
         async with (
             QwenSimulator(clock_scale=scale, idle_s=10**6) as sim,
-            connected(sim) as client,
+            open_session(sim) as client,
         ):
             began = now()
-            close = await closed_by(client, 8000)
+            close = await close_frame(client, 8000)
             assert close.code == 1000
             assert "120 minutes" in close.reason
             await asyncio.sleep(0.1)
@@ -107,7 +107,7 @@ def test_session_ends_after_two_hours(scale):
 def test_pings_do_not_keep_an_idle_session_open(scale):
     @virtual_time
     async def talk():
-        async with QwenSimulator(clock_scale=scale) as sim, connected(sim) as client:
+        async with QwenSimulator(clock_scale=scale) as sim, open_session(sim) as client:
             await asyncio.sleep(200 / scale)
             await client.append(silence(0.1))
             began = now()
@@ -119,7 +119,7 @@ def test_pings_do_not_keep_an_idle_session_open(scale):
                         await asyncio.sleep(5 / scale)
 
                 pinging = tasks.create_task(ping())
-                close = await closed_by(client, 1000)
+                close = await close_frame(client, 1000)
                 pinging.cancel()
             assert close.code == 1007
             assert "no response was generated for 300 seconds" in close.reason
@@ -130,7 +130,7 @@ def test_pings_do_not_keep_an_idle_session_open(scale):
 
 @virtual_time
 async def test_events_keep_a_session_open():
-    async with QwenSimulator(idle_s=30) as sim, connected(sim) as client:
+    async with QwenSimulator(idle_s=30) as sim, open_session(sim) as client:
         for _ in range(20):
             await asyncio.sleep(25)
             await client.append(silence(0.1))
@@ -138,7 +138,7 @@ async def test_events_keep_a_session_open():
         assert not sim.sessions[0].closed
 
 
-class Patient(LoopClock):
+class LimitedClock(LoopClock):
     """A clock that sets at most 10,000 timers, so that an endless loop of timers fails."""
 
     left = 10_000
@@ -153,18 +153,18 @@ class Patient(LoopClock):
 @virtual_time
 async def test_idle_session_ends_whenever_its_last_event_came(at):
     # In floating point 2.004 + 30 - 2.004 is less than 30.
-    clock = Patient()
-    async with QwenSimulator(idle_s=30, clock=clock) as sim, connected(sim) as client:
+    clock = LimitedClock()
+    async with QwenSimulator(idle_s=30, clock=clock) as sim, open_session(sim) as client:
         await asyncio.sleep(at - now())
         await client.append(silence(0.1))
-        assert (await closed_by(client, 100)).code == 1007
+        assert (await close_frame(client, 100)).code == 1007
         assert now() == pytest.approx(at + 30)
 
 
 @virtual_time
 async def test_large_messages_are_accepted():
-    async with QwenSimulator() as sim, connected(sim, turn_detection=None) as client:
-        await client.send("input_audio_buffer.append", audio=encoded(tone(300.0)))  # 13 MiB
+    async with QwenSimulator() as sim, open_session(sim, turn_detection=None) as client:
+        await client.send("input_audio_buffer.append", audio=encode(tone(300.0)))  # 13 MiB
         await client.send("input_audio_buffer.commit")
         await client.until("input_audio_buffer.committed")
         assert sim.sessions[0].audio_in_samples == 300 * 16000
@@ -173,21 +173,21 @@ async def test_large_messages_are_accepted():
 @virtual_time
 async def test_connections_can_be_cut():
     async with QwenSimulator() as sim:
-        async with connected(sim) as one, connected(sim) as two, connected(sim) as three:
+        async with open_session(sim) as one, open_session(sim) as two, open_session(sim) as three:
             await sim.kill(1)
-            assert await closed_by(two) is None
+            assert await close_frame(two) is None
             await one.update(instructions="still here")
             await sim.drop_all()
             for client in (one, three):
-                assert await closed_by(client) is None
+                assert await close_frame(client) is None
         assert all(session.closed for session in sim.sessions)
-        async with connected(sim):
+        async with open_session(sim):
             assert len(sim.sessions) == 4
 
 
 @virtual_time
 async def test_client_events_can_be_inspected():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         await client.append(tone(0.1))
         await client.send("response.create", event_id="e1")
         await client.until("response.done")
@@ -208,7 +208,7 @@ async def test_a_script_may_expect_events():
 
     script = Script.parse("- say: Hello.\n- expect: response.cancel\n  within: 2\n- expect: x\n")
     async with QwenSimulator(script) as sim:
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             await client.send("response.create")
             await client.until("response.done")
             await client.send("response.cancel")
@@ -244,8 +244,8 @@ def test_presets_use_the_events_of_this_service():
 def test_handshake_can_fail(name, status, code):
     @virtual_time
     async def talk():
-        async with answering(name) as sim:
-            refused, body = await refusal_of(connecting(sim))
+        async with make_simulator(name) as sim:
+            refused, body = await read_refusal(open_socket(sim))
             return refused, body["code"]
 
     assert talk() == (status, code)
@@ -258,9 +258,9 @@ def test_handshake_can_fail(name, status, code):
 def test_session_can_end(name, code):
     @virtual_time
     async def talk():
-        async with answering(name) as sim, connected(sim) as client:
+        async with make_simulator(name) as sim, open_session(sim) as client:
             await client.send("response.create")
-            close = await closed_by(client)
+            close = await close_frame(client)
             assert len(sim.fired_actions) == 1
             return close and close.code
 
@@ -269,35 +269,35 @@ def test_session_can_end(name, code):
 
 @virtual_time
 async def test_connection_can_be_cut_during_a_reply():
-    async with answering("reset-in-answer") as sim, connected(sim) as client:
+    async with make_simulator("reset-in-answer") as sim, open_session(sim) as client:
         await client.send("response.create")
-        assert await closed_by(client) is None
-        assert len(client.of("response.audio.delta")) < 3
+        assert await close_frame(client) is None
+        assert len(client.events_of("response.audio.delta")) < 3
 
 
 @virtual_time
 async def test_events_can_be_duplicated_late_and_unknown():
-    async with answering("duplicate") as sim:
-        async with connected(sim) as client:
+    async with make_simulator("duplicate") as sim:
+        async with open_session(sim) as client:
             await client.send("response.create")
             await client.until("response.done")
-            assert len(client.of("response.audio.delta")) == 6
+            assert len(client.events_of("response.audio.delta")) == 6
         sim.faults = ["slow"]
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             began = now()
             await client.update(instructions="x")
             assert now() - began >= 0.3
         sim.faults = ["burst"]
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             await client.send("response.create")
             began = now()
             await client.until("response.done")
             assert now() - began == pytest.approx(1.5, abs=0.1)
         sim.faults = ["unknown"]
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             await client.until("simulator.surprise")
         sim.faults = ["error"]
-        async with connected(sim) as client:
+        async with open_session(sim) as client:
             await client.send("response.create")
             error = (await client.until("error"))["error"]
             assert error["message"] == "Internal service error: null"
@@ -307,7 +307,7 @@ async def test_events_can_be_duplicated_late_and_unknown():
 @virtual_time
 async def test_messages_that_are_not_events_can_be_sent():
     binary = Fault(Garbage("binary"), on="session.created")
-    async with answering("garbage", binary) as sim, connecting(sim) as socket:
+    async with make_simulator("garbage", binary) as sim, open_socket(sim) as socket:
         await socket.recv()
         with pytest.raises(json.JSONDecodeError):
             json.loads(await socket.recv())
@@ -318,8 +318,8 @@ async def test_messages_that_are_not_events_can_be_sent():
 def test_service_can_stall(name):
     @virtual_time
     async def talk():
-        async with answering(name) as sim, connected(sim) as client:
-            await client.settle(1.5)
+        async with make_simulator(name) as sim, open_session(sim) as client:
+            await client.receive_for(1.5)
             began = now()
             # It waits for this one already.
             await client.append(silence(0.1))
@@ -332,11 +332,11 @@ def test_service_can_stall(name):
 
 @virtual_time
 async def test_faults_can_be_set_while_sessions_run():
-    async with answering() as sim, connected(sim, turn_detection=QUICK) as client:
-        await client.talk()
+    async with make_simulator() as sim, open_session(sim, turn_detection=QUICK) as client:
+        await client.send_turn()
         await client.until("response.done")
         sim.faults = [Fault(Close(1013, "later"), at=1.0)]
-        assert (await closed_by(client)).code == 1013
+        assert (await close_frame(client)).code == 1013
 
 
 def test_wrong_options_are_refused():

@@ -12,7 +12,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("PIL", reason="the video extra is not installed")
 
 from PIL import Image
-from qwen_client import QUICK, connected, silence
+from qwen_client import QUICK, open_session, silence
 
 from duologue.items import AgentItem, SystemItem, UserItem
 from duologue.realtime.commands import AddItem, SendVideo
@@ -37,13 +37,13 @@ def message(role: str, kind: str, **fields: object) -> dict[str, object]:
     return {"type": "message", "role": role, "content": [{"type": kind, **fields}]}
 
 
-def answering():
+def make_simulator():
     return QwenSimulator(replies=[Reply("Yes.", seconds=0.5)] * 5)
 
 
 @virtual_time
 async def test_image_is_accepted_only_after_audio():
-    async with answering() as sim, connected(sim, turn_detection=None) as client:
+    async with make_simulator() as sim, open_session(sim, turn_detection=None) as client:
 
         async def refused():
             error = await client.error("input_image_buffer.append", image=text(make_image()))
@@ -68,13 +68,13 @@ async def test_image_is_accepted_only_after_audio():
 
 @virtual_time
 async def test_images_are_kept_sent_to_the_backend_and_counted():
-    async with answering() as sim, connected(sim, turn_detection=QUICK) as client:
+    async with make_simulator() as sim, open_session(sim, turn_detection=QUICK) as client:
         await client.append(silence(0.1))
         for colour in ((250, 0, 0), (0, 0, 250)):
             await client.send(
                 "input_image_buffer.append", image=text(make_image(80, 60, colour=colour))
             )
-        await client.talk()
+        await client.send_turn()
         usage = (await client.until("response.done"))["response"]["usage"]
         assert usage["input_tokens_details"]["image_tokens"] > 0
         red, blue = sim.sessions[0].images
@@ -91,7 +91,7 @@ async def test_images_are_kept_sent_to_the_backend_and_counted():
 
 @virtual_time
 async def test_image_is_sent_only_to_a_backend_with_video():
-    async with QwenSimulator() as sim, connected(sim) as client:
+    async with QwenSimulator() as sim, open_session(sim) as client:
         await client.append(silence(0.1))
         await client.send("input_image_buffer.append", image=text(make_image()))
         await client.update(instructions="x")
@@ -120,7 +120,7 @@ HUGE[HUGE.index(b"\xff\xc0") + 5 : HUGE.index(b"\xff\xc0") + 9] = b"\xff\xdc\xff
 def test_invalid_or_too_large_images_are_refused(image, words):
     @virtual_time
     async def talk():
-        async with answering() as sim, connected(sim) as client:
+        async with make_simulator() as sim, open_session(sim) as client:
             await client.append(silence(0.1))
             error = await client.error("input_image_buffer.append", image=image)
             assert sim.sessions[0].images == []
@@ -140,7 +140,7 @@ def test_largest_image_is_accepted():
         left = 196608 - len(padded) - 4
         padded = padded[:2] + b"\xff\xfe" + (left + 2).to_bytes(2) + bytes(left) + padded[2:]
         assert len(text(padded)) == 256 * 1024
-        async with answering() as sim, connected(sim) as client:
+        async with make_simulator() as sim, open_session(sim) as client:
             await client.append(silence(0.1))
             await client.send("input_image_buffer.append", image=text(padded))
             error = await client.error("input_image_buffer.append", image=text(padded) + "AAAA")
@@ -152,7 +152,7 @@ def test_largest_image_is_accepted():
 
 @virtual_time
 async def test_backend_knows_text_items():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         items = [
             message("system", "input_text", text="Be brief."),
             message("user", "input_text", text="Hello."),
@@ -169,7 +169,7 @@ async def test_backend_knows_text_items():
             UserItem("mine1", "Hello.", spoken=False),
             AgentItem("mine2", "Hi."),
         ]
-        await client.settle()
+        await client.receive_for()
         assert "response.created" not in client.types
         error = await client.error("conversation.item.create", item={**items[0], "id": "mine0"})
         assert error["param"] == "item.id"
@@ -181,7 +181,7 @@ async def test_backend_knows_text_items():
 def test_older_models_refuse_text_items(model):
     @virtual_time
     async def talk():
-        async with answering() as sim, connected(sim, model) as client:
+        async with make_simulator() as sim, open_session(sim, model) as client:
             item = message("user", "input_text", text="Hello.")
             error = await client.error("conversation.item.create", item=item)
             assert sim.sessions[0].conversation == []
@@ -205,7 +205,7 @@ def test_older_models_refuse_text_items(model):
 def test_invalid_items_are_refused(item, code, param):
     @virtual_time
     async def talk():
-        async with answering() as sim, connected(sim) as client:
+        async with make_simulator() as sim, open_session(sim) as client:
             error = await client.error("conversation.item.create", item=item)
             assert sim.sessions[0].conversation == []
             return error["code"], error["param"]

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 import websockets.exceptions
-from qwen_client import QUICK, connected, tone
+from qwen_client import QUICK, open_session, tone
 
 from duologue.realtime.commands import RequestReply, Say, UpdateSession
 from duologue.simulators._backends import SCRIPTED
@@ -24,7 +24,7 @@ WEATHER = {
 }
 
 
-def answering(*replies, **options):
+def make_simulator(*replies, **options):
     return QwenSimulator(replies=replies, **options)
 
 
@@ -32,8 +32,8 @@ def answering(*replies, **options):
 async def test_several_tools_may_be_called_and_their_results_are_answered():
     uses = [ToolUse("weather", {"city": "Paris"}), ToolUse("weather", {"city": "Rome"})]
     async with (
-        answering(Reply("", 0.0, tools=uses), Reply("Sunny.", 0.1)) as sim,
-        connected(sim, tools=[WEATHER]) as client,
+        make_simulator(Reply("", 0.0, tools=uses), Reply("Sunny.", 0.1)) as sim,
+        open_session(sim, tools=[WEATHER]) as client,
     ):
         await client.send("response.create")
         calls = (await client.until("response.done"))["response"]["output"]
@@ -44,14 +44,14 @@ async def test_several_tools_may_be_called_and_their_results_are_answered():
             "response.output_item.added",
             "conversation.item.created",
         ]
-        told = client.of("response.function_call_arguments.done")
+        told = client.events_of("response.function_call_arguments.done")
         assert [event["call_id"] for event in told] == [call["call_id"] for call in calls]
         assert [event["output_index"] for event in told] == [0, 1]
         for call in calls:
             item = {"type": "function_call_output", "call_id": call["call_id"], "output": "20"}
             await client.send("conversation.item.create", item=item)
             await client.until("conversation.item.created")
-        await client.settle()
+        await client.receive_for()
         assert client.types.count("response.created") == 1
         await client.send("response.create")
         done = await client.until("response.done")
@@ -62,7 +62,7 @@ async def test_several_tools_may_be_called_and_their_results_are_answered():
 
 @virtual_time
 async def test_result_without_a_tool_call_is_refused():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         item = {"type": "function_call_output", "call_id": "nobody", "output": ""}
         error = await client.error("conversation.item.create", item=item)
         assert error["param"] == "item.call_id"
@@ -71,22 +71,22 @@ async def test_result_without_a_tool_call_is_refused():
 @virtual_time
 async def test_a_response_may_be_text():
     async with (
-        answering(Reply("Just text."), Reply("More."), Reply("Sound.", 0.1)) as sim,
-        connected(sim, modalities=["text"]) as client,
+        make_simulator(Reply("Just text."), Reply("More."), Reply("Sound.", 0.1)) as sim,
+        open_session(sim, modalities=["text"]) as client,
     ):
         await client.send("response.create")
         response = (await client.until("response.done"))["response"]
         assert response["modalities"] == ["text"]
         assert response["output"][0]["content"] == [{"type": "text", "text": "Just text."}]
-        assert client.of("response.content_part.added")[0]["part"] == {
+        assert client.events_of("response.content_part.added")[0]["part"] == {
             "type": "text",
             "text": "",
         }
-        assert [event["delta"] for event in client.of("response.text.delta")] == [
+        assert [event["delta"] for event in client.events_of("response.text.delta")] == [
             "Just",
             " text.",
         ]
-        assert client.of("response.text.done")[0]["text"] == "Just text."
+        assert client.events_of("response.text.done")[0]["text"] == "Just text."
         assert response["usage"]["output_tokens_details"]["audio_tokens"] == 0
         await client.update(modalities=["audio", "text"])
         await client.send("response.create", response={"modalities": ["text"]})
@@ -99,8 +99,8 @@ async def test_a_response_may_be_text():
 @virtual_time
 async def test_speech_interrupts_the_response():
     async with (
-        answering(LONG, Reply("Yes.", 0.1)) as sim,
-        connected(sim, turn_detection=QUICK) as client,
+        make_simulator(LONG, Reply("Yes.", 0.1)) as sim,
+        open_session(sim, turn_detection=QUICK) as client,
     ):
         await client.send("response.create")
         await client.until("response.audio.delta")
@@ -118,17 +118,17 @@ async def test_speech_interrupts_the_response():
             "response.output_item.done",
             "response.done",
         ]
-        await client.talk()
+        await client.send_turn()
         assert (await client.until("response.done"))["response"]["status"] == "completed"
 
 
 @virtual_time
 async def test_response_continues_without_interrupt_response():
     detection = {**QUICK, "interrupt_response": False}
-    async with answering(LONG) as sim, connected(sim, turn_detection=detection) as client:
+    async with make_simulator(LONG) as sim, open_session(sim, turn_detection=detection) as client:
         await client.send("response.create")
         await client.until("response.audio.delta")
-        await client.talk()
+        await client.send_turn()
         # The turn cannot be answered while the response is in progress.
         error = (await client.until("error"))["error"]
         assert error == {
@@ -142,8 +142,8 @@ async def test_response_continues_without_interrupt_response():
 def test_response_can_be_cancelled(told):
     @virtual_time
     async def talk():
-        simulator = answering(LONG, LONG, Reply("Yes.", 0.1), done_after_cancel=told)
-        async with simulator as sim, connected(sim, turn_detection=QUICK) as client:
+        simulator = make_simulator(LONG, LONG, Reply("Yes.", 0.1), done_after_cancel=told)
+        async with simulator as sim, open_session(sim, turn_detection=QUICK) as client:
             error = await client.error("response.cancel")
             assert error == {
                 "type": "invalid_request_error",
@@ -155,7 +155,7 @@ def test_response_can_be_cancelled(told):
             assert error["message"] == "Conversation already has an active response"
             behind = len(client.events)
             await client.send("response.cancel")
-            await client.settle()
+            await client.receive_for()
             assert client.types[behind:] == [
                 "response.audio_transcript.done",
                 "response.audio.done",
@@ -163,7 +163,7 @@ def test_response_can_be_cancelled(told):
                 "response.output_item.done",
                 *(["response.done"] if told else []),
             ]
-            item = client.of("response.output_item.done")[-1]["item"]
+            item = client.events_of("response.output_item.done")[-1]["item"]
             assert item["status"] == "incomplete"
             # It has ended, whether that was reported or not.
             await client.error("response.cancel")
@@ -172,7 +172,7 @@ def test_response_can_be_cancelled(told):
             await client.append(tone(0.3))
             response = (await client.until("response.done"))["response"]
             assert response["status_details"]["reason"] == "turn_detected"
-            await client.talk()
+            await client.send_turn()
             assert (await client.until("response.done"))["response"]["status"] == "completed"
 
     talk()
@@ -182,8 +182,8 @@ def test_response_can_be_cancelled(told):
 def test_verbatim_text_is_said_word_for_word_unless_paraphrased(paraphrase):
     @virtual_time
     async def talk():
-        simulator = answering(Reply("Well, hello.", 0.1), paraphrase=paraphrase)
-        async with simulator as sim, connected(sim) as client:
+        simulator = make_simulator(Reply("Well, hello.", 0.1), paraphrase=paraphrase)
+        async with simulator as sim, open_session(sim) as client:
             instructions = 'Say exactly the following text:\n"""\nGood morning.\n"""'
             await client.send("response.create", response={"instructions": instructions})
             done = await client.until("response.done")
@@ -205,9 +205,9 @@ def test_verbatim_text_is_said_word_for_word_unless_paraphrased(paraphrase):
 def test_wrong_response_request_is_refused(wanted, param):
     @virtual_time
     async def talk():
-        async with answering(Reply("Hi.", 0.1)) as sim, connected(sim) as client:
+        async with make_simulator(Reply("Hi.", 0.1)) as sim, open_session(sim) as client:
             error = await client.error("response.create", response=wanted)
-            await client.settle()
+            await client.receive_for()
             assert "response.created" not in client.types
             return error["param"]
 
@@ -216,7 +216,7 @@ def test_wrong_response_request_is_refused(wanted, param):
 
 @virtual_time
 async def test_instructions_reach_the_backend():
-    async with answering(Reply("Hi.", 0.1)) as sim, connected(sim) as client:
+    async with make_simulator(Reply("Hi.", 0.1)) as sim, open_session(sim) as client:
         await client.update(instructions="Be kind.")
         await client.send("response.create", response={"instructions": "Greet."})
         await client.until("response.done")
@@ -233,7 +233,7 @@ async def test_failed_refused_or_too_long_reply_gives_a_reason():
         Reply(refused="rate_limit_exceeded"),
         Reply("Long.", seconds=5.0),
     )
-    async with answering(*replies) as sim, connected(sim) as client:
+    async with make_simulator(*replies) as sim, open_session(sim) as client:
         details = []
         for limit in ({}, {}, {"max_tokens": 20}):
             await client.send("response.create", response=limit)
@@ -247,8 +247,8 @@ async def test_failed_refused_or_too_long_reply_gives_a_reason():
 @virtual_time
 async def test_search_appears_in_the_usage():
     async with (
-        answering(Reply("It won.", 0.1), Reply("It won.", 0.1)) as sim,
-        connected(sim, enable_search=True) as client,
+        make_simulator(Reply("It won.", 0.1), Reply("It won.", 0.1)) as sim,
+        open_session(sim, enable_search=True) as client,
     ):
         assert sim.sessions[0].session_object["enable_search"] is True
         await client.send("response.create")
@@ -270,7 +270,7 @@ async def test_failed_backend_ends_the_session():
             at=[At(1.0, SessionError("out of memory"))], manual=True, capabilities=SCRIPTED
         )
 
-    async with QwenSimulator(make) as sim, connected(sim) as client:
+    async with QwenSimulator(make) as sim, open_session(sim) as client:
         assert "out of memory" in (await client.until("error"))["error"]["message"]
         with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
             await client.until("never")
@@ -288,14 +288,14 @@ async def test_failed_backend_ends_the_session():
 def test_session_is_finished_once_its_response_has_ended(model, told):
     @virtual_time
     async def talk():
-        async with answering(LONG) as sim, connected(sim, model) as client:
+        async with make_simulator(LONG) as sim, open_session(sim, model) as client:
             await client.send("response.create")
             await client.until("response.audio.delta")
             await client.send("session.finish")
             with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
                 await client.until("never")
             assert closed.value.rcvd.code == 1000
-            assert client.of("response.done")[0]["response"]["status"] == "completed"
+            assert client.events_of("response.done")[0]["response"]["status"] == "completed"
             return client.types[-1]
 
     assert talk() == ("session.finished" if told else "response.done")
@@ -303,17 +303,17 @@ def test_session_is_finished_once_its_response_has_ended(model, told):
 
 @virtual_time
 async def test_session_is_finished_once_its_last_turn_is_answered():
-    async with answering() as sim, connected(sim, turn_detection=QUICK) as client:
-        await client.talk()
+    async with make_simulator() as sim, open_session(sim, turn_detection=QUICK) as client:
+        await client.send_turn()
         await client.send("session.finish")
         await client.until("session.finished")
-        [done] = client.of("response.done")
+        [done] = client.events_of("response.done")
         assert done["response"]["status"] == "completed"
 
 
 @virtual_time
 async def test_session_without_a_response_is_finished_at_once():
-    async with answering() as sim, connected(sim) as client:
+    async with make_simulator() as sim, open_session(sim) as client:
         began = sim._clock.now()
         await client.send("session.finish")
         await client.until("session.finished")

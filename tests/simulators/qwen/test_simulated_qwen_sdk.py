@@ -29,7 +29,7 @@ from dashscope.audio.qwen_omni import (
 )
 from dashscope.v2.errors import DashScopeError
 from PIL import Image
-from qwen_client import encoded, silence, tone
+from qwen_client import encode, silence, tone
 from websocket import WebSocketBadStatusException
 
 from duologue.audio import Resampler
@@ -102,7 +102,7 @@ def legacy(
     return conversation, callback
 
 
-def session_of(simulator: QwenSimulator, model: str, key: str = ""):
+def make_session(simulator: QwenSimulator, model: str, key: str = ""):
     """Return a session of the SDK's second client."""
     with warnings.catch_warnings():
         # It warns that it is a preview, and that no workspace is set.
@@ -148,10 +148,10 @@ async def test_legacy_client_holds_a_conversation():
         assert "before append audio" in callback.until("error")["error"]["message"]
 
         for piece in chunks(tone(0.4)):
-            conversation.append_audio(encoded(piece))
+            conversation.append_audio(encode(piece))
         conversation.append_video(base64.b64encode(make_jpeg()).decode())
         for piece in chunks(silence(1.0)):
-            conversation.append_audio(encoded(piece))
+            conversation.append_audio(encode(piece))
         done = callback.until("response.done")["response"]
         assert done["output"][0]["content"][0]["transcript"] == "It is sunny."
         assert conversation.get_last_response_id() == done["id"]
@@ -178,7 +178,7 @@ async def test_legacy_client_holds_a_conversation():
         conversation.create_response()
         callback.until("response.audio.delta")
         for piece in chunks(tone(0.4), silence(1.0)):
-            conversation.append_audio(encoded(piece))
+            conversation.append_audio(encode(piece))
         callback.until("input_audio_buffer.speech_started")
         assert callback.until("response.done")["response"]["status"] == "cancelled"
         assert callback.until("response.done")["response"]["status"] == "completed"
@@ -207,7 +207,7 @@ async def test_legacy_client_ends_turns_itself_and_chooses_rates():
         updated = callback.until("session.updated")["session"]
         assert updated["audio"]["output"]["format"]["sample_rate"] == 48000
         for piece in chunks(tone(0.5, 8000)):
-            conversation.append_audio(encoded(piece))
+            conversation.append_audio(encode(piece))
         conversation.commit()
         conversation.create_response()
         samples = 0
@@ -252,7 +252,7 @@ async def test_built_in_engine_transcribes_real_speech_and_replies(weights):
             rate = file.getframerate()
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         for piece in chunks(Resampler(rate, 16000).push(samples), silence(1.0)):
-            conversation.append_audio(encoded(piece))
+            conversation.append_audio(encode(piece))
         heard = callback.until("conversation.item.input_audio_transcription.completed")
         assert "young man" in heard["transcript"]
         done = callback.until("response.done")["response"]
@@ -266,7 +266,7 @@ async def test_built_in_engine_transcribes_real_speech_and_replies(weights):
 
 async def test_second_client_uses_the_nested_session_object():
     def talk(simulator: QwenSimulator) -> None:
-        with session_of(simulator, LATEST) as session:
+        with make_session(simulator, LATEST) as session:
             until(session, "session.created")
             session.update_session(
                 ["text", "audio"],
@@ -313,7 +313,7 @@ async def test_second_client_uses_the_nested_session_object():
 
 async def test_second_client_uses_the_legacy_session_object_and_survives_refusals():
     def talk(simulator: QwenSimulator) -> None:
-        with session_of(simulator, PLUS) as session:
+        with make_session(simulator, PLUS) as session:
             until(session, "session.created")
             session.update_session(["text", "audio"], enable_turn_detection=False)
             until(session, "session.updated")
@@ -321,7 +321,7 @@ async def test_second_client_uses_the_legacy_session_object_and_survives_refusal
             with pytest.raises(DashScopeError, match="none active response"):
                 until(session, "error")
             for piece in chunks(tone(0.4)):
-                session.append_audio(encoded(piece))
+                session.append_audio(encode(piece))
             session.commit()
             until(session, "input_audio_buffer.committed")
             session.create_response()
@@ -344,7 +344,7 @@ async def test_second_client_uses_the_legacy_session_object_and_survives_refusal
 async def test_second_client_learns_why_it_is_refused():
     def talk(simulator: QwenSimulator) -> int:
         with pytest.raises(WebSocketBadStatusException) as refused:
-            session_of(simulator, PLUS, "sk-wrong").connect()
+            make_session(simulator, PLUS, "sk-wrong").connect()
         return refused.value.status_code
 
     async with QwenSimulator() as simulator:

@@ -10,7 +10,7 @@ pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from qwen_client import MODEL, connected
+from qwen_client import MODEL, open_session
 
 from duologue.simulators._openai_protocol.refusals import RefusedError, check
 from duologue.simulators.qwen._schema import CLIENT_EVENTS, ITEMS
@@ -31,7 +31,7 @@ def semantic(**fields: object) -> dict[str, object]:
     return {"turn_detection": {"type": "semantic_vad", **fields}}
 
 
-def sent_as(**audio: object) -> dict[str, object]:
+def nested_formats(**audio: object) -> dict[str, object]:
     return {"audio": {"input": {"format": audio}}}
 
 
@@ -93,19 +93,19 @@ def sent_as(**audio: object) -> dict[str, object]:
             "unknown_parameter",
             "session.turn_detection.idle_timeout_ms",
         ),
-        (sent_as(type="mp3"), "invalid_value", "session.audio.input.format.type"),
+        (nested_formats(type="mp3"), "invalid_value", "session.audio.input.format.type"),
         (
-            sent_as(type="pcm", sample_rate=44100),
+            nested_formats(type="pcm", sample_rate=44100),
             "invalid_value",
             "session.audio.input.format.sample_rate",
         ),
         (
-            {**sent_as(type="pcm"), "input_audio_format": "pcm"},
+            {**nested_formats(type="pcm"), "input_audio_format": "pcm"},
             "invalid_value",
             "session.input_audio_format",
         ),
         (
-            {**sent_as(type="pcm"), "output_audio_format": "pcm"},
+            {**nested_formats(type="pcm"), "output_audio_format": "pcm"},
             "invalid_value",
             "session.output_audio_format",
         ),
@@ -138,7 +138,7 @@ def test_wrong_session_is_refused_as_a_whole(session, code, param):
         semantic(),
         vad(idle_timeout_ms=6000),
         {"tools": [TOOL]},
-        sent_as(type="pcm", sample_rate=16000),
+        nested_formats(type="pcm", sample_rate=16000),
     ],
 )
 def test_older_models_accept_fewer_fields(model, session):
@@ -191,8 +191,8 @@ def test_inclusive_bounds_are_accepted():
 def test_session_defaults_are_those_of_its_model(model, voice, temperature, transcriber):
     @virtual_time
     async def talk():
-        async with QwenSimulator() as sim, connected(sim, model) as client:
-            session = client.of("session.created")[0]["session"]
+        async with QwenSimulator() as sim, open_session(sim, model) as client:
+            session = client.events_of("session.created")[0]["session"]
             assert session["object"] == "realtime.session"
             assert session["id"].startswith("sess_")
             assert session["model"] == model
@@ -208,7 +208,7 @@ def test_session_defaults_are_those_of_its_model(model, voice, temperature, tran
 
 @virtual_time
 async def test_updates_are_merged_and_sent_as_a_whole():
-    async with QwenSimulator() as sim, connected(sim) as client:
+    async with QwenSimulator() as sim, open_session(sim) as client:
         updated = await client.update(instructions="Be kind.", turn_detection={"threshold": 0.1})
         session = updated["session"]
         assert session["turn_detection"] == {
@@ -234,7 +234,7 @@ async def test_updates_are_merged_and_sent_as_a_whole():
 
 @virtual_time
 async def test_nested_form_holds_formats_and_voice():
-    async with QwenSimulator(replies=["Hi."]) as sim, connected(sim, LATEST) as client:
+    async with QwenSimulator(replies=["Hi."]) as sim, open_session(sim, LATEST) as client:
         await client.update(audio={"input": {"format": {"type": "pcm", "sample_rate": 8000}}})
         updated = await client.update(audio={"output": {"voice": "Ethan"}})
         audio = updated["session"]["audio"]
@@ -254,7 +254,7 @@ async def test_nested_form_holds_formats_and_voice():
 def test_voice_cannot_change_once_the_model_has_spoken(change):
     @virtual_time
     async def talk():
-        async with QwenSimulator(replies=[Reply("Hi.", 0.1)]) as sim, connected(sim) as client:
+        async with QwenSimulator(replies=[Reply("Hi.", 0.1)]) as sim, open_session(sim) as client:
             assert (await client.update(voice="Ethan"))["session"]["voice"] == "Ethan"
             await client.send("response.create")
             await client.until("response.done")
@@ -267,7 +267,7 @@ def test_voice_cannot_change_once_the_model_has_spoken(change):
 
 @virtual_time
 async def test_wrong_events_are_errors_and_the_session_stays_open():
-    async with QwenSimulator() as sim, connected(sim) as client:
+    async with QwenSimulator() as sim, open_session(sim) as client:
         error = await client.error("session.update", session={"modalities": ["audio"]})
         assert error == {
             "type": "invalid_request_error",

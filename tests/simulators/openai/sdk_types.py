@@ -37,7 +37,7 @@ NOT_TYPED = {
 """Fields that the service sends and the SDK's types leave out, by event or by part of an event."""
 
 
-def certify(raw: dict[str, Any]) -> None:
+def check_against_sdk(raw: dict[str, Any]) -> None:
     """Assert that no field is missing, of a wrong type, or unknown to the SDK."""
     model = TYPES[raw["type"]]
     event = model.model_validate(raw)
