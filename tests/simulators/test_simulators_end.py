@@ -19,7 +19,7 @@ pytest.importorskip("h2", reason="the simulate extra is not installed")
 import websockets
 from h2.connection import H2Connection
 
-from duologue.simulators import _kept
+from duologue.simulators import _bounded_log
 from duologue.simulators.gemini._conversation import Conversation, Cost
 from duologue.simulators.nova._eventstream import Message, encode
 from duologue.testing import GeminiSimulator, NovaSimulator, OpenAISimulator, QwenSimulator, Reply
@@ -268,11 +268,11 @@ async def test_only_the_newest_client_events_are_kept(monkeypatch):
 
 
 def test_newest_entries_are_kept_by_count_and_by_size():
-    few = _kept.BoundedLog[str](3)
+    few = _bounded_log.BoundedLog[str](3)
     for entry in "abcde":
         few.add(entry)
     assert (few.entries, few.dropped) == (["c", "d", "e"], 2)
-    small = _kept.BoundedLog[str](100, 10)
+    small = _bounded_log.BoundedLog[str](100, 10)
     for entry in ("abcd", "efgh", "ijkl", "a very long one"):
         small.add(entry, len(entry))
     assert (small.entries, small.dropped) == (["a very long one"], 3)

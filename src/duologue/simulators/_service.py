@@ -12,9 +12,9 @@ from typing import Protocol, Self
 from duologue.clock import Clock, LoopClock
 from duologue.errors import ConfigError
 from duologue.simulators._backends import Backend
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._channel import ChannelOwner, EventChannel
 from duologue.simulators._expectations import Expectations
-from duologue.simulators._kept import BoundedLog
 from duologue.simulators.faults import Fault, FaultPlan
 
 MAX_KEPT_SESSIONS = 64

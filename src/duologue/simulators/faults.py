@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from duologue.clock import Clock, Timer
 from duologue.errors import ConfigError
 from duologue.json_types import Json
-from duologue.simulators._kept import BoundedLog
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._yaml_file import load_yaml, short_repr
 
 MAX_S = 86_400.0

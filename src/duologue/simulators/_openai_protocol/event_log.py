@@ -5,8 +5,8 @@ from __future__ import annotations
 from sys import intern
 
 from duologue.json_types import JsonObject
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._fields import text_at
-from duologue.simulators._kept import BoundedLog
 
 MAX_APPENDS = 5000
 """Events with audio or images that are kept. All other events are, up to `MAX_EVENTS`."""

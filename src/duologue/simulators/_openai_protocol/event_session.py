@@ -14,10 +14,10 @@ from duologue.clock import Clock, Timer
 from duologue.errors import SessionClosedError
 from duologue.json_types import JsonObject
 from duologue.realtime.realtime import Realtime
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import new_id, read_json, text_at
 from duologue.simulators._json_shapes import Shape
-from duologue.simulators._kept import BoundedLog
 from duologue.simulators._openai_protocol.audio_formats import AudioDecoder
 from duologue.simulators._openai_protocol.conversation import Conversation, Image
 from duologue.simulators._openai_protocol.event_log import EventLog

@@ -12,7 +12,7 @@ import numpy as np
 from duologue.audio import Samples
 from duologue.clock import Clock, Timer
 from duologue.json_types import Json, JsonObject
-from duologue.simulators._kept import BoundedLog
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._openai_protocol.conversation import Conversation
 from duologue.simulators._openai_protocol.dialect import Emit
 from duologue.simulators._openai_protocol.refusals import RefusedError

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sys import intern
 
 from duologue.json_types import Json, JsonObject
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._fields import text_at
-from duologue.simulators._kept import BoundedLog
 
 MAX_AUDIO_MESSAGES = 5000
 """Number of audio messages that are kept, the first ones; of all others up to `MAX_MESSAGES`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from duologue.json_types import Json, JsonObject
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._fields import objects_at, text_at
-from duologue.simulators._kept import BoundedLog
 from duologue.simulators.gemini._lifetime import Lifetime
 from duologue.simulators.gemini._loopback import Loopback
 from duologue.simulators.gemini._media import Image, InputAudioDecoder, decode_image

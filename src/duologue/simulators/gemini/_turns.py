@@ -10,8 +10,8 @@ from duologue.audio import Samples
 from duologue.clock import Clock, Timer
 from duologue.items import UserItem
 from duologue.json_types import JsonObject
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._fields import new_id
-from duologue.simulators._kept import BoundedLog
 from duologue.simulators._turn_detector import DetectedTurn, TurnDetector, TurnTooShortError
 from duologue.simulators.gemini._conversation import Cost, Entry, audio_tokens, text_tokens
 from duologue.simulators.gemini._json_shapes import RefusedError

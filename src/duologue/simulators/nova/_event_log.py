@@ -5,8 +5,8 @@ from __future__ import annotations
 from sys import intern
 
 from duologue.json_types import JsonObject
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._fields import text_at
-from duologue.simulators._kept import BoundedLog
 
 MAX_EVENTS = 10_000
 """Number of newest events that are kept, each way."""

@@ -17,9 +17,9 @@ from duologue.items import AgentItem, UserItem
 from duologue.json_types import Json, JsonObject
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.realtime import Realtime
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._expectations import Expectations
 from duologue.simulators._fields import read_json
-from duologue.simulators._kept import BoundedLog
 from duologue.simulators.faults import Error
 from duologue.simulators.nova._blocks import Blocks
 from duologue.simulators.nova._event_log import EventLog

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from duologue.audio import Samples
-from duologue.simulators._kept import BoundedLog
+from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._turn_detector import DetectedTurn, TurnDetector, TurnTooShortError
 from duologue.simulators.nova._input_events import Sensitivity
 
