@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from duologue.audio import AudioFrame, Framer, Resampler
+from duologue.audio import AudioFrame, Framer, PcmDecoder, Resampler
 
 PAIRS = [
     (48000, 24000),
@@ -198,3 +198,12 @@ def test_a_frame_refuses_a_rate_that_is_no_whole_number(rate):
 def test_a_numpy_integer_is_a_rate():
     frame = AudioFrame(np.zeros(3, np.int16), np.int64(16000))
     assert type(frame.rate) is int
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_pcm_decoder_joins_samples_that_are_split(size):
+    samples = np.arange(-25, 25, dtype=np.int16)
+    pcm = samples.astype("<i2").tobytes()
+    decoder = PcmDecoder()
+    decoded = [decoder.push(pcm[at : at + size]) for at in range(0, len(pcm), size)]
+    assert np.array_equal(np.concatenate(decoded), samples)

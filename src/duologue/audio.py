@@ -216,6 +216,22 @@ def _kernel(up: int, down: int) -> NDArray[np.float32]:
     return kernel
 
 
+class PcmDecoder:
+    """Decodes a stream of little-endian int16 PCM; a sample may be split between two pieces."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def push(self, pcm: bytes) -> Samples:
+        """Add bytes; return the samples that are complete."""
+        pcm = self._rest + pcm
+        even = len(pcm) & ~1
+        self._rest = pcm[even:]
+        return np.frombuffer(pcm[:even], "<i2")
+
+
 class Framer:
     """Cuts a stream of samples into frames of exactly ``ms`` milliseconds at ``rate`` Hz.
 

@@ -7,11 +7,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
-from duologue.audio import AudioFrame
+from duologue.audio import AudioFrame, PcmDecoder
 from duologue.events.events import RateLimit
 from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
@@ -370,15 +368,10 @@ class Codec:
         except ValueError as error:
             raise MalformedError("delta") from error
         response = self._responses.get(reply_id)
-        if response is not None:
-            pcm = response.half_sample + pcm
-            even = len(pcm) & ~1
-            response.half_sample, pcm = pcm[even:], pcm[:even]
-        else:
-            pcm = pcm[: len(pcm) & ~1]
-        if not pcm:
+        decoder = PcmDecoder() if response is None else response.pcm_decoder
+        samples = decoder.push(pcm)
+        if not len(samples):
             return ()
-        samples = np.frombuffer(pcm, "<i2")
         if response is not None:
             part, scripted = (
                 int_field(event, "content_index") or 0,

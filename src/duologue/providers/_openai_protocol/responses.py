@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue._bounded_dict import BoundedDict
+from duologue.audio import PcmDecoder
 from duologue.errors import ErrorKind
 from duologue.events.events import USAGE_PARTS
 from duologue.items import replace_surrogates
@@ -66,8 +67,7 @@ class Response:
     open_items: set[str] = field(default_factory=set)
     """Items in progress."""
     cancelled: bool = False
-    half_sample: bytes = b""
-    """The first byte of a sample whose second one has not arrived."""
+    pcm_decoder: PcmDecoder = field(default_factory=PcmDecoder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import uuid4
 
-import numpy as np
-
-from duologue.audio import AudioFrame
+from duologue.audio import AudioFrame, PcmDecoder
 from duologue.providers._verbatim import same_words
 from duologue.realtime.outputs import (
     Output,
@@ -51,8 +49,7 @@ class Reply:
     """Whether the service interrupted it, and therefore knows."""
     has_tool_calls: bool = False
     """Whether it has called tools; it says nothing more until it has their results."""
-    half_sample: bytes = b""
-    """The first byte of a sample that was split over two events."""
+    pcm_decoder: PcmDecoder = field(default_factory=PcmDecoder)
 
     @property
     def is_playing(self) -> bool:
@@ -131,12 +128,9 @@ class Replies:
         """Add audio to a reply, as little-endian int16."""
         if reply.finished:
             return ()
-        pcm = reply.half_sample + pcm
-        even = len(pcm) & ~1
-        reply.half_sample, pcm = pcm[even:], pcm[:even]
-        if not pcm:
+        samples = reply.pcm_decoder.push(pcm)
+        if not len(samples):
             return ()
-        samples = np.frombuffer(pcm, "<i2")
         reply.samples += len(samples)
         return [ReplyAudio(reply.id, reply.item_id, AudioFrame(samples, self._rate))]
 

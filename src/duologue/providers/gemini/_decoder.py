@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 from uuid import uuid4
 
-import numpy as np
-
 from duologue._optional import optional
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind
@@ -182,13 +180,10 @@ class Decoder:
         reply, begun = self._replies.content_received()
         if reply.cancelled:
             return begun
-        pcm = reply.half_sample + audio[0]
-        even = len(pcm) & ~1
-        reply.half_sample = pcm[even:]
-        if not even:
+        samples = reply.pcm_decoder.push(audio[0])
+        if not len(samples):
             return begun
-        frame = AudioFrame(np.frombuffer(pcm[:even], "<i2"), audio[1])
-        return (*begun, ReplyAudio(reply.id, reply.item_id, frame))
+        return (*begun, ReplyAudio(reply.id, reply.item_id, AudioFrame(samples, audio[1])))
 
     def _tool_call(self, message: JsonObject) -> Sequence[Output]:
         return self._decode_calls(object_list(message, "functionCalls")[:_MAX_CALLS])

@@ -25,11 +25,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import uuid4
 
-from duologue.audio import AudioFrame
+from duologue.audio import AudioFrame, PcmDecoder
 from duologue.errors import ErrorKind
 from duologue.providers._verbatim import same_words
 from duologue.realtime.outputs import (
@@ -82,8 +82,7 @@ class TrackedReply:
     item_id: str
     request: ReplyRequest | None
     text: str = ""
-    half_sample: bytes = b""
-    """The odd byte at the end of the last audio part: the first half of a sample."""
+    pcm_decoder: PcmDecoder = field(default_factory=PcmDecoder)
     audio_complete: bool = False
     """Whether all of its audio has arrived."""
     cancelled: bool = False
