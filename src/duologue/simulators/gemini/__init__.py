@@ -1,4 +1,4 @@
-"""The server's side of the Gemini Live protocol."""
+"""The server's side of the Gemini Live protocol; needs the ``simulate`` extra."""
 
 from duologue._optional import optional
 

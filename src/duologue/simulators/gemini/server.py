@@ -31,6 +31,7 @@ MAX_AUDIO_SESSION_S, MAX_VIDEO_SESSION_S = 900.0, 120.0
 """Maximum seconds of a session without compression, without images and with them."""
 
 API_PATH = "/ws/google.ai.generativelanguage.v1.GenerativeService.BidiGenerateContent"
+"""The path of the WebSocket that `GeminiSimulator.ws_url` names."""
 
 
 class GeminiSimulator(HttpService[GeminiSession]):

@@ -1,1 +1,1 @@
-"""Amazon Nova Sonic, simulated: Bedrock's bidirectional stream on HTTP/2."""
+"""The server's side of Nova Sonic's protocol on HTTP/2; needs the ``simulate`` extra."""

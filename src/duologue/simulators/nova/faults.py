@@ -19,11 +19,15 @@ from duologue.simulators.faults import (
 )
 
 TIMED_OUT = "Model has timed out in processing the request. Try your request again."
-"""Also the message with which a stream ends that has reached its maximum age."""
+"""The message of a model timeout, and of a stream that has reached its maximum age."""
 UNSTABLE = "System instability detected. Please retry your request."
+"""The message of a model stream error."""
 TOO_MANY = "Too many requests, please wait before trying again."
+"""The message of throttling."""
 UNAVAILABLE = "The service is unavailable. Please try again."
+"""The message of an unavailable service."""
 INTERNAL = "The system encountered an unexpected error during processing. Try your request again."
+"""The message of an internal error."""
 
 PRESETS: Mapping[str, Fault] = {
     "close": Fault(Close(0, ""), on="completionStart"),

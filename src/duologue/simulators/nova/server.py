@@ -43,8 +43,9 @@ with optional("simulate"):
 logger = logging.getLogger(__name__)
 
 ACCESS_KEY = "AKIDSIMULATOR"
+"""The valid access key unless another is given."""
 SECRET_KEY = "simulator-secret"  # noqa: S105 - to be thrown away
-"""The valid keys unless others are given."""
+"""The valid secret key unless another is given."""
 
 MAX_SESSIONS = 20
 """Concurrent streams; the next is refused with 429. AWS' default quota of an account."""
