@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.audio import Samples
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, MissingExtraError
+from duologue.rtc import opus
 from duologue.rtc.opus import Application, Decoder, Encoder, OpusError, packet_samples
 
 
@@ -88,6 +91,47 @@ def test_errors_say_what_is_wrong() -> None:
         Decoder(24000).decode(b"\xff\xff\xff")
     with pytest.raises(OpusError):
         Decoder(24000).decode(b"")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"bitrate": 5999}, "bitrate must be 6000 to 510000 bit/s, not 5999"),
+        ({"complexity": 11}, "complexity must be 0 to 10, not 11"),
+        ({"expected_loss": 101}, "expected_loss must be 0 to 100 percent, not 101"),
+        ({"application": "audio"}, "application must be voip or restricted_lowdelay, not 'audio'"),
+    ],
+)
+def test_values_that_libopus_does_not_support_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        Encoder(24000, **options)
+
+
+@pytest.mark.parametrize(
+    ("packet", "samples"),
+    [
+        (b"", 0),
+        (b"\x03", 0),
+        (b"\x08", 960),
+        (b"\x09", 1920),
+        (b"\x0b\x02", 1920),
+        (b"\x1b\x3f", 5760),
+    ],
+)
+def test_the_header_of_a_packet_says_its_length(packet: bytes, samples: int) -> None:
+    assert packet_samples(packet) == samples
+
+
+def test_a_library_that_can_not_be_loaded_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    opus._library.cache_clear()
+    monkeypatch.setattr(opus, "_candidates", lambda: ["/nowhere/libopus.so"])
+    try:
+        with pytest.raises(MissingExtraError, match="libopus is not installed: pip install"):
+            Encoder(24000)
+    finally:
+        opus._library.cache_clear()
 
 
 @settings(deadline=None, max_examples=150)

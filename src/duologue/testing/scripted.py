@@ -158,7 +158,7 @@ class _ScriptedConnection:
         self._model = model
         self._setup = setup
         self._clock = model.clock
-        self._on_output: Callable[[Output], None] = lambda _: None
+        self._on_output: Callable[[Output], None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         vad = EnergyVAD(rate=model.capabilities.input_rate)
@@ -220,8 +220,12 @@ class _ScriptedConnection:
             case _:
                 """Other commands are only kept in ``commands``."""
 
+    def _emit(self, output: Output) -> None:
+        if self._on_output is not None:
+            self._on_output(output)
+
     def _emit_soon(self, output: Output) -> None:
-        asyncio.get_running_loop().call_soon(self._on_output, output)
+        asyncio.get_running_loop().call_soon(self._emit, output)
 
     def _detect_turns(self, frame: AudioFrame) -> None:
         now = self._clock.now()
@@ -267,24 +271,24 @@ class _ScriptedConnection:
         await self._clock.sleep(reply.after_s)
         if reply.refused is not None and request_id is not None:
             del self._running[reply_id]
-            self._on_output(ReplyRefused(request_id, reply.refused, "the script refuses"))
+            self._emit(ReplyRefused(request_id, reply.refused, "the script refuses"))
             return
         item_id = uuid4().hex
-        self._on_output(ReplyStarted(reply_id, request_id))
+        self._emit(ReplyStarted(reply_id, request_id))
         if reply.text:
-            self._on_output(ReplyText(reply_id, item_id, reply.text, 0))
+            self._emit(ReplyText(reply_id, item_id, reply.text, 0))
         for frame in self._audio(reply):
-            self._on_output(ReplyAudio(reply_id, item_id, frame))
+            self._emit(ReplyAudio(reply_id, item_id, frame))
             if reply.pace:
                 await self._clock.sleep(frame.duration / reply.pace)
         for use in reply.tools:
             arguments = json.dumps(dict(use.arguments))
-            self._on_output(ToolCall(reply_id, uuid4().hex, use.name, arguments))
+            self._emit(ToolCall(reply_id, uuid4().hex, use.name, arguments))
         self._running.pop(reply_id, None)
         if reply.fails is None:
-            self._on_output(ReplyDone(reply_id))
+            self._emit(ReplyDone(reply_id))
         else:
-            self._on_output(ReplyDone(reply_id, "failed", reply.fails))
+            self._emit(ReplyDone(reply_id, "failed", reply.fails))
 
     def _audio(self, reply: Reply) -> Iterable[AudioFrame]:
         rate = self._model.capabilities.output_rate
