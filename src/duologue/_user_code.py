@@ -86,12 +86,17 @@ def was_cancelled(error: BaseException) -> bool:
 class FailureReports:
     """Limits the reports of code that fails again and again, such as a processor for each frame.
 
-    ``tell(source, message)`` is called with each failure that is reported.
+    Args:
+        now: Returns the time in seconds.
+        notify: Called with the source and the message of each failure that is reported. By default
+            failures are only logged.
     """
 
-    def __init__(self, tell: Callable[[str, str], None], now: Callable[[], float]) -> None:
-        self._notify = tell
+    def __init__(
+        self, now: Callable[[], float], notify: Callable[[str, str], None] | None = None
+    ) -> None:
         self._now = now
+        self._notify = notify
         self._reported: dict[tuple[str, type[BaseException]], tuple[float, int]] = {}
 
     def report(self, source: str, error: BaseException) -> None:
@@ -111,7 +116,8 @@ class FailureReports:
         if more:
             message += f" (and {more} times more since the last report)"
         log_failure(log, source, error)
-        self._notify(source, message)
+        if self._notify is not None:
+            self._notify(source, message)
 
 
 class UserCodeError(Exception):

@@ -126,7 +126,7 @@ def agent_call_handler(
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function, not {function!r:.80}")
 
-    failures = FailureReports(lambda source, message: None, time.monotonic)
+    failures = FailureReports(time.monotonic)
 
     async def conduct_one(signalling: CallSignalling) -> None:
         edge = CallEdge(

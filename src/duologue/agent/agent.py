@@ -287,8 +287,8 @@ class Agent:
         try:
             async with asyncio.TaskGroup() as tasks:
                 failures = FailureReports(
-                    lambda source, message: self.events.emit(ErrorEvent(source, message)),
                     self._clock.now,
+                    lambda source, message: self.events.emit(ErrorEvent(source, message)),
                 )
                 live = _LiveSession(self._build_session(tasks), tasks, failures)
                 self._live = live

@@ -37,7 +37,7 @@ class ProcessorChain:
         now: Callable[[], float],
     ) -> None:
         self._processors = tuple(processors)
-        self._failures = FailureReports(report, now)
+        self._failures = FailureReports(now, report)
 
     def audio(self, frame: AudioFrame) -> AudioFrame | None:
         """Pass an audio frame through all processors; None if one of them drops it."""

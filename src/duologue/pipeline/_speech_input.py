@@ -132,7 +132,7 @@ class SpeechInput:
         tasks: asyncio.TaskGroup,
         clock: Clock,
     ) -> None:
-        failures = FailureReports(self._emit_error, clock.now)
+        failures = FailureReports(clock.now, self._emit_error)
         self._vad = ContainedVAD(vad, failures).stream()
         self._vad_rate = vad.rate
         self._stt = stt

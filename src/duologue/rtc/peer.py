@@ -113,7 +113,7 @@ class Peer:
         self._on_video = on_video
         self._on_message = on_message
         self._on_state = on_state
-        self._failures = FailureReports(lambda source, message: None, self._clock.now)
+        self._failures = FailureReports(self._clock.now)
         self._state: PeerState = "new"
         self._reason = ""
         self._audio_out = AudioOut(

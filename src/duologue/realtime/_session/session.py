@@ -157,7 +157,7 @@ class Session:
             policy.keep_s,
             transcribes=can.user_transcripts != "none",
             reconnects=reconnects,
-            vad=_vad_of(host, FailureReports(self._report_failure, host.clock.now)),
+            vad=_vad_of(host, FailureReports(host.clock.now, self._report_failure)),
             detects_turns=can.speech_detection == "local",
         )
         self._clock = host.clock
@@ -206,7 +206,7 @@ class Session:
         self._setup = SessionSetup()
         self._observer: SessionObserver
         self._has_begun = False
-        self._on_live: Callable[[], None] = lambda: None
+        self._on_live: Callable[[], None]
         self._outage = Outage()
         self._turns_to_request = 0
         self._awaits_reply_audio = False
