@@ -17,6 +17,7 @@ import orjson
 
 from duologue.clock import Clock
 from duologue.simulators import faults
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._fields import new_id
 
 MAX_UNSENT_CHARS = 64 * 1024 * 1024
@@ -53,7 +54,7 @@ class EventChannel(ABC):
         seed: Makes random delays the same in every run.
     """
 
-    def __init__(self, plan: faults.FaultPlan, clock: Clock, seed: int) -> None:
+    def __init__(self, plan: FaultPlan, clock: Clock, seed: int) -> None:
         self.clock = clock
         self._random = random.Random(seed)  # noqa: S311 - a bad network, not a secret
         self._queue: deque[_QueuedMessage] = deque()

@@ -13,9 +13,9 @@ from aiohttp import web
 from duologue.clock import Clock
 from duologue.simulators._backends import Backend
 from duologue.simulators._channel import EventChannel
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._service import Service, ServiceSession
 from duologue.simulators._websocket_channel import ChannelSession, WebSocketChannel
-from duologue.simulators.faults import FaultPlan
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 type ErrorHandler = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]

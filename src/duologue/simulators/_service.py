@@ -15,7 +15,8 @@ from duologue.simulators._backends import Backend
 from duologue.simulators._bounded_log import BoundedLog
 from duologue.simulators._channel import ChannelOwner, EventChannel
 from duologue.simulators._expectations import Expectations
-from duologue.simulators.faults import Fault, FaultPlan
+from duologue.simulators._fault_plan import FaultPlan
+from duologue.simulators.faults import Fault
 
 MAX_KEPT_SESSIONS = 64
 """Newest sessions that are kept for inspection."""

@@ -9,8 +9,8 @@ from aiohttp import WSMsgType, web
 
 from duologue.clock import Clock
 from duologue.simulators._channel import EventChannel
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._tcp_reset import reset
-from duologue.simulators.faults import FaultPlan
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Bytes of the largest message; the protocol allows 15 MiB of audio in an event."""

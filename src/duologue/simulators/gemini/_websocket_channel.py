@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 
 from duologue.clock import Clock
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._websocket_channel import WebSocketChannel
-from duologue.simulators.faults import FaultPlan
 
 
 class GeminiChannel(WebSocketChannel):

@@ -12,8 +12,9 @@ from duologue.clock import Clock
 from duologue.errors import ConfigError
 from duologue.json_types import JsonObject
 from duologue.simulators._backends import BackendFactory, resolve_backend
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._http_service import HttpService
-from duologue.simulators.faults import Fault, FaultPlan
+from duologue.simulators.faults import Fault
 from duologue.simulators.gemini._auth import Auth
 from duologue.simulators.gemini._lifetime import Limits
 from duologue.simulators.gemini._resumption import HANDLE_VALID_S, Handles

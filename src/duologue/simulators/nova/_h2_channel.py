@@ -14,6 +14,7 @@ from duologue.clock import Clock, Timer
 from duologue.json_types import Json
 from duologue.simulators import faults
 from duologue.simulators._channel import EventChannel
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators.nova._eventstream import Decoder, FramingError, Message, Value, encode
 from duologue.simulators.nova._http2 import Stream, StreamClosedError
 from duologue.simulators.nova._sigv4 import ChunkChain, SignatureError
@@ -54,7 +55,7 @@ class H2Channel(EventChannel):
         self,
         stream: Stream,
         chain: ChunkChain | None,
-        plan: faults.FaultPlan,
+        plan: FaultPlan,
         clock: Clock,
         seed: int,
     ) -> None:

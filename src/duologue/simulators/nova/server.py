@@ -17,7 +17,8 @@ from duologue._net import LOOPBACK_NAMES
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.simulators._backends import BackendFactory, resolve_backend
-from duologue.simulators.faults import Fault, FaultPlan
+from duologue.simulators._fault_plan import FaultPlan
+from duologue.simulators.faults import Fault
 from duologue.simulators.nova.faults import PRESETS, TOO_MANY, UNAVAILABLE
 from duologue.simulators.script import Script
 from duologue.testing.scripted import Reply

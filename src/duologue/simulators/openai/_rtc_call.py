@@ -14,9 +14,9 @@ from duologue.rtc import sdp
 from duologue.rtc.config import MessageTooLongError, PeerConfig, PeerState
 from duologue.rtc.peer import Peer
 from duologue.simulators._channel import EventChannel
+from duologue.simulators._fault_plan import FaultPlan
 from duologue.simulators._fields import new_id
 from duologue.simulators._openai_protocol.schema import RATE
-from duologue.simulators.faults import FaultPlan
 from duologue.simulators.openai._output_buffer import OutputBuffer
 from duologue.simulators.openai._session import OpenAISession
 from duologue.testing.network import BadNetwork

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from duologue.simulators import faults
 from duologue.simulators.faults import Close, Duplicate, Error, Fault, Handshake, Reset
 
+__all__ = ["PRESETS"]
+
 IDLE_REASON = "Your session was closed because no response was generated for 300 seconds."
 MAX_DURATION_REASON = "The session has reached its maximum duration of 120 minutes."
 ACTIVE_RESPONSE = "Conversation already has an active response"

@@ -8,7 +8,8 @@ from pathlib import Path
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.simulators._backends import BackendFactory, resolve_backend
-from duologue.simulators.faults import Fault, FaultPlan
+from duologue.simulators._fault_plan import FaultPlan
+from duologue.simulators.faults import Fault
 from duologue.simulators.script import Script
 from duologue.testing.scripted import Reply
 
