@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from duologue.audio import AudioFrame, Framer, PcmDecoder, Resampler
+from duologue.audio import AudioFrame, Framer, PcmDecoder, Resampler, loudness
 
 PAIRS = [
     (48000, 24000),
@@ -207,3 +207,8 @@ def test_pcm_decoder_joins_samples_that_are_split(size):
     decoder = PcmDecoder()
     decoded = [decoder.push(pcm[at : at + size]) for at in range(0, len(pcm), size)]
     assert np.array_equal(np.concatenate(decoded), samples)
+
+
+def test_loudness_is_the_rms():
+    assert loudness(np.full(100, -300, np.int16)) == pytest.approx(300)
+    assert loudness(np.zeros(0, np.int16)) == 0.0

@@ -216,6 +216,13 @@ def _kernel(up: int, down: int) -> NDArray[np.float32]:
     return kernel
 
 
+def loudness(samples: Samples) -> float:
+    """Return the RMS of int16 samples, 0 to 32767; 0 without samples."""
+    if not len(samples):
+        return 0.0
+    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float32))))
+
+
 class PcmDecoder:
     """Decodes a stream of little-endian int16 PCM; a sample may be split between two pieces."""
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from duologue._net import (
     CLIENT_FAULT_CLOSE_CODES,
     closed_error,
+    hostname_of,
     http_status_kind,
     http_status_text,
     is_loopback,
@@ -104,7 +105,7 @@ class WebSocketWire:
         on_server_time: Callable[[float], None] | None = None,
     ) -> None:
         self._url = url
-        self._host = urlsplit(url).hostname or url
+        self._host = hostname_of(url) or url
         self._headers = headers
         self._http_error = http_error
         self._close_error = close_error

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from duologue.audio import Framer, Samples
+from duologue.audio import Framer, Samples, loudness
 from duologue.simulators._fields import new_id
 
 FULL_THRESHOLD_RMS = 600.0
@@ -185,8 +185,7 @@ class TurnDetector:
         if detection is None:
             self._buffer_frame(frame)
             return
-        loudness = float(np.sqrt(np.mean(np.square(frame, dtype=np.float32))))
-        loud = loudness > max(1.0, detection.threshold * FULL_THRESHOLD_RMS)
+        loud = loudness(frame) > max(1.0, detection.threshold * FULL_THRESHOLD_RMS)
         if turn is not None:
             turn.frames.append(frame)
             if turn.start + MAX_BUFFERED_S * self._rate < self._position:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from duologue.audio import Samples
+from duologue.audio import Samples, loudness
 from duologue.errors import ConfigError
 from duologue.vad.vad import VADStream
 
@@ -17,8 +15,7 @@ class _Stream:
 
     def push(self, samples: Samples) -> float:
         """Return 1.0 if the frame is louder than the level, else 0.0."""
-        loudness = float(np.sqrt(np.mean(np.square(samples, dtype=np.float32))))
-        return 1.0 if loudness > self._level else 0.0
+        return 1.0 if loudness(samples) > self._level else 0.0
 
 
 class EnergyVAD:

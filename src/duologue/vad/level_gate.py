@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from duologue.audio import Samples
+from duologue.audio import Samples, loudness
 
 QUIET_RATIO = 0.015
 """Audio this much softer (36 dB) than the speech around it does not belong to it."""
@@ -28,7 +26,7 @@ class LevelGate:
 
         ``speech`` says whether voice activity was detected in them.
         """
-        level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float32))))
+        level = loudness(samples)
         if speech:
             self._loudness = max(self._loudness * _DECAY, level)
         return level < self._loudness * QUIET_RATIO

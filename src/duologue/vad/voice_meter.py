@@ -23,7 +23,7 @@ from functools import cache
 
 import numpy as np
 
-from duologue.audio import Framer, Resampler, Samples
+from duologue.audio import Framer, Resampler, Samples, loudness
 from duologue.vad.vad import VAD
 
 VOICE_PROBABILITY = 0.5
@@ -135,7 +135,7 @@ class VoiceMeter:
         return self._max_periodic_s >= MIN_PERIODIC_S - 1e-9
 
     def _measure(self, frame: Samples, activity: float, at: float) -> None:
-        level = float(np.sqrt(np.mean(np.square(frame, dtype=np.float32))))
+        level = loudness(frame)
         voice = activity > VOICE_PROBABILITY
         if not self.is_open:
             self._try_start(frame, level, at, voice=voice, sure=activity > SURE_PROBABILITY)

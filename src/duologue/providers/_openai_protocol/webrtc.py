@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from duologue._net import is_loopback, proxy_error, redirect_error, unix_time
+from duologue._net import hostname_of, is_loopback, proxy_error, redirect_error, unix_time
 from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
@@ -104,7 +104,7 @@ class WebRTCWire:
         self._url = url
         self._on_message_limit = on_message_limit
         self._on_server_time = on_server_time
-        self._host = urlsplit(url).hostname or url
+        self._host = hostname_of(url) or url
         self._headers = headers
         self._proxy = proxy
         self._ssl_context = ssl_context

@@ -37,7 +37,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from duologue.audio import Samples
+from duologue.audio import loudness
 from duologue.items import AgentItem, Item, SystemItem, UserItem
 from duologue.json_types import JsonObject
 from duologue.providers._verbatim import verbatim_instructions
@@ -170,7 +170,7 @@ class Codec:
             case SendAudio(frame=frame):
                 self._sent_samples += len(frame)
                 if self._replies.pending_request is not None and not self._may_be_spoken_over:
-                    self._may_be_spoken_over = _is_loud(frame.samples)
+                    self._may_be_spoken_over = loudness(frame.samples) > LOUD_RMS
                 flush = [Flush()] if self._expire_request() else []
                 start, due = self._start_audio(), self._next_text()
                 return [*flush, *start, *due, *self._sequence.audio(frame.samples)]
@@ -439,12 +439,6 @@ class Codec:
         return self._enqueue(
             _QueuedText(TextRequest(uuid4().hex), self._compose([note], None), [note])
         )
-
-
-def _is_loud(samples: Samples) -> bool:
-    if not len(samples):
-        return False
-    return float(np.sqrt(np.mean(np.square(samples, dtype=np.float32)))) > LOUD_RMS
 
 
 def _result_json(output: str, *, failed: bool) -> str:

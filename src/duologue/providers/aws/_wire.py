@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
-from duologue._net import one_line, proxy_from_environment
+from duologue._net import hostname_of, one_line, proxy_from_environment
 from duologue._optional import optional
 from duologue.clock import Clock
 from duologue.errors import ErrorKind, SessionError
@@ -107,7 +107,7 @@ class BedrockWire:
         self._profile = profile
         self._region = region
         self._endpoint = endpoint
-        self._host = urlsplit(endpoint).hostname or endpoint
+        self._host = hostname_of(endpoint) or endpoint
         self._credentials = credentials
         self._tls = tls
         self._clock = clock

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
-from urllib.parse import urlsplit
 
+from duologue._net import hostname_of
 from duologue.errors import ConfigError
 from duologue.providers._jpeg import fit_jpeg
 from duologue.providers._options import takes
@@ -56,7 +56,7 @@ class Realtime(NetworkRealtime[Message]):
             config.model, base_url=config.base_url, workspace=workspace, region=region
         )
         self._workspace = workspace
-        self._location = urlsplit(url).hostname or url
+        self._location = hostname_of(url) or url
         if config.base_url is None:
             self._location = f"{region or DEFAULT_REGION} ({self._location})"
         encode = partial(fit_jpeg, max_side=config.max_image_side, max_bytes=MAX_JPEG_BYTES)
