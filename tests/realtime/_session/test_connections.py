@@ -15,6 +15,7 @@ from fake_connection import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue.audio import AudioFrame
 from duologue.errors import (
     ConfigError,
     ErrorKind,
@@ -29,6 +30,7 @@ from duologue.realtime._session.resume import CONTINUE_PROMPT
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,
+    CancelReply,
     DeleteItem,
     EndTurn,
     RequestReply,
@@ -630,3 +632,32 @@ async def test_a_late_transcript_goes_before_its_reply_although_the_next_connect
         model.latest.emit(replace(spoken, reply_id="s"))
         model.latest.emit(UserTranscript("v", "Who are you?", final=True))
         assert model.latest.commands[-2:] == [DeleteItem("v"), AddItem(question, before=("a",))]
+
+
+@pytest.mark.parametrize("text_first", [True, False])
+def test_a_detected_turn_that_is_replayed_ends_once_and_gets_one_reply(text_first):
+    @virtual_time
+    async def run():
+        policy = ReconnectPolicy(base_s=0.01, cap_s=0.01)
+        model = FakeModel(policy=policy, speech_detection="local", confirms_cancel=False)
+        async with live_session(model) as observer:
+            for level in [3000] * 50 + [0] * 25:
+                await asyncio.sleep(0.02)
+                wave = np.tile(np.repeat([level, -level], 80), 2).astype(np.int16)
+                model.send_audio(AudioFrame(wave, 16000))
+            for output in (ReplyStarted("r"), ReplyAudio("r", "i", audio_frame([5] * 10))):
+                model.latest.emit(output)
+            model.latest.emit(ReplyDone("r"))
+            (ended,) = observer.of(UserTurnEnded)
+            model.latest.lose()
+            await wait_reconnected(model)
+            outputs = [UserTranscript("piece", "hello", final=False), ReplyStarted("s")]
+            for output in outputs if text_first else reversed(outputs):
+                model.latest.emit(output)
+            model.latest.emit(ReplyDone("s"))
+            assert model.latest.sent(CancelReply) == [CancelReply("s")]
+            assert observer.of(UserTurnEnded) == [ended]
+            transcripts = observer.of(UserTranscript)
+            assert transcripts == [UserTranscript(ended.item_id, "hello", final=True)]
+
+    run()

@@ -1,18 +1,23 @@
+import asyncio
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from duologue.clock import LoopClock
 from duologue.realtime._session.reply_scheduler import (
     AUTOMATIC_TIMEOUT_S,
     CANCEL_TIMEOUT_S,
     MAX_BUSY_RETRIES,
     MAX_SPEECH_S,
     REQUEST_TIMEOUT_S,
+    EffectRunner,
     ReplyScheduler,
     Request,
 )
 from duologue.realtime.commands import CancelReply, RequestReply, Say
 from duologue.realtime.outputs import ReplyRefused
+from duologue.testing import virtual_time
 
 
 class Session(RuleBasedStateMachine):
@@ -273,3 +278,125 @@ def test_a_request_that_waits_for_a_speech_may_wait_as_long_as_that():
     assert not replies.poll(REQUEST_TIMEOUT_S + MAX_SPEECH_S - 1).refused
     (refused,) = replies.poll(REQUEST_TIMEOUT_S + MAX_SPEECH_S).refused
     assert refused.code == "timeout"
+
+
+def test_what_is_pending_is_of_an_epoch():
+    replies = ReplyScheduler()
+    assert not replies.pending
+    replies.expect(0, 0.0)
+    ask(replies, "a", epoch=1)
+    assert (replies.pending, replies.due_next) == (True, True)
+    assert [replies.is_pending(epoch) for epoch in (0, 1, 2)] == [True, True, False]
+    replies.reply_started("r", None, 0, 1.0)
+    assert replies.is_pending(0)
+    replies.interrupt(1, 1.0)
+    assert not replies.is_pending(0)
+    assert replies.running("r").cancelled_at == 1.0
+    assert replies.running("s") is None
+
+
+def test_a_cancelled_reply_is_in_nobodys_way_without_confirmations():
+    replies = ReplyScheduler(confirms_cancel=False)
+    replies.reply_started("r", None, 0, 0.0)
+    assert ask(replies, "a", epoch=1).commands == []
+    replies.interrupt(1, 0.1)
+    assert ask(replies, "b", epoch=1).commands == [RequestReply("a")]
+
+
+def test_what_is_due_and_what_is_stuck():
+    replies = ReplyScheduler()
+    assert (replies.due_since, replies.stuck_since) == (None, None)
+    replies.expect(0, 1.0)
+    assert replies.due_since is None
+    replies.expect(0, 2.0, sure=True)
+    assert replies.due_since == 2.0
+    replies.poll(2.0 + AUTOMATIC_TIMEOUT_S)
+    assert replies.due_since == 2.0, "it is overdue"
+    replies.reply_started("r", None, 0, 20.0)
+    replies.record_progress("r", 21.0, 4.0)
+    replies.record_progress("unknown", 21.0)
+    assert (replies.due_since, replies.stuck_since) == (None, 25.0)
+    deferring = ReplyScheduler(defers_requests=True)
+    deferring.reply_started("r", None, 0, 0.0)
+    deferring.record_progress("r", 0.0, 9.0)
+    deferring.reply_done("r", 1.0)
+    ask(deferring, "a", now=1.0)
+    assert deferring.due_since == 9.0
+
+
+def test_an_expected_reply_may_be_cancelled_adopted_or_refused():
+    replies = ReplyScheduler()
+    replies.expect(-1, 0.0)
+    ask(replies, "a")
+    assert replies.cancel_expected(5, 0.1).commands == []
+    assert replies.cancel_expected(-1, 0.1).commands == [RequestReply("a")]
+    replies = ReplyScheduler()
+    assert not replies.adopt(-1, 0)
+    replies.expect(-1, 0.0)
+    assert not replies.adopt(-2, 0)
+    assert replies.adopt(-1, 0)
+    assert replies.automatic_refused(0.1)[0] == 0
+    assert replies.automatic_refused(0.1)[0] is None
+
+
+def test_the_epoch_of_an_ended_reply_is_known_for_a_while():
+    replies = ReplyScheduler()
+    for number in range(20):
+        replies.reply_started(f"{number}", None, 0, 0.0)
+        replies.reply_done(f"{number}", 0.0)
+    assert replies.epoch_of("19", ended=True) == 0
+    assert replies.epoch_of("19") is None
+    assert replies.epoch_of("0", ended=True) is None
+    assert replies.reply_done("unknown", 0.0).commands == []
+
+
+def test_a_lost_connection_returns_what_runs_and_requeues_what_was_sent():
+    replies = ReplyScheduler()
+    replies.reply_started("r", None, 0, 0.0)
+    replies.expect(0, 0.0, sure=True)
+    replies.poll(AUTOMATIC_TIMEOUT_S)
+    running, expected = replies.connection_lost()
+    assert ([reply.id for reply in running], expected) == (["r"], [0])
+    assert ask(replies, "a").commands == []
+    assert replies.resume(9.0).commands == [RequestReply("a")]
+    assert replies.connection_lost() == ([], [])
+    assert ask(replies, "b").commands == []
+    assert replies.resume(10.0).commands == [RequestReply("a")]
+
+
+class Observer:
+    def __init__(self):
+        self.reported = []
+
+    def reply_ended(self, request_id, error):
+        self.reported.append((request_id, None if error is None else error.code))
+
+    def reply_skipped(self, epoch):
+        self.reported.append(epoch)
+
+
+@virtual_time
+async def test_effects_are_carried_out_and_the_scheduler_is_polled_in_time():
+    replies, observer, sent, polls = ReplyScheduler(), Observer(), [], []
+    effects = EffectRunner(
+        replies, LoopClock(), transmit=sent.append, observer=lambda: observer,
+        on_timer=lambda: polls.append(1),
+    )  # fmt: skip
+    effects.apply(ask(replies, "early"))
+    assert sent == []
+    effects.is_open = True
+    replies.connection_lost()
+    effects.apply(replies.resume(0.0))
+    assert [command.request_id for command in sent] == ["early"]
+    await asyncio.sleep(REQUEST_TIMEOUT_S + 1)
+    assert (observer.reported, polls) == ([("early", "timeout")], [1])
+    now = asyncio.get_running_loop().time()
+    replies.expect(0, now)
+    effects.apply(ask(replies, "late", now=now))
+    await asyncio.sleep(AUTOMATIC_TIMEOUT_S + 1)
+    assert observer.reported[1:] == [0]
+    effects.apply(replies.interrupt(1, now))
+    assert observer.reported[2:] == [("late", None)]
+    effects.close()
+    await asyncio.sleep(100.0)
+    assert len(polls) == 2

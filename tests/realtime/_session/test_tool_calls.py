@@ -1,7 +1,9 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from duologue.realtime._session.tool_calls import ToolCalls
+from duologue.realtime._session.tool_calls import ToolCalls, scheduling_of
+from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.commands import ToolSpec
 
 
 def test_a_group_is_complete_when_the_reply_and_every_call_are():
@@ -59,3 +61,35 @@ def test_every_reply_is_complete_exactly_once_in_any_order(order):
             assert not [s for s in left if s.endswith(str(epoch))]
     assert sorted(over) == [1, 2]
     assert not calls.pending
+
+
+def test_cancelled_calls_end_their_reply():
+    calls = ToolCalls()
+    calls.add("r", "a", 1)
+    calls.add("r", "b", 1)
+    calls.add("s", "c", 2)
+    assert calls.has_calls("r")
+    assert calls.epoch_of("a") == 1
+    assert calls.epoch_of("x") is None
+    assert calls.cancel(["a", "unknown"]) == []
+    assert calls.reply_done("r") is None
+    assert calls.cancel(["b"]) == [1]
+    assert not calls.has_calls("r")
+
+
+def test_a_lost_connection_ends_every_reply():
+    calls = ToolCalls()
+    calls.add("r", "a", 1)
+    calls.add("s", "b", 2)
+    assert calls.mark_answered("a") is None
+    assert calls.connection_lost() == [1]
+    assert calls.mark_answered("b") == 2
+
+
+def test_a_scheduling_counts_only_for_a_model_that_continues_to_talk():
+    tools = [ToolSpec("look", "Look.", {}, "silent"), ToolSpec("buy", "Buy.", {})]
+    able = Capabilities("p", "m", async_tools=True)
+    assert scheduling_of("look", tools, able) == "silent"
+    assert scheduling_of("buy", tools, able) is None
+    assert scheduling_of("other", tools, able) is None
+    assert scheduling_of("look", tools, Capabilities("p", "m")) is None

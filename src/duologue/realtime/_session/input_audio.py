@@ -79,7 +79,8 @@ class InputAudio:
             self.voice_meter = self._local_turns.voice_meter
         elif vad is not None:
             self.voice_meter = VoiceMeter(vad, rate)
-        self._replayed_ids: set[str] = set()
+        self._replayed_ids: dict[str, set[type]] = {}
+        """Detected turns that are replayed, with the kinds of final signals seen so far."""
         self._reconnects = reconnects
         self._buffer = ReplayBuffer(rate, keep_s)
         self._tracker = InputTurnTracker(rate, transcribes=transcribes)
@@ -226,17 +227,16 @@ class InputAudio:
             if isinstance(passed, SpeechStarted):
                 self._open_when_lost.clear()  # The new connection continues the turn under this id.
             return passed
+        seen = self._replayed_ids.get(signal.item_id)
+        is_transcript = isinstance(signal, UserTranscript) and signal.final
+        if seen is not None and (is_transcript or isinstance(signal, UserTurnEnded)):
+            # Its second end and its final transcript come in any order.
+            seen.add(type(signal))
+            if len(seen) == 2:
+                del self._replayed_ids[signal.item_id]
         if isinstance(signal, UserTranscript) and not signal.text:
-            self._replayed_ids.discard(signal.item_id)
             return None  # The turn has no text, which changes nothing.
-        if signal.item_id not in self._replayed_ids:
-            return signal
-        match signal:
-            case UserTranscript(final=True):
-                self._replayed_ids.discard(signal.item_id)
-                return signal
-            case _:
-                return None
+        return signal if seen is None or is_transcript else None
 
     def connection_lost(self) -> Sequence[str]:
         """Choose what to replay to the next connection; return the ended turns that come again as
@@ -270,7 +270,7 @@ class InputAudio:
         """
         under_way = local.connection_lost(unanswered, self._answered)
         self._answered = list(local.replayed_ids)
-        self._replayed_ids = set(self._answered)
+        self._replayed_ids = {item_id: set() for item_id in self._answered}
         for item_id in self._answered:
             self._tracker.speech_started(item_id, self._replay_from)
             self._tracker.mark_answered(item_id)
