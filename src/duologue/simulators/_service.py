@@ -141,7 +141,7 @@ class Service[S: ServiceSession](ABC):
     async def kill(self, session: int = -1) -> bool:
         """Cut the connection of a session; return False if it is closed already. Never raises.
 
-        On TCP that is a reset. A WebRTC connection loses its sockets, and the client is not told.
+        On TCP that is a reset. A WebRTC connection loses its sockets, without any message.
 
         Args:
             session: Index into `sessions`.

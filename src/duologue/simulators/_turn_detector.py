@@ -68,7 +68,7 @@ class DetectionSettings(Protocol):
 
 
 class TurnSink(Protocol):
-    """Is told about turns."""
+    """Receives the turns of the detector."""
 
     def speech_started(self, turn: DetectedTurn, at_ms: int) -> None:
         """Accept the start of a turn, at ``at_ms`` of the audio, padding included."""
@@ -87,7 +87,7 @@ class TurnDetector:
     """Detects turns in the audio of one session; the result does not depend on its chunks.
 
     Args:
-        sink: Is told about turns.
+        sink: Receives the turns.
         rate: Hz of the audio.
     """
 

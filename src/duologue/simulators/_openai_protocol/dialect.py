@@ -49,8 +49,8 @@ class Dialect:
 
     def item_fields(self, before: str | None, item: JsonObject) -> JsonObject:
         """Return the fields that report ``item``, which stands after the item ``before``."""
-        told: JsonObject = {"item": dict(item)}
-        return {"previous_item_id": before, **told} if self.sends_previous_id else told
+        fields: JsonObject = {"item": dict(item)}
+        return {"previous_item_id": before, **fields} if self.sends_previous_id else fields
 
     def send_item_added(self, emit: Emit, before: str | None, item: JsonObject) -> None:
         """Report a complete item that was inserted after the item ``before``."""

@@ -116,7 +116,7 @@ class OutgoingReply:
     def event_fields(self) -> JsonObject:
         """The fields that every event about a part of the open message has."""
         message = self._message
-        assert message is not None  # noqa: S101 - asked for by what has opened it
+        assert message is not None  # noqa: S101 - only read while it is open
         return {
             "response_id": self.id,
             "item_id": message.item["id"],
@@ -244,8 +244,8 @@ class OutgoingReply:
         )
         if self.in_band:
             before = self.conversation.append(item)
-            told = self.dialect.item_fields(before, item)
-            self.emit(f"conversation.item.{self.dialect.item_added}", told)
+            fields = self.dialect.item_fields(before, item)
+            self.emit(f"conversation.item.{self.dialect.item_added}", fields)
         return index
 
     def _close_message(self, status: str) -> None:
@@ -260,11 +260,11 @@ class OutgoingReply:
                 self._write_audio(self._resampler.flush())
                 self._resampler = None
             self.audio_sink.end_message(self)
-            told: list[tuple[str, JsonObject]] = [
+            events: list[tuple[str, JsonObject]] = [
                 (names.audio, self.event_fields),
                 (names.transcript, {**self.event_fields, "transcript": message.text}),
             ]
-            for name, fields in reversed(told) if names.transcript_first else told:
+            for name, fields in reversed(events) if names.transcript_first else events:
                 self.emit(f"response.{name}.done", fields)
         self.emit("response.content_part.done", {**self.event_fields, "part": self._part()})
         message.item["content"] = [self._content()]
