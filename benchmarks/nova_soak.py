@@ -15,6 +15,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -117,10 +118,8 @@ def _is_ours(kind: type) -> bool:
 
 def resident_mb() -> float:
     """Return the resident memory after returning free memory, if the C library can do that."""
-    try:
+    with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):
-        """Not supported on this system."""
     return rss_mb()
 
 

@@ -79,7 +79,7 @@ class Stream:
     async def ended(self):
         with suppress(OSError):
             while await self.reader.read(65536):
-                """Read until the stream ends."""
+                pass  # Read until the stream ends
 
     async def close(self):
         self.writer.close()
@@ -255,7 +255,7 @@ async def test_only_the_newest_client_events_are_kept(monkeypatch):
             await client.socket.send(json.dumps(silent))
         await client.socket.send(json.dumps({"type": "x"}))
         while json.loads(await client.socket.recv())["type"] != "error":
-            """Wait until everything was received."""
+            pass  # Wait until everything was received
         session = service.sessions[0]
         assert len(session.events_in) == 10
         assert session.events_in[-1] == {"type": "x"}
@@ -340,7 +340,7 @@ async def test_conversation_refuses_items_beyond_its_characters(monkeypatch):
         await client.socket.send(json.dumps(delete))
         await client.socket.send(json.dumps(create))
         while json.loads(await client.socket.recv())["type"] != "conversation.item.done":
-            """There is room again."""
+            pass  # There is room again
         assert len(service.sessions[0].conversation) == 2
         await client.close()
 

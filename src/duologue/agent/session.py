@@ -366,7 +366,7 @@ class AgentSession:
                 if kind is not ErrorKind.BENIGN:
                     self._emit(ErrorEvent("model", message, code))
             case GoAway() | Resumable() | SessionStarted() | ReplyRefused() | Alive():
-                """Handled by the session itself."""
+                pass  # Handled by the session itself
 
     def _handle_user_signal(
         self, signal: SpeechStarted | SpeechStopped | UserTranscript | UserTurnEnded

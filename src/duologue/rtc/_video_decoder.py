@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -120,10 +121,8 @@ class VideoDecoder:
         if self._scheduled:
             return
         self._scheduled = True
-        try:
+        with suppress(RuntimeError):  # The event loop may have ended.
             self._loop.call_soon_threadsafe(self._deliver_newest)
-        except RuntimeError:
-            """The event loop has ended, and the frame is not needed."""
 
     def _deliver_newest(self) -> None:
         self._scheduled = False

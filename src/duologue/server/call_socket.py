@@ -174,7 +174,7 @@ class CallSocket:
                     await self.send({"type": "error"} | told)
                     await self._websocket.close(refusal.close_code, refusal.message)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):
-            """The socket has ended already, or accepts nothing any more."""
+            pass  # The socket has ended already, or accepts nothing any more
         self._closed = True
 
     async def _receive_message(self) -> Mapping[str, Json] | None:

@@ -209,7 +209,7 @@ class _LiveTranscription:
             case Say():
                 self._model.requested_reply = None
             case _:
-                """Only the script processes all other commands."""
+                pass  # Only the script processes all other commands
         self._inner.transmit(command)
 
     def _send_partial_transcript(self, seconds: float) -> None:
@@ -273,7 +273,7 @@ class _EchoConnection:
             case CancelReply(reply_id=reply_id):
                 self._emit_soon(ReplyDone(reply_id, "cancelled"))
             case _:
-                """An echo has no history and no tools."""
+                pass  # An echo has no history and no tools
 
     def _speak(self, request_id: str, text: str, audio: Samples) -> None:
         reply_id, item_id = uuid4().hex, uuid4().hex

@@ -150,7 +150,7 @@ class EventChannel(ABC):
             case faults.Loss(fraction):
                 self.drop_packets(fraction)
             case faults.Handshake():
-                """It happens before a channel exists."""
+                pass  # It happens before a channel exists
 
     def cut(self) -> None:
         """End the connection without a closing handshake, and drop everything that is queued."""

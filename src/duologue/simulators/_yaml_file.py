@@ -123,7 +123,7 @@ def _check_size(value: object, where: str) -> Json:
                 case float() if not math.isfinite(one):
                     raise ConfigError(f"{where}: {one} is not a finite number")
                 case None | bool() | int() | float() | str():
-                    """A JSON value."""
+                    pass  # A JSON value
                 case _:
                     raise ConfigError(
                         f"{where}: {short_repr(one)} is of a type that JSON does not have"

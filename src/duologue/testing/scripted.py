@@ -218,7 +218,7 @@ class _ScriptedConnection:
             case EndTurn(reply=wanted):
                 self._end_turn(wanted)
             case _:
-                """Other commands are only kept in ``commands``."""
+                pass  # Other commands are only kept in ``commands``
 
     def _emit(self, output: Output) -> None:
         if self._on_output is not None:

@@ -508,7 +508,7 @@ class Session:
             case Resumable(now=now_resumable):
                 self._resumable = now_resumable
             case Alive():
-                """`_record_sign` has recorded it."""
+                pass  # `_record_sign` has recorded it
             case ReplyRefused(request_id=""):
                 self._request_refused_reply()
             case ReplyRefused():

@@ -51,7 +51,7 @@ class RealtimeInput:
                 case "activityEnd":
                     self._turns.end_activity()
                 case _:
-                    """``audioStreamEnd: false`` has no effect."""
+                    pass  # ``audioStreamEnd: false`` has no effect
 
     def _accept_audio(self, blob: Json) -> None:
         samples = self._audio_decoder.decode(blob)

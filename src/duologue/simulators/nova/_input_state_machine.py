@@ -285,7 +285,7 @@ class InputStateMachine:
                         f"A {event.role} content must come before the history and the audio."
                     )
             case "USER" if event.interactive:
-                """Accepted at any time; it ends the history."""
+                pass  # Accepted at any time; it ends the history
             case "USER" | "ASSISTANT" if not event.interactive:
                 self._check_history(event)
             case _:

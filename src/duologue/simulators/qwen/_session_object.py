@@ -254,7 +254,7 @@ def _merge(value: JsonObject, fields: JsonObject) -> None:
     for key, new in fields.items():
         match key:
             case "voice":
-                """`update` sets it, because it may stand in two places."""
+                pass  # `update` sets it, because it may stand in two places
             case "audio":
                 audio = _as_object(value.setdefault("audio", {}))
                 for side, parts in _as_object(new).items():
