@@ -106,10 +106,10 @@ async def meeting(
 
 def delay_words(simulator: Any, seconds: float) -> None:
     """Delay the backend's own transcripts by ``seconds``, so it replies only then."""
-    brain = simulator._backend
+    backend = simulator._backend
 
     def make() -> Any:
-        model = brain.make()
+        model = backend.make()
         begin = model.open
 
         def later(receive: Callable[[Output], None]) -> Callable[[Output], None]:
@@ -135,7 +135,7 @@ def delay_words(simulator: Any, seconds: float) -> None:
         model.open = opened
         return model
 
-    simulator._backend = replace(brain, make=make)
+    simulator._backend = replace(backend, make=make)
 
 
 def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) -> None:

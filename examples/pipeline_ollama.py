@@ -1,4 +1,4 @@
-"""A text model behind an OpenAI-compatible address as the brain of a pipeline.
+"""A text model behind an OpenAI-compatible address as the language model of a pipeline.
 
     ollama run llama3.2                     # or llama.cpp's server, vLLM, ...
     python examples/pipeline_ollama.py QUESTION.wav [BASE_URL] [MODEL]

@@ -24,7 +24,7 @@ def test_it_serves_until_a_signal_and_prints_missed_expectations(tmp_path, end):
     script.write_text("- expect: response.cancel\n")
     command = [sys.executable, "-m", "duologue", "simulate", "openai", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--brain", str(script), "--faults", "down"],
+        [*command, "--backend", str(script), "--faults", "down"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,7 +49,7 @@ def test_it_serves_until_a_signal_and_prints_missed_expectations(tmp_path, end):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--brain", "parrot"], "there is no backend 'parrot'"),
+        (["--backend", "parrot"], "there is no backend 'parrot'"),
         (["--faults", "flood"], "no fault is called 'flood'"),
         (["--host", "0.0.0.0"], "give a --key of your own"),  # noqa: S104 - it is refused
     ],

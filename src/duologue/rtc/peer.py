@@ -183,7 +183,7 @@ class Peer:
             "video_frames": self.video_frames,
             "video_dropped": self.video_dropped,
             "candidates_refused": self._candidate_gate.refused,
-            "pictures_skipped": self._video_track.skipped if self._video_track else 0,
+            "video_skipped": self._video_track.skipped if self._video_track else 0,
         }
 
     async def accept(self, sdp: str) -> str:

@@ -26,7 +26,7 @@ def test_serves_until_ctrl_c(tmp_path):
     script.write_text("- expect: toolResponse\n")
     command = [sys.executable, "-m", "duologue", "simulate", "gemini", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--brain", str(script), "--faults", "slow", "--tls", str(trust)],
+        [*command, "--backend", str(script), "--faults", "slow", "--tls", str(trust)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,7 +64,7 @@ def test_serves_until_ctrl_c(tmp_path):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--brain", "parrot"], "there is no backend 'parrot'"),
+        (["--backend", "parrot"], "there is no backend 'parrot'"),
         (["--faults", "quota"], "no fault is called 'quota'"),
         (["--host", "0.0.0.0"], "give a --key of your own"),  # noqa: S104 - it is refused
         (["--tls", "/nowhere/ca.pem"], "/nowhere/ca.pem: no such file or directory"),

@@ -30,7 +30,16 @@ def test_serves_until_ctrl_c(tmp_path, tls):
     command = [sys.executable, "-m", "duologue", "simulate", "nova", "--port", "0"]
     options = ["--tls", str(trust)] if tls else []
     with subprocess.Popen(
-        [*command, "--brain", str(script), "--faults", "busy", "--key", "AKIDMINE:mine", *options],
+        [
+            *command,
+            "--backend",
+            str(script),
+            "--faults",
+            "busy",
+            "--key",
+            "AKIDMINE:mine",
+            *options,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -78,7 +87,7 @@ def test_serves_until_ctrl_c(tmp_path, tls):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--brain", "parrot"], "there is no backend 'parrot'"),
+        (["--backend", "parrot"], "there is no backend 'parrot'"),
         (["--faults", "flood"], "no fault is called 'flood'"),
         (["--key", "only-one"], "--key must be ACCESS_KEY:SECRET_KEY"),
         (["--tls", "/nowhere/ca.pem"], "/nowhere/ca.pem: no such file or directory"),

@@ -24,7 +24,7 @@ def test_it_serves_until_ctrl_c(tmp_path):
     script.write_text("- expect: response.cancel\n")
     command = [sys.executable, "-m", "duologue", "simulate", "qwen", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--brain", str(script), "--faults", "quota"],
+        [*command, "--backend", str(script), "--faults", "quota"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -49,7 +49,7 @@ def test_missed_expectations_of_scripts_are_printed(tmp_path):
     script.write_text("- expect: response.cancel\n")
     command = [sys.executable, "-m", "duologue", "simulate", "qwen", "--port", "0"]
     with subprocess.Popen(
-        [*command, "--brain", str(script), "--key", "mine"],
+        [*command, "--backend", str(script), "--key", "mine"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -68,7 +68,7 @@ def test_missed_expectations_of_scripts_are_printed(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--brain", "parrot"], "there is no backend 'parrot'"),
+        (["--backend", "parrot"], "there is no backend 'parrot'"),
         (["--faults", "lossy"], "no fault is called 'lossy'"),
         (["--host", "0.0.0.0"], "give a --key of your own"),  # noqa: S104 - it is refused
     ],

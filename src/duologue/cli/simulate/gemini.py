@@ -21,7 +21,7 @@ def gemini(options: Options, tls: Path | None) -> None:
     """Google's Gemini Live service, over WebSocket, until Ctrl-C.
 
     \b
-    duologue simulate gemini --brain local
+    duologue simulate gemini --backend local
     duologue simulate gemini --tls ca.pem --faults goaway
     """
     from duologue.simulators.faults import load_faults
@@ -29,7 +29,7 @@ def gemini(options: Options, tls: Path | None) -> None:
     from duologue.simulators.gemini.server import DEFAULT_KEY, GeminiSimulator
 
     simulator = GeminiSimulator(
-        options.brain,
+        options.backend,
         host=options.host,
         port=options.port,
         key=options.key or DEFAULT_KEY,

@@ -24,7 +24,7 @@ def nova(options: Options, tls: Path | None) -> None:
     A --key is ACCESS_KEY:SECRET_KEY.
 
     \b
-    duologue simulate nova --brain local
+    duologue simulate nova --backend local
     duologue simulate nova --tls ca.pem --faults unstable
     """
     from duologue.errors import ConfigError
@@ -36,7 +36,7 @@ def nova(options: Options, tls: Path | None) -> None:
     if not (access_key and colon and secret_key):
         raise ConfigError("--key must be ACCESS_KEY:SECRET_KEY")
     simulator = NovaSimulator(
-        options.brain,
+        options.backend,
         host=options.host,
         port=options.port,
         tls=tls is not None,

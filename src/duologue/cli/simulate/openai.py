@@ -13,14 +13,14 @@ def openai(options: Options) -> None:
     """OpenAI's Realtime service, over WebSocket and WebRTC, until Ctrl-C.
 
     \b
-    duologue simulate openai --brain local
-    duologue simulate openai --brain script.yaml --faults reset
+    duologue simulate openai --backend local
+    duologue simulate openai --backend script.yaml --faults reset
     """
     from duologue.simulators.faults import load_faults
     from duologue.simulators.openai.server import DEFAULT_KEY, OpenAISimulator
 
     simulator = OpenAISimulator(
-        options.brain,
+        options.backend,
         host=options.host,
         port=options.port,
         key=options.key or DEFAULT_KEY,

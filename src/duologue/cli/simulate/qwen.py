@@ -15,15 +15,15 @@ def qwen(options: Options) -> None:
     """Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.
 
     \b
-    duologue simulate qwen --brain local
-    duologue simulate qwen --brain script.yaml --faults idle
+    duologue simulate qwen --backend local
+    duologue simulate qwen --backend script.yaml --faults idle
     """
     from duologue.simulators.faults import load_faults
     from duologue.simulators.qwen.faults import PRESETS
     from duologue.simulators.qwen.server import DEFAULT_KEY, QwenSimulator
 
     simulator = QwenSimulator(
-        options.brain,
+        options.backend,
         host=options.host,
         port=options.port,
         key=options.key or DEFAULT_KEY,

@@ -21,7 +21,7 @@ class Options:
 
     host: str
     port: int
-    brain: str
+    backend: str
     profile: str
     faults: tuple[str, ...]
     clock_scale: float
@@ -68,7 +68,7 @@ def simulator_options(
             help="Port to listen on; 0 takes a free one.",
         ),
         click.option(
-            "--brain",
+            "--backend",
             metavar="echo|local|loopback|SCRIPT.yaml",
             default="echo",
             show_default=True,
@@ -80,7 +80,7 @@ def simulator_options(
             type=click.Choice(["tiny", "small", "better"]),
             default="tiny",
             show_default=True,
-            help="Size of the engine, for --brain local.",
+            help="Size of the engine, for --backend local.",
         ),
         click.option(
             "--faults",
@@ -137,7 +137,7 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
         ):  # not supported on this platform or in this thread
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        if options.brain == "local":
+        if options.backend == "local":
             click.echo("Loading the engine ...")
         try:
             async with simulator:
