@@ -1,7 +1,9 @@
 // The page: connects the buttons, the call, the waveforms and the transcript.
 
 import { Call, refusal } from "./call.js";
+import { openCamera } from "./camera.js";
 import { Pace } from "./latency.js";
+import { openMicrophone } from "./microphone.js";
 import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
@@ -77,9 +79,7 @@ async function talk() {
   if (!id) return;
   let stream;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({
-      audio: { echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-    });
+    stream = await openMicrophone();
   } catch (error) {
     if (id !== attemptId) return;
     stop("Ready");
@@ -298,9 +298,7 @@ function setMuted(value) {
 async function toggleCamera() {
   if (camera) return closeCamera();
   try {
-    const stream = await navigator.mediaDevices.getUserMedia({
-      video: { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 10, max: 15 } },
-    });
+    const stream = await openCamera();
     if (!call || !model?.video) return stream.getTracks().forEach((track) => track.stop());
     showCamera(stream);
     await call.show(stream.getVideoTracks()[0]);
