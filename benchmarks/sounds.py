@@ -123,7 +123,7 @@ async def call(name: str, caller: Caller, clip: Clip) -> AsyncGenerator[Any]:
         case "gemini":
             from duologue.providers import gemini
 
-            options["turn_detection"] = gemini.AutomaticActivity()
+            options["turn_detection"] = gemini.ServerVAD()
         case "nova":
             options["simulator"] = {"endpointing_ms": {"HIGH": 1500}}
     Knows.said = clip.words

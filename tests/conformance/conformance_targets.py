@@ -434,7 +434,7 @@ class _GeminiFar(FarSide):
 def gemini(model):
     @asynccontextmanager
     async def target(replies, transcripts, *, simulator=None, **options):
-        from duologue.providers.gemini import AutomaticActivity, Realtime
+        from duologue.providers.gemini import Realtime, ServerVAD
         from duologue.testing import GeminiSimulator
 
         script = deque(r if isinstance(r, Reply) else Reply(r) for r in replies)
@@ -442,7 +442,7 @@ def gemini(model):
         async with GeminiSimulator(lambda: Backend(script, words), **(simulator or {})) as server:
             options.setdefault("reconnect", POLICY)
             options.setdefault("api_key", server.key)
-            options.setdefault("turn_detection", AutomaticActivity(silence_duration_ms=300))
+            options.setdefault("turn_detection", ServerVAD(silence_duration_ms=300))
             options.setdefault("vad", EnergyVAD())
             realtime = Realtime(model, base_url=server.url, **options)
             yield realtime, _GeminiFar(realtime, server)

@@ -73,7 +73,7 @@ def test_repr_of_a_configuration_contains_no_secret():
         openai.Realtime(api_key=secret, headers={"X": secret}, extra=extra, base_url=address),
         openai.LLM("m", api_key=secret, base_url=address),
         OpenAISession(RealtimeConfig(extra=extra)),
-        gemini.Realtime(api_key=secret, base_url=address, config=extra),
+        gemini.Realtime(api_key=secret, headers={"X": secret}, base_url=address, extra=extra),
         resolve_auth(api_key=secret, token=None, base_url=address, **options),
         resolve_auth(api_key=None, token=f"auth_tokens/{secret}", base_url=address, **options),
         qwen.Realtime(api_key=secret, headers={"X": secret}, extra=extra, base_url=address),

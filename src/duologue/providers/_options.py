@@ -65,7 +65,7 @@ def one_of(*allowed: object, hint: str = "") -> Check:
     return lambda name, value: check_choice(name, value, allowed, hint)
 
 
-def voice(*known: str) -> Check:
+def voice_name(*known: str) -> Check:
     """Return a check for the name of a voice, which is preferably a ``known`` one."""
     return lambda _, value: check_voice(value, known)
 

@@ -15,14 +15,14 @@ pytest.importorskip("websockets", reason="the gemini extra is not installed")
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 
 from duologue.audio import AudioFrame
-from duologue.providers.gemini import AutomaticActivity, Realtime
+from duologue.providers.gemini import Realtime, ServerVAD
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.testing import GeminiSimulator, Reply, ScriptedRealtime, run_virtual
 from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge, join_agent
 
 POLICY = ReconnectPolicy(base_s=0.1, cap_s=1.0)
-QUICK = AutomaticActivity(silence_duration_ms=300)
+QUICK = ServerVAD(silence_duration_ms=300)
 
 
 class Backend(ScriptedRealtime):

@@ -40,7 +40,7 @@ def realtime(**options):
     ("make", "words"),
     [
         (
-            lambda: gemini.AutomaticActivity("middle"),
+            lambda: gemini.AutomaticActivity(start_sensitivity="middle"),
             "start_sensitivity must be one of high, low, not",
         ),
         (
@@ -56,8 +56,8 @@ def realtime(**options):
             "must be between 0 and 60000, not",
         ),
         (lambda: gemini.AutomaticActivity(coverage="some"), "activity, all, activity_and_all"),
-        (lambda: gemini.Transcription("de"), "language_codes must be a list of strings"),
-        (lambda: gemini.Transcription(custom_vocabulary="cat"), "custom_vocabulary must be a list"),
+        (lambda: gemini.Transcription(languages="de"), "languages must be a list of strings"),
+        (lambda: gemini.Transcription(keywords="cat"), "keywords must be a list"),
         (
             lambda: gemini.Thinking("huge"),
             "thinking level must be one of minimal, low, medium, high",
@@ -92,17 +92,17 @@ def realtime(**options):
         (lambda: LiveConfig(affective_dialog=True), "does not support affective dialog"),
         (lambda: LiveConfig(TEXT_ONLY, affective_dialog=True), "does not support affective dialog"),
         # Fields with an option of their own.
-        (lambda: realtime(config={"model": "models/x"}), "give it as model"),
-        (lambda: realtime(config={"sessionResumption": {}}), "sets it itself"),
-        (lambda: realtime(config={"session_resumption": {}}), "sets it itself"),
+        (lambda: realtime(extra={"model": "models/x"}), "give it as model"),
+        (lambda: realtime(extra={"sessionResumption": {}}), "sets it itself"),
+        (lambda: realtime(extra={"session_resumption": {}}), "sets it itself"),
         (
             lambda: realtime(
-                config={"realtime_input_config": {"automaticActivityDetection": {"disabled": True}}}
+                extra={"realtime_input_config": {"automaticActivityDetection": {"disabled": True}}}
             ),
             r"turn_detection=ManualTurns\(\)",
         ),
         (
-            lambda: realtime(config={"generationConfig": {"responseModalities": ["TEXT"]}}),
+            lambda: realtime(extra={"generationConfig": {"responseModalities": ["TEXT"]}}),
             "this model speaks",
         ),
         (
@@ -168,7 +168,7 @@ def test_every_model_has_its_own_capabilities(model, mutable, updates, tools, fr
 def test_switched_off_options_are_not_in_the_capabilities():
     model = realtime(
         video="off",
-        input_transcription=None,
+        transcription=None,
         report_truncation=False,
         turn_detection=gemini.ManualTurns(),
     )
@@ -195,7 +195,8 @@ def test_the_error_for_an_unsupported_feature_says_what_to_do():
 # The setup
 
 
-def setup_of_config(config, *, tools=(), **options):
+def setup_of_config(config, *, tools=(), extra=None, **options):
+    config = dataclasses.replace(config, extra=extra)
     message = setup_message(
         config, SessionSetup("be kind", tools), model=f"models/{config.model}", **options
     )
@@ -221,9 +222,14 @@ FULL = {
     "language": "de-DE",
     "media_resolution": "low",
     "turn_detection": gemini.AutomaticActivity(
-        "high", "low", 20, 300, interrupts=False, coverage="activity_and_all_video"
+        prefix_padding_ms=20,
+        silence_duration_ms=300,
+        interrupt_response=False,
+        start_sensitivity="high",
+        end_sensitivity="low",
+        coverage="activity_and_all_video",
     ),
-    "input_transcription": gemini.Transcription(["de-DE"], ["Katze"]),
+    "transcription": gemini.Transcription(language="de-DE", keywords=["Katze"]),
     "output_transcription": gemini.Transcription(),
     "thinking": gemini.Thinking(budget=0),
     "proactivity": gemini.Proactivity(video=True),
@@ -373,7 +379,7 @@ def test_googles_package_writes_the_same_setup():
         LiveConfig(**FULL),
         LiveConfig(turn_detection=gemini.ManualTurns(), compression=None),
         LiveConfig(EXTENDED, thinking=gemini.Thinking("high")),
-        LiveConfig(TEXT_ONLY, thinking=gemini.Thinking("minimal"), input_transcription=None),
+        LiveConfig(TEXT_ONLY, thinking=gemini.Thinking("minimal"), transcription=None),
     ],
     ids=lambda config: config.model,
 )
@@ -384,14 +390,14 @@ def test_the_simulator_accepts_our_setup(config, vertex):
     assert setup.resumable
     assert setup.manual is isinstance(config.turn_detection, gemini.ManualTurns)
     assert (setup.compression is None) is (config.compression is None)
-    assert setup.transcribes_input is (config.input_transcription is not None)
+    assert setup.transcribes_input is (config.transcription is not None)
     assert setup.transcribes_output
 
 
 def test_a_file_search_store_of_the_config_is_a_tool_beside_the_functions():
     store = "fileSearchStores/hotel-1234"
     extra = {"tools": [{"fileSearch": {"fileSearchStoreNames": [store]}}]}
-    opening = Harness(tools=[TIME], options={"extra": extra}).opening
+    opening = Harness(tools=[TIME], extra=extra).opening
     functions, search = map(types.Tool.model_validate, opening["setup"]["tools"])
     assert [one.name for one in functions.function_declarations] == ["time"]
     assert search == types.Tool(file_search=types.FileSearch(file_search_store_names=[store]))
@@ -401,7 +407,7 @@ def test_options_that_are_off_are_sent_or_left_out():
     setup = setup_of_config(
         LiveConfig(
             turn_detection=gemini.ManualTurns(),
-            input_transcription=None,
+            transcription=None,
             output_transcription=None,
             compression=None,
         )
@@ -426,7 +432,7 @@ def test_a_history_is_announced_if_the_model_expects_that():
     assert silent.pending() == []
 
 
-# config=
+# extra=
 
 
 def test_config_is_merged_at_every_depth():
@@ -437,7 +443,9 @@ def test_config_is_merged_at_every_depth():
         "tools": [{"googleSearch": {}}],
     }
     config = LiveConfig(
-        voice="Kore", language="de-DE", turn_detection=gemini.AutomaticActivity("high")
+        voice="Kore",
+        language="de-DE",
+        turn_detection=gemini.AutomaticActivity(start_sensitivity="high"),
     )
     setup = setup_of_config(config, tools=[TIME], extra=extra)
     assert setup["generationConfig"]["responseModalities"] == ["AUDIO"]

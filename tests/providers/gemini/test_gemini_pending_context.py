@@ -9,7 +9,6 @@ from gemini_codec_harness import MODEL, OLD, TEXT_ONLY, Harness, kinds, texts
 
 from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.providers.gemini._config import ManualTurns
 from duologue.providers.gemini._pending_context import CONTINUE_PROMPT
 from duologue.realtime.commands import (
     AddItem,
@@ -24,6 +23,7 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
+from duologue.realtime.options import ManualTurns
 from duologue.video import VideoFrame
 
 HISTORY = [
@@ -335,7 +335,7 @@ def test_instructions_change_if_the_model_supports_it():
 
 
 def test_new_tools_keep_those_of_the_config():
-    harness = Harness(options={"extra": {"tools": [{"googleSearch": {}}]}})
+    harness = Harness(extra={"tools": [{"googleSearch": {}}]})
     (message,) = harness.send(UpdateSession(tools=[]))
     assert message["contextUpdate"]["tools"]["tools"] == [{"googleSearch": {}}]
 

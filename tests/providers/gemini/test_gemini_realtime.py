@@ -79,7 +79,7 @@ async def test_voice_and_language_reach_the_service():
         ({"api_key": "wrong"}, "API key not valid. Please pass a valid API key. (close code 1007)"),
         ({"model": "gemini-0"}, "models/gemini-0 is not found for API version v1, or is not"),
         (
-            {"config": {"noSuchField": 1}},
+            {"extra": {"noSuchField": 1}},
             'Invalid JSON payload received. Unknown name "noSuchField"',
         ),
     ],

@@ -10,17 +10,17 @@ if TYPE_CHECKING:
     from duologue.providers.gemini._config import (
         AutomaticActivity,
         Compression,
-        ManualTurns,
         Proactivity,
         Thinking,
-        Transcription,
     )
     from duologue.providers.gemini._realtime import Realtime
     from duologue.providers.gemini._vertex import Vertex
+    from duologue.realtime.options import ManualTurns, ServerVAD, Transcription
 
 __all__ = [
     "Realtime",
     "Vertex",
+    "ServerVAD",
     "AutomaticActivity",
     "ManualTurns",
     "Transcription",
@@ -36,12 +36,11 @@ if not TYPE_CHECKING:
             "duologue.providers.gemini._config": [
                 "AutomaticActivity",
                 "Compression",
-                "ManualTurns",
                 "Proactivity",
                 "Thinking",
-                "Transcription",
             ],
             "duologue.providers.gemini._realtime": ["Realtime"],
             "duologue.providers.gemini._vertex": ["Vertex"],
+            "duologue.realtime.options": ["ManualTurns", "ServerVAD", "Transcription"],
         },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,6 +13,7 @@ from duologue._net import split_address
 from duologue.errors import ConfigError
 from duologue.providers._validate import check_secret
 from duologue.providers.gemini._vertex import BearerTokens, Vertex
+from duologue.realtime.network import ApiKey
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 _GEMINI_SERVICE = "google.ai.generativelanguage.{}.GenerativeService.BidiGenerateContent"
@@ -21,6 +23,11 @@ _TOKEN_PREFIX = "auth_tokens/"  # noqa: S105 - how one begins
 
 class Auth(Protocol):
     """The address of the service and the credentials for it."""
+
+    @property
+    def base_url(self) -> str:
+        """Address of the service; it may contain a user name and a password."""
+        ...
 
     @property
     def url(self) -> str:
@@ -107,22 +114,27 @@ class VertexAuth:
 
 def resolve_auth(
     *,
-    api_key: str | None,
+    api_key: ApiKey | None,
     token: str | None,
     vertex: Vertex | None,
     base_url: str | None,
     api_version: str | None,
     needs_alpha: bool = False,
+    proxy: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
 ) -> Auth:
     """Choose the credentials from the arguments and the environment.
 
     Args:
-        api_key: A key of the Gemini API; by default from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY``.
+        api_key: A key of the Gemini API, or a function that returns one, which is not called here;
+            by default from ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY``.
         token: An ephemeral token of the Gemini API.
         vertex: A Google Cloud project; the session then uses Vertex AI.
         base_url: Address of the service; None takes the environment's, then Google's.
         api_version: Version of the API; None chooses it.
         needs_alpha: The session uses features that only ``v1alpha`` of the Gemini API has.
+        proxy: Address of a proxy for requests of Google's credentials.
+        ssl_context: Trusted certificates for those requests.
 
     Raises:
         ConfigError: none or more than one of the three credentials is given, or a value is invalid.
@@ -133,7 +145,7 @@ def resolve_auth(
         raise ConfigError(f"api_version must be one such as v1 or v1beta, not {api_version!r}")
     if vertex is not None:
         address = base_url or os.environ.get("GOOGLE_VERTEX_BASE_URL") or f"https://{vertex.host}"
-        bearer = BearerTokens(vertex.credentials)
+        bearer = BearerTokens(vertex.credentials, proxy=proxy, ssl_context=ssl_context)
         # The version that Google's own package uses on Vertex AI.
         return VertexAuth(vertex, _check_base_url(address), api_version or "v1beta1", bearer)
     address = _check_base_url(base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL") or BASE_URL)
@@ -142,13 +154,16 @@ def resolve_auth(
         if not token.startswith(_TOKEN_PREFIX):
             raise ConfigError(f"token must be an ephemeral token: {_TOKEN_PREFIX}...")
         return ApiKeyAuth(address, api_version or "v1alpha", token=token)
+    version = api_version or ("v1alpha" if needs_alpha else "v1")
+    if api_key is not None and not isinstance(api_key, str):
+        return ApiKeyAuth(address, version)
     key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY") or ""
     key = check_secret("api_key", key)
     if not key:
         raise ConfigError("no API key: set GEMINI_API_KEY, or give api_key, token or vertex")
     if key.startswith(_TOKEN_PREFIX):
         raise ConfigError("this is an ephemeral token: give it as token, not as api_key")
-    return ApiKeyAuth(address, api_version or ("v1alpha" if needs_alpha else "v1"), key=key)
+    return ApiKeyAuth(address, version, key=key)
 
 
 def _socket_url(base_url: str, service: str) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from duologue.providers.gemini._config import LiveConfig, ManualTurns
+from duologue.providers.gemini._config import LiveConfig
 from duologue.providers.gemini._models import model_traits
 from duologue.realtime.capabilities import Capabilities
+from duologue.realtime.options import ManualTurns
 
 INPUT_RATE = 16000
 OUTPUT_RATE = 24000
@@ -29,7 +30,7 @@ def capabilities_of(
         truncation="as_text" if report_truncation else "none",
         confirms_cancel=False,
         speech_detection="local",
-        user_transcripts="none" if config.input_transcription is None else "final",
+        user_transcripts="none" if config.transcription is None else "final",
         manual_turns=manual,
         turn_reply="automatic",
         may_ignore=not manual or proactive,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import assert_never
 
 from duologue._optional import optional
@@ -11,7 +11,7 @@ from duologue.json_types import Json, JsonObject
 from duologue.providers._verbatim import verbatim_instructions
 from duologue.providers.gemini._audio import audio_message
 from duologue.providers.gemini._capabilities import INPUT_RATE
-from duologue.providers.gemini._config import LiveConfig, ManualTurns
+from duologue.providers.gemini._config import LiveConfig
 from duologue.providers.gemini._contents import instruction_note
 from duologue.providers.gemini._decoder import Decoder
 from duologue.providers.gemini._manual_turns import UserActivity
@@ -41,6 +41,7 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
+from duologue.realtime.options import ManualTurns
 from duologue.realtime.outputs import Output
 
 with optional("gemini"):
@@ -56,7 +57,6 @@ class Codec:
         model: Full resource name of the model.
         report_truncation: Tell the model in text what the person did not hear.
         transparent: Ask for transparent resumption, which only Vertex AI has.
-        extra: JSON merged into the setup, deep and last.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class Codec:
         model: str,
         report_truncation: bool = True,
         transparent: bool = False,
-        extra: Mapping[str, Json] | None = None,
     ) -> None:
         self._config = config
         self._traits = model_traits(config.model)
@@ -75,7 +74,6 @@ class Codec:
         self._model = model
         self._report_truncation = report_truncation
         self._transparent = transparent
-        self._extra = extra or {}
         manual = isinstance(config.turn_detection, ManualTurns)
         self._activity = UserActivity(INPUT_RATE) if manual else None
         self._replies = ReplyTracker(has_transcript=config.output_transcription is not None)
@@ -141,7 +139,6 @@ class Codec:
             handle=None if handle is None else handle.value,
             transparent=self._transparent,
             seeded=bool(self._seed_turns),
-            extra=self._extra,
         )
         self._decoder.sent_setup = message["setup"]
         return [encode_object(message)]
@@ -262,5 +259,5 @@ class Codec:
             self._context.set_tools(change.tools)
         if not self._traits.context_update:
             return []
-        message = update_message(self._config, change, extra=self._extra)
+        message = update_message(self._config, change, extra=self._config.extra or {})
         return [] if message is None else [message]

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 from duologue.errors import ConfigError
-from duologue.providers._validate import check_choice, check_range, check_voice
+from duologue.json_types import JsonObject
+from duologue.providers._options import (
+    NetworkOptions,
+    between,
+    instance_of,
+    one_of,
+    option,
+    positive,
+    text,
+    voice_name,
+)
+from duologue.providers._validate import check_choice, check_range
 from duologue.providers.gemini._models import model_traits
+from duologue.providers.gemini._vertex import Vertex
+from duologue.realtime.network import ApiKey
+from duologue.realtime.options import (
+    ManualTurns,
+    ServerVAD,
+    Transcription,
+    check_supported,
+)
 
 VOICES = (
     "Achernar", "Achird", "Algenib", "Algieba", "Alnilam", "Aoede", "Autonoe", "Callirrhoe",
@@ -30,17 +49,12 @@ def _check_optional_choice(name: str, value: str | None, allowed: Sequence[str])
 
 
 @dataclass(frozen=True, slots=True)
-class AutomaticActivity:
-    """The server detects speech; None leaves a value to the server.
+class AutomaticActivity(ServerVAD):
+    """`ServerVAD` with the options that only Gemini has; None leaves a value to the server.
 
     Args:
         start_sensitivity: How readily speech is taken to begin.
         end_sensitivity: How readily speech is taken to end.
-        prefix_padding_ms: Milliseconds of speech before its start is reported.
-        silence_duration_ms: Milliseconds of silence that end the speech.
-        interrupts: False keeps the service from stopping the model when the person speaks
-            (`activityHandling`). Interruptions are then up to the barge-in policy, which stops the
-            audio here; with ``BargeInPolicy(enabled=False)`` the model finishes.
         coverage: What belongs to a turn: the speech only (``activity``), ``all`` input, or the
             speech and all video (``activity_and_all_video``).
 
@@ -50,54 +64,42 @@ class AutomaticActivity:
 
     start_sensitivity: Sensitivity | None = None
     end_sensitivity: Sensitivity | None = None
-    prefix_padding_ms: int | None = None
-    silence_duration_ms: int | None = None
-    interrupts: bool = True
     coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
+        ServerVAD.__post_init__(self)
         _check_optional_choice("start_sensitivity", self.start_sensitivity, ("high", "low"))
         _check_optional_choice("end_sensitivity", self.end_sensitivity, ("high", "low"))
         _check_optional_choice(
             "coverage", self.coverage, ("activity", "all", "activity_and_all_video")
         )
-        for name in ("prefix_padding_ms", "silence_duration_ms"):
-            value = getattr(self, name)
-            if value is not None:
-                check_range(name, value, 0, 60_000)
 
 
-@dataclass(frozen=True, slots=True)
-class ManualTurns:
-    """The program ends user turns with ``Realtime.end_turn``.
+type TurnDetection = ServerVAD | ManualTurns
 
-    A turn begins with the first audio after the model's own turn, or with ``interrupt``; the last
-    second of audio before that belongs to it.
-    """
+_SERVER_VAD_FIELDS = ("prefix_padding_ms", "silence_duration_ms", "interrupt_response")
+_ACTIVITY_FIELDS = ("start_sensitivity", "end_sensitivity", "coverage")
 
 
-type TurnDetection = AutomaticActivity | ManualTurns
+def _check_turn_detection(name: str, value: object) -> None:
+    if isinstance(value, ServerVAD):
+        check_supported("Gemini", value, (*_SERVER_VAD_FIELDS, *_ACTIVITY_FIELDS))
+    elif not isinstance(value, ManualTurns):
+        raise ConfigError(
+            f"{name} must be ServerVAD, AutomaticActivity or ManualTurns, not {value!r}"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """Hints for transcription.
+def _check_transcription(name: str, value: object) -> None:
+    if not isinstance(value, Transcription | None):
+        raise ConfigError(f"{name} must be Transcription() or None, not {value!r}")
+    if value is not None:
+        check_supported("Gemini", value, ("language", "languages", "keywords"))
 
-    Args:
-        language_codes: BCP 47 codes of the languages that are spoken.
-        custom_vocabulary: Words that the service should recognise.
 
-    Raises:
-        ConfigError: a value is one string instead of a list.
-    """
-
-    language_codes: Sequence[str] = ()
-    custom_vocabulary: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("language_codes", "custom_vocabulary"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name} must be a list of strings, not one string")
+def _check_compression(name: str, value: object) -> None:
+    if not isinstance(value, Compression | None):
+        raise ConfigError(f"{name} must be Compression() or None, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,15 @@ class Thinking:
         if self.budget is not None:
             check_range("thinking budget", self.budget, -1, 65_536)
 
+    def to_json(self) -> JsonObject:
+        """Return the value as the server expects it."""
+        value: JsonObject = {}
+        if self.level is not None:
+            value["thinkingLevel"] = self.level.upper()
+        if self.budget is not None:
+            value["thinkingBudget"] = self.budget
+        return value
+
 
 @dataclass(frozen=True, slots=True)
 class Proactivity:
@@ -141,6 +152,11 @@ class Proactivity:
     def __post_init__(self) -> None:
         if self.video and not self.audio:
             raise ConfigError("Proactivity needs audio=True for video=True")
+
+    def to_json(self) -> JsonObject:
+        """Return the value as the server expects it."""
+        video: JsonObject = {"proactiveVideo": True} if self.video else {}
+        return {"proactiveAudio": self.audio, **video}
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,50 +183,137 @@ class Compression:
         if self.trigger_tokens and self.target_tokens and self.target_tokens > self.trigger_tokens:
             raise ConfigError("target_tokens can't be above trigger_tokens")
 
+    def to_json(self) -> JsonObject:
+        """Return the value as the server expects it."""
+        window: JsonObject = {}
+        if self.target_tokens is not None:
+            window["targetTokens"] = self.target_tokens
+        value: JsonObject = {"slidingWindow": window}
+        if self.trigger_tokens is not None:
+            value["triggerTokens"] = self.trigger_tokens
+        return value
 
-@dataclass(frozen=True, slots=True)
-class LiveConfig:
-    """All options of a Gemini Live session, as `Realtime` documents them.
+
+@dataclass(frozen=True)
+class LiveConfig(NetworkOptions):
+    """All options of `Realtime`.
 
     Raises:
         ConfigError: a value is invalid, or the model does not support it.
     """
 
-    model: str = "gemini-3.8-live"
-    voice: str | None = None
-    language: str | None = None
-    media_resolution: Resolution | None = None
-    turn_detection: TurnDetection = AutomaticActivity()
-    input_transcription: Transcription | None = Transcription()
-    output_transcription: Transcription | None = Transcription()
-    thinking: Thinking | None = None
-    proactivity: Proactivity | None = None
-    affective_dialog: bool = False
-    compression: Compression | None = Compression()
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    max_output_tokens: int | None = None
-    seed: int | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    model: str = option(
+        "gemini-3.8-live",
+        "see [models](#models)",
+        check=text("the name of a model, such as gemini-3.8-live"),
+    )
+    voice: str | None = option(
+        None,
+        "one of the 30 prebuilt ones: Kore, Puck, Charon, Leda, Aoede, Zephyr, ...; another name "
+        "goes to the service with a warning in the log",
+        check=voice_name(*VOICES),
+        json="generationConfig.speechConfig.voiceConfig.prebuiltVoiceConfig.voiceName",
+    )
+    _: KW_ONLY
+    turn_detection: TurnDetection = option(
+        ServerVAD(), "see [turns](#turns-and-barge-in)", check=_check_turn_detection
+    )
+    transcription: Transcription | None = option(
+        Transcription(),
+        "hints for the transcripts of the person; None: no transcripts, and the history does not "
+        "have the person's words",
+        check=_check_transcription,
+    )
+    output_transcription: Transcription | None = option(
+        Transcription(),
+        "hints for the transcripts of the model; None: no transcripts, so what the model said is "
+        "unknown",
+        check=_check_transcription,
+    )
+    video: Literal["images", "off"] = option(
+        "images", "`off`: no images", check=one_of("images", "off")
+    )
+    fps: float = option(1.0, "images per second; Google recommends 1", check=positive)
+    media_resolution: Resolution | None = option(
+        None,
+        "`low`, `medium` or `high`; see [video](#video)",
+        check=one_of("low", "medium", "high"),
+        json="generationConfig.mediaResolution",
+        convert=lambda value: f"MEDIA_RESOLUTION_{value.upper()}",
+    )
+    skip_unchanged: bool = option(False, "leave out images that show nothing new")
+    language: str | None = option(
+        None,
+        "of the model's speech, as BCP 47: `de-DE`",
+        json="generationConfig.speechConfig.languageCode",
+    )
+    thinking: Thinking | None = option(
+        None,
+        '`Thinking(level="low")` or `Thinking(budget=256)`, depending on the [model](#models)',
+        check=instance_of(Thinking, hint="Thinking(level) or Thinking(budget=...)"),
+        json="generationConfig.thinkingConfig",
+        convert=Thinking.to_json,
+    )
+    proactivity: Proactivity | None = option(
+        None,
+        "`Proactivity()`: the model may ignore what is not meant for it; "
+        "`Proactivity(video=True)`: it may speak about what it sees",
+        check=instance_of(Proactivity, hint="Proactivity()"),
+        json="proactivity",
+        convert=Proactivity.to_json,
+    )
+    affective_dialog: bool = option(False, "adapt the voice to the mood of the person")
+    compression: Compression | None = option(
+        Compression(),
+        "drop the oldest turns of a long context; see [limits](#limits-and-new-connections)",
+        check=_check_compression,
+        json="contextWindowCompression",
+        convert=Compression.to_json,
+    )
+    temperature: float | None = option(
+        None, "0 to 2", check=between(0, 2), json="generationConfig.temperature"
+    )
+    top_p: float | None = option(None, "0 to 1", check=between(0, 1), json="generationConfig.topP")
+    top_k: int | None = option(
+        None, "1 to 1000", check=between(1, 1000), json="generationConfig.topK"
+    )
+    max_output_tokens: int | None = option(
+        None, "1 to 65536", check=between(1, 65_536), json="generationConfig.maxOutputTokens"
+    )
+    seed: int | None = option(None, "any", json="generationConfig.seed")
+    labels: Mapping[str, str] | None = option(
+        None,
+        "labels for billing; Gemini API only",
+        json="labels",
+        convert=dict,
+    )
+    report_truncation: bool = option(
+        True, "tell the model [what was not heard](#what-the-model-is-sent)"
+    )
+    api_key: ApiKey | None = option(
+        None,
+        "a key, or a function that returns one for each connection; see [access](#access)",
+        shown="`GEMINI_API_KEY`, `GOOGLE_API_KEY`",
+        secret=True,
+    )
+    token: str | None = option(None, "an ephemeral token; see [access](#access)", secret=True)
+    vertex: Vertex | None = option(None, "a project on Vertex AI; see [access](#access)")
+    base_url: str | None = option(
+        None,
+        "address of the service; `GOOGLE_VERTEX_BASE_URL` for Vertex AI",
+        shown="`GOOGLE_GEMINI_BASE_URL`, else Google",
+        secret=True,
+    )
+    api_version: str | None = option(
+        None,
+        "`v1`; `v1alpha` with a token, or for options that only it has; `v1beta1` on Vertex AI",
+    )
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise ConfigError("model must be the name of a model, such as gemini-3.8-live")
-        if self.voice is not None:
-            check_voice(self.voice, VOICES)
-        _check_optional_choice("media_resolution", self.media_resolution, ("low", "medium", "high"))
-        if not isinstance(self.turn_detection, AutomaticActivity | ManualTurns):
-            raise ConfigError("turn_detection must be AutomaticActivity or ManualTurns")
-        for name, low, high in (
-            ("temperature", 0, 2),
-            ("top_p", 0, 1),
-            ("top_k", 1, 1000),
-            ("max_output_tokens", 1, 65_536),
-        ):
-            value = getattr(self, name)
-            if value is not None:
-                check_range(name, value, low, high)
+        """Check the options, each and for the model."""
+        super().__post_init__()
+        if self.vertex is not None and self.labels:
+            raise ConfigError("Vertex AI does not support labels: leave them out")
         self._check_model()
 
     def _check_model(self) -> None:

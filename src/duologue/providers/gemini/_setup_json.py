@@ -7,11 +7,14 @@ from typing import TypeGuard
 
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
-from duologue.providers.gemini._config import AutomaticActivity, LiveConfig, Transcription
+from duologue.providers._json_fields import deep_merge as merge_objects
+from duologue.providers._options import json_fields
+from duologue.providers.gemini._config import AutomaticActivity, LiveConfig
 from duologue.providers.gemini._contents import text_content
 from duologue.providers.gemini._models import model_traits
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import Scheduling, ToolSpec, UpdateSession
+from duologue.realtime.options import ManualTurns, Transcription
 
 SCHEDULINGS: Mapping[Scheduling, str] = {
     "silent": "SILENT",
@@ -33,7 +36,6 @@ def setup_message(
     handle: str | None = None,
     transparent: bool = False,
     seeded: bool = False,
-    extra: Mapping[str, Json] | None = None,
 ) -> dict[str, JsonObject]:
     """Return the first message of a connection.
 
@@ -44,7 +46,6 @@ def setup_message(
         handle: Handle of the session to resume.
         transparent: Ask for transparent resumption, which only Vertex AI has.
         seeded: A history follows.
-        extra: JSON merged into the setup, deep and last.
     """
     traits = model_traits(config.model)
     resumption: JsonObject = {}
@@ -52,9 +53,12 @@ def setup_message(
         resumption["handle"] = handle
     if transparent:
         resumption["transparent"] = True
+    generation: JsonObject = {"responseModalities": ["AUDIO"]}
+    if config.affective_dialog:
+        generation["enableAffectiveDialog"] = True
     value: JsonObject = {
         "model": model,
-        "generationConfig": _generation_config(config),
+        "generationConfig": generation,
         "sessionResumption": resumption,
         "realtimeInputConfig": _input_config(config),
     }
@@ -62,30 +66,16 @@ def setup_message(
         value["systemInstruction"] = system_content(setup.instructions)
     if setup.tools:
         value["tools"] = tool_list(setup.tools, traits.async_tools != "none")
-    if config.compression is not None:
-        window: JsonObject = {}
-        if config.compression.target_tokens is not None:
-            window["targetTokens"] = config.compression.target_tokens
-        compression: JsonObject = {"slidingWindow": window}
-        if config.compression.trigger_tokens is not None:
-            compression["triggerTokens"] = config.compression.trigger_tokens
-        value["contextWindowCompression"] = compression
     for key, transcription in (
-        ("inputAudioTranscription", config.input_transcription),
+        ("inputAudioTranscription", config.transcription),
         ("outputAudioTranscription", config.output_transcription),
     ):
         if transcription is not None:
             value[key] = _transcription_config(transcription)
-    if config.proactivity is not None:
-        proactivity: JsonObject = {"proactiveAudio": config.proactivity.audio}
-        if config.proactivity.video:
-            proactivity["proactiveVideo"] = True
-        value["proactivity"] = proactivity
     if seeded and traits.seeds:
         value["historyConfig"] = {"initialHistoryInClientContent": True}
-    if config.labels:
-        value["labels"] = dict(config.labels)
-    return {"setup": deep_merge(value, extra or {})}
+    value = merge_objects(value, json_fields(config))
+    return {"setup": deep_merge(value, config.extra or {})}
 
 
 def check_extra(extra: Mapping[str, Json]) -> None:
@@ -96,15 +86,15 @@ def check_extra(extra: Mapping[str, Json]) -> None:
     """
     value = deep_merge({"realtimeInputConfig": {}, "generationConfig": {}, "model": ""}, extra)
     if value["model"]:
-        raise ConfigError("config can't have the model: give it as model")
+        raise ConfigError("extra can't have the model: give it as model")
     if any(camel_case(name) == "sessionResumption" for name in extra):
-        raise ConfigError("config can't have sessionResumption: the session sets it itself")
+        raise ConfigError("extra can't have sessionResumption: the session sets it itself")
     input_config, generation = value["realtimeInputConfig"], value["generationConfig"]
     detection = _find_field(input_config, "automaticActivityDetection")
     if _find_field(detection, "disabled") is not None:
-        raise ConfigError("config can't have disabled: give turn_detection=ManualTurns()")
+        raise ConfigError("extra can't have disabled: give turn_detection=ManualTurns()")
     if _find_field(generation, "responseModalities") not in (None, ["AUDIO"]):
-        raise ConfigError("config can't have responseModalities: this model speaks")
+        raise ConfigError("extra can't have responseModalities: this model speaks")
 
 
 def _find_field(value: Json, name: str) -> Json:
@@ -193,67 +183,38 @@ def _are_objects(value: Json) -> TypeGuard[list[Json]]:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def _generation_config(config: LiveConfig) -> JsonObject:
-    value: JsonObject = {"responseModalities": ["AUDIO"]}
-    for key, number in (
-        ("temperature", config.temperature),
-        ("topP", config.top_p),
-        ("topK", config.top_k),
-        ("maxOutputTokens", config.max_output_tokens),
-        ("seed", config.seed),
-    ):
-        if number is not None:
-            value[key] = number
-    speech: JsonObject = {}
-    if config.voice is not None:
-        speech["voiceConfig"] = {"prebuiltVoiceConfig": {"voiceName": config.voice}}
-    if config.language is not None:
-        speech["languageCode"] = config.language
-    if speech:
-        value["speechConfig"] = speech
-    if config.media_resolution is not None:
-        value["mediaResolution"] = f"MEDIA_RESOLUTION_{config.media_resolution.upper()}"
-    if config.thinking is not None:
-        thinking: JsonObject = {}
-        if config.thinking.level is not None:
-            thinking["thinkingLevel"] = config.thinking.level.upper()
-        if config.thinking.budget is not None:
-            thinking["thinkingBudget"] = config.thinking.budget
-        value["thinkingConfig"] = thinking
-    if config.affective_dialog:
-        value["enableAffectiveDialog"] = True
-    return value
-
-
 def _input_config(config: LiveConfig) -> JsonObject:
     activity = config.turn_detection
-    if not isinstance(activity, AutomaticActivity):
+    if isinstance(activity, ManualTurns):
         return {"automaticActivityDetection": {"disabled": True}}
     detection: JsonObject = {}
-    for key, sensitivity, prefix in (
-        ("startOfSpeechSensitivity", activity.start_sensitivity, "START_SENSITIVITY_"),
-        ("endOfSpeechSensitivity", activity.end_sensitivity, "END_SENSITIVITY_"),
-    ):
-        if sensitivity is not None:
-            detection[key] = f"{prefix}{sensitivity.upper()}"
+    value: JsonObject = {"automaticActivityDetection": detection}
     for key, ms in (
         ("prefixPaddingMs", activity.prefix_padding_ms),
         ("silenceDurationMs", activity.silence_duration_ms),
     ):
         if ms is not None:
             detection[key] = ms
-    value: JsonObject = {"automaticActivityDetection": detection}
-    if not activity.interrupts:
+    if activity.interrupt_response is False:
         value["activityHandling"] = "NO_INTERRUPTION"
-    if activity.coverage is not None:
-        value["turnCoverage"] = _COVERAGES[activity.coverage]
+    if isinstance(activity, AutomaticActivity):
+        if activity.start_sensitivity is not None:
+            sensitivity = f"START_SENSITIVITY_{activity.start_sensitivity.upper()}"
+            detection["startOfSpeechSensitivity"] = sensitivity
+        if activity.end_sensitivity is not None:
+            sensitivity = f"END_SENSITIVITY_{activity.end_sensitivity.upper()}"
+            detection["endOfSpeechSensitivity"] = sensitivity
+        if activity.coverage is not None:
+            value["turnCoverage"] = _COVERAGES[activity.coverage]
     return value
 
 
 def _transcription_config(transcription: Transcription) -> JsonObject:
     value: JsonObject = {}
-    if transcription.language_codes:
-        value["languageCodes"] = list(transcription.language_codes)
-    if transcription.custom_vocabulary:
-        value["customVocabulary"] = list(transcription.custom_vocabulary)
+    language = [] if transcription.language is None else [transcription.language]
+    languages: list[Json] = [*language, *transcription.languages]
+    if languages:
+        value["languageCodes"] = languages
+    if transcription.keywords:
+        value["customVocabulary"] = list(transcription.keywords)
     return value

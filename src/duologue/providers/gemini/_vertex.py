@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -79,8 +80,16 @@ class Vertex:
 class BearerTokens:
     """Obtains bearer tokens and refreshes them when they have expired, in a thread."""
 
-    def __init__(self, credentials: Credentials | None) -> None:
+    def __init__(
+        self,
+        credentials: Credentials | None,
+        *,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
         self._credentials = credentials
+        self._proxy = proxy
+        self._ssl_context = ssl_context
 
     @staticmethod
     def prepare() -> None:
@@ -107,7 +116,7 @@ class BearerTokens:
                 self._credentials = auth.default(scopes=[_SCOPE])[0]
             credentials = self._credentials
             if not credentials.valid:
-                credentials.refresh(_http_transport(auth))
+                credentials.refresh(_http_transport(auth, self._proxy, self._ssl_context))
         except (auth.exceptions.GoogleAuthError, OSError) as error:
             # A failed request may succeed later, so the session must retry.
             passing = isinstance(error, OSError | auth.exceptions.TransportError)
@@ -145,9 +154,16 @@ class _Request(Protocol):
     ) -> _Response: ...
 
 
-def _http_transport(auth: ModuleType) -> _Request:
+def _http_transport(
+    auth: ModuleType, proxy: str | None = None, ssl_context: ssl.SSLContext | None = None
+) -> _Request:
     """Return a transport on httpx; google-auth's own ones need packages outside the extra."""
     httpx = import_optional("httpx", "vertex")
+    options: dict[str, object] = {}
+    if proxy is not None:
+        options["proxy"] = proxy
+    if ssl_context is not None:
+        options["verify"] = ssl_context
 
     def request(
         url: str,
@@ -164,6 +180,7 @@ def _http_transport(auth: ModuleType) -> _Request:
                 content=body,
                 headers=dict(headers or {}),
                 timeout=timeout or _TIMEOUT_S,
+                **options,
                 follow_redirects=False,  # The other host would get the credentials.
             )
         except (httpx.HTTPError, httpx.InvalidURL, ImportError, ValueError) as error:
