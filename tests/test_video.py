@@ -1,3 +1,4 @@
+from io import BytesIO
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from duologue.video import FrameSampler, SceneChangeDetector, VideoFrame
+from duologue.video import FrameSampler, SceneChangeDetector, VideoFrame, encode_jpeg
 
 
 def test_a_frame_knows_its_size():
@@ -150,3 +151,11 @@ def test_images_of_one_colour_differ_by_their_brightness(height, width, first, s
     scene = SceneChangeDetector()
     scene.has_changed(picture(first, (height, width)), 0.0)
     assert scene.has_changed(picture(second, (height, width)), 1.0) is (abs(first - second) >= 2)
+
+
+def test_a_jpeg_is_not_larger_than_asked_and_never_enlarged():
+    image = pytest.importorskip("PIL.Image", reason="needs duologue[video]")
+    frame = VideoFrame(np.zeros((300, 600, 3), np.uint8), 0.0)
+    for max_side, size in ((200, (200, 100)), (4000, (600, 300))):
+        with image.open(BytesIO(encode_jpeg(frame, max_side=max_side))) as made:
+            assert (made.format, made.size) == ("JPEG", size)

@@ -397,3 +397,41 @@ def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
             words[one.item_id] = one.text
     said = "".join(value for kind, value in script if kind == "words").replace(" ", "")
     assert sorted("".join(words.values()).replace(" ", "")) == sorted(said)
+
+
+def test_signals_of_the_model_pass_and_its_end_of_a_turn_ends_the_open_one():
+    person = Person()
+    started, stopped = SpeechStarted("x"), SpeechStopped("x")
+    assert person.turns.translate(started, 0.0) == (started,)
+    assert person.turns.translate(stopped, 0.0) == (stopped,)
+    assert person.turns.translate(UserTurnEnded("x"), 0.0) == ()
+    assert person.turns.turn_start is None
+    person.sound(0.5)
+    assert person.turns.turn_start is not None
+    (ended,) = person.turns.translate(UserTurnEnded("x", reply_follows=False), person.now)
+    assert (ended.item_id, ended.reply_follows) == (person.signals[0].item_id, False)
+
+
+def test_the_program_may_end_a_turn_that_nobody_detected():
+    person = Person()
+    (ended,) = person.turns.end_turn(reply_follows=True)
+    assert isinstance(ended, UserTurnEnded)
+
+
+def test_many_pieces_of_a_turn_keep_their_text():
+    person = Person()
+    person.sound(0.5)
+    for number in range(200):
+        person.words(f"{number} ", piece=f"{number}")
+    assert person.signals[-1].text == " ".join(map(str, range(200)))
+
+
+def test_a_short_turn_is_measured_only_when_both_ends_are_known():
+    person = Person()
+    person.words("Too soon.")
+    person.reply()
+    person.reply_done()
+    person.sound(0.1)
+    person.silence(0.5)
+    person.words("Hm.", piece="q")
+    assert person.signals[-1].text

@@ -116,3 +116,26 @@ def test_another_transcript_of_a_settled_turn_begins_no_new_turn():
         assert turns.settled == start + 900
         assert not turns.is_open
     assert turns.connection_lost().replayed == []
+
+
+def test_turns_that_have_a_reply_are_known_after_a_loss():
+    turns = InputTurnTracker(1000, transcribes=True)
+    for name in ("a", "b", "c"):
+        turns.speech_started(name, 0)
+    turns.turn_ended("a", 100, 200, empty=False)
+    turns.mark_ended_answered()
+    turns.mark_answered("b")
+    turns.mark_answered("unknown")
+    unsettled = turns.connection_lost()
+    assert unsettled.answered == ["a", "b"]
+    assert unsettled.open_turns == ["b", "c"]
+
+
+def test_no_samples_change_nothing_and_discarded_marks_are_gone():
+    ring = ReplayBuffer(1000, 5.0)
+    ring.push(np.zeros(0, np.int16))
+    assert (ring.start, ring.end) == (0, 0)
+    fill(ring, [(100, True)])
+    ring.mark(EndTurn())
+    ring.discard_before(100)
+    assert ring.read_from(0) == []

@@ -7,6 +7,7 @@ from fake_connection import FakeModel, live_session
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind
 from duologue.items import (
     AgentItem,
@@ -28,12 +29,14 @@ from duologue.realtime.commands import (
     AddItem,
     RequestReply,
     Say,
+    SendAudio,
     SendToolResult,
     ToolSpec,
     UpdateSession,
 )
 from duologue.realtime.outputs import (
     ProviderError,
+    ReplyAudio,
     ReplyDone,
     ReplyStarted,
     ReplyText,
@@ -139,3 +142,12 @@ async def test_a_session_joins_text_and_cleans_what_it_sends():
         model.latest.emit(UserTranscript("t", f"so {HIGH}{LOW}", final=True))
         assert [one.text for one in observer.of(UserTranscript)] == ["so ?", f"so {WHOLE}"]
         await asyncio.sleep(0)
+
+
+def test_audio_and_clean_items_pass_unchanged():
+    audio = SendAudio(AudioFrame.silence(0.1, 16000))
+    assert replace_surrogates_in_command(audio) is audio
+    added = AddItem(UserItem("u", "plain"))
+    assert replace_surrogates_in_command(added) is added
+    output = ReplyAudio("r", "i", AudioFrame.silence(0.1, 16000))
+    assert SurrogateFilter().clean(output) == (output,)
