@@ -126,8 +126,7 @@ class EventBus:
                 subscription.queue.clear()
 
     def tap(self, callback: Callable[[Event], None]) -> None:
-        """Call ``callback`` for every event before `emit` returns; for recorders. It must not
-        block.
+        """Call ``callback`` for every event before `emit` returns; it must not block.
 
         Only the first error of a callback is reported.
         """

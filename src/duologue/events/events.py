@@ -147,9 +147,7 @@ class SpeechResumedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class InterruptionEvent(TimedEvent):
-    """A speech was interrupted; says what was heard of it, and how well that is known (contract
-    C2).
-    """
+    """A speech was interrupted: what was heard of it, and how well that is known (contract C2)."""
 
     epoch: int
     speech_id: str | None

@@ -142,9 +142,7 @@ class ReplySlicer:
         return out
 
     def buffer_cleared(self, reply_id: str, *, by_client: bool) -> Sequence[Output]:
-        """Handle ``output_audio_buffer.cleared``: the rest was dropped, ``by_client`` or by the
-        server.
-        """
+        """Handle ``output_audio_buffer.cleared``, sent ``by_client`` or by the server."""
         if reply_id in self._ended:
             return ()
         outputs: list[Output] = [] if by_client else [ReplyInterrupted(reply_id)]

@@ -180,9 +180,7 @@ class WireConnection[M]:
         self._wake.set()
 
     def _try_send(self, command: Command) -> bool:
-        """Send a command without the writer, if nothing waits before it; return whether it was
-        sent.
-        """
+        """Send a command without the writer, unless something waits before it."""
         eager = self._nonblocking_wire
         if eager is None or self._writing or self._control or self._media:
             return False

@@ -163,9 +163,7 @@ class SupervisorDelegate(Protocol):
         """Continue the session on ``connection``, which has replaced ``before``."""
 
     def connection_lost(self) -> None:
-        """Keep what was in flight, because the current connection is gone and no next one is live
-        yet.
-        """
+        """Keep what was in flight, because there is no connection now."""
 
 
 class ConnectionSupervisor:
@@ -408,8 +406,7 @@ class ConnectionSupervisor:
             failure = _connect_failure(connection, self._policy.connect_timeout_s)
 
     async def _try_connect(self, given_up: Callable[[], bool]) -> ActiveConnection:
-        """Make one connection, and wait until it is live, has ended, took too long or is not
-        needed.
+        """Make one connection, and wait until it is live, over, late, or not needed.
 
         Close it unless it is live by then.
         """

@@ -102,9 +102,7 @@ class InputAudio:
         return self._tracker.is_open
 
     def accept(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
-        """Keep the next frame, of any rate; return the audio to send, or None while it is too
-        short.
-        """
+        """Keep the next frame, of any rate; return the audio to send, None while too short."""
         if frame.rate != self.rate:
             if self._resampler is None or self._resampler.in_rate != frame.rate:
                 self._resampler = Resampler(frame.rate, self.rate)
@@ -239,9 +237,7 @@ class InputAudio:
         return signal if seen is None or is_transcript else None
 
     def connection_lost(self) -> Sequence[str]:
-        """Choose what to replay to the next connection; return the ended turns that come again as
-        new.
-        """
+        """Choose what to replay; return the ended turns that come again as new ones."""
         unsettled = self._tracker.connection_lost()
         self._replay_from = max(unsettled.position, self._buffer.start)
         if self._local_turns is not None and unsettled.speech_start is None:
@@ -265,9 +261,7 @@ class InputAudio:
         return unanswered
 
     def _carry_over_turns(self, local: LocalTurns, unanswered: Sequence[str]) -> None:
-        """Prepare ``local`` for a next connection, to which turns are replayed but not detected
-        again.
-        """
+        """Prepare ``local`` for the next connection, whose replay it does not get."""
         under_way = local.connection_lost(unanswered, self._answered)
         self._answered = list(local.replayed_ids)
         self._replayed_ids = {item_id: set() for item_id in self._answered}

@@ -207,9 +207,7 @@ class LocalTurns:
         return signals
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
-        """Return the signals that follow from the model's: a transcript piece, or the end of a
-        turn.
-        """
+        """Return the signals that follow from one of the model's."""
         match signal:
             case UserTranscript(item_id=piece_id, text=text):
                 return self._add_transcript(piece_id, text, now)

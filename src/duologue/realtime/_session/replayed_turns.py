@@ -60,9 +60,7 @@ class ReplayedTurns:
         self._until = now + 2 * seconds + MAX_REPLAY_DELAY_S
 
     def connection_lost(self, unsettled: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Forget all turns; return the first ids of those whose transcript is missing, and other
-        turns.
-        """
+        """Forget all turns; return the first ids of those without a transcript, and other turns."""
         mine = [turn.old_id for turn in self._turns.values() if not turn.transcribed]
         others = [item_id for item_id in unsettled if item_id not in self._turns]
         mine += self._waiting

@@ -281,9 +281,7 @@ class ReplyScheduler:
         return effects
 
     def interrupt(self, epoch: int, now: float) -> Effects:
-        """Make everything older than ``epoch`` stale: cancel running replies, drop waiting
-        requests.
-        """
+        """Make all older than ``epoch`` stale: cancel running replies, drop waiting requests."""
         effects = Effects()
         for reply in self._running.values():
             if reply.epoch < epoch and reply.cancelled_at is None:
