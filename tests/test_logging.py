@@ -112,18 +112,20 @@ async def test_the_log_has_states_and_kinds_of_messages_and_no_text(caplog):
         await phone.be_silent(5.0)
         agent.llm.roll_over()
         await phone.be_silent(3.0)
-    told = [record.getMessage() for record in caplog.records if record.name.startswith("duologue")]
+    messages = [
+        record.getMessage() for record in caplog.records if record.name.startswith("duologue")
+    ]
     infos = [record for record in caplog.records if record.levelno == logging.INFO]
-    assert any(f"session {model.session_id} began: scripted script" in line for line in told)
-    assert any("reconnects (attempt 0): asked to" in line for line in told)
-    assert any("continues after" in line for line in told)
-    assert any(f"session {model.session_id} ended: closed" in line for line in told)
+    assert any(f"session {model.session_id} began: scripted script" in line for line in messages)
+    assert any("reconnects (attempt 0): asked to" in line for line in messages)
+    assert any("continues after" in line for line in messages)
+    assert any(f"session {model.session_id} ended: closed" in line for line in messages)
     assert len(infos) == 4
-    assert any("connections: from live to rolling over" in line for line in told)
-    assert any("sends SendToolResult" in line for line in told)
-    assert any("receives UserTranscript" in line for line in told)
-    assert not any("ReplyAudio" in line or "SendAudio" in line for line in told)
-    assert not any("secret" in line.lower() for line in told)
+    assert any("connections: from live to rolling over" in line for line in messages)
+    assert any("sends SendToolResult" in line for line in messages)
+    assert any("receives UserTranscript" in line for line in messages)
+    assert not any("ReplyAudio" in line or "SendAudio" in line for line in messages)
+    assert not any("secret" in line.lower() for line in messages)
 
 
 @pytest.mark.parametrize(("option", "level"), [("-v", "INFO"), ("-vv", "DEBUG")])

@@ -46,8 +46,8 @@ def played(html):
 def test_a_frame_can_be_played():
     samples = np.arange(-8000, 8000, dtype=np.int16)
     html = AudioFrame(samples, 16000)._repr_html_()
-    sound, rate = played(html)
-    assert np.array_equal(sound, samples)
+    audio, rate = played(html)
+    assert np.array_equal(audio, samples)
     assert rate == 16000
     assert "1.00 s at 16000 Hz" in Page(html).text
 
@@ -56,8 +56,8 @@ def test_a_frame_can_be_played():
 def test_a_long_frame_is_cut_and_says_so(rate):
     html = AudioFrame(np.ones(rate * 90, np.int16), rate)._repr_html_()
     assert len(html) < 8_100_000
-    sound, _ = played(html)
-    seconds = len(sound) / rate
+    audio, _ = played(html)
+    seconds = len(audio) / rate
     assert seconds <= 60
     assert f"the first {seconds:.0f} s of 90.00 s" in Page(html).text
 

@@ -61,13 +61,13 @@ async def test_code_that_does_not_end_is_abandoned():
                 continue
             return
 
-    logger, told = logging.getLogger("duologue._user_code"), []
+    logger, messages = logging.getLogger("duologue._user_code"), []
     handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())
+    handler.emit = lambda record: messages.append(record.getMessage())
     logger.addHandler(handler)
     try:
         assert await cancel(work()) == pytest.approx(GRACE_S)
     finally:
         logger.removeHandler(handler)
-    assert told == ["the tool ignores its cancellation and was left running"]
+    assert messages == ["the tool ignores its cancellation and was left running"]
     await asyncio.sleep(3)

@@ -5,4 +5,4 @@ from __future__ import annotations
 from typing import Literal
 
 type Quality = Literal["confirmed", "device", "estimated"]
-"""How well it is known what was heard: told by the client, by our sound device, by the clock."""
+"""How well it is known what was heard: by the client's reports, the audio device, or the clock."""

@@ -193,8 +193,8 @@ class UnwritableError(Exception):
 def test_any_exception_of_a_handler_is_reported_once(kind, error):
     @virtual_time
     async def run():
-        bus, told, got = EventBus(), [], []
-        bus.tap(told.append)
+        bus, emitted, got = EventBus(), [], []
+        bus.tap(emitted.append)
 
         def plain(event: UserTranscriptEvent):
             if event.text == "bad":
@@ -209,7 +209,7 @@ def test_any_exception_of_a_handler_is_reported_once(kind, error):
             bus.emit(text("bad"))
             bus.emit(text("good"))
         assert got == ["good"]
-        (failure,) = [event for event in told if isinstance(event, ErrorEvent)]
+        (failure,) = [event for event in emitted if isinstance(event, ErrorEvent)]
         assert type(error).__name__ in failure.message
 
     run()
@@ -253,17 +253,17 @@ async def test_the_end_does_not_wait_for_a_plain_handler_that_hangs():
 
 @virtual_time
 async def test_a_tap_that_raises_is_reported_once_and_stops_nothing():
-    bus, told = EventBus(), []
+    bus, emitted = EventBus(), []
 
     def broken(event):
         raise OSError(28, "No space left on device")
 
     bus.tap(broken)
-    bus.tap(told.append)
+    bus.tap(emitted.append)
     for letter in "ab":
         bus.emit(text(letter))
-    assert [e.text for e in told if isinstance(e, UserTranscriptEvent)] == ["a", "b"]
-    (failure,) = [e for e in told if isinstance(e, ErrorEvent)]
+    assert [e.text for e in emitted if isinstance(e, UserTranscriptEvent)] == ["a", "b"]
+    (failure,) = [e for e in emitted if isinstance(e, ErrorEvent)]
     assert "No space left" in failure.message
 
 
@@ -368,8 +368,8 @@ async def test_a_handler_may_end_its_own_delivery():
 
 @virtual_time
 async def test_a_plain_handler_that_needs_the_event_loop_is_told_what_to_write():
-    bus, told = EventBus(), []
-    bus.tap(told.append)
+    bus, emitted = EventBus(), []
+    bus.tap(emitted.append)
 
     @bus.subscribe
     def begin(event: UserTranscriptEvent) -> None:
@@ -377,4 +377,6 @@ async def test_a_plain_handler_that_needs_the_event_loop_is_told_what_to_write()
 
     async with running(bus):
         bus.emit(text("a"))
-    assert told[1].message == "RuntimeError: no running event loop: make this handler 'async def'"
+    assert (
+        emitted[1].message == "RuntimeError: no running event loop: make this handler 'async def'"
+    )

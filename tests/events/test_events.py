@@ -84,7 +84,7 @@ async def test_a_cough_and_a_late_transcript_differ():
             ("late", None, False),
             ("now", "and again", False),
         ]
-        words = {e.turn_id: e.text for e in events_of(agent, UserTranscriptEvent) if e.final}
-        assert words == {"late": "hello there", "now": "and again"}
+        texts = {e.turn_id: e.text for e in events_of(agent, UserTranscriptEvent) if e.final}
+        assert texts == {"late": "hello there", "now": "and again"}
         kept = {i.id: i.text for i in agent.conversation if isinstance(i, UserItem)}
-        assert kept == words
+        assert kept == texts

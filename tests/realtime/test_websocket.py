@@ -74,12 +74,12 @@ async def test_the_servers_own_time_is_passed_on(date, unix):
         if date is not None:
             response.headers["Date"] = date
 
-    told = []
+    times = []
     async with server(echo, process_response=head) as port:
-        wire = wire_to(port, on_server_time=told.append)
+        wire = wire_to(port, on_server_time=times.append)
         await wire.open()
         await wire.close()
-    assert told == ([] if unix is None else [unix])
+    assert times == ([] if unix is None else [unix])
 
 
 async def test_a_refused_handshake_is_reported_in_the_servers_words():

@@ -70,22 +70,22 @@ def connect(**options):
     )
 
 
-def sound(value=0, seconds=0.02):
+def send_audio(value=0, seconds=0.02):
     return SendAudio(AudioFrame(np.full(round(seconds * 1000), value, np.int16), 1000))
 
 
-def picture(at):
+def send_video(at):
     return SendVideo(VideoFrame(np.zeros((2, 2, 3), np.uint8), at))
 
 
 @virtual_time
 async def test_a_connection_lives_as_long_as_its_wire():
     wire, connection = connect()
-    told = []
+    received = []
     for message in ("hello", "2", "0", None):
         wire.inbox.put_nowait(message)
-    await connection.run(told.append)
-    assert told == [SessionStarted(), GoAway(1.0), GoAway(1.0)]
+    await connection.run(received.append)
+    assert received == [SessionStarted(), GoAway(1.0), GoAway(1.0)]
     assert wire.sent[0] == "hello be kind"
     assert wire.closed == 1
     assert len(asyncio.all_tasks()) == 1
@@ -97,10 +97,10 @@ async def test_messages_of_the_codec_go_before_commands_that_an_output_causes():
     own = ["pong"]
     connection.codec.pending = lambda: [own.pop()] if own else []
     wire.inbox.put_nowait("1")
-    answer = CancelReply("r")
-    task = asyncio.create_task(connection.run(lambda output: connection.transmit(answer)))
+    command = CancelReply("r")
+    task = asyncio.create_task(connection.run(lambda output: connection.transmit(command)))
     await asyncio.sleep(0.01)
-    assert wire.sent[1:] == ["pong", answer]
+    assert wire.sent[1:] == ["pong", command]
     task.cancel()
     await asyncio.wait([task])
 
@@ -136,7 +136,14 @@ async def test_control_never_waits_behind_media():
     task = asyncio.create_task(connection.run(lambda output: None))
     await asyncio.sleep(0.01)
     wire.reading.clear()
-    commands = [sound(1), picture(1.0), sound(2), EndTurn(), CancelReply("r"), RequestReply("q")]
+    commands = [
+        send_audio(1),
+        send_video(1.0),
+        send_audio(2),
+        EndTurn(),
+        CancelReply("r"),
+        RequestReply("q"),
+    ]
     for command in commands:
         connection.transmit(command)
     await asyncio.sleep(1.0)
@@ -157,12 +164,12 @@ async def test_audio_for_a_stalled_peer_is_bounded_and_the_oldest_is_dropped():
     wire, connection = connect()
     wire.reading.clear()
     for value in range(600):
-        connection.transmit(sound(value))
+        connection.transmit(send_audio(value))
         if value == 550:
             connection.transmit(ClearInput())
     assert connection.dropped_audio == 100 * 20
     for at in range(5):
-        connection.transmit(picture(float(at)))
+        connection.transmit(send_video(float(at)))
     assert connection.dropped_video == 4
     task = asyncio.create_task(connection.run(lambda output: None))
     wire.reading.set()
@@ -172,7 +179,7 @@ async def test_audio_for_a_stalled_peer_is_bounded_and_the_oldest_is_dropped():
     assert wire.sent.index(next(c for c in wire.sent if isinstance(c, ClearInput))) == 1 + 451
     assert [c.frame.at for c in wire.sent if isinstance(c, SendVideo)] == [4.0]
     for value in range(500):
-        connection.transmit(sound(value))
+        connection.transmit(send_audio(value))
     assert connection.dropped_audio == 100 * 20
     task.cancel()
     await asyncio.wait([task])
@@ -204,7 +211,7 @@ def test_cancelling_closes_a_connection_in_time(close_s, stalled):
             wire.reading.clear()
         task = asyncio.create_task(connection.run(lambda output: None))
         await asyncio.sleep(0.1)
-        connection.transmit(sound())
+        connection.transmit(send_audio())
         began = asyncio.get_running_loop().time()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -246,7 +253,7 @@ async def test_closing_messages_are_sent_when_we_end_the_session():
 @virtual_time
 async def test_closing_messages_are_not_sent_after_the_peer_has_closed():
     wire = FakeWire()
-    wire.inbox.put_nowait(SessionError("the line broke"))
+    wire.inbox.put_nowait(SessionError("the connection broke"))
     with pytest.raises(SessionError, match="broke"):
         await WireConnection(lambda: wire, ClosingCodec(), SessionSetup()).run(lambda output: None)
     assert wire.sent == ["hello "]

@@ -61,7 +61,7 @@ def http_error(status: int, body: bytes) -> SessionError:
 
 
 def close_error(code: int, reason: str) -> SessionError:
-    """Return the error of a close frame; a clean close is one too, because nobody asked for it."""
+    """Return the error of a close frame; a clean close is one too: we did not ask for it."""
     kind = ErrorKind.FATAL if code in _FATAL_CLOSE_CODES else ErrorKind.RECYCLE
     return closed_error(code, reason, kind)
 

@@ -122,7 +122,7 @@ class WireConnection[M]:
                     tasks.create_task(self._fail_when_full(), name="wire guard"),
                 ]
                 if self._encode_image is not None:
-                    helpers.append(tasks.create_task(self._encode_images(), name="pictures"))
+                    helpers.append(tasks.create_task(self._encode_images(), name="images"))
                 while (answer := await wire.receive()) is not None:
                     outputs = codec.decode(answer)
                     # Before the commands that the outputs cause, which may build on these messages.

@@ -24,17 +24,17 @@ class Person:
     def now(self):
         return 10.0 + self.position / RATE
 
-    def sound(self, seconds, level=3000):
+    def speak(self, seconds, level=3000):
         for _ in range(round(seconds * 50)):
             self.position += FRAME
             samples = np.full(FRAME, level, np.int16)
             samples[::2] *= -1
             self.signals += self.turns.detect(samples, self.position, self.now)
 
-    def silence(self, seconds):
-        self.sound(seconds, 0)
+    def be_silent(self, seconds):
+        self.speak(seconds, 0)
 
-    def words(self, text, piece="p", final=False):
+    def transcribe(self, text, piece="p", final=False):
         self.signals += self.turns.translate(UserTranscript(piece, text, final), self.now)
 
     def reply(self, *, requested=False):
@@ -50,11 +50,11 @@ class Person:
 
 def test_a_turn_begins_with_speech_and_ends_with_the_reply():
     person = Person()
-    person.silence(0.5)
-    person.sound(1.0)
-    person.words("How ")
-    person.words("How are you?")
-    person.silence(0.5)
+    person.be_silent(0.5)
+    person.speak(1.0)
+    person.transcribe("How ")
+    person.transcribe("How are you?")
+    person.be_silent(0.5)
     person.reply()
     kinds, signals = person.kinds()
     assert kinds == [
@@ -77,10 +77,10 @@ def test_a_turn_begins_with_speech_and_ends_with_the_reply():
 
 def test_a_cough_without_text_ends_empty_and_gets_no_reply():
     person = Person()
-    person.sound(0.1)
-    person.silence(7.8)
+    person.speak(0.1)
+    person.be_silent(7.8)
     assert len(person.signals) == 2
-    person.silence(0.4)
+    person.be_silent(0.4)
     _, signals = person.kinds()
     ended = signals[-1]
     assert isinstance(ended, UserTurnEnded)
@@ -89,11 +89,11 @@ def test_a_cough_without_text_ends_empty_and_gets_no_reply():
 
 def test_a_turn_without_a_reply_ends_after_a_long_silence():
     person = Person()
-    person.sound(0.5)
-    person.words("Hm.")
-    person.silence(2.8)
+    person.speak(0.5)
+    person.transcribe("Hm.")
+    person.be_silent(2.8)
     assert len(person.signals) == 3
-    person.silence(0.4)
+    person.be_silent(0.4)
     kinds, signals = person.kinds()
     assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
     assert (signals[-2].final, signals[-1].empty, signals[-1].reply_follows) == (True, False, True)
@@ -101,11 +101,11 @@ def test_a_turn_without_a_reply_ends_after_a_long_silence():
 
 def test_a_transcript_after_the_start_of_the_reply_belongs_to_the_turn_before():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
-    person.words("Late")
-    person.words("Late words.")
+    person.transcribe("Late")
+    person.transcribe("Late words.")
     person.reply_done()
     kinds, signals = person.kinds()
     assert kinds[-4:] == ["UserTurnEnded", "UserTranscript", "UserTranscript", "UserTranscript"]
@@ -116,26 +116,26 @@ def test_a_transcript_after_the_start_of_the_reply_belongs_to_the_turn_before():
 
 def test_a_transcript_after_the_end_of_the_reply_is_final_at_once():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
     person.reply_done()
-    person.words("Too late.")
+    person.transcribe("Too late.")
     _, signals = person.kinds()
     assert signals[-1] == UserTranscript(signals[0].item_id, "Too late.", final=True)
 
 
 def test_a_late_transcript_comes_first_when_the_person_speaks_again():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
-    person.sound(0.4)
-    person.words("first", "a")
-    person.words(" turn", "b")
-    person.sound(0.4)
-    person.words("second turn", "c")
-    person.silence(0.5)
+    person.speak(0.4)
+    person.transcribe("first", "a")
+    person.transcribe(" turn", "b")
+    person.speak(0.4)
+    person.transcribe("second turn", "c")
+    person.be_silent(0.5)
     person.reply()
     _, signals = person.kinds()
     final = [one for one in signals if isinstance(one, UserTranscript) and one.final]
@@ -150,65 +150,65 @@ def test_a_late_transcript_comes_first_when_the_person_speaks_again():
 
 def test_a_turn_without_a_transcript_does_not_take_that_of_the_next_turn():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
     person.reply_done()
-    person.silence(3.2)
+    person.be_silent(3.2)
     first = person.signals[0].item_id
     assert person.signals[-1] == UserTranscript(first, "", final=True)
-    person.sound(0.4)
-    person.words("second turn")
-    person.silence(0.5)
+    person.speak(0.4)
+    person.transcribe("second turn")
+    person.be_silent(0.5)
     person.reply()
     _, signals = person.kinds()
-    words = {one.item_id: one.text for one in signals if isinstance(one, UserTranscript)}
-    assert list(words.values()) == ["", "second turn"]
+    texts = {one.item_id: one.text for one in signals if isinstance(one, UserTranscript)}
+    assert list(texts.values()) == ["", "second turn"]
     assert sum(one == UserTranscript(first, "", final=True) for one in signals) == 1
 
 
 def test_a_transcript_may_arrive_for_three_seconds_although_another_turn_follows():
     person = Person()
     for _ in range(2):
-        person.sound(0.5)
-        person.silence(0.5)
+        person.speak(0.5)
+        person.be_silent(0.5)
         person.reply()
         person.reply_done()
     first = person.signals[0].item_id
     none = UserTranscript(first, "", final=True)
     assert none not in person.signals
-    person.words("second")
+    person.transcribe("second")
     assert person.signals[-1].item_id != first
-    person.silence(1.8)
+    person.be_silent(1.8)
     assert none not in person.signals
-    person.silence(0.4)
+    person.be_silent(0.4)
     assert none in person.signals
 
 
 def test_a_late_transcript_belongs_to_the_turn_before_a_cough():
     person = Person()
-    person.sound(1.0)
-    person.silence(0.5)
+    person.speak(1.0)
+    person.be_silent(0.5)
     person.reply()
     person.reply_done()
-    person.sound(0.2)
-    person.silence(0.5)
+    person.speak(0.2)
+    person.be_silent(0.5)
     person.reply()
     first = person.signals[0].item_id
-    person.words("hello ", "a")
-    person.words("there", "b")
+    person.transcribe("hello ", "a")
+    person.transcribe("there", "b")
     assert person.signals[-1] == UserTranscript(first, "hello there", final=True)
-    person.silence(1.0)
-    person.words("a cough", "c")
+    person.be_silent(1.0)
+    person.transcribe("a cough", "c")
     assert person.signals[-1].item_id != first
 
 
 def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
     person = Person()
-    person.sound(1.0)
-    person.silence(0.5)
+    person.speak(1.0)
+    person.be_silent(0.5)
     person.reply()
-    person.words("hello there")
+    person.transcribe("hello there")
     first = person.signals[0].item_id
     assert person.turns.connection_lost([], [first]) is None
     person.reply()
@@ -216,20 +216,20 @@ def test_a_reported_transcript_stays_when_no_other_connection_repeats_it():
     person.reply()
     person.reply_done()
     person.kinds()
-    person.silence(3.2)
+    person.be_silent(3.2)
     assert person.signals == [UserTranscript(first, "hello there", final=True)]
-    person.words("hello here", "x")
+    person.transcribe("hello here", "x")
     assert person.signals[-1] == UserTranscript(first, "hello here", final=True)
 
 
 def test_the_transcript_of_an_open_turn_stays_when_its_audio_is_not_replayed():
     person = Person()
-    person.sound(1.0)
-    person.words("hello there")
+    person.speak(1.0)
+    person.transcribe("hello there")
     item_id = person.signals[0].item_id
     assert person.turns.connection_lost([], []) == item_id
     person.kinds()
-    person.silence(4.0)
+    person.be_silent(4.0)
     kinds, signals = person.kinds()
     assert kinds == ["SpeechStopped", "UserTranscript", "UserTurnEnded"]
     assert signals[1] == UserTranscript(item_id, "hello there", final=True)
@@ -239,8 +239,8 @@ def test_the_transcript_of_an_open_turn_stays_when_its_audio_is_not_replayed():
 def test_turns_without_text_are_replayed_in_their_order():
     person = Person()
     for _ in range(2):
-        person.sound(1.0)
-        person.silence(0.5)
+        person.speak(1.0)
+        person.be_silent(0.5)
         person.reply()
     ids = list(dict.fromkeys(one.item_id for one in person.signals))
     person.turns.connection_lost([], ids)
@@ -248,31 +248,31 @@ def test_turns_without_text_are_replayed_in_their_order():
     person.reply()
     person.turns.connection_lost([], ids[:1])
     assert person.turns.replayed_ids == ids
-    person.words("first", "a")
+    person.transcribe("first", "a")
     person.reply()
-    person.silence(1.0)
-    person.words("second", "b")
+    person.be_silent(1.0)
+    person.transcribe("second", "b")
     person.reply()
-    words = {one.item_id: one.text for one in person.signals if isinstance(one, UserTranscript)}
-    assert words == dict(zip(ids, ("first", "second"), strict=True))
+    texts = {one.item_id: one.text for one in person.signals if isinstance(one, UserTranscript)}
+    assert texts == dict(zip(ids, ("first", "second"), strict=True))
 
 
 def test_a_very_late_transcript_is_accepted_while_nobody_has_spoken_since():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
     person.reply_done()
-    person.silence(6.0)
-    person.words("At last.")
+    person.be_silent(6.0)
+    person.transcribe("At last.")
     assert person.signals[-1] == UserTranscript(person.signals[0].item_id, "At last.", final=True)
 
 
 def test_a_slow_model_has_eight_seconds_for_the_transcript():
     person = Person()
-    person.sound(0.5)
-    person.silence(6.0)
-    person.words("At last.")
+    person.speak(0.5)
+    person.be_silent(6.0)
+    person.transcribe("At last.")
     person.reply()
     kinds, signals = person.kinds()
     assert kinds[-2:] == ["UserTranscript", "UserTurnEnded"]
@@ -282,23 +282,23 @@ def test_a_slow_model_has_eight_seconds_for_the_transcript():
 
 def test_whispered_text_without_a_reply_ends_too():
     person = Person()
-    person.silence(1.0)
-    person.words("whispered")
-    person.silence(3.2)
+    person.be_silent(1.0)
+    person.transcribe("whispered")
+    person.be_silent(3.2)
     kinds, _ = person.kinds()
     assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
 
 
 def test_a_turn_that_the_vad_missed_has_a_transcript_and_an_end():
     person = Person()
-    person.silence(1.0)
-    person.words("whispered")
+    person.be_silent(1.0)
+    person.transcribe("whispered")
     person.reply()
     kinds, signals = person.kinds()
     assert kinds == ["UserTranscript", "UserTranscript", "UserTurnEnded"]
     person.reply_done()
     person.reply()
-    person.words("while it answers", "q")
+    person.transcribe("while it answers", "q")
     kinds, again = person.kinds()
     assert kinds == ["UserTranscript", "UserTurnEnded"]
     assert again[0].item_id != signals[0].item_id
@@ -307,7 +307,7 @@ def test_a_turn_that_the_vad_missed_has_a_transcript_and_an_end():
 
 def test_a_requested_reply_or_one_over_the_persons_speech_ends_no_turn():
     person = Person()
-    person.sound(0.5)
+    person.speak(0.5)
     person.reply(requested=True)
     person.reply()
     kinds, _ = person.kinds()
@@ -316,13 +316,13 @@ def test_a_requested_reply_or_one_over_the_persons_speech_ends_no_turn():
 
 def test_after_a_lost_connection_a_turn_without_a_reply_is_open_again():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.signals += person.turns.end_turn(reply_follows=True)
     item_id = person.signals[0].item_id
     assert person.turns.connection_lost([item_id], []) == item_id
     person.kinds()
-    person.words("again", "x")
+    person.transcribe("again", "x")
     person.reply()
     _, signals = person.kinds()
     assert {one.item_id for one in signals} == {item_id}
@@ -332,14 +332,14 @@ def test_after_a_lost_connection_a_turn_without_a_reply_is_open_again():
 
 def test_a_turn_with_a_reply_is_replayed_for_its_text_and_its_second_reply_is_recognised():
     person = Person()
-    person.sound(0.5)
-    person.silence(0.5)
+    person.speak(0.5)
+    person.be_silent(0.5)
     person.reply()
     item_id = person.signals[0].item_id
     assert person.turns.connection_lost([], [item_id]) is None
     assert person.turns.replayed_ids == [item_id]
     person.kinds()
-    person.words("once more", "x")
+    person.transcribe("once more", "x")
     person.reply()
     _, signals = person.kinds()
     assert signals[-2] == UserTranscript(item_id, "once more", final=True)
@@ -349,9 +349,9 @@ def test_a_turn_with_a_reply_is_replayed_for_its_text_and_its_second_reply_is_re
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("sound"), st.floats(0.04, 1.0)),
-        st.tuples(st.just("silence"), st.floats(0.04, 4.0)),
-        st.tuples(st.just("words"), st.text("ab ", min_size=1, max_size=4)),
+        st.tuples(st.just("speak"), st.floats(0.04, 1.0)),
+        st.tuples(st.just("be_silent"), st.floats(0.04, 4.0)),
+        st.tuples(st.just("transcribe"), st.text("ab ", min_size=1, max_size=4)),
         st.tuples(st.just("reply"), st.booleans()),
         st.tuples(st.just("reply_done"), st.none()),
     ),
@@ -366,13 +366,13 @@ def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
     pieces = 0
     for kind, value in script:
         match kind:
-            case "sound":
-                person.sound(value)
-            case "silence":
-                person.silence(value)
-            case "words":
+            case "speak":
+                person.speak(value)
+            case "be_silent":
+                person.be_silent(value)
+            case "transcribe":
                 pieces += 1
-                person.words(value, str(pieces))
+                person.transcribe(value, str(pieces))
             case "reply":
                 person.reply(requested=value)
             case "reply_done":
@@ -390,13 +390,13 @@ def test_every_turn_ends_at_most_once_and_starts_before_it_stops(script):
             case UserTurnEnded(item_id=item_id):
                 assert item_id not in ended
                 ended.append(item_id)
-    words = {}
+    texts = {}
     for one in signals:
         if isinstance(one, UserTranscript):
-            assert one.text.startswith(words.get(one.item_id, ""))
-            words[one.item_id] = one.text
-    said = "".join(value for kind, value in script if kind == "words").replace(" ", "")
-    assert sorted("".join(words.values()).replace(" ", "")) == sorted(said)
+            assert one.text.startswith(texts.get(one.item_id, ""))
+            texts[one.item_id] = one.text
+    spoken = "".join(value for kind, value in script if kind == "transcribe").replace(" ", "")
+    assert sorted("".join(texts.values()).replace(" ", "")) == sorted(spoken)
 
 
 def test_signals_of_the_model_pass_and_its_end_of_a_turn_ends_the_open_one():
@@ -406,7 +406,7 @@ def test_signals_of_the_model_pass_and_its_end_of_a_turn_ends_the_open_one():
     assert person.turns.translate(stopped, 0.0) == (stopped,)
     assert person.turns.translate(UserTurnEnded("x"), 0.0) == ()
     assert person.turns.turn_start is None
-    person.sound(0.5)
+    person.speak(0.5)
     assert person.turns.turn_start is not None
     (ended,) = person.turns.translate(UserTurnEnded("x", reply_follows=False), person.now)
     assert (ended.item_id, ended.reply_follows) == (person.signals[0].item_id, False)
@@ -420,18 +420,18 @@ def test_the_program_may_end_a_turn_that_nobody_detected():
 
 def test_many_pieces_of_a_turn_keep_their_text():
     person = Person()
-    person.sound(0.5)
+    person.speak(0.5)
     for number in range(200):
-        person.words(f"{number} ", piece=f"{number}")
+        person.transcribe(f"{number} ", piece=f"{number}")
     assert person.signals[-1].text == " ".join(map(str, range(200)))
 
 
 def test_a_short_turn_is_measured_only_when_both_ends_are_known():
     person = Person()
-    person.words("Too soon.")
+    person.transcribe("Too soon.")
     person.reply()
     person.reply_done()
-    person.sound(0.1)
-    person.silence(0.5)
-    person.words("Hm.", piece="q")
+    person.speak(0.1)
+    person.be_silent(0.5)
+    person.transcribe("Hm.", piece="q")
     assert person.signals[-1].text

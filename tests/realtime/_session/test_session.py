@@ -59,7 +59,7 @@ class FakeObserver:
     def reconnected(self, event):
         self.reported.append(event)
 
-    def late_transcript(self, words):
+    def late_transcript(self, text):
         pass
 
     def reply_skipped(self, epoch):
@@ -270,9 +270,9 @@ async def test_audio_is_sent_at_the_models_rate():
 async def test_an_ability_that_a_model_lacks_is_an_error():
     model = FakeModel(say="none", mutable_instructions=False, mutable_tools=False)
     await begin(model)
-    picture = VideoFrame(np.zeros((2, 2, 3), np.uint8), 0.0)
+    image = VideoFrame(np.zeros((2, 2, 3), np.uint8), 0.0)
     for attempt in (
-        lambda: model.send_video(picture),
+        lambda: model.send_video(image),
         lambda: model.say("q", "hello"),
         lambda: model.end_turn(),
         lambda: model.update_instructions("new"),
@@ -283,7 +283,7 @@ async def test_an_ability_that_a_model_lacks_is_an_error():
     assert not model.fake_connection.commands
     able = FakeModel(video=True, manual_turns=True)
     await begin(able)
-    able.send_video(picture)
+    able.send_video(image)
     able.end_turn()
     able.update_instructions("new")
     able.update_tools([])

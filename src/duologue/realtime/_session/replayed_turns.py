@@ -17,7 +17,7 @@ Nothing in the messages says which turns are replayed. Three things do:
     position   they begin within the replayed samples, where the service tells positions
     time       they begin within twice the length of the replayed audio and `MAX_REPLAY_DELAY_S`
 
-A turn that is none of the replayed ones ends the search, because no more of them can follow.
+A turn that is not a replayed one ends the search, because no more of them can follow.
 """
 
 from __future__ import annotations
