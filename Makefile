@@ -64,7 +64,7 @@ lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml
 	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not models and not browser" \
 	tests/test_audio.py tests/test_video.py tests/agent/test_conversation.py \
 	tests/agent/test_instructions.py tests/tools tests/weights tests/edges \
-	tests/server/test_server_http.py tests/server/test_server_calls.py tests/rtc/test_rtc_peer.py \
+	tests/server/test_server_http.py tests/server/test_calls.py tests/rtc/test_peer.py \
 	tests/simulators/nova/test_simulated_nova_http.py \
 	tests/simulators/qwen/test_simulated_qwen_http.py tests/realtime/test_websocket.py
 

@@ -22,7 +22,7 @@ pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
 
 from aiortc.rtcsctptransport import DataChunk, SackChunk, tsn_plus_one  # noqa: E402
 from aiortc.rtp import RtpPacket  # noqa: E402
-from test_rtc_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa: E402
+from test_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa: E402
 
 from duologue.audio import AudioFrame  # noqa: E402
 from duologue.rtc import sdp as descriptions  # noqa: E402
