@@ -136,12 +136,15 @@ def check_proxies() -> None:
             raise proxy_error("SOCKS needs the package socksio (pip install 'httpx[socks]')")
 
 
-def proxy_error(reason: str) -> SessionError:
-    """Return the error for a proxy that can't be used; ``reason`` must show no password."""
-    message = (
-        f"the proxy of the environment can't be used: {reason}. "
-        "Write it as http://host:port in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
-    )
+def proxy_error(reason: str, *, given: bool = False) -> SessionError:
+    """Return the error for a proxy that can't be used; ``reason`` must show no password.
+
+    ``given``: the program named the proxy, not the environment.
+    """
+    which, where = "the proxy of the environment", " in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+    if given:
+        which, where = "proxy", ""
+    message = f"{which} can't be used: {reason}. Write it as http://host:port{where}"
     return SessionError(message, code="proxy", kind=ErrorKind.FATAL)
 
 

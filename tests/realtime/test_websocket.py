@@ -223,3 +223,41 @@ async def test_being_cancelled_leaves_nothing(moment):
         await wire.close()
     await asyncio.sleep(0.05)
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        ("http://127.0.0.1:1", "127.0.0.1 can't be reached"),
+        ("gopher://user:secret@127.0.0.1:1", "proxy can't be used: gopher://127.0.0.1:1"),
+    ],
+)
+async def test_a_given_proxy_is_used_even_for_this_machine(proxy, message):
+    async def handle(connection):
+        await connection.wait_closed()
+
+    async with serve(handle, "127.0.0.1", 0) as server:
+        wire = wire_to(server.sockets[0].getsockname()[1], proxy=proxy)
+        with pytest.raises(SessionError, match=message) as caught:
+            await wire.open()
+        assert "secret" not in str(caught.value)
+
+
+async def test_an_ssl_context_says_whom_to_trust():
+    pytest.importorskip("cryptography", reason="needs duologue[simulate]")
+    from duologue.simulators._test_ca import TemporaryCA
+
+    authority = TemporaryCA()
+
+    async def handle(connection):
+        await connection.send("hello")
+        await connection.wait_closed()
+
+    async with server(handle, ssl=authority.server_context()) as port:
+        url = f"wss://127.0.0.1:{port}"
+        wire = WebSocketWire(url, ssl_context=authority.client_context())
+        await wire.open()
+        assert await wire.receive() == b"hello"
+        await wire.close()
+        with pytest.raises(SessionError, match="can't be reached"):
+            await WebSocketWire(url).open()

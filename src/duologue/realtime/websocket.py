@@ -167,9 +167,10 @@ class WebSocketWire:
                 f"can't be reached: no answer within {OPEN_TIMEOUT_S:g} s"
             ) from None
         except InvalidProxy as error:
-            raise proxy_error(f"{without_password(error.proxy)}: {error.msg}") from None
+            reason = f"{without_password(error.proxy)}: {error.msg}"
+            raise proxy_error(reason, given=self._proxy is not None) from None
         except ImportError as error:  # of python-socks
-            raise proxy_error(str(error)) from error
+            raise proxy_error(str(error), given=self._proxy is not None) from error
         except (OSError, WebSocketException, EOFError, ValueError) as error:
             # A ValueError: a host's name that can't be encoded, for example.
             raise self._connection_error(
