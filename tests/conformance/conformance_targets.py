@@ -545,7 +545,7 @@ async def nova(replies, transcripts, *, simulator=None, **options):
         options.setdefault("reconnect", POLICY)
         options.setdefault("credentials", Credentials(keys.access_key, keys.secret_key))
         options.setdefault("vad", EnergyVAD())
-        model = Realtime(endpoint_uri=server.url, **options)
+        model = Realtime(base_url=server.url, **options)
         yield model, _NovaFar(model, server)
 
 

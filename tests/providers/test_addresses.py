@@ -28,7 +28,7 @@ MODELS = {
     "gemini": lambda url: gemini.Realtime(base_url=url, api_key=KEY),
     "gemini by a token": lambda url: gemini.Realtime(base_url=url, token=f"auth_tokens/{KEY}"),
     "qwen": lambda url: qwen.Realtime(base_url=url, api_key=KEY),
-    "nova": lambda url: aws.Realtime(endpoint_uri=url),
+    "nova": lambda url: aws.Realtime(base_url=url),
     "a text model": lambda url: openai.LLM("m", base_url=url),
 }
 BAD = (

@@ -24,7 +24,7 @@ TOKEN = "FwoGZXIvYXdzEXAMPLETOKEN"  # noqa: S105 - not a real one
 def _nova(simulator):
     keys = simulator.credentials
     keys = aws.Credentials(keys.access_key, keys.secret_key, session_token=TOKEN)
-    return aws.Realtime(endpoint_uri=simulator.url, credentials=keys)
+    return aws.Realtime(base_url=simulator.url, credentials=keys)
 
 
 CASES = {

@@ -26,7 +26,7 @@ QUICK = ReconnectPolicy(silence_s=4.0)
 def _nova(simulator):
     keys = simulator.credentials
     return aws.Realtime(
-        endpoint_uri=simulator.url,
+        base_url=simulator.url,
         credentials=aws.Credentials(keys.access_key, keys.secret_key),
         vad=EnergyVAD(),
         reconnect=QUICK,

@@ -31,6 +31,7 @@ from duologue.realtime.commands import (
     Truncate,
     UpdateSession,
 )
+from duologue.realtime.options import SemanticVAD
 from duologue.realtime.outputs import (
     ReplyInterrupted,
     ReplyRefused,
@@ -48,7 +49,8 @@ CALLED = [
 
 
 def test_session_starts_in_the_order_of_the_protocol():
-    harness = CodecHarness(tools=[WEATHER], tool_choice="weather", endpointing="low", voice="amy")
+    options = {"tool_choice": "weather", "turn_detection": SemanticVAD("low"), "voice": "amy"}
+    harness = CodecHarness(tools=[WEATHER], **options)
     assert event_names(harness.opening) == [
         "sessionStart",
         "promptStart",
@@ -93,6 +95,24 @@ def test_missing_tools_and_instructions_are_not_sent():
     harness = CodecHarness(instructions="", tool_choice="any")
     assert event_names(harness.opening) == ["sessionStart", "promptStart"]
     assert "toolConfiguration" not in harness.opening[1][1]
+
+
+def test_extra_is_merged_into_the_first_events():
+    extra = {
+        "sessionStart": {"inferenceConfiguration": {"topP": 0.5}, "new": True},
+        "promptStart": {"audioOutputConfiguration": {"voiceId": "clone"}},
+    }
+    (_, session), (_, prompt) = CodecHarness(extra=extra).opening[:2]
+    assert session["inferenceConfiguration"] == {"maxTokens": 1024, "topP": 0.5, "temperature": 0.7}
+    assert session["new"] is True
+    output = prompt["audioOutputConfiguration"]
+    assert (output["voiceId"], output["sampleRateHertz"]) == ("clone", 24000)
+
+
+@pytest.mark.parametrize("turn_detection", [SemanticVAD(), SemanticVAD("auto")])
+def test_turn_detection_may_be_left_to_the_service(turn_detection):
+    (_, session) = CodecHarness(turn_detection=turn_detection).opening[0]
+    assert "turnDetectionConfiguration" not in session
 
 
 def test_nova_1_gets_no_endpointing():

@@ -9,6 +9,7 @@ pytest.importorskip("earshot", reason="the aws extra is not installed")
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.providers import aws
 from duologue.realtime.codec import SessionSetup
+from duologue.realtime.options import ManualTurns, SemanticVAD
 from duologue.testing import run_virtual
 from duologue.vad.earshot import EarshotVAD
 from duologue.vad.energy import EnergyVAD
@@ -31,36 +32,54 @@ def no_endpoint(monkeypatch):
         ({"voice": " "}, "voice must be one of amy, ambre"),
         ({"proxy": "127.0.0.1:3128"}, "proxy must be an address such as http://proxy.example:3128"),
         (
-            {"input_sample_rate": 16000.0},
-            "input_sample_rate must be one of 8000, 16000, 24000, not 16000.0",
+            {"input_rate": 16000.0},
+            "input_rate must be one of 8000, 16000, 24000, not 16000.0",
         ),
-        ({"endpointing": "HIGH"}, "endpointing must be one of high, medium, low, not 'HIGH'"),
-        ({"endpointing": "low", "model": NOVA_1}, "endpointing needs Nova 2 Sonic"),
-        ({"max_tokens": 0}, "max_tokens must be an integer between 1 and 10000, not 0"),
+        ({"turn_detection": "high"}, "turn_detection must be SemanticVAD, because the model ends"),
+        ({"turn_detection": ManualTurns()}, "turn_detection must be SemanticVAD, because the"),
+        (
+            {"turn_detection": SemanticVAD("high", silence_duration_ms=300)},
+            "Nova Sonic does not support SemanticVAD.silence_duration_ms: leave it out",
+        ),
+        ({"turn_detection": SemanticVAD("low"), "model": NOVA_1}, "turn_detection needs Nova 2"),
+        ({"extra": {"maxTokens": 3}}, "extra must have fields by event: sessionStart or promptS"),
+        ({"headers": {"a b": "c"}}, "headers must have names of HTTP headers, not 'a b'"),
+        ({"ssl_context": True}, "ssl_context must be an ssl.SSLContext, not bool"),
+        ({"reconnect": 3}, "reconnect must be a ReconnectPolicy, not 3"),
+        (
+            {"max_output_tokens": 0},
+            "max_output_tokens must be an integer between 1 and 10000, not 0",
+        ),
         ({"temperature": 1.5}, "temperature must be between 0 and 1, not 1.5"),
         ({"top_p": -0.1}, "top_p must be between 0 and 1, not -0.1"),
         (
-            {"input_sample_rate": 48000},
-            "input_sample_rate must be one of 8000, 16000, 24000, not 48000",
+            {"input_rate": 48000},
+            "input_rate must be one of 8000, 16000, 24000, not 48000",
         ),
-        ({"output_sample_rate": 22050}, "output_sample_rate must be one of 8000, 16000, 24000"),
+        ({"output_rate": 22050}, "output_rate must be one of 8000, 16000, 24000"),
         ({"tool_choice": "none"}, "tool_choice must be auto, any or the name of a tool"),
         ({"profile": "p", "credentials": aws.Credentials("a", "b")}, "not both"),
         ({"credentials": "AKID"}, "credentials must be aws.Credentials or a function"),
         ({"model": None}, "model must be the id of a model"),
         ({"region": None}, "region must be an AWS region such as us-east-1, not None"),
         ({"voice": None}, "voice must be one of amy, ambre"),
-        ({"max_tokens": 10.5}, "max_tokens must be an integer between 1 and 10000, not 10.5"),
-        ({"max_tokens": True}, "max_tokens must be an integer between 1 and 10000, not True"),
+        (
+            {"max_output_tokens": 10.5},
+            "max_output_tokens must be an integer between 1 and 10000, not 10.5",
+        ),
+        (
+            {"max_output_tokens": True},
+            "max_output_tokens must be an integer between 1 and 10000, not True",
+        ),
         ({"temperature": "hot"}, "temperature must be between 0 and 1, not 'hot'"),
         ({"top_p": None}, "top_p must be between 0 and 1, not None"),
         ({"temperature": float("nan")}, "temperature must be between 0 and 1, not nan"),
         ({"tool_choice": 3}, "tool_choice must be auto, any or the name of a tool"),
-        ({"endpoint_uri": "https://127.0.0.1:99999"}, "endpoint_uri must be an address such as"),
-        ({"endpoint_uri": "https://127.0.0.1:abc"}, "endpoint_uri must be an address such as"),
-        ({"endpoint_uri": "http://[::1"}, "endpoint_uri must be an address such as"),
-        ({"endpoint_uri": "bedrock"}, "endpoint_uri must be an address such as https://bedrock"),
-        ({"endpoint_uri": "http://10.0.0.1"}, "must use https: except on this machine"),
+        ({"base_url": "https://127.0.0.1:99999"}, "base_url must be an address such as"),
+        ({"base_url": "https://127.0.0.1:abc"}, "base_url must be an address such as"),
+        ({"base_url": "http://[::1"}, "base_url must be an address such as"),
+        ({"base_url": "bedrock"}, "base_url must be an address such as https://bedrock"),
+        ({"base_url": "http://10.0.0.1"}, "must use https: except on this machine"),
     ],
 )
 def test_invalid_values_are_refused_at_once(given, message):
@@ -76,13 +95,13 @@ def test_unknown_voices_may_be_new(caplog):
 
 
 def test_capabilities_of_each_model():
-    nova_2 = aws.Realtime(input_sample_rate=8000, output_sample_rate=16000).capabilities
+    nova_2 = aws.Realtime(input_rate=8000, output_rate=16000).capabilities
     assert (nova_2.input_rate, nova_2.output_rate) == (8000, 16000)
     assert not nova_2.video
     assert nova_2.speech_detection == "local"
     assert nova_2.say == "instructed"
     assert aws.Realtime("amazon.nova-3-sonic-v1:0").capabilities.say == "instructed"
-    newer = aws.Realtime("amazon.nova-2-5-sonic", endpointing="low").capabilities
+    newer = aws.Realtime("amazon.nova-2-5-sonic", turn_detection=SemanticVAD("low")).capabilities
     assert newer == replace(aws.Realtime().capabilities, model="amazon.nova-2-5-sonic")
     for name in (NOVA_1, ARN):
         assert aws.Realtime(name).capabilities.say == "none"
@@ -108,13 +127,13 @@ def test_streams_roll_over_in_a_silence_after_five_minutes_and_at_six_in_any_cas
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "AWS_ENDPOINT_URL"])
 def test_endpoint_comes_from_the_region_or_the_environment(monkeypatch, name):
-    assert aws.Realtime(region="eu-north-1")._endpoint == (
+    assert aws.Realtime(region="eu-north-1").base_url == (
         "https://bedrock-runtime.eu-north-1.amazonaws.com"
     )
     monkeypatch.setenv(name, "http://127.0.0.1:1234/")
-    assert aws.Realtime()._endpoint == "http://127.0.0.1:1234"
+    assert aws.Realtime().base_url == "http://127.0.0.1:1234"
     given = "https://vpce-1.bedrock-runtime.us-east-1.vpce.amazonaws.com"
-    assert aws.Realtime(endpoint_uri=given)._endpoint == given
+    assert aws.Realtime(base_url=given).base_url == given
 
 
 def test_public_names_and_no_others():
@@ -133,4 +152,4 @@ def test_missing_certificate_bundle_is_reported(monkeypatch):
 
 def test_certificates_to_trust_can_be_given():
     context = ssl.create_default_context()
-    assert aws.Realtime(ssl_context=context)._ssl is context
+    assert aws.Realtime(ssl_context=context).ssl_context is context

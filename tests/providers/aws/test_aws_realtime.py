@@ -59,7 +59,7 @@ def realtime(simulator, **options):
     keys = simulator.credentials
     options.setdefault("credentials", aws.Credentials(keys.access_key, keys.secret_key))
     options.setdefault("reconnect", SOON)
-    return aws.Realtime(endpoint_uri=simulator.url, vad=EnergyVAD(), **options)
+    return aws.Realtime(base_url=simulator.url, vad=EnergyVAD(), **options)
 
 
 class Script(ScriptedRealtime):

@@ -111,6 +111,14 @@ async def test_request_is_signed_and_the_first_event_precedes_any_response(wire,
 
 
 @nova
+async def test_additional_headers_are_sent_unsigned(wire, service):
+    wire._headers = {"X-Team": "hotel"}
+    request = await open_stream(wire, service)
+    assert request.headers["x-team"] == "hotel"
+    assert "x-team" not in request.headers["authorization"]
+
+
+@nova
 async def test_service_that_does_not_answer_is_reported_as_idle(wire, service):
     request = await open_stream(wire, service)
     began = asyncio.get_running_loop().time()

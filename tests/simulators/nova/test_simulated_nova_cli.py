@@ -46,7 +46,7 @@ def test_serves_until_ctrl_c(tmp_path, tls):
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(4)]
-        match = re.match(r"endpoint_uri  (\S+)\n", lines[0])
+        match = re.match(r"base_url      (\S+)\n", lines[0])
         assert match is not None
         assert match[1].startswith("https://" if tls else "http://")
         assert lines[1] == "region        us-east-1\n"

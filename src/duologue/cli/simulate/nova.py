@@ -54,7 +54,7 @@ def nova(options: Options, tls: Path | None) -> None:
         simulator,
         options,
         lambda: [
-            f"endpoint_uri  {simulator.url}",
+            f"base_url      {simulator.url}",
             f"region        {simulator.credentials.region}",
             (
                 f"AWS_ENDPOINT_URL_BEDROCK_RUNTIME={simulator.url} "

@@ -122,7 +122,7 @@ class Codec:
         self._config = config
         self._generation = generation_of(config.model)
         self._sequence = EventSequence(config)
-        self._replies = Replies(config.output_sample_rate)
+        self._replies = Replies(config.output_rate)
         self.blocks = ContentBlocks(self._replies, self._sequence.register_call)
         self._history: list[Item] = []
         self._user_texts: list[str] = []
@@ -214,9 +214,9 @@ class Codec:
             case StreamIdle() if self._may_stay_unused():
                 pass  # Items can still be added to its history
             case StreamIdle():
-                self._sent_samples += round(IDLE_S * self._config.input_sample_rate)
+                self._sent_samples += round(IDLE_S * self._config.input_rate)
                 self._pending += self._start_audio()
-                silence = np.zeros(self._config.input_sample_rate * SILENCE_MS // 1000, np.int16)
+                silence = np.zeros(self._config.input_rate * SILENCE_MS // 1000, np.int16)
                 self._pending += self._sequence.audio(silence)
                 self._expire_request()
             case _:
@@ -251,12 +251,12 @@ class Codec:
             "model": config.model,
             "region": config.region,
             "voice": config.voice,
-            "maxTokens": config.max_tokens,
+            "maxTokens": config.max_output_tokens,
             "temperature": config.temperature,
             "topP": config.top_p,
         }
-        if self._generation.has_endpointing:
-            info["endpointingSensitivity"] = config.endpointing.upper()
+        if config.endpointing is not None:
+            info["endpointingSensitivity"] = config.endpointing
         return info
 
     def _may_stay_unused(self) -> bool:
@@ -396,7 +396,7 @@ class Codec:
         last = self._replies.last
         if last is None or not last.is_playing:
             return False
-        length = last.samples / self._config.output_sample_rate
+        length = last.samples / self._config.output_rate
         return (
             not last.finished
             or self._seconds_since(self._playing_since) < length + PLAYBACK_GRACE_S
@@ -424,7 +424,7 @@ class Codec:
             self._refusals.append(ReplyRefused(request.request_id, code, message, busy=True))
 
     def _seconds_since(self, sent: int) -> float:
-        return (self._sent_samples - sent) / self._config.input_sample_rate
+        return (self._sent_samples - sent) / self._config.input_rate
 
     def _send_result(self, command: SendToolResult) -> Sequence[Message]:
         output = command.output

@@ -19,7 +19,7 @@ from uuid import uuid4
 from duologue._optional import optional
 from duologue.audio import Samples
 from duologue.json_types import Json, JsonObject
-from duologue.providers.aws._capabilities import generation_of
+from duologue.providers._json_fields import deep_merge
 from duologue.providers.aws._config import RealtimeConfig
 from duologue.providers.aws._history import HistoryMessage, split_text
 from duologue.realtime.commands import ToolSpec
@@ -85,7 +85,7 @@ class EventSequence:
             type="AUDIO",
             interactive=True,
             role="USER",
-            audioInputConfiguration=self._audio_format(self._config.input_sample_rate),
+            audioInputConfiguration=self._audio_format(self._config.input_rate),
         )
         return [*events, start]
 
@@ -150,15 +150,15 @@ class EventSequence:
         config = self._config
         fields: JsonObject = {
             "inferenceConfiguration": {
-                "maxTokens": config.max_tokens,
+                "maxTokens": config.max_output_tokens,
                 "topP": config.top_p,
                 "temperature": config.temperature,
             }
         }
-        if generation_of(config.model).has_endpointing:
-            sensitivity = config.endpointing.upper()
+        if config.endpointing is not None:
+            sensitivity = config.endpointing
             fields["turnDetectionConfiguration"] = {"endpointingSensitivity": sensitivity}
-        return self._event("sessionStart", **fields)
+        return self._extended_event("sessionStart", fields)
 
     def _prompt_start(self, tools: Sequence[ToolSpec]) -> bytes:
         config = self._config
@@ -166,7 +166,7 @@ class EventSequence:
             "promptName": self._prompt_name,
             "textOutputConfiguration": _TEXT_FORMAT,
             "audioOutputConfiguration": {
-                **self._audio_format(config.output_sample_rate),
+                **self._audio_format(config.output_rate),
                 "voiceId": config.voice,
             },
         }
@@ -179,7 +179,10 @@ class EventSequence:
                 configuration["toolChoice"] = named if choice in ("auto", "any") else tool
             fields["toolUseOutputConfiguration"] = {"mediaType": "application/json"}
             fields["toolConfiguration"] = configuration
-        return self._event("promptStart", **fields)
+        return self._extended_event("promptStart", fields)
+
+    def _extended_event(self, event: str, fields: JsonObject) -> bytes:
+        return self._event(event, **deep_merge(fields, self._config.extra_fields(event)))
 
     def _text_block(self, role: str, parts: Sequence[str], *, interactive: bool) -> list[bytes]:
         block = self._new_id()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Literal
 
 from duologue._optional import optional
@@ -72,15 +74,17 @@ class ResponseBody:
 class H2Transport:
     """The SDK's transport for one request.
 
-    Call `connect` before the request. Its ``interceptor`` must be in the client's configuration
-    too. ``refusal`` is the error that the service answered with instead of a stream.
+    Call `connect` before the request. ``headers`` are sent in addition, unsigned. Its
+    ``interceptor`` must be in the client's configuration too. ``refusal`` is the error that the
+    service answered with instead of a stream.
     """
 
     SUPPORTS_DUPLEX_STREAMING: Literal[True] = True
     TIMEOUT_EXCEPTIONS: tuple[type[Exception], ...] = (TimeoutError,)
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.stream = H2Stream(clock)
+        self._headers = headers
         self.interceptor = _BodyInterceptor(RequestBody(self))
         self.refusal: RefusedError | None = None
 
@@ -121,6 +125,7 @@ class H2Transport:
             name = field.name.lower()
             if name not in _CONNECTION_FIELDS:
                 headers += [(name, value) for value in field.values]
+        headers += [(name.lower(), value) for name, value in self._headers.items()]
         self.stream.request(headers)
         fields = Fields()
         status = 0

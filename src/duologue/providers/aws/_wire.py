@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from duologue._net import hostname_of, one_line, proxy_from_environment
@@ -88,6 +89,7 @@ class BedrockWire:
         profile: The profile that the SDK reads its own settings from; None takes that of the
             environment.
         proxy: The address of an HTTP proxy; None takes that of the environment.
+        headers: Additional HTTP headers, which are not signed.
     """
 
     def __init__(
@@ -101,9 +103,11 @@ class BedrockWire:
         clock: Clock,
         profile: str | None = None,
         proxy: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._model = model
         self._proxy = proxy
+        self._headers = headers
         self._profile = profile
         self._region = region
         self._endpoint = endpoint
@@ -233,7 +237,7 @@ class BedrockWire:
         keys = await self._credentials()
         lifetime_s = keys.lifetime_s(datetime.now(UTC))
         self._expires_in = MAX_STREAM_S if lifetime_s is None else min(MAX_STREAM_S, lifetime_s)
-        transport = self._transport = H2Transport(self._clock)
+        transport = self._transport = H2Transport(self._clock, self._headers)
         config = await AsyncBedrockRuntimeConfig.resolve(
             profile=self._profile,
             region=self._region,
