@@ -78,7 +78,7 @@ def test_run_records_prints_and_writes_every_event(command, question, tmp_path):
     assert result.exit_code == 0, result.output
     assert "you  When do you close?" in result.output
     assert "agent  We close at nine." in result.output
-    assert "1 answer; first sound" in result.output
+    assert "1 reply; first sound" in result.output
 
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     kinds = [line["type"] for line in lines]
@@ -176,7 +176,7 @@ def test_fast_reports_no_latencies(command, question, tmp_path):
         *("--picture", "out.png"),
     )
     assert result.exit_code == 0, result.output
-    assert "1 answer; no latencies" in result.output
+    assert "1 reply; no latencies" in result.output
     assert " ms" not in result.output
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     (metrics,) = [line for line in lines if line["type"] == "TurnMetricsEvent"]
@@ -288,7 +288,7 @@ def test_demo_once_writes_audio_and_image(command, tmp_path):
     assert result.exit_code == 0, result.output
     assert "Ada speaking." in result.output
     assert "(interrupted)" in result.output
-    assert "4 answers" in result.output
+    assert "4 replies" in result.output
     assert "conversation.wav and conversation.png" in result.output
     left, right = read(tmp_path / "conversation.wav")
     assert len(find_segments(left, RATE)) == 4

@@ -102,7 +102,7 @@ async def test_the_transcript_follows_the_events_of_a_conversation(browser):
         label = await bar.get_attribute("aria-label")
         for part in ("turn over after 180", "first word after 250", "first sound after 410 ms"):
             assert part in label
-        assert await page.locator("#pace").inner_text() == "answers after 410 ms"
+        assert await page.locator("#pace").inner_text() == "replies after 410 ms"
 
         stage.send_events(UserTurnStartedEvent("p"), UserTranscriptEvent("hm", False, "p"))
         stage.send_events(UserTurnEndedEvent("p", None, empty=True))

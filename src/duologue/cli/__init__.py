@@ -10,13 +10,13 @@ from typing import NoReturn
 import click
 
 _COMMANDS = {
-    "demo": ("demo", "Hear it, then talk to it: a recorded caller first, then the page."),
+    "demo": ("demo", "Listen to a recorded caller, then talk yourself on the page."),
     "talk": ("talk", "Talk in the terminal, by microphone and loudspeaker."),
     "serve": ("serve", "Serve the page to talk from in a browser."),
     "run": ("run", "Hold one conversation with recorded speech, and record it."),
-    "models": ("weights", "Weights of the local engine: what there is, and what is here."),
+    "models": ("weights", "Weights of the built-in engine: list, fetch, verify, prune."),
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
-    "doctor": ("doctor", "Say what is installed and what is missing, with the fix."),
+    "doctor": ("doctor", "Report what is installed and what is missing, with the fix."),
 }
 
 
@@ -63,7 +63,7 @@ def _fail(text: str, code: int) -> NoReturn:
     "-v",
     "--verbose",
     count=True,
-    help="Say on stderr what happens to sessions; -vv also the kinds of messages.",
+    help="Log to stderr what happens to sessions; -vv also the types of messages.",
 )
 def main(verbose: int) -> None:
     """Talk with a model by voice; no key and no account needed.

@@ -84,14 +84,14 @@ def find_segments(samples: Samples, rate: int) -> list[Segment]:
 def find_latencies(person: Sequence[Segment], agent: Sequence[Segment]) -> list[Latency]:
     """Return a latency for each start of the agent after the person, with no speech in between."""
     found = []
-    for answer in agent:
-        before = [s.end for s in person if s.start < answer.start]
+    for reply in agent:
+        before = [s.end for s in person if s.start < reply.start]
         last = max(before, default=None)
-        if last is None or last >= answer.start:
+        if last is None or last >= reply.start:
             continue
-        if any(last <= other.start < answer.start for other in agent if other is not answer):
+        if any(last <= other.start < reply.start for other in agent if other is not reply):
             continue
-        found.append(Latency(last, answer.start))
+        found.append(Latency(last, reply.start))
     return found
 
 
@@ -191,7 +191,7 @@ class _Plot:
         self._text(_MARGIN, 24, title or "Conversation", 22, _INK)
         if gaps:
             median = round(float(np.median([gap.ms for gap in gaps])))
-            count = "1 answer" if len(gaps) == 1 else f"{len(gaps)} answers"
+            count = "1 reply" if len(gaps) == 1 else f"{len(gaps)} replies"
             self._text(
                 _MARGIN, 56, f"{count}, {median} ms of silence before each (median)", 14, _FAINT
             )

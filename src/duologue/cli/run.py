@@ -52,7 +52,7 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     metavar="IN.wav",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Speak this into the agent's answer; may be given several times.",
+    help="Interrupt the agent with this; may be given several times.",
 )
 @click.option(
     "--after",
@@ -60,13 +60,13 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="How long the agent has spoken when an interjection begins.",
+    help="Seconds of agent speech after which an interjection begins.",
 )
 @click.option(
     "--fast",
     is_flag=True,
     help="Run as fast as the model computes, not in real time. Latencies are not reported then, "
-    "because the clock stands still while the model computes.",
+    "because virtual time stops while the model computes.",
 )
 @click.option("--quiet", is_flag=True, help="Print no conversation.")
 @engine_options

@@ -33,23 +33,23 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--token",
     metavar="TEXT",
-    help="What a browser must know to call, 16 characters or more; an address other than this "
-    "machine's demands one. Better in the environment: DUOLOGUE_TOKEN.",
+    help="Token that a browser must send to call, 16 characters or more; required if other "
+    "machines can reach the address. Better in the environment: DUOLOGUE_TOKEN.",
 )
-@click.option("--certfile", type=_FILE, help="TLS certificate; browsers want https elsewhere.")
-@click.option("--keyfile", type=_FILE, help="Key of the certificate.")
 @click.option(
-    "--allow-host", multiple=True, metavar="NAME", help="Another name the page is opened under."
+    "--certfile", type=_FILE, help="TLS certificate; browsers need https on other machines."
 )
+@click.option("--keyfile", type=_FILE, help="Key of the certificate.")
+@click.option("--allow-host", multiple=True, metavar="NAME", help="Another host name of the page.")
 @click.option(
     "--public-url",
     metavar="URL",
-    help="Where people open the page when a proxy stands in front: https://talk.example.org/",
+    help="Address of the page if a proxy is in front of it: https://talk.example.org/",
 )
 @click.option(
     "--max-sessions",
     type=click.IntRange(1),
-    help="Calls at once; the next is refused. 8 for each core by default.",
+    help="Most calls at once; 8 for each core by default.",
 )
 @engine_options
 def serve(

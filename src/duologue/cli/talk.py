@@ -16,8 +16,10 @@ from duologue.cli.options import engine_options
     "--input", "input_", metavar="DEVICE", help="Microphone: its number or a part of its name."
 )
 @click.option("--output", metavar="DEVICE", help="Loudspeaker: its number or a part of its name.")
-@click.option("--devices", "list_devices", is_flag=True, help="List the sound devices and stop.")
-@click.option("--headphones", is_flag=True, help="There is no echo: leave out its cancellation.")
+@click.option("--devices", "list_devices", is_flag=True, help="List the audio devices and stop.")
+@click.option(
+    "--headphones", is_flag=True, help="Switch off echo cancellation, which headphones do not need."
+)
 @click.option("--say", metavar="TEXT", help="The agent speaks first, and says exactly this.")
 @click.option(
     "--events",

@@ -118,12 +118,12 @@ class TranscriptPrinter:
         latencies = self.latencies
         count = len(latencies) if self._measured else self._replies
         if not count:
-            return "The agent did not answer."
-        answers = "1 answer" if count == 1 else f"{count} answers"
+            return "The agent did not reply."
+        replies = "1 reply" if count == 1 else f"{count} replies"
         if not self._measured:
-            return f"{answers}; no latencies, because the clock stood still while it computed."
+            return f"{replies}; no latencies, because virtual time stopped while it computed."
         median = statistics.median(latencies)
-        summary = f"{answers}; first sound {median:.0f} ms after the end of speech (median)."
+        summary = f"{replies}; first sound {median:.0f} ms after the end of speech (median)."
         return summary if self.warning is None else f"{summary}\n{self.warning}"
 
     def _handle(self, event: Event) -> None:

@@ -14,7 +14,7 @@ from duologue.cli.simulate.serving import Options, serve, simulator_options, wri
     "--tls",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="CA.pem",
-    help="Speak TLS, as Google's own package wants it, and write here whom clients are to trust.",
+    help="Speak TLS, as Google's own package demands, and write the certificate to this file.",
 )
 @simulator_options(clock_scale_help="Connections end after ten minutes divided by this.")
 def gemini(options: Options, tls: Path | None) -> None:

@@ -14,8 +14,8 @@ from duologue.cli.simulate.serving import Options, serve, simulator_options, wri
     "--tls",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="CA.pem",
-    help="Speak TLS, as the SDK's own transport wants it, and write here whom clients are to "
-    "trust.",
+    help="Speak TLS, as the SDK's own transport demands, and write the certificate to trust "
+    "to this file.",
 )
 @simulator_options(clock_scale_help="Streams end after eight minutes divided by this.")
 def nova(options: Options, tls: Path | None) -> None:

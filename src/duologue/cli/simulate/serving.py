@@ -86,7 +86,7 @@ def simulator_options(
             "--faults",
             multiple=True,
             metavar="NAME|FILE.yaml",
-            help="What goes wrong; may be given several times.",
+            help="A fault to inject; may be given several times.",
         ),
         click.option(
             "--clock-scale",
@@ -98,7 +98,7 @@ def simulator_options(
         click.option(
             "--key",
             metavar="TEXT",
-            help="The key that is good; demanded with another --host.",
+            help="The key that is accepted; required with another --host.",
         ),
     ]
 

@@ -65,6 +65,6 @@ export class Pace {
   get text() {
     if (!this.#times.length) return "";
     const sorted = [...this.#times].sort((a, b) => a - b);
-    return `answers after ${Math.round(sorted[sorted.length >> 1])} ms`;
+    return `replies after ${Math.round(sorted[sorted.length >> 1])} ms`;
   }
 }
