@@ -1,6 +1,6 @@
 """The way of the person's audio to the model: resample, keep, replay after a lost connection.
 
-A lost connection takes with it what the model had heard and not yet written down. So the newest
+A lost connection takes with it the audio that the model has not transcribed yet. So the newest
 seconds of audio are kept, and `InputTurnTracker` knows up to which position everything is safe,
 which means that it is in the history as text:
 

@@ -4,7 +4,7 @@ Gemini Live and Nova Sonic send the person's transcript in pieces, under ids of 
 say when speech begins or ends nor which turn a piece belongs to. This puts together what other
 services send by themselves, from three sources:
 
-    VAD on the input audio       when speech starts and stops, sooner than a service could say it
+    VAD on the input audio       when speech starts and stops, sooner than a service could signal it
     transcript pieces            what was said, late, and without a turn
     the start of a reply         the turn before it is over
 
@@ -16,8 +16,7 @@ A turn goes through these states; one of each may exist at a time, and several `
 A piece of text belongs, in this order, to:
 
     1. the late turn that got a piece at most `BURST_S` ago
-    2. a turn that has ended at most `LATE_TRANSCRIPT_S` ago and has no text yet; the last one
-      first,
+    2. a turn that ended at most `LATE_TRANSCRIPT_S` ago and has no text yet; the last one first,
        unless it is so short that it may be a cough
     3. the first replayed turn, after a reconnect
     4. the open turn, else the last one

@@ -1,4 +1,4 @@
-"""Recognise turns that a new connection hears a second time, for their text only (sans-IO).
+"""Recognise turns that are replayed to a new connection for their text only (sans-IO).
 
 A turn may get its reply before its transcript: OpenAI's comes up to seconds later. If the
 connection is lost between the two, the transcript is lost as well, and the history lacks what the
@@ -14,7 +14,7 @@ it for a new turn:
 Nothing in the messages says which turns are replayed. Three things do:
 
     order      replayed turns come first, in the order in which they were spoken
-    position   they begin within the replayed samples, where the service tells positions
+    position   they begin within the replayed samples, if the service sends positions
     time       they begin within twice the length of the replayed audio and `MAX_REPLAY_DELAY_S`
 
 A turn that is not a replayed one ends the search, because no more of them can follow.
