@@ -40,6 +40,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/lint-imports
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet --site-dir .site
 
 types: setup
 	.venv/bin/mypy
@@ -82,4 +83,4 @@ format: setup ## format and fix what can be fixed
 	.venv/bin/ruff format .
 
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-lowest .tools .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-lowest .tools .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .site
