@@ -35,8 +35,14 @@ def no_endpoint(monkeypatch):
             {"input_rate": 16000.0},
             "input_rate must be one of 8000, 16000, 24000, not 16000.0",
         ),
-        ({"turn_detection": "high"}, "turn_detection must be SemanticVAD, because the model ends"),
-        ({"turn_detection": ManualTurns()}, "turn_detection must be SemanticVAD, because the"),
+        (
+            {"turn_detection": "high"},
+            "turn_detection must be SemanticVAD or ServerVAD, because the model ends",
+        ),
+        (
+            {"turn_detection": ManualTurns()},
+            "turn_detection must be SemanticVAD or ServerVAD, because the",
+        ),
         (
             {"turn_detection": SemanticVAD("high", silence_duration_ms=300)},
             "Nova Sonic does not support SemanticVAD.silence_duration_ms: leave it out",
@@ -137,7 +143,14 @@ def test_endpoint_comes_from_the_region_or_the_environment(monkeypatch, name):
 
 
 def test_public_names_and_no_others():
-    assert sorted(aws.__all__) == ["Credentials", "ROLL_OVER", "Realtime"]
+    assert sorted(aws.__all__) == [
+        "Credentials",
+        "ROLL_OVER",
+        "Realtime",
+        "SemanticVAD",
+        "ServerVAD",
+        "Transcription",
+    ]
     assert "Realtime" in dir(aws)
     with pytest.raises(AttributeError, match="has no attribute 'Nova'"):
         aws.Nova  # noqa: B018

@@ -1,6 +1,8 @@
 """Certificates that a WebRTC call trusts."""
 
+import asyncio
 import datetime as dt
+import re
 import ssl
 
 import pytest
@@ -10,7 +12,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from duologue.errors import SessionError
+from duologue.providers import openai
 from duologue.providers._openai_protocol.webrtc import WebRTCWire
+from duologue.realtime.codec import SessionSetup
 
 
 def self_signed(folder):
@@ -64,3 +68,51 @@ async def test_untrusted_server_receives_no_request(tmp_path, scheme):
         await wire.close()
     await runner.cleanup()
     assert not asked
+
+
+async def test_ssl_context_says_which_certificates_are_trusted(tmp_path):
+    requests = []
+
+    async def answer(request):
+        requests.append(request.headers["X-Trace"])
+        return web.json_response({"error": {"message": "Wrong key."}}, status=401)
+
+    application = web.Application()
+    application.router.add_post("/v1/realtime/calls", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self_signed(tmp_path))
+    await site.start()
+    trusted = ssl.create_default_context(cafile=str(tmp_path / "server.pem"))
+    model = openai.Realtime(
+        base_url=f"https://localhost:{runner.addresses[0][1]}/v1",
+        api_key="k",
+        headers={"X-Trace": "1"},
+        ssl_context=trusted,
+    )
+    with pytest.raises(SessionError, match="Wrong key"):
+        await model.open(SessionSetup()).run(lambda output: None)
+    await runner.cleanup()
+    assert requests == ["1"]
+
+
+async def test_given_proxy_is_used_even_for_this_machine():
+    heads = []
+
+    async def refuse(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        length = re.search(rb"content-length: (\d+)", heads[-1].lower())
+        await reader.readexactly(int(length[1]))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        model = openai.Realtime(
+            base_url="http://127.0.0.1:9/v1", api_key="k", proxy=f"http://127.0.0.1:{port}"
+        )
+        with pytest.raises(SessionError, match="403"):
+            await model.open(SessionSetup()).run(lambda output: None)
+    assert heads[0].startswith(b"POST http://127.0.0.1:9/v1/realtime/calls HTTP/1.1")

@@ -234,7 +234,7 @@ class WebRTCWire:
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             # httpx reads the proxies of the environment; its message must not show a password.
-            raise proxy_error(str(error)) from error
+            raise proxy_error(str(error), given=self._proxy is not None) from error
         try:
             async with client:
                 response = await client.post(

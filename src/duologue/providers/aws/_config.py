@@ -20,7 +20,7 @@ from duologue.providers._options import (
 )
 from duologue.providers.aws._capabilities import generation_of
 from duologue.providers.aws._credentials import Credentials, CredentialSource
-from duologue.realtime.options import SemanticVAD, check_supported
+from duologue.realtime.options import SemanticVAD, ServerVAD, Transcription, check_supported
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.vad.vad import VAD
 
@@ -43,11 +43,18 @@ def _check_region(name: str, value: object) -> None:
 
 
 def _check_turn_detection(name: str, value: object) -> None:
-    if not isinstance(value, SemanticVAD):
+    if not isinstance(value, SemanticVAD | ServerVAD):
         raise ConfigError(
-            f"{name} must be SemanticVAD, because the model ends turns by itself, not {value!r}"
+            f"{name} must be SemanticVAD or ServerVAD, because the model ends turns by itself, "
+            f"not {value!r}"
         )
     check_supported("Nova Sonic", value, ("eagerness",))
+
+
+def _check_transcription(name: str, value: object) -> None:
+    if not isinstance(value, Transcription):
+        raise ConfigError(f"{name} must be Transcription(), because the model always transcribes")
+    check_supported("Nova Sonic", value, ())
 
 
 def _check_tool_choice(name: str, value: object) -> None:
@@ -80,19 +87,24 @@ class RealtimeConfig(NetworkOptions):
         "profile, an ARN; an unknown name counts as the newest",
         check=text("the id of a model such as amazon.nova-2-sonic-v1:0"),
     )
-    region: str = option("us-east-1", "an AWS region that has the model", check=_check_region)
     voice: str = option(
         "matthew",
         f"{', '.join(VOICES)}; others are sent to the service unchanged, with a warning in the log",
         check=voice_name(*VOICES),
     )
     _: KW_ONLY
-    turn_detection: SemanticVAD = option(
+    region: str = option("us-east-1", "an AWS region that has the model", check=_check_region)
+    turn_detection: SemanticVAD | ServerVAD = option(
         SemanticVAD(eagerness="high"),
         "how soon a pause ends the person's turn: an eagerness of `high` (1.5 s), `medium` or "
-        "`low`, or `auto` for the service's default; Nova 2 only",
+        "`low`, or `auto` for the service's default, as with `ServerVAD()`; Nova 2 only",
         check=_check_turn_detection,
         shown='`SemanticVAD("high")`',
+    )
+    transcription: Transcription = option(
+        Transcription(),
+        "the model always transcribes, and has no options for it",
+        check=_check_transcription,
     )
     max_output_tokens: int = option(
         1024,
@@ -168,9 +180,14 @@ class RealtimeConfig(NetworkOptions):
         return fields if isinstance(fields, dict) else {}
 
     @property
+    def _eagerness(self) -> str | None:
+        detection = self.turn_detection
+        return detection.eagerness if isinstance(detection, SemanticVAD) else None
+
+    @property
     def endpointing(self) -> str | None:
         """The sensitivity of endpointing, in the service's words; None for its default."""
-        eagerness = self.turn_detection.eagerness
+        eagerness = self._eagerness
         if not generation_of(self.model).has_endpointing or eagerness in (None, "auto"):
             return None
         return str(eagerness).upper()
@@ -179,7 +196,7 @@ class RealtimeConfig(NetworkOptions):
         """Check the options, each and for the model."""
         super().__post_init__()
         if (
-            self.turn_detection.eagerness not in (None, "auto", "high")
+            self._eagerness not in (None, "auto", "high")
             and not generation_of(self.model).has_endpointing
         ):
             raise ConfigError(f"turn_detection needs Nova 2 Sonic, not {self.model}")
