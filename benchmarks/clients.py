@@ -36,7 +36,7 @@ def realtime(name: str, url: str, *, video: bool = False, **options: object) -> 
             from duologue.providers import aws
 
             keys = aws.Credentials("AKIDBENCH", "secret")
-            return aws.Realtime(endpoint_uri=url, credentials=keys)
+            return aws.Realtime(base_url=url, credentials=keys)
     raise SystemExit(f"no provider is called {name!r}; there are: {', '.join(NAMES)}")
 
 

@@ -156,7 +156,7 @@ async def talk(minutes: int) -> list[Figure]:
         delay_words(server, LATE_S)
         keys = server.credentials
         credentials = aws.Credentials(keys.access_key, keys.secret_key)
-        llm = aws.Realtime(endpoint_uri=server.url, credentials=credentials, vad=EnergyVAD())
+        llm = aws.Realtime(base_url=server.url, credentials=credentials, vad=EnergyVAD())
         agent = Agent(edge=caller, llm=llm)
         gaps: list[int] = []
 

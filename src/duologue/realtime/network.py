@@ -134,24 +134,7 @@ class NetworkRealtime[M](Realtime):
         Raises:
             SessionError: the function that was given as ``api_key`` failed.
         """
-        source = self._api_key
-        if isinstance(source, str):
-            return source
-        name = name_of(source)
-        try:
-            key = source() if is_async(source) else await call_plain(source)
-            if inspect.isawaitable(key):
-                key = await run_bounded(key, name)
-        except Exception as error:
-            message = f"api_key, the function {name}: {describe(error)}"
-            raise SessionError(message, code="api_key") from error
-        if not isinstance(key, str):
-            message = f"api_key, the function {name}, must return a string, not {key!r:.20}"
-            raise SessionError(message, code="api_key", kind=ErrorKind.FATAL)
-        try:
-            return check_secret("api_key", key)
-        except ConfigError as error:
-            raise SessionError(str(error), code="api_key", kind=ErrorKind.FATAL) from None
+        return await resolve_key(self._api_key)
 
     async def make_headers(self) -> Mapping[str, str]:
         """Return the headers of the next connection: the key as a bearer token, and ``headers``."""
@@ -186,3 +169,28 @@ class NetworkRealtime[M](Realtime):
     def error(self, code: str, message: str) -> ProviderError:
         """Return the output for an error message of the service."""
         return ProviderError(self.errors.get(code, ErrorKind.UNKNOWN), code, message)
+
+
+async def resolve_key(source: ApiKey) -> str:
+    """Return a key, or the one that a function returns.
+
+    Raises:
+        SessionError: the function failed, or returned something that can't be a key.
+    """
+    if isinstance(source, str):
+        return source
+    name = name_of(source)
+    try:
+        key = source() if is_async(source) else await call_plain(source)
+        if inspect.isawaitable(key):
+            key = await run_bounded(key, name)
+    except Exception as error:
+        message = f"api_key, the function {name}: {describe(error)}"
+        raise SessionError(message, code="api_key") from error
+    if not isinstance(key, str):
+        message = f"api_key, the function {name}, must return a string, not {key!r:.20}"
+        raise SessionError(message, code="api_key", kind=ErrorKind.FATAL)
+    try:
+        return check_secret("api_key", key)
+    except ConfigError as error:
+        raise SessionError(str(error), code="api_key", kind=ErrorKind.FATAL) from None

@@ -58,7 +58,9 @@ class Request:
 
 
 @asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[tuple[openai.LLM, list[Request]]]:
+async def serving(
+    answer: Answer, **options: object
+) -> AsyncIterator[tuple[openai.LLM, list[Request]]]:
     """Run a server of the protocol on loopback; yield a model that uses it, and the requests."""
     requests: list[Request] = []
 
@@ -83,7 +85,11 @@ async def serving(answer: Answer) -> AsyncIterator[tuple[openai.LLM, list[Reques
 
     server = await asyncio.start_server(take, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    llm = openai.LLM("some-model", base_url=f"http://127.0.0.1:{port}/v1", api_key="secret")
+    url = f"http://127.0.0.1:{port}"
+    if "proxy" in options:
+        options |= {"proxy": url, "base_url": "http://127.0.0.1:9/v1"}
+    options = {"base_url": f"{url}/v1", "api_key": "secret", **options}
+    llm = openai.LLM("some-model", **options)  # type: ignore[arg-type]
     try:
         yield llm, requests
     finally:
@@ -127,6 +133,39 @@ async def test_text_is_streamed_as_it_arrives() -> None:
         {"role": "user", "content": "Hello."},
     ]
     assert "tools" not in request.body
+
+
+async def test_key_function_is_called_for_each_request() -> None:
+    keys = iter(["first", "second"])
+
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="Hello."))
+
+    async def key() -> str:
+        return next(keys)
+
+    async with serving(answer, api_key=key, headers={"X-Trace": "1"}) as (llm, requests):
+        for _ in range(2):
+            await collect(llm.generate("", HISTORY, []))
+    sent = [(one.headers["authorization"], one.headers["x-trace"]) for one in requests]
+    assert sent == [("Bearer first", "1"), ("Bearer second", "1")]
+
+
+async def test_request_goes_through_a_given_proxy() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="Hello."))
+
+    async with serving(answer, proxy=True) as (llm, requests):
+        assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
+    assert requests[0].path == "http://127.0.0.1:9/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    "options", [{"proxy": "localhost"}, {"headers": {"a b": "c"}}, {"ssl_context": True}]
+)
+def test_invalid_connection_option_raises_at_construction(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} must"):
+        openai.LLM("m", base_url="http://127.0.0.1:9/v1", **options)  # type: ignore[arg-type]
 
 
 async def test_tool_call_pieces_are_joined() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from duologue._net import check_proxies, split_address
+from duologue._net import check_headers, check_proxies, split_address
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
@@ -19,6 +20,7 @@ from duologue.providers._validate import check_secret
 from duologue.providers.openai._chat_messages import chat_messages
 from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error_text
 from duologue.realtime.commands import ToolSpec
+from duologue.realtime.network import ApiKey, resolve_key
 
 _FATAL_STATUS = frozenset((401, 402, 403, 404))
 """Wrong key, no money, not allowed, no such model: retrying does not help."""
@@ -46,8 +48,12 @@ class LLM:
         model: The model's name.
         base_url: The server, such as ``http://127.0.0.1:11434/v1``; read from ``OPENAI_BASE_URL``
             when not given, and OpenAI's own by default.
-        api_key: Read from ``OPENAI_API_KEY`` when not given; your own server needs none.
+        api_key: A key, or a function that returns one for each request; read from
+            ``OPENAI_API_KEY`` when not given. Your own server needs none.
         tools_reliable: Whether the model's tool calls can be trusted.
+        headers: Additional headers of each request.
+        proxy: Address of an HTTP proxy; None uses that of the environment.
+        ssl_context: Trusted certificates and our own; the system's if None.
         options: Fields of every request, whatever their names (``temperature``, ``top_k``...).
         timeout: Seconds until the response, and between two parts of it.
 
@@ -59,13 +65,24 @@ class LLM:
         self,
         model: str,
         base_url: str | None = None,
-        api_key: str | None = None,
+        api_key: ApiKey | None = None,
         *,
         tools_reliable: bool = True,
+        headers: Mapping[str, str] | None = None,
+        proxy: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         options: JsonObject | None = None,
         timeout: float = 30.0,
     ) -> None:
-        key = check_secret("api_key", api_key or os.environ.get("OPENAI_API_KEY") or "")
+        key = api_key or os.environ.get("OPENAI_API_KEY") or ""
+        if isinstance(key, str):
+            key = check_secret("api_key", key)
+        if proxy is not None:
+            split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
+        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+            raise ConfigError(
+                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
+            )
         own_server = base_url or os.environ.get("OPENAI_BASE_URL")
         if not key and not own_server:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")
@@ -73,7 +90,10 @@ class LLM:
             split_address("base_url", own_server, ("http", "https"), "http://127.0.0.1:11434/v1")
         self._model = model
         self._base_url = base_url
-        self._api_key = key or "none"
+        self._api_key: ApiKey = key or "none"
+        self._headers = check_headers("headers", headers)
+        self._proxy = proxy
+        self._ssl_context = ssl_context
         self._tools_reliable = tools_reliable
         self._options = dict(options or {})
         self._timeout = timeout
@@ -151,6 +171,7 @@ class LLM:
         fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
         again = True
         while True:
+            self._get_client().api_key = await resolve_key(self._api_key)
             asking = self._get_client().chat.completions.with_streaming_response.create(**fields)
             try:
                 response = await asking.__aenter__()
@@ -186,13 +207,21 @@ class LLM:
         if self._client is None:
             openai = import_optional("openai", "openai")
             check_proxies()
+            timeout = openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S))
+            http: dict[str, object] = {}
+            if self._proxy is not None:
+                http["proxy"] = self._proxy
+            if self._ssl_context is not None:
+                http["verify"] = self._ssl_context
             self._client = openai.AsyncOpenAI(
-                api_key=self._api_key,
+                api_key="none",  # `_response` sets the key of each request
                 base_url=self._base_url,
-                timeout=openai.Timeout(
-                    self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
-                ),
-                max_retries=0,  # `_open_response` retries, with a short wait only
+                timeout=timeout,
+                default_headers=self._headers,
+                http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, **http)
+                if http
+                else None,
+                max_retries=0,  # `_response` retries, with a short wait only
             )
         return self._client
 
