@@ -58,7 +58,7 @@ async def test_a_history_that_can_not_be_truncated_is_left_alone():
 @virtual_time
 async def test_clearing_the_input_needs_manual_turns_and_is_sent_again_in_its_place():
     async with live_session(model := FakeModel()):
-        with pytest.raises(UnsupportedError, match="finds the end of a turn by itself"):
+        with pytest.raises(UnsupportedError, match="detects the end of a turn by itself"):
             model.clear_input()
     model = FakeModel(manual_turns=True)
     async with live_session(model):

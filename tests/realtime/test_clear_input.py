@@ -43,7 +43,7 @@ async def test_cleared_audio_is_not_in_a_turn_of_the_next_connection():
 async def test_model_that_ends_turns_by_itself_refuses():
     model = FakeModel()
     async with live_session(model):
-        with pytest.raises(UnsupportedError, match="finds the end of a turn by itself"):
+        with pytest.raises(UnsupportedError, match="detects the end of a turn by itself"):
             model.clear_input()
 
 

@@ -96,7 +96,7 @@ async def test_what_it_does_not_claim_is_refused():
             agent.say("Hello")
         with pytest.raises(UnsupportedError, match="can't change instructions"):
             agent.llm.update_instructions("Be brief.")
-        with pytest.raises(UnsupportedError, match="finds the end of a turn by itself"):
+        with pytest.raises(UnsupportedError, match="detects the end of a turn by itself"):
             agent.llm.end_turn()
 
 

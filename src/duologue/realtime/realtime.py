@@ -309,20 +309,20 @@ class Realtime(ABC):
         """End the person's turn; without ``reply`` the model only listens.
 
         Raises:
-            UnsupportedError: the model finds the end of a turn by itself.
+            UnsupportedError: the model detects the end of a turn by itself.
         """
         if not self.capabilities.manual_turns:
-            raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
+            raise UnsupportedError(f"{self.capabilities.model} detects the end of a turn by itself")
         self._session.end_turn(EndTurn(reply))
 
     def clear_input(self) -> None:
         """Drop the audio of the turn that has not ended yet.
 
         Raises:
-            UnsupportedError: the model finds the end of a turn by itself.
+            UnsupportedError: the model detects the end of a turn by itself.
         """
         if not self.capabilities.manual_turns:
-            raise UnsupportedError(f"{self.capabilities.model} finds the end of a turn by itself")
+            raise UnsupportedError(f"{self.capabilities.model} detects the end of a turn by itself")
         self._session.clear_input()
 
     def add_item(self, item: Item) -> None:
