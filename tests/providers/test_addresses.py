@@ -12,13 +12,14 @@ from duologue._net import check_headers, proxy_from_environment, split_address, 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.realtime.websocket import WebSocketWire
 
-openai = pytest.importorskip("duologue.providers.openai", reason="the openai extra is missing")
-gemini = pytest.importorskip("duologue.providers.gemini", reason="the gemini extra is missing")
-qwen = pytest.importorskip("duologue.providers.qwen", reason="the qwen extra is missing")
-aws = pytest.importorskip("duologue.providers.aws", reason="the aws extra is missing")
+pytest.importorskip("duologue.providers.openai", reason="the openai extra is missing")
+pytest.importorskip("duologue.providers.gemini", reason="the gemini extra is missing")
+pytest.importorskip("duologue.providers.qwen", reason="the qwen extra is missing")
+pytest.importorskip("duologue.providers.aws", reason="the aws extra is missing")
 
-from duologue.providers._openai_protocol.webrtc import WebRTCWire  # noqa: E402
-from duologue.realtime.codec import SessionSetup  # noqa: E402
+from duologue.providers import aws, gemini, openai, qwen
+from duologue.providers._openai_protocol.webrtc import WebRTCWire
+from duologue.realtime.codec import SessionSetup
 
 KEY = "sk-very-secret-0123456789"
 

@@ -17,20 +17,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-av = pytest.importorskip("av", reason="the webrtc extra is not installed")
+pytest.importorskip("av", reason="the webrtc extra is not installed")
 pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
 
-from aiortc.rtcsctptransport import DataChunk, SackChunk, tsn_plus_one  # noqa: E402
-from aiortc.rtp import RtpPacket  # noqa: E402
-from test_peer import CONFIG, TONE, connected, nothing, pace, until  # noqa: E402
+import av
+from aiortc.rtcsctptransport import DataChunk, SackChunk, tsn_plus_one
+from aiortc.rtp import RtpPacket
+from test_peer import CONFIG, TONE, connected, nothing, pace, until
 
-from duologue.audio import AudioFrame  # noqa: E402
-from duologue.rtc import sdp as descriptions  # noqa: E402
-from duologue.rtc._candidates import MAX_CANDIDATES, CandidateGate  # noqa: E402
-from duologue.rtc._video_decoder import MAX_PIXELS, VideoDecoder, vp8_key_size  # noqa: E402
-from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
-from duologue.rtc.peer import MAX_FRAGMENTS, MAX_SOURCES, MAX_STREAMS, Peer  # noqa: E402
-from duologue.video import VideoFrame  # noqa: E402
+from duologue.audio import AudioFrame
+from duologue.rtc import sdp as descriptions
+from duologue.rtc._candidates import MAX_CANDIDATES, CandidateGate
+from duologue.rtc._video_decoder import MAX_PIXELS, VideoDecoder, vp8_key_size
+from duologue.rtc.config import IceServer, PeerConfig, PeerError
+from duologue.rtc.peer import MAX_FRAGMENTS, MAX_SOURCES, MAX_STREAMS, Peer
+from duologue.video import VideoFrame
 
 
 @pytest.fixture

@@ -17,26 +17,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-av = pytest.importorskip("av", reason="the webrtc extra is not installed")
+pytest.importorskip("av", reason="the webrtc extra is not installed")
 pytest.importorskip("aiortc", reason="the webrtc extra is not installed")
 
-from aioice.ice import get_host_addresses  # noqa: E402
-from aiortc import (  # noqa: E402
+import av
+from aioice.ice import get_host_addresses
+from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCPeerConnection,
     RTCSessionDescription,
 )
 
-from duologue.audio import AudioFrame  # noqa: E402
-from duologue.clock import LoopClock  # noqa: E402
-from duologue.errors import ConfigError, UnsupportedError  # noqa: E402
-from duologue.rtc import _aiortc  # noqa: E402
-from duologue.rtc.config import IceServer, PeerConfig, PeerError  # noqa: E402
-from duologue.rtc.peer import Peer  # noqa: E402
-from duologue.testing.network import BadNetwork  # noqa: E402
-from duologue.ticker import ticker_for  # noqa: E402
-from duologue.video import VideoFrame  # noqa: E402
+from duologue.audio import AudioFrame
+from duologue.clock import LoopClock
+from duologue.errors import ConfigError, UnsupportedError
+from duologue.rtc import _aiortc
+from duologue.rtc.config import IceServer, PeerConfig, PeerError
+from duologue.rtc.peer import Peer
+from duologue.testing.network import BadNetwork
+from duologue.ticker import ticker_for
+from duologue.video import VideoFrame
 
 CONFIG = PeerConfig(loopback=True)
 RATE = 24000

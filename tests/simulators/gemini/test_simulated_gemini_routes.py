@@ -9,13 +9,13 @@ import datetime as dt
 import numpy as np
 import pytest
 
-aiohttp = pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
-genai = pytest.importorskip("google.genai", reason="google-genai is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+pytest.importorskip("google.genai", reason="google-genai is not installed")
 
-import orjson  # noqa: E402
-import websockets.asyncio.client  # noqa: E402
-import websockets.exceptions  # noqa: E402
-from gemini_client import (  # noqa: E402
+import orjson
+import websockets.asyncio.client
+import websockets.exceptions
+from gemini_client import (
     MODEL,
     PATH,
     Client,
@@ -27,11 +27,12 @@ from gemini_client import (  # noqa: E402
     started,
     tone,
 )
-from google.genai import errors, types  # noqa: E402
-from google.oauth2.credentials import Credentials  # noqa: E402
+from google import genai
+from google.genai import errors, types
+from google.oauth2.credentials import Credentials
 
-from duologue.errors import ConfigError  # noqa: E402
-from duologue.testing import GeminiSimulator, virtual_time  # noqa: E402
+from duologue.errors import ConfigError
+from duologue.testing import GeminiSimulator, virtual_time
 
 VERTEX = "/ws/google.cloud.aiplatform.v1.LlmBidiService/BidiGenerateContent"
 

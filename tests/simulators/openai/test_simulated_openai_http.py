@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-aiohttp = pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
-openai = pytest.importorskip("openai", reason="the openai extra is not installed")
+pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
+pytest.importorskip("openai", reason="the openai extra is not installed")
 
-import websockets.asyncio.client  # noqa: E402
-import websockets.exceptions  # noqa: E402
-from openai_client import MODEL, encode, open_session, sdk, tone  # noqa: E402
+import openai
+import websockets.asyncio.client
+import websockets.exceptions
+from openai_client import MODEL, encode, open_session, sdk, tone
 
-from duologue.errors import ConfigError  # noqa: E402
-from duologue.testing import OpenAISimulator, Reply, virtual_time  # noqa: E402
+from duologue.errors import ConfigError
+from duologue.testing import OpenAISimulator, Reply, virtual_time
 
 
 def error_body(refusal: Any) -> dict[str, object]:

@@ -10,14 +10,15 @@ import pytest
 
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("aiortc", reason="the simulate extra is not installed")
-openai = pytest.importorskip("openai", reason="the openai extra is not installed")
+pytest.importorskip("openai", reason="the openai extra is not installed")
 
-import aioice.ice  # noqa: E402
-from openai_client import sdk  # noqa: E402
-from rtc_client import open_call  # noqa: E402
+import aioice.ice
+import openai
+from openai_client import sdk
+from rtc_client import open_call
 
-from duologue.simulators.faults import Fault, Loss  # noqa: E402
-from duologue.testing import OpenAISimulator, Reply  # noqa: E402
+from duologue.simulators.faults import Fault, Loss
+from duologue.testing import OpenAISimulator, Reply
 
 LONG = Reply("One two three four five six seven eight.", seconds=3.0)
 QUICK = {"type": "server_vad", "silence_duration_ms": 200}
