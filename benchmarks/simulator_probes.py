@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from conformance_targets import FIRST_HZ, RATE, STEP_HZ, TARGETS, Backend, FakePerson
+
 from duologue.realtime.outputs import Output, UserTranscript, UserTurnEnded
-
-sys.path[:0] = [str(Path(__file__).parent.parent / "tests" / part) for part in ("", "conformance")]
-
-from conformance_targets import FIRST_HZ, RATE, STEP_HZ, TARGETS, Backend, FakePerson  # noqa: E402
-
-from fake_edge import join_agent  # noqa: E402
+from fake_edge import join_agent
 
 __all__ = [
     "FIRST_HZ",

@@ -176,11 +176,11 @@ class _CallRecord:
             error=self.error,
         )
         try:
-            told: object = (
+            result: object = (
                 on_end(end) if is_async(on_end) else await call_plain(lambda: on_end(end))
             )
-            if inspect.isawaitable(told):
-                await run_contained(told)
+            if inspect.isawaitable(result):
+                await run_contained(result)
         except Exception as error:  # noqa: BLE001 - reported
             log_failure(log, "on_end", error)
 

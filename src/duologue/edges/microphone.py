@@ -238,20 +238,20 @@ class Edge:
             MissingExtraError: The extra ``mic`` or the PortAudio library is not installed.
         """
         loop = asyncio.get_running_loop()
-        gone = asyncio.Event()
+        disappeared = asyncio.Event()
         cancel = (
             webrtc_canceller(self._rate, noise_suppression=self._noise_suppression)
             if self._echo_cancellation
             else None
         )
         duplex = Duplex(self._rate, cancel)
-        line = _DeviceHandle(self._device)
+        device = _DeviceHandle(self._device)
         sent = received = 0  # each is changed by one thread only
 
         def arrived(frames: list[AudioFrame], played: int | None) -> None:
             nonlocal received
             received += 1
-            if line.closed:
+            if device.closed:
                 return
             for frame in frames:
                 agent.push_audio(frame)
@@ -264,23 +264,23 @@ class Edge:
             if sent - received >= _MAX_WAITING_BLOCKS:
                 self.dropped += sum(map(len, frames))
                 frames = []
-            if not line.closed and (frames or played is not None):
+            if not device.closed and (frames or played is not None):
                 sent += 1
                 _call_on_loop(loop, arrived, frames, played)
             return far
 
         try:
             await asyncio.to_thread(
-                line.open, self._rate, block, lambda: _call_on_loop(loop, gone.set)
+                device.open, self._rate, block, lambda: _call_on_loop(loop, disappeared.set)
             )
-            self._latency = line.latency
+            self._latency = device.latency
             self._duplex = self._last_duplex = duplex
             ready()
-            await gone.wait()
+            await disappeared.wait()
             raise MicrophoneError("the sound device has disappeared")
         finally:
             self._duplex = None
-            await line.close()
+            await device.close()
 
     def play(self, frame: AudioFrame | None) -> None:
         """Play the next frame on the loudspeaker; None is silence and counts as one frame."""

@@ -59,14 +59,14 @@ class ThoughtFilter:
     def push(self, delta: str) -> str:
         """Add text; return the part of it that certainly belongs to the reply."""
         self._held += delta
-        answer = []
+        reply = []
         while True:
             token = _OUTSIDE_TOKEN if self._opening is None else _INSIDE_TOKEN[self._opening]
             match = token.search(self._held)
             if match is None:
                 break
             if self._opening is None:
-                answer.append(self._held[: match.start()])
+                reply.append(self._held[: match.start()])
                 opening = match.group().lower()
                 self._opening = opening if opening in _OPEN else None
             else:
@@ -79,8 +79,8 @@ class ThoughtFilter:
             self._held[len(self._held) - kept :],
         )
         if self._opening is None:
-            answer.append(rest)
-        return self._strip_start("".join(answer))
+            reply.append(rest)
+        return self._strip_start("".join(reply))
 
     def flush(self) -> str:
         """End the reply; return the text that was held back and is not a tag."""

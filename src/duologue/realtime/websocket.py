@@ -177,9 +177,9 @@ class WebSocketWire:
                 f"can't be reached: {error or type(error).__name__}"
             ) from error
         self._set_ack_timeout(self._socket.transport)
-        answer = self._socket.response
-        if self._on_server_time is not None and answer is not None:
-            server_time = unix_time(answer.headers.get_all("Date"))
+        response = self._socket.response
+        if self._on_server_time is not None and response is not None:
+            server_time = unix_time(response.headers.get_all("Date"))
             if server_time is not None:
                 self._on_server_time(server_time)
 
@@ -235,9 +235,9 @@ class WebSocketWire:
 
     def _set_ack_timeout(self, transport: asyncio.BaseTransport) -> None:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
-        line = transport.get_extra_info("socket")
-        if self._ack_timeout is not None and option is not None and line is not None:
-            line.setsockopt(socket.IPPROTO_TCP, option, int(self._ack_timeout * 1000))
+        raw_socket = transport.get_extra_info("socket")
+        if self._ack_timeout is not None and option is not None and raw_socket is not None:
+            raw_socket.setsockopt(socket.IPPROTO_TCP, option, int(self._ack_timeout * 1000))
 
     def _require_socket(self) -> ClientConnection:
         if self._socket is None:

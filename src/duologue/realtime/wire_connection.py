@@ -119,12 +119,12 @@ class WireConnection[M]:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [
                     tasks.create_task(self._write(wire), name="wire writer"),
-                    tasks.create_task(self._fail_when_full(), name="wire guard"),
+                    tasks.create_task(self._fail_when_full(), name="wire overflow"),
                 ]
                 if self._encode_image is not None:
                     helpers.append(tasks.create_task(self._encode_images(), name="images"))
-                while (answer := await wire.receive()) is not None:
-                    outputs = codec.decode(answer)
+                while (message := await wire.receive()) is not None:
+                    outputs = codec.decode(message)
                     # Before the commands that the outputs cause, which may build on these messages.
                     for own in codec.pending():
                         self._enqueue_control(_CodecMessage(own))

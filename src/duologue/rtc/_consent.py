@@ -65,13 +65,13 @@ class ConsentMonitor:
             Seconds of silence at the end.
         """
         clock = self._clock
-        heard = clock.now()
+        answered_at = clock.now()
         silent = 0.0
         while is_open() and silent < self._failed_after:
             await clock.sleep(RETRY_INTERVAL if self._silent else CHECK_INTERVAL)
             if await check():
-                heard = clock.now()
-            silent = clock.now() - max(heard, self._last_packet())
+                answered_at = clock.now()
+            silent = clock.now() - max(answered_at, self._last_packet())
             if (silent >= self._interrupted_after) != self._silent:
                 self._silent = not self._silent
                 self._on_change(not self._silent)

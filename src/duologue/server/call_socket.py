@@ -170,8 +170,8 @@ class CallSocket:
                 if refusal is None:
                     await self._websocket.close(1000)
                 else:
-                    told: JsonObject = {"code": refusal.code, "message": refusal.message}
-                    await self.send({"type": "error"} | told)
+                    reason: JsonObject = {"code": refusal.code, "message": refusal.message}
+                    await self.send({"type": "error"} | reason)
                     await self._websocket.close(refusal.close_code, refusal.message)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):
             pass  # The socket has ended already, or accepts nothing any more

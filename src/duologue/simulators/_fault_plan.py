@@ -93,12 +93,12 @@ class FaultRunner:
         plan: FaultPlan,
         target: FaultTarget,
         clock: Clock,
-        gone: Callable[[FaultRunner], None],
+        on_closed: Callable[[FaultRunner], None],
     ) -> None:
         self._plan = plan
         self._target = target
         self._clock = clock
-        self._on_closed = gone
+        self._on_closed = on_closed
         self._counts: Counter[str] = Counter()
         self._timers: list[Timer] = []
 

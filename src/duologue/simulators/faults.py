@@ -208,7 +208,7 @@ PRESETS: Mapping[str, Fault] = {
     "restart": Fault(Close(1012, "service restart"), at=2.0),
     "expired": Fault(Close(1001, "Your session hit the maximum duration of 60 minutes."), at=2.0),
     "reset": Fault(Reset(), at=2.0),
-    "reset-in-answer": Fault(Reset(), on="response.output_audio.delta", nth=2),
+    "reset-in-reply": Fault(Reset(), on="response.output_audio.delta", nth=2),
     "deaf": Fault(Stall("reading", 5.0), at=1.0),
     "stall": Fault(Stall("writing", 3.0), on="response.created"),
     "slow": Fault(Delay(300.0, 100.0)),

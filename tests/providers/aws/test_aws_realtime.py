@@ -364,7 +364,7 @@ async def test_keys_that_expire_are_replaced_in_time():
 
 RECOVERED = [
     "throttled", "busy", "not-ready", "down", "expired-token", "unstable", "timeout", "internal",
-    "unavailable", "corrupt", "reset", "reset-in-answer", "close", "garbage", "unknown",
+    "unavailable", "corrupt", "reset", "reset-in-reply", "close", "garbage", "unknown",
     "duplicate", "slow", "burst", "stall", "deaf",
 ]  # fmt: skip
 

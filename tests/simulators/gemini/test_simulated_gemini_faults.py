@@ -93,7 +93,7 @@ async def test_connection_is_reset():
             await client.until("never")
         assert now() - began == pytest.approx(3.0, abs=0.2)
         assert closed.value.rcvd is None
-    async with answering("reset-in-answer") as sim, started(sim) as client:
+    async with answering("reset-in-reply") as sim, started(sim) as client:
         await client.send(HELLO)
         assert (await client.receive_close())[0] == 1006
         assert len(sim.fired_actions) == 1

@@ -97,7 +97,7 @@ async def test_stream_can_end_without_an_error():
 
 @virtual_time
 async def test_stream_can_be_reset_during_a_reply():
-    async with answering("reset-in-answer") as sim, connected(sim) as client:
+    async with answering("reset-in-reply") as sim, connected(sim) as client:
         await client.send_turn()
         assert isinstance(await client.error(), OSError)
         assert client.names.count("audioOutput") <= 2

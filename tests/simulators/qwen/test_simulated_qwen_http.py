@@ -269,7 +269,7 @@ def test_session_can_end(name, code):
 
 @virtual_time
 async def test_connection_can_be_cut_during_a_reply():
-    async with make_simulator("reset-in-answer") as sim, open_session(sim) as client:
+    async with make_simulator("reset-in-reply") as sim, open_session(sim) as client:
         await client.send("response.create")
         assert await close_frame(client) is None
         assert len(client.events_of("response.audio.delta")) < 3

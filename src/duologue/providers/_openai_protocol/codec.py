@@ -147,13 +147,12 @@ class Codec:
         self._sent_events = SentEvents(dialect, self._conversation, self._pending_requests)
         self._uninterruptible = UninterruptibleReplies(dialect.session, self._input_turns)
         self._reply_slicer = ReplySlicer()
-        rtc_sound = self._reply_slicer if self._rtc else None
         self._encoder = Encoder(
             dialect,
             self._conversation,
             self._responses,
             self._uninterruptible,
-            reply_slicer=rtc_sound,
+            reply_slicer=self._reply_slicer if self._rtc else None,
         )
         self._interrupted: deque[str] = deque(maxlen=64)
         self._seen: BoundedDict[str, tuple[int, bytes]] = BoundedDict(_MAX_SEEN_IDS)

@@ -220,8 +220,8 @@ class ReplyTracker:
             return None, ()
         due = self._request is not None or self._tool_result_sent or self._user_transcribed
         spoke = self._loud_s > _MIN_LOUD_S and self._silence_s >= _MIN_PAUSE_S - 1e-9
-        heard = spoke or (self._since_interrupt_s or 0.0) > _MIN_AFTER_INTERRUPT_S
-        awaited = between and (due or heard)
+        user_spoke = spoke or (self._since_interrupt_s or 0.0) > _MIN_AFTER_INTERRUPT_S
+        awaited = between and (due or user_spoke)
         if self.current is None and self._ended_reply is not None and not awaited:
             reply = self._ended_reply
         elif between:

@@ -251,10 +251,12 @@ class InputTurnTracker:
         self._turns.clear()
         self._starts.clear()
         self._boundaries.clear()
-        reheard = [turn.item_id for turn in turns if turn.over or turn.transcribed]
+        replayed = [turn.item_id for turn in turns if turn.over or turn.transcribed]
         answered = [turn.item_id for turn in turns if turn.answered]
         under_way = [turn.item_id for turn in turns if not (turn.over or turn.transcribed)]
-        return UnsettledTurns(self.settled, reheard, answered, min(starts, default=None), under_way)
+        return UnsettledTurns(
+            self.settled, replayed, answered, min(starts, default=None), under_way
+        )
 
     def _settle(self) -> None:
         for turn in [*self._turns.values()]:

@@ -29,7 +29,7 @@ PRESETS: Mapping[str, Fault] = {
     "unavailable": Fault(Close(1011, "The service is currently unavailable."), at=2.0),
     "invalid": Fault(Close(1007, "Request contains an invalid argument."), at=2.0),
     "reset": Fault(Reset(), at=2.0),
-    "reset-in-answer": Fault(Reset(), on=_AUDIO, nth=2),
+    "reset-in-reply": Fault(Reset(), on=_AUDIO, nth=2),
     "deaf": Fault(Stall("reading", 5.0), at=1.0),
     "stall": Fault(Stall("writing", 3.0), on=_AUDIO),
     "slow": Fault(Delay(300.0, 100.0)),

@@ -32,7 +32,7 @@ INTERNAL = "The system encountered an unexpected error during processing. Try yo
 PRESETS: Mapping[str, Fault] = {
     "close": Fault(Close(0, ""), on="completionStart"),
     "reset": Fault(Reset(), at=2.0),
-    "reset-in-answer": Fault(Reset(), on="audioOutput", nth=2),
+    "reset-in-reply": Fault(Reset(), on="audioOutput", nth=2),
     "deaf": Fault(Stall("reading", 5.0), at=1.0),
     "stall": Fault(Stall("writing", 3.0), on="completionStart"),
     "slow": Fault(Delay(300.0, 100.0)),

@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Fault] = {
     **{name: faults.PRESETS[name] for name in _SHARED},
     "expired": Fault(Close(1000, MAX_DURATION_REASON), at=2.0),
     "idle": Fault(Close(1007, IDLE_REASON), at=2.0),
-    "reset-in-answer": Fault(Reset(), on="response.audio.delta", nth=2),
+    "reset-in-reply": Fault(Reset(), on="response.audio.delta", nth=2),
     "duplicate": Fault(Duplicate("response.audio.delta"), times=1000),
     "error": Fault(Error("internal_error", "Internal service error: null"), on="response.created"),
     "quota": Fault(Handshake(429, "Throttling.AllocationQuota"), times=1000),
