@@ -177,9 +177,9 @@ class WebSocketWire:
                 f"can't be reached: {error or type(error).__name__}"
             ) from error
         self._set_ack_timeout(self._socket.transport)
-        response = self._socket.response
-        if self._on_server_time is not None and response is not None:
-            server_time = unix_time(response.headers.get_all("Date"))
+        handshake = self._socket.response
+        if self._on_server_time is not None and handshake is not None:
+            server_time = unix_time(handshake.headers.get_all("Date"))
             if server_time is not None:
                 self._on_server_time(server_time)
 
