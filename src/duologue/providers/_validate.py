@@ -54,17 +54,3 @@ def check_positive(name: str, value: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not (math.isfinite(value) and value > 0):
         raise ConfigError(f"{name} must be a number above 0, not {value!r}")
-
-
-def check_secret(name: str, value: str) -> str:
-    """Return a key without the line end that files have. Raise `ConfigError`, which never shows it.
-
-    A key goes into a header, so it must be printable ASCII: otherwise HTTP clients show the whole
-    header in their errors.
-    """
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} must be a string, not {type(value).__name__}")
-    value = value.strip()
-    if not (value.isascii() and all(letter.isprintable() and letter != " " for letter in value)):
-        raise ConfigError(f"{name} must be printable ASCII without spaces")
-    return value

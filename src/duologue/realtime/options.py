@@ -50,7 +50,7 @@ class ServerVAD:
 
 @dataclass(frozen=True, slots=True)
 class SemanticVAD:
-    """The server ends a user turn when what was said sounds complete.
+    """The server ends a user turn when what was said seems complete.
 
     Args:
         eagerness: How soon the turn ends: ``low``, ``medium``, ``high`` or ``auto``.

@@ -137,7 +137,7 @@ class Codec:
         self._created: JsonObject = {}
         self._expires_at: float | None = None
         self._clock_ahead_s = 0.0
-        """Seconds by which this machine's clock is ahead of the server's."""
+        """How many seconds this machine's clock is ahead of the server's."""
         self._conversation = history or ServerConversation(dialect.output_rate, images_kept)
         self._input_turns = InputTurns(dialect.input_rate, has_positions=not self._rtc)
         self._responses = Responses(

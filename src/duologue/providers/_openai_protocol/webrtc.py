@@ -53,7 +53,7 @@ MAX_QUIET_FRAMES = 40
 turn.
 """
 MAX_AHEAD_S = 0.2
-"""Seconds by which audio may be ahead of real time, as it is in large chunks; more is a backlog."""
+"""How many seconds audio may be ahead of real time, as large chunks are; more is a backlog."""
 LOUD_LEVEL = 200
 
 _MAX_MESSAGE_SIZE = re.compile(r"^a=max-message-size:(\d+)", re.MULTILINE)

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
-from duologue._net import split_address
+from duologue._net import check_secret, split_address
 from duologue.errors import ConfigError
-from duologue.providers._validate import check_secret
 from duologue.providers.gemini._vertex import BearerTokens, Vertex
 from duologue.realtime.network import ApiKey
 

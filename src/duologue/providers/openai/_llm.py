@@ -9,14 +9,13 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from duologue._net import check_headers, check_proxies, split_address
+from duologue._net import check_headers, check_proxies, check_secret, split_address
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
 from duologue.providers._openai_protocol.items import nested_tools
-from duologue.providers._validate import check_secret
 from duologue.providers.openai._chat_messages import chat_messages
 from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error_text
 from duologue.realtime.commands import ToolSpec

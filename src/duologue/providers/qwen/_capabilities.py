@@ -11,8 +11,8 @@ from duologue.realtime.options import ManualTurns
 def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:
     """Return the capabilities of ``config.model``.
 
-    None of the models can truncate its history. Models with text items are told what was heard, and
-    get the history on a new connection; the others start it with none.
+    None of the models can truncate its history. Models with text items get a note of what was
+    heard, and get the history on a new connection; the others start it with none.
     """
     traits = config.traits
     manual = isinstance(config.turn_detection, ManualTurns)
