@@ -14,8 +14,6 @@ from nova_codec_harness import NOVA_1, SILENCE, CodecHarness, event_names, reque
 from duologue.audio import AudioFrame
 from duologue.items import AgentItem, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.providers.aws._codec import BARGE_IN_HOLD_S, REPLY_TIMEOUT_S
-from duologue.providers.aws._config import RealtimeConfig
-from duologue.providers.aws._event_sequence import EventSequence
 from duologue.providers.aws._signals import Flush, StreamAccepted, StreamIdle, StreamQuiet
 from duologue.realtime.commands import (
     AddItem,
@@ -413,26 +411,6 @@ def test_tool_result_is_sent_as_json_once():
         harness.receive_call("c2")
         sent = harness.send(SendToolResult("c2", "weather", output, failed=failed))
         assert json.loads(sent[1][1]["content"]) == content
-
-
-def test_events_that_the_service_would_refuse_are_left_out():
-    order = EventSequence(RealtimeConfig())
-    assert not order.start_audio()
-    assert not order.audio(SILENCE.samples)
-    assert not order.text("Hello.")
-    assert order.begin("be kind", ())
-    assert not order.begin("be kind", ())
-    order.register_call("c1")
-    assert not order.tool_result("c1", "{}")
-    assert order.start_audio()
-    assert not order.start_audio()
-    assert not order.tool_result("c2", "{}")
-    assert order.tool_result("c1", "{}")
-    assert not order.has_call("c1")
-    assert not order.tool_result("c1", "{}")
-    assert not order.text("")
-    assert order.end()
-    assert not order.audio(SILENCE.samples)
 
 
 def test_result_of_a_call_of_an_earlier_connection_is_sent_as_text():

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nova_codec_harness import CodecHarness
 
-from duologue.items import UserItem
+from duologue.providers.aws._replies import Replies
 from duologue.providers.aws._signals import StreamQuiet
-from duologue.realtime.commands import AddItem, CancelReply, RequestReply, Say
+from duologue.realtime.commands import CancelReply, RequestReply, Say
 from duologue.realtime.outputs import (
     ReplyAudio,
     ReplyDone,
@@ -21,7 +21,6 @@ from duologue.realtime.outputs import (
     ReplyText,
     SayMismatch,
     ToolCall,
-    Usage,
     UserTranscript,
 )
 
@@ -76,35 +75,6 @@ def test_sentence_that_is_planned_in_parts_is_one():
         == len(harness.codec._replies.last.planned)
         == 1
     )
-
-
-def test_user_transcripts_come_in_pieces_with_their_own_spaces():
-    harness = CodecHarness()
-    pieces = [*harness.receive_transcript("so", " far"), *harness.receive_transcript("so good")]
-    assert [one.text for one in pieces] == [" so", " so far", " so good"]
-    assert pieces[0].item_id == pieces[1].item_id != pieces[2].item_id
-
-
-def test_echo_of_a_sent_text_is_not_a_user_transcript():
-    harness = CodecHarness()
-    harness.send(Say("r", "Hello."))
-    ((_, written),) = [one for one in harness.sent if one[0] == "textInput"][1:]
-    assert not harness.receive_transcript(written["content"])
-    assert not harness.receive_transcript("Hello.")
-    assert harness.receive_transcript("Hello, you.")
-    harness.receive_planned("Hello.")
-    assert not harness.receive_transcript(written["content"])
-    harness.receive_audio(100)
-    assert harness.receive_transcript("Hello.")
-
-
-def test_person_may_say_the_words_of_an_answered_text():
-    harness = CodecHarness()
-    harness.send(AddItem(UserItem("u", "Hello.", spoken=False)))
-    harness.send(RequestReply("r"))
-    assert not harness.receive_transcript("Hello.")
-    harness.receive_reply("Hi.")
-    assert harness.receive_transcript("Hello.")
 
 
 def test_interruption_while_it_speaks():
@@ -241,34 +211,6 @@ def test_text_before_a_tool_call_belongs_to_its_reply():
     assert call.reply_id == started.reply_id
 
 
-@pytest.mark.parametrize(
-    ("content", "arguments"),
-    [
-        ('{"a":1}', '{"a":1}'),
-        (json.dumps('{"a":1}'), '{"a":1}'),
-        (json.dumps("hello"), '"hello"'),
-        ("not json", "not json"),
-        (json.dumps("{broken"), '"{broken"'),
-        ("", "{}"),
-    ],
-)
-def test_arguments_come_as_json_or_as_json_of_json(content, arguments):
-    (_, call) = CodecHarness().receive_call(content=content)
-    assert call.arguments == arguments
-
-
-def test_usage_is_reported_by_modality():
-    harness = CodecHarness()
-    tokens = {"speechTokens": 5, "textTokens": 0}
-    delta = {"input": tokens, "output": {"speechTokens": 0, "textTokens": 3}}
-    outputs = harness.receive_event(
-        "usageEvent", details={"delta": delta, "total": {}}, totalTokens=8
-    )
-    assert outputs == [Usage({"audio": 5}, {"text": 3})]
-    nothing = {"input": {"speechTokens": 0}, "output": {}}
-    assert not harness.receive_event("usageEvent", details={"delta": nothing})
-
-
 def test_half_a_sample_waits_for_its_other_half():
     harness = CodecHarness()
     harness.receive_planned("One.")
@@ -295,20 +237,23 @@ def test_reply_that_is_never_ended_ends_with_the_completion():
     ]
 
 
-def test_unknown_and_malformed_events_are_counted_and_ignored():
-    harness = CodecHarness()
-    for message in (b"", b"[]", b'{"event":3}', b'{"event":{}}', b'{"event":{"textOutput":3}}'):
-        assert not harness.receive(message)
-    assert not harness.receive_event("textOutput", content="of no block")
-    assert not harness.receive_event("audioOutput", contentId="x", content="!!")
-    for _ in range(3):
-        assert not harness.receive_event("surprise", field=1)
-    for index in range(1000):
-        harness.receive_event(f"surprise{index}")
-    blocks = harness.codec.blocks
-    assert blocks.malformed == 7
-    assert blocks.unknown["surprise"] == 3
-    assert len(blocks.unknown) <= 65
+def test_outputs_without_a_reply_are_ignored():
+    replies = Replies(24000)
+    assert replies.cancel("reply_1") is None
+    assert not replies.add_spoken("Hello.")
+    assert not replies.interrupt()
+    assert not replies.end()
+    assert not replies.end_tool_calls()
+
+
+def test_ended_reply_gets_no_more_plans_and_no_more_audio():
+    replies = Replies(24000)
+    reply, _ = replies.begin()
+    assert not replies.add_planned(reply, "  ")
+    assert replies.add_audio(reply, b"\1\2")
+    assert replies.end() == [ReplyDone(reply.id)]
+    assert not replies.add_planned(reply, "Late.")
+    assert not replies.add_audio(reply, b"\1\2")
 
 
 JUNK = st.recursive(
