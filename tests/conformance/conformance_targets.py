@@ -299,19 +299,19 @@ class _TurnRecogniser:
         self.backend = backend
         self.run = connection.run
         self._transmit = connection.transmit
-        self.sound = []
+        self.audio = []
 
     def transmit(self, command):
         match type(command).__name__:
             case "SendAudio":
-                self.sound.append(command.frame.samples)
+                self.audio.append(command.frame.samples)
             case "EndTurn":
-                turn = turn_number(np.concatenate(self.sound), self.backend.capabilities.input_rate)
+                turn = turn_number(np.concatenate(self.audio), self.backend.capabilities.input_rate)
                 self.backend.turns.append(turn)
                 self.backend.transcripts.clear()
                 if turn < len(self.backend.words):
                     self.backend.transcripts.append(self.backend.words[turn])
-                self.sound.clear()
+                self.audio.clear()
         self._transmit(command)
 
 

@@ -54,7 +54,7 @@ async def test_sound_without_words_holds_the_agent_and_it_continues(target, seco
 
 
 STOPS_BY_ITSELF = frozenset({"gemini-3.8", "gemini-3.1", "nova"})
-"""Services that drop the reply in progress at any sound, and can't be told not to."""
+"""Services that drop the reply in progress at any noise; this can't be switched off."""
 
 
 @conformance

@@ -37,12 +37,12 @@ class _Stream:
     def __init__(self, stt):
         self.stt = stt
         self.loud = 0.0
-        self.sound = []
+        self.audio = []
         self.closed = False
 
     def push(self, frame):
         assert frame.rate == self.stt.rate
-        self.sound.append(frame.samples)
+        self.audio.append(frame.samples)
         self.loud += float(np.count_nonzero(frame.samples)) / frame.rate
 
     async def text(self):

@@ -162,7 +162,7 @@ def test_loud_audio_is_voice():
 async def test_resumed_speech_is_transcribed_with_the_silence_before_it(size):
     config = Endpointing(preroll_s=0.3)
     async with session(turn=Turn(), endpointing=config) as pipeline:
-        sound = np.concatenate(
+        audio = np.concatenate(
             [
                 np.zeros(16000, np.int16),
                 np.full(12800, 9000, np.int16),
@@ -171,16 +171,16 @@ async def test_resumed_speech_is_transcribed_with_the_silence_before_it(size):
                 np.zeros(16000, np.int16),
             ]
         )
-        for at in range(0, len(sound), size):
+        for at in range(0, len(audio), size):
             await asyncio.sleep(size / 16000)
-            pipeline.send_audio(AudioFrame(sound[at : at + size], 16000))
+            pipeline.send_audio(AudioFrame(audio[at : at + size], 16000))
         [stream] = pipeline.stt.streams
-        heard = np.concatenate(stream.sound)
-        began = int(np.flatnonzero(heard)[0])
+        received = np.concatenate(stream.audio)
+        began = int(np.flatnonzero(received)[0])
         # The requested length, less what the VAD needs to be sure, without a gap.
         assert 3200 <= began <= 4800
-        assert np.array_equal(heard, sound[16000 - began :][: len(heard)])
-        assert np.count_nonzero(heard == 9001) == 12800
+        assert np.array_equal(received, audio[16000 - began :][: len(received)])
+        assert np.count_nonzero(received == 9001) == 12800
 
 
 @virtual_time

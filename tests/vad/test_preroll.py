@@ -19,15 +19,15 @@ def joined(frames):
     taken=st.floats(0.0, 1.0),
 )
 def test_take_returns_the_newest_audio_to_the_sample(sizes, kept, taken):
-    sound = np.arange(sum(sizes)).astype(np.int16)
+    audio = np.arange(sum(sizes)).astype(np.int16)
     preroll = Preroll(kept)
     at = 0
     for size in sizes:
-        preroll.push(AudioFrame(sound[at : at + size], RATE))
+        preroll.push(AudioFrame(audio[at : at + size], RATE))
         at += size
     got = joined(preroll.take(min(taken, kept)))
-    wanted = min(len(sound), round(min(taken, kept) * RATE))
-    assert np.array_equal(got, sound[len(sound) - wanted :])
+    wanted = min(len(audio), round(min(taken, kept) * RATE))
+    assert np.array_equal(got, audio[len(audio) - wanted :])
     assert preroll.take(1.0) == []
 
 

@@ -28,10 +28,10 @@ def noise(seconds, level=6000):
 
 def heard(*parts, vad=None, rate=RATE, watch=None):
     meter = VoiceMeter(vad or EnergyVAD(), rate)
-    sound = np.concatenate(parts)
+    audio = np.concatenate(parts)
     step = rate // 50
-    for begin in range(0, len(sound), step):
-        meter.push(sound[begin : begin + step], (begin + step) / rate)
+    for begin in range(0, len(audio), step):
+        meter.push(audio[begin : begin + step], (begin + step) / rate)
         if watch is not None:
             watch(meter, (begin + step) / rate)
     return meter

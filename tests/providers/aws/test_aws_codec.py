@@ -68,9 +68,9 @@ def test_session_starts_in_the_order_of_the_protocol():
     assert prompt["toolConfiguration"]["toolChoice"] == {"tool": {"name": "weather"}}
     assert (system["role"], system["interactive"], words["content"]) == ("SYSTEM", False, "be kind")
     assert event_names(harness.audio_start) == ["contentStart", "audioInput"]
-    sound = harness.audio_start[0][1]
-    assert (sound["type"], sound["role"], sound["interactive"]) == ("AUDIO", "USER", True)
-    assert sound["audioInputConfiguration"]["sampleRateHertz"] == 16000
+    block = harness.audio_start[0][1]
+    assert (block["type"], block["role"], block["interactive"]) == ("AUDIO", "USER", True)
+    assert block["audioInputConfiguration"]["sampleRateHertz"] == 16000
     (started,) = harness.started
     assert isinstance(started, SessionStarted)
     assert started.expires_in == 480.0

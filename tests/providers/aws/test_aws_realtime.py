@@ -46,8 +46,8 @@ class Person(FakeEdge):
         at = np.arange(320)
         while not self.hung_up.is_set():
             await asyncio.sleep(0.02)
-            sound = (self.level * np.sin(at * 0.15)).astype(np.int16)
-            person.push_audio(AudioFrame(sound, 16000))
+            audio = (self.level * np.sin(at * 0.15)).astype(np.int16)
+            person.push_audio(AudioFrame(audio, 16000))
 
     async def says(self, seconds):
         self.level = 8000
