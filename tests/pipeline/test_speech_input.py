@@ -5,7 +5,7 @@ import pytest
 from fake_components import STT, Turn, be_silent, session, speak
 
 from duologue.audio import AudioFrame
-from duologue.errors import ConfigError, SessionError
+from duologue.errors import SessionError
 from duologue.realtime.outputs import (
     ProviderError,
     SpeechStarted,
@@ -145,16 +145,6 @@ async def test_close_turns_are_transcribed_together_and_reported_separately():
         await speak(pipeline, 0.3)
         assert len(pipeline.stt.streams) == 2
         assert pipeline.stt.streams[0].closed
-
-
-def test_loud_audio_is_voice():
-    vad = EnergyVAD(rate=8000, level=300)
-    assert vad.frame_samples == 128
-    stream = vad.stream()
-    assert stream.push(np.full(128, 400, np.int16)) == 1.0
-    assert stream.push(np.full(128, -200, np.int16)) == 0.0
-    with pytest.raises(ConfigError, match="level"):
-        EnergyVAD(level=0)
 
 
 @virtual_time
