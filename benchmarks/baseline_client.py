@@ -19,10 +19,10 @@ type Send = Callable[[bytes], Coroutine[None, None, None]]
 
 
 class Pace:
-    """Sends 20 ms of ``sound`` every 20 ms, starting at ``began`` on the loop's clock."""
+    """Sends 20 ms of ``audio`` every 20 ms, starting at ``began`` on the loop's clock."""
 
-    def __init__(self, sound: Samples, rate: int, began: float) -> None:
-        self._frames = sound.reshape(-1, rate // 50)
+    def __init__(self, audio: Samples, rate: int, began: float) -> None:
+        self._frames = audio.reshape(-1, rate // 50)
         self._began = began
         self.sent: dict[int, float] = {}
         self.got: dict[int, float] = {}
@@ -62,29 +62,29 @@ class BareClient:
 
     async def run(self, frames: int) -> None:
         dialect = self._dialect
-        async with self._line() as line:
+        async with self._connect() as socket:
 
             async def send(pcm: bytes) -> None:
-                await line.send(dialect.hear(pybase64.b64encode(pcm).decode()), text=True)
+                await socket.send(dialect.hear(pybase64.b64encode(pcm).decode()), text=True)
 
             await self.pace.keep(frames, send)
 
     @asynccontextmanager
-    async def _line(self) -> AsyncGenerator[ClientConnection]:
+    async def _connect(self) -> AsyncGenerator[ClientConnection]:
         async with (
-            connect(self._url, compression=None, proxy=None) as line,
+            connect(self._url, compression=None, proxy=None) as socket,
             asyncio.TaskGroup() as tasks,
         ):
             if self._dialect.first:
-                await line.send(self._dialect.first, text=True)
-                await line.recv()
-            hearing = tasks.create_task(self._hear(line))
-            yield line
-            hearing.cancel()
+                await socket.send(self._dialect.first, text=True)
+                await socket.recv()
+            receiver = tasks.create_task(self._receive(socket))
+            yield socket
+            receiver.cancel()
 
-    async def _hear(self, line: ClientConnection) -> None:
+    async def _receive(self, socket: ClientConnection) -> None:
         while True:
-            audio = self._dialect.spoken(orjson.loads(await line.recv(decode=False)))
+            audio = self._dialect.reply_audio(orjson.loads(await socket.recv(decode=False)))
             if audio is not None:
                 self.pace.take(pybase64.b64decode(audio))
 

@@ -22,7 +22,7 @@ from h2.events import DataReceived
 from h2.settings import SettingCodes
 
 from benchmarks.baseline_client import Pace, number_of
-from benchmarks.echo_log import Noted
+from benchmarks.echo_log import EchoLog
 from duologue.simulators.nova._eventstream import (
     Decoder,
     Message,
@@ -48,7 +48,7 @@ _LPCM = {
 _WIDE = np.arange(480) * 2 // 3
 
 
-class H2Line(asyncio.Protocol):
+class H2Protocol(asyncio.Protocol):
     """One end of a connection that carries one stream."""
 
     def __init__(self, *, client: bool) -> None:
@@ -83,12 +83,12 @@ class H2Line(asyncio.Protocol):
             self.transport.write(data)
 
 
-class StreamLine(H2Line):
+class StreamConnection(H2Protocol):
     """One session of the service, whose endless audio block echoes the input."""
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, log: EchoLog) -> None:
         super().__init__(client=False)
-        self._noted = noted
+        self._log = log
         self._begun = False
         self._count = 0
         self._ids = {name: str(uuid4()) for name in ("sessionId", "promptName", "completionId")}
@@ -107,8 +107,8 @@ class StreamLine(H2Line):
             self.h2.send_headers(number, [(":status", "200"), ("content-type", kind)])
         if event.get("contentStart", {}).get("type") == "AUDIO":
             start = {"type": "AUDIO", "role": "ASSISTANT", "audioOutputConfiguration": _LPCM}
-            told = {"completionStart": self._ids, "contentStart": {**self._ids, **start}}
-            for name, fields in told.items():
+            messages = {"completionStart": self._ids, "contentStart": {**self._ids, **start}}
+            for name, fields in messages.items():
                 self._send(number, self._chunk(orjson.dumps({"event": {name: fields}})))
         if "audioInput" in event:
             self._echo(number, pybase64.b64decode(event["audioInput"]["content"]), at)
@@ -120,8 +120,8 @@ class StreamLine(H2Line):
         chunk = self._chunk(b"".join((self._head, content, b'"}}}')))
         frame = number_of(pcm)
         if frame:
-            self._noted.came.setdefault(frame, at)
-            self._noted.left.setdefault(frame, time.perf_counter())
+            self._log.arrived.setdefault(frame, at)
+            self._log.left.setdefault(frame, time.perf_counter())
         self._send(number, chunk)
 
     def _chunk(self, event: bytes) -> bytes:
@@ -135,7 +135,7 @@ class StreamLine(H2Line):
         self.h2.send_data(number, chunk)
 
 
-class BareStream(H2Line):
+class BareStream(H2Protocol):
     """A client of h2, orjson and hashlib only."""
 
     rate = 16000
@@ -171,9 +171,9 @@ class BareStream(H2Line):
     def take(self, number: int, message: Message, at: float) -> None:
         del number, at
         event = orjson.loads(pybase64.b64decode(orjson.loads(message.payload)["bytes"]))["event"]
-        sound = event.get("audioOutput")
-        if sound is not None:
-            self.pace.take(pybase64.b64decode(sound["content"]))
+        audio = event.get("audioOutput")
+        if audio is not None:
+            self.pace.take(pybase64.b64decode(audio["content"]))
 
     def _send(self, event: dict[str, object]) -> None:
         data = pybase64.b64encode(orjson.dumps(event)).decode()

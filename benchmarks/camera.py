@@ -12,7 +12,7 @@ _BITS = 16
 _STRIP = HEIGHT // 12
 
 
-def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
+def scene(count: int, *, moving: bool) -> list[NDArray[np.uint8]]:
     """Return images of shape (720, 1280, 3), each shifted a little further, or all the same."""
     dice = np.random.default_rng(7)
     rows, columns = np.mgrid[0:HEIGHT, 0 : WIDTH * 2]
@@ -23,7 +23,7 @@ def scene(pictures: int, *, moving: bool) -> list[NDArray[np.uint8]]:
     tints = np.stack([light, light * 0.9 + 12, light * 0.8 + 30], axis=2)
     wide = np.clip(tints, 0, 255).astype(np.uint8)
     found = []
-    for index in range(pictures):
+    for index in range(count):
         shift = index * 12 % WIDTH if moving else 0
         pixels = np.ascontiguousarray(wide[:, shift : shift + WIDTH])
         stamp(pixels, 1)
@@ -38,7 +38,7 @@ def stamp(pixels: NDArray[np.uint8], number: int) -> None:
         pixels[:_STRIP, bit * size : (bit + 1) * size] = 255 * (number >> bit & 1)
 
 
-def picture_number(jpeg: bytes) -> int:
+def image_number(jpeg: bytes) -> int:
     """Return the number of an image of any size."""
     from PIL import Image
 

@@ -47,7 +47,7 @@ class MarkedEdge(wav.Edge):
     def __init__(self, source: AudioFrame) -> None:
         super().__init__(source, rate=RATE, settle_s=0.1, wait_s=0.1)
         self.left = Marks()
-        self.came = Marks()
+        self.arrived = Marks()
 
     async def run(self, person: AgentInput, ready: Callable[[], None]) -> None:
         left = self.left
@@ -62,38 +62,38 @@ class MarkedEdge(wav.Edge):
 
     def play(self, frame: AudioFrame | None) -> None:
         if frame is not None:
-            self.came.pass_by(frame)
+            self.arrived.pass_by(frame)
         super().play(frame)
 
 
-class _Noted:
+class _LoggedConnection:
     """A connection that records when audio reaches and leaves the model."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self.came = Marks()
+        self.arrived = Marks()
         self.left = Marks()
 
     async def run(self, receive: Callable[[Output], None]) -> None:
-        def noted(output: Output) -> None:
+        def record(output: Output) -> None:
             if isinstance(output, ReplyAudio):
                 self.left.pass_by(output.frame)
             receive(output)
 
-        await self._connection.run(noted)
+        await self._connection.run(record)
 
     def transmit(self, command: Command) -> None:
         if isinstance(command, SendAudio):
-            self.came.pass_by(command.frame)
+            self.arrived.pass_by(command.frame)
         self._connection.transmit(command)
 
 
 class _Model(ScriptedRealtime):
-    noted: _Noted
+    logged: _LoggedConnection
 
     def open(self, setup: SessionSetup) -> Connection:
-        self.noted = _Noted(super().open(setup))
-        return self.noted
+        self.logged = _LoggedConnection(super().open(setup))
+        return self.logged
 
 
 async def latency() -> list[Figure]:
@@ -101,8 +101,8 @@ async def latency() -> list[Figure]:
     edge, model = MarkedEdge(numbered(20.0)), _Model(echo=True)
     async with Agent(edge=edge, llm=model).join() as agent:
         await agent.finish()
-    up = [(model.noted.came.at[n] - at) * 1000 for n, at in edge.left.at.items()]
-    down = [(edge.came.at[n] - at) * 1000 for n, at in model.noted.left.at.items()]
+    up = [(model.logged.arrived.at[n] - at) * 1000 for n, at in edge.left.at.items()]
+    down = [(edge.arrived.at[n] - at) * 1000 for n, at in model.logged.left.at.items()]
     figures = []
     for name, values in (("to the model", up), ("to the person", down)):
         middle, worst = median(values), percentile(values, 99)
@@ -118,18 +118,18 @@ async def latency() -> list[Figure]:
     return figures
 
 
-async def talk(sound: AudioFrame) -> None:
+async def talk(audio: AudioFrame) -> None:
     """Run one session that speaks for the length of the audio, and close it."""
-    edge = wav.Edge(sound, rate=RATE, settle_s=0.1, wait_s=0.1)
+    edge = wav.Edge(audio, rate=RATE, settle_s=0.1, wait_s=0.1)
     async with Agent(edge=edge, llm=ScriptedRealtime(echo=True)).join() as agent:
         await agent.finish()
 
 
-async def running(sessions: int, sound: AudioFrame) -> list[asyncio.Task[None]]:
+async def running(sessions: int, audio: AudioFrame) -> list[asyncio.Task[None]]:
     """Start sessions, spread over 20 ms, and wait until a second after the last began."""
     tasks = []
     for _ in range(sessions):
-        tasks.append(asyncio.create_task(talk(sound)))
+        tasks.append(asyncio.create_task(talk(audio)))
         await asyncio.sleep(0.02 / sessions)
     await asyncio.sleep(1)
     return tasks
@@ -155,11 +155,11 @@ async def processor(sessions: int, seconds: float) -> list[Figure]:
 
 async def memory(sessions: int) -> list[Figure]:
     """Measure the memory of live sessions, beyond that of the first ten."""
-    sound = numbered(4.0)
-    await asyncio.gather(*await running(10, sound))
+    audio = numbered(4.0)
+    await asyncio.gather(*await running(10, audio))
     gc.collect()
     before = rss_mb()
-    tasks = await running(sessions, sound)
+    tasks = await running(sessions, audio)
     each = (rss_mb() - before) / sessions
     await asyncio.gather(*tasks)
     return [
@@ -174,10 +174,10 @@ async def memory(sessions: int) -> list[Figure]:
 
 async def leaks(sessions: int) -> list[Figure]:
     """Open, use and close sessions, and measure what is left of them."""
-    sound = numbered(0.5)
+    audio = numbered(0.5)
 
     async def batch() -> None:
-        await asyncio.gather(*(talk(sound) for _ in range(50)))
+        await asyncio.gather(*(talk(audio) for _ in range(50)))
 
     def state() -> tuple[int, int, int, float]:
         gc.collect()

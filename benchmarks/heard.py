@@ -73,8 +73,8 @@ def nova_knows(session: Any) -> list[str]:
     for said in session.conversation:
         if said.role == "ASSISTANT":
             found.append(said.text)
-        for told in re.findall(r"has heard no more than: (.*)\]", said.text):
-            text = "" if told == "nothing at all" else json.loads(told)
+        for heard in re.findall(r"has heard no more than: (.*)\]", said.text):
+            text = "" if heard == "nothing at all" else json.loads(heard)
             if found and (not text or of_speech(found[-1]) == of_speech(text)):
                 found.pop()
             found += [text] if text else []
@@ -94,7 +94,7 @@ async def heard(name: str, rounds: int) -> list[Figure]:
     """Measure how much more, or less, is reported as heard than was really played."""
     side = SIDES[name]
     dice = random.Random(3)  # noqa: S311
-    told: list[tuple[float, float]] = []
+    reported: list[tuple[float, float]] = []
     begun = 0.0
     # Every other speech is interrupted by the person's voice, and the reply to that is empty.
     script = [
@@ -111,7 +111,7 @@ async def heard(name: str, rounds: int) -> list[Figure]:
                 begun = device.loud
             elif isinstance(event, InterruptionEvent):
                 device.drain(asyncio.get_running_loop().time())
-                told.append((event.played_ms, device.loud - begun))
+                reported.append((event.played_ms, device.loud - begun))
 
         agent.events.tap(note)
         for number in range(rounds):
@@ -123,18 +123,18 @@ async def heard(name: str, rounds: int) -> list[Figure]:
             else:
                 agent.interrupt()
                 await asyncio.sleep(0.5)
-        over = [claimed - played for claimed, played in told]
-        played = [ms for _, ms in told]
+        over = [claimed - played for claimed, played in reported]
+        played = [ms for _, ms in reported]
         if name == "openai":
             events = far.session.events_in
             cuts = [e["audio_end_ms"] for e in events if e["type"] == "conversation.item.truncate"]
             to_model = [float(cut) - ms for cut, ms in zip(cuts, played, strict=True)]
-            over_model, told_by = max(*to_model, 0.0), "told to the program and to the model"
+            over_model, reported_to = max(*to_model, 0.0), "told to the program and to the model"
             figures = []
         else:
             agent.simple_response("talk", interrupt=False)
             await asyncio.sleep(0.5)
-            over_model, told_by = 0.0, "told to the program"
+            over_model, reported_to = 0.0, "told to the program"
             figures = [in_words(known_words(name, far), played)]
     most, least = max(*over, over_model, 0.0), max(0.0, *(-value for value in over))
     return [
@@ -142,8 +142,8 @@ async def heard(name: str, rounds: int) -> list[Figure]:
             f"heard audio over-claimed / under-claimed, {side.transport}, confirmed, worst",
             "0 / <= 60 ms",
             f"{most:.0f} / {least:.0f} ms",
-            most <= 0 and least <= 60 and len(told) == rounds,
-            f"{len(told)} interruptions, half by voice, {told_by}; a "
+            most <= 0 and least <= 60 and len(reported) == rounds,
+            f"{len(reported)} interruptions, half by voice, {reported_to}; a "
             "device with 40 ms of buffer that reports every 40 ms; virtual time",
         ),
         *figures,

@@ -10,7 +10,15 @@ import numpy as np
 
 from benchmarks.corpus import recorded
 from benchmarks.figures import Figure, median, percentile
-from benchmarks.simulator_probes import RATE, SIDES, FakePerson, Side, meeting, told, watch_sent
+from benchmarks.simulator_probes import (
+    RATE,
+    SIDES,
+    FakePerson,
+    Side,
+    events_of,
+    meeting,
+    watch_sent,
+)
 from duologue.audio import AudioFrame, Samples
 from duologue.events import InterruptionEvent
 from duologue.simulators.faults import Delay, Fault
@@ -71,7 +79,7 @@ class Rounds:
 
 
 async def measure(
-    side: Side, rounds: int, *, server: bool, line: Any = None, **options: Any
+    side: Side, rounds: int, *, server: bool, person: Any = None, **options: Any
 ) -> Rounds:
     """Interrupt a speech ``rounds`` times.
 
@@ -79,9 +87,9 @@ async def measure(
     """
     found = Rounds()
     loop = asyncio.get_running_loop()
-    line = line or FakePerson()
+    person = person or FakePerson()
     words = [LONG] * (rounds * 3), ["stop it"] * rounds
-    async with meeting(side, line, *words, **options) as (agent, far):
+    async with meeting(side, person, *words, **options) as (agent, far):
         call = agent._live.session
         shut: list[float] = []
         signals: list[float] = []
@@ -116,11 +124,11 @@ async def measure(
             await asyncio.sleep(1.5)
             shut.clear()
             signals.clear()
-            before = len(told(agent, InterruptionEvent))
+            before = len(events_of(agent, InterruptionEvent))
             spoke = loop.time()
-            await line.speak(0.4)
+            await person.speak(0.4)
             async with asyncio.timeout(5):
-                while len(told(agent, InterruptionEvent)) == before:
+                while len(events_of(agent, InterruptionEvent)) == before:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.6)
             if not (signals and shut):
@@ -130,7 +138,7 @@ async def measure(
             found.voiced.append((began - spoke) * 1000)
             found.took.append((gate - began) * 1000)
             # The person speaks on for 0.3 s, and then 0.3 s pass: audio before that is stale.
-            after = [at for at in line.at if began < at < began + 2 * GAP_S]
+            after = [at for at in person.at if began < at < began + 2 * GAP_S]
             found.late.append((max(after, default=began) - began) * 1000)
             found.stale += sum(at > gate for at in after)
             agent.interrupt()
@@ -158,7 +166,7 @@ async def interrupts(name: str, rounds: int) -> list[Figure]:
     # On this machine the service gets the audio so soon that it would always be first.
     away = {"faults": [Fault(Delay(AWAY_MS, 0.0))]}
     vad = EarshotVAD("simulate")
-    found = await measure(side, rounds, server=False, line=Voice(), vad=vad, simulator=away)
+    found = await measure(side, rounds, server=False, person=Voice(), vad=vad, simulator=away)
     late = await measure(side, rounds, server=True, vad=Deaf())
     return [
         figure(

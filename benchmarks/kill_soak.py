@@ -16,10 +16,10 @@ from benchmarks.simulator_probes import (
     SIDES,
     STEP_HZ,
     FakePerson,
+    events_of,
     known_to,
     meeting,
     on_connection,
-    told,
 )
 from duologue.events import RealtimeReconnectedEvent
 from duologue.items import AgentItem, UserItem
@@ -89,17 +89,17 @@ def compare(items: list[Any], known: Said, turns: list[str], answer: str) -> Ite
     # One speech per turn: more of them are replies that were given twice.
     found.wrong += abs(sum(role == "agent" for role, _ in mine) - len(turns))
     found.wrong += misplaced([words for role, words in known if role == "user"], turns)
-    said, told = by_turn(mine), by_turn(known)
-    early = told.get("", [])
+    here, there = by_turn(mine), by_turn(known)
+    early = there.get("", [])
     for turn in turns:
-        spoken, pieces = said.get(turn, []), told.get(turn, [])
-        found.wrong += not " ".join(spoken).endswith(answer)
+        replies, pieces = here.get(turn, []), there.get(turn, [])
+        found.wrong += not " ".join(replies).endswith(answer)
         whole = next((at for at, piece in enumerate(pieces) if piece.endswith(answer)), None)
         said_early = whole is None and any(piece.endswith(answer) for piece in early)
         found.wrong += whole is None and not said_early
         own = 0 if said_early else len(pieces) if whole is None else whole + 1
         # A reply that was resumed is one item here, and may be two parts there.
-        most = 1 if spoken == [answer] else 2
+        most = 1 if replies == [answer] else 2
         found.early += len(early)
         found.wrong += max(0, len(early) + own - most)
         early = pieces[own:]
@@ -164,24 +164,24 @@ class Killer:
 async def kills(name: str, count: int, seed: int) -> list[Figure]:
     """Kill ``count`` connections while the person takes one turn after another."""
     side = SIDES[name]
-    line = FakePerson()
+    person = FakePerson()
     turns = [f"question number {index}" for index in range(TURNS)]
     options: dict[str, Any] = {"words_late_s": LATE_S, "simulator": {"keep_audio": True}}
-    async with meeting(side, line, [ANSWER] * 400, turns, **options) as (agent, far):
+    async with meeting(side, person, [ANSWER] * 400, turns, **options) as (agent, far):
         killer = Killer(far, count, random.Random(seed))  # noqa: S311
         async with asyncio.TaskGroup() as tasks:
             killing = tasks.create_task(killer.run())
             for _ in turns:
-                await line.speak(1.0)
+                await person.speak(1.0)
                 await asyncio.sleep(6.0)
             await killing
         await asyncio.sleep(15)
         items = [*agent.conversation]
         found = compare(items, known_to(name, far), turns, ANSWER)
         newest = heard_ms(far, side.rate)
-        wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
+        wrong_ms = sum(abs(newest.get(n, 0) - person.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.capabilities.input_rate
-        again = len(told(agent, RealtimeReconnectedEvent))
+        again = len(events_of(agent, RealtimeReconnectedEvent))
         answers = sum(isinstance(item, AgentItem) for item in items)
     return [
         Figure(

@@ -66,7 +66,7 @@ class Marked(webrtc.WebRTCWire):
         Marked.at.append(time.perf_counter())
 
 
-class Listener(FedEdge):
+class FirstAudioEdge(FedEdge):
     """An edge that records when the first audio arrived."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ def model(url: str) -> openai.Realtime:
 
 async def join(url: str) -> tuple[list[float], float, float]:
     """Join and request a reply; return the steps, their sum, and request to first audio, in ms."""
-    edge = Listener()
+    edge = FirstAudioEdge()
     agent = Agent(edge=edge, llm=model(url))
     began = time.perf_counter()
     async with agent.join():

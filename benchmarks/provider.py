@@ -25,9 +25,9 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from benchmarks.baseline_client import BareClient, Client, Pace, number_of
-from benchmarks.bedrock import BareStream, StreamLine
-from benchmarks.camera import picture_number
-from benchmarks.echo_log import Noted
+from benchmarks.bedrock import BareStream, StreamConnection
+from benchmarks.camera import image_number
+from benchmarks.echo_log import EchoLog
 from benchmarks.wire_formats import DIALECTS, Dialect
 from duologue.audio import Samples
 
@@ -37,14 +37,14 @@ LOUD = "/loud"
 """Sessions with this path are not sent silence."""
 
 
-class Line(asyncio.Protocol):
+class SocketConnection(asyncio.Protocol):
     """One session, whose endless reply echoes the input.
 
     A frame has arrived when its bytes have; the processing after that is not counted.
     """
 
-    def __init__(self, noted: Noted, dialect: Dialect) -> None:
-        self._noted = noted
+    def __init__(self, log: EchoLog, dialect: Dialect) -> None:
+        self._log = log
         self._dialect = dialect
         self._web = ServerProtocol(max_size=None)
         self._say = self._web.send_binary if dialect.binary else self._web.send_text
@@ -62,8 +62,8 @@ class Line(asyncio.Protocol):
                 case Request():
                     self._only_loud = event.path.startswith(LOUD)
                     self._web.send_response(self._web.accept(event))
-                    for told in self._dialect.begin():
-                        self._say(told)
+                    for message in self._dialect.begin():
+                        self._say(message)
                 case Frame(opcode=Opcode.TEXT) if self._web.state is OPEN:
                     self._take(bytes(event.data), at)
         self._flush()
@@ -75,22 +75,22 @@ class Line(asyncio.Protocol):
     def _take(self, message: bytes, at: float) -> None:
         dialect = self._dialect
         event = orjson.loads(message)
-        audio = dialect.sound(event)
+        audio = dialect.input_audio(event)
         if audio is None:
-            for told in dialect.answer(event):
-                self._say(told)
-            picture = dialect.picture(event)
-            if picture is not None:
-                number = picture_number(pybase64.b64decode(picture))
-                self._noted.pictures.append((number, at))
+            for message in dialect.answer(event):
+                self._say(message)
+            image = dialect.image(event)
+            if image is not None:
+                number = image_number(pybase64.b64decode(image))
+                self._log.images.append((number, at))
             return
         if self._only_loud and is_quiet(audio):
             return
         answer = dialect.speak(dialect.echo(audio))
         number = number_of(pybase64.b64decode(audio[:4]))
         if number:
-            self._noted.came.setdefault(number, at)
-            self._noted.left.setdefault(number, time.perf_counter())
+            self._log.arrived.setdefault(number, at)
+            self._log.left.setdefault(number, time.perf_counter())
         self._say(answer)
 
     def _flush(self) -> None:
@@ -106,28 +106,28 @@ def is_quiet(audio: str) -> bool:
     return int(np.abs(np.frombuffer(pybase64.b64decode(audio), "<i2")).max(initial=0)) <= 300
 
 
-def line_of(name: str, noted: Noted) -> Callable[[], asyncio.Protocol]:
+def connection_factory(name: str, log: EchoLog) -> Callable[[], asyncio.Protocol]:
     """Return what makes the sessions of that provider."""
     if name == NOVA:
-        return lambda: StreamLine(noted)
-    return lambda: Line(noted, DIALECTS[name]())
+        return lambda: StreamConnection(log)
+    return lambda: SocketConnection(log, DIALECTS[name]())
 
 
 async def main(name: str) -> None:
     """Serve until standard input ends; answer each line on it with the log."""
-    noted = Noted()
+    log = EchoLog()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    server = await loop.create_server(line_of(name, noted), "127.0.0.1", 0)
+    server = await loop.create_server(connection_factory(name, log), "127.0.0.1", 0)
     async with server:
         port = next(iter(server.sockets)).getsockname()[1]
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
         while await reader.readline():
-            sys.stdout.write(noted.told() + "\n")
+            sys.stdout.write(log.to_json() + "\n")
             sys.stdout.flush()
-            noted.clear()
+            log.clear()
 
 
 class Provider:
@@ -179,23 +179,23 @@ class Provider:
         """The address for a client that is not sent silence."""
         return self.url + LOUD
 
-    def bare(self, sound: Samples, began: float) -> Client:
-        """Return a baseline client that sends ``sound`` from ``began`` on, in s of the loop's
+    def baseline_client(self, audio: Samples, began: float) -> Client:
+        """Return a baseline client that sends ``audio`` from ``began`` on, in s of the loop's
         clock.
         """
-        pace = Pace(sound, self.rate, began)
+        pace = Pace(audio, self.rate, began)
         if self.name == NOVA:
             return BareStream(self.port, pace)
         dialect = DIALECTS[self.name]()
         return BareClient(dialect, f"ws://127.0.0.1:{self.port}{dialect.path}", pace)
 
-    def report(self) -> Noted:
+    def report(self) -> EchoLog:
         """Return the log since the last report."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return Noted.read(self._process.stdout.readline())
+        return EchoLog.read(self._process.stdout.readline())
 
 
 def pin(process: int, *, last: bool) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.kill_soak import LATE_S, compare, early_note, heard_ms
-from benchmarks.simulator_probes import SIDES, FakePerson, known_to, meeting, told
+from benchmarks.simulator_probes import SIDES, FakePerson, events_of, known_to, meeting
 from duologue.events import RealtimeReconnectedEvent
 from duologue.items import AgentItem
 from duologue.realtime.reconnect import ReconnectPolicy
@@ -82,10 +82,10 @@ async def speech(
     name: str, change: Change, which: int, *, roll: bool
 ) -> tuple[np.ndarray, int, int]:
     """Return the audio of a speech from first to last frame, its gaps, and the connections."""
-    line = FakePerson()
+    person = FakePerson()
     options = dict(change.options) if roll else {}
     replies = [Reply(LONG, pace=change.paces[which])]
-    async with meeting(SIDES[name], line, replies, **options) as (agent, far):
+    async with meeting(SIDES[name], person, replies, **options) as (agent, far):
         await asyncio.sleep(change.begin[which])
         said = agent.simple_response("talk")
         await asyncio.sleep(change.at - change.begin[which])
@@ -93,9 +93,9 @@ async def speech(
             change.come(agent, far)
         await said
         await asyncio.sleep(1)
-        sounding = [index for index, frame in enumerate(line.frames) if frame is not None]
+        sounding = [index for index, frame in enumerate(person.frames) if frame is not None]
         gaps = sounding[-1] - sounding[0] + 1 - len(sounding)
-        return line.played_audio, gaps, len(far.simulator.sessions)
+        return person.played_audio, gaps, len(far.simulator.sessions)
 
 
 async def one_speech(name: str) -> list[Figure]:
@@ -129,7 +129,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
     """Make ``count`` changes at random moments of turns and replies, some in mid-sentence."""
     side = SIDES[name]
     dice = random.Random(seed)  # noqa: S311
-    line = FakePerson()
+    person = FakePerson()
     turns = [f"question number {index}" for index in range(count)]
     change = FORCED[name]
     options = {**change.options, "words_late_s": LATE_S}
@@ -137,27 +137,27 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
     # Generated only a little faster than real time, so that some changes come during it.
     script = [Reply(ANSWER, pace=1.1)] * (count * 4)
     busy = 0
-    async with meeting(side, line, script, turns, **options) as (agent, far):
+    async with meeting(side, person, script, turns, **options) as (agent, far):
 
         def note(event: object) -> None:
             nonlocal busy
             if isinstance(event, RealtimeReconnectedEvent):
-                busy += line.voice or agent.llm.pending
+                busy += person.voice or agent.llm.pending
 
         agent.events.tap(note)
         for _ in turns:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(change.come(agent, far, dice))
-                await line.speak(1.0)
+                await person.speak(1.0)
                 # Long enough for a reply that was broken off to be resumed and finished.
                 await asyncio.sleep(dice.uniform(14.0, 18.0))
         await asyncio.sleep(20)
         items = [*agent.conversation]
         found = compare(items, known_to(name, far), turns, ANSWER)
         newest = heard_ms(far, side.rate)
-        wrong_ms = sum(abs(newest.get(n, 0) - line.spoken_ms[n]) for n in range(len(turns)))
+        wrong_ms = sum(abs(newest.get(n, 0) - person.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.capabilities.input_rate
-        changes = told(agent, RealtimeReconnectedEvent)
+        changes = events_of(agent, RealtimeReconnectedEvent)
         gap = max((event.gap_ms for event in changes), default=0)
         answers = sum(isinstance(item, AgentItem) for item in items)
     return [

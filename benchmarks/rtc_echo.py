@@ -41,7 +41,7 @@ LATE_S = 0.02
 """Seconds after which a late tick is audible: the next frame is due then."""
 
 
-class SocketLine:
+class SocketSignalling:
     """Signalling as lines of JSON over TCP on loopback."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -112,9 +112,9 @@ class _Model(ScriptedRealtime):
         return _Loud(super().open(setup))
 
 
-async def answer_bare(line: SocketLine) -> None:
+async def answer_bare(signalling: SocketSignalling) -> None:
     """Answer a call with only an echo behind the edge."""
-    edge = CallEdge(line, loopback=True, rate=RATE)
+    edge = CallEdge(signalling, loopback=True, rate=RATE)
     echo = Echo(edge)
     subscriptions = []
     try:
@@ -145,9 +145,11 @@ class Lateness:
         return self.ticks + lost, self.late + lost
 
 
-async def answer(line: SocketLine, provider: tuple[str, str] | None, lateness: Lateness) -> None:
+async def answer(
+    signalling: SocketSignalling, provider: tuple[str, str] | None, lateness: Lateness
+) -> None:
     """Answer a call with an agent whose model, or the given provider, echoes loud audio."""
-    edge = CallEdge(line, loopback=True, rate=RATE)
+    edge = CallEdge(signalling, loopback=True, rate=RATE)
     model = _Model(echo=True) if provider is None else realtime(*provider)
     async with talker(edge, model).join() as agent:
         probe = ticker_for(LoopClock()).subscribe(lateness.tick)
@@ -163,16 +165,16 @@ async def serve(bare: bool, provider: tuple[str, str] | None) -> None:
     lateness = Lateness()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        line = SocketLine(reader, writer)
+        signalling = SocketSignalling(reader, writer)
         if await reader.readexactly(1) == b"c":
             while await reader.readline():
                 ticks, late = lateness.counts()
                 now = {"cpu": time.process_time(), "t": time.perf_counter()}
-                await line.send({**now, "ticks": ticks, "late": late})
+                await signalling.send({**now, "ticks": ticks, "late": late})
             over.set()
             return
         try:
-            await (answer_bare(line) if bare else answer(line, provider, lateness))
+            await (answer_bare(signalling) if bare else answer(signalling, provider, lateness))
         finally:
             writer.close()
 
@@ -225,7 +227,7 @@ class Load:
 
 async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[str, object]:
     """Call, wait 3 s, measure for ``seconds``."""
-    control = SocketLine(*await asyncio.open_connection("127.0.0.1", port))
+    control = SocketSignalling(*await asyncio.open_connection("127.0.0.1", port))
     control._writer.write(b"c")
 
     async def used() -> dict[str, float]:
@@ -249,7 +251,7 @@ async def drive(port: int, sessions: int, seconds: float, loss: float) -> dict[s
             start = time.perf_counter()
             load.caller = await stack.enter_async_context(
                 Caller(
-                    SocketLine(reader, writer),
+                    SocketSignalling(reader, writer),
                     on_audio=load.hear,
                     rate=RATE,
                     reroute=network.reroute if network else None,

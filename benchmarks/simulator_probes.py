@@ -26,7 +26,7 @@ __all__ = [
     "known_to",
     "meeting",
     "on_connection",
-    "told",
+    "events_of",
     "watch_sent",
 ]
 
@@ -78,7 +78,7 @@ _ROLES = {"Person": "user", "You": "agent"}
 @asynccontextmanager
 async def meeting(
     side: Side,
-    line: Any,
+    person: Any,
     replies: Any = (),
     transcripts: Any = (),
     *,
@@ -90,12 +90,12 @@ async def meeting(
     ``agent.recorded`` has its events. Transcripts of the person are ``words_late_s`` late.
     """
     if words_late_s and side.words_beside:
-        told = {"transcription_delay": words_late_s, **options.get("simulator", {})}
-        options["simulator"] = told
+        simulator_options = {"transcription_delay": words_late_s, **options.get("simulator", {})}
+        options["simulator"] = simulator_options
     async with TARGETS[side.subject](replies, transcripts, **options) as (llm, far):
         if words_late_s and not side.words_beside:
             delay_words(far.simulator, words_late_s)
-        async with join_agent(llm, line) as agent:
+        async with join_agent(llm, person) as agent:
             yield agent, far
 
 
@@ -138,9 +138,9 @@ def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) 
     if hasattr(simulator, "attach"):
         attach = simulator.attach
 
-        def attached(line: Any, session: Any) -> None:
-            attach(line, session)
-            opened(line.cut)
+        def attached(channel: Any, session: Any) -> None:
+            attach(channel, session)
+            opened(channel.cut)
 
         simulator.attach = attached
         return
@@ -153,7 +153,7 @@ def on_connection(simulator: Any, opened: Callable[[Callable[[], None]], None]) 
     simulator._run_session = run
 
 
-def told(agent: Any, kind: type) -> list[Any]:
+def events_of(agent: Any, kind: type) -> list[Any]:
     """Return the events of a kind so far."""
     return [event for event in agent.recorded if isinstance(event, kind)]
 
@@ -180,11 +180,11 @@ def known_to(name: str, far: Any) -> list[tuple[str, str]]:
 
 def watch_sent(session: Any, see: Callable[[str, str], None]) -> None:
     """Report every message of a simulated session when it is sent."""
-    line = session._channel
-    send = line.send
+    channel = session._channel
+    send = channel.send
 
     def sent(kind: str, text: str) -> None:
         see(kind, text)
         send(kind, text)
 
-    line.send = sent
+    channel.send = sent

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks import simulator_probes
 from benchmarks.figures import Figure, give, median
-from benchmarks.simulator_probes import SIDES, FakePerson, meeting, told
+from benchmarks.simulator_probes import SIDES, FakePerson, events_of, meeting
 from benchmarks.sound_clips import RATE, Clip, clips
 from duologue.audio import AudioFrame
 from duologue.events import (
@@ -152,7 +152,7 @@ async def _pipeline(caller: Caller, clip: Clip, replies: Any) -> AsyncGenerator[
         stt=STT(()),
         tts=conformance_targets._LocalTTS(),
         vad=EarshotVAD("simulate"),
-        turn_detector=conformance_targets._Over(),
+        turn=conformance_targets._AlwaysOver(),
     )
     async with simulator_probes.join_agent(model, caller) as agent:
         yield agent
@@ -177,7 +177,7 @@ async def outcome(name: str, clip: Clip) -> Outcome:
         silent = max((b - a for a, b in zip(held, on, strict=False)), default=0.0)
         cut = cuts[0] - caller.began if cuts else None
         await asyncio.sleep(0 if cuts else 10)
-        return Outcome(clip, cut, silent, len(told(agent, AgentTurnStartedEvent)) - 1)
+        return Outcome(clip, cut, silent, len(events_of(agent, AgentTurnStartedEvent)) - 1)
 
 
 def figures(name: str, found: list[Outcome]) -> list[Figure]:

@@ -46,15 +46,15 @@ async def latency(provider: Provider) -> list[Figure]:
     edge, llm = MarkedEdge(numbered(20.0, provider.rate)), realtime(provider.name, provider.url)
     async with talker(edge, llm).join() as agent:
         await agent.finish()
-    noted = provider.report()
-    up = [(noted.came[n] - at) * 1000 for n, at in edge.left.at.items() if n in noted.came]
-    down = [(edge.came.at[n] - at) * 1000 for n, at in noted.left.items() if n in edge.came.at]
+    log = provider.report()
+    up = [(log.arrived[n] - at) * 1000 for n, at in edge.left.at.items() if n in log.arrived]
+    down = [(edge.arrived.at[n] - at) * 1000 for n, at in log.left.items() if n in edge.arrived.at]
     began = asyncio.get_running_loop().time() + 0.5
-    client = provider.bare(numbered(10.0, provider.rate).samples, began)
+    client = provider.baseline_client(numbered(10.0, provider.rate).samples, began)
     await client.run(500)
-    floor, noted = client.pace, provider.report()
-    floor_up = [(noted.came[n] - at) * 1000 for n, at in floor.sent.items() if n in noted.came]
-    floor_down = [(floor.got[n] - at) * 1000 for n, at in noted.left.items() if n in floor.got]
+    floor, log = client.pace, provider.report()
+    floor_up = [(log.arrived[n] - at) * 1000 for n, at in floor.sent.items() if n in log.arrived]
+    floor_down = [(floor.got[n] - at) * 1000 for n, at in log.left.items() if n in floor.got]
     figures = []
     for name, values, least in (("to", up, floor_up), ("from", down, floor_down)):
         middle, worst = median(values), percentile(values, 99)
@@ -103,9 +103,9 @@ async def talk(edge: FedEdge, llm: Realtime) -> None:
         await agent.finish()
 
 
-def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
+def feed(edge: FedEdge, audio: AudioFrame, began: float) -> None:
     """Send 20 ms of audio at a time until the edge hangs up, from ``began`` on the loop's clock."""
-    frames = sound.samples.reshape(-1, sound.rate // 50)
+    frames = audio.samples.reshape(-1, audio.rate // 50)
     loop = asyncio.get_running_loop()
 
     def speak(index: int) -> None:
@@ -113,7 +113,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
             return
         if edge.person is not None:
             # A copy, because real audio is new each time and is kept for a while.
-            edge.person.push_audio(AudioFrame(frames[index % len(frames)].copy(), sound.rate))
+            edge.person.push_audio(AudioFrame(frames[index % len(frames)].copy(), audio.rate))
         loop.call_at(began + (index + 1) * 0.02, speak, index + 1)
 
     loop.call_at(began, speak, 0)
@@ -121,7 +121,7 @@ def feed(edge: FedEdge, sound: AudioFrame, began: float) -> None:
 
 @asynccontextmanager
 async def running(
-    provider: Provider, sessions: int, sound: AudioFrame, apart: float = 0.0
+    provider: Provider, sessions: int, audio: AudioFrame, apart: float = 0.0
 ) -> AsyncGenerator[list[FedEdge]]:
     """Run ``sessions`` sessions until 3 s after the last began; they begin ``apart`` s apart."""
     edges = [FedEdge() for _ in range(sessions)]
@@ -131,7 +131,7 @@ async def running(
             await asyncio.sleep(0.02)
         began = asyncio.get_running_loop().time() + 0.1
         for number, edge in enumerate(edges):
-            feed(edge, sound, began + number * apart)
+            feed(edge, audio, began + number * apart)
         await asyncio.sleep(3)
         yield edges
         for edge in edges:
@@ -142,8 +142,8 @@ async def processor(
     provider: Provider, sessions: int, seconds: float, *, apart: float, named: str
 ) -> Figure:
     """Measure the CPU of many sessions in one process, with audio both ways all the time."""
-    sound = sparse(10.0, provider.rate)
-    async with running(provider, sessions, sound, apart) as edges:
+    audio = sparse(10.0, provider.rate)
+    async with running(provider, sessions, audio, apart) as edges:
         cpu, wall, frames = time.process_time(), time.perf_counter(), sum(e.frames for e in edges)
         await asyncio.sleep(seconds)
         passed = time.perf_counter() - wall
@@ -151,7 +151,7 @@ async def processor(
         rate = (sum(e.frames for e in edges) - frames) / passed / sessions
     await asyncio.sleep(0.5)
     began = asyncio.get_running_loop().time() + 1
-    clients = [provider.bare(sound.samples, began + n * apart) for n in range(sessions)]
+    clients = [provider.baseline_client(audio.samples, began + n * apart) for n in range(sessions)]
     floor = await baseline_client.processor(clients, seconds / 2)
     hz = f"{provider.rate // 1000} kHz to it and 24 back" if provider.rate != RATE else ""
     return Figure(
@@ -168,12 +168,12 @@ async def processor(
 async def memory(provider: Provider, sessions: int) -> list[Figure]:
     """Measure the memory of a session: that of many less that of ten, also with loud speakers."""
     each = []
-    for sound in (sparse(10.0, provider.rate), numbered(10.0, provider.rate)):
-        async with running(provider, 10, sound):
+    for audio in (sparse(10.0, provider.rate), numbered(10.0, provider.rate)):
+        async with running(provider, 10, audio):
             await asyncio.sleep(9)
             gc.collect()
             before = rss_mb()
-            async with running(provider, sessions - 10, sound):
+            async with running(provider, sessions - 10, audio):
                 await asyncio.sleep(9)
                 gc.collect()
                 each.append((rss_mb() - before) / (sessions - 10))

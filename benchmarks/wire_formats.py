@@ -41,10 +41,10 @@ class Dialect(ABC):
         return ()
 
     @abstractmethod
-    def sound(self, event: Event) -> str | None:
+    def input_audio(self, event: Event) -> str | None:
         """Return the audio in a client's event, as base64; None if there is none."""
 
-    def picture(self, event: Event) -> str | None:
+    def image(self, event: Event) -> str | None:
         """Return the image in a client's event, as base64; None if there is none."""
         return None
 
@@ -57,7 +57,7 @@ class Dialect(ABC):
         """Return the event with which a client sends audio, as base64."""
 
     @abstractmethod
-    def spoken(self, event: Event) -> str | None:
+    def reply_audio(self, event: Event) -> str | None:
         """Return the audio in a service's event, as base64; None if there is none."""
 
     def echo(self, audio: str) -> bytes:
@@ -101,7 +101,7 @@ class OpenAI(Dialect):
             event["event_id"] = f"event_{self._next():021d}"
         return [orjson.dumps(event) for event in events]
 
-    def sound(self, event: Event) -> str | None:
+    def input_audio(self, event: Event) -> str | None:
         return event["audio"] if event["type"] == "input_audio_buffer.append" else None
 
     def speak(self, audio: bytes) -> bytes:
@@ -110,7 +110,7 @@ class OpenAI(Dialect):
     def hear(self, audio: str) -> bytes:
         return orjson.dumps({"type": "input_audio_buffer.append", "audio": audio})
 
-    def spoken(self, event: Event) -> str | None:
+    def reply_audio(self, event: Event) -> str | None:
         return event["delta"] if event["type"] == self._kind else None
 
     def _next(self) -> int:
@@ -146,7 +146,7 @@ class Qwen(OpenAI):
         }
         return orjson.dumps(event)
 
-    def picture(self, event: Event) -> str | None:
+    def image(self, event: Event) -> str | None:
         return event["image"] if event["type"] == "input_image_buffer.append" else None
 
 
@@ -167,10 +167,10 @@ class Gemini(Dialect):
     def answer(self, event: Event) -> Sequence[bytes]:
         return [b'{\n  "setupComplete": {}\n}\n'] if "setup" in event else ()
 
-    def sound(self, event: Event) -> str | None:
+    def input_audio(self, event: Event) -> str | None:
         return event.get("realtimeInput", {}).get("audio", {}).get("data")
 
-    def picture(self, event: Event) -> str | None:
+    def image(self, event: Event) -> str | None:
         return event.get("realtimeInput", {}).get("video", {}).get("data")
 
     def speak(self, audio: bytes) -> bytes:
@@ -180,7 +180,7 @@ class Gemini(Dialect):
         blob = {"mimeType": "audio/pcm;rate=16000", "data": audio}
         return orjson.dumps({"realtimeInput": {"audio": blob}})
 
-    def spoken(self, event: Event) -> str | None:
+    def reply_audio(self, event: Event) -> str | None:
         turn = event.get("serverContent", {}).get("modelTurn")
         return None if turn is None else turn["parts"][0]["inlineData"]["data"]
 
