@@ -58,8 +58,8 @@ endif
 
 quick: lint types ## what a first patch needs: no weights, no browser, no whole services
 	.venv/bin/python -m pytest -n auto -m "not ($(ALONE))" \
-		--ignore tests/conformance --ignore tests/simulators --ignore tests/server \
-		--ignore tests/rtc --ignore tests/test_examples.py
+		--ignore tests/conformance --ignore tests/simulators --ignore tests/cli/simulate \
+		--ignore tests/server --ignore tests/rtc --ignore tests/test_examples.py
 
 lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml allows
 	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not models and not browser" \

@@ -595,7 +595,7 @@ async def test_late_text_of_an_interrupted_reply_does_not_block_the_next_one():
         assert [item.text for item in agent.conversation][2:] == ["second", "Two."]
 
 
-class Listener(Backend):
+class LevelBackend(Backend):
     """Derives the transcript from the level, so that audio sent twice has the same transcript."""
 
     def open(self, setup):
@@ -620,7 +620,7 @@ class Listener(Backend):
 @virtual
 async def test_a_transcript_survives_two_lost_connections_before_it_is_final(late, lost_after):
     script = deque(Reply("An answer of many words " * 3, pace=1.5) for _ in range(9))
-    simulator = {"backend": lambda: Listener(script, ()), "transcription_delay": late}
+    simulator = {"backend": lambda: LevelBackend(script, ()), "transcription_delay": late}
     async with conversation(simulator=simulator) as (agent, person, server):
         await asyncio.sleep(0.3)
         await person.speak(1.0)

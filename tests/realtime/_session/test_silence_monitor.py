@@ -39,7 +39,7 @@ async def speak(model, seconds, level=8000):
         model.send_audio(AudioFrame(np.full(RATE // 50, level, np.int16), RATE))
 
 
-def asking(**abilities):
+def make_model(**abilities):
     abilities = {"answers_pings": True, **abilities}
     return FakeModel(policy=QUICK, **abilities)
 
@@ -51,7 +51,7 @@ def emit_all(model, *outputs):
 
 @virtual_time
 async def test_a_turn_that_nothing_follows_is_replayed_to_the_next_connection():
-    model = asking()
+    model = make_model()
     async with live_session(model) as observer:
         began = model.clock.now()
         await speak(model, 1.0)
@@ -65,7 +65,7 @@ async def test_a_turn_that_nothing_follows_is_replayed_to_the_next_connection():
 
 @virtual_time
 async def test_a_service_that_answers_a_ping_is_kept_in_any_noise():
-    model = asking()
+    model = make_model()
     async with live_session(model) as observer:
         for _ in range(100):
             before = len(model.latest.sent(Ping))
@@ -79,7 +79,7 @@ async def test_a_service_that_answers_a_ping_is_kept_in_any_noise():
 
 @virtual_time
 async def test_quiet_people_and_coughs_cause_no_ping():
-    model = asking()
+    model = make_model()
     async with live_session(model):
         await speak(model, 60.0, level=300)
         await speak(model, 0.2)
@@ -146,7 +146,7 @@ async def test_speech_that_needs_no_reply_changes_nothing(abilities):
 
 @virtual_time
 async def test_the_end_of_a_manual_turn_needs_a_sign():
-    model = asking(speech_detection="none", manual_turns=True, turn_reply="requested")
+    model = make_model(speech_detection="none", manual_turns=True, turn_reply="requested")
     async with live_session(model) as observer:
         await speak(model, 1.0)
         model.end_turn()
@@ -160,7 +160,7 @@ async def test_the_end_of_a_manual_turn_needs_a_sign():
 
 @virtual_time
 async def test_an_announced_reply_is_made_by_the_next_connection():
-    model = asking()
+    model = make_model()
     async with live_session(model) as observer:
         emit_all(
             model,
@@ -179,7 +179,7 @@ async def test_an_announced_reply_is_made_by_the_next_connection():
 @pytest.mark.parametrize("reply_follows", [False, True])
 @virtual_time
 async def test_a_turn_without_an_announced_reply_needs_none(reply_follows):
-    model = asking(may_ignore=reply_follows)
+    model = make_model(may_ignore=reply_follows)
     async with live_session(model):
         emit_all(
             model,
@@ -193,7 +193,7 @@ async def test_a_turn_without_an_announced_reply_needs_none(reply_follows):
 
 @virtual_time
 async def test_a_request_is_sent_again_when_nothing_comes():
-    model = asking()
+    model = make_model()
     async with live_session(model) as observer:
         model.request_reply("x")
         await wait_reconnected(model)
@@ -236,7 +236,7 @@ async def test_a_request_that_is_deferred_while_audio_plays_is_not_due():
 
 @virtual_time
 async def test_a_reply_that_never_ends_is_continued_by_the_next_connection():
-    model = asking()
+    model = make_model()
     async with live_session(model) as observer:
         observer.spoken = {"r": "Well,"}
         audio = AudioFrame(np.ones(10 * RATE, np.int16), RATE)
@@ -258,7 +258,7 @@ async def test_a_reply_that_never_ends_is_continued_by_the_next_connection():
 
 @virtual_time
 async def test_thinking_within_the_bound_and_long_tools_are_waited_for():
-    model = asking()
+    model = make_model()
     async with live_session(model):
         emit_all(model, ReplyStarted("r"))
         await asyncio.sleep(24)
@@ -274,7 +274,7 @@ async def test_thinking_within_the_bound_and_long_tools_are_waited_for():
 
 @virtual_time
 async def test_an_interrupted_request_is_not_due():
-    model = asking()
+    model = make_model()
     async with live_session(model):
         model.request_reply("x")
         model.interrupt()
@@ -304,10 +304,10 @@ async def test_the_bound_can_be_set_and_turned_off():
 
 @virtual_time
 async def test_a_server_that_confirms_nothing_gets_no_ping():
-    model = asking()
+    model = make_model()
     async with live_session(model):
         model.latest.emit(SessionStarted(confirms_updates=False))
-    model = asking()
+    model = make_model()
     model.plans = [{"confirms": False}]
     async with live_session(model):
         await speak(model, 1.0)

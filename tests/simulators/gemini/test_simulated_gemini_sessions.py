@@ -434,14 +434,14 @@ async def test_backend_gets_the_setup():
     }
     given = []
 
-    class Brain(ScriptedRealtime):
+    class RecordingBackend(ScriptedRealtime):
         def open(self, setup):
             given.append(setup)
             return super().open(setup)
 
     tools = [{"function_declarations": [declared]}]
     async with (
-        GeminiSimulator(lambda: Brain(manual=True), tls=True) as sim,
+        GeminiSimulator(lambda: RecordingBackend(manual=True), tls=True) as sim,
         connected(sim, system_instruction="Be kind.", tools=tools),
     ):
         (backend_setup,) = given
