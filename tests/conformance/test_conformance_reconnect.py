@@ -231,7 +231,7 @@ async def test_interruption_of_a_reply_from_before_the_loss(target):
     async with conversation(target, [text, "Yes."]) as (agent, _person, far):
         needs_lost_connection(far)
         if target == "openai-webrtc":
-            pytest.skip("over WebRTC nothing is left to play when the connection is gone")
+            pytest.skip("over WebRTC nothing is left to play once the connection is lost")
         speech = agent.simple_response("talk")
         await asyncio.sleep(2)
         await far.drop_connection()
@@ -369,7 +369,7 @@ async def test_waiting_speech_during_a_rollover_is_known_as_far_as_it_was_heard(
         while two.seconds < len(second) / 15 - 0.2:
             await asyncio.sleep(0.05)
             if one.done:
-                pytest.skip("the second is not made before the first was played")
+                pytest.skip("this model makes the second reply only after the first was played")
         await asyncio.sleep(0.3)
         await far.drop_connection()
         await one

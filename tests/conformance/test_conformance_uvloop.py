@@ -8,7 +8,7 @@ from conformance_targets import conversation
 from duologue.events import InterruptionEvent, RealtimeReconnectedEvent
 from fake_edge import agent_items, events_of
 
-uvloop = pytest.importorskip("uvloop", reason="there is no uvloop here")
+uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
 
 
 async def until(happened):

@@ -21,7 +21,7 @@ def camera(at):
 @pytest.mark.parametrize("fps", [1.0, 4.0])
 async def test_images_come_at_fps(target, fps):
     if target in ("local", "nova"):
-        pytest.skip("its profile says that it does not see; that it says so is tested below")
+        pytest.skip("the model takes no images; the error is tested in test_conformance_turns")
     async with conversation(target, fps=fps) as (agent, person, far):
         person.camera = camera
         await asyncio.sleep(5)
