@@ -5,17 +5,16 @@
                              | v               |
                          rolling over ---------+          every state --> closed
 
-A connection to a model lives for minutes: the provider closes it at an age limit, a network drops
-it, a proxy restarts. A conversation lives longer. One task (`ConnectionSupervisor.run`) makes every
-move from one connection to the next, so two reasons at the same time never start two of them. There
-are three ways:
+A connection lives for minutes, a conversation longer. One task (`ConnectionSupervisor.run`) makes
+every move from one connection to the next, so two reasons never start two of them. There are three
+ways:
 
     loss         The connection failed. Until the next one is live there is none: input audio is
                  kept, attempts follow each other with a growing wait, and a fatal error or too many
                  attempts end the session.
     rollover     The connection will end soon (its age, a `GoAway`), has gone silent, or the program
-                 asked. The next one connects while the old one still works, and takes over when
-                 neither side speaks, or at ``end`` in any case:
+                 requested it. The next one connects while the old one still works, and takes over
+                 when neither side speaks, or at ``end`` in any case:
 
                      begin                                                  end
                  old ==|=====================================|               |
@@ -23,14 +22,12 @@ are three ways:
                                                              first silence
 
     replacement  A rollover for a provider that takes no second connection of a session: the old one
-                 is closed first, and what the person says meanwhile is kept as after a loss.
+                 is closed first, and input audio is kept meanwhile as after a loss.
 
 Outputs of a connection that is not the current one never reach the session (`unused_outputs` counts
 them), so a reply can't come twice. While there is no current connection, the next one becomes
-current inside its own `SessionStarted`, so nothing that follows it is missed.
-
-The ages that providers announce are believed only within limits, because they are differences of
-two clocks: see `MIN_AGE_S`.
+current inside its own `SessionStarted`, so nothing that follows it is missed. Ages that providers
+announce are differences of two clocks, and believed only within limits: see `MIN_AGE_S`.
 """
 
 from __future__ import annotations

@@ -9,11 +9,10 @@
                              +-- InputAudio             what to send again, and which turn is which
                              +-- SilenceMonitor         whether the service still works
 
-Every arrow is a plain call on the event loop. Nothing is queued here, so each call has had all of
-its effect when it returns. That is why no audio of an older epoch can pass after `interrupt`.
+Every arrow is a plain call on the event loop that has had its whole effect when it returns. That is
+why no audio of an older epoch can pass after `interrupt`.
 
-The parts decide and know nothing of each other; this class connects them, and its rules are those
-that concern several parts:
+The parts know nothing of each other. This class connects them, and has the rules for several parts:
 
 - Epochs. `interrupt` raises the epoch. A reply has the epoch of its request, not of its start, so
   one that was requested before an interruption and begins after it is stale, and is cancelled at
