@@ -47,7 +47,7 @@ types: setup
 	.venv/bin/mypy --config-file tests/mypy.ini tests
 
 # Weights and browsers need every core for themselves, so their tests run one after another.
-ALONE := models or browser
+ALONE := weights or browser
 unit: setup
 ifeq ($(strip $(ARGS)),)
 	.venv/bin/python -m pytest -m "$(ALONE)"
@@ -62,7 +62,7 @@ quick: lint types ## what a first patch needs: no weights, no browser, no whole 
 		--ignore tests/server --ignore tests/rtc --ignore tests/test_examples.py
 
 lowest: .venv-lowest/.ready ## test with the oldest packages that pyproject.toml allows
-	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not models and not browser" \
+	.venv-lowest/bin/python -m pytest -q -W "ignore::DeprecationWarning" -m "not weights and not browser" \
 	tests/test_audio.py tests/test_video.py tests/agent/test_conversation.py \
 	tests/agent/test_instructions.py tests/tools tests/weights tests/edges \
 	tests/server/test_server_http.py tests/server/test_calls.py tests/rtc/test_peer.py \

@@ -208,7 +208,7 @@ def test_microphone_is_importable():
     assert inspect.iscoroutinefunction(load("microphone").main)
 
 
-@pytest.mark.models
+@pytest.mark.weights
 def test_hello(tmp_path, weights):
     out = run("hello.py", CLIPS / "austen-0930.wav", "tiny", cwd=tmp_path, timeout=120)
     assert "person: He might even have been made amiable himself" in out
@@ -217,7 +217,7 @@ def test_hello(tmp_path, weights):
     assert (tmp_path / "hello.wav").stat().st_size > 100_000
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_pipeline_ollama(tmp_path, weights):
     pytest.importorskip("openai", reason="needs duologue[openai]")
     requests: list[dict[str, object]] = []

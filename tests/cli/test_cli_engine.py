@@ -18,7 +18,7 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 from duologue.providers.local.engine import profile_weights
 from duologue.weights import Store, WeightsError
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.weights
 
 CLIPS = Path(__file__).parents[1] / "data" / "speech"
 DUOLOGUE = [sys.executable, "-m", "duologue"]

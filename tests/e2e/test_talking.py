@@ -20,7 +20,7 @@ from duologue.items import AgentItem, UserItem
 from duologue.providers import local
 from duologue.vad.words import plain_words
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.weights
 
 SPEECH = Path(__file__).parents[1] / "data" / "speech"
 TEXTS = {

@@ -18,7 +18,7 @@ from duologue.server import ServerConfig
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.models,
+    pytest.mark.weights,
     pytest.mark.asyncio(loop_scope="module"),
 ]
 

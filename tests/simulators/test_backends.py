@@ -177,7 +177,7 @@ def speech(name: str) -> np.ndarray:
     return np.concatenate((resampler.push(samples), resampler.flush()))
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_built_in_engine_transcribes_and_replies(weights):
     pytest.importorskip("xllamacpp", reason="needs duologue[local]")
     whisper = {"model": "whisper-1"}
@@ -196,7 +196,7 @@ async def test_built_in_engine_transcribes_and_replies(weights):
             assert np.abs(audio_of(client).astype(np.int32)).max() > 1000
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_script_can_use_the_local_voice(weights):
     script = Script.parse("- say: Good morning.\n  voice: local\n")
     async with OpenAISimulator(script) as sim, open_session(sim) as client:

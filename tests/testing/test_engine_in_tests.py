@@ -18,7 +18,7 @@ from duologue.testing import run_virtual, synthesize, transcribe
 from duologue.vad.words import plain_words
 from duologue.weights import Store, WeightsError
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.weights
 
 CLIP = Path(__file__).parents[1] / "data" / "speech" / "austen-0930.wav"
 WORDS = ["he", "might", "even", "have", "been", "made", "amiable", "himself"]

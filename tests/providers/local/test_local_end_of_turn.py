@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime", reason="needs duologue[local]")
 from duologue.providers import local
 from duologue.providers.local import engine
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.weights
 
 RATE = 24000
 

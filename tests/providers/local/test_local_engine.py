@@ -35,7 +35,7 @@ def test_only_better_is_trusted_with_tools() -> None:
     assert trusted == {"better"}
 
 
-@pytest.mark.models
+@pytest.mark.weights
 def test_an_unavailable_big_model_falls_back_to_tiny(
     weights: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -57,7 +57,7 @@ def test_an_unavailable_big_model_falls_back_to_tiny(
     )
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_the_engine_is_loaded_once(weights: Store) -> None:
     one, other = await asyncio.gather(engine.load("tiny"), engine.load("tiny"))
     assert one.stt is other.stt
@@ -66,7 +66,7 @@ async def test_the_engine_is_loaded_once(weights: Store) -> None:
     assert one.profile.name == "tiny"
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_the_event_loop_is_not_blocked(weights: Store) -> None:
     if os.getloadavg()[0] > (os.cpu_count() or 1) + 1:
         pytest.skip("other programs keep this machine too busy to measure delays")

@@ -22,7 +22,7 @@ from duologue.providers.local import _prompt, engine
 from duologue.providers.local._llama import SLOTS, Llama, Message
 from duologue.providers.local._llm import MIN_CHARACTERS, LocalLLM
 
-pytestmark = pytest.mark.models
+pytestmark = pytest.mark.weights
 
 INSTRUCTIONS = "You are Ava of Hotel Sol. Breakfast is from seven to ten. The pool closes at nine."
 

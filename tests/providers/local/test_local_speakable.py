@@ -67,7 +67,7 @@ def test_other_numbers_are_left_to_the_voice(text: str) -> None:
     assert speakable(text) == text
 
 
-@pytest.mark.models
+@pytest.mark.weights
 @pytest.mark.parametrize("text", ["The code is 0199.", "Call 555-0199.", "Call 1-800-555-0142."])
 async def test_every_digit_is_spoken(weights: Store, text: str) -> None:
     from duologue.providers.local import engine

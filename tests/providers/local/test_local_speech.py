@@ -60,7 +60,7 @@ async def hear(recogniser: object, samples: Samples) -> str:
     return text
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_word_error_rate_of_real_people(weights: Store) -> None:
     recogniser = engine.load_stt()
     errors = total = 0
@@ -70,7 +70,7 @@ async def test_word_error_rate_of_real_people(weights: Store) -> None:
     assert errors / total <= 0.05
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_partial_texts_grow_and_long_speech_is_split_in_silence(weights: Store) -> None:
     recogniser = engine.load_stt()
     stream = recogniser.stream()
@@ -86,7 +86,7 @@ async def test_partial_texts_grow_and_long_speech_is_split_in_silence(weights: S
     assert len(speech) / 16000 > _stt.SEGMENT_SECONDS * 2
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_noise_and_silence_have_no_transcript(weights: Store) -> None:
     recogniser = engine.load_stt()
     assert await hear(recogniser, np.zeros(800, np.int16)) == ""
@@ -95,7 +95,7 @@ async def test_noise_and_silence_have_no_transcript(weights: Store) -> None:
         recogniser.stream().push(AudioFrame.silence(0.1, 8000))
 
 
-@pytest.mark.models
+@pytest.mark.weights
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_cough_has_no_transcript(weights: Store, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -106,7 +106,7 @@ async def test_a_cough_has_no_transcript(weights: Store, seed: int) -> None:
     assert await hear(engine.load_stt(), cough) == ""
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_a_short_word_is_transcribed(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     for word in ("Yes.", "No.", "Stop.", "Thank you."):
@@ -150,7 +150,7 @@ NOISES = {
 }
 
 
-@pytest.mark.models
+@pytest.mark.weights
 @pytest.mark.parametrize("name", NOISES)
 async def test_audio_without_speech_has_no_transcript(weights: Store, name: str) -> None:
     silence = np.zeros(5000, np.int16)
@@ -158,7 +158,7 @@ async def test_audio_without_speech_has_no_transcript(weights: Store, name: str)
     assert await hear(engine.load_stt(), sound) == ""
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_short_words_are_transcribed_in_noise(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     for said in ("Yes.", "No.", "Stop.", "Wait.", "Okay.", "Right.", "Thank you.", "Hello."):
@@ -309,7 +309,7 @@ def heard(text: str) -> Callable[[], Awaitable[str]]:
     return words
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_a_sentence_is_complete_and_half_of_one_is_not(weights: Store) -> None:
     turn = engine.load_turn_detector()
     speech = np.concatenate([clip("jfk"), np.zeros(3200, np.int16)])
@@ -321,7 +321,7 @@ async def test_a_sentence_is_complete_and_half_of_one_is_not(weights: Store) -> 
     assert 0 <= await turn.end_of_turn(np.zeros(0, np.int16), heard("")) <= 1
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_the_recogniser_understands_the_voice(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     said = "Good morning. The train to London leaves at nine."

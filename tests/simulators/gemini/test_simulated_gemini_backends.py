@@ -122,7 +122,7 @@ def speech(name: str) -> np.ndarray:
     return np.concatenate((resampler.push(samples), resampler.flush()))
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_built_in_engine_hears_and_replies(weights):
     pytest.importorskip("xllamacpp", reason="needs duologue[local]")
     detection = {"automatic_activity_detection": {"silence_duration_ms": 600}}

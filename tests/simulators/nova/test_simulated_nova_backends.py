@@ -171,7 +171,7 @@ def speech(name):
     return np.concatenate((resampler.push(samples), resampler.flush()))
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_built_in_engine_hears_and_replies(weights):
     pytest.importorskip("xllamacpp", reason="needs duologue[local]")
     prompt = "Answer in one short sentence."

@@ -243,7 +243,7 @@ async def test_legacy_client_relies_on_output_item_done_without_response_done():
         assert types.count("response.done") == 1
 
 
-@pytest.mark.models
+@pytest.mark.weights
 async def test_built_in_engine_transcribes_real_speech_and_replies(weights):
     def talk(simulator: QwenSimulator) -> None:
         conversation, callback = legacy(simulator)

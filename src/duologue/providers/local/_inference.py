@@ -26,7 +26,7 @@ async def run_in_thread[T](function: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(_POOL, function)
 
 
-class Session(Protocol):
+class InferenceSession(Protocol):
     """The one method of an onnxruntime session that is used here."""
 
     def run(self, names: None, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -34,7 +34,7 @@ class Session(Protocol):
         ...
 
 
-def open_session(path: str) -> Session:
+def open_session(path: str) -> InferenceSession:
     """Load an ONNX or ORT file for use by one thread.
 
     One thread is fastest for models this small, and idle threads must not spin, because the
@@ -46,7 +46,9 @@ def open_session(path: str) -> Session:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session: Session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session: InferenceSession = ort.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
     return session
 
 

@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 
 from duologue.audio import AudioFrame, Samples
 from duologue.providers.local._evidence import Token, drop_invented_digits, is_speech
-from duologue.providers.local._inference import Session, open_session, run_in_thread, to_floats
+from duologue.providers.local._inference import (
+    InferenceSession,
+    open_session,
+    run_in_thread,
+    to_floats,
+)
 
 RATE = 16000
 TOKENS_PER_SECOND = 6.5
@@ -219,7 +224,7 @@ def find_quiet_point(audio: Samples) -> int:
     return start + int(energy.argmin()) * size + size // 2
 
 
-def _cache_tensors(decoder: Session) -> list[_CacheTensor]:
+def _cache_tensors(decoder: InferenceSession) -> list[_CacheTensor]:
     inputs = getattr(decoder, "get_inputs")()  # noqa: B009
     return [
         _CacheTensor(
