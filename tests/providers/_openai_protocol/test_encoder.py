@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from duologue.audio import AudioFrame
+from duologue.items import UserItem
 from duologue.providers._openai_protocol.encoder import Encoder
 from duologue.providers._openai_protocol.sent_events import PING_ID
 from duologue.providers._openai_protocol.server_conversation import ServerConversation
 from duologue.providers._openai_protocol.tagged_requests import TaggedRequests
 from duologue.realtime.commands import (
+    AddItem,
     CancelReply,
     ClearInput,
     DeleteItem,
@@ -19,6 +21,7 @@ from duologue.realtime.commands import (
     RequestReply,
     Say,
     SendAudio,
+    SendToolResult,
     SendVideo,
     Truncate,
     UpdateSession,
@@ -69,6 +72,14 @@ def test_audio_and_images_without_jpeg_have_no_event_here():
     assert encoder.encode(SendVideo(IMAGE)) == ()
     (event,) = encoder.encode(SendVideo(IMAGE, jpeg=b"jpeg"))
     assert event["item"]["content"][0]["image_url"] == "data:image/jpeg;base64,anBlZw=="
+
+
+def test_items_and_results_are_added_to_the_conversation():
+    encoder, _ = make()
+    (event,) = encoder.encode(AddItem(UserItem("u", "Hello.")))
+    assert event["item"]["content"] == [{"type": "input_text", "text": "Hello."}]
+    (event,) = encoder.encode(SendToolResult("c", "time", "noon"))
+    assert event["item"]["output"] == "noon"
 
 
 def test_turns_are_ended_and_cleared():
