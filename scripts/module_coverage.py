@@ -1,30 +1,35 @@
 """Check that the own tests of each sans-IO module cover it by themselves.
 
-``python scripts/module_coverage.py [WORD ...]`` runs, for every module of the table below (or for
-those whose path contains a WORD), only the test files that the table names, and fails if they cover
-less than 95 % of the module's lines and branches. Tests of whole sessions cover these modules too,
-but they do not say which one is wrong when they fail.
+``python scripts/module_coverage.py [WORD ...]`` fails if the test files that the table below names
+for a module cover less than 95 % of its lines and branches. With WORDs it only looks at modules
+whose path contains one of them. Tests of whole sessions cover these modules too, but they do not
+say which one is wrong when they fail.
 
 A module is sans-IO if it only computes: it opens no socket, starts no task, and gets the time from
 its caller. All modules of the folders in `SANS_IO_FOLDERS` must be in the table.
+
+All test files run in a few worker processes, because starting one for each takes longer than the
+tests. A worker tells coverage which file each test belongs to, so that a module is only credited
+with what its own tests run. What runs at import counts for every module.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+import coverage
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = Path("src/duologue")
 MIN_PERCENT = 95
-TIMEOUT_S = 300
 
 SANS_IO_FOLDERS = ("realtime/_session", "providers/_openai_protocol")
 """Folders in which every module has a line in the table, or in `NOT_SANS_IO`."""
@@ -37,10 +42,12 @@ NOT_SANS_IO = {
     "providers/_openai_protocol/websocket.py": "opens WebSockets",
 }
 
+_AWS_REPLIES = ("providers/aws/test_aws_codec.py", "providers/aws/test_aws_replies.py")
 _OPENAI_CODEC = (
     "providers/_openai_protocol/test_openai_codec.py",
     "providers/_openai_protocol/test_openai_codec_decode.py",
     "providers/_openai_protocol/test_codec_other_servers.py",
+    "providers/qwen/test_qwen_codec.py",
     "providers/qwen/test_qwen_codec_decode.py",
 )
 
@@ -73,12 +80,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/_openai_protocol/uninterruptible.py": (
         "providers/_openai_protocol/test_uninterruptible.py",
     ),
-    "providers/aws/_blocks.py": ("providers/aws/test_aws_codec.py",),
+    "providers/aws/_blocks.py": _AWS_REPLIES,
     "providers/aws/_codec.py": ("providers/aws/test_aws_codec.py",),
     "providers/aws/_errors.py": ("providers/aws/test_aws_errors.py",),
     "providers/aws/_event_sequence.py": ("providers/aws/test_aws_codec.py",),
     "providers/aws/_history.py": ("providers/aws/test_aws_history.py",),
-    "providers/aws/_replies.py": ("providers/aws/test_aws_replies.py",),
+    "providers/aws/_replies.py": _AWS_REPLIES,
     "providers/gemini/_codec.py": ("providers/gemini/test_gemini_codec.py",),
     "providers/gemini/_decoder.py": (
         "providers/gemini/test_gemini_decoder.py",
@@ -121,60 +128,93 @@ TESTS: dict[str, tuple[str, ...]] = {
 """Test files, below ``tests``, by the path of their module below ``src/duologue``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The outcome for one module; ``report`` says what is missing if it failed."""
+class FileContexts:
+    """A pytest plugin that tells coverage which file the running test belongs to."""
 
-    module: str
-    percent: float | None
-    report: str
+    def __init__(self, measurement: coverage.Coverage) -> None:
+        self._measurement = measurement
+        self._file: Path | None = None
 
-    @property
-    def passed(self) -> bool:
-        """Whether the tests passed and cover enough."""
-        return self.percent is not None and self.percent >= MIN_PERCENT
-
-
-def measure(tests: tuple[str, ...], modules: list[str]) -> list[Result]:
-    """Run some test files once, and measure how much they cover of each of ``modules``."""
-    sources = [str(SOURCE / module) for module in modules]
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "COVERAGE_FILE": f"{folder}/data"}
-
-        def coverage(*arguments: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run(  # noqa: S603 - our own command
-                [sys.executable, "-m", "coverage", *arguments],
-                cwd=ROOT,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-
-        run = coverage(
-            "run", "--branch", f"--include={','.join(sources)}",
-            "-m", "pytest", "-q", "-p", "no:cacheprovider",
-            *(f"tests/{name}" for name in tests),
-        )  # fmt: skip
-        if run.returncode:
-            report = run.stdout[-3000:] + run.stderr[-1000:]
-            return [Result(module, None, report) for module in modules]
-        coverage("json", "-q", "-o", f"{folder}/report.json")
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Run a test in the context of its file."""
+        if item.path != self._file:
+            self._file = item.path
+            clear_caches()
+        self._measurement.switch_context(context_of(str(item.path.relative_to(ROOT / "tests"))))
         try:
-            files = json.loads(Path(folder, "report.json").read_text())["files"]
-        except FileNotFoundError:
-            files = {}
-        return [_result(module, files.get(str(SOURCE / module))) for module in modules]
+            return (yield)
+        finally:
+            self._measurement.switch_context("")
 
 
-def _result(module: str, entry: dict[str, Any] | None) -> Result:
-    if entry is None:
-        return Result(module, 0.0, "the tests do not import it")
+def clear_caches() -> None:
+    """Clear the caches of measured functions, which would hide that a later test runs them."""
+    for name, module in [*sys.modules.items()]:
+        if name.startswith("duologue."):
+            for value in [*vars(module).values()]:
+                if callable(getattr(value, "cache_clear", None)):
+                    value.cache_clear()
+
+
+def context_of(test_file: str) -> str:
+    """Return the name of a test file's context."""
+    return f"file:{test_file}"
+
+
+def run_tests(data_file: str, test_files: Sequence[str]) -> int:
+    """Run test files in this process, and write what they cover to ``data_file``."""
+    measurement = coverage.Coverage(
+        data_file=data_file,
+        branch=True,
+        include=[str(ROOT / SOURCE / module) for module in TESTS],
+        config_file=str(ROOT / "pyproject.toml"),
+    )
+    measurement.start()
+    arguments = ["-q", "-p", "no:cacheprovider", *(f"tests/{name}" for name in test_files)]
+    status = pytest.main(arguments, plugins=[FileContexts(measurement)])
+    measurement.stop()
+    measurement.save()
+    return int(status)
+
+
+def run_workers(folder: str, test_files: Sequence[str]) -> bool:
+    """Run test files in one process per core; return whether all tests passed."""
+    count = min(os.cpu_count() or 2, len(test_files))
+    workers = [
+        subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, __file__, "--worker", f"{folder}/data.{n}", *test_files[n::count]],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for n in range(count)
+    ]
+    passed = True
+    for worker in workers:
+        output, _ = worker.communicate()
+        if worker.returncode:
+            passed = False
+            sys.stdout.write(output[-4000:])
+    return passed
+
+
+def measure(data_file: str, module: str, tests: Sequence[str]) -> tuple[float, str]:
+    """Return how much of a module its tests cover, in %, and what is missing."""
+    measurement = coverage.Coverage(data_file=data_file, config_file=str(ROOT / "pyproject.toml"))
+    measurement.load()
+    report = f"{data_file}.json"
+    contexts = [f"^{re.escape(context_of(name))}$" for name in tests]
+    path = str(ROOT / SOURCE / module)
+    measurement.json_report([path], outfile=report, contexts=["^$", *contexts])
+    (entry,) = json.loads(Path(report).read_text())["files"].values()
     lines = ", ".join(map(str, entry["missing_lines"])) or "none"
     branches = ", ".join(f"{a} -> {b}" for a, b in entry["missing_branches"]) or "none"
-    report = f"lines not run: {lines}\nbranches not taken: {branches}"
-    return Result(module, entry["summary"]["percent_covered"], report)
+    return (
+        entry["summary"]["percent_covered"],
+        f"{'':11}lines not run: {lines}\n{'':11}branches not taken: {branches}\n",
+    )
 
 
 def unlisted() -> list[str]:
@@ -189,22 +229,23 @@ def main(words: list[str]) -> int:
     missing = unlisted()
     for module in missing:
         sys.stdout.write(f"{module} has no line in the table of {Path(__file__).name}\n")
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for module, tests in TESTS.items():
-        if not words or any(word in module for word in words):
-            groups.setdefault(tests, []).append(module)
-    failed = bool(missing)
-    with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
-        for results in pool.map(lambda group: measure(*group), groups.items()):
-            for result in results:
-                percent = "tests failed" if result.percent is None else f"{result.percent:.1f} %"
-                sys.stdout.write(f"{percent:>12}  {result.module}\n")
-                if not result.passed:
-                    failed = True
-                    sys.stdout.write(f"{result.report}\n")
-            sys.stdout.flush()
+    chosen = [module for module in TESTS if not words or any(word in module for word in words)]
+    test_files = list(dict.fromkeys(name for module in chosen for name in TESTS[module]))
+    with tempfile.TemporaryDirectory() as folder:
+        failed = not run_workers(folder, test_files) or bool(missing)
+        combined = coverage.Coverage(data_file=f"{folder}/data")
+        combined.combine([folder])
+        combined.save()
+        for module in chosen:
+            percent, report = measure(f"{folder}/data", module, TESTS[module])
+            sys.stdout.write(f"{percent:>7.1f} %  {module}\n")
+            if percent < MIN_PERCENT:
+                failed = True
+                sys.stdout.write(report)
     return int(failed)
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        sys.exit(run_tests(sys.argv[2], sys.argv[3:]))
     sys.exit(main(sys.argv[1:]))

@@ -301,3 +301,35 @@ def test_replies_begin_and_end_once_whatever_comes(events):
                     assert reply_id in begun
     assert len(set(begun)) == len(begun)
     assert len(set(done)) == len(done)
+
+
+# The replies by themselves
+
+
+def test_text_and_audio_of_a_finished_reply_are_dropped():
+    replies = Replies(24000)
+    reply, started = replies.begin()
+    assert kinds(started) == ["ReplyStarted"]
+    assert replies.begin() == (reply, ())
+    assert replies.add_audio(reply, b"\x01") == ()  # Half a sample waits for its other half.
+    reply.finished = True
+    assert replies.add_planned(reply, "Too late.") == ()
+    assert replies.add_audio(reply, b"\x01\x00") == ()
+
+
+def test_empty_text_is_not_added():
+    replies = Replies(24000)
+    assert replies.add_spoken("Nobody speaks.") == ()
+    reply, _ = replies.begin()
+    assert replies.add_planned(reply, " ") == ()
+    assert replies.add_spoken(" ") == ()
+    assert reply.spoken_text == ""
+
+
+def test_only_a_known_reply_is_cancelled():
+    replies = Replies(24000)
+    reply, _ = replies.begin()
+    assert replies.cancel("unknown") is None
+    assert replies.cancel(reply.id) == reply.item_id
+    assert reply.interrupted
+    assert replies.by_item(reply.item_id) is replies.last is reply
