@@ -42,7 +42,6 @@ NOT_SANS_IO = {
     "providers/_openai_protocol/websocket.py": "opens WebSockets",
 }
 
-_AWS_REPLIES = ("providers/aws/test_aws_codec.py", "providers/aws/test_aws_replies.py")
 _OPENAI_CODEC = (
     "providers/_openai_protocol/test_openai_codec.py",
     "providers/_openai_protocol/test_openai_codec_decode.py",
@@ -80,12 +79,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/_openai_protocol/uninterruptible.py": (
         "providers/_openai_protocol/test_uninterruptible.py",
     ),
-    "providers/aws/_blocks.py": _AWS_REPLIES,
+    "providers/aws/_blocks.py": ("providers/aws/test_aws_blocks.py",),
     "providers/aws/_codec.py": ("providers/aws/test_aws_codec.py",),
     "providers/aws/_errors.py": ("providers/aws/test_aws_errors.py",),
-    "providers/aws/_event_sequence.py": ("providers/aws/test_aws_codec.py",),
+    "providers/aws/_event_sequence.py": ("providers/aws/test_aws_event_sequence.py",),
     "providers/aws/_history.py": ("providers/aws/test_aws_history.py",),
-    "providers/aws/_replies.py": _AWS_REPLIES,
+    "providers/aws/_replies.py": ("providers/aws/test_aws_replies.py",),
     "providers/gemini/_codec.py": ("providers/gemini/test_gemini_codec.py",),
     "providers/gemini/_decoder.py": (
         "providers/gemini/test_gemini_decoder.py",
