@@ -162,7 +162,7 @@ def test_audio_that_begins_a_manual_turn_is_our_own_interruption():
 def test_tools_that_change_are_not_sent_to_a_model_that_keeps_its_own():
     harness = Harness(OLD)
     assert harness.send(UpdateSession(tools=[ToolSpec("time", "", {}, "silent")])) == []
-    # Their results have the new scheduling all the same.
+    # Their results have the new scheduling nevertheless.
     call = {"id": "c", "name": "time", "args": {}}
     harness.receive(toolCall={"functionCalls": [call]})
     (message,) = harness.send(SendToolResult("c", "time", "noon"))

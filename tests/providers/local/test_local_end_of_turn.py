@@ -51,9 +51,9 @@ async def spoken(*parts: str, pause: float) -> AudioFrame:
     return AudioFrame(np.concatenate(pieces), RATE)
 
 
-async def conversation(sound: AudioFrame) -> tuple[list[str], list[Event]]:
+async def conversation(audio: AudioFrame) -> tuple[list[str], list[Event]]:
     """Return the transcripts of the user turns, and all events."""
-    edge = wav.Edge(sound, settle_s=1.5, wait_s=10, lead_in_s=0.3)
+    edge = wav.Edge(audio, settle_s=1.5, wait_s=10, lead_in_s=0.3)
     agent = Agent(edge=edge, llm=local.Realtime("tiny", llm=Model()))
     events: list[Event] = []
     agent.events.tap(events.append)
@@ -112,9 +112,9 @@ async def test_music_alone_is_no_turn(weights: Store) -> None:
     ["Where is the pool?", "What are you looking for?", "Could you repeat that, please?"],
 )
 async def test_a_complete_sentence_is_answered_at_once(weights: Store, question: str) -> None:
-    sound = await spoken(question, pause=0)
-    speech_s = np.flatnonzero(np.abs(sound.samples.astype(np.int32)) > 300)[-1] / RATE
-    edge = wav.Edge(sound, settle_s=1.0, wait_s=6, lead_in_s=0.3)
+    audio = await spoken(question, pause=0)
+    speech_s = np.flatnonzero(np.abs(audio.samples.astype(np.int32)) > 300)[-1] / RATE
+    edge = wav.Edge(audio, settle_s=1.0, wait_s=6, lead_in_s=0.3)
     agent = Agent(edge=edge, llm=local.Realtime("tiny", llm=Model()))
     loop = asyncio.get_running_loop()
     ended: list[float] = []

@@ -73,7 +73,7 @@ async def test_the_event_loop_is_not_blocked(weights: Store) -> None:
     parts = await engine.load("tiny")
     await parts.llm.prepare("You are Ava.", [])
     delays: list[float] = []
-    sound = np.random.default_rng(0).integers(-3000, 3000, 48000).astype(np.int16)
+    audio = np.random.default_rng(0).integers(-3000, 3000, 48000).astype(np.int16)
 
     async def watch() -> None:
         while True:
@@ -87,11 +87,11 @@ async def test_the_event_loop_is_not_blocked(weights: Store) -> None:
     async def listen() -> None:
         voice = parts.vad.stream()
         stream = parts.stt.stream()
-        for at in range(0, len(sound) - 255, 256):
-            voice.push(sound[at : at + 256])
-        stream.push(AudioFrame(sound, 16000))
+        for at in range(0, len(audio) - 255, 256):
+            voice.push(audio[at : at + 256])
+        stream.push(AudioFrame(audio, 16000))
         await stream.text()
-        await parts.turn_detector.end_of_turn(sound, words)
+        await parts.turn_detector.end_of_turn(audio, words)
 
     async def talk() -> None:
         history = [UserItem("1", "Tell me about dogs.")]

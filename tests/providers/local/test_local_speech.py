@@ -111,8 +111,8 @@ async def test_a_short_word_is_transcribed(weights: Store) -> None:
     voice, recogniser = engine.load_tts(), engine.load_stt()
     for word in ("Yes.", "No.", "Stop.", "Thank you."):
         resampler = Resampler(24000, 16000)
-        sound = [resampler.push(frame.samples) async for frame in voice.synthesize(word)]
-        heard = await hear(recogniser, np.concatenate([*sound, resampler.flush()]))
+        audio = [resampler.push(frame.samples) async for frame in voice.synthesize(word)]
+        heard = await hear(recogniser, np.concatenate([*audio, resampler.flush()]))
         assert words(heard) == words(word)
 
 
@@ -127,14 +127,14 @@ def hiss(seconds: float, level: float, low: float = 0, high: float = 8000) -> Sa
     noise = np.fft.rfft(rng.standard_normal(int(seconds * 16000)))
     frequencies = np.fft.rfftfreq(int(seconds * 16000), 1 / 16000)
     noise[(frequencies < low) | (frequencies > high)] = 0
-    sound = np.fft.irfft(noise)
-    return (sound / sound.std() * level).astype(np.int16)
+    audio = np.fft.irfft(noise)
+    return (audio / audio.std() * level).astype(np.int16)
 
 
 def breath(seconds: float) -> Samples:
-    sound = hiss(seconds, 2500, 300, 4000)
-    swell = np.sin(np.pi * np.arange(len(sound)) / len(sound)) ** 1.5
-    return (sound * swell).astype(np.int16)
+    audio = hiss(seconds, 2500, 300, 4000)
+    swell = np.sin(np.pi * np.arange(len(audio)) / len(audio)) ** 1.5
+    return (audio * swell).astype(np.int16)
 
 
 NOISES = {
@@ -154,8 +154,8 @@ NOISES = {
 @pytest.mark.parametrize("name", NOISES)
 async def test_audio_without_speech_has_no_transcript(weights: Store, name: str) -> None:
     silence = np.zeros(5000, np.int16)
-    sound = np.concatenate([silence, NOISES[name], silence])
-    assert await hear(engine.load_stt(), sound) == ""
+    audio = np.concatenate([silence, NOISES[name], silence])
+    assert await hear(engine.load_stt(), audio) == ""
 
 
 @pytest.mark.weights
@@ -164,8 +164,8 @@ async def test_short_words_are_transcribed_in_noise(weights: Store) -> None:
     for said in ("Yes.", "No.", "Stop.", "Wait.", "Okay.", "Right.", "Thank you.", "Hello."):
         resampler = Resampler(24000, 16000)
         frames = [resampler.push(frame.samples) async for frame in voice.synthesize(said)]
-        sound = np.concatenate([*frames, resampler.flush()])
-        noisy = sound + hiss(len(sound) / 16000 + 0.01, 250)[: len(sound)]
+        audio = np.concatenate([*frames, resampler.flush()])
+        noisy = audio + hiss(len(audio) / 16000 + 0.01, 250)[: len(audio)]
         assert words(await hear(recogniser, noisy.astype(np.int16))), said
 
 
@@ -329,8 +329,8 @@ async def test_the_recogniser_understands_the_voice(weights: Store) -> None:
     assert {frame.rate for frame in frames} == {voice.rate}
     assert max(frame.duration for frame in frames) <= 0.04
     resampler = Resampler(24000, 16000)
-    sound = [resampler.push(frame.samples) for frame in frames]
-    heard = await hear(recogniser, np.concatenate([*sound, resampler.flush()]))
+    audio = [resampler.push(frame.samples) for frame in frames]
+    heard = await hear(recogniser, np.concatenate([*audio, resampler.flush()]))
     assert word_errors(words(said), words(heard.replace("9", "nine"))) <= 1
     again = [frame async for frame in voice.synthesize(said)]
     assert np.array_equal(
@@ -342,12 +342,12 @@ async def test_the_recogniser_understands_the_voice(weights: Store) -> None:
 async def test_markup_is_not_spoken() -> None:
     voice = engine.load_tts()
 
-    async def sound(text: str) -> list[bytes]:
+    async def audio(text: str) -> list[bytes]:
         return [frame.to_bytes() async for frame in voice.synthesize(text)]
 
-    assert await sound("**Hello** `there`.") == await sound("Hello there.")
-    assert await sound("") == []
-    assert await sound("***") == []
+    assert await audio("**Hello** `there`.") == await audio("Hello there.")
+    assert await audio("") == []
+    assert await audio("***") == []
 
 
 def test_an_unknown_voice_or_speed_is_refused() -> None:

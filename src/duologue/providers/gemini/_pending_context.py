@@ -87,7 +87,7 @@ class PendingContext:
 
     @property
     def pending_truncations(self) -> tuple[str, ...]:
-        """Ids of the messages whose truncation the server has not been told."""
+        """Ids of the messages whose truncation was not sent yet."""
         return tuple(
             id_ for one in self._pending if isinstance(one, _Truncations) for id_ in one.heard_texts
         )

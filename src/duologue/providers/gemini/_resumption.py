@@ -27,7 +27,7 @@ class ServerTranscript:
             _MAX_TEXTS, on_drop=lambda item_id, _: self._corrected.discard(item_id)
         )
         self._texts.update(texts or {})
-        """Messages whose truncation the server has been told."""
+        """Messages whose truncation was sent to the server."""
 
     @property
     def texts(self) -> dict[str, str]:
@@ -35,13 +35,13 @@ class ServerTranscript:
         return dict(self._texts)
 
     def append(self, item_id: str, text: str) -> None:
-        """Append text to a message, unless the server was told what was heard of it."""
+        """Append text to a message, unless the server already got what was heard of it."""
         if item_id in self._corrected:
             return
         self._texts[item_id] = self._texts.get(item_id, "") + text
 
     def replace(self, item_id: str, text: str) -> None:
-        """Record that the server was told the whole message, or what was heard of it."""
+        """Record that the server got the whole message, or what was heard of it."""
         self._corrected.discard(item_id)
         self._texts.pop(item_id, None)
         self.append(item_id, text)
@@ -61,7 +61,7 @@ class Handle:
         value: The handle itself.
         history: The part of the conversation that the server knew.
         server_texts: The text of the model's messages, as the server had it.
-        pending_truncations: Ids of the messages whose truncation the server had not been told.
+        pending_truncations: Ids of the messages whose truncation was not sent by then.
     """
 
     value: str
@@ -153,7 +153,7 @@ class Resumption:
         Args:
             value: The handle.
             server_texts: The text of the model's messages, as the server has it.
-            pending_truncations: Ids of the messages whose truncation the server has not been told.
+            pending_truncations: Ids of the messages whose truncation was not sent yet.
             server_knows: Returns whether the server has an item.
         """
         self.handle = Handle(
