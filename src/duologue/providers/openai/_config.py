@@ -254,6 +254,9 @@ class RealtimeConfig(NetworkOptions):
         shown="`OPENAI_API_KEY`",
         secret=True,
     )
+    base_url: str | None = option(
+        None, "address of the service", shown="`OPENAI_BASE_URL`, else OpenAI", secret=True
+    )
     ice_servers: Sequence[IceServer] = option(
         (), "`IceServer`s, for WebRTC behind a strict firewall", shown="none", secret=True
     )
