@@ -35,7 +35,6 @@ SANS_IO_FOLDERS = ("realtime/_session", "providers/_openai_protocol", "providers
 """Folders in which every module has a line in the table, or in `NOT_SANS_IO`."""
 
 NOT_SANS_IO = {
-    "realtime/_session/connections.py": "runs the tasks of connections",
     "realtime/_session/session.py": "runs the session, and is tested through Realtime",
     "providers/gemini/_auth.py": "fetches bearer tokens",
     "providers/gemini/_capabilities.py": "declares capabilities",
@@ -125,6 +124,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/qwen/_session_json.py": (
         "providers/qwen/test_qwen_config.py",
         "providers/qwen/test_qwen_codec.py",
+    ),
+    "realtime/_session/connections.py": (
+        "realtime/_session/test_connections.py",
+        "realtime/_session/test_connections_rollover.py",
     ),
     "realtime/_session/history_diff.py": ("realtime/_session/test_history_diff.py",),
     "realtime/_session/input_audio.py": ("realtime/_session/test_input_audio.py",),

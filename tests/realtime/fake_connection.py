@@ -22,13 +22,24 @@ FATAL = SessionError("wrong key", code="invalid_api_key", kind=ErrorKind.FATAL)
 
 
 class FakeConnection:
-    """One connection in the test's hands; ``answers`` is the time until it is live."""
+    """One connection in the test's hands, live after ``starts_after`` seconds.
+
+    Without ``begins`` it ends then, before it is live.
+    """
 
     def __init__(
-        self, setup, starts_after=0.0, fails=None, expires_in=None, restored=False, confirms=True
+        self,
+        setup,
+        starts_after=0.0,
+        fails=None,
+        expires_in=None,
+        restored=False,
+        confirms=True,
+        begins=True,
     ):
         self.setup = setup
         self.starts_after = starts_after
+        self.begins = begins
         self.fails = fails
         self.started = SessionStarted({}, expires_in, restored, confirms)
         self.commands = []
@@ -44,6 +55,8 @@ class FakeConnection:
                 await asyncio.sleep(self.starts_after)
             if self.fails is not None:
                 raise self.fails
+            if not self.begins:
+                return
             receive(self.started)
             await self.ended.wait()
             if self.failure is not None:

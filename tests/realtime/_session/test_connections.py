@@ -51,6 +51,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.stats import ConnectionStats
 from duologue.testing import virtual_time
 
 
@@ -661,3 +662,81 @@ def test_a_detected_turn_that_is_replayed_ends_once_and_gets_one_reply(text_firs
             assert transcripts == [UserTranscript(ended.item_id, "hello", final=True)]
 
     run()
+
+
+@virtual_time
+async def test_counters_of_all_connections_are_added_up():
+    model = FakeModel()
+    supervisor = model._session.connections
+    assert supervisor.stats() == ConnectionStats()
+    async with live_session(model):
+        model.latest.stats = lambda: ConnectionStats(unknown_messages=3, dropped_images=1)
+        assert supervisor.stats() == ConnectionStats(unknown_messages=3, dropped_images=1)
+        model.latest.lose()
+        await wait_reconnected(model)
+        assert supervisor.stats() == ConnectionStats(unknown_messages=3, dropped_images=1)
+        model.latest.stats = lambda: ConnectionStats(unknown_messages=4)
+        assert supervisor.stats() == ConnectionStats(unknown_messages=7, dropped_images=1)
+
+
+@virtual_time
+async def test_a_connection_that_ends_before_it_begins_is_tried_again():
+    model = FakeModel([{"begins": False}, {}])
+    async with live_session(model):
+        assert len(model.opened) == 2
+
+
+@virtual_time
+async def test_connections_that_all_end_before_they_begin_end_the_session():
+    model = FakeModel([{"begins": False}], ReconnectPolicy(first_attempts=2))
+    with pytest.raises(SessionError, match="ended the session before it began"):
+        await model.run(SessionSetup(), FakeObserver())
+    assert len(model.opened) == 2
+
+
+@pytest.mark.parametrize("failure", [KeyError("x"), asyncio.CancelledError("library")])
+def test_a_bug_while_connecting_is_raised_unchanged_and_not_retried(failure):
+    @virtual_time
+    async def run():
+        model = FakeModel([{"fails": failure}])
+        observer = FakeObserver()
+        with pytest.raises(type(failure)) as caught:
+            await model.run(SessionSetup(), observer)
+        assert caught.value is failure
+        assert len(model.opened) == 1
+        assert len(observer.reported) == 1
+
+    run()
+
+
+@virtual_time
+async def test_a_session_without_reconnects_ends_with_its_connection():
+    model = FakeModel()
+    model._session.connections.reconnects = False
+    observer = FakeObserver()
+    task = asyncio.create_task(model.run(SessionSetup(), observer))
+    await model.ready()
+    model.latest.lose()
+    with pytest.raises(SessionError, match="the connection broke"):
+        await task
+    assert len(model.opened) == 1
+    assert not observer.of(RealtimeReconnectingEvent)
+
+
+@virtual_time
+async def test_a_failed_connection_is_replaced_and_its_error_is_the_reason():
+    model = FakeModel()
+    supervisor = model._session.connections
+    silent = SessionError("no sign of life", kind=ErrorKind.RECYCLE)
+    supervisor.fail(silent)  # There is no connection yet, so nothing happens.
+    async with live_session(model) as observer:
+        supervisor.fail(silent)
+        await wait_reconnected(model)
+        assert model.opened[0].closed
+        (reconnecting,) = observer.of(RealtimeReconnectingEvent)
+        assert reconnecting == RealtimeReconnectingEvent("no sign of life", 1)
+        model.latest.lose()
+        await asyncio.sleep(0)
+        supervisor.fail(silent)  # It is over already: its own error stays the reason.
+        await wait_reconnected(model, 3)
+        assert observer.of(RealtimeReconnectingEvent)[-1].reason == str(LOST)

@@ -3,13 +3,16 @@
 import asyncio
 
 import numpy as np
+import pytest
 from fake_connection import LOST, FakeModel, audio_frame, live_session
 
+from duologue.errors import ErrorKind, SessionError
 from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
 from duologue.realtime._session.resume import CONTINUE_PROMPT
 from duologue.realtime.commands import RequestReply
 from duologue.realtime.outputs import (
     GoAway,
+    ProviderError,
     ReplyDone,
     ReplyStarted,
     SpeechStarted,
@@ -213,3 +216,61 @@ async def test_a_short_age_is_believed_once_the_service_has_kept_it():
         reasons = [event.reason for event in observer.of(RealtimeReconnectingEvent)]
     assert reasons.count(str(LOST)) == 1
     assert len(model.opened) >= 200 / 20
+
+
+@virtual_time
+async def test_a_second_rollover_request_can_only_bring_the_switch_forward():
+    model = FakeModel([{}, {"starts_after": 0.5}])
+    async with live_session(model) as observer:
+        model.roll_over()
+        await asyncio.sleep(0.1)
+        assert len(model.opened) == 2
+        model.latest.emit(ReplyStarted("early"))
+        model.opened[0].emit(ReplyStarted("r"))
+        await asyncio.sleep(10)
+        assert not model.opened[0].closed
+        for within in (2.0, 60.0, None):
+            model.roll_over(within)
+        await asyncio.sleep(1.9)
+        assert not model.opened[0].closed
+        await asyncio.sleep(0.2)
+        assert model.opened[0].closed
+        assert len(model.opened) == 2
+        assert len(observer.of(RealtimeReconnectingEvent)) == 1
+
+
+@virtual_time
+async def test_a_next_connection_that_fails_while_it_waits_for_a_silence_is_made_again():
+    model = FakeModel([{}, {"starts_after": 0.1}, {}])
+    async with live_session(model) as observer:
+        model.roll_over()
+        await asyncio.sleep(0.05)
+        model.opened[0].emit(ReplyStarted("r"))
+        await asyncio.sleep(1)
+        with pytest.raises(SessionError, match="too old") as raised:
+            model.opened[1].emit(ProviderError(ErrorKind.RECYCLE, "session_expired", "too old"))
+        model.opened[1].lose(raised.value)
+        await asyncio.sleep(1)
+        assert model.connected
+        assert not model.opened[0].closed
+        assert len(model.opened) == 2
+        model.opened[0].emit(ReplyDone("r"))
+        await asyncio.sleep(0.1)
+        assert model.opened[0].closed
+        assert len(model.opened) == 3
+        assert not observer.of(ProviderError)
+
+
+@virtual_time
+async def test_outputs_of_a_connection_that_is_not_the_current_one_are_counted_and_dropped():
+    model = FakeModel([{}, {"starts_after": 0.1}])
+    async with live_session(model) as observer:
+        model.roll_over()
+        await asyncio.sleep(0.05)
+        model.opened[0].emit(ReplyStarted("r"))
+        await asyncio.sleep(1)
+        model.opened[1].emit(ReplyStarted("early"))
+        model.opened[1].emit(ProviderError(ErrorKind.RETRY, "busy", "try again"))
+        assert model._session.connections.unused_outputs == 2
+        assert observer.of(ReplyStarted) == [ReplyStarted("r")]
+        assert not observer.of(ProviderError)
