@@ -1,7 +1,8 @@
-"""Here so that every test finds the modules beside this file, such as `talk`."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -12,6 +13,15 @@ from duologue.weights import Store, WeightsError
 # How long an example takes says how busy the machine is, not whether it is right.
 settings.register_profile("any pace", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any pace")
+
+# A shell starts what it puts into the background with these ignored, and programs that tests start
+# would inherit that.
+for _signal, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 
 @pytest.fixture(scope="session")

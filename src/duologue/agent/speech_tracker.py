@@ -123,7 +123,7 @@ class SpeechTracker:
         self._reply_count = 0
         self._item_owners: BoundedDict[str, int] = BoundedDict(_MAX_ITEM_IDS)
         """The number of the reply that owns each of the model's item ids."""
-        self._model_item_ids: dict[str, str] = {}
+        self._model_item_ids: BoundedDict[str, str] = BoundedDict(_MAX_ITEM_IDS)
         """The model's own ids of items that have another id here."""
         self._reported_heard = ("", "")
         """The id of the speech played last, and its text that was reported as heard."""
