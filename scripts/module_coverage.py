@@ -6,7 +6,9 @@ whose path contains one of them. Tests of whole sessions cover these modules too
 say which one is wrong when they fail.
 
 A module is sans-IO if it only computes: it opens no socket, starts no task, and gets the time from
-its caller. All modules of the folders in `SANS_IO_FOLDERS` must be in the table.
+its caller. All modules of the folders in `SANS_IO_FOLDERS` must be in the table. The
+two that run a session, ``connections.py`` and ``session.py``, are in it as well: their tests use
+fake connections and virtual time.
 
 All test files run in a few worker processes, because starting one for each takes longer than the
 tests. A worker tells coverage which file each test belongs to, so that a module is only credited
@@ -35,7 +37,6 @@ SANS_IO_FOLDERS = ("realtime/_session", "providers/_openai_protocol", "providers
 """Folders in which every module has a line in the table, or in `NOT_SANS_IO`."""
 
 NOT_SANS_IO = {
-    "realtime/_session/session.py": "runs the session, and is tested through Realtime",
     "providers/gemini/_auth.py": "fetches bearer tokens",
     "providers/gemini/_capabilities.py": "declares capabilities",
     "providers/gemini/_realtime.py": "opens connections",
@@ -137,6 +138,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "realtime/_session/replayed_turns.py": ("realtime/_session/test_replayed_turns.py",),
     "realtime/_session/reply_scheduler.py": ("realtime/_session/test_reply_scheduler.py",),
     "realtime/_session/resume.py": ("realtime/_session/test_resume.py",),
+    "realtime/_session/session.py": (
+        "realtime/_session/test_session.py",
+        "realtime/_session/test_session_outages.py",
+        "realtime/_session/test_session_replies.py",
+        "realtime/_session/test_session_tools.py",
+    ),
     "realtime/_session/silence_monitor.py": ("realtime/_session/test_silence_monitor.py",),
     "realtime/_session/surrogates.py": ("realtime/_session/test_surrogates.py",),
     "realtime/_session/tool_calls.py": ("realtime/_session/test_tool_calls.py",),

@@ -83,7 +83,7 @@ class FakeConnection:
 class FakeModel(Realtime):
     """Makes connections by ``plans``, each the options of one; the last plan is repeated."""
 
-    def __init__(self, plans=(), policy=None, **abilities):
+    def __init__(self, plans=(), policy=None, vad=None, **abilities):
         profile = replace(
             SCRIPTED_CAPABILITIES,
             provider="test",
@@ -92,7 +92,7 @@ class FakeModel(Realtime):
             output_rate=RATE,
             **{"user_transcripts": "final", **abilities},
         )
-        super().__init__(profile, reconnect=policy or ReconnectPolicy())
+        super().__init__(profile, reconnect=policy or ReconnectPolicy(), vad=vad)
         self._session.connections._rng = random.Random(1)  # noqa: S311
         self.plans = list(plans) or [{}]
         self.opened = []
