@@ -245,3 +245,32 @@ async def test_a_call_without_a_reply_belongs_to_the_current_epoch():
         emit_all(model, UserTranscript("u", "hello", final=True))
         answer(model)
         assert model.latest.commands == [SendToolResult("c", "look", "42")]
+
+
+@virtual_time
+async def test_a_program_that_interrupts_between_two_results_gets_no_reply_about_them():
+    model = FakeModel()
+    async with live_session(model):
+        call_tool(model, "c", "d")
+        model.interrupt(keep_results=True)
+        answer(model, "c")
+        model.interrupt()
+        answer(model, "d")
+        await asyncio.sleep(60)
+        assert model.latest.sent(SendToolResult) == [
+            SendToolResult("c", "look", "42"),
+            SendToolResult("d", "look", "42", quiet=True),
+        ]
+        assert not requests(model)
+
+
+@virtual_time
+async def test_a_result_that_waits_for_the_end_of_a_turn_gets_its_reply_on_the_next_connection():
+    model = FakeModel()
+    async with live_session(model):
+        call_tool(model)
+        emit_all(model, SpeechStarted("u", position=0))
+        answer(model)
+        model.latest.lose()
+        await wait_reconnected(model)
+        assert requests(model) == 1
