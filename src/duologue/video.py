@@ -91,11 +91,15 @@ class SceneChangeDetector:
         alike = last is not None and last.shape == fields.shape
         if last is not None and alike and now - self._at < self._key_every_s - 1e-9:
             difference = np.abs(fields - last)
-            if difference.max() < self._field and difference.mean() < self._mean:
+            field, mean = self._field - _ROUNDING, self._mean - _ROUNDING
+            if difference.max() < field and difference.mean() < mean:
                 return False
         self._last, self._at = fields, now
         return True
 
+
+_ROUNDING = 1e-3
+"""Brightness that sums of float32 may be wrong by, of 255."""
 
 _LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
 """Weights of red, green and blue in the brightness (ITU-R BT.601)."""
