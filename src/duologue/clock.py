@@ -18,7 +18,7 @@ class Clock(Protocol):
     """Monotonic time, waiting, and callbacks at a given time."""
 
     def now(self) -> float:
-        """Return monotonic seconds, of which only differences mean something."""
+        """Return monotonic seconds; only differences of them are meaningful."""
         ...
 
     async def sleep(self, seconds: float) -> None:

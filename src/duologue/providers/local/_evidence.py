@@ -2,9 +2,9 @@
 
 Two measures decide: the probability of the first token, and how steady the audio is. In speech the
 spectrum changes within 100 ms; a chord, a hum or a breath lasts longer. The limits were chosen on
-100 recordings without speech, of which two are still taken for speech, and on 144 short words with
-and without noise, of which only those are rejected that the recogniser mishears. Numbers need a
-rule of their own: when the person stops within one, the recogniser invents further digits, either
+100 recordings without speech (two of them still pass as speech) and on 144 short words with and
+without noise (only words that the recogniser mishears are rejected). Numbers need a rule of their
+own: when the person stops within one, the recogniser invents further digits, either
 with low probabilities or in a loop.
 """
 

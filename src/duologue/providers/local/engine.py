@@ -52,7 +52,7 @@ PROFILES: dict[ProfileName, EngineProfile] = {
 DEFAULT_PROFILE: ProfileName = "small"
 
 SWITCH_INTERVAL = 0.001
-"""Seconds for which a thread may hold the interpreter while another waits for it."""
+"""Seconds that a thread may hold the interpreter while another waits for it."""
 
 SPEECH_WEIGHTS = (
     "moonshine-tiny-en-encoder",

@@ -28,7 +28,7 @@ from duologue.vad.earshot import EarshotVAD
 MAX_JPEG_BYTES = 190_000
 """Maximum bytes of an image: the service accepts 256 KB as base64 (Model Studio, client events)."""
 _HOST_VARIABLES = ("DASHSCOPE_WEBSOCKET_BASE_URL", "DASHSCOPE_HTTP_BASE_URL", "DASHSCOPE_BASE_URL")
-"""Variables with an address for which the key of Alibaba's SDK or compatible API is valid."""
+"""Variables with an address where the key of Alibaba's SDK or compatible API is valid."""
 
 
 class Realtime(NetworkRealtime[Message]):

@@ -41,9 +41,9 @@ from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
 
 _SPEECH_LEAD_S = 1.0
-"""Seconds by which speech begins before its signal, if the provider does not say where."""
+"""Seconds from the start of speech to its signal, if the provider does not report the position."""
 _SILENCE_PEAK = 32
-"""Peak (-60 dB) up to which audio is taken for silence, in which no voice is searched."""
+"""Peak (-60 dB) up to which audio is taken for silence, without a search for a voice."""
 
 
 class InputAudio:
@@ -274,7 +274,7 @@ class InputAudio:
             )
 
     def take_dropped_turns(self) -> Sequence[UserTranscript | UserTurnEnded]:
-        """Return, once, the ends of turns of which nothing is replayed to the new connection.
+        """Return, once, the ends of turns that are not replayed to the new connection.
 
         A partial transcript that was already reported becomes final.
         """

@@ -15,13 +15,13 @@ from duologue.audio import Samples
 from duologue.realtime.commands import ClearInput, EndTurn
 
 _SILENCE_PEAK = 64
-"""Peak (-54 dB) up to which samples are kept as silence, of which only the length is stored."""
+"""Peak (-54 dB) of samples that are kept as silence: only their length is stored."""
 
 LOUD_PEAK = 600
 """Peak (-35 dB) above which samples may be speech."""
 
 _UNKNOWN_END_MARGIN_S = 0.3
-"""Seconds by which the end of a turn is assumed earlier if the provider does not say where it is,
+"""Seconds that the end of a turn is assumed earlier if the provider does not report its position,
 because the audio behind it may not have arrived.
 """
 

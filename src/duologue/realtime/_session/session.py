@@ -22,7 +22,7 @@ The parts know nothing of each other. This class connects them, and has the rule
   is dropped.
 - Loss of a connection (`connection_lost`, then `connection_established`). Replies in flight are
   requested again, with what is left of a scripted text. Requests go back to the front of the queue.
-  The next connection starts with the history as it is by then; what changes while it connects is
+  The next connection starts with the history of that moment; what changes while it connects is
   sent as the difference of two histories, then the kept audio, then the requests, all within one
   call, so nothing can come between.
 - Stale replies on purpose. A turn that is replayed to a new connection gets a second reply from the
@@ -209,7 +209,7 @@ class Session:
         self._outage = Outage()
         self._turns_to_request = 0
         self._awaits_reply_audio = False
-        """Whether a turn has ended of which no audio of a reply has arrived yet."""
+        """Whether a turn has ended and no audio of its reply has arrived yet."""
         self._discarded_turn: str | None = None
         """The turn that is ending, if the automatic reply to it is not wanted."""
         self._resumable = True
