@@ -30,7 +30,7 @@ class Dialect(ABC):
     path: ClassVar[str] = ""
     """Path of the WebSocket, after the address that a client is given."""
     first: ClassVar[bytes] = b""
-    """Return what a client has to send before it may send audio."""
+    """What a client has to send before it may send audio."""
 
     def begin(self) -> Sequence[bytes]:
         """Return the first events of the service."""

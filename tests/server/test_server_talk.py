@@ -24,7 +24,7 @@ pytestmark = [
 
 PROFILE = os.environ.get("DUOLOGUE_TEST_PROFILE", "tiny")
 SCREENSHOT = os.environ.get("DUOLOGUE_SCREENSHOT")
-"""Return where to write the image for the documentation, if the variable is set."""
+"""Where to write the image for the documentation; None writes none."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,7 +22,7 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 from duologue.providers.local import Realtime, engine
 
 MAX_DELAY = 0.005
-"""Return the seconds for which the event loop is blocked while the engine works."""
+"""Seconds that the event loop is blocked while the engine works."""
 
 
 async def test_an_unknown_profile_is_refused() -> None:
