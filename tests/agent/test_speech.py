@@ -57,6 +57,57 @@ def test_timed_text_is_cut_at_its_times():
     assert speech.text_until(2.0) == "one two three four"
 
 
+@st.composite
+def timed_words(draw):
+    """Return words with the seconds where each begins and ends; a pause may follow each."""
+    words, at = [], draw(st.floats(0, 0.3))
+    for number in range(draw(st.integers(1, 12))):
+        length = draw(st.floats(0.02, 0.8))
+        words.append((f"w{number}", at, at + length))
+        at += length + draw(st.sampled_from((0.0, 0.0, 0.55)))
+    return words, at
+
+
+@given(timed_words(), st.floats(0, 12), st.booleans(), st.sampled_from((" ", "")))
+def test_heard_words_follow_the_times_of_the_voice(timed, seconds, complete, space):
+    words, length = timed
+    speech = Speech(0)
+    speech.seconds = length
+    for word, start, end in words:
+        speech.add_text(word + (space or "。"), start, end=end)
+    speech.complete = complete
+    heard = speech.text_until(seconds)
+    claimed = heard.count("w")
+    begun = sum(start < seconds for _, start, _ in words)
+    whole = sum(end <= seconds for _, _, end in words)
+    assert whole <= claimed <= begun
+    assert begun - claimed <= 1
+
+
+def test_a_pause_behind_a_word_is_not_claimed():
+    speech = Speech(0)
+    for word, start, end in (("there, ", 0.5, 0.85), ("how ", 1.4, 1.6)):
+        speech.add_text(word, start, end=end)
+    speech.seconds = 2.0
+    assert [speech.text_until(at) for at in (0.7, 0.86, 1.39, 1.61)] == [
+        "",
+        "there,",
+        "there,",
+        "there, how",
+    ]
+
+
+def test_two_words_of_one_time_are_both_kept():
+    speech = Speech(0)
+    speech.seconds = 1.0
+    for word in ("one ", "two "):
+        speech.add_text(word, 0.2, end=0.6)
+    speech.complete = True
+    assert speech.text_until(0.7) == "one two"
+    speech.finish("heard", 1.0, "device")
+    assert (speech.heard_text, speech.unspoken) == ("one two", [])
+
+
 def test_untimed_text_is_assumed_no_faster_than_people_speak():
     speech = Speech(0)
     speech.add_text("a long sentence that is only beginning to be spoken")

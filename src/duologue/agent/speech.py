@@ -46,6 +46,7 @@ class _TextPiece:
     start: float | None
     item_id: str
     planned: bool = False
+    end: float | None = None
 
 
 @dataclass(slots=True)
@@ -75,12 +76,16 @@ class _Passage:
 
 
 class _Run:
-    """Text that is spoken at an even rate, from ``start`` to the start of the next run."""
+    """Text that is spoken at an even rate, from ``start`` to ``end`` or the start of the next run.
 
-    __slots__ = ("_pieces_weighed", "_text", "_weight", "pieces", "start")
+    With an ``end`` there may be a pause before the next run, in which nothing is spoken.
+    """
+
+    __slots__ = ("_pieces_weighed", "_text", "_weight", "end", "pieces", "start")
 
     def __init__(self, start: float, piece: _TextPiece) -> None:
         self.start = start
+        self.end = piece.end
         self.pieces = [piece]
         self._text = ""
         self._weight = 0.0
@@ -95,6 +100,11 @@ class _Run:
     def weight(self) -> float:
         self._weigh()
         return self._weight
+
+    def add(self, piece: _TextPiece) -> None:
+        """Add text that has no time of its own, so that it ends where ``piece`` does."""
+        self.pieces.append(piece)
+        self.end = piece.end
 
     def _weigh(self) -> None:
         if self._pieces_weighed < len(self.pieces):
@@ -205,13 +215,21 @@ class Speech:
             self._append(piece)
             self._passages[-1].planned_pieces.append(piece)
 
-    def add_text(self, text: str, start: float | None = None, item_id: str = "") -> None:
+    def add_text(
+        self,
+        text: str,
+        start: float | None = None,
+        item_id: str = "",
+        *,
+        end: float | None = None,
+    ) -> None:
         """Add the next text of one of the model's items.
 
         Args:
             text: The text.
             start: Where it begins to be spoken, in seconds of this speech, if that is known.
             item_id: The model's item.
+            end: Where its last word ends, if that is known; else where the next text begins.
         """
         if self.is_broken_off:
             return  # Late text of a lost connection, which has no audio.
@@ -220,9 +238,10 @@ class Speech:
             piece = planned.popleft()
             piece.text, piece.planned = text, False
             piece.start = piece.start if start is None else start
+            piece.end = end
             self._passages[-1].drop_runs()
         else:
-            self._append(_TextPiece(text, start, item_id))
+            self._append(_TextPiece(text, start, item_id, end=end))
 
     def begin_item(self, item_id: str) -> float:
         """Return where the audio of one of the model's items begins, in seconds of this speech."""
@@ -274,6 +293,7 @@ class Speech:
         for passage in self._passages:
             for run in self._runs(passage):
                 run.pieces[0].start = run.start
+                run.pieces[-1].end = run.end
                 for piece in run.pieces:
                     piece.item_id = item_id
             passage.drop_runs()
@@ -385,6 +405,8 @@ class Speech:
         """Return whether timed text with letters in it has no audio by ``end``."""
         if piece.start is None or end is None or not self.seconds or piece.planned:
             return False
+        if piece.end is not None:
+            return False  # The voice has said where it is.
         return end <= piece.start + _TIME_TOLERANCE_S and has_letters(piece.text)
 
     def _drop_last_piece(self, passage: _Passage) -> None:
@@ -420,9 +442,12 @@ class Speech:
         parts = []
         for run, after in zip(runs, (*runs[1:], None), strict=False):
             end = sound_end if after is None else after.start
+            closed = after is not None or over
+            if run.end is not None:
+                end = max(run.start, run.end) if after is None else min(end, run.end)
+                closed = True
             if seconds <= run.start:
                 break
-            closed = after is not None or over
             if closed and seconds >= end - _TIME_TOLERANCE_S:
                 parts.append(run.text)
                 continue
@@ -431,7 +456,7 @@ class Speech:
             if end > run.start:
                 share = (min(seconds, end) - run.start) / (end - run.start)
                 spoken = run.weight * share
-                if after is None and passage.end is None:
+                if after is None and passage.end is None and run.end is None:
                     spoken = min(spoken, (seconds - run.start) * speed)
                 parts.append(prefix_within(run.text, spoken))
             break
@@ -456,7 +481,7 @@ class Speech:
             if not runs:
                 runs.append(_Run(max(start or 0.0, passage.start), piece))
             elif start is None or start <= runs[-1].start:
-                runs[-1].pieces.append(piece)
+                runs[-1].add(piece)
             else:
                 runs.append(_Run(start, piece))
         passage.pieces_in_runs = len(passage.pieces)

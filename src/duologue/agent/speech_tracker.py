@@ -290,12 +290,21 @@ class SpeechTracker:
         if reply_text.planned:
             speech.plan_text(reply_text.text, item_id)
             return
-        start = None
-        if reply_text.start is not None:
-            offset = speech.begin_item(item_id)
-            start = offset + reply_text.start / self._rate()
-        speech.add_text(reply_text.text, start, item_id)
+        start, end = self._speech_seconds(speech, item_id, reply_text)
+        speech.add_text(reply_text.text, start, item_id, end=end)
         self._emit(AgentTranscriptEvent(reply_text.text, False, speech.id))
+
+    def _speech_seconds(
+        self, speech: Speech, item_id: str, reply_text: ReplyText
+    ) -> tuple[float | None, float | None]:
+        """Return where text of an item begins and ends, in seconds of its speech, if known."""
+        if reply_text.start is None:
+            return None, None
+        offset = speech.begin_item(item_id)
+        end = reply_text.end
+        return offset + reply_text.start / self._rate(), (
+            None if end is None else offset + end / self._rate()
+        )
 
     def late_transcript(self, reply_text: ReplyText) -> None:
         """Record a late transcript of a truncated reply, unless more of it was heard."""

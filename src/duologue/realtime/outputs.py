@@ -101,8 +101,9 @@ class ReplyText:
     """The next text of a reply.
 
     ``start`` is where in the item's audio this text begins to be spoken, in samples at the model's
-    output rate, if the engine knows it; it ends where the next text begins. ``planned``: the model
-    intends to say this next, and will send what it did say.
+    output rate, if the engine knows it. ``end`` is where its last word ends, if that is known; else
+    it ends where the next text begins. ``planned``: the model intends to say this next, and will
+    send what it did say.
     """
 
     reply_id: str
@@ -110,6 +111,7 @@ class ReplyText:
     text: str
     start: int | None = None
     planned: bool = False
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
