@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -404,6 +405,27 @@ async def test_loopback_is_offered_only_on_request() -> None:
     peer = Peer(PeerConfig(), on_audio=nothing)
     assert "127.0.0.1" not in await peer.offer()
     await peer.close()
+
+
+async def test_datagrams_are_read_into_a_small_buffer_that_holds_the_largest() -> None:
+    caller, callee = Peer(CONFIG, on_audio=nothing), Peer(CONFIG, on_audio=nothing)
+    async with connected(caller, callee):
+        [ice] = _aiortc.ice_transports(callee._connection)
+        protocols = ice.iceGatherer._connection._protocols
+        assert protocols
+        assert {p.transport.max_size for p in protocols} == {65536}
+
+        received: list[bytes] = []
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            protocols[0].receiver.data_received = lambda data, _: received.append(data)
+            sender.sendto(bytes(65507), protocols[0].transport.get_extra_info("sockname"))
+            await until(lambda: any(len(data) == 65507 for data in received))
+
+
+async def test_transports_of_other_event_loops_are_left_alone() -> None:
+    transport = asyncio.DatagramTransport()
+    _aiortc.shrink_reads(transport)
+    assert not hasattr(transport, "max_size")
 
 
 def test_impossible_settings_are_refused() -> None:
