@@ -16,9 +16,11 @@ from bedrock_service import encode_event, encode_frame, run_service
 from duologue.clock import LoopClock
 from duologue.errors import ErrorKind, SessionError
 from duologue.providers.aws._credentials import Credentials
-from duologue.providers.aws._h2_stream import MAX_READ_BYTES, PING_EVERY_S, PONG_TIMEOUT_S
+from duologue.providers.aws._event_stream import MAX_MESSAGE_BYTES
+from duologue.providers.aws._h2_stream import PING_EVERY_S, PONG_TIMEOUT_S
 from duologue.providers.aws._signals import IDLE_S, Flush, StreamAccepted, StreamIdle, StreamQuiet
 from duologue.providers.aws._wire import BedrockWire
+from duologue.realtime.codec import NonBlockingWire
 from duologue.testing import run_virtual
 
 KEYS = Credentials("AKIDTEST", "secret")
@@ -228,6 +230,47 @@ async def test_service_that_does_not_read_blocks_the_sender_until_it_reads(wire,
 
 
 @nova
+async def test_event_is_sent_without_waiting_only_while_there_is_room(wire, service):
+    assert isinstance(wire, NonBlockingWire)
+    assert not wire.try_send(client_event("audioInput"))
+    request = await open_live_stream(wire, service)
+    request.is_reading = False
+    sent = 0
+    while wire.try_send(client_event("audioInput", number=sent, content="x" * 20_000)):
+        sent += 1
+    assert sent == 2  # Of 65,535 bytes, each takes 36,000.
+    task = asyncio.create_task(
+        wire.send(client_event("audioInput", number=sent, content="x" * 20_000))
+    )
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    # It would overtake the one before, of which a part has gone.
+    assert not wire.try_send(client_event("audioInput"))
+    request.resume_reading()
+    await task
+    await request.wait_until(lambda r: r.h2.local_flow_control_window(r.id) > 0)
+    await asyncio.sleep(0.1)
+    assert wire.try_send(client_event("audioInput", number=sent + 1))
+    await request.wait_until(lambda r: len(r.events) == 1 + sent + 2)
+    assert [one["audioInput"]["number"] for one in request.events[1:]] == [*range(sent + 2)]
+    request.abort()
+    await asyncio.sleep(0.1)
+    assert not wire.try_send(client_event("audioInput"))
+
+
+@nova
+async def test_signal_of_the_codec_needs_no_room(wire, service):
+    request = await open_stream(wire, service)
+    reading = asyncio.create_task(wire.receive())
+    await asyncio.sleep(0.1)
+    assert wire.try_send(Flush())
+    assert await reading == Flush()
+    request.accept()
+    assert isinstance(await wire.receive(), StreamAccepted)
+    assert request.event_names() == ["sessionStart"]
+
+
+@nova
 async def test_full_socket_blocks_the_sender_whatever_the_window(wire, service):
     service.window = 1 << 28
     request = await open_live_stream(wire, service)
@@ -323,7 +366,7 @@ async def test_damaged_or_too_long_message_ends_the_stream(wire, service):
 @nova
 async def test_message_that_claims_to_be_huge_does_not_hang(wire, service):
     request = await open_live_stream(wire, service)
-    message = encode_frame({}, b"x" * (MAX_READ_BYTES + 100))
+    message = encode_frame({}, b"x" * (MAX_MESSAGE_BYTES + 100))
     request.send(message[: 1 << 15])
     with pytest.raises(SessionError, match="too long"):
         await wire.receive()

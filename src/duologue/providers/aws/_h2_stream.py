@@ -39,8 +39,6 @@ type Headers = Sequence[tuple[str, str]]
 
 WINDOW_BYTES = 1 << 20
 """Bytes that the server may send before they are read: 16 s of audio at 24 kHz."""
-MAX_READ_BYTES = WINDOW_BYTES // 2
-"""Most bytes read at once: half of the window may be used up before it is renewed."""
 _INITIAL_WINDOW_BYTES = 65535
 """The window that a connection starts with (RFC 9113, 6.9.2)."""
 PING_EVERY_S = 3.0
@@ -56,7 +54,11 @@ class ConnectionLostError(ConnectionError):
     """The connection is lost or was aborted; the text says how, without the host."""
 
 
-class H2Stream(asyncio.Protocol):
+_read_buffer = memoryview(bytearray(1 << 16))
+"""Where the event loop puts received bytes; shared, because each connection copies them at once."""
+
+
+class H2Stream(asyncio.BufferedProtocol):
     """The request and its response; call `connect` first.
 
     Writing waits for the server's flow control and for the socket; the response is bounded by our
@@ -76,8 +78,10 @@ class H2Stream(asyncio.Protocol):
         self._failure: ConnectionLostError | None = None
         self._request_ended = False
         self._paused = False
-        self._woken = False
         self._changed = asyncio.Event()
+        self._alarm: Timer | None = None
+        """Ends a `wait` in time; it is kept for the next one when a wait ends early."""
+        self._alarm_at = 0.0
         self._writable = asyncio.Event()
         self._disconnected = asyncio.Event()
         self._disconnected.set()
@@ -153,20 +157,31 @@ class H2Stream(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         """Send the next bytes of the request body."""
-        left = memoryview(data)
-        while left:
+        at = 0
+        while at < len(data):
             self._check_writable()
-            size = min(
-                self._h2.local_flow_control_window(self._stream_id),
-                self._h2.max_outbound_frame_size,
-            )
-            if size <= 0 or self._paused:
+            room = 0 if self._paused else self._h2.local_flow_control_window(self._stream_id)
+            if room <= 0:
                 self._writable.clear()
                 await self._writable.wait()
                 continue
-            self._h2.send_data(self._stream_id, bytes(left[:size]))
-            left = left[size:]
-            self._flush()
+            self.write_now(data[at : at + room])
+            at += room
+
+    def can_write(self, size: int) -> bool:
+        """Whether so many bytes can be sent without waiting."""
+        return (
+            self._failure is None
+            and not (self._response_ended or self._request_ended or self._paused)
+            and self._h2.local_flow_control_window(self._stream_id) >= size
+        )
+
+    def write_now(self, data: bytes) -> None:
+        """Send the next bytes of the request body, for which there has to be room."""
+        size = self._h2.max_outbound_frame_size
+        for at in range(0, len(data), size):
+            self._h2.send_data(self._stream_id, data[at : at + size])
+        self._flush()
 
     def end_request(self) -> None:
         """End the request body; does nothing if it or the response has ended already."""
@@ -188,16 +203,18 @@ class H2Stream(asyncio.Protocol):
             await self._wait_for_change()
         return self._response_headers
 
-    async def read(self, size: int) -> bytes:
-        """Read ``size`` bytes of the response; fewer only at its end."""
-        if size > MAX_READ_BYTES:
-            raise ConnectionLostError(f"sends {size} bytes in one piece, which is too long")
-        while len(self._received) < size and not self._response_ended:
-            if self._failure is not None:
-                raise self._failure
+    async def read(self) -> bytes:
+        """Wait for bytes of the response, and return all that have come; none at its end."""
+        while not self.is_readable:
             await self._wait_for_change()
-        data = bytes(self._received[:size])
-        del self._received[:size]
+        return self.read_now()
+
+    def read_now(self) -> bytes:
+        """Return all bytes of the response that have come, perhaps none."""
+        data = bytes(self._received)
+        if not data and not self._response_ended and self._failure is not None:
+            raise self._failure
+        self._received.clear()
         if data and not self._response_ended and self._failure is None:
             with suppress(ProtocolError):
                 self._h2.acknowledge_received_data(len(data), self._stream_id)
@@ -214,21 +231,18 @@ class H2Stream(asyncio.Protocol):
         """Whether there is something to read: bytes, an end or a failure."""
         return bool(self._received) or self._response_ended or self._failure is not None
 
-    async def wait(self, seconds: float, *, head: bool = False) -> bool:
-        """Wait up to ``seconds`` until `is_readable`, or with ``head`` until `has_response`.
-
-        Return whether it is; `wake` ends the wait early.
-        """
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not (self._woken or (self.has_response if head else self.is_readable)):
-                    await self._wait_for_change()
-        self._woken = False
-        return self.has_response if head else self.is_readable
+    async def wait(self, until: float) -> None:
+        """Wait for any change, `wake`, or this time of the clock; it may end for no reason, too."""
+        if self._alarm is None or self._alarm_at > until:
+            # An earlier alarm stays, because nearly all waits end before it.
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm_at = until
+            self._alarm = self._clock.call_at(until, self._ring)
+        await self._wait_for_change()
 
     def wake(self) -> None:
         """Make `wait` return now."""
-        self._woken = True
         self._changed.set()
 
     def abort(self, reason: str = "was closed") -> None:
@@ -251,20 +265,25 @@ class H2Stream(asyncio.Protocol):
         self.abort()
         await self._disconnected.wait()
 
-    # Methods of asyncio.Protocol
+    # Methods of asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Store the transport."""
         self._transport = cast("asyncio.Transport", transport)
         self._disconnected.clear()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to put received bytes."""
+        del sizehint
+        return _read_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Process received bytes."""
         self._received_at = self._clock.now()
         if self._failure is not None:
             return
         try:
-            events = self._h2.receive_data(data)
+            events = self._h2.receive_data(bytes(_read_buffer[:nbytes]))
         except ProtocolError as error:
             self._flush()
             self.abort(f"broke the protocol: {error}")
@@ -317,9 +336,10 @@ class H2Stream(asyncio.Protocol):
     def _fail(self, failure: ConnectionLostError) -> None:
         if self._failure is None:
             self._failure = failure
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        for timer in (self._timer, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._alarm = None
         self._changed.set()
         self._writable.set()
 
@@ -336,6 +356,10 @@ class H2Stream(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if option is not None and sock is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, int(TCP_USER_TIMEOUT_S * 1000))
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._changed.set()
 
     async def _wait_for_change(self) -> None:
         self._changed.clear()

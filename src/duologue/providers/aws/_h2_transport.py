@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal
 
 from duologue._optional import optional
 from duologue.clock import Clock
@@ -19,7 +19,6 @@ from duologue.providers.aws._h2_stream import ConnectionLostError, H2Stream
 
 with optional("aws"):
     import aws_sdk_bedrock_runtime  # noqa: F401 - checked early
-    from smithy_core.interceptors import Interceptor, RequestContext
     from smithy_http import Field, Fields
     from smithy_http.aio import HTTPResponse
     from smithy_http.aio.interfaces import HTTPRequest
@@ -45,38 +44,22 @@ class RefusedError(Exception):
         self.body = body
 
 
-class RequestBody:
-    """The body that the SDK writes its frames to: they go straight into the stream."""
-
-    def __init__(self, transport: H2Transport) -> None:
-        self._transport = transport
-
-    async def write(self, data: bytes) -> None:
-        """Send bytes; waits while the service does not read. Raises `ConnectionLostError`."""
-        await self._transport.stream.write(data)
-
-    async def close(self) -> None:
-        """End the request body."""
-        self._transport.stream.end_request()
-
-
-class ResponseBody:
-    """The body that the SDK reads its frames from."""
-
-    def __init__(self, stream: H2Stream) -> None:
-        self._stream = stream
+class _ResponseBody:
+    """Takes the place of the response's body, which the SDK does not read."""
 
     async def read(self, size: int = -1) -> bytes:
-        """Read ``size`` bytes; fewer at the end. Raises `ConnectionLostError`."""
-        return await self._stream.read(size)
+        """Return nothing."""
+        del size
+        return b""
 
 
 class H2Transport:
     """The SDK's transport for one request.
 
-    Call `connect` before the request. ``headers`` are sent in addition, unsigned. Its
-    ``interceptor`` must be in the client's configuration too. ``refusal`` is the error that the
-    service answered with instead of a stream.
+    Call `connect` before the request. ``headers`` are sent in addition, unsigned. Neither body
+    passes through the SDK: what follows the headers is written to and read from ``stream``.
+    ``authorization`` is the header with the signature of the request, and ``refusal`` the error
+    that the service answered with instead of a stream.
     """
 
     SUPPORTS_DUPLEX_STREAMING: Literal[True] = True
@@ -85,7 +68,7 @@ class H2Transport:
     def __init__(self, clock: Clock, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.stream = H2Stream(clock)
         self._headers = headers
-        self.interceptor = _BodyInterceptor(RequestBody(self))
+        self.authorization = ""
         self.refusal: RefusedError | None = None
 
     async def connect(
@@ -106,7 +89,7 @@ class H2Transport:
         await self.stream.connect(host, port, tls, proxy=proxy)
 
     async def send(self, request: HTTPRequest, **_: object) -> HTTPResponse:
-        """Send the headers and wait for those of the response; the body is sent by `RequestBody`.
+        """Send the headers and wait for those of the response.
 
         Raises:
             RefusedError: The service answered with an HTTP error.
@@ -123,6 +106,8 @@ class H2Transport:
         ]
         for field in request.fields:
             name = field.name.lower()
+            if name == "authorization":
+                self.authorization = field.as_string()
             if name not in _CONNECTION_FIELDS:
                 headers += [(name, value) for value in field.values]
         headers += [(name.lower(), value) for name, value in self._headers.items()]
@@ -140,22 +125,12 @@ class H2Transport:
             kind = fields["x-amzn-errortype"].as_string() if "x-amzn-errortype" in fields else ""
             self.refusal = RefusedError(status, kind, await self._read_refusal())
             raise self.refusal
-        return HTTPResponse(status=status, fields=fields, body=ResponseBody(self.stream))
+        return HTTPResponse(status=status, fields=fields, body=_ResponseBody())
 
     async def _read_refusal(self) -> bytes:
+        body = b""
         with suppress(ConnectionLostError, TimeoutError):
             async with asyncio.timeout(REFUSAL_TIMEOUT_S):
-                return await self.stream.read(MAX_REFUSAL_BYTES)
-        return b""
-
-
-class _BodyInterceptor(Interceptor[Any, Any, Any, Any]):
-    """Replaces the SDK's request body, which is a queue, by ours."""
-
-    def __init__(self, body: RequestBody) -> None:
-        self._body = body
-
-    def modify_before_transmit(self, context: RequestContext[Any, Any]) -> Any:
-        request = context.transport_request
-        request.body = self._body
-        return request
+                while len(body) < MAX_REFUSAL_BYTES and (more := await self.stream.read()):
+                    body += more
+        return body[:MAX_REFUSAL_BYTES]

@@ -1,7 +1,8 @@
-"""The wire to Bedrock: one bidirectional HTTP/2 stream, signed and framed by the AWS SDK.
+"""The wire to Bedrock: one bidirectional HTTP/2 stream.
 
-It is not a WebSocket but a POST whose request body and response are event-stream frames, both at
-the same time (API reference, InvokeModelWithBidirectionalStream).
+It is not a WebSocket but a POST whose request body and response are messages of an event stream,
+both at the same time (API reference, InvokeModelWithBidirectionalStream). The AWS SDK makes and
+signs the request; the messages after it are framed and signed by `_event_stream`, which is cheaper.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ from duologue.clock import Clock
 from duologue.errors import ErrorKind, SessionError
 from duologue.providers.aws._credentials import Credentials
 from duologue.providers.aws._errors import exception_error, http_error
-from duologue.providers.aws._h2_transport import H2Transport, ResponseBody
+from duologue.providers.aws._event_stream import (
+    SIGNATURE_BYTES,
+    EventSigner,
+    FramingError,
+    MessageDecoder,
+    encode_event,
+)
+from duologue.providers.aws._h2_stream import H2Stream
+from duologue.providers.aws._h2_transport import H2Transport
 from duologue.providers.aws._signals import (
     IDLE_S,
     QUIET_S,
@@ -38,15 +47,11 @@ with optional("aws"):
     from aws_sdk_bedrock_runtime.client import AsyncBedrockRuntimeClient
     from aws_sdk_bedrock_runtime.config import AsyncBedrockRuntimeConfig
     from aws_sdk_bedrock_runtime.models import (
-        BidirectionalInputPayloadPart,
         InvokeModelWithBidirectionalStreamInput,
-        InvokeModelWithBidirectionalStreamInputChunk,
         InvokeModelWithBidirectionalStreamOperationInput,
         InvokeModelWithBidirectionalStreamOperationOutput,
         InvokeModelWithBidirectionalStreamOutput,
     )
-    from smithy_aws_event_stream.events import Event
-    from smithy_aws_event_stream.exceptions import EventError
     from smithy_core.aio.eventstream import DuplexEventStream
     from smithy_core.exceptions import SmithyError
 
@@ -69,10 +74,9 @@ type _SdkStream = DuplexEventStream[
 for _name in (
     "hpack.hpack",
     "hpack.table",
-    "smithy_aws_event_stream.aio",
     "smithy_core.aio.client",
 ):
-    # At DEBUG they log all headers, with the session token, and the whole conversation.
+    # At DEBUG they log all headers, with the session token.
     logging.getLogger(_name).addFilter(lambda record: record.levelno > logging.DEBUG)
 
 
@@ -118,7 +122,8 @@ class BedrockWire:
         self._expires_in = MAX_STREAM_S
         self._transport: H2Transport | None = None
         self._invoke_task: asyncio.Task[_SdkStream] | None = None
-        self._sdk_stream: _SdkStream | None = None
+        self._signer: EventSigner | None = None
+        self._decoder = MessageDecoder()
         self._accepted = False
         self._quiet = True
         self._flush_pending = False
@@ -145,7 +150,7 @@ class BedrockWire:
             raise self._connection_error(
                 f"can't be reached: {error or type(error).__name__}"
             ) from error
-        except SmithyError as error:
+        except (SmithyError, ValueError) as error:
             raise SessionError(
                 f"the AWS SDK failed: {one_line(str(error))}", code="sdk", kind=ErrorKind.FATAL
             ) from error
@@ -158,22 +163,33 @@ class BedrockWire:
         Raises:
             SessionError: The connection is lost.
         """
-        if self._sdk_stream is None or self._transport is None:
+        if self._signer is None or self._transport is None:
             raise self._connection_error("is not connected")
         if not isinstance(message, bytes):
-            self._flush_pending = True
-            self._transport.stream.wake()
+            self._request_flush(self._transport)
             return
-        part = BidirectionalInputPayloadPart(bytes_=message)
         self._send_incomplete = True
         try:
-            await self._sdk_stream.input_stream.send(
-                InvokeModelWithBidirectionalStreamInputChunk(value=part)
-            )
-        except (OSError, SmithyError) as error:
+            await self._transport.stream.write(self._signer.sign(encode_event(message)))
+        except OSError as error:
             raise await self._send_failure(error) from error
         self._send_incomplete = False
         self._last_sent_at = self._clock.now()
+
+    def try_send(self, message: Message) -> bool:
+        """Send one event or signal, unless that has to wait; return whether it was sent."""
+        if self._signer is None or self._transport is None or self._send_incomplete:
+            return False
+        if not isinstance(message, bytes):
+            self._request_flush(self._transport)
+            return True
+        event = encode_event(message)
+        # Signed last, because what is signed has to be sent.
+        if not self._transport.stream.can_write(len(event) + SIGNATURE_BYTES):
+            return False
+        self._transport.stream.write_now(self._signer.sign(event))
+        self._last_sent_at = self._clock.now()
+        return True
 
     async def receive(self) -> Message | None:
         """Return the next event or signal; never None, because no stream ends cleanly.
@@ -182,29 +198,30 @@ class BedrockWire:
             SessionError: The stream has ended; the text has the service's own words if there are
                 any.
         """
-        if self._sdk_stream is None or self._transport is None:
+        if self._invoke_task is None or self._transport is None:
             raise self._connection_error("is not connected")
         stream = self._transport.stream
         self._receiving = True
         try:
             if not self._accepted:
-                if not await stream.wait(RESPONSE_TIMEOUT_S, head=True):
-                    return StreamIdle()
-                await self._sdk_stream.await_output()
-                self._accepted = True
-                return StreamAccepted(self._expires_in)
+                return await self._await_response(stream, self._invoke_task)
+            until = self._clock.now() + (IDLE_S if self._quiet else QUIET_S)
             while not self._take_flush():
-                readable = await stream.wait(IDLE_S if self._quiet else QUIET_S)
-                if self._take_flush():
-                    break
-                if readable:
+                event = self._next_event()
+                if event is not None:
                     self._quiet = False
-                    return await self._next_event(ResponseBody(stream))
-                if not self._quiet:
+                    return event
+                if stream.is_readable:
+                    self._decode(stream.read_now())
+                elif (now := self._clock.now()) < until:
+                    await stream.wait(until)
+                elif not self._quiet:
                     self._quiet = True
                     return StreamQuiet()
-                if self._clock.now() - self._last_sent_at >= IDLE_S:
+                elif now - self._last_sent_at >= IDLE_S:
                     return StreamIdle()
+                else:
+                    until = now + IDLE_S
             return Flush()
         except (OSError, SmithyError, ValueError) as error:
             self._end_error = self._to_session_error(error)
@@ -225,9 +242,10 @@ class BedrockWire:
         try:
             with suppress(OSError, SmithyError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    if self._sdk_stream is not None and not self._send_incomplete:
-                        await self._sdk_stream.input_stream.close()
-                        while await transport.stream.read(1 << 16):
+                    if self._signer is not None and not self._send_incomplete:
+                        await transport.stream.write(self._signer.sign(b""))
+                        transport.stream.end_request()
+                        while await transport.stream.read():
                             pass  # Too late to be used
         finally:
             await transport.stream.close()
@@ -242,13 +260,11 @@ class BedrockWire:
             profile=self._profile,
             region=self._region,
             endpoint_uri=self._endpoint,
-            # Fixed keys: each frame is signed on top of the one before, with the keys of the
-            # request.
+            # Fixed keys, because all messages are signed with the keys of the request.
             aws_access_key_id=keys.access_key_id,
             aws_secret_access_key=keys.secret_access_key,
             aws_session_token=keys.session_token,
             transport=transport,
-            interceptors=[transport.interceptor],
         )
         address = urlsplit(self._endpoint)
         port = address.port or (80 if self._tls is None else 443)
@@ -260,7 +276,8 @@ class BedrockWire:
             client.invoke_model_with_bidirectional_stream(request), name="bedrock call"
         )
         # Cancelled halfway, the SDK would leave its own tasks running: see _finish_sdk_tasks.
-        self._sdk_stream = await asyncio.shield(self._invoke_task)
+        await asyncio.shield(self._invoke_task)
+        self._signer = EventSigner.following(transport.authorization, keys.secret_access_key)
         self._last_sent_at = self._clock.now()
 
     async def _finish_sdk_tasks(self) -> None:
@@ -278,28 +295,55 @@ class BedrockWire:
         nudged, self._flush_pending = self._flush_pending, False
         return nudged
 
-    async def _next_event(self, body: ResponseBody) -> bytes:
-        while True:
-            event = await Event.decode_async(body)
-            if event is None:
-                raise self._connection_error("ended the stream")
-            headers, payload = event.message.headers, event.message.payload
+    async def _await_response(
+        self, stream: H2Stream, invoke_task: asyncio.Task[_SdkStream]
+    ) -> Message:
+        until = self._clock.now() + RESPONSE_TIMEOUT_S
+        while not stream.has_response:
+            if self._take_flush():
+                return Flush()
+            if self._clock.now() >= until:
+                return StreamIdle()
+            await stream.wait(until)
+        await invoke_task.result().await_output()
+        self._accepted = True
+        return StreamAccepted(self._expires_in)
+
+    def _request_flush(self, transport: H2Transport) -> None:
+        self._flush_pending = True
+        transport.stream.wake()
+
+    def _decode(self, data: bytes) -> None:
+        """Add received bytes, or the end of the response."""
+        if data:
+            self._decoder.push(data)
+        elif len(self._decoder):
+            raise FramingError("the last message is cut off")
+        else:
+            raise self._connection_error("ended the stream")
+
+    def _next_event(self) -> bytes | None:
+        """Return the next event among the received bytes, if there is one."""
+        while (message := self._decoder.next_message()) is not None:
+            headers, payload = message.headers, message.payload
             match headers.get(":message-type"):
                 case "event":
                     found = _decode_json(payload).get("bytes")
                     if isinstance(found, str):
                         return pybase64.b64decode(found)
                 case "exception":
-                    message = _decode_json(payload).get("message")
+                    text = _decode_json(payload).get("message")
                     name = str(headers.get(":exception-type"))
-                    raise exception_error(name, message if isinstance(message, str) else "")
+                    raise exception_error(name, text if isinstance(text, str) else "")
                 case "error":
                     # An error that the service's API does not list (event-stream specification,
                     # "errors").
-                    name = str(headers.get(":error-code"))
-                    raise exception_error(name, str(headers.get(":error-message", "")))
+                    raise exception_error(
+                        str(headers.get(":error-code")), headers.get(":error-message", "")
+                    )
                 case _:
                     pass  # From a newer version of the service
+        return None
 
     async def _send_failure(self, error: Exception) -> SessionError:
         """Return why nothing can be sent any more; the service may have given a reason."""
@@ -325,7 +369,7 @@ class BedrockWire:
         refusal = None if self._transport is None else self._transport.refusal
         if refusal is not None:
             return http_error(refusal.status, refusal.error_type, refusal.body)
-        if isinstance(error, EventError | ValueError):
+        if isinstance(error, ValueError):
             return self._connection_error(f"sent what can't be read: {one_line(str(error))}")
         cause: BaseException = error
         while not isinstance(cause, ConnectionError) and cause.__cause__ is not None:
