@@ -1,18 +1,22 @@
 """A minimal provider in its own process, which sends all audio straight back.
 
-``Provider`` starts it as ``python -m benchmarks.provider NAME``. It records when each numbered
-frame came and left, and each numbered image, with the clock that all processes of the machine
-share.
+``Provider`` starts it as ``python -m benchmarks.provider NAME [CA_FILE]``. It records when each
+numbered frame came and left, and each numbered image, with the clock that all processes of the
+machine share. With a name for the file of a certificate authority, it serves TLS by a certificate
+of that.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,12 +28,12 @@ from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from benchmarks.baseline_client import BareClient, Client, Pace, number_of
+from benchmarks.baseline_client import number_of
 from benchmarks.bedrock import BareStream, StreamConnection
 from benchmarks.camera import image_number
 from benchmarks.echo_log import EchoLog
 from benchmarks.wire_formats import DIALECTS, Dialect
-from duologue.audio import Samples
+from duologue.simulators._test_ca import TemporaryCA
 
 NOVA = "nova"
 """The provider that does not use a WebSocket."""
@@ -113,13 +117,19 @@ def connection_factory(name: str, log: EchoLog) -> Callable[[], asyncio.Protocol
     return lambda: SocketConnection(log, DIALECTS[name]())
 
 
-async def main(name: str) -> None:
+async def main(name: str, ca_file: str = "") -> None:
     """Serve until standard input ends; answer each line on it with the log."""
+    context = None
+    if ca_file:
+        authority = TemporaryCA()
+        context = authority.server_context()
+        Path(ca_file).write_bytes(authority.pem)
+    gc.disable()  # a pause here would look like one of the client's
     log = EchoLog()
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    server = await loop.create_server(connection_factory(name, log), "127.0.0.1", 0)
+    server = await loop.create_server(connection_factory(name, log), "127.0.0.1", 0, ssl=context)
     async with server:
         port = next(iter(server.sockets)).getsockname()[1]
         sys.stdout.write(f"{port}\n")
@@ -136,13 +146,17 @@ class Provider:
     With ``pinned`` this process stays on the first core.
     """
 
-    def __init__(self, name: str, *, pinned: bool = True) -> None:
+    def __init__(self, name: str, *, pinned: bool = True, tls: bool = False) -> None:
         self.name = name
+        self.tls = tls
         self._pinned = pinned
 
     def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory()
+        self.ca_file = str(Path(self._folder.name) / "ca.pem") if self.tls else ""
+        """What a client has to trust; nothing without TLS."""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.provider", self.name],
+            [sys.executable, "-m", "benchmarks.provider", self.name, self.ca_file],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -163,6 +177,7 @@ class Provider:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(10)
+        self._folder.cleanup()
 
     @property
     def rate(self) -> int:
@@ -172,22 +187,12 @@ class Provider:
     @property
     def url(self) -> str:
         """The address for a client."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' * self.tls}://127.0.0.1:{self.port}"
 
     @property
     def loud_url(self) -> str:
         """The address for a client that is not sent silence."""
         return self.url + LOUD
-
-    def baseline_client(self, audio: Samples, began: float) -> Client:
-        """Return a baseline client that sends ``audio`` from ``began`` on, in s of the loop's
-        clock.
-        """
-        pace = Pace(audio, self.rate, began)
-        if self.name == NOVA:
-            return BareStream(self.port, pace)
-        dialect = DIALECTS[self.name]()
-        return BareClient(dialect, f"ws://127.0.0.1:{self.port}{dialect.path}", pace)
 
     def report(self) -> EchoLog:
         """Return the log since the last report."""
@@ -206,4 +211,4 @@ def pin(process: int, *, last: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1]))
+    asyncio.run(main(*sys.argv[1:]))

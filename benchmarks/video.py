@@ -15,11 +15,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.agent_client import FedEdge, feed, sparse
 from benchmarks.camera import HEIGHT, WIDTH, scene, stamp
 from benchmarks.clients import NAMES, realtime, talker
 from benchmarks.figures import Figure, give, median, percentile
 from benchmarks.provider import Provider
-from benchmarks.transport import FedEdge, feed, sparse
 from duologue.video import VideoFrame
 
 CAMERA_FPS = 30
