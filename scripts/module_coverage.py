@@ -148,6 +148,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "realtime/_session/silence_monitor.py": ("realtime/_session/test_silence_monitor.py",),
     "realtime/_session/surrogates.py": ("realtime/_session/test_surrogates.py",),
     "realtime/_session/tool_calls.py": ("realtime/_session/test_tool_calls.py",),
+    "realtime/_websocket_frames.py": ("realtime/test_websocket_frames.py",),
     "realtime/reply_slicer.py": ("realtime/test_reply_slicer.py",),
     "rtc/_rtcp.py": ("rtc/test_rtcp.py",),
     "rtc/jitter.py": ("rtc/test_jitter.py",),

@@ -27,6 +27,28 @@ def wire_to(port, **options):
     )
 
 
+class Inbox:
+    """Receives the messages of a wire, which is closed at the end."""
+
+    def __init__(self, wire):
+        self.wire = wire
+        self.messages = asyncio.Queue()
+
+    async def __aenter__(self):
+        await self.wire.open()
+        self.running = asyncio.create_task(self.wire.run(self.messages.put_nowait))
+        return self
+
+    async def __aexit__(self, *_):
+        self.running.cancel()
+        await asyncio.wait([self.running])
+        await self.wire.close()
+
+    async def get(self):
+        async with asyncio.timeout(5):
+            return await self.messages.get()
+
+
 @asynccontextmanager
 async def server(handler, **options):
     async with serve(handler, "127.0.0.1", 0, **options) as running:
@@ -48,12 +70,9 @@ async def test_messages_are_text_frames_and_come_back_as_bytes():
             await connection.send("ä")
             await connection.send(b"binary")
 
-    async with server(handler) as port:
-        wire = wire_to(port)
-        await wire.open()
-        await wire.send("ö".encode())
-        assert [await wire.receive(), await wire.receive()] == ["ä".encode(), b"binary"]
-        await wire.close()
+    async with server(handler) as port, Inbox(wire_to(port)) as inbox:
+        await inbox.wire.send("ö".encode())
+        assert [await inbox.get(), await inbox.get()] == ["ä".encode(), b"binary"]
     assert got == [("/v1/realtime?model=m", "Bearer k"), "ö"]
     assert len(asyncio.all_tasks()) == 1
 
@@ -111,7 +130,7 @@ async def test_a_close_by_the_server_is_an_error_with_its_reason(code):
         wire = wire_to(port)
         await wire.open()
         with pytest.raises(SessionError, match="sixty minutes") as caught:
-            await wire.receive()
+            await wire.run(print)
         assert (caught.value.code, caught.value.kind) == (str(code), ErrorKind.RECYCLE)
         with pytest.raises(SessionError, match="sixty minutes"):
             await wire.send(b"{}")
@@ -122,7 +141,7 @@ async def test_an_end_that_the_provider_calls_clean_returns_none():
     async with server(lambda connection: connection.close()) as port:
         wire = wire_to(port, close_error=lambda code, reason: None)
         await wire.open()
-        assert await wire.receive() is None
+        assert await wire.run(print) is None
         await wire.close()
 
 
@@ -135,7 +154,7 @@ async def test_a_connection_that_breaks_is_an_error():
         wire = wire_to(port)
         await wire.open()
         with pytest.raises(SessionError) as caught:
-            await wire.receive()
+            await wire.run(print)
         assert (caught.value.code, caught.value.kind) == ("1006", ErrorKind.RECYCLE)
         await wire.close()
 
@@ -171,7 +190,7 @@ async def test_a_dead_connection_is_noticed():
         await wire.open()
         began = time.perf_counter()
         with pytest.raises(SessionError, match="does not answer any more") as caught:
-            await wire.receive()
+            await wire.run(print)
         assert time.perf_counter() - began < 1.5
         assert caught.value.kind is ErrorKind.RECYCLE
         await wire.close()
@@ -212,7 +231,7 @@ async def test_being_cancelled_leaves_nothing(moment):
 
         async def use():
             await wire.open()
-            await wire.receive()
+            await wire.run(print)
 
         task = asyncio.create_task(use())
         await started.wait()
@@ -256,8 +275,7 @@ async def test_an_ssl_context_says_whom_to_trust():
     async with server(handle, ssl=authority.server_context()) as port:
         url = f"wss://127.0.0.1:{port}"
         wire = WebSocketWire(url, ssl_context=authority.client_context())
-        await wire.open()
-        assert await wire.receive() == b"hello"
-        await wire.close()
+        async with Inbox(wire) as inbox:
+            assert await inbox.get() == b"hello"
         with pytest.raises(SessionError, match="can't be reached"):
             await WebSocketWire(url).open()

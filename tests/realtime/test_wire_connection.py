@@ -38,11 +38,11 @@ class FakeWire:
         await self.reading.wait()
         self.sent.append(message)
 
-    async def receive(self):
-        message = await self.inbox.get()
-        if isinstance(message, Exception):
-            raise message
-        return message
+    async def run(self, receive):
+        while (message := await self.inbox.get()) is not None:
+            if isinstance(message, Exception):
+                raise message
+            receive(message)
 
     async def close(self):
         await asyncio.sleep(self.close_s)

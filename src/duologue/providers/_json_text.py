@@ -19,7 +19,11 @@ def decode_object(message: bytes | str) -> JsonObject:
         MalformedError: The message is not a JSON object.
     """
     try:
-        value: Json = orjson.loads(message)
+        # orjson takes no subclass of bytes, which a message of a binary frame is.
+        if isinstance(message, str) or type(message) is bytes:
+            value: Json = orjson.loads(message)
+        else:
+            value = orjson.loads(memoryview(message))
     except orjson.JSONDecodeError as error:
         text = message if isinstance(message, str) else message.decode(errors="replace")
         if "\\ud" not in text.lower():

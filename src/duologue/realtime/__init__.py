@@ -13,6 +13,7 @@ from duologue._lazy import lazy_names
 if TYPE_CHECKING:
     from duologue.errors import ErrorKind, SessionError
     from duologue.realtime._session.history_diff import diff_histories
+    from duologue.realtime._websocket_protocol import BinaryMessage
     from duologue.realtime.capabilities import Capabilities
     from duologue.realtime.codec import (
         ClosingCodec,
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddItem",
     "Alive",
+    "BinaryMessage",
     "CancelReply",
     "Capabilities",
     "ClearInput",
@@ -200,6 +202,7 @@ if not TYPE_CHECKING:
             "duologue.realtime.realtime": ["Realtime"],
             "duologue.realtime.reconnect": ["ReconnectPolicy"],
             "duologue.realtime.reply_slicer": ["ReplySlicer"],
+            "duologue.realtime._websocket_protocol": ["BinaryMessage"],
             "duologue.realtime.websocket": ["WebSocketWire"],
             "duologue.realtime.wire_connection": ["WireConnection"],
         },

@@ -87,13 +87,16 @@ class Wire[M](Protocol):
     async def send(self, message: M) -> None:
         """Send one message; wait while the peer does not read."""
 
-    async def receive(self) -> M | None:
-        """Return the next message; None after a clean end.
+    async def run(self, receive: Callable[[M], None]) -> None:
+        """Pass each message to ``receive``, in order, until the connection ends.
+
+        Return after a clean end. Once this is cancelled, or ``receive`` has raised, nothing more is
+        passed on. It is called once.
 
         Raises:
             SessionError: the connection has ended in any other way.
+            Exception: ``receive`` raised it.
         """
-        ...
 
     async def close(self) -> None:
         """Close within half a second."""

@@ -7,10 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
-from functools import cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from duologue._net import (
@@ -28,11 +25,8 @@ from duologue._net import (
 )
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import ConnectionClosed
-    from websockets.protocol import State
+from duologue.realtime._websocket_frames import BINARY, TEXT
+from duologue.realtime._websocket_protocol import BinaryMessage, WebSocketProtocol
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Bytes of the longest message that is accepted."""
@@ -41,8 +35,6 @@ PING_INTERVAL_S = 2.0
 PONG_TIMEOUT_S = 4.0
 """A dead connection is noticed after the two together at the latest."""
 CLOSE_TIMEOUT_S = 0.4
-MAX_TRY_SEND_BYTES = 16 * 1024
-"""Bytes of a message that fits into an empty write buffer (32 KiB) without waiting."""
 
 _FATAL_CLOSE_CODES = CLIENT_FAULT_CLOSE_CODES | {3000, 3003}
 """Close codes for an error on our side; all others are the network's or the server's."""
@@ -67,7 +59,7 @@ def close_error(code: int, reason: str) -> SessionError:
 
 
 class WebSocketWire:
-    """Sends and receives messages as bytes, each a text frame.
+    """Sends and receives messages over a WebSocket: bytes are text frames, `BinaryMessage` binary.
 
     It notices a dead connection by pings, bounds the size of messages, and sends without waiting
     where it can. Nothing is compressed, because audio gets no smaller. Redirects are not followed,
@@ -116,10 +108,7 @@ class WebSocketWire:
         self._pong_timeout = pong_timeout
         self._ack_timeout = ack_timeout
         self._on_server_time = on_server_time
-        self._socket: ClientConnection | None = None
-        self._connection_closed: type[ConnectionClosed]
-        self._open_state: State
-        """Both are set once there is a socket."""
+        self._protocol: WebSocketProtocol | None = None
 
     async def open(self) -> None:
         """Connect within ten seconds.
@@ -129,32 +118,20 @@ class WebSocketWire:
             MissingExtraError: ``websockets`` is not installed.
         """
         import_optional("websockets", self._extra)
-        from websockets.exceptions import (
-            ConnectionClosed,
-            InvalidProxy,
-            InvalidStatus,
-            WebSocketException,
-        )
-        from websockets.protocol import State
+        from websockets.exceptions import InvalidProxy, InvalidStatus, WebSocketException
 
-        self._connection_closed = ConnectionClosed
-        self._open_state = State.OPEN
+        from duologue.realtime._websocket_handshake import shake_hands
+
         headers = await self._headers() if callable(self._headers) else self._headers
         is_secure = urlsplit(self._url).scheme == "wss"
         try:
-            # Awaited, `connect` does not retry: that is the session's task.
-            self._socket = await _connector()(
+            handshake = await shake_hands(
                 self._url,
-                additional_headers=headers,
+                headers=headers,
                 logger=_LOG,
-                compression=None,
-                max_size=MAX_MESSAGE_BYTES,
-                open_timeout=OPEN_TIMEOUT_S,
-                ping_interval=self._ping_interval,
-                ping_timeout=self._pong_timeout,
-                close_timeout=CLOSE_TIMEOUT_S,
+                timeout_s=OPEN_TIMEOUT_S,
                 proxy=self._proxy or (None if is_loopback(self._host) else True),
-                ssl=(self._ssl_context or True) if is_secure else None,
+                ssl_context=(self._ssl_context or True) if is_secure else None,
             )
         except InvalidStatus as error:
             response, status = error.response, error.response.status_code
@@ -176,62 +153,61 @@ class WebSocketWire:
             raise self._connection_error(
                 f"can't be reached: {error or type(error).__name__}"
             ) from error
-        self._set_ack_timeout(self._socket.transport)
-        handshake = self._socket.response
-        if self._on_server_time is not None and handshake is not None:
-            server_time = unix_time(handshake.headers.get_all("Date"))
+        self._set_ack_timeout(handshake.transport)
+        self._protocol = WebSocketProtocol(
+            handshake.transport,
+            handshake.rest,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+            ping_interval=self._ping_interval,
+            pong_timeout=self._pong_timeout,
+        )
+        if self._on_server_time is not None:
+            server_time = unix_time(handshake.response.headers.get_all("Date"))
             if server_time is not None:
                 self._on_server_time(server_time)
 
+    async def run(self, receive: Callable[[bytes], None]) -> None:
+        """Pass each message to ``receive``, inside the event loop's own read callback.
+
+        Return after an end that ``close_error`` calls clean.
+
+        Raises:
+            SessionError: the connection has ended in any other way.
+            Exception: ``receive`` raised it.
+        """
+        protocol = self._require_protocol()
+        await protocol.run(receive)
+        error = self._end_error(protocol)
+        if error is not None:
+            raise error
+
     async def send(self, message: bytes) -> None:
-        """Send a text frame, without decoding it; wait while the server does not read."""
-        live = self._require_socket()
-        try:
-            await live.send(message, text=True)
-        except self._connection_closed as error:
-            raise self._end_error(error) or self._connection_error(
-                "closed the connection"
-            ) from None
+        """Send a message, without decoding it; wait while the server does not read."""
+        protocol = self._require_protocol()
+        opcode = _opcode_of(message)
+        if not await protocol.send(opcode, message):
+            raise self._end_error(protocol) or self._connection_error("closed the connection")
 
     def try_send(self, message: bytes) -> bool:
-        """Send a text frame at once; return False, without sending, if that has to wait."""
-        socket = self._socket
-        if (
-            socket is None
-            or len(message) > MAX_TRY_SEND_BYTES
-            or socket.state is not self._open_state
-        ):
+        """Send a message at once; return False, without sending, if that has to wait."""
+        protocol = self._protocol
+        if protocol is None:
             return False
-        transport, protocol = socket.transport, socket.protocol
-        if transport.is_closing() or transport.get_write_buffer_size():
-            return False
-        # This is what `send` of websockets does when it does not have to wait, at half its cost.
-        protocol.send_text(message)
-        transport.write(b"".join(protocol.data_to_send()))
-        return True
-
-    async def receive(self) -> bytes | None:
-        """Return the next message; None after an end that ``close_error`` calls clean."""
-        live = self._require_socket()
-        try:
-            return await live.recv(decode=False)
-        except self._connection_closed as error:
-            ended = self._end_error(error)
-            if ended is None:
-                return None
-            raise ended from None
+        return protocol.try_send(_opcode_of(message), message)
 
     async def close(self) -> None:
         """Close within half a second, with a closing handshake if the server does its part."""
-        socket, self._socket = self._socket, None
-        if socket is None:
-            return
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await socket.close()
-        finally:
-            socket.transport.abort()
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            await protocol.close(CLOSE_TIMEOUT_S)
+
+    def _redirect(self, receive: Callable[[bytes], None]) -> None:
+        """Pass the next messages to another function than `run` was given."""
+        self._require_protocol().receive = receive
+
+    def _deliver(self, message: bytes) -> None:
+        """Pass on a message that the server has not sent."""
+        self._require_protocol().deliver(message)
 
     def _set_ack_timeout(self, transport: asyncio.BaseTransport) -> None:
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
@@ -239,30 +215,23 @@ class WebSocketWire:
         if self._ack_timeout is not None and option is not None and raw_socket is not None:
             raw_socket.setsockopt(socket.IPPROTO_TCP, option, int(self._ack_timeout * 1000))
 
-    def _require_socket(self) -> ClientConnection:
-        if self._socket is None:
+    def _require_protocol(self) -> WebSocketProtocol:
+        if self._protocol is None:
             raise self._connection_error("is not connected")
-        return self._socket
+        return self._protocol
 
-    def _end_error(self, error: ConnectionClosed) -> SessionError | None:
-        """Return the error of an end; without a close frame the code is 1006 (RFC 6455, 7.1.5)."""
-        if error.rcvd is not None:
-            return self._close_error(error.rcvd.code, error.rcvd.reason)
-        if error.sent is not None and error.sent.code == 1011:
+    def _end_error(self, protocol: WebSocketProtocol) -> SessionError | None:
+        """Return the error of an end; None for a clean one, or while there is none."""
+        ending = protocol.ending
+        if ending is None:
+            return None
+        if ending.unresponsive:
             return self._connection_error("does not answer any more")
-        return self._close_error(1006, "the connection broke")
+        return self._close_error(ending.code, ending.reason)
 
     def _connection_error(self, what: str) -> SessionError:
         return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
 
 
-@cache
-def _connector() -> type[connect]:
-    """Return a `websockets.connect` that follows no redirect."""
-    from websockets.asyncio.client import connect
-
-    class Straight(connect):
-        def process_redirect(self, exc: Exception) -> Exception | str:
-            return exc
-
-    return Straight
+def _opcode_of(message: bytes) -> int:
+    return BINARY if isinstance(message, BinaryMessage) else TEXT

@@ -111,7 +111,6 @@ class WireConnection[M]:
                     await wire.close()
 
     async def _run_wire(self, wire: Wire[M], receive: Callable[[Output], None]) -> None:
-        codec = self.codec
         try:
             await wire.open()
             await self._send_opening_messages(wire)
@@ -123,17 +122,25 @@ class WireConnection[M]:
                 ]
                 if self._encode_image is not None:
                     helpers.append(tasks.create_task(self._encode_images(), name="images"))
-                while (message := await wire.receive()) is not None:
-                    outputs = codec.decode(message)
-                    # Before the commands that the outputs cause, which may build on these messages.
-                    for own in codec.pending():
-                        self._enqueue_control(_CodecMessage(own))
-                    for output in outputs:
-                        receive(output)
+                await wire.run(self._decoder(receive))
                 for helper in helpers:
                     helper.cancel()
         except* SessionError as errors:
             raise errors.exceptions[0] from None
+
+    def _decoder(self, receive: Callable[[Output], None]) -> Callable[[M], None]:
+        """Return the function that passes on what a message means."""
+        decode, pending = self.codec.decode, self.codec.pending
+
+        def receive_message(message: M) -> None:
+            outputs = decode(message)
+            # Before the commands that the outputs cause, which may build on these messages.
+            for own in pending():
+                self._enqueue_control(_CodecMessage(own))
+            for output in outputs:
+                receive(output)
+
+        return receive_message
 
     async def _send_closing_messages(self, wire: Wire[M]) -> None:
         if isinstance(self.codec, ClosingCodec):

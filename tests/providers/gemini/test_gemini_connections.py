@@ -193,7 +193,7 @@ async def test_a_dead_connection_is_noticed_by_missing_acknowledgements():
 
     async with service(answer) as url, join_agent(plain(url)) as agent:
         connection = agent.llm._session.connections.current.connection
-        line = connection._nonblocking_wire._socket.transport
+        line = connection._nonblocking_wire._protocol._transport
         option = getattr(socket, "TCP_USER_TIMEOUT", None)
         if option is None:
             pytest.skip("this system can't")

@@ -196,6 +196,11 @@ class WebRTCWire:
         if not sent:
             raise self._error or self._connection_error("the data channel is closed")
 
+    async def run(self, receive: Callable[[Message], None]) -> None:
+        """Pass on each event until the stream ends, by an error."""
+        while (message := await self.receive()) is not None:
+            receive(message)
+
     async def receive(self) -> Message | None:
         """Return the next event or audio frame in order of arrival; never None."""
         while not self._inbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from duologue.providers._openai_protocol.codec import SESSION_UNCONFIRMED, Message
 from duologue.realtime.websocket import WebSocketWire
@@ -19,13 +20,11 @@ _UNCONFIRMED = b'{"type":"%b"}' % SESSION_UNCONFIRMED.encode()
 class EventSocket(WebSocketWire):
     """Send and receive the codec's events, which over a WebSocket contain the audio.
 
-    If the server does not confirm the session in time, `receive` returns the event
+    If the server does not confirm the session in time, `run` passes on the event
     `SESSION_UNCONFIRMED`.
     """
 
-    _session_created = False
-    _session_confirmed = False
-    _confirm_by = 0.0
+    _confirm_timer: asyncio.TimerHandle | None = None
 
     async def send(self, message: Message) -> None:
         """Send an event."""
@@ -36,19 +35,32 @@ class EventSocket(WebSocketWire):
         """Send an event if that needs no waiting; return whether it was sent."""
         return isinstance(message, bytes) and super().try_send(message)
 
-    async def receive(self) -> bytes | None:
-        """Return the next event; None after a clean end."""
-        if self._session_confirmed:
-            return await super().receive()
+    async def run(self, receive: Callable[[bytes], None]) -> None:
+        """Pass on each event; return after a clean end."""
+
+        def receive_until_confirmed(message: bytes) -> None:
+            if _UPDATED in message:
+                self._stop_waiting(receive)
+            elif self._confirm_timer is None and _CREATED in message:
+                self._confirm_timer = asyncio.get_running_loop().call_later(
+                    CONFIRM_TIMEOUT_S, self._session_unconfirmed, receive
+                )
+            receive(message)
+
         try:
-            async with asyncio.timeout_at(self._confirm_by if self._session_created else None):
-                message = await super().receive()
-        except TimeoutError:
-            self._session_confirmed = True
-            return _UNCONFIRMED
-        if message is None or _UPDATED in message:
-            self._session_confirmed = True
-        elif not self._session_created and _CREATED in message:
-            self._session_created = True
-            self._confirm_by = asyncio.get_running_loop().time() + CONFIRM_TIMEOUT_S
-        return message
+            await super().run(receive_until_confirmed)
+        finally:
+            self._cancel_timer()
+
+    def _session_unconfirmed(self, receive: Callable[[bytes], None]) -> None:
+        self._stop_waiting(receive)
+        self._deliver(_UNCONFIRMED)
+
+    def _stop_waiting(self, receive: Callable[[bytes], None]) -> None:
+        """Pass on what follows without looking at it."""
+        self._cancel_timer()
+        self._redirect(receive)
+
+    def _cancel_timer(self) -> None:
+        if self._confirm_timer is not None:
+            self._confirm_timer.cancel()

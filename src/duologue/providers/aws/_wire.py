@@ -191,6 +191,11 @@ class BedrockWire:
         self._last_sent_at = self._clock.now()
         return True
 
+    async def run(self, receive: Callable[[Message], None]) -> None:
+        """Pass on each event until the stream ends, by an error."""
+        while (message := await self.receive()) is not None:
+            receive(message)
+
     async def receive(self) -> Message | None:
         """Return the next event or signal; never None, because no stream ends cleanly.
 
