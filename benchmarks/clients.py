@@ -43,11 +43,9 @@ def realtime(name: str, url: str, *, video: bool = False, **options: object) -> 
 def talker(edge: Edge, llm: Realtime) -> Agent:
     """Return an agent for an echo.
 
-    Speech that is detected locally must not interrupt it: an echo speaks while the person does, and
-    would be stopped for good.
+    Nothing must interrupt or hold it: an echo speaks while the person does.
     """
-    policy = BargeInPolicy(enabled=llm.capabilities.speech_detection != "local")
-    return Agent(edge=edge, llm=llm, barge_in=policy)
+    return Agent(edge=edge, llm=llm, barge_in=BargeInPolicy(enabled=False))
 
 
 def vad_note(llm: Realtime) -> str:

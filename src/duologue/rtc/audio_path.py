@@ -11,7 +11,7 @@ import numpy as np
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.clock import Clock, Timer
 from duologue.rtc.jitter import Conceal, Fec, JitterBuffer, Packet, Silence, Step
-from duologue.rtc.opus import RTP_RATE, Application, Decoder, Encoder, OpusError
+from duologue.rtc.opus import BITRATE, RTP_RATE, Application, Decoder, Encoder, OpusError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class AudioOut:
     __slots__ = ("_encoder", "_repeat", "_silence", "_silent", "frames", "origin")
 
     def __init__(
-        self, rate: int, *, bitrate: int = 32000, application: Application = "voip"
+        self, rate: int, *, bitrate: int = BITRATE, application: Application = "voip"
     ) -> None:
         self._encoder = Encoder(rate, bitrate=bitrate, application=application)
         self._silence: Samples = np.zeros(self._encoder.frame, np.int16)

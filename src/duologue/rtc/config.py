@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.errors import ConfigError, DuologueError
-from duologue.rtc.opus import RATES, Application
+from duologue.rtc.opus import BITRATE, RATES, Application
 
 type PeerState = Literal["new", "connecting", "connected", "interrupted", "failed", "closed"]
 """``interrupted`` means that the far side has been silent for a while and may come back."""
@@ -74,7 +74,7 @@ class PeerConfig:
 
     send_rate: int = 24000
     receive_rate: int = 24000
-    bitrate: int = 32000
+    bitrate: int = BITRATE
     application: Application = "voip"
     video: bool = False
     send_video: bool = False
