@@ -34,6 +34,7 @@ RUNS: dict[str, list[str]] = {
     "openai-one-tls": ["benchmarks.side_by_side", "openai", "--sessions", "1", "--tls"],
     "openai-many": ["benchmarks.side_by_side", "openai", "--sessions", "150"],
     "openai-many-tls": ["benchmarks.side_by_side", "openai", "--sessions", "150", "--tls"],
+    "openai-memory": ["benchmarks.session_memory"],
     "openai-path": ["benchmarks.end_to_end", "openai"],
     "openai-interrupts": ["benchmarks.session_fidelity", "openai", "interrupts"],
     "openai-sounds": ["benchmarks.sounds", "openai"],

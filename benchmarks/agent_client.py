@@ -70,8 +70,8 @@ class AgentClient:
                 edge.person.push_audio(AudioFrame(samples, rate))
 
         self.pace.call(frames, speak)
-        asyncio.get_running_loop().call_later(frames / 50 + 0.1, edge.hung_up.set)
         async with talker(edge, self._llm).join() as agent:
+            asyncio.get_running_loop().call_later(frames / 50 + 0.1, edge.hung_up.set)
             await agent.finish()
 
 

@@ -18,7 +18,7 @@ import orjson
 import pybase64
 from h2.config import H2Configuration
 from h2.connection import H2Connection
-from h2.events import DataReceived
+from h2.events import ConnectionTerminated, DataReceived, StreamReset
 from h2.settings import SettingCodes
 
 from benchmarks.baseline_client import Pace, number_of
@@ -65,13 +65,20 @@ class H2Protocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         at = time.perf_counter()
-        for event in self.h2.receive_data(data):
+        events = self.h2.receive_data(data)
+        # Before the audio that came with it: h2 refuses to send on a stream that is closed.
+        if any(isinstance(event, (StreamReset, ConnectionTerminated)) for event in events):
+            self.stream_closed()
+        for event in events:
             match event:
                 case DataReceived(stream_id=number, data=part, flow_controlled_length=size):
                     self.h2.acknowledge_received_data(size, number)
                     for message in self.frames.push(part):
                         self.take(number, message, at)
         self.flush()
+
+    def stream_closed(self) -> None:
+        """Handle the other end's leaving."""
 
     def take(self, number: int, message: Message, at: float) -> None:
         """Handle a message."""
@@ -90,6 +97,7 @@ class StreamConnection(H2Protocol):
         super().__init__(client=False)
         self._log = log
         self._begun = False
+        self._closed = False
         self._count = 0
         self._ids = {name: str(uuid4()) for name in ("sessionId", "promptName", "completionId")}
         ids = {**self._ids, "contentId": str(uuid4()), "content": ""}
@@ -113,6 +121,9 @@ class StreamConnection(H2Protocol):
         if "audioInput" in event:
             self._echo(number, pybase64.b64decode(event["audioInput"]["content"]), at)
 
+    def stream_closed(self) -> None:
+        self._closed = True
+
     def _echo(self, number: int, pcm: bytes, at: float) -> None:
         samples = np.frombuffer(pcm, "<i2")
         wide = _WIDE if len(samples) == 320 else np.arange(len(samples) * 3 // 2) * 2 // 3
@@ -131,6 +142,8 @@ class StreamConnection(H2Protocol):
         return encode(Message(_EVENT, orjson.dumps(payload)))
 
     def _send(self, number: int, chunk: bytes) -> None:
+        if self._closed:
+            return
         assert len(chunk) <= self.h2.local_flow_control_window(number), "the client does not read"
         self.h2.send_data(number, chunk)
 

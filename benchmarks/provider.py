@@ -32,6 +32,7 @@ from benchmarks.baseline_client import number_of
 from benchmarks.bedrock import BareStream, StreamConnection
 from benchmarks.camera import image_number
 from benchmarks.echo_log import EchoLog
+from benchmarks.turns import Turns
 from benchmarks.wire_formats import DIALECTS, Dialect
 from duologue.simulators._test_ca import TemporaryCA
 
@@ -39,6 +40,10 @@ NOVA = "nova"
 """The provider that does not use a WebSocket."""
 LOUD = "/loud"
 """Sessions with this path are not sent silence."""
+TURNS = "/turns"
+"""Sessions with this path get turns, transcripts and replies instead of an echo."""
+UNTOLD = "/untold"
+"""The same without transcripts."""
 
 
 class SocketConnection(asyncio.Protocol):
@@ -53,6 +58,7 @@ class SocketConnection(asyncio.Protocol):
         self._web = ServerProtocol(max_size=None)
         self._say = self._web.send_binary if dialect.binary else self._web.send_text
         self._only_loud = False
+        self._turns: Turns | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -66,7 +72,11 @@ class SocketConnection(asyncio.Protocol):
                 case Request():
                     self._only_loud = event.path.startswith(LOUD)
                     self._web.send_response(self._web.accept(event))
-                    for message in self._dialect.begin():
+                    first = self._dialect.begin()
+                    if event.path.startswith((TURNS, UNTOLD)):
+                        self._turns = Turns(transcripts=event.path.startswith(TURNS))
+                        first = first[:-1]  # an echo is one endless reply: none is begun here
+                    for message in first:
                         self._say(message)
                 case Frame(opcode=Opcode.TEXT) if self._web.state is OPEN:
                     self._take(bytes(event.data), at)
@@ -87,6 +97,10 @@ class SocketConnection(asyncio.Protocol):
             if image is not None:
                 number = image_number(pybase64.b64decode(image))
                 self._log.images.append((number, at))
+            return
+        if self._turns is not None:
+            for message in self._turns.hear(loud=not is_quiet(audio)):
+                self._say(message)
             return
         if self._only_loud and is_quiet(audio):
             return
