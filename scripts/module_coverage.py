@@ -154,6 +154,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rtc/jitter.py": ("rtc/test_jitter.py",),
     "vad/endpointing.py": ("vad/test_endpointing.py",),
     "vad/level_gate.py": ("vad/test_level_gate.py",),
+    "vad/_noise_floor.py": ("vad/test_noise_floor.py",),
     "vad/preroll.py": ("vad/test_preroll.py",),
     "vad/voice_meter.py": ("vad/test_voice_meter.py",),
     "vad/words.py": ("vad/test_words.py",),

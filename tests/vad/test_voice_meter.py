@@ -102,3 +102,96 @@ def test_frames_nobody_asks_about_are_not_kept_forever():
     meter = heard(tone(60.0))
     assert len(meter._frames) <= 64
     assert meter.is_speech()
+
+
+class CountingVAD(EnergyVAD):
+    """Counts the frames that its streams take, and keeps them."""
+
+    def __init__(self, level=300.0):
+        super().__init__(level=level)
+        self.frames = []
+
+    def stream(self):
+        stream = super().stream()
+        frames = self.frames
+
+        class Stream:
+            def push(self, samples):
+                frames.append(samples.copy())
+                return stream.push(samples)
+
+        return Stream()
+
+
+def soft_noise(seconds, level):
+    rng = np.random.default_rng(5)
+    return (level * rng.standard_normal(round(seconds * RATE))).astype(np.int16)
+
+
+def test_the_vad_sleeps_while_there_is_only_noise():
+    vad = CountingVAD()
+    heard(silence(5.0), vad=vad)
+    assert vad.frames == []
+    heard(soft_noise(20.0, 40.0), vad=vad)
+    assert len(vad.frames) < 0.3 * 20.0 / 0.016
+
+
+def test_a_voice_wakes_the_vad_which_is_given_the_noise_before_it():
+    vad = CountingVAD()
+    noise = soft_noise(10.0, 40.0)
+    meter = heard(noise, vad=vad)
+    before = len(vad.frames)
+    voice = tone(0.2)
+    for begin in range(0, len(voice), RATE // 50):
+        end = begin + RATE // 50
+        meter.push(voice[begin:end], 10.0 + end / RATE)
+    given = np.concatenate(vad.frames[before:])
+    expected = np.concatenate((noise[-3 * RATE // 50 :], voice))
+    np.testing.assert_array_equal(given, expected[: len(given)])
+    assert len(expected) - len(given) < 256
+    assert meter.started_at == pytest.approx(10.0, abs=0.02)
+
+
+def test_silence_is_not_kept_for_the_vad():
+    vad = CountingVAD()
+    heard(silence(1.0), tone(0.064), vad=vad)
+    assert len(vad.frames) == 4
+
+
+def test_every_stretch_of_noise_has_its_length_and_probability_0():
+    meter = VoiceMeter(EnergyVAD(), RATE)
+    assert meter.push(silence(0.02), 1.0) == [(0.0, 0.02, 1.0)]
+    assert meter.push(silence(0.05), 1.05) == [(0.0, 0.05, 1.05)]
+    assert meter.push(tone(0.016), 1.066) == [(1.0, 0.016, 1.066)]
+
+
+def test_frames_of_a_stretch_are_forgotten_when_the_vad_sleeps():
+    meter = heard(tone(0.4), silence(GAP_S + 0.2))
+    assert not meter._frames
+
+
+@pytest.mark.parametrize("level", [0.0, 6.0, 60.0])
+def test_sleep_changes_nothing_of_what_is_found_in_real_speech(level, monkeypatch):
+    def stretches():
+        found = []
+        with wave.open(str(SPEECH / "austen-0880.wav")) as file:
+            voice = np.frombuffer(file.readframes(file.getnframes()), np.int16)
+        pause = silence(1.5)
+        audio = np.concatenate((pause, pause, voice, pause, voice, pause))
+        audio = audio + soft_noise(len(audio) / RATE, level)
+
+        def watch(meter, now):
+            if meter.is_open and (not found or found[-1][0] != meter.stretch_count):
+                found.append([meter.stretch_count, now, 0.0])
+            if found:
+                found[-1][2] = meter.seconds
+
+        heard(audio, vad=EarshotVAD(), watch=watch)
+        return np.array(found)
+
+    asleep = stretches()
+    monkeypatch.setattr("duologue.vad._noise_floor.MARGIN", 0.0)
+    awake = stretches()
+    assert len(asleep) == len(awake)
+    np.testing.assert_allclose(asleep[:, :2], awake[:, :2], atol=0.021)
+    np.testing.assert_allclose(asleep[:, 2], awake[:, 2], atol=0.065)

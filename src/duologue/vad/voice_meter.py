@@ -9,6 +9,11 @@ it is voice according to the VAD and also loud compared with the rest of its str
     counted    ..,####,........,#########,#########,..........
     stretch      |-- 1 --------|  |-- 2 -----------------------|
 
+The VAD costs more than all the rest, so it sleeps while there is nothing but noise. Audio that
+stands out from the noise wakes it. It then begins with the last `WARM_UP_S` of the noise, because
+its verdict depends on what it was given before, and stays awake until no stretch is open and
+`AWAKE_S` have passed.
+
 A stretch continues over gaps of up to `GAP_S`, because words contain such gaps.
 
 Length alone can't tell a long cough, laughter or a hiss from a sentence. Speech has vowels: for a
@@ -24,6 +29,7 @@ from functools import cache
 import numpy as np
 
 from duologue.audio import Framer, Resampler, Samples, loudness
+from duologue.vad._noise_floor import MARGIN, MIN_PEAK, NoiseFloor
 from duologue.vad.vad import VAD
 
 VOICE_PROBABILITY = 0.5
@@ -42,6 +48,10 @@ MIN_PERIODICITY = 0.6
 """Autocorrelation above which a frame has a pitch."""
 MIN_PERIODIC_S = 0.096
 """Seconds without a gap that speech contains of frames with a pitch."""
+AWAKE_S = 0.06
+"""Seconds of noise after which the VAD sleeps."""
+WARM_UP_S = 0.06
+"""Seconds of noise that a VAD is given before the audio that has woken it."""
 _PITCH_RANGE_HZ = 70, 440
 """Lowest and highest pitch of a voice, in Hz."""
 _WINDOW_S = 0.04
@@ -54,6 +64,7 @@ class VoiceMeter:
     """Measures the stretches of voice in one stream of ``rate`` Hz, using the given VAD."""
 
     __slots__ = (
+        "_awake_s",
         "_frame_s",
         "_framer",
         "_frames",
@@ -61,10 +72,14 @@ class VoiceMeter:
         "_loudest",
         "_max_periodic_s",
         "_max_sure_s",
+        "_noise_floor",
         "_periodic_s",
         "_pitch_detector",
+        "_rate",
         "_resampler",
         "_run_s",
+        "_skipped",
+        "_skipped_s",
         "_stream",
         "_sure_s",
         "_tail",
@@ -76,6 +91,13 @@ class VoiceMeter:
     )
 
     def __init__(self, vad: VAD, rate: int) -> None:
+        self._rate = rate
+        self._noise_floor = NoiseFloor()
+        self._awake_s = 0.0
+        """Seconds of noise until the VAD sleeps; 0 while it does."""
+        self._skipped: deque[Samples] = deque()
+        """The newest audio that the VAD was not given."""
+        self._skipped_s = 0.0
         self._stream = vad.stream()
         self._resampler = Resampler(rate, vad.rate)
         self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
@@ -104,20 +126,47 @@ class VoiceMeter:
         """Whether no stretch is open and none seems about to begin."""
         return not (self.is_open or self._run_s)
 
-    def push(self, samples: Samples, now: float) -> list[tuple[float, float]]:
+    def push(self, samples: Samples, now: float) -> list[tuple[float, float, float]]:
         """Process the next samples, which end at ``now`` (clock seconds).
 
-        Return the VAD's probability and the end time of each frame that they complete.
+        Return the probability of speech, the length and the end time of each frame of the VAD that
+        they complete; with probability 0 if they are only noise, of any length.
         """
+        peak, seconds = int(np.maximum.reduce(samples)), len(samples) / self._rate
+        if not self._noise_floor.is_noise(peak, seconds):
+            self._awake_s = AWAKE_S
+        elif self._awake_s <= 0.0:
+            self._skip(samples, peak, seconds)
+            return [(0.0, seconds, now)]
+        elif self.is_idle:
+            self._awake_s -= seconds
+        if self._skipped:
+            samples = np.concatenate((*self._skipped, samples))
+            self._skipped.clear()
+            self._skipped_s = 0.0
         frames = self._framer.push(self._resampler.push(samples))
         results = []
         for index, frame in enumerate(frames):
             at = now - (len(frames) - 1 - index) * self._frame_s
             activity = self._stream.push(frame)
-            if self.is_open or self._run_s or activity > VOICE_PROBABILITY:
+            if activity > VOICE_PROBABILITY:
+                self._awake_s = AWAKE_S
                 self._measure(frame, activity, at)
-            results.append((activity, at))
+            elif self.is_open or self._run_s:
+                self._measure(frame, activity, at)
+            results.append((activity, self._frame_s, at))
         return results
+
+    def _skip(self, samples: Samples, peak: int, seconds: float) -> None:
+        """Let the VAD sleep through noise; keep the newest of it, unless it is silence."""
+        self._frames.clear()  # Whoever decides by this stretch has done so by now.
+        self._framer.flush()
+        if peak <= MARGIN * MIN_PEAK:
+            return
+        self._skipped.append(samples)
+        self._skipped_s += seconds
+        while self._skipped_s > WARM_UP_S + seconds - 1e-9:
+            self._skipped_s -= len(self._skipped.popleft()) / self._rate
 
     def is_speech(self) -> bool:
         """Return whether the newest stretch has the properties of speech so far."""

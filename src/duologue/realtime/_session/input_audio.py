@@ -42,8 +42,6 @@ from duologue.vad.voice_meter import VoiceMeter
 
 _SPEECH_LEAD_S = 1.0
 """Seconds from the start of speech to its signal, if the provider does not report the position."""
-_SILENCE_PEAK = 32
-"""Peak (-60 dB) up to which audio is taken for silence, without a search for a voice."""
 
 
 class InputAudio:
@@ -123,9 +121,8 @@ class InputAudio:
         """Return the signals that are detected here in audio that `accept` has returned."""
         if self._local_turns is not None:
             return self._local_turns.detect(frame.samples, self._buffer.end, now)
-        voice = self.voice_meter
-        if voice is not None and not (voice.is_idle and int(frame.samples.max()) <= _SILENCE_PEAK):
-            voice.push(frame.samples, now)
+        if self.voice_meter is not None:
+            self.voice_meter.push(frame.samples, now)
         return ()
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:

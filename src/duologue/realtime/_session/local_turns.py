@@ -145,7 +145,6 @@ class LocalTurns:
 
     __slots__ = (
         "_endpointer",
-        "_frame_s",
         "_last_turn",
         "_late_at",
         "_late_turn",
@@ -165,7 +164,6 @@ class LocalTurns:
         """Whether the program ends turns: silence then ends only turns without text."""
         self._rate = rate
         self.voice_meter = VoiceMeter(vad, rate)
-        self._frame_s = vad.frame_samples / vad.rate
         self._endpointer = Endpointer(config)
         self._turn: _LocalTurn | None = None
         self._last_turn: _LocalTurn | None = None
@@ -192,8 +190,8 @@ class LocalTurns:
             signals += self._without_text.pop(0).settle_without_text()
         if self._last_turn is not None and now - self._last_turn.ended_at > LATE_TRANSCRIPT_S:
             signals += self._last_turn.settle_without_text()
-        for activity, at in self.voice_meter.push(samples, now):
-            for step in self._endpointer.push(activity, self._frame_s, at):
+        for activity, seconds, at in self.voice_meter.push(samples, now):
+            for step in self._endpointer.push(activity, seconds, at):
                 signals += self._handle_step(step, position, now)
         turn = self._turn
         if turn is not None and turn.silent_since is not None:
