@@ -89,6 +89,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/aws/_errors.py": ("providers/aws/test_aws_errors.py",),
     "providers/aws/_event_sequence.py": ("providers/aws/test_aws_event_sequence.py",),
     "providers/aws/_event_stream.py": ("providers/aws/test_aws_event_stream.py",),
+    "providers/aws/_h2_request.py": ("providers/aws/test_aws_h2_request.py",),
     "providers/aws/_history.py": ("providers/aws/test_aws_history.py",),
     "providers/aws/_replies.py": ("providers/aws/test_aws_replies.py",),
     "providers/gemini/_audio.py": ("providers/gemini/test_gemini_decoder.py",),

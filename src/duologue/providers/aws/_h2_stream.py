@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Sequence
+import threading
 from contextlib import suppress
 from typing import cast
 
@@ -17,30 +17,22 @@ from duologue.clock import Clock, Timer
 from duologue.providers.aws._tunnel import open_tunnel
 
 with optional("aws"):
-    from h2.config import H2Configuration
-    from h2.connection import H2Connection
     from h2.errors import ErrorCodes
     from h2.events import (
         ConnectionTerminated,
-        DataReceived,
         Event,
         PingAckReceived,
-        RemoteSettingsChanged,
         ResponseReceived,
         StreamEnded,
         StreamReset,
-        WindowUpdated,
     )
     from h2.exceptions import ProtocolError
-    from h2.settings import SettingCodes
+
+    from duologue.providers.aws._h2_request import H2Request, Headers
 
 
-type Headers = Sequence[tuple[str, str]]
-
-WINDOW_BYTES = 1 << 20
-"""Bytes that the server may send before they are read: 16 s of audio at 24 kHz."""
-_INITIAL_WINDOW_BYTES = 65535
-"""The window that a connection starts with (RFC 9113, 6.9.2)."""
+READ_BYTES = 1 << 16
+"""Bytes that are read from the socket at once."""
 PING_EVERY_S = 3.0
 PONG_TIMEOUT_S = 4.0
 """With `PING_EVERY_S`: a dead connection is found in 8 s, if the server answers pings."""
@@ -54,8 +46,17 @@ class ConnectionLostError(ConnectionError):
     """The connection is lost or was aborted; the text says how, without the host."""
 
 
-_read_buffer = memoryview(bytearray(1 << 16))
-"""Where the event loop puts received bytes; shared, because each connection copies them at once."""
+class _ReadBuffer(threading.local):
+    """A thread's buffer for received bytes.
+
+    All its connections share it, because each copies the bytes before another one can read.
+    """
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(READ_BYTES))
+
+
+_READ_BUFFER = _ReadBuffer()
 
 
 class H2Stream(asyncio.BufferedProtocol):
@@ -69,9 +70,10 @@ class H2Stream(asyncio.BufferedProtocol):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        self._http = H2Request()
+        self._buffer = _READ_BUFFER.view
         self._transport: asyncio.Transport | None = None
-        self._stream_id = 0
+        self._requested = False
         self._received = bytearray()
         self._response_headers: Headers | None = None
         self._response_ended = False
@@ -141,9 +143,7 @@ class H2Stream(asyncio.BufferedProtocol):
                 self.abort()
                 raise ConnectionLostError("does not speak HTTP/2")
         self._set_tcp_user_timeout(self._transport)
-        self._h2.initiate_connection()
-        self._h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: WINDOW_BYTES})
-        self._h2.increment_flow_control_window(WINDOW_BYTES - _INITIAL_WINDOW_BYTES)
+        self._http.open()
         self._flush()
         self._received_at = self._clock.now()
         self._check_alive()
@@ -151,8 +151,8 @@ class H2Stream(asyncio.BufferedProtocol):
     def request(self, headers: Headers) -> None:
         """Send the headers of the request."""
         self._check_writable()
-        self._stream_id = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(self._stream_id, headers)
+        self._http.send_headers(headers)
+        self._requested = True
         self._flush()
 
     async def write(self, data: bytes) -> None:
@@ -160,7 +160,7 @@ class H2Stream(asyncio.BufferedProtocol):
         at = 0
         while at < len(data):
             self._check_writable()
-            room = 0 if self._paused else self._h2.local_flow_control_window(self._stream_id)
+            room = 0 if self._paused else self._http.room
             if room <= 0:
                 self._writable.clear()
                 await self._writable.wait()
@@ -169,18 +169,16 @@ class H2Stream(asyncio.BufferedProtocol):
             at += room
 
     def can_write(self, size: int) -> bool:
-        """Whether so many bytes can be sent without waiting."""
+        """Return whether ``size`` bytes can be sent without waiting."""
         return (
             self._failure is None
             and not (self._response_ended or self._request_ended or self._paused)
-            and self._h2.local_flow_control_window(self._stream_id) >= size
+            and self._http.room >= size
         )
 
     def write_now(self, data: bytes) -> None:
-        """Send the next bytes of the request body, for which there has to be room."""
-        size = self._h2.max_outbound_frame_size
-        for at in range(0, len(data), size):
-            self._h2.send_data(self._stream_id, data[at : at + size])
+        """Send the next bytes of the request body, if `can_write` allows it."""
+        self._http.send_data(data)
         self._flush()
 
     def end_request(self) -> None:
@@ -189,10 +187,10 @@ class H2Stream(asyncio.BufferedProtocol):
             not self._request_ended
             and self._failure is None
             and not self._response_ended
-            and self._stream_id
+            and self._requested
         ):
             self._request_ended = True
-            self._h2.end_stream(self._stream_id)
+            self._http.end()
             self._flush()
 
     async def response(self) -> Headers:
@@ -216,8 +214,7 @@ class H2Stream(asyncio.BufferedProtocol):
             raise self._failure
         self._received.clear()
         if data and not self._response_ended and self._failure is None:
-            with suppress(ProtocolError):
-                self._h2.acknowledge_received_data(len(data), self._stream_id)
+            self._http.acknowledge(len(data))
             self._flush()
         return data
 
@@ -249,13 +246,13 @@ class H2Stream(asyncio.BufferedProtocol):
         """Abort the connection now: nothing more is sent or read."""
         is_live = (
             self._failure is None
-            and self._stream_id
+            and self._requested
             and not (self._response_ended and self._request_ended)
         )
         self._fail(ConnectionLostError(reason))
         if is_live:
             with suppress(ProtocolError):
-                self._h2.reset_stream(self._stream_id, ErrorCodes.CANCEL)
+                self._http.cancel()
             self._flush()
         if self._transport is not None:
             self._transport.abort()
@@ -275,7 +272,7 @@ class H2Stream(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         """Return where to put received bytes."""
         del sizehint
-        return _read_buffer
+        return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """Process received bytes."""
@@ -283,13 +280,18 @@ class H2Stream(asyncio.BufferedProtocol):
         if self._failure is not None:
             return
         try:
-            events = self._h2.receive_data(bytes(_read_buffer[:nbytes]))
+            found = self._http.receive(self._buffer[:nbytes])
         except ProtocolError as error:
             self._flush()
             self.abort(f"broke the protocol: {error}")
             return
-        for event in events:
-            self._handle_event(event)
+        for one in found:
+            if isinstance(one, bytes):
+                self._received += one
+                self._changed.set()
+            else:
+                self._handle_event(one)
+        self._writable.set()
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -312,26 +314,18 @@ class H2Stream(asyncio.BufferedProtocol):
             case ResponseReceived(headers=headers) if self._response_headers is None:
                 # They are text because the configuration names an encoding.
                 self._response_headers = cast("Headers", headers)
-            case DataReceived(data=data, flow_controlled_length=length):
-                self._received += data or b""
-                padding = (length or 0) - len(data or b"")
-                if padding:
-                    self._h2.acknowledge_received_data(padding, self._stream_id)
             case StreamEnded():
                 self._response_ended = True
             case StreamReset(error_code=code) if not self._response_ended:
                 self._fail(ConnectionLostError(f"reset the stream ({_error_name(code)})"))
             case ConnectionTerminated(error_code=code) if not self._response_ended:
                 self._fail(ConnectionLostError(f"ended the connection ({_error_name(code)})"))
-            case WindowUpdated() | RemoteSettingsChanged():
-                pass
             case PingAckReceived():
                 self._answers_pings = True
                 return
             case _:
                 return
         self._changed.set()
-        self._writable.set()
 
     def _fail(self, failure: ConnectionLostError) -> None:
         if self._failure is None:
@@ -366,7 +360,7 @@ class H2Stream(asyncio.BufferedProtocol):
         await self._changed.wait()
 
     def _flush(self) -> None:
-        data = self._h2.data_to_send()
+        data = self._http.data_to_send()
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -380,7 +374,7 @@ class H2Stream(asyncio.BufferedProtocol):
         if wait <= 0:
             wait = PONG_TIMEOUT_S
             with suppress(ProtocolError):
-                self._h2.ping(b"duologue")
+                self._http.ping()
             self._flush()
         self._timer = self._clock.call_at(self._clock.now() + wait, self._check_alive)
 
