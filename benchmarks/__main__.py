@@ -18,6 +18,8 @@ from benchmarks.figures import Figure
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RUNS: dict[str, list[str]] = {
+    "install": ["benchmarks.install", "size"],
+    "import": ["benchmarks.install", "import"],
     "framework": ["benchmarks.framework"],
     "tiny": ["benchmarks.engine", "tiny"],
     "small": ["benchmarks.engine", "small"],

@@ -219,7 +219,7 @@ def test_hello(tmp_path, weights):
 
 @pytest.mark.weights
 async def test_pipeline_ollama(tmp_path, weights):
-    pytest.importorskip("openai", reason="needs duologue[openai]")
+    pytest.importorskip("httpx", reason="needs duologue[openai]")
     requests: list[dict[str, object]] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

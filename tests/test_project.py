@@ -21,6 +21,30 @@ PYTHONS = [
 ]
 
 
+LOCKED = {
+    package["name"]: package for package in tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+}
+WEBRTC = {"aiortc", "aioice", "av", "pylibsrtp", "pyopenssl", "cryptography"}
+
+
+def installed_by(*extras):
+    """Return the packages that ``pip install duologue[extras]`` installs on some system."""
+    found, waiting = set(), [("duologue", frozenset(extras))]
+    while waiting:
+        name, wanted = waiting.pop()
+        package = LOCKED[name]
+        optional = package.get("optional-dependencies", {})
+        needed = [*package.get("dependencies", [])]
+        for extra in wanted:
+            needed += optional.get(extra, [])
+        for one in needed:
+            step = (one["name"], frozenset(one.get("extra", [])))
+            if step not in found:
+                found.add(step)
+                waiting.append(step)
+    return {name for name, _ in found}
+
+
 def load(name):
     return yaml.safe_load((ROOT / name).read_text("utf-8"))
 
@@ -36,6 +60,18 @@ def test_the_address_of_the_repository_is_the_same_everywhere():
     assert all(url.startswith(REPOSITORY) for url in PROJECT["project"]["urls"].values())
     contact = load(".github/ISSUE_TEMPLATE/config.yml")["contact_links"][0]
     assert contact["url"].startswith(REPOSITORY)
+
+
+@pytest.mark.parametrize("extra", [None, "openai", "gemini", "qwen", "server", "websocket"])
+def test_what_makes_no_calls_installs_no_webrtc_and_no_image_library(extra):
+    installed = installed_by(*[extra] * (extra is not None))
+    assert "numpy" in installed
+    assert not installed & {*WEBRTC, "pillow", "openai", "onnxruntime"}
+
+
+@pytest.mark.parametrize("extras", [("webrtc",), ("openai", "webrtc"), ("browser",)])
+def test_what_makes_calls_installs_webrtc(extras):
+    assert installed_by(*extras) >= WEBRTC
 
 
 def test_both_ci_services_run_the_script_with_every_python():

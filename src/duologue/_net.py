@@ -155,6 +155,13 @@ def without_password(address: str) -> str:
     return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
 
+def extend_path(url: str, path: str, query: str = "") -> str:
+    """Return ``url`` with ``path`` after its own path, and ``query`` after its own query."""
+    base = urlsplit(url)
+    query = "&".join(filter(None, (base.query, query)))
+    return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, query, ""))
+
+
 def urlsplit_or_none(value: str) -> SplitResult | None:
     """Return the parts of a URL; None if it is invalid."""
     try:

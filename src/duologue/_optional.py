@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 
 from duologue.errors import MissingExtraError
@@ -31,3 +32,11 @@ def import_optional(module: str, extra: str) -> ModuleType:
     """Import and return ``module``; raise `MissingExtraError` if it is not installed."""
     with optional(extra):
         return import_module(module)
+
+
+def is_installed(module: str) -> bool:
+    """Return whether a module can be found, without importing it."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # its parent is missing, or it is blocked in sys.modules
+        return False

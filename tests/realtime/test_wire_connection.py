@@ -1,10 +1,11 @@
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from duologue.audio import AudioFrame
-from duologue.errors import SessionError
+from duologue.errors import MissingExtraError, SessionError
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     CancelReply,
@@ -14,7 +15,7 @@ from duologue.realtime.commands import (
     SendAudio,
     SendVideo,
 )
-from duologue.realtime.outputs import GoAway, SessionStarted
+from duologue.realtime.outputs import GoAway, ProviderError, SessionStarted
 from duologue.realtime.wire_connection import CONTROL_LIMIT, WireConnection
 from duologue.testing import virtual_time
 from duologue.video import VideoFrame
@@ -128,6 +129,36 @@ def test_an_unclean_end_is_raised(moment):
         assert len(asyncio.all_tasks()) == 1
 
     run()
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_images_without_their_encoder_are_reported_once_and_dropped(in_order):
+    def encode(frame):
+        raise MissingExtraError("PIL is not installed: pip install 'duologue[video]'", name="PIL")
+
+    async def run():
+        wire = FakeWire()
+        connection = WireConnection(
+            lambda: wire, FakeCodec(), SessionSetup("be kind"), encode_image=encode
+        )
+        received = []
+        task = asyncio.create_task(connection.run(received.append))
+        for number in range(2):
+            connection.transmit(replace(send_video(number), in_order=in_order))
+            while connection.dropped_video <= number:
+                await asyncio.sleep(0.001)
+        connection.transmit(CancelReply("r"))
+        await asyncio.sleep(0.01)
+        assert wire.sent[1:] == [CancelReply("r")]
+        task.cancel()
+        await asyncio.wait([task])
+        (report,) = received
+        assert isinstance(report, ProviderError)
+        assert report.message == (
+            "images are not sent: PIL is not installed: pip install 'duologue[video]'"
+        )
+
+    asyncio.run(run())
 
 
 @virtual_time

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from duologue._optional import is_installed
 
 EXTRAS = {
     "local": (
@@ -11,27 +11,24 @@ EXTRAS = {
     ),
     "browser": ("the page to talk from", ("starlette", "uvicorn", "websockets", "aiortc")),
     "server": ("the page's web server", ("starlette", "uvicorn", "websockets")),
-    "webrtc": ("calls from a browser", ("aiortc",)),
+    "webrtc": ("calls from a browser, or to OpenAI", ("aiortc",)),
     "mic": ("microphone and loudspeaker", ("sounddevice", "pywebrtc_audio")),
     "wav": ("audio files", ("soundfile",)),
     "video": ("images", ("PIL",)),
     "openai": (
         "OpenAI Realtime, and language models behind an OpenAI-compatible address",
-        ("openai", "httpx", "aiortc", "websockets", "orjson", "pybase64", "earshot", "PIL"),
+        ("httpx", "websockets", "orjson", "pybase64", "earshot"),
     ),
-    "gemini": (
-        "Gemini Live",
-        ("websockets", "orjson", "pybase64", "earshot", "PIL"),
-    ),
+    "gemini": ("Gemini Live", ("websockets", "orjson", "pybase64", "earshot")),
     "vertex": (
         "Gemini Live on Vertex AI",
-        ("google.auth", "httpx", "websockets", "orjson", "pybase64", "earshot", "PIL"),
+        ("google.auth", "httpx", "websockets", "orjson", "pybase64", "earshot"),
     ),
     "aws": (
         "Amazon Nova Sonic",
         ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
     ),
-    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "earshot", "PIL")),
+    "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "earshot")),
     "websocket": ("providers of your own over WebSocket", ("websockets",)),
     "simulate": (
         "providers on this machine",
@@ -55,11 +52,3 @@ def require_extras(command: str, *extras: str) -> None:
         f"duologue {command} needs {', '.join(names)}: pip install 'duologue[{','.join(extras)}]'",
         name=next(iter(names)),
     )
-
-
-def is_installed(module: str) -> bool:
-    """Return whether a module can be found, without importing it."""
-    try:
-        return find_spec(module) is not None
-    except ImportError:  # its parent is missing
-        return False

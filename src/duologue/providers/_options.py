@@ -55,6 +55,12 @@ def option[T](
     return field(default=default, repr=not secret, metadata=metadata)
 
 
+def computed_option[T](factory: Callable[[], T], doc: str, *, shown: str, check: Check) -> T:
+    """Declare an option whose default is computed anew each time: the result of ``factory``."""
+    metadata = {_DOC: doc, _CHECK: check, _JSON: None, _SHOWN: shown, _CONVERT: None}
+    return field(default_factory=factory, metadata=metadata)
+
+
 def between(low: float, high: float, *, integer: bool = False) -> Check:
     """Return a check for numbers from ``low`` to ``high``."""
     return lambda name, value: check_range(name, value, low, high, integer=integer)

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from duologue.errors import ErrorKind, SessionError
+from duologue.errors import ErrorKind, MissingExtraError, SessionError
 from duologue.realtime.codec import ClosingCodec, Codec, NonBlockingWire, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
-from duologue.realtime.outputs import Output
+from duologue.realtime.outputs import Output, ProviderError
 from duologue.realtime.stats import ConnectionStats, MeasuredCodec, MeasuredConnection
 from duologue.video import VideoFrame
 
@@ -77,6 +77,8 @@ class WireConnection[M]:
         self._wake_video = asyncio.Event()
         self._full = asyncio.Event()
         self._wire: Wire[M] | None = None
+        self._receive: Callable[[Output], None] = lambda output: None
+        self._encoder_missing = False
         self._dropped_s = 0.0
         self.dropped_audio = 0
         self.dropped_video = 0
@@ -95,6 +97,7 @@ class WireConnection[M]:
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Open the wire, and run until it ends; see `Connection.run`."""
         wire = self._wire = self._connect()
+        self._receive = receive
         leaving = False
         try:
             await self._run_wire(wire, receive)
@@ -228,10 +231,19 @@ class WireConnection[M]:
                 self._video = await self._encode(raw)
                 self._wake.set()
 
-    async def _encode(self, video: SendVideo) -> SendVideo:
+    async def _encode(self, video: SendVideo) -> SendVideo | None:
+        """Encode an image; if the encoder is not installed, report that once and drop the image."""
         if self._encode_image is None or video.jpeg is not None:
             return video
-        return replace(video, jpeg=await asyncio.to_thread(self._encode_image, video.frame))
+        if not self._encoder_missing:
+            try:
+                return replace(video, jpeg=await asyncio.to_thread(self._encode_image, video.frame))
+            except MissingExtraError as error:
+                self._encoder_missing = True
+                message = f"images are not sent: {error}"
+                self._receive(ProviderError(ErrorKind.UNKNOWN, "images", message))
+        self.dropped_video += 1
+        return None
 
     async def _write(self, wire: Wire[M]) -> None:
         while True:
@@ -248,7 +260,11 @@ class WireConnection[M]:
                     continue
                 case SendVideo():
                     self._writing = True
-                    command = await self._encode(command)
+                    encoded = await self._encode(command)
+                    if encoded is None:
+                        self._writing = False
+                        continue
+                    command = encoded
             self._writing = True
             for message in self.codec.encode(command):
                 await wire.send(message)

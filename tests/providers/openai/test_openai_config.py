@@ -218,13 +218,67 @@ def test_import_loads_no_client_and_no_transport():
     assert run.stdout.strip() == ""
 
 
+def output_without(modules, code):
+    """Run ``code`` in a Python that lacks some modules; return what it prints."""
+    hide = f"import sys; sys.modules.update(dict.fromkeys({modules}))\n"
+    command = [sys.executable, "-c", hide + "from duologue.providers import openai\n" + code]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def test_missing_dependency_names_the_extra_to_install():
     code = (
-        "import sys; sys.modules['orjson'] = None\n"
-        "from duologue.providers import openai\n"
         "from duologue.errors import MissingExtraError\n"
         "try: openai.Realtime\n"
         "except MissingExtraError as error: print(error)"
     )
-    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert run.stdout.strip() == "orjson is not installed: pip install 'duologue[openai]'"
+    missing = output_without(["orjson"], code)
+    assert missing == "orjson is not installed: pip install 'duologue[openai]'"
+
+
+CALL_PACKAGES = ["aiortc", "aioice", "av", "pylibsrtp", "PIL", "openai"]
+
+
+def test_default_transport_is_webrtc_where_its_packages_are_installed():
+    pytest.importorskip("aiortc", reason="needs duologue[webrtc]")
+    assert RealtimeConfig().transport == "webrtc"
+
+
+def test_default_transport_without_the_webrtc_packages_is_the_websocket():
+    code = (
+        "import asyncio\n"
+        "from duologue.errors import SessionError\n"
+        "from duologue.realtime.codec import SessionSetup\n"
+        "async def main():\n"
+        "    model = openai.Realtime(api_key='k', base_url='http://127.0.0.1:1/v1')\n"
+        "    await model.prepare(SessionSetup())\n"
+        "    try: await model.open(SessionSetup()).run(print)\n"
+        "    except SessionError as error: print(error.code)\n"
+        "asyncio.run(main())\n"
+        "print('websockets' in sys.modules)"
+    )
+    assert output_without(CALL_PACKAGES, code).split() == ["connection", "True"]
+
+
+def test_webrtc_without_its_packages_is_one_line_that_says_what_to_install():
+    code = (
+        "from duologue.errors import MissingExtraError\n"
+        "try: openai.Realtime(api_key='k', transport='webrtc')\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    assert output_without(CALL_PACKAGES, code) == (
+        "transport='webrtc' needs aiortc: pip install 'duologue[openai,webrtc]'"
+    )
+
+
+def test_llm_needs_no_package_of_openai():
+    code = (
+        "import asyncio\n"
+        "from duologue.errors import SessionError\n"
+        "async def main():\n"
+        "    llm = openai.LLM('m', base_url='http://127.0.0.1:1/v1')\n"
+        "    await llm.prepare('', [])\n"
+        "    try: await anext(llm.generate('', [], []))\n"
+        "    except SessionError as error: print(error.code)\n"
+        "asyncio.run(main())"
+    )
+    assert output_without(CALL_PACKAGES, code) == "connection"

@@ -15,7 +15,7 @@ from duologue.providers import openai
 from duologue.providers.openai._chat_messages import PENDING_RESULT, chat_messages
 from duologue.realtime.commands import ToolSpec
 
-pytest.importorskip("openai", reason="needs duologue[openai]")
+pytest.importorskip("httpx", reason="needs duologue[openai]")
 
 WEATHER = ToolSpec("weather", "The weather.", {"type": "object", "properties": {}})
 HISTORY = [UserItem("u", "Hello.")]
@@ -240,6 +240,52 @@ async def test_http_error_keeps_the_servers_message(status: int, kind: ErrorKind
     assert caught.value.kind is kind
 
 
+async def test_redirect_is_not_followed_because_the_key_would_be_sent_along() -> None:
+    async def answer(request: Request) -> None:
+        request._out.write(
+            b"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.2:9/x\r\nContent-Length: 0\r\n\r\n"
+        )
+
+    async with serving(answer) as (llm, requests):
+        with pytest.raises(SessionError, match=r"redirects to http://127\.0\.0\.2:9/x") as caught:
+            await collect(llm.generate("", HISTORY, []))
+    assert caught.value.kind is ErrorKind.FATAL
+    assert len(requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "code"),
+    [
+        (b'{"message": "top level", "code": "top"}', "top level", "top"),
+        (b"<h1>Bad\n gateway</h1>", "<h1>Bad gateway</h1>", "400"),
+        (b"", "the server answered with HTTP 400", "400"),
+        (b"[1]", "the server answered with HTTP 400", "400"),
+    ],
+)
+async def test_error_bodies_of_other_forms_are_understood(
+    body: bytes, words: str, code: str
+) -> None:
+    async def answer(request: Request) -> None:
+        head = b"HTTP/1.1 400 No\r\nContent-Length: %d\r\n\r\n" % len(body)
+        request._out.write(head + body)
+
+    async with serving(answer) as (llm, _):
+        with pytest.raises(SessionError) as caught:
+            await collect(llm.generate("", HISTORY, []))
+    assert (str(caught.value), caught.value.code) == (words, code)
+
+
+async def test_query_of_the_address_is_kept() -> None:
+    async def answer(request: Request) -> None:
+        await request.stream(delta(content="Hello."))
+
+    async with serving(answer) as (llm, requests):
+        llm = openai.LLM("m", base_url=f"{llm._base_url}?api-version=1", api_key="k")
+        assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
+        await llm.close()
+    assert requests[0].path == "/v1/chat/completions?api-version=1"
+
+
 async def test_error_within_the_stream_keeps_the_servers_message() -> None:
     async def answer(request: Request) -> None:
         await request.stream(
@@ -252,9 +298,10 @@ async def test_error_within_the_stream_keeps_the_servers_message() -> None:
 
 
 async def test_unreachable_server_raises_session_error() -> None:
-    llm = openai.LLM("m", base_url="http://127.0.0.1:1/v1")
-    with pytest.raises(SessionError, match=r"127\.0\.0\.1:1/v1/? can't be reached"):
+    llm = openai.LLM("m", base_url="http://user:secret@127.0.0.1:1/v1")
+    with pytest.raises(SessionError, match=r"http://127\.0\.0\.1:1/v1 can't be reached") as caught:
         await collect(llm.generate("", HISTORY, []))
+    assert "secret" not in str(caught.value)
     await llm.close()
 
 

@@ -22,7 +22,7 @@ from duologue.realtime.stats import ConnectionStats
 from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
 
-with optional("openai"):
+with optional("openai,webrtc"):
     import httpx
     import orjson
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from duologue.errors import ConfigError
+from duologue._optional import is_installed
+from duologue.errors import ConfigError, MissingExtraError
 from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.dialect import Transport
 from duologue.providers._options import (
     NetworkOptions,
     between,
+    computed_option,
     instance_of,
     one_of,
     option,
@@ -145,6 +147,18 @@ def _check_truncation(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be auto, disabled or RetentionRatio(ratio), not {value!r}")
 
 
+def _installed_transport() -> Transport:
+    return "webrtc" if is_installed("aiortc") else "websocket"
+
+
+def _check_transport(name: str, value: object) -> None:
+    check_choice(name, value, ("webrtc", "websocket"))
+    if value == "webrtc" and not is_installed("aiortc"):
+        raise MissingExtraError(
+            "transport='webrtc' needs aiortc: pip install 'duologue[openai,webrtc]'", name="aiortc"
+        )
+
+
 def _tool_choice_json(choice: str) -> Json:
     if choice in ("auto", "none", "required"):
         return choice
@@ -182,10 +196,11 @@ class RealtimeConfig(NetworkOptions):
         convert=_voice_json,
     )
     _: KW_ONLY
-    transport: Transport = option(
-        "webrtc",
-        "or `websocket`, see [below](#transports)",
-        check=one_of("webrtc", "websocket"),
+    transport: Transport = computed_option(
+        _installed_transport,
+        "`webrtc` or `websocket`, see [below](#transports)",
+        shown="`webrtc` if `duologue[webrtc]` is installed, else `websocket`",
+        check=_check_transport,
     )
     video: Literal["images", "track", "off"] = option(
         "images",
@@ -265,7 +280,10 @@ class RealtimeConfig(NetworkOptions):
         """Check the options, each and together."""
         super().__post_init__()
         if self.video == "track" and self.transport != "webrtc":
-            raise ConfigError("a video track needs transport='webrtc'; 'images' works with both")
+            raise ConfigError(
+                f"a video track needs transport='webrtc', not {self.transport!r}; 'images' works "
+                "with both"
+            )
         for name in ("reasoning_effort", "parallel_tool_calls"):
             if getattr(self, name) is not None:
                 self._require_reasoning(name)

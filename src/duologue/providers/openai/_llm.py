@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
-from duologue._net import check_headers, check_proxies, check_secret, split_address
+from duologue._net import (
+    check_headers,
+    check_proxies,
+    check_secret,
+    extend_path,
+    http_status_text,
+    one_line,
+    redirect_error,
+    split_address,
+    without_password,
+)
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import Item
@@ -21,6 +32,11 @@ from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error
 from duologue.realtime.commands import ToolSpec
 from duologue.realtime.network import ApiKey, resolve_key
 
+if TYPE_CHECKING:
+    import httpx
+
+_BASE_URL = "https://api.openai.com/v1"
+
 _FATAL_STATUS = frozenset((401, 402, 403, 404))
 """Wrong key, no money, not allowed, no such model: retrying does not help."""
 
@@ -29,16 +45,18 @@ _MAX_RETRY_WAIT_S = 2.0
 error is raised at once, because a person is waiting.
 """
 
-
 _CONNECT_TIMEOUT_S = 5.0
 """Seconds within which a server has to accept a connection."""
+
+_MAX_ERROR_BYTES = 64 * 1024
+"""Bytes of an error's body that are read."""
 
 _RETRY_WAIT_S = 0.2
 """Seconds before the retry if the server names none."""
 
 
 class LLM:
-    """A text model as an `LLM`, by the official ``openai`` client (extra ``openai``).
+    """A text model as an `LLM` (extra ``openai``).
 
     A request to a busy server is retried once if the server asks to wait 2 s or less; otherwise the
     error is raised at once.
@@ -88,7 +106,7 @@ class LLM:
         if own_server:
             split_address("base_url", own_server, ("http", "https"), "http://127.0.0.1:11434/v1")
         self._model = model
-        self._base_url = base_url
+        self._base_url = own_server or _BASE_URL
         self._api_key: ApiKey = key or "none"
         self._headers = check_headers("headers", headers)
         self._proxy = proxy
@@ -96,7 +114,7 @@ class LLM:
         self._tools_reliable = tools_reliable
         self._options = dict(options or {})
         self._timeout = timeout
-        self._client: Any = None
+        self._client: httpx.AsyncClient | None = None
 
     @property
     def model(self) -> str:
@@ -109,18 +127,18 @@ class LLM:
         return self._tools_reliable
 
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
-        """Import the client in a thread (0.5 s).
+        """Import the HTTP client in a thread (0.1 s).
 
         Raises:
-            MissingExtraError: The openai package is not installed.
+            MissingExtraError: httpx is not installed.
         """
-        await asyncio.to_thread(import_optional, "openai", "openai")
+        await asyncio.to_thread(import_optional, "httpx", "openai")
 
     async def close(self) -> None:
         """Close the HTTP connections; the next request opens new ones."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            await client.aclose()
 
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
@@ -144,92 +162,109 @@ class LLM:
         chat = ChatStream()
         async with self._response(request) as response:
             try:
-                async for piece in response.iter_bytes():
+                async for piece in response.aiter_bytes():
                     for output in chat.push(piece):
                         yield output
                     if chat.done:
                         break
             except ErrorChunk as error:
                 raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
-            except Exception as error:
-                # Errors of the HTTP library, which differs between versions of the client.
+            except import_optional("httpx", "openai").HTTPError as error:
                 raise self._connection_error("broke off", error) from error
         for output in chat.end():
             yield output
         if not chat.recognized:
             raise SessionError(
-                f"{self._get_client().base_url} sent no answer of the Chat Completions API",
+                f"{self._shown_url} sent no answer of the Chat Completions API",
                 kind=ErrorKind.RETRY,
             )
 
     @asynccontextmanager
-    async def _response(self, request: JsonObject) -> AsyncGenerator[Any]:
+    async def _response(self, request: JsonObject) -> AsyncGenerator[httpx.Response]:
         """Yield the response to ``request``, which is retried once if the server is busy."""
-        openai = import_optional("openai", "openai")
-        # The client's own method would reject unknown fields.
-        fields = {"model": self._model, "messages": [], "stream": True, "extra_body": request}
+        httpx = import_optional("httpx", "openai")
+        client = await self._get_client()
+        url, body = extend_path(self._base_url, "/chat/completions"), json.dumps(request).encode()
         again = True
         while True:
-            self._get_client().api_key = await resolve_key(self._api_key)
-            asking = self._get_client().chat.completions.with_streaming_response.create(**fields)
+            key = await resolve_key(self._api_key)
+            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+            call = client.build_request(
+                "POST", url, content=body, headers={**headers, **self._headers}
+            )
             try:
-                response = await asking.__aenter__()
-                break
-            except openai.APIStatusError as error:
-                wait = _retry_wait(error)
-                if not again or wait is None or wait > _MAX_RETRY_WAIT_S:
-                    raise _status_error(error, wait) from error
-            except openai.APITimeoutError as error:
+                response = await client.send(call, stream=True)
+            except httpx.TimeoutException as error:
                 raise self._connection_error("does not answer", error) from error
-            except openai.APIConnectionError as error:
+            except httpx.HTTPError as error:
                 if not again:
                     raise self._connection_error("can't be reached", error) from error
                 wait = 0.0
-            except openai.OpenAIError as error:
-                raise SessionError(str(error), kind=ErrorKind.RETRY) from error
+            else:
+                if response.is_success:
+                    break
+                wait = await self._wait_after_refusal(response, again=again)
             again = False
             await asyncio.sleep(max(wait, _RETRY_WAIT_S))
         try:
             yield response
         finally:
-            await asking.__aexit__(None, None, None)
+            await response.aclose()
+
+    async def _wait_after_refusal(self, response: httpx.Response, *, again: bool) -> float:
+        """Close the response; return the seconds to wait before a retry, or raise its error."""
+        try:
+            body = await _read_start(response)
+        finally:
+            await response.aclose()
+        wait = _retry_wait(response)
+        if again and wait is not None and wait <= _MAX_RETRY_WAIT_S:
+            return wait
+        raise _status_error(response, body, wait)
 
     def _connection_error(self, trouble: str, error: Exception) -> SessionError:
-        where = self._get_client().base_url
         return SessionError(
-            f"{where} {trouble}: {error.__cause__ or error}",
+            f"{self._shown_url} {trouble}: {error or type(error).__name__}",
             code="connection",
             kind=ErrorKind.RETRY,
         )
 
-    def _get_client(self) -> Any:
+    @property
+    def _shown_url(self) -> str:
+        return without_password(self._base_url)
+
+    async def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
-            openai = import_optional("openai", "openai")
+            httpx = import_optional("httpx", "openai")
             check_proxies()
-            timeout = openai.Timeout(self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S))
-            http: dict[str, object] = {}
-            if self._proxy is not None:
-                http["proxy"] = self._proxy
-            if self._ssl_context is not None:
-                http["verify"] = self._ssl_context
-            self._client = openai.AsyncOpenAI(
-                api_key="none",  # `_response` sets the key of each request
-                base_url=self._base_url,
-                timeout=timeout,
-                default_headers=self._headers,
-                http_client=openai.DefaultAsyncHttpxClient(timeout=timeout, **http)
-                if http
-                else None,
-                max_retries=0,  # `_response` retries, with a short wait only
+            # Reading the system's certificates takes too long for the event loop.
+            trusted = self._ssl_context or await asyncio.to_thread(httpx.create_ssl_context)
+            self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(
+                    self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
+                ),
+                proxy=self._proxy,
+                verify=trusted,
             )
         return self._client
 
 
-def _retry_wait(error: Any) -> float | None:
+async def _read_start(response: httpx.Response) -> bytes:
+    """Return the body of an error, or as much as came of it; longer ones are no error's."""
+    body = bytearray()
+    with suppress(import_optional("httpx", "openai").HTTPError):
+        async for piece in response.aiter_bytes():
+            body += piece
+            if len(body) > _MAX_ERROR_BYTES:
+                break
+    return bytes(body)
+
+
+def _retry_wait(response: httpx.Response) -> float | None:
     """Return the seconds to wait before a retry; None if there should be none."""
-    if error.status_code not in (408, 409, 429) and error.status_code < 500:
+    if response.status_code not in (408, 409, 429) and response.status_code < 500:
         return None
-    headers = error.response.headers
+    headers = response.headers
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
@@ -238,15 +273,22 @@ def _retry_wait(error: Any) -> float | None:
         return float("inf")  # A date, which is longer than a person waits.
 
 
-def _status_error(error: Any, wait: float | None) -> SessionError:
-    """Return the error of an HTTP status, with the server's message, or else the client's."""
-    body = error.body
-    message = error_text(body) or error.message
+def _status_error(response: httpx.Response, body: bytes, wait: float | None) -> SessionError:
+    """Return the error of an HTTP status, with the server's own message if it gave one."""
+    status = response.status_code
+    if "location" in response.headers and response.is_redirect:
+        return redirect_error(response.url.host, status, response.headers["location"])
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError):
+        parsed = body.decode(errors="replace")
+    message = one_line(error_text(parsed)) or http_status_text(status)
     if wait is not None and _MAX_RETRY_WAIT_S < wait < float("inf"):
         message = f"{message} (the server asks to retry in {wait:g} s)"
-    code = body.get("code") if isinstance(body, dict) else None
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    code = error.get("code") if isinstance(error, dict) else None
     return SessionError(
-        str(message),
-        code=str(code or error.status_code),
-        kind=ErrorKind.FATAL if error.status_code in _FATAL_STATUS else ErrorKind.RETRY,
+        message,
+        code=str(code or status),
+        kind=ErrorKind.FATAL if status in _FATAL_STATUS else ErrorKind.RETRY,
     )

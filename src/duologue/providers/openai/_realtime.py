@@ -6,9 +6,9 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
-from duologue._net import split_address
+from duologue._net import extend_path, split_address
 from duologue.errors import ConfigError
 from duologue.providers._jpeg import fit_jpeg
 from duologue.providers._openai_protocol.codec import Codec, Message
@@ -40,6 +40,7 @@ class Realtime(NetworkRealtime[Message]):
 
     Raises:
         ConfigError: A value is invalid, or there is no key.
+        MissingExtraError: ``transport="webrtc"`` without the extra ``webrtc``.
     """
 
     @takes(RealtimeConfig)
@@ -63,7 +64,7 @@ class Realtime(NetworkRealtime[Message]):
                 if is_rtc
                 else "websockets.asyncio.client"
             ),
-            extra="openai",
+            extra="openai,webrtc" if is_rtc else "openai",
             fps=config.fps,
             clock=config.clock,
             reconnect=config.reconnect or ReconnectPolicy(),
@@ -130,9 +131,7 @@ class Realtime(NetworkRealtime[Message]):
         )
 
     def _url(self, path: str, query: str = "") -> str:
-        base = urlsplit(self.base_url)
-        query = "&".join(filter(None, (base.query, query)))
-        return urlunsplit((base.scheme, base.netloc, base.path.rstrip("/") + path, query, ""))
+        return extend_path(self.base_url, path, query)
 
 
 @dataclass(slots=True)
