@@ -55,8 +55,10 @@ _OPENAI_CODEC = (
 )
 
 TESTS: dict[str, tuple[str, ...]] = {
+    "agent/_catch_up.py": ("agent/test_catch_up.py",),
+    "agent/_time_compression.py": ("agent/test_time_compression.py",),
     "agent/barge_in.py": ("agent/test_barge_in.py",),
-    "agent/playout.py": ("agent/test_playout.py",),
+    "agent/playout.py": ("agent/test_playout.py", "agent/test_playout_catch_up.py"),
     "agent/speech.py": ("agent/test_speech.py",),
     "agent/speech_tracker.py": ("agent/test_speech_tracker.py",),
     "agent/turn_metrics.py": ("agent/test_turn_metrics.py",),

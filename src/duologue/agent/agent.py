@@ -426,6 +426,8 @@ class Agent:
             stale_audio_s=playout.stale_s if playout is not None else 0.0,
             overflowed_audio_s=playout.overflowed_s if playout is not None else 0.0,
             starved_s=playout.starved_ticks * TICK_S if playout is not None else 0.0,
+            waiting_audio_s=playout.waiting_s if playout is not None else 0.0,
+            caught_up_audio_s=playout.caught_up_s if playout is not None else 0.0,
             dropped_events=self.events.dropped,
             edge=self.edge.stats() if isinstance(self.edge, MeasuredEdge) else EdgeStats(),
         )

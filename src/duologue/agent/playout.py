@@ -4,7 +4,7 @@
 # owner calls `tick` every 20 ms, and every call is synchronous, so that after `interrupt` has
 # returned nothing older can reach the edge (contract C1).
 #
-#     write ──> track.frames ──> _in_flight ──> the ear
+#     write ──> track.pieces ──> _in_flight ──> the ear
 #               (buffered,       (handed to     (reported by the client, or
 #                one track a      the edge)      estimated by the clock)
 #                speech)
@@ -20,6 +20,10 @@
 #   an interruption to the sample. Otherwise the client reports a total of samples
 #   (`report_played`), which includes silence and frames that were cleared, as `_position` does. A
 #   client that stops reporting is estimated after `_CONFIRM_TIMEOUT_S`, and so is its quality.
+# - *Catching up.* What holds the gate up once would make the rest of a speech late. If the source
+#   sends at the pace of speech (`CatchUp`), frames are then made of a little more than 20 ms of
+#   the original (`TimeCompressor`). A track is counted in samples of the original: a frame in
+#   flight knows what it stands for (`_SentFrame.original`). While held, nothing is made good.
 # - *Hold* stops handing out audio. From an edge that buffers, it takes back what has not started to
 #   play (`_rewind`), so that `resume` continues at the exact sample.
 
@@ -27,11 +31,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from duologue.agent._catch_up import CatchUp, SourcePace
+from duologue.agent._time_compression import CompressedFrame, TimeCompressor
 from duologue.agent.speech import Speech
 from duologue.audio import FRAME_MS, AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
@@ -43,6 +49,9 @@ TICK_S = FRAME_MS / 1000
 
 _CONFIRM_TIMEOUT_S = 2.0
 """Seconds without a report of played audio after which the clock decides what was played."""
+
+_MIN_GAP_S = 0.001
+"""Seconds between two frames of a speech that count as a gap; less is rounding."""
 
 
 class PlayoutObserver(Protocol):
@@ -77,11 +86,12 @@ class TruncatedSpeech:
 
 @dataclass(slots=True, eq=False)
 class _Track:
-    """A queued speech, in samples at the edge's rate."""
+    """A queued speech, in samples of the original at the edge's rate."""
 
     speech: Speech
-    framer: Framer
-    frames: deque[Samples] = field(default_factory=deque)
+    pieces: deque[Samples] = field(default_factory=deque)
+    """What was received and not sent, in pieces as they came."""
+    pace: SourcePace = field(default_factory=SourcePace)
     resampler: Resampler | None = None
     received: int = 0
     sent: int = 0
@@ -95,17 +105,43 @@ class _Track:
     items: dict[str, int] = field(default_factory=dict)
     """Maps each item id to the sample where the item begins."""
 
+    def take(self, count: int) -> Samples:
+        """Remove and return the next ``count`` samples, or all that are left."""
+        piece = self.pieces.popleft()
+        if len(piece) > count:
+            self.pieces.appendleft(piece[count:])
+            return piece[:count]
+        if len(piece) == count or not self.pieces:
+            return piece
+        return np.concatenate((piece, self.take(count - len(piece))))
 
-@dataclass(frozen=True, slots=True, eq=False)
+    def put_back(self, samples: Samples) -> None:
+        """Put samples that were taken in front of the others."""
+        if len(samples):
+            self.pieces.appendleft(samples)
+
+
+@dataclass(slots=True, eq=False)
 class _SentFrame:
-    """A frame on its way to the ear: when it is due there, and where it lies in its track."""
+    """A frame on its way to the ear: when it is due there, and where it lies in its track.
+
+    ``source`` are the samples of the original that it stands for, without what pads the last frame
+    of a speech; ``length`` is how many samples of it the edge plays.
+    """
 
     position: int
     due: float
     track: _Track
     offset: int
     length: int
-    samples: Samples
+    source: Samples
+    compressed: CompressedFrame | None
+
+    def original(self, played: int) -> int:
+        """Return how many samples of ``source`` the first ``played`` samples stand for."""
+        if self.compressed is not None:
+            played = self.compressed.original(played)
+        return min(played, len(self.source))
 
 
 class Playout:
@@ -122,6 +158,7 @@ class Playout:
             buffer was full.
         starved_ticks: Ticks in which a speech had started, was not complete, and had no audio to
             play.
+        caught_up_samples: Samples by which audio that was late has been shortened.
     """
 
     def __init__(
@@ -131,7 +168,7 @@ class Playout:
         self._clock = clock
         self._observer = observer
         self.rate = edge.output_rate
-        self._framer = Framer(self.rate)
+        self._frame_size = Framer(self.rate).size
         self._max_buffered = int(limit_s * self.rate)
         self._waiting: deque[_Track] = deque()
         self._tracks: dict[str, _Track] = {}
@@ -146,6 +183,10 @@ class Playout:
         self.overflowed_samples = 0
         self.overflowed_s = 0.0
         self.starved_ticks = 0
+        self.caught_up_samples = 0
+        self.caught_up_samples = 0
+        self._catch_up = CatchUp()
+        self._compressor: TimeCompressor | None = None
 
     @property
     def active(self) -> bool:
@@ -162,6 +203,16 @@ class Playout:
         """Seconds of `current` that were played so far; 0 without a current speech."""
         track = next(iter(self._tracks.values()), None)
         return 0.0 if track is None else track.played / self.rate
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of audio that wait and were not handed to the edge."""
+        return self._buffered / self.rate
+
+    @property
+    def caught_up_s(self) -> float:
+        """Seconds by which audio that was late has been shortened."""
+        return self.caught_up_samples / self.rate
 
     @property
     def speeches(self) -> tuple[Speech, ...]:
@@ -182,7 +233,7 @@ class Playout:
         """Queue a speech behind the others; its audio may come later."""
         if speech.epoch < self.epoch or speech.done or speech.id in self._tracks:
             return
-        track = _Track(speech, Framer(self.rate))
+        track = _Track(speech)
         self._tracks[speech.id] = track
         self._waiting.append(track)
 
@@ -215,9 +266,16 @@ class Playout:
             self._flush_resampler(track)
             track.resampler = Resampler(frame.rate, self.rate)
         speech.seconds += frame.duration
+        now = self._clock.now()
+        if self._catch_up.late_s and self._edge.lead_ms:
+            self._observe_waiting(now)
         self._append(track, track.resampler.push(frame.samples))
+        lead_s = (track.received - track.sent) / self.rate
+        if track.started:
+            lead_s += self._scheduled_until - now - self._catch_up.late_s
+        track.pace.received(now, frame.duration, track.received / self.rate, lead_s)
         if self._edge.lead_ms:
-            self._pump(self._clock.now())
+            self._pump(now)
         return True
 
     def end(self, speech: Speech) -> None:
@@ -227,11 +285,6 @@ class Playout:
             return
         speech.complete = True
         self._flush_resampler(track)
-        tail = track.framer.flush()
-        if len(tail):
-            padded = np.zeros(track.framer.size, np.int16)
-            padded[: len(tail)] = tail
-            track.frames.append(padded)
         track.ended = True
         now = self._clock.now()
         if self._edge.lead_ms:
@@ -240,10 +293,14 @@ class Playout:
 
     def tick(self, now: float) -> None:
         """Hand the edge the audio that is due at ``now`` (clock seconds); called every 20 ms."""
+        if self._catch_up.late_s:
+            self._observe_waiting(now)
         if self._edge.lead_ms:
             self._pump(now)
         else:
             self._send(now, now)
+        if self._waiting and self._scheduled_until <= now and self._held_at is None:
+            self.starved_ticks += self._waiting[0].started
         self._finish_played(now)
 
     def report_played(self, samples: int) -> None:
@@ -254,8 +311,9 @@ class Playout:
             played = samples - sent.position
             if played <= 0:
                 break
-            sent.track.played = max(sent.track.played, sent.offset + min(played, sent.length))
-            if played < len(sent.samples):
+            heard = sent.original(min(played, sent.length))
+            sent.track.played = max(sent.track.played, sent.offset + heard)
+            if played < sent.length:
                 break
             self._in_flight.popleft()
         self._finish_played(self._clock.now())
@@ -295,6 +353,7 @@ class Playout:
         self._buffered = 0
         self._held_at = None
         self._scheduled_until = now
+        self._catch_up.reset()
         return cuts
 
     def _truncate(self, track: _Track) -> TruncatedSpeech:
@@ -321,9 +380,10 @@ class Playout:
             self._append(track, track.resampler.flush())
 
     def _append(self, track: _Track, samples: Samples) -> None:
-        track.received += len(samples)
-        self._buffered += len(samples)
-        track.frames.extend(track.framer.push(samples))
+        if len(samples):
+            track.received += len(samples)
+            self._buffered += len(samples)
+            track.pieces.append(samples)
 
     def _pump(self, now: float) -> None:
         """Keep a buffering edge supplied until the tick after this one."""
@@ -333,23 +393,70 @@ class Playout:
 
     def _send(self, now: float, at: float) -> bool:
         track = self._next_track() if self._held_at is None else None
+        size = self._frame_size
         if track is None:
             if not self._edge.lead_ms:
-                self._position += self._framer.size
+                self._position += size
                 self._edge.play(None)
             return False
-        samples = track.frames.popleft()
-        length = min(len(samples), track.received - track.sent)
-        self._in_flight.append(_SentFrame(self._position, at, track, track.sent, length, samples))
-        track.sent += length
-        self._buffered -= length
-        self._position += len(samples)
-        self._scheduled_until = at + len(samples) / self.rate
+        gap_s = at - self._scheduled_until
+        if gap_s > _MIN_GAP_S:
+            if track.started:
+                self._catch_up.gap(at, gap_s)
+            else:
+                self._catch_up.reset()
+        compressed = None
+        if self._catch_up.allowed_s and track.pace.steady:
+            source, compressed = self._take_late(track)
+        else:
+            source = track.take(size)
+        samples = source
+        if compressed is not None:
+            samples = compressed.samples
+        elif len(source) < size:
+            samples = np.concatenate((source, np.zeros(size - len(source), np.int16)))
+        length = len(samples)
+        self._in_flight.append(
+            _SentFrame(self._position, at, track, track.sent, length, source, compressed)
+        )
+        track.sent += len(source)
+        self._buffered -= len(source)
+        self._position += length
+        self._scheduled_until = at + length / self.rate
         track.started = True
         self._edge.play(AudioFrame(samples, self.rate))
         if not track.notified and next(iter(self._tracks.values())) is track:
             self._notify_started(track)
         return True
+
+    def _take_late(self, track: _Track) -> tuple[Samples, CompressedFrame | None]:
+        """Take a frame of audio that is late: what it stands for, and how it is played."""
+        if self._compressor is None:
+            self._compressor = TimeCompressor(self.rate)
+        source = track.take(self._compressor.reach)
+        max_skip = int(self._catch_up.allowed_s * self.rate)
+        if not self._edge.lead_ms:
+            max_skip = min(max_skip, len(source) - self._frame_size)
+        compressed = self._compressor.compress(source, max_skip)
+        count = self._frame_size
+        if compressed is not None:
+            count = len(compressed.samples) + compressed.skipped
+            self._record_caught_up(compressed.skipped)
+        track.put_back(source[count:])
+        return source[:count], compressed
+
+    def _record_caught_up(self, samples: int) -> None:
+        self.caught_up_samples += samples
+        self._catch_up.caught_up(samples / self.rate)
+
+    def _observe_waiting(self, now: float) -> None:
+        """Let `CatchUp` know how much later the next audio could come without a gap."""
+        track = self._waiting[0] if self._waiting and self._held_at is None else None
+        if track is not None and track.started:
+            waiting_s = (track.received - track.sent) / self.rate + self._scheduled_until - now
+            if not self._edge.lead_ms:
+                waiting_s -= TICK_S
+            self._catch_up.observe(now, waiting_s, track.pace.max_piece_s)
 
     def _notify_started(self, track: _Track) -> None:
         track.notified = True
@@ -359,10 +466,10 @@ class Playout:
     def _next_track(self) -> _Track | None:
         while self._waiting:
             track = self._waiting[0]
-            if track.frames:
+            unsent = track.received - track.sent
+            if unsent >= self._frame_size or (unsent and track.ended):
                 return track
             if not track.ended:
-                self.starved_ticks += track.started
                 return None
             self._waiting.popleft()
         return None
@@ -373,14 +480,14 @@ class Playout:
         due = now - self._edge.latency_ms / 1000 - (_CONFIRM_TIMEOUT_S if confirms else 0.0)
         while (
             self._in_flight
-            and self._in_flight[0].due + len(self._in_flight[0].samples) / self.rate <= due + 1e-9
+            and self._in_flight[0].due + self._in_flight[0].length / self.rate <= due + 1e-9
         ):
             sent = self._in_flight.popleft()
-            sent.track.played = max(sent.track.played, sent.offset + sent.length)
+            sent.track.played = max(sent.track.played, sent.offset + sent.original(sent.length))
             sent.track.estimated = sent.track.estimated or confirms
         while self._tracks:
             track = next(iter(self._tracks.values()))
-            if not track.ended or track.frames or track.played < track.received:
+            if not track.ended or track.played < track.received:
                 break
             del self._tracks[track.speech.id]
             if self._waiting and self._waiting[0] is track:
@@ -398,7 +505,7 @@ class Playout:
             )
             if played <= 0:
                 break
-            sent.track.played = max(sent.track.played, sent.offset + played)
+            sent.track.played = max(sent.track.played, sent.offset + sent.original(played))
 
     def _rewind(self, now: float) -> None:
         """Take back from the edge what it has not started to play, exact to the sample."""
@@ -411,15 +518,19 @@ class Playout:
             sent = self._in_flight.pop()
             track = sent.track
             played = max(0, self._to_samples(now - sent.due))
-            rest = sent.samples[played : sent.length]
-            track.sent = sent.offset + played
-            track.frames.appendleft(rest)
+            heard = sent.original(played)
+            rest = sent.source[heard:]
+            skipped = len(rest) - (sent.length - played)
+            if sent.compressed is not None:
+                self._record_caught_up(-skipped)
+            track.sent = sent.offset + heard
+            track.put_back(rest)
             self._buffered += len(rest)
             if track not in self._waiting:
                 self._waiting.appendleft(track)
             if played:
-                begun = replace(sent, length=played, samples=sent.samples[:played])
-                self._in_flight.append(begun)
+                sent.length, sent.source = played, sent.source[:heard]
+                self._in_flight.append(sent)
                 break
         self._scheduled_until = now
 

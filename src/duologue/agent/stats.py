@@ -1,4 +1,4 @@
-"""Counters of a conversation: what was lost, dropped, stale or not understood."""
+"""Counters of a conversation: what was lost, dropped, late or not understood."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from duologue.edges.protocol import EdgeStats
 
 @dataclass(frozen=True, slots=True)
 class AgentStats:
-    """What a conversation has lost, dropped or not understood so far; see `Agent.stats`.
+    """What a conversation has lost, dropped, or got late so far; see `Agent.stats`.
 
     Attributes:
         connections: Connections to the model that became live.
@@ -25,6 +25,8 @@ class AgentStats:
         stale_audio_s: Seconds of agent audio that came after the interruption that made it stale.
         overflowed_audio_s: Seconds of agent audio rejected because ten minutes were waiting.
         starved_s: Seconds in which a speech had started and had no audio to play.
+        waiting_audio_s: Seconds of agent audio that wait now, and are played after the present.
+        caught_up_audio_s: Seconds by which late agent audio was shortened to be on time again.
         dropped_events: Events dropped because their handler was too slow.
         edge: The counters of the edge.
     """
@@ -41,5 +43,7 @@ class AgentStats:
     stale_audio_s: float
     overflowed_audio_s: float
     starved_s: float
+    waiting_audio_s: float
+    caught_up_audio_s: float
     dropped_events: int
     edge: EdgeStats
