@@ -35,6 +35,11 @@ def has_letters(text: str) -> bool:
     return _WORD.search(text) is not None
 
 
+def is_unspaced(character: str) -> bool:
+    """Return whether a character is of a script without spaces between its words."""
+    return _UNSPACED.match(character) is not None
+
+
 def weight(text: str) -> float:
     """Return how long ``text`` takes to say, in characters of the Latin script."""
     if text.isascii():

@@ -1,10 +1,16 @@
-"""The interfaces of a pipeline's components; any object that implements one can be used."""
+"""The interfaces of a pipeline's components; any object that implements one can be used.
+
+STT and TTS come in two kinds. `STT` and `TTS` are simple: a turn is transcribed alone, a clause is
+synthesised alone. `StreamingSTT` and `StreamingTTS` keep a connection to a service for the whole
+conversation: audio and text go in as they come, and the service tells where turns end and when each
+word is spoken. A pipeline takes either kind of each.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from duologue.audio import AudioFrame, Samples
 from duologue.items import Item
@@ -50,6 +56,106 @@ class STT(Protocol):
 
     def stream(self) -> STTStream:
         """Return a stream for a new turn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word of a transcript, in seconds of the audio pushed so far."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStarted:
+    """The person began to speak, ``at`` seconds of the audio pushed, if the service tells."""
+
+    turn: int
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TurnUpdated:
+    """The transcript of the whole turn so far; ``final`` if later audio won't change it."""
+
+    turn: int
+    text: str
+    final: bool = False
+    words: Sequence[TimedWord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TurnMayEnd:
+    """The turn may be over; `TurnResumed` or `TurnEnded` follows."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnResumed:
+    """The turn that might have been over continues."""
+
+    turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnded:
+    """The turn is over, ``at`` seconds of the audio pushed, if the service tells."""
+
+    turn: int
+    text: str
+    at: float | None = None
+    words: Sequence[TimedWord] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLost:
+    """An outage was longer than the audio that is kept: ``seconds`` were not transcribed."""
+
+    seconds: float
+
+
+type RecognitionEvent = TurnStarted | TurnUpdated | TurnMayEnd | TurnResumed | TurnEnded | AudioLost
+"""What a streaming recogniser reports. Turns are numbered from 0, also over new connections."""
+
+
+class Recognition(Protocol):
+    """The transcription of one conversation, which outlives its connections."""
+
+    def push(self, frame: AudioFrame) -> None:
+        """Add the next audio at the STT's rate, silence included. Must not block."""
+
+    def settle(self) -> None:
+        """Ask for a final transcript of the turn so far: the person pauses."""
+
+    def end_turn(self) -> None:
+        """End the turn, because the pipeline has decided so; `TurnEnded` follows."""
+
+    def events(self) -> AsyncGenerator[RecognitionEvent]:
+        """Stream what the service reports; call it once.
+
+        Raises:
+            SessionError: The service can't be used any more.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release the service, within 0.3 s."""
+
+
+class StreamingSTT(Protocol):
+    """Speech to text over a connection that lasts as long as the conversation."""
+
+    rate: int
+    """Hz of the audio that it takes."""
+    turns: Literal["service", "local"]
+    """Who finds the turns: the service, by its events, or the pipeline's VAD and turn detector."""
+
+    def recognize(self) -> Recognition:
+        """Start the transcription of a conversation; it connects by itself."""
         ...
 
 
@@ -116,3 +222,69 @@ class TTS(Protocol):
     def synthesize(self, text: str) -> AsyncGenerator[AudioFrame]:
         """Stream the audio of ``text``; closing the generator stops the synthesis."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenText:
+    """The next text of a reply as it was sent, spaces included, and where it is spoken.
+
+    All texts of a reply joined are the whole text that was sent. ``start`` and ``end`` are samples
+    of the reply's audio; ``end`` is where the last word ends, so that a pause behind it is not
+    counted as spoken; None if the service does not tell, and then it ends where the next begins.
+    """
+
+    text: str
+    start: int
+    end: int | None = None
+
+
+type SynthesisOutput = AudioFrame | SpokenText
+
+
+class Synthesis(Protocol):
+    """The synthesis of one reply: text goes in as the model writes it, audio comes out.
+
+    It ends with the last audio after `finish`, or with `cancel`.
+    """
+
+    async def send(self, text: str) -> None:
+        """Add text as it comes, spaces included; wait if it is too far ahead of the audio."""
+
+    async def flush(self) -> None:
+        """Have all text so far spoken now; more may follow, also much later."""
+
+    async def finish(self) -> None:
+        """End the text."""
+
+    def outputs(self) -> AsyncGenerator[SynthesisOutput]:
+        """Stream the audio and its text, in order; call it once.
+
+        Raises:
+            SessionError: The service failed, and a new connection did not help.
+        """
+        ...
+
+    async def cancel(self, played: int | None = None) -> str | None:
+        """Stop at once: nothing of it is streamed afterwards.
+
+        Harmless when it is over. ``played`` is how many samples the person heard. Return the text
+        that the service says was spoken by then, if it tells; None otherwise.
+        """
+        ...
+
+
+class StreamingTTS(Protocol):
+    """Text to speech over a connection that lasts as long as the conversation."""
+
+    rate: int
+    """Hz of the frames that it makes."""
+
+    async def prepare(self) -> None:
+        """Connect, so that the first reply need not wait; do nothing if it is connected."""
+
+    def synthesis(self) -> Synthesis:
+        """Start a reply, without waiting. Several may live: one is heard, the next is drafted."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection, within 0.3 s. A later reply connects again."""
