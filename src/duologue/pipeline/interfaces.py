@@ -122,28 +122,24 @@ type RecognitionEvent = TurnStarted | TurnUpdated | TurnMayEnd | TurnResumed | T
 """What a streaming recogniser reports. Turns are numbered from 0, also over new connections."""
 
 
-class Recognition(Protocol):
-    """The transcription of one conversation, which outlives its connections."""
+class STTConnection(Protocol):
+    """The transcription of one conversation, which outlives its connections to the service."""
+
+    async def run(self, receive: Callable[[RecognitionEvent], None]) -> None:
+        """Connect, and report events until cancelled.
+
+        Raises:
+            SessionError: The service can't be used any more.
+        """
 
     def push(self, frame: AudioFrame) -> None:
         """Add the next audio at the STT's rate, silence included. Must not block."""
 
     def settle(self) -> None:
-        """Ask for a final transcript of the turn so far: the person pauses."""
+        """Ask for a final transcript of the turn so far, because the person pauses."""
 
     def end_turn(self) -> None:
         """End the turn, because the pipeline has decided so; `TurnEnded` follows."""
-
-    def events(self) -> AsyncGenerator[RecognitionEvent]:
-        """Stream what the service reports; call it once.
-
-        Raises:
-            SessionError: The service can't be used any more.
-        """
-        ...
-
-    async def close(self) -> None:
-        """Release the service, within 0.3 s."""
 
 
 class StreamingSTT(Protocol):
@@ -154,8 +150,8 @@ class StreamingSTT(Protocol):
     turns: Literal["service", "local"]
     """Who finds the turns: the service, by its events, or the pipeline's VAD and turn detector."""
 
-    def recognize(self) -> Recognition:
-        """Start the transcription of a conversation; it connects by itself."""
+    def connect(self) -> STTConnection:
+        """Return the transcription of a new conversation; it connects when it is run."""
         ...
 
 
@@ -229,46 +225,71 @@ class SpokenText:
     """The next text of a reply as it was sent, spaces included, and where it is spoken.
 
     All texts of a reply joined are the whole text that was sent. ``start`` and ``end`` are samples
-    of the reply's audio; ``end`` is where the last word ends, so that a pause behind it is not
-    counted as spoken; None if the service does not tell, and then it ends where the next begins.
+    of the reply's audio. ``end`` is where the last word ends, so that a pause behind it is not
+    counted as spoken; None: where the next text begins. A service without times gives no ``start``.
     """
 
     text: str
-    start: int
+    start: int | None = None
     end: int | None = None
 
 
-type SynthesisOutput = AudioFrame | SpokenText
+@dataclass(frozen=True, slots=True)
+class StoppedText:
+    """What was spoken of a cancelled reply, by the service's own account."""
+
+    text: str
+
+
+type SynthesisOutput = AudioFrame | SpokenText | StoppedText
 
 
 class Synthesis(Protocol):
-    """The synthesis of one reply: text goes in as the model writes it, audio comes out.
+    """The synthesis of one reply: text goes in as the model writes it.
 
     It ends with the last audio after `finish`, or with `cancel`.
     """
 
     async def send(self, text: str) -> None:
-        """Add text as it comes, spaces included; wait if it is too far ahead of the audio."""
+        """Add text as it comes, spaces included; wait while it is too far ahead of the audio."""
 
-    async def flush(self) -> None:
+    def flush(self) -> None:
         """Have all text so far spoken now; more may follow, also much later."""
 
-    async def finish(self) -> None:
+    def finish(self) -> None:
         """End the text."""
 
-    def outputs(self) -> AsyncGenerator[SynthesisOutput]:
-        """Stream the audio and its text, in order; call it once.
+    async def wait(self) -> None:
+        """Wait until all audio was made, or it was cancelled.
 
         Raises:
             SessionError: The service failed, and a new connection did not help.
         """
-        ...
 
-    async def cancel(self, played: int | None = None) -> str | None:
-        """Stop at once: nothing of it is streamed afterwards.
+    def cancel(self, played: int | None = None) -> None:
+        """Stop at once: of its outputs only `StoppedText` may follow.
 
-        Harmless when it is over. ``played`` is how many samples the person heard. Return the text
-        that the service says was spoken by then, if it tells; None otherwise.
+        Harmless when it is over. ``played`` is how many samples the person heard.
+        """
+
+
+class TTSConnection(Protocol):
+    """The voice of one conversation, which outlives its connections to the service."""
+
+    async def run(self) -> None:
+        """Connect, and keep the connection until cancelled.
+
+        Raises:
+            SessionError: The service can't be used any more.
+        """
+
+    def synthesize(
+        self, receive: Callable[[SynthesisOutput], None], *, hurry: bool = True
+    ) -> Synthesis:
+        """Start a reply, whose outputs ``receive`` gets in order.
+
+        Several may live: one is heard while the next is prepared. With ``hurry`` the first audio
+        should come soon, because the person waits for it.
         """
         ...
 
@@ -279,12 +300,6 @@ class StreamingTTS(Protocol):
     rate: int
     """Hz of the frames that it makes."""
 
-    async def prepare(self) -> None:
-        """Connect, so that the first reply need not wait; do nothing if it is connected."""
-
-    def synthesis(self) -> Synthesis:
-        """Start a reply, without waiting. Several may live: one is heard, the next is drafted."""
+    def connect(self) -> TTSConnection:
+        """Return the voice of a new conversation; it connects when it is run."""
         ...
-
-    async def close(self) -> None:
-        """Close the connection, within 0.3 s. A later reply connects again."""
