@@ -116,8 +116,8 @@ class Reply:
 
     @property
     def waits_for_audio(self) -> bool:
-        """Whether the service has text that it should be speaking."""
-        return self.context is not None and (self.flushed or self.finished)
+        """Whether the service has all its text, and should be speaking."""
+        return self.context is not None and self.finished
 
 
 class VoiceContexts[M]:
