@@ -162,6 +162,17 @@ def test_commands_need_a_connection():
     assert log.messages() == [("open",), ("settle",), ("end_turn",)]
 
 
+def test_a_turn_is_ended_here_if_the_service_cannot_be_told_to():
+    log = RecognitionLog(RATE, ends_turns=False)
+    log.connected(PlainCodec())
+    assert log.end_turn() == []
+    log.received(TurnStarted(0))
+    log.received(TurnUpdated(0, "my number is"))
+    assert log.end_turn() == [TurnEnded(0, "my number is")]
+    assert log.received(TurnEnded(0, "my number is five"))[0] == []
+    assert log.received(TurnStarted(1))[0] == [TurnStarted(1)]
+
+
 @given(st.lists(st.sampled_from(["push", "lose", "connect", "start", "end"]), max_size=60))
 def test_every_frame_of_an_open_turn_reaches_the_connection_that_ends_it(steps):
     """Whatever happens, a connection's audio has no gap and nothing twice."""

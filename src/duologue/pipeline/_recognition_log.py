@@ -51,8 +51,9 @@ LOUD_PEAK = 600
 class RecognitionLog[M]:
     """The turns of one conversation, whose audio has ``rate`` Hz."""
 
-    def __init__(self, rate: int, *, keep_s: float = KEEP_S) -> None:
+    def __init__(self, rate: int, *, ends_turns: bool = True, keep_s: float = KEEP_S) -> None:
         self.rate = rate
+        self._ends_turns = ends_turns
         self._limit = int(keep_s * rate)
         self._codec: STTCodec[M] | None = None
         self._kept: deque[Samples] = deque()
@@ -69,6 +70,8 @@ class RecognitionLog[M]:
         self._turn = 0
         """Number of the turn that is open, or comes next."""
         self._open = False
+        self._text = ""
+        """The newest transcript of the turn that is open."""
         self._keeps_speech = False
         """Whether some of the kept audio is loud: between turns only speech is worth keeping."""
         self.loud_s = 0.0
@@ -113,10 +116,17 @@ class RecognitionLog[M]:
         if self._codec is not None:
             self._messages += self._codec.settle()
 
-    def end_turn(self) -> None:
-        """Have the turn ended by the service."""
+    def end_turn(self) -> list[RecognitionEvent]:
+        """Have the turn ended by the service, or end it with the newest transcript if it can't."""
+        if not self._ends_turns:
+            if not self._open:
+                return []
+            ended = TurnEnded(self._turn, self._text)
+            self._end_turn(self._turn, None)
+            return [ended]
         if self._codec is not None:
             self._messages += self._codec.end_turn()
+        return []
 
     def connected(self, codec: STTCodec[M]) -> list[RecognitionEvent]:
         """Continue on a new connection, which gets the kept audio first."""
@@ -162,11 +172,12 @@ class RecognitionLog[M]:
             if isinstance(event, TurnEnded) and not event.text:
                 return []  # Nothing of it was reported, and it has no words.
             started.append(TurnStarted(turn, self._seconds(at)))
-            self._open, self._turn = True, turn
+            self._open, self._turn, self._text = True, turn, ""
         match event:
             case TurnStarted():
                 return started
-            case TurnUpdated(words=words):
+            case TurnUpdated(text=text, words=words):
+                self._text = text
                 return [*started, replace(event, turn=turn, words=self._words(words))]
             case TurnMayEnd() | TurnResumed():
                 return [*started, replace(event, turn=turn)]

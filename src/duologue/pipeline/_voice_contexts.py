@@ -49,8 +49,6 @@ MAX_TEXT_CHARS = 100_000
 """Characters of one reply that may wait for the service."""
 _CHARS_PER_S = 14.0
 """How fast a voice speaks whose service gives no times, in characters of the Latin script."""
-_MAX_STOPPED = 32
-"""Cancelled contexts whose end the service has not confirmed, that are remembered."""
 
 
 class Reply:
@@ -143,8 +141,8 @@ class VoiceContexts[M]:
 
     @property
     def waits_for_audio(self) -> bool:
-        """Whether the service should be sending audio."""
-        return any(reply.waits_for_audio for reply in self._replies)
+        """Whether the service should be sending something."""
+        return bool(self._stopping) or any(reply.waits_for_audio for reply in self._replies)
 
     def messages(self) -> list[M]:
         """Return, once, the messages to send."""
@@ -195,9 +193,8 @@ class VoiceContexts[M]:
         self._end(reply)
         if context is None or self._codec is None:
             return
-        if len(self._stopping) >= _MAX_STOPPED:
-            self._stopping.pop(next(iter(self._stopping)))
-        self._stopping[context] = reply
+        if self.traits.confirms_cancel:
+            self._stopping[context] = reply
         played_s = None if played is None else max(0, played - reply.audio_at_start) / self.rate
         self._messages += self._codec.cancel(context, played_s)
 

@@ -65,7 +65,7 @@ class SocketSTT[M]:
         self._make_wire = make_wire
         self._clock = clock
         self._policy = reconnect or ReconnectPolicy()
-        self._log = RecognitionLog[M](rate)
+        self._log = RecognitionLog[M](rate, ends_turns=traits.ends_turns)
         self._wire: NonBlockingWire[M] | None = None
         self._receive: Callable[[RecognitionEvent], None] = _ignore
         self._unsent: deque[M] = deque()
@@ -106,7 +106,8 @@ class SocketSTT[M]:
 
     def end_turn(self) -> None:
         """End the turn."""
-        self._log.end_turn()
+        for event in self._log.end_turn():
+            self._receive(event)
         self._advance()
 
     async def _connect_and_serve(self) -> SessionError:

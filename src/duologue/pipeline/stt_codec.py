@@ -24,20 +24,21 @@ class RecognizerTraits:
     """How a recognition service works.
 
     Args:
+        ends_turns: Whether the service can be told to end a turn. Otherwise `end_turn` takes the
+            newest transcript for the whole of it.
         silence_s: Seconds without audio, while a turn is open, after which silence is sent, for
             services whose clock is the audio.
         idle_silence_s: The same while no turn is open, for services that close the connection when
             no audio comes; None: not needed.
         keep_alive_s: Seconds without audio after which `STTCodec.keep_alive` is sent; None: never.
         stall_s: Seconds of loud audio without a message after which the connection is replaced.
-        max_replay_speed: How much faster than speech kept audio may be sent again; None: at once.
     """
 
+    ends_turns: bool = True
     silence_s: float | None = 0.5
     idle_silence_s: float | None = None
     keep_alive_s: float | None = None
     stall_s: float = 8.0
-    max_replay_speed: float | None = None
 
 
 class STTCodec[M](Protocol):

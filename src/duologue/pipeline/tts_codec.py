@@ -88,6 +88,8 @@ class VoiceTraits:
         splits: Whether the text has to be cut into clauses for it. Otherwise it gets the text as
             the model writes it.
         max_contexts: Contexts that it takes at once on one connection.
+        confirms_cancel: Whether it tells when a cancelled context has stopped. Until then the
+            context counts, and its audio may still come.
         stall_s: Seconds without a message, while audio is due, after which the connection is
             replaced.
         keep_alive_s: Seconds of silence on the connection after which `TTSCodec.keep_alive` is
@@ -97,6 +99,7 @@ class VoiceTraits:
     timing: Literal["words", "clauses", "none"]
     splits: bool = True
     max_contexts: int = 1
+    confirms_cancel: bool = True
     stall_s: float = 5.0
     keep_alive_s: float | None = None
 
