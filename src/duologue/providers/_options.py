@@ -2,7 +2,7 @@
 
 Each field is made by `option`, with its documentation, its check and its place in the session's
 JSON. From the dataclass come the signature of ``Realtime`` (`takes`), the checks
-(`NetworkOptions.__post_init__`), simple fields of the JSON (`json_fields`) and the table in the
+(`ServiceOptions.__post_init__`), simple fields of the JSON (`json_fields`) and the table in the
 provider's documentation page (`table`).
 """
 
@@ -107,8 +107,8 @@ def _mapping(name: str, value: object) -> None:
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """Options of every provider on a network."""
+class ServiceOptions:
+    """Options of every service on a network."""
 
     _: KW_ONLY
     base_url: str | None = option(None, "address of the service", secret=True)
@@ -130,11 +130,6 @@ class NetworkOptions:
         check=_mapping,
         secret=True,
     )
-    vad: VAD | None = option(
-        None,
-        "measures the person's voice here, for the [barge-in policy](../barge-in.md)",
-        shown="`EarshotVAD`",
-    )
     reconnect: ReconnectPolicy | None = option(
         None,
         "how lost connections are replaced",
@@ -150,6 +145,18 @@ class NetworkOptions:
             value = getattr(self, one.name)
             if check is not None and (value is not None or one.default is not None):
                 check(one.name, value)
+
+
+@dataclass(frozen=True)
+class NetworkOptions(ServiceOptions):
+    """Options of every `Realtime` on a network."""
+
+    _: KW_ONLY
+    vad: VAD | None = option(
+        None,
+        "measures the person's voice here, for the [barge-in policy](../barge-in.md)",
+        shown="`EarshotVAD`",
+    )
 
 
 def takes[S, O, **P](
@@ -182,7 +189,7 @@ def _parameters(options: type) -> list[inspect.Parameter]:
     return sorted(ordered, key=lambda one: one.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
-def json_fields(options: NetworkOptions) -> JsonObject:
+def json_fields(options: ServiceOptions) -> JsonObject:
     """Return the options that have a path in the JSON, without those that are None."""
     result: JsonObject = {}
     for one in fields(options):
@@ -207,7 +214,7 @@ def json_values(value: object) -> JsonObject:
     }
 
 
-def table(options: type[NetworkOptions]) -> str:
+def table(options: type[ServiceOptions]) -> str:
     """Return the options as a Markdown table for the documentation."""
     by_name = {one.name: one for one in fields(options)}
     lines = ["| argument | default | meaning |", "|---|---|---|"]

@@ -1,16 +1,20 @@
-"""How a speech service is reached: its address, key, proxy, and the kinds of its errors."""
+"""What the voices and recognisers of all vendors share: their options, and how they are reached."""
 
 from __future__ import annotations
 
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from duologue._net import check_headers, check_secret, is_loopback, one_line, split_address
 from duologue._optional import import_optional
+from duologue.clock import Clock, LoopClock
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.providers._json_fields import MalformedError
+from duologue.providers._options import ServiceOptions, option
 from duologue.realtime.network import ApiKey, resolve_key
 from duologue.realtime.websocket import WebSocketWire, close_error, http_error
 
@@ -20,42 +24,53 @@ type Query = Sequence[tuple[str, str | int | float | bool | None]]
 """Parameters of an address; None leaves one out."""
 
 
-class SpeechService:
-    """One vendor's service, as its TTS and STT reach it.
+@dataclass(frozen=True)
+class SpeechOptions(ServiceOptions):
+    """Options of every voice and recogniser."""
+
+    _: KW_ONLY
+    api_key: ApiKey | None = option(
+        None,
+        "key, or a function that returns one for each connection",
+        shown="from the environment",
+        secret=True,
+    )
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """What is the same for everybody who uses a vendor.
 
     Args:
         name: The vendor's name, in errors.
-        base_url: The address, http(s) or ws(s); by default ``url``.
-        url: The vendor's own address.
-        api_key: A key, or a function that returns one for each connection.
-        variables: Environment variables to read the key from if none is given, in order.
+        url: Its address.
+        variables: Environment variables with the key, the usual one first.
         auth: Returns the headers for a key.
-        headers: More headers of each connection.
-        proxy: Address of a proxy; None uses the environment's.
-        ssl_context: Whom to trust, and with which certificate of our own.
-        errors: Kinds of the vendor's errors, by its own code, by HTTP status or close code.
-        extra: The extra of this package that the service needs.
+        headers: Headers of each connection.
+        errors: Kinds of its errors, by its own code, by HTTP status or close code.
+        extra: The extra of this package that it needs.
+    """
+
+    name: str
+    url: str
+    variables: Sequence[str]
+    auth: Callable[[str], Mapping[str, str]]
+    errors: Mapping[str, ErrorKind]
+    extra: str
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class SpeechService:
+    """A vendor's service, as the options of a voice or recogniser reach it.
 
     Raises:
-        ConfigError: A value is invalid, or there is no key for a service that is not on this
+        ConfigError: An option is invalid, or there is no key for a service that is not on this
             machine.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        url: str,
-        base_url: str | None,
-        api_key: ApiKey | None,
-        variables: Sequence[str],
-        auth: Callable[[str], Mapping[str, str]],
-        headers: Mapping[str, str] | None,
-        proxy: str | None,
-        ssl_context: ssl.SSLContext | None,
-        errors: Mapping[str, ErrorKind],
-        extra: str,
-    ) -> None:
+    def __init__(self, vendor: Vendor, options: SpeechOptions) -> None:
+        name, url, variables = vendor.name, vendor.url, vendor.variables
+        base_url, proxy, ssl_context = options.base_url, options.proxy, options.ssl_context
         if base_url is not None:
             split_address("base_url", base_url, tuple(_SCHEMES), url)
         if proxy is not None:
@@ -68,16 +83,17 @@ class SpeechService:
         self.name = name
         self.base_url = (base_url or url).rstrip("/")
         found = (os.environ.get(variable) for variable in variables)
-        key: ApiKey = api_key or next((value for value in found if value), "")
+        key: ApiKey = options.api_key or next((value for value in found if value), "")
         if not key and not is_loopback(urlsplit(self.base_url).hostname or ""):
             raise ConfigError(f"no API key: set {variables[0]}, or give api_key")
         self._api_key = key if callable(key) else check_secret("api_key", key)
-        self._auth = auth
-        self._headers = check_headers("headers", headers)
+        self._auth = vendor.auth
+        self._headers = {**vendor.headers, **check_headers("headers", options.headers)}
         self._proxy = proxy
         self._ssl_context = ssl_context
-        self._errors = errors
-        self._extra = extra
+        self._errors = vendor.errors
+        self._extra = vendor.extra
+        self.clock: Clock = options.clock or LoopClock()
 
     def websocket(self, path: str, query: Query = ()) -> WebSocketWire:
         """Return a WebSocket to a path of the service."""
