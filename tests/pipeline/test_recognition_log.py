@@ -13,7 +13,7 @@ from duologue.pipeline.interfaces import (
     TurnStarted,
     TurnUpdated,
 )
-from duologue.pipeline.stt_codec import RecognitionFailed
+from duologue.pipeline.stt_codec import RecognitionFailed, RecognizerTraits
 
 RATE = 8000
 FRAME = RATE // 50
@@ -56,7 +56,7 @@ def sent(log):
 
 
 def connected():
-    log = RecognitionLog(RATE)
+    log = RecognitionLog(RecognizerTraits(), RATE)
     assert log.connected(PlainCodec()) == []
     log.messages()
     return log
@@ -114,7 +114,7 @@ def test_a_turn_without_words_that_was_never_reported_stays_so():
 
 
 def test_an_outage_that_is_too_long_is_told():
-    log = RecognitionLog(RATE, keep_s=2.0)
+    log = RecognitionLog(RecognizerTraits(), RATE, keep_s=2.0)
     log.connected(PlainCodec())
     log.push(frames(0, 1)[0])
     log.disconnected()
@@ -152,7 +152,7 @@ def test_loud_audio_without_a_message_is_counted():
 
 
 def test_commands_need_a_connection():
-    log = RecognitionLog(RATE)
+    log = RecognitionLog(RecognizerTraits(), RATE)
     log.settle()
     log.end_turn()
     assert log.messages() == []
@@ -163,7 +163,7 @@ def test_commands_need_a_connection():
 
 
 def test_a_turn_is_ended_here_if_the_service_cannot_be_told_to():
-    log = RecognitionLog(RATE, ends_turns=False)
+    log = RecognitionLog(RecognizerTraits(ends_turns=False), RATE)
     log.connected(PlainCodec())
     assert log.end_turn() == []
     log.received(TurnStarted(0))
@@ -173,10 +173,22 @@ def test_a_turn_is_ended_here_if_the_service_cannot_be_told_to():
     assert log.received(TurnStarted(1))[0] == [TurnStarted(1)]
 
 
+def test_a_turn_that_is_found_here_is_over_at_once():
+    log = RecognitionLog(RecognizerTraits(turns="local"), RATE)
+    log.connected(PlainCodec())
+    assert log.end_turn() == []
+    assert ("end_turn",) in log.messages()
+    assert log.received(TurnUpdated(0, "late"))[0] == []
+    assert log.received(TurnUpdated(1, "new"))[0] == [
+        TurnStarted(1),
+        TurnUpdated(1, "new", words=[]),
+    ]
+
+
 @given(st.lists(st.sampled_from(["push", "lose", "connect", "start", "end"]), max_size=60))
 def test_every_frame_of_an_open_turn_reaches_the_connection_that_ends_it(steps):
     """Whatever happens, a connection's audio has no gap and nothing twice."""
-    log = RecognitionLog(RATE)
+    log = RecognitionLog(RecognizerTraits(), RATE)
     number = 0
     got, on = [], False
     turn_from = None

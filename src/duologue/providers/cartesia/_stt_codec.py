@@ -20,21 +20,20 @@ from duologue.pipeline.interfaces import (
     TurnUpdated,
 )
 from duologue.pipeline.stt_codec import RecognitionFailed
-from duologue.providers._json_fields import MalformedError, optional_str
-from duologue.providers._json_text import decode_object
+from duologue.providers._json_fields import optional_str
+from duologue.providers._speech_json import JsonDecoder, pcm_bytes
 from duologue.realtime.websocket import BinaryMessage
 
 _CLOSE = b'{"type":"close"}'
 
 
-class CartesiaTurnsCodec:
+class CartesiaTurnsCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
     """One connection of Cartesia's STT with turns; ``make_error`` makes the service's errors."""
 
     def __init__(self, make_error: Callable[[str, str], SessionError]) -> None:
+        super().__init__()
         self._make_error = make_error
         self._turn = 0
-        self.unknown = 0
-        self.malformed = 0
 
     def open(self) -> Sequence[bytes]:
         """Return nothing: everything is in the address."""
@@ -42,7 +41,7 @@ class CartesiaTurnsCodec:
 
     def audio(self, samples: Samples) -> Sequence[bytes]:
         """Return the audio as a binary message."""
-        return [BinaryMessage(samples.tobytes())]
+        return [BinaryMessage(pcm_bytes(samples))]
 
     def settle(self) -> Sequence[bytes]:
         """Return nothing: the service settles by itself."""
@@ -60,16 +59,8 @@ class CartesiaTurnsCodec:
         """Return the message that ends the session."""
         return [_CLOSE]
 
-    def decode(self, message: bytes) -> Sequence[RecognitionEvent | RecognitionFailed]:
-        """Return what a message means."""
-        try:
-            event = decode_object(message)
-        except MalformedError:
-            self.malformed += 1
-            return ()
-        return self._decode(event)
-
-    def _decode(self, event: JsonObject) -> Sequence[RecognitionEvent | RecognitionFailed]:
+    def decode_event(self, event: JsonObject) -> Sequence[RecognitionEvent | RecognitionFailed]:
+        """Return what an event means."""
         text = optional_str(event, "transcript") or ""
         turn = self._turn
         match event.get("type"):

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-import pybase64
-
-from duologue.audio import AudioFrame
 from duologue.errors import SessionError
-from duologue.json_types import Json, JsonObject
+from duologue.json_types import JsonObject
 from duologue.pipeline.tts_codec import (
     ContextAudio,
     ContextEnded,
@@ -22,11 +18,12 @@ from duologue.pipeline.tts_codec import (
     VoiceEvent,
     VoiceFailed,
 )
-from duologue.providers._json_fields import MalformedError, object_field, optional_str
-from duologue.providers._json_text import decode_object, encode_object
+from duologue.providers._json_fields import object_field, optional_str
+from duologue.providers._json_text import encode_object
+from duologue.providers._speech_json import JsonDecoder, audio_field, columns
 
 
-class CartesiaTTSCodec:
+class CartesiaTTSCodec(JsonDecoder[VoiceEvent]):
     """One connection of Cartesia's TTS.
 
     Args:
@@ -38,12 +35,10 @@ class CartesiaTTSCodec:
     def __init__(
         self, request: JsonObject, rate: int, make_error: Callable[[str, str], SessionError]
     ) -> None:
+        super().__init__()
         self._request = request
         self._rate = rate
         self._make_error = make_error
-        self.unknown = 0
-        """Messages of an unknown type."""
-        self.malformed = 0
 
     def open(self) -> Sequence[bytes]:
         """Return nothing: the service needs no greeting."""
@@ -76,21 +71,20 @@ class CartesiaTTSCodec:
         """Return nothing: the service has no such message, and closes idle connections."""
         return ()
 
-    def decode(self, message: bytes) -> Sequence[VoiceEvent]:
-        """Return what a message means."""
-        try:
-            return self._decode(decode_object(message))
-        except MalformedError:
-            self.malformed += 1
-            return ()
-
-    def _decode(self, event: JsonObject) -> Sequence[VoiceEvent]:
+    def decode_event(self, event: JsonObject) -> Sequence[VoiceEvent]:
+        """Return what an event means."""
         context = optional_str(event, "context_id") or ""
         match event.get("type"):
             case "chunk":
-                return self._audio(context, event)
+                frame = audio_field(event, "data", self._rate)
+                return () if frame is None else [ContextAudio(context, frame)]
             case "timestamps":
-                return [ContextTokens(context, _tokens(object_field(event, "word_timestamps")))]
+                return [
+                    ContextTokens(
+                        context,
+                        columns(object_field(event, "word_timestamps"), "words", "start", "end"),
+                    )
+                ]
             case "done":
                 return [ContextEnded(context)]
             case "error":
@@ -100,17 +94,6 @@ class CartesiaTTSCodec:
             case _:
                 self.unknown += 1
                 return ()
-
-    def _audio(self, context: str, event: JsonObject) -> Sequence[VoiceEvent]:
-        data = event.get("data")
-        if not isinstance(data, str):
-            raise MalformedError("data")
-        try:
-            pcm = pybase64.b64decode(data)
-            samples = np.frombuffer(pcm, "<i2")
-        except ValueError as error:
-            raise MalformedError("data") from error
-        return [ContextAudio(context, AudioFrame(samples, self._rate))] if len(samples) else ()
 
     def _error(self, context: str, event: JsonObject) -> VoiceEvent:
         status = event.get("status_code")
@@ -123,18 +106,3 @@ class CartesiaTTSCodec:
         return encode_object(
             {**self._request, "context_id": context, "transcript": text, "continue": more}
         )
-
-
-def _tokens(columns: JsonObject) -> list[tuple[str, float, float]]:
-    """Return the rows of word timestamps, which come as columns."""
-    words, starts, ends = (_list(columns, key) for key in ("words", "start", "end"))
-    return [
-        (word, float(start), float(end))
-        for word, start, end in zip(words, starts, ends, strict=False)
-        if isinstance(word, str) and isinstance(start, int | float) and isinstance(end, int | float)
-    ]
-
-
-def _list(columns: JsonObject, key: str) -> list[Json]:
-    value = columns.get(key)
-    return value if isinstance(value, list) else []
