@@ -68,9 +68,12 @@ class SpeechService:
             machine.
     """
 
-    def __init__(self, vendor: Vendor, options: SpeechOptions) -> None:
+    def __init__(
+        self, vendor: Vendor, options: SpeechOptions, *, base_url: str | None = None
+    ) -> None:
         name, url, variables = vendor.name, vendor.url, vendor.variables
-        base_url, proxy, ssl_context = options.base_url, options.proxy, options.ssl_context
+        base_url = base_url or options.base_url
+        proxy, ssl_context = options.proxy, options.ssl_context
         if base_url is not None:
             split_address("base_url", base_url, tuple(_SCHEMES), url)
         if proxy is not None:
