@@ -5,7 +5,6 @@ from __future__ import annotations
 import regex
 
 from duologue.pipeline._abbreviations import ends_sentence
-from duologue.pipeline._markup import MarkupFilter
 
 MIN_FIRST_PAUSE_CHARS = 6
 """The first clause may end at a comma after this many characters, so that audio starts sooner."""
@@ -48,26 +47,25 @@ _GRAPHEME = regex.compile(r"\X")
 
 
 class ClauseSplitter:
-    """Splits deltas into clauses, which together are the whole text without its markup.
+    """Splits deltas into clauses, which together are the whole text.
 
     With ``hurry`` the first clause is as short as possible, because a language model writes hardly
     faster than the words are spoken, and the person waits for the first of them.
     """
 
-    __slots__ = ("_first", "_held", "_markup")
+    __slots__ = ("_first", "_held")
 
     def __init__(self, *, hurry: bool = True) -> None:
         self._held = ""
         self._first = hurry
-        self._markup = MarkupFilter()
 
     def push(self, delta: str) -> list[str]:
         """Add text; return the clauses that are complete, each with its spaces."""
-        return self._split(self._markup.push(delta), final=False)
+        return self._split(delta, final=False)
 
     def flush(self) -> list[str]:
         """End the text; return what is left."""
-        clauses = self._split(self._markup.flush(), final=True)
+        clauses = self._split("", final=True)
         rest, self._held = self._held, ""
         if rest.strip():
             clauses.append(rest)

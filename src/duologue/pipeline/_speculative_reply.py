@@ -1,4 +1,4 @@
-"""A reply in progress: text from the LLM, split into clauses, synthesised as they come."""
+"""A reply in progress: text from the LLM, synthesised as it comes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from uuid import uuid4
 from duologue._user_code import describe, log_failure, run_contained
 from duologue.audio import AudioFrame
 from duologue.items import SurrogateJoiner, replace_surrogates
-from duologue.pipeline._clause_splitter import ClauseSplitter
+from duologue.pipeline._markup import MarkupFilter
 from duologue.pipeline._thoughts import ThoughtFilter
-from duologue.pipeline.interfaces import TTS, LLMOutput, TextDelta, TokenUsage, ToolRequest
+from duologue.pipeline.interfaces import (
+    LLMOutput,
+    SpokenText,
+    StoppedText,
+    SynthesisOutput,
+    TextDelta,
+    TokenUsage,
+    ToolRequest,
+    TTSConnection,
+)
 from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
@@ -26,9 +35,6 @@ from duologue.realtime.outputs import (
 
 log = logging.getLogger(__name__)
 
-MAX_WAITING_CLAUSES = 32
-"""Clauses that may wait to be synthesised; beyond this the LLM waits."""
-
 
 class SpeculativeReply:
     """One reply, whose outputs are held until `commit`.
@@ -37,7 +43,7 @@ class SpeculativeReply:
 
     Args:
         generate: Starts the LLM.
-        tts: Synthesises the clauses.
+        voice: Speaks the text.
         emit: Called with each output after `commit`.
         basis: What the reply was made from, for its owner to compare.
         script: The text comes from the program and is spoken unchanged. A model's text may contain
@@ -47,7 +53,7 @@ class SpeculativeReply:
     def __init__(
         self,
         generate: Callable[[], AsyncGenerator[LLMOutput]],
-        tts: TTS,
+        voice: TTSConnection,
         emit: Callable[[Output], None],
         basis: object,
         *,
@@ -58,12 +64,10 @@ class SpeculativeReply:
         self.basis = basis
         self.done = asyncio.Event()
         self._generate = generate
-        self._tts = tts
         self._script = script
         self._emit = emit
         self._held_outputs: list[Output] | None = []
-        self._clauses: asyncio.Queue[str | None] = asyncio.Queue(MAX_WAITING_CLAUSES)
-        self._samples = 0
+        self._synthesis = voice.synthesize(self._receive, hurry=not script)
         self._task: asyncio.Task[None] | None = None
         self._cancelled = False
 
@@ -92,6 +96,7 @@ class SpeculativeReply:
         if self.done.is_set() or self._cancelled:
             return
         self._cancelled = True
+        self._synthesis.cancel()
         if self._task is not None:
             self._task.cancel()
         self.done.set()
@@ -107,10 +112,12 @@ class SpeculativeReply:
         end = ReplyDone(self.id)
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._run_component("the TTS", self._run_tts), name="speak")
+                speaking = self._run_component("the TTS", self._synthesis.wait)
+                tasks.create_task(speaking, name="speak")
                 await self._run_component("the LLM", self._run_llm)
         except* Exception as errors:  # noqa: BLE001 - reported
             end = ReplyDone(self.id, "failed", describe(errors))
+            self._synthesis.cancel()
         finally:
             self.done.set()
         if not self._cancelled:
@@ -124,8 +131,8 @@ class SpeculativeReply:
             raise
 
     async def _run_llm(self) -> None:
-        splitter = ClauseSplitter(hurry=not self._script)
         thoughts = None if self._script else ThoughtFilter()
+        markup = MarkupFilter()
         joiner = SurrogateJoiner()
         async with aclosing(self._generate()) as outputs:
             async for output in outputs:
@@ -133,8 +140,7 @@ class SpeculativeReply:
                     case TextDelta(text=piece):
                         text = joiner.push(piece)
                         reply_text = text if thoughts is None else thoughts.push(text)
-                        for clause in splitter.push(reply_text):
-                            await self._clauses.put(clause)
+                        await self._speak(markup.push(reply_text))
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
                         text = replace_surrogates(_check_arguments(arguments))
                         self._put_output(ToolCall(self.id, call_id, replace_surrogates(name), text))
@@ -147,19 +153,21 @@ class SpeculativeReply:
                         )
         rest = joiner.flush()
         rest = rest if thoughts is None else thoughts.push(rest) + thoughts.flush()
-        for clause in [*splitter.push(rest), *splitter.flush()]:
-            await self._clauses.put(clause)
-        await self._clauses.put(None)
+        await self._speak(markup.push(rest) + markup.flush())
+        self._synthesis.finish()
 
-    async def _run_tts(self) -> None:
-        while (clause := await self._clauses.get()) is not None:
-            self._put_output(ReplyText(self.id, self.item_id, clause, self._samples))
-            async with aclosing(self._tts.synthesize(clause.strip())) as frames:
-                async for frame in frames:
-                    if not isinstance(frame, AudioFrame):
-                        raise TypeError(f"a TTS must yield AudioFrame, not {type(frame).__name__}")
-                    self._samples += len(frame)
-                    self._put_output(ReplyAudio(self.id, self.item_id, frame))
+    async def _speak(self, text: str) -> None:
+        if text:
+            await self._synthesis.send(text)
+
+    def _receive(self, output: SynthesisOutput) -> None:
+        match output:
+            case AudioFrame():
+                self._put_output(ReplyAudio(self.id, self.item_id, output))
+            case SpokenText(text=text, start=start, end=end):
+                self._put_output(ReplyText(self.id, self.item_id, text, start, end=end))
+            case StoppedText():
+                pass  # The conversation has what was heard, by the playout's report.
 
 
 def _check_arguments(arguments: object) -> str:

@@ -29,6 +29,7 @@ from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
 from duologue.errors import ErrorKind
 from duologue.items import replace_surrogates
+from duologue.pipeline._listening_stt import TurnStream
 from duologue.pipeline.interfaces import STT, STTStream, TurnDetector
 from duologue.realtime.outputs import (
     Output,
@@ -306,7 +307,10 @@ class SpeechInput:
 
     async def _run_partial(self, turn: _UserTurn) -> None:
         started = self._clock.now()
-        await self._transcribe(turn)
+        if isinstance(turn.stream, TurnStream):
+            self._put_transcript(turn, turn.stream.partial_text())
+        else:
+            await self._transcribe(turn)
         now = self._clock.now()
         self._partial_after = now + 3 * (now - started)
 
@@ -430,11 +434,12 @@ class SpeechInput:
 
     async def _transcribe(self, turn: _UserTurn) -> None:
         try:
-            transcript = replace_surrogates(await run_contained(turn.stream.text()))
-            text = words_after(transcript, turn.prior_text)
+            self._put_transcript(turn, await run_contained(turn.stream.text()))
         except Exception as error:  # noqa: BLE001 - reported
             self._report("transcription", error, turn)
-            return
+
+    def _put_transcript(self, turn: _UserTurn, transcript: str) -> None:
+        text = words_after(replace_surrogates(transcript), turn.prior_text)
         if self._turn is turn and text != turn.text:
             turn.text = text
             self._emit(UserTranscript(turn.item_id, text, final=False))

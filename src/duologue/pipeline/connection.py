@@ -11,9 +11,20 @@ from uuid import uuid4
 
 from duologue.clock import Clock
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
+from duologue.pipeline._clause_tts import ClauseTTS
+from duologue.pipeline._listening_stt import ListeningSTT
+from duologue.pipeline._service_turns import ServiceTurnInput
 from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
 from duologue.pipeline._speech_input import SpeechInput
-from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.pipeline.interfaces import (
+    LLM,
+    STT,
+    TTS,
+    StreamingSTT,
+    StreamingTTS,
+    TTSConnection,
+    TurnDetector,
+)
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import (
     AddItem,
@@ -49,9 +60,9 @@ class Components:
 
     vad: VAD
     turn: TurnDetector | None
-    stt: STT
+    stt: STT | StreamingSTT
     llm: LLM
-    tts: TTS
+    tts: TTS | StreamingTTS
     endpointing: Endpointing
 
 
@@ -79,7 +90,13 @@ class PipelineConnection:
         self._transmitting = False
         self._ended = False
         self._tasks: asyncio.TaskGroup | None = None
-        self._speech_input: SpeechInput | None = None
+        self._speech_input: SpeechInput | ServiceTurnInput | None = None
+        self._listening: ListeningSTT | None = None
+        self._voice: TTSConnection = (
+            components.tts.connect()
+            if isinstance(components.tts, StreamingTTS)
+            else ClauseTTS(components.tts)
+        )
         self._prepared_reply: SpeculativeReply | None = None
         self._current_reply: SpeculativeReply | None = None
 
@@ -89,20 +106,14 @@ class PipelineConnection:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                components = self._components
-                self._speech_input = SpeechInput(
-                    vad=components.vad,
-                    stt=components.stt,
-                    turn=components.turn,
-                    endpointing=components.endpointing,
-                    turn_handler=self,
-                    emit=self._emit,
-                    tasks=tasks,
-                    clock=self._clock,
-                )
+                self._speech_input = self._make_input(tasks)
+                tasks.create_task(self._voice.run(), name="voice")
                 receive(
                     SessionStarted(
-                        {"llm": components.llm.model, "instructions": self._instructions}
+                        {
+                            "llm": self._components.llm.model,
+                            "instructions": self._instructions,
+                        }
                     )
                 )
                 try:
@@ -112,6 +123,33 @@ class PipelineConnection:
         finally:
             if self._speech_input is not None:
                 await self._speech_input.close()
+
+    def _make_input(self, tasks: asyncio.TaskGroup) -> SpeechInput | ServiceTurnInput:
+        components = self._components
+        stt = components.stt
+        if isinstance(stt, StreamingSTT):
+            connection = stt.connect()
+            if stt.turns == "service":
+                return ServiceTurnInput(
+                    connection,
+                    turn_handler=self,
+                    emit=self._emit,
+                    tasks=tasks,
+                    clock=self._clock,
+                )
+            self._listening = ListeningSTT(connection, stt.rate, self._clock)
+            tasks.create_task(self._listening.run(self._emit), name="recogniser")
+            stt = self._listening
+        return SpeechInput(
+            vad=components.vad,
+            stt=stt,
+            turn=components.turn,
+            endpointing=components.endpointing,
+            turn_handler=self,
+            emit=self._emit,
+            tasks=tasks,
+            clock=self._clock,
+        )
 
     def transmit(self, command: Command) -> None:
         """Process a command; its outputs are emitted later, on the loop."""
@@ -126,6 +164,8 @@ class PipelineConnection:
     def _handle(self, command: Command) -> None:
         match command:
             case SendAudio(frame=frame):
+                if self._listening is not None:
+                    self._listening.push(frame)
                 if self._speech_input is not None:
                     self._speech_input.push(frame)
             case RequestReply(request_id=request_id, instructions=instructions):
@@ -133,7 +173,7 @@ class PipelineConnection:
             case Say(request_id=request_id, text=text):
                 generate = partial(scripted, text)
                 reply = SpeculativeReply(
-                    generate, self._components.tts, self._handle_reply_output, None, script=True
+                    generate, self._voice, self._handle_reply_output, None, script=True
                 )
                 self._start_reply(reply, request_id)
             case CancelReply(reply_id=reply_id):
@@ -187,6 +227,8 @@ class PipelineConnection:
         self, item_id: str, text: str, speech_end: float, *, reply: bool = True
     ) -> None:
         """Emit the turn, then reply to it if it has words and ``reply`` is true."""
+        if self._listening is not None:
+            self._listening.end_turn()
         if not text:
             self.discard_reply()
             self._emit(UserTurnEnded(item_id, speech_end, reply_follows=False, empty=True))
@@ -219,7 +261,7 @@ class PipelineConnection:
         system = "\n\n".join(part for part in (self._instructions, instructions) if part)
         generate = partial(self._components.llm.generate, system, history, self._tools)
         return SpeculativeReply(
-            generate, self._components.tts, self._handle_reply_output, _Basis(self._version, text)
+            generate, self._voice, self._handle_reply_output, _Basis(self._version, text)
         )
 
     def _start_reply(self, reply: SpeculativeReply, request_id: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from duologue.audio import AudioFrame, Samples
 from duologue.items import Item
@@ -142,6 +142,7 @@ class STTConnection(Protocol):
         """End the turn, because the pipeline has decided so; `TurnEnded` follows."""
 
 
+@runtime_checkable
 class StreamingSTT(Protocol):
     """Speech to text over a connection that lasts as long as the conversation."""
 
@@ -294,6 +295,7 @@ class TTSConnection(Protocol):
         ...
 
 
+@runtime_checkable
 class StreamingTTS(Protocol):
     """Text to speech over a connection that lasts as long as the conversation."""
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from duologue.clock import Clock
 from duologue.pipeline.connection import Components, PipelineConnection
-from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.pipeline.interfaces import (
+    LLM,
+    STT,
+    TTS,
+    StreamingSTT,
+    StreamingTTS,
+    TurnDetector,
+)
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.realtime import Realtime
@@ -21,9 +28,10 @@ class Pipeline(Realtime):
 
     Args:
         llm: The language model.
-        stt: Transcribes the person.
+        stt: Transcribes the person. A `StreamingSTT` may also find the turns.
         tts: Speaks the replies.
-        turn: Decides whether a turn is over; without it, silence alone ends a turn.
+        turn: Decides whether a turn is over; without it, silence alone ends a turn. Not used if the
+            STT finds the turns.
         vad: Detects voice; by default by loudness alone (`EnergyVAD`), which is only right in quiet
             places.
         endpointing: When turns begin and end.
@@ -35,8 +43,8 @@ class Pipeline(Realtime):
         self,
         *,
         llm: LLM,
-        stt: STT,
-        tts: TTS,
+        stt: STT | StreamingSTT,
+        tts: TTS | StreamingTTS,
         turn: TurnDetector | None = None,
         vad: VAD | None = None,
         endpointing: Endpointing | None = None,
@@ -60,7 +68,9 @@ class Pipeline(Realtime):
             mutable_instructions=True,
             mutable_tools=True,
         )
-        super().__init__(profile, in_process=True, clock=clock)
+        finds_turns = isinstance(stt, StreamingSTT) and stt.turns == "service"
+        # What the recogniser tells comes late: the person interrupts by their voice.
+        super().__init__(profile, in_process=True, clock=clock, vad=vad if finds_turns else None)
         self._components = Components(
             vad=vad or EnergyVAD(),
             turn=turn,
