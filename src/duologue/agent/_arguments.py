@@ -20,6 +20,9 @@ _METHODS: dict[str, tuple[str, ...]] = {
 }
 """Methods that the object for each argument must have."""
 
+_STREAMING_METHODS = {"stt": ("connect",), "tts": ("connect",)}
+"""Methods that it may have instead, if it keeps a connection."""
+
 _FIELDS: dict[str, tuple[str, ...]] = {
     "edge": ("output_rate", "quality", "lead_ms", "latency_ms"),
     "llm": ("model", "tools_reliable", "prepare"),
@@ -33,8 +36,8 @@ _FIELDS: dict[str, tuple[str, ...]] = {
 _EXAMPLES = {
     "edge": "an Edge, such as duologue.edges.wav.Edge(...)",
     "llm": "a Realtime, such as duologue.providers.openai.Realtime(), or a text LLM",
-    "stt": "an STT (with stream())",
-    "tts": "a TTS (with synthesize())",
+    "stt": "an STT (with stream(), or connect() if it keeps a connection)",
+    "tts": "a TTS (with synthesize(), or connect() if it keeps a connection)",
     "turn_detection": "a TurnDetector (with end_of_turn())",
     "vad": "a VAD (with stream()), such as EnergyVAD()",
 }
@@ -120,7 +123,10 @@ def _check_llm(llm: object) -> None:
 
 def _check_part(name: str, part: object) -> None:
     _check_instance(name, part)
-    if not _has_methods(part, _METHODS[name]):
+    streaming = _STREAMING_METHODS.get(name)
+    if not _has_methods(part, _METHODS[name]) and (
+        streaming is None or not _has_methods(part, streaming)
+    ):
         _reject(name, part)
     _check_fields(name, part)
 

@@ -42,7 +42,18 @@ from duologue.events.bus import EventBus
 from duologue.events.events import ErrorEvent, RealtimeDisconnectedEvent
 from duologue.events.json import event_to_json
 from duologue.items import AgentItem, UserItem, replace_surrogates
-from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
+from duologue.pipeline.interfaces import (
+    LLM,
+    STT,
+    TTS,
+    SpokenText,
+    StoppedText,
+    StreamingSTT,
+    StreamingTTS,
+    SynthesisOutput,
+    TTSConnection,
+    TurnDetector,
+)
 from duologue.pipeline.pipeline import Pipeline
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import Truncate
@@ -85,6 +96,8 @@ class _LiveSession:
     model_task: asyncio.Task[None] | None = None
     ticks: Subscription | None = None
     say_tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    voice: TTSConnection | None = None
+    """The agent's own voice, if it keeps a connection."""
     person_joined: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     failure: Exception | None = None
@@ -208,8 +221,8 @@ class Agent:
         instructions: str | Path = "",
         tools: Sequence[Callable[..., object]] = (),
         processors: Sequence[Processor] = (),
-        stt: STT | None = None,
-        tts: TTS | None = None,
+        stt: STT | StreamingSTT | None = None,
+        tts: TTS | StreamingTTS | None = None,
         turn_detection: TurnDetector | None = None,
         vad: VAD | None = None,
         barge_in: BargeInPolicy | None = None,
@@ -477,8 +490,8 @@ class Agent:
     def _build_realtime(
         self,
         llm: Realtime | LLM,
-        stt: STT | None,
-        tts: TTS | None,
+        stt: STT | StreamingSTT | None,
+        tts: TTS | StreamingTTS | None,
         turn: TurnDetector | None,
         vad: VAD | None,
     ) -> Realtime:
@@ -608,26 +621,35 @@ class Agent:
             raise error from None
 
     async def _speak_with_tts(
-        self, tts: TTS, live: _LiveSession, speech: Speech, text: str
+        self, tts: TTS | StreamingTTS, live: _LiveSession, speech: Speech, text: str
     ) -> None:
         """Speak ``text`` by the agent's own TTS, and tell the model what the person heard of it."""
         playout = live.session.playout
-        speech.add_text(text)
 
-        async def synthesize() -> None:
-            async with aclosing(tts.synthesize(text)) as frames:
+        def play(frame: AudioFrame) -> bool:
+            """Play the next audio; return False once the speech is over."""
+            if speech.clipped_at is not None:
+                speech.clip(frame.duration)
+            elif not playout.write(speech, speech.id, frame, speech.epoch):
+                if speech.done:
+                    return False
+                live.session.end_overlong(speech, frame.duration)
+            return True
+
+        async def synthesize(simple: TTS) -> None:
+            speech.add_text(text)
+            async with aclosing(simple.synthesize(text)) as frames:
                 async for frame in frames:
                     if not isinstance(frame, AudioFrame):
                         raise TypeError(f"a TTS must yield AudioFrame, not {type(frame).__name__}")
-                    if speech.clipped_at is not None:
-                        speech.clip(frame.duration)
-                    elif not playout.write(speech, speech.id, frame, speech.epoch):
-                        if speech.done:
-                            break
-                        live.session.end_overlong(speech, frame.duration)
+                    if not play(frame):
+                        break
 
         try:
-            await run_contained(synthesize())
+            if isinstance(tts, StreamingTTS):
+                await self._stream_speech(tts, live, speech, text, play)
+            else:
+                await run_contained(synthesize(tts))
         except Exception as error:  # noqa: BLE001 - reported, and raised by `await speech`
             self.events.report("tts", error, str(getattr(error, "code", "")))
             if not isinstance(error, SessionError):
@@ -646,6 +668,52 @@ class Agent:
         elif speech.state != "cut" and known != speech.heard_text:
             # A new connection took over during the speech, so the model knows only its beginning.
             self.llm.edit(Truncate(speech.id, speech.played_ms, speech.heard_text))
+
+    async def _stream_speech(
+        self,
+        tts: StreamingTTS,
+        live: _LiveSession,
+        speech: Speech,
+        text: str,
+        play: Callable[[AudioFrame], bool],
+    ) -> None:
+        """Have ``text`` spoken by a voice that keeps a connection; stop when the speech is over."""
+        if live.voice is None:
+            live.voice = tts.connect()
+            live.say_tasks.add(live.tasks.create_task(live.voice.run(), name="voice"))
+
+        def receive(output: SynthesisOutput) -> None:
+            match output:
+                case AudioFrame():
+                    play(output)
+                case SpokenText(text=words, start=start, end=end):
+                    speech.add_text(
+                        words,
+                        None if start is None else start / tts.rate,
+                        speech.id,
+                        end=None if end is None else end / tts.rate,
+                    )
+                case StoppedText():
+                    pass  # The playout has counted what was heard.
+
+        synthesis = live.voice.synthesize(receive, hurry=False)
+
+        async def speak() -> None:
+            await synthesis.send(text)
+            synthesis.finish()
+            await synthesis.wait()
+
+        async def stop() -> None:
+            with suppress(Exception):  # It is raised by `speak`, or by `await speech`.
+                await speech
+            synthesis.cancel()
+
+        stopping = asyncio.ensure_future(stop())
+        try:
+            await run_contained(speak())
+        finally:
+            stopping.cancel()
+            synthesis.cancel()
 
     def _require_live(self, *, ended: bool = False) -> _LiveSession:
         live = self._live

@@ -14,7 +14,7 @@ from duologue.pipeline.interfaces import (
 )
 from duologue.pipeline.stt_codec import RecognitionFailed
 from duologue.providers.cartesia._stt_codec import CartesiaTurnsCodec
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 
 def codec():

@@ -22,7 +22,7 @@ from duologue.pipeline.interfaces import (
 from duologue.pipeline.stt_codec import RecognitionFailed
 from duologue.providers._json_fields import optional_str
 from duologue.providers._speech_json import JsonDecoder, pcm_bytes
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 _CLOSE = b'{"type":"close"}'
 

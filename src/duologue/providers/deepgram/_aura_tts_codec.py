@@ -29,7 +29,7 @@ from duologue.pipeline.tts_codec import (
 from duologue.providers._json_fields import optional_str
 from duologue.providers._json_text import encode_object
 from duologue.providers._speech_json import JsonDecoder
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 MAX_CHARS = 2000
 """Characters of one ``Speak``."""

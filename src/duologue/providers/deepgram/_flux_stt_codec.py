@@ -29,7 +29,7 @@ from duologue.providers._json_fields import (
 )
 from duologue.providers._json_text import encode_object
 from duologue.providers._speech_json import JsonDecoder, pcm_bytes, timed_words
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 _SILENT = frozenset({"Connected", "ConfigureSuccess", "ConfigureFailure", "Warning"})
 

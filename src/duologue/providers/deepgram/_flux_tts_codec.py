@@ -25,7 +25,7 @@ from duologue.pipeline.tts_codec import (
 from duologue.providers._json_fields import number_field, optional_str
 from duologue.providers._json_text import encode_object
 from duologue.providers._speech_json import JsonDecoder
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 _IGNORED_INTERRUPTS = frozenset({"NO_AUDIO_GENERATED", "NO_ACTIVE_SPEECH"})
 """Warnings that say that there was nothing to interrupt."""

@@ -17,7 +17,7 @@ from duologue.pipeline.stt_codec import RecognitionFailed
 from duologue.providers._json_fields import object_field, object_list, optional_str
 from duologue.providers._json_text import encode_object
 from duologue.providers._speech_json import JsonDecoder, join_transcripts, pcm_bytes, timed_words
-from duologue.realtime.websocket import BinaryMessage
+from duologue.realtime import BinaryMessage
 
 _SILENT = frozenset(
     {"SpeechStarted", "UtteranceEnd", "Metadata", "ConfigureSuccess", "ConfigureFailure"}
