@@ -65,7 +65,7 @@ def test_an_error_is_of_its_context_or_of_the_connection():
 
 def test_what_is_unknown_or_malformed_is_counted():
     one = codec()
-    odd = event(type="chunk", context_id="c", data="AAA=")
+    odd = event(type="chunk", context_id="c", data="AA==")
     for message in (b"[]", b"{", odd, event(type="chunk", data=5)):
         assert one.decode(message) == ()
     assert one.malformed == 4
