@@ -1,7 +1,7 @@
 import hypothesis.strategies as st
 from hypothesis import given
 
-from duologue.pipeline._word_alignment import WordAligner, align_characters
+from duologue.pipeline._word_alignment import WordAligner
 
 RATE = 24000
 
@@ -80,14 +80,6 @@ def test_times_that_go_back_or_are_no_numbers_do_no_harm():
     tokens = [("one", 0.5, 0.7), ("two", 0.1, 0.2), ("three", float("nan"), 1.0), ("four", 0.9, 1)]
     starts = [start for _, start, _ in spoken("one two three four five", tokens)]
     assert starts == sorted(starts)
-
-
-def test_characters_are_joined_to_words():
-    text = "Hi you 你好"
-    times = [index * 0.1 for index in range(len(text))]
-    tokens = align_characters(list(text), times, [time + 0.1 for time in times])
-    assert [token for token, _, _ in tokens] == ["Hi", "you", "你", "好"]
-    assert tokens[1][1:] == (times[3], times[5] + 0.1)
 
 
 words = st.lists(

@@ -21,7 +21,6 @@ only says when the walk reaches the place where it was found.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import regex
 
@@ -160,26 +159,6 @@ class WordAligner:
 
     def _ceil(self, seconds: float) -> int:
         return max(0, math.ceil(seconds * self.rate - 1e-6))
-
-
-def align_characters(
-    characters: Sequence[str], starts: Sequence[float], ends: Sequence[float]
-) -> list[tuple[str, float, float]]:
-    """Return timed characters as tokens: joined to words, except in scripts without spaces."""
-    tokens: list[tuple[str, float, float]] = []
-    joined = False
-    for character, start, end in zip(characters, starts, ends, strict=False):
-        if not character.strip():
-            joined = False
-            continue
-        alone = is_unspaced(character[0])
-        if joined and not alone:
-            text, begun, _ = tokens[-1]
-            tokens[-1] = (text + character, begun, end)
-        else:
-            tokens.append((character, start, end))
-        joined = not alone
-    return tokens
 
 
 def _same(text: str, token: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pybase64
 
-from duologue._word_timing import needs_space
+from duologue._word_timing import is_unspaced, needs_space
 from duologue.audio import AudioFrame, Samples
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import TimedWord
@@ -81,6 +81,26 @@ def timed_words(rows: Sequence[JsonObject], *keys: str) -> list[TimedWord]:
         if text and start is not None and end is not None:
             words.append(TimedWord(text, start, end))
     return words
+
+
+def align_characters(
+    characters: Sequence[str], starts: Sequence[float], ends: Sequence[float]
+) -> list[tuple[str, float, float]]:
+    """Return timed characters as tokens: joined to words, except in scripts without spaces."""
+    tokens: list[tuple[str, float, float]] = []
+    joined = False
+    for character, start, end in zip(characters, starts, ends, strict=False):
+        if not character.strip():
+            joined = False
+            continue
+        alone = is_unspaced(character[0])
+        if joined and not alone:
+            text, begun, _ = tokens[-1]
+            tokens[-1] = (text + character, begun, end)
+        else:
+            tokens.append((character, start, end))
+        joined = not alone
+    return tokens
 
 
 def join_transcripts(texts: Sequence[str]) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from duologue.errors import SessionError
 from duologue.json_types import JsonObject
-from duologue.pipeline._word_alignment import align_characters
 from duologue.pipeline.tts_codec import (
     ContextAudio,
     ContextEnded,
@@ -25,7 +24,7 @@ from duologue.pipeline.tts_codec import (
 )
 from duologue.providers._json_fields import object_field, optional_str
 from duologue.providers._json_text import encode_object
-from duologue.providers._speech_json import JsonDecoder, audio_field, columns
+from duologue.providers._speech_json import JsonDecoder, align_characters, audio_field, columns
 
 _SPELLINGS = (
     ("chars", "charStartTimesMs", "charDurationsMs"),
