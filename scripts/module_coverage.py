@@ -155,6 +155,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "realtime/reply_slicer.py": ("realtime/test_reply_slicer.py",),
     "rtc/_rtcp.py": ("rtc/test_rtcp.py",),
     "rtc/jitter.py": ("rtc/test_jitter.py",),
+    "server/_lateness.py": ("server/test_lateness.py",),
     "vad/endpointing.py": ("vad/test_endpointing.py",),
     "vad/level_gate.py": ("vad/test_level_gate.py",),
     "vad/_noise_floor.py": ("vad/test_noise_floor.py",),

@@ -137,7 +137,13 @@ def test_mount_in_starlette(monkeypatch):
     assert 'href="/voice/"' in client.get("/").text
     assert "static/app.js" in client.get("/voice/").text
     assert client.get("/voice/static/app.js").status_code == 200
-    assert client.get("/voice/health").json() == {"status": "ok", "sessions": 0, "limit": 4}
+    assert client.get("/voice/health").json() == {
+        "status": "ok",
+        "sessions": 0,
+        "limit": 4,
+        "tick_delay_ms": 0,
+        "refused": 0,
+    }
     headers = {"origin": "http://localhost:8000", "host": "localhost:8000"}
     with client.websocket_connect("/voice/call", headers=headers) as socket:
         socket.send_json({"type": "hello", "token": ""})

@@ -10,7 +10,9 @@ import pytest
 import websockets
 from server_fixture import answer, receive_close, served, until
 
+from duologue.clock import LoopClock
 from duologue.errors import ConfigError
+from duologue.ticker import ticker_for
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 
@@ -136,6 +138,80 @@ async def test_a_full_server_refuses_the_next_call_and_admits_a_later_one():
         await until(lambda: server.calls.sessions == 0)
         async with server.socket() as socket:
             assert (await answer(socket))["type"] == "config"
+
+
+async def keep_busy(busy: asyncio.Event) -> None:
+    """Let the loop do nothing else for 45 ms at a time, until the event is cleared."""
+    while busy.is_set():
+        time.sleep(0.045)
+        await asyncio.sleep(0)
+
+
+async def test_a_server_whose_ticks_are_late_refuses_a_call_until_it_has_recovered():
+    busy = asyncio.Event()
+    async with (
+        served(Recorder(), max_sessions=9, max_tick_delay_ms=20) as server,
+        server.socket() as first,
+    ):
+        await answer(first)
+        busy.set()
+        work = asyncio.create_task(keep_busy(busy))
+        await until(lambda: server.calls.tick_delay_ms > 30, seconds=20)
+        async with server.socket() as second:
+            error, code, reason = await receive_close(second)
+        assert (error["code"], code) == ("full", 1013)
+        assert error["message"] == reason
+        assert "too busy" in reason
+        health = json.loads((await server.get("/health"))[2])
+        assert health["tick_delay_ms"] > 20
+        assert health["refused"] == server.calls.refused_late == 1
+        busy.clear()
+        await work
+        await until(lambda: server.calls.tick_delay_ms < 20, seconds=20)
+        async with server.socket() as third:
+            assert (await answer(third))["type"] == "config"
+        assert server.calls.refused == 1
+
+
+async def test_the_only_caller_is_admitted_however_late_the_ticks_are():
+    busy = asyncio.Event()
+    async with served(Recorder(), max_tick_delay_ms=20) as server:
+        async with server.socket() as first:
+            await answer(first)
+            busy.set()
+            work = asyncio.create_task(keep_busy(busy))
+            await until(lambda: server.calls.tick_delay_ms > 30, seconds=20)
+        await until(lambda: server.calls.sessions == 0)
+        assert server.calls.tick_delay_ms > 20
+        async with server.socket() as second:
+            assert (await answer(second))["type"] == "config"
+        busy.clear()
+        await work
+
+
+async def test_late_ticks_refuse_nobody_without_a_bound():
+    busy = asyncio.Event()
+    async with (
+        served(Recorder(), max_sessions=9, max_tick_delay_ms=None) as server,
+        server.socket() as first,
+    ):
+        await answer(first)
+        busy.set()
+        work = asyncio.create_task(keep_busy(busy))
+        await until(lambda: server.calls.tick_delay_ms > 30, seconds=20)
+        async with server.socket() as second:
+            assert (await answer(second))["type"] == "config"
+        busy.clear()
+        await work
+
+
+async def test_a_server_without_calls_has_no_ticks():
+    async with served(Recorder()) as server:
+        async with server.socket() as socket:
+            await answer(socket)
+            assert len(ticker_for(LoopClock())) == 1
+        await until(lambda: server.calls.sessions == 0)
+        assert len(ticker_for(LoopClock())) == 0
 
 
 @pytest.mark.parametrize(

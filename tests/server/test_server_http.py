@@ -70,7 +70,13 @@ async def test_health_reports_sessions_and_limit():
     async with served(refuse_calls, max_sessions=3) as server:
         status, _, body = await server.get("/health")
         assert status == 200
-        assert json.loads(body) == {"status": "ok", "sessions": 0, "limit": 3}
+        assert json.loads(body) == {
+            "status": "ok",
+            "sessions": 0,
+            "limit": 3,
+            "tick_delay_ms": 0,
+            "refused": 0,
+        }
 
 
 async def test_a_rebound_name_is_refused():
@@ -100,6 +106,8 @@ async def test_a_rebound_name_is_refused():
         ({"token": "short"}, "16 characters"),
         ({"port": 70000}, "65535"),
         ({"max_sessions": 0}, "above 0"),
+        ({"max_tick_delay_ms": 0}, "above 0, or None"),
+        ({"max_tick_delay_ms": float("nan")}, "above 0, or None"),
         ({"certfile": Path("none.pem")}, "go together"),
         ({"certfile": Path("none.pem"), "keyfile": Path("none.key")}, "no file none.pem"),
         ({"certfile": "none.pem", "keyfile": "none.key"}, "no file none.pem"),

@@ -51,6 +51,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     type=click.IntRange(1),
     help="Most calls at once; 8 for each core by default.",
 )
+@click.option(
+    "--max-tick-delay",
+    type=click.FloatRange(0),
+    metavar="MS",
+    default=20.0,
+    show_default=True,
+    help="Refuse another call while a tenth of the 20 ms ticks were this much late; 0 never does.",
+)
 @engine_options
 def serve(
     host: str,
@@ -61,6 +69,7 @@ def serve(
     allow_host: tuple[str, ...],
     public_url: str | None,
     max_sessions: int | None,
+    max_tick_delay: float,
     profile: str,
     instructions: str,
     offline: bool,
@@ -86,6 +95,7 @@ def serve(
         allowed_hosts=allow_host,
         public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
+        max_tick_delay_ms=max_tick_delay or None,
     )
     from duologue.agent.instructions import load_instructions
 

@@ -18,7 +18,8 @@ def create_call_app(handler: CallHandler, config: ServerConfig | None = None) ->
     """Create an ASGI app that runs ``handler`` for each admitted call.
 
     Routes: ``GET /`` is the page, ``GET /static/NAME`` its files, and ``GET /health`` the number of
-    sessions and their limit as JSON. ``WS /call`` is one call; its end ends the session. ``POST
+    sessions, their limit, the delay of ticks (see `CallLimiter.tick_delay_ms`) and the number of
+    refused calls as JSON. ``WS /call`` is one call; its end ends the session. ``POST
     /call`` returns the reason for which a call from that page would be refused, because a browser
     does not show the reason for a WebSocket.
 
@@ -32,7 +33,13 @@ def create_call_app(handler: CallHandler, config: ServerConfig | None = None) ->
 
     async def health(request: Request) -> JSONResponse:
         return JSONResponse(
-            {"status": "ok", "sessions": calls.sessions, "limit": config.max_sessions},
+            {
+                "status": "ok",
+                "sessions": calls.sessions,
+                "limit": config.max_sessions,
+                "tick_delay_ms": round(calls.tick_delay_ms, 1),
+                "refused": calls.refused,
+            },
             headers={"cache-control": "no-store"},
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from dataclasses import dataclass, field
@@ -55,6 +56,9 @@ class ServerConfig:
     public_url: str | None = None
     """Address of the page if a proxy is in front of it, such as ``https://talk.example.org/``."""
     max_sessions: int = field(default_factory=default_sessions)
+    max_tick_delay_ms: float | None = 20.0
+    """Refuse another call while a tenth of the 20 ms ticks of the last three seconds were more ms
+    late than this; None never does. The only caller is always admitted."""
     max_message_bytes: int = 64 * 1024
     """Most bytes of one message from the page."""
     messages_per_s: float = 50.0
@@ -85,6 +89,10 @@ class ServerConfig:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
         if self.max_sessions < 1:
             raise ConfigError(f"max_sessions must be above 0, not {self.max_sessions}")
+        if self.max_tick_delay_ms is not None and not 0 < self.max_tick_delay_ms < math.inf:
+            raise ConfigError(
+                f"max_tick_delay_ms must be above 0, or None, not {self.max_tick_delay_ms}"
+            )
         if (self.certfile is None) != (self.keyfile is None):
             raise ConfigError("certfile and keyfile go together: pass both, or neither")
         for name, url in (
