@@ -26,11 +26,39 @@ from duologue.testing import run_virtual
 KEYS = Credentials("AKIDTEST", "secret")
 
 
+class PulledWire(BedrockWire):
+    """A wire with `receive`: it runs in a task, and what it passes on is returned one by one."""
+
+    _running = None
+
+    async def receive(self):
+        if self._running is None:
+            self._inbox = asyncio.Queue()
+            self._running = asyncio.create_task(self._collect())
+        found = await self._inbox.get()
+        if isinstance(found, BaseException):
+            self._inbox.put_nowait(found)
+            raise found
+        return found
+
+    async def _collect(self):
+        try:
+            await self.run(self._inbox.put_nowait)
+        except SessionError as error:
+            self._inbox.put_nowait(error)
+
+    async def close(self):
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.wait([self._running])
+        await super().close()
+
+
 def wire_to(url, tls=None, credentials=KEYS, **options):
     async def keys():
         return credentials
 
-    return BedrockWire(
+    return PulledWire(
         model="amazon.nova-2-sonic-v1:0",
         region="us-east-1",
         endpoint=url,
@@ -201,15 +229,65 @@ async def test_more_than_a_window_comes_through_while_it_is_read(wire, service):
 
 
 @nova
-async def test_unread_events_are_bounded(wire, service):
-    request = await open_live_stream(wire, service)
+async def test_events_are_bounded_while_nobody_receives(wire, service):
+    request = await open_stream(wire, service)
+    request.accept()
     big = encode_event("audioOutput", content="x" * 60_000)
     count = 0
     while request.h2.local_flow_control_window(request.id) >= len(big):
         request.send(big)
         await asyncio.sleep(0)
         count += 1
-    assert count * len(big) < 1 << 20
+    assert 10 < count < (1 << 20) / len(big)
+    assert isinstance(await wire.receive(), StreamAccepted)
+    for _ in range(count):
+        assert len(await wire.receive()) > 60_000
+
+
+@nova
+async def test_events_are_passed_on_within_the_read_callback(wire, service):
+    request = await open_stream(wire, service)
+    request.accept()
+    tasks = []
+    running = asyncio.create_task(wire.run(lambda _: tasks.append(asyncio.current_task())))
+    await asyncio.sleep(0.1)
+    request.send_event("usageEvent")
+    request.send_event("completionStart")
+    await asyncio.sleep(0.1)
+    # That the service has accepted the stream is not news of the stream itself.
+    assert tasks == [running, None, None]
+    running.cancel()
+    await asyncio.wait([running])
+    request.send_event("usageEvent")
+    await asyncio.sleep(0.1)
+    assert len(tasks) == 3
+
+
+@pytest.mark.parametrize("kind", [ValueError, OSError, asyncio.CancelledError])
+def test_what_the_receiver_raises_ends_the_run_as_it_is(kind):
+    @nova
+    async def raises(wire, service):
+        request = await open_stream(wire, service)
+        request.accept()
+        received = []
+
+        def receive(message):
+            received.append(message)
+            if isinstance(message, bytes):
+                raise kind("of the receiver")
+
+        running = asyncio.create_task(wire.run(receive))
+        await asyncio.sleep(0.1)
+        request.send_event("usageEvent")
+        request.send_event("usageEvent")
+        with pytest.raises(kind):
+            await running
+        request.send_event("usageEvent")
+        await asyncio.sleep(0.1)
+        assert len(received) == 2
+        await wire.send(client_event("audioInput"))
+
+    raises()
 
 
 @nova

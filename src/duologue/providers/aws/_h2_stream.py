@@ -9,6 +9,7 @@ import asyncio
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from typing import cast
 
@@ -80,6 +81,8 @@ class H2Stream(asyncio.BufferedProtocol):
         self._failure: ConnectionLostError | None = None
         self._request_ended = False
         self._paused = False
+        self.on_readable: Callable[[], None] | None = None
+        """Called when there is something to read, instead of ending a `wait`."""
         self._changed = asyncio.Event()
         self._alarm: Timer | None = None
         """Ends a `wait` in time; it is kept for the next one when a wait ends early."""
@@ -288,11 +291,11 @@ class H2Stream(asyncio.BufferedProtocol):
         for one in found:
             if isinstance(one, bytes):
                 self._received += one
-                self._changed.set()
             else:
                 self._handle_event(one)
         self._writable.set()
         self._flush()
+        self._notify()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail whatever still waits for the connection."""
@@ -322,10 +325,8 @@ class H2Stream(asyncio.BufferedProtocol):
                 self._fail(ConnectionLostError(f"ended the connection ({_error_name(code)})"))
             case PingAckReceived():
                 self._answers_pings = True
-                return
             case _:
-                return
-        self._changed.set()
+                pass
 
     def _fail(self, failure: ConnectionLostError) -> None:
         if self._failure is None:
@@ -334,8 +335,14 @@ class H2Stream(asyncio.BufferedProtocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._alarm = None
-        self._changed.set()
         self._writable.set()
+        self._notify()
+
+    def _notify(self) -> None:
+        if self.on_readable is not None and self.is_readable:
+            self.on_readable()
+        else:
+            self._changed.set()
 
     def _check_writable(self) -> None:
         if self._failure is not None:

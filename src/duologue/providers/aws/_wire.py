@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from types import MappingProxyType
 from urllib.parse import urlsplit
 
@@ -128,6 +129,9 @@ class BedrockWire:
         self._quiet = True
         self._flush_pending = False
         self._receiving = False
+        self._received_at = 0.0
+        self._failure: BaseException | None = None
+        """What `run` has to raise."""
         self._end_error: SessionError | None = None
         self._receive_ended = asyncio.Event()
         self._send_incomplete = False
@@ -158,7 +162,7 @@ class BedrockWire:
     async def send(self, message: Message) -> None:
         """Send one event; waits while the service does not read.
 
-        A signal is not sent: `receive` returns a `Flush`.
+        A signal is not sent: `run` passes on a `Flush`.
 
         Raises:
             SessionError: The connection is lost.
@@ -192,49 +196,40 @@ class BedrockWire:
         return True
 
     async def run(self, receive: Callable[[Message], None]) -> None:
-        """Pass on each event until the stream ends, by an error."""
-        while (message := await self.receive()) is not None:
-            receive(message)
-
-    async def receive(self) -> Message | None:
-        """Return the next event or signal; never None, because no stream ends cleanly.
+        """Pass on each event, inside the event loop's own read callback, and each signal.
 
         Raises:
-            SessionError: The stream has ended; the text has the service's own words if there are
-                any.
+            SessionError: The stream has ended, as it always does; the text has the service's own
+                words if there are any.
+            Exception: ``receive`` raised it.
         """
         if self._invoke_task is None or self._transport is None:
             raise self._connection_error("is not connected")
         stream = self._transport.stream
         self._receiving = True
         try:
-            if not self._accepted:
-                return await self._await_response(stream, self._invoke_task)
-            until = self._clock.now() + (IDLE_S if self._quiet else QUIET_S)
-            while not self._take_flush():
-                event = self._next_event()
-                if event is not None:
-                    self._quiet = False
-                    return event
-                if stream.is_readable:
-                    self._decode(stream.read_now())
-                elif (now := self._clock.now()) < until:
-                    await stream.wait(until)
-                elif not self._quiet:
-                    self._quiet = True
-                    return StreamQuiet()
-                elif now - self._last_sent_at >= IDLE_S:
-                    return StreamIdle()
+            await self._run_until_accepted(stream, self._invoke_task, receive)
+            stream.on_readable = partial(self._receive_events, stream, receive)
+            while self._failure is None:
+                now = self._clock.now()
+                quiet_at = self._received_at + (IDLE_S if self._quiet else QUIET_S)
+                if self._take_flush():
+                    receive(Flush())
+                elif stream.is_readable:
+                    stream.on_readable()
+                elif now < quiet_at:
+                    await stream.wait(quiet_at)
                 else:
-                    until = now + IDLE_S
-            return Flush()
-        except (OSError, SmithyError, ValueError) as error:
-            self._end_error = self._to_session_error(error)
-            raise self._end_error from error
-        except SessionError as error:
-            self._end_error = error
-            raise
+                    self._received_at = now
+                    if not self._quiet:
+                        self._quiet = True
+                        receive(StreamQuiet())
+                    elif now - self._last_sent_at >= IDLE_S:
+                        receive(StreamIdle())
+            failure, self._failure = self._failure, None
+            raise failure
         finally:
+            stream.on_readable = None
             self._receiving = False
             if self._end_error is not None:
                 self._receive_ended.set()
@@ -244,6 +239,7 @@ class BedrockWire:
         transport, self._transport = self._transport, None
         if transport is None:
             return
+        transport.stream.on_readable = None
         try:
             with suppress(OSError, SmithyError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -300,19 +296,57 @@ class BedrockWire:
         nudged, self._flush_pending = self._flush_pending, False
         return nudged
 
-    async def _await_response(
-        self, stream: H2Stream, invoke_task: asyncio.Task[_SdkStream]
-    ) -> Message:
-        until = self._clock.now() + RESPONSE_TIMEOUT_S
+    async def _run_until_accepted(
+        self,
+        stream: H2Stream,
+        invoke_task: asyncio.Task[_SdkStream],
+        receive: Callable[[Message], None],
+    ) -> None:
+        idle_at = self._clock.now() + RESPONSE_TIMEOUT_S
         while not stream.has_response:
             if self._take_flush():
-                return Flush()
-            if self._clock.now() >= until:
-                return StreamIdle()
-            await stream.wait(until)
-        await invoke_task.result().await_output()
+                receive(Flush())
+            elif self._clock.now() < idle_at:
+                await stream.wait(idle_at)
+            else:
+                idle_at = self._clock.now() + RESPONSE_TIMEOUT_S
+                receive(StreamIdle())
+        try:
+            await invoke_task.result().await_output()
+        except (OSError, SmithyError) as error:
+            self._end_error = self._to_session_error(error)
+            raise self._end_error from error
         self._accepted = True
-        return StreamAccepted(self._expires_in)
+        self._received_at = self._clock.now()
+        receive(StreamAccepted(self._expires_in))
+
+    def _receive_events(self, stream: H2Stream, receive: Callable[[Message], None]) -> None:
+        """Pass on what has come; what goes wrong here is raised by `run`."""
+        try:
+            while stream.is_readable:
+                for event in self._read_events(stream):
+                    self._quiet = False
+                    receive(event)
+            self._received_at = self._clock.now()
+        except BaseException as error:
+            self._failure = error
+            stream.on_readable = None
+            stream.wake()
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+
+    def _read_events(self, stream: H2Stream) -> Iterator[bytes]:
+        """Read and decode what has come. Raise `SessionError` at the end of the stream."""
+        try:
+            self._decode(stream.read_now())
+            while (event := self._next_event()) is not None:
+                yield event
+        except (OSError, ValueError) as error:
+            self._end_error = self._to_session_error(error)
+            raise self._end_error from error
+        except SessionError as error:
+            self._end_error = error
+            raise
 
     def _request_flush(self, transport: H2Transport) -> None:
         self._flush_pending = True
@@ -362,8 +396,7 @@ class BedrockWire:
         elif self._end_error is None:
             try:
                 async with asyncio.timeout(_REASON_TIMEOUT_S):
-                    while True:
-                        await self.receive()
+                    await self.run(lambda _: None)
             except TimeoutError:
                 return self._to_session_error(error)
             except SessionError as reason:
