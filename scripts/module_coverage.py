@@ -130,6 +130,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "providers/qwen/test_qwen_config.py",
         "providers/qwen/test_qwen_codec.py",
     ),
+    "realtime/_session/companding.py": ("realtime/_session/test_companding.py",),
     "realtime/_session/connections.py": (
         "realtime/_session/test_connections.py",
         "realtime/_session/test_connections_rollover.py",

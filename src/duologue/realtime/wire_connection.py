@@ -163,6 +163,8 @@ class WireConnection[M]:
         Raises:
             SessionError: the control lane is full; the connection ends with that error, too.
         """
+        if not isinstance(command, SendVideo) and self._try_send(command):
+            return
         match command:
             case SendVideo(in_order=False) if self._encode_image is not None:
                 self.dropped_video += self._raw_video is not None
@@ -172,11 +174,6 @@ class WireConnection[M]:
             case SendVideo(in_order=False):
                 self.dropped_video += self._video is not None
                 self._video = command
-            case SendVideo():
-                self._enqueue_control(command)
-                return
-            case _ if self._try_send(command):
-                return
             case SendAudio(frame=frame):
                 self._media.append(command)
                 self._queued_s += frame.duration
@@ -191,14 +188,15 @@ class WireConnection[M]:
 
     def _try_send(self, command: Command) -> bool:
         """Send a command without the writer, unless something waits before it."""
-        eager = self._nonblocking_wire
-        if eager is None or self._writing or self._control or self._media:
+        wire = self._nonblocking_wire
+        if wire is None or self._writing or self._control or self._media:
             return False
-        messages = deque(self.codec.encode(command))
-        while messages and eager.try_send(messages[0]):
-            messages.popleft()
-        for message in messages:
-            self._enqueue_control(_CodecMessage(message))
+        messages = self.codec.encode(command)
+        for sent, message in enumerate(messages):
+            if not wire.try_send(message):
+                for waiting in messages[sent:]:
+                    self._enqueue_control(_CodecMessage(waiting))
+                break
         return True
 
     def _enqueue_control(self, command: Command | _CodecMessage[M]) -> None:

@@ -10,9 +10,9 @@ it is voice according to the VAD and also loud compared with the rest of its str
     stretch      |-- 1 --------|  |-- 2 -----------------------|
 
 The VAD costs more than all the rest, so it sleeps while there is nothing but noise. Audio that
-stands out from the noise wakes it. It then begins with the last `WARM_UP_S` of the noise, because
+stands out from the noise wakes it. It then begins with the last `_WARM_UP_S` of the noise, because
 its verdict depends on what it was given before, and stays awake until no stretch is open and
-`AWAKE_S` have passed.
+`_AWAKE_S` have passed.
 
 A stretch continues over gaps of up to `GAP_S`, because words contain such gaps.
 
@@ -48,9 +48,9 @@ MIN_PERIODICITY = 0.6
 """Autocorrelation above which a frame has a pitch."""
 MIN_PERIODIC_S = 0.096
 """Seconds without a gap that speech contains of frames with a pitch."""
-AWAKE_S = 0.06
+_AWAKE_S = 0.06
 """Seconds of noise after which the VAD sleeps."""
-WARM_UP_S = 0.06
+_WARM_UP_S = 0.06
 """Seconds of noise that a VAD is given before the audio that has woken it."""
 _PITCH_RANGE_HZ = 70, 440
 """Lowest and highest pitch of a voice, in Hz."""
@@ -126,15 +126,21 @@ class VoiceMeter:
         """Whether no stretch is open and none seems about to begin."""
         return not (self.is_open or self._run_s)
 
-    def push(self, samples: Samples, now: float) -> list[tuple[float, float, float]]:
+    def push(
+        self, samples: Samples, now: float, peak: int | None = None
+    ) -> list[tuple[float, float, float]]:
         """Process the next samples, which end at ``now`` (clock seconds).
+
+        ``peak`` is the highest of them, if that is known.
 
         Return the probability of speech, the length and the end time of each frame of the VAD that
         they complete; with probability 0 if they are only noise, of any length.
         """
-        peak, seconds = int(np.maximum.reduce(samples)), len(samples) / self._rate
+        seconds = len(samples) / self._rate
+        if peak is None:
+            peak = int(np.maximum.reduce(samples))
         if not self._noise_floor.is_noise(peak, seconds):
-            self._awake_s = AWAKE_S
+            self._awake_s = _AWAKE_S
         elif self._awake_s <= 0.0:
             self._skip(samples, peak, seconds)
             return [(0.0, seconds, now)]
@@ -150,7 +156,7 @@ class VoiceMeter:
             at = now - (len(frames) - 1 - index) * self._frame_s
             activity = self._stream.push(frame)
             if activity > VOICE_PROBABILITY:
-                self._awake_s = AWAKE_S
+                self._awake_s = _AWAKE_S
                 self._measure(frame, activity, at)
             elif self.is_open or self._run_s:
                 self._measure(frame, activity, at)
@@ -165,7 +171,7 @@ class VoiceMeter:
             return
         self._skipped.append(samples)
         self._skipped_s += seconds
-        while self._skipped_s > WARM_UP_S + seconds - 1e-9:
+        while self._skipped_s > _WARM_UP_S + seconds - 1e-9:
             self._skipped_s -= len(self._skipped.popleft()) / self._rate
 
     def is_speech(self) -> bool:

@@ -2,18 +2,21 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duologue.realtime._session.companding import expand
 from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer
 from duologue.realtime.commands import EndTurn
 
+SAMPLES = expand(np.random.default_rng(1).integers(30, 128, 40000).astype(np.uint8))
+"""Samples that packing does not change, in an order that shows where each belongs."""
 LOUD = st.lists(st.tuples(st.integers(1, 900), st.booleans()), max_size=40)
 
 
 def fill(ring, chunks):
-    """Push chunks of numbered or silent samples; return all of them in a row."""
+    """Push chunks of known or silent samples; return all of them in a row."""
     whole = np.zeros(0, np.int16)
     for length, loud in chunks:
         at = np.arange(len(whole), len(whole) + length)
-        samples = (100 + at % 30000).astype(np.int16) if loud else np.zeros(length, np.int16)
+        samples = SAMPLES[at] if loud else np.zeros(length, np.int16)
         ring.push(samples)
         whole = np.concatenate((whole, samples))
     return whole
@@ -48,8 +51,9 @@ def test_silence_takes_no_memory_and_is_returned():
     for _ in range(400):
         ring.push(np.full(480, 20, np.int16))
     assert len(ring._pieces) < 30
-    assert len(joined(ring.read_from(0))) == 400 * 480
-    assert not joined(ring.read_from(0)).any()
+    kept = joined(ring.read_from(0))
+    assert len(kept) == 400 * 480
+    assert not kept[:-6000].any()
 
 
 def test_commands_keep_their_places_in_the_audio():
@@ -139,3 +143,41 @@ def test_no_samples_change_nothing_and_discarded_marks_are_gone():
     ring.mark(EndTurn())
     ring.discard_before(100)
     assert ring.read_from(0) == []
+
+
+def test_audio_is_packed_once_a_quarter_of_a_second_and_not_while_it_waits_to_be_sent():
+    ring = ReplayBuffer(1000, 10.0)
+    exact = np.arange(1000, 1600, dtype=np.int16)
+    for begin in range(0, 400, 50):
+        ring.push(exact[begin : begin + 50], pack=False)
+    np.testing.assert_array_equal(joined(ring.read_from(0)), exact[:400])
+    for begin in range(400, 600, 50):
+        ring.push(exact[begin : begin + 50])
+    kept = joined(ring.read_from(0))
+    np.testing.assert_array_equal(kept[450:], exact[450:])
+    assert (kept[:450] != exact[:450]).any()
+    np.testing.assert_allclose(kept[:450], exact[:450], rtol=0.03)
+
+
+def test_packed_audio_takes_a_byte_a_sample():
+    ring = ReplayBuffer(1000, 60.0)
+    fill(ring, [(20, True)] * 1000)
+    assert sum(piece.packed.nbytes for piece in ring._pieces) == 20000 - ring._recent_length
+    assert ring._recent_length < 250
+
+
+def test_the_limit_is_kept_to_the_sample():
+    ring = ReplayBuffer(1000, 1.0)
+    whole = fill(ring, [(70, True)] * 30)
+    assert ring.start == len(whole) - 1000
+    np.testing.assert_array_equal(joined(ring.read_from(0)), whole[-1000:])
+
+
+def test_discarding_everything_keeps_nothing():
+    ring = ReplayBuffer(1000, 10.0)
+    fill(ring, [(70, True)] * 30)
+    ring.discard_before(2100)
+    assert (ring.start, ring.end) == (2100, 2100)
+    assert ring.read_from(0) == []
+    assert not ring._pieces
+    assert not ring._recent

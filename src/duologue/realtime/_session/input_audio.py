@@ -33,12 +33,15 @@ import numpy as np
 
 from duologue.audio import AudioFrame, Resampler
 from duologue.realtime._session.local_turns import LocalTurns
-from duologue.realtime._session.replay_buffer import LOUD_PEAK, InputTurnTracker, ReplayBuffer
+from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer
 from duologue.realtime._session.replayed_turns import ReplayedTurns, TurnSignal
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
+
+_LOUD_PEAK = 600
+"""Peak (-35 dB) above which samples may be speech."""
 
 _SPEECH_LEAD_S = 1.0
 """Seconds from the start of speech to its signal, if the provider does not report the position."""
@@ -90,6 +93,10 @@ class InputAudio:
         self._partial_text: dict[str, str] = {}
         """Partial transcript of the newest turn, until it is final."""
         self._resampler: Resampler | None = None
+        self._peak = 0
+        """The highest sample of the newest frame."""
+        self._loud_samples = 0
+        """Samples so far in frames whose peak is above `_LOUD_PEAK`."""
         self._connection_start = 0
         self._replay_from = 0
         """Position from which the next connection gets the audio."""
@@ -105,10 +112,14 @@ class InputAudio:
             if self._resampler is None or self._resampler.in_rate != frame.rate:
                 self._resampler = Resampler(frame.rate, self.rate)
             frame = AudioFrame(self._resampler.push(frame.samples), self.rate)
-        if not len(frame):
+        length = len(frame)
+        if not length:
             return None
+        self._peak = int(np.maximum.reduce(frame.samples))
+        if self._peak > _LOUD_PEAK:
+            self._loud_samples += length
         if not live:
-            self._buffer.push(frame.samples)
+            self._buffer.push(frame.samples, pack=False)
             overflow = self._buffer.start - self._replay_from
             if overflow > 0:
                 self.lost_samples += overflow
@@ -120,9 +131,9 @@ class InputAudio:
     def detect(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
         """Return the signals that are detected here in audio that `accept` has returned."""
         if self._local_turns is not None:
-            return self._local_turns.detect(frame.samples, self._buffer.end, now)
+            return self._local_turns.detect(frame.samples, self._buffer.end, now, self._peak)
         if self.voice_meter is not None:
-            self.voice_meter.push(frame.samples, now)
+            self.voice_meter.push(frame.samples, now, self._peak)
         return ()
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:
@@ -157,7 +168,7 @@ class InputAudio:
     @property
     def loud_s(self) -> float:
         """Seconds of input audio so far that are loud enough to be speech."""
-        return self._buffer.loud_samples / self.rate
+        return self._loud_samples / self.rate
 
     @property
     def keep_s(self) -> float:
@@ -303,7 +314,7 @@ class InputAudio:
                 case _:
                     position += len(piece)
                     commands.append(SendAudio(AudioFrame(piece, self.rate)))
-            if isinstance(piece, np.ndarray) and piece.max() > LOUD_PEAK:
+            if isinstance(piece, np.ndarray) and piece.max() > _LOUD_PEAK:
                 loud = True
         if not loud:
             self._dropped_turns, self._open_when_lost = self._open_when_lost, []

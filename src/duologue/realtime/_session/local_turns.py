@@ -182,15 +182,20 @@ class LocalTurns:
         """Turns that have a reply and are replayed for their transcript only."""
         return [turn.item_id for turn in self._replayed]
 
-    def detect(self, samples: Samples, position: int, now: float) -> Sequence[TurnSignal]:
-        """Return the signals in the next audio, which ends at ``now`` and at ``position``."""
+    def detect(
+        self, samples: Samples, position: int, now: float, peak: int | None = None
+    ) -> Sequence[TurnSignal]:
+        """Return the signals in the next audio, which ends at ``now`` and at ``position``.
+
+        ``peak`` is its highest sample, if that is known.
+        """
         self._now = now
         signals: list[TurnSignal] = []
         while self._without_text and now - self._without_text[0].ended_at > LATE_TRANSCRIPT_S:
             signals += self._without_text.pop(0).settle_without_text()
         if self._last_turn is not None and now - self._last_turn.ended_at > LATE_TRANSCRIPT_S:
             signals += self._last_turn.settle_without_text()
-        for activity, seconds, at in self.voice_meter.push(samples, now):
+        for activity, seconds, at in self.voice_meter.push(samples, now, peak):
             for step in self._endpointer.push(activity, seconds, at):
                 signals += self._handle_step(step, position, now)
         turn = self._turn

@@ -2,23 +2,36 @@
 
 Positions are samples since the session began, at the model's input rate; they continue over all
 connections of the session.
+
+Kept audio is almost never needed, and there may be hundreds of sessions, so it has to take little
+memory, and little time for each frame. It is kept as it comes for a quarter of a second. Then that
+is packed in one pass: silence to its length, all else to a byte a sample (`companding`). That adds
+noise 35 to 38 dB below speech, which a model does not mind, and no sample is lost or moved::
+
+    packed                          as it came
+    | 8 bit | silence | 8 bit | ... | frame | frame |
+    start                                         end
+
+What comes while there is no connection is certain to be sent, and stays as it is until it was.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from duologue.audio import Samples
+from duologue.realtime._session.companding import Companded, compress, expand
 from duologue.realtime.commands import ClearInput, EndTurn
 
 _SILENCE_PEAK = 64
 """Peak (-54 dB) of samples that are kept as silence: only their length is stored."""
 
-LOUD_PEAK = 600
-"""Peak (-35 dB) above which samples may be speech."""
+_PACKED_S = 0.25
+"""Seconds of audio that are packed together."""
 
 _UNKNOWN_END_MARGIN_S = 0.3
 """Seconds that the end of a turn is assumed earlier if the provider does not report its position,
@@ -36,21 +49,30 @@ _MAX_SETTLED = 64
 class _Piece:
     start: int
     length: int
-    samples: Samples | None
+    packed: Companded | None
+    """None for silence."""
+
+    def unpack(self) -> Samples:
+        """Return its samples."""
+        if self.packed is None:
+            return np.zeros(self.length, np.int16)
+        return expand(self.packed)
 
 
 class ReplayBuffer:
     """The newest ``seconds`` of one stream at ``rate`` Hz; older audio is dropped.
 
-    Silence takes no memory. `EndTurn` and `ClearInput` keep their places in the audio.
+    `EndTurn` and `ClearInput` keep their places in the audio.
     """
 
     __slots__ = (
+        "_block",
         "_limit",
         "_marks",
         "_pieces",
+        "_recent",
+        "_recent_length",
         "end",
-        "loud_samples",
         "rate",
         "seconds",
         "start",
@@ -60,38 +82,27 @@ class ReplayBuffer:
         self.rate = rate
         self.seconds = seconds
         self._limit = int(rate * seconds)
+        self._block = int(rate * _PACKED_S)
         self._pieces: deque[_Piece] = deque()
+        self._recent: deque[Samples] = deque()
+        """What came after the last piece."""
+        self._recent_length = 0
         self._marks: deque[tuple[int, EndTurn | ClearInput]] = deque()
         self.start = 0
         """Position of the oldest sample that is kept."""
         self.end = 0
         """Position behind the newest sample."""
-        self.loud_samples = 0
-        """Samples so far in pieces whose peak is above `LOUD_PEAK`."""
 
-    def push(self, samples: Samples) -> None:
-        """Keep the next samples; the array is not copied."""
+    def push(self, samples: Samples, *, pack: bool = True) -> None:
+        """Keep the next samples, whose array is not copied; pack what has come, if that is due."""
         length = len(samples)
-        if not length:
-            return
-        peak = int(samples.max())
-        quiet = peak <= _SILENCE_PEAK and int(samples.min()) >= -_SILENCE_PEAK
-        if peak > LOUD_PEAK:
-            self.loud_samples += length
-        last = self._pieces[-1] if self._pieces else None
-        max_length = self._limit // 20
-        if (
-            quiet
-            and last is not None
-            and last.samples is None
-            and last.length + length <= max_length
-        ):
-            last.length += length
-        else:
-            self._pieces.append(_Piece(self.end, length, None if quiet else samples))
+        self._recent.append(samples)
+        self._recent_length += length
         self.end += length
-        while self.end - self.start > self._limit:
-            self._drop_first()
+        if pack and self._recent_length >= self._block:
+            self._pack()
+        if self.end - self.start > self._limit:
+            self._drop_before(self.end - self._limit)
 
     def mark(self, command: EndTurn | ClearInput) -> None:
         """Keep a command in its place behind the audio so far."""
@@ -99,8 +110,7 @@ class ReplayBuffer:
 
     def discard_before(self, position: int) -> None:
         """Drop the audio before ``position``."""
-        while self._pieces and self._pieces[0].start + self._pieces[0].length <= position:
-            self._drop_first()
+        self._drop_before(min(position, self.end))
         while self._marks and self._marks[0][0] <= position:
             self._marks.popleft()
 
@@ -116,15 +126,13 @@ class ReplayBuffer:
             out.extend(audio[i : i + step] for i in range(0, len(audio), step))
             parts.clear()
 
-        for piece in self._pieces:
-            end = piece.start + piece.length
-            begin = max(piece.start, position)
+        first = max(position, self.start)
+        for start, samples in self._stretches(first):
+            end = start + len(samples)
+            begin = max(start, first)
             while begin < end:
                 until = min(end, marks[0][0]) if marks else end
-                if piece.samples is None:
-                    parts.append(np.zeros(until - begin, np.int16))
-                else:
-                    parts.append(piece.samples[begin - piece.start : until - piece.start])
+                parts.append(samples[begin - start : until - start])
                 begin = until
                 while marks and marks[0][0] <= begin:
                     flush()
@@ -133,9 +141,45 @@ class ReplayBuffer:
         out.extend(command for _, command in marks)
         return out
 
-    def _drop_first(self) -> None:
-        piece = self._pieces.popleft()
-        self.start = piece.start + piece.length
+    def _stretches(self, position: int) -> Iterator[tuple[int, Samples]]:
+        """Yield all audio that does not end before ``position``, each with where it starts."""
+        for piece in self._pieces:
+            if piece.start + piece.length > position:
+                yield piece.start, piece.unpack()
+        start = self.end - self._recent_length
+        for samples in self._recent:
+            yield start, samples
+            start += len(samples)
+
+    def _pack(self) -> None:
+        recent = np.concatenate(self._recent)
+        start = self.end - self._recent_length
+        self._recent.clear()
+        self._recent_length = 0
+        count = len(recent) // self._block  # one, but for what came without a connection
+        step = -(-len(recent) // count)
+        for begin in range(0, len(recent), step):
+            self._add_piece(start + begin, recent[begin : begin + step])
+
+    def _add_piece(self, start: int, samples: Samples) -> None:
+        length = len(samples)
+        if samples.max() > _SILENCE_PEAK or samples.min() < -_SILENCE_PEAK:
+            self._pieces.append(_Piece(start, length, compress(samples)))
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if last is not None and last.packed is None and last.length < 2 * self._block:
+            last.length += length
+        else:
+            self._pieces.append(_Piece(start, length, None))
+
+    def _drop_before(self, position: int) -> None:
+        if position <= self.start:
+            return
+        self.start = position
+        while self._pieces and self._pieces[0].start + self._pieces[0].length <= position:
+            self._pieces.popleft()
+        while self._recent and self.end - self._recent_length + len(self._recent[0]) <= position:
+            self._recent_length -= len(self._recent.popleft())
 
 
 @dataclass(slots=True)

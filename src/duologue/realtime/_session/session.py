@@ -282,10 +282,13 @@ class Session:
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, and look for speech in it."""
-        live = self.live
-        accepted = self.input_audio.accept(frame, live=live)
-        if accepted is not None and live:
-            self.transmit(SendAudio(accepted))
+        current = self.connections.current if self.is_open else None
+        accepted = self.input_audio.accept(frame, live=current is not None)
+        if accepted is None:
+            return
+        if current is not None:
+            # Not by `transmit`, because this happens most often and audio has no text to clean.
+            current.connection.transmit(SendAudio(accepted))
             if (
                 self._doubts_loud_audio
                 and self._silence_monitor.pings
@@ -293,8 +296,10 @@ class Session:
             ):
                 self._silence_monitor.raise_doubt(self._clock.now())
                 self._schedule_check()
-        if accepted is not None and self.is_open:
-            self._handle_signals(self.input_audio.detect(accepted, self._clock.now()))
+        if self.is_open:
+            signals = self.input_audio.detect(accepted, self._clock.now())
+            if signals:
+                self._handle_signals(signals)
             if self._late_result_at is not None:
                 self._request_late_reply()
 
