@@ -6,11 +6,10 @@ Each call becomes a line of calls.jsonl. For a database, write the line with it:
 async, and what it does holds up neither the caller nor the next one.
 """
 
-import asyncio
 import json
 from pathlib import Path
 
-from duologue import Agent
+from duologue import Agent, run
 from duologue.edges.webrtc import CallEdge
 from duologue.hosting import CallEnd, serve
 from duologue.items import AgentItem, UserItem
@@ -49,4 +48,4 @@ def on_end(end: CallEnd) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(make_agent, ServerConfig(max_sessions=4), on_end=on_end))
+    run(serve(make_agent, ServerConfig(max_sessions=4), on_end=on_end))

@@ -1,4 +1,5 @@
 import asyncio
+import logging
 import os
 import signal
 import subprocess
@@ -8,7 +9,8 @@ import time
 import pytest
 
 import duologue
-from duologue import ConfigError, SessionError
+from duologue import ConfigError, MissingExtraError, SessionError
+from event_loops import EVENT_LOOPS
 
 
 async def answer():
@@ -18,6 +20,39 @@ async def answer():
 
 def test_run_returns_the_result():
     assert duologue.run(answer()) == 42
+
+
+async def running_loop():
+    return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
+def test_the_event_loop_can_be_chosen_and_is_logged(caplog, loop):
+    caplog.set_level(logging.INFO, logger="duologue")
+    assert duologue.run(running_loop(), loop=loop) == loop
+    assert [message.partition(" ")[0] for message in caplog.messages] == ["event"]
+    assert caplog.messages[0].startswith(f"event loop: {loop}")
+
+
+def test_the_event_loop_is_uvloop_where_it_is_installed():
+    pytest.importorskip("uvloop", reason="needs duologue[server]")
+    assert duologue.run(running_loop()) == "uvloop"
+
+
+def test_the_event_loop_is_asyncio_where_uvloop_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    assert duologue.run(running_loop()) == "asyncio"
+    with pytest.raises(SystemExit) as caught:
+        duologue.run(running_loop(), loop="uvloop")
+    assert isinstance(caught.value.__context__, MissingExtraError)
+
+
+def test_an_event_loop_that_does_not_exist_is_reported(capsys):
+    with pytest.raises(SystemExit):
+        duologue.run(running_loop(), loop="fast")
+    assert capsys.readouterr().err == (
+        "duologue: loop must be auto, asyncio or uvloop, not 'fast'\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,6 +103,7 @@ def test_a_cancellation_by_the_program_is_no_signal():
 
 SCRIPT = """
 import asyncio
+import sys
 import duologue
 from duologue.testing import ScriptedRealtime
 
@@ -95,15 +131,19 @@ async def main():
         print("left", flush=True)
 
 
-duologue.run(main())
+duologue.run(main(), loop=sys.argv[1])
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_conversation_without_a_traceback(number, code):
+def test_a_signal_ends_the_conversation_without_a_traceback(number, code, loop):
     program = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, loop],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert program.stdout.readline() == "joined\n"
     time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Run the main coroutine of a script, and end without a traceback on Ctrl-C."""
+"""Run the main coroutine of a script in the fastest event loop, and end cleanly on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,18 +6,59 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
+from duologue._optional import import_optional, is_installed
 from duologue._user_code import describe
 from duologue.errors import ConfigError, DuologueError
 
 log = logging.getLogger(__name__)
 
 
-def run[T](main: Coroutine[Any, Any, T]) -> T:
+type EventLoop = Literal["auto", "asyncio", "uvloop"]
+"""Which event loop to run in; ``auto`` is uvloop where it is installed, else asyncio's own."""
+
+
+def make_event_loop(loop: EventLoop) -> asyncio.AbstractEventLoop:
+    """Make an event loop, and log which one it is.
+
+    Raises:
+        ConfigError: ``loop`` names none.
+        MissingExtraError: uvloop is wanted but not installed.
+    """
+    match loop:
+        case "auto":
+            return make_event_loop("uvloop" if is_installed("uvloop") else "asyncio")
+        case "asyncio":
+            log.info("event loop: asyncio")
+            return asyncio.new_event_loop()
+        case "uvloop":
+            uvloop = import_optional("uvloop", "server")
+            log.info("event loop: uvloop %s", uvloop.__version__)
+            make: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+            return make()
+        case _:
+            raise ConfigError(f"loop must be auto, asyncio or uvloop, not {loop!r}")
+
+
+def run_in_loop[T](main: Coroutine[Any, Any, T], loop: EventLoop = "auto") -> T:
+    """Run ``main`` as ``asyncio.run`` does, in the event loop that ``loop`` names."""
+    try:
+        made = make_event_loop(loop)
+    except DuologueError:
+        main.close()
+        raise
+    with asyncio.Runner(loop_factory=lambda: made) as runner:
+        return runner.run(main)
+
+
+def run[T](main: Coroutine[Any, Any, T], *, loop: EventLoop = "auto") -> T:
     """Run ``main`` as ``asyncio.run`` does, and return its result; for scripts.
+
+    The event loop is uvloop where that is installed (extra ``server``), because it takes a quarter
+    less CPU; ``loop="asyncio"`` is asyncio's own.
 
     Ctrl-C and SIGTERM cancel it: its conversations end within a second, and the program exits with
     the code 130 (or 143) and without a traceback. An error of this library, such as a wrong key, is
@@ -25,6 +66,7 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
 
     Raises:
         ConfigError: ``main`` is no coroutine, or an event loop is running already.
+        MissingExtraError: ``loop="uvloop"`` without uvloop.
     """
     _check_coroutine(main)
     with suppress(RuntimeError):
@@ -50,7 +92,7 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
         return await main
 
     try:
-        return asyncio.run(body())
+        return run_in_loop(body(), loop)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except asyncio.CancelledError:
@@ -64,6 +106,8 @@ def run[T](main: Coroutine[Any, Any, T]) -> T:
         if others is not None:
             raise
         _fail(group)
+    finally:
+        main.close()  # It has not begun if there is no such loop.
 
 
 def _check_coroutine(main: object) -> None:

@@ -34,6 +34,7 @@ from duologue.events import events
 from duologue.server import ServerConfig
 from duologue.testing.scripted import At, Reply, ScriptedRealtime
 from duologue.testing.virtual_time import run_virtual
+from event_loops import EVENT_LOOPS
 
 RATE = 24000
 
@@ -238,7 +239,10 @@ def test_a_closed_terminal_does_not_end_the_conversation(question, tmp_path):
     ("number", "code", "quiet"),
     [(signal.SIGINT, 130, False), (signal.SIGTERM, 143, False), (signal.SIGHUP, 129, True)],
 )
-def test_a_run_that_is_ended_early_prints_what_was_written(question, tmp_path, number, code, quiet):
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
+def test_a_run_that_is_ended_early_prints_what_was_written(
+    question, tmp_path, number, code, quiet, loop
+):
     program = """
 import sys
 from duologue.cli import main, options
@@ -249,7 +253,17 @@ options.make_realtime = lambda *a, **k: ScriptedRealtime(
 )
 main(sys.argv[1:])
 """
-    args = ["run", question, "--out", "out.wav", "--events", "e.jsonl", *["--quiet"] * quiet]
+    args = [
+        "--loop",
+        loop,
+        "run",
+        question,
+        "--out",
+        "out.wav",
+        "--events",
+        "e.jsonl",
+        *["--quiet"] * quiet,
+    ]
     with subprocess.Popen(
         [sys.executable, "-c", program, *args],
         cwd=tmp_path,

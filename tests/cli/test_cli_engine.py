@@ -17,6 +17,7 @@ pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
 from duologue.providers.local.engine import profile_weights
 from duologue.weights import Store, WeightsError
+from event_loops import EVENT_LOOPS
 
 pytestmark = pytest.mark.weights
 
@@ -84,9 +85,10 @@ def test_a_run_that_is_terminated_keeps_its_recording(tmp_path):
     assert (tmp_path / "out.wav").stat().st_size > 40_000
 
 
-def test_serve_answers_and_ends_on_a_signal(tmp_path):
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
+def test_serve_answers_and_ends_on_a_signal(tmp_path, loop):
     with subprocess.Popen(
-        [*DUOLOGUE, "serve", "--port", "0", "--profile", "tiny"],
+        [*DUOLOGUE, "--loop", loop, "serve", "--port", "0", "--profile", "tiny"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

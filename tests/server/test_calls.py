@@ -13,6 +13,7 @@ from server_fixture import answer, receive_close, served, until
 from duologue.clock import LoopClock
 from duologue.errors import ConfigError
 from duologue.ticker import ticker_for
+from event_loops import EVENT_LOOPS
 
 TOKEN = "correct-horse-battery"  # noqa: S105
 
@@ -363,15 +364,16 @@ async def test_a_session_that_ignores_cancellation_does_not_keep_the_server_runn
         assert time.monotonic() - began < 4
 
 
-async def test_a_signal_ends_a_server_program():
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
+async def test_a_signal_ends_a_server_program(loop):
     program = (
-        "import asyncio\n"
+        "from duologue._running import run_in_loop\n"
         "from duologue.server import ServerConfig, create_call_app, serve_app\n"
         "async def handler(s):\n"
         "    while await s.receive() is not None: pass\n"
         "    print('session ended', flush=True)\n"
         "config = ServerConfig(port=0)\n"
-        "asyncio.run(serve_app(create_call_app(handler, config), config))\n"
+        f"run_in_loop(serve_app(create_call_app(handler, config), config), {loop!r})\n"
     )
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -65,12 +65,20 @@ def _fail(text: str, code: int) -> NoReturn:
     count=True,
     help="Log to stderr what happens to sessions; -vv also the types of messages.",
 )
-def main(verbose: int) -> None:
+@click.option(
+    "--loop",
+    type=click.Choice(["auto", "asyncio", "uvloop"]),
+    default="auto",
+    show_default=True,
+    help="Event loop; auto is uvloop where it is installed.",
+)
+def main(verbose: int, loop: str) -> None:
     """Talk with a model by voice; no key and no account needed.
 
     The built-in engine runs on this machine. Its weights are fetched at first use (254 MB for the
     profile tiny, 640 MB for small). Begin with: duologue demo
     """
+    del loop  # for `options.run_in_chosen_loop`
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING,
         format="%(name)s: %(message)s" if verbose else "%(message)s",

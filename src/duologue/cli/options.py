@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +26,13 @@ def _load_instructions(ctx: click.Context, param: click.Parameter, value: str) -
 
     del ctx, param
     return escape(load_instructions(value, Path.cwd()))
+
+
+def run_in_chosen_loop[T](main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` in the event loop that ``duologue --loop`` names."""
+    from duologue._running import run_in_loop
+
+    return run_in_loop(main, click.get_current_context().find_root().params["loop"])
 
 
 def engine_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from duologue.cli.extras import require_extras
-from duologue.cli.options import engine_options
+from duologue.cli.options import engine_options, run_in_chosen_loop
 
 if TYPE_CHECKING:
     from duologue.agent.agent import Agent
@@ -116,7 +116,7 @@ def run(
         interjections=[wav.Interjection(path, after) for path in interject],
     )
     agent = make_agent(edge, profile, instructions, offline=offline)
-    start = run_virtual if fast else asyncio.run
+    start = run_virtual if fast else run_in_chosen_loop
     printer = run_conversation(
         converse(agent, echo=not quiet, events=events, say=say, measured=not fast),
         start,
@@ -154,7 +154,7 @@ def run_conversation(
 
     Args:
         conversation: The conversation, such as `converse`.
-        runner: Runs a coroutine; ``asyncio.run`` by default.
+        runner: Runs a coroutine; by default in the event loop that ``duologue --loop`` names.
         describe_files: Returns the line about the written files that is printed before exiting.
             Without it, the caller must handle Ctrl-C.
     """
@@ -179,7 +179,7 @@ def run_conversation(
         return await conversation
 
     try:
-        return (runner or asyncio.run)(main())
+        return (runner or run_in_chosen_loop)(main())
     except asyncio.CancelledError:
         if ended_by is None:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from duologue.cli.extras import require_extras
-from duologue.cli.options import engine_options, make_agent, make_realtime
+from duologue.cli.options import engine_options, make_agent, make_realtime, run_in_chosen_loop
 
 if TYPE_CHECKING:
     from duologue.server import ServerConfig
@@ -152,6 +151,6 @@ def serve_page(
 
     try:
         with listener:
-            asyncio.run(main())
+            run_in_chosen_loop(main())
     except KeyboardInterrupt:
         click.echo("")

@@ -56,7 +56,7 @@ def option[T](
 
 
 def computed_option[T](factory: Callable[[], T], doc: str, *, shown: str, check: Check) -> T:
-    """Declare an option whose default is computed anew each time: the result of ``factory``."""
+    """Declare an option whose default is the result of ``factory`` at that moment."""
     metadata = {_DOC: doc, _CHECK: check, _JSON: None, _SHOWN: shown, _CONVERT: None}
     return field(default_factory=factory, metadata=metadata)
 

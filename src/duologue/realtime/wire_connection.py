@@ -77,7 +77,7 @@ class WireConnection[M]:
         self._wake_video = asyncio.Event()
         self._full = asyncio.Event()
         self._wire: Wire[M] | None = None
-        self._receive: Callable[[Output], None] = lambda output: None
+        self._receive: Callable[[Output], None] | None = None
         self._encoder_missing = False
         self._dropped_s = 0.0
         self.dropped_audio = 0
@@ -239,7 +239,8 @@ class WireConnection[M]:
             except MissingExtraError as error:
                 self._encoder_missing = True
                 message = f"images are not sent: {error}"
-                self._receive(ProviderError(ErrorKind.UNKNOWN, "images", message))
+                if self._receive is not None:
+                    self._receive(ProviderError(ErrorKind.UNKNOWN, "images", message))
         self.dropped_video += 1
         return None
 

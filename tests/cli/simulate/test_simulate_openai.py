@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from duologue.cli import main
+from event_loops import EVENT_LOOPS
 
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("openai", reason="the openai extra is not installed")
@@ -18,13 +19,14 @@ pytest.importorskip("openai", reason="the openai extra is not installed")
 from openai import OpenAI
 
 
+@pytest.mark.parametrize("loop", EVENT_LOOPS)
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_a_signal_and_prints_missed_expectations(tmp_path, end):
+def test_it_serves_until_a_signal_and_prints_missed_expectations(tmp_path, end, loop):
     script = tmp_path / "script.yaml"
     script.write_text("- expect: response.cancel\n")
-    command = [sys.executable, "-m", "duologue", "simulate", "openai", "--port", "0"]
+    command = [sys.executable, "-m", "duologue", "--loop", loop, "simulate", "openai"]
     with subprocess.Popen(
-        [*command, "--backend", str(script), "--faults", "down"],
+        [*command, "--port", "0", "--backend", str(script), "--faults", "down"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -14,6 +14,8 @@ from typing import Any, Protocol, Self
 
 import click
 
+from duologue.cli.options import run_in_chosen_loop
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -151,7 +153,7 @@ def serve(simulator: Simulator, options: Options, lines: Callable[[], Sequence[s
                 click.echo(failure, err=True)
 
     try:
-        asyncio.run(main())
+        run_in_chosen_loop(main())
     except KeyboardInterrupt:
         click.echo("")
     if simulator.failures:
