@@ -119,6 +119,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "providers/gemini/test_gemini_codec.py",
     ),
     "providers/gemini/_usage.py": ("providers/gemini/test_gemini_decoder.py",),
+    "providers/local/_draft.py": ("providers/local/test_local_draft.py",),
     "providers/openai/_session_json.py": (
         "providers/openai/test_openai_config.py",
         "providers/_openai_protocol/test_openai_codec.py",

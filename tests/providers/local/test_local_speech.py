@@ -4,11 +4,13 @@ import re
 import wave
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from duologue.audio import AudioFrame, Resampler, Samples
 from duologue.errors import ConfigError
@@ -17,6 +19,7 @@ from duologue.weights import Store
 pytest.importorskip("onnxruntime", reason="needs duologue[local]")
 
 from duologue.providers.local import _evidence, _features, _stt, engine
+from duologue.providers.local._inference import InferenceSession
 from duologue.providers.local._turn import DANGLING_LIMIT, ends_dangling, is_within_number
 
 SPEECH = Path(__file__).parents[2] / "data" / "speech"
@@ -84,6 +87,37 @@ async def test_partial_texts_grow_and_long_speech_is_split_in_silence(weights: S
     assert word_errors(words(TEXTS["jfk"]) * 3, words(partials[-1])) <= 3
     await stream.close()
     assert len(speech) / 16000 > _stt.SEGMENT_SECONDS * 2
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("name", list(TEXTS))
+async def test_partial_transcripts_leave_the_text_as_it_is_and_save_runs(
+    weights: Store, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recogniser = engine.load_stt()
+    assert isinstance(recogniser, _stt.Moonshine)
+    samples = clip(name)
+    decoder = _CountedSession(recogniser._decoder)
+    monkeypatch.setattr(recogniser, "_decoder", decoder)
+    alone = await hear(recogniser, samples)
+    runs_alone, decoder.runs = decoder.runs, 0
+    stream = recogniser.stream()
+    for at in range(0, len(samples), 6400):
+        decoder.runs = 0
+        stream.push(AudioFrame(samples[at : at + 6400], 16000))
+        text = await stream.text()
+    assert text == alone
+    assert decoder.runs <= runs_alone / 2
+
+
+class _CountedSession:
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self.runs = 0
+
+    def run(self, names: None, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        self.runs += 1
+        return self._session.run(names, feeds)
 
 
 @pytest.mark.weights
