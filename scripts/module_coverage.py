@@ -62,6 +62,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "agent/speech.py": ("agent/test_speech.py",),
     "agent/speech_tracker.py": ("agent/test_speech_tracker.py",),
     "agent/turn_metrics.py": ("agent/test_turn_metrics.py",),
+    "pipeline/_stable_text.py": ("pipeline/test_stable_text.py",),
     "providers/_openai_protocol/append_only_history.py": ("providers/qwen/test_qwen_codec.py",),
     "providers/_openai_protocol/codec.py": _OPENAI_CODEC,
     "providers/_openai_protocol/encoder.py": ("providers/_openai_protocol/test_encoder.py",),

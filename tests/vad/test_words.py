@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from duologue.vad.words import has_words, plain_words, words_after
+from duologue.vad.words import has_words, plain_words, shared_length, words_after
 
 sentences = st.lists(st.sampled_from(["the", "cat", "sat", "on", "mats", "today"]), max_size=8)
 
@@ -102,3 +102,9 @@ def test_long_transcript_is_cut_without_blocking_the_loop():
     began = time.perf_counter()
     assert words_after(before + "and eleven", before) == "and eleven"
     assert time.perf_counter() - began < 0.05
+
+
+def test_shared_length():
+    assert shared_length("", "a") == 0
+    assert shared_length("abc", "abd") == 2
+    assert shared_length("ab", "abc") == 2

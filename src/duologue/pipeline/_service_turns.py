@@ -162,6 +162,7 @@ class ServiceTurnInput:
         if text != turn.text:
             turn.text = text
             self._emit(UserTranscript(turn.item_id, text, final=False))
+            self._turn_handler.partial_transcript(turn.item_id, text)
 
     def _resume(self, turn: _ServiceTurn) -> None:
         if turn.may_be_over:

@@ -62,6 +62,9 @@ MAX_VOTE_AUDIO_S = 8.0
 class TurnHandler(Protocol):
     """Replies to user turns."""
 
+    def partial_transcript(self, item_id: str, text: str) -> None:
+        """The person is speaking, and has said ``text`` so far in the turn ``item_id``."""
+
     def prepare_reply(self, text: str) -> None:
         """Prepare a reply to ``text``: the person may have finished."""
 
@@ -311,6 +314,7 @@ class SpeechInput:
             self._put_transcript(turn, turn.stream.partial_text())
         else:
             await self._transcribe(turn)
+        self._turn_handler.partial_transcript(turn.item_id, turn.text)
         now = self._clock.now()
         self._partial_after = now + 3 * (now - started)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import uuid4
 
+from duologue._user_code import run_contained
 from duologue.clock import Clock
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
 from duologue.pipeline._clause_tts import ClauseTTS
@@ -16,10 +18,12 @@ from duologue.pipeline._listening_stt import ListeningSTT
 from duologue.pipeline._service_turns import ServiceTurnInput
 from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
 from duologue.pipeline._speech_input import SpeechInput
+from duologue.pipeline._stable_text import StableText
 from duologue.pipeline.interfaces import (
     LLM,
     STT,
     TTS,
+    PrefillingLLM,
     StreamingSTT,
     StreamingTTS,
     TTSConnection,
@@ -52,6 +56,8 @@ from duologue.realtime.outputs import (
 )
 from duologue.vad.endpointing import Endpointing
 from duologue.vad.vad import VAD
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,8 @@ class PipelineConnection:
         )
         self._prepared_reply: SpeculativeReply | None = None
         self._current_reply: SpeculativeReply | None = None
+        self._stable_text = StableText("")
+        self._prefilling: asyncio.Task[None] | None = None
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Run until cancelled; see `Connection.run`."""
@@ -206,8 +214,37 @@ class PipelineConnection:
 
     # TurnHandler: what the speech input reports
 
+    def partial_transcript(self, item_id: str, text: str) -> None:
+        """Let the language model read what the person has said so far, if it can.
+
+        It then has only the last words to read when the person has finished. One reading runs at a
+        time; what comes meanwhile is left to the next.
+        """
+        llm = self._components.llm
+        if not isinstance(llm, PrefillingLLM) or self._tasks is None:
+            return
+        if self._stable_text.item_id != item_id:
+            self._stable_text = StableText(item_id)
+        self._stable_text.push(text)
+        if self._prefilling is not None and not self._prefilling.done():
+            return
+        beginning = self._stable_text.take()
+        if beginning is not None:
+            reading = self._prefill(llm, beginning)
+            self._prefilling = self._tasks.create_task(reading, name="prefill")
+
+    async def _prefill(self, llm: PrefillingLLM, text: str) -> None:
+        try:
+            await run_contained(
+                llm.prefill(self._instructions, self._history_before(text), self._tools)
+            )
+        except Exception:  # the reply reads all of it again, and reports the error
+            log.debug("the LLM could not read ahead", exc_info=True)
+
     def prepare_reply(self, text: str) -> None:
         """Start a reply to ``text``, which may be the whole turn."""
+        if self._prefilling is not None:
+            self._prefilling.cancel()
         basis = _Basis(self._version, text)
         if self._prepared_reply is not None:
             if self._prepared_reply.basis == basis:
@@ -255,14 +292,19 @@ class PipelineConnection:
 
     def _make_reply(self, text: str | None, instructions: str | None) -> SpeculativeReply:
         """Return a reply to the history, followed by ``text`` if that is not part of it yet."""
-        history = list(self._history.values())
-        if text is not None:
-            history.append(UserItem("", text))
+        history = self._history_before(text)
         system = "\n\n".join(part for part in (self._instructions, instructions) if part)
         generate = partial(self._components.llm.generate, system, history, self._tools)
         return SpeculativeReply(
             generate, self._voice, self._handle_reply_output, _Basis(self._version, text)
         )
+
+    def _history_before(self, text: str | None) -> list[Item]:
+        """Return the history, followed by ``text`` of the user if there is any."""
+        history = list(self._history.values())
+        if text:
+            history.append(UserItem("", text))
+        return history
 
     def _start_reply(self, reply: SpeculativeReply, request_id: str) -> None:
         if self._tasks is None:

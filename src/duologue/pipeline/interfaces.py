@@ -210,6 +210,25 @@ class LLM(Protocol):
         ...
 
 
+@runtime_checkable
+class PrefillingLLM(LLM, Protocol):
+    """An `LLM` that keeps prompts cached, and can read one before the person has finished."""
+
+    async def prefill(
+        self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
+    ) -> None:
+        """Read the beginning of a prompt, which the next `generate` continues.
+
+        Called while the person speaks, one call at a time; `generate` cancels it.
+
+        Args:
+            instructions: The instructions of the session.
+            history: The conversation; its last item may be the first words of the user turn.
+            tools: The tools of the session.
+        """
+        ...
+
+
 class TTS(Protocol):
     """Text to speech."""
 

@@ -58,6 +58,12 @@ def has_words(text: str) -> bool:
     )
 
 
+def shared_length(one: str, other: str) -> int:
+    """Return the number of characters that both texts begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 def words_after(text: str, before: str) -> str:
     """Return the part of a transcript that follows ``before``, the transcript of its first part.
 

@@ -18,7 +18,7 @@ from duologue.weights import Store
 
 pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
-from duologue.providers.local import _prompt, engine
+from duologue.providers.local import _llama, _prompt, engine
 from duologue.providers.local._llama import SLOTS, Llama, Message
 from duologue.providers.local._llm import MIN_CHARACTERS, LocalLLM
 
@@ -85,6 +85,40 @@ async def test_a_cancelled_reader_frees_the_model(llm: LLM) -> None:
         await asyncio.sleep(0.05)
         reading.cancel()
     assert text_of(await reply(llm, [UserItem("1", "Hello.")]))
+
+
+async def test_a_reply_reads_only_what_was_not_read_ahead(llm: LLM) -> None:
+    assert isinstance(llm, LocalLLM)
+    words = "Could you please tell me in one sentence when the pool and the restaurant "
+    question = [UserItem("1", f"{words * 3}close tonight?")]
+
+    async def first_text_s(history: Sequence[Item]) -> float:
+        started = time.perf_counter()
+        async with aclosing(llm.generate(INSTRUCTIONS, history, [])) as stream:
+            await anext(stream)
+        return time.perf_counter() - started
+
+    alone, ahead = [], []
+    for _ in range(3):
+        await llm.prefill(INSTRUCTIONS, [UserItem("1", "Good morning.")], [])
+        alone.append(await first_text_s(question))
+        await llm.prefill(INSTRUCTIONS, [UserItem("1", "Good morning.")], [])
+        await llm.prefill(INSTRUCTIONS, [UserItem("1", words * 3)], [])
+        ahead.append(await first_text_s(question))
+    assert min(ahead) < 0.8 * min(alone)
+
+
+async def test_a_reply_goes_to_the_slot_that_reads_ahead_for_it(llm: LLM) -> None:
+    assert isinstance(llm, LocalLLM)
+    cost = _llama._slot_cost
+    prompt = ["system: Be kind.", "user: What is my name, and when do we eat?"]
+    thread = llm._llama._slots[0].thread
+    reading = _llama._Slot(0, thread, cached=[prompt[0], "user: What is my name"])
+    reading.runs.append(_llama._Run(is_short=True))
+    other = _llama._Slot(1, thread, cached=[prompt[0], "user: " + "Something else. " * 9])
+    assert cost(reading, prompt) < cost(other, prompt)
+    talking = _llama._Slot(2, thread, cached=prompt, runs=[_llama._Run(is_short=False)])
+    assert cost(talking, prompt) > cost(reading, prompt)
 
 
 async def test_more_conversations_than_slots_are_all_served(llm: LLM) -> None:

@@ -20,6 +20,7 @@ from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import TokenUsage
+from duologue.vad.words import shared_length
 
 SLOTS = 4
 """Conversations whose prompts stay cached, and generations that run at the same time."""
@@ -45,9 +46,10 @@ class _Slot:
 class _Run:
     """One request, created in the event loop and executed in a slot's thread."""
 
-    __slots__ = ("_deliver", "_loop", "queue", "stopped")
+    __slots__ = ("_loop", "is_short", "queue", "stopped")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_short: bool) -> None:
+        self.is_short = is_short
         self._loop = asyncio.get_running_loop()
         # It never holds more than max_tokens chunks, so it needs no other bound.
         self.queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
@@ -118,7 +120,7 @@ class Llama:
         Raises:
             SessionError: the model refuses the request.
         """
-        run = _Run()
+        run = _Run(is_short=max_tokens <= 1)
         slot = self._choose_slot(run, messages)
         request: JsonObject = {
             "messages": list(messages),
@@ -173,17 +175,18 @@ class Llama:
 def _slot_cost(slot: _Slot, texts: list[str]) -> int:
     """Return the characters to read, plus the cached characters lost, plus a cost for waiting.
 
-    A stopped request (the person spoke on after all) ends within about 50 ms, which is less than
-    another slot takes to read the conversation from its beginning.
+    A request that was stopped (the person spoke on after all), or that only reads ahead, ends
+    within about 50 ms, which is less than another slot takes to read the conversation from its
+    beginning.
     """
     common = 0
     for mine, theirs in zip(texts, slot.cached, strict=False):
+        common += shared_length(mine, theirs)
         if mine != theirs:
             break
-        common += 1
-    fresh = sum(map(len, texts[common:]))
-    lost = sum(map(len, slot.cached[common:]))
-    waits = sum(50 if run.stopped.is_set() else 500 for run in slot.runs)
+    fresh = sum(map(len, texts)) - common
+    lost = sum(map(len, slot.cached)) - common
+    waits = sum(50 if run.stopped.is_set() or run.is_short else 500 for run in slot.runs)
     return fresh + lost + waits
 
 

@@ -66,6 +66,20 @@ class LocalLLM:
             async for _ in stream:
                 pass
 
+    async def prefill(
+        self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
+    ) -> None:
+        """Read a prompt into the cache, so that the next reply has less to read.
+
+        Raises:
+            SessionError: the model failed.
+        """
+        opening = _opening_messages(instructions, tools)
+        reading = self._stream(opening, history, as_actions=bool(tools), max_tokens=1)
+        async with aclosing(reading) as stream:
+            async for _ in stream:
+                pass
+
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
     ) -> AsyncGenerator[LLMOutput]:
@@ -107,6 +121,7 @@ class LocalLLM:
         response_format: JsonObject | None = None,
         *,
         as_actions: bool,
+        max_tokens: int | None = None,
     ) -> AsyncGenerator[str | TokenUsage]:
         """Stream a reply to as much of ``history`` as the model can read.
 
@@ -123,7 +138,9 @@ class LocalLLM:
                 turns = [_as_action(turn) for turn in turns]
             options = self._sampling | (response_format or {})
             begun = False
-            reading = self._llama.stream([*opening, *turns], options, max_tokens=self._max_tokens)
+            reading = self._llama.stream(
+                [*opening, *turns], options, max_tokens=max_tokens or self._max_tokens
+            )
             try:
                 async with aclosing(reading) as stream:
                     async for chunk in stream:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from duologue.items import Item
-from duologue.pipeline.interfaces import LLM, LLMOutput
+from duologue.pipeline.interfaces import LLM, LLMOutput, PrefillingLLM
 from duologue.realtime.commands import ToolSpec
 
 
@@ -34,6 +34,14 @@ class ClockHoldingLLM:
         """Prepare the wrapped LLM while the virtual clock is stopped."""
         with _hold_clock():
             await self._llm.prepare(instructions, tools)
+
+    async def prefill(
+        self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
+    ) -> None:
+        """Let the wrapped LLM read ahead, if it can, while the virtual clock is stopped."""
+        if isinstance(self._llm, PrefillingLLM):
+            with _hold_clock():
+                await self._llm.prefill(instructions, history, tools)
 
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
