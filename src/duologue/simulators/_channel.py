@@ -88,6 +88,11 @@ class EventChannel(ABC):
         self._enqueue(text)
         self.fault_runner.event_passed(kind)
 
+    def send_binary(self, kind: str, data: bytes) -> None:
+        """Queue a binary message; never waits."""
+        self._enqueue(data)
+        self.fault_runner.event_passed(kind)
+
     def close(self, code: int, reason: str) -> None:
         """Close the connection after everything that is queued."""
         if self.close_code is None:

@@ -1,0 +1,1 @@
+"""What the simulated services of voices and recognisers share."""

@@ -1,0 +1,1 @@
+"""A simulated Cartesia: voices and a recogniser with turns."""

@@ -1,0 +1,118 @@
+"""`CartesiaSimulator`: a server on this machine that speaks Cartesia's WebSocket protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from duologue._optional import optional
+from duologue.clock import Clock
+from duologue.errors import ConfigError
+from duologue.simulators.faults import Fault
+
+with optional("simulate"):
+    from aiohttp import web
+
+    from duologue.simulators._channel import EventChannel
+    from duologue.simulators._speech.service import RefusedError, SessionFactory, SpeechSimulator
+    from duologue.simulators._speech.sessions import SpeechSession
+    from duologue.simulators._speech.voices import make_voice
+    from duologue.simulators.cartesia._stt_session import CartesiaSTTSession
+    from duologue.simulators.cartesia._tts_session import CartesiaTTSSession
+
+
+class CartesiaSimulator(SpeechSimulator):
+    """Cartesia on this machine; use as ``async with``.
+
+    Args:
+        backend: ``script``: tones and the ``transcripts``; ``local``: the built-in voice and
+            recogniser.
+        transcripts: What is recognised, turn by turn.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        key: The API key that is valid.
+        faults: What goes wrong: faults, or names of presets.
+        clock_scale: Divides the service's limits of time.
+        max_contexts: Contexts that may be active at once on a connection.
+        timestamps: Send word times. The service leaves them out for some texts.
+        seed: Makes delays the same in every run.
+        clock: The clock of all times.
+
+    Raises:
+        ConfigError: An option is wrong, or the port is in use.
+        MissingExtraError: The extra ``simulate`` is not installed.
+    """
+
+    def __init__(
+        self,
+        backend: str = "script",
+        *,
+        transcripts: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        port: int = 0,
+        key: str = "sk_car_simulator",
+        faults: Sequence[Fault | str] = (),
+        clock_scale: float = 1.0,
+        max_contexts: int = 15,
+        timestamps: bool = True,
+        seed: int = 1,
+        clock: Clock | None = None,
+    ) -> None:
+        if max_contexts < 1:
+            raise ConfigError(f"max_contexts must be 1 or more, not {max_contexts}")
+        super().__init__(
+            backend,
+            transcripts=transcripts,
+            host=host,
+            port=port,
+            key=key,
+            faults=faults,
+            clock_scale=clock_scale,
+            seed=seed,
+            clock=clock,
+        )
+        self._max_contexts = max_contexts
+        self._timestamps = timestamps
+
+    def routes(self) -> Mapping[str, SessionFactory]:
+        """Return the session factories by path."""
+        return {
+            "/tts/websocket": self._make_tts,
+            "/stt/turns/websocket": self._make_stt,
+        }
+
+    def key_of(self, request: web.Request) -> str:
+        """Return the key of either header."""
+        kind, _, key = request.headers.get("Authorization", "").partition(" ")
+        return key if kind.lower() == "bearer" else request.headers.get("X-API-Key", "")
+
+    def _make_tts(self, request: web.Request, channel: EventChannel) -> SpeechSession:
+        self._check_version(request)
+        return CartesiaTTSSession(
+            channel,
+            self._clock,
+            partial(make_voice, self.backend),
+            max_contexts=self._max_contexts,
+            clock_scale=self.clock_scale,
+            with_timestamps=self._timestamps,
+        )
+
+    def _make_stt(self, request: web.Request, channel: EventChannel) -> SpeechSession:
+        self._check_version(request)
+        query = request.query
+        if query.get("encoding") != "pcm_s16le":
+            raise RefusedError(400, "encoding must be pcm_s16le here")
+        try:
+            rate = int(query.get("sample_rate", ""))
+        except ValueError:
+            raise RefusedError(400, "sample_rate is required") from None
+        if not query.get("model"):
+            raise RefusedError(400, "model is required")
+        return CartesiaSTTSession(
+            channel, self._clock, self.recognizer(), rate, clock_scale=self.clock_scale
+        )
+
+    @staticmethod
+    def _check_version(request: web.Request) -> None:
+        if not (request.headers.get("Cartesia-Version") or request.query.get("cartesia_version")):
+            raise RefusedError(400, "Cartesia-Version is required")
