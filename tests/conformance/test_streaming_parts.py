@@ -1,0 +1,149 @@
+"""What every vendor's streaming voice and recogniser must do in a pipeline, in virtual time."""
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from duologue.events import ErrorEvent
+from duologue.items import AgentItem, UserItem
+from duologue.pipeline.interfaces import TextDelta
+from duologue.providers import cartesia
+from duologue.simulators._speech.voices import ToneVoice
+from duologue.simulators.cartesia.server import CartesiaSimulator
+from duologue.testing import virtual_time
+from duologue.vad.energy import EnergyVAD
+from fake_edge import FakeEdge, agent_items, events_of, join_agent
+
+REPLY = "One two three, four five. Six seven eight nine ten! Eleven twelve thirteen."
+CUTS = 30
+KILLS = 12
+
+
+class Talker:
+    """A language model that always says the same."""
+
+    model = "talker"
+    tools_reliable = True
+
+    def __init__(self, text=REPLY):
+        self.text = text
+        self.requests = 0
+
+    async def prepare(self, instructions, tools): ...
+
+    async def generate(self, instructions, history, tools):
+        self.requests += 1
+        for word in self.text.split(" "):
+            yield TextDelta(f"{word} ")
+            await asyncio.sleep(0.005)
+
+
+@dataclass
+class Vendor:
+    simulator: Any
+    stt: Any
+    tts: Any
+
+    @asynccontextmanager
+    async def conversation(self, edge, llm=None, **options):
+        async with self.simulator(**options) as service:
+            key = {"base_url": service.url, "api_key": service.key}
+            parts = {"stt": self.stt(**key), "tts": self.tts("v", **key), "vad": EnergyVAD()}
+            async with join_agent(llm or Talker(), edge, **parts) as agent:
+                yield agent, service
+
+
+VENDORS = {"cartesia": Vendor(CartesiaSimulator, cartesia.STT, cartesia.TTS)}
+vendors = pytest.mark.parametrize("vendor", VENDORS.values(), ids=VENDORS)
+
+
+def sessions(service, kind):
+    return [session for session in service.sessions if kind in type(session).__name__]
+
+
+async def words_of(text, rate=24000):
+    """Return the words of a text with the seconds at which the simulated voice speaks them."""
+    words, at = [], 0.0
+    async for piece in ToneVoice(rate).speak(text):
+        words += [(word, at + start, at + end) for word, start, end in piece.words]
+        at += len(piece.samples) / rate
+    return words
+
+
+@vendors
+@virtual_time
+async def test_a_conversation_has_one_connection_for_each_part(vendor):
+    edge, llm = FakeEdge(), Talker("Yes, of course.")
+    transcripts = [f"this is sentence {number}" for number in range(20)]
+    async with vendor.conversation(edge, llm, transcripts=transcripts) as (agent, service):
+        for _ in transcripts:
+            await edge.speak(0.8)
+            await edge.be_silent(3.0)
+        said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
+        assert said == transcripts
+        assert [item.text for item in agent_items(agent)] == ["Yes, of course."] * 20
+        assert len(service.sessions) == 2
+        assert not events_of(agent, ErrorEvent)
+    assert all(not session.open_contexts for session in sessions(service, "TTSSession"))
+
+
+@vendors
+@virtual_time
+async def test_heard_text_after_a_cut_is_what_was_played(vendor):
+    edge = FakeEdge()
+    rng = random.Random(7)  # noqa: S311 - the moments of cuts
+    words = await words_of(REPLY)
+    async with vendor.conversation(edge) as (agent, service):
+        for _ in range(CUTS):
+            agent.simple_response("go on")
+            await asyncio.sleep(0.1 + rng.random() * 5.5)
+            agent.interrupt()
+            await asyncio.sleep(0.05)
+        cuts = [item for item in agent_items(agent) if item.state == "cut"]
+        assert len(cuts) > CUTS / 2
+        for item in cuts:
+            played = item.played_ms / 1000
+            begun = sum(start < played for _, start, _ in words)
+            whole = sum(end <= played for _, _, end in words)
+            heard = len(item.text.split())
+            assert REPLY.startswith(item.text)
+            assert whole - 1 <= heard <= begun, (item.text, played)
+            assert begun - heard <= 1, (item.text, played)
+        await asyncio.sleep(3)
+        assert all(not session.open_contexts for session in sessions(service, "TTSSession"))
+        assert not events_of(agent, ErrorEvent)
+
+
+@vendors
+@virtual_time
+async def test_lost_connections_lose_no_words(vendor):
+    edge = FakeEdge()
+    rng = random.Random(11)  # noqa: S311 - the moments of kills
+    transcripts = [f"sentence number {number}" for number in range(KILLS)]
+    async with vendor.conversation(edge, transcripts=transcripts) as (agent, service):
+        for _ in range(KILLS):
+            killer = asyncio.create_task(kill_soon(service, rng))
+            await edge.speak(0.5 + rng.random())
+            await edge.be_silent(8.0)
+            await killer
+        users = [item for item in agent.conversation if isinstance(item, UserItem)]
+        replies = [item for item in agent.conversation if isinstance(item, AgentItem)]
+        assert len(users) == KILLS
+        assert [item.text for item in replies] == [REPLY] * KILLS
+        assert {item.state for item in replies} == {"heard"}
+        length = (await words_of(REPLY))[-1][2]
+        assert min(item.played_ms for item in replies) >= length * 1000 - 100
+        assert not events_of(agent, ErrorEvent)
+
+
+async def kill_soon(service, rng):
+    """Cut the connection of a part at a random moment of a turn and its reply."""
+    await asyncio.sleep(rng.random() * 8.0)
+    kind = rng.choice(["TTSSession", "STTSession"])
+    alive = [index for index, one in enumerate(service.sessions) if kind in type(one).__name__]
+    if alive:
+        await service.kill(alive[-1])
