@@ -14,6 +14,7 @@ from duologue.testing.virtual_time import (
 )
 
 if TYPE_CHECKING:
+    from duologue.simulators.cartesia.server import CartesiaSimulator
     from duologue.simulators.gemini.server import GeminiSimulator
     from duologue.simulators.nova.server import NovaSimulator
     from duologue.simulators.openai.server import OpenAISimulator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCRIPTED_CAPABILITIES",
     "At",
+    "CartesiaSimulator",
     "DeadlockError",
     "GeminiSimulator",
     "NovaSimulator",
@@ -42,6 +44,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            "duologue.simulators.cartesia.server": ["CartesiaSimulator"],
             "duologue.simulators.gemini.server": ["GeminiSimulator"],
             "duologue.simulators.nova.server": ["NovaSimulator"],
             "duologue.simulators.openai.server": ["OpenAISimulator"],
