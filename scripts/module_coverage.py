@@ -55,6 +55,7 @@ _OPENAI_CODEC = (
 )
 
 TESTS: dict[str, tuple[str, ...]] = {
+    "_companding.py": ("test_companding.py",),
     "agent/_catch_up.py": ("agent/test_catch_up.py",),
     "agent/_time_compression.py": ("agent/test_time_compression.py",),
     "agent/barge_in.py": ("agent/test_barge_in.py",),
@@ -132,7 +133,6 @@ TESTS: dict[str, tuple[str, ...]] = {
         "providers/qwen/test_qwen_config.py",
         "providers/qwen/test_qwen_codec.py",
     ),
-    "realtime/_session/companding.py": ("realtime/_session/test_companding.py",),
     "realtime/_session/connections.py": (
         "realtime/_session/test_connections.py",
         "realtime/_session/test_connections_rollover.py",

@@ -28,6 +28,7 @@ from functools import cache
 
 import numpy as np
 
+from duologue._companding import compress, expand
 from duologue.audio import Framer, Resampler, Samples, loudness
 from duologue.vad._noise_floor import MARGIN, MIN_PEAK, NoiseFloor
 from duologue.vad.vad import VAD
@@ -48,8 +49,8 @@ MIN_PERIODICITY = 0.6
 """Autocorrelation above which a frame has a pitch."""
 MIN_PERIODIC_S = 0.096
 """Seconds without a gap that speech contains of frames with a pitch."""
-_AWAKE_S = 0.06
-"""Seconds of noise after which the VAD sleeps."""
+_AWAKE_S = 0.08
+"""Seconds of noise after which the VAD sleeps; silence needs none."""
 _WARM_UP_S = 0.06
 """Seconds of noise that a VAD is given before the audio that has woken it."""
 _PITCH_RANGE_HZ = 70, 440
@@ -94,7 +95,7 @@ class VoiceMeter:
         self._rate = rate
         self._noise_floor = NoiseFloor()
         self._awake_s = 0.0
-        """Seconds of noise until the VAD sleeps; 0 while it does."""
+        """Seconds of noise until the VAD sleeps."""
         self._skipped: deque[Samples] = deque()
         """The newest audio that the VAD was not given."""
         self._skipped_s = 0.0
@@ -108,7 +109,8 @@ class VoiceMeter:
         self._loudest = 0.0
         self._sure_s = self._max_sure_s = 0.0
         self._periodic_s = self._max_periodic_s = 0.0
-        self._frames: deque[tuple[Samples, bool]] = deque(maxlen=_MAX_FRAMES)
+        self._frames: deque[tuple[bytes, bool]] = deque(maxlen=_MAX_FRAMES)
+        """Frames that may be searched for a pitch, companded, and whether each is loud."""
         self._tail = np.zeros(0, np.int16)
         self.stretch_count = 0
         """Number of stretches that have begun."""
@@ -120,11 +122,6 @@ class VoiceMeter:
         """Whether there is voice in it now."""
         self.is_open = False
         """Whether the newest stretch may still continue."""
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether no stretch is open and none seems about to begin."""
-        return not (self.is_open or self._run_s)
 
     def push(
         self, samples: Samples, now: float, peak: int | None = None
@@ -141,11 +138,12 @@ class VoiceMeter:
             peak = int(np.maximum.reduce(samples))
         if not self._noise_floor.is_noise(peak, seconds):
             self._awake_s = _AWAKE_S
-        elif self._awake_s <= 0.0:
-            self._skip(samples, peak, seconds)
-            return [(0.0, seconds, now)]
-        elif self.is_idle:
+        elif not (self.is_open or self._run_s):
             self._awake_s -= seconds
+            silent = peak <= MARGIN * MIN_PEAK
+            if silent or self._awake_s <= 0.0:
+                self._skip(samples, seconds, silent=silent)
+                return [(0.0, seconds, now)]
         if self._skipped:
             samples = np.concatenate((*self._skipped, samples))
             self._skipped.clear()
@@ -163,11 +161,11 @@ class VoiceMeter:
             results.append((activity, self._frame_s, at))
         return results
 
-    def _skip(self, samples: Samples, peak: int, seconds: float) -> None:
+    def _skip(self, samples: Samples, seconds: float, *, silent: bool) -> None:
         """Let the VAD sleep through noise; keep the newest of it, unless it is silence."""
         self._frames.clear()  # Whoever decides by this stretch has done so by now.
         self._framer.flush()
-        if peak <= MARGIN * MIN_PEAK:
+        if silent:
             return
         self._skipped.append(samples)
         self._skipped_s += seconds
@@ -179,7 +177,8 @@ class VoiceMeter:
         if self._max_sure_s < MIN_SURE_S - 1e-9:
             return False
         while self._frames and self._max_periodic_s < MIN_PERIODIC_S - 1e-9:
-            frame, loud = self._frames.popleft()
+            packed, loud = self._frames.popleft()
+            frame = expand(np.frombuffer(packed, np.uint8))
             window = np.concatenate((self._tail, frame))[-self._pitch_detector.window :]
             self._tail = window
             if loud and self._pitch_detector.periodicity(window) > MIN_PERIODICITY:
@@ -222,7 +221,7 @@ class VoiceMeter:
             self._run_s = self._gap_s = 0.0
 
     def _count_frame(self, frame: Samples, *, loud: bool, voice: bool, sure: bool) -> None:
-        self._frames.append((frame, loud))
+        self._frames.append((compress(frame).tobytes(), loud))
         if loud and voice:
             self.seconds += self._frame_s
         self._sure_s = self._sure_s + self._frame_s if loud and sure else 0.0

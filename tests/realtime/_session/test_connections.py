@@ -15,6 +15,7 @@ from fake_connection import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duologue._companding import expand
 from duologue.audio import AudioFrame
 from duologue.errors import (
     ConfigError,
@@ -25,7 +26,6 @@ from duologue.errors import (
 )
 from duologue.events import RealtimeReconnectedEvent, RealtimeReconnectingEvent
 from duologue.items import AgentItem, ToolResultItem, UserItem
-from duologue.realtime._session.companding import expand
 from duologue.realtime._session.connections import SessionState
 from duologue.realtime._session.resume import CONTINUE_PROMPT
 from duologue.realtime.codec import SessionSetup

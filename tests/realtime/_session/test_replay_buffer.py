@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.realtime._session.companding import expand
+from duologue._companding import expand
 from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer
 from duologue.realtime.commands import EndTurn
 

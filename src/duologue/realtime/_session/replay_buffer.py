@@ -12,19 +12,24 @@ noise 35 to 38 dB below speech, which a model does not mind, and no sample is lo
     | 8 bit | silence | 8 bit | ... | frame | frame |
     start                                         end
 
+Packed audio lies in memory of its own, a second at a time, which goes back to the system when the
+last of it is dropped. Taken from the heap, the memory of the longest sentence would stay with each
+session.
+
 What comes while there is no connection is certain to be sent, and stays as it is until it was.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from duologue._companding import Companded, compress, expand
 from duologue.audio import Samples
-from duologue.realtime._session.companding import Companded, compress, expand
 from duologue.realtime.commands import ClearInput, EndTurn
 
 _SILENCE_PEAK = 64
@@ -43,6 +48,11 @@ _MAX_PIECE_S = 0.1
 
 _MAX_SETTLED = 64
 """Settled turns that are remembered, because more transcripts of them may arrive."""
+
+
+_SEGMENT_S = 1.1
+"""Seconds of packed audio that share a piece of memory: four times `_PACKED_S` and some frames."""
+_NO_SEGMENT: Companded = np.zeros(0, np.uint8)
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +82,8 @@ class ReplayBuffer:
         "_pieces",
         "_recent",
         "_recent_length",
+        "_segment",
+        "_segment_free",
         "end",
         "rate",
         "seconds",
@@ -84,6 +96,9 @@ class ReplayBuffer:
         self._limit = int(rate * seconds)
         self._block = int(rate * _PACKED_S)
         self._pieces: deque[_Piece] = deque()
+        self._segment = _NO_SEGMENT
+        self._segment_free = 0
+        """Bytes at the end of the segment that are not used yet."""
         self._recent: deque[Samples] = deque()
         """What came after the last piece."""
         self._recent_length = 0
@@ -164,7 +179,7 @@ class ReplayBuffer:
     def _add_piece(self, start: int, samples: Samples) -> None:
         length = len(samples)
         if samples.max() > _SILENCE_PEAK or samples.min() < -_SILENCE_PEAK:
-            self._pieces.append(_Piece(start, length, compress(samples)))
+            self._pieces.append(_Piece(start, length, self._store(compress(samples))))
             return
         last = self._pieces[-1] if self._pieces else None
         if last is not None and last.packed is None and last.length < 2 * self._block:
@@ -172,12 +187,27 @@ class ReplayBuffer:
         else:
             self._pieces.append(_Piece(start, length, None))
 
+    def _store(self, packed: Companded) -> Companded:
+        """Return a copy that does not lie in the heap."""
+        length = len(packed)
+        if length > self._segment_free:
+            size = max(length, int(self.rate * _SEGMENT_S))
+            self._segment = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+            self._segment_free = size
+        begin = len(self._segment) - self._segment_free
+        self._segment_free -= length
+        stored = self._segment[begin : begin + length]
+        stored[:] = packed
+        return stored
+
     def _drop_before(self, position: int) -> None:
         if position <= self.start:
             return
         self.start = position
         while self._pieces and self._pieces[0].start + self._pieces[0].length <= position:
             self._pieces.popleft()
+        if not self._pieces:
+            self._segment, self._segment_free = _NO_SEGMENT, 0
         while self._recent and self.end - self._recent_length + len(self._recent[0]) <= position:
             self._recent_length -= len(self._recent.popleft())
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from duologue.realtime._session.companding import compress, expand
+from duologue._companding import compress, expand
 
 ALL = np.arange(-32768, 32768).astype(np.int16)
 
