@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, MutableMapping
+from typing import overload
 
 
 class BoundedDict[K, V](MutableMapping[K, V]):
@@ -24,6 +25,16 @@ class BoundedDict[K, V](MutableMapping[K, V]):
 
     def __getitem__(self, key: K) -> V:
         return self._entries[key]
+
+    @overload
+    def get(self, key: K, /) -> V | None: ...
+
+    @overload
+    def get[D](self, key: K, /, default: V | D) -> V | D: ...
+
+    def get(self, key: K, /, default: object = None) -> object:
+        """Return the value of ``key``, or ``default``; that of `Mapping` raises to find out."""
+        return self._entries.get(key, default)
 
     def __setitem__(self, key: K, value: V) -> None:
         self._entries[key] = value

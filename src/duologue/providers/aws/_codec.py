@@ -204,6 +204,9 @@ class Codec:
         """Decode an event of the service or a signal of the wire."""
         outputs: list[Output] = []
         match message:
+            case bytes():
+                outputs += self.blocks.decode(message)
+                self._note_speech(outputs)
             case StreamAccepted(expires_in=expires_in):
                 self._accepted = True
                 outputs.append(SessionStarted(self._session_info(), expires_in))
@@ -220,14 +223,7 @@ class Codec:
                 self._pending += self._sequence.audio(silence)
                 self._expire_request()
             case _:
-                outputs += self.blocks.decode(message)
-                if any(isinstance(output, ReplyInterrupted) for output in outputs):
-                    self._interrupted_at = self._sent_samples
-                if self._may_be_spoken_over and any(
-                    isinstance(output, UserTranscript) for output in outputs
-                ):
-                    # A late transcript of an earlier turn, without loud audio since, is ignored.
-                    self._refuse_pending("interrupted", "the person spoke before it was answered")
+                assert_never(message)
         last = self._replies.last
         if last is not None and last.samples and last.id != self._playing_reply_id:
             self._playing_reply_id, self._playing_since = last.id, self._sent_samples
@@ -244,6 +240,18 @@ class Codec:
     def closing_messages(self) -> Sequence[Message]:
         """Return the events that end the audio, the prompt and the session."""
         return self._sequence.end()
+
+    def _note_speech(self, outputs: Sequence[Output]) -> None:
+        """Draw the consequences of what the service heard."""
+        for output in outputs:
+            match output:
+                case ReplyInterrupted():
+                    self._interrupted_at = self._sent_samples
+                case UserTranscript() if self._may_be_spoken_over:
+                    # A late transcript of an earlier turn, without loud audio since, is ignored.
+                    self._refuse_pending("interrupted", "the person spoke before it was answered")
+                case _:
+                    pass
 
     def _session_info(self) -> JsonObject:
         config = self._config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from duologue._optional import optional
 from duologue.json_types import JsonObject
@@ -39,11 +40,17 @@ def decode_audio(part: JsonObject) -> tuple[bytes, int] | None:
     kind, data = optional_str(blob, "mimeType"), optional_str(blob, "data")
     if kind is None or data is None or not kind.startswith("audio/pcm"):
         return None
-    found = _RATE.search(kind)
-    rate = int(found[1]) if found else OUTPUT_RATE
-    if rate not in _VALID_RATES or (found is None and "rate" in kind):
-        raise MalformedError("mimeType")
+    rate = _rate_of(kind)
     try:
         return pybase64.b64decode(data), rate
     except ValueError as error:
         raise MalformedError("data") from error
+
+
+@lru_cache(maxsize=16)  # All audio of a server has the same type.
+def _rate_of(kind: str) -> int:
+    found = _RATE.search(kind)
+    rate = int(found[1]) if found else OUTPUT_RATE
+    if rate not in _VALID_RATES or (found is None and "rate" in kind):
+        raise MalformedError("mimeType")
+    return rate

@@ -107,18 +107,25 @@ class Decoder:
         except MalformedError:
             self.malformed += 1
             return ()
+        if len(value) > 1:
+            # Names that are not known keep their places, at the end.
+            value = dict(sorted(value.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
         outputs: list[Output] = []
-        for name, handler in self._handlers.items():
-            if isinstance(value.get(name), dict):
-                outputs += self._record_transcript(handler(self, object_field(value, name)))
+        for name, content in value.items():
+            handler = self._handlers.get(name)
+            if handler is None:
+                self._count_unknown(name)
+            elif isinstance(content, dict):
+                outputs += self._record_transcript(handler(self, content))
             else:
-                self.malformed += name in value
-        for name in value:
-            if name not in self._handlers and name not in _IGNORED:
-                # Bounded, so that a server that invents names cannot fill the memory.
-                known = len(self.unknown) < _MAX_UNKNOWN_NAMES
-                self.unknown[name[:80] if known else "..."] += 1
+                self.malformed += 1
         return outputs
+
+    def _count_unknown(self, name: str) -> None:
+        if name not in _IGNORED:
+            # Bounded, so that a server that invents names cannot fill the memory.
+            known = len(self.unknown) < _MAX_UNKNOWN_NAMES
+            self.unknown[name[:80] if known else "..."] += 1
 
     def _record_transcript(self, outputs: Sequence[Output]) -> Sequence[Output]:
         for output in outputs:
@@ -137,6 +144,8 @@ class Decoder:
         return (SessionStarted(shown, self._traits.session_s, self.resumes_session),)
 
     def _server_content(self, content: JsonObject) -> Sequence[Output]:
+        if len(content) == 1 and "modelTurn" in content:  # Nearly always: audio only.
+            return self._model_turn(content)
         outputs: list[Output] = []
         user_text = optional_str(object_field(content, "inputTranscription"), "text")
         if user_text:
@@ -146,11 +155,7 @@ class Decoder:
             outputs.append(UserTranscript(item_id, user_text, final=False))
         if content.get("interrupted") is True:
             outputs += self._replies.turn_interrupted()
-        for part in object_list(object_field(content, "modelTurn"), "parts"):
-            call = part.get("functionCall")
-            outputs += (
-                self._decode_calls([call]) if isinstance(call, dict) else self._decode_part(part)
-            )
+        outputs += self._model_turn(content)
         text = optional_str(object_field(content, "outputTranscription"), "text")
         if text:
             reply, text_outputs = self._replies.text_received(text)
@@ -164,6 +169,15 @@ class Decoder:
             status = optional_str(content, "interactionStatus") if self._traits.status else None
             outputs += self._replies.turn_completed(
                 _turn_failure(content), turn_follows=status == "IN_PROGRESS"
+            )
+        return outputs
+
+    def _model_turn(self, content: JsonObject) -> Sequence[Output]:
+        outputs: list[Output] = []
+        for part in object_list(object_field(content, "modelTurn"), "parts"):
+            call = part.get("functionCall")
+            outputs += (
+                self._decode_calls([call]) if isinstance(call, dict) else self._decode_part(part)
             )
         return outputs
 
@@ -256,6 +270,9 @@ class Decoder:
         "error": _error,
     }
     """In the order in which the parts of one message are handled."""
+
+
+_ORDER = {name: place for place, name in enumerate(Decoder._handlers)}
 
 
 def _turn_failure(content: JsonObject) -> TurnFailure | None:
