@@ -60,6 +60,12 @@ winter, and why the weather is still warmest only some weeks after the longest d
 LONG_SENTENCES = tuple(" ".join(text.split()) for text in _LONG.split("\n\n"))
 """Questions without a pause, 8 to 12 s each."""
 
+REAL_SHORT = ("austen-0880", "austen-0930", "cards-1", "cards-3", "cards-5")
+"""Clips of real people, 1 to 4 s each."""
+
+REAL_LONG = ("austen-0870", "austen-0880+austen-0890", "austen-0920+austen-0930", "jfk")
+"""Sentences of real people, 7 to 11 s each; those joined by + follow each other in the book."""
+
 INTERRUPTIONS = (
     "Wait, stop for a second.",
     "Actually, never mind about that.",
@@ -87,10 +93,13 @@ def trim(samples: Samples, level: int = 300) -> Samples:
 
 
 def recorded(name: str) -> AudioFrame:
-    """Return a clip of a real person."""
-    with wave.open(str(SPEECH / f"{name}.wav")) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16)
-        return AudioFrame(samples, file.getframerate())
+    """Return a clip of a real person, or several one after the other ("a+b")."""
+    parts = []
+    for part in name.split("+"):
+        with wave.open(str(SPEECH / f"{part}.wav")) as file:
+            assert file.getframerate() == RATE
+            parts.append(np.frombuffer(file.readframes(file.getnframes()), np.int16))
+    return AudioFrame(np.concatenate(parts), RATE)
 
 
 def stretches(

@@ -21,6 +21,12 @@ from duologue.vad.vad import VAD
 
 STT_RATE = 16000
 TTS_RATE = 24000
+VOTE_S = 0.2
+"""Silence in seconds after which the end of a turn is decided.
+
+Longer than the default of `Endpointing`, because no reply is ready sooner, and a pause within a
+sentence is often shorter.
+"""
 
 
 class Realtime(BaseRealtime):
@@ -37,7 +43,7 @@ class Realtime(BaseRealtime):
         vad: Voice activity detector.
         turn_detection: End-of-turn detector.
         voice: Name of a voice of the built-in synthesiser.
-        endpointing: When a turn ends; None uses `Endpointing` with its defaults.
+        endpointing: When a turn ends; None uses `Endpointing` with ``vote_s`` 0.2.
         offline: Fetch nothing.
         clock: Source of time.
 
@@ -90,7 +96,7 @@ class Realtime(BaseRealtime):
         self._turn_detector = turn_detection
         self._voice = voice
         self._offline = offline
-        self._endpointing = endpointing or Endpointing()
+        self._endpointing = endpointing or Endpointing(vote_s=VOTE_S)
         self._parts: Components | None = None
 
     async def prepare(self, setup: SessionSetup) -> None:

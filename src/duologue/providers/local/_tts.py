@@ -20,7 +20,7 @@ _FRAME_SAMPLES = RATE * FRAME_MS // 1000
 
 SILENCE_LEVEL = 50
 """Samples up to this value (of 32767) are silence."""
-LEAD_SAMPLES = RATE * 20 // 1000
+LEAD_SAMPLES = RATE * 5 // 1000
 """Samples of silence kept before a sentence."""
 TAIL_SAMPLES = RATE * 180 // 1000
 """Samples of silence kept after a sentence."""
