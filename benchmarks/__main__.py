@@ -24,6 +24,7 @@ RUNS: dict[str, list[str]] = {
     "tiny": ["benchmarks.engine", "tiny", "short"],
     "tiny-long": ["benchmarks.engine", "tiny", "long"],
     "tiny-real": ["benchmarks.engine", "tiny", "real-short", "real-long"],
+    "tiny-unfinished": ["benchmarks.engine", "tiny", "real-unfinished"],
     "small": ["benchmarks.engine", "small", "short"],
     "small-long": ["benchmarks.engine", "small", "long"],
     "small-real": ["benchmarks.engine", "small", "real-short", "real-long"],

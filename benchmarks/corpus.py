@@ -60,8 +60,11 @@ winter, and why the weather is still warmest only some weeks after the longest d
 LONG_SENTENCES = tuple(" ".join(text.split()) for text in _LONG.split("\n\n"))
 """Questions without a pause, 8 to 12 s each."""
 
-REAL_SHORT = ("austen-0880", "austen-0930", "cards-1", "cards-3", "cards-5")
-"""Clips of real people, 1 to 4 s each."""
+REAL_SHORT = ("austen-0930", "cards-1")
+"""Complete utterances of real people, 1 to 3 s each."""
+
+REAL_UNFINISHED = ("austen-0880", "cards-3", "cards-5")
+"""Utterances of real people that end with the voice of a comma, 2 to 4 s each."""
 
 REAL_LONG = ("austen-0870", "austen-0880+austen-0890", "austen-0920+austen-0930", "jfk")
 """Sentences of real people, 7 to 11 s each; those joined by + follow each other in the book."""

@@ -19,6 +19,7 @@ from benchmarks.corpus import (
     QUESTIONS,
     REAL_LONG,
     REAL_SHORT,
+    REAL_UNFINISHED,
     recorded,
     stretches,
     synthesise,
@@ -156,7 +157,7 @@ async def answers_to(profile: str, clips: Sequence[AudioFrame]) -> Answers:
 
 
 async def answer(
-    profile: str, what: str, clips: Sequence[AudioFrame], target_ms: float
+    profile: str, what: str, clips: Sequence[AudioFrame], target_ms: float | None
 ) -> list[Figure]:
     """Return the time from the end of speech to the agent's first sample, from the recording."""
     found = await answers_to(profile, clips)
@@ -166,9 +167,9 @@ async def answer(
         Figure(
             f"end of speech to first agent sample, {what} of {length:.1f} s (median), wav edge, "
             f"`{profile}`, median",
-            f"<= {target_ms:.0f} ms",
+            "published" if target_ms is None else f"<= {target_ms:.0f} ms",
             f"{middle:.0f} ms (p90 {percentile(found.waits, 90):.0f})",
-            middle <= target_ms,
+            target_ms is None or middle <= target_ms,
             f"{len(found.waits)} turns; by the engine's own clock, median ms: {found.table()}; "
             f"answered at a pause before their end: {found.cut_in} of {len(clips)}; "
             f"CPU while the person speaks: {found.cpu:.2f} of a core",
@@ -273,8 +274,12 @@ async def latency(profile: str, what: str) -> list[Figure]:
             clips = [await synthesise(text) for text in LONG_SENTENCES]
             return await answer(profile, "long sentences", clips, long_ms)
         case "real-short":
-            clips = [recorded(name) for name in REAL_SHORT * 2]
-            return await answer(profile, "short sentences of real people", clips, short_ms)
+            clips = [recorded(name) for name in REAL_SHORT * 4]
+            return await answer(profile, "short utterances of real people", clips, short_ms)
+        case "real-unfinished":
+            clips = [recorded(name) for name in REAL_UNFINISHED * 2]
+            what = "utterances of real people that sound unfinished"
+            return await answer(profile, what, clips, None)
         case _:
             clips = [recorded(name) for name in REAL_LONG * 2]
             return await answer(profile, "long sentences of real people", clips, long_ms)
@@ -285,7 +290,7 @@ async def main() -> None:
     match sys.argv[1:]:
         case [("tiny" | "small") as profile, *kinds]:
             figures = []
-            for what in kinds or ["short", "long", "real-short", "real-long"]:
+            for what in kinds or ["short", "long", "real-short", "real-unfinished", "real-long"]:
                 figures += await latency(profile, what)
             give(figures)
         case ["barge-in"]:

@@ -21,7 +21,7 @@ from duologue.vad.vad import VAD
 
 STT_RATE = 16000
 TTS_RATE = 24000
-VOTE_S = 0.2
+VOTE_S = 0.3
 """Silence in seconds after which the end of a turn is decided.
 
 Longer than the default of `Endpointing`, because no reply is ready sooner, and a pause within a
@@ -43,7 +43,7 @@ class Realtime(BaseRealtime):
         vad: Voice activity detector.
         turn_detection: End-of-turn detector.
         voice: Name of a voice of the built-in synthesiser.
-        endpointing: When a turn ends; None uses `Endpointing` with ``vote_s`` 0.2.
+        endpointing: When a turn ends; None uses `Endpointing` with ``vote_s`` 0.3.
         offline: Fetch nothing.
         clock: Source of time.
 
