@@ -194,6 +194,28 @@ def test_heard_text_is_reported_as_it_plays_and_only_what_is_new(stage):
     assert stage.items[-1] == ("j", "five", "heard")
 
 
+def test_what_was_heard_is_looked_at_only_when_more_was_played_or_written(stage, monkeypatch):
+    stage.start()
+    stage.text("One two three four.")
+    stage.audio(1000)
+    looked = []
+    original = Speech.text_until
+    monkeypatch.setattr(Speech, "text_until", lambda *args: looked.append(args) or original(*args))
+    stage.play(400)
+    stage.playout.hold()
+    stage.play(60)
+    for _ in range(3):
+        stage.tracker.report_heard()
+    assert len(looked) == 1
+    stage.text(" Five.")
+    stage.tracker.report_heard()
+    assert len(looked) == 2
+    stage.playout.resume()
+    stage.play(200)
+    stage.tracker.report_heard()
+    assert len(looked) == 3
+
+
 def test_interruption_cuts_the_item_and_the_models_history(stage):
     stage.start()
     stage.text("one two ", item="a", start=0)

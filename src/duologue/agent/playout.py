@@ -50,6 +50,11 @@ TICK_S = FRAME_MS / 1000
 _CONFIRM_TIMEOUT_S = 2.0
 """Seconds without a report of played audio after which the clock decides what was played."""
 
+_PACE_INTERVAL_S = 0.25
+"""Seconds of audio after which the pace of a source is looked at again."""
+
+_NOTHING: Samples = np.zeros(0, np.int16)
+
 _MIN_GAP_S = 0.001
 """Seconds between two frames of a speech that count as a gap; less is rounding."""
 
@@ -89,10 +94,14 @@ class _Track:
     """A queued speech, in samples of the original at the edge's rate."""
 
     speech: Speech
-    pieces: deque[Samples] = field(default_factory=deque)
-    """What was received and not sent, in pieces as they came."""
-    pace: SourcePace = field(default_factory=SourcePace)
+    rate: int
+    """Samples a second of what was received last."""
+    pieces: deque[AudioFrame] = field(default_factory=deque)
+    """What was received and not sent, as it came, after ``rest``."""
+    rest: Samples = field(default_factory=lambda: _NOTHING)
+    """What is left of a piece that was sent in part."""
     resampler: Resampler | None = None
+    """None while what is received has the edge's rate."""
     received: int = 0
     sent: int = 0
     played: int = 0
@@ -104,21 +113,25 @@ class _Track:
     estimated: bool = False
     items: dict[str, int] = field(default_factory=dict)
     """Maps each item id to the sample where the item begins."""
+    pace: SourcePace = field(default_factory=SourcePace)
+    pace_due: int = 0
+    """Samples received after which ``pace`` is told again."""
 
     def take(self, count: int) -> Samples:
         """Remove and return the next ``count`` samples, or all that are left."""
-        piece = self.pieces.popleft()
-        if len(piece) > count:
-            self.pieces.appendleft(piece[count:])
-            return piece[:count]
-        if len(piece) == count or not self.pieces:
-            return piece
-        return np.concatenate((piece, self.take(count - len(piece))))
+        rest = self.rest
+        if len(rest) < count:
+            parts, known = [rest], len(rest)
+            while known < count and self.pieces:
+                parts.append(self.pieces.popleft().samples)
+                known += len(parts[-1])
+            rest = np.concatenate(parts) if len(rest) or len(parts) != 2 else parts[1]
+        self.rest = rest[count:]
+        return rest[:count]
 
     def put_back(self, samples: Samples) -> None:
         """Put samples that were taken in front of the others."""
-        if len(samples):
-            self.pieces.appendleft(samples)
+        self.rest = np.concatenate((samples, self.rest)) if len(self.rest) else samples
 
 
 @dataclass(slots=True, eq=False)
@@ -168,6 +181,7 @@ class Playout:
         self._clock = clock
         self._observer = observer
         self.rate = edge.output_rate
+        self._buffers_ahead = edge.lead_ms > 0
         self._frame_size = Framer(self.rate).size
         self._max_buffered = int(limit_s * self.rate)
         self._waiting: deque[_Track] = deque()
@@ -183,7 +197,6 @@ class Playout:
         self.overflowed_samples = 0
         self.overflowed_s = 0.0
         self.starved_ticks = 0
-        self.caught_up_samples = 0
         self.caught_up_samples = 0
         self._catch_up = CatchUp()
         self._compressor: TimeCompressor | None = None
@@ -233,7 +246,7 @@ class Playout:
         """Queue a speech behind the others; its audio may come later."""
         if speech.epoch < self.epoch or speech.done or speech.id in self._tracks:
             return
-        track = _Track(speech)
+        track = _Track(speech, self.rate)
         self._tracks[speech.id] = track
         self._waiting.append(track)
 
@@ -253,29 +266,31 @@ class Playout:
     def write(self, speech: Speech, item_id: str, frame: AudioFrame, epoch: int) -> bool:
         """Queue the next audio of a speech, at any rate; return False if it was rejected."""
         track = self._tracks.get(speech.id)
+        count, rate = len(frame.samples), frame.rate
         if epoch < self.epoch or track is None or track.ended:
-            self.stale_samples += len(frame)
-            self.stale_s += frame.duration
+            self.stale_samples += count
+            self.stale_s += count / rate
             return False
-        if self._buffered + len(frame) * self.rate // frame.rate > self._max_buffered:
-            self.overflowed_samples += len(frame)
-            self.overflowed_s += frame.duration
+        if self._buffered + count * self.rate // rate > self._max_buffered:
+            self.overflowed_samples += count
+            self.overflowed_s += count / rate
             return False
-        track.items.setdefault(item_id, track.received)
-        if track.resampler is None or track.resampler.in_rate != frame.rate:
+        if item_id not in track.items:
+            track.items[item_id] = track.received
+        speech.seconds += count / rate
+        if self._buffers_ahead and self._catch_up.late_s:
+            self._observe_waiting(self._clock.now())
+        if rate != track.rate:
             self._flush_resampler(track)
-            track.resampler = Resampler(frame.rate, self.rate)
-        speech.seconds += frame.duration
-        now = self._clock.now()
-        if self._catch_up.late_s and self._edge.lead_ms:
-            self._observe_waiting(now)
-        self._append(track, track.resampler.push(frame.samples))
-        lead_s = (track.received - track.sent) / self.rate
-        if track.started:
-            lead_s += self._scheduled_until - now - self._catch_up.late_s
-        track.pace.received(now, frame.duration, track.received / self.rate, lead_s)
-        if self._edge.lead_ms:
-            self._pump(now)
+            track.resampler = Resampler(rate, self.rate) if rate != self.rate else None
+            track.rate = rate
+        if track.resampler is not None:
+            frame = AudioFrame(track.resampler.push(frame.samples), self.rate)
+        self._append(track, frame)
+        if track.received >= track.pace_due:
+            self._observe_pace(track, count / rate)
+        if self._buffers_ahead:
+            self._pump(self._clock.now())
         return True
 
     def end(self, speech: Speech) -> None:
@@ -287,7 +302,7 @@ class Playout:
         self._flush_resampler(track)
         track.ended = True
         now = self._clock.now()
-        if self._edge.lead_ms:
+        if self._buffers_ahead:
             self._pump(now)
         self._finish_played(now)
 
@@ -295,11 +310,11 @@ class Playout:
         """Hand the edge the audio that is due at ``now`` (clock seconds); called every 20 ms."""
         if self._catch_up.late_s:
             self._observe_waiting(now)
-        if self._edge.lead_ms:
+        if self._buffers_ahead:
             self._pump(now)
         else:
-            self._send(now, now)
-        if self._waiting and self._scheduled_until <= now and self._held_at is None:
+            self._send(now)
+        if self._scheduled_until <= now and self._waiting and self._held_at is None:
             self.starved_ticks += self._waiting[0].started
         self._finish_played(now)
 
@@ -324,7 +339,7 @@ class Playout:
             return
         now = self._clock.now()
         self._held_at = now
-        if self._edge.lead_ms and self._edge.quality == "estimated":
+        if self._buffers_ahead and self._edge.quality == "estimated":
             self._rewind(now)
 
     def resume(self) -> int:
@@ -334,7 +349,7 @@ class Playout:
         now = self._clock.now()
         held_ms = int((now - self._held_at) * 1000)
         self._held_at = None
-        if self._edge.lead_ms:
+        if self._buffers_ahead:
             self._pump(now)
         return held_ms
 
@@ -377,45 +392,50 @@ class Playout:
 
     def _flush_resampler(self, track: _Track) -> None:
         if track.resampler is not None:
-            self._append(track, track.resampler.flush())
+            self._append(track, AudioFrame(track.resampler.flush(), self.rate))
 
-    def _append(self, track: _Track, samples: Samples) -> None:
-        if len(samples):
-            track.received += len(samples)
-            self._buffered += len(samples)
-            track.pieces.append(samples)
+    def _append(self, track: _Track, piece: AudioFrame) -> None:
+        count = len(piece.samples)
+        if count:
+            track.received += count
+            self._buffered += count
+            track.pieces.append(piece)
 
     def _pump(self, now: float) -> None:
         """Keep a buffering edge supplied until the tick after this one."""
-        while self._scheduled_until < now + TICK_S and self._held_at is None:
-            if not self._send(now, max(self._scheduled_until, now)):
+        while self._buffered and self._scheduled_until < now + TICK_S and self._held_at is None:
+            if not self._send(max(self._scheduled_until, now)):
                 break
 
-    def _send(self, now: float, at: float) -> bool:
+    def _send(self, at: float) -> bool:
+        """Hand the edge the next frame, to be played ``at`` that time; return whether there is one.
+
+        An edge that does not buffer is handed None if there is none.
+        """
         track = self._next_track() if self._held_at is None else None
         size = self._frame_size
         if track is None:
-            if not self._edge.lead_ms:
+            if not self._buffers_ahead:
                 self._position += size
                 self._edge.play(None)
             return False
-        gap_s = at - self._scheduled_until
-        if gap_s > _MIN_GAP_S:
-            if track.started:
-                self._catch_up.gap(at, gap_s)
-            else:
-                self._catch_up.reset()
+        if at - self._scheduled_until > _MIN_GAP_S:
+            self._record_gap(track, at)
         compressed = None
         if self._catch_up.allowed_s and track.pace.steady:
             source, compressed = self._take_late(track)
+            frame = AudioFrame(source if compressed is None else compressed.samples, self.rate)
+        elif track.pieces and not len(track.rest) and len(track.pieces[0].samples) == size:
+            frame = track.pieces.popleft()
+            source = frame.samples
         else:
             source = track.take(size)
-        samples = source
-        if compressed is not None:
-            samples = compressed.samples
-        elif len(source) < size:
-            samples = np.concatenate((source, np.zeros(size - len(source), np.int16)))
-        length = len(samples)
+            frame = AudioFrame(source, self.rate)
+        length = len(frame.samples)
+        if length < size and compressed is None:
+            padding = np.zeros(size - length, np.int16)
+            frame = AudioFrame(np.concatenate((source, padding)), self.rate)
+            length = size
         self._in_flight.append(
             _SentFrame(self._position, at, track, track.sent, length, source, compressed)
         )
@@ -424,10 +444,17 @@ class Playout:
         self._position += length
         self._scheduled_until = at + length / self.rate
         track.started = True
-        self._edge.play(AudioFrame(samples, self.rate))
+        self._edge.play(frame)
         if not track.notified and next(iter(self._tracks.values())) is track:
             self._notify_started(track)
         return True
+
+    def _record_gap(self, track: _Track, at: float) -> None:
+        """Record that nothing was played until ``at``; within a speech, that makes it late."""
+        if track.started:
+            self._catch_up.gap(at, at - self._scheduled_until)
+        else:
+            self._catch_up.reset()
 
     def _take_late(self, track: _Track) -> tuple[Samples, CompressedFrame | None]:
         """Take a frame of audio that is late: what it stands for, and how it is played."""
@@ -435,7 +462,7 @@ class Playout:
             self._compressor = TimeCompressor(self.rate)
         source = track.take(self._compressor.reach)
         max_skip = int(self._catch_up.allowed_s * self.rate)
-        if not self._edge.lead_ms:
+        if not self._buffers_ahead:
             max_skip = min(max_skip, len(source) - self._frame_size)
         compressed = self._compressor.compress(source, max_skip)
         count = self._frame_size
@@ -449,12 +476,21 @@ class Playout:
         self.caught_up_samples += samples
         self._catch_up.caught_up(samples / self.rate)
 
+    def _observe_pace(self, track: _Track, piece_s: float) -> None:
+        """Let a track's `SourcePace` know what has arrived."""
+        track.pace_due = track.received + int(_PACE_INTERVAL_S * self.rate)
+        now = self._clock.now()
+        lead_s = (track.received - track.sent) / self.rate
+        if track.started:
+            lead_s += self._scheduled_until - now - self._catch_up.late_s
+        track.pace.received(now, piece_s, track.received / self.rate, lead_s)
+
     def _observe_waiting(self, now: float) -> None:
         """Let `CatchUp` know how much later the next audio could come without a gap."""
         track = self._waiting[0] if self._waiting and self._held_at is None else None
         if track is not None and track.started:
             waiting_s = (track.received - track.sent) / self.rate + self._scheduled_until - now
-            if not self._edge.lead_ms:
+            if not self._buffers_ahead:
                 waiting_s -= TICK_S
             self._catch_up.observe(now, waiting_s, track.pace.max_piece_s)
 
@@ -476,15 +512,22 @@ class Playout:
 
     def _finish_played(self, now: float) -> None:
         """Record what has been played by ``now``, and end the speeches that were heard."""
-        confirms = self._edge.quality != "estimated"
-        due = now - self._edge.latency_ms / 1000 - (_CONFIRM_TIMEOUT_S if confirms else 0.0)
-        while (
-            self._in_flight
-            and self._in_flight[0].due + self._in_flight[0].length / self.rate <= due + 1e-9
-        ):
-            sent = self._in_flight.popleft()
-            sent.track.played = max(sent.track.played, sent.offset + sent.original(sent.length))
-            sent.track.estimated = sent.track.estimated or confirms
+        in_flight = self._in_flight
+        if in_flight and in_flight[0].due < now:
+            confirms = self._edge.quality != "estimated"
+            due = now - self._edge.latency_ms / 1000 - (_CONFIRM_TIMEOUT_S if confirms else 0.0)
+            due += 1e-9
+            while in_flight and in_flight[0].due + in_flight[0].length / self.rate <= due:
+                sent = in_flight.popleft()
+                track = sent.track
+                track.played = max(track.played, sent.offset + len(sent.source))
+                track.estimated = track.estimated or confirms
+        front = next(iter(self._tracks.values()), None)
+        if front is not None and front.ended:
+            self._end_heard()
+
+    def _end_heard(self) -> None:
+        """End the speeches that were heard to their end, and start the one after them."""
         while self._tracks:
             track = next(iter(self._tracks.values()))
             if not track.ended or track.played < track.received:

@@ -74,6 +74,8 @@ class _TrackedReply:
     item_ids: dict[str, str] = field(default_factory=dict)
     """Our ids of its items, by the model's own ids."""
     called_tools: bool = False
+    current_item: tuple[str, str] | None = None
+    """The model's own id and ours of the item whose audio came last."""
 
 
 @dataclass(slots=True)
@@ -127,6 +129,8 @@ class SpeechTracker:
         """The model's own ids of items that have another id here."""
         self._reported_heard = ("", "")
         """The id of the speech played last, and its text that was reported as heard."""
+        self._checked_heard = ("", 0.0)
+        """The id of the speech played last, and the seconds that were played at the last report."""
         self._pending_transcripts: dict[str, tuple[Speech, Timer]] = {}
         """Ended speeches whose final transcript is not reported yet."""
 
@@ -184,6 +188,8 @@ class SpeechTracker:
     def connection_replaced(self) -> None:
         """Record that a new connection has taken over and got `spoken_texts` as its items."""
         self._model_item_ids.clear()
+        for reply in self._replies.values():
+            reply.current_item = None
         for speech in self._playout.speeches:
             if speech.seconds:
                 record = self._record(speech)
@@ -262,11 +268,15 @@ class SpeechTracker:
         if speech.clipped_at is not None:
             speech.clip(audio.frame.duration)
             return
-        item_id = self._local_item_id(reply, audio.item_id)
+        item = reply.current_item
+        if item is None or item[0] != audio.item_id:
+            item = reply.current_item = audio.item_id, self._local_item_id(reply, audio.item_id)
+            speech.begin_item(item[1])
+        item_id = item[1]
         if speech.id not in self._records:
             self._records[speech.id] = _SpeechRecord(item_id)
-        speech.begin_item(item_id)
-        self._metrics.audio_received(self._clock.now())
+        if self._metrics.awaits_audio:
+            self._metrics.audio_received(self._clock.now())
         if not self._playout.write(speech, item_id, audio.frame, epoch) and not speech.done:
             self.end_overlong(speech, audio.frame.duration)
 
@@ -287,6 +297,7 @@ class SpeechTracker:
         if speech.id not in self._records:
             self._records[speech.id] = _SpeechRecord(item_id)
         self._metrics.text_received(self._clock.now())
+        self._checked_heard = ("", 0.0)
         if reply_text.planned:
             speech.plan_text(reply_text.text, item_id)
             return
@@ -366,12 +377,16 @@ class SpeechTracker:
     def report_heard(self) -> None:
         """Report the text of the current speech that was heard since the last call."""
         speech = self._playout.current
-        if speech is None or not self._playout.played_s:
+        if speech is None:
             return
+        checked = speech.id, self._playout.played_s
+        if not checked[1] or checked == self._checked_heard:
+            return  # Nothing more was played, as in a hold.
+        self._checked_heard = checked
         speech_id, before = self._reported_heard
         if speech_id != speech.id:
             before = ""
-        heard = speech.text_until(self._playout.played_s)
+        heard = speech.text_until(checked[1])
         # Text that replaced planned text may differ from what was reported.
         if len(heard) > len(before) and heard.startswith(before):
             self._reported_heard = speech.id, heard

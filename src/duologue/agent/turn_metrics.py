@@ -23,6 +23,11 @@ class TurnMetrics:
         self._times = _TurnTimes()
         self._awaiting_reply = False
 
+    @property
+    def awaits_audio(self) -> bool:
+        """Whether the time of the reply's first audio is not known yet."""
+        return self._times.first_audio is None
+
     def transcript_received(self, now: float) -> None:
         """Record the time of the final transcript, which may come before the turn's end."""
         self._times.transcript = now
