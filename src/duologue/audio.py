@@ -18,6 +18,8 @@ type Samples = NDArray[np.int16]
 FRAME_MS = 20
 """Length of one outgoing frame, in ms: the Opus and RTP default (RFC 7587, section 4.2)."""
 
+_PCM: np.dtype[np.int16] = np.dtype("<i2")
+"""Little-endian PCM; as an object, because parsing the name takes as long as the view itself."""
 _EMPTY: Samples = np.zeros(0, np.int16)
 _EMPTY.setflags(write=False)
 _INT16 = np.dtype(np.int16)
@@ -63,7 +65,7 @@ class AudioFrame:
         Raises:
             ValueError: the bytes are not a whole number of samples.
         """
-        return cls(np.frombuffer(pcm, "<i2"), rate)
+        return cls(np.frombuffer(pcm, _PCM), rate)
 
     @classmethod
     def silence(cls, seconds: float, rate: int) -> AudioFrame:
@@ -248,10 +250,12 @@ class PcmDecoder:
 
     def push(self, pcm: bytes) -> Samples:
         """Add bytes; return the samples that are complete."""
+        if not self._rest and not len(pcm) % 2:
+            return np.frombuffer(pcm, _PCM)
         pcm = self._rest + pcm
         even = len(pcm) & ~1
         self._rest = pcm[even:]
-        return np.frombuffer(pcm[:even], "<i2")
+        return np.frombuffer(pcm[:even], _PCM)
 
 
 class Framer:

@@ -49,9 +49,11 @@ async def test_connection_adds_up_its_queue_its_codec_and_its_wire():
         def stats(self):
             return ConnectionStats(dropped_reply_s=0.5)
 
-    codec = SimpleNamespace(unknown=Counter(a=2, b=1), malformed=4)
+    codec = SimpleNamespace(unknown=Counter(a=2, b=1), malformed=4, repeated=5)
     connection = WireConnection(Wire, codec, SessionSetup(""), audio_limit_s=1.0)
-    assert connection.stats() == ConnectionStats(unknown_messages=3, malformed_messages=4)
+    assert connection.stats() == ConnectionStats(
+        unknown_messages=3, malformed_messages=4, repeated_messages=5
+    )
     task = asyncio.create_task(connection.run(lambda output: None))
     await asyncio.sleep(0.01)
     for _ in range(150):

@@ -436,6 +436,7 @@ class Agent:
             stale_outputs=session.stale_outputs,
             unknown_messages=connection.unknown_messages,
             malformed_messages=connection.malformed_messages,
+            repeated_messages=connection.repeated_messages,
             stale_audio_s=playout.stale_s if playout is not None else 0.0,
             overflowed_audio_s=playout.overflowed_s if playout is not None else 0.0,
             starved_s=playout.starved_ticks * TICK_S if playout is not None else 0.0,

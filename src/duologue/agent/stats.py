@@ -22,6 +22,8 @@ class AgentStats:
         stale_outputs: Outputs of the model that an interruption had made stale.
         unknown_messages: Messages of the service of a type that this version does not know.
         malformed_messages: Messages of the service that could not be decoded, or only in part.
+        repeated_messages: Messages of the service that had the id of an earlier one; those with
+            the same content too were dropped.
         stale_audio_s: Seconds of agent audio that came after the interruption that made it stale.
         overflowed_audio_s: Seconds of agent audio rejected because ten minutes were waiting.
         starved_s: Seconds in which a speech had started and had no audio to play.
@@ -40,6 +42,7 @@ class AgentStats:
     stale_outputs: int
     unknown_messages: int
     malformed_messages: int
+    repeated_messages: int
     stale_audio_s: float
     overflowed_audio_s: float
     starved_s: float

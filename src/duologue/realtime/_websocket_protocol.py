@@ -160,12 +160,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         """Pass on a message; if its receiver fails, so does `run`."""
         try:
             self.receive(message)
-        except BaseException as error:
-            self.receive = _discard
-            self._failure = self._failure or error
-            self._set_over()
-            if isinstance(error, KeyboardInterrupt | SystemExit):
-                raise
+        except BaseException as error:  # noqa: BLE001 - raised by run
+            self._fail(error)
 
     def try_send(self, opcode: int, payload: bytes) -> bool:
         """Send a message at once; return False, without sending, if that has to wait."""
@@ -231,7 +227,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     def _handle(self, frames: list[Frame]) -> None:
         for opcode, payload in frames:
             if opcode == TEXT:
-                self.deliver(payload)
+                try:
+                    self.receive(payload)
+                except BaseException as error:  # noqa: BLE001 - raised by run
+                    self._fail(error)
             elif opcode == BINARY:
                 self.deliver(BinaryMessage(payload))
             elif opcode == PING:
@@ -241,10 +240,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
             elif opcode == CLOSE:
                 self._send_close(payload)
                 self._end(*decode_close(payload))
-        error = self._decoder.error
-        if error is not None and self.ending is None:
-            self._send_close(encode_close(error.code, error.reason))
-            self._end(ABNORMAL, f"the connection broke: {error.reason}")
+        broken = self._decoder.error
+        if broken is not None and self.ending is None:
+            self._send_close(encode_close(broken.code, broken.reason))
+            self._end(ABNORMAL, f"the connection broke: {broken.reason}")
 
     def _resume_reading(self) -> None:
         """Begin to read, with what came behind the handshake."""
@@ -263,6 +262,14 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self._writable.set()
         self._cancel_timer()
         self._set_over()
+
+    def _fail(self, error: BaseException) -> None:
+        """Let `run` raise an exception of the receiver, which gets nothing more."""
+        self.receive = _discard
+        self._failure = self._failure or error
+        self._set_over()
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise error
 
     def _set_over(self) -> None:
         if not self._over.done():

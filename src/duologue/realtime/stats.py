@@ -17,6 +17,8 @@ class ConnectionStats:
         dropped_reply_s: Seconds of received reply audio dropped because it arrived too fast.
         unknown_messages: Messages of a type that this version does not know.
         malformed_messages: Messages that could not be decoded, or only in part.
+        repeated_messages: Messages that had the id of an earlier one; those with the same content
+            too were dropped.
     """
 
     dropped_input_s: float = 0.0
@@ -24,6 +26,7 @@ class ConnectionStats:
     dropped_reply_s: float = 0.0
     unknown_messages: int = 0
     malformed_messages: int = 0
+    repeated_messages: int = 0
 
     def __add__(self, other: Self) -> Self:
         return type(self)(
@@ -75,4 +78,14 @@ class MeasuredCodec(Protocol):
     @property
     def malformed(self) -> int:
         """Messages that could not be decoded, or only in part."""
+        ...
+
+
+@runtime_checkable
+class DeduplicatingCodec(Protocol):
+    """A `Codec` of a protocol whose messages have ids."""
+
+    @property
+    def repeated(self) -> int:
+        """Messages that had the id of an earlier one."""
         ...

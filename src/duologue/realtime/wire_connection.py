@@ -12,7 +12,12 @@ from duologue.errors import ErrorKind, MissingExtraError, SessionError
 from duologue.realtime.codec import ClosingCodec, Codec, NonBlockingWire, SessionSetup, Wire
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
 from duologue.realtime.outputs import Output, ProviderError
-from duologue.realtime.stats import ConnectionStats, MeasuredCodec, MeasuredConnection
+from duologue.realtime.stats import (
+    ConnectionStats,
+    DeduplicatingCodec,
+    MeasuredCodec,
+    MeasuredConnection,
+)
 from duologue.video import VideoFrame
 
 AUDIO_LIMIT_S = 15.0
@@ -89,6 +94,8 @@ class WireConnection[M]:
         if isinstance(self.codec, MeasuredCodec):
             unknown, malformed = sum(self.codec.unknown.values()), self.codec.malformed
             stats += ConnectionStats(unknown_messages=unknown, malformed_messages=malformed)
+        if isinstance(self.codec, DeduplicatingCodec):
+            stats += ConnectionStats(repeated_messages=self.codec.repeated)
         wire: object = self._wire
         if isinstance(wire, MeasuredConnection):
             stats += wire.stats()

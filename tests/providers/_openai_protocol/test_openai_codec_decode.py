@@ -314,7 +314,31 @@ def test_duplicate_event_is_decoded_once():
     harness = CodecHarness()
     created = {"event_id": "e", "response": {"id": "resp"}}
     assert harness.receive("response.created", **created) == [ReplyStarted("resp")]
+    assert harness.codec.repeated == 0
     assert harness.receive("response.created", **created) == []
+    assert harness.codec.repeated == 1
+
+
+def test_ids_of_long_ago_are_forgotten():
+    harness = CodecHarness()
+    for number in range(100):
+        harness.receive("session.finished", event_id=f"e{number}")
+    harness.receive("session.finished", event_id="e60")
+    assert harness.codec.repeated == 0
+    harness.receive("session.finished", event_id="e90")
+    assert harness.codec.repeated == 1
+
+
+def test_audio_whose_id_repeats_but_not_its_content_is_played_and_counted():
+    harness = CodecHarness()
+    harness.start_reply()
+    name, fields = "response.output_audio.delta", {"response_id": "resp", "item_id": ITEM}
+    heard = []
+    for value in range(1, 6):
+        delta = base64.b64encode(np.full(480, value, "<i2").tobytes()).decode()
+        heard += harness.receive(name, event_id="always", delta=delta, **fields)
+    assert [int(output.frame.samples[0]) for output in heard] == [1, 2, 3, 4, 5]
+    assert harness.codec.repeated == 4
 
 
 def test_unknown_and_malformed_messages_are_counted():

@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
-from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.audio import AudioFrame, PcmDecoder
 from duologue.events.events import RateLimit
@@ -117,6 +116,7 @@ class Codec:
     Attributes:
         unknown: Counts unknown events by name.
         malformed: Counts messages that do not have the structure that the protocol requires.
+        repeated: Counts events that have the id of an earlier one.
     """
 
     def __init__(
@@ -155,11 +155,13 @@ class Codec:
             reply_slicer=self._reply_slicer if self._rtc else None,
         )
         self._interrupted: deque[str] = deque(maxlen=64)
-        self._seen: BoundedDict[str, tuple[int, bytes]] = BoundedDict(_MAX_SEEN_IDS)
+        self._seen: dict[str, tuple[int, bytes]] = {}
+        """Recent event ids, each with the length and the end of its event."""
         self._ids_repeat = False
         """Whether the server gives different events the same id."""
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
+        self.repeated = 0
 
     def set_server_time(self, now: float) -> None:
         """Record the server's time in Unix seconds, because this machine's clock may be wrong."""
@@ -207,10 +209,10 @@ class Codec:
         return outputs
 
     def _decode(self, message: Message) -> Sequence[Output]:
-        if isinstance(message, AudioFrame):
+        if not isinstance(message, bytes):
+            if isinstance(message, VideoFrame):
+                return ()
             return self._count_audio(self._reply_slicer.push(message))
-        if isinstance(message, VideoFrame):
-            return ()
         try:
             event = decode_object(message)
         except MalformedError:
@@ -220,7 +222,8 @@ class Codec:
         if not isinstance(name, str):
             self.malformed += 1
             return ()
-        if self._is_duplicate(event.get("event_id"), message):
+        event_id = event.get("event_id")
+        if isinstance(event_id, str) and self._is_duplicate(event_id, message):
             return ()
         name = self._dialect.event_names.get(name, name)
         handler = self._handlers.get(name)
@@ -257,17 +260,20 @@ class Codec:
         self._input_turns.insert_silence(len(silence))
         return (self._append_event(silence),)
 
-    def _is_duplicate(self, event_id: object, message: bytes) -> bool:
-        """Return whether an event is a duplicate. Some servers give all events the same id."""
-        if not isinstance(event_id, str) or self._ids_repeat:
-            return False
+    def _is_duplicate(self, event_id: str, message: bytes) -> bool:
+        """Return whether an event is a duplicate. Some servers give different events the same id.
+
+        Nothing that such a server sends is taken for a duplicate any more.
+        """
         mark = len(message), message[-_FINGERPRINT_BYTES:]
-        before = self._seen.get(event_id)
-        if before is not None:
-            self._ids_repeat = before != mark
-            return before == mark
-        self._seen[event_id] = mark
-        return False
+        before = self._seen.setdefault(event_id, mark)
+        if before is mark:
+            if len(self._seen) > _MAX_SEEN_IDS:
+                del self._seen[next(iter(self._seen))]
+            return False
+        self.repeated += 1
+        self._ids_repeat = self._ids_repeat or before != mark
+        return not self._ids_repeat
 
     def _count_unknown(self, name: str) -> None:
         # Bounded, so that a server with endless event names can't fill the memory.
@@ -361,9 +367,12 @@ class Codec:
         return self._responses.transcript_delta(event)
 
     def _audio_delta(self, event: JsonObject) -> Sequence[Output]:
-        reply_id, item_id = str_field(event, "response_id"), str_field(event, "item_id")
+        reply_id, item_id = event.get("response_id"), event.get("item_id")
+        delta = event.get("delta")
+        if not (isinstance(reply_id, str) and isinstance(item_id, str) and isinstance(delta, str)):
+            raise MalformedError("audio delta")
         try:
-            pcm = pybase64.b64decode(str_field(event, "delta"))
+            pcm = pybase64.b64decode(delta)
         except ValueError as error:
             raise MalformedError("delta") from error
         response = self._responses.get(reply_id)
@@ -371,12 +380,9 @@ class Codec:
         samples = decoder.push(pcm)
         if not len(samples):
             return ()
-        if response is not None:
-            part, scripted = (
-                int_field(event, "content_index") or 0,
-                response.verbatim_text is not None,
-            )
-            self._conversation.audio_received(item_id, len(samples), part, verbatim=scripted)
+        if response is not None and response.verbatim_text is None:
+            part = int_field(event, "content_index") or 0
+            self._conversation.audio_received(item_id, len(samples), part)
         return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
 
     def _count_audio(self, outputs: Sequence[Output]) -> Sequence[Output]:

@@ -92,7 +92,9 @@ class ServerConversation:
         """
         if verbatim:
             return
-        audio = self._audio.setdefault(item_id, _ItemAudio())
+        audio = self._audio.get(item_id)
+        if audio is None:
+            audio = self._audio[item_id] = _ItemAudio()
         audio.samples += samples
         audio.content_index = content_index
 

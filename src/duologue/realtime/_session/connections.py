@@ -45,7 +45,7 @@ from duologue.clock import Clock
 from duologue.errors import ErrorKind, SessionError
 from duologue.realtime._session.surrogates import SurrogateFilter
 from duologue.realtime.codec import Connection, SessionSetup
-from duologue.realtime.outputs import GoAway, Output, ProviderError, SessionStarted
+from duologue.realtime.outputs import GoAway, Output, ProviderError, ReplyAudio, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 from duologue.realtime.stats import ConnectionStats, MeasuredConnection
 
@@ -310,7 +310,9 @@ class ConnectionSupervisor:
             self._wake.set()
 
     def _receive(self, connection: ActiveConnection, output: Output) -> None:
-        if isinstance(output, SessionStarted) and connection.started is None:
+        if isinstance(output, ReplyAudio) and connection is self.current:
+            self._delegate.receive(output)  # Audio first, because it is nearly all there is.
+        elif isinstance(output, SessionStarted) and connection.started is None:
             connection.started = output
             connection.live_since = self._clock.now()
             if connection is self._next_connection and self.state in (

@@ -178,12 +178,18 @@ class ReplyScheduler:
         running = self._running.values()
         return min((one.active_until for one in running if one.cancelled_at is None), default=None)
 
-    def record_progress(self, reply_id: str, now: float, audio_s: float = 0.0) -> None:
-        """Record that a reply has grown, by ``audio_s`` seconds of audio."""
+    def record_progress(self, reply_id: str, now: float, audio_s: float = 0.0) -> int | None:
+        """Record that a reply has grown, by ``audio_s`` seconds of audio.
+
+        Return its epoch; None if it is not running.
+        """
         reply = self._running.get(reply_id)
-        if reply is not None:
-            reply.active_until = max(reply.active_until, now) + audio_s
-            self._audio_until = max(self._audio_until, reply.active_until)
+        if reply is None:
+            return None
+        until = reply.active_until = max(reply.active_until, now) + audio_s
+        if until > self._audio_until:
+            self._audio_until = until
+        return reply.epoch
 
     def running(self, reply_id: str) -> Reply | None:
         """Return the running reply with this id; None if there is none."""

@@ -446,24 +446,23 @@ class Session:
         """Handle an output of the connection."""
         if not self.is_open:
             return  # It arrived after the end.
+        if isinstance(output, ReplyAudio):
+            self._receive_audio(output)
+            return
         now = self._clock.now()
-        if not isinstance(output, ReplyAudio) and log.isEnabledFor(logging.DEBUG):
+        if log.isEnabledFor(logging.DEBUG):
             log.debug("session %s receives %s", self.host.session_id, type(output).__name__)
         if not isinstance(output, ReplyRefused):  # The connection itself may have made it.
             self._record_sign(now)
         match output:
-            case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
-                audio_s = output.frame.duration if isinstance(output, ReplyAudio) else 0.0
-                self._scheduler.record_progress(reply_id, now, audio_s)
-                epoch = self._scheduler.epoch_of(reply_id, ended=isinstance(output, ReplyText))
+            case ReplyText(reply_id=reply_id):
+                self._scheduler.record_progress(reply_id, now)
+                epoch = self._scheduler.epoch_of(reply_id, ended=True)
                 if epoch is None or epoch < self.epoch:
                     self.stale_outputs += 1
-                    if isinstance(output, ReplyText) and not output.planned:
+                    if not output.planned:
                         self._observer.late_transcript(output)
                     return
-                if self._awaits_reply_audio and isinstance(output, ReplyAudio):
-                    self.input_audio.mark_answered()
-                    self._awaits_reply_audio = False
                 self._observer.output(output, epoch)
                 return
             case ReplyStarted(reply_id=reply_id, request_id=request_id):
@@ -524,6 +523,19 @@ class Session:
             case _:
                 self._observer.output(output, self.epoch)
         self._recheck()
+
+    def _receive_audio(self, audio: ReplyAudio) -> None:
+        """Handle the next audio of a reply, which fifty times a second is all that comes."""
+        now = self._clock.now()
+        self._record_sign(now)
+        epoch = self._scheduler.record_progress(audio.reply_id, now, audio.frame.duration)
+        if epoch is None or epoch < self.epoch:
+            self.stale_outputs += 1
+            return
+        if self._awaits_reply_audio:
+            self.input_audio.mark_answered()
+            self._awaits_reply_audio = False
+        self._observer.output(audio, epoch)
 
     def _find_unspoken_rest(self, done: ReplyDone) -> Say | None:
         """Return the rest of a protected text that the model has stopped saying by itself.
