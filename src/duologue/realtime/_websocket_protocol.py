@@ -306,8 +306,8 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def _pong_missing(self) -> None:
         unsent = self._transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:
-            # The ping waits behind something large (an image), and the server still reads that.
+        if unsent < self._unsent:
+            # The ping waited behind something large (an image), of which the server reads more.
             self._unsent = unsent
             self._timer = self._loop.call_later(self._pong_timeout, self._pong_missing)
             return
