@@ -44,14 +44,6 @@ class BoundedDict[K, V](MutableMapping[K, V]):
             if self._on_drop is not None:
                 self._on_drop(oldest, dropped)
 
-    @overload
-    def get(self, key: K) -> V | None: ...
-    @overload
-    def get[T](self, key: K, default: T) -> V | T: ...
-    def get[T](self, key: K, default: T | None = None) -> V | T | None:
-        """Return the value of a key; the inherited method raises and catches for a missing one."""
-        return self._entries.get(key, default)
-
     def __delitem__(self, key: K) -> None:
         del self._entries[key]
 
