@@ -805,6 +805,18 @@ def test_proxy_of_the_environment_is_used(monkeypatch):
     asyncio.run(main())
 
 
+async def test_proxy_that_is_no_http_proxy_is_named_by_where_it_was_given():
+    proxy = "socks5://me:s3cret@127.0.0.1:1"
+    wire = wire_to("https://bedrock.invalid", ssl.create_default_context(), proxy=proxy)
+    with pytest.raises(
+        SessionError, match=r"^proxy can't be used: socks5://127\.0\.0\.1:1"
+    ) as told:
+        await wire.open()
+    await wire.close()
+    assert told.value.kind is ErrorKind.FATAL
+    assert "s3cret" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -95,7 +95,13 @@ class H2Stream(asyncio.BufferedProtocol):
         self._timer: Timer | None = None
 
     async def connect(
-        self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        *,
+        proxy: str | None = None,
+        proxy_given: bool = False,
     ) -> None:
         """Connect to the server.
 
@@ -104,6 +110,7 @@ class H2Stream(asyncio.BufferedProtocol):
             port: Its port.
             tls: None speaks HTTP/2 in the clear, with prior knowledge.
             proxy: The address of an HTTP proxy to connect through.
+            proxy_given: Whether the program named it, not the environment.
 
         Raises:
             OSError: The connection failed.
@@ -111,7 +118,7 @@ class H2Stream(asyncio.BufferedProtocol):
         """
         loop = asyncio.get_running_loop()
         if proxy is not None:
-            transport = await open_tunnel(proxy, host, port)
+            transport = await open_tunnel(proxy, host, port, given=proxy_given)
             transport.set_protocol(self)
             if tls is not None:
                 try:

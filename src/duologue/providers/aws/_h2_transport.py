@@ -72,7 +72,13 @@ class H2Transport:
         self.refusal: RefusedError | None = None
 
     async def connect(
-        self, host: str, port: int, tls: ssl.SSLContext | None, *, proxy: str | None = None
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        *,
+        proxy: str | None = None,
+        proxy_given: bool = False,
     ) -> None:
         """Connect to the server.
 
@@ -81,12 +87,13 @@ class H2Transport:
             port: Its port.
             tls: None speaks HTTP/2 in the clear.
             proxy: The address of an HTTP proxy to connect through.
+            proxy_given: Whether the program named it, not the environment.
 
         Raises:
             OSError: The connection failed.
             SessionError: The proxy can't be used.
         """
-        await self.stream.connect(host, port, tls, proxy=proxy)
+        await self.stream.connect(host, port, tls, proxy=proxy, proxy_given=proxy_given)
 
     async def send(self, request: HTTPRequest, **_: object) -> HTTPResponse:
         """Send the headers and wait for those of the response.

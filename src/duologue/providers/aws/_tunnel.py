@@ -15,8 +15,12 @@ MAX_HEAD_BYTES = 16 * 1024
 """Most bytes of the head of a proxy's response."""
 
 
-async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
+async def open_tunnel(
+    proxy: str, host: str, port: int, *, given: bool = False
+) -> asyncio.Transport:
     """Connect to ``host`` through ``proxy``; reading is paused until the next protocol is set.
+
+    ``given``: the program named the proxy, not the environment.
 
     Raises:
         OSError: The connection failed.
@@ -25,7 +29,8 @@ async def open_tunnel(proxy: str, host: str, port: int) -> asyncio.Transport:
     try:
         address = split_address("proxy", proxy, tuple(_PORTS), "http://host:port")
     except ConfigError:
-        raise proxy_error(f"{without_password(proxy)} is no address of an HTTP proxy") from None
+        reason = f"{without_password(proxy)} is no address of an HTTP proxy"
+        raise proxy_error(reason, given=given) from None
     name, at = address.hostname or "", address.port or _PORTS[address.scheme]
     secure = ssl.create_default_context() if address.scheme == "https" else None
     loop = asyncio.get_running_loop()

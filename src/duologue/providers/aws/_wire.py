@@ -270,7 +270,8 @@ class BedrockWire:
         address = urlsplit(self._endpoint)
         port = address.port or (80 if self._tls is None else 443)
         proxy = self._proxy or proxy_from_environment(address.scheme, self._host)
-        await transport.connect(self._host, port, self._tls, proxy=proxy)
+        given = self._proxy is not None
+        await transport.connect(self._host, port, self._tls, proxy=proxy, proxy_given=given)
         client = AsyncBedrockRuntimeClient(config)
         request = InvokeModelWithBidirectionalStreamOperationInput(model_id=self._model)
         self._invoke_task = asyncio.create_task(
