@@ -428,7 +428,9 @@ async def test_a_server_that_does_not_answer_pings_is_left():
     async with talk(ping_interval=0.1, pong_timeout=0.2, answers=False) as both:
         began = time.perf_counter()
         await both.peer.received(PING)
-        both.peer.write(frame(PONG, b"of another ping"), frame(TEXT, b"still here"))
+        while not both.running.done():
+            both.peer.write(frame(PONG, b"of another ping"), frame(TEXT, b"still here"))
+            await asyncio.sleep(0.05)
         error = await both.end()
         assert 0.25 < time.perf_counter() - began < 0.8
         assert "does not answer any more" in str(error)
