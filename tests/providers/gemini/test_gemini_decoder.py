@@ -1,5 +1,8 @@
 """Decoding Gemini's messages: sessions, audio, usage, and messages outside the protocol."""
 
+import json
+from base64 import b64encode
+
 import numpy as np
 import pytest
 from gemini_codec_harness import (
@@ -13,8 +16,11 @@ from gemini_codec_harness import (
     turn,
 )
 from gemini_codec_harness import kinds as kinds_of_input
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from duologue.errors import ErrorKind
+from duologue.providers.gemini._audio import AudioShape
 from duologue.realtime.codec import Codec as CodecProtocol
 from duologue.realtime.commands import CancelReply, EndTurn
 from duologue.realtime.options import ManualTurns
@@ -291,3 +297,106 @@ def test_parts_that_are_not_audio_are_left_out():
     image = {"inlineData": {"mimeType": "image/png", "data": encoded(b"png")}}
     assert harness.content(modelTurn=turn(text, image)) == []
     assert harness.codec.malformed == 0
+
+
+# Messages of the same shape, which are not parsed again
+
+
+def audio_message(data, kind="audio/pcm;rate=24000", *, indent=2, **part):
+    part["inlineData"] = {"mimeType": kind, "data": data}
+    return json.dumps({"serverContent": {"modelTurn": {"parts": [part]}}}, indent=indent).encode()
+
+
+def blob_of(message):
+    return json.loads(message)["serverContent"]["modelTurn"]["parts"][0]["inlineData"]
+
+
+def decoded(codec, message):
+    """Return the audio of a message and what it was counted as."""
+    before = codec.malformed, dict(codec.unknown)
+    outputs = codec.decode(message)
+    frames = [output.frame for output in outputs if isinstance(output, ReplyAudio)]
+    audio = [(frame.samples.tolist(), frame.rate) for frame in frames]
+    return audio, codec.malformed - before[0], before[1] == dict(codec.unknown)
+
+
+def two_codecs(first):
+    """Return a codec that has met ``first``, and one that has met no message of such a shape."""
+    warm, fresh = Harness().codec, Harness().codec
+    warm.decode(first)
+    # A thought that is none keeps the shape from being remembered.
+    blob = blob_of(first)
+    fresh.decode(audio_message(blob["data"], blob["mimeType"], thought=False))
+    return warm, fresh
+
+
+def test_shape_of_audio_is_remembered():
+    shape = AudioShape()
+    assert shape.read(FIRST) is None
+    shape.learn(FIRST, json.loads(FIRST))
+    assert shape.read(HEAD + b"AQID" + TAIL) == (b"\x01\x02\x03", 24000)
+
+
+FIRST = audio_message(b64encode(bytes(40)).decode())
+HEAD, TAIL = FIRST.split(b64encode(bytes(40)))
+
+
+@given(
+    st.binary(max_size=60).map(b64encode)
+    | st.binary(max_size=60)
+    | st.text('AQ="\\\n ').map(str.encode)
+)
+@example(b"")
+@example(b"AAA")
+@example(b'AAAA", "x": "AAAA')
+@example(b"AA\\u0041A")
+@example(b"AA AA")
+@example(b"_-__")
+def test_data_of_any_kind_means_the_same_as_in_a_new_shape(data):
+    warm, fresh = two_codecs(FIRST)
+    assert decoded(warm, HEAD + data + TAIL) == decoded(fresh, HEAD + data + TAIL)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        HEAD,
+        TAIL,
+        HEAD + TAIL[1:],
+        HEAD + b"AQID" + TAIL[:-1] + b"]",
+        FIRST[:-1],
+        FIRST + b"x",
+        b" " + FIRST,
+        audio_message("AQID", "audio/pcm;rate=16000"),
+        audio_message("AQID", "audio/pcm"),
+        audio_message("AQID", "audio/pcm;rate=1"),
+        audio_message("AQID", "text/plain"),
+        audio_message("AQID", indent=None),
+        audio_message("AQID", thought=True),
+        audio_message("AQID", text="words"),
+        json.dumps({"serverContent": {}, "noSuchThing": 1}).encode(),
+        b"[]",
+        b"",
+    ],
+)
+def test_message_of_another_shape_is_parsed(message):
+    warm, fresh = two_codecs(FIRST)
+    for _ in range(2):
+        assert decoded(warm, message) == decoded(fresh, message)
+    assert decoded(warm, audio_message("AQIDBA=="))[0] == [([0x0201, 0x0403], 24000)]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        audio_message("audio"),  # The data is in the type as well.
+        audio_message("AQID", "audio/pcm;rate=1"),
+        audio_message("AQID", "text/plain"),
+        audio_message("AQID\u00e9"),
+    ],
+)
+def test_only_plain_audio_makes_a_shape(first):
+    warm, fresh = two_codecs(first)
+    for data in ("AQIDBA==", "audio", "A"):
+        message = audio_message(data, blob_of(first)["mimeType"])
+        assert decoded(warm, message) == decoded(fresh, message)

@@ -7,11 +7,13 @@ from functools import lru_cache
 
 from duologue._optional import optional
 from duologue.json_types import JsonObject
-from duologue.providers._json_fields import MalformedError, object_field, optional_str
+from duologue.providers._json_fields import MalformedError, object_field, object_list, optional_str
 from duologue.providers.gemini._capabilities import INPUT_RATE, OUTPUT_RATE
 
 with optional("gemini"):
     import pybase64
+
+    from duologue.providers._json_text import decode_object
 
 
 _AUDIO_START = (
@@ -45,6 +47,52 @@ def decode_audio(part: JsonObject) -> tuple[bytes, int] | None:
         return pybase64.b64decode(data), rate
     except ValueError as error:
         raise MalformedError("data") from error
+
+
+class AudioShape:
+    """Reads messages that are like an earlier one but for the data of their audio.
+
+    Nearly all messages of the server are. What surrounds the data was parsed once, in `learn`; and
+    base64 can't end a string of JSON, so the rest of the message has the same meaning.
+    """
+
+    __slots__ = ("_head", "_rate", "_tail")
+
+    def __init__(self) -> None:
+        self._head = self._tail = b""
+        self._rate = 0
+
+    def learn(self, message: bytes, value: JsonObject) -> None:
+        """Remember this message, parsed as ``value``, if it has audio and nothing else."""
+        turn = object_field(object_field(value, "serverContent"), "modelTurn")
+        blob = next((object_field(one, "inlineData") for one in object_list(turn, "parts")), {})
+        kind, data = optional_str(blob, "mimeType"), optional_str(blob, "data")
+        if not kind or not data or value != _audio_only(kind, data):
+            return
+        head, _, tail = message.partition(data.encode())
+        try:
+            audio = decode_audio({"inlineData": {**blob, "data": ""}})
+            if audio is not None and decode_object(head + tail) == _audio_only(kind, ""):
+                self._head, self._tail, self._rate = head, tail, audio[1]
+        except MalformedError:
+            pass  # It is counted where the message is decoded.
+
+    def read(self, message: bytes) -> tuple[bytes, int] | None:
+        """Return PCM and sample rate, or None for a message that has to be parsed."""
+        start, end = len(self._head), len(message) - len(self._tail)
+        if not 0 < start <= end or not message.startswith(self._head):
+            return None
+        if not message.endswith(self._tail):
+            return None
+        try:
+            return pybase64.b64decode(message[start:end], validate=True), self._rate
+        except ValueError:
+            return None
+
+
+def _audio_only(kind: str, data: str) -> JsonObject:
+    part: JsonObject = {"inlineData": {"mimeType": kind, "data": data}}
+    return {"serverContent": {"modelTurn": {"parts": [part]}}}
 
 
 @lru_cache(maxsize=16)  # All audio of a server has the same type.

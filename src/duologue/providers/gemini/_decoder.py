@@ -20,7 +20,7 @@ from duologue.providers._json_fields import (
     object_list,
     optional_str,
 )
-from duologue.providers.gemini._audio import decode_audio
+from duologue.providers.gemini._audio import AudioShape, decode_audio
 from duologue.providers.gemini._errors import error_message
 from duologue.providers.gemini._manual_turns import UserActivity
 from duologue.providers.gemini._models import Traits
@@ -78,6 +78,7 @@ class Decoder:
         self._replies = replies
         self._context = context
         self._activity = activity
+        self._audio_shape = AudioShape()
         self._transcript_count = 0
         self.sent_setup: JsonObject = {}
         """The setup that was sent to the server."""
@@ -102,6 +103,9 @@ class Decoder:
         return outputs
 
     def _decode_message(self, message: bytes) -> Sequence[Output]:
+        audio = self._audio_shape.read(message)
+        if audio is not None:
+            return self._audio_received(*audio)
         try:
             value = decode_object(message)
         except MalformedError:
@@ -110,6 +114,7 @@ class Decoder:
         if len(value) > 1:
             # Names that are not known keep their places, at the end.
             value = dict(sorted(value.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))))
+        self._audio_shape.learn(message, value)
         outputs: list[Output] = []
         for name, content in value.items():
             handler = self._handlers.get(name)
@@ -191,13 +196,16 @@ class Decoder:
             return ()
         if audio is None:
             return ()  # Text of the spoken words, which also comes as the transcript.
+        return self._audio_received(*audio)
+
+    def _audio_received(self, pcm: bytes, rate: int) -> Sequence[Output]:
         reply, begun = self._replies.content_received()
         if reply.cancelled:
             return begun
-        samples = reply.pcm_decoder.push(audio[0])
+        samples = reply.pcm_decoder.push(pcm)
         if not len(samples):
             return begun
-        return (*begun, ReplyAudio(reply.id, reply.item_id, AudioFrame(samples, audio[1])))
+        return (*begun, ReplyAudio(reply.id, reply.item_id, AudioFrame(samples, rate)))
 
     def _tool_call(self, message: JsonObject) -> Sequence[Output]:
         return self._decode_calls(object_list(message, "functionCalls")[:_MAX_CALLS])
