@@ -185,7 +185,7 @@ class Codec:
             case SendAudio(frame=frame):
                 if self._rtc:
                     return (frame,)
-                self._input_turns.count_audio(len(frame))
+                self._input_turns.count_audio(len(frame.samples))
                 return (self._append_event(frame),)
             case SendVideo(frame=image) if self._video_track:
                 return (image,)

@@ -112,20 +112,21 @@ class InputAudio:
             if self._resampler is None or self._resampler.in_rate != frame.rate:
                 self._resampler = Resampler(frame.rate, self.rate)
             frame = AudioFrame(self._resampler.push(frame.samples), self.rate)
-        length = len(frame)
+        samples = frame.samples
+        length = len(samples)
         if not length:
             return None
-        self._peak = int(np.maximum.reduce(frame.samples))
+        self._peak = int(np.maximum.reduce(samples))
         if self._peak > _LOUD_PEAK:
             self._loud_samples += length
         if not live:
-            self._buffer.push(frame.samples, pack=False)
+            self._buffer.push(samples, pack=False)
             overflow = self._buffer.start - self._replay_from
             if overflow > 0:
                 self.lost_samples += overflow
                 self._replay_from = self._buffer.start
         elif self._reconnects:
-            self._buffer.push(frame.samples)
+            self._buffer.push(samples)
         return frame
 
     def detect(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:

@@ -289,19 +289,22 @@ class Session:
         if current is not None:
             # Not by `transmit`, because this happens most often and audio has no text to clean.
             current.connection.transmit(SendAudio(accepted))
-            if (
-                self._doubts_loud_audio
-                and self._silence_monitor.pings
-                and self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S
-            ):
-                self._silence_monitor.raise_doubt(self._clock.now())
-                self._schedule_check()
-        if self.is_open:
-            signals = self.input_audio.detect(accepted, self._clock.now())
-            if signals:
-                self._handle_signals(signals)
-            if self._late_result_at is not None:
-                self._request_late_reply()
+        if not self.is_open:
+            return
+        now = self._clock.now()
+        if (
+            current is not None
+            and self._doubts_loud_audio
+            and self._silence_monitor.pings
+            and self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S
+            and self._silence_monitor.raise_doubt(now)
+        ):
+            self._schedule_check()
+        signals = self.input_audio.detect(accepted, now)
+        if signals:
+            self._handle_signals(signals)
+        if self._late_result_at is not None:
+            self._request_late_reply()
 
     def end_turn(self, command: EndTurn) -> None:
         """End the person's turn."""

@@ -81,10 +81,15 @@ class SilenceMonitor:
         """Record a reply or a transcript, which show that the service works; reset the bound."""
         self._patience = 1
 
-    def raise_doubt(self, since: float) -> None:
-        """Record that the person was loud or spoke at ``since``, without a sign of life."""
-        if self._doubt_at is None:
-            self._doubt_at = since
+    def raise_doubt(self, since: float) -> bool:
+        """Record that the person was loud or spoke at ``since``, without a sign of life.
+
+        Return whether that is news, so that there may be a new deadline.
+        """
+        if self._doubt_at is not None:
+            return False
+        self._doubt_at = since
+        return True
 
     def drop_doubt(self) -> None:
         """Drop a doubt, because the person continues after a pause and has not ended yet."""
