@@ -147,6 +147,9 @@ def test_a_voice_wakes_the_vad_which_is_given_the_noise_before_it():
         meter.push(voice[begin:end], 10.0 + end / RATE)
     given = np.concatenate(vad.frames[before:])
     expected = np.concatenate((noise[-3 * RATE // 50 :], voice))
+    padding = np.flatnonzero(given)[0]
+    assert padding < 256
+    given = given[padding:]
     np.testing.assert_array_equal(given, expected[: len(given)])
     assert len(expected) - len(given) < 256
     assert meter.started_at == pytest.approx(10.0, abs=0.02)
@@ -155,7 +158,7 @@ def test_a_voice_wakes_the_vad_which_is_given_the_noise_before_it():
 def test_silence_is_not_kept_for_the_vad():
     vad = CountingVAD()
     heard(silence(1.0), tone(0.064), vad=vad)
-    assert len(vad.frames) == 4
+    assert len(vad.frames) in (4, 5)
 
 
 def test_every_stretch_of_noise_has_its_length_and_probability_0():
@@ -195,3 +198,16 @@ def test_sleep_changes_nothing_of_what_is_found_in_real_speech(level, monkeypatc
     assert len(asleep) == len(awake)
     np.testing.assert_allclose(asleep[:, :2], awake[:, :2], atol=0.021)
     np.testing.assert_allclose(asleep[:, 2], awake[:, 2], atol=0.065)
+
+
+@pytest.mark.parametrize("wait", range(20, 340, 20))
+def test_a_voice_is_found_as_soon_as_if_the_vad_had_never_slept(wait):
+    """A frame of the VAD is shorter than one of the edge, and must not begin with the voice."""
+    meter = VoiceMeter(EnergyVAD(), RATE)
+    now = wait / 1000
+    meter.push(silence(now), now)
+    while not meter.is_open:
+        now += 0.02
+        meter.push(tone(0.02), now)
+    never_slept = (wait + 40) // 16 - -(-(wait - 15) // 16) >= 3
+    assert round(now * 1000) - wait == (40 if never_slept else 60)

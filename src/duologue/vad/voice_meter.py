@@ -70,6 +70,7 @@ class VoiceMeter:
         "_framer",
         "_frames",
         "_gap_s",
+        "_has_slept",
         "_loudest",
         "_max_periodic_s",
         "_max_sure_s",
@@ -77,6 +78,7 @@ class VoiceMeter:
         "_periodic_s",
         "_pitch_detector",
         "_rate",
+        "_received",
         "_resampler",
         "_run_s",
         "_skipped",
@@ -99,6 +101,10 @@ class VoiceMeter:
         self._skipped: deque[Samples] = deque()
         """The newest audio that the VAD was not given."""
         self._skipped_s = 0.0
+        self._received = 0
+        """Samples so far, which the VAD was given or not."""
+        self._has_slept = False
+        """Whether the VAD was not given the samples before the next."""
         self._stream = vad.stream()
         self._resampler = Resampler(rate, vad.rate)
         self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
@@ -134,6 +140,7 @@ class VoiceMeter:
         they complete; with probability 0 if they are only noise, of any length.
         """
         seconds = len(samples) / self._rate
+        self._received += len(samples)
         if peak is None:
             peak = int(np.maximum.reduce(samples))
         if not self._noise_floor.is_noise(peak, seconds):
@@ -148,7 +155,10 @@ class VoiceMeter:
             samples = np.concatenate((*self._skipped, samples))
             self._skipped.clear()
             self._skipped_s = 0.0
-        frames = self._framer.push(self._resampler.push(samples))
+        resampled = self._resampler.push(samples)
+        if self._has_slept:
+            resampled = self._aligned(resampled)
+        frames = self._framer.push(resampled)
         results = []
         for index, frame in enumerate(frames):
             at = now - (len(frames) - 1 - index) * self._frame_s
@@ -165,12 +175,23 @@ class VoiceMeter:
         """Let the VAD sleep through noise; keep the newest of it, unless it is silence."""
         self._frames.clear()  # Whoever decides by this stretch has done so by now.
         self._framer.flush()
+        self._has_slept = True
         if silent:
             return
         self._skipped.append(samples)
         self._skipped_s += seconds
         while self._skipped_s > _WARM_UP_S + seconds - 1e-9:
             self._skipped_s -= len(self._skipped.popleft()) / self._rate
+
+    def _aligned(self, resampled: Samples) -> Samples:
+        """Return samples that end where they would in the VAD's frames if it had never slept.
+
+        Otherwise the start of a voice would complete its first frame up to a frame later.
+        """
+        self._has_slept = False
+        end = self._received * self._resampler.out_rate // self._rate
+        missing = (end - len(resampled)) % self._framer.size
+        return np.concatenate((np.zeros(missing, np.int16), resampled))
 
     def is_speech(self) -> bool:
         """Return whether the newest stretch has the properties of speech so far."""
