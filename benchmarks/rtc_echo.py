@@ -23,6 +23,7 @@ import numpy as np
 
 from benchmarks.clients import realtime, talker
 from benchmarks.figures import Figure, give, percentile
+from duologue._running import EventLoop, run_in_loop
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
 from duologue.edges.webrtc import CallEdge
@@ -326,13 +327,15 @@ def run(
     loss: float = 0.0,
     bare: bool = False,
     provider: tuple[str, str] | None = None,
+    loop: EventLoop = "asyncio",
 ) -> dict[str, object]:
     """Make one run, with the server in its own process, on core 0 if the system allows that.
 
-    ``provider`` is name and address of an echo provider.
+    ``provider`` is name and address of an echo provider, ``loop`` the server's event loop.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     command = [sys.executable, "-m", "benchmarks.rtc_echo", "--serve", *(["--bare"] * bare)]
+    command += ["--loop", loop]
     if provider:
         command += ["--provider", "=".join(provider)]
     if len(cores) > 1:
@@ -389,6 +392,7 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.0)
     parser.add_argument("--bare", action="store_true", help="no agent behind the edge")
     parser.add_argument("--provider", help="NAME=URL of a provider that echoes")
+    parser.add_argument("--loop", choices=("asyncio", "uvloop"), default="asyncio")
     parser.add_argument("--core", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -399,9 +403,11 @@ def main() -> None:
     if options.serve:
         if options.core is not None:
             os.sched_setaffinity(0, {options.core})
-        asyncio.run(serve(options.bare, provider))
+        run_in_loop(serve(options.bare, provider), options.loop)
     elif options.sessions:
-        measured = run(options.sessions, options.seconds, options.loss, options.bare, provider)
+        measured = run(
+            options.sessions, options.seconds, options.loss, options.bare, provider, options.loop
+        )
         print(json.dumps(measured))
     else:
         give(figures())

@@ -4,6 +4,8 @@ const STEP_PX = 5;
 const BAR_PX = 3;
 const COLUMN_MS = 50;
 const FLOOR_DB = -58;
+// 30 frames a second: without a GPU, 60 take two fifths of a core that a local model may need.
+const DRAW_MS = 33;
 
 class Voice {
   #analyser;
@@ -48,6 +50,8 @@ export class Waves {
   #levels = { person: [], agent: [] };
   #column = 0;
   #frame = 0;
+  #timer = 0;
+  #running = false;
   #still = matchMedia("(prefers-reduced-motion: reduce)");
   #colours = {};
   #inset = 0;
@@ -70,7 +74,9 @@ export class Waves {
   open() {
     this.#context ??= new AudioContext({ latencyHint: "interactive" });
     this.#context.resume();
-    if (!this.#frame) this.#frame = requestAnimationFrame((now) => this.#tick(now));
+    if (this.#running) return;
+    this.#running = true;
+    this.#schedule();
   }
 
   show(who, stream) {
@@ -79,8 +85,9 @@ export class Waves {
   }
 
   close() {
+    clearTimeout(this.#timer);
     cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
+    this.#running = false;
     for (const who of ["person", "agent"]) {
       this.#voices[who]?.close();
       this.#voices[who] = null;
@@ -107,8 +114,15 @@ export class Waves {
     this.#draw(0);
   }
 
+  #schedule() {
+    // Asking for every frame of the screen costs the browser as much as drawing does.
+    this.#timer = setTimeout(() => {
+      this.#frame = requestAnimationFrame((now) => this.#tick(now));
+    }, DRAW_MS - 10);
+  }
+
   #tick(now) {
-    this.#frame = requestAnimationFrame((next) => this.#tick(next));
+    this.#schedule();
     for (const voice of Object.values(this.#voices)) voice?.measure();
     const column = Math.floor(now / COLUMN_MS);
     if (column !== this.#column) {
@@ -134,10 +148,10 @@ export class Waves {
     paint.fillStyle = this.#colours.line;
     paint.fillRect(16, Math.round(middle), width - 32, 1);
     const reach = middle - 14;
-    const strength = this.#frame ? 1 : 0.3;
+    const strength = this.#running ? 1 : 0.3;
     for (const who of ["person", "agent"]) {
       const up = who === "person";
-      const levels = this.#frame ? this.#levels[who] : sketch(width, who);
+      const levels = this.#running ? this.#levels[who] : sketch(width, who);
       paint.fillStyle = this.#colours[who];
       for (let back = 0; back < levels.length; back += 1) {
         const level = levels[levels.length - 1 - back];
