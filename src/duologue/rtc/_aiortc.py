@@ -184,7 +184,7 @@ def shrink_reads(transport: asyncio.BaseTransport) -> None:
     """Let asyncio read datagrams into 64 KiB, which holds any of them, instead of 256 KiB.
 
     The system maps and unmaps a buffer of that size for each datagram: 18 us instead of 5. The
-    attribute is undocumented and only asyncio's own loops have it; others are left as they are.
+    attribute is undocumented, and only asyncio's own loops have it.
     """
     if isinstance(getattr(transport, "max_size", None), int):
         vars(transport)["max_size"] = _MAX_DATAGRAM
