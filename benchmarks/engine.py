@@ -271,7 +271,7 @@ async def latency(profile: str, what: str) -> list[Figure]:
             clips = [await synthesise(text) for text in QUESTIONS]
             return await answer(profile, "short questions", clips, short_ms)
         case "long":
-            clips = [await synthesise(text) for text in LONG_SENTENCES]
+            clips = [await synthesise(text) for text in LONG_SENTENCES[:6]]
             return await answer(profile, "long sentences", clips, long_ms)
         case "real-short":
             clips = [recorded(name) for name in REAL_SHORT * 4]
