@@ -38,6 +38,24 @@ def test_import_takes_under_150_ms():
     assert imported - bare < 0.150
 
 
+AGENT = "from duologue import Agent"
+PROVIDERS = [
+    f"from duologue.providers import {name}; {name}.Realtime"
+    for name in ("openai", "gemini", "aws", "qwen")
+]
+
+
+@pytest.mark.parametrize("code", [AGENT, PROVIDERS[0]])
+def test_an_agent_or_a_provider_is_imported_in_little_more_time_than_numpy_takes(code):
+    # Compared with numpy, because machines that run tests differ; benchmarks/install.py has times.
+    times = {"import asyncio, numpy": [], code: []}
+    for _ in range(5):
+        for program, taken in times.items():
+            taken.append(seconds(program))
+    numpy, ours = map(min, times.values())
+    assert ours < 1.5 * numpy
+
+
 def modules_after(code):
     code += "\nimport sys; print('\\n'.join(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -54,6 +72,16 @@ def modules_after(code):
 )
 def test_the_core_imports_no_extra(code):
     assert not modules_after(code) & set(HEAVY)
+
+
+@pytest.mark.parametrize("code", [AGENT, *PROVIDERS])
+def test_numpy_is_loaded_when_it_is_used(code):
+    assert not modules_after(code) & {"numpy", "soxr", "email", "http"}
+
+
+def test_numpy_is_loaded_before_a_conversation():
+    code = "from duologue.providers import openai; openai.Realtime(api_key='k')"
+    assert "numpy" in modules_after(code)
 
 
 @pytest.mark.parametrize("name", duologue.__all__)

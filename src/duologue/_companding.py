@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from duologue._numpy import np
 from duologue.audio import Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 type Companded = NDArray[np.uint8]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
-from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
 
 from duologue.errors import ConfigError, ErrorKind, SessionError
 
@@ -103,6 +101,8 @@ def redirect_error(host: str, status: int, location: str) -> SessionError:
 
 def unix_time(dates: Sequence[str]) -> float | None:
     """Return the Unix seconds of the first ``Date`` header; None if it is missing or invalid."""
+    from email.utils import parsedate_to_datetime
+
     try:
         return parsedate_to_datetime(dates[0]).timestamp()
     except (IndexError, ValueError, OverflowError):
@@ -111,6 +111,8 @@ def unix_time(dates: Sequence[str]) -> float | None:
 
 def proxy_from_environment(scheme: str, host: str) -> str | None:
     """Return the proxy that the environment names for ``scheme`` (``HTTPS_PROXY``), if any."""
+    from urllib.request import getproxies, proxy_bypass  # takes 10 ms
+
     if is_loopback(host) or proxy_bypass(host):
         return None
     proxies = getproxies()
@@ -123,6 +125,8 @@ def check_proxies() -> None:
     Those clients read all proxies, whatever address they connect to, and their errors do not say
     which variable is wrong.
     """
+    from urllib.request import getproxies  # takes 10 ms
+
     for name, value in getproxies().items():
         if name not in ("http", "https", "all"):
             continue

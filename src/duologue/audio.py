@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import ceil, gcd, sqrt
 from operator import index
-from typing import SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
-import numpy as np
-import soxr
-from numpy.typing import NDArray
+from duologue._numpy import np
+
+if TYPE_CHECKING:
+    import soxr
+    from numpy.typing import NDArray
 
 type Samples = NDArray[np.int16]
 
 FRAME_MS = 20
 """Length of one outgoing frame, in ms: the Opus and RTP default (RFC 7587, section 4.2)."""
 
-_PCM: np.dtype[np.int16] = np.dtype("<i2")
-"""Little-endian PCM; as an object, because parsing the name takes as long as the view itself."""
-_EMPTY: Samples = np.zeros(0, np.int16)
-_EMPTY.setflags(write=False)
-_INT16 = np.dtype(np.int16)
 _LITTLE_ENDIAN = sys.byteorder == "little"
+
+
+@cache
+def _pcm() -> np.dtype[np.int16]:
+    """Return the type of little-endian PCM; as an object, because parsing its name takes as long as
+    the view itself.
+    """
+    return np.dtype("<i2")
+
+
+@cache
+def _int16() -> np.dtype[np.int16]:
+    return np.dtype(np.int16)
+
+
+@cache
+def _empty() -> Samples:
+    empty: Samples = np.zeros(0, np.int16)
+    empty.setflags(write=False)
+    return empty
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +59,8 @@ class AudioFrame:
     def __post_init__(self) -> None:
         dtype = self.samples.dtype
         # Identity is tried first, because comparing two dtypes takes longer than all the rest.
-        if (dtype is not _INT16 and dtype != _INT16) or self.samples.ndim != 1:
+        int16 = _int16()
+        if (dtype is not int16 and dtype != int16) or self.samples.ndim != 1:
             raise ValueError(
                 "AudioFrame: samples must be mono int16 of shape (n,), "
                 f"not {dtype} of shape {self.samples.shape}"
@@ -65,7 +83,7 @@ class AudioFrame:
         Raises:
             ValueError: the bytes are not a whole number of samples.
         """
-        return cls(np.frombuffer(pcm, _PCM), rate)
+        return cls(np.frombuffer(pcm, _pcm()), rate)
 
     @classmethod
     def silence(cls, seconds: float, rate: int) -> AudioFrame:
@@ -131,9 +149,11 @@ class Resampler:
             # less.
             self._up, self._down = self._up * _MIN_OUTPUTS, self._down * _MIN_OUTPUTS
         self._lookahead = _lookahead(self._up, self._down)
-        self._kernel = _EMPTY_KERNEL if plain else _kernel(self._up, self._down)
+        self._kernel = _empty_kernel() if plain else _kernel(self._up, self._down)
         self._soxr: soxr.ResampleStream | None = None
         if odd:
+            import soxr  # It imports numpy.
+
             self._soxr = soxr.ResampleStream(in_rate, out_rate, 1, dtype="int16", quality="LQ")
         self._reset()
 
@@ -157,9 +177,9 @@ class Resampler:
     def flush(self) -> Samples:
         """End the stream and return the rest of it. The next `push` starts a new stream."""
         if self._up == self._down:
-            return _EMPTY
+            return _empty()
         if self._soxr is not None:
-            tail: Samples = self._soxr.resample_chunk(_EMPTY, last=True)
+            tail: Samples = self._soxr.resample_chunk(_empty(), last=True)
             self._soxr.clear()
             return tail
         silence = np.zeros(self._lookahead, np.int16)
@@ -173,7 +193,7 @@ class Resampler:
         count = until - self._sent
         if count <= 0:
             self._held = np.concatenate((self._held, samples), dtype=np.float32)
-            return _EMPTY
+            return _empty()
         first = self._sent % up
         # A row of windows makes `up` outputs; the last row may be incomplete.
         rows = -(-(first + count) // up)
@@ -192,21 +212,31 @@ class Resampler:
         self._sent = until
         self._held = held[(first + count) // up * down : end].copy()
         np.rint(out, out=out)
-        np.minimum(out, _MAX_SAMPLE, out=out)
-        return np.maximum(out, _MIN_SAMPLE, out=out).astype(_INT16)
+        lowest, highest = _sample_limits()
+        np.minimum(out, highest, out=out)
+        return np.maximum(out, lowest, out=out).astype(_int16())
 
 
-_EMPTY_KERNEL: NDArray[np.float32] = np.zeros((0, 0), np.float32)
 _MIN_OUTPUTS = 8
 """Least number of outputs that are made of one window."""
 _MAX_RATIO = 1000
 """Largest part of the ratio of two rates for our own filter; 11025 to 48000 Hz is 147 to 640."""
-# Arrays, because NumPy would convert a number each time.
-_MAX_SAMPLE: NDArray[np.float32] = np.array(32767, np.float32)
-_MIN_SAMPLE: NDArray[np.float32] = np.array(-32768, np.float32)
 _STOP_DB = 92.0
 _TRANSITION = 0.2
 """Width of the filter's slope, centred on the band edge, as a fraction of the band."""
+
+
+@cache
+def _sample_limits() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the lowest and the highest sample; as arrays, because NumPy would convert numbers each
+    time.
+    """
+    return np.array(-32768, np.float32), np.array(32767, np.float32)
+
+
+@cache
+def _empty_kernel() -> NDArray[np.float32]:
+    return np.zeros((0, 0), np.float32)
 
 
 def _lookahead(up: int, down: int) -> int:
@@ -251,11 +281,11 @@ class PcmDecoder:
     def push(self, pcm: bytes) -> Samples:
         """Add bytes; return the samples that are complete."""
         if not self._rest and not len(pcm) % 2:
-            return np.frombuffer(pcm, _PCM)
+            return np.frombuffer(pcm, _pcm())
         pcm = self._rest + pcm
         even = len(pcm) & ~1
         self._rest = pcm[even:]
-        return np.frombuffer(pcm[:even], _PCM)
+        return np.frombuffer(pcm[:even], _pcm())
 
 
 class Framer:
@@ -273,7 +303,7 @@ class Framer:
             raise ValueError(f"{ms} ms at {rate} Hz is not a whole number of samples")
         self.rate = rate
         self.size = size
-        self._held: Samples = _EMPTY
+        self._held: Samples = _empty()
 
     def __len__(self) -> int:
         """Return the number of samples held back, which is less than one frame."""
@@ -292,5 +322,5 @@ class Framer:
 
     def flush(self) -> Samples:
         """End the stream; return the samples that did not fill a frame, possibly none."""
-        held, self._held = self._held, _EMPTY
+        held, self._held = self._held, _empty()
         return held

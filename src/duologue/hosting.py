@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib import import_module
 
 from starlette.applications import Starlette
 
@@ -21,6 +22,8 @@ from duologue.server.call_socket import FAILED, RefusedError
 from duologue.server.calls import CallHandler, CallSignalling
 from duologue.server.config import ServerConfig
 from duologue.server.serving import serve_app
+
+import_module("duologue.agent.session")  # now, because the first call should not wait for it
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from duologue._numpy import np
 from duologue._optional import import_optional
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,14 +103,14 @@ class SceneChangeDetector:
 _ROUNDING = 1e-3
 """Brightness that sums of float32 may be wrong by, of 255."""
 
-_LUMA_WEIGHTS = np.array((0.299, 0.587, 0.114), np.float32)
+_LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the brightness (ITU-R BT.601)."""
 
 
 def _luma_grid(frame: VideoFrame) -> NDArray[np.float32]:
     """Return the brightness of 16 by 16 fields, from about 64 by 64 points: a fifth of a ms."""
     steps = [max(1, size // 64) for size in frame.pixels.shape[:2]]
-    points = frame.pixels[:: steps[0], :: steps[1]] @ _LUMA_WEIGHTS
+    points = frame.pixels[:: steps[0], :: steps[1]] @ np.array(_LUMA_WEIGHTS, np.float32)
     rows = np.array_split(points, min(16, points.shape[0]), axis=0)
     light = np.stack([row.mean(axis=0) for row in rows])
     columns = np.array_split(light, min(16, points.shape[1]), axis=1)

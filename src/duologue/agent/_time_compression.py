@@ -21,11 +21,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from duologue._numpy import np
 from duologue.audio import FRAME_MS, Samples
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 
 type _Floats = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanage
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, NoReturn, Self
+from typing import TYPE_CHECKING, Concatenate, NoReturn, Self
 from uuid import uuid4
 
 from duologue._user_code import FailureReports, describe, run_contained, text_of
@@ -21,13 +21,10 @@ from duologue.agent._arguments import check_arguments
 from duologue.agent.barge_in import BargeIn, BargeInPolicy
 from duologue.agent.conversation import Conversation
 from duologue.agent.instructions import load_instructions
-from duologue.agent.playout import TICK_S, Playout
 from duologue.agent.processors import Processor
-from duologue.agent.session import AgentSession
 from duologue.agent.speech import Speech
 from duologue.agent.stats import AgentStats
-from duologue.agent.tool_runner import ToolRunner
-from duologue.audio import AudioFrame
+from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock
 from duologue.edges.protocol import Edge, EdgeStats, EventSink, MeasuredEdge, WaitingEdge
 from duologue.errors import (
@@ -54,13 +51,16 @@ from duologue.pipeline.interfaces import (
     TTSConnection,
     TurnDetector,
 )
-from duologue.pipeline.pipeline import Pipeline
 from duologue.realtime.codec import SessionSetup
 from duologue.realtime.commands import Truncate
 from duologue.realtime.realtime import Realtime
 from duologue.ticker import Subscription, ticker_for
 from duologue.tools import ToolRegistry
 from duologue.vad.vad import VAD
+
+if TYPE_CHECKING:
+    from duologue.agent.playout import Playout
+    from duologue.agent.session import AgentSession
 
 log = logging.getLogger(__name__)
 
@@ -439,7 +439,7 @@ class Agent:
             repeated_messages=connection.repeated_messages,
             stale_audio_s=playout.stale_s if playout is not None else 0.0,
             overflowed_audio_s=playout.overflowed_s if playout is not None else 0.0,
-            starved_s=playout.starved_ticks * TICK_S if playout is not None else 0.0,
+            starved_s=playout.starved_ticks * FRAME_MS / 1000 if playout is not None else 0.0,
             waiting_audio_s=playout.waiting_s if playout is not None else 0.0,
             caught_up_audio_s=playout.caught_up_s if playout is not None else 0.0,
             dropped_events=self.events.dropped,
@@ -504,6 +504,8 @@ class Agent:
             return llm
         if stt is None or tts is None:
             raise ConfigError("a text llm needs stt=... and tts=... to listen and to speak")
+        from duologue.pipeline.pipeline import Pipeline  # not needed with a `Realtime`
+
         return Pipeline(llm=llm, stt=stt, tts=tts, turn=turn, vad=vad)
 
     def _unix_time(self) -> float:
@@ -529,6 +531,10 @@ class Agent:
         return SessionSetup(self.instructions, specs, self.conversation.history)
 
     def _build_session(self, tasks: asyncio.TaskGroup) -> AgentSession:
+        # What only a conversation needs; a server has imported it before its first call.
+        from duologue.agent.session import AgentSession
+        from duologue.agent.tool_runner import ToolRunner
+
         runner = ToolRunner(self.tools, self.llm, self.conversation, self.events.emit, self._clock)
         profile = self.llm.capabilities
         barge_in = BargeIn(

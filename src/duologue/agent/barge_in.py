@@ -22,7 +22,6 @@ from typing import Protocol
 
 from duologue._bounded_dict import BoundedDict
 from duologue.errors import ConfigError
-from duologue.vad.words import has_words
 
 MAX_SIGNAL_DELAY_S = 1.5
 """A model's signal refers to voice that started at most this many seconds earlier."""
@@ -225,6 +224,8 @@ class BargeIn:
         self, text: str, now: float, *, may_interrupt: bool, turn_id: str = ""
     ) -> Decision:
         """Decide by a transcript, partial or final, of the current turn or of an open one."""
+        from duologue.vad.words import has_words  # takes 15 ms to import
+
         if not has_words(text):
             return Decision.NOTHING
         if turn_id in self._open_turns:

@@ -34,8 +34,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
+from duologue._numpy import np
 from duologue.agent._catch_up import CatchUp, SourcePace
 from duologue.agent._time_compression import CompressedFrame, TimeCompressor
 from duologue.agent.speech import Speech

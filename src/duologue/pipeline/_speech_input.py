@@ -22,8 +22,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import uuid4
 
-import numpy as np
-
+from duologue._numpy import np
 from duologue._user_code import FailureReports, describe, log_failure, run_contained
 from duologue.audio import AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock

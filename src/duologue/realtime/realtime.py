@@ -23,7 +23,6 @@ from duologue.errors import (
     UnsupportedError,
 )
 from duologue.items import Item
-from duologue.realtime._session.session import Session
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
@@ -95,6 +94,10 @@ class Realtime(ABC):
         self.session_id = str(uuid4())
         self.clock: Clock = clock or LoopClock()
         policy = _IN_PROCESS if in_process else reconnect or ReconnectPolicy()
+        # Imported here, because a program that only looks at capabilities or prints its help needs
+        # none of it.
+        from duologue.realtime._session.session import Session
+
         self._session = Session(self, policy, reconnects=not in_process)
         self._resolved = asyncio.Event()
         self._end_reason = ""

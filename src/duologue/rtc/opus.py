@@ -13,8 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
+from duologue._numpy import np
 from duologue.audio import FRAME_MS, Samples
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
 

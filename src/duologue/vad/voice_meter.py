@@ -26,9 +26,8 @@ from __future__ import annotations
 from collections import deque
 from functools import cache
 
-import numpy as np
-
 from duologue._companding import compress, expand
+from duologue._numpy import np
 from duologue.audio import Framer, Resampler, Samples, loudness
 from duologue.vad._noise_floor import MARGIN, MIN_PEAK, NoiseFloor
 from duologue.vad.vad import VAD

@@ -35,8 +35,7 @@ from dataclasses import dataclass
 from typing import assert_never
 from uuid import uuid4
 
-import numpy as np
-
+from duologue._numpy import np
 from duologue.audio import loudness
 from duologue.items import AgentItem, Item, SystemItem, UserItem
 from duologue.json_types import JsonObject

@@ -29,8 +29,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
+from duologue._numpy import np
 from duologue.audio import AudioFrame, Resampler
 from duologue.realtime._session.local_turns import LocalTurns
 from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer

@@ -26,9 +26,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from duologue._companding import Companded, compress, expand
+from duologue._numpy import np
 from duologue.audio import Samples
 from duologue.realtime.commands import ClearInput, EndTurn
 
