@@ -8,7 +8,8 @@ import pytest
 from duologue.audio import AudioFrame
 from duologue.clock import LoopClock
 from duologue.rtc.audio_path import FRAME_TICKS, AudioIn, AudioOut
-from duologue.rtc.opus import Application, Decoder
+from duologue.rtc.config import Application
+from duologue.rtc.opus import Decoder
 from duologue.testing import run_virtual
 
 TONE = AudioFrame((9000 * np.sin(np.arange(480) * 0.2)).astype(np.int16), 24000)

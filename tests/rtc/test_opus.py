@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from duologue.audio import Samples
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.rtc import opus
-from duologue.rtc.opus import Application, Decoder, Encoder, OpusError, packet_samples
+from duologue.rtc.config import Application
+from duologue.rtc.opus import Decoder, Encoder, OpusError, packet_samples
 
 
 def tone(seconds: float, rate: int, hz: float = 440.0) -> Samples:

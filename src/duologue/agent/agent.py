@@ -22,7 +22,6 @@ from duologue.agent.barge_in import BargeIn, BargeInPolicy
 from duologue.agent.conversation import Conversation
 from duologue.agent.instructions import load_instructions
 from duologue.agent.processors import Processor
-from duologue.agent.speech import Speech
 from duologue.agent.stats import AgentStats
 from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock
@@ -61,6 +60,7 @@ from duologue.vad.vad import VAD
 if TYPE_CHECKING:
     from duologue.agent.playout import Playout
     from duologue.agent.session import AgentSession
+    from duologue.agent.speech import Speech
 
 log = logging.getLogger(__name__)
 
@@ -350,6 +350,8 @@ class Agent:
         item = UserItem(uuid4().hex, replace_surrogates(text), self.person.id, spoken=False)
         self.llm.add_item(item)
         self.conversation.put(item)
+        from duologue.agent.speech import Speech
+
         speech = Speech(self.llm.epoch)
         self._request_reply(speech, lambda request_id: self.llm.request_reply(request_id))
         return speech
@@ -380,6 +382,8 @@ class Agent:
         text = replace_surrogates(text)
         if interrupt and not live.session.is_idle:
             self.llm.interrupt(keep_results=True)
+        from duologue.agent.speech import Speech
+
         speech = Speech(self.llm.epoch, interruptible=interruptible)
         if self._tts is not None:
             live.session.playout.begin(speech)

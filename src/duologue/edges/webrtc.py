@@ -24,8 +24,7 @@ from duologue.rtc.call_request import CallRequest as CallRequest
 # The page needs more than a call does, so the error names the extra that contains both.
 with optional("browser"):
     from duologue.rtc.audio_path import FRAME_TICKS
-    from duologue.rtc.config import IceServer, PeerConfig, PeerError, PeerState
-    from duologue.rtc.opus import RATES, Application
+    from duologue.rtc.config import RATES, Application, IceServer, PeerConfig, PeerError, PeerState
     from duologue.rtc.peer import Peer
     from duologue.rtc.signalling import (
         AGENT,

@@ -10,8 +10,9 @@ import numpy as np
 
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.clock import Clock, Timer
+from duologue.rtc.config import BITRATE, Application
 from duologue.rtc.jitter import Conceal, Fec, JitterBuffer, Packet, Silence, Step
-from duologue.rtc.opus import BITRATE, RTP_RATE, Application, Decoder, Encoder, OpusError
+from duologue.rtc.opus import RTP_RATE, Decoder, Encoder, OpusError
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.errors import ConfigError, DuologueError
-from duologue.rtc.opus import BITRATE, RATES, Application
+
+type Application = Literal["voip", "restricted_lowdelay"]
+"""What Opus is tuned for."""
+
+RATES = (8000, 12000, 16000, 24000, 48000)
+"""Rates in Hz that libopus supports."""
+
+BITRATE = 40000
+"""Bitrate of a voice in bit/s, unless another is wanted."""
 
 type PeerState = Literal["new", "connecting", "connected", "interrupted", "failed", "closed"]
 """``interrupted`` means that the far side has been silent for a while and may come back."""

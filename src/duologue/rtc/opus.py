@@ -11,22 +11,14 @@ import ctypes.util
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from duologue._numpy import np
 from duologue.audio import FRAME_MS, Samples
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
-
-type Application = Literal["voip", "restricted_lowdelay"]
+from duologue.rtc.config import BITRATE, RATES, Application
 
 RTP_RATE = 48000
 """Rate in Hz of an Opus RTP timestamp, whatever the audio's rate (RFC 7587, section 4.1)."""
-
-RATES = (8000, 12000, 16000, 24000, 48000)
-"""Rates in Hz that libopus supports."""
-
-BITRATE = 40000
-"""Bitrate of a voice in bit/s, unless another is wanted."""
 
 # Bits are cheaper than CPU. By PESQ, 40 kbit/s at complexity 1 sound like 32 kbit/s at complexity 5
 # (4.29 and 4.28; with 5 % of packets lost 3.99 and 4.01), and take 78 us a frame, not 171.
