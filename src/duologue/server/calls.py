@@ -49,7 +49,7 @@ class CallSignalling(Signalling, Protocol):
 type CallHandler = Callable[[CallSignalling], Awaitable[None]]
 """Handles one call, from its offer to its end; cancelled if the person does not come back."""
 
-OVERLOADED = Refusal(
+_OVERLOADED = Refusal(
     "full", 1013, "This server is too busy for another call: try again in a minute."
 )
 
@@ -157,7 +157,7 @@ class CallLimiter:
                 self.tick_delay_ms,
                 self.sessions,
             )
-            raise RefusedError(OVERLOADED)
+            raise RefusedError(_OVERLOADED)
 
     async def _run_call(self, socket: CallSocket) -> Refusal | None:
         """Read the socket and run the call until either ends; return the reason if there is one."""
