@@ -151,7 +151,7 @@ def one_pass(provider: Provider, scenes: list[Scene]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--passes", type=int, default=1)
     parser.add_argument("--scenes", default="silence,speech,untold", help="which of ours")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
