@@ -49,7 +49,7 @@ class Load:
 
 def measure(sessions: int, seconds: float, provider: tuple[str, str] | None) -> Load:
     """Make one run."""
-    found = measure(sessions, seconds, provider)
+    found = run(sessions, seconds, provider=provider)
     return Load(
         sessions,
         cast("float", found["shortest_ms"]),
