@@ -380,9 +380,10 @@ class Codec:
         samples = decoder.push(pcm)
         if not len(samples):
             return ()
-        if response is not None and response.verbatim_text is None:
+        if response is not None:
             part = int_field(event, "content_index") or 0
-            self._conversation.audio_received(item_id, len(samples), part)
+            scripted = response.verbatim_text is not None
+            self._conversation.audio_received(item_id, len(samples), part, verbatim=scripted)
         return (ReplyAudio(reply_id, item_id, AudioFrame(samples, self._dialect.output_rate)),)
 
     def _count_audio(self, outputs: Sequence[Output]) -> Sequence[Output]:
