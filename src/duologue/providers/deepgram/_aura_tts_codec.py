@@ -2,8 +2,9 @@
 
 Audio comes as binary messages without any id, so one context at a time is spoken: the audio between
 the first ``Speak`` of a context and its last ``Flushed`` is its own. Each text is flushed, so that
-the audio of a clause begins where the ``Flushed`` of the clause before it came; but the service
-takes only 20 flushes a minute, so later clauses of a long reply share one (`_may_flush`).
+the audio of a clause begins where the ``Flushed`` of the clause before it came. But the service
+takes only 20 flushes a minute, so only the first clauses of a reply are flushed alone, and none
+when replies follow each other fast.
 
 ``Clear`` stops a context; audio on its way comes until ``Cleared``.
 """
@@ -34,10 +35,9 @@ from duologue.realtime import BinaryMessage
 MAX_CHARS = 2000
 """Characters of one ``Speak``."""
 EAGER_FLUSHES = 2
-"""Texts of a context that are flushed one by one; those behind them wait for a flush or the end.
-
-A reply is seldom shorter than six seconds, so three flushes for each stay below 20 a minute.
-"""
+"""Texts of a context that are flushed one by one; those behind them wait for a flush or the end."""
+EAGER_MINUTE = 8
+"""Flushes in the last minute above which no text is flushed alone: each reply needs one of 20."""
 _SILENT = frozenset({"Metadata", "Warning"})
 
 
@@ -47,10 +47,18 @@ class AuraCodec(JsonDecoder[VoiceEvent]):
     Args:
         rate: Hz of the audio.
         make_error: Makes the error for a code and message of the service.
+        now: Returns monotonic seconds, to count the flushes of a minute.
     """
 
-    def __init__(self, rate: int, make_error: Callable[[str, str], SessionError]) -> None:
+    def __init__(
+        self,
+        rate: int,
+        make_error: Callable[[str, str], SessionError],
+        now: Callable[[], float],
+    ) -> None:
         super().__init__()
+        self._now = now
+        self._flush_times: deque[float] = deque()
         self._rate = rate
         self._make_error = make_error
         self._context = ""
@@ -82,7 +90,7 @@ class AuraCodec(JsonDecoder[VoiceEvent]):
         pieces = [text[at : at + MAX_CHARS] for at in range(0, len(text), MAX_CHARS)]
         messages = [encode_object({"type": "Speak", "text": piece}) for piece in pieces]
         self._unflushed += text
-        if self._flushes < EAGER_FLUSHES:
+        if self._flushes < EAGER_FLUSHES and self._flushes_in_a_minute() < EAGER_MINUTE:
             messages += self._flush()
         return messages
 
@@ -164,4 +172,11 @@ class AuraCodec(JsonDecoder[VoiceEvent]):
         self._flushed.append(self._unflushed)
         self._unflushed = ""
         self._flushes += 1
+        self._flush_times.append(self._now())
         return [encode_object({"type": "Flush"})]
+
+    def _flushes_in_a_minute(self) -> int:
+        since = self._now() - 60.0
+        while self._flush_times and self._flush_times[0] < since:
+            self._flush_times.popleft()
+        return len(self._flush_times)

@@ -66,9 +66,14 @@ class TTS:
             ("speed", options.speed),
             ("expressivity", options.expressivity),
         )
-        codec: Callable[..., TTSCodec[bytes]] = FluxTTSCodec if flux else AuraCodec
         self._traits = FLUX_TRAITS if flux else AURA_TRAITS
-        self._make_codec = partial(codec, self.rate, self._service.error)
+        self._make_codec: Callable[[], TTSCodec[bytes]]
+        if flux:
+            self._make_codec = partial(FluxTTSCodec, self.rate, self._service.error)
+        else:
+            # The limit of a minute goes on over connections, but a lost one is rare.
+            now = self._service.clock.now
+            self._make_codec = partial(AuraCodec, self.rate, self._service.error, now)
         path = "/v2/speak" if flux else "/v1/speak"
         self._make_wire = partial(self._service.websocket, path, query)
 

@@ -1,0 +1,1 @@
+"""A simulated Deepgram: recognisers and voices of both generations."""
