@@ -12,10 +12,11 @@ import pytest
 from duologue.events import ErrorEvent
 from duologue.items import AgentItem, UserItem
 from duologue.pipeline.interfaces import TextDelta
-from duologue.providers import cartesia, deepgram
+from duologue.providers import cartesia, deepgram, elevenlabs
 from duologue.simulators._speech.voices import ToneVoice
 from duologue.simulators.cartesia.server import CartesiaSimulator
 from duologue.simulators.deepgram.server import DeepgramSimulator
+from duologue.simulators.elevenlabs.server import ElevenLabsSimulator
 from duologue.testing import virtual_time
 from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge, agent_items, events_of, join_agent
@@ -64,6 +65,7 @@ class Vendor:
 
 VENDORS = {
     "cartesia": Vendor(CartesiaSimulator, cartesia.STT, partial(cartesia.TTS, "v")),
+    "elevenlabs": Vendor(ElevenLabsSimulator, elevenlabs.STT, partial(elevenlabs.TTS, "v")),
     "deepgram": Vendor(DeepgramSimulator, deepgram.STT, deepgram.TTS, timing="none"),
     "deepgram before": Vendor(
         DeepgramSimulator,

@@ -15,6 +15,8 @@ from duologue.testing.virtual_time import (
 
 if TYPE_CHECKING:
     from duologue.simulators.cartesia.server import CartesiaSimulator
+    from duologue.simulators.deepgram.server import DeepgramSimulator
+    from duologue.simulators.elevenlabs.server import ElevenLabsSimulator
     from duologue.simulators.gemini.server import GeminiSimulator
     from duologue.simulators.nova.server import NovaSimulator
     from duologue.simulators.openai.server import OpenAISimulator
@@ -26,6 +28,8 @@ __all__ = [
     "At",
     "CartesiaSimulator",
     "DeadlockError",
+    "DeepgramSimulator",
+    "ElevenLabsSimulator",
     "GeminiSimulator",
     "NovaSimulator",
     "OpenAISimulator",
@@ -45,6 +49,8 @@ if not TYPE_CHECKING:
         __name__,
         {
             "duologue.simulators.cartesia.server": ["CartesiaSimulator"],
+            "duologue.simulators.deepgram.server": ["DeepgramSimulator"],
+            "duologue.simulators.elevenlabs.server": ["ElevenLabsSimulator"],
             "duologue.simulators.gemini.server": ["GeminiSimulator"],
             "duologue.simulators.nova.server": ["NovaSimulator"],
             "duologue.simulators.openai.server": ["OpenAISimulator"],

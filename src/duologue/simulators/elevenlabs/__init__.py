@@ -1,0 +1,1 @@
+"""A simulated ElevenLabs: voices and a recogniser."""
