@@ -11,6 +11,9 @@ _COMMANDS = {
     "gemini": "Google's Gemini Live service, over WebSocket, until Ctrl-C.",
     "qwen": "Alibaba's Qwen Omni realtime service, over WebSocket, until Ctrl-C.",
     "nova": "Amazon Nova Sonic as Bedrock serves it, over HTTP/2, until Ctrl-C.",
+    "cartesia": "Cartesia's voices and recogniser, over WebSocket, until Ctrl-C.",
+    "deepgram": "Deepgram's voices and recognisers, over WebSocket, until Ctrl-C.",
+    "elevenlabs": "ElevenLabs' voices and recogniser, over WebSocket, until Ctrl-C.",
 }
 """Each command is in a module of this package that has its name."""
 
