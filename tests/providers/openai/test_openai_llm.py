@@ -280,7 +280,7 @@ async def test_query_of_the_address_is_kept() -> None:
         await request.stream(delta(content="Hello."))
 
     async with serving(answer) as (llm, requests):
-        llm = openai.LLM("m", base_url=f"{llm._base_url}?api-version=1", api_key="k")
+        llm = openai.LLM("m", base_url=f"{llm._server._base_url}?api-version=1", api_key="k")
         assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
         await llm.close()
     assert requests[0].path == "/v1/chat/completions?api-version=1"

@@ -10,10 +10,14 @@ if TYPE_CHECKING:
     from duologue.providers.openai._config import CustomVoice, NoiseReduction, RetentionRatio
     from duologue.providers.openai._llm import LLM
     from duologue.providers.openai._realtime import Realtime
+    from duologue.providers.openai._stt import STT
+    from duologue.providers.openai._tts import TTS
     from duologue.realtime.options import ManualTurns, SemanticVAD, ServerVAD, Transcription
 
 __all__ = [
     "LLM",
+    "STT",
+    "TTS",
     "Realtime",
     "ServerVAD",
     "SemanticVAD",
@@ -35,6 +39,8 @@ if not TYPE_CHECKING:
             ],
             "duologue.providers.openai._llm": ["LLM"],
             "duologue.providers.openai._realtime": ["Realtime"],
+            "duologue.providers.openai._stt": ["STT"],
+            "duologue.providers.openai._tts": ["TTS"],
             "duologue.realtime.options": [
                 "ManualTurns",
                 "SemanticVAD",

@@ -3,56 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
-from duologue._net import (
-    check_headers,
-    check_proxies,
-    check_secret,
-    extend_path,
-    http_status_text,
-    one_line,
-    redirect_error,
-    split_address,
-    without_password,
-)
 from duologue._optional import import_optional
-from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.errors import ErrorKind, SessionError
 from duologue.items import Item
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
 from duologue.providers._openai_protocol.items import nested_tools
 from duologue.providers.openai._chat_messages import chat_messages
-from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk, error_text
+from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk
+from duologue.providers.openai._http import OpenAIServer
 from duologue.realtime.commands import ToolSpec
-from duologue.realtime.network import ApiKey, resolve_key
-
-if TYPE_CHECKING:
-    import httpx
-
-_BASE_URL = "https://api.openai.com/v1"
-
-_FATAL_STATUS = frozenset((401, 402, 403, 404))
-"""Wrong key, no money, not allowed, no such model: retrying does not help."""
-
-_MAX_RETRY_WAIT_S = 2.0
-"""Maximum seconds that a busy server may ask to wait before one retry. If it asks for more, the
-error is raised at once, because a person is waiting.
-"""
-
-_CONNECT_TIMEOUT_S = 5.0
-"""Seconds within which a server has to accept a connection."""
-
-_MAX_ERROR_BYTES = 64 * 1024
-"""Bytes of an error's body that are read."""
-
-_RETRY_WAIT_S = 0.2
-"""Seconds before the retry if the server names none."""
+from duologue.realtime.network import ApiKey
 
 
 class LLM:
@@ -91,30 +55,17 @@ class LLM:
         options: JsonObject | None = None,
         timeout: float = 30.0,
     ) -> None:
-        key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-        if isinstance(key, str):
-            key = check_secret("api_key", key)
-        if proxy is not None:
-            split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise ConfigError(
-                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
-            )
-        own_server = base_url or os.environ.get("OPENAI_BASE_URL")
-        if not key and not own_server:
-            raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")
-        if own_server:
-            split_address("base_url", own_server, ("http", "https"), "http://127.0.0.1:11434/v1")
         self._model = model
-        self._base_url = own_server or _BASE_URL
-        self._api_key: ApiKey = key or "none"
-        self._headers = check_headers("headers", headers)
-        self._proxy = proxy
-        self._ssl_context = ssl_context
         self._tools_reliable = tools_reliable
         self._options = dict(options or {})
-        self._timeout = timeout
-        self._client: httpx.AsyncClient | None = None
+        self._server = OpenAIServer(
+            base_url=base_url,
+            api_key=api_key,
+            headers=headers,
+            proxy=proxy,
+            ssl_context=ssl_context,
+            timeout=timeout,
+        )
 
     @property
     def model(self) -> str:
@@ -136,9 +87,7 @@ class LLM:
 
     async def close(self) -> None:
         """Close the HTTP connections; the next request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        await self._server.close()
 
     async def generate(
         self, instructions: str, history: Sequence[Item], tools: Sequence[ToolSpec]
@@ -160,7 +109,7 @@ class LLM:
             request["tools"] = nested_tools(tools)
         request |= self._options
         chat = ChatStream()
-        async with self._response(request) as response:
+        async with self._server.post("/chat/completions", request) as response:
             try:
                 async for piece in response.aiter_bytes():
                     for output in chat.push(piece):
@@ -170,125 +119,11 @@ class LLM:
             except ErrorChunk as error:
                 raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
             except import_optional("httpx", "openai").HTTPError as error:
-                raise self._connection_error("broke off", error) from error
+                raise self._server.connection_error("broke off", error) from error
         for output in chat.end():
             yield output
         if not chat.recognized:
             raise SessionError(
-                f"{self._shown_url} sent no answer of the Chat Completions API",
+                f"{self._server.shown_url} sent no answer of the Chat Completions API",
                 kind=ErrorKind.RETRY,
             )
-
-    @asynccontextmanager
-    async def _response(self, request: JsonObject) -> AsyncGenerator[httpx.Response]:
-        """Yield the response to ``request``, which is retried once if the server is busy."""
-        httpx = import_optional("httpx", "openai")
-        client = await self._get_client()
-        url, body = extend_path(self._base_url, "/chat/completions"), json.dumps(request).encode()
-        again = True
-        while True:
-            key = await resolve_key(self._api_key)
-            headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-            call = client.build_request(
-                "POST", url, content=body, headers={**headers, **self._headers}
-            )
-            try:
-                response = await client.send(call, stream=True)
-            except httpx.TimeoutException as error:
-                raise self._connection_error("does not answer", error) from error
-            except httpx.HTTPError as error:
-                if not again:
-                    raise self._connection_error("can't be reached", error) from error
-                wait = 0.0
-            else:
-                if response.is_success:
-                    break
-                wait = await self._wait_after_refusal(response, again=again)
-            again = False
-            await asyncio.sleep(max(wait, _RETRY_WAIT_S))
-        try:
-            yield response
-        finally:
-            await response.aclose()
-
-    async def _wait_after_refusal(self, response: httpx.Response, *, again: bool) -> float:
-        """Close the response; return the seconds to wait before a retry, or raise its error."""
-        try:
-            body = await _read_start(response)
-        finally:
-            await response.aclose()
-        wait = _retry_wait(response)
-        if again and wait is not None and wait <= _MAX_RETRY_WAIT_S:
-            return wait
-        raise _status_error(response, body, wait)
-
-    def _connection_error(self, trouble: str, error: Exception) -> SessionError:
-        return SessionError(
-            f"{self._shown_url} {trouble}: {error or type(error).__name__}",
-            code="connection",
-            kind=ErrorKind.RETRY,
-        )
-
-    @property
-    def _shown_url(self) -> str:
-        return without_password(self._base_url)
-
-    async def _get_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            httpx = import_optional("httpx", "openai")
-            check_proxies()
-            # Reading the system's certificates takes too long for the event loop.
-            trusted = self._ssl_context or await asyncio.to_thread(httpx.create_ssl_context)
-            self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(
-                    self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
-                ),
-                proxy=self._proxy,
-                verify=trusted,
-            )
-        return self._client
-
-
-async def _read_start(response: httpx.Response) -> bytes:
-    """Return the body of an error, or as much as came of it; longer ones are no error's."""
-    body = bytearray()
-    with suppress(import_optional("httpx", "openai").HTTPError):
-        async for piece in response.aiter_bytes():
-            body += piece
-            if len(body) > _MAX_ERROR_BYTES:
-                break
-    return bytes(body)
-
-
-def _retry_wait(response: httpx.Response) -> float | None:
-    """Return the seconds to wait before a retry; None if there should be none."""
-    if response.status_code not in (408, 409, 429) and response.status_code < 500:
-        return None
-    headers = response.headers
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers.get("retry-after", 0.0)))
-    except ValueError:
-        return float("inf")  # A date, which is longer than a person waits.
-
-
-def _status_error(response: httpx.Response, body: bytes, wait: float | None) -> SessionError:
-    """Return the error of an HTTP status, with the server's own message if it gave one."""
-    status = response.status_code
-    if "location" in response.headers and response.is_redirect:
-        return redirect_error(response.url.host, status, response.headers["location"])
-    try:
-        parsed = json.loads(body)
-    except (ValueError, RecursionError):
-        parsed = body.decode(errors="replace")
-    message = one_line(error_text(parsed)) or http_status_text(status)
-    if wait is not None and _MAX_RETRY_WAIT_S < wait < float("inf"):
-        message = f"{message} (the server asks to retry in {wait:g} s)"
-    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    return SessionError(
-        message,
-        code=str(code or status),
-        kind=ErrorKind.FATAL if status in _FATAL_STATUS else ErrorKind.RETRY,
-    )
