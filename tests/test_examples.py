@@ -190,7 +190,7 @@ async def test_end_of_call(monkeypatch, tmp_path):
     module = load("end_of_call")
     monkeypatch.setattr(module, "model", ScriptedRealtime)
     monkeypatch.setattr(module, "CALLS", tmp_path / "calls.jsonl")
-    config = ServerConfig(port=0)
+    config = ServerConfig(port=0, max_tick_delay_ms=None)
     app = create_app(module.make_agent, config, on_end=module.on_end)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = asyncio.create_task(serve_app(app, config, ready=ready.set_result, signals=False))

@@ -32,7 +32,7 @@ from duologue.server import CallRefusedError, CallRequest, ServerConfig
 from duologue.testing import ScriptedRealtime
 from duologue.testing.caller import Caller
 
-CONFIG = ServerConfig(port=0)
+CONFIG = ServerConfig(port=0, max_tick_delay_ms=None)
 
 
 class Page:

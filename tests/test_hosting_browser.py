@@ -48,7 +48,7 @@ class Desk:
 
 async def test_a_person_writes_gets_a_reply_and_interrupts_it(browser):
     desk = Desk(Reply(LONG, seconds=8.0), "Short.")
-    config = ServerConfig(port=0)
+    config = ServerConfig(port=0, max_tick_delay_ms=None)
     async with (
         serving(create_app(desk, config), config) as server,
         open_page(browser, server.url, MUTED) as page,
@@ -80,7 +80,7 @@ async def test_a_person_writes_gets_a_reply_and_interrupts_it(browser):
 
 async def test_speech_gets_a_reply():
     desk = Desk("Yes.", transcripts=["he was not an ill disposed young man"])
-    config = ServerConfig(port=0)
+    config = ServerConfig(port=0, max_tick_delay_ms=None)
     async with (
         chromium(SPEECH / "austen-0880.wav") as browser,
         serving(create_app(desk, config), config) as server,

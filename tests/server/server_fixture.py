@@ -63,7 +63,8 @@ class Served:
 
 @asynccontextmanager
 async def served(handler: CallHandler, **settings) -> AsyncIterator[Served]:
-    config = ServerConfig(**{"port": 0} | settings)
+    # A busy machine must not refuse the calls of a test.
+    config = ServerConfig(**{"port": 0, "max_tick_delay_ms": None} | settings)
     async with serving(create_call_app(handler, config), config) as server:
         yield server
 

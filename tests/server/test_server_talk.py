@@ -81,7 +81,7 @@ async def test_a_voice_in_the_browser_interrupts_the_engine(voice):
         )
         return agents[-1]
 
-    config = ServerConfig(port=0)
+    config = ServerConfig(port=0, max_tick_delay_ms=None)
     async with (
         chromium(voice) as browser,
         serving(create_app(make, config), config) as server,
