@@ -29,6 +29,9 @@ EXTRAS = {
         ("aws_sdk_bedrock_runtime", "h2", "orjson", "pybase64", "earshot"),
     ),
     "qwen": ("Qwen Omni", ("websockets", "orjson", "pybase64", "earshot")),
+    "cartesia": ("Cartesia's voices and recogniser", ("websockets", "orjson", "pybase64")),
+    "deepgram": ("Deepgram's voices and recognisers", ("websockets", "orjson", "pybase64")),
+    "elevenlabs": ("ElevenLabs' voices and recogniser", ("websockets", "orjson", "pybase64")),
     "websocket": ("providers of your own over WebSocket", ("websockets",)),
     "simulate": (
         "providers on this machine",
