@@ -127,7 +127,7 @@ class AudioTurns:
         ):
             self._paused = True
             signals.append(TurnPaused(self._turn, self.seconds, self._audio()))
-        elif self.seconds - self._updated_at >= UPDATE_S - 1e-9:
+        elif not self._paused and self.seconds - self._updated_at >= UPDATE_S - 1e-9:
             self._updated_at = self.seconds
             signals.append(TurnGrew(self._turn, self.seconds, self._audio()))
         return signals

@@ -36,7 +36,7 @@ class SimulatedContext:
     """One context, for tests to look at."""
 
     id: str
-    settings: tuple[object, ...]
+    settings: JsonObject
     text: str = ""
     spoken: str = ""
     """The text whose audio was sent."""
@@ -109,12 +109,12 @@ class CartesiaTTSSession(SpeechSession):
             context.waiting.clear()
 
     def _generate(self, name: str, event: JsonObject) -> None:
-        problem = self._problem(event)
+        context = self.contexts.get(name)
+        problem = self._problem(event, is_first=context is None)
         if problem:
             self._error(name, 400, "invalid_request", problem)
             return
-        settings = tuple(str(event.get(key)) for key in _FIXED)
-        context = self.contexts.get(name)
+        settings = {key: event[key] for key in _FIXED if key in event}
         if context is None:
             if len(self.open_contexts) >= self._max_contexts:
                 self._error(name, 429, "concurrency_limited", "Too many concurrent contexts")
@@ -125,7 +125,9 @@ class CartesiaTTSSession(SpeechSession):
         elif context.over or context.ended:
             self._error(name, 400, "invalid_request", "The context has ended")
             return
-        elif settings != context.settings:
+        elif event["transcript"] and settings != {
+            key: context.settings.get(key) for key in settings
+        }:
             self._error(name, 400, "invalid_request", "The settings of a context can't change")
             return
         text = str(event["transcript"])
@@ -136,13 +138,19 @@ class CartesiaTTSSession(SpeechSession):
         if event.get("continue") is not True:
             context.ended = True
 
-    def _problem(self, event: JsonObject) -> str:
-        """Return what is wrong with a message; "" if nothing is."""
+    def _problem(self, event: JsonObject, *, is_first: bool) -> str:
+        """Return what is wrong with a message; "" if nothing is.
+
+        The settings of a context may be left out behind its first message, and those of one without
+        text do not count: the service's own client ends a context with other ones.
+        """
         voice, output = event.get("voice"), event.get("output_format")
-        if not isinstance(event.get("model_id"), str):
-            return "model_id is required"
         if not isinstance(event.get("transcript"), str):
             return "transcript must be a string"
+        if not is_first:
+            return ""
+        if not isinstance(event.get("model_id"), str):
+            return "model_id is required"
         if not (isinstance(voice, dict) and voice.get("mode") == "id" and voice.get("id")):
             return "voice must be {mode, id}"
         if not isinstance(output, dict) or output.get("container") != "raw":
