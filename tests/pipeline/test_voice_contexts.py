@@ -5,7 +5,7 @@ from hypothesis import given
 
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, SessionError
-from duologue.pipeline._voice_contexts import MAX_TRIES, VoiceContexts
+from duologue.pipeline._voice_contexts import MAX_TEXT_CHARS, MAX_TRIES, VoiceContexts
 from duologue.pipeline.interfaces import SpokenText, StoppedText
 from duologue.pipeline.tts_codec import (
     ContextAudio,
@@ -311,3 +311,82 @@ def test_a_reply_without_text_ends_at_once():
     service.take()
     assert reply.over
     assert service.log == [("open",)]
+
+
+def test_it_waits_for_audio_of_a_reply_whose_text_has_ended():
+    contexts, service = setup(splits=False)
+    reply = contexts.start([].append, hurry=True)
+    contexts.send(reply, "hello")
+    assert not contexts.waits_for_audio
+    contexts.finish(reply)
+    assert contexts.waits_for_audio
+    service.take()
+    service.speak(20)
+    assert not contexts.waits_for_audio
+    stopped = contexts.start([].append, hurry=True)
+    contexts.send(stopped, "hello")
+    contexts.cancel(stopped, None)
+    assert contexts.waits_for_audio
+
+
+def test_a_flush_speaks_what_is_no_clause_yet():
+    contexts, service = setup("none", splits=True)
+    reply = contexts.start([].append, hurry=False)
+    contexts.send(reply, "One moment")
+    contexts.flush(reply)
+    service.take()
+    assert [message[0] for message in service.log] == ["open", "start", "text", "flush"]
+    contexts.disconnected(BROKEN)
+    service.connect()
+    assert [message[0] for message in service.log][4:] == ["open", "start", "text", "flush"]
+
+
+def test_what_comes_after_the_end_of_a_reply_does_nothing():
+    contexts, service = setup("none", splits=False)
+    outputs = []
+    reply = contexts.start(outputs.append, hurry=True)
+    contexts.send(reply, "hello")
+    contexts.finish(reply)
+    contexts.send(reply, "more")
+    contexts.flush(reply)
+    contexts.finish(reply)
+    service.take()
+    service.speak(20)
+    contexts.cancel(reply, 5)
+    assert texts_of(outputs) == "hello"
+    assert service.contexts.messages() == []
+
+
+def test_without_a_connection_text_waits_but_not_without_bounds():
+    contexts = VoiceContexts(VoiceTraits("none", splits=False), RATE)
+    outputs = []
+    reply = contexts.start(outputs.append, hurry=True)
+    contexts.send(reply, "hello")
+    assert contexts.received(ContextEnded("x")) is None
+    assert contexts.messages() == []
+    assert contexts.has_work
+    contexts.send(reply, "x" * MAX_TEXT_CHARS)
+    assert reply.over
+    assert "too much text" in str(reply.error)
+
+
+def test_a_reply_that_was_spoken_when_the_connection_was_lost_is_over():
+    contexts, service = setup(splits=False)
+    reply = contexts.start([].append, hurry=True)
+    contexts.send(reply, "hello ")
+    contexts.finish(reply)
+    service.take()
+    service.speak(6)
+    contexts.disconnected(BROKEN)
+    assert reply.over
+    assert reply.error is None
+
+
+def test_a_service_that_does_not_confirm_a_cancel_is_not_waited_for():
+    contexts, _ = setup("none", splits=False, confirms_cancel=False)
+    reply = contexts.start([].append, hurry=True)
+    contexts.send(reply, "hello")
+    context = reply.context
+    contexts.cancel(reply, None)
+    assert not contexts.waits_for_audio
+    assert contexts.received(ContextStopped(context, "hel")) is None

@@ -82,6 +82,41 @@ def test_times_that_go_back_or_are_no_numbers_do_no_harm():
     assert starts == sorted(starts)
 
 
+def test_two_words_that_were_spoken_otherwise_are_one_text():
+    tokens = [
+        ("A", 0.0, 0.2),
+        ("hundred", 0.2, 0.6),
+        ("euros", 0.6, 1.0),
+        ("please", 1.0, 1.4),
+        ("now", 1.5, 1.8),
+    ]
+    assert [word for word, _, _ in spoken("A 100 € please, now.", tokens)] == [
+        "A ",
+        "100 € please, ",
+        "now.",
+    ]
+
+
+def test_text_that_was_begun_is_ended_before_a_word_far_on():
+    aligner = WordAligner(RATE)
+    aligner.send("abc def ghi ")
+    assert aligner.token("ab", 0.0, 0.2) == []
+    assert aligner.token("xyz", 0.3, 0.5) == []
+    words = aligner.token("ghi", 0.6, 0.8)
+    assert [(word.text, word.start) for word in words] == [
+        ("abc def ", 0),
+        ("ghi ", round(0.3 * RATE)),
+    ]
+
+
+def test_nothing_is_left_after_the_last_word():
+    aligner = WordAligner(RATE)
+    aligner.send("Hi. ")
+    assert [word.text for word in aligner.token("Hi", 0.0, 0.2)] == ["Hi. "]
+    assert aligner.rest == ""
+    assert aligner.finish(RATE) == []
+
+
 words = st.lists(
     st.sampled_from(["a", "bc", "Hello,", "5", "one.", "你好。", "über", "-"]), max_size=12
 )

@@ -5,6 +5,7 @@ from hypothesis import given
 
 from duologue.providers._json_fields import MalformedError
 from duologue.providers._speech_json import (
+    JsonDecoder,
     align_characters,
     audio_field,
     base64_text,
@@ -53,3 +54,19 @@ def test_words_without_times_are_left_out():
     assert [(w.text, w.start, w.end) for w in timed_words(rows, "punctuated", "word")] == [
         ("hi", 0, 1)
     ]
+
+
+class Words(JsonDecoder[str]):
+    """Takes the word of a message."""
+
+    def decode_event(self, event):
+        if "word" not in event:
+            raise MalformedError("word")
+        return [event["word"]]
+
+
+def test_a_message_that_is_none_is_counted():
+    decoder = Words()
+    assert decoder.decode(b'{"word": "hi"}') == ["hi"]
+    assert [*decoder.decode(b"[]"), *decoder.decode(b"{}"), *decoder.decode(b"\xff")] == []
+    assert (decoder.malformed, decoder.unknown) == (3, 0)
