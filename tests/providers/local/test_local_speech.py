@@ -296,6 +296,8 @@ def test_a_tone_peaks_in_its_own_mel_band(rate: float) -> None:
     [
         *("Book a table for.", "I want to, um...", "and", "That\u2019s what I\u2019m", "It is"),
         *("What time is", "Could you please", "What would you like to", "Is there a?", "Yes, and"),
+        "What I need is",
+        "I wonder whether the price is",
     ],
 )
 def test_dangling(text: str) -> None:
@@ -313,6 +315,9 @@ def test_dangling(text: str) -> None:
             "please?",
         ),
         *("My number is 5551234.", "Why?", "Who am I speaking to?", "I do.", "No, I can't. I did."),
+        "Could you explain what a black hole is?",
+        "Do you know what time it is?",
+        "Tell me where the keys were.",
     ],
 )
 def test_not_dangling(text: str) -> None:

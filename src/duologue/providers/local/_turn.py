@@ -40,6 +40,9 @@ _COMPLETE = re.compile(
     | ^\W*(?:what|who|which|where|how)\ .*\w\ (?:about|at|for|from|in|into|like|of|on|with)\W*$
     | (?:speaking|talking|listening|going|belong)\ to\W*$
     | ^\W*(?:what|who|where|why|how|when|which)\W*$
+    # "Do you know what time it is?", but "What I need is"
+    | \b(?:explain|guess|idea|know|remember|say|see|show|sure|tell|understand|wonder)\b.*
+      \ (?:what|who|where|how|when|which)\ (?:\S+\ )+(?:is|are|was|were)\W*$
     """,
     re.VERBOSE,
 )
