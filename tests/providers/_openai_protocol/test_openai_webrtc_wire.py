@@ -130,12 +130,12 @@ async def test_audio_of_any_length_is_sent_as_20_ms_frames():
 
 async def test_backlog_is_sent_at_twice_real_time_without_long_silence():
     async with connected() as (answering, wire):
-        began = time.perf_counter()
+        began = time.perf_counter()  # Real time would be 0.5 s, and 5.5 s with the silence.
         await wire.send(AudioFrame(np.tile(TONE.samples, 25), 24000))
-        assert 0.2 < time.perf_counter() - began < 0.4
+        assert 0.2 < time.perf_counter() - began < 0.48
         await wire.send(AudioFrame.silence(5.0, 24000))
         await wire.send(TONE)
-        assert time.perf_counter() - began < 0.9
+        assert time.perf_counter() - began < 1.2
         assert wire.skipped_frames == 250 - webrtc.MAX_QUIET_FRAMES
         await until(lambda: len(answering.heard) == 25 + webrtc.MAX_QUIET_FRAMES + 1)
 
