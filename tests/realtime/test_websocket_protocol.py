@@ -16,6 +16,7 @@ from duologue.errors import ErrorKind, SessionError
 from duologue.realtime import BinaryMessage, WebSocketWire
 from duologue.realtime import websocket as wires
 from duologue.realtime._websocket_frames import BINARY, CLOSE, PING, PONG, TEXT, encode_close
+from duologue.simulators._tcp_reset import reset
 from event_loops import EVENT_LOOPS
 
 CONTINUATION = 0
@@ -338,6 +339,21 @@ async def test_a_connection_that_ends_without_a_close_frame_is_an_error():
         error = await both.end()
         assert (error.code, error.kind) == ("1006", ErrorKind.RECYCLE)
         assert not both.wire.try_send(b"{}")
+
+
+@on_both_loops
+async def test_nothing_is_written_once_a_write_has_failed(caplog):
+    async with talk(run=False) as both:  # Its reading is paused, so only a write can notice.
+        reset(both.peer.transport)
+        await asyncio.sleep(0.01)
+        with pytest.raises(SessionError) as caught:
+            for _ in range(20):
+                await both.wire.send(b"{}")
+        assert (caught.value.code, caught.value.kind) == ("1006", ErrorKind.RECYCLE)
+        assert not both.wire.try_send(b"{}")
+        with pytest.raises(SessionError, match="1006"):
+            await both.wire.run(both.take)
+    assert not [one for one in caplog.messages if "socket.send()" in one]
 
 
 @on_both_loops

@@ -167,6 +167,10 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         """Send a message at once; return False, without sending, if that has to wait."""
         if not self._can_send:
             return False
+        if self._transport.is_closing():
+            # A write has failed; asyncio calls `connection_lost` in its next iteration.
+            self._end(ABNORMAL, "the connection broke")
+            return False
         self._transport.write(self._encode(opcode, payload))
         return True
 
