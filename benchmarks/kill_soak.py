@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,13 @@ def pitch(samples: np.ndarray, rate: int) -> float:
     return float(np.argmax(spectrum)) * rate / len(samples)
 
 
-def heard_ms(far: Any, rate: int) -> dict[int, int]:
-    """Return how much of each turn the model has heard.
+def heard_ms(sessions: Iterable[Any], rate: int) -> dict[int, int]:
+    """Return how much of each turn the model has heard in its sessions, oldest first.
 
     The last copy of a turn counts; earlier ones were broken off.
     """
     newest: dict[int, int] = {}
-    for session in far.simulator.sessions:
+    for session in sessions:
         for turn in session.user_turns:
             number = round((pitch(turn.samples, rate) - FIRST_HZ) / STEP_HZ)
             newest[number] = loud_ms(turn.samples, rate)
@@ -144,9 +144,20 @@ class Killer:
         self._dice = dice
         self.killed = 0
         self.early = 0
+        self._sessions: dict[int, Any] = {}
         on_connection(far.simulator, self._opened)
 
+    def sessions(self) -> list[Any]:
+        """Return all sessions so far, oldest first; the simulator keeps only the newest."""
+        simulator = self._far.simulator
+        self._sessions |= {id(session): session for session in simulator.sessions}
+        opened = len(simulator.sessions) + simulator.sessions_dropped
+        if len(self._sessions) != opened:
+            raise RuntimeError(f"{opened} sessions were opened, not {len(self._sessions)}")
+        return [*self._sessions.values()]
+
     def _opened(self, cut: Callable[[], None]) -> None:
+        self.sessions()
         if self.killed < self._count and self._dice.random() < 0.1:
             self.killed += 1
             self.early += 1
@@ -178,7 +189,7 @@ async def kills(name: str, count: int, seed: int) -> list[Figure]:
         await asyncio.sleep(15)
         items = [*agent.conversation]
         found = compare(items, known_to(name, far), turns, ANSWER)
-        newest = heard_ms(far, side.rate)
+        newest = heard_ms(killer.sessions(), side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - person.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.capabilities.input_rate
         again = len(events_of(agent, RealtimeReconnectedEvent))

@@ -154,7 +154,7 @@ async def conversation(name: str, count: int, seed: int) -> list[Figure]:
         await asyncio.sleep(20)
         items = [*agent.conversation]
         found = compare(items, known_to(name, far), turns, ANSWER)
-        newest = heard_ms(far, side.rate)
+        newest = heard_ms(far.simulator.sessions, side.rate)
         wrong_ms = sum(abs(newest.get(n, 0) - person.spoken_ms[n]) for n in range(len(turns)))
         lost_ms = agent.llm.lost_audio * 1000 / agent.llm.capabilities.input_rate
         changes = events_of(agent, RealtimeReconnectedEvent)
