@@ -346,9 +346,13 @@ async def test_nothing_is_written_once_a_write_has_failed(caplog):
     async with talk(run=False) as both:  # Its reading is paused, so only a write can notice.
         reset(both.peer.transport)
         await asyncio.sleep(0.01)
-        with pytest.raises(SessionError) as caught:
+
+        async def send_on() -> None:
             for _ in range(20):
                 await both.wire.send(b"{}")
+
+        with pytest.raises(SessionError) as caught:
+            await send_on()
         assert (caught.value.code, caught.value.kind) == ("1006", ErrorKind.RECYCLE)
         assert not both.wire.try_send(b"{}")
         with pytest.raises(SessionError, match="1006"):
