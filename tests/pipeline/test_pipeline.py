@@ -98,6 +98,15 @@ async def test_longer_wait_the_surer_the_detector_is_that_the_person_continues(v
 
 
 @virtual_time
+async def test_detector_is_soon_asked_again_even_if_its_first_vote_counts_late():
+    async with session(turn=Turn(0.1, 1.0), endpointing=Endpointing(vote_s=0.3)) as pipeline:
+        await speak(pipeline, 0.5)
+        end = asyncio.get_running_loop().time()
+        await be_silent(pipeline, 3.0)
+        assert pipeline.observer.time_of(UserTurnEnded) - end == pytest.approx(0.45, abs=0.03)
+
+
+@virtual_time
 async def test_pause_within_a_sentence_is_not_answered():
     async with session(turn=Turn(*[0.1] * 7)) as pipeline:
         await speak(pipeline, 0.5)

@@ -54,6 +54,8 @@ MIN_WORD_S = 0.3
 """Shorter speech is hardly a word but a cough or a click."""
 CLOSE_TIMEOUT_S = 0.3
 """Time for the recogniser to release a turn at the end of a session."""
+REVOTE_S = 0.15
+"""Further silence after which the turn detector is asked again."""
 MAX_VOTE_AUDIO_S = 8.0
 """Most audio of a turn that the turn detector gets: what smart-turn v3 uses."""
 
@@ -335,7 +337,7 @@ class SpeechInput:
                 await self._clock.sleep(max(0.0, vote_at - self._clock.now()))
                 if turn.ended or self._is_over(turn, probability):
                     break
-                vote_at += self._endpointing.vote_s
+                vote_at += REVOTE_S
                 await self._wait_for_revote(turn, vote_at)
                 if self._endpointer.silence_s >= self._endpointer.pause_limit_s - 1e-9:
                     break

@@ -24,8 +24,8 @@ TTS_RATE = 24000
 VOTE_S = 0.3
 """Silence in seconds after which the end of a turn is decided.
 
-Longer than the default of `Endpointing`, because no reply is ready sooner, and a pause within a
-sentence is often shorter.
+Longer than the default of `Endpointing`, because a pause within a sentence is often shorter: in
+four long sentences by real people, two pauses end a turn with 0.3 s, and four with 0.25 or 0.2 s.
 """
 
 
