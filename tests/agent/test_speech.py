@@ -387,3 +387,9 @@ def test_a_speech_that_is_over_stays_so():
     speech.finish("cut", 0.0, "device")
     speech.fail(SessionError("too late"))
     assert speech.state == "cut"
+
+
+def test_a_whole_number_of_milliseconds_is_not_rounded_down():
+    speech = Speech(0)
+    speech.finish("cut", 32480 / 8000, "device")
+    assert speech.played_ms == 4060

@@ -361,7 +361,7 @@ class Speech:
             self.state = "silent"
         else:
             self.state = state
-        self.played_ms = int(played_s * 1000)
+        self.played_ms = int(played_s * 1000 + 1e-6)  # 4.06 * 1000 is 4059.999...
         self._played_s = played_s
         self.quality = quality
         heard_all = self.state == "heard" and played_s > 0 and self.clipped_at is None
