@@ -81,6 +81,11 @@ HEAD = (
     "`python -m benchmarks NAME`. Machines like this one are shared and noisy: medians say more "
     "than single figures. A figure that was not reached is written as it is, with what limits "
     "it.\n\n"
+    "Sessions with a service are measured beside clients written by hand, which take turns with "
+    "them in the same run: *raw* is a client of websockets, orjson and pybase64 (with Nova of h2), "
+    "with a task that sends and one that receives; *lean* is one of picows on uvloop, without "
+    "tasks. Neither paces replies, keeps audio for a lost connection, or can be interrupted. A "
+    "ratio is the median of those of each pass.\n\n"
 )
 
 
