@@ -21,11 +21,11 @@ from duologue.vad.vad import VAD
 
 STT_RATE = 16000
 TTS_RATE = 24000
-VOTE_S = 0.3
+VOTE_S = 0.25
 """Silence in seconds after which the end of a turn is decided.
 
-Longer than the default of `Endpointing`, because a pause within a sentence is often shorter: in
-four long sentences by real people, two pauses end a turn with 0.3 s, and four with 0.25 or 0.2 s.
+Longer than the default of `Endpointing`, because a pause within a sentence is often shorter; not
+longer still, because the person waits for it after every short question.
 """
 
 
@@ -43,7 +43,7 @@ class Realtime(BaseRealtime):
         vad: Voice activity detector.
         turn_detection: End-of-turn detector.
         voice: Name of a voice of the built-in synthesiser.
-        endpointing: When a turn ends; None uses `Endpointing` with ``vote_s`` 0.3.
+        endpointing: When a turn ends; None uses `Endpointing` with ``vote_s`` 0.25.
         offline: Fetch nothing.
         clock: Source of time.
 
