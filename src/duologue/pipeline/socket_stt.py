@@ -18,7 +18,7 @@ from duologue.pipeline._recognition_log import KEEP_S, RecognitionLog
 from duologue.pipeline.interfaces import RecognitionEvent
 from duologue.pipeline.stt_codec import RecognizerTraits, STTCodec
 from duologue.realtime.codec import NonBlockingWire
-from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class SocketSTT[M]:
         self._wake_writer = asyncio.Event()
         self._pushed_at = 0.0
         self._sent_at = 0.0
-        self._worked = False
-        """Whether the newest connection has brought a message."""
+        self._opened_at = float("inf")
+        """When the newest connection was open, in clock seconds."""
         self.connections = 0
         """Connections so far."""
 
@@ -87,7 +87,8 @@ class SocketSTT[M]:
             error = await self._connect_and_serve()
             log.info("the recogniser's connection ended: %s", error)
             self._log.disconnected()
-            attempt = 1 if self._worked else attempt + 1
+            lasted_s = self._clock.now() - self._opened_at
+            attempt = 1 if lasted_s >= STABLE_S else attempt + 1
             if error.kind is ErrorKind.FATAL or attempt > max(1, self._policy.max_attempts):
                 raise error
             if attempt > 1:
@@ -112,13 +113,14 @@ class SocketSTT[M]:
 
     async def _connect_and_serve(self) -> SessionError:
         """Run one connection; return the error that ended it."""
-        self._worked = False
+        self._opened_at = float("inf")
         wire, codec = self._make_wire(), self._make_codec()
         closes = False
         try:
             async with asyncio.timeout(self._policy.connect_timeout_s):
                 await wire.open()
             self.connections += 1
+            self._opened_at = self._clock.now()
             closes = True
             await self._serve(wire, codec)
         except TimeoutError:
@@ -163,7 +165,6 @@ class SocketSTT[M]:
             raise errors.exceptions[0] from None
 
     def _take(self, message: M) -> None:
-        self._worked = True
         events, error = self._log.received(message)
         for event in events:
             self._receive(event)
@@ -184,8 +185,6 @@ class SocketSTT[M]:
         while True:
             self._wake_writer.clear()
             while self._unsent:
-                if len(self._unsent) > MAX_UNSENT_S / FRAME_S:
-                    raise SessionError("the recogniser does not read", kind=ErrorKind.RECYCLE)
                 await wire.send(self._unsent[0])
                 self._unsent.popleft()
                 self._sent_at = self._clock.now()
@@ -198,6 +197,8 @@ class SocketSTT[M]:
         while True:
             await self._clock.sleep(FRAME_S * 5)
             now = self._clock.now()
+            if len(self._unsent) > MAX_UNSENT_S / FRAME_S:
+                raise SessionError("the recogniser does not read", kind=ErrorKind.RECYCLE)
             if self._log.loud_s > traits.stall_s:
                 raise SessionError(
                     f"no transcript of {traits.stall_s:g} s of speech",

@@ -15,7 +15,7 @@ from duologue.pipeline._voice_contexts import Reply, VoiceContexts
 from duologue.pipeline.interfaces import Synthesis, SynthesisOutput
 from duologue.pipeline.tts_codec import TTSCodec, VoiceTraits
 from duologue.realtime.codec import NonBlockingWire
-from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,8 @@ class SocketTTS[M]:
         self._clock = clock
         self._policy = reconnect or ReconnectPolicy()
         self._wire: NonBlockingWire[M] | None = None
-        self._worked = False
-        """Whether the newest connection has brought a message."""
+        self._opened_at = float("inf")
+        """When the newest connection was open, in clock seconds."""
         self._unsent: deque[M] = deque()
         self._wake_writer = asyncio.Event()
         self._needed = asyncio.Event()
@@ -78,7 +78,8 @@ class SocketTTS[M]:
             log.info("the voice's connection ended: %s", error)
             self._contexts.disconnected(error)
             self._settle()
-            attempt = 1 if self._worked else attempt + 1
+            lasted_s = self._clock.now() - self._opened_at
+            attempt = 1 if lasted_s >= STABLE_S else attempt + 1
             if not self._contexts.has_work:
                 self._needed.clear()
                 await self._needed.wait()
@@ -96,12 +97,13 @@ class SocketTTS[M]:
 
     async def _connect_and_serve(self) -> SessionError:
         """Run one connection; return the error that ended it."""
-        self._worked = False
+        self._opened_at = float("inf")
         wire = self._make_wire()
         try:
             async with asyncio.timeout(self._policy.connect_timeout_s):
                 await wire.open()
             self.connections += 1
+            self._opened_at = self._clock.now()
             await self._serve(wire, self._make_codec())
         except TimeoutError:
             return SessionError("the voice can't be reached", kind=ErrorKind.RETRY)
@@ -136,7 +138,6 @@ class SocketTTS[M]:
 
     def _receive(self, message: M) -> None:
         self._received_at = self._clock.now()
-        self._worked = True
         error = self._contexts.received(message)
         self.advance()
         if error is not None:
@@ -165,8 +166,6 @@ class SocketTTS[M]:
         while True:
             self._wake_writer.clear()
             while self._unsent:
-                if len(self._unsent) > MAX_UNSENT:
-                    raise SessionError("the voice does not read", kind=ErrorKind.RECYCLE)
                 await wire.send(self._unsent[0])
                 self._unsent.popleft()
                 self._sent_at = self._clock.now()
@@ -180,6 +179,8 @@ class SocketTTS[M]:
         while True:
             await self._clock.sleep(min(traits.stall_s, keep_alive_s) / 4)
             now = self._clock.now()
+            if len(self._unsent) > MAX_UNSENT:
+                raise SessionError("the voice does not read", kind=ErrorKind.RECYCLE)
             if not self._contexts.waits_for_audio:
                 idle_since = now
             elif now - max(idle_since, self._received_at) > traits.stall_s:
