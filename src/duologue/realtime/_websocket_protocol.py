@@ -11,7 +11,7 @@ message before, and `send` waits until it has.
 All connections of a thread read into one buffer. asyncio asks for it, reads, and hands it over
 without returning to the event loop, and `FrameDecoder` copies what it passes on.
 
-How a connection ends is told by `ending`, and decided once, by whatever comes first:
+`ending` says how a connection ended. The first of these decides it:
 
     the server's close frame      it is sent back, and has the code and the reason
     a broken protocol             a close frame with the code of the error is sent

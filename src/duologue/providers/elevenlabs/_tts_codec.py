@@ -2,9 +2,9 @@
 
 A context is begun by a message with a single space and the voice's settings, and ended by
 ``close_context``; then its audio comes to an end with ``isFinal``. Times come with each piece of
-audio, by the character. Whether they count from the start of the piece or of the context is told
-differently by the documentation and by those who measured it, so each message is placed by what
-fits its audio (`_Context.base_of`).
+audio, by the character. The documentation and observers disagree on whether they count from the
+start of the piece or of the context, so each message is placed by what fits its audio
+(`_Context.base_of`).
 """
 
 from __future__ import annotations

@@ -102,12 +102,12 @@ class SpeechSession(ABC):
         self._channel.close(1000, "connection idle timeout")
 
     def kind_of(self, event: JsonObject) -> str:
-        """Return the name by which faults refer to a message of the client."""
+        """Return the name of a client's message in faults."""
         kind = event.get("type")
         return kind if isinstance(kind, str) else "message"
 
     def send(self, kind: str, event: JsonObject) -> None:
-        """Send an event; ``kind`` is the name by which faults refer to it."""
+        """Send an event; ``kind`` is its name in faults."""
         self._channel.send(kind, orjson.dumps(event).decode())
 
     def send_audio(self, data: bytes) -> None:

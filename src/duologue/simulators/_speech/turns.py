@@ -45,7 +45,7 @@ class TurnPaused:
 
 @dataclass(frozen=True, slots=True)
 class TurnWentOn:
-    """A turn that paused goes on."""
+    """A turn that paused continues."""
 
     turn: int
     at: float
