@@ -371,6 +371,89 @@ def test_doctor_has_a_line_and_a_fix_for_everything(command):
     }
 
 
+_KEY_VARIABLES = (
+    *("ANTHROPIC_API_KEY", "CARTESIA_API_KEY", "DEEPGRAM_API_KEY", "ELEVENLABS_API_KEY"),
+    *("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "DASHSCOPE_API_KEY"),
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+)
+_HEX = "0123456789abcdef" * 3
+_AWS = {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": _HEX[:40]}
+
+
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({}, "miss key          Anthropic: not set  ->  set ANTHROPIC_API_KEY"),
+        ({}, "miss key          Google: not set  ->  set GEMINI_API_KEY"),
+        (
+            {},
+            "miss key          AWS: not set  ->  set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,",
+        ),
+        (
+            {"ANTHROPIC_API_KEY": f"sk-ant-api03-{_HEX}"},
+            "ok   key          Anthropic: ANTHROPIC_API_KEY is set and looks like a key",
+        ),
+        (
+            {"CARTESIA_API_KEY": f"sk_car_{_HEX[:22]}"},
+            "ok   key          Cartesia: CARTESIA_API_KEY is set and looks like a key",
+        ),
+        ({"DEEPGRAM_API_KEY": _HEX[:40]}, "ok   key          Deepgram: DEEPGRAM_API_KEY is set"),
+        ({"ELEVENLABS_API_KEY": f"sk_{_HEX}"}, "ok   key          ElevenLabs: ELEVENLABS_API_KEY"),
+        ({"GOOGLE_API_KEY": f"AIza{_HEX[:35]}"}, "ok   key          Google: GOOGLE_API_KEY is set"),
+        ({"OPENAI_API_KEY": f"sk-proj-{_HEX}"}, "ok   key          OpenAI: OPENAI_API_KEY is set"),
+        ({"DASHSCOPE_API_KEY": f"sk-{_HEX}"}, "ok   key          Qwen: DASHSCOPE_API_KEY is set"),
+        (_AWS, "ok   key          AWS: AWS_ACCESS_KEY_ID is set and looks like a key"),
+        (
+            {"OPENAI_API_KEY": "secret-of-my-server"},
+            "miss key          OpenAI: OPENAI_API_KEY is set, but does not look like a key",
+        ),
+        (
+            {"DEEPGRAM_API_KEY": f"{_HEX[:40]}\n"},
+            "miss key          Deepgram: DEEPGRAM_API_KEY has spaces, line ends or quotes",
+        ),
+        (
+            {"OPENAI_API_KEY": f"sk-{_HEX}\N{HORIZONTAL ELLIPSIS}"},
+            "miss key          OpenAI: OPENAI_API_KEY has characters that no key has",
+        ),
+        (
+            {"AWS_ACCESS_KEY_ID": _AWS["AWS_ACCESS_KEY_ID"]},
+            "miss key          AWS: AWS_SECRET_ACCESS_KEY is not set, but its other half is",
+        ),
+        ({**_AWS, "AWS_SECRET_ACCESS_KEY": "sec ret"}, "miss key          AWS: AWS_SECRET_ACCESS"),
+        (
+            {**_AWS, "AWS_ACCESS_KEY_ID": "id-of-mine"},
+            "miss key          AWS: keys are set, but do not",
+        ),
+        (
+            {**_AWS, "AWS_ACCESS_KEY_ID": "ASIAIOSFODNN7EXAMPLE"},
+            "miss key          AWS: temporary keys lack their token  ->  set AWS_SESSION_TOKEN",
+        ),
+    ],
+)
+def test_doctor_tells_whether_keys_are_set_without_printing_them(
+    command, monkeypatch, tmp_path, environment, line
+):
+    for name in (*_KEY_VARIABLES, "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    output = command("doctor").output
+    assert any(each.startswith(line) for each in output.splitlines()), output
+    assert not any(value.strip()[4:] in output for value in environment.values())
+
+
+def test_doctor_finds_the_file_of_aws_keys(command, monkeypatch, tmp_path):
+    for name in _KEY_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    (tmp_path / "keys").touch()
+    assert f"ok   key          AWS: not set, but there is {tmp_path / 'keys'}" in (
+        command("doctor").output
+    )
+
+
 def test_doctor_names_the_extra_of_a_missing_module(command, monkeypatch):
     monkeypatch.setitem(sys.modules, "aiortc", None)
     result = command("doctor")

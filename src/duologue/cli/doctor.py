@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import click
 
@@ -23,6 +25,35 @@ class Finding:
     ok: bool
     text: str
     fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """How a vendor's key is found and what it looks like: ``form`` for people, ``pattern`` here."""
+
+    vendor: str
+    variables: tuple[str, ...]
+    pattern: str
+    form: str
+
+
+_KEYS = (
+    _Key("Anthropic", ("ANTHROPIC_API_KEY",), r"sk-ant-[\w-]{20,}", "sk-ant-..."),
+    _Key("Cartesia", ("CARTESIA_API_KEY",), r"sk_car_\w{10,}", "sk_car_..."),
+    _Key("Deepgram", ("DEEPGRAM_API_KEY",), r"[0-9a-f]{40}", "40 hex digits"),
+    _Key(
+        "ElevenLabs", ("ELEVENLABS_API_KEY",), r"sk_[0-9a-f]{48}|[0-9a-f]{32}", "sk_ and hex digits"
+    ),
+    _Key(
+        "Google",
+        ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+        r"AIza[\w-]{35}|AQ\.[\w.-]{20,}",
+        "AIza... or AQ....",
+    ),
+    _Key("OpenAI", ("OPENAI_API_KEY",), r"sk-[\w-]{20,}", "sk-..."),
+    _Key("Qwen", ("DASHSCOPE_API_KEY",), r"sk-[\w.-]{20,}", "sk-..."),
+)
+_AWS_ID = r"(?:AKIA|ASIA)[A-Z2-7]{16}"
 
 
 @click.command()
@@ -52,6 +83,8 @@ def _findings() -> Iterator[Finding]:
         yield _extra(extra, use, modules)
     yield from _audio_devices()
     yield from _weights()
+    yield from map(_key, _KEYS)
+    yield _aws_keys()
 
 
 def _machine() -> Finding:
@@ -119,6 +152,58 @@ def _weights() -> Iterator[Finding]:
             f"{entry.weight.name} ({size}) {entry.state}",
             f"duologue models fetch {entry.weight.name} (or at first use)",
         )
+
+
+def _key(key: _Key) -> Finding:
+    """Report on a key by its form alone: nothing is sent, and nothing of the key is printed."""
+    variable = next((name for name in key.variables if os.environ.get(name)), None)
+    if variable is None:
+        return Finding("key", False, f"{key.vendor}: not set", f"set {key.variables[0]}")
+    if fault := _fault_of_key(os.environ[variable]):
+        return Finding("key", False, f"{key.vendor}: {variable} {fault}", "copy the key again")
+    if re.fullmatch(key.pattern, os.environ[variable]) is None:
+        fix = "check it, unless it is for a server of your own"
+        text = f"{key.vendor}: {variable} is set, but does not look like a key ({key.form})"
+        return Finding("key", False, text, fix)
+    return Finding("key", True, f"{key.vendor}: {variable} is set and looks like a key")
+
+
+def _aws_keys() -> Finding:
+    """Report on the keys for Amazon Nova Sonic; a file or the role of a machine may hold them."""
+    key_id, secret = (
+        os.environ.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+    )
+    if not key_id and not secret:
+        folder = Path("~/.aws").expanduser()
+        files = (
+            os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or folder / "credentials",
+            os.environ.get("AWS_CONFIG_FILE") or folder / "config",
+        )
+        if found := next((path for path in files if Path(path).expanduser().is_file()), None):
+            return Finding("key", True, f"AWS: not set, but there is {found}")
+        fix = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
+        return Finding("key", False, "AWS: not set", fix)
+    for name, value in (("AWS_ACCESS_KEY_ID", key_id), ("AWS_SECRET_ACCESS_KEY", secret)):
+        if not value:
+            return Finding("key", False, f"AWS: {name} is not set, but its other half is", "set it")
+        if fault := _fault_of_key(value):
+            return Finding("key", False, f"AWS: {name} {fault}", "copy the key again")
+    if re.fullmatch(_AWS_ID, key_id) is None or len(secret) < 40:
+        text = "AWS: keys are set, but do not look like keys (AKIA..., and a secret of 40 letters)"
+        return Finding("key", False, text, "check them, unless they are for a server of your own")
+    if key_id.startswith("ASIA") and not os.environ.get("AWS_SESSION_TOKEN"):
+        return Finding(
+            "key", False, "AWS: temporary keys lack their token", "set AWS_SESSION_TOKEN"
+        )
+    return Finding("key", True, "AWS: AWS_ACCESS_KEY_ID is set and looks like a key")
+
+
+def _fault_of_key(value: str) -> str:
+    if value.strip() != value or value[:1] in "\"'":
+        return "has spaces, line ends or quotes around it"
+    if not value.isascii() or not value.isprintable() or " " in value:
+        return "has characters that no key has"
+    return ""
 
 
 def _count(number: int, name: str) -> str:
