@@ -74,6 +74,11 @@ RUNS: dict[str, list[str]] = {
     "qwen-heard": ["benchmarks.session_fidelity", "qwen", "heard"],
     "qwen-kills": ["benchmarks.session_fidelity", "qwen", "kills"],
     "qwen-rolling": ["benchmarks.session_fidelity", "qwen", "rolling"],
+    "parts-cartesia": ["benchmarks.speech_parts", "cartesia"],
+    "parts-deepgram": ["benchmarks.speech_parts", "deepgram"],
+    "parts-elevenlabs": ["benchmarks.speech_parts", "elevenlabs"],
+    "parts-heard": ["benchmarks.speech_parts", "heard"],
+    "parts-cpu": ["benchmarks.speech_parts", "cpu"],
 }
 HEAD = (
     "# Benchmarks\n\n"
