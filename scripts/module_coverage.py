@@ -57,6 +57,7 @@ _OPENAI_CODEC = (
 
 TESTS: dict[str, tuple[str, ...]] = {
     "_companding.py": ("test_companding.py",),
+    "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),
     "pipeline/_voice_contexts.py": ("pipeline/test_voice_contexts.py",),
     "pipeline/_word_alignment.py": ("pipeline/test_word_alignment.py",),

@@ -59,7 +59,9 @@ async def test_reply_is_heard_and_stored():
         assert (reply.text, reply.state, reply.played_ms) == ("Hello there.", "heard", 1000)
     assert event_names(agent) == [
         "RealtimeConnectedEvent",
+        "ReplyStartedEvent",
         "AgentTranscriptEvent",
+        "ReplyDoneEvent",
         "AgentTurnStartedEvent",
         "AgentHeardEvent",
         "AgentTranscriptEvent",

@@ -39,6 +39,7 @@ def test_the_type_comes_first_and_none_stays():
         ("text", None),
         ("empty", False),
         ("turn_id", ""),
+        ("silence_ms", None),
     ]
 
 

@@ -27,6 +27,8 @@ from duologue.events.events import (
     RealtimeDisconnectedEvent,
     RealtimeReconnectedEvent,
     RealtimeReconnectingEvent,
+    ReplyDoneEvent,
+    ReplyStartedEvent,
     SayMismatchEvent,
     SpeechHeldEvent,
     SpeechResumedEvent,
@@ -338,12 +340,15 @@ class AgentSession:
                 self._tracker.text_received(output)
             case SpeechStarted() | SpeechStopped() | UserTranscript() | UserTurnEnded():
                 self._handle_user_signal(output)
-            case ReplyStarted():
+            case ReplyStarted(reply_id=reply_id):
                 self._tracker.reply_started(output, epoch)
+                self._emit(ReplyStartedEvent(reply_id))
             case ReplyDone(reply_id=reply_id, status=status):
+                speech_id = self._tracker.speech_id_of(reply_id)
                 if status == "cancelled" and reply_id == self._stopped_reply:
-                    self._stopped_speech = self._tracker.speech_id_of(reply_id)
+                    self._stopped_speech = speech_id
                 self._tracker.reply_done(output)
+                self._emit(ReplyDoneEvent(reply_id, status, speech_id))
             case ReplyInterrupted(reply_id=stopped):
                 self._stopped_reply = stopped if self._can_request_replies else None
                 now, may = self._clock.now(), self._may_interrupt()
@@ -376,7 +381,8 @@ class AgentSession:
         match signal:
             case SpeechStarted(item_id=turn, at=at):
                 if not self._user_speaking:
-                    self._emit(UserTurnStartedEvent(self._participant, turn))
+                    speech_ms = _ms_between(at, now)
+                    self._emit(UserTurnStartedEvent(self._participant, turn, speech_ms))
                 self._user_speaking = True
                 started = self._barge_in.speech_started
                 self._apply_decision(started(now, may_interrupt=may, started_at=at, turn_id=turn))
@@ -414,7 +420,8 @@ class AgentSession:
         if signal.reply_follows and not aside:
             self._metrics.turn_ended(now, signal.speech_end)
         text = item.text if isinstance(item, UserItem) else None
-        self._emit(UserTurnEndedEvent(self._participant, text, empty, item_id))
+        silence_ms = _ms_between(signal.speech_end, now)
+        self._emit(UserTurnEndedEvent(self._participant, text, empty, item_id, silence_ms))
 
     def _resolve_open_turn(self, transcript: UserTranscript) -> None:
         """Decide by a late transcript whether an open turn was speech."""
@@ -469,3 +476,7 @@ class AgentSession:
     def _poll_barge_in(self) -> None:
         may = self._may_interrupt()
         self._apply_decision(self._barge_in.poll(self._clock.now(), may_interrupt=may))
+
+
+def _ms_between(past: float | None, now: float) -> float | None:
+    return None if past is None else round((now - past) * 1000, 1)

@@ -68,10 +68,14 @@ class RealtimeDisconnectedEvent(TimedEvent):
 
 @dataclass(frozen=True, slots=True)
 class UserTurnStartedEvent(TimedEvent):
-    """The person began to speak; ``turn_id`` is the id of the turn, and of its `UserItem`."""
+    """The person began to speak; ``turn_id`` is the id of the turn, and of its `UserItem`.
+
+    ``speech_ms``: how long they had been speaking when it was sent, in ms; None if unknown.
+    """
 
     participant: str
     turn_id: str = field(default="", compare=False)
+    speech_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,14 @@ class UserTurnEndedEvent(TimedEvent):
 
     ``empty``: there was no speech, and no transcript will come (a cough). Otherwise a transcript
     that comes later is sent as a final `UserTranscriptEvent` with the same ``turn_id``.
+    ``silence_ms``: how long they had been silent when it was sent, in ms; None if unknown.
     """
 
     participant: str
     text: str | None
     empty: bool = False
     turn_id: str = field(default="", compare=False)
+    silence_ms: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,25 @@ class UserTranscriptEvent(TimedEvent):
     final: bool
     participant: str
     turn_id: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyStartedEvent(TimedEvent):
+    """The model began a reply, which may become speech, tool calls, or both."""
+
+    reply_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDoneEvent(TimedEvent):
+    """The model has ended a reply, which may still be playing.
+
+    ``speech_id`` is the speech that plays it; None if it was not spoken.
+    """
+
+    reply_id: str
+    status: Literal["completed", "cancelled", "failed"]
+    speech_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +280,8 @@ type Event = (
     | UserTurnStartedEvent
     | UserTurnEndedEvent
     | UserTranscriptEvent
+    | ReplyStartedEvent
+    | ReplyDoneEvent
     | AgentTurnStartedEvent
     | AgentTranscriptEvent
     | AgentHeardEvent

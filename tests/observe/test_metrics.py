@@ -1,0 +1,125 @@
+"""Metrics of whole conversations, read as a scrape reads them."""
+
+import asyncio
+import shutil
+import subprocess
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from duologue import ReconnectPolicy
+from duologue.errors import ErrorKind, SessionError
+from duologue.observe import Metrics
+from duologue.realtime.outputs import Usage
+from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
+from fake_edge import FakeEdge, join_agent
+
+
+def values(metrics):
+    """Return all samples of a scrape by name and labels."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(metrics.render().decode())
+        for sample in family.samples
+    }
+
+
+def watched(metrics, *tools):
+    def prepare(agent):
+        metrics.watch(agent, transport="webrtc")
+        for tool in tools:
+            agent.tool(tool)
+
+    return prepare
+
+
+@virtual_time
+async def test_a_conversation_is_counted():
+    metrics = Metrics()
+    edge = FakeEdge()
+
+    async def look_up() -> str:
+        """Look it up."""
+        await asyncio.sleep(0.4)
+        return "4"
+
+    model = ScriptedRealtime(
+        [
+            Reply(tools=[ToolUse("look_up")]),
+            Reply("It is four and more than that", seconds=5.0),
+            Reply("Sorry."),
+        ],
+        transcripts=["how much", "stop that now"],
+        at=[At(2.0, Usage({"audio": 30, "cached": 4}, {"text": 9}))],
+    )
+    async with join_agent(model, edge, watched(metrics, look_up)):
+        assert values(metrics)[("duologue_sessions_active", ("transport", "webrtc"))] == 1
+        await edge.be_silent(0.5)
+        await edge.speak(1.0)
+        await edge.be_silent(3.0)
+        await edge.speak(1.5)
+        await edge.be_silent(3.0)
+    found = values(metrics)
+    scripted = ("provider", "scripted")
+    assert found[("duologue_sessions_active", ("transport", "webrtc"))] == 0
+    assert found[("duologue_sessions_total", ("outcome", "ok"), ("transport", "webrtc"))] == 1
+    assert found[("duologue_session_duration_seconds_sum", ("transport", "webrtc"))] > 8.9
+    assert found[("duologue_response_latency_seconds_count", scripted)] == 2
+    assert found[("duologue_response_part_seconds_count", ("part", "endpoint"), scripted)] == 2
+    assert found[("duologue_interruptions_total", scripted)] == 1
+    assert 0 < found[("duologue_interruption_stop_seconds_sum", scripted)] < 1.5
+    assert found[("duologue_tool_calls_total", ("outcome", "done"), ("tool", "look_up"))] == 1
+    assert found[("duologue_tool_duration_seconds_sum", ("tool", "look_up"))] == pytest.approx(
+        0.4, abs=0.01
+    )
+    tokens = ("duologue_tokens_total", ("direction", "input"), ("kind", "audio"), scripted)
+    assert found[tokens] == 30
+    assert not [name for name in found if ("kind", "cached") in name]
+    assert found[("duologue_event_loop_lag_seconds_count",)] > 300
+    assert found[("duologue_audio_starved_seconds_total",)] >= 0
+
+
+@virtual_time
+async def test_reconnects_and_errors_are_counted():
+    metrics = Metrics()
+    lost = SessionError("the line is gone", kind=ErrorKind.RETRY)
+    model = ScriptedRealtime(at=[At(1.0, lost)], reconnect=ReconnectPolicy(base_s=0.2))
+    async with join_agent(model, prepare=watched(metrics)) as agent:
+        agent.events.report("tool look_up", ValueError("oh"))
+        await asyncio.sleep(1.9)
+    found = values(metrics)
+    replayed = ("duologue_reconnects_total", ("outcome", "replayed"), ("provider", "scripted"))
+    assert found[replayed] == 1
+    assert found[("duologue_errors_total", ("source", "tool"))] == 1
+
+
+@virtual_time
+async def test_a_failed_session_is_told():
+    metrics = Metrics()
+    dead = SessionError("wrong key", kind=ErrorKind.FATAL)
+    model = ScriptedRealtime(at=[At(1.0, dead)], reconnect=ReconnectPolicy())
+    with pytest.raises(SessionError, match="wrong key"):
+        async with join_agent(model, prepare=watched(metrics)) as agent:
+            await agent.finish()
+    found = values(metrics)
+    assert found[("duologue_sessions_total", ("outcome", "failed"), ("transport", "webrtc"))] == 1
+    assert found[("duologue_sessions_active", ("transport", "webrtc"))] == 0
+
+
+def test_two_instances_do_not_share_and_draining_is_told():
+    one, other = Metrics(), Metrics()
+    one.set_draining(True)
+    assert values(one)[("duologue_draining",)] == 1
+    assert values(other)[("duologue_draining",)] == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's prometheus")
+@virtual_time
+async def test_promtool_accepts_the_names():
+    metrics = Metrics()
+    async with join_agent(ScriptedRealtime([Reply("Hello.")]), prepare=watched(metrics)) as agent:
+        await agent.simple_response("hi")
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=metrics.render(), capture_output=True, check=False
+    )
+    assert (check.returncode, check.stdout + check.stderr) == (0, b"")
