@@ -7,17 +7,16 @@ import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
-
-from starlette.applications import Starlette
 
 from duologue._user_code import FailureReports, call_plain, is_async, log_failure, run_contained
 from duologue.agent.agent import Agent
 from duologue.edges.webrtc import CallEdge
-from duologue.errors import ConfigError, DuologueError
+from duologue.errors import ConfigError, DuologueError, UnsupportedError
+from duologue.json_types import JsonObject
 from duologue.rtc.config import PeerError
-from duologue.server.app import create_call_app
+from duologue.server.app import CallApp, create_call_app
 from duologue.server.call_socket import FAILED, RefusedError
 from duologue.server.calls import CallHandler, CallSignalling
 from duologue.server.config import ServerConfig
@@ -54,6 +53,24 @@ class CallEnd:
     error: Exception | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallEnding:
+    """A call that the server is about to end, because it drains.
+
+    Args:
+        edge: The edge of the call.
+        agent: The agent; None with ``handle_call``, or if none was made yet.
+        seconds: Seconds that are left.
+    """
+
+    edge: CallEdge
+    agent: Agent | None
+    seconds: float
+
+
+type OnEnding = Callable[[CallEnding], Awaitable[object] | object]
+"""Called shortly before a draining server ends a call; a plain function runs on the event loop."""
+
 type OnEnd = Callable[[CallEnd], Awaitable[None] | None]
 """Called after the end of each call; a plain function runs in a thread."""
 
@@ -64,7 +81,8 @@ def create_app(
     *,
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
-) -> Starlette:
+    on_ending: OnEnding | None = None,
+) -> CallApp:
     """Create an ASGI app in which each caller talks with an agent of their own.
 
     The routes are those of `create_call_app`.
@@ -74,13 +92,18 @@ def create_app(
         config: Addresses and limits; by default only this machine can call.
         handle_call: Used in place of ``make_agent``: handles the whole call itself.
         on_end: Called after each call, for at most 30 s.
+        on_ending: Called when the server is about to end a call, such as
+            ``lambda call: call.agent.say("I have to go in half a minute.")``.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
     """
     config = config or ServerConfig()
     return create_call_app(
-        agent_call_handler(make_agent, config, handle_call=handle_call, on_end=on_end), config
+        agent_call_handler(
+            make_agent, config, handle_call=handle_call, on_end=on_end, on_ending=on_ending
+        ),
+        config,
     )
 
 
@@ -90,16 +113,20 @@ async def serve(
     *,
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
+    on_ending: OnEnding | None = None,
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
     """Serve the page, and an agent for each caller, until cancelled or stopped by a signal.
+
+    SIGTERM lets calls continue for a while: see `serve_app`.
 
     Args:
         make_agent: See `create_app`.
         config: See `create_app`.
         handle_call: See `create_app`.
         on_end: See `create_app`.
+        on_ending: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
         listener: A listening socket (see `listen`).
 
@@ -107,7 +134,9 @@ async def serve(
         ConfigError: The port is taken, or the certificate can't be used.
     """
     config = config or ServerConfig()
-    app = create_app(make_agent, config, handle_call=handle_call, on_end=on_end)
+    app = create_app(
+        make_agent, config, handle_call=handle_call, on_end=on_end, on_ending=on_ending
+    )
     await serve_app(app, config, ready=ready, listener=listener)
 
 
@@ -117,6 +146,7 @@ def agent_call_handler(
     *,
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
+    on_ending: OnEnding | None = None,
 ) -> CallHandler:
     """Return a handler that gives each call its own agent; the page gets every public event."""
     if (make_agent is None) == (handle_call is None):
@@ -125,6 +155,7 @@ def agent_call_handler(
         ("make_agent", make_agent),
         ("handle_call", handle_call),
         ("on_end", on_end),
+        ("on_ending", on_ending),
     ):
         if function is not None and not callable(function):
             raise ConfigError(f"{name} must be a function, not {function!r:.80}")
@@ -139,6 +170,7 @@ def agent_call_handler(
             request=signalling.request,
         )
         call = _CallRecord(edge)
+        signalling.control = _Control(call, on_ending)
         if on_end is not None:
             signalling.after_call = lambda: call.report_end(on_end)
         try:
@@ -186,6 +218,49 @@ class _CallRecord:
                 await run_contained(result)
         except Exception as error:  # noqa: BLE001 - reported
             log_failure(log, "on_end", error)
+
+
+class _Control:
+    """What the REST API and the drain can do with a call; see `CallControl`."""
+
+    def __init__(self, call: _CallRecord, on_ending: OnEnding | None) -> None:
+        self._call = call
+        self._on_ending = on_ending
+
+    def state(self) -> JsonObject:
+        """Return the state of the edge, and the counters of both sides."""
+        edge, agent = self._call.edge, self._call.agent
+        counters: JsonObject = {**edge.counters}
+        state: JsonObject = {"edge": edge.state, "quality": edge.quality, "counters": counters}
+        if agent is not None:
+            state["agent"] = {
+                "name": agent.agent_user.name,
+                "connected": agent.llm.connected,
+                "items": len(agent.conversation),
+                "stats": asdict(agent.stats()),
+            }
+        return state
+
+    def say(self, text: str, *, interrupt: bool) -> None:
+        """Let the agent speak the text."""
+        self._agent().say(text, interrupt=interrupt)
+
+    def interrupt(self) -> None:
+        """Stop the agent's speech."""
+        self._agent().interrupt()
+
+    async def end_soon(self, seconds: float) -> None:
+        """Call ``on_ending`` of the program."""
+        if self._on_ending is not None:
+            ending = CallEnding(edge=self._call.edge, agent=self._call.agent, seconds=seconds)
+            result = self._on_ending(ending)
+            if inspect.isawaitable(result):
+                await result
+
+    def _agent(self) -> Agent:
+        if self._call.agent is None:
+            raise UnsupportedError("the server does not know this call's agent (yet)")
+        return self._call.agent
 
 
 async def _make_agent(make_agent: MakeAgent, edge: CallEdge) -> Agent:

@@ -7,10 +7,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import websockets
-from starlette.applications import Starlette
 from websockets.asyncio.client import ClientConnection
 
-from duologue.server import CallHandler, ServerConfig, create_call_app, serve_app
+from duologue.server import CallApp, CallHandler, ServerConfig, create_call_app, serve_app
 from duologue.server.calls import CallLimiter
 
 
@@ -18,8 +17,12 @@ from duologue.server.calls import CallLimiter
 class Served:
     url: str
     port: int
-    calls: CallLimiter
+    app: CallApp
     task: asyncio.Task[None]
+
+    @property
+    def calls(self) -> CallLimiter:
+        return self.app.calls
 
     @property
     def origin(self) -> str:
@@ -70,7 +73,7 @@ async def served(handler: CallHandler, **settings) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
-async def serving(app: Starlette, config: ServerConfig) -> AsyncIterator[Served]:
+async def serving(app: CallApp, config: ServerConfig) -> AsyncIterator[Served]:
     ready = asyncio.get_running_loop().create_future()
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(serve_app(app, config, ready=ready.set_result, signals=False))
@@ -81,7 +84,7 @@ async def serving(app: Starlette, config: ServerConfig) -> AsyncIterator[Served]
         # With a public address, the announced address is the proxy's.
         port = config.port or int(url.rsplit(":", 1)[1].split("/")[0])
         try:
-            yield Served(url, port, app.state.calls, task)
+            yield Served(url, port, app, task)
         finally:
             task.cancel()
 

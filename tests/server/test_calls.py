@@ -372,7 +372,7 @@ async def test_a_signal_ends_a_server_program(loop):
         "async def handler(s):\n"
         "    while await s.receive() is not None: pass\n"
         "    print('session ended', flush=True)\n"
-        "config = ServerConfig(port=0)\n"
+        "config = ServerConfig(port=0, drain_s=0)\n"
         f"run_in_loop(serve_app(create_call_app(handler, config), config), {loop!r})\n"
     )
     process = await asyncio.create_subprocess_exec(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from pathlib import Path
@@ -58,6 +59,27 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Refuse another call while a tenth of the 20 ms ticks were this much late; 0 never does.",
 )
+@click.option(
+    "--drain",
+    type=click.FloatRange(0),
+    metavar="S",
+    default=300.0,
+    show_default=True,
+    help="Seconds that calls may continue after SIGTERM; a second signal ends them at once.",
+)
+@click.option(
+    "--trust-proxy",
+    multiple=True,
+    metavar="ADDRESS",
+    help="A proxy, or a network of them, whose X-Forwarded-For names the caller.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: one object a line, with the id of the call and without words.",
+)
 @engine_options
 def serve(
     host: str,
@@ -69,19 +91,24 @@ def serve(
     public_url: str | None,
     max_sessions: int | None,
     max_tick_delay: float,
+    drain: float,
+    trust_proxy: tuple[str, ...],
+    log_format: str,
     profile: str,
     instructions: str,
     offline: bool,
 ) -> None:
     """Serve the page to talk from, until Ctrl-C.
 
-    Only this machine reaches it by default, at http://localhost:8000.
+    SIGTERM closes the port at once and lets calls end. Only this machine reaches it by default, at http://localhost:8000.
 
     \b
     duologue serve --profile tiny
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
     require_extras("serve", "local", "browser")
+    if log_format == "json":
+        log_as_json()
     from duologue.server import ServerConfig
     from duologue.server.config import default_sessions
 
@@ -95,12 +122,22 @@ def serve(
         public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
         max_tick_delay_ms=max_tick_delay or None,
+        drain_s=drain,
+        trusted_proxies=trust_proxy,
     )
     from duologue.agent.instructions import load_instructions
 
     text = load_instructions(instructions)
     listener = listen_on_port(config, exact=port is not None)
     serve_page(config, listener, profile, text, offline=offline)
+
+
+def log_as_json() -> None:
+    """Write log records to stderr as JSON, one a line."""
+    from duologue.server import JsonLogFormatter
+
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonLogFormatter())
 
 
 def listen_on_port(config: ServerConfig, *, exact: bool) -> socket.socket:

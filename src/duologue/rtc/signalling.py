@@ -2,7 +2,8 @@
 
 Page to server: ``{"type": "offer", "sdp"}``, ``{"type": "text", "text"}``, ``{"type": "mute",
 "muted"}``, ``{"type": "bye"}``. Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "agent",
-"name"}``, ``{"type": "event", "event": {...}}``, ``{"type": "error", "code", "message"}``. On the
+"name"}``, ``{"type": "event", "event": {...}}``, ``{"type": "error", "code", "message"}``,
+``{"type": "ending", "seconds"}`` (the server will end the call then, with close code 1012). On the
 data channel `CHANNEL`, page to server, several times a second: ``{"type": "played", "rtp":
 <timestamp played last>}``.
 """

@@ -10,8 +10,10 @@ with optional("browser"):
     import uvicorn  # noqa: F401
     import websockets  # noqa: F401
 
+    from duologue._json_logs import JsonLogFormatter
     from duologue.rtc.call_request import CallRequest
-    from duologue.server.app import create_call_app
+    from duologue.server.app import CallApp, create_call_app
+    from duologue.server.call_control import CallControl
     from duologue.server.call_socket import CallRefusedError
     from duologue.server.calls import CallHandler, CallSignalling
     from duologue.server.config import ServerConfig
@@ -19,6 +21,9 @@ with optional("browser"):
 
 
 __all__ = [
+    "CallApp",
+    "CallControl",
+    "JsonLogFormatter",
     "CallRefusedError",
     "CallRequest",
     "CallSignalling",

@@ -14,6 +14,7 @@ from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
 from duologue.server._rate_limits import TokenBucket
+from duologue.server.call_control import CallControl
 from duologue.server.config import ServerConfig
 
 _MAX_INBOX = 64
@@ -30,7 +31,7 @@ A text counts for one more with every 100 characters, because the history keeps 
 _MIN_BURST = 20.0
 """Messages that may always arrive at once, such as a hello and an offer."""
 
-_CLOSE_S = 0.5
+CLOSE_S = 0.5
 """Seconds that closing a socket may take."""
 
 
@@ -66,6 +67,11 @@ NO_OFFER = Refusal("offer", 4408, "The browser did not begin a call in time: try
 TOO_BIG = Refusal("too_big", 1009, "That message was too long for one piece.")
 TOO_FAST = Refusal("too_fast", 4429, "The page sent too many messages at once: try again.")
 NOT_JSON = Refusal("format", 1003, "The server did not understand the page: reload it.")
+RESTARTING = Refusal(
+    "restarting", 1012, "This server is restarting: the page calls again by itself."
+)
+"""Close code 1012, "service restart", makes the page call again without asking."""
+LOADING = Refusal("loading", 1013, "This server is still loading: try again in a moment.")
 FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
 
 
@@ -86,10 +92,16 @@ class CallSocket:
 
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
         self.request = _call_request(websocket)
+        self.call_id = ""
+        self.control: CallControl | None = None
         self.after_call: Callable[[], Awaitable[None]] | None = None
+        self.end_requested = asyncio.Event()
+        """Set by `end`."""
+        self.end_reason: Refusal | None = None
+        """What `end` was given."""
         self._websocket = websocket
         self._config = config
-        self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_MAX_INBOX + 1)
+        self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_MAX_INBOX + 2)
         now = asyncio.get_running_loop().time()
         self._budget = TokenBucket(config.messages_per_s, now, _MIN_BURST)
         self._closed = False
@@ -145,6 +157,17 @@ class CallSocket:
         finally:
             self._inbox.put_nowait(None)
 
+    def end(self, reason: Refusal | None = None) -> None:
+        """End the call from this side: `receive` returns None after the messages that wait.
+
+        Args:
+            reason: What the page gets; None is an ordinary end.
+        """
+        if not self.end_requested.is_set():
+            self.end_reason = reason
+            self.end_requested.set()
+            self._inbox.put_nowait(None)
+
     async def receive(self) -> Mapping[str, Json] | None:
         """Return the page's next message, or None after the end of the socket."""
         message = await self._inbox.get()
@@ -166,9 +189,12 @@ class CallSocket:
         if self._closed or self._websocket.client_state is WebSocketState.DISCONNECTED:
             return
         try:
-            async with asyncio.timeout(_CLOSE_S):
+            async with asyncio.timeout(CLOSE_S):
                 if refusal is None:
                     await self._websocket.close(1000)
+                elif refusal is RESTARTING:
+                    # Without an error message, the page takes it for a lost connection.
+                    await self._websocket.close(refusal.close_code, refusal.message)
                 else:
                     reason: JsonObject = {"code": refusal.code, "message": refusal.message}
                     await self.send({"type": "error"} | reason)

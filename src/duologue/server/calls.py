@@ -5,21 +5,31 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
+import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Literal, Protocol
 
 from starlette.websockets import WebSocket
 
+from duologue._json_logs import call_context
 from duologue._user_code import log_failure
 from duologue.clock import LoopClock
 from duologue.errors import DuologueError
+from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
 from duologue.rtc.signalling import Signalling
 from duologue.server._lateness import LatenessMonitor
 from duologue.server._rate_limits import EvictingPool
+from duologue.server.call_control import CallControl
 from duologue.server.call_socket import (
     BAD_TOKEN,
+    CLOSE_S,
     FAILED,
+    LOADING,
+    RESTARTING,
     CallRefusedError,
     CallSocket,
     Refusal,
@@ -42,6 +52,13 @@ class CallSignalling(Signalling, Protocol):
         """The request that began the call."""
         ...
 
+    @property
+    def call_id(self) -> str:
+        """Names the call in logs and in the REST API; it is no secret."""
+        ...
+
+    control: CallControl | None
+    """What the REST API and the end of the server can do with the call; set by the handler."""
     after_call: Callable[[], Awaitable[None]] | None
     """Runs after the call, when its place is free again, for at most `AFTER_CALL_S`."""
 
@@ -55,6 +72,41 @@ _OVERLOADED = Refusal(
 
 MAX_WAITING = 128
 """Most open sockets that have not sent their hello; a new one evicts an older one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCall:
+    """A call that has been admitted and has not ended.
+
+    Args:
+        socket: The socket of the call.
+        started_at: Unix time at which it was admitted.
+    """
+
+    socket: CallSocket
+    started_at: float
+
+    def summary(self) -> JsonObject:
+        """Return the call as the REST API lists it."""
+        return {
+            "id": self.socket.call_id,
+            "pid": os.getpid(),
+            "started_at": round(self.started_at, 3),
+            "seconds": round(max(0.0, time.time() - self.started_at), 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ApiReply:
+    """What the REST API answers.
+
+    Args:
+        status: HTTP status.
+        body: JSON; None for a response without a body.
+    """
+
+    status: int
+    body: JsonObject | None
 
 
 class CallLimiter:
@@ -73,6 +125,16 @@ class CallLimiter:
         self._config = config
         self._sockets_without_hello: EvictingPool[CallSocket] = EvictingPool(MAX_WAITING)
         self.sessions = 0
+        self.running: dict[str, RunningCall] = {}
+        """The running calls by their ids."""
+        self.draining = False
+        """Whether no further call is admitted, because the server is about to end."""
+        self.loading = False
+        """Whether calls are refused for now, because weights are being loaded."""
+        self._unfinished = 0
+        """Calls that have not ended, or whose work after the call has not."""
+        self._nothing_unfinished = asyncio.Event()
+        self._nothing_unfinished.set()
         self.refused = 0
         self.refused_late = 0
         self._clock = LoopClock()
@@ -97,21 +159,134 @@ class CallLimiter:
                 self._sockets_without_hello.remove(socket)
             self._check_admission(token)
             if self.call_admitted is not None:
-                self.call_admitted((client.host, client.port) if client is not None else None)
-            self.sessions += 1
-            self._watch_ticks()
-            try:
-                refusal = await self._run_call(socket)
-            finally:
-                self.sessions -= 1
-                if not self.sessions:
-                    self._unwatch_ticks()
-            await socket.close(refusal)
-            if socket.after_call is not None:
-                await _run_after_call(socket.after_call())
+                # The connection is known by its own address, not by the one that a proxy names.
+                peer = websocket.scope.get("duologue.peer", client)
+                self.call_admitted((peer[0], peer[1]) if peer else None)
+            await self._serve_admitted(socket)
         except RefusedError as refused:
             if socket is not None:
                 await socket.close(refused.refusal)
+
+    async def _serve_admitted(self, socket: CallSocket) -> None:
+        """Run one call, and the work after it."""
+        socket.call_id = token_hex(6)
+        self._unfinished += 1
+        self._nothing_unfinished.clear()
+        try:
+            with call_context(socket.call_id):
+                self.sessions += 1
+                self.running[socket.call_id] = RunningCall(socket, time.time())
+                self._watch_ticks()
+                try:
+                    refusal = await self._run_call(socket)
+                finally:
+                    self.sessions -= 1
+                    del self.running[socket.call_id]
+                    if not self.sessions:
+                        self._unwatch_ticks()
+                await socket.close(refusal)
+                if socket.after_call is not None:
+                    await _run_after_call(socket.after_call())
+        finally:
+            self._unfinished -= 1
+            if not self._unfinished:
+                self._nothing_unfinished.set()
+
+    async def drain(self, within_s: float, *, warn_s: float = 30.0) -> None:
+        """Admit no further call, and return once all calls have ended.
+
+        Args:
+            within_s: Seconds that calls may continue; then they are ended with close code 1012, on
+                which the page calls again.
+            warn_s: Seconds before that at which people are warned; at most half of ``within_s``.
+        """
+        if not self.draining:
+            self.draining = True
+            if self.sessions:
+                log.info("draining: %d calls may continue for %g s", self.sessions, within_s)
+        warn_s = min(warn_s, within_s / 2)
+        if not await self._wait_until_finished(within_s - warn_s):
+            async with asyncio.TaskGroup() as tasks:
+                warnings = [
+                    tasks.create_task(_warn(call.socket, warn_s))
+                    for call in self.running.values()
+                    if warn_s > 0
+                ]
+                await self._wait_until_finished(warn_s)
+                for warning in warnings:
+                    warning.cancel()
+        if self.sessions:
+            log.warning("%d calls were ended because the server ends", self.sessions)
+        for call in list(self.running.values()):
+            call.socket.end(RESTARTING)
+        await self._wait_until_finished(self._config.end_timeout_s + CLOSE_S + AFTER_CALL_S)
+
+    async def health(self) -> JsonObject:
+        """Return ``status``, the number of calls, their limit, the delay of ticks, and refusals."""
+        status = "draining" if self.draining else "loading" if self.loading else "ok"
+        return {
+            "status": status,
+            "sessions": self.sessions,
+            "limit": self._config.max_sessions,
+            "tick_delay_ms": round(self.tick_delay_ms, 1),
+            "refused": self.refused,
+        }
+
+    def not_ready(self, health: JsonObject) -> Literal["draining", "loading", "full"] | None:
+        """Return why no call would be admitted, from what `health` returned; None if it would."""
+        if self.draining:
+            return "draining"
+        if self.loading:
+            return "loading"
+        match health:
+            case {"sessions": int(sessions), "limit": int(limit)} if sessions >= limit:
+                return "full"
+            case _:
+                return None
+
+    async def list_calls(self) -> ApiReply:
+        """Return the running calls, oldest first."""
+        calls: list[Json] = [call.summary() for call in self.running.values()]
+        return ApiReply(200, {"calls": calls})
+
+    async def ask(self, call_id: str, request: JsonObject) -> ApiReply:
+        """Do what an operator asks of one call.
+
+        Args:
+            call_id: The id of the call.
+            request: ``do`` is ``show``, ``end``, ``interrupt``, or ``say`` with ``text`` and
+                ``interrupt``.
+        """
+        call = self.running.get(call_id)
+        if call is None:
+            return ApiReply(404, {"error": "there is no such call"})
+        control = call.socket.control
+        try:
+            match request:
+                case {"do": "show"}:
+                    state: JsonObject = {} if control is None else control.state()
+                    return ApiReply(200, {**call.summary(), "state": state})
+                case {"do": "end"}:
+                    call.socket.end()
+                case _ if control is None:
+                    return ApiReply(409, {"error": "this call has no agent yet"})
+                case {"do": "interrupt"}:
+                    control.interrupt()
+                case {"do": "say", "text": str(text), "interrupt": bool(interrupt)}:
+                    control.say(text, interrupt=interrupt)
+                case _:
+                    return ApiReply(400, {"error": "unknown request"})
+        except DuologueError as error:
+            return ApiReply(409, {"error": str(error)})
+        return ApiReply(204, None)
+
+    async def _wait_until_finished(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._nothing_unfinished.wait()
+        except TimeoutError:
+            return False
+        return True
 
     @property
     def tick_delay_ms(self) -> float:
@@ -142,6 +317,10 @@ class CallLimiter:
         expected = self._config.token
         if expected is not None and not hmac.compare_digest(_bytes(token), _bytes(expected)):
             raise RefusedError(BAD_TOKEN)
+        if self.draining:
+            raise RefusedError(RESTARTING)
+        if self.loading:
+            raise RefusedError(LOADING)
         limit = self._config.max_sessions
         if self.sessions >= limit:
             self.refused += 1
@@ -165,11 +344,14 @@ class CallLimiter:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read_socket(socket), name="socket")
             talking = tasks.create_task(self._run_handler(socket), name="call")
-            await asyncio.wait({reading, talking}, return_when=asyncio.FIRST_COMPLETED)
+            ending = tasks.create_task(socket.end_requested.wait(), name="end")
+            await asyncio.wait({reading, talking, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not talking.done():
                 await asyncio.wait({talking}, timeout=self._config.end_timeout_s)
-            talking.cancel()
-            reading.cancel()
+            for task in (talking, reading, ending):
+                task.cancel()
+        if socket.end_requested.is_set():
+            return socket.end_reason
         for task in (reading, talking):
             if not task.cancelled() and (refusal := task.result()) is not None:
                 return refusal
@@ -193,6 +375,16 @@ class CallLimiter:
             log_failure(log, "a call", error)
             return FAILED
         return None
+
+
+async def _warn(socket: CallSocket, seconds: float) -> None:
+    """Tell the page and the agent that the call is about to end."""
+    await socket.send({"type": "ending", "seconds": round(seconds, 1)})
+    if socket.control is not None:
+        try:
+            await socket.control.end_soon(seconds)
+        except Exception as error:  # noqa: BLE001 - any error of the program's
+            log_failure(log, "the notice of a call's end", error)
 
 
 def _bytes(token: str) -> bytes:

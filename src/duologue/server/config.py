@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import socket
@@ -71,6 +72,12 @@ class ServerConfig:
     """Seconds between two pings of a socket; no answer for the same time ends the session."""
     end_timeout_s: float = 1.5
     """Seconds that a session may take to end after the person has left; then it is cancelled."""
+    drain_s: float = 300.0
+    """Seconds that calls may continue after SIGTERM; 0 ends them at once. See `CallApp.drain`."""
+    warn_s: float = 30.0
+    """Seconds before the end of a drain at which people are warned; at most half of it."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks of proxies whose ``X-Forwarded-For`` names the caller."""
     page: JsonObject = field(default_factory=dict)
     """Further fields of the ``config`` message to the page, such as ``agent``."""
 
@@ -93,6 +100,17 @@ class ServerConfig:
             raise ConfigError(
                 f"max_tick_delay_ms must be above 0, or None, not {self.max_tick_delay_ms}"
             )
+        for name, seconds in (("drain_s", self.drain_s), ("warn_s", self.warn_s)):
+            if not 0 <= seconds < math.inf:
+                raise ConfigError(f"{name} must be 0 or more seconds, not {seconds}")
+        for proxy in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy, strict=False)
+            except ValueError:
+                raise ConfigError(
+                    "trusted_proxies must be addresses or networks, such as 10.0.0.0/8, "
+                    f"not {proxy!r}"
+                ) from None
         if (self.certfile is None) != (self.keyfile is None):
             raise ConfigError("certfile and keyfile go together: pass both, or neither")
         for name, url in (
@@ -144,6 +162,11 @@ class ServerConfig:
                 entry["credential"] = server.credential
             servers.append(entry)
         return {"type": "config", "ice_servers": servers, **self.page}
+
+    @property
+    def path(self) -> str:
+        """The path under which a proxy serves the page, such as ``/voice``; "" if it is ``/``."""
+        return "" if self.public_url is None else urlsplit(self.public_url).path.rstrip("/")
 
     def is_from_this_machine(self, request: CallRequest) -> bool:
         """Return whether the caller is on this machine and no proxy is between."""

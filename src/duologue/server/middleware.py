@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import re
 import time
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -23,6 +24,9 @@ _LOG_INTERVAL_S = 60.0
 
 _MAX_LOGGED = 64
 """Most different log lines about refused requests while the server runs."""
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing, whose responses a foreign page can't read."""
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -82,6 +86,8 @@ class OriginMiddleware:
         public = origin_of(config.public_url) if config.public_url else None
         self._names = self._hosts | ({public[1]} if public is not None else set())
         self._local = config.local
+        self._path = config.path
+        self._proxies = [ip_network(proxy, strict=False) for proxy in config.trusted_proxies]
         self._logged: dict[str, float] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +95,7 @@ class OriginMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
+        scope = self._seen_through_proxy(scope)
         refusal = self._refusal(scope)
         if scope["type"] == "websocket":
             if refusal is None:
@@ -104,10 +111,40 @@ class OriginMiddleware:
                     out.setdefault(name, value)
             await send(message)
 
-        if refusal is None:
+        if refusal is None and self._path and scope["path"] == self._path:
+            # Without the slash, the page's relative addresses would lead out of its path.
+            redirect = RedirectResponse(self._path + "/", 308)
+            await redirect(scope, receive, send_with_headers)
+        elif refusal is None:
             await self.app(scope, receive, send_with_headers)
         else:
             await PlainTextResponse(refusal.text, refusal.status)(scope, receive, send_with_headers)
+
+    def _seen_through_proxy(self, scope: Scope) -> Scope:
+        """Return the scope as it would be without the proxies in front.
+
+        A proxy may pass on the path of ``public_url`` or strip it. The caller's address is taken
+        from ``X-Forwarded-For`` only if a trusted proxy has sent it: it is the last one that no
+        trusted proxy has.
+        """
+        scope = dict(scope)
+        scope["duologue.peer"] = scope.get("client")
+        root = scope.get("root_path", "") + self._path
+        if self._path and scope["path"].startswith(root + "/"):
+            scope["root_path"] = root
+        if self._proxies and self._is_proxy((scope.get("client") or ("", 0))[0]):
+            named = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
+            for address in map(str.strip, reversed(named)):
+                if _ip_address(address) is None:
+                    break  # Nothing to the left of it can be trusted either.
+                scope["client"] = (address, 0)
+                if not self._is_proxy(address):
+                    break
+        return scope
+
+    def _is_proxy(self, host: str) -> bool:
+        address = _ip_address(host)
+        return address is not None and any(address in network for network in self._proxies)
 
     def _refusal(self, scope: Scope) -> _Refusal | None:
         headers = Headers(scope=scope)
@@ -124,7 +161,7 @@ class OriginMiddleware:
             )
             return _WRONG_HOST
         origins = headers.getlist("origin")
-        if not origins or (scope["type"] == "http" and scope["method"] != "POST"):
+        if not origins or (scope["type"] == "http" and scope["method"] in _SAFE_METHODS):
             return None
         origin = origin_of(origins[0]) if len(origins) == 1 else None
         if origin is not None and self._is_own_origin(origin, name, port, scope):
@@ -161,6 +198,15 @@ class OriginMiddleware:
             return
         self._logged[line] = now
         log.warning("%s", line)
+
+
+def _ip_address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 def origin_of(url: str) -> Origin | None:

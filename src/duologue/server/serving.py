@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
-from starlette.applications import Starlette
 
 from duologue.errors import ConfigError
+from duologue.server._acceptor import Acceptor
 from duologue.server._connection_limits import REQUEST_S, ConnectionLimiter, limit_connections
+from duologue.server.app import CallApp
 from duologue.server.config import ServerConfig
 
 _STOP_S = 3
@@ -32,7 +35,7 @@ def print_line(text: str) -> None:
 
 
 async def serve_app(
-    app: Starlette,
+    app: CallApp,
     config: ServerConfig,
     *,
     ready: Callable[[str], None] | None = None,
@@ -41,13 +44,15 @@ async def serve_app(
 ) -> None:
     """Serve an app of this package until cancelled or stopped by a signal.
 
-    The end of the server ends all sessions within about three seconds.
+    SIGTERM drains: the port is closed at once, ``/ready`` says no, and calls continue until they
+    end, for ``config.drain_s`` at most; then this function returns. A second signal, SIGINT, and
+    cancellation end all sessions within about three seconds.
 
     Args:
         app: The app, from `create_call_app`.
         config: The configuration of the app.
         ready: Called once with the address to open; by default the address is printed.
-        signals: Stop on SIGINT and SIGTERM.
+        signals: Drain on SIGTERM, stop on SIGINT.
         listener: A listening socket (see `listen`), which is closed at the end.
 
     Raises:
@@ -58,8 +63,8 @@ async def serve_app(
     settings = _uvicorn_config(app, config)
     limiter = ConnectionLimiter()
     limit_connections(settings, limiter)
-    app.state.calls.call_admitted = limiter.exempt
-    server = _Server(settings, lambda: _announce_address(config, port, ready), signals=signals)
+    app.calls.call_admitted = limiter.exempt
+    server = _Server(settings, app, lambda: _announce_address(config, port, ready), signals=signals)
     with listener:
         async with asyncio.TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[listener]), name="server")
@@ -72,44 +77,113 @@ async def serve_app(
 
 
 class _Server(uvicorn.Server):
+    """uvicorn's server, which drains.
+
+    uvicorn closes every WebSocket as soon as it gets a signal. So the first SIGTERM does not reach
+    it: the listener is closed here, and uvicorn exits once the calls have ended.
+    """
+
     def __init__(
-        self, config: uvicorn.Config, on_started: Callable[[], None], *, signals: bool
+        self,
+        config: uvicorn.Config,
+        app: CallApp,
+        on_started: Callable[[], None],
+        *,
+        signals: bool,
     ) -> None:
         super().__init__(config)
+        self._app = app
         self._on_started = on_started
         self._signals = signals
+        self._acceptors: list[Acceptor] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen and report the address; unlike uvicorn, limit the time of TLS handshakes."""
         await self.lifespan.startup()
-        loop, config = asyncio.get_running_loop(), self.config
-
-        def connection() -> asyncio.Protocol:
-            protocol: Callable[..., asyncio.Protocol] = config.http_protocol_class
-            return protocol(
-                config=config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-
-        self.servers = [
-            await loop.create_server(
-                connection,
-                sock=listener,
-                ssl=config.ssl,
-                ssl_handshake_timeout=REQUEST_S if config.ssl is not None else None,
-                backlog=config.backlog,
-            )
-            for listener in sockets or []
-        ]
+        self.servers = []  # uvicorn would close what is in it; acceptors are closed here
+        self._acceptors = [Acceptor(listener, self.adopt) for listener in sockets or []]
+        for acceptor in self._acceptors:
+            acceptor.start()
         self.started = True
         self._on_started()
+
+    async def main_loop(self) -> None:
+        """Run until the server must exit; then end the drain, if there is one."""
+        try:
+            await super().main_loop()
+        finally:
+            ending = [*self._handshakes, *([self._draining] if self._draining is not None else [])]
+            for task in ending:
+                task.cancel()
+            if ending:
+                await asyncio.wait(ending, timeout=1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listeners, and all connections."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
+
+    def begin_drain(self) -> None:
+        """Close the listeners, let calls end, and exit."""
+        if self._draining is None and self.started:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+
+    async def _drain(self) -> None:
+        self._app.calls.draining = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await self._app.drain()
+        self.should_exit = True
+
+    def adopt(self, connection: socket.socket) -> None:
+        """Serve a connection that has been accepted."""
+        task = asyncio.get_running_loop().create_task(self._adopt(connection), name="connection")
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _adopt(self, connection: socket.socket) -> None:
+        config = self.config
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._new_connection,
+                connection,
+                ssl=config.ssl,
+                ssl_handshake_timeout=REQUEST_S if config.ssl is not None else None,
+            )
+        except OSError:
+            connection.close()  # It has ended, or does not speak TLS.
+        except BaseException:
+            connection.close()
+            raise
+
+    def _new_connection(self) -> asyncio.Protocol:
+        protocol: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first SIGTERM; let uvicorn end at once at any other signal."""
+        if sig == signal.SIGTERM and self._app.config.drain_s and not self._app.calls.draining:
+            self._app.calls.draining = True
+            self._loop.call_soon_threadsafe(self.begin_drain)
+            return
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave signals to the program that embeds the server, if it wants them."""
-        if self._signals:
-            with super().capture_signals():
-                yield
-        else:
+        self._loop = asyncio.get_running_loop()
+        if not self._signals:
+            yield
+            return
+        # `duologue.run` would cancel the server, besides the handler that uvicorn sets.
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+            self._loop.remove_signal_handler(signal.SIGTERM)
+        with super().capture_signals():
             yield
 
 
@@ -169,7 +243,7 @@ def _check_certificate(certfile: str | Path, keyfile: str | Path) -> None:
         raise ConfigError(f"the certificate or its key can't be used: {error}") from error
 
 
-def _uvicorn_config(app: Starlette, config: ServerConfig) -> uvicorn.Config:
+def _uvicorn_config(app: CallApp, config: ServerConfig) -> uvicorn.Config:
     """Configure uvicorn without an access log (it would keep addresses), and with limits."""
     settings = uvicorn.Config(
         app,

@@ -4,7 +4,7 @@ import { Call, refusal } from "./call.js";
 import { openCamera } from "./camera.js";
 import { Pace } from "./latency.js";
 import { openMicrophone } from "./microphone.js";
-import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, unsupported } from "./sentences.js";
+import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, endingSentence, unsupported } from "./sentences.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
 import { Waves } from "./waves.js";
@@ -154,6 +154,11 @@ function dial() {
   on("unstable", () => turn("thinking", "The connection is unstable"));
   on("stable", () => turn("listening", muted ? "Muted" : "Listening"));
   on("problem", ({ message }) => notice(message, "error"));
+  on("ending", (seconds) => {
+    const text = endingSentence(seconds);
+    notice(text);
+    announce(text);
+  });
   on("event", react);
   on("ended", ended);
 }

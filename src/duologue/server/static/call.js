@@ -8,7 +8,7 @@ const REFUSAL_MS = 3000;
 const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
 
 // Events: config(detail), agent(detail name), connected, unstable, stable, event(detail),
-// problem(detail {code, message}), voice(detail stream), and exactly once
+// ending(detail seconds), problem(detail {code, message}), voice(detail stream), and exactly once
 // ended(detail {code, reason, error, lost, byPerson, reached}): `lost` if the connection was lost,
 // `byPerson` if this side ended the call, `reached` if the server had answered before. The server
 // gets the headers, the cookies and the query of the page's own address with the call.
@@ -112,6 +112,9 @@ export class Call extends EventTarget {
         break;
       case "event":
         this.#emit("event", message.event);
+        break;
+      case "ending":
+        this.#emit("ending", message.seconds);
         break;
       case "error":
         this.#reached = true;

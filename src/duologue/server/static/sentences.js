@@ -29,6 +29,10 @@ export const NO_SOUND =
   "No audio reaches the server: the network between may block it. Try another network, then press Talk.";
 export const MIC_GONE = "The microphone was disconnected: plug it in again, then press Talk.";
 
+export function endingSentence(seconds) {
+  return `The server is about to restart: this call ends in ${Math.round(seconds)} s, and then the page calls again.`;
+}
+
 export function closeSentence(code, reason) {
   if (reason) return reason;
   if (code === 1009) return "That message was too long for one piece: send it in parts.";

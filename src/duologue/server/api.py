@@ -1,0 +1,137 @@
+"""The REST API for operators: list calls, look at one, say, interrupt, end.
+
+It is behind the token of the server. Without a token it answers only where only this machine
+can ask: on loopback, without a proxy in front.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from duologue._net import hostname_of, is_loopback
+from duologue.json_types import Json, JsonObject
+from duologue.server._api_schema import openapi_document
+from duologue.server.calls import ApiReply, CallLimiter
+from duologue.server.config import ServerConfig
+
+MAX_BODY_BYTES = 16 * 1024
+"""Most bytes of the body of a request."""
+
+_NO_STORE = {"cache-control": "no-store"}
+
+
+class CallApi:
+    """The routes of the API.
+
+    Args:
+        calls: The calls to look at.
+        config: Has the token.
+    """
+
+    def __init__(self, calls: CallLimiter, config: ServerConfig) -> None:
+        self._calls = calls
+        self._token = config.token
+        self._path = config.path
+        self._private = config.local and (
+            config.public_url is None or is_loopback(hostname_of(config.public_url))
+        )
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return the routes of the API and of its description."""
+        return [
+            Route("/openapi.json", self._describe),
+            Route("/calls", self._checked(self._list)),
+            Route("/calls/{call_id}", self._checked(self._show), methods=["GET"]),
+            Route("/calls/{call_id}", self._checked(self._end), methods=["DELETE"]),
+            Route("/calls/{call_id}/say", self._checked(self._say), methods=["POST"]),
+            Route("/calls/{call_id}/interrupt", self._checked(self._interrupt), methods=["POST"]),
+        ]
+
+    def _checked(
+        self, endpoint: Callable[[Request], Awaitable[ApiReply]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def check(request: Request) -> Response:
+            if not self._may_ask(request):
+                return JSONResponse(
+                    _error("send the server's token: Authorization: Bearer TOKEN"),
+                    401,
+                    headers=_NO_STORE | {"www-authenticate": "Bearer"},
+                )
+            reply = await endpoint(request)
+            if reply.body is None:
+                return Response(status_code=reply.status, headers=_NO_STORE)
+            return JSONResponse(reply.body, reply.status, headers=_NO_STORE)
+
+        return check
+
+    def _may_ask(self, request: Request) -> bool:
+        if self._token is None:
+            client = request.client
+            return self._private and (client is None or is_loopback(client.host))
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(token.strip().encode(errors="replace"), self._token.encode())
+        return scheme.lower() == "bearer" and same
+
+    async def _describe(self, request: Request) -> JSONResponse:
+        return JSONResponse(
+            openapi_document(
+                version("duologue"),
+                request.scope.get("root_path", "") or self._path or "/",
+                with_token=self._token is not None,
+            )
+        )
+
+    async def _list(self, request: Request) -> ApiReply:
+        return await self._calls.list_calls()
+
+    async def _show(self, request: Request) -> ApiReply:
+        return await self._calls.ask(_call_id(request), {"do": "show"})
+
+    async def _end(self, request: Request) -> ApiReply:
+        return await self._calls.ask(_call_id(request), {"do": "end"})
+
+    async def _interrupt(self, request: Request) -> ApiReply:
+        return await self._calls.ask(_call_id(request), {"do": "interrupt"})
+
+    async def _say(self, request: Request) -> ApiReply:
+        body = await _read_json(request)
+        match body:
+            case {"text": str(text), **rest} if text.strip() and len(text) <= 4000:
+                interrupt = rest.get("interrupt", False)
+                if isinstance(interrupt, bool):
+                    what: JsonObject = {"do": "say", "text": text, "interrupt": interrupt}
+                    return await self._calls.ask(_call_id(request), what)
+            case _:
+                pass
+        return ApiReply(
+            422, _error('send {"text": "1 to 4000 characters", "interrupt": false} as JSON')
+        )
+
+
+def _call_id(request: Request) -> str:
+    return str(request.path_params["call_id"])
+
+
+def _error(text: str) -> JsonObject:
+    return {"error": text}
+
+
+async def _read_json(request: Request) -> Json:
+    """Return the body as JSON; None if it is none, or too long."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            return None
+    try:
+        body: Json = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return body

@@ -1,0 +1,35 @@
+"""What an operator can do with a running call."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from duologue.json_types import JsonObject
+
+
+class CallControl(Protocol):
+    """The handler of a call sets this (`CallSignalling.control`), for the REST API and the drain.
+
+    All methods are called on the event loop.
+    """
+
+    def state(self) -> JsonObject:
+        """Return the state and the counters of the call as JSON, without words and keys."""
+        ...
+
+    def say(self, text: str, *, interrupt: bool) -> None:
+        """Let the agent speak exactly ``text``.
+
+        Raises:
+            DuologueError: The agent can't; the text says why.
+        """
+
+    def interrupt(self) -> None:
+        """Stop what the agent is saying.
+
+        Raises:
+            DuologueError: The agent can't; the text says why.
+        """
+
+    async def end_soon(self, seconds: float) -> None:
+        """Prepare the person for the end of the call in ``seconds``; cancelled at the end."""
