@@ -22,6 +22,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from duologue.audio import Samples
 from duologue.errors import SessionError
 from duologue.pipeline.interfaces import (
@@ -212,4 +214,4 @@ class RecognitionLog[M]:
 
 
 def _is_loud(samples: Samples) -> bool:
-    return len(samples) > 0 and int(samples.max()) > LOUD_PEAK
+    return len(samples) > 0 and int(np.maximum.reduce(samples)) > LOUD_PEAK

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 
 from duologue.clock import Clock
-from duologue.errors import DuologueError, ErrorKind, SessionError
+from duologue.errors import ErrorKind
+from duologue.pipeline._socket_part import SocketPart
 from duologue.pipeline._voice_contexts import Reply, VoiceContexts
 from duologue.pipeline.interfaces import Synthesis, SynthesisOutput
 from duologue.pipeline.tts_codec import TTSCodec, VoiceTraits
 from duologue.realtime.codec import NonBlockingWire
-from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
+from duologue.realtime.reconnect import ReconnectPolicy
 
-log = logging.getLogger(__name__)
-
-CLOSE_TIMEOUT_S = 0.3
-"""Seconds that a wire may take to close; then it is abandoned."""
 MAX_UNSENT = 1024
 """Messages that may wait for a service that does not read; beyond it the connection is replaced."""
 
 
-class SocketTTS[M]:
+class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
     """A `TTSConnection` over a wire.
 
     It connects when it is run, so that the first reply does not wait. When the connection is lost
@@ -52,39 +45,29 @@ class SocketTTS[M]:
         clock: Clock,
         reconnect: ReconnectPolicy | None = None,
     ) -> None:
+        super().__init__(
+            "the voice",
+            make_codec=make_codec,
+            make_wire=make_wire,
+            clock=clock,
+            reconnect=reconnect,
+        )
         self._contexts = VoiceContexts[M](traits, rate)
-        self._make_codec = make_codec
-        self._make_wire = make_wire
-        self._clock = clock
-        self._policy = reconnect or ReconnectPolicy()
-        self._wire: NonBlockingWire[M] | None = None
-        self._opened_at = float("inf")
-        """When the newest connection was open, in clock seconds."""
-        self._unsent: deque[M] = deque()
-        self._wake_writer = asyncio.Event()
         self._needed = asyncio.Event()
         self._syntheses: list[_Synthesis[M]] = []
         self._received_at = 0.0
-        self._sent_at = 0.0
-        self.connections = 0
-        """Connections so far."""
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
-        attempt = 0
-        rng = random.Random()  # noqa: S311 - spreads attempts, guards no secret
         while True:
             error = await self._connect_and_serve()
-            log.info("the voice's connection ended: %s", error)
             self._contexts.disconnected(error)
             self._settle()
-            lasted_s = self._clock.now() - self._opened_at
-            attempt = 1 if lasted_s >= STABLE_S else attempt + 1
-            if not self._contexts.has_work:
+            if self._contexts.has_work:
+                await self._wait_to_retry()
+            else:
                 self._needed.clear()
                 await self._needed.wait()
-            elif attempt > 1:
-                await self._clock.sleep(self._policy.wait_s(attempt - 1, rng))
 
     def synthesize(
         self, receive: Callable[[SynthesisOutput], None], *, hurry: bool = True
@@ -95,48 +78,11 @@ class SocketTTS[M]:
         self._needed.set()
         return synthesis
 
-    async def _connect_and_serve(self) -> SessionError:
-        """Run one connection; return the error that ended it."""
-        self._opened_at = float("inf")
-        wire = self._make_wire()
-        try:
-            async with asyncio.timeout(self._policy.connect_timeout_s):
-                await wire.open()
-            self.connections += 1
-            self._opened_at = self._clock.now()
-            await self._serve(wire, self._make_codec())
-        except TimeoutError:
-            return SessionError("the voice can't be reached", kind=ErrorKind.RETRY)
-        except SessionError as error:
-            return error
-        except DuologueError as error:  # A package that is not installed, for example.
-            return SessionError(str(error), kind=ErrorKind.FATAL)
-        finally:
-            self._wire = None
-            self._unsent.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await wire.close()
-        return SessionError("the voice ended the connection", kind=ErrorKind.RECYCLE)
-
-    async def _serve(self, wire: NonBlockingWire[M], codec: TTSCodec[M]) -> None:
-        self._wire = wire
-        self._sent_at = self._clock.now()
+    def _connected(self, codec: TTSCodec[M]) -> None:
         self._contexts.connected(codec)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                helpers = [
-                    tasks.create_task(self._write(wire), name="voice writer"),
-                    tasks.create_task(self._watch(codec), name="voice watch"),
-                ]
-                self.advance()
-                await wire.run(self._receive)
-                for helper in helpers:
-                    helper.cancel()
-        except* DuologueError as errors:
-            raise errors.exceptions[0] from None
+        self.advance()
 
-    def _receive(self, message: M) -> None:
+    def _take(self, message: M) -> None:
         self._received_at = self._clock.now()
         error = self._contexts.received(message)
         self.advance()
@@ -145,14 +91,8 @@ class SocketTTS[M]:
 
     def advance(self) -> None:
         """Send what the contexts have to send, and tell replies that are over."""
-        wire = self._wire
-        for message in self._contexts.messages():
-            if wire is None or self._unsent or not wire.try_send(message):
-                self._unsent.append(message)
-                self._wake_writer.set()
-            else:
-                self._sent_at = self._clock.now()
-        if wire is None and self._contexts.has_work:
+        self._send(self._contexts.messages())
+        if self._wire is None and self._contexts.has_work:
             self._needed.set()
         self._settle()
 
@@ -161,15 +101,6 @@ class SocketTTS[M]:
         for synthesis in over:
             self._syntheses.remove(synthesis)
             synthesis.over.set()
-
-    async def _write(self, wire: NonBlockingWire[M]) -> None:
-        while True:
-            self._wake_writer.clear()
-            while self._unsent:
-                await wire.send(self._unsent[0])
-                self._unsent.popleft()
-                self._sent_at = self._clock.now()
-            await self._wake_writer.wait()
 
     async def _watch(self, codec: TTSCodec[M]) -> None:
         """Replace a connection on which audio is due and nothing comes; keep an idle one open."""
@@ -180,13 +111,12 @@ class SocketTTS[M]:
             await self._clock.sleep(min(traits.stall_s, keep_alive_s) / 4)
             now = self._clock.now()
             if len(self._unsent) > MAX_UNSENT:
-                raise SessionError("the voice does not read", kind=ErrorKind.RECYCLE)
+                raise self._error("does not read", ErrorKind.RECYCLE)
             if not self._contexts.waits_for_audio:
                 idle_since = now
             elif now - max(idle_since, self._received_at) > traits.stall_s:
-                raise SessionError(
-                    f"no audio within {traits.stall_s:g} s", code="stalled", kind=ErrorKind.RECYCLE
-                )
+                silence = f"sent no audio within {traits.stall_s:g} s"
+                raise self._error(silence, ErrorKind.RECYCLE, "stalled")
             if traits.keep_alive_s is not None and now - self._sent_at >= traits.keep_alive_s:
                 self._unsent.extend(codec.keep_alive())
                 self._wake_writer.set()
