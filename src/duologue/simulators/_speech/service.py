@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypedDict
 
 import orjson
 from aiohttp import web
@@ -43,6 +43,19 @@ class SessionFactory(Protocol):
         ...
 
 
+class SpeechSimulatorOptions(TypedDict, total=False):
+    """The options of every simulated vendor."""
+
+    transcripts: Sequence[str]
+    host: str
+    port: int
+    key: str | None
+    faults: Sequence[Fault | str]
+    clock_scale: float
+    seed: int
+    clock: Clock | None
+
+
 class SpeechSimulator(HttpService[SpeechSession]):
     """A simulated vendor; a subclass says which paths there are, and how it looks at keys.
 
@@ -52,13 +65,14 @@ class SpeechSimulator(HttpService[SpeechSession]):
         transcripts: What is recognised, turn by turn.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
-        key: The API key that is valid.
+        key: The API key that is valid; by default `default_key`.
         faults: What goes wrong: faults, or names of presets.
         clock_scale: Divides the service's limits of time.
         seed: Makes delays the same in every run.
         clock: The clock of all times.
     """
 
+    default_key: ClassVar[str] = "simulator"
     presets: ClassVar[Mapping[str, Fault]] = PRESETS
 
     def __init__(
@@ -68,7 +82,7 @@ class SpeechSimulator(HttpService[SpeechSession]):
         transcripts: Sequence[str] = (),
         host: str = "127.0.0.1",
         port: int = 0,
-        key: str = "simulator",
+        key: str | None = None,
         faults: Sequence[Fault | str] = (),
         clock_scale: float = 1.0,
         seed: int = 1,
@@ -79,7 +93,7 @@ class SpeechSimulator(HttpService[SpeechSession]):
             FaultPlan(faults, self.presets),
             host=host,
             port=port,
-            key=key,
+            key=self.default_key if key is None else key,
             unknown_models=(),
             clock_scale=clock_scale,
             seed=seed,

@@ -114,6 +114,14 @@ class SpeechSession(ABC):
         """Send audio as a binary message; faults refer to it as ``audio``."""
         self._channel.send_binary("audio", data)
 
+    def close_when_done(self) -> None:
+        """Close the connection once everything that is queued is done."""
+
+        async def close() -> None:
+            self._channel.close(1000, "")
+
+        self.do(close())
+
     def do(self, job: Coroutine[object, object, None]) -> None:
         """Queue something that takes time."""
         try:

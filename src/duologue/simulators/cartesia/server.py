@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar, Unpack
 
 from duologue._optional import optional
-from duologue.clock import Clock
 from duologue.errors import ConfigError
-from duologue.simulators.faults import Fault
 
 with optional("simulate"):
     from aiohttp import web
 
     from duologue.simulators._channel import EventChannel
-    from duologue.simulators._speech.service import RefusedError, SessionFactory, SpeechSimulator
+    from duologue.simulators._speech.service import (
+        RefusedError,
+        SessionFactory,
+        SpeechSimulator,
+        SpeechSimulatorOptions,
+    )
     from duologue.simulators._speech.sessions import SpeechSession
     from duologue.simulators._speech.voices import make_voice
     from duologue.simulators.cartesia._stt_session import CartesiaSTTSession
@@ -43,34 +47,19 @@ class CartesiaSimulator(SpeechSimulator):
         MissingExtraError: The extra ``simulate`` is not installed.
     """
 
+    default_key: ClassVar[str] = "sk_car_simulator"
+
     def __init__(
         self,
         backend: str = "script",
         *,
-        transcripts: Sequence[str] = (),
-        host: str = "127.0.0.1",
-        port: int = 0,
-        key: str = "sk_car_simulator",
-        faults: Sequence[Fault | str] = (),
-        clock_scale: float = 1.0,
         max_contexts: int = 15,
         timestamps: bool = True,
-        seed: int = 1,
-        clock: Clock | None = None,
+        **options: Unpack[SpeechSimulatorOptions],
     ) -> None:
         if max_contexts < 1:
             raise ConfigError(f"max_contexts must be 1 or more, not {max_contexts}")
-        super().__init__(
-            backend,
-            transcripts=transcripts,
-            host=host,
-            port=port,
-            key=key,
-            faults=faults,
-            clock_scale=clock_scale,
-            seed=seed,
-            clock=clock,
-        )
+        super().__init__(backend, **options)
         self._max_contexts = max_contexts
         self._timestamps = timestamps
 

@@ -86,7 +86,7 @@ class AuraTTSSession(SpeechSession):
                 self.cleared += 1
                 self.do(self._confirm("Cleared"))
             case "Close":
-                self.do(self._close())
+                self.close_when_done()
             case kind:
                 self._warn("DATA-0000", f"unknown message type {kind}")
 
@@ -121,9 +121,6 @@ class AuraTTSSession(SpeechSession):
     async def _confirm(self, kind: str) -> None:
         self.send(kind, {"type": kind, "sequence_id": self._sequence})
         self._sequence += 1
-
-    async def _close(self) -> None:
-        self._channel.close(1000, "")
 
     def _warn(self, code: str, description: str) -> None:
         self.send("Warning", {"type": "Warning", "code": code, "description": description})

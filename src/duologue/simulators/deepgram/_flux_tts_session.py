@@ -82,7 +82,7 @@ class FluxTTSSession(SpeechSession):
             case "Configure":
                 self._tell("ConfigureSuccess", applied={})
             case "Close":
-                self.do(self._close())
+                self.close_when_done()
             case kind:
                 self._warn(f"UNKNOWN_{kind}")
 
@@ -183,9 +183,6 @@ class FluxTTSSession(SpeechSession):
         self._words.clear()
         self._waiting.clear()
         self._flushed = self._speaking = False
-
-    async def _close(self) -> None:
-        self._channel.close(1000, "")
 
     def _warn(self, code: str) -> None:
         self._tell("Warning", code=code, description=code.lower().replace("_", " "))

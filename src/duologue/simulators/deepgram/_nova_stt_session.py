@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from uuid import uuid4
 
-import numpy as np
-
 from duologue.clock import Clock
 from duologue.json_types import JsonObject
 from duologue.simulators import faults
 from duologue.simulators._channel import EventChannel
+from duologue.simulators._speech.recognition import ENDLESS_S, RecognizerSession
 from duologue.simulators._speech.recognizers import Recognizer
-from duologue.simulators._speech.sessions import SpeechSession
 from duologue.simulators._speech.turns import (
     AudioTurns,
     TurnBegan,
@@ -24,18 +22,13 @@ from duologue.simulators._speech.turns import (
 
 IDLE_S = 10.0
 """Seconds without audio or a message after which the service closes a connection: NET-0001."""
-ENDLESS_S = 3600.0
 
 
-class NovaSTTSession(SpeechSession):
+class NovaSTTSession(RecognizerSession):
     """One connection to Nova, whose audio has ``rate`` Hz.
 
     It finds no turns: text is final after a ``Finalize``, and nothing else ends it. A ``Finalize``
     without anything to recognise is not answered.
-
-    Attributes:
-        turns: The texts that were finalized.
-        samples: Samples of audio received.
     """
 
     def __init__(
@@ -47,14 +40,9 @@ class NovaSTTSession(SpeechSession):
         *,
         clock_scale: float,
     ) -> None:
-        super().__init__(channel, clock, idle_s=IDLE_S / clock_scale)
-        self._recognizer = recognizer
-        self._rate = rate
-        self._detector = AudioTurns(rate, eager_s=None, end_s=ENDLESS_S)
+        turns = AudioTurns(rate, eager_s=None, end_s=ENDLESS_S)
+        super().__init__(channel, clock, recognizer, turns, idle_s=IDLE_S / clock_scale)
         self._id = str(uuid4())
-        self._start = 0.0
-        self.turns: list[str] = []
-        self.samples = 0
 
     def inject_error(self, error: faults.Error) -> None:
         """Send an error."""
@@ -64,22 +52,13 @@ class NovaSTTSession(SpeechSession):
         """Close, as the service does without audio and without a ``KeepAlive``."""
         self._channel.close(1011, "NET-0001: no audio or text data was received in 10 seconds")
 
-    def binary(self, data: bytes) -> None:
-        """Take audio."""
-        samples = np.frombuffer(data[: len(data) & ~1], "<i2")
-        self.samples += len(samples)
-        for signal in self._detector.push(samples):
-            self.do(self._signal(signal))
-
     def message(self, event: JsonObject) -> None:
         """Process a message of the client."""
         match event.get("type"):
             case "Finalize":
-                for signal in self._detector.end():
-                    self.do(self._signal(signal))
+                self.end_turn()
             case "CloseStream":
-                for signal in self._detector.end():
-                    self.do(self._signal(signal))
+                self.end_turn()
                 self.do(self._close())
             case "KeepAlive" | "Configure":
                 pass
@@ -99,34 +78,29 @@ class NovaSTTSession(SpeechSession):
         self.send("Metadata", metadata)
         self._channel.close(1000, "")
 
-    async def _signal(self, signal: TurnSignal) -> None:
+    def turn_signal(self, signal: TurnSignal, text: str) -> None:
+        """Tell the client of a turn."""
         match signal:
             case TurnBegan(at=at):
-                self._start = at
                 started: JsonObject = {"type": "SpeechStarted", "channel": [0], "timestamp": at}
                 self.send("SpeechStarted", started)
-            case TurnGrew(turn=turn, at=at, samples=samples):
-                text = await self._recognizer.text(turn, samples, self._rate, whole=False)
+            case TurnGrew(at=at):
                 self._results(text, at, final=False)
-            case TurnDone(turn=turn, at=at, samples=samples):
-                text = await self._recognizer.text(turn, samples, self._rate, whole=True)
-                self.turns.append(text)
+            case TurnDone(at=at):
                 self._results(text, at, final=True)
             case TurnPaused() | TurnWentOn():
                 pass  # The detector tells neither.
 
     def _results(self, text: str, at: float, *, final: bool) -> None:
-        words = text.split()
-        step = max(0.0, at - self._start) / max(1, len(words))
         timed: list[JsonObject] = [
             {
                 "word": word.strip(".,?!").lower(),
                 "punctuated_word": word,
-                "start": round(self._start + index * step, 3),
-                "end": round(self._start + (index + 1) * step, 3),
+                "start": start,
+                "end": end,
                 "confidence": 0.99,
             }
-            for index, word in enumerate(words)
+            for word, start, end in self.timed(text, at)
         ]
         results: JsonObject = {
             "type": "Results",

@@ -95,7 +95,7 @@ class ElevenLabsTTSSession(SpeechSession):
     def message(self, event: JsonObject) -> None:
         """Process a message of the client."""
         if event.get("close_socket") is True:
-            self.do(self._close())
+            self.close_when_done()
             return
         name = event.get("context_id") if self._multi else ""
         if not isinstance(name, str):
@@ -201,9 +201,6 @@ class ElevenLabsTTSSession(SpeechSession):
             event["contextId"] = context.id
         context.at_s += len(piece.samples) / self._voice.rate
         self.send("audio", event)
-
-    async def _close(self) -> None:
-        self._channel.close(1000, "")
 
     def _refuse(self, code: str, message: str) -> None:
         self.send("error", {"message": message, "error": code, "code": 1008})

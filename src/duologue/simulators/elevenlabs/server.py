@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar, Unpack
 
 from duologue._optional import optional
-from duologue.clock import Clock
 from duologue.json_types import JsonObject
-from duologue.simulators.faults import Fault
 
 with optional("simulate"):
     from aiohttp import web
 
     from duologue.simulators._channel import EventChannel
-    from duologue.simulators._speech.service import RefusedError, SessionFactory, SpeechSimulator
+    from duologue.simulators._speech.service import (
+        RefusedError,
+        SessionFactory,
+        SpeechSimulator,
+        SpeechSimulatorOptions,
+    )
     from duologue.simulators._speech.sessions import SpeechSession
     from duologue.simulators._speech.voices import make_voice
     from duologue.simulators.elevenlabs._stt_session import ScribeSession
@@ -45,31 +49,16 @@ class ElevenLabsSimulator(SpeechSimulator):
         MissingExtraError: The extra ``simulate`` is not installed.
     """
 
+    default_key: ClassVar[str] = "sk_simulator"
+
     def __init__(
         self,
         backend: str = "script",
         *,
-        transcripts: Sequence[str] = (),
-        host: str = "127.0.0.1",
-        port: int = 0,
-        key: str = "sk_simulator",
-        faults: Sequence[Fault | str] = (),
-        clock_scale: float = 1.0,
         absolute_times: bool = False,
-        seed: int = 1,
-        clock: Clock | None = None,
+        **options: Unpack[SpeechSimulatorOptions],
     ) -> None:
-        super().__init__(
-            backend,
-            transcripts=transcripts,
-            host=host,
-            port=port,
-            key=key,
-            faults=faults,
-            clock_scale=clock_scale,
-            seed=seed,
-            clock=clock,
-        )
+        super().__init__(backend, **options)
         self._absolute_times = absolute_times
 
     def routes(self) -> Mapping[str, SessionFactory]:
