@@ -56,6 +56,7 @@ _OPENAI_CODEC = (
 )
 
 TESTS: dict[str, tuple[str, ...]] = {
+    "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),

@@ -176,6 +176,8 @@ def takes[S, O, **P](
             init(self, options(*args, **kwargs))
 
         method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        # For `providers.settings`, which reads the annotations of the fields.
+        method.options_type = options  # type: ignore[attr-defined]
         return cast("Callable[Concatenate[S, P], None]", method)
 
     return decorate

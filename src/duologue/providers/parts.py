@@ -26,7 +26,7 @@ from duologue.pipeline.interfaces import LLM, STT, TTS, StreamingSTT, StreamingT
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["PartKind", "make_llm", "make_stt", "make_tts", "part_names"]
+__all__ = ["PartKind", "find_part", "make_llm", "make_stt", "make_tts", "part_names"]
 
 type PartKind = Literal["llm", "stt", "tts"]
 """A text model, a recogniser, or a voice."""
@@ -109,7 +109,7 @@ def make_tts(spec: str, **options: object) -> TTS | StreamingTTS:
 
 def _make(kind: PartKind, spec: str, options: dict[str, object]) -> object:
     name, _, argument = spec.partition(":")
-    factory = _find(kind, name)
+    factory = find_part(kind, name)
     arguments = [argument] if argument else []
     try:
         inspect.signature(factory).bind(*arguments, **options)
@@ -119,7 +119,13 @@ def _make(kind: PartKind, spec: str, options: dict[str, object]) -> object:
     return factory(*arguments, **options)
 
 
-def _find(kind: PartKind, name: str) -> Callable[..., object]:
+def find_part(kind: PartKind, name: str) -> Callable[..., object]:
+    """Return the class or function that makes a part.
+
+    Raises:
+        ConfigError: There is no such part.
+        MissingExtraError: The extra that it needs is not installed.
+    """
     built_in = _BUILT_IN[kind].get(name)
     if built_in is not None:
         module, _, attribute = built_in.partition(":")

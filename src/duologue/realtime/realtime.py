@@ -110,17 +110,25 @@ class Realtime(ABC):
         """Get ready before the first connection (load weights); may be called again."""
         del setup
 
-    async def check(self, setup: SessionSetup) -> None:
+    @property
+    def in_process(self) -> bool:
+        """Whether it is an engine in this process, or a pipeline, and no service on a network."""
+        return not self._session.connections.reconnects
+
+    async def check(self, setup: SessionSetup) -> SessionError | None:
         """Connect once and disconnect.
 
-        This finds a wrong key, model or region before a person joins. Transient errors, such as a
-        network that is down, raise nothing. An engine in this process is not checked.
+        This finds a wrong key, model or region before a person joins. An engine in this process is
+        not checked.
+
+        Returns:
+            A transient error, such as a network that is down; None if a session began.
 
         Raises:
             SessionError: no session can be made.
         """
-        if not self._session.connections.reconnects:
-            return
+        if self.in_process:
+            return None
         connection = self.open(setup)
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -145,6 +153,8 @@ class Realtime(ABC):
             raise refused.with_traceback(None)
         if begun.done():
             begun.result()
+            return None
+        return refused or SessionError(f"no session began within {CHECK_TIMEOUT_S:g} s")
 
     @property
     def epoch(self) -> int:
