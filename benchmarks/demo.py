@@ -12,9 +12,10 @@ import sys
 import numpy as np
 
 from benchmarks.figures import Figure, give
+from duologue import Agent
 from duologue.audio import AudioFrame
 from duologue.cli.demo import GREETING, INSTRUCTIONS, clip, recorded_caller
-from duologue.cli.options import make_agent
+from duologue.cli.options import make_realtime
 from duologue.cli.run import converse
 from duologue.events import AgentTranscriptEvent, InterruptionEvent, UserTranscriptEvent
 from duologue.testing import run_virtual
@@ -40,7 +41,8 @@ def conversation(number: int, profile: str) -> tuple[list[bool], str]:
         return AudioFrame(np.clip(louder, -32768, 32767).astype(np.int16), frame.rate)
 
     edge = recorded_caller(None, changed, chance.uniform(0.8, 2.2))
-    agent = make_agent(edge, profile, INSTRUCTIONS, offline=False)
+    llm = make_realtime(profile, offline=False)
+    agent = Agent(edge=edge, llm=llm, instructions=INSTRUCTIONS)
     events = run_virtual(converse(agent, echo=False, say=GREETING, measured=False)).events
     said = [e.text for _, e in events if isinstance(e, AgentTranscriptEvent) and e.final][1:]
     cut = any(isinstance(e, InterruptionEvent) and e.played_ms for _, e in events)

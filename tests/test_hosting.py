@@ -284,6 +284,29 @@ async def test_a_program_may_handle_the_whole_call():
         await until(lambda: server.calls.sessions == 0)
 
 
+async def test_make_agent_may_handle_the_call_itself():
+    ends: list[CallEnd] = []
+
+    async def conduct(edge: CallEdge) -> None:
+        async with scripted(edge).join() as agent:
+            await agent.finish()
+
+    app = create_app(conduct, CONFIG, on_end=ends.append)
+    async with serving(app, CONFIG) as server:
+        async with calling(server):
+            pass
+        await until(lambda: ends)
+    assert ends[0].agent is None
+    assert ends[0].error is None
+
+
+def test_an_async_make_agent_that_forgets_to_return_is_reported():
+    async def forgets(edge: CallEdge) -> None:
+        scripted(edge)
+
+    assert "must return an Agent, not None" in first_message(create_app(forgets))["message"]
+
+
 async def test_on_end_gets_the_agent_after_the_place_of_the_call_is_free():
     ends: list[CallEnd] = []
     free: list[int] = []

@@ -26,8 +26,10 @@ import_module("duologue.agent.session")  # now, because the first call should no
 
 log = logging.getLogger(__name__)
 
-type MakeAgent = Callable[[CallEdge], Agent | Awaitable[Agent]]
+type MakeAgent = Callable[[CallEdge], Agent | Awaitable[Agent | None]]
 """Makes the agent for one call; a plain or an ``async`` function.
+
+An ``async`` one may also handle the whole call, as `HandleCall` does, and return None.
 
 It gets the edge of the call, and with it the request that began the call (`CallEdge.request`).
 """
@@ -180,9 +182,10 @@ def agent_call_handler(
                 call.agent = await _run_user_code(
                     "make_agent", _make_agent(make_agent, edge), failures
                 )
-                await edge.introduce(call.agent.agent_user.name)
-                async with call.agent.join():
-                    await call.agent.finish()
+                if call.agent is not None:
+                    await edge.introduce(call.agent.agent_user.name)
+                    async with call.agent.join():
+                        await call.agent.finish()
         except PeerError as error:
             call.error = error
             log.info("a call was lost: %s", error)  # the edge has sent the page the reason
@@ -263,9 +266,11 @@ class _Control:
         return self._call.agent
 
 
-async def _make_agent(make_agent: MakeAgent, edge: CallEdge) -> Agent:
+async def _make_agent(make_agent: MakeAgent, edge: CallEdge) -> Agent | None:
     made = make_agent(edge)
     agent = await made if inspect.isawaitable(made) else made
+    if agent is None and edge.state != "new":
+        return None  # the function has handled the call
     if not isinstance(agent, Agent):
         raise ConfigError(f"make_agent must return an Agent, not {agent!r:.80}")
     if agent.edge is not edge:

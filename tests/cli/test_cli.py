@@ -312,8 +312,8 @@ def test_demo_once_writes_audio_and_image(command, tmp_path):
 
 def test_live_text_is_rewritten_and_colours_are_for_terminals_only(capsys):
     printer = TranscriptPrinter(lambda: 1.0, live=True)
-    printer._handle(events.UserTranscriptEvent("When do", False, "person"))
-    printer._handle(events.UserTranscriptEvent("When do you close?", True, "person"))
+    printer.handle(events.UserTranscriptEvent("When do", False, "person"))
+    printer.handle(events.UserTranscriptEvent("When do you close?", True, "person"))
     printer.close()
     out = capsys.readouterr().out
     assert "When do ..." in out
@@ -491,8 +491,7 @@ def no_engine(*args, **kwargs):
 
 @pytest.mark.parametrize("name", ["demo", "serve"])
 def test_a_requested_port_that_is_taken_causes_one_line_at_once(command, monkeypatch, taken, name):
-    monkeypatch.setattr("duologue.cli.demo.make_agent", no_engine)
-    monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
+    monkeypatch.setattr("duologue.cli.options.make_realtime", no_engine)
     result = command(name, "--port", taken)
     assert result.exit_code == 2
     assert result.output == (
@@ -515,7 +514,7 @@ def test_a_default_port_that_is_taken_is_replaced_by_the_next_with_a_note(capsys
 def test_an_invalid_certificate_is_reported_before_the_engine_is_loaded(
     command, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("duologue.cli.serve.make_realtime", no_engine)
+    monkeypatch.setattr("duologue.cli.options.make_realtime", no_engine)
     (tmp_path / "c.pem").write_text("no certificate")
     result = command("serve", "--port", "0", "--certfile", "c.pem", "--keyfile", "c.pem")
     assert result.exit_code == 2

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from duologue.cli.agent_source import AgentSource, AppSource, agent_source
+from duologue.cli.event_relay import relayed
 from duologue.cli.extras import require_extras
-from duologue.cli.options import make_agent
-from duologue.cli.run import converse, describe_files, exit_on_failure, run_conversation
+from duologue.cli.options import ModelOptions
+from duologue.cli.run import (
+    converse,
+    describe_files,
+    exit_on_failure,
+    run_conversation,
+    starting,
+)
 
 if TYPE_CHECKING:
     from duologue.audio import AudioFrame
@@ -32,13 +40,12 @@ INTERRUPT_AFTER_S = 1.2
 
 
 @click.command()
+@click.argument("app", required=False, metavar="[APP]")
 @click.option("--once", is_flag=True, help="Stop after the recorded caller.")
 @click.option(
     "--profile",
     type=click.Choice(["tiny", "small", "better"]),
-    default="small",
-    show_default=True,
-    help="Size of the engine.",
+    help="Size of the engine; small by default.",
 )
 @click.option(
     "--to",
@@ -54,7 +61,14 @@ INTERRUPT_AFTER_S = 1.2
     help="Port of the page; 0 takes a free one. 8000 by default, or the next that is free.",
 )
 @click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail.")
-def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool) -> None:
+def demo(
+    app: str | None,
+    once: bool,
+    profile: str | None,
+    folder: Path,
+    port: int | None,
+    offline: bool,
+) -> None:
     """Listen to a conversation, then have one.
 
     First a recorded caller talks with the built-in engine, in real time: two questions, then one
@@ -63,11 +77,24 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
     from is served at http://localhost:8000 until Ctrl-C.
 
     The first time, the weights of the engine are fetched (640 MB for small, 254 MB for tiny).
+
+    With APP, which is module:function or file.py:function, the recorded caller talks with the agent
+    that your function returns.
     """
-    require_extras("demo", "local", *(() if once else ("browser",)))
+    model = ModelOptions(
+        profile=profile,
+        instructions=INSTRUCTIONS,
+        offline=offline,
+        given=tuple(
+            name for name, value in (("--profile", profile), ("--offline", offline)) if value
+        ),
+    )
+    source = agent_source(app, model)
+    extras = source.extras or ("wav",)
+    require_extras("demo", *extras, *(() if once else ("browser",)))
     recording, plot = folder / "conversation.wav", folder / "conversation.png"
     if once:
-        _run_recorded_caller(profile, recording, plot, offline=offline)
+        _run_recorded_caller(source, recording, plot)
         return
     from duologue.cli.serve import DEFAULT_PORT, listen_on_port, serve_page
     from duologue.server import ServerConfig
@@ -75,9 +102,10 @@ def demo(once: bool, profile: str, folder: Path, port: int | None, offline: bool
     # Listen before the call and the loading, so that a taken port is reported at once.
     config = ServerConfig(port=DEFAULT_PORT if port is None else port)
     with listen_on_port(config, exact=port is not None) as listener:
-        _run_recorded_caller(profile, recording, plot, offline=offline)
-        click.echo("\nNow you. Ada at the Blue Door knows breakfast, rooms, prices and parking.")
-        serve_page(config, listener, profile, INSTRUCTIONS, offline=offline, loading_message="")
+        _run_recorded_caller(source, recording, plot)
+        hint = " Ada at the Blue Door knows breakfast, rooms, prices and parking."
+        click.echo(f"\nNow you.{hint if app is None else ''}")
+        serve_page(config, listener, source)
 
 
 def clip(name: str) -> AudioFrame:
@@ -91,31 +119,37 @@ def recorded_caller(
     recording: Path | None,
     clip: Callable[[str], AudioFrame] = clip,
     interrupt_after_s: float = INTERRUPT_AFTER_S,
+    *,
+    relay: bool = False,
 ) -> wav.Edge:
-    """Return the recorded caller: two questions, one that interrupts the reply, and a last one."""
+    """Return the recorded caller: two questions, one that interrupts the reply, and a last one.
+
+    With ``relay``, the edge passes on the events of its agent (see `EventRelay`).
+    """
     from duologue.edges import wav
 
-    return wav.Edge(
+    return (relayed(wav.Edge) if relay else wav.Edge)(
         [clip("breakfast"), clip("room"), clip("parking")],
         recording,
-        wait_for_greeting=True,
+        wait_for_greeting=None if relay else True,
         settle_s=0.8,
         interjections=[wav.Interjection(clip("price"), interrupt_after_s, after_clips=2)],
     )
 
 
-def _run_recorded_caller(profile: str, recording: Path, plot: Path, *, offline: bool) -> None:
+def _run_recorded_caller(source: AgentSource, recording: Path, plot: Path) -> None:
     from duologue.cli.plot import draw_conversation
 
-    edge = recorded_caller(recording)
-    click.echo("A recorded caller talks with the built-in engine.\n")
-    agent = make_agent(edge, profile, INSTRUCTIONS, offline=offline)
+    own = isinstance(source, AppSource)
+    edge = recorded_caller(recording, relay=own)
+    who = source.path if isinstance(source, AppSource) else "the built-in engine"
+    click.echo(f"A recorded caller talks with {who}.\n")
     printer = run_conversation(
-        converse(agent, echo=True, say=GREETING),
+        converse(starting(source, edge), echo=True, say=None if own else GREETING),
         describe_files=lambda: describe_files(edge, recording),
     )
     draw_conversation(
-        recording, printer.events, plot, "The Blue Door: a recorded caller and the built-in engine"
+        recording, printer.events, plot, f"The Blue Door: a recorded caller and {who}"
     )
     click.echo(f"\n{printer.summary()}\nWrote {recording} and {plot}.")
     exit_on_failure(printer, edge)

@@ -33,6 +33,11 @@ EXTRAS = {
     "deepgram": ("Deepgram's voices and recognisers", ("websockets", "orjson", "pybase64")),
     "elevenlabs": ("ElevenLabs' voices and recogniser", ("websockets", "orjson", "pybase64")),
     "websocket": ("providers of your own over WebSocket", ("websockets",)),
+    "otel": (
+        "traces and figures for OpenTelemetry",
+        ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
+    ),
+    "prometheus": ("figures for Prometheus", ("prometheus_client",)),
     "simulate": (
         "providers on this machine",
         ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),

@@ -1,23 +1,79 @@
-"""Options that several commands share, and the agent that they describe."""
+"""Options that several commands share.
+
+``--llm`` and the options beside it describe a model (`ModelOptions`), which
+`duologue.cli.agent_source` makes.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
+
+from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
-    from duologue.agent.agent import Agent
-    from duologue.edges.protocol import Edge
     from duologue.realtime.realtime import Realtime
 
 DEFAULT_INSTRUCTIONS = (
     "You are a friendly voice assistant. Answer in one or two short spoken sentences."
 )
+DEFAULT_PROFILE = "small"
 
 type Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model talks, as the options of a command describe it.
+
+    Args:
+        llm: ``PROVIDER`` or ``PROVIDER:MODEL``; None is the built-in engine.
+        profile: Size of the built-in engine.
+        voice: Name of the voice.
+        instructions: Who the agent is.
+        stt: ``NAME`` or ``NAME:MODEL`` of a recogniser.
+        tts: ``NAME`` or ``NAME:VOICE`` of a voice.
+        settings: ``key=value`` for the model; for a part the key begins with ``stt.`` or ``tts.``.
+        offline: Fetch no weights.
+        given: The options above that were given, as they are written.
+    """
+
+    llm: str | None = None
+    profile: str | None = None
+    voice: str | None = None
+    instructions: str = DEFAULT_INSTRUCTIONS
+    stt: str | None = None
+    tts: str | None = None
+    settings: tuple[str, ...] = ()
+    offline: bool = False
+    given: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the options go together."""
+        for name, value in (("--llm", self.llm), ("--stt", self.stt), ("--tts", self.tts)):
+            if value is not None and not value.partition(":")[0]:
+                raise ConfigError(f"{name} must be PROVIDER or PROVIDER:MODEL, not {value!r}")
+        if self.profile is not None and self.llm is not None:
+            other = f"--llm local:{self.profile}"
+            raise ConfigError(f"--profile is short for {other}: leave out one of --profile, --llm")
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider."""
+        return (self.llm or "local").partition(":")[0]
+
+    @property
+    def model(self) -> str | None:
+        """The name of the model; None for the provider's default."""
+        if self.provider == "local":
+            return self.profile or (self.llm or "").partition(":")[2] or DEFAULT_PROFILE
+        return (self.llm or "").partition(":")[2] or None
 
 
 def _load_instructions(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -35,43 +91,73 @@ def run_in_chosen_loop[T](main: Coroutine[Any, Any, T]) -> T:
     return run_in_loop(main, click.get_current_context().find_root().params["loop"])
 
 
-def engine_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options ``--profile``, ``--instructions`` and ``--offline`` to a command."""
-    for option in reversed(
-        (
-            click.option(
-                "--profile",
-                type=click.Choice(["tiny", "small", "better"]),
-                default="small",
-                show_default=True,
-                help="Size of the engine: tiny answers soonest, better knows most.",
-            ),
-            click.option(
-                "--instructions",
-                metavar="TEXT",
-                default=DEFAULT_INSTRUCTIONS,
-                callback=_load_instructions,
-                help="Who the agent is and how it speaks; @notes.md pulls in a file.",
-            ),
-            click.option(
-                "--offline", is_flag=True, help="Fetch no weights; use what is here, or fail."
-            ),
+_MODEL_OPTIONS = (
+    click.option(
+        "--llm",
+        metavar="PROVIDER[:MODEL]",
+        help="Model: openai, gemini, aws, qwen, local, or the text model of a pipeline; the "
+        "built-in engine by default.",
+    ),
+    click.option("--voice", metavar="NAME", help="Voice of the model."),
+    click.option(
+        "--instructions",
+        metavar="TEXT",
+        default=DEFAULT_INSTRUCTIONS,
+        callback=_load_instructions,
+        help="Who the agent is and how it speaks; @notes.md pulls in a file.",
+    ),
+    click.option(
+        "--stt",
+        metavar="NAME[:MODEL]",
+        help="Recogniser before a text model: cartesia, deepgram, elevenlabs, openai or local.",
+    ),
+    click.option(
+        "--tts",
+        metavar="NAME[:VOICE]",
+        help="Voice after a text model: cartesia, deepgram, elevenlabs, openai or local.",
+    ),
+    click.option(
+        "--set",
+        "settings",
+        metavar="KEY=VALUE",
+        multiple=True,
+        help="Option of the model, as in its documentation: speed=1.1; for a part stt.KEY or "
+        "tts.KEY. May be given several times.",
+    ),
+    click.option(
+        "--profile",
+        type=click.Choice(["tiny", "small", "better"]),
+        help="Size of the built-in engine, short for --llm local:SIZE: tiny answers soonest, "
+        "better knows most; small by default.",
+    ),
+    click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail."),
+)
+
+
+def model_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--llm`` and the options beside it to a command, which gets a `ModelOptions`."""
+    names = ("llm", "voice", "instructions", "stt", "tts", "settings", "profile", "offline")
+
+    @functools.wraps(function)
+    def command(**params: Any) -> None:
+        context = click.get_current_context()
+        taken = {name: params.pop(name) for name in names}
+        given = tuple(
+            parameter.opts[0]
+            for parameter in context.command.params
+            if parameter.name in names
+            and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
         )
-    ):
-        function = option(function)
-    return function
+        function(model=ModelOptions(**taken, given=given), **params)
+
+    decorated: Callable[..., None] = command
+    for option in reversed(_MODEL_OPTIONS):
+        decorated = option(decorated)
+    return decorated
 
 
-def make_realtime(profile: str, *, offline: bool) -> Realtime:
+def make_realtime(profile: str, *, offline: bool, **settings: Any) -> Realtime:
     """Return the built-in engine in the size that ``profile`` names."""
     from duologue.providers.local import Realtime
 
-    return Realtime(profile, offline=offline)
-
-
-def make_agent(edge: Edge, profile: str, instructions: str, *, offline: bool) -> Agent:
-    """Return an agent with the built-in engine."""
-    from duologue.agent.agent import Agent
-
-    realtime = make_realtime(profile, offline=offline)
-    return Agent(edge=edge, llm=realtime, instructions=instructions)
+    return Realtime(profile, offline=offline, **settings)

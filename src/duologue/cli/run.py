@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from duologue.cli.agent_source import AgentSource, agent_source
+from duologue.cli.app_path import is_app_path
+from duologue.cli.event_relay import EventRelay, relayed
 from duologue.cli.extras import require_extras
-from duologue.cli.options import engine_options, run_in_chosen_loop
+from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
 
 if TYPE_CHECKING:
     from duologue.agent.agent import Agent
     from duologue.cli.transcript_printer import TranscriptPrinter
     from duologue.edges import wav
+    from duologue.edges.protocol import Edge
+
+type StartAgent = Callable[[TranscriptPrinter], Awaitable[Agent | None]]
+"""Makes the agent of a conversation, whose events the printer gets; None if it is over already."""
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 """Signals from a service manager or a closed terminal, which end a conversation like Ctrl-C."""
@@ -26,7 +33,7 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 @click.command()
 @click.argument(
-    "files", metavar="IN.wav...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    "files", metavar="[APP] IN.wav...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
 @click.option(
     "--out",
@@ -69,7 +76,7 @@ _END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
     "because virtual time stops while the model computes.",
 )
 @click.option("--quiet", is_flag=True, help="Print no conversation.")
-@engine_options
+@model_options
 def run(
     files: tuple[Path, ...],
     out: Path | None,
@@ -80,11 +87,13 @@ def run(
     after: float,
     fast: bool,
     quiet: bool,
-    profile: str,
-    instructions: str,
-    offline: bool,
+    model: ModelOptions,
 ) -> None:
     """Hold one conversation with recorded speech, in real time or faster.
+
+    APP is module:function or file.py:function, a function of yours that gets the edge and returns
+    an Agent, or a coroutine function that conducts the conversation. Without it, the options
+    describe a model: the built-in engine by default.
 
     IN.wav is a WAV, FLAC, Ogg or MP3 file of any rate and channel count. With several files, each
     is spoken when the agent has replied to the one before. After the last reply the person hangs
@@ -100,22 +109,32 @@ def run(
     \b
     duologue run question.wav --out talk.wav --events talk.jsonl
     duologue run question.wav --interject wait.wav --after 1.5 --out talk.wav
+    duologue run app:make_agent question.wav
+    duologue run question.wav --llm openai
     """
-    from duologue.cli.options import make_agent
     from duologue.edges import wav
     from duologue.errors import ConfigError
     from duologue.testing.virtual_time import run_virtual
 
-    require_extras("run", "local")
+    app = str(files[0]) if is_app_path(str(files[0])) else None
+    if app is not None:
+        files = files[1:]
+        if not files:
+            raise ConfigError(f"run needs a recording too: duologue run {app} IN.wav")
+    source = agent_source(app, model)
+    require_extras("run", *source.extras, *(() if "local" in source.extras else ("wav",)))
     if picture is not None and out is None:
         raise ConfigError("--picture draws the recording: give --out too")
     _check_files([*files, *interject], [out, events, picture])
-    edge = wav.Edge(
+    if fast and not source.in_process:
+        raise ConfigError("--fast needs a model in this process: leave out --fast, or --llm")
+    edge_class = wav.Edge if app is None else relayed(wav.Edge)
+    edge = edge_class(
         files,
         out,
         interjections=[wav.Interjection(path, after) for path in interject],
     )
-    agent = make_agent(edge, profile, instructions, offline=offline)
+    agent = starting(source, edge)
     start = run_virtual if fast else run_in_chosen_loop
     printer = run_conversation(
         converse(agent, echo=not quiet, events=events, say=say, measured=not fast),
@@ -207,8 +226,26 @@ def _exit_by_signal(number: signal.Signals, describe_files: Callable[[], str] | 
     sys.exit(128 + number)
 
 
+def starting(source: AgentSource, edge: Edge) -> StartAgent:
+    """Return what prepares a source, and makes or conducts its agent on ``edge``."""
+
+    async def start(printer: TranscriptPrinter) -> Agent | None:
+        warning = await source.prepare()
+        if warning:
+            click.echo(f"Note: {warning}", err=True)
+        if isinstance(edge, EventRelay):
+            edge.on_event = printer.handle
+            return await source.call(edge)
+        agent = await source.call(edge)
+        if agent is not None:
+            printer.subscribe(agent.events)
+        return agent
+
+    return start
+
+
 async def converse(
-    agent: Agent,
+    agent: Agent | StartAgent,
     *,
     echo: bool,
     events: Path | None = None,
@@ -219,30 +256,40 @@ async def converse(
     """Join the agent until the person has left; return the printer that followed the conversation.
 
     Args:
-        agent: The agent.
+        agent: The agent, or a function that makes it (see `starting`).
         echo: Print the conversation.
         events: File for the events as JSON lines.
         say: A text that the agent speaks first.
         live: Show the person's words while they are spoken.
         measured: Whether latencies mean anything, which they don't in virtual time.
     """
+    from duologue.agent.agent import Agent
     from duologue.cli.strain import LoadMonitor
     from duologue.cli.transcript_printer import TranscriptPrinter
+    from duologue.errors import ConfigError
 
     now = asyncio.get_running_loop().time
     printer = TranscriptPrinter(now, echo=echo, live=live, measured=measured)
     load = LoadMonitor()
     if events is not None:
         printer.write_to(events)
-    printer.subscribe(agent.events)
     try:
-        async with agent.join():
+        if isinstance(agent, Agent):
+            printer.subscribe(agent.events)
+            made: Agent | None = agent
+        else:
+            made = await agent(printer)
+        if made is None:
+            if say is not None:
+                raise ConfigError("--say needs a function that returns an Agent: leave it out")
+            return printer
+        async with made.join():
             load.start()  # loading has ended
             watching = asyncio.create_task(load.watch_timers(), name="strain")
             try:
                 if say is not None:
-                    agent.say(say)
-                await agent.finish()
+                    made.say(say)
+                await made.finish()
             finally:
                 watching.cancel()
                 await asyncio.wait({watching})

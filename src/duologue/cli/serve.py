@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from duologue.cli.agent_source import AgentSource, agent_source
+from duologue.cli.app_path import AppError
 from duologue.cli.extras import require_extras
-from duologue.cli.options import engine_options, make_agent, make_realtime, run_in_chosen_loop
+from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
 
 if TYPE_CHECKING:
+    from duologue.agent.agent import Agent
+    from duologue.edges.webrtc import CallEdge
+    from duologue.hosting import MakeAgent
     from duologue.server import ServerConfig
+
+log = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8000
 EXTRA_PORTS = 20
@@ -24,6 +31,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
+@click.argument("app", required=False, metavar="[APP]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
@@ -80,8 +88,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="json: one object a line, with the id of the call and without words.",
 )
-@engine_options
+@model_options
 def serve(
+    app: str | None,
     host: str,
     port: int | None,
     token: str | None,
@@ -94,21 +103,29 @@ def serve(
     drain: float,
     trust_proxy: tuple[str, ...],
     log_format: str,
-    profile: str,
-    instructions: str,
-    offline: bool,
+    model: ModelOptions,
 ) -> None:
     """Serve the page to talk from, until Ctrl-C.
 
-    SIGTERM closes the port at once and lets calls end. Only this machine reaches it by default, at http://localhost:8000.
+    APP is module:function or file.py:function, a function of yours that gets the edge of a call and
+    returns an Agent, or a coroutine function that conducts the call. Without it, the options
+    describe a model: the built-in engine by default.
+
+    Only this machine reaches the page by default, at http://localhost:8000. A model of a service is
+    tried before the address is printed. SIGTERM closes the port at once and lets calls end.
 
     \b
-    duologue serve --profile tiny
+    duologue serve app:make_agent
+    duologue serve --llm openai --voice marin
+    duologue serve --llm anthropic:claude-haiku-4-5 --stt deepgram --tts cartesia:VOICE
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
-    require_extras("serve", "local", "browser")
     if log_format == "json":
         log_as_json()
+    if app is not None:
+        require_extras("serve", "browser")
+    source = agent_source(app, model)
+    require_extras("serve", *source.extras, "browser")
     from duologue.server import ServerConfig
     from duologue.server.config import default_sessions
 
@@ -125,11 +142,8 @@ def serve(
         drain_s=drain,
         trusted_proxies=trust_proxy,
     )
-    from duologue.agent.instructions import load_instructions
-
-    text = load_instructions(instructions)
     listener = listen_on_port(config, exact=port is not None)
-    serve_page(config, listener, profile, text, offline=offline)
+    serve_page(config, listener, source, source.loading_message)
 
 
 def log_as_json() -> None:
@@ -160,26 +174,19 @@ def listen_on_port(config: ServerConfig, *, exact: bool) -> socket.socket:
 def serve_page(
     config: ServerConfig,
     listener: socket.socket,
-    profile: str,
-    instructions: str,
-    *,
-    offline: bool,
-    loading_message: str = "Loading the engine ...",
+    source: AgentSource,
+    loading_message: str = "",
 ) -> None:
-    """Load the engine, so that the first caller need not wait, and serve until Ctrl-C."""
+    """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
-    from duologue.realtime.codec import SessionSetup
 
     async def main() -> None:
         if loading_message:
             click.echo(loading_message)
-        await make_realtime(profile, offline=offline).prepare(SessionSetup(instructions))
-        await serve_calls(
-            lambda edge: make_agent(edge, profile, instructions, offline=offline),
-            config,
-            ready=tell,
-            listener=listener,
-        )
+        warning = await source.prepare()
+        if warning:
+            click.echo(f"Note: {warning}")
+        await serve_calls(_agent_maker(source), config, ready=tell, listener=listener)
 
     def tell(address: str) -> None:
         click.echo(f"Talk at {address} (Ctrl-C ends it)")
@@ -191,3 +198,16 @@ def serve_page(
             run_in_chosen_loop(main())
     except KeyboardInterrupt:
         click.echo("")
+
+
+def _agent_maker(source: AgentSource) -> MakeAgent:
+    from duologue.server.call_socket import FAILED, RefusedError
+
+    async def make_agent(edge: CallEdge) -> Agent | None:
+        try:
+            return await source.call(edge)
+        except AppError as error:
+            log.error("%s", error)
+            raise RefusedError(FAILED) from error  # which says no more than that to the caller
+
+    return make_agent

@@ -91,7 +91,7 @@ class TranscriptPrinter:
 
     def subscribe(self, bus: EventBus) -> None:
         """Follow the events of an agent."""
-        bus.tap(self._handle)
+        bus.tap(self.handle)
 
     def close(self) -> None:
         """Finish the line on the terminal, and the file."""
@@ -126,7 +126,8 @@ class TranscriptPrinter:
         summary = f"{replies}; first sound {median:.0f} ms after the end of speech (median)."
         return summary if self.warning is None else f"{summary}\n{self.warning}"
 
-    def _handle(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
+        """Print and keep one event."""
         now = self._now()
         if self._started_at is None and isinstance(event, RealtimeConnectedEvent):
             self._started_at = now
