@@ -59,6 +59,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
+    "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),
     "pipeline/_voice_contexts.py": ("pipeline/test_voice_contexts.py",),
     "pipeline/_word_alignment.py": ("pipeline/test_word_alignment.py",),

@@ -19,6 +19,7 @@ from uuid import uuid4
 from duologue._user_code import FailureReports, describe, run_contained, text_of
 from duologue.agent._arguments import check_arguments
 from duologue.agent.barge_in import BargeIn, BargeInPolicy
+from duologue.agent.call_recorder import CallRecorder, GuardedRecorder
 from duologue.agent.conversation import Conversation
 from duologue.agent.instructions import load_instructions
 from duologue.agent.processors import Processor
@@ -198,6 +199,7 @@ class Agent:
         conversation: The history to continue, and where it is stored.
         experimental_tools: Allow tools with a model that does not call them reliably.
         root: The folder of files that ``instructions`` mention.
+        recorder: Records the conversation, such as `duologue.observe.Recorder`.
         clock: Time of everything in the conversation; tests pass one of their own.
 
     Raises:
@@ -229,6 +231,7 @@ class Agent:
         conversation: Conversation | None = None,
         experimental_tools: bool = False,
         root: Path | None = None,
+        recorder: CallRecorder | None = None,
         clock: Clock | None = None,
     ) -> None:
         check_arguments(
@@ -268,6 +271,9 @@ class Agent:
         self._tts = tts if isinstance(llm, Realtime) else None
         self._processors = tuple(processors)
         self._barge_in = barge_in or BargeInPolicy()
+        self._recorder = GuardedRecorder(
+            recorder, lambda error: self.events.report("recorder", error)
+        )
         self._experimental_tools = experimental_tools
         self._live: _LiveSession | None = None
         self._playout: Playout | None = None
@@ -559,6 +565,7 @@ class Agent:
             on_text=self.simple_response,
             tasks=tasks,
             clock=self._clock,
+            recorder=self._recorder,
         )
 
     async def _start(self, live: _LiveSession, setup: SessionSetup) -> None:
@@ -574,9 +581,12 @@ class Agent:
             raise live.failure or SessionClosedError(
                 "the person left before the conversation began"
             )
+        announcement = self._recorder.begin(self, self._clock, self._unix_time())
         live.model_task = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
         live.ticks = ticker_for(self._clock).subscribe(live.tick)
+        if announcement:
+            self.say(announcement, interruptible=False)
 
     async def _check_model(self, live: _LiveSession, setup: SessionSetup) -> None:
         """Raise if the model cannot be reached; stop checking when the person joins."""
@@ -602,6 +612,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.conversation.end(), name="flush store")
             tasks.create_task(self.events.drain(), name="drain events")
+            tasks.create_task(self._recorder.end(), name="end recording")
         self.events.stop()
         self._live = None
 

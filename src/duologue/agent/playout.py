@@ -37,6 +37,7 @@ from typing import Protocol
 from duologue._numpy import np
 from duologue.agent._catch_up import CatchUp, SourcePace
 from duologue.agent._time_compression import CompressedFrame, TimeCompressor
+from duologue.agent.call_recorder import GuardedRecorder
 from duologue.agent.speech import Speech
 from duologue.audio import FRAME_MS, AudioFrame, Framer, Resampler, Samples
 from duologue.clock import Clock
@@ -174,9 +175,16 @@ class Playout:
     """
 
     def __init__(
-        self, edge: Edge, clock: Clock, observer: PlayoutObserver, *, limit_s: float = 600.0
+        self,
+        edge: Edge,
+        clock: Clock,
+        observer: PlayoutObserver,
+        *,
+        limit_s: float = 600.0,
+        recorder: GuardedRecorder | None = None,
     ) -> None:
         self._edge = edge
+        self._recorder = recorder if recorder is not None and recorder.is_on else None
         self._clock = clock
         self._observer = observer
         self.rate = edge.output_rate
@@ -357,7 +365,7 @@ class Playout:
         now = self._clock.now()
         self._finish_played(now)
         self.epoch = max(self.epoch, epoch)
-        self._edge.clear()
+        self._clear_edge(now)
         if self._edge.quality == "estimated":
             self._count_partly_played(now)
         cuts = [self._truncate(track) for track in self._tracks.values()]
@@ -369,6 +377,11 @@ class Playout:
         self._scheduled_until = now
         self._catch_up.reset()
         return cuts
+
+    def _clear_edge(self, now: float) -> None:
+        self._edge.clear()
+        if self._recorder is not None:
+            self._recorder.agent_cleared(now)
 
     def _truncate(self, track: _Track) -> TruncatedSpeech:
         track.speech.finish("cut", track.played / self.rate, self._quality(track))
@@ -444,6 +457,8 @@ class Playout:
         self._scheduled_until = at + length / self.rate
         track.started = True
         self._edge.play(frame)
+        if self._recorder is not None:
+            self._recorder.agent_audio(frame, at)
         if not track.notified and next(iter(self._tracks.values())) is track:
             self._notify_started(track)
         return True
@@ -552,7 +567,7 @@ class Playout:
     def _rewind(self, now: float) -> None:
         """Take back from the edge what it has not started to play, exact to the sample."""
         self._finish_played(now)
-        self._edge.clear()
+        self._clear_edge(now)
         while (
             self._in_flight
             and self._to_samples(now - self._in_flight[-1].due) < self._in_flight[-1].length

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 from duologue.agent.barge_in import BargeIn, Decision
+from duologue.agent.call_recorder import GuardedRecorder
 from duologue.agent.conversation import Conversation
 from duologue.agent.playout import Playout
 from duologue.agent.processors import Processor, ProcessorChain
@@ -102,6 +103,7 @@ class AgentSession:
         on_text: Callable[[str], object],
         tasks: asyncio.TaskGroup,
         clock: Clock,
+        recorder: GuardedRecorder,
     ) -> None:
         self._edge = edge
         self._realtime = realtime
@@ -116,7 +118,8 @@ class AgentSession:
         self._on_text = on_text
         self._tasks = tasks
         self._clock = clock
-        self.playout = Playout(edge, clock, self)
+        self._recorder = recorder if recorder.is_on else None
+        self.playout = Playout(edge, clock, self, recorder=recorder)
         self.disconnected_event: RealtimeDisconnectedEvent | None = None
         self._closed = False
         self._metrics = TurnMetrics()
@@ -167,6 +170,8 @@ class AgentSession:
         """Accept the next audio of the person."""
         if self._closed:
             return
+        if self._recorder is not None:
+            self._recorder.person_audio(frame, self._clock.now())
         changed = self._processors.audio(frame)
         if changed is None:
             return

@@ -7,12 +7,12 @@ import os
 import stat
 import struct
 import tempfile
-from collections import deque
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from duologue._audio_track import AudioTrack
 from duologue.audio import Samples
 from duologue.errors import ConfigError
 
@@ -36,41 +36,6 @@ def check_writable(path: str | PathLike[str]) -> None:
         raise ConfigError(f"can't write {target}: {target.parent} is not writable")
 
 
-class _Track:
-    """One side of the recording: pieces of audio by position, with silence between them."""
-
-    def __init__(self) -> None:
-        self.end = 0
-        self._pieces: deque[tuple[int, Samples]] = deque()
-
-    def put(self, at: int, samples: Samples) -> None:
-        start = max(at, self.end)
-        if len(samples):
-            self._pieces.append((start, samples))
-            self.end = start + len(samples)
-
-    def truncate(self, at: int) -> None:
-        while self._pieces and self._pieces[-1][0] >= at:
-            self._pieces.pop()
-        if self._pieces:
-            start, samples = self._pieces[-1]
-            self._pieces[-1] = (start, samples[: at - start])
-        self.end = min(self.end, at)
-
-    def take(self, start: int, stop: int) -> Samples:
-        """Remove and return the audio between two positions."""
-        out = np.zeros(stop - start, np.int16)
-        while self._pieces and self._pieces[0][0] < stop:
-            at, samples = self._pieces.popleft()
-            part = samples[: stop - at]
-            out[at - start : at - start + len(part)] = part
-            if len(part) < len(samples):
-                self._pieces.appendleft((stop, samples[len(part) :]))
-                break
-        self.end = max(self.end, stop)
-        return out
-
-
 class RecordingTimeline:
     """Writes a 16-bit stereo WAV file during the conversation, in bounded memory.
 
@@ -91,8 +56,8 @@ class RecordingTimeline:
         self.rate = rate
         self.failure: str | None = None
         """Why the recording ended before the conversation; None if it did not."""
-        self._person_track = _Track()
-        self._agent_track = _Track()
+        self._person_track = AudioTrack()
+        self._agent_track = AudioTrack()
         self._written = 0
         self._bytes = 0
         check_writable(path)
