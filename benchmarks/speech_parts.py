@@ -46,6 +46,9 @@ FIRST_WORDS, REST = "Yes. ", "Go on."
 """What the scripted model says; the first words are a clause."""
 REPLY = "One two three, four five. Six seven eight nine ten! Eleven twelve thirteen."
 CUTS = 200
+SLOW, OLDER = ", a voice that takes its time", ", Nova and Aura"
+SLOW_SPEED = 1.2
+"""Seconds of audio that it makes in a second, so that it is cut before it is done."""
 SESSIONS = 40
 PASSES = 3
 MAX_CPU = 1.5
@@ -252,7 +255,7 @@ class HeardEdge(FedEdge):
     output_rate = 24000
 
 
-async def cut(vendor: str, *, older: bool) -> Figure:
+async def cut(vendor: str, variant: str = "") -> Figure:
     """Cut replies at random moments, and compare what is told as heard with what was played."""
     words: list[tuple[str, float]] = []
     at = 0.0
@@ -261,7 +264,9 @@ async def cut(vendor: str, *, older: bool) -> Figure:
         at += len(piece.samples) / 24000
     rng = random.Random(7)  # noqa: S311 - the moments of cuts
     edge, llm = HeardEdge(), ScriptedLLM(*(f"{w} " for w in REPLY.split(" ")), pause_s=0.005)
-    async with SIMULATORS[vendor]() as service:
+    older = variant == OLDER
+    slow = {"flux_speed": SLOW_SPEED} if variant == SLOW else {}
+    async with SIMULATORS[vendor](**slow) as service:
         stt, tts = make_parts(vendor, service.url, service.key, older=older)
         agent = Agent(edge=edge, llm=llm, stt=stt, tts=tts, vad=EnergyVAD())
         async with agent.join():
@@ -278,9 +283,8 @@ async def cut(vendor: str, *, older: bool) -> Figure:
         begun = sum(start < (item.played_ms or 0) / 1000 for _, start in words)
         heard = len(item.text.split()) if REPLY.startswith(item.text) else 99
         short, over = max(short, begun - heard), max(over, heard - begun)
-    name = f"{vendor}, older models" if older else vendor
     return Figure(
-        f"{name}: heard text at {CUTS} cuts, words short / over, worst",
+        f"{vendor}{variant}: heard text at {CUTS} cuts, words short / over, worst",
         "<= 1 / 0",
         f"{short} / {over}",
         short <= 1 and over <= 0,
@@ -297,12 +301,13 @@ def heard() -> list[Figure]:
     """Return the figures of all vendors."""
     figures: list[Figure] = []
 
-    async def run(vendor: str, older: bool) -> None:
-        figures.append(await cut(vendor, older=older))
+    async def run(vendor: str, variant: str = "") -> None:
+        figures.append(await cut(vendor, variant))
 
     for vendor in SIMULATORS:
-        run_virtual(run(vendor, older=False), grace=0.0)
-    run_virtual(run("deepgram", older=True), grace=0.0)
+        run_virtual(run(vendor), grace=0.0)
+    for variant in (SLOW, OLDER):
+        run_virtual(run("deepgram", variant), grace=0.0)
     return figures
 
 

@@ -20,7 +20,7 @@ from duologue.events import (
 )
 from duologue.items import AgentItem, UserItem
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyStarted, ReplyText
+from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyHeard, ReplyStarted, ReplyText
 
 RATE = 8000
 
@@ -415,6 +415,32 @@ def test_late_transcript_of_a_truncated_reply_only_shortens(stage, late, kept):
     assert item.text.startswith("one two")
     stage.tracker.late_transcript(ReplyText("r", "i", late))
     assert stage.conversation.get("i").text == (item.text if kept is None else kept)
+
+
+@pytest.mark.parametrize(
+    ("report", "later_ms", "known"),
+    [
+        ("one two three four", 100, "one two three four"),
+        ("one", 480, "one"),
+        ("", 0, ""),
+        ("one two three four", 600, None),
+        ("two", 0, None),
+    ],
+)
+def test_what_the_service_says_was_heard_of_a_cut_reply_counts_if_it_fits_in_time(
+    stage, report, later_ms, known
+):
+    stage.start()
+    stage.text("one two three four five six")
+    stage.audio(1500)
+    stage.play(600)
+    stage.interrupt()
+    (item,) = stage.conversation
+    stage.clock.ms += later_ms
+    stage.tracker.reply_heard(ReplyHeard("r", "i", report))
+    stage.tracker.reply_heard(ReplyHeard("unknown", "i", "one"))
+    assert stage.conversation.get("i").text == (item.text if known is None else known)
+    assert stage.conversation.get("i").state == "cut"
 
 
 def test_text_after_a_cut_is_ignored(stage):

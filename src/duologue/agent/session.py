@@ -48,6 +48,7 @@ from duologue.realtime.outputs import (
     RateLimits,
     ReplyAudio,
     ReplyDone,
+    ReplyHeard,
     ReplyInterrupted,
     ReplyRefused,
     ReplyStarted,
@@ -354,6 +355,8 @@ class AgentSession:
                     self._stopped_speech = speech_id
                 self._tracker.reply_done(output)
                 self._emit(ReplyDoneEvent(reply_id, status, speech_id))
+            case ReplyHeard():
+                self._tracker.reply_heard(output)
             case ReplyInterrupted(reply_id=stopped):
                 self._stopped_reply = stopped if self._can_request_replies else None
                 now, may = self._clock.now(), self._may_interrupt()

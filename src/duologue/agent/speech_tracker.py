@@ -50,7 +50,13 @@ from duologue.events.events import (
 from duologue.items import AgentItem
 from duologue.quality import Quality
 from duologue.realtime.commands import DeleteItem, Truncate
-from duologue.realtime.outputs import ReplyAudio, ReplyDone, ReplyStarted, ReplyText
+from duologue.realtime.outputs import (
+    ReplyAudio,
+    ReplyDone,
+    ReplyHeard,
+    ReplyStarted,
+    ReplyText,
+)
 
 _MAX_RECENT_REPLIES = 4
 """Ended replies whose text may still arrive; beyond it the oldest is dropped."""
@@ -60,6 +66,9 @@ _MAX_ITEM_IDS = 1024
 
 _LATE_TRANSCRIPT_S = 1.5
 """Seconds after the end of a speech in which the model may report which planned text it said."""
+
+_HEARD_REPORT_S = 0.5
+"""Seconds after a cut in which the service may report what was heard; later, ours stands."""
 
 _MAX_SHOWN_CHARS = 40
 """Characters of a speech that an error message shows."""
@@ -118,6 +127,10 @@ class SpeechTracker:
         self._truncated_plans: BoundedDict[str, tuple[_TrackedReply, str]] = BoundedDict(
             _MAX_RECENT_REPLIES
         )
+        self._cut_replies: BoundedDict[str, tuple[_TrackedReply, float]] = BoundedDict(
+            _MAX_RECENT_REPLIES
+        )
+        """Replies that were cut, and when, in clock seconds."""
         self._carried = _CarriedSpeeches(playout)
         self._records: dict[str, _SpeechRecord] = {}
         self._ended_records: BoundedDict[str, _SpeechRecord] = BoundedDict(2 * _MAX_RECENT_REPLIES)
@@ -146,7 +159,10 @@ class SpeechTracker:
     def drop_replies(self, quality: Quality) -> None:
         """Forget all replies under way, which were cut and are stale."""
         for reply_id, reply in {**self._recent_replies, **self._replies}.items():
-            if reply.speech.state == "cut" and reply.speech.has_planned_text:
+            if reply.speech.state != "cut":
+                continue
+            self._cut_replies[reply_id] = reply, self._clock.now()
+            if reply.speech.has_planned_text:
                 self._truncated_plans[reply_id] = reply, reply.speech.heard_text
         self._replies.clear()
         self._recent_replies.clear()
@@ -331,6 +347,17 @@ class SpeechTracker:
         if item is not None and less != speech.heard_text:
             speech.heard_text = less
             self._conversation.put(replace(item, text=less))
+
+    def reply_heard(self, heard: ReplyHeard) -> None:
+        """Record what the service says was heard of a reply that was cut, if it fits."""
+        reply, cut_at = self._cut_replies.get(heard.reply_id, (None, 0.0))
+        if reply is None or self._clock.now() - cut_at > _HEARD_REPORT_S:
+            return
+        speech, text = reply.speech, heard.text.rstrip()
+        item = self._ended_item(speech)
+        if item is not None and speech.text.startswith(text) and text != item.text:
+            speech.heard_text = text
+            self._conversation.put(replace(item, text=text))
 
     def _append_late_text(self, speech: Speech, late: ReplyText, item_id: str) -> None:
         """Add text of a speech that was heard to its end before the text arrived."""

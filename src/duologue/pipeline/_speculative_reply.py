@@ -27,6 +27,7 @@ from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
     ReplyDone,
+    ReplyHeard,
     ReplyStarted,
     ReplyText,
     ToolCall,
@@ -70,6 +71,8 @@ class SpeculativeReply:
         self._synthesis = voice.synthesize(self._receive, hurry=not script)
         self._task: asyncio.Task[None] | None = None
         self._cancelled = False
+        self._text = ""
+        """The text of all outputs."""
 
     @property
     def is_committed(self) -> bool:
@@ -91,16 +94,24 @@ class SpeculativeReply:
         for output in held:
             self._emit(output)
 
-    def cancel(self) -> None:
-        """Stop generating the reply; a committed one emits that it is cancelled."""
+    def cancel(self, *, stops_voice: bool = True) -> None:
+        """Stop generating the reply; a committed one emits that it is cancelled.
+
+        Without ``stops_voice``, `stop_voice` must follow at once.
+        """
         if self.done.is_set() or self._cancelled:
             return
         self._cancelled = True
-        self._synthesis.cancel()
+        if stops_voice:
+            self.stop_voice(None)
         if self._task is not None:
             self._task.cancel()
         self.done.set()
         self._put_output(ReplyDone(self.id, "cancelled"))
+
+    def stop_voice(self, played: int | None) -> None:
+        """Stop the voice of a cancelled reply, of which the person heard ``played`` samples."""
+        self._synthesis.cancel(played)
 
     def _put_output(self, output: Output) -> None:
         if self._held_outputs is None:
@@ -162,12 +173,17 @@ class SpeculativeReply:
 
     def _receive(self, output: SynthesisOutput) -> None:
         match output:
+            case StoppedText(text=said):
+                heard = prefix_of(self._text, said)
+                if heard is not None and self.is_committed:
+                    self._emit(ReplyHeard(self.id, self.item_id, heard))
+            case _ if self._cancelled:
+                pass  # It came before the voice was stopped.
             case AudioFrame():
                 self._put_output(ReplyAudio(self.id, self.item_id, output))
             case SpokenText(text=text, start=start, end=end):
+                self._text += text
                 self._put_output(ReplyText(self.id, self.item_id, text, start, end=end))
-            case StoppedText():
-                pass  # The conversation has what was heard, by the playout's report.
 
 
 def _check_arguments(arguments: object) -> str:
@@ -175,6 +191,20 @@ def _check_arguments(arguments: object) -> str:
         kind = type(arguments).__name__
         raise TypeError(f"arguments of a ToolRequest must be JSON text, not {kind}")
     return arguments
+
+
+def prefix_of(text: str, said: str) -> str | None:
+    """Return the beginning of ``text`` that ``said`` is, spaces apart; None if it is none."""
+    length = 0
+    for character in said:
+        if character.isspace():
+            continue
+        while length < len(text) and text[length].isspace():
+            length += 1
+        if length == len(text) or text[length] != character:
+            return None
+        length += 1
+    return text[:length]
 
 
 async def scripted(text: str) -> AsyncGenerator[LLMOutput]:

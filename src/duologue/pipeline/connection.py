@@ -48,6 +48,7 @@ from duologue.realtime.commands import (
 )
 from duologue.realtime.outputs import (
     Output,
+    ReplyHeard,
     ReplyText,
     SessionStarted,
     ToolCall,
@@ -105,6 +106,8 @@ class PipelineConnection:
         )
         self._prepared_reply: SpeculativeReply | None = None
         self._current_reply: SpeculativeReply | None = None
+        self._stopping: SpeculativeReply | None = None
+        """A cancelled reply whose voice is about to be stopped."""
         self._stable_text = StableText("")
         self._prefilling: asyncio.Task[None] | None = None
 
@@ -186,13 +189,19 @@ class PipelineConnection:
                 self._start_reply(reply, request_id)
             case CancelReply(reply_id=reply_id):
                 if self._current_reply is not None and self._current_reply.id == reply_id:
-                    self._current_reply.cancel()
+                    self._current_reply.cancel(stops_voice=False)
+                    # What the person heard follows in the same interruption, if they heard any.
+                    self._stopping = self._current_reply
+                    asyncio.get_running_loop().call_soon(self._stop_voice, self._stopping, None)
             case AddItem(item=item):
                 self._put_item(item)
             case DeleteItem(item_id=item_id):
                 if self._history.pop(item_id, None) is not None:
                     self._version += 1
             case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard_text):
+                if self._stopping is not None and self._stopping.item_id == item_id:
+                    played = played_ms * self._components.tts.rate // 1000
+                    self._stop_voice(self._stopping, played)
                 current = self._history.get(item_id)
                 if isinstance(current, AgentItem):
                     truncated = replace(current, text=heard_text, state="cut", played_ms=played_ms)
@@ -211,6 +220,11 @@ class PipelineConnection:
                     self._speech_input.clear()
             case SendVideo():
                 pass  # `Realtime.send_video` has refused it already
+
+    def _stop_voice(self, reply: SpeculativeReply, played: int | None) -> None:
+        if self._stopping is reply:
+            self._stopping = None
+            reply.stop_voice(played)
 
     # TurnHandler: what the speech input reports
 
@@ -326,6 +340,10 @@ class PipelineConnection:
                 item = self._history.get(item_id)
                 before = item.text if isinstance(item, AgentItem) else ""
                 self._history[item_id] = AgentItem(item_id, before + text)
+            case ReplyHeard(item_id=item_id, text=text):
+                item = self._history.get(item_id)
+                if isinstance(item, AgentItem) and item.state == "cut":
+                    self._put_item(replace(item, text=text.rstrip()))
             case ToolCall(call_id=call_id, name=name, arguments=arguments):
                 if not call_id or call_id in self._call_ids:
                     # Many models restart their call ids in each reply; make the ids unique.

@@ -179,6 +179,18 @@ class RateLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyHeard:
+    """The service's own account of what was heard of a reply that was cut; it corrects ours.
+
+    ``text`` is the beginning of the reply's text.
+    """
+
+    reply_id: str
+    item_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class SayMismatch:
     """The model had to say ``wanted`` word for word, and said ``said`` instead."""
 
@@ -230,6 +242,7 @@ type Output = (
     | ReplyDone
     | ReplyRefused
     | ReplyInterrupted
+    | ReplyHeard
     | ToolCall
     | ToolCallsCancelled
     | Usage

@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from duologue.errors import SessionError
+from duologue.errors import ErrorKind, SessionError
 from duologue.pipeline.tts_codec import (
     ContextAudio,
     ContextClause,
@@ -175,9 +175,35 @@ def test_flux_interrupts_without_an_offset_what_has_no_audio():
     codec = flux()
     codec.start("a")
     assert offset_of(codec.cancel("a", 0.5)) is None
-    assert codec.decode(event(type="Warning", code="NO_AUDIO_GENERATED")) == [ContextStopped("a")]
-    assert codec.decode(event(type="Warning", code="NO_AUDIO_GENERATED")) == ()
+    assert codec.decode(event(type="Warning", code="NO_ACTIVE_SPEECH")) == [ContextStopped("a")]
+    assert codec.decode(event(type="Warning", code="NO_ACTIVE_SPEECH")) == ()
     assert codec.decode(event(type="SpeechInterrupted")) == ()
+
+
+@pytest.mark.parametrize(
+    "code", ["NO_AUDIO_GENERATED", "INTERRUPT_IN_PROGRESS", "INVALID_INTERRUPT_OFFSET"]
+)
+def test_flux_gives_up_a_connection_whose_turn_can_not_be_stopped(code):
+    """The turn goes on, and its audio has no id: it would be taken for the next turn's."""
+    codec = flux()
+    codec.start("a")
+    assert codec.decode(event(type="Warning", code=code)) == ()
+    codec.cancel("a", None)
+    (failed,) = codec.decode(event(type="Warning", code=code, description="ignored"))
+    assert isinstance(failed, VoiceFailed)
+    assert failed.error.kind is ErrorKind.RECYCLE
+    assert failed.error.code == code
+    assert "ignored" in str(failed.error)
+
+
+def test_flux_interrupts_only_behind_the_last_interruption():
+    codec = flux()
+    codec.start("a")
+    codec.decode(BinaryMessage(bytes(4 * RATE)))
+    assert offset_of(codec.cancel("a", 1.5)) == 1500
+    codec.decode(event(type="SpeechInterrupted", audio_played_ms=1500))
+    codec.start("b")
+    assert offset_of(codec.cancel("b", 0.5)) is None
 
 
 @given(st.binary(), st.booleans(), st.sampled_from([aura, flux]))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from duologue.audio import AudioFrame
-from duologue.errors import SessionError
+from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import JsonObject
 from duologue.pipeline.tts_codec import (
     ContextAudio,
@@ -27,9 +27,10 @@ from duologue.providers._json_text import encode_object
 from duologue.providers._speech_json import JsonDecoder
 from duologue.realtime import BinaryMessage
 
-_IGNORED_INTERRUPTS = frozenset({"NO_AUDIO_GENERATED", "NO_ACTIVE_SPEECH"})
-"""Warnings that say that there was nothing to interrupt."""
-_REFUSED_INTERRUPTS = frozenset({"INTERRUPT_IN_PROGRESS", "INVALID_INTERRUPT_OFFSET"})
+_REFUSED_INTERRUPTS = frozenset(
+    {"NO_AUDIO_GENERATED", "INTERRUPT_IN_PROGRESS", "INVALID_INTERRUPT_OFFSET"}
+)
+"""Warnings that say that an interruption was ignored: the turn goes on."""
 _SILENT = frozenset(
     {"Connected", "SpeechStarted", "Flushed", "SessionMetadata", "ConfigureSuccess"}
 )
@@ -52,6 +53,8 @@ class FluxTTSCodec(JsonDecoder[VoiceEvent]):
         self._session_s = 0.0
         """Seconds of audio of the session, as the service counts them."""
         self._context_start_s = 0.0
+        self._interrupted_ms = 0
+        """The position of the last interruption; the next must be behind it."""
         self._odd_byte = b""
 
     def open(self) -> Sequence[bytes]:
@@ -83,10 +86,11 @@ class FluxTTSCodec(JsonDecoder[VoiceEvent]):
         """Return the message that stops the turn, at what the person heard of it if known."""
         self._context, self._stopping = "", context
         message: JsonObject = {"type": "Interrupt"}
-        if played_s is not None and self._session_s > self._context_start_s:
+        if played_s is not None:
             at_s = min(self._context_start_s + played_s, self._session_s)
-            offset: JsonObject = {"type": "time_ms", "value": max(1, round(at_s * 1000))}
-            message["playback_offset"] = offset
+            at_ms = int(at_s * 1000)
+            if at_ms > self._interrupted_ms:
+                message["playback_offset"] = {"type": "time_ms", "value": at_ms}
         return [encode_object(message)]
 
     def keep_alive(self) -> Sequence[bytes]:
@@ -130,13 +134,18 @@ class FluxTTSCodec(JsonDecoder[VoiceEvent]):
     def _interrupted(self, event: JsonObject) -> Sequence[VoiceEvent]:
         played_ms = number_field(event, "audio_played_ms")
         if played_ms is not None:
-            self._session_s = played_ms / 1000
+            self._session_s, self._interrupted_ms = played_ms / 1000, int(played_ms)
         context, self._stopping = self._stopping, ""
         return [ContextStopped(context, optional_str(event, "text_spoken"))] if context else ()
 
     def _warning(self, event: JsonObject) -> Sequence[VoiceEvent]:
         code = optional_str(event, "code") or ""
-        if code in _IGNORED_INTERRUPTS or code in _REFUSED_INTERRUPTS:
+        if self._stopping and code in _REFUSED_INTERRUPTS:
+            # Its audio would be taken for that of the next turn.
+            words = f"the service did not stop speaking ({code})"
+            error = self._make_error(code, optional_str(event, "description") or words)
+            return [VoiceFailed(SessionError(str(error), code=code, kind=ErrorKind.RECYCLE))]
+        if self._stopping and code == "NO_ACTIVE_SPEECH":
             context, self._stopping = self._stopping, ""
-            return [ContextStopped(context)] if context else ()
+            return [ContextStopped(context)]
         return ()

@@ -23,15 +23,24 @@ PIECE_S = 0.002
 class FluxTTSSession(SpeechSession):
     """One connection to a Flux voice.
 
+    With ``speed``, so many seconds of audio are made in a second.
+
     Attributes:
         interrupts: The offsets in ms of the client's interruptions; None without one.
         spoken: The texts of the turns, whole or as far as they were spoken.
     """
 
     def __init__(
-        self, channel: EventChannel, clock: Clock, voice: Voice, *, stale_frames: int
+        self,
+        channel: EventChannel,
+        clock: Clock,
+        voice: Voice,
+        *,
+        stale_frames: int,
+        speed: float | None = None,
     ) -> None:
         super().__init__(channel, clock)
+        self._speed = speed
         self._voice = voice
         self._stale_frames = stale_frames
         self._waiting: deque[str] = deque()
@@ -44,6 +53,8 @@ class FluxTTSSession(SpeechSession):
         self._turn_text = ""
         self._played_s = 0.0
         """Seconds of the session's audio, as an interruption rebases them."""
+        self._made_s = 0.0
+        """Seconds of audio that were sent in the session."""
         self._turn_start_s = 0.0
         self._last_offset = 0.0
         self.interrupts: list[float | None] = []
@@ -112,8 +123,11 @@ class FluxTTSSession(SpeechSession):
                             return
                     chunk = piece.samples[begin : begin + step]
                     self.send_audio(chunk.tobytes())
+                    self._made_s += len(chunk) / self._voice.rate
                     if generation == self._generation:
                         self._played_s += len(chunk) / self._voice.rate
+                    if self._speed is not None:
+                        await self._clock.sleep(len(chunk) / self._voice.rate / self._speed)
                 await self._clock.sleep(PIECE_S)
                 if generation != self._generation:
                     return
@@ -151,10 +165,10 @@ class FluxTTSSession(SpeechSession):
         value = offset.get("value") if isinstance(offset, dict) else None
         at_ms = float(value) if isinstance(value, int | float) else None
         self.interrupts.append(at_ms)
-        if not self._speech_id:
-            self._waiting.clear()
-            self._reset()
-            self._generation += 1
+        if not (self._speech_id or self._waiting):
+            self._warn("NO_ACTIVE_SPEECH")
+            return
+        if not self._made_s:
             self._warn("NO_AUDIO_GENERATED")
             return
         if at_ms is not None and not self._last_offset < at_ms <= self._played_s * 1000 + 1:
@@ -162,6 +176,7 @@ class FluxTTSSession(SpeechSession):
             return
         self._generation += 1
         fields: dict[str, Json] = {"audio_played_ms": round(self._played_s * 1000)}
+        self._last_offset = round(self._played_s * 1000)
         if at_ms is not None:
             self._last_offset = at_ms
             self._played_s = at_ms / 1000

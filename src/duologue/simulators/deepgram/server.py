@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar, Unpack
 
 from duologue._optional import optional
+from duologue.errors import ConfigError
 from duologue.json_types import JsonObject
 
 with optional("simulate"):
@@ -41,6 +42,7 @@ class DeepgramSimulator(SpeechSimulator):
         faults: What goes wrong: faults, or names of presets.
         clock_scale: Divides the service's limits of time.
         stale_frames: Frames of audio that still come after a voice was stopped.
+        flux_speed: Seconds of audio that a Flux voice makes in a second; None: hundreds.
         seed: Makes delays the same in every run.
         clock: The clock of all times.
 
@@ -56,10 +58,14 @@ class DeepgramSimulator(SpeechSimulator):
         backend: str = "script",
         *,
         stale_frames: int = 3,
+        flux_speed: float | None = None,
         **options: Unpack[SpeechSimulatorOptions],
     ) -> None:
         super().__init__(backend, **options)
+        if flux_speed is not None and flux_speed <= 0:
+            raise ConfigError(f"flux_speed must be above 0, not {flux_speed}")
         self._stale_frames = stale_frames
+        self._flux_speed = flux_speed
 
     def routes(self) -> Mapping[str, SessionFactory]:
         """Return the session factories by path."""
@@ -109,7 +115,11 @@ class DeepgramSimulator(SpeechSimulator):
         if not _model(request).startswith("flux-"):
             raise RefusedError(400, "model must be a Flux voice on /v2/speak")
         return FluxTTSSession(
-            channel, self._clock, self._voice(request), stale_frames=self._stale_frames
+            channel,
+            self._clock,
+            self._voice(request),
+            stale_frames=self._stale_frames,
+            speed=self._flux_speed,
         )
 
     def _make_aura_tts(self, request: web.Request, channel: EventChannel) -> SpeechSession:
