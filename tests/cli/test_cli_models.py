@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 import sys
 from contextlib import asynccontextmanager
 
@@ -212,4 +213,31 @@ async def test_serve_goes_on_when_the_users_function_fails(folder):
         line = (await asyncio.wait_for(running.stderr.readline(), 10)).decode()
     assert line == (
         "modelapp:broken failed: modelapp.py line 13: RuntimeError: the database is down\n"
+    )
+
+
+async def test_serve_starts_again_on_the_same_port_when_the_app_changes(folder):
+    app = folder / "modelapp.py"
+    async with process("serve", "modelapp:make_agent", "--port", 0, "--reload") as running:
+        address = await address_of(running)
+        await asyncio.sleep(0.5)  # until the files are watched
+        app.write_text("import not_there\n")
+        async with asyncio.timeout(20):
+            line = await running.stdout.readline()
+            assert line == b"Changed: modelapp.py. Starting again ...\n"
+            assert (await running.stderr.readline()).decode() == (
+                "duologue: modelapp can't be imported: modelapp.py line 1: "
+                "ModuleNotFoundError: No module named 'not_there'\n"
+            )
+        app.write_text(APP)
+        assert await address_of(running) == address
+        running.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(running.wait(), 10) == 0
+
+
+def test_reload_needs_a_function_of_the_user(folder):
+    result = command("serve", "--reload")
+    assert result.exit_code == 2
+    assert result.output == (
+        "duologue: --reload needs a function of yours: duologue serve app:make_agent\n"
     )

@@ -37,7 +37,9 @@ EXTRAS = {
         "traces and figures for OpenTelemetry",
         ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     ),
+    "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
+    "upload": ("recordings in an object store", ("fsspec",)),
     "simulate": (
         "providers on this machine",
         ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),

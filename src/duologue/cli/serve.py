@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from duologue.cli.agent_source import AgentSource, agent_source
-from duologue.cli.app_path import AppError
+from duologue.cli.app_path import AppError, folder_of
 from duologue.cli.extras import require_extras
 from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
+from duologue.cli.reload import inherited_listener, serve_reloading
+from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
     from duologue.agent.agent import Agent
@@ -88,6 +91,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="json: one object a line, with the id of the call and without words.",
 )
+@click.option(
+    "--reload", is_flag=True, help="Start again when a file of the app changes; for development."
+)
 @model_options
 def serve(
     app: str | None,
@@ -103,6 +109,7 @@ def serve(
     drain: float,
     trust_proxy: tuple[str, ...],
     log_format: str,
+    reload: bool,
     model: ModelOptions,
 ) -> None:
     """Serve the page to talk from, until Ctrl-C.
@@ -124,8 +131,12 @@ def serve(
         log_as_json()
     if app is not None:
         require_extras("serve", "browser")
-    source = agent_source(app, model)
-    require_extras("serve", *source.extras, "browser")
+    elif reload:
+        raise ConfigError("--reload needs a function of yours: duologue serve app:make_agent")
+    # With --reload only the child imports the app, because an import that fails must not end this.
+    source = None if reload else agent_source(app, model)
+    if source is not None:
+        require_extras("serve", *source.extras, "browser")
     from duologue.server import ServerConfig
     from duologue.server.config import default_sessions
 
@@ -142,7 +153,11 @@ def serve(
         drain_s=drain,
         trusted_proxies=trust_proxy,
     )
-    listener = listen_on_port(config, exact=port is not None)
+    if source is None:
+        arguments = [each for each in sys.argv[1:] if each != "--reload"]
+        with listen_on_port(config, exact=port is not None) as listener:
+            serve_reloading(folder_of(app or ""), listener, arguments)
+    listener = inherited_listener() or listen_on_port(config, exact=port is not None)
     serve_page(config, listener, source, source.loading_message)
 
 

@@ -1,0 +1,94 @@
+"""``duologue serve --reload``: start the server again whenever a file of the app has changed.
+
+The parent process owns the listening socket, so the port stays the same and callers who come while
+the server starts wait in its queue. It never imports the app: an import that fails is an error of
+the child, which prints it, and the parent waits for the next change.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from duologue._optional import optional
+
+LISTENER_VARIABLE = "DUOLOGUE_RELOAD_FD"
+"""Environment variable with the number of the inherited listening socket."""
+
+STOP_S = 5.0
+"""Seconds that the server may take to end before it is killed."""
+
+SUFFIXES = (".md", ".toml")
+"""Suffixes of files that are watched beside Python's, such as those of instructions."""
+
+
+def inherited_listener() -> socket.socket | None:
+    """Return the listening socket of the parent; None if this is no child of `serve_reloading`."""
+    number = os.environ.pop(LISTENER_VARIABLE, None)
+    return None if number is None else socket.socket(fileno=int(number))
+
+
+def serve_reloading(folder: Path, listener: socket.socket, arguments: Sequence[str]) -> NoReturn:
+    """Run ``duologue`` with ``arguments`` in a child until Ctrl-C; restart it after each change.
+
+    Args:
+        folder: The folder whose files are watched, with those below it.
+        listener: The listening socket, which the child inherits.
+        arguments: The arguments of the child.
+    """
+    with optional("server"):
+        from watchfiles import PythonFilter, watch
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "duologue", *arguments],
+            env={**os.environ, LISTENER_VARIABLE: str(listener.fileno())},
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+        )
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        """Pass SIGTERM on, which drains the server, and end with its exit code."""
+        del frame
+        child.send_signal(number)
+        sys.exit(_shell_code(child.wait()))
+
+    child = start()
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        for changes in watch(folder, watch_filter=PythonFilter(extra_extensions=SUFFIXES)):
+            names = sorted({os.path.relpath(path, folder) for _, path in changes})
+            click.echo(f"Changed: {', '.join(names)}. Starting again ...")
+            _stop(child)
+            child = start()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _stop(child)
+    click.echo("")
+    sys.exit(0)
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """End the server and its calls, as Ctrl-C does."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+    try:
+        child.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _shell_code(code: int) -> int:
+    """Return an exit code as a shell shows it: 128 + N for signal N."""
+    return 128 - code if code < 0 else code
