@@ -405,6 +405,32 @@ class Agent:
             )
         return speech
 
+    async def digits(
+        self,
+        *,
+        max: int = 1,  # noqa: A002 - as others call it
+        end: str = "#",
+        within: float = 5.0,
+    ) -> str:
+        """Return the keys that the person presses on their telephone.
+
+        Unread keys of the last ten seconds count too, because callers who know a menu
+        do not wait for it. Each key is also a `DigitEvent`.
+
+        Args:
+            max: Most keys to wait for.
+            end: Keys that end the input and are not part of it; "" for none.
+            within: Seconds to wait for each key.
+
+        Returns:
+            The keys, such as "1234"; "" if none came in time.
+
+        Raises:
+            SessionClosedError: If the agent has not joined.
+            ConfigError: If an argument can't work, or another call is waiting.
+        """
+        return await self._require_live().session.digits.collect(max, end, within)
+
     @_on_loop
     def interrupt(self) -> int:
         """Stop everything that the agent is saying or is about to say; return the new epoch.

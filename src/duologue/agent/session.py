@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
+from duologue.agent._digits import DigitBuffer
 from duologue.agent.barge_in import BargeIn, Decision
 from duologue.agent.call_recorder import GuardedRecorder
 from duologue.agent.conversation import Conversation
@@ -20,6 +21,7 @@ from duologue.clock import Clock, Timer
 from duologue.edges.protocol import Edge
 from duologue.errors import ErrorKind, SessionClosedError
 from duologue.events.events import (
+    DigitEvent,
     ErrorEvent,
     Event,
     InterruptionEvent,
@@ -121,6 +123,7 @@ class AgentSession:
         self._clock = clock
         self._recorder = recorder if recorder.is_on else None
         self.playout = Playout(edge, clock, self, recorder=recorder)
+        self.digits = DigitBuffer(clock)
         self.disconnected_event: RealtimeDisconnectedEvent | None = None
         self._closed = False
         self._metrics = TurnMetrics()
@@ -217,6 +220,12 @@ class AgentSession:
         """Accept a text that the person wrote."""
         if self._realtime.alive and not self._closed:
             self._on_text(text)
+
+    def push_digit(self, digit: str) -> None:
+        """Accept a key that the person pressed."""
+        if not self._closed:
+            self.digits.push(digit)
+            self._emit(DigitEvent(digit, self._participant))
 
     def report_played(self, samples: int) -> None:
         """Record that the edge has played ``samples`` of all that it was given."""

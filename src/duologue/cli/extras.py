@@ -42,7 +42,11 @@ EXTRAS = {
     "upload": ("recordings in an object store", ("fsspec",)),
     "simulate": (
         "providers on this machine",
-        ("aiohttp", "aiortc", "h2", "cryptography", "orjson", "pybase64", "yaml"),
+        ("aiohttp", "aiortc", "h2", "cryptography", "jwt", "orjson", "pybase64", "yaml"),
+    ),
+    "telephone": (
+        "callers on a telephone",
+        ("starlette", "uvicorn", "websockets", "httpx", "jwt", "cryptography"),
     ),
 }
 """For each extra, what it is for and the modules that it adds to a plain installation."""

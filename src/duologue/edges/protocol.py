@@ -32,6 +32,9 @@ class AgentInput(Protocol):
     def push_text(self, text: str) -> None:
         """Pass on a text that the person wrote; the agent replies to it as to speech."""
 
+    def push_digit(self, digit: str) -> None:
+        """Pass on a key that the person pressed: 0 to 9, ``*``, ``#``, or A to D."""
+
     def report_played(self, samples: int) -> None:
         """Report how many samples of all audio given to `Edge.play` have been played.
 

@@ -124,6 +124,14 @@ class ReplyDoneEvent(TimedEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class DigitEvent(TimedEvent):
+    """The person pressed a key of their telephone: 0 to 9, ``*``, ``#``, or A to D."""
+
+    digit: str
+    participant: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentTurnStartedEvent(TimedEvent):
     """The first audio of a speech is on its way to the person."""
 
@@ -282,6 +290,7 @@ type Event = (
     | UserTranscriptEvent
     | ReplyStartedEvent
     | ReplyDoneEvent
+    | DigitEvent
     | AgentTurnStartedEvent
     | AgentTranscriptEvent
     | AgentHeardEvent

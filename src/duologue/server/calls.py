@@ -7,7 +7,8 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Literal, Protocol
@@ -126,7 +127,8 @@ class CallLimiter:
         self._sockets_without_hello: EvictingPool[CallSocket] = EvictingPool(MAX_WAITING)
         self.sessions = 0
         self.running: dict[str, RunningCall] = {}
-        """The running calls by their ids."""
+        """The running calls of the page by their ids."""
+        self._ends: set[Callable[[], None]] = set()
         self.draining = False
         """Whether no further call is admitted, because the server is about to end."""
         self.loading = False
@@ -157,11 +159,9 @@ class CallLimiter:
                 token = await socket.receive_hello()
             finally:
                 self._sockets_without_hello.remove(socket)
-            self._check_admission(token)
-            if self.call_admitted is not None:
-                # The connection is known by its own address, not by the one that a proxy names.
-                peer = websocket.scope.get("duologue.peer", client)
-                self.call_admitted((peer[0], peer[1]) if peer else None)
+            self._check_token(token)
+            self.check_place()
+            self._exempt(websocket)
             await self._serve_admitted(socket)
         except RefusedError as refused:
             if socket is not None:
@@ -170,27 +170,66 @@ class CallLimiter:
     async def _serve_admitted(self, socket: CallSocket) -> None:
         """Run one call, and the work after it."""
         socket.call_id = token_hex(6)
-        self._unfinished += 1
-        self._nothing_unfinished.clear()
-        try:
-            with call_context(socket.call_id):
-                self.sessions += 1
+        with self._unfinished_call(socket.call_id):
+            with self._session():
                 self.running[socket.call_id] = RunningCall(socket, time.time())
-                self._watch_ticks()
                 try:
                     refusal = await self._run_call(socket)
                 finally:
-                    self.sessions -= 1
                     del self.running[socket.call_id]
-                    if not self.sessions:
-                        self._unwatch_ticks()
-                await socket.close(refusal)
-                if socket.after_call is not None:
-                    await _run_after_call(socket.after_call())
+            await socket.close(refusal)
+            if socket.after_call is not None:
+                await _run_after_call(socket.after_call())
+
+    @contextmanager
+    def place(self, websocket: WebSocket, end: Callable[[], None]) -> Generator[None]:
+        """Let a call that is not the page's have one of the places during the block.
+
+        Args:
+            websocket: The socket of the call.
+            end: Called when the server ends: ends the call.
+
+        Raises:
+            RefusedError: All places are taken, the ticks are late, or the server ends.
+        """
+        self.check_place()
+        self._exempt(websocket)
+        with self._unfinished_call(token_hex(6)), self._session():
+            self._ends.add(end)
+            try:
+                yield
+            finally:
+                self._ends.discard(end)
+
+    @contextmanager
+    def _unfinished_call(self, call_id: str) -> Generator[None]:
+        self._unfinished += 1
+        self._nothing_unfinished.clear()
+        try:
+            with call_context(call_id):
+                yield
         finally:
             self._unfinished -= 1
             if not self._unfinished:
                 self._nothing_unfinished.set()
+
+    @contextmanager
+    def _session(self) -> Generator[None]:
+        self.sessions += 1
+        self._watch_ticks()
+        try:
+            yield
+        finally:
+            self.sessions -= 1
+            if not self.sessions:
+                self._unwatch_ticks()
+
+    def _exempt(self, websocket: WebSocket) -> None:
+        """Report that a socket has become a call."""
+        if self.call_admitted is not None:
+            # The connection is known by its own address, not by the one that a proxy names.
+            peer = websocket.scope.get("duologue.peer", websocket.client)
+            self.call_admitted((peer[0], peer[1]) if peer else None)
 
     async def drain(self, within_s: float, *, warn_s: float = 30.0) -> None:
         """Admit no further call, and return once all calls have ended.
@@ -219,6 +258,8 @@ class CallLimiter:
             log.warning("%d calls were ended because the server ends", self.sessions)
         for call in list(self.running.values()):
             call.socket.end(RESTARTING)
+        for end in list(self._ends):
+            end()
         await self._wait_until_finished(self._config.end_timeout_s + CLOSE_S + AFTER_CALL_S)
 
     async def health(self) -> JsonObject:
@@ -313,10 +354,13 @@ class CallLimiter:
     def _record_tick(self, when: float) -> None:
         self._lateness.record(when, self._clock.now())
 
-    def _check_admission(self, token: str) -> None:
+    def _check_token(self, token: str) -> None:
         expected = self._config.token
         if expected is not None and not hmac.compare_digest(_bytes(token), _bytes(expected)):
             raise RefusedError(BAD_TOKEN)
+
+    def check_place(self) -> None:
+        """Raise `RefusedError`, and count it, if there is no place for another call."""
         if self.draining:
             raise RefusedError(RESTARTING)
         if self.loading:

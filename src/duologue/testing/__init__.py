@@ -21,23 +21,39 @@ if TYPE_CHECKING:
     from duologue.simulators.nova.server import NovaSimulator
     from duologue.simulators.openai.server import OpenAISimulator
     from duologue.simulators.qwen.server import QwenSimulator
+    from duologue.simulators.telephone.caller import (
+        CallRejectedError,
+        LineFaults,
+        PlivoCaller,
+        TelnyxCaller,
+        TelnyxKey,
+        TwilioCaller,
+        VonageCaller,
+    )
     from duologue.testing.speech import synthesize, transcribe
 
 __all__ = [
     "SCRIPTED_CAPABILITIES",
     "At",
+    "CallRejectedError",
     "CartesiaSimulator",
     "DeadlockError",
     "DeepgramSimulator",
     "ElevenLabsSimulator",
     "GeminiSimulator",
+    "LineFaults",
     "NovaSimulator",
     "OpenAISimulator",
+    "PlivoCaller",
     "QwenSimulator",
     "Reply",
     "ScriptedRealtime",
+    "TelnyxCaller",
+    "TelnyxKey",
     "ToolUse",
+    "TwilioCaller",
     "VirtualTimeLoop",
+    "VonageCaller",
     "run_virtual",
     "synthesize",
     "transcribe",
@@ -55,6 +71,15 @@ if not TYPE_CHECKING:
             "duologue.simulators.nova.server": ["NovaSimulator"],
             "duologue.simulators.openai.server": ["OpenAISimulator"],
             "duologue.simulators.qwen.server": ["QwenSimulator"],
+            "duologue.simulators.telephone.caller": [
+                "CallRejectedError",
+                "LineFaults",
+                "PlivoCaller",
+                "TelnyxCaller",
+                "TelnyxKey",
+                "TwilioCaller",
+                "VonageCaller",
+            ],
             "duologue.testing.speech": ["synthesize", "transcribe"],
         },
     )

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import binascii
-from functools import lru_cache
+from collections.abc import Mapping
 
 import numpy as np
 import pybase64
-from numpy.typing import NDArray
 
+from duologue import _g711
 from duologue.audio import Resampler, Samples
 from duologue.json_types import Json
 from duologue.simulators._fields import int_at, text_at
 from duologue.simulators._openai_protocol.refusals import RefusedError
 from duologue.simulators._openai_protocol.schema import RATE
 
-_G711 = ("audio/pcmu", "audio/pcma")
-_G711_RATE = 8000
-
-
-@lru_cache
-def _g711_decode_table(kind: str) -> Samples:
-    """Return the int16 values of the 256 bytes of G.711 (ITU-T G.711)."""
-    code = np.arange(256)
-    if kind == "audio/pcmu":
-        code = ~code & 0xFF
-        exponent, mantissa = code >> 4 & 7, code & 15
-        value = ((mantissa << 3) + 0x84 << exponent) - 0x84
-        return np.where(code & 0x80, -value, value).astype(np.int16)
-    code = code ^ 0x55
-    exponent, mantissa = code >> 4 & 7, code & 15
-    value = np.where(
-        exponent == 0, (mantissa << 4) + 8, (mantissa << 4) + 0x108 << np.maximum(exponent - 1, 0)
-    )
-    return np.where(code & 0x80, value, -value).astype(np.int16)
-
-
-@lru_cache
-def _g711_encode_table(kind: str) -> NDArray[np.uint8]:
-    """Return the nearest G.711 byte of each int16, indexed by its value plus 32768."""
-    values = _g711_decode_table(kind).astype(np.int32)
-    order = np.argsort(values, kind="stable")
-    middles = (values[order][1:] + values[order][:-1]) / 2
-    near = np.searchsorted(middles, np.arange(-32768, 32768))
-    return order[near].astype(np.uint8)
+_G711: Mapping[str, _g711.Law] = {"audio/pcmu": "mulaw", "audio/pcma": "alaw"}
 
 
 def _rate_of(audio_format: Json) -> int:
     """Return the Hz of a format on the wire."""
     if text_at(audio_format, "type") in _G711:
-        return _G711_RATE
+        return _g711.RATE
     return int_at(audio_format, "rate", default=RATE)
 
 
@@ -89,9 +61,7 @@ class AudioDecoder:
             RefusedError: The bytes are not audio.
         """
         if self._kind in _G711:
-            return self._resampler.push(
-                _g711_decode_table(self._kind)[np.frombuffer(data, np.uint8)]
-            )
+            return self._resampler.push(_g711.decode(data, _G711[self._kind]))
         if len(data) % 2:
             raise RefusedError(
                 "invalid_value", "Invalid 'audio': PCM takes an even number of bytes.", "audio"
@@ -120,7 +90,7 @@ class AudioEncoder:
 
     def _text(self, samples: Samples) -> str:
         if self._kind in _G711:
-            data = _g711_encode_table(self._kind)[samples.astype(np.int32) + 32768].tobytes()
+            data = _g711.encode(samples, _G711[self._kind])
         else:
             data = samples.astype("<i2", copy=False).tobytes()
         return str(pybase64.b64encode_as_string(data))

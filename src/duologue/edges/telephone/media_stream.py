@@ -1,0 +1,340 @@
+"""Connect a caller on a telephone, whose carrier streams the audio over a WebSocket."""
+
+# The carrier opens a WebSocket to us. One codec for each carrier translates its messages; this edge
+# is the same for all.
+#
+#     playout ──play──▶ codec.audio ──▶ _outbox ──▶ socket      a mark after every 100 ms
+#     playout ──clear─▶ drops _outbox, and sends one clear
+#     socket ──▶ codec.receive ──▶ Arrivals (order, gaps) ──▶ Pacer ──▶ agent.push_audio
+#                              ──▶ MarkLedger ──▶ agent.report_played
+#
+# - *What was heard* is what the returned marks prove, and nothing else (`MarkLedger`): never more
+#   than the carrier has played, and at most 100 ms and a round trip less. A mark says that the
+#   audio has left the carrier; the ear is about 150 ms later.
+# - *Interruptions*. `clear` drops every message of audio that has not been handed to the socket,
+#   and the next message is the carrier's clear. The marks of dropped audio prove nothing, whether
+#   they come back or not.
+# - *The last mark* of a speech follows 45 ms after its last frame, because an edge does not learn
+#   that a speech has ended.
+# - *Bounds*. Ten seconds of messages may wait for the socket; more mean that the carrier does not
+#   read, and the call ends. Ten seconds of the caller's audio may wait for the model.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol, assert_never
+
+from duologue.audio import FRAME_MS, AudioFrame
+from duologue.clock import Clock, LoopClock, Timer
+from duologue.edges.protocol import AgentInput, EdgeStats
+from duologue.edges.telephone._arrivals import Arrivals, Pacer
+from duologue.edges.telephone._mark_ledger import MarkLedger
+from duologue.edges.telephone._stream import (
+    AudioArrived,
+    CarrierCodec,
+    DigitPressed,
+    MarkReturned,
+    QueueCleared,
+    StreamEvent,
+    StreamFailed,
+    StreamStarted,
+    StreamStopped,
+)
+from duologue.edges.telephone.calls import CallControl, PhoneCall, TelephoneError
+from duologue.errors import ConfigError, UnsupportedError
+from duologue.quality import Quality
+
+logger = logging.getLogger(__name__)
+
+LATENCY_MS = 150.0
+"""Milliseconds from the carrier's buffer to the ear, about, over the public telephone network."""
+
+MAX_WAITING = 1000
+"""Most messages that may wait for the socket: ten seconds of audio and marks."""
+
+_LAST_MARK_S = 0.045
+"""Seconds after the last frame until its mark is sent."""
+_CLOSE_S = 0.3
+"""Seconds that closing the socket may take, because an edge must hang up in half a second."""
+_QUIET_S = 0.3
+"""Seconds without new audio after which `MediaStream.hang_up` takes the agent to have finished."""
+_POLL_S = 0.05
+"""Seconds between two looks of `MediaStream.hang_up`."""
+
+
+class StreamSocket(Protocol):
+    """The WebSocket of one call."""
+
+    async def receive(self) -> str | bytes | None:
+        """Return the next message; None after the end."""
+        ...
+
+    async def send(self, message: str | bytes) -> bool:
+        """Send a message; wait while the other side does not read; return False after the end."""
+        ...
+
+    async def close(self) -> None:
+        """Close the socket; may be called again."""
+
+
+class MediaStream:
+    """One call whose audio its carrier streams over a WebSocket.
+
+    Made for each call by `telephone.mount`, and passed to ``make_agent``.
+
+    Args:
+        socket: The WebSocket of the call, after the message that starts the stream.
+        codec: The codec that has read that message.
+        call: The call.
+        control: Hangs up, transfers and sends keys; None if the carrier's REST is not configured.
+        reorder: Most chunks of the caller's audio that wait for an earlier one.
+        clock: Clock of the call; by default that of the event loop.
+    """
+
+    def __init__(
+        self,
+        socket: StreamSocket,
+        codec: CarrierCodec,
+        call: PhoneCall,
+        *,
+        control: CallControl | None = None,
+        reorder: int = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.call = call
+        """Who calls whom, and the parameters of the call."""
+        self._socket = socket
+        self._codec = codec
+        self._control = control
+        self._clock: Clock = clock or LoopClock()
+        self._ledger = MarkLedger(codec.output_rate)
+        self._arrivals = Arrivals(reorder)
+        self._pacer = Pacer()
+        self._pacer_timer: Timer | None = None
+        self._agent: AgentInput | None = None
+        self._outbox: deque[tuple[bool, str | bytes]] = deque()
+        """Messages to send; True for audio and marks, which `clear` drops."""
+        self._outbox_filled = asyncio.Event()
+        self._over = asyncio.Event()
+        self._failure: str | None = None
+        self._last_play = 0.0
+        self._mark_timer: Timer | None = None
+        self._started = False
+        self.caller_left = False
+        """Whether the carrier ended the stream, usually because the caller has hung up."""
+
+    def __repr__(self) -> str:
+        state = "over" if self._over.is_set() else "running" if self._started else "new"
+        return f"<MediaStream {self.call.carrier} {state}>"
+
+    @property
+    def output_rate(self) -> int:
+        """Rate in Hz of the frames that `play` accepts: the carrier's."""
+        return self._codec.output_rate
+
+    @property
+    def quality(self) -> Quality:
+        """``confirmed``: the carrier returns a mark when it has played the audio before it."""
+        return "confirmed"
+
+    @property
+    def lead_ms(self) -> int:
+        """20: the carrier buffers."""
+        return FRAME_MS
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds from `play` to the ear, about."""
+        return LATENCY_MS
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Counters of messages, marks and the caller's audio."""
+        return {
+            "malformed_messages": self._codec.malformed,
+            "stale_marks": self._ledger.stale,
+            "unknown_marks": self._ledger.unknown,
+            "clears": self._ledger.epoch,
+            "lost_frames": self._arrivals.lost,
+            "late_chunks": self._arrivals.late,
+            "waiting_messages": len(self._outbox),
+        }
+
+    def stats(self) -> EdgeStats:
+        """Return the counters that `Agent.stats` includes; `counters` has more."""
+        return EdgeStats(
+            dropped_input_s=self._pacer.dropped_s,
+            lost_packets=self._arrivals.lost + self._arrivals.late,
+        )
+
+    async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
+        """Carry the call until the caller hangs up, or until `hang_up`.
+
+        Raises:
+            TelephoneError: The carrier reported an error, or stopped reading.
+        """
+        if self._started:
+            raise ConfigError("a stream runs once: each call has a MediaStream of its own")
+        self._started = True
+        self._agent = agent
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(), name="telephone reading")
+                writing = tasks.create_task(self._write(), name="telephone writing")
+                await self._over.wait()
+                reading.cancel()
+                writing.cancel()
+        finally:
+            self._over.set()
+            for timer in (self._mark_timer, self._pacer_timer):
+                if timer is not None:
+                    timer.cancel()
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await self._socket.close()
+            except TimeoutError:
+                logger.info("the carrier did not close its socket in time")
+        if self._failure is not None:
+            raise TelephoneError(self._failure)
+
+    def play(self, frame: AudioFrame | None) -> None:
+        """Send the next 20 ms."""
+        if frame is None or self._over.is_set():
+            return
+        self._send(self._codec.audio(frame.samples), audio=True)
+        self._send_mark(self._ledger.add(len(frame.samples)))
+        self._last_play = self._clock.now()
+        if self._mark_timer is None and self._ledger.unmarked:
+            self._arm_mark_timer()
+
+    def clear(self) -> None:
+        """Drop what was not played: here at once, at the carrier by the next message."""
+        self._outbox = deque(entry for entry in self._outbox if not entry[0])
+        if self._ledger.clear():
+            self._send(self._codec.clear())
+
+    async def hang_up(self) -> None:
+        """End the call when the caller has heard what the agent is saying, or after 30 s."""
+        try:
+            async with asyncio.timeout(30):
+                while not self._over.is_set() and (
+                    self._ledger.outstanding or self._clock.now() - self._last_play < _QUIET_S
+                ):
+                    await self._clock.sleep(_POLL_S)
+        except TimeoutError:
+            logger.warning("a call was ended before its last words were confirmed")
+        self._end()
+
+    async def transfer(self, to: str) -> None:
+        """Connect the caller with another number; the agent leaves the call.
+
+        Let only numbers of yours be called: a caller may talk a model into another one.
+
+        Raises:
+            TelephoneError: The carrier refused.
+            UnsupportedError: The carrier's REST is not configured.
+        """
+        await self._require_control("transfer a call").transfer(to)
+
+    async def send_digits(self, digits: str) -> None:
+        """Press keys for the other side, such as ``1w2#``; ``w`` waits for half a second.
+
+        Raises:
+            TelephoneError: The carrier refused.
+            UnsupportedError: The carrier can't while it streams, or its REST is not configured.
+        """
+        if not digits or set(digits) - set("0123456789*#ABCDwW"):
+            raise ConfigError(f"digits must be keys such as 12w3#, not {digits!r:.40}")
+        await self._require_control("send digits").send_digits(digits)
+
+    def _require_control(self, what: str) -> CallControl:
+        if self._control is None:
+            raise UnsupportedError(
+                f"can't {what}: give {self.call.carrier.capitalize()}(...) the keys of its REST"
+            )
+        return self._control
+
+    def _end(self, failure: str | None = None) -> None:
+        if not self._over.is_set():
+            self._failure = failure
+            self._over.set()
+
+    def _send(self, message: str | bytes, *, audio: bool = False) -> None:
+        if len(self._outbox) >= MAX_WAITING:
+            self._end("the carrier does not read: ten seconds of audio are waiting")
+            return
+        self._outbox.append((audio, message))
+        self._outbox_filled.set()
+
+    def _send_mark(self, name: str | None) -> None:
+        if name is not None:
+            self._send(self._codec.mark(name), audio=True)
+
+    def _arm_mark_timer(self) -> None:
+        self._mark_timer = self._clock.call_at(self._last_play + _LAST_MARK_S, self._mark_due)
+
+    def _mark_due(self) -> None:
+        self._mark_timer = None
+        if self._over.is_set() or not self._ledger.unmarked:
+            return
+        if self._clock.now() - self._last_play < _LAST_MARK_S - 0.001:
+            self._arm_mark_timer()
+        else:
+            self._send_mark(self._ledger.mark())
+
+    async def _write(self) -> None:
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            while self._outbox:
+                if not await self._socket.send(self._outbox.popleft()[1]):
+                    return  # The reader finds the end as well, and knows the reason.
+
+    async def _read(self) -> None:
+        while (message := await self._socket.receive()) is not None:
+            for event in self._codec.receive(message):
+                self._handle(event)
+        self.caller_left = self.caller_left or not self._over.is_set()
+        self._end()
+
+    def _handle(self, event: StreamEvent) -> None:
+        agent = self._agent
+        assert agent is not None  # noqa: S101 - `run` sets it before it reads
+        match event:
+            case AudioArrived(samples, rate, chunk, timestamp_ms):
+                for frame in self._arrivals.push(samples, rate, chunk, timestamp_ms):
+                    self._pacer.push(frame)
+                self._pass_on()
+            case MarkReturned(name):
+                played = self._ledger.returned(name)
+                if played is not None:
+                    agent.report_played(played)
+            case DigitPressed(digit):
+                agent.push_digit(digit)
+            case StreamStopped():
+                self.caller_left = True
+                self._end()
+            case StreamFailed(message):
+                self._end(f"the carrier says: {message}")
+            case StreamStarted() | QueueCleared():
+                pass  # The stream has started already, and only marks prove what was played.
+            case _:
+                assert_never(event)
+
+    def _pass_on(self) -> None:
+        """Pass on the caller's audio that is due, and come back for the rest."""
+        agent = self._agent
+        if agent is None or self._over.is_set():
+            return
+        for frame in self._pacer.take(self._clock.now()):
+            agent.push_audio(frame)
+        if self._pacer_timer is None and (due := self._pacer.next_at) is not None:
+            self._pacer_timer = self._clock.call_at(due, self._pacer_due)
+
+    def _pacer_due(self) -> None:
+        self._pacer_timer = None
+        self._pass_on()

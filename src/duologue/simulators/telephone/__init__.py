@@ -1,0 +1,1 @@
+"""Simulated carriers, which call an app with a telephone."""
