@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
@@ -12,11 +12,13 @@ import pytest
 from duologue.events import ErrorEvent
 from duologue.items import AgentItem, UserItem
 from duologue.pipeline.interfaces import TextDelta
-from duologue.providers import cartesia, deepgram, elevenlabs
+from duologue.providers import cartesia, deepgram, elevenlabs, openai
+from duologue.simulators._speech.recognition import RecognizerSession
 from duologue.simulators._speech.voices import ToneVoice
 from duologue.simulators.cartesia.server import CartesiaSimulator
 from duologue.simulators.deepgram.server import DeepgramSimulator
 from duologue.simulators.elevenlabs.server import ElevenLabsSimulator
+from duologue.simulators.openai.server import OpenAISimulator
 from duologue.testing import run_virtual
 from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge, agent_items, events_of, join_agent
@@ -53,14 +55,46 @@ class Vendor:
     timing: str = "words"
     pause_s: float = 0.05
     """Seconds between two replies, for a service that speaks only so many a minute."""
+    recogniser: Any = None
+    """Simulator of the recogniser, if it is of another vendor."""
 
     @asynccontextmanager
-    async def conversation(self, edge, llm=None, **options):
-        async with self.simulator(**options) as service:
-            key = {"base_url": service.url, "api_key": service.key}
-            parts = {"stt": self.stt(**key), "tts": self.tts(**key), "vad": EnergyVAD()}
-            async with join_agent(llm or Talker(), edge, **parts) as agent:
-                yield agent, service
+    async def conversation(self, edge, llm=None, transcripts=()):
+        async with AsyncExitStack() as stack:
+            voice = await stack.enter_async_context(self.simulator(transcripts=transcripts))
+            recogniser = voice
+            if self.recogniser is not None:
+                recogniser = await stack.enter_async_context(
+                    self.recogniser(replies=[], transcripts=transcripts)
+                )
+            stt = self.stt(base_url=recogniser.url, api_key=recogniser.key)
+            tts = self.tts(base_url=voice.url, api_key=voice.key)
+            join = join_agent(llm or Talker(), edge, stt=stt, tts=tts, vad=EnergyVAD())
+            yield await stack.enter_async_context(join), Services(voice, recogniser)
+
+
+class Services:
+    """The simulators of a conversation; the same one twice for a vendor of both."""
+
+    def __init__(self, voice, recogniser):
+        self.voice, self.recogniser = voice, recogniser
+
+    @property
+    def recognisers(self):
+        return [one for one in self.recogniser.sessions if isinstance(one, RecognizerSession)]
+
+    @property
+    def voices(self):
+        return [one for one in self.voice.sessions if not isinstance(one, RecognizerSession)]
+
+    async def kill(self, part):
+        """Cut the newest connection of a part."""
+        service, sessions = {
+            "recogniser": (self.recogniser, self.recognisers),
+            "voice": (self.voice, self.voices),
+        }[part]
+        if sessions:
+            await service.kill(service.sessions.index(sessions[-1]))
 
 
 def virtual_time(test):
@@ -87,12 +121,14 @@ VENDORS = {
         timing="clauses",
         pause_s=2.0,
     ),
+    "openai": Vendor(
+        CartesiaSimulator,
+        openai.STT,
+        partial(cartesia.TTS, "v"),
+        recogniser=OpenAISimulator,
+    ),
 }
 vendors = pytest.mark.parametrize("vendor", VENDORS.values(), ids=VENDORS)
-
-
-def sessions(service, kind):
-    return [session for session in service.sessions if kind in type(session).__name__]
 
 
 async def words_of(text, rate=24000):
@@ -109,16 +145,16 @@ async def words_of(text, rate=24000):
 async def test_a_conversation_has_one_connection_for_each_part(vendor):
     edge, llm = FakeEdge(), Talker("Yes, of course.")
     transcripts = [f"this is sentence {number}" for number in range(20)]
-    async with vendor.conversation(edge, llm, transcripts=transcripts) as (agent, service):
+    async with vendor.conversation(edge, llm, transcripts=transcripts) as (agent, services):
         for _ in transcripts:
             await edge.speak(0.8)
             await edge.be_silent(3.0)
         said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
         assert said == transcripts
         assert [item.text for item in agent_items(agent)] == ["Yes, of course."] * 20
-        assert len(service.sessions) == 2
+        assert len(services.voices) == len(services.recognisers) == 1
         assert not events_of(agent, ErrorEvent)
-    assert all(not session.open_contexts for session in sessions(service, "TTSSession"))
+    assert all(not session.open_contexts for session in services.voices)
 
 
 @vendors
@@ -127,7 +163,7 @@ async def test_heard_text_after_a_cut_is_what_was_played(vendor):
     edge = FakeEdge()
     rng = random.Random(7)  # noqa: S311 - the moments of cuts
     words = await words_of(REPLY)
-    async with vendor.conversation(edge) as (agent, service):
+    async with vendor.conversation(edge) as (agent, services):
         for _ in range(CUTS):
             agent.simple_response("go on")
             await asyncio.sleep(0.1 + rng.random() * 5.5)
@@ -144,7 +180,7 @@ async def test_heard_text_after_a_cut_is_what_was_played(vendor):
                 assert heard <= begun, (item.text, played)
                 assert begun - heard <= 1, (item.text, played)
         await asyncio.sleep(3)
-        assert all(not session.open_contexts for session in sessions(service, "TTSSession"))
+        assert all(not session.open_contexts for session in services.voices)
         assert not events_of(agent, ErrorEvent)
 
 
@@ -154,9 +190,9 @@ async def test_lost_connections_lose_no_words(vendor):
     edge = FakeEdge()
     rng = random.Random(11)  # noqa: S311 - the moments of kills
     transcripts = [f"sentence number {number}" for number in range(KILLS)]
-    async with vendor.conversation(edge, transcripts=transcripts) as (agent, service):
+    async with vendor.conversation(edge, transcripts=transcripts) as (agent, services):
         for _ in range(KILLS):
-            killer = asyncio.create_task(kill_soon(service, rng))
+            killer = asyncio.create_task(kill_soon(services, rng))
             await edge.speak(0.5 + rng.random())
             await edge.be_silent(8.0)
             await killer
@@ -170,10 +206,7 @@ async def test_lost_connections_lose_no_words(vendor):
         assert not events_of(agent, ErrorEvent)
 
 
-async def kill_soon(service, rng):
+async def kill_soon(services, rng):
     """Cut the connection of a part at a random moment of a turn and its reply."""
     await asyncio.sleep(rng.random() * 8.0)
-    kind = rng.choice(["TTSSession", "STTSession"])
-    alive = [index for index, one in enumerate(service.sessions) if kind in type(one).__name__]
-    if alive:
-        await service.kill(alive[-1])
+    await services.kill(rng.choice(["voice", "recogniser"]))

@@ -229,12 +229,20 @@ class EventSession(ABC):
         self._log.record_client_event(event, len(text))
         self._channel.client_event(text_at(event, "type"))
         try:
-            given = check_object(self.client_events, event, "")
+            given = self.read_event(event)
             self.handle(text_at(given, "type"), given)
         except RefusedError as refusal:
             self.send_error(refusal, text_at(event, "event_id") or None)
         if self._expectations is not None:
             self._expectations.client_event(event)
+
+    def read_event(self, event: JsonObject) -> JsonObject:
+        """Return an event of the client, if it has the right shape.
+
+        Raises:
+            RefusedError: It does not.
+        """
+        return check_object(self.client_events, event, "")
 
     def accept_audio(self, samples: Samples) -> None:
         """Accept the client's next audio, at the rate of the session."""

@@ -65,6 +65,9 @@ class ServiceApi(Protocol):
     ) -> None:
         """Run a session until it ends."""
 
+    async def run_transcription(self, channel: WebSocketChannel) -> None:
+        """Run a transcription session until it ends."""
+
     async def start_call(
         self, offer: str, configuration: OpenAISessionObject
     ) -> tuple[RtcCall, str]:
@@ -145,13 +148,17 @@ class _Routes:
     async def connect(self, request: web.Request) -> web.StreamResponse:
         """Run a session over a WebSocket."""
         session = self._authenticate(request)
-        model = request.query.get("model") or text_at(session, "model")
-        if not model:
-            raise _HttpError(400, "missing_model", "You must provide a model parameter.")
-        configuration = self._api.make_session_object(self._check_model(model), session)
         websocket = web.WebSocketResponse(
             max_msg_size=MAX_MESSAGE_BYTES, compress=True, timeout=2.0, protocols=("realtime",)
         )
+        model = request.query.get("model") or text_at(session, "model")
+        if not model and request.query.get("intent") == "transcription":
+            await websocket.prepare(request)
+            await self._api.run_transcription(self._api.open_channel(websocket, request))
+            return websocket
+        if not model:
+            raise _HttpError(400, "missing_model", "You must provide a model parameter.")
+        configuration = self._api.make_session_object(self._check_model(model), session)
         await websocket.prepare(request)
         await self._api.run_session(self._api.open_channel(websocket, request), configuration)
         return websocket

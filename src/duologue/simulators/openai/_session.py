@@ -145,6 +145,16 @@ class OpenAISession(EventSession):
             case "session.update":
                 self._update(event["session"])
 
+    def read_event(self, event: JsonObject) -> JsonObject:
+        """Return an event of the client that has the right shape."""
+        if value_at(event, "session", "type") == "transcription":
+            raise RefusedError(
+                "invalid_model",
+                "You must not provide a model parameter for transcription sessions.",
+                "session.type",
+            )
+        return super().read_event(event)
+
     def _update(self, change: Json) -> None:
         before = self._configuration.value
         self._configuration.update(change, has_spoken=self._responses.has_spoken)

@@ -24,10 +24,16 @@ with optional("simulate"):
     from duologue.simulators._openai_protocol.auth import Auth
     from duologue.simulators._openai_protocol.event_session import SessionOptions
     from duologue.simulators._openai_protocol.session_object import OpenAISessionObject
+    from duologue.simulators._speech.recognizers import (
+        LocalRecognizer,
+        Recognizer,
+        ScriptedRecognizer,
+    )
     from duologue.simulators._websocket_channel import WebSocketChannel
     from duologue.simulators.openai._routes import application
     from duologue.simulators.openai._rtc_call import RtcCall
     from duologue.simulators.openai._session import OpenAISession
+    from duologue.simulators.openai._transcription_session import TranscriptionSession
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +42,7 @@ DEFAULT_KEY = "sk-simulator"
 """The API key that is valid by default."""
 
 
-class OpenAISimulator(HttpService[OpenAISession]):
+class OpenAISimulator(HttpService[OpenAISession | TranscriptionSession]):
     """OpenAI's Realtime service on this machine, over WebSocket and WebRTC; use as ``async with``.
 
     Args:
@@ -105,6 +111,7 @@ class OpenAISimulator(HttpService[OpenAISession]):
             keep_audio=keep_audio,
             loopback=self._backend.loopback,
         )
+        self._local = backend == "local"
         self._calls: dict[str, RtcCall] = {}
         self._video_frames = 0
         self.auth = Auth(key, self._clock)
@@ -147,6 +154,18 @@ class OpenAISimulator(HttpService[OpenAISession]):
     ) -> None:
         """Run a session until it ends."""
         await self.run_on_channel(channel, self._make_session(channel, configuration))
+
+    async def run_transcription(self, channel: WebSocketChannel) -> None:
+        """Run a transcription session until it ends."""
+        recognizer: Recognizer = (
+            LocalRecognizer()
+            if self._local
+            else ScriptedRecognizer(self._backend.script.transcripts)
+        )
+        session = TranscriptionSession(
+            channel, self._clock, recognizer, max_session_s=self._options.max_session_s
+        )
+        await self.run_on_channel(channel, session)
 
     async def start_call(
         self, offer: str, configuration: OpenAISessionObject

@@ -1,0 +1,256 @@
+"""A realtime transcription session, as the service behaves: audio in, transcripts out, no model.
+
+It is what ``/v1/realtime?intent=transcription`` opens, without a model in the address. Transcripts
+come item by item. The client commits them; with ``gpt-transcribe`` and the like, ``server_vad`` may
+do that.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from uuid import uuid4
+
+import pybase64
+
+from duologue.clock import Clock, Timer
+from duologue.json_types import Json, JsonObject
+from duologue.simulators import faults
+from duologue.simulators._channel import EventChannel
+from duologue.simulators._fields import new_id, text_at, value_at
+from duologue.simulators._openai_protocol.refusals import RefusedError, missing
+from duologue.simulators._openai_protocol.schema import RATE
+from duologue.simulators._speech.recognition import ENDLESS_S, RecognizerSession
+from duologue.simulators._speech.recognizers import Recognizer
+from duologue.simulators._speech.turns import AudioTurns, TurnBegan, TurnDone, TurnGrew, TurnSignal
+
+MIN_COMMIT_S = 0.1
+"""Seconds of audio below which a commit is refused."""
+MAX_DURATION_REASON = "Your session hit the maximum duration of 60 minutes."
+_STREAMING = ("gpt-live-transcribe", "gpt-realtime-whisper")
+"""Models that transcribe while the person speaks, and take no turn detection."""
+_PIECES = re.compile(r"\S+\s*|\s+")
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+class TranscriptionSession(RecognizerSession):
+    """One transcription session. Public attributes are for tests to inspect.
+
+    Args:
+        channel: Carries the events to the client.
+        clock: Tells the time.
+        recognizer: Makes the transcripts.
+        max_session_s: Seconds after which the session ends.
+
+    Attributes:
+        session_object: The session object as the client sees it.
+        commits: How often audio was committed.
+    """
+
+    def __init__(
+        self,
+        channel: EventChannel,
+        clock: Clock,
+        recognizer: Recognizer,
+        *,
+        max_session_s: float,
+    ) -> None:
+        super().__init__(
+            channel, clock, recognizer, AudioTurns(RATE, eager_s=None, end_s=ENDLESS_S)
+        )
+        self._max_session_s = max_session_s
+        self._timer: Timer | None = None
+        self._uncommitted = 0
+        """Samples since the last commit."""
+        self._item_id = new_id("item")
+        """The item that the next commit makes."""
+        self._previous_id: str | None = None
+        self._told = ""
+        """What the deltas of the item have told."""
+        self.commits = 0
+        self.session_object: JsonObject = {
+            "type": "transcription",
+            "object": "realtime.transcription_session",
+            "id": f"sess_{uuid4().hex[:24]}",
+            "expires_at": int(time.time() + max_session_s),
+            "audio": {
+                "input": {
+                    "format": {"type": "audio/pcm", "rate": RATE},
+                    "transcription": None,
+                    "noise_reduction": None,
+                    "turn_detection": None,
+                }
+            },
+            "include": None,
+        }
+
+    @property
+    def _model(self) -> str:
+        return text_at(value_at(self.session_object, "audio", "input", "transcription"), "model")
+
+    async def begin(self) -> None:
+        """Send ``session.created``."""
+        when = self._clock.now() + self._max_session_s
+        self._timer = self._clock.call_at(when, self._expire)
+        self._emit("session.created", {"session": self.session_object})
+
+    def close(self) -> None:
+        """End the session."""
+        super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def inject_error(self, error: faults.Error) -> None:
+        """Send an error event that nothing has caused."""
+        self._refuse(RefusedError(error.code, error.message, kind="server_error"))
+
+    def plain_text(self, text: str) -> None:
+        """Refuse a text that is no JSON object."""
+        self._refuse(RefusedError("invalid_json", "The event is not a JSON object."))
+
+    def message(self, event: JsonObject) -> None:
+        """Process an event of the client."""
+        try:
+            self._handle_event(text_at(event, "type"), event)
+        except RefusedError as refusal:
+            self._refuse(refusal, text_at(event, "event_id") or None)
+
+    def turn_signal(self, signal: TurnSignal, text: str) -> None:
+        """Tell the client of what was recognised."""
+        match signal:
+            case TurnGrew() if self._model in _STREAMING:
+                self._tell(self._item_id, text)
+            case TurnBegan() | TurnGrew():
+                pass  # Nothing is told before the commit.
+            case TurnDone(samples=samples):
+                self._complete(text, len(samples))
+            case _:
+                pass  # The detector tells nothing else.
+
+    def _handle_event(self, kind: str, event: JsonObject) -> None:
+        match kind:
+            case "session.update":
+                self._update(event.get("session"))
+            case "input_audio_buffer.append":
+                self.received.pop()  # Audio is not kept.
+                self._append(event.get("audio"))
+            case "input_audio_buffer.commit":
+                self._commit()
+            case "input_audio_buffer.clear":
+                self._uncommitted = 0
+                self._detector.end()
+                self._emit("input_audio_buffer.cleared", {})
+            case "":
+                raise missing("type")
+            case _:
+                raise RefusedError(
+                    "invalid_value",
+                    f"Invalid value: '{kind}'. It is not supported in transcription sessions.",
+                    "type",
+                )
+
+    def _update(self, change: Json) -> None:
+        if not isinstance(change, dict) or change.get("type") != "transcription":
+            raise RefusedError(
+                "invalid_value", "session.type must be 'transcription' here.", "session.type"
+            )
+        given = value_at(change, "audio", "input")
+        given = given if isinstance(given, dict) else {}
+        audio_format = given.get("format")
+        if audio_format is not None and audio_format != {"type": "audio/pcm", "rate": RATE}:
+            raise RefusedError(
+                "invalid_value",
+                f"Only audio/pcm at {RATE} Hz is supported by the simulator.",
+                "session.audio.input.format",
+            )
+        before = value_at(self.session_object, "audio", "input")
+        merged = {**(before if isinstance(before, dict) else {}), **given}
+        model = text_at(merged.get("transcription"), "model")
+        if given.get("transcription") is not None and not model:
+            raise missing("session.audio.input.transcription.model")
+        if merged.get("turn_detection") is not None:
+            words = (
+                f"turn_detection must be null with {model}."
+                if model in _STREAMING
+                else "The simulator has no turn detection in transcription sessions."
+            )
+            raise RefusedError("invalid_value", words, "session.audio.input.turn_detection")
+        include = change.get("include", self.session_object["include"])
+        self.session_object = {
+            **self.session_object,
+            "audio": {"input": merged},
+            "include": include,
+        }
+        self._emit("session.updated", {"session": self.session_object})
+
+    def _append(self, audio: Json) -> None:
+        if not isinstance(audio, str):
+            raise missing("audio")
+        try:
+            data = pybase64.b64decode(audio, validate=True)
+        except ValueError:
+            raise RefusedError("invalid_value", "audio must be base64.", "audio") from None
+        self._uncommitted += len(data) // 2
+        self.binary(data)
+
+    def _commit(self) -> None:
+        seconds = self._uncommitted / RATE
+        if seconds < MIN_COMMIT_S:
+            raise RefusedError(
+                "input_audio_buffer_commit_empty",
+                "Error committing input audio buffer: buffer too small. Expected at least "
+                f"{MIN_COMMIT_S * 1000:.0f}ms of audio, but buffer only has "
+                f"{seconds * 1000:.2f}ms of audio.",
+            )
+        self.commits += 1
+        samples, self._uncommitted = self._uncommitted, 0
+        self.do(self._tell_committed())
+        if not self.end_turn():
+            self.do(self._complete_nothing(samples))
+
+    async def _tell_committed(self) -> None:
+        fields: JsonObject = {"item_id": self._item_id, "previous_item_id": self._previous_id}
+        self._emit("input_audio_buffer.committed", fields)
+
+    async def _complete_nothing(self, samples: int) -> None:
+        self._complete("", samples)
+
+    def _complete(self, text: str, samples: int) -> None:
+        """Send the transcript of the item that was committed, and begin the next."""
+        item_id = self._item_id
+        self._tell(item_id, text)
+        self._emit(
+            f"{_TRANSCRIPTION}.completed",
+            {
+                "item_id": item_id,
+                "content_index": 0,
+                "transcript": text,
+                "usage": {"type": "duration", "seconds": round(samples / RATE, 2)},
+            },
+        )
+        self._previous_id, self._item_id, self._told = item_id, new_id("item"), ""
+
+    def _tell(self, item_id: str, text: str) -> None:
+        """Send deltas of what is new in a transcript."""
+        if not text.startswith(self._told):
+            return
+        for piece in _PIECES.findall(text[len(self._told) :]):
+            fields: JsonObject = {"item_id": item_id, "content_index": 0, "delta": piece}
+            self._emit(f"{_TRANSCRIPTION}.delta", fields)
+        self._told = text
+
+    def _expire(self) -> None:
+        self._channel.close(1001, MAX_DURATION_REASON)
+
+    def _refuse(self, refusal: RefusedError, event_id: str | None = None) -> None:
+        error: JsonObject = {
+            "type": refusal.kind,
+            "code": refusal.code,
+            "message": str(refusal),
+            "param": refusal.param,
+            "event_id": event_id,
+        }
+        self._emit("error", {"error": error})
+
+    def _emit(self, kind: str, fields: JsonObject) -> None:
+        self.send(kind, {"type": kind, "event_id": new_id("event"), **fields})
