@@ -55,6 +55,11 @@ _OPENAI_CODEC = (
     "providers/qwen/test_qwen_codec_decode.py",
 )
 
+_ANTHROPIC = (
+    "providers/anthropic/test_anthropic_llm.py",
+    "providers/anthropic/test_anthropic_messages.py",
+)
+
 TESTS: dict[str, tuple[str, ...]] = {
     "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
@@ -78,7 +83,11 @@ TESTS: dict[str, tuple[str, ...]] = {
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),
     "pipeline/_voice_contexts.py": ("pipeline/test_voice_contexts.py",),
     "pipeline/_word_alignment.py": ("pipeline/test_word_alignment.py",),
+    "providers/_chat_history.py": ("providers/test_chat_history.py",),
     "providers/_speech_json.py": ("providers/test_speech_json.py",),
+    "providers/anthropic/_message_stream.py": _ANTHROPIC,
+    "providers/anthropic/_messages.py": _ANTHROPIC,
+    "providers/anthropic/_thinking.py": _ANTHROPIC,
     "providers/cartesia/_stt_codec.py": ("providers/cartesia/test_cartesia_stt_codec.py",),
     "providers/cartesia/_tts_codec.py": ("providers/cartesia/test_cartesia_tts_codec.py",),
     "providers/deepgram/_aura_tts_codec.py": ("providers/deepgram/test_deepgram_tts_codecs.py",),

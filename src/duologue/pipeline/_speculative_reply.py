@@ -155,8 +155,8 @@ class SpeculativeReply:
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
                         text = replace_surrogates(_check_arguments(arguments))
                         self._put_output(ToolCall(self.id, call_id, replace_surrogates(name), text))
-                    case TokenUsage(input=input_tokens, output=output_tokens):
-                        self._put_output(Usage({"text": input_tokens}, {"text": output_tokens}))
+                    case TokenUsage():
+                        self._put_output(_usage(output))
                     case _:
                         raise TypeError(
                             "an LLM must yield TextDelta, ToolRequest or TokenUsage, "
@@ -184,6 +184,12 @@ class SpeculativeReply:
             case SpokenText(text=text, start=start, end=end):
                 self._text += text
                 self._put_output(ReplyText(self.id, self.item_id, text, start, end=end))
+
+
+def _usage(tokens: TokenUsage) -> Usage:
+    cached = {"cached": tokens.cached} if tokens.cached else {}
+    reasoning = {"reasoning": tokens.reasoning} if tokens.reasoning else {}
+    return Usage({"text": tokens.input, **cached}, {"text": tokens.output, **reasoning})
 
 
 def _check_arguments(arguments: object) -> str:

@@ -174,10 +174,16 @@ class ToolRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens of one generation."""
+    """Tokens of one generation.
+
+    ``cached`` of ``input`` were read from a cache of the service; ``reasoning`` of ``output`` were
+    thoughts.
+    """
 
     input: int
     output: int
+    cached: int = 0
+    reasoning: int = 0
 
 
 type LLMOutput = TextDelta | ToolRequest | TokenUsage

@@ -12,7 +12,8 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 from duologue.json_types import Json, JsonObject
 from duologue.pipeline.interfaces import LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.providers import openai
-from duologue.providers.openai._chat_messages import PENDING_RESULT, chat_messages
+from duologue.providers._chat_history import PENDING_RESULT
+from duologue.providers.openai._chat_messages import chat_messages
 from duologue.realtime.commands import ToolSpec
 
 pytest.importorskip("httpx", reason="needs duologue[openai]")

@@ -15,8 +15,6 @@ from duologue._net import (
     check_proxies,
     check_secret,
     extend_path,
-    http_status_text,
-    one_line,
     redirect_error,
     split_address,
     without_password,
@@ -24,6 +22,13 @@ from duologue._net import (
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.json_types import JsonObject
+from duologue.providers._one_retry import (
+    CONNECT_TIMEOUT_S,
+    MAX_RETRY_WAIT_S,
+    RETRY_WAIT_S,
+    refusal,
+    retry_wait,
+)
 from duologue.providers.openai._chat_stream import error_text
 from duologue.realtime.network import ApiKey, resolve_key
 
@@ -32,22 +37,8 @@ if TYPE_CHECKING:
 
 _BASE_URL = "https://api.openai.com/v1"
 
-_FATAL_STATUS = frozenset((401, 402, 403, 404))
-"""Wrong key, no money, not allowed, no such model: retrying does not help."""
-
-_MAX_RETRY_WAIT_S = 2.0
-"""Maximum seconds that a busy server may ask to wait before one retry. If it asks for more, the
-error is raised at once, because a person is waiting.
-"""
-
-_CONNECT_TIMEOUT_S = 5.0
-"""Seconds within which a server has to accept a connection."""
-
 _MAX_ERROR_BYTES = 64 * 1024
 """Bytes of an error's body that are read."""
-
-_RETRY_WAIT_S = 0.2
-"""Seconds before the retry if the server names none."""
 
 
 class OpenAIServer:
@@ -133,7 +124,7 @@ class OpenAIServer:
                     break
                 wait = await self._wait_after_refusal(response, again=again)
             again = False
-            await asyncio.sleep(max(wait, _RETRY_WAIT_S))
+            await asyncio.sleep(max(wait, RETRY_WAIT_S))
         try:
             yield response
         finally:
@@ -145,8 +136,8 @@ class OpenAIServer:
             body = await _read_start(response)
         finally:
             await response.aclose()
-        wait = _retry_wait(response)
-        if again and wait is not None and wait <= _MAX_RETRY_WAIT_S:
+        wait = retry_wait(response.status_code, response.headers)
+        if again and wait is not None and wait <= MAX_RETRY_WAIT_S:
             return wait
         raise _status_error(response, body, wait)
 
@@ -170,9 +161,7 @@ class OpenAIServer:
             # Reading the system's certificates takes too long for the event loop.
             trusted = self._ssl_context or await asyncio.to_thread(httpx.create_ssl_context)
             self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(
-                    self._timeout, connect=min(self._timeout, _CONNECT_TIMEOUT_S)
-                ),
+                timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_TIMEOUT_S)),
                 proxy=self._proxy,
                 verify=trusted,
             )
@@ -190,19 +179,6 @@ async def _read_start(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _retry_wait(response: httpx.Response) -> float | None:
-    """Return the seconds to wait before a retry; None if there should be none."""
-    if response.status_code not in (408, 409, 429) and response.status_code < 500:
-        return None
-    headers = response.headers
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers.get("retry-after", 0.0)))
-    except ValueError:
-        return float("inf")  # A date, which is longer than a person waits.
-
-
 def _status_error(response: httpx.Response, body: bytes, wait: float | None) -> SessionError:
     """Return the error of an HTTP status, with the server's own message if it gave one."""
     status = response.status_code
@@ -212,13 +188,6 @@ def _status_error(response: httpx.Response, body: bytes, wait: float | None) -> 
         parsed = json.loads(body)
     except (ValueError, RecursionError):
         parsed = body.decode(errors="replace")
-    message = one_line(error_text(parsed)) or http_status_text(status)
-    if wait is not None and _MAX_RETRY_WAIT_S < wait < float("inf"):
-        message = f"{message} (the server asks to retry in {wait:g} s)"
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
-    return SessionError(
-        message,
-        code=str(code or status),
-        kind=ErrorKind.FATAL if status in _FATAL_STATUS else ErrorKind.RETRY,
-    )
+    return refusal(status, error_text(parsed), str(code or ""), wait)
