@@ -43,19 +43,24 @@ def frame(opcode, payload=b"", *, final=True, reserved=0, masked=False, length=N
     return head + b"\0\0\0\0" * masked + payload
 
 
-def feed(decoder, data):
-    """Feed bytes as a connection does: in a buffer that is larger and is used again."""
+def feed(decoder, data, *, fast=True):
+    """Feed bytes as a connection does: in a buffer that is larger and is used again.
+
+    Without ``fast``, not by the fast way for whole text messages.
+    """
     buffer = bytearray(b"\xee" * (len(data) + 100))
     buffer[: len(data)] = data
-    found = decoder.feed(memoryview(buffer), len(data))
+    view = memoryview(buffer)
+    text = decoder.whole_text(view, len(data)) if fast else None
+    found = decoder.feed(view, len(data)) if text is None else [(TEXT, text)]
     buffer[:] = b"\xee" * len(buffer)
     return found
 
 
-def decode(*parts, limit=LIMIT):
+def decode(*parts, limit=LIMIT, fast=True):
     """Return what comes of the parts, and the code of the error if there is one."""
     decoder = FrameDecoder(limit)
-    found = [one for part in parts for one in feed(decoder, part)]
+    found = [one for part in parts for one in feed(decoder, part, fast=fast)]
     return found, decoder.error and decoder.error.code
 
 
@@ -71,6 +76,77 @@ def test_messages_of_all_lengths(opcode, size):
     assert decode(data[:-1], data[-1:]) == ([(opcode, payload)], None)
     if size < 1000:
         assert decode(*(bytes([one]) for one in data)) == ([(opcode, payload)], None)
+
+
+def whole_text(data, limit=LIMIT, before=b""):
+    """Return what the fast way makes of one read."""
+    decoder = FrameDecoder(limit)
+    feed(decoder, before, fast=False)
+    buffer = memoryview(bytearray(data + b"\xee" * 100))
+    return decoder.whole_text(buffer, len(data))
+
+
+@pytest.mark.parametrize("size", [126, 1000, 65535])
+def test_one_whole_text_message_goes_the_fast_way(size):
+    assert whole_text(frame(TEXT, b"*" * size)) == b"*" * size
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(TEXT, b"*" * 125),
+        frame(TEXT, b"*" * 65536),
+        frame(BINARY, b"*" * 126),
+        frame(TEXT, b"*" * 126, final=False),
+        frame(TEXT, b"*" * 126, reserved=1),
+        frame(TEXT, b"*" * 126, masked=True),
+        frame(TEXT, b"*" * 126)[:-1],
+        frame(TEXT, b"*" * 126) + b"\x89",
+        frame(TEXT, "ä".encode() * 63),
+        b"\x81",
+        b"",
+    ],
+)
+def test_nothing_else_goes_the_fast_way(data):
+    assert whole_text(data) is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\x81",  # half a head
+        frame(TEXT, b"*" * 300)[:200],
+        frame(TEXT, b"*", final=False),
+        frame(CLOSE),
+        frame(TEXT, b"", reserved=1),
+    ],
+)
+def test_no_message_goes_the_fast_way_within_another_one_or_after_the_end(before):
+    assert whole_text(frame(TEXT, b"*" * 126), before=before) is None
+
+
+def test_a_message_that_is_too_long_does_not_go_the_fast_way():
+    assert whole_text(frame(TEXT, b"*" * 1001), limit=1000) is None
+    assert whole_text(frame(TEXT, b"*" * 1000), limit=1000) == b"*" * 1000
+
+
+_reads = st.lists(
+    st.builds(
+        frame,
+        st.sampled_from([TEXT, TEXT, TEXT, BINARY, CONTINUATION, PING, CLOSE]),
+        st.sampled_from(
+            [b"", b"*" * 125, b"*" * 126, b"a" * 300, "ä".encode() * 70, b"\xff" * 200]
+        ),
+        final=st.booleans(),
+    )
+    | st.binary(max_size=8),
+    max_size=8,
+)
+
+
+@given(_reads)
+def test_the_fast_way_makes_no_difference(reads):
+    assert decode(*reads) == decode(*reads, fast=False)
 
 
 def test_many_messages_in_one_read():

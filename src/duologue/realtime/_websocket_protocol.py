@@ -119,6 +119,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = _read_buffer.view
         self._decoder = FrameDecoder(max_message_bytes)
+        self._whole_text = self._decoder.whole_text
         self._encode = FrameEncoder().encode
         self.receive: Callable[[bytes], None] = _discard
         """Where messages go; may be changed by the receiver itself."""
@@ -163,20 +164,24 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         except BaseException as error:  # noqa: BLE001 - raised by run
             self._fail(error)
 
-    def try_send(self, opcode: int, payload: bytes) -> bool:
-        """Send a message at once; return False, without sending, if that has to wait."""
+    def try_send(self, message: bytes) -> bool:
+        """Send a message at once; return False, without sending, if that has to wait.
+
+        A `BinaryMessage` is sent as binary, and plain bytes as text.
+        """
         if not self._can_send:
             return False
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             # A write has failed; asyncio calls `connection_lost` in its next iteration.
             self._end(ABNORMAL, "the connection broke")
             return False
-        self._transport.write(self._encode(opcode, payload))
+        transport.write(self._encode(TEXT if type(message) is bytes else BINARY, message))
         return True
 
-    async def send(self, opcode: int, payload: bytes) -> bool:
+    async def send(self, message: bytes) -> bool:
         """Send a message once it need not wait; return False if the connection has ended."""
-        while not self.try_send(opcode, payload):
+        while not self.try_send(message):
             if self.ending is not None or self._close_sent:
                 return False
             await self._writable.wait()
@@ -203,7 +208,14 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what has been read."""
-        self._handle(self._decoder.feed(self._buffer, nbytes))
+        text = self._whole_text(self._buffer, nbytes)
+        if text is None:
+            self._handle(self._decoder.feed(self._buffer, nbytes))
+            return
+        try:
+            self.receive(text)
+        except BaseException as error:  # noqa: BLE001 - raised by run
+            self._fail(error)
 
     def eof_received(self) -> None:
         """Handle the end of the stream; the transport closes itself."""
@@ -231,10 +243,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
     def _handle(self, frames: list[Frame]) -> None:
         for opcode, payload in frames:
             if opcode == TEXT:
-                try:
-                    self.receive(payload)
-                except BaseException as error:  # noqa: BLE001 - raised by run
-                    self._fail(error)
+                self.deliver(payload)
             elif opcode == BINARY:
                 self.deliver(BinaryMessage(payload))
             elif opcode == PING:

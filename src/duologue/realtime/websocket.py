@@ -25,8 +25,7 @@ from duologue._net import (
 )
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
-from duologue.realtime._websocket_frames import BINARY, TEXT
-from duologue.realtime._websocket_protocol import BinaryMessage, WebSocketProtocol
+from duologue.realtime._websocket_protocol import WebSocketProtocol
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Bytes of the longest message that is accepted."""
@@ -184,16 +183,13 @@ class WebSocketWire:
     async def send(self, message: bytes) -> None:
         """Send a message, without decoding it; wait while the server does not read."""
         protocol = self._require_protocol()
-        opcode = _opcode_of(message)
-        if not await protocol.send(opcode, message):
+        if not await protocol.send(message):
             raise self._end_error(protocol) or self._connection_error("closed the connection")
 
     def try_send(self, message: bytes) -> bool:
         """Send a message at once; return False, without sending, if that has to wait."""
         protocol = self._protocol
-        if protocol is None:
-            return False
-        return protocol.try_send(_opcode_of(message), message)
+        return protocol is not None and protocol.try_send(message)
 
     async def close(self) -> None:
         """Close within half a second, with a closing handshake if the server does its part."""
@@ -231,7 +227,3 @@ class WebSocketWire:
 
     def _connection_error(self, what: str) -> SessionError:
         return SessionError(f"{self._host} {what}", code="connection", kind=ErrorKind.RECYCLE)
-
-
-def _opcode_of(message: bytes) -> int:
-    return BINARY if isinstance(message, BinaryMessage) else TEXT

@@ -33,7 +33,8 @@ class EventSocket(WebSocketWire):
 
     def try_send(self, message: Message) -> bool:
         """Send an event if that needs no waiting; return whether it was sent."""
-        return isinstance(message, bytes) and super().try_send(message)
+        protocol = self._protocol
+        return protocol is not None and isinstance(message, bytes) and protocol.try_send(message)
 
     async def run(self, receive: Callable[[bytes], None]) -> None:
         """Pass on each event; return after a clean end."""
