@@ -51,6 +51,7 @@ _OPENAI_CODEC = (
     "providers/_openai_protocol/test_openai_codec.py",
     "providers/_openai_protocol/test_openai_codec_decode.py",
     "providers/_openai_protocol/test_codec_other_servers.py",
+    "providers/_openai_protocol/test_audio_deltas.py",
     "providers/qwen/test_qwen_codec.py",
     "providers/qwen/test_qwen_codec_decode.py",
 )
@@ -106,6 +107,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "agent/turn_metrics.py": ("agent/test_turn_metrics.py",),
     "pipeline/_stable_text.py": ("pipeline/test_stable_text.py",),
     "providers/_openai_protocol/append_only_history.py": ("providers/qwen/test_qwen_codec.py",),
+    "providers/_openai_protocol/audio_deltas.py": (
+        "providers/_openai_protocol/test_audio_deltas.py",
+    ),
     "providers/_openai_protocol/codec.py": _OPENAI_CODEC,
     "providers/_openai_protocol/encoder.py": ("providers/_openai_protocol/test_encoder.py",),
     "providers/_openai_protocol/errors.py": ("providers/_openai_protocol/test_openai_errors.py",),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from duologue.realtime._websocket_protocol import BinaryMessage
     from duologue.realtime.capabilities import Capabilities
     from duologue.realtime.codec import (
+        AudioCodec,
+        AudioConnection,
         ClosingCodec,
         Codec,
         Connection,
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AddItem",
     "Alive",
+    "AudioCodec",
+    "AudioConnection",
     "BinaryMessage",
     "CancelReply",
     "Capabilities",
@@ -145,6 +149,8 @@ if not TYPE_CHECKING:
             "duologue.realtime._session.history_diff": ["diff_histories"],
             "duologue.realtime.capabilities": ["Capabilities"],
             "duologue.realtime.codec": [
+                "AudioCodec",
+                "AudioConnection",
                 "ClosingCodec",
                 "Codec",
                 "Connection",

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from duologue.audio import AudioFrame
 from duologue.items import Item
 from duologue.realtime.commands import Command, ToolSpec
-from duologue.realtime.outputs import Output
+from duologue.realtime.outputs import Output, ReplyAudio
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,14 @@ class Connection(Protocol):
         ...
 
 
+@runtime_checkable
+class AudioConnection(Connection, Protocol):
+    """A connection with a shorter way for input audio, which is nearly all that it is given."""
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        """Do what ``transmit(SendAudio(frame))`` does."""
+
+
 class Codec[M](Protocol):
     """Sans-IO translation to and from one provider's messages of type M."""
 
@@ -62,6 +71,23 @@ class Codec[M](Protocol):
 
     def pending(self) -> Sequence[M]:
         """Return, once, the messages that the codec itself sends because of what it decoded."""
+        ...
+
+
+@runtime_checkable
+class AudioCodec[M](Codec[M], Protocol):
+    """A codec with a shorter way for audio, which is nearly all that a session carries."""
+
+    def encode_audio(self, frame: AudioFrame) -> M:
+        """Return what ``encode(SendAudio(frame))`` does, which is always one message."""
+        ...
+
+    def decode_audio(self, message: M) -> ReplyAudio | None:
+        """Decode a message that is nothing but the next audio of a reply.
+
+        Return None, without any effect, for every other message: ``decode`` is called for it.
+        ``pending`` is not called after a message that was decoded here.
+        """
         ...
 
 

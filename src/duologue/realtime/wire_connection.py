@@ -8,10 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, MissingExtraError, SessionError
-from duologue.realtime.codec import ClosingCodec, Codec, NonBlockingWire, SessionSetup, Wire
+from duologue.realtime.codec import (
+    AudioCodec,
+    ClosingCodec,
+    Codec,
+    NonBlockingWire,
+    SessionSetup,
+    Wire,
+)
 from duologue.realtime.commands import ClearInput, Command, EndTurn, SendAudio, SendVideo
-from duologue.realtime.outputs import Output, ProviderError
+from duologue.realtime.outputs import Output, ProviderError, ReplyAudio
 from duologue.realtime.stats import (
     ConnectionStats,
     DeduplicatingCodec,
@@ -39,6 +47,10 @@ class _CodecMessage[M]:
     """A message that the codec itself sends."""
 
     message: M
+
+
+def _no_audio(_: object) -> ReplyAudio | None:
+    """Leave every message to ``decode``."""
 
 
 class WireConnection[M]:
@@ -69,6 +81,7 @@ class WireConnection[M]:
         self._connect = connect
         self.codec = codec
         self._setup = setup
+        self._encode_audio = codec.encode_audio if isinstance(codec, AudioCodec) else None
         self._encode_image = encode_image
         self._audio_limit_s = audio_limit_s
         self._control: deque[Command | _CodecMessage[M]] = deque()
@@ -141,8 +154,13 @@ class WireConnection[M]:
     def _decoder(self, receive: Callable[[Output], None]) -> Callable[[M], None]:
         """Return the function that passes on what a message means."""
         decode, pending = self.codec.decode, self.codec.pending
+        decode_audio = self.codec.decode_audio if isinstance(self.codec, AudioCodec) else _no_audio
 
         def receive_message(message: M) -> None:
+            audio = decode_audio(message)
+            if audio is not None:
+                receive(audio)
+                return
             outputs = decode(message)
             # Before the commands that the outputs cause, which may build on these messages.
             for own in pending():
@@ -192,6 +210,16 @@ class WireConnection[M]:
                 self._enqueue_control(command)
                 return
         self._wake.set()
+
+    def send_audio(self, frame: AudioFrame) -> None:
+        """Send or queue audio, as `transmit` does; see `AudioConnection`."""
+        wire, encode = self._nonblocking_wire, self._encode_audio
+        if wire is None or encode is None or self._writing or self._control or self._media:
+            self.transmit(SendAudio(frame))
+            return
+        message = encode(frame)
+        if not wire.try_send(message):
+            self._enqueue_control(_CodecMessage(message))
 
     def _try_send(self, command: Command) -> bool:
         """Send a command without the writer, unless something waits before it."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from duologue._optional import optional
-from duologue.audio import AudioFrame, PcmDecoder
+from duologue.audio import AudioFrame, PcmDecoder, trusted_frame
 from duologue.events.events import RateLimit
 from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
@@ -21,6 +21,7 @@ from duologue.providers._json_fields import (
     optional_str,
     str_field,
 )
+from duologue.providers._openai_protocol.audio_deltas import DeltaShape, RecentEvents
 from duologue.providers._openai_protocol.dialect import Dialect, ServerHistory, Transport
 from duologue.providers._openai_protocol.encoder import Encoder
 from duologue.providers._openai_protocol.errors import Meaning
@@ -64,14 +65,11 @@ type Message = bytes | AudioFrame | VideoFrame
 SESSION_UNCONFIRMED = "duologue.session.unconfirmed"
 """Not in the protocol: an event of our wire for a server that does not confirm the session."""
 
-_APPEND = b'"type":"input_audio_buffer.append","audio":"'
+_APPEND = b'{"type":"input_audio_buffer.append","audio":"'
+_APPEND_WITH_ID = b'{"event_id":"%b","type":"input_audio_buffer.append","audio":"'
 _END = b'"}'
 _LEAD_IN_S = 0.1
 """Seconds of silence to insert before an image when the server requires audio first."""
-_MAX_SEEN_IDS = 32
-"""Number of recent event ids kept to detect duplicates."""
-_FINGERPRINT_BYTES = 64
-"""Bytes at the end of an event that, with its length, distinguish it from others with its id."""
 _MAX_UNKNOWN_NAMES = 256
 """Number of unknown event names that are counted separately; the rest are counted together."""
 
@@ -116,7 +114,6 @@ class Codec:
     Attributes:
         unknown: Counts unknown events by name.
         malformed: Counts messages that do not have the structure that the protocol requires.
-        repeated: Counts events that have the id of an earlier one.
     """
 
     def __init__(
@@ -155,13 +152,16 @@ class Codec:
             reply_slicer=self._reply_slicer if self._rtc else None,
         )
         self._interrupted: deque[str] = deque(maxlen=64)
-        self._seen: dict[str, tuple[int, bytes]] = {}
-        """Recent event ids, each with the length and the end of its event."""
-        self._ids_repeat = False
-        """Whether the server gives different events the same id."""
+        self._recent_events = RecentEvents()
+        self._delta_shape: DeltaShape | None = None
+        """What the next audio delta will most likely look like."""
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
-        self.repeated = 0
+
+    @property
+    def repeated(self) -> int:
+        """Number of events that had the id of an earlier one."""
+        return self._recent_events.repeated
 
     def set_server_time(self, now: float) -> None:
         """Record the server's time in Unix seconds, because this machine's clock may be wrong."""
@@ -183,10 +183,7 @@ class Codec:
         """Return the messages that carry a command."""
         match command:
             case SendAudio(frame=frame):
-                if self._rtc:
-                    return (frame,)
-                self._input_turns.count_audio(len(frame.samples))
-                return (self._append_event(frame),)
+                return (self.encode_audio(frame),)
             case SendVideo(frame=image) if self._video_track:
                 return (image,)
             case SendVideo(jpeg=bytes()):
@@ -196,6 +193,13 @@ class Codec:
             case EndTurn() | ClearInput():
                 self._input_turns.has_audio = False
         return self._send(self._encoder.encode(command))
+
+    def encode_audio(self, frame: AudioFrame) -> Message:
+        """Return the message that carries a frame of the person's audio."""
+        if self._rtc:
+            return frame
+        self._input_turns.count_audio(len(frame.samples))
+        return self._append_event(frame)
 
     def closing_messages(self) -> Sequence[Message]:
         """Return the messages that end the session."""
@@ -207,6 +211,29 @@ class Codec:
         if outputs and self._uninterruptible.active:
             self._sent_events.queue(self._uninterruptible.release_ended(outputs))
         return outputs
+
+    def decode_audio(self, message: Message) -> ReplyAudio | None:
+        """Decode a message that brings the next audio of an item, and means nothing else.
+
+        Return None, without any effect, for every other message, and whenever `decode` has more to
+        do than to take out the audio.
+        """
+        shape = self._delta_shape
+        if shape is None or type(message) is not bytes:
+            return None
+        found = shape.read(message)
+        response = self._responses.get(shape.reply_id)
+        if found is None or response is None:
+            return None
+        event_id, pcm = found
+        samples = response.pcm_decoder.whole(pcm)
+        if samples is None or not self._recent_events.add(event_id, message):
+            return None
+        if response.verbatim_text is None:
+            part = shape.content_index
+            self._conversation.audio_received(shape.item_id, len(samples), part)
+        frame = trusted_frame(samples, self._dialect.output_rate)
+        return ReplyAudio(shape.reply_id, shape.item_id, frame)
 
     def _decode(self, message: Message) -> Sequence[Output]:
         if not isinstance(message, bytes):
@@ -223,8 +250,10 @@ class Codec:
             self.malformed += 1
             return ()
         event_id = event.get("event_id")
-        if isinstance(event_id, str) and self._is_duplicate(event_id, message):
-            return ()
+        if isinstance(event_id, str):
+            key = event_id.encode(errors="surrogatepass")
+            if self._recent_events.is_duplicate(key, message):
+                return ()
         name = self._dialect.event_names.get(name, name)
         handler = self._handlers.get(name)
         if handler is None:
@@ -232,10 +261,13 @@ class Codec:
                 self._count_unknown(name)
             return ()
         try:
-            return handler(self, event)
+            outputs = handler(self, event)
+            if handler is Codec._audio_delta and outputs:
+                self._delta_shape = DeltaShape.learn(message, event)
         except MalformedError:
             self.malformed += 1
             return ()
+        return outputs
 
     def pending(self) -> Sequence[Message]:
         """Return the messages that the codec itself has to send, each once."""
@@ -247,10 +279,10 @@ class Codec:
         return [*messages, *(self._sent_events.encode(event, request_id) for event in events[-1:])]
 
     def _append_event(self, frame: AudioFrame) -> bytes:
-        head = b"{"
+        head = _APPEND
         if self._dialect.audio_event_ids:
-            head = b'{"event_id":"%b",' % self._sent_events.next_id("audio").encode()
-        return b"".join((head, _APPEND, pybase64.b64encode(frame.to_bytes()), _END))
+            head = _APPEND_WITH_ID % self._sent_events.next_id("audio").encode()
+        return b"".join((head, pybase64.b64encode(frame.to_bytes()), _END))
 
     def _lead_in(self) -> Sequence[Message]:
         """Return silence to send before an image if the server requires audio first."""
@@ -259,21 +291,6 @@ class Codec:
         silence = AudioFrame.silence(_LEAD_IN_S, self._dialect.input_rate)
         self._input_turns.insert_silence(len(silence))
         return (self._append_event(silence),)
-
-    def _is_duplicate(self, event_id: str, message: bytes) -> bool:
-        """Return whether an event is a duplicate. Some servers give different events the same id.
-
-        Nothing that such a server sends is taken for a duplicate any more.
-        """
-        mark = len(message), message[-_FINGERPRINT_BYTES:]
-        before = self._seen.setdefault(event_id, mark)
-        if before is mark:
-            if len(self._seen) > _MAX_SEEN_IDS:
-                del self._seen[next(iter(self._seen))]
-            return False
-        self.repeated += 1
-        self._ids_repeat = self._ids_repeat or before != mark
-        return not self._ids_repeat
 
     def _count_unknown(self, name: str) -> None:
         # Bounded, so that a server with endless event names can't fill the memory.
