@@ -116,6 +116,8 @@ class CatchUp:
     Attributes:
         late_s: How much later than its source the gate plays.
         allowed_s: How much of it may be made good now.
+        watches: Whether it is late enough for `observe` to change ``allowed_s``. Without it, only
+            lateness that does not matter is not forgotten.
     """
 
     __slots__ = (
@@ -127,11 +129,13 @@ class CatchUp:
         "_window_start",
         "allowed_s",
         "late_s",
+        "watches",
     )
 
     def __init__(self) -> None:
         self.late_s = 0.0
         self.allowed_s = 0.0
+        self.watches = False
         self._slack = 0.0
         self._least = float("inf")
         self._window_start = 0.0
@@ -142,6 +146,7 @@ class CatchUp:
     def reset(self) -> None:
         """Record that nothing is playing, so that nothing can be late."""
         self.late_s = self.allowed_s = self._slack = 0.0
+        self.watches = False
 
     def gap(self, now: float, seconds: float) -> None:
         """Record that the speech that is playing stood still for ``seconds`` until ``now``."""
@@ -154,6 +159,7 @@ class CatchUp:
                 self._factor = min(2 * self._factor, _MAX_WINDOW_FACTOR)
             self._last_gap = now
         self.allowed_s = self._slack = 0.0
+        self.watches = self.late_s >= _MIN_LATE_S
         self._start_window(now + _SETTLE_S)
 
     def observe(self, now: float, waiting_s: float, max_piece_s: float) -> None:
@@ -190,3 +196,4 @@ class CatchUp:
     def _allow(self, from_s: float) -> None:
         allowed = min(self.late_s, self._slack)
         self.allowed_s = allowed if allowed >= from_s else 0.0
+        self.watches = self.allowed_s > 0 or self.late_s >= _MIN_LATE_S

@@ -286,15 +286,19 @@ class SpeechTracker:
             return
         item = reply.current_item
         if item is None or item[0] != audio.item_id:
-            item = reply.current_item = audio.item_id, self._local_item_id(reply, audio.item_id)
-            speech.begin_item(item[1])
-        item_id = item[1]
-        if speech.id not in self._records:
-            self._records[speech.id] = _SpeechRecord(item_id)
+            item = self._begin_item(reply, audio.item_id)
         if self._metrics.awaits_audio:
             self._metrics.audio_received(self._clock.now())
-        if not self._playout.write(speech, item_id, audio.frame, epoch) and not speech.done:
+        if not self._playout.write(speech, item[1], audio.frame, epoch) and not speech.done:
             self.end_overlong(speech, audio.frame.duration)
+
+    def _begin_item(self, reply: _TrackedReply, model_id: str) -> tuple[str, str]:
+        """Begin or continue an item whose audio did not come last."""
+        item_id = self._local_item_id(reply, model_id)
+        reply.current_item = model_id, item_id
+        reply.speech.begin_item(item_id)
+        self._records.setdefault(reply.speech.id, _SpeechRecord(item_id))
+        return reply.current_item
 
     def text_received(self, reply_text: ReplyText) -> None:
         """Add the next text of a reply; it may come after the audio, and after the reply's end."""
@@ -406,6 +410,7 @@ class SpeechTracker:
         speech = self._playout.current
         if speech is None:
             return
+        self._playout.count_played()
         checked = speech.id, self._playout.played_s
         if not checked[1] or checked == self._checked_heard:
             return  # Nothing more was played, as in a hold.

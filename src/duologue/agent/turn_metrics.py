@@ -17,16 +17,16 @@ class _TurnTimes:
 
 
 class TurnMetrics:
-    """Collects the times of the turn that is being replied to; all times in clock seconds."""
+    """Collects the times of the turn that is being replied to; all times in clock seconds.
+
+    Attributes:
+        awaits_audio: Whether the time of the reply's first audio is not known yet.
+    """
 
     def __init__(self) -> None:
         self._times = _TurnTimes()
         self._awaiting_reply = False
-
-    @property
-    def awaits_audio(self) -> bool:
-        """Whether the time of the reply's first audio is not known yet."""
-        return self._times.first_audio is None
+        self.awaits_audio = True
 
     def transcript_received(self, now: float) -> None:
         """Record the time of the final transcript, which may come before the turn's end."""
@@ -38,7 +38,7 @@ class TurnMetrics:
         if transcript is not None and speech_end is not None and transcript < speech_end:
             transcript = None  # It belongs to an earlier turn that got no reply.
         self._times = _TurnTimes(speech_end, now, transcript)
-        self._awaiting_reply = True
+        self._awaiting_reply = self.awaits_audio = True
 
     def text_received(self, now: float) -> None:
         """Record the time of the reply's first text."""
@@ -47,14 +47,16 @@ class TurnMetrics:
 
     def audio_received(self, now: float) -> None:
         """Record the time of the reply's first audio."""
-        if self._times.first_audio is None:
+        if self.awaits_audio:
             self._times.first_audio = now
+            self.awaits_audio = False
 
     def reply_played(self, speech_id: str, now: float) -> TurnMetricsEvent | None:
         """Return the event of the turn when its reply starts to play; None if no turn is open."""
         if not self._awaiting_reply:
             return None
         turn, self._times, self._awaiting_reply = self._times, _TurnTimes(), False
+        self.awaits_audio = True
 
         def since(time: float | None) -> float | None:
             if time is None or turn.speech_end is None:
@@ -74,3 +76,4 @@ class TurnMetrics:
         """Forget the turn, because its reply was cut before it was played."""
         self._times = _TurnTimes()
         self._awaiting_reply = False
+        self.awaits_audio = True

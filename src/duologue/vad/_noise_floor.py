@@ -29,3 +29,7 @@ class NoiseFloor:
             floor = peak if peak > MIN_PEAK else MIN_PEAK
         self._peak = floor
         return peak <= MARGIN * floor
+
+    def lower(self) -> None:
+        """Do what `is_noise` does with audio whose highest sample is at most `MIN_PEAK`."""
+        self._peak = MIN_PEAK

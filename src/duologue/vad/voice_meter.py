@@ -79,6 +79,7 @@ class VoiceMeter:
         "_rate",
         "_received",
         "_resampler",
+        "_rests",
         "_run_s",
         "_skipped",
         "_skipped_s",
@@ -104,6 +105,8 @@ class VoiceMeter:
         """Samples so far, which the VAD was given or not."""
         self._has_slept = False
         """Whether the VAD was not given the samples before the next."""
+        self._rests = False
+        """Whether the VAD sleeps and nothing of a stretch is kept, so silence changes nothing."""
         self._stream = vad.stream()
         self._resampler = Resampler(rate, vad.rate)
         self._framer = Framer(vad.rate, vad.frame_samples * 1000 // vad.rate)
@@ -138,10 +141,15 @@ class VoiceMeter:
         Return the probability of speech, the length and the end time of each frame of the VAD that
         they complete; with probability 0 if they are only noise, of any length.
         """
-        seconds = len(samples) / self._rate
-        self._received += len(samples)
+        length = len(samples)
+        seconds = length / self._rate
+        self._received += length
         if peak is None:
             peak = int(np.maximum.reduce(samples))
+        if peak <= MIN_PEAK and self._rests:  # A microphone that is muted, or has a noise gate.
+            self._noise_floor.lower()
+            self._awake_s -= seconds
+            return [(0.0, seconds, now)]
         if not self._noise_floor.is_noise(peak, seconds):
             self._awake_s = _AWAKE_S
         elif not (self.is_open or self._run_s):
@@ -150,6 +158,7 @@ class VoiceMeter:
             if silent or self._awake_s <= 0.0:
                 self._skip(samples, seconds, silent=silent)
                 return [(0.0, seconds, now)]
+        self._rests = False
         if self._skipped:
             samples = np.concatenate((*self._skipped, samples))
             self._skipped.clear()
@@ -172,9 +181,10 @@ class VoiceMeter:
 
     def _skip(self, samples: Samples, seconds: float, *, silent: bool) -> None:
         """Let the VAD sleep through noise; keep the newest of it, unless it is silence."""
-        self._frames.clear()  # Whoever decides by this stretch has done so by now.
-        self._framer.flush()
-        self._has_slept = True
+        if not self._rests:
+            self._frames.clear()  # Whoever decides by this stretch has done so by now.
+            self._framer.flush()
+            self._has_slept = self._rests = True
         if silent:
             return
         self._skipped.append(samples)

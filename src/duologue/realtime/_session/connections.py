@@ -41,10 +41,12 @@ from enum import Enum
 from functools import partial
 from typing import Protocol
 
+from duologue.audio import AudioFrame
 from duologue.clock import Clock
 from duologue.errors import ErrorKind, SessionError
 from duologue.realtime._session.surrogates import SurrogateFilter
-from duologue.realtime.codec import Connection, SessionSetup
+from duologue.realtime.codec import AudioConnection, Connection, SessionSetup
+from duologue.realtime.commands import SendAudio
 from duologue.realtime.outputs import GoAway, Output, ProviderError, ReplyAudio, SessionStarted
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 from duologue.realtime.stats import ConnectionStats, MeasuredConnection
@@ -114,6 +116,15 @@ class ActiveConnection:
     failure: BaseException | None = None
     """What ended it; None for a clean end."""
     surrogate_filter: SurrogateFilter = field(default_factory=SurrogateFilter)
+    send_audio: Callable[[AudioFrame], None] = field(init=False)
+    """Sends audio, by the connection's shorter way if it has one."""
+
+    def __post_init__(self) -> None:
+        connection = self.connection
+        if isinstance(connection, AudioConnection):
+            self.send_audio = connection.send_audio
+        else:
+            self.send_audio = lambda frame: connection.transmit(SendAudio(frame))
 
     def has_started(self) -> bool:
         """Return whether it ever became live."""
@@ -296,7 +307,7 @@ class ConnectionSupervisor:
 
     async def _run_connection(self, connection: ActiveConnection) -> None:
         try:
-            await connection.connection.run(partial(self._receive, connection))
+            await connection.connection.run(self._receiver(connection))
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -309,10 +320,20 @@ class ConnectionSupervisor:
             self._ended_stats += _stats_of(connection)
             self._wake.set()
 
+    def _receiver(self, connection: ActiveConnection) -> Callable[[Output], None]:
+        """Return the function that gets the outputs of a connection."""
+        deliver = self._delegate.receive
+
+        def receive(output: Output) -> None:
+            if type(output) is ReplyAudio and connection is self.current:
+                deliver(output)  # Audio first, because it is nearly all there is.
+            else:
+                self._receive(connection, output)
+
+        return receive
+
     def _receive(self, connection: ActiveConnection, output: Output) -> None:
-        if isinstance(output, ReplyAudio) and connection is self.current:
-            self._delegate.receive(output)  # Audio first, because it is nearly all there is.
-        elif isinstance(output, SessionStarted) and connection.started is None:
+        if isinstance(output, SessionStarted) and connection.started is None:
             connection.started = output
             connection.live_since = self._clock.now()
             if connection is self._next_connection and self.state in (

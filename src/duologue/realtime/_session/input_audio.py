@@ -94,8 +94,8 @@ class InputAudio:
         self._resampler: Resampler | None = None
         self._peak = 0
         """The highest sample of the newest frame."""
-        self._loud_samples = 0
-        """Samples so far in frames whose peak is above `_LOUD_PEAK`."""
+        self.loud_samples = 0
+        """Samples so far in frames loud enough to be speech: their peak is above `_LOUD_PEAK`."""
         self._connection_start = 0
         self._replay_from = 0
         """Position from which the next connection gets the audio."""
@@ -115,17 +115,18 @@ class InputAudio:
         length = len(samples)
         if not length:
             return None
-        self._peak = int(np.maximum.reduce(samples))
-        if self._peak > _LOUD_PEAK:
-            self._loud_samples += length
-        if not live:
+        self._peak = peak = int(np.maximum.reduce(samples))
+        if peak > _LOUD_PEAK:
+            self.loud_samples += length
+        if live:
+            if self._reconnects:
+                self._buffer.push(samples)
+        else:
             self._buffer.push(samples, pack=False)
             overflow = self._buffer.start - self._replay_from
             if overflow > 0:
                 self.lost_samples += overflow
                 self._replay_from = self._buffer.start
-        elif self._reconnects:
-            self._buffer.push(samples)
         return frame
 
     def detect(self, frame: AudioFrame, now: float) -> Sequence[TurnSignal]:
@@ -168,7 +169,7 @@ class InputAudio:
     @property
     def loud_s(self) -> float:
         """Seconds of input audio so far that are loud enough to be speech."""
-        return self._loud_samples / self.rate
+        return self.loud_samples / self.rate
 
     @property
     def keep_s(self) -> float:

@@ -76,17 +76,18 @@ class ReplayBuffer:
 
     __slots__ = (
         "_block",
+        "_dropped",
         "_limit",
         "_marks",
         "_pieces",
         "_recent",
         "_recent_length",
+        "_recent_start",
         "_segment",
         "_segment_free",
-        "end",
+        "_settle_after",
         "rate",
         "seconds",
-        "start",
     )
 
     def __init__(self, rate: int, seconds: float) -> None:
@@ -94,6 +95,8 @@ class ReplayBuffer:
         self.seconds = seconds
         self._limit = int(rate * seconds)
         self._block = int(rate * _PACKED_S)
+        self._settle_after = min(self._block, self._limit)
+        """Samples as they came after which they are packed, and old ones dropped."""
         self._pieces: deque[_Piece] = deque()
         self._segment = _NO_SEGMENT
         self._segment_free = 0
@@ -101,21 +104,32 @@ class ReplayBuffer:
         self._recent: deque[Samples] = deque()
         """What came after the last piece."""
         self._recent_length = 0
+        self._recent_start = 0
+        """Position of the first sample that is not packed."""
         self._marks: deque[tuple[int, EndTurn | ClearInput]] = deque()
-        self.start = 0
+        self._dropped = 0
+        """Position before which the audio is not needed any more."""
+
+    @property
+    def start(self) -> int:
         """Position of the oldest sample that is kept."""
-        self.end = 0
+        return max(self._dropped, self.end - self._limit)
+
+    @property
+    def end(self) -> int:
         """Position behind the newest sample."""
+        return self._recent_start + self._recent_length
 
     def push(self, samples: Samples, *, pack: bool = True) -> None:
-        """Keep the next samples, whose array is not copied; pack what has come, if that is due."""
-        length = len(samples)
+        """Keep the next samples, whose array is not copied; pack what has come, if that is due.
+
+        The memory of what is older than ``seconds`` goes back when the next audio is packed.
+        """
         self._recent.append(samples)
-        self._recent_length += length
-        self.end += length
-        if pack and self._recent_length >= self._block:
-            self._pack()
-        if self.end - self.start > self._limit:
+        self._recent_length += len(samples)
+        if self._recent_length >= self._settle_after:
+            if pack:
+                self._pack()
             self._drop_before(self.end - self._limit)
 
     def mark(self, command: EndTurn | ClearInput) -> None:
@@ -160,17 +174,19 @@ class ReplayBuffer:
         for piece in self._pieces:
             if piece.start + piece.length > position:
                 yield piece.start, piece.unpack()
-        start = self.end - self._recent_length
+        start = self._recent_start
         for samples in self._recent:
             yield start, samples
             start += len(samples)
 
     def _pack(self) -> None:
         recent = np.concatenate(self._recent)
-        start = self.end - self._recent_length
+        start = self._recent_start
         self._recent.clear()
+        self._recent_start += self._recent_length
         self._recent_length = 0
-        count = len(recent) // self._block  # one, but for what came without a connection
+        # One, but for what came without a connection.
+        count = max(1, len(recent) // self._block)
         step = -(-len(recent) // count)
         for begin in range(0, len(recent), step):
             self._add_piece(start + begin, recent[begin : begin + step])
@@ -200,15 +216,17 @@ class ReplayBuffer:
         return stored
 
     def _drop_before(self, position: int) -> None:
-        if position <= self.start:
+        if position <= self._dropped:
             return
-        self.start = position
+        self._dropped = position
         while self._pieces and self._pieces[0].start + self._pieces[0].length <= position:
             self._pieces.popleft()
         if not self._pieces:
             self._segment, self._segment_free = _NO_SEGMENT, 0
-        while self._recent and self.end - self._recent_length + len(self._recent[0]) <= position:
-            self._recent_length -= len(self._recent.popleft())
+        while self._recent and self._recent_start + len(self._recent[0]) <= position:
+            length = len(self._recent.popleft())
+            self._recent_start += length
+            self._recent_length -= length
 
 
 @dataclass(slots=True)

@@ -160,6 +160,7 @@ class Session:
             detects_turns=can.speech_detection == "local",
         )
         self._clock = host.clock
+        self._now = host.clock.now
         self._scheduler = ReplyScheduler(
             confirms_cancel=can.confirms_cancel, defers_requests=can.defers_requests
         )
@@ -181,8 +182,9 @@ class Session:
             and not can.manual_turns
             and not (can.may_ignore and can.user_transcripts == "none")
         )
-        self._loud_s_at_sign = 0.0
-        """Seconds of loud input audio until the last sign of life."""
+        self._loud_at_sign = 0
+        """Samples of loud input audio until the last sign of life."""
+        self._min_loud = int(MIN_LOUD_S * can.input_rate)
         self._speech_started_at = 0.0
         """When the speech that was detected here last began, in clock seconds."""
         self._speech_ended_at = float("-inf")
@@ -283,28 +285,32 @@ class Session:
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, and look for speech in it."""
         current = self.connections.current if self.is_open else None
-        accepted = self.input_audio.accept(frame, live=current is not None)
+        audio = self.input_audio
+        accepted = audio.accept(frame, live=current is not None)
         if accepted is None:
             return
         if current is not None:
             # Not by `transmit`, because this happens most often and audio has no text to clean.
-            current.connection.transmit(SendAudio(accepted))
+            current.send_audio(accepted)
         if not self.is_open:
             return
-        now = self._clock.now()
-        if (
-            current is not None
-            and self._doubts_loud_audio
-            and self._silence_monitor.pings
-            and self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S
-            and self._silence_monitor.raise_doubt(now)
-        ):
-            self._schedule_check()
-        signals = self.input_audio.detect(accepted, now)
+        now = self._now()
+        if audio.loud_samples - self._loud_at_sign >= self._min_loud and current is not None:
+            self._doubt_if_unanswered(now)
+        signals = audio.detect(accepted, now)
         if signals:
             self._handle_signals(signals)
         if self._late_result_at is not None:
             self._request_late_reply()
+
+    def _doubt_if_unanswered(self, now: float) -> None:
+        """Doubt that the service works, which has been silent while the person was loud."""
+        if (
+            self._doubts_loud_audio
+            and self._silence_monitor.pings
+            and self._silence_monitor.raise_doubt(now)
+        ):
+            self._schedule_check()
 
     def end_turn(self, command: EndTurn) -> None:
         """End the person's turn."""
@@ -314,7 +320,7 @@ class Session:
         self.transmit(command)
         follows = command.reply and self.host.capabilities.turn_reply == "automatic"
         self._handle_signals(self.input_audio.end_turn(reply_follows=follows))
-        if self.input_audio.loud_s - self._loud_s_at_sign >= MIN_LOUD_S:
+        if self.input_audio.loud_samples - self._loud_at_sign >= self._min_loud:
             self._silence_monitor.raise_doubt(self._clock.now())
         self._schedule_check()
 
@@ -449,10 +455,10 @@ class Session:
         """Handle an output of the connection."""
         if not self.is_open:
             return  # It arrived after the end.
-        if isinstance(output, ReplyAudio):
-            self._receive_audio(output)
+        now = self._now()
+        if type(output) is ReplyAudio:
+            self._receive_audio(output, now)
             return
-        now = self._clock.now()
         if log.isEnabledFor(logging.DEBUG):
             log.debug("session %s receives %s", self.host.session_id, type(output).__name__)
         if not isinstance(output, ReplyRefused):  # The connection itself may have made it.
@@ -527,11 +533,13 @@ class Session:
                 self._observer.output(output, self.epoch)
         self._recheck()
 
-    def _receive_audio(self, audio: ReplyAudio) -> None:
+    def _receive_audio(self, audio: ReplyAudio, now: float) -> None:
         """Handle the next audio of a reply, which fifty times a second is all that comes."""
-        now = self._clock.now()
-        self._record_sign(now)
-        epoch = self._scheduler.record_progress(audio.reply_id, now, audio.frame.duration)
+        self._silence_monitor.record_sign(now)
+        self._loud_at_sign = self.input_audio.loud_samples
+        frame = audio.frame
+        seconds = len(frame.samples) / frame.rate
+        epoch = self._scheduler.record_progress(audio.reply_id, now, seconds)
         if epoch is None or epoch < self.epoch:
             self.stale_outputs += 1
             return
@@ -575,7 +583,7 @@ class Session:
     def _record_sign(self, now: float) -> None:
         """Record a sign of life of the service."""
         self._silence_monitor.record_sign(now)
-        self._loud_s_at_sign = self.input_audio.loud_s
+        self._loud_at_sign = self.input_audio.loud_samples
 
     @property
     def _stuck_since(self) -> float | None:
