@@ -8,7 +8,7 @@ from fake_components import LLM, STT
 
 from duologue.audio import AudioFrame
 from duologue.items import AgentItem
-from duologue.pipeline._speculative_reply import prefix_of
+from duologue.pipeline._reply_speaker import prefix_of
 from duologue.pipeline.interfaces import SpokenText, StoppedText
 from duologue.testing import virtual_time
 from fake_edge import FakeEdge, join_agent

@@ -9,10 +9,22 @@ from contextlib import aclosing
 
 from duologue.audio import AudioFrame
 from duologue.pipeline._clause_splitter import ClauseSplitter
-from duologue.pipeline.interfaces import TTS, SpokenText, Synthesis, SynthesisOutput
+from duologue.pipeline.interfaces import (
+    TTS,
+    SpokenText,
+    StreamingTTS,
+    Synthesis,
+    SynthesisOutput,
+    TTSConnection,
+)
 
 MAX_WAITING_CLAUSES = 32
 """Clauses that may wait to be synthesised; beyond this `Synthesis.send` waits."""
+
+
+def connect_voice(tts: TTS | StreamingTTS) -> TTSConnection:
+    """Return the voice of a new conversation, whichever kind ``tts`` is."""
+    return tts.connect() if isinstance(tts, StreamingTTS) else ClauseTTS(tts)
 
 
 class ClauseTTS:

@@ -9,15 +9,10 @@ from contextlib import aclosing
 from uuid import uuid4
 
 from duologue._user_code import describe, log_failure, run_contained
-from duologue.audio import AudioFrame
-from duologue.items import SurrogateJoiner, replace_surrogates
-from duologue.pipeline._markup import MarkupFilter
-from duologue.pipeline._thoughts import ThoughtFilter
+from duologue.items import replace_surrogates
+from duologue.pipeline._reply_speaker import ReplySpeaker, SpokenOutput
 from duologue.pipeline.interfaces import (
     LLMOutput,
-    SpokenText,
-    StoppedText,
-    SynthesisOutput,
     TextDelta,
     TokenUsage,
     ToolRequest,
@@ -25,11 +20,9 @@ from duologue.pipeline.interfaces import (
 )
 from duologue.realtime.outputs import (
     Output,
-    ReplyAudio,
     ReplyDone,
     ReplyHeard,
     ReplyStarted,
-    ReplyText,
     ToolCall,
     Usage,
 )
@@ -65,14 +58,11 @@ class SpeculativeReply:
         self.basis = basis
         self.done = asyncio.Event()
         self._generate = generate
-        self._script = script
         self._emit = emit
         self._held_outputs: list[Output] | None = []
-        self._synthesis = voice.synthesize(self._receive, hurry=not script)
+        self._speaker = ReplySpeaker(voice, self.id, self.item_id, self._put_spoken, script=script)
         self._task: asyncio.Task[None] | None = None
         self._cancelled = False
-        self._text = ""
-        """The text of all outputs."""
 
     @property
     def is_committed(self) -> bool:
@@ -111,7 +101,14 @@ class SpeculativeReply:
 
     def stop_voice(self, played: int | None) -> None:
         """Stop the voice of a cancelled reply, of which the person heard ``played`` samples."""
-        self._synthesis.cancel(played)
+        self._speaker.cancel(played)
+
+    def _put_spoken(self, output: SpokenOutput) -> None:
+        if isinstance(output, ReplyHeard):
+            if self.is_committed:
+                self._emit(output)
+        elif not self._cancelled:  # Else it came before the voice was stopped.
+            self._put_output(output)
 
     def _put_output(self, output: Output) -> None:
         if self._held_outputs is None:
@@ -123,12 +120,12 @@ class SpeculativeReply:
         end = ReplyDone(self.id)
         try:
             async with asyncio.TaskGroup() as tasks:
-                speaking = self._run_component("the TTS", self._synthesis.wait)
+                speaking = self._run_component("the TTS", self._speaker.wait)
                 tasks.create_task(speaking, name="speak")
                 await self._run_component("the LLM", self._run_llm)
         except* Exception as errors:  # noqa: BLE001 - reported
             end = ReplyDone(self.id, "failed", describe(errors))
-            self._synthesis.cancel()
+            self._speaker.cancel()
         finally:
             self.done.set()
         if not self._cancelled:
@@ -142,16 +139,11 @@ class SpeculativeReply:
             raise
 
     async def _run_llm(self) -> None:
-        thoughts = None if self._script else ThoughtFilter()
-        markup = MarkupFilter()
-        joiner = SurrogateJoiner()
         async with aclosing(self._generate()) as outputs:
             async for output in outputs:
                 match output:
                     case TextDelta(text=piece):
-                        text = joiner.push(piece)
-                        reply_text = text if thoughts is None else thoughts.push(text)
-                        await self._speak(markup.push(reply_text))
+                        await self._speaker.send(piece)
                     case ToolRequest(call_id=call_id, name=name, arguments=arguments):
                         text = replace_surrogates(_check_arguments(arguments))
                         self._put_output(ToolCall(self.id, call_id, replace_surrogates(name), text))
@@ -162,28 +154,7 @@ class SpeculativeReply:
                             "an LLM must yield TextDelta, ToolRequest or TokenUsage, "
                             f"not {type(output).__name__}"
                         )
-        rest = joiner.flush()
-        rest = rest if thoughts is None else thoughts.push(rest) + thoughts.flush()
-        await self._speak(markup.push(rest) + markup.flush())
-        self._synthesis.finish()
-
-    async def _speak(self, text: str) -> None:
-        if text:
-            await self._synthesis.send(text)
-
-    def _receive(self, output: SynthesisOutput) -> None:
-        match output:
-            case StoppedText(text=said):
-                heard = prefix_of(self._text, said)
-                if heard is not None and self.is_committed:
-                    self._emit(ReplyHeard(self.id, self.item_id, heard))
-            case _ if self._cancelled:
-                pass  # It came before the voice was stopped.
-            case AudioFrame():
-                self._put_output(ReplyAudio(self.id, self.item_id, output))
-            case SpokenText(text=text, start=start, end=end):
-                self._text += text
-                self._put_output(ReplyText(self.id, self.item_id, text, start, end=end))
+        await self._speaker.finish()
 
 
 def _usage(tokens: TokenUsage) -> Usage:
@@ -197,20 +168,6 @@ def _check_arguments(arguments: object) -> str:
         kind = type(arguments).__name__
         raise TypeError(f"arguments of a ToolRequest must be JSON text, not {kind}")
     return arguments
-
-
-def prefix_of(text: str, said: str) -> str | None:
-    """Return the beginning of ``text`` that ``said`` is, spaces apart; None if it is none."""
-    length = 0
-    for character in said:
-        if character.isspace():
-            continue
-        while length < len(text) and text[length].isspace():
-            length += 1
-        if length == len(text) or text[length] != character:
-            return None
-        length += 1
-    return text[:length]
 
 
 async def scripted(text: str) -> AsyncGenerator[LLMOutput]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,8 @@ from uuid import uuid4
 from duologue._user_code import run_contained
 from duologue.clock import Clock
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
-from duologue.pipeline._clause_tts import ClauseTTS
+from duologue.pipeline._clause_tts import connect_voice
+from duologue.pipeline._emitter import Emitter
 from duologue.pipeline._listening_stt import ListeningSTT
 from duologue.pipeline._service_turns import ServiceTurnInput
 from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
@@ -26,7 +26,6 @@ from duologue.pipeline.interfaces import (
     PrefillingLLM,
     StreamingSTT,
     StreamingTTS,
-    TTSConnection,
     TurnDetector,
 )
 from duologue.realtime.codec import SessionSetup
@@ -92,18 +91,13 @@ class PipelineConnection:
         self._history: dict[str, Item] = {item.id: item for item in setup.history}
         self._call_ids = {item.call_id for item in setup.history if isinstance(item, ToolCallItem)}
         self._version = 0
-        self._receive: Callable[[Output], None] | None = None
-        self._deferred: deque[Output] = deque()
-        self._transmitting = False
+        self._emitter = Emitter()
+        self._emit = self._emitter.emit
         self._ended = False
         self._tasks: asyncio.TaskGroup | None = None
         self._speech_input: SpeechInput | ServiceTurnInput | None = None
         self._listening: ListeningSTT | None = None
-        self._voice: TTSConnection = (
-            components.tts.connect()
-            if isinstance(components.tts, StreamingTTS)
-            else ClauseTTS(components.tts)
-        )
+        self._voice = connect_voice(components.tts)
         self._prepared_reply: SpeculativeReply | None = None
         self._current_reply: SpeculativeReply | None = None
         self._stopping: SpeculativeReply | None = None
@@ -113,7 +107,7 @@ class PipelineConnection:
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Run until cancelled; see `Connection.run`."""
-        self._receive = receive
+        self._emitter.receive = receive
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -166,11 +160,8 @@ class PipelineConnection:
         """Process a command; its outputs are emitted later, on the loop."""
         if self._ended:
             return  # The tasks are being cancelled: start nothing new.
-        self._transmitting = True
-        try:
+        with self._emitter.transmitting():
             self._handle(command)
-        finally:
-            self._transmitting = False
 
     def _handle(self, command: Command) -> None:
         match command:
@@ -358,17 +349,3 @@ class PipelineConnection:
     def _put_item(self, item: Item) -> None:
         self._history[item.id] = item
         self._version += 1
-
-    def _emit(self, output: Output) -> None:
-        if self._transmitting or self._deferred:
-            self._deferred.append(output)
-            if len(self._deferred) == 1:
-                asyncio.get_running_loop().call_soon(self._emit_deferred)
-        elif self._receive is not None:
-            self._receive(output)
-
-    def _emit_deferred(self) -> None:
-        while self._deferred:
-            output = self._deferred.popleft()
-            if self._receive is not None:
-                self._receive(output)
