@@ -86,6 +86,19 @@ def instance_of(*types: type, hint: str) -> Check:
     return check
 
 
+def audio_only(service: str) -> Check:
+    """Return a check for the output of a ``service`` whose models answer in audio only."""
+
+    def check(name: str, value: object) -> None:
+        if value != "audio":
+            raise ConfigError(
+                f"{service} answers in audio only, so {name} can't be {value!r}: leave it out, or "
+                "use openai.Realtime or qwen.Realtime"
+            )
+
+    return check
+
+
 def text(example: str) -> Check:
     """Return a check for a text that is not empty."""
 

@@ -22,6 +22,8 @@ class Capabilities:
     model: str
     input_rate: int = 24000
     output_rate: int = 24000
+    output: Literal["audio", "text"] = "audio"
+    """What its replies are; a voice (`Realtime.use_voice`) makes audio of text."""
     video: bool = False
     """Accepts images."""
     tools: Literal["reliable", "experimental", "none"] = "none"

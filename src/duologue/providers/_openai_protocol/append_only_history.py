@@ -105,6 +105,10 @@ class AppendOnlyHistory:
         del samples, content_index, verbatim
         self._agent_items[item_id] = None
 
+    def text_received(self, item_id: str) -> None:
+        """Record that an agent item has text."""
+        self._agent_items[item_id] = None
+
     def take_unsent_texts(self) -> list[str]:
         """Return text that was typed to a model without text items, each once."""
         unsaid, self._unsent_texts = self._unsent_texts, []

@@ -383,6 +383,10 @@ class Codec:
         self._expect_audio(event)
         return self._responses.transcript_delta(event)
 
+    def _text_delta(self, event: JsonObject) -> Sequence[Output]:
+        self._conversation.text_received(str_field(event, "item_id"))
+        return self._responses.transcript_delta(event)
+
     def _audio_delta(self, event: JsonObject) -> Sequence[Output]:
         reply_id, item_id = event.get("response_id"), event.get("item_id")
         delta = event.get("delta")
@@ -451,7 +455,7 @@ class Codec:
         "response.output_audio_transcript.done": lambda c, e: c._responses.transcript_done(
             e, "transcript"
         ),
-        "response.output_text.delta": lambda c, e: c._responses.transcript_delta(e),
+        "response.output_text.delta": _text_delta,
         "response.output_text.done": lambda c, e: c._responses.transcript_done(e, "text"),
         "response.content_part.added": _part_added,
         "response.output_item.added": _output_item_added,

@@ -112,6 +112,10 @@ class ServerHistory(Protocol):
         """Record ``samples`` of received audio of an item; ``verbatim`` if it is scripted text."""
         ...
 
+    def text_received(self, item_id: str) -> None:
+        """Record that the model has written text of an item."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:

@@ -98,6 +98,9 @@ class ServerConversation:
         audio.samples += samples
         audio.content_index = content_index
 
+    def text_received(self, item_id: str) -> None:
+        """Do nothing: an item without audio is created again when it is truncated."""
+
     def put(self, item: Item, before: Sequence[str] = ()) -> list[JsonObject]:
         """Append an item, or replace the one that has its id.
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from duologue.json_types import JsonObject
 from duologue.providers._verbatim import verbatim_instructions
 
 
 class TaggedRequests:
-    """Requests whose responses return their id, as ``metadata``."""
+    """Requests whose responses return their id, as ``metadata``; scripted text is ``output``."""
+
+    __slots__ = ("_output",)
+
+    def __init__(self, output: Literal["audio", "text"] = "audio") -> None:
+        self._output = output
 
     def reply(
         self, request_id: str, session_instructions: str, reply_instructions: str | None
@@ -25,7 +32,7 @@ class TaggedRequests:
             "response": {
                 "conversation": "none",
                 "input": [],
-                "output_modalities": ["audio"],
+                "output_modalities": [self._output],
                 "tools": [],
                 "tool_choice": "none",
                 "metadata": {"request_id": request_id},

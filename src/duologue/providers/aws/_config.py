@@ -6,11 +6,13 @@ import re
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from typing import Literal
 
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.providers._options import (
     NetworkOptions,
+    audio_only,
     between,
     instance_of,
     one_of,
@@ -93,6 +95,9 @@ class RealtimeConfig(NetworkOptions):
         check=voice_name(*VOICES),
     )
     _: KW_ONLY
+    output: Literal["audio"] = option(
+        "audio", "the models answer in audio only", check=audio_only("Nova")
+    )
     region: str = option("us-east-1", "an AWS region that has the model", check=_check_region)
     turn_detection: SemanticVAD | ServerVAD = option(
         SemanticVAD(eagerness="high"),

@@ -10,6 +10,7 @@ from duologue.errors import ConfigError
 from duologue.json_types import JsonObject
 from duologue.providers._options import (
     NetworkOptions,
+    audio_only,
     between,
     instance_of,
     one_of,
@@ -215,6 +216,9 @@ class LiveConfig(NetworkOptions):
         json="generationConfig.speechConfig.voiceConfig.prebuiltVoiceConfig.voiceName",
     )
     _: KW_ONLY
+    output: Literal["audio"] = option(
+        "audio", "the models answer in audio only", check=audio_only("Gemini")
+    )
     turn_detection: TurnDetection = option(
         ServerVAD(), "see [turns](#turns-and-barge-in)", check=_check_turn_detection
     )

@@ -28,6 +28,7 @@ def capabilities_of(config: RealtimeConfig, *, video: bool = True) -> Capabiliti
         model=config.model,
         input_rate=24000,
         output_rate=24000,
+        output=config.output,
         video=video,
         tools="reliable",
         tool_reply="requested",

@@ -196,6 +196,12 @@ class RealtimeConfig(NetworkOptions):
         convert=_voice_json,
     )
     _: KW_ONLY
+    output: Literal["audio", "text"] = option(
+        "audio",
+        "`text`: the model hears, and answers in text, which the agent's `tts` speaks, see "
+        "[half-cascade](../half-cascade.md)",
+        check=one_of("audio", "text"),
+    )
     transport: Transport = computed_option(
         _installed_transport,
         "`webrtc` or `websocket`, see [below](#transports)",
@@ -284,6 +290,8 @@ class RealtimeConfig(NetworkOptions):
                 f"a video track needs transport='webrtc', not {self.transport!r}; 'images' works "
                 "with both"
             )
+        if (self.extra or {}).get("output_modalities", ["audio"]) != ["audio"]:
+            raise ConfigError("output_modalities can't be in extra: write output='text'")
         for name in ("reasoning_effort", "parallel_tool_calls"):
             if getattr(self, name) is not None:
                 self._require_reasoning(name)

@@ -14,6 +14,7 @@ from duologue.providers._jpeg import fit_jpeg
 from duologue.providers._openai_protocol.codec import Codec, Message
 from duologue.providers._openai_protocol.dialect import Dialect
 from duologue.providers._openai_protocol.errors import close_error, http_error
+from duologue.providers._openai_protocol.tagged_requests import TaggedRequests
 from duologue.providers._openai_protocol.websocket import EventSocket
 from duologue.providers._options import takes
 from duologue.providers.openai._capabilities import capabilities_of
@@ -91,7 +92,7 @@ class Realtime(NetworkRealtime[Message]):
         """Make the codec of the next connection."""
         del setup
         return Codec(
-            Dialect(OpenAISession(self._config)),
+            Dialect(OpenAISession(self._config), requests=TaggedRequests(self._config.output)),
             transport=self._config.transport,
             images_kept=self._config.images_kept,
             video_track=self._config.video == "track",

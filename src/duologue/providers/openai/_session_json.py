@@ -62,7 +62,7 @@ class OpenAISession:
         audio_output: JsonObject = {}
         session: JsonObject = {
             "type": "realtime",
-            "output_modalities": ["audio"],
+            "output_modalities": [config.output],
             "audio": {"input": audio_input, "output": audio_output},
         }
         if config.transport == "webrtc":

@@ -22,6 +22,7 @@ def capabilities_of(config: QwenConfig, *, video: bool = True) -> Capabilities:
         model=config.model,
         input_rate=INPUT_RATE,
         output_rate=config.output_rate,
+        output=config.output,
         video=video,
         tools="reliable" if traits.tools else "none",
         tool_reply="requested",

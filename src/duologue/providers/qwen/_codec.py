@@ -28,7 +28,7 @@ def qwen_codec(session: QwenSession) -> Codec:
     history = AppendOnlyHistory(takes_text=session.config.traits.text_items)
     dialect = Dialect(
         session,
-        requests=QwenRequests(history),
+        requests=QwenRequests(history, session.config.modalities),
         input_rate=INPUT_RATE,
         output_rate=session.config.output_rate,
         lifetime_s=LIFETIME_S,

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal, cast
 
 from duologue.errors import ConfigError
-from duologue.json_types import JsonObject
+from duologue.json_types import Json, JsonObject
 from duologue.providers._options import (
     Check,
     NetworkOptions,
@@ -121,6 +121,12 @@ class QwenConfig(NetworkOptions):
         check=_check_voice,
     )
     _: KW_ONLY
+    output: Literal["audio", "text"] = option(
+        "audio",
+        "`text`: the model hears, and answers in text, which the agent's `tts` speaks, see "
+        "[half-cascade](../half-cascade.md)",
+        check=one_of("audio", "text"),
+    )
     turn_detection: TurnDetection = option(
         ServerVAD(), "see [turns](#turns)", check=_check_turn_detection
     )
@@ -198,6 +204,11 @@ class QwenConfig(NetworkOptions):
         return traits_of(self.model)
 
     @property
+    def modalities(self) -> list[Json]:
+        """The modalities of replies, as the service names them."""
+        return ["text"] if self.output == "text" else ["text", "audio"]
+
+    @property
     def sampling(self) -> JsonObject:
         """The given sampling parameters, by their names in the session."""
         return cast("JsonObject", json_fields(self).get(_SAMPLING, {}))
@@ -216,6 +227,8 @@ class QwenConfig(NetworkOptions):
                 self._require("SemanticVAD", traits.semantic_vad)
             case ManualTurns():
                 pass
+        if "audio" not in cast("list[str]", (self.extra or {}).get("modalities", ["audio"])):
+            raise ConfigError("modalities without audio can't be in extra: write output='text'")
         self._require("enable_search", traits.search or not self.enable_search)
         if self.smooth_output is not None and not traits.smooth_output:
             raise ConfigError(f"smooth_output is for qwen3-omni-flash, not {self.model}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from duologue._bounded_dict import BoundedDict
-from duologue.json_types import JsonObject
+from duologue.json_types import Json, JsonObject
 from duologue.providers._openai_protocol.append_only_history import AppendOnlyHistory
 from duologue.providers._openai_protocol.tagged_requests import join_instructions
 from duologue.providers._verbatim import verbatim_instructions
@@ -21,10 +23,13 @@ class QwenRequests:
     request.
     """
 
-    __slots__ = ("_history", "_texts")
+    __slots__ = ("_history", "_modalities", "_texts")
 
-    def __init__(self, history: AppendOnlyHistory) -> None:
+    def __init__(
+        self, history: AppendOnlyHistory, modalities: Sequence[Json] = ("text", "audio")
+    ) -> None:
         self._history = history
+        self._modalities = modalities
         self._texts: BoundedDict[str, list[str]] = BoundedDict(_MAX_REQUESTS)
 
     def reply(
@@ -35,7 +40,7 @@ class QwenRequests:
         texts += self._history.take_unsent_texts()
         wrote = TYPED_TEXT.format("\n".join(texts)) if texts else ""
         reply_instructions = join_instructions(reply_instructions or "", wrote)
-        return _create(
+        return self._create(
             join_instructions(session_instructions, reply_instructions)
             if reply_instructions
             else ""
@@ -44,16 +49,16 @@ class QwenRequests:
     def say(self, request_id: str, text: str) -> JsonObject:
         """Request a response within the conversation, because there is no other kind."""
         del request_id
-        return _create(verbatim_instructions(text))
+        return self._create(verbatim_instructions(text))
 
     def cancel(self, reply_id: str) -> JsonObject:
         """Cancel the response in progress."""
         del reply_id
         return {"type": "response.cancel"}
 
-
-def _create(instructions: str) -> JsonObject:
-    event: JsonObject = {"type": "response.create"}
-    if instructions:
-        event["response"] = {"instructions": instructions, "modalities": ["text", "audio"]}
-    return event
+    def _create(self, instructions: str) -> JsonObject:
+        event: JsonObject = {"type": "response.create"}
+        if instructions:
+            modalities = list(self._modalities)
+            event["response"] = {"instructions": instructions, "modalities": modalities}
+        return event

@@ -52,7 +52,7 @@ class QwenSession:
     def build(self, setup: SessionSetup) -> JsonObject:
         """Return the initial session. Raise `ConfigError` as `check_tools` does."""
         config = self.config
-        session: JsonObject = {"modalities": ["text", "audio"], **self._audio()}
+        session: JsonObject = {"modalities": config.modalities, **self._audio()}
         session["turn_detection"] = _turn_detection(config.turn_detection)
         session["input_audio_transcription"] = self._transcription(config.transcription)
         if setup.instructions:
@@ -80,7 +80,7 @@ class QwenSession:
 
     def build_ping(self) -> JsonObject:
         """Return a session without changes, which the service confirms."""
-        return {"modalities": ["text", "audio"]}
+        return {"modalities": self.config.modalities}
 
     def build_turn_detection(self, detection: Json) -> JsonObject:
         """Return a session that changes only the turn detection."""
