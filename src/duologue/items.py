@@ -32,12 +32,13 @@ class AgentItem:
     """What the agent said; ``text`` is what was heard, never more.
 
     ``state`` is ``speaking`` while it plays, ``heard`` after all of it was heard, ``cut`` after an
-    interruption; ``played_ms`` is how much audio was played.
+    interruption, ``read`` if it was not spoken, but shown as text; ``played_ms`` is how much audio
+    was played.
     """
 
     id: str
     text: str
-    state: Literal["speaking", "heard", "cut"] = "heard"
+    state: Literal["speaking", "heard", "cut", "read"] = "heard"
     played_ms: int = 0
     speech_id: str | None = None
 
@@ -68,7 +69,7 @@ _KINDS: dict[str, type[Item]] = {
     kind.__name__: kind for kind in (SystemItem, UserItem, AgentItem, ToolCallItem, ToolResultItem)
 }
 
-_STATES = ("speaking", "heard", "cut")
+_STATES = ("speaking", "heard", "cut", "read")
 
 
 def item_to_dict(item: Item) -> JsonObject:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-type Quality = Literal["confirmed", "device", "estimated"]
-"""How well it is known what was heard: by the client's reports, the audio device, or the clock."""
+type Quality = Literal["confirmed", "device", "estimated", "read"]
+"""How well it is known what was heard: by the client's reports, the audio device, or the clock.
+``read``: it was not spoken, but shown as text."""

@@ -192,7 +192,8 @@ class Agent:
         tools: Functions that the model may call, registered as `tool` does.
         processors: Inspect, change or drop audio and video on the way to the model, in order.
         stt: Speech to text, for a text ``llm``.
-        tts: Text to speech, for a text ``llm``. With a `Realtime`, it speaks the text of `say`.
+        tts: Text to speech, for a text ``llm``, or for a `Realtime` that answers in text
+            (``output="text"``). With a `Realtime` that speaks, it speaks the text of `say`.
         turn_detection: Predicts whether the person has finished, for a text ``llm``.
         vad: Voice activity detection, for a text ``llm``.
         barge_in: How readily the person interrupts the agent.
@@ -267,8 +268,10 @@ class Agent:
         """Register a function, plain or ``async``, as a tool: a decorator, bare or with options."""
         for function in tools:
             self.tools.add(function)
+        speaks = isinstance(llm, Realtime) and llm.capabilities.output == "audio"
         self.llm = self._build_realtime(llm, stt, tts, turn_detection, vad)
-        self._tts = tts if isinstance(llm, Realtime) else None
+        self._tts = tts if speaks else None
+        """Speaks what `say` is given, for a model that speaks by itself."""
         self._processors = tuple(processors)
         self._barge_in = barge_in or BargeInPolicy()
         self._recorder = GuardedRecorder(
@@ -537,6 +540,10 @@ class Agent:
                 raise ConfigError(
                     "a Realtime listens by itself: leave out stt, turn_detection and vad"
                 )
+            if tts is not None and llm.capabilities.output == "text":
+                from duologue.pipeline.reply_voice import TTSVoice
+
+                llm.use_voice(TTSVoice(tts))
             return llm
         if stt is None or tts is None:
             raise ConfigError("a text llm needs stt=... and tts=... to listen and to speak")
@@ -555,6 +562,11 @@ class Agent:
         return self._clock_zero_unix + now
 
     def _build_setup(self) -> SessionSetup:
+        if self.llm.capabilities.output == "text" and not isinstance(self.edge, EventSink):
+            raise ConfigError(
+                f"{self.llm.capabilities.model} answers in text, which this edge can't show: give "
+                "Agent a tts to speak it, or leave output='text' out"
+            )
         specs = self.tools.specs()
         ability, model = self.llm.capabilities.tools, self.llm.capabilities.model
         if specs and ability == "none":

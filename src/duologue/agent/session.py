@@ -134,6 +134,7 @@ class AgentSession:
             rate=lambda: realtime.capabilities.output_rate,
             emit=emit,
             clock=clock,
+            shows_text=realtime.capabilities.output == "text",
         )
         self._sampler = FrameSampler(realtime.fps)
         self._latest_video: tuple[float, Callable[[], VideoFrame]] | None = None

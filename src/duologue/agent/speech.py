@@ -133,6 +133,7 @@ class Speech:
         "heard_text",
         "id",
         "interruptible",
+        "is_shown",
         "played_ms",
         "quality",
         "seconds",
@@ -158,6 +159,8 @@ class Speech:
         """Seconds of audio that will be played; None for all."""
         self.complete = False
         """Whether the audio received so far is all that will be played."""
+        self.is_shown = False
+        """Whether its text is not spoken, but shown to the person as it comes."""
         self.unspoken: list[str] = []
         """Text that the voice left out: it made no audio for it, but did for what follows."""
         self._done = asyncio.Event()
@@ -290,6 +293,10 @@ class Speech:
 
     def merge_items(self, item_id: str) -> None:
         """Record that a new connection knows everything received so far as one item."""
+        if self.is_shown:
+            for piece in self._all_pieces():
+                piece.item_id = item_id
+            return
         for passage in self._passages:
             for run in self._runs(passage):
                 run.pieces[0].start = run.start
@@ -311,6 +318,8 @@ class Speech:
     def passage_spoken_text(self) -> str | None:
         """Return `spoken_text` of the current passage alone; None if it has no audio."""
         passage = self._passages[-1]
+        if self.is_shown:
+            return passage.text.rstrip() or None
         if self.seconds <= passage.start:
             return None
         return passage.text.rstrip() if self.complete else self._sounded_text(passage).rstrip()
@@ -342,7 +351,8 @@ class Speech:
     def finish(self, state: Literal["heard", "cut"], played_s: float, quality: Quality) -> None:
         """End the speech.
 
-        A speech with text but without audio ends as ``silent`` instead of ``heard``.
+        A speech with text but without audio ends as ``silent`` instead of ``heard``, unless its
+        text was shown.
 
         Args:
             state: How it ended.
@@ -357,13 +367,13 @@ class Speech:
         text = self.text.rstrip()
         if self._error is not None:
             self.state = "failed"
-        elif state == "heard" and played_s <= 0 and text:
+        elif state == "heard" and played_s <= 0 and text and not self.is_shown:
             self.state = "silent"
         else:
             self.state = state
         self.played_ms = int(played_s * 1000 + 1e-6)  # 4.06 * 1000 is 4059.999...
         self._played_s = played_s
-        self.quality = quality
+        self.quality = "read" if self.is_shown else quality
         heard_all = self.state == "heard" and played_s > 0 and self.clipped_at is None
         self.heard_text = text if heard_all else self.text_until(played_s)
         self._done.set()
@@ -436,6 +446,8 @@ class Speech:
 
         More audio of the last run may come, so assume that it is spoken at ``speed`` at most.
         """
+        if self.is_shown:
+            return passage.text
         runs = self._runs(passage)
         over = passage.end is not None or self.complete
         sound_end = self.seconds if passage.end is None else passage.end

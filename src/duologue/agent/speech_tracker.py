@@ -114,6 +114,7 @@ class SpeechTracker:
         rate: Callable[[], int],
         emit: Callable[[Event], None],
         clock: Clock,
+        shows_text: bool = False,
     ) -> None:
         self._playout = playout
         self._conversation = conversation
@@ -121,6 +122,8 @@ class SpeechTracker:
         self._rate = rate
         self._emit = emit
         self._clock = clock
+        self._shows_text = shows_text
+        """Whether replies are text that the person reads."""
         self._requested: dict[str, Speech] = {}
         self._replies: dict[str, _TrackedReply] = {}
         self._recent_replies: BoundedDict[str, _TrackedReply] = BoundedDict(_MAX_RECENT_REPLIES)
@@ -198,7 +201,7 @@ class SpeechTracker:
         return {
             self._record(speech).item_id: speech.spoken_text()
             for speech in self._playout.speeches
-            if speech.seconds
+            if speech.seconds or speech.is_shown
         }
 
     def connection_replaced(self) -> None:
@@ -207,7 +210,7 @@ class SpeechTracker:
         for reply in self._replies.values():
             reply.current_item = None
         for speech in self._playout.speeches:
-            if speech.seconds:
+            if speech.seconds or speech.is_shown:
                 record = self._record(speech)
                 record.known_text = speech.spoken_text()
                 speech.merge_items(record.item_id)
@@ -235,7 +238,7 @@ class SpeechTracker:
         speech.break_off(continues=True)
         if request_id is not None:
             self._requested[request_id] = speech
-        elif not speech.seconds:
+        elif not (speech.seconds or speech.is_shown):
             self._carried.add(speech)
         else:
             self._playout.end(speech)
@@ -317,6 +320,9 @@ class SpeechTracker:
         if speech.id not in self._records:
             self._records[speech.id] = _SpeechRecord(item_id)
         self._metrics.text_received(self._clock.now())
+        if self._shows_text:
+            self._show_text(speech, reply_text, item_id)
+            return
         self._checked_heard = ("", 0.0)
         if reply_text.planned:
             speech.plan_text(reply_text.text, item_id)
@@ -324,6 +330,15 @@ class SpeechTracker:
         start, end = self._speech_seconds(speech, item_id, reply_text)
         speech.add_text(reply_text.text, start, item_id, end=end)
         self._emit(AgentTranscriptEvent(reply_text.text, False, speech.id))
+
+    def _show_text(self, speech: Speech, reply_text: ReplyText, item_id: str) -> None:
+        """Add text that the person reads as it comes."""
+        speech.is_shown = True
+        speech.add_text(reply_text.text, None, item_id)
+        if not self._record(speech).turn_started:
+            self._turn_started(speech, None)
+        self._emit(AgentTranscriptEvent(reply_text.text, False, speech.id))
+        self._emit(AgentHeardEvent(reply_text.text, speech.id))
 
     def _speech_seconds(
         self, speech: Speech, item_id: str, reply_text: ReplyText
@@ -386,7 +401,7 @@ class SpeechTracker:
             self._emit(ErrorEvent("model", message))
             reply.speech.fail_at_end(SessionError(message, kind=ErrorKind.RETRY))
             self._playout.end(reply.speech)
-        elif reply.called_tools and not reply.speech.seconds:
+        elif reply.called_tools and not (reply.speech.seconds or reply.speech.is_shown):
             reply.speech.break_off()
             self._carried.add(reply.speech)
         else:
@@ -397,11 +412,14 @@ class SpeechTracker:
 
     def speech_started(self, speech: Speech) -> None:
         """Report that the first audio of a speech was handed to the edge."""
+        self._turn_started(speech, self._clock.now())
+
+    def _turn_started(self, speech: Speech, played_at: float | None) -> None:
         record = self._record(speech)
         record.turn_started = True
         self._conversation.put(AgentItem(record.item_id, "", "speaking", 0, speech.id))
         self._emit(AgentTurnStartedEvent(speech.id))
-        metrics = self._metrics.reply_played(speech.id, self._clock.now())
+        metrics = self._metrics.reply_played(speech.id, played_at)
         if metrics is not None:
             self._emit(metrics)
 
@@ -429,7 +447,8 @@ class SpeechTracker:
         record = self._end_record(speech)
         last = speech.last_item()
         if record.turn_started:
-            state: Literal["heard", "cut"] = "heard" if speech.state == "heard" else "cut"
+            state: Literal["heard", "cut", "read"]
+            state = "cut" if speech.state != "heard" else "read" if speech.is_shown else "heard"
             self._conversation.put(
                 AgentItem(record.item_id, speech.heard_text, state, speech.played_ms, speech.id)
             )
@@ -446,7 +465,7 @@ class SpeechTracker:
         speech = cut.speech
         known_to_model = self.known_text(speech) is not None
         record = self._end_record(speech)
-        if speech.played_ms:
+        if speech.played_ms or (speech.is_shown and speech.heard_text):
             text, played_ms = speech.heard_text, speech.played_ms
             self._conversation.put(AgentItem(record.item_id, text, "cut", played_ms, speech.id))
             self._end_turn(speech, interrupted=True)
@@ -454,7 +473,12 @@ class SpeechTracker:
             self._conversation.remove(record.item_id)
             self._end_turn(speech, interrupted=True)
         changes: list[Truncate | DeleteItem] = []
-        if not cut.items and not self._is_own_tts(speech, record.item_id):
+        if speech.is_shown:
+            # The model may have written more than was received before it was told to stop.
+            read = speech.heard_text_of(record.item_id)
+            model_id = self._model_item_ids.get(record.item_id, record.item_id)
+            changes.append(Truncate(model_id, 0, read) if read else DeleteItem(model_id))
+        elif not cut.items and not self._is_own_tts(speech, record.item_id):
             changes.append(DeleteItem(self._model_item_ids.get(record.item_id, record.item_id)))
         for index, heard in enumerate(cut.items):
             item_id = self._model_item_ids.get(heard.item_id, heard.item_id)

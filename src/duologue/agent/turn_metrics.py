@@ -51,8 +51,11 @@ class TurnMetrics:
             self._times.first_audio = now
             self.awaits_audio = False
 
-    def reply_played(self, speech_id: str, now: float) -> TurnMetricsEvent | None:
-        """Return the event of the turn when its reply starts to play; None if no turn is open."""
+    def reply_played(self, speech_id: str, now: float | None) -> TurnMetricsEvent | None:
+        """Return the event of the turn when its reply starts to play; None if no turn is open.
+
+        ``now`` is None for a reply that is shown as text.
+        """
         if not self._awaiting_reply:
             return None
         turn, self._times, self._awaiting_reply = self._times, _TurnTimes(), False

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from asyncio import FIRST_COMPLETED
 from collections.abc import Coroutine, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
 from duologue._user_code import describe
@@ -40,6 +41,7 @@ from duologue.realtime.commands import (
 from duologue.realtime.observer import SessionObserver
 from duologue.realtime.outputs import Output, ProviderError, SessionStarted
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.reply_voice import ReplyVoice
 from duologue.realtime.stats import RealtimeStats
 from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
@@ -88,6 +90,8 @@ class Realtime(ABC):
             raise ConfigError("an engine in this process takes no reconnect policy: leave it out")
         self.capabilities = capabilities
         self.vad = vad
+        self.voice: ReplyVoice | None = None
+        """What speaks the replies of a model that answers in text, see `use_voice`."""
         self.single_connection = False
         """Whether the provider takes no second connection of a session while there is one."""
         self.fps = fps
@@ -232,6 +236,24 @@ class Realtime(ABC):
         """
         self._session.input_audio.use_manual_turns()
 
+    def use_voice(self, voice: ReplyVoice) -> None:
+        """Let ``voice`` speak the text of this model, which then replies in audio.
+
+        Call this before the session begins. `Agent` does so with its ``tts``.
+
+        Raises:
+            UnsupportedError: the model replies in audio, or has a voice already.
+            RuntimeError: the session has begun.
+        """
+        if self.capabilities.output != "text":
+            raise UnsupportedError(f"{self.capabilities.model} speaks by itself: it needs no voice")
+        if self._session.has_begun:
+            raise RuntimeError("a voice must be given before the session begins")
+        self.voice = voice
+        self.capabilities = replace(
+            self.capabilities, output="audio", output_rate=voice.rate, say="exact"
+        )
+
     def discard_reply(self, item_id: str) -> None:
         """Drop the automatic reply to a turn that may not have been speech.
 
@@ -257,7 +279,7 @@ class Realtime(ABC):
         reason, clean = "closed", True
         try:
             await self.prepare(setup)
-            await self._session.connections.run()
+            await self._run_connections()
             reason = "the model ended the session"
         except SessionError as error:
             reason, clean = str(error), False
@@ -271,6 +293,21 @@ class Realtime(ABC):
             self._end_reason = reason
             self._session.end(reason, clean)
             self._resolved.set()
+
+    async def _run_connections(self) -> None:
+        if self.voice is None:
+            await self._session.connections.run()
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                speaking = tasks.create_task(self.voice.run(), name="voice")
+                await self._session.connections.run()
+                speaking.cancel()
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from None
 
     async def ready(self) -> None:
         """Wait until the session is live; raise `SessionClosedError` if it ends before."""

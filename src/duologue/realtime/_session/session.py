@@ -105,6 +105,7 @@ from duologue.realtime.outputs import (
     UserTurnEnded,
 )
 from duologue.realtime.reconnect import ReconnectPolicy
+from duologue.realtime.reply_voice import ReplyVoice
 from duologue.vad.contained import ContainedVAD
 from duologue.vad.energy import EnergyVAD
 from duologue.vad.vad import VAD
@@ -122,6 +123,7 @@ class SessionHost(Protocol):
     capabilities: Capabilities
     clock: Clock
     vad: VAD | None
+    voice: ReplyVoice | None
     single_connection: bool
 
     @property
@@ -217,6 +219,11 @@ class Session:
         self._resumable = True
         self._initial_items: frozenset[str] = frozenset()
         """Items that this connection was given at its start."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether `begin` was called."""
+        return self._has_begun
 
     @property
     def live(self) -> bool:
@@ -397,7 +404,8 @@ class Session:
 
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
-        return self.host.open(replace_surrogates_in_setup(setup))
+        connection = self.host.open(replace_surrogates_in_setup(setup))
+        return connection if self.host.voice is None else self.host.voice.speak_for(connection)
 
     def reconnecting(self, reason: str, attempt: int) -> None:
         """Report that the next connection is about to be made."""
