@@ -11,6 +11,7 @@ from collections import deque
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from html import unescape
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -375,6 +376,57 @@ def openai(transport):
     return target
 
 
+def _paced_voices():
+    """Let the voices of simulated services speak as fast as the scripted replies do."""
+    return patch.multiple(
+        "duologue.simulators._speech.voices", CHAR_S=1 / 15, GAP_S=0.06, PAUSE_S=0.06
+    )
+
+
+def half_cascade(model_target):
+    """Return the target of a model that hears, and whose text a streaming TTS speaks."""
+
+    @asynccontextmanager
+    async def target(replies, transcripts, **options):
+        from duologue.pipeline.reply_voice import TTSVoice
+        from duologue.providers import elevenlabs
+        from duologue.simulators.elevenlabs.server import ElevenLabsSimulator
+
+        async with (
+            ElevenLabsSimulator() as service,
+            model_target(replies, transcripts, output="text", **options) as (model, far),
+        ):
+            tts = elevenlabs.TTS("v", base_url=service.url, api_key=service.key)
+            model.use_voice(TTSVoice(tts))
+            with _paced_voices():
+                yield model, far
+
+    return target
+
+
+@asynccontextmanager
+async def streaming_parts(replies, transcripts, **options):
+    """Yield a pipeline whose recogniser and voice keep connections to services."""
+    from duologue.pipeline.pipeline import Pipeline
+    from duologue.providers import cartesia, deepgram
+    from duologue.simulators.cartesia.server import CartesiaSimulator
+    from duologue.simulators.deepgram.server import DeepgramSimulator
+
+    async with (
+        CartesiaSimulator() as voices,
+        DeepgramSimulator(transcripts=tuple(transcripts)) as recognisers,
+    ):
+        model = Pipeline(
+            llm=_LocalLLM([r if isinstance(r, Reply) else Reply(r) for r in replies]),
+            stt=deepgram.STT(base_url=recognisers.url, api_key=recognisers.key),
+            tts=cartesia.TTS("v", base_url=voices.url, api_key=voices.key),
+            vad=EnergyVAD(),
+            **options,
+        )
+        with _paced_voices():
+            yield model, _LocalFar(model)
+
+
 _CUT = re.compile(
     r"\[The person interrupted you\. Of your last (?:message|(\d+) messages) "
     r'(?:nothing was heard\.|only this was heard: "(.*)")\]'
@@ -557,14 +609,25 @@ CANCELS_CALLS = frozenset({"gemini-3.8", "gemini-3.1"})
 """Models whose service cancels running tool calls when the person speaks."""
 
 
+WITHOUT_IMAGES = frozenset({"local", "streaming-parts", "nova"})
+"""Models that take no images."""
+
+
+SPEAKS_BY_ITSELF = frozenset({"openai-websocket", "openai-webrtc"})
+"""Models of OpenAI that answer in audio."""
+
+
 TARGETS = {
     "scripted": scripted,
     "local": local,
+    "streaming-parts": streaming_parts,
     "openai-websocket": openai("websocket"),
     "openai-webrtc": openai("webrtc"),
+    "openai-text": half_cascade(openai("websocket")),
     "gemini-3.8": gemini("gemini-3.8-live"),
     "gemini-3.1": gemini("gemini-3.1-flash-live-preview"),
     "qwen": qwen,
+    "qwen-text": half_cascade(qwen),
     "nova": nova,
 }
 

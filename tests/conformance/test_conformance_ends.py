@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from conformance_targets import TARGETS, conformance, conversation
+from conformance_targets import SPEAKS_BY_ITSELF, TARGETS, conformance, conversation
 
 from duologue.audio import AudioFrame
 from duologue.errors import SessionClosedError, SessionError
@@ -86,7 +86,7 @@ async def test_session_reconnects_after_a_clean_close_of_the_server(target):
     from duologue.simulators.faults import Close, Fault
 
     async with conversation(target, ["Here."]) as (agent, _person, far):
-        if target.endswith("websocket"):
+        if not target.endswith("webrtc"):
             far.simulator.faults = [Fault(Close(1000, "bye"), at=0.5)]
             await far.drop_connection()
             await asyncio.sleep(2)
@@ -144,7 +144,7 @@ async def test_usage_and_rate_limits_are_reported(target):
         await person.speak(0.6)
         await asyncio.sleep(3)
         (usage,) = events_of(agent, UsageEvent)
-        assert usage.output["audio"] > 0
+        assert usage.output["audio" if target in SPEAKS_BY_ITSELF else "text"] > 0
         assert usage.input["text"] >= 0
         assert events_of(agent, RateLimitsEvent)[0].limits[0].limit > 0
 
@@ -183,6 +183,8 @@ async def test_session_is_set_up_as_asked_for(target):
 
 @openai_only
 async def test_say_mismatch_is_reported(target):
+    if target not in SPEAKS_BY_ITSELF:
+        pytest.skip("a TTS says exactly what it is given")
     from duologue.events import SayMismatchEvent
 
     options = {"simulator": {"paraphrase": True}}

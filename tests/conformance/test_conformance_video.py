@@ -4,7 +4,7 @@ import asyncio
 
 import numpy as np
 import pytest
-from conformance_targets import conformance, conversation
+from conformance_targets import WITHOUT_IMAGES, conformance, conversation
 
 from duologue.events import ErrorEvent
 from duologue.testing import run_virtual
@@ -20,7 +20,7 @@ def camera(at):
 @conformance
 @pytest.mark.parametrize("fps", [1.0, 4.0])
 async def test_images_come_at_fps(target, fps):
-    if target in ("local", "nova"):
+    if target in WITHOUT_IMAGES:
         pytest.skip("the model takes no images; the error is tested in test_conformance_turns")
     async with conversation(target, fps=fps) as (agent, person, far):
         person.camera = camera
