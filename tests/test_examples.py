@@ -86,6 +86,14 @@ def test_barge_in(tmp_path):
     assert out.count("interrupted after") == 1
 
 
+def test_half_cascade(tmp_path):
+    for package in ("websockets", "aiohttp"):
+        pytest.importorskip(package, reason="needs duologue[openai,elevenlabs,simulate]")
+    out = run("half_cascade.py", cwd=tmp_path)
+    assert out == "person: When is breakfast?\nagent:  From seven to ten.\n"
+    assert (tmp_path / "half_cascade.wav").stat().st_size > 48000
+
+
 @pytest.mark.parametrize("name", ["history.py", "history_sql.py"])
 def test_history(tmp_path, name):
     out = run(name, cwd=tmp_path)

@@ -31,12 +31,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 
+from duologue._bounded_dict import BoundedDict
 from duologue._user_code import describe, log_failure, run_contained
 from duologue.errors import SessionError
 from duologue.items import AgentItem
 from duologue.pipeline._clause_tts import connect_voice
 from duologue.pipeline._emitter import Emitter
-from duologue.pipeline._reply_speaker import ReplySpeaker
+from duologue.pipeline._reply_speaker import ReplySpeaker, SpokenOutput
 from duologue.pipeline._speculative_reply import SpeculativeReply, scripted
 from duologue.pipeline.interfaces import TTS, StreamingTTS, TTSConnection
 from duologue.realtime.codec import Connection
@@ -45,6 +46,7 @@ from duologue.realtime.outputs import (
     Output,
     ReplyAudio,
     ReplyDone,
+    ReplyHeard,
     ReplyStarted,
     ReplyText,
     ToolCall,
@@ -55,6 +57,9 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING_CHARS = 50_000
 """Characters that may wait for the voice, about an hour of speech; beyond it the reply fails."""
+
+_MAX_CUT_ITEMS = 4
+"""Items that were cut, whose voice may still say what was heard; the oldest is dropped."""
 
 
 class TTSVoice:
@@ -70,21 +75,26 @@ class TTSVoice:
 
     def speak_for(self, connection: Connection) -> Connection:
         """Return the connection with spoken replies."""
-        return VoicedConnection(connection, self._voice)
+        return VoicedConnection(connection, self._voice, self.rate)
 
 
 class VoicedConnection:
     """A connection of a model that answers in text, whose replies ``voice`` speaks."""
 
-    def __init__(self, connection: Connection, voice: TTSConnection) -> None:
+    def __init__(self, connection: Connection, voice: TTSConnection, rate: int) -> None:
         self._connection = connection
         self._voice = voice
+        self._rate = rate
         self._emitter = Emitter()
         self._emit = self._emitter.emit
         self._tasks: asyncio.TaskGroup | None = None
         self._replies: dict[str, _VoicedReply] = {}
         self._scripted: dict[str, SpeculativeReply] = {}
         """Texts of the program that are being spoken, by the ids of their replies."""
+        self._stopping: dict[str, Callable[[int | None], None]] = {}
+        """Stops the voices of cancelled replies, by item: what was heard follows at once."""
+        self._heard: BoundedDict[str, str] = BoundedDict(_MAX_CUT_ITEMS)
+        """What the model was told that was heard of the items that were cut last."""
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Run the model's connection until it ends; see `Connection.run`."""
@@ -113,17 +123,25 @@ class VoicedConnection:
             case Say():
                 self._say(command)
             case CancelReply(reply_id=reply_id) if reply_id in self._scripted:
+                reply = self._scripted[reply_id]
+                self._stop_soon(reply.item_id, reply.stop_voice)
                 with self._emitter.transmitting():
-                    self._scripted[reply_id].cancel()
+                    reply.cancel(stops_voice=False)
             case CancelReply(reply_id=reply_id) if reply_id in self._replies:
                 with self._emitter.transmitting():
                     self._cancel(self._replies[reply_id])
+            case Truncate(item_id=item_id, played_ms=played_ms, heard_text=heard_text):
+                self._heard[item_id] = heard_text
+                self._connection.transmit(command)
+                if item_id in self._stopping:
+                    self._stopping.pop(item_id)(played_ms * self._rate // 1000)
             case _:
                 self._connection.transmit(command)
 
     def _close(self) -> None:
         """Stop speaking, because the model's connection is over."""
         self._emitter.receive = None
+        self._stop_voices()
         for reply in self._replies.values():
             reply.stop()
         for text in [*self._scripted.values()]:
@@ -143,9 +161,28 @@ class VoicedConnection:
             reply.commit(command.request_id)
 
     def _emit_scripted(self, output: Output) -> None:
-        if isinstance(output, ReplyDone):
-            self._scripted.pop(output.reply_id, None)
+        match output:
+            case ReplyDone(reply_id=reply_id):
+                self._scripted.pop(reply_id, None)
+            case ReplyHeard():
+                self._correct(output)
         self._emit(output)
+
+    def _correct(self, heard: ReplyHeard) -> None:
+        """Tell the model what the voice says was heard of an item that was cut."""
+        text = heard.text.rstrip()
+        if self._heard.get(heard.item_id, text) != text:
+            self._connection.transmit(Truncate(heard.item_id, 0, text))
+
+    def _stop_soon(self, item_id: str, stop: Callable[[int | None], None]) -> None:
+        """Stop a voice with what was heard, which `Truncate` tells in this interruption."""
+        self._stopping[item_id] = stop
+        asyncio.get_running_loop().call_soon(self._stop_voices)
+
+    def _stop_voices(self) -> None:
+        while self._stopping:
+            _, stop = self._stopping.popitem()
+            stop(None)
 
     def _receive(self, output: Output) -> None:
         """Handle an output of the model."""
@@ -199,7 +236,7 @@ class VoicedConnection:
 
     async def _speak_item(self, reply: _VoicedReply, item_id: str) -> None:
         speaker = ReplySpeaker(self._voice, reply.id, item_id, partial(self._emit_spoken, reply))
-        reply.speaker = speaker
+        reply.speaker, reply.item_id = speaker, item_id
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(run_contained(speaker.wait()), name="speak")
@@ -208,9 +245,16 @@ class VoicedConnection:
                 await speaker.finish()
         finally:
             speaker.cancel()
+        reply.speaker = None
         del reply.items[item_id]
 
-    def _emit_spoken(self, reply: _VoicedReply, output: ReplyAudio | ReplyText) -> None:
+    def _emit_spoken(self, reply: _VoicedReply, output: SpokenOutput) -> None:
+        if isinstance(output, ReplyHeard):
+            self._correct(output)
+            self._emit(output)
+            return
+        if reply.cancelled:
+            return  # It came before the voice was stopped.
         before = reply.items.get(output.item_id) or ""
         reply.items[output.item_id] = (
             before + output.text if isinstance(output, ReplyText) else before
@@ -219,6 +263,8 @@ class VoicedConnection:
 
     def _cancel(self, reply: _VoicedReply) -> None:
         """Stop a reply here, and at the model if it is still written there."""
+        if reply.speaker is not None and not reply.cancelled:
+            self._stop_soon(reply.item_id, reply.speaker.cancel)
         reply.stop()
         if reply.done is None:
             self._connection.transmit(CancelReply(reply.id))
@@ -256,6 +302,8 @@ class _VoicedReply:
         self.task: asyncio.Task[None] | None = None
         """Speaks it; None until it has text."""
         self.speaker: ReplySpeaker | None = None
+        self.item_id = ""
+        """The item that ``speaker`` speaks."""
         self.items: dict[str, str | None] = {}
         """What was spoken of each item that is not complete; None if the session does not know the
         item yet."""
@@ -282,10 +330,8 @@ class _VoicedReply:
         self._changed.set()
 
     def stop(self) -> None:
-        """Stop speaking, at once."""
+        """Stop speaking; the task stops the voice when it is cancelled."""
         self.cancelled = True
-        if self.speaker is not None:
-            self.speaker.cancel()
         if self.task is not None:
             self.task.cancel()
 
