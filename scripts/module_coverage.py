@@ -81,6 +81,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "edges/telephone/_telnyx_codec.py": ("edges/telephone/test_telnyx_codec.py",),
     "edges/telephone/_twilio_codec.py": ("edges/telephone/test_twilio_codec.py",),
     "edges/telephone/_vonage_codec.py": ("edges/telephone/test_vonage_codec.py",),
+    "weights/_gguf.py": ("weights/test_gguf.py",),
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),
     "pipeline/_voice_contexts.py": ("pipeline/test_voice_contexts.py",),
     "pipeline/_word_alignment.py": ("pipeline/test_word_alignment.py",),

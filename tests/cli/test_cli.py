@@ -462,6 +462,36 @@ def test_doctor_names_the_extra_of_a_missing_module(command, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["demo", "serve", "run", "talk"])
+@pytest.mark.parametrize(
+    ("profile", "told"),
+    [
+        ("huge", "'huge' is not tiny, small, better, hf:ORG/REPO/FILE.gguf or the path of a GGUF"),
+        ("none.gguf", "there is no file none.gguf"),
+        ("hf:acme/toy", "'hf:acme/toy' must be hf:ORG/REPO/FILE.gguf"),
+    ],
+)
+def test_a_profile_that_names_nothing_is_refused(command, question, name, profile, told):
+    files = [question] if name == "run" else []
+    result = command(name, *files, "--profile", profile)
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("name", ["file.gguf", "hf:acme/Toy-GGUF/toy-q4.gguf"])
+def test_a_profile_may_be_a_gguf_file(command, question, monkeypatch, tmp_path, name):
+    from duologue.cli import options
+    from duologue.providers import local
+
+    (tmp_path / "file.gguf").touch()
+    made = options.make_realtime
+    engine = made(name, offline=True)
+    assert isinstance(engine, local.Realtime)
+    assert engine.capabilities.model == Path(name).stem
+    assert made("tiny", offline=True).capabilities.model == "smollm2-135m"
+    assert command("run", question, "--profile", name).exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["demo", "serve", "run", "talk"])
 def test_a_command_names_everything_that_it_lacks_at_once(command, monkeypatch, question, name):
     for module in ("xllamacpp", "onnxruntime", "aiortc", "uvicorn", "sounddevice"):
         monkeypatch.setitem(sys.modules, module, None)

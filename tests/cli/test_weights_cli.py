@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from duologue.cli.weights import models
+from gguf_files import CHAT, gguf
+from loopback_hub import LoopbackHub, loopback_hub
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +66,51 @@ def test_verify_finds_damage(tmp_path: Path) -> None:
     assert "broken" in result.output
     assert runner.invoke(models, ["prune", "smart-turn-v3.2"]).output.strip() == "Freed 0.0 MB."
     assert not file.exists()
+
+
+NAME = "hf:acme/Toy-GGUF/toy-q4.gguf"
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    monkeypatch.delenv("DUOLOGUE_OFFLINE")
+    with loopback_hub(monkeypatch) as made:
+        made.files = {"acme/Toy-GGUF/toy-q4.gguf": gguf()}
+        yield made
+
+
+def test_a_file_of_a_hub_is_fetched_listed_checked_and_deleted(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    runner = CliRunner()
+    fetched = Path(runner.invoke(models, ["fetch", "--quiet", NAME]).output.strip())
+    assert fetched.read_bytes() == gguf()
+    assert runner.invoke(models, ["path", NAME]).output.strip() == str(fetched)
+    line = runner.invoke(models, ["list"]).output.splitlines()[-1]
+    assert line.startswith(NAME)
+    assert "ready" in line
+    assert "language model of yours" in line
+    assert runner.invoke(models, ["verify", NAME]).output.split() == [NAME, "ready"]
+    fetched.write_bytes(gguf({**CHAT, "more": "x"}))
+    broken = runner.invoke(models, ["verify"])
+    assert (broken.exit_code, broken.output.split()) == (1, [NAME, "broken"])
+    again = runner.invoke(models, ["fetch", NAME])
+    assert again.exit_code == 1
+    assert f"{NAME} has changed since its first use" in again.output
+    told = runner.invoke(models, ["forget", NAME]).output
+    assert told == f"{NAME}: its next use records it anew.\n"
+    assert runner.invoke(models, ["fetch", NAME]).exit_code == 0
+    assert runner.invoke(models, ["prune", NAME]).output == "Freed 0.0 MB.\n"
+    assert not fetched.exists()
+    missing = runner.invoke(models, ["path", NAME])
+    assert missing.exit_code == 1
+    assert f"{NAME} has not been used yet" in missing.output
+
+
+def test_what_a_hub_does_not_have_causes_one_line(hub: LoopbackHub) -> None:
+    result = CliRunner().invoke(models, ["fetch", "hf:acme/Toy-GGUF/other.gguf"])
+    assert result.exit_code == 1
+    assert result.output == (
+        "Error: can't get hf:acme/Toy-GGUF/other.gguf: acme/Toy-GGUF has no such file; it has "
+        "toy-q4.gguf\n"
+    )

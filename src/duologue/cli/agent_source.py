@@ -250,10 +250,12 @@ class ModelSource:
     def _make_llm(self) -> LLM:
         options = self._options
         if options.provider == "local":
-            from duologue.providers.local.engine import find_profile, load_llm
+            from duologue.providers.local.engine import find_profile, load_gguf, load_llm
 
-            profile = find_profile(options.model or shared.DEFAULT_PROFILE)
-            return load_llm(profile, offline=options.offline)[1]
+            model = options.model or shared.DEFAULT_PROFILE
+            if shared.names_file(model):
+                return load_gguf(model, offline=options.offline)
+            return load_llm(find_profile(model), offline=options.offline)[1]
         return cast("LLM", self._make_part("llm", cast("str", options.llm)))
 
     def _make_stt(self, spec: str) -> STT | StreamingSTT:

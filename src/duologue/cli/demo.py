@@ -12,7 +12,7 @@ import click
 from duologue.cli.agent_source import AgentSource, AppSource, agent_source
 from duologue.cli.event_relay import relayed
 from duologue.cli.extras import require_extras
-from duologue.cli.options import ModelOptions
+from duologue.cli.options import ModelOptions, profile_option
 from duologue.cli.run import (
     converse,
     describe_files,
@@ -42,11 +42,7 @@ INTERRUPT_AFTER_S = 1.2
 @click.command()
 @click.argument("app", required=False, metavar="[APP]")
 @click.option("--once", is_flag=True, help="Stop after the recorded caller.")
-@click.option(
-    "--profile",
-    type=click.Choice(["tiny", "small", "better"]),
-    help="Size of the engine; small by default.",
-)
+@profile_option
 @click.option(
     "--to",
     "folder",

@@ -20,6 +20,10 @@ from duologue.errors import ConfigError
 if TYPE_CHECKING:
     from duologue.realtime.realtime import Realtime
 
+    _StringType = click.ParamType[str]
+else:
+    _StringType = click.ParamType
+
 DEFAULT_INSTRUCTIONS = (
     "You are a friendly voice assistant. Answer in one or two short spoken sentences."
 )
@@ -84,6 +88,48 @@ def _load_instructions(ctx: click.Context, param: click.Parameter, value: str) -
     return escape(load_instructions(value, Path.cwd()))
 
 
+class EngineProfile(_StringType):
+    """A size of the built-in engine, or the GGUF chat model that it thinks with."""
+
+    name = "profile"
+    sizes = ("tiny", "small", "better")
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """Return the choices as help texts show them."""
+        del param, ctx
+        return f"[{'|'.join(self.sizes)}|hf:ORG/REPO/FILE.gguf|FILE.gguf]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return ``value``, or end the program if it names nothing."""
+        from duologue.weights import parse_source
+
+        if value in self.sizes:
+            return value
+        try:
+            source = parse_source(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+        if isinstance(source, Path) and not source.is_file():
+            choices = f"{', '.join(self.sizes)}, hf:ORG/REPO/FILE.gguf or the path of a GGUF file"
+            self.fail(
+                f"there is no file {value}" if names_file(value) else f"{value!r} is not {choices}",
+                param,
+                ctx,
+            )
+        return value
+
+
+def profile_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the option ``--profile`` to a command."""
+    return click.option(
+        "--profile",
+        type=EngineProfile(),
+        help="Size of the built-in engine, short for --llm local:SIZE: tiny answers soonest, "
+        "better knows most; small by default. Or the GGUF chat model that it thinks with: of a "
+        "model hub, or a file of yours.",
+    )(function)
+
+
 def run_in_chosen_loop[T](main: Coroutine[Any, Any, T]) -> T:
     """Run ``main`` in the event loop that ``duologue --loop`` names."""
     from duologue._running import run_in_loop
@@ -124,12 +170,7 @@ _MODEL_OPTIONS = (
         help="Option of the model, as in its documentation: speed=1.1; for a part stt.KEY or "
         "tts.KEY. May be given several times.",
     ),
-    click.option(
-        "--profile",
-        type=click.Choice(["tiny", "small", "better"]),
-        help="Size of the built-in engine, short for --llm local:SIZE: tiny answers soonest, "
-        "better knows most; small by default.",
-    ),
+    profile_option,
     click.option("--offline", is_flag=True, help="Fetch no weights; use what is here, or fail."),
 )
 
@@ -157,7 +198,17 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def make_realtime(profile: str, *, offline: bool, **settings: Any) -> Realtime:
-    """Return the built-in engine in the size that ``profile`` names."""
+    """Return the built-in engine in the size, or with the GGUF file, that ``profile`` names."""
     from duologue.providers.local import Realtime
 
+    if names_file(profile):
+        return Realtime(**{"llm": profile, **settings}, offline=offline)
     return Realtime(profile, offline=offline, **settings)
+
+
+def names_file(profile: str) -> bool:
+    """Return whether ``profile`` is the name of a GGUF file, and not of a size of the engine."""
+    path = Path(profile)
+    return profile not in EngineProfile.sizes and (
+        bool(path.suffix) or "/" in profile or path.is_file()
+    )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
 from duologue.errors import DuologueError
-from duologue.weights import CachedWeight, Store
+from duologue.weights import ModelFile, ModelFiles, Store, WeightsError
 
 
 @click.group("models")
@@ -30,6 +31,11 @@ def list_() -> None:
             f"{weight.name:30} {_size(weight.bytes):>9}  {entry.state:8} {weight.licence:13} "
             f"{weight.about}"
         )
+    for file in ModelFiles().entries():
+        state = "ready" if Path(file.path).is_file() else "missing"
+        click.echo(
+            f"{file.source:30} {_size(file.size):>9}  {state:8} {'':13} language model of yours"
+        )
 
 
 @models.command()
@@ -37,12 +43,18 @@ def list_() -> None:
 @click.option("--profile", help="All weights of one profile: tiny, small or better.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
-    """Fetch NAMES, or the weights of a profile (small by default)."""
+    """Fetch NAMES, or the weights of a profile (small by default).
+
+    A name may be hf:ORG/REPO/FILE.gguf: any GGUF chat model of a model hub.
+    """
     store = Store()
     with _plain_errors():
         wanted = [*names, *(_of_profile(profile) if profile else [])] or _of_profile("small")
         for name in wanted:
-            click.echo(store.ensure(name, progress=not quiet))
+            if name in store.registry or not _is_model_file(name):
+                click.echo(store.ensure(name, progress=not quiet))
+            else:
+                click.echo(ModelFiles(store.root).ensure(name, progress=not quiet))
 
 
 @models.command()
@@ -50,14 +62,20 @@ def fetch(names: tuple[str, ...], profile: str | None, quiet: bool) -> None:
 def verify(names: tuple[str, ...]) -> None:
     """Check the hashes of NAMES, or of all weights that are here; exit with 1 if one is wrong."""
     store = Store()
+    files = ModelFiles(store.root)
+    states: list[tuple[str, str]] = []
     with _plain_errors():
-        entries: list[CachedWeight] = [store.verify(name) for name in names or store.registry]
-    shown = [entry for entry in entries if names or entry.state != "missing"]
-    for entry in shown:
-        click.echo(f"{entry.weight.name:30} {entry.state}")
+        for name in names or (*store.registry, *(file.source for file in files.entries())):
+            if name in store.registry or not _is_model_file(name):
+                states.append((name, store.verify(name).state))
+            else:
+                states.append((name, files.verify(name)))
+    shown = [(name, state) for name, state in states if names or state != "missing"]
+    for name, state in shown:
+        click.echo(f"{name:30} {state}")
     if not shown:
         click.echo("No weights are here yet: 'duologue models fetch' gets them.")
-    if any(entry.state == "broken" or (names and entry.state == "missing") for entry in entries):
+    if any(state == "broken" or (names and state == "missing") for _, state in states):
         sys.exit(1)
 
 
@@ -67,16 +85,56 @@ def path(name: str | None) -> None:
     """Print the path of NAME, or the folder of all weights."""
     store = Store()
     with _plain_errors():
-        click.echo(store.path(name) if name else store.root)
+        if name is None or name in store.registry or not _is_model_file(name):
+            click.echo(store.path(name) if name else store.root)
+            return
+        click.echo(_recorded(ModelFiles(store.root), name).path)
 
 
 @models.command()
 @click.argument("names", nargs=-1)
 def prune(names: tuple[str, ...]) -> None:
     """Delete NAMES, or leftovers: unfinished downloads, and weights that are no longer known."""
+    store = Store()
+    own = [name for name in names if name not in store.registry and _is_model_file(name)]
+    known = [name for name in names if name not in own]
     with _plain_errors():
-        freed = Store().prune(list(names) or None)
+        freed = sum(ModelFiles(store.root).delete(name) for name in own)
+        if known or not names:
+            freed += store.prune(known or None)
     click.echo(f"Freed {_size(freed)}.")
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True)
+def forget(names: tuple[str, ...]) -> None:
+    """Forget the hash that was recorded of NAMES, each hf:ORG/REPO/FILE.gguf or a path.
+
+    Their next use records them as they are then. No file is deleted.
+    """
+    files = ModelFiles()
+    with _plain_errors():
+        for name in names:
+            source = _recorded(files, name).source
+            files.forget(name)
+            click.echo(f"{source}: its next use records it anew.")
+
+
+def _is_model_file(name: str) -> bool:
+    """Return whether ``name`` is a GGUF file of a hub or a path, and no weight of the registry."""
+    return name.startswith("hf:") or "/" in name or name.lower().endswith(".gguf")
+
+
+def _recorded(files: ModelFiles, name: str) -> ModelFile:
+    """Return what was recorded of ``name``.
+
+    Raises:
+        WeightsError: Nothing was.
+    """
+    found = files.recorded(name)
+    if found is None:
+        raise WeightsError(f"{name} has not been used yet: 'duologue models list' shows what was")
+    return found
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _from_hub(source: Source, folder: Path, *, progress: bool) -> Path:
     bars = import_optional("huggingface_hub.utils", "local")
     location, _, revision = source.location.rpartition("@")
     org, repo, file = location.split("/", 2)
-    _check_reachable(str(constants.ENDPOINT))
+    check_reachable(str(constants.ENDPOINT))
     quiet = not progress and not bars.are_progress_bars_disabled()
     if quiet:
         bars.disable_progress_bars()
@@ -77,13 +77,13 @@ def _from_hub(source: Source, folder: Path, *, progress: bool) -> Path:
             )
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise WeightsError(_first_line(error)) from error
+        raise WeightsError(first_line(error)) from error
     finally:
         if quiet:
             bars.enable_progress_bars()
 
 
-def _check_reachable(endpoint: str) -> None:
+def check_reachable(endpoint: str) -> None:
     """Fail within `HUB_TIMEOUT_S` if the hub can't be reached; its client would retry for long."""
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY")):
         return
@@ -260,5 +260,5 @@ class _ProgressBar:
             self._bar.update(max(0, size - self._bar.n))
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]

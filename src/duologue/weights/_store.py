@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from duologue._optional import import_optional
 from duologue.weights import _sources
 from duologue.weights._errors import WeightsError, WrongHashError
+from duologue.weights._files import UnwritableError, locked, sha256_of, stamp_of
 from duologue.weights._registry import Source, Weight, load_registry
 
 logger = logging.getLogger(__name__)
@@ -115,7 +114,7 @@ class Store:
         if not path.is_file() and offline:
             raise self._offline_error(name)
         try:
-            with self._lock(name):
+            with locked(self.root, name):
                 if self._checked_hash(path) == weight.sha256:  # another process has fetched it
                     return path
                 if path.is_file():
@@ -126,7 +125,7 @@ class Store:
                         raise self._offline_error(name)
                     self._delete(path)
                 self._fetch(weight, path, progress=progress)
-        except _UnwritableError as error:
+        except UnwritableError as error:
             # Weights that are already here can still be used, as in a read-only container image.
             if path.is_file() and self._is_intact(weight, path):
                 return path
@@ -144,7 +143,7 @@ class Store:
 
     def _is_intact(self, weight: Weight, path: Path) -> bool:
         """Read the file and compare its hash; store the result if the folder is writable."""
-        if path in _checked and _checked[path] == (weight.sha256, *_stamp(path)):
+        if path in _checked and _checked[path] == (weight.sha256, *stamp_of(path)):
             return True
         if sha256_of(path) != weight.sha256:
             return False
@@ -188,7 +187,7 @@ class Store:
             doomed += [self.root / "partial" / name for name in names]
         freed = 0
         for folder in doomed:
-            with self._lock(folder.name):
+            with locked(self.root, folder.name):
                 freed += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
         return freed
@@ -260,32 +259,13 @@ class Store:
         whole = path.stat().st_size == self.weight(name).bytes
         return "ready" if whole else "broken"
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        filelock = import_optional("filelock", "local")
-        locks = self.root / "locks"
-        try:
-            locks.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(locks / f"{name}.lock")
-            try:
-                lock.acquire(timeout=0.05)
-            except filelock.Timeout:
-                logger.info("%s is being fetched by another process; waiting for it", name)
-                lock.acquire()
-        except (OSError, NotImplementedError) as error:  # some network drives have no locks
-            raise _UnwritableError(self.root, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
-
     @staticmethod
     def _marker_path(path: Path) -> Path:
         return path.with_name(path.name + ".checked")
 
     def _record_check(self, path: Path, sha256: str) -> None:
         """Store that the file has this hash, so that it is not read again."""
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         _checked[path] = (sha256, *stamp)
         marker = self._marker_path(path)
         unfinished = marker.with_suffix(".unfinished")
@@ -300,7 +280,7 @@ class Store:
         checked.
         """
         try:
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             mark = json.loads(self._marker_path(path).read_text("utf-8"))
         except (OSError, ValueError):
             return None
@@ -313,32 +293,11 @@ class Store:
             path.unlink(missing_ok=True)
             self._marker_path(path).unlink(missing_ok=True)
         except OSError as error:
-            raise _UnwritableError(self.root, error) from error
-
-
-class _UnwritableError(WeightsError):
-    """The cache can't be written; ``reason`` says why."""
-
-    def __init__(self, root: Path, error: OSError | NotImplementedError) -> None:
-        reason = error.strerror if isinstance(error, OSError) else None
-        self.reason = (reason or "not possible").lower()
-        super().__init__(f"can't write to the cache {root}: {self.reason}; set DUOLOGUE_CACHE")
+            raise UnwritableError(self.root, error) from error
 
 
 _checked: dict[Path, tuple[str, int, int]] = {}
-"""Hash and `_stamp` of files that this process has read, for caches that can't be written."""
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return the size in bytes and the time of the last change in ns, to detect changes."""
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+"""Hash and `stamp_of` of files that this process has read, for caches that can't be written."""
 
 
 def _folders(parent: Path) -> list[Path]:

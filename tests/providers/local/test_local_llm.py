@@ -14,7 +14,8 @@ from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserIt
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLM, LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.realtime.commands import ToolSpec
-from duologue.weights import Store
+from duologue.weights import GgufError, Store
+from gguf_files import gguf
 
 pytest.importorskip("xllamacpp", reason="needs duologue[local]")
 
@@ -234,10 +235,17 @@ async def test_a_tool_is_called_and_its_result_is_only_spoken(llm: LLM) -> None:
     assert "{" not in text_of(outputs)
 
 
-def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ConfigError, match="there is no file"):
         engine.load_gguf(tmp_path / "nothing.gguf")
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"not a model")
-    with pytest.raises(SessionError, match=r"broken\.gguf can't be loaded"):
+    with pytest.raises(GgufError, match=r"broken\.gguf can't be the language model: it is no GGUF"):
         engine.load_gguf(broken)
+    unknown = tmp_path / "unknown.gguf"
+    unknown.write_bytes(gguf())
+    with pytest.raises(SessionError, match=r"unknown\.gguf \(0\.0 GB\) can't be loaded"):
+        engine.load_gguf(unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from duologue.providers.local._chat_model import LLM
 from duologue.providers.local._realtime import Realtime
 
-__all__ = ["Realtime"]
+__all__ = ["LLM", "Realtime"]

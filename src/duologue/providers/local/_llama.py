@@ -7,6 +7,8 @@ that saves the most work, so a conversation finds its own cache again without an
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 import os
 import secrets
 import threading
@@ -16,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol, cast
+from urllib.parse import urlsplit
 
+from duologue._net import one_line
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
-from duologue.json_types import JsonObject
+from duologue.json_types import Json, JsonObject
 from duologue.pipeline.interfaces import TokenUsage
 from duologue.vad.words import shared_length
 
@@ -42,7 +46,20 @@ instead of 0.3 s.
 """
 
 
+CLOSE_THOUGHT = '{% if add_generation_prompt %}{{ "\\n</think>\\n\\n" }}{% endif %}'
+"""Ends the thought that some chat templates begin in each prompt: the model replies at once."""
+NO_THOUGHTS: JsonObject = {
+    "chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "low"}
+}
+"""Fields of a request that switch thoughts off, or make them short, where a template can."""
+_THOUGHT_TAG = "<think>"
+_RUNTIME_TIMEOUT_S = 30.0
+"""Seconds that the runtime may take to render a prompt."""
+
+
 class _Server(Protocol):
+    listening_address: str
+
     def handle_chat_completions(self, request: object, callback: object) -> object: ...
 
 
@@ -82,12 +99,23 @@ class Llama:
     Args:
         path: The file.
         threads: Cores that read prompts; None uses all.
+        chat_template: The template of its prompts if it is not known to this package. The template
+            is tried, and thoughts are switched off: they would cost the person seconds of silence.
 
     Raises:
-        SessionError: the file is not a model.
+        SessionError: the file is not a model, or its template can't be used.
     """
 
-    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path, *, threads: int | None = None, chat_template: str | None = None
+    ) -> None:
+        self._load(path, threads)
+        if chat_template is not None and self._prompt_end(path).endswith(_THOUGHT_TAG):
+            self._load(path, threads, chat_template + CLOSE_THOUGHT)
+        self._slots = [_Slot(n, ThreadPoolExecutor(1, f"duologue-llm-{n}")) for n in range(SLOTS)]
+        self._slots_lock = threading.Lock()
+
+    def _load(self, path: Path, threads: int | None, chat_template: str | None = None) -> None:
         runtime = _import_runtime()
         params = runtime.CommonParams()
         params.model.path = str(path)
@@ -104,17 +132,52 @@ class Llama:
         # Prompts are read many tokens at a time, which gains from all cores.
         params.cpuparams.n_threads = 1
         params.cpuparams_batch.n_threads = threads or os.cpu_count() or 2
+        if chat_template is not None:
+            params.chat_template = chat_template
         # The runtime also listens on a loopback port; a key that is never shown locks it.
-        params.api_keys = [secrets.token_urlsafe(32)]
+        self._key = secrets.token_urlsafe(32)
+        params.api_keys = [self._key]
         try:
             self._server: _Server = runtime.Server(params)
         except (RuntimeError, ValueError) as error:
+            size = path.stat().st_size if path.exists() else 0
             raise SessionError(
-                f"{path.name} can't be loaded as a language model: {error}",
+                f"{path.name} ({size / 1e9:.1f} GB) can't be loaded as a language "
+                "model: llama.cpp does not know its kind or its chat template, or memory is short; "
+                "try 'pip install -U xllamacpp', or another file",
                 kind=ErrorKind.FATAL,
             ) from error
-        self._slots = [_Slot(n, ThreadPoolExecutor(1, f"duologue-llm-{n}")) for n in range(SLOTS)]
-        self._slots_lock = threading.Lock()
+
+    def _prompt_end(self, path: Path) -> str:
+        """Return the end of a prompt in the template of the model, where its reply begins.
+
+        Raises:
+            SessionError: the template refuses a plain conversation.
+        """
+        roles = ("system", "user", "assistant", "user")
+        messages: list[Json] = [{"role": role, "content": "Hello."} for role in roles]
+        body = json.dumps({"messages": messages, **NO_THOUGHTS})
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        address = urlsplit(self._server.listening_address)
+        connection = http.client.HTTPConnection(
+            address.hostname or "", address.port, timeout=_RUNTIME_TIMEOUT_S
+        )
+        try:
+            connection.request("POST", "/apply-template", body, headers)
+            reply = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reply = {"error": {"message": f"the runtime does not answer: {error}"}}
+        finally:
+            connection.close()
+        if isinstance(reply, dict) and isinstance(prompt := reply.get("prompt"), str):
+            return prompt.rstrip()
+        fault = reply.get("error") if isinstance(reply, dict) else None
+        reason = fault.get("message") if isinstance(fault, dict) else reply
+        raise SessionError(
+            f"the chat template of {path.name} can't be used: {one_line(str(reason))}; take "
+            "another conversion of the model",
+            kind=ErrorKind.FATAL,
+        )
 
     async def stream(
         self, messages: Sequence[Message], options: JsonObject, *, max_tokens: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -11,8 +12,10 @@ from duologue.items import Item, ToolResultItem
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput, TextDelta, TokenUsage, ToolRequest
 from duologue.providers.local import _prompt, _router
-from duologue.providers.local._llama import Llama, Message
+from duologue.providers.local._llama import NO_THOUGHTS, Llama, Message
 from duologue.realtime.commands import ToolSpec
+
+logger = logging.getLogger(__name__)
 
 MAX_TOKENS = 120
 """Tokens of one turn at most: about 40 s of speech."""
@@ -32,6 +35,8 @@ class LocalLLM:
         tools_reliable: Whether its tool calls can be trusted, by measurement.
         repeat_penalty: Above 1 keeps it from looping.
         max_tokens: Tokens of one turn at most.
+        temperature: Above 0 varies the replies.
+        own_template: Whether the prompt is written by a template that this package does not know.
     """
 
     def __init__(
@@ -42,11 +47,16 @@ class LocalLLM:
         tools_reliable: bool = False,
         repeat_penalty: float = 1.0,
         max_tokens: int = MAX_TOKENS,
+        temperature: float = 0.0,
+        own_template: bool = False,
     ) -> None:
         self._llama = llama
         self._model = model
         self._tools_reliable = tools_reliable
-        self._sampling: JsonObject = {"temperature": 0.0, "repeat_penalty": repeat_penalty}
+        self._own_template = own_template
+        self._options: JsonObject = {"temperature": temperature, "repeat_penalty": repeat_penalty}
+        if own_template:
+            self._options |= NO_THOUGHTS
         self._max_tokens = max_tokens
 
     @property
@@ -62,7 +72,7 @@ class LocalLLM:
     async def prepare(self, instructions: str, tools: Sequence[ToolSpec]) -> None:
         """Read the system prompt into the cache, so that the first reply starts 1 s sooner."""
         messages = [*_opening_messages(instructions, tools), _user_message("Hello.")]
-        async with aclosing(self._llama.stream(messages, self._sampling, max_tokens=1)) as stream:
+        async with aclosing(self._llama.stream(messages, self._options, max_tokens=1)) as stream:
             async for _ in stream:
                 pass
 
@@ -92,9 +102,15 @@ class LocalLLM:
         """
         opening = _opening_messages(instructions, tools)
         if not tools:
+            spoken = False
             async with aclosing(self._stream(opening, history, as_actions=False)) as stream:
                 async for chunk in stream:
-                    yield chunk if isinstance(chunk, TokenUsage) else TextDelta(chunk)
+                    if isinstance(chunk, TokenUsage):
+                        self._warn_if_silent(chunk, spoken=spoken)
+                        yield chunk
+                    else:
+                        spoken = True
+                        yield TextDelta(chunk)
             return
         answers_tool = bool(history) and isinstance(history[-1], ToolResultItem)
         form: JsonObject = {
@@ -113,6 +129,16 @@ class LocalLLM:
                     yield chunk
                 elif words := reader.push(chunk):
                     yield TextDelta(words)
+
+    def _warn_if_silent(self, usage: TokenUsage, *, spoken: bool) -> None:
+        """Say why nothing was said, if the runtime kept all of a reply back as a thought."""
+        if not spoken and usage.output >= self._max_tokens:
+            logger.warning(
+                "%s spent all %d tokens of its reply on thoughts: take a model that replies at "
+                "once ('Instruct'), or raise max_output_tokens",
+                self._model,
+                self._max_tokens,
+            )
 
     async def _stream(
         self,
@@ -136,11 +162,13 @@ class LocalLLM:
             turns = _prompt.chat_messages(history, limit)
             if as_actions:
                 turns = [_as_action(turn) for turn in turns]
-            options = self._sampling | (response_format or {})
+            messages = [*opening, *turns]
+            if self._own_template:
+                messages = _prompt.alternate_roles(messages)
+            options = self._options | (response_format or {})
             begun = False
-            reading = self._llama.stream(
-                [*opening, *turns], options, max_tokens=max_tokens or self._max_tokens
-            )
+            limit_tokens = max_tokens or self._max_tokens
+            reading = self._llama.stream(messages, options, max_tokens=limit_tokens)
             try:
                 async with aclosing(reading) as stream:
                     async for chunk in stream:

@@ -23,6 +23,11 @@ report two of ten.
 
 STILL_RUNNING = "is still running: its result comes later."
 
+FIRST_WORD = "Hello."
+"""What the user says where the agent has the first word."""
+GO_ON = "Go on."
+"""What the user says where the agent has the last word, and talks on."""
+
 MAX_CHARACTERS = 12000
 """Characters of history: about 3000 tokens, so that several conversations fit into the context."""
 MAX_MESSAGE_CHARACTERS = 3000
@@ -67,6 +72,27 @@ def chat_messages(history: Sequence[Item], limit: int = MAX_CHARACTERS) -> list[
     while len(messages) > 1 and sum(weighted_length(str(m["content"])) for m in messages) > limit:
         del messages[: _DROP_COUNT if len(messages) > _DROP_COUNT else 1]
     return messages
+
+
+def alternate_roles(messages: Sequence[Message]) -> list[Message]:
+    """Return ``messages`` as user and assistant in turn, which some chat templates insist on.
+
+    Guidance behind the first message comes from the user then, and messages of one role become
+    one. The user has the first word and the last.
+    """
+    system = list(messages[:1]) if messages and messages[0]["role"] == "system" else []
+    turns: list[Message] = []
+    for message in messages[len(system) :]:
+        role = "assistant" if message["role"] == "assistant" else "user"
+        if turns and turns[-1]["role"] == role:
+            turns[-1] = {"role": role, "content": f"{turns[-1]['content']}\n{message['content']}"}
+        else:
+            turns.append({"role": role, "content": message["content"]})
+    if not turns or turns[0]["role"] == "assistant":
+        turns.insert(0, {"role": "user", "content": FIRST_WORD})
+    if turns[-1]["role"] == "assistant":
+        turns.append({"role": "user", "content": GO_ON})
+    return [*system, *turns]
 
 
 def shorten(text: str, limit: int) -> str:

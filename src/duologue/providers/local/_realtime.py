@@ -11,7 +11,7 @@ from duologue.clock import Clock
 from duologue.errors import SessionClosedError
 from duologue.pipeline.connection import Components, PipelineConnection
 from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
-from duologue.providers.local import engine
+from duologue.providers.local import _chat_model, engine
 from duologue.providers.local._virtual_time_llm import ClockHoldingLLM
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
@@ -37,7 +37,8 @@ class Realtime(BaseRealtime):
 
     Args:
         profile: Size of the engine: ``tiny``, ``small`` or ``better``.
-        llm: An `LLM`, or the path of a GGUF file.
+        llm: An `LLM`; or ``hf:ORG/REPO/FILE.gguf`` or the path of a GGUF chat model, as in
+            `local.LLM`.
         stt: Speech recogniser.
         tts: Speech synthesiser.
         vad: Voice activity detector.
@@ -48,8 +49,9 @@ class Realtime(BaseRealtime):
         clock: Source of time.
 
     Raises:
-        ConfigError: the profile or the voice is unknown.
-        WeightsError: from `prepare`, if there are no weights at all.
+        ConfigError: the profile or the voice is unknown, or ``llm`` names no GGUF file.
+        WeightsError: from `prepare`, if there are no weights at all, or the file that ``llm`` names
+            can't be fetched, has changed since its first use, or is no chat model.
         MissingExtraError: from `prepare`, if the extra ``local`` is not installed.
     """
 
@@ -68,13 +70,16 @@ class Realtime(BaseRealtime):
         clock: Clock | None = None,
     ) -> None:
         self._engine_profile = engine.find_profile(profile)
+        if isinstance(llm, str | Path):
+            llm = _chat_model.LLM(llm, offline=offline)
+        tools_reliable = (self._engine_profile if llm is None else llm).tools_reliable
         super().__init__(
             Capabilities(
                 provider="local",
-                model=self._engine_profile.llm_weights,
+                model=self._engine_profile.llm_weights if llm is None else llm.model,
                 input_rate=STT_RATE if stt is None else stt.rate,
                 output_rate=TTS_RATE if tts is None else tts.rate,
-                tools="reliable" if self._engine_profile.tools_reliable else "experimental",
+                tools="reliable" if tools_reliable else "experimental",
                 say="exact",
                 truncation="native",
                 confirms_cancel=True,
@@ -154,7 +159,8 @@ class Realtime(BaseRealtime):
                 load = partial(engine.load_llm, self._engine_profile, offline=self._offline)
                 self._engine_profile, llm = await asyncio.to_thread(load)
                 return ClockHoldingLLM(llm)
-            case str() | Path():
-                return ClockHoldingLLM(await asyncio.to_thread(engine.load_gguf, Path(self._llm)))
+            case _chat_model.LLM():
+                await self._llm.load()
+                return self._llm
             case _:
                 return self._llm

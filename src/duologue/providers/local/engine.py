@@ -14,13 +14,13 @@ from typing import Literal
 from duologue.errors import ConfigError
 from duologue.pipeline.interfaces import LLM, STT, TTS, TurnDetector
 from duologue.providers.local._llama import Llama
-from duologue.providers.local._llm import LocalLLM
+from duologue.providers.local._llm import MAX_TOKENS, LocalLLM
 from duologue.providers.local._stt import Moonshine
 from duologue.providers.local._tts import Hibari
 from duologue.providers.local._turn import SmartTurn
 from duologue.vad.earshot import EarshotVAD
 from duologue.vad.vad import VAD
-from duologue.weights import Store, WeightsError
+from duologue.weights import GgufHeader, ModelFiles, Store, WeightsError, check_chat_model
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class EngineProfile:
     repeat_penalty: float = 1.0
 
 
-PROFILES: dict[ProfileName, EngineProfile] = {
+PROFILES: dict[str, EngineProfile] = {
     "tiny": EngineProfile("tiny", "smollm2-135m", repeat_penalty=1.1),
     "small": EngineProfile("small", "qwen2.5-coder-0.5b"),
     "better": EngineProfile("better", "qwen2.5-coder-1.5b", tools_reliable=True),
@@ -92,7 +92,7 @@ class _LoadOnce[K, V]:
             return self._made[key]
 
 
-def profile_weights(profile: ProfileName) -> list[str]:
+def profile_weights(profile: str) -> list[str]:
     """Return the names of all weights that a profile needs."""
     return [*SPEECH_WEIGHTS, PROFILES[profile].llm_weights]
 
@@ -103,9 +103,8 @@ def find_profile(name: str) -> EngineProfile:
     Raises:
         ConfigError: there is no such profile.
     """
-    for profile in PROFILES.values():
-        if profile.name == name:
-            return profile
+    if name in PROFILES:
+        return PROFILES[name]
     raise ConfigError(f"there is no profile {name!r}; there are: {', '.join(PROFILES)}")
 
 
@@ -213,19 +212,48 @@ def load_llm(profile: EngineProfile, *, offline: bool = False) -> tuple[EnginePr
     return profile, llm
 
 
-def load_gguf(path: Path) -> LLM:
+def load_gguf(
+    source: str | Path,
+    *,
+    offline: bool = False,
+    tools_reliable: bool = False,
+    temperature: float = 0.0,
+    max_tokens: int = MAX_TOKENS,
+    stop: threading.Event | None = None,
+) -> LLM:
     """Load any GGUF chat model as the language model; blocks.
 
+    Args:
+        source: ``hf:ORG/REPO/FILE.gguf``, or a path.
+        offline: Fetch nothing.
+        tools_reliable: Whether its tool calls can be trusted.
+        temperature: Above 0 varies the replies.
+        max_tokens: Tokens of one turn at most.
+        stop: End a download when this is set.
+
     Raises:
-        ConfigError: there is no such file.
-        SessionError: the file is not a model.
+        ConfigError: the name is malformed, or there is no such file.
+        WeightsError: the hub does not provide the file, it is not the one that was used first, or
+            it is not a chat model.
+        SessionError: the runtime can't load it.
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}")
-    return LocalLLM(_llamas(path), path.stem)
+    path = ModelFiles().ensure(source, offline=offline, stop=stop)
+    template = str(_headers((path, path.stat().st_mtime_ns)).values["tokenizer.chat_template"])
+    return LocalLLM(
+        _chat_models((path, template)),
+        path.stem,
+        tools_reliable=tools_reliable,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        own_template=True,
+    )
 
 
 _turn_detectors: _LoadOnce[Path, TurnDetector] = _LoadOnce(SmartTurn)
 _recognisers: _LoadOnce[tuple[Path, Path, Path], STT] = _LoadOnce(lambda files: Moonshine(*files))
 _voices: _LoadOnce[str, TTS] = _LoadOnce(Hibari)
 _llamas: _LoadOnce[Path, Llama] = _LoadOnce(Llama)
+_headers: _LoadOnce[tuple[Path, int], GgufHeader] = _LoadOnce(lambda key: check_chat_model(key[0]))
+_chat_models: _LoadOnce[tuple[Path, str], Llama] = _LoadOnce(
+    lambda key: Llama(key[0], chat_template=key[1])
+)
