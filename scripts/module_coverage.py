@@ -62,6 +62,8 @@ _ANTHROPIC = (
 )
 
 TESTS: dict[str, tuple[str, ...]] = {
+    "batch.py": ("test_batch.py",),
+    "cli/batch_table.py": ("cli/test_cli_batch.py",),
     "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),

@@ -558,7 +558,9 @@ def test_serve_refuses_an_open_address_without_token(command):
     assert "token" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["demo", "talk", "serve", "run", "models", "doctor"])
+@pytest.mark.parametrize(
+    "name", ["demo", "talk", "serve", "run", "batch", "new", "models", "doctor"]
+)
 def test_each_command_has_help(name):
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0

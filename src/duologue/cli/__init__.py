@@ -14,6 +14,7 @@ _COMMANDS = {
     "talk": ("talk", "Talk in the terminal, by microphone and loudspeaker."),
     "serve": ("serve", "Serve the page to talk from in a browser."),
     "run": ("run", "Hold one conversation with recorded speech, and record it."),
+    "batch": ("batch", "Hold a conversation with each of many recordings, and write a table."),
     "new": ("new", "Write a small project: an agent with a tool, a test, a Containerfile."),
     "models": ("weights", "Weights of the built-in engine: list, fetch, verify, prune."),
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
