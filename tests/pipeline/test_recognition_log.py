@@ -1,5 +1,6 @@
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given
 
 from duologue.errors import ErrorKind, SessionError
@@ -220,3 +221,46 @@ def test_every_frame_of_an_open_turn_reaches_the_connection_that_ends_it(steps):
             assert got[-1] == number - 1
             if log.in_turn and turn_from is not None:
                 assert got[0] <= turn_from
+
+
+def test_a_final_transcript_is_asked_for_again_on_the_next_connection():
+    log = RecognitionLog(RecognizerTraits(turns="local"), RATE)
+    assert log.catching_up
+    log.settle()
+    log.connected(PlainCodec())
+    assert log.messages() == [("open",), ("settle",)]
+    assert not log.catching_up
+    log.push(frames(0, 1)[0])
+    log.disconnected()
+    assert log.catching_up
+    log.connected(PlainCodec())
+    assert [message[0] for message in log.messages()] == ["open", "audio", "settle"]
+    assert log.catching_up
+    log.received(TurnUpdated(0, "hi"))
+    assert not log.catching_up
+    log.received(TurnUpdated(0, "hi", final=True))
+    log.disconnected()
+    log.connected(PlainCodec())
+    assert ("settle",) not in log.messages()
+
+
+@pytest.mark.parametrize("speech_after", [0, 5, 25, 60])
+def test_speech_after_the_pause_belongs_to_the_next_turn_though_the_end_is_told_late(
+    speech_after,
+):
+    """0.5 s of speech, 0.5 s of silence, and the next speech before the end was told."""
+    log = connected()
+    log.received(TurnStarted(0))
+    silence = [np.zeros(FRAME, np.int16)] * 25
+    for frame in [*frames(0, 25), *silence, *frames(50, speech_after * 2)]:
+        log.push(frame)
+    log.received(TurnEnded(0, "hi"))
+    log.disconnected()
+    log.messages()
+    log.connected(PlainCodec())
+    audio = [m[1] for m in log.messages() if m[0] == "audio"]
+    loud = [int(samples[0]) - 1000 for samples in audio if samples.any()]
+    if speech_after < 60:
+        assert loud == list(range(50, 50 + speech_after * 2))
+    else:
+        assert len(loud) == 15

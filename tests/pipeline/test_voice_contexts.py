@@ -303,6 +303,81 @@ def test_an_error_of_one_context_spares_the_others():
     assert contexts.received(VoiceFailed(BROKEN)) is BROKEN
 
 
+def test_a_context_that_may_succeed_later_is_tried_again_on_the_next_connection():
+    contexts, service = setup(splits=False)
+    reply = contexts.start([].append, hurry=True)
+    contexts.send(reply, "hello ")
+    contexts.finish(reply)
+    service.take()
+    busy = SessionError("too many", kind=ErrorKind.RECYCLE)
+    for _ in range(MAX_TRIES):
+        assert contexts.received(ContextFailed(reply.context, busy)) is busy
+        contexts.disconnected(busy)
+        assert not reply.over
+        service.connect()
+    assert contexts.received(ContextFailed(reply.context, busy)) is busy
+    contexts.disconnected(busy)
+    assert reply.error is busy
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_text_on_its_way_when_the_service_ends_a_context_is_spoken_in_the_next(finishes):
+    outputs = []
+    contexts, service = setup(splits=False, max_contexts=2)
+    reply = contexts.start(outputs.append, hurry=True)
+    contexts.send(reply, "one ")
+    service.take()
+    service.speak(4)
+    first = reply.context
+    contexts.send(reply, "two three ")
+    if finishes:
+        contexts.finish(reply)
+    service.take()
+    service.ended.discard(first)
+    del service.texts[first]
+    service.say(ContextEnded(first))
+    contexts.finish(reply)
+    service.take()
+    assert service.texts == {reply.context: "two three "}
+    service.speak(20)
+    assert reply.over
+    assert "".join(one.text for one in outputs if isinstance(one, SpokenText)) == "one two three "
+
+
+def test_text_that_the_service_never_speaks_is_not_sent_without_end():
+    contexts, service = setup(splits=False)
+    reply = contexts.start([].append, hurry=True)
+    contexts.send(reply, "hello ")
+    contexts.finish(reply)
+    service.take()
+    for _ in range(MAX_TRIES + 1):
+        assert not reply.over
+        context = reply.context
+        del service.texts[context]
+        service.say(ContextEnded(context))
+        service.take()
+    assert reply.over
+    assert reply.error is None
+
+
+def test_audio_without_times_is_not_made_twice():
+    outputs = []
+    contexts = VoiceContexts(VoiceTraits("words", splits=False), RATE)
+    contexts.connected(PlainCodec())
+    reply = contexts.start(outputs.append, hurry=True)
+    contexts.send(reply, "one two three four five six seven eight nine ten ")
+    contexts.finish(reply)
+    for _ in range(2):
+        frame = AudioFrame(np.full(RATE, 5, np.int16), RATE)
+        contexts.received(ContextAudio(reply.context, frame))
+    contexts.messages()
+    contexts.disconnected(BROKEN)
+    contexts.connected(PlainCodec())
+    texts = [one for one in outputs if isinstance(one, SpokenText)]
+    assert texts == [SpokenText("one two three four five six", 0, 2 * RATE)]
+    assert ("text", reply.context, " seven eight nine ten ") in contexts.messages()
+
+
 def test_a_reply_without_text_ends_at_once():
     contexts, service = setup()
     reply = contexts.start([].append, hurry=True)

@@ -31,6 +31,8 @@ MAX_TURNS = 64
 """Turns whose transcripts are remembered."""
 FINAL_TIMEOUT_S = 0.4
 """Seconds to wait for a final transcript; then the newest partial one is used."""
+OUTAGE_TIMEOUT_S = 5.0
+"""The same while the recogniser is catching up, because its connection was lost."""
 
 
 class ListeningSTT:
@@ -45,6 +47,8 @@ class ListeningSTT:
         self._settled = asyncio.Event()
         self._unsettled = False
         """Whether something was recognised that is not final."""
+        self._ended = False
+        """Whether the recogniser has failed for good."""
         self.lost_s = 0.0
 
     async def run(self, emit: Callable[[Output], None]) -> None:
@@ -55,6 +59,9 @@ class ListeningSTT:
             log_failure(log, "transcription", error)
             code = str(getattr(error, "code", ""))
             emit(ProviderError(ErrorKind.RETRY, code, f"transcription: {describe(error)}"))
+        finally:
+            self._ended = True
+            self._settled.set()
 
     def push(self, frame: AudioFrame) -> None:
         """Add audio of the conversation."""
@@ -94,16 +101,32 @@ class ListeningSTT:
         """Wait until all that was recognised is final, but not long."""
         self._settled.clear()
         self._stt.settle()
-        if not self._unsettled:
-            # Nothing may come, if there is nothing new to recognise.
-            self._settled.set()
+        until = self._clock.now() + OUTAGE_TIMEOUT_S
+        while self._unsettled or self._is_late:
+            late = self._is_late
+            if await self._is_settled_within(FINAL_TIMEOUT_S):
+                return
+            if not (late or self._is_late) or self._clock.now() >= until:
+                return
+
+    @property
+    def _is_late(self) -> bool:
+        return self._stt.catching_up and not self._ended
+
+    async def _is_settled_within(self, seconds: float) -> bool:
         waiting = asyncio.ensure_future(self._settled.wait())
-        timer = self._clock.call_at(self._clock.now() + FINAL_TIMEOUT_S, self._settled.set)
+        timer = self._clock.call_at(self._clock.now() + seconds, waiting.cancel)
         try:
             await waiting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            return False
         finally:
             timer.cancel()
             waiting.cancel()
+        return True
 
 
 class TurnStream:

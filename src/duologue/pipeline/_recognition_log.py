@@ -42,8 +42,12 @@ KEEP_S = 30.0
 """Seconds of audio that are kept for the next connection at most."""
 UNKNOWN_END_S = 0.3
 """Seconds of audio before the report of a turn's end that may belong to the next turn, for services
-that do not tell where a turn ended.
+that do not tell where a turn ended. More may, if there is a pause before it.
 """
+MAX_LATE_END_S = 2.0
+"""Seconds before the report in which that pause is looked for."""
+PAUSE_S = 0.2
+"""Seconds of such a pause."""
 LEAD_S = 1.0
 """Seconds of audio that are kept between turns, so that the beginning of a word is not lost."""
 LOUD_PEAK = 600
@@ -76,6 +80,10 @@ class RecognitionLog[M]:
         """The newest transcript of the turn that is open."""
         self._keeps_speech = False
         """Whether some of the kept audio is loud: between turns only speech is worth keeping."""
+        self._settling = False
+        """Whether a final transcript was asked for, and has not come."""
+        self._replaying = False
+        """Whether speech was sent again of which the service has told nothing."""
         self.loud_s = 0.0
         """Seconds of loud audio since the service's last message."""
         self._messages: list[M] = []
@@ -84,6 +92,11 @@ class RecognitionLog[M]:
     def in_turn(self) -> bool:
         """Whether a turn is open."""
         return self._open
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether the service lacks audio, or has not recognised what it got again."""
+        return self._codec is None or self._replaying
 
     @property
     def kept_s(self) -> float:
@@ -114,7 +127,8 @@ class RecognitionLog[M]:
             self.loud_s += loud * len(samples) / self.rate
 
     def settle(self) -> None:
-        """Ask for a final transcript of the turn so far."""
+        """Ask for a final transcript of the turn so far, also on the next connection."""
+        self._settling = True
         if self._codec is not None:
             self._messages += self._codec.settle()
 
@@ -132,6 +146,7 @@ class RecognitionLog[M]:
             return ended
         if self._codec is not None:
             self._messages += self._codec.end_turn()
+        self._settling = False
         if self.traits.turns == "local":
             self._end_turn(self._turn, None)
         return ended
@@ -144,6 +159,9 @@ class RecognitionLog[M]:
         self._messages += codec.open()
         for samples in self._kept:
             self._messages += codec.audio(samples)
+        if self._settling:
+            self._messages += codec.settle()
+        self._replaying = self._keeps_speech
         lost = self._start - self._sent_to
         self._sent_to = self._end
         return [AudioLost(lost / self.rate)] if lost > 0 else []
@@ -184,8 +202,9 @@ class RecognitionLog[M]:
         match event:
             case TurnStarted():
                 return started
-            case TurnUpdated(text=text, words=words):
-                self._text = text
+            case TurnUpdated(text=text, words=words, final=final):
+                self._text, self._replaying = text, False
+                self._settling = self._settling and not final
                 return [*started, replace(event, turn=turn, words=self._words(words))]
             case TurnMayEnd() | TurnResumed():
                 return [*started, replace(event, turn=turn)]
@@ -197,13 +216,29 @@ class RecognitionLog[M]:
     def _end_turn(self, turn: int, at: float | None) -> None:
         self._open, self._turn = False, turn + 1
         if at is None:
-            position = self._end - int(UNKNOWN_END_S * self.rate)
+            position = self._find_pause()
         else:
             position = self._connection_start + int(at * self.rate)
         position = min(position, self._end)
         while self._kept and self._start + len(self._kept[0]) <= position:
             self._start += len(self._kept.popleft())
         self._keeps_speech = any(_is_loud(samples) for samples in self._kept)
+
+    def _find_pause(self) -> int:
+        """Return where a turn ended that is over now: in the last pause, or a little before now."""
+        latest = self._end - int(UNKNOWN_END_S * self.rate)
+        position, silent = self._end, 0
+        for samples in reversed(self._kept):
+            if self._end - position > MAX_LATE_END_S * self.rate:
+                break
+            if _is_loud(samples):
+                silent = 0
+            else:
+                silent += len(samples)
+                if silent >= PAUSE_S * self.rate:
+                    return min(latest, position - len(samples) + silent)
+            position -= len(samples)
+        return latest
 
     def _seconds(self, at: float | None) -> float | None:
         return None if at is None else at + self._connection_start / self.rate

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from uuid import uuid4
 
-from duologue._word_timing import prefix_within
+from duologue._word_timing import has_letters, prefix_within
 from duologue.errors import ErrorKind, SessionError
 from duologue.pipeline._clause_splitter import ClauseSplitter
 from duologue.pipeline._word_alignment import WordAligner
@@ -47,6 +48,8 @@ MAX_TRIES = 3
 """Connections on which a reply may make no progress before it fails."""
 MAX_TEXT_CHARS = 100_000
 """Characters of one reply that may wait for the service."""
+UNTIMED_S = 1.0
+"""Seconds of audio without words behind which the service has left out the times."""
 _CHARS_PER_S = 14.0
 """How fast a voice speaks whose service gives no times, in characters of the Latin script."""
 
@@ -57,6 +60,7 @@ class Reply:
     __slots__ = (
         "aligner",
         "audio_at_start",
+        "chars_at_audio",
         "clause",
         "context",
         "context_text",
@@ -97,6 +101,8 @@ class Reply:
         self.context: str | None = None
         self.context_text = ""
         """Text that the context was sent."""
+        self.chars_at_audio = 0
+        """Characters of ``context_text`` that the service had when its newest audio came."""
         self.said_chars = 0
         """Characters of ``context_text`` whose audio has come whole, or whose clause has begun."""
         self.clause = (0, 0)
@@ -243,6 +249,7 @@ class VoiceContexts[M]:
             case ContextAudio(frame=frame) if reply is not None:
                 reply.tries = 0
                 reply.samples += len(frame)
+                reply.chars_at_audio = len(reply.context_text)
                 reply.receive(frame)
                 self._release_words(reply)
             case ContextTokens(tokens=tokens) if reply is not None:
@@ -260,6 +267,8 @@ class VoiceContexts[M]:
                     stopped.receive(StoppedText(stopped.earlier_text + text))
                 self._context_ended(event.context)
             case ContextFailed(error=error):
+                if reply is not None and error.kind is ErrorKind.RECYCLE:
+                    return error  # Too many contexts, for example: try again, a little later.
                 if reply is not None:
                     reply.error = error
                     self._end(reply)
@@ -272,14 +281,29 @@ class VoiceContexts[M]:
         self._stopping.pop(context, None)
         reply = self._owners.get(context)
         if reply is not None:
+            unspoken = ""
             if self.traits.timing == "words":
+                unspoken = self._unspoken(reply)
                 reply.held += reply.aligner.finish(reply.context_samples)
+                _drop_end(reply.held, len(unspoken))
                 self._release_words(reply, all_of_them=True)
-            reply.earlier_text += reply.context_text
+            reply.earlier_text += reply.context_text[: len(reply.context_text) - len(unspoken)]
             self._detach(reply)
+            if unspoken:
+                reply.tries += 1
+                reply.unsent.appendleft(unspoken)
             if reply.finished and not reply.unsent:
                 self._end(reply)
         self._advance()
+
+    def _unspoken(self, reply: Reply) -> str:
+        """Return the text that was on its way when the service ended the context by itself.
+
+        No audio has come since it was sent. After `MAX_TRIES` it is taken for text that the service
+        does not speak.
+        """
+        text = reply.context_text[reply.chars_at_audio :]
+        return text if has_letters(text) and reply.tries < MAX_TRIES else ""
 
     def _queue(self, reply: Reply, pieces: Sequence[str]) -> None:
         if not pieces:
@@ -319,7 +343,7 @@ class VoiceContexts[M]:
         context = reply.context = uuid4().hex
         reply.audio_at_start = reply.samples
         reply.aligner = WordAligner(self.rate)
-        reply.context_text, reply.said_chars = "", 0
+        reply.context_text, reply.said_chars, reply.chars_at_audio = "", 0, 0
         reply.clause = (0, 0)
         reply.held.clear()
         self._owners[context] = reply
@@ -368,12 +392,26 @@ class VoiceContexts[M]:
             spoken = begin + len(prefix_within(text[begin:said], seconds * _CHARS_PER_S))
             reply.repeated_chars += said - spoken
             said = spoken
+        else:
+            said += self._take_untimed(reply)
         self._detach(reply)
         reply.earlier_text += text[:said]
         if text[said:]:
             reply.unsent.appendleft(text[said:])
         if reply.finished and not reply.unsent:
             self._end(reply)
+
+    def _take_untimed(self, reply: Reply) -> int:
+        """Output the text of audio for which no times came; return its estimated length."""
+        end = reply.aligner.end
+        seconds = (reply.context_samples - end) / self.rate
+        if seconds < UNTIMED_S:
+            return 0
+        rest = reply.context_text[reply.said_chars :]
+        text = prefix_within(rest, seconds * _CHARS_PER_S)
+        if text:
+            self._output(reply, SpokenText(text, end, reply.context_samples))
+        return len(text)
 
     def _detach(self, reply: Reply) -> None:
         if reply.context is not None:
@@ -386,3 +424,13 @@ class VoiceContexts[M]:
         reply.unsent.clear()
         if reply in self._replies:
             self._replies.remove(reply)
+
+
+def _drop_end(words: deque[SpokenText], count: int) -> None:
+    """Remove the last ``count`` characters."""
+    while count and words:
+        last = words.pop()
+        if len(last.text) > count:
+            words.append(replace(last, text=last.text[:-count]))
+            return
+        count -= len(last.text)

@@ -69,6 +69,11 @@ class WordAligner:
         """The text that was sent and not returned yet."""
         return self._text[self._output :]
 
+    @property
+    def end(self) -> int:
+        """Where the newest token ends, in samples."""
+        return self._ceil(self._end)
+
     def send(self, text: str) -> list[SpokenText]:
         """Add text that was sent; return a word that it shows to be complete."""
         self._text += text

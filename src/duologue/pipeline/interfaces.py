@@ -125,6 +125,11 @@ type RecognitionEvent = TurnStarted | TurnUpdated | TurnMayEnd | TurnResumed | T
 class STTConnection(Protocol):
     """The transcription of one conversation, which outlives its connections to the service."""
 
+    @property
+    def catching_up(self) -> bool:
+        """Whether transcripts are late, because a connection was lost: then they are awaited."""
+        ...
+
     async def run(self, receive: Callable[[RecognitionEvent], None]) -> None:
         """Connect, and report events until cancelled.
 

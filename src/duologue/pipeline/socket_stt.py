@@ -74,6 +74,11 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
                 raise error
             await self._wait_to_retry()
 
+    @property
+    def catching_up(self) -> bool:
+        """Whether transcripts are late because a connection was lost."""
+        return self._log.catching_up
+
     def push(self, frame: AudioFrame) -> None:
         """Add the next audio."""
         self._pushed_at = self._clock.now()

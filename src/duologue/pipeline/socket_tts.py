@@ -23,8 +23,8 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
 
     It connects when it is run, so that the first reply does not wait. When the connection is lost
     while a reply needs it, it connects again at once, and the reply continues behind what was
-    spoken (see `VoiceContexts`). A connection that is lost while nothing is spoken is replaced when
-    the next reply begins.
+    spoken (see `VoiceContexts`). A connection that the service ends while nothing is spoken is
+    replaced too, so that the next reply need not wait, but only once if that does not last.
 
     Args:
         traits: How the service works.
@@ -63,9 +63,10 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
             error = await self._connect_and_serve()
             self._contexts.disconnected(error)
             self._settle()
+            idle_close = error.kind is ErrorKind.RECYCLE and self._attempts == 1
             if self._contexts.has_work:
                 await self._wait_to_retry()
-            else:
+            elif not idle_close:
                 self._needed.clear()
                 await self._needed.wait()
 

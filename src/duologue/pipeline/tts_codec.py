@@ -54,7 +54,10 @@ class ContextStopped:
 
 @dataclass(frozen=True, slots=True)
 class ContextFailed:
-    """The service can't speak a context; its other contexts continue."""
+    """The service can't speak a context; its other contexts continue.
+
+    With an error of kind `ErrorKind.RECYCLE` all are continued on the next connection.
+    """
 
     context: str
     error: SessionError

@@ -98,6 +98,8 @@ class CartesiaTTSCodec(JsonDecoder[VoiceEvent]):
     def _error(self, context: str, event: JsonObject) -> VoiceEvent:
         status = event.get("status_code")
         code = optional_str(event, "error_code") or ("" if status is None else str(status))
+        if status == 429:
+            code = "concurrency_limited"  # Contexts that were cancelled still count.
         text = optional_str(event, "message") or optional_str(event, "title") or ""
         error = self._make_error(code, text or (optional_str(event, "error") or ""))
         return ContextFailed(context, error) if context else VoiceFailed(error)

@@ -21,7 +21,13 @@ DEEPGRAM = Vendor(
         "1008": ErrorKind.RECYCLE,
         "NET-0000": ErrorKind.RECYCLE,
         "NET-0001": ErrorKind.RECYCLE,
+        "NET-0002": ErrorKind.RECYCLE,
+        "NET-0003": ErrorKind.RECYCLE,
+        "NET-0004": ErrorKind.RECYCLE,
         "DATA-0000": ErrorKind.RECYCLE,
+        "DATA-0002": ErrorKind.RECYCLE,
+        "BIG-0000": ErrorKind.RECYCLE,
+        "MESSAGE-0000": ErrorKind.FATAL,
     },
     extra="deepgram",
 )
