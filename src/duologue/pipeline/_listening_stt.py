@@ -114,19 +114,16 @@ class ListeningSTT:
         return self._stt.catching_up and not self._ended
 
     async def _is_settled_within(self, seconds: float) -> bool:
-        waiting = asyncio.ensure_future(self._settled.wait())
-        timer = self._clock.call_at(self._clock.now() + seconds, waiting.cancel)
+        over = asyncio.Event()
+        timer = self._clock.call_at(self._clock.now() + seconds, over.set)
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._settled, over)]
         try:
-            await waiting
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return False
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
-            waiting.cancel()
-        return True
+            for wait in waits:
+                wait.cancel()
+        return self._settled.is_set()
 
 
 class TurnStream:
