@@ -6,9 +6,10 @@ import inspect
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from duologue._user_code import FailureReports, call_plain, is_async, log_failure, run_contained
 from duologue.agent.agent import Agent
@@ -21,6 +22,9 @@ from duologue.server.call_socket import FAILED, RefusedError
 from duologue.server.calls import CallHandler, CallSignalling
 from duologue.server.config import ServerConfig
 from duologue.server.serving import serve_app
+
+if TYPE_CHECKING:
+    from duologue.edges.telephone.carrier import Carrier
 
 import_module("duologue.agent.session")  # now, because the first call should not wait for it
 
@@ -84,6 +88,7 @@ def create_app(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
+    telephone: Sequence[Carrier] = (),
 ) -> CallApp:
     """Create an ASGI app in which each caller talks with an agent of their own.
 
@@ -96,17 +101,27 @@ def create_app(
         on_end: Called after each call, for at most 30 s.
         on_ending: Called when the server is about to end a call, such as
             ``lambda call: call.agent.say("I have to go in half a minute.")``.
+        telephone: Carriers whose calls come to ``make_agent`` too, with a `MediaStream` as edge.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
     """
     config = config or ServerConfig()
-    return create_call_app(
+    app = create_call_app(
         agent_call_handler(
             make_agent, config, handle_call=handle_call, on_end=on_end, on_ending=on_ending
         ),
         config,
     )
+    if telephone:
+        from duologue.edges.telephone.app import MakePhoneAgent, mount
+
+        if make_agent is None:
+            raise ConfigError("calls of a telephone need make_agent: handle_call is for the page")
+        for carrier in telephone:
+            # The function takes the edges of both, though its annotation may name one of them.
+            mount(app, cast("MakePhoneAgent", make_agent), carrier)
+    return app
 
 
 async def serve(
@@ -116,6 +131,7 @@ async def serve(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
+    telephone: Sequence[Carrier] = (),
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
@@ -129,6 +145,7 @@ async def serve(
         handle_call: See `create_app`.
         on_end: See `create_app`.
         on_ending: See `create_app`.
+        telephone: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
         listener: A listening socket (see `listen`).
 
@@ -137,7 +154,12 @@ async def serve(
     """
     config = config or ServerConfig()
     app = create_app(
-        make_agent, config, handle_call=handle_call, on_end=on_end, on_ending=on_ending
+        make_agent,
+        config,
+        handle_call=handle_call,
+        on_end=on_end,
+        on_ending=on_ending,
+        telephone=telephone,
     )
     await serve_app(app, config, ready=ready, listener=listener)
 

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
     from duologue.agent.agent import Agent
+    from duologue.edges.telephone import Carrier
     from duologue.edges.webrtc import CallEdge
     from duologue.hosting import MakeAgent
     from duologue.server import ServerConfig
@@ -56,6 +58,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     "--public-url",
     metavar="URL",
     help="Address of the page if a proxy is in front of it: https://talk.example.org/",
+)
+@click.option(
+    "--telephone",
+    "carriers",
+    multiple=True,
+    type=click.Choice(["twilio", "telnyx", "plivo", "vonage"]),
+    help="Take calls of this carrier too, at --public-url; its keys are in the environment.",
 )
 @click.option(
     "--max-sessions",
@@ -104,6 +113,7 @@ def serve(
     keyfile: Path | None,
     allow_host: tuple[str, ...],
     public_url: str | None,
+    carriers: tuple[str, ...],
     max_sessions: int | None,
     max_tick_delay: float,
     drain: float,
@@ -123,12 +133,15 @@ def serve(
 
     \b
     duologue serve app:make_agent
+    duologue serve app:make_agent --telephone twilio --public-url https://talk.example.org
     duologue serve --llm openai --voice marin
     duologue serve --llm anthropic:claude-haiku-4-5 --stt deepgram --tts cartesia:VOICE
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
     if log_format == "json":
         log_as_json()
+    if carriers:
+        require_extras("serve --telephone", "browser", "telephone")
     if app is not None:
         require_extras("serve", "browser")
     elif reload:
@@ -153,12 +166,34 @@ def serve(
         drain_s=drain,
         trusted_proxies=trust_proxy,
     )
+    make_carriers(carriers, public_url or "http://localhost")  # Report missing keys at once.
     if source is None:
         arguments = [each for each in sys.argv[1:] if each != "--reload"]
         with listen_on_port(config, exact=port is not None) as listener:
             serve_reloading(folder_of(app or ""), listener, arguments)
     listener = inherited_listener() or listen_on_port(config, exact=port is not None)
-    serve_page(config, listener, source, source.loading_message)
+    port_taken = int(listener.getsockname()[1])
+    telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
+    serve_page(config, listener, source, source.loading_message, telephone)
+
+
+def make_carriers(names: Sequence[str], public_url: str) -> list[Carrier]:
+    """Return the accounts at carriers, with the keys that are in the environment.
+
+    Raises:
+        ConfigError: A key is missing, or the address can't work.
+    """
+    if not names:
+        return []
+    from duologue.edges import telephone
+
+    classes = {
+        "twilio": telephone.Twilio,
+        "telnyx": telephone.Telnyx,
+        "plivo": telephone.Plivo,
+        "vonage": telephone.Vonage,
+    }
+    return [classes[name](public_url) for name in dict.fromkeys(names)]
 
 
 def log_as_json() -> None:
@@ -191,6 +226,7 @@ def serve_page(
     listener: socket.socket,
     source: AgentSource,
     loading_message: str = "",
+    telephone: Sequence[Carrier] = (),
 ) -> None:
     """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
@@ -201,10 +237,14 @@ def serve_page(
         warning = await source.prepare()
         if warning:
             click.echo(f"Note: {warning}")
-        await serve_calls(_agent_maker(source), config, ready=tell, listener=listener)
+        await serve_calls(
+            _agent_maker(source), config, telephone=telephone, ready=tell, listener=listener
+        )
 
     def tell(address: str) -> None:
         click.echo(f"Talk at {address} (Ctrl-C ends it)")
+        for carrier in telephone:
+            click.echo(f"Webhook for {type(carrier).__name__}: {carrier.webhook_url}")
         if config.warning:
             click.echo(f"Note: {config.warning}")
 

@@ -91,13 +91,16 @@ class AgentCalls[E: Edge]:
     """Makes the agent of each call, and runs it until the call has ended.
 
     Args:
-        make_agent: Gets the edge of a call, and returns the agent that joins it.
+        make_agent: Gets the edge of a call, and returns the agent that joins it; or a coroutine
+            function that conducts the whole call, and returns None.
 
     Raises:
         ConfigError: ``make_agent`` is not a function.
     """
 
-    def __init__(self, make_agent: Callable[[E], JoiningAgent | Awaitable[JoiningAgent]]) -> None:
+    def __init__(
+        self, make_agent: Callable[[E], JoiningAgent | Awaitable[JoiningAgent | None]]
+    ) -> None:
         if not callable(make_agent):
             raise ConfigError(f"make_agent must be a function, not {make_agent!r:.80}")
         self._make_agent = make_agent
@@ -107,8 +110,9 @@ class AgentCalls[E: Edge]:
         """Run one call; log its error if there is one, and return whether there was none."""
         try:
             agent = await run_contained(self._make(edge))
-            async with agent.join():
-                await agent.finish()
+            if agent is not None:
+                async with agent.join():
+                    await agent.finish()
         except DuologueError as error:
             logger.warning("a call ended: %s", error)
             return False
@@ -117,9 +121,11 @@ class AgentCalls[E: Edge]:
             return False
         return True
 
-    async def _make(self, edge: E) -> JoiningAgent:
+    async def _make(self, edge: E) -> JoiningAgent | None:
         made = self._make_agent(edge)
         agent = await made if inspect.isawaitable(made) else made
+        if agent is None and inspect.iscoroutine(made):
+            return None
         if not isinstance(agent, JoiningAgent):
             raise ConfigError(f"make_agent must return an Agent, not {agent!r:.80}")
         if agent.edge is not edge:

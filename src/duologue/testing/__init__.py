@@ -30,6 +30,12 @@ if TYPE_CHECKING:
         TwilioCaller,
         VonageCaller,
     )
+    from duologue.simulators.telephone.service import (
+        PlivoSimulator,
+        TelnyxSimulator,
+        TwilioSimulator,
+        VonageSimulator,
+    )
     from duologue.testing.speech import synthesize, transcribe
 
 __all__ = [
@@ -45,15 +51,19 @@ __all__ = [
     "NovaSimulator",
     "OpenAISimulator",
     "PlivoCaller",
+    "PlivoSimulator",
     "QwenSimulator",
     "Reply",
     "ScriptedRealtime",
     "TelnyxCaller",
     "TelnyxKey",
+    "TelnyxSimulator",
     "ToolUse",
     "TwilioCaller",
+    "TwilioSimulator",
     "VirtualTimeLoop",
     "VonageCaller",
+    "VonageSimulator",
     "run_virtual",
     "synthesize",
     "transcribe",
@@ -79,6 +89,12 @@ if not TYPE_CHECKING:
                 "TelnyxKey",
                 "TwilioCaller",
                 "VonageCaller",
+            ],
+            "duologue.simulators.telephone.service": [
+                "PlivoSimulator",
+                "TelnyxSimulator",
+                "TwilioSimulator",
+                "VonageSimulator",
             ],
             "duologue.testing.speech": ["synthesize", "transcribe"],
         },

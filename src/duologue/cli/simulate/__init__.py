@@ -14,6 +14,10 @@ _COMMANDS = {
     "cartesia": "Cartesia's voices and recogniser, over WebSocket, until Ctrl-C.",
     "deepgram": "Deepgram's voices and recognisers, over WebSocket, until Ctrl-C.",
     "elevenlabs": "ElevenLabs' voices and recogniser, over WebSocket, until Ctrl-C.",
+    "twilio": "Twilio: calls to an app with a telephone, and its REST interface.",
+    "telnyx": "Telnyx: calls to an app with a telephone, and its REST interface.",
+    "plivo": "Plivo: calls to an app with a telephone, and its REST interface.",
+    "vonage": "Vonage: calls to an app with a telephone, and its REST interface.",
 }
 """Each command is in a module of this package that has its name."""
 

@@ -36,8 +36,10 @@ from duologue.server.middleware import refuse_websocket
 
 logger = logging.getLogger(__name__)
 
-type MakePhoneAgent = Callable[[MediaStream], JoiningAgent | Awaitable[JoiningAgent]]
+type MakePhoneAgent = Callable[[MediaStream], JoiningAgent | Awaitable[JoiningAgent | None]]
 """Makes the agent for one call; a plain or an ``async`` function.
+
+An ``async`` function may also conduct the whole call itself, and return None.
 
 It gets the edge of the call, and with it the caller's number and parameters (`MediaStream.call`).
 """

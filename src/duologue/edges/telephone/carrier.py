@@ -65,7 +65,8 @@ class Carrier(ABC):
         public_url: The address under which the carrier reaches the app, such as
             ``https://talk.example.org``. Signatures cover it, so it is given here once, and never
             taken from a request.
-        base_url: Address of the carrier's REST interface.
+        base_url: Address of the carrier's REST interface; by default that of ``TWILIO_BASE_URL``
+            (and so on), or else the carrier's own.
         now: Returns the Unix time in seconds.
 
     Raises:
@@ -78,7 +79,10 @@ class Carrier(ABC):
     hangs_up_with_socket: ClassVar[bool] = True
     """Whether the call ends when we close the socket."""
 
-    def __init__(self, public_url: str, base_url: str, now: Callable[[], float]) -> None:
+    default_base_url: ClassVar[str]
+    """Address of the carrier's REST interface."""
+
+    def __init__(self, public_url: str, base_url: str | None, now: Callable[[], float]) -> None:
         address = split_address(
             "public_url", public_url, ("https", "http"), "https://talk.example.org"
         )
@@ -87,6 +91,9 @@ class Carrier(ABC):
         if address.query or address.fragment or address.username:
             raise ConfigError("public_url must have no query, fragment or user name")
         self.public_url = public_url.rstrip("/")
+        if base_url is None:
+            variable = f"{self.name.upper()}_BASE_URL"
+            base_url = os.environ.get(variable) or self.default_base_url
         split_address("base_url", base_url, ("https", "http"), "https://api.example.com")
         self.base_url = base_url.rstrip("/")
         self.now = now

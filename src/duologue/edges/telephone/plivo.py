@@ -37,7 +37,7 @@ class Plivo(Carrier):
         auth_token: Checks signatures; by default ``PLIVO_AUTH_TOKEN``.
         auth_id: For calls by REST; by default ``PLIVO_AUTH_ID``.
         rate: 8000 is mu-law; 16000 is 16-bit PCM, which sounds better where the line carries it.
-        base_url: Address of the REST interface.
+        base_url: See `Carrier`.
         now: Returns the Unix time in seconds.
 
     Raises:
@@ -45,6 +45,7 @@ class Plivo(Carrier):
     """
 
     name = "plivo"
+    default_base_url = "https://api.plivo.com"
 
     def __init__(
         self,
@@ -53,7 +54,7 @@ class Plivo(Carrier):
         auth_token: str | None = None,
         auth_id: str | None = None,
         rate: Literal[8000, 16000] = 8000,
-        base_url: str = "https://api.plivo.com",
+        base_url: str | None = None,
         now: Callable[[], float] = unix_time,
     ) -> None:
         super().__init__(public_url, base_url, now)

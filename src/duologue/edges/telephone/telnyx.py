@@ -41,7 +41,7 @@ class Telnyx(Carrier):
         connection_id: The application, for `dial`; by default ``TELNYX_CONNECTION_ID``.
         codec: Audio to Telnyx: PCMU and PCMA have 8 kHz, L16 has 16 kHz.
         byte_order: Byte order of L16, which Telnyx does not document.
-        base_url: Address of the REST interface.
+        base_url: See `Carrier`.
         now: Returns the Unix time in seconds.
 
     Raises:
@@ -49,6 +49,7 @@ class Telnyx(Carrier):
     """
 
     name = "telnyx"
+    default_base_url = "https://api.telnyx.com"
     reorder = 3
 
     def __init__(
@@ -60,7 +61,7 @@ class Telnyx(Carrier):
         connection_id: str | None = None,
         codec: TelnyxCodecName = "PCMU",
         byte_order: Literal["big", "little"] = "big",
-        base_url: str = "https://api.telnyx.com",
+        base_url: str | None = None,
         now: Callable[[], float] = unix_time,
     ) -> None:
         super().__init__(public_url, base_url, now)

@@ -32,7 +32,7 @@ class Twilio(Carrier):
         public_url: See `Carrier`.
         auth_token: Checks signatures; by default ``TWILIO_AUTH_TOKEN``.
         account_sid: For calls by REST: dialling, transfer; by default ``TWILIO_ACCOUNT_SID``.
-        base_url: Address of the REST interface.
+        base_url: See `Carrier`.
         now: Returns the Unix time in seconds.
 
     Raises:
@@ -40,6 +40,7 @@ class Twilio(Carrier):
     """
 
     name = "twilio"
+    default_base_url = "https://api.twilio.com"
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Twilio(Carrier):
         *,
         auth_token: str | None = None,
         account_sid: str | None = None,
-        base_url: str = "https://api.twilio.com",
+        base_url: str | None = None,
         now: Callable[[], float] = unix_time,
     ) -> None:
         super().__init__(public_url, base_url, now)

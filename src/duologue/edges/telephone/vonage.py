@@ -41,7 +41,7 @@ class Vonage(Carrier):
         private_key: Key of the application: PEM, or the `Path` of a file; by default the file that
             ``VONAGE_PRIVATE_KEY_FILE`` names.
         rate: Rate in Hz of the audio both ways.
-        base_url: Address of the REST interface.
+        base_url: See `Carrier`.
         now: Returns the Unix time in seconds.
 
     Raises:
@@ -49,6 +49,7 @@ class Vonage(Carrier):
     """
 
     name = "vonage"
+    default_base_url = "https://api.nexmo.com"
     hangs_up_with_socket = False
 
     def __init__(
@@ -59,7 +60,7 @@ class Vonage(Carrier):
         application_id: str | None = None,
         private_key: str | Path | None = None,
         rate: Literal[8000, 16000, 24000] = 16000,
-        base_url: str = "https://api.nexmo.com",
+        base_url: str | None = None,
         now: Callable[[], float] = unix_time,
     ) -> None:
         super().__init__(public_url, base_url, now)

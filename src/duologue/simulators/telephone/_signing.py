@@ -41,10 +41,18 @@ def sign_plivo(token: str, method: str, url: str, form: Mapping[str, str]) -> di
 
 
 class TelnyxKey:
-    """A key pair of a simulated Telnyx."""
+    """A key pair of a simulated Telnyx.
 
-    def __init__(self) -> None:
-        self._key = Ed25519PrivateKey.generate()
+    Args:
+        seed: Makes the same pair each time; by default it is random.
+    """
+
+    def __init__(self, seed: str | None = None) -> None:
+        if seed is None:
+            self._key = Ed25519PrivateKey.generate()
+        else:
+            digest = hashlib.sha256(seed.encode()).digest()
+            self._key = Ed25519PrivateKey.from_private_bytes(digest)
 
     @property
     def public(self) -> str:

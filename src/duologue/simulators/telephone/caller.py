@@ -168,7 +168,9 @@ class PhoneCaller(ABC):
         self.violations: list[str] = []
         self.played_samples = 0
         self.ended = asyncio.Event()
-        """Set when the app has ended the call, or the call was lost."""
+        """Set when the app has ended the stream, or the call was lost."""
+        self.hung_up = False
+        """Whether the person, or a request of the app, has ended the call."""
 
     @property
     def rate(self) -> int:
@@ -192,9 +194,13 @@ class PhoneCaller(ABC):
         return sum(isinstance(order, ClearQueue) for order in self.orders)
 
     async def __aenter__(self) -> Self:
+        await self.answer_webhook()
+        return self
+
+    async def answer_webhook(self) -> None:
+        """Announce the call, and open the stream that the app asks for."""
         url, parameters = await self.call_webhook()
         await self.connect(url, parameters)
-        return self
 
     async def __aexit__(
         self,
@@ -264,6 +270,7 @@ class PhoneCaller(ABC):
 
     async def hang_up(self) -> None:
         """End the call; may be called again."""
+        self.hung_up = True
         self._stop_tasks()
         line, self._line = self._line, None
         if line is not None:
@@ -507,6 +514,15 @@ class PlivoCaller(PhoneCaller):
     def socket_headers(self, url: str) -> Mapping[str, str]:
         """Sign the address of the socket."""
         return sign_plivo(self.auth_token, "GET", url, {})
+
+    async def fetch(self, url: str) -> str:
+        """Return the XML of an address that a request named, as Plivo does for a transfer."""
+        form = {"CallUUID": self.call_id}
+        headers = {
+            "content-type": "application/x-www-form-urlencoded",
+            **sign_plivo(self.auth_token, "POST", url, form),
+        }
+        return (await self._transport.request("POST", url, headers, urlencode(form).encode()))[1]
 
 
 class VonageCaller(PhoneCaller):
