@@ -55,7 +55,7 @@ _PACE_INTERVAL_S = 0.25
 
 _NOTHING: Samples = np.zeros(0, np.int16)
 
-_MAX_UNCOUNTED = 12
+_MAX_UNCOUNTED = 4
 """Frames in flight after which a tick counts what was played, though nobody has asked for it."""
 
 _MIN_GAP_S = 0.001
@@ -280,11 +280,13 @@ class Playout:
     def write(self, speech: Speech, item_id: str, frame: AudioFrame, epoch: int) -> bool:
         """Queue the next audio of a speech, at any rate; return False if it was rejected."""
         track = self._tracks.get(speech.id)
-        count, rate = len(frame.samples), frame.rate
-        if epoch < self.epoch or track is None or track.ended:
-            self.stale_samples += count
-            self.stale_s += count / rate
+        if track is None or epoch < self.epoch or track.ended:
+            self.stale_samples += len(frame)
+            self.stale_s += frame.duration
             return False
+        if self._hand_through(track, item_id, frame):
+            return True
+        count, rate = len(frame.samples), frame.rate
         if self._buffered + count * self.rate // rate > self._max_buffered:
             self.overflowed_samples += count
             self.overflowed_s += count / rate
@@ -303,10 +305,8 @@ class Playout:
         track.received += len(frame.samples)
         if track.received >= track.pace_due:
             self._observe_pace(track, count / rate)
-        if not self._buffers_ahead:
-            self._append(track, frame)
-        elif not self._hand_through(track, frame):
-            self._append(track, frame)
+        self._append(track, frame)
+        if self._buffers_ahead:
             self._pump(self._now())
         return True
 
@@ -475,19 +475,25 @@ class Playout:
         self._hand_over(track, frame, at, source, compressed)
         return True
 
-    def _hand_through(self, track: _Track, frame: AudioFrame) -> bool:
-        """Hand the edge the frame that has just arrived, if it is due and nothing waits.
+    def _hand_through(self, track: _Track, item_id: str, frame: AudioFrame) -> bool:
+        """Hand an edge that buffers the frame that has just arrived, if it is due.
 
-        Else change nothing, and return False. This does what `_append` and `_pump` would do, which
-        take more than twice the time. It is the rule for audio that comes at the pace of speech.
+        Else change nothing, and return False. This has the effect of all that `write` does, which
+        takes more than twice the time. It is the rule for audio that comes at the pace of speech:
+        a whole frame of the edge's rate, of an item that is known, while nothing waits.
         """
         samples = frame.samples
+        size = self._frame_size
         if (
-            self._buffered
-            or len(samples) != self._frame_size
+            not self._buffers_ahead
+            or self._buffered
+            or frame.rate != self.rate
+            or len(samples) != size
+            or track.resampler is not None
+            or item_id not in track.items
             or self._waiting[0] is not track
             or self._held_at is not None
-            or self._catch_up.allowed_s
+            or self._catch_up.watches
         ):
             return False
         now = self._now()
@@ -496,6 +502,10 @@ class Playout:
             at = now
         elif at >= now + TICK_S:
             return False
+        track.received += size
+        track.speech.seconds += TICK_S
+        if track.received >= track.pace_due:
+            self._observe_pace(track, TICK_S)
         self._hand_over(track, frame, at, samples, None)
         return True
 
@@ -599,11 +609,18 @@ class Playout:
         confirms = self._edge.quality != "estimated"
         due = now - self._edge.latency_ms / 1000 - (_CONFIRM_TIMEOUT_S if confirms else 0.0)
         due += 1e-9
-        while in_flight and in_flight[0].due + in_flight[0].length / self.rate <= due:
-            sent = in_flight.popleft()
+        rate = self.rate
+        while in_flight:
+            sent = in_flight[0]
+            if sent.due + sent.length / rate > due:
+                break
+            in_flight.popleft()
             track = sent.track
-            track.played = max(track.played, sent.offset + len(sent.source))
-            track.estimated = track.estimated or confirms
+            end = sent.offset + len(sent.source)
+            if end > track.played:
+                track.played = end
+            if confirms:
+                track.estimated = True
 
     def _end_heard(self) -> None:
         """End the speeches that were heard to their end, and start the one after them."""

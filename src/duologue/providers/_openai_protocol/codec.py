@@ -27,7 +27,7 @@ from duologue.providers._openai_protocol.encoder import Encoder
 from duologue.providers._openai_protocol.errors import Meaning
 from duologue.providers._openai_protocol.input_turns import InputTurns
 from duologue.providers._openai_protocol.pending_requests import PendingRequests
-from duologue.providers._openai_protocol.responses import Responses
+from duologue.providers._openai_protocol.responses import Response, Responses
 from duologue.providers._openai_protocol.sent_events import SentEvents
 from duologue.providers._openai_protocol.server_conversation import ServerConversation
 from duologue.providers._openai_protocol.uninterruptible import UninterruptibleReplies
@@ -153,8 +153,13 @@ class Codec:
         )
         self._interrupted: deque[str] = deque(maxlen=64)
         self._recent_events = RecentEvents()
-        self._delta_shape: DeltaShape | None = None
-        """What the next audio delta will most likely look like."""
+        self._output_rate = dialect.output_rate
+        self._audio_lane: tuple[DeltaShape, Response] | None = None
+        """What the next message will most likely look like, and the response that it continues.
+
+        Only until anything but audio and its transcript is decoded or encoded, which might end the
+        response or change what audio means.
+        """
         self.unknown: Counter[str] = Counter()
         self.malformed = 0
 
@@ -181,9 +186,10 @@ class Codec:
 
     def encode(self, command: Command) -> Sequence[Message]:
         """Return the messages that carry a command."""
+        if isinstance(command, SendAudio):
+            return (self.encode_audio(command.frame),)
+        self._audio_lane = None
         match command:
-            case SendAudio(frame=frame):
-                return (self.encode_audio(frame),)
             case SendVideo(frame=image) if self._video_track:
                 return (image,)
             case SendVideo(jpeg=bytes()):
@@ -218,22 +224,21 @@ class Codec:
         Return None, without any effect, for every other message, and whenever `decode` has more to
         do than to take out the audio.
         """
-        shape = self._delta_shape
-        if shape is None or type(message) is not bytes:
+        lane = self._audio_lane
+        if lane is None or not isinstance(message, bytes):
             return None
+        shape, response = lane
         found = shape.read(message)
-        response = self._responses.get(shape.reply_id)
-        if found is None or response is None:
+        if found is None:
             return None
         event_id, pcm = found
         samples = response.pcm_decoder.whole(pcm)
         if samples is None or not self._recent_events.add(event_id, message):
             return None
+        item_id = shape.item_id
         if response.verbatim_text is None:
-            part = shape.content_index
-            self._conversation.audio_received(shape.item_id, len(samples), part)
-        frame = trusted_frame(samples, self._dialect.output_rate)
-        return ReplyAudio(shape.reply_id, shape.item_id, frame)
+            self._conversation.audio_received(item_id, len(samples), shape.content_index)
+        return ReplyAudio(shape.reply_id, item_id, trusted_frame(samples, self._output_rate))
 
     def _decode(self, message: Message) -> Sequence[Output]:
         if not isinstance(message, bytes):
@@ -260,14 +265,22 @@ class Codec:
             if name not in _IGNORED_EVENTS:
                 self._count_unknown(name)
             return ()
+        if handler is not Codec._transcript_delta:
+            self._audio_lane = None
         try:
             outputs = handler(self, event)
             if handler is Codec._audio_delta and outputs:
-                self._delta_shape = DeltaShape.learn(message, event)
+                self._learn_audio_lane(message, event)
         except MalformedError:
             self.malformed += 1
             return ()
         return outputs
+
+    def _learn_audio_lane(self, message: bytes, event: JsonObject) -> None:
+        shape = DeltaShape.learn(message, event)
+        response = None if shape is None else self._responses.get(shape.reply_id)
+        if shape is not None and response is not None and not self._rtc:
+            self._audio_lane = shape, response
 
     def pending(self) -> Sequence[Message]:
         """Return the messages that the codec itself has to send, each once."""
