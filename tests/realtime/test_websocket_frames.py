@@ -17,6 +17,7 @@ from duologue.realtime._websocket_frames import (
     PING,
     PONG,
     TEXT,
+    BinaryMessage,
     FrameDecoder,
     FrameEncoder,
     decode_close,
@@ -46,13 +47,14 @@ def frame(opcode, payload=b"", *, final=True, reserved=0, masked=False, length=N
 def feed(decoder, data, *, fast=True):
     """Feed bytes as a connection does: in a buffer that is larger and is used again.
 
-    Without ``fast``, not by the fast way for whole text messages.
+    Without ``fast``, not by the fast way for whole messages.
     """
     buffer = bytearray(b"\xee" * (len(data) + 100))
     buffer[: len(data)] = data
     view = memoryview(buffer)
-    text = decoder.whole_text(view, len(data)) if fast else None
-    found = decoder.feed(view, len(data)) if text is None else [(TEXT, text)]
+    message = decoder.whole_message(view, len(data)) if fast else None
+    opcode = BINARY if isinstance(message, BinaryMessage) else TEXT
+    found = decoder.feed(view, len(data)) if message is None else [(opcode, message)]
     buffer[:] = b"\xee" * len(buffer)
     return found
 
@@ -78,17 +80,20 @@ def test_messages_of_all_lengths(opcode, size):
         assert decode(*(bytes([one]) for one in data)) == ([(opcode, payload)], None)
 
 
-def whole_text(data, limit=LIMIT, before=b""):
+def whole_message(data, limit=LIMIT, before=b""):
     """Return what the fast way makes of one read."""
     decoder = FrameDecoder(limit)
     feed(decoder, before, fast=False)
     buffer = memoryview(bytearray(data + b"\xee" * 100))
-    return decoder.whole_text(buffer, len(data))
+    return decoder.whole_message(buffer, len(data))
 
 
 @pytest.mark.parametrize("size", [126, 1000, 65535])
-def test_one_whole_text_message_goes_the_fast_way(size):
-    assert whole_text(frame(TEXT, b"*" * size)) == b"*" * size
+def test_one_whole_message_goes_the_fast_way(size):
+    text = whole_message(frame(TEXT, b"*" * size))
+    assert (type(text), text) == (bytes, b"*" * size)
+    binary = whole_message(frame(BINARY, b"\xff" * size))
+    assert (type(binary), binary) == (BinaryMessage, b"\xff" * size)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +101,9 @@ def test_one_whole_text_message_goes_the_fast_way(size):
     [
         frame(TEXT, b"*" * 125),
         frame(TEXT, b"*" * 65536),
-        frame(BINARY, b"*" * 126),
+        frame(BINARY, b"*" * 125),
+        frame(BINARY, b"*" * 126, final=False),
+        frame(PING, b"*" * 126),
         frame(TEXT, b"*" * 126, final=False),
         frame(TEXT, b"*" * 126, reserved=1),
         frame(TEXT, b"*" * 126, masked=True),
@@ -108,7 +115,7 @@ def test_one_whole_text_message_goes_the_fast_way(size):
     ],
 )
 def test_nothing_else_goes_the_fast_way(data):
-    assert whole_text(data) is None
+    assert whole_message(data) is None
 
 
 @pytest.mark.parametrize(
@@ -122,12 +129,12 @@ def test_nothing_else_goes_the_fast_way(data):
     ],
 )
 def test_no_message_goes_the_fast_way_within_another_one_or_after_the_end(before):
-    assert whole_text(frame(TEXT, b"*" * 126), before=before) is None
+    assert whole_message(frame(TEXT, b"*" * 126), before=before) is None
 
 
 def test_a_message_that_is_too_long_does_not_go_the_fast_way():
-    assert whole_text(frame(TEXT, b"*" * 1001), limit=1000) is None
-    assert whole_text(frame(TEXT, b"*" * 1000), limit=1000) == b"*" * 1000
+    assert whole_message(frame(TEXT, b"*" * 1001), limit=1000) is None
+    assert whole_message(frame(TEXT, b"*" * 1000), limit=1000) == b"*" * 1000
 
 
 _reads = st.lists(

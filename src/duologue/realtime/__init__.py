@@ -13,7 +13,7 @@ from duologue._lazy import lazy_names
 if TYPE_CHECKING:
     from duologue.errors import ErrorKind, SessionError
     from duologue.realtime._session.history_diff import diff_histories
-    from duologue.realtime._websocket_protocol import BinaryMessage
+    from duologue.realtime._websocket_frames import BinaryMessage
     from duologue.realtime.capabilities import Capabilities
     from duologue.realtime.codec import (
         AudioCodec,
@@ -211,7 +211,7 @@ if not TYPE_CHECKING:
             "duologue.realtime.realtime": ["Realtime"],
             "duologue.realtime.reconnect": ["ReconnectPolicy"],
             "duologue.realtime.reply_slicer": ["ReplySlicer"],
-            "duologue.realtime._websocket_protocol": ["BinaryMessage"],
+            "duologue.realtime._websocket_frames": ["BinaryMessage"],
             "duologue.realtime.websocket": ["WebSocketWire"],
             "duologue.realtime.wire_connection": ["WireConnection"],
         },

@@ -10,8 +10,8 @@ between them at once. How the bytes were split on their way never makes a differ
 the beginning of a frame whose end has not arrived. In the usual case a read holds one whole frame,
 and nothing else is copied.
 
-Nearly all that a server sends are audio deltas: one text frame of some hundred bytes, read at once.
-`FrameDecoder.whole_text` is the fast way for these. It changes no state, and returns None for
+Nearly all that a server sends is audio: one frame of some hundred bytes, read at once.
+`FrameDecoder.whole_message` is the fast way for these. It changes no state, and returns None for
 everything else, which `feed` then decodes.
 
 The decoder never raises. When the server breaks the protocol, `FrameDecoder.error` says how, and
@@ -45,7 +45,8 @@ _LENGTH_16 = 126
 _LENGTH_64 = 127
 MAX_CONTROL_BYTES = 125
 _WHOLE_TEXT = (_FINAL | TEXT) << 8 | _LENGTH_16
-"""The first two bytes of an unfragmented text message of 126 to 65535 bytes."""
+_WHOLE_BINARY = (_FINAL | BINARY) << 8 | _LENGTH_16
+"""The first two bytes of an unfragmented message of 126 to 65535 bytes."""
 _unpack_head = struct.Struct("!HH").unpack_from
 _SENDABLE_CODES = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
 _MASKS_AT_ONCE = 64
@@ -53,6 +54,15 @@ _MASKS_AT_ONCE = 64
 
 type Frame = tuple[int, bytes]
 """An opcode and a payload: a whole message or a control frame."""
+
+
+class BinaryMessage(bytes):
+    """The payload of a binary frame; messages of plain bytes are text frames.
+
+    ``orjson`` parses no subclass of bytes; give it a ``memoryview`` of the message.
+    """
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,17 +110,20 @@ class FrameDecoder:
         self._at_start = True
         """Whether the next byte begins a message, and the stream has not ended."""
 
-    def whole_text(self, data: memoryview, size: int) -> bytes | None:
-        """Return the ASCII text of the first ``size`` bytes if they are one whole text message.
+    def whole_message(self, data: memoryview, size: int) -> bytes | None:
+        """Return the message that the first ``size`` bytes are, if they are exactly one frame.
 
-        Of 126 to 65535 bytes. None, as if it had not been called, for all that `feed` has to see.
-        ``data`` has at least four bytes, of which only the first ``size`` matter.
+        Of 126 to 65535 bytes of ASCII text, or of a `BinaryMessage`. None, as if it had not been
+        called, for all that `feed` has to see. ``data`` has at least four bytes, of which only the
+        first ``size`` matter.
         """
         head, length = _unpack_head(data)
-        if head == _WHOLE_TEXT and size == length + 4 and self._at_start:
-            payload = data[4:size].tobytes()
-            if length <= self._max_bytes and payload.isascii():
-                return payload
+        if size == length + 4 and self._at_start and length <= self._max_bytes:
+            if head == _WHOLE_TEXT:
+                payload = data[4:size].tobytes()
+                return payload if payload.isascii() else None
+            if head == _WHOLE_BINARY:
+                return BinaryMessage(data[4:size])
         return None
 
     def feed(self, data: memoryview, size: int) -> list[Frame]:

@@ -39,6 +39,7 @@ from duologue.realtime._websocket_frames import (
     PING,
     PONG,
     TEXT,
+    BinaryMessage,
     Frame,
     FrameDecoder,
     FrameEncoder,
@@ -49,15 +50,6 @@ from duologue.realtime._websocket_frames import (
 READ_BYTES = 64 * 1024
 """Bytes that are read at once."""
 _NO_DATA = memoryview(b"")
-
-
-class BinaryMessage(bytes):
-    """The payload of a binary frame; messages of plain bytes are text frames.
-
-    ``orjson`` parses no subclass of bytes; give it a ``memoryview`` of the message.
-    """
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +111,7 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._buffer = _read_buffer.view
         self._decoder = FrameDecoder(max_message_bytes)
-        self._whole_text = self._decoder.whole_text
+        self._whole_message = self._decoder.whole_message
         self._encode = FrameEncoder().encode
         self.receive: Callable[[bytes], None] = _discard
         """Where messages go; may be changed by the receiver itself."""
@@ -208,12 +200,12 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Handle what has been read."""
-        text = self._whole_text(self._buffer, nbytes)
-        if text is None:
+        message = self._whole_message(self._buffer, nbytes)
+        if message is None:
             self._handle(self._decoder.feed(self._buffer, nbytes))
             return
         try:
-            self.receive(text)
+            self.receive(message)
         except BaseException as error:  # noqa: BLE001 - raised by run
             self._fail(error)
 
