@@ -134,7 +134,7 @@ def test_demo_lets_the_recorded_caller_talk_with_the_users_agent(folder, monkeyp
         (["question.wav", "--llm", "local", "--profile", "tiny"], "--profile is short for --llm"),
         (["question.wav", "--llm", "local:huge"], "there is no profile 'huge'"),
         (["question.wav", "--llm", "openai"], "no API key: set OPENAI_API_KEY"),
-        (["question.wav", "--llm", "gemini", "--tts", "cartesia"], "can't reply in text for --tts"),
+        (["question.wav", "--llm", "gemini", "--tts", "cartesia"], "Gemini answers in audio only"),
         (["question.wav", "--set", "sped=1"], "local.Realtime has no option 'sped'"),
         (
             ["question.wav", "--llm", "openai", "--stt", "deepgram"],
@@ -241,3 +241,39 @@ def test_reload_needs_a_function_of_the_user(folder):
     assert result.output == (
         "duologue: --reload needs a function of yours: duologue serve app:make_agent\n"
     )
+
+
+async def test_doctor_looks_at_one_model(folder):
+    async with OpenAISimulator(replies=["Yes."]) as simulator:
+        options = ("doctor", "--llm", "openai", "--set", "transport=websocket")
+        for at, key, code, last in (
+            (simulator.url, simulator.key, 0, "ok   service      openai is ready ("),
+            (simulator.url, "sk-wrong", 1, "miss service      --llm openai: Incorrect API key"),
+            ("http://127.0.0.1:1/v1", "sk-x", 1, "miss service      openai can't be reached now"),
+        ):
+            async with process(*options, "--set", f"base_url={at}", OPENAI_API_KEY=key) as running:
+                out, err = await asyncio.wait_for(running.communicate(), 30)
+            assert running.returncode == code, err.decode()
+            extra, shown_key, service = out.decode().splitlines()
+            assert extra.startswith("ok   openai       OpenAI Realtime")
+            assert shown_key.split()[1] == "key"
+            assert key not in out.decode()
+            assert service.startswith(last)
+
+
+def test_serve_names_everything_that_a_model_lacks(folder, monkeypatch):
+    for name in ("pybase64", "aiortc"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = command("serve", "--llm", "openai")
+    assert result.exit_code == 2
+    assert result.output == (
+        "duologue: duologue serve needs pybase64, aiortc: pip install 'duologue[openai,browser]'\n"
+    )
+
+
+def test_doctor_reports_a_missing_extra_instead_of_trying_the_service(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pybase64", None)
+    result = command("doctor", "--llm", "openai")
+    assert result.exit_code == 1
+    assert "pybase64 missing  ->  pip install 'duologue[openai]'" in result.output
+    assert "service" not in result.output

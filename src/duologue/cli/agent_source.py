@@ -112,6 +112,8 @@ class AppSource:
 class ModelSource:
     """An `AgentSource` with the model that the options describe.
 
+    ``is_pipeline`` is whether that is a text model, with a recogniser and a voice.
+
     Raises:
         ConfigError: There is no such provider or option, or there is no key.
         MissingExtraError: A provider of another distribution lacks a package.
@@ -119,11 +121,16 @@ class ModelSource:
 
     def __init__(self, options: ModelOptions) -> None:
         self._options = options
-        self._realtime_class = None if options.stt is not None else find_realtime(options.provider)
         self._parts: _Parts | None = None
         self._voice: TTS | StreamingTTS | None = None
-        if self._realtime_class is None:
-            _check_part("llm", options.provider)
+        provider = options.provider
+        if options.stt is not None or (provider == "local" and options.tts is not None):
+            self.is_pipeline = True
+        else:
+            # Importing one of ours would report one missing package; `extras` reports all of them.
+            self.is_pipeline = provider not in _REALTIME and find_realtime(provider) is None
+        if self.is_pipeline:
+            _check_part("llm", provider)
         self.extras: Sequence[str] = _extras(options, pipeline=self.is_pipeline)
         self.in_process = self.extras in ([], ["local"])
         self.loading_message = (
@@ -131,16 +138,21 @@ class ModelSource:
         )
 
     @property
-    def is_pipeline(self) -> bool:
-        """Whether a text model is used."""
-        return self._realtime_class is None
+    def description(self) -> str:
+        """What talks, as the options name it."""
+        options = self._options
+        parts = [options.llm or f"local:{options.model}"]
+        parts += [
+            f"{kind} {part}" for kind, part in (("stt", options.stt), ("tts", options.tts)) if part
+        ]
+        return " with ".join((parts[0], " and ".join(parts[1:]))) if parts[1:] else parts[0]
 
     async def prepare(self) -> str:
         """Load weights, make the parts, and connect to a speech-to-speech model once."""
         options = self._options
         if self.is_pipeline:
-            self._parts = await self._make_parts()
-            return ""
+            self._parts = parts = await self._make_parts()
+            return await self._check_parts(parts)
         realtime = self.make_realtime()
         if options.tts is not None:
             self._voice = await asyncio.to_thread(self._make_tts, options.tts)
@@ -153,6 +165,29 @@ class ModelSource:
         if transient is None:
             return ""
         return f"{options.provider} can't be reached now, but may be later: {transient}"
+
+    async def _check_parts(self, parts: _Parts) -> str:
+        """Try the parts that are reached over a network; return a warning, "" if there is none."""
+        from duologue.cli.part_check import check_connection, check_llm
+        from duologue.pipeline.interfaces import StreamingSTT, StreamingTTS
+
+        checks = []
+        if self._options.provider != "local":
+            await parts.llm.prepare(self._options.instructions, ())
+            checks.append(check_llm(f"--llm {self._options.provider}", parts.llm))
+        if isinstance(parts.stt, StreamingSTT):
+            stt = parts.stt.connect()
+            run = stt.run(lambda event: None)
+            checks.append(check_connection(f"--stt {self._options.stt}", run, _connects(stt)))
+        if isinstance(parts.tts, StreamingTTS):
+            tts = parts.tts.connect()
+            checks.append(check_connection(f"--tts {self._options.tts}", tts.run(), _connects(tts)))
+        results = await asyncio.gather(*checks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        warnings = "; ".join(str(result) for result in results if result)
+        return f"not everything can be reached now: {warnings}" if warnings else ""
 
     async def call(self, edge: Edge) -> Agent:
         """Return an agent with a model of its own."""
@@ -181,8 +216,8 @@ class ModelSource:
         """Return a speech-to-speech model for one conversation."""
         from duologue.providers.settings import option_names, read_settings
 
-        options, kind = self._options, self._realtime_class
-        assert kind is not None  # noqa: S101 - the callers looked
+        options, kind = self._options, find_realtime(self._options.provider)
+        assert kind is not None  # noqa: S101 - this is no pipeline
         settings = read_settings(kind, self._settings_of("llm"))
         names = option_names(kind)
         if options.voice is not None:
@@ -311,6 +346,11 @@ def find_realtime(name: str) -> type[Realtime] | None:
             raise
         return None
     return cast("type[Realtime] | None", getattr(module, "Realtime", None))
+
+
+def _connects(part: object) -> Callable[[], bool]:
+    """Return what tells whether a part has been connected; a foreign part may not say so."""
+    return lambda: getattr(part, "connections", 1) > 0
 
 
 def _check_part(kind: Literal["llm", "stt", "tts"], name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import click
 
+from duologue.cli.agent_source import ModelSource
 from duologue.cli.extras import EXTRAS
+from duologue.cli.options import ModelOptions, run_in_chosen_loop
 from duologue.errors import DuologueError
 
 
@@ -56,15 +59,48 @@ _KEYS = (
 _AWS_ID = r"(?:AKIA|ASIA)[A-Z2-7]{16}"
 
 
+_VENDORS = {
+    "anthropic": "Anthropic",
+    "cartesia": "Cartesia",
+    "deepgram": "Deepgram",
+    "elevenlabs": "ElevenLabs",
+    "gemini": "Google",
+    "openai": "OpenAI",
+    "qwen": "Qwen",
+}
+"""Whose key a provider needs."""
+
+
 @click.command()
-def doctor() -> None:
+@click.option(
+    "--llm",
+    metavar="PROVIDER[:MODEL]",
+    help="Look at this model only: its extras, its key, and whether its service accepts it.",
+)
+@click.option("--stt", metavar="NAME[:MODEL]", help="A recogniser before a text model.")
+@click.option("--tts", metavar="NAME[:VOICE]", help="A voice after a text model.")
+@click.option(
+    "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Option of the model, as for run."
+)
+def doctor(llm: str | None, stt: str | None, tts: str | None, settings: tuple[str, ...]) -> None:
     """Report what is installed and what is missing, one line each, with the fix.
 
-    Exit code: 0 if the built-in engine and the page can run, 1 if they can't.
+    With --llm, the report is about that model, and its service is tried by a short connection.
+
+    Exit code: 0 if the built-in engine and the page can run, or the model can talk; 1 if not.
+
+    \b
+    duologue doctor
+    duologue doctor --llm openai
     """
     needed = {"python", "local", "browser"}
+    findings = _findings()
+    if llm or stt or tts or settings:
+        model = ModelOptions(llm=llm, stt=stt, tts=tts, settings=settings)
+        findings = _model_findings(model)
+        needed = {*EXTRAS, "service"}
     bad = False
-    for finding in _findings():
+    for finding in findings:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("miss", fg="yellow")
         fix = f"  ->  {finding.fix}" if finding.fix else ""
         click.echo(f"{mark} {finding.name:12} {finding.text}{fix}")
@@ -85,6 +121,36 @@ def _findings() -> Iterator[Finding]:
     yield from _weights()
     yield from map(_key, _KEYS)
     yield _aws_keys()
+
+
+def _model_findings(model: ModelOptions) -> Iterator[Finding]:
+    """Report on one model: its extras, its keys, and whether a short connection succeeds."""
+    source = ModelSource(model)
+    extras = [_extra(extra, *EXTRAS[extra]) for extra in source.extras]
+    yield from extras
+    parts = (model.provider, model.stt, model.tts)
+    providers = dict.fromkeys(part.partition(":")[0] for part in parts if part is not None)
+    keys = {key.vendor: key for key in _KEYS}
+    for provider in providers:
+        if provider in _VENDORS:
+            yield _key(keys[_VENDORS[provider]])
+        elif provider == "aws":
+            yield _aws_keys()
+    if all(extra.ok for extra in extras):
+        yield _service(source)
+
+
+def _service(source: ModelSource) -> Finding:
+    """Try the model by a short connection."""
+    began = time.monotonic()
+    try:
+        warning = run_in_chosen_loop(source.prepare())
+    except DuologueError as error:
+        return Finding("service", False, str(error))
+    if warning:
+        return Finding("service", False, warning, "check the network, the proxy and base_url")
+    seconds = time.monotonic() - began
+    return Finding("service", True, f"{source.description} is ready ({seconds:.1f} s)")
 
 
 def _machine() -> Finding:
