@@ -40,6 +40,7 @@ SANS_IO_FOLDERS = ("realtime/_session", "providers/_openai_protocol", "providers
 NOT_SANS_IO = {
     "providers/gemini/_auth.py": "fetches bearer tokens",
     "providers/gemini/_capabilities.py": "declares capabilities",
+    "providers/gemini/_llm.py": "makes HTTP requests",
     "providers/gemini/_realtime.py": "opens connections",
     "providers/gemini/_vertex.py": "fetches bearer tokens",
     "providers/_openai_protocol/dialect.py": "declares the options of servers",
@@ -168,6 +169,9 @@ TESTS: dict[str, tuple[str, ...]] = {
         "providers/gemini/test_gemini_config.py",
         "providers/gemini/test_gemini_codec.py",
     ),
+    "providers/gemini/_text_contents.py": ("providers/gemini/test_gemini_llm.py",),
+    "providers/gemini/_text_stream.py": ("providers/gemini/test_gemini_llm.py",),
+    "providers/gemini/_text_thinking.py": ("providers/gemini/test_gemini_llm.py",),
     "providers/gemini/_usage.py": ("providers/gemini/test_gemini_decoder.py",),
     "providers/local/_draft.py": ("providers/local/test_local_draft.py",),
     "providers/openai/_session_json.py": (

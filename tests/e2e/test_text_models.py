@@ -8,6 +8,7 @@ import json
 import pytest
 
 pytest.importorskip("anthropic", reason="needs duologue[anthropic]")
+pytest.importorskip("google.genai", reason="needs duologue[gemini-text]")
 
 from fake_components import STT, TTS, Turn
 
@@ -16,7 +17,7 @@ from duologue.events import Event, ToolEndEvent, UsageEvent
 from duologue.items import AgentItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLM
-from duologue.providers import anthropic
+from duologue.providers import anthropic, gemini
 from duologue.testing import virtual_time
 from duologue.vad.energy import EnergyVAD
 from fake_edge import FakeEdge
@@ -109,3 +110,34 @@ async def test_claude_answers_by_voice_with_a_tool() -> None:
         await llm.close()
     assert len(requests) == 2
     assert requests[1].at("messages", 2, "content", 0, "content") == "25 degrees"
+
+
+@virtual_time
+async def test_gemini_answers_by_voice_with_a_tool() -> None:
+    usage: JsonObject = {
+        "promptTokenCount": 40,
+        "cachedContentTokenCount": 30,
+        "candidatesTokenCount": 9,
+    }
+
+    async def answer(request: Request) -> None:
+        contents = request.body["contents"]
+        assert isinstance(contents, list)
+        parts: list[JsonObject] = [{"text": f"{word} "} for word in SAID.split()]
+        if len(contents) == 1:
+            parts = [{"functionCall": {"id": "c1", "name": "weather", "args": {"city": "Rome"}}}]
+        for at, part in enumerate(parts):
+            candidate: JsonObject = {"content": {"role": "model", "parts": [part]}}
+            if at == len(parts) - 1:
+                candidate["finishReason"] = "STOP"
+            chunk: JsonObject = {"candidates": [candidate], "usageMetadata": usage}
+            await request.write(f"data: {json.dumps(chunk)}\r\n\r\n".encode())
+        await request.end()
+
+    async with serving(answer) as (url, requests):
+        llm = gemini.LLM("gemini-3.5-flash", base_url=url, api_key="secret")
+        await converse(llm)
+        await llm.close()
+    assert len(requests) == 2
+    response = requests[1].at("contents", 2, "parts", 0, "functionResponse", "response")
+    assert response == {"output": "25 degrees"}

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
-from duologue.providers._chat_history import PENDING_RESULT, CallGroup, Message, chat_steps
+from duologue.providers._chat_history import (
+    PENDING_RESULT,
+    CallGroup,
+    Message,
+    chat_steps,
+    last_message_of_person,
+    program_note,
+)
 
 
 def groups(history: list[Item]) -> list[list[tuple[str, str, bool]]]:
@@ -53,3 +60,15 @@ def test_late_result_stands_where_it_came_and_a_missing_one_has_a_placeholder() 
     history += [AgentItem("5", "Yes."), ToolResultItem("6", "a", "booked")]
     assert groups(history) == [[("b", "sunny", False)], [("a", "booked", False)]]
     assert isinstance(chat_steps(history)[-1], CallGroup)
+
+
+def test_last_message_that_is_not_the_agents_is_found() -> None:
+    history: list[Item] = [
+        UserItem("1", "Hello."),
+        SystemItem("2", "Be kind."),
+        AgentItem("3", "Hi."),
+        ToolCallItem("4", "a", "clock", "{}"),
+    ]
+    assert last_message_of_person(chat_steps(history)) == 1
+    assert last_message_of_person(chat_steps(history[2:])) == -1
+    assert program_note("Be kind.") == "[Not said by the person: Be kind.]"

@@ -83,7 +83,8 @@ def test_text_models_of_this_package_are_made_by_name_and_model() -> None:
     llm = make_llm("openai:org/model:latest", base_url="http://127.0.0.1:11434/v1")
     assert llm.model == "org/model:latest"
     assert make_llm("anthropic:claude-haiku-4-5", api_key="secret").model == "claude-haiku-4-5"
-    assert {"anthropic", "openai"} <= set(part_names("llm"))
+    assert make_llm("gemini:gemini-3.5-flash", api_key="secret").model == "gemini-3.5-flash"
+    assert {"anthropic", "gemini", "openai"} <= set(part_names("llm"))
 
 
 def test_voice_of_another_distribution_is_made_with_its_argument_and_options(site: Path) -> None:

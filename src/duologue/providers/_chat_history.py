@@ -17,6 +17,11 @@ from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResult
 PENDING_RESULT = "This call is still running and has no result yet. Do not make it again."
 """Result of a call that is still running when other messages follow it."""
 
+BEGINNING = "[The conversation begins.]"
+"""The person's message where the agent speaks first, for services that want one."""
+CONTINUE = "[Nothing was said. Continue.]"
+"""The person's message where the agent speaks again, for services that want one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -84,3 +89,18 @@ def chat_steps(history: Sequence[Item]) -> list[ChatStep]:
                 add_message("system", text)
     flush_calls()
     return steps
+
+
+def program_note(text: str) -> str:
+    """Return guidance of the program, for services that take it in the person's messages only."""
+    return f"[Not said by the person: {text}]"
+
+
+def last_message_of_person(steps: Sequence[ChatStep]) -> int:
+    """Return the position of the last message that is not the agent's; -1 without one."""
+    found = (at for at, step in enumerate(steps) if isinstance(step, Message))
+    return max((at for at in found if not _is_agent(steps[at])), default=-1)
+
+
+def _is_agent(step: ChatStep) -> bool:
+    return isinstance(step, Message) and step.role == "agent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from duologue.json_types import Json, JsonObject
@@ -80,3 +81,13 @@ def deep_merge(base: Mapping[str, Json], extra: Mapping[str, Json]) -> JsonObjec
         both = isinstance(old, dict) and isinstance(value, dict)
         out[key] = deep_merge(old, value) if both else value  # type: ignore[arg-type]
     return out
+
+
+def parse_object(text: str) -> JsonObject:
+    """Return the object that a JSON text contains; an empty one for anything else."""
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    # JSON with deeper nesting could not be encoded again.
+    return value if isinstance(value, dict) and is_shallow(value) else {}

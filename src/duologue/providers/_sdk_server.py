@@ -49,11 +49,13 @@ class _Call:
     Attributes:
         key: The key.
         headers: What is added to its headers.
+        timeout: Its time limits, which an SDK may take away.
         opened: Where its response is noted, because the SDK may not show it.
     """
 
     key: str
     headers: Mapping[str, str]
+    timeout: Mapping[str, float | None]
     opened: list[httpx2.Response]
 
 
@@ -139,9 +141,7 @@ class SDKServer:
             check_proxies()
             # Reading the system's certificates takes too long for the event loop.
             trusted = self._ssl_context or await asyncio.to_thread(httpx2.create_ssl_context)
-            connect = min(self._timeout, CONNECT_TIMEOUT_S)
             self._client = httpx2.AsyncClient(
-                timeout=httpx2.Timeout(self._timeout, connect=connect),
                 proxy=self._proxy,
                 verify=trusted,
                 follow_redirects=False,
@@ -158,7 +158,7 @@ class SDKServer:
             SessionError: The function that was given as ``api_key`` failed.
         """
         key = await resolve_key(self._api_key)
-        token = _current.set(_Call(key, self._headers, opened))
+        token = _current.set(_Call(key, self._headers, self._time_limits(), opened))
         try:
             return await request()
         finally:
@@ -175,6 +175,10 @@ class SDKServer:
                 async for _ in events:
                     pass
 
+    def _time_limits(self) -> Mapping[str, float | None]:
+        connect = min(self._timeout, CONNECT_TIMEOUT_S)
+        return {"connect": connect} | dict.fromkeys(("read", "write", "pool"), self._timeout)
+
     async def close(self) -> None:
         """Close the HTTP connections; the next request opens new ones."""
         client, self._client = self._client, None
@@ -188,8 +192,9 @@ class SDKServer:
             error: What the HTTP client raised.
             began: Whether the response had begun.
         """
-        timeout = isinstance(error, import_optional("httpx2", self._extra).TimeoutException)
-        trouble = "does not answer" if timeout else "broke off" if began else "can't be reached"
+        trouble = "broke off" if began else "can't be reached"
+        if self.is_timeout(error):
+            trouble = "does not answer"
         return SessionError(
             f"{self.shown_url} {trouble}: {error or type(error).__name__}",
             code="connection",
@@ -201,6 +206,10 @@ class SDKServer:
         if not 300 <= status < 400 or "location" not in headers:
             return None
         return redirect_error(urlsplit(self.base_url).hostname or "", status, headers["location"])
+
+    def is_timeout(self, error: Exception) -> bool:
+        """Return whether an error says that the server took too long."""
+        return isinstance(error, import_optional("httpx2", self._extra).TimeoutException)
 
     def is_transport_error(self, error: Exception) -> bool:
         """Return whether an error is one of the HTTP client."""
@@ -215,6 +224,7 @@ async def _add_headers(request: httpx2.Request) -> None:
         if KEY_PLACEHOLDER in value:
             request.headers[name] = value.replace(KEY_PLACEHOLDER, call.key)
     request.headers.update(call.headers)
+    request.extensions = {**request.extensions, "timeout": call.timeout}
 
 
 async def _note_response(response: httpx2.Response) -> None:

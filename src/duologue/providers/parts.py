@@ -34,6 +34,7 @@ type PartKind = Literal["llm", "stt", "tts"]
 _BUILT_IN: dict[PartKind, dict[str, str]] = {
     "llm": {
         "anthropic": "duologue.providers.anthropic:LLM",
+        "gemini": "duologue.providers.gemini:LLM",
         "local": "duologue.providers.local:LLM",
         "openai": "duologue.providers.openai:LLM",
     },

@@ -5,8 +5,9 @@ from __future__ import annotations
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.json_types import Json, JsonObject
 from duologue.pipeline.interfaces import TextDelta, TokenUsage, ToolRequest
+from duologue.providers._chat_history import BEGINNING, CONTINUE
 from duologue.providers.anthropic._message_stream import MessageStream
-from duologue.providers.anthropic._messages import BEGINNING, CONTINUE, conversation, request_body
+from duologue.providers.anthropic._messages import conversation, request_body
 from duologue.providers.anthropic._thinking import MAX_KEPT, ThinkingPolicy
 
 

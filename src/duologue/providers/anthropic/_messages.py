@@ -18,7 +18,6 @@ short to be cached.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,17 +26,20 @@ from typing import Literal
 
 from duologue.items import Item
 from duologue.json_types import Json, JsonObject
-from duologue.providers._chat_history import CallGroup, ChatStep, Message, chat_steps
-from duologue.providers._json_fields import is_shallow
+from duologue.providers._chat_history import (
+    BEGINNING,
+    CONTINUE,
+    CallGroup,
+    Message,
+    chat_steps,
+    last_message_of_person,
+    program_note,
+)
+from duologue.providers._json_fields import parse_object
 from duologue.realtime.commands import ToolSpec
 
 type CacheTime = Literal["5m", "1h"]
 """How long the service keeps what it has cached, from its last use."""
-
-BEGINNING = "[The conversation begins.]"
-"""The person's message where the agent speaks first."""
-CONTINUE = "[Nothing was said. Continue.]"
-"""The person's message where the agent speaks again."""
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -70,7 +72,7 @@ def conversation(
             the person's last message are sent: the service ignores older ones.
     """
     steps = chat_steps(history)
-    last_said = max((at for at, step in enumerate(steps) if _is_person(step)), default=-1)
+    last_said = last_message_of_person(steps)
     messages: list[JsonObject] = []
     names: dict[str, None] = {}
     with_thoughts = without_thoughts = False
@@ -79,8 +81,7 @@ def conversation(
             case Message(role="agent", text=text):
                 _add(messages, "assistant", {"type": "text", "text": text})
             case Message(role="system", text=text):
-                note = f"[Not said by the person: {text}]"
-                _add(messages, "user", {"type": "text", "text": note})
+                _add(messages, "user", {"type": "text", "text": program_note(text)})
             case Message(text=text):
                 _add(messages, "user", {"type": "text", "text": text})
             case CallGroup(calls=calls):
@@ -100,7 +101,7 @@ def conversation(
                             "type": "tool_use",
                             "id": _call_id(one.call.call_id),
                             "name": one.call.name,
-                            "input": _parse_object(one.call.arguments),
+                            "input": parse_object(one.call.arguments),
                         },
                     )
                 for one in calls:
@@ -144,10 +145,6 @@ def request_body(
     return body
 
 
-def _is_person(step: ChatStep) -> bool:
-    return isinstance(step, Message) and step.role != "agent"
-
-
 def _message(role: str, block: JsonObject) -> JsonObject:
     return {"role": role, "content": [block]}
 
@@ -183,12 +180,3 @@ def _call_id(call_id: str) -> str:
     if _CALL_ID.fullmatch(call_id):
         return call_id
     return f"toolu_{blake2b(call_id.encode(), digest_size=12).hexdigest()}"
-
-
-def _parse_object(text: str) -> JsonObject:
-    try:
-        value: Json = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    # JSON with deeper nesting could not be encoded again.
-    return value if isinstance(value, dict) and is_shallow(value) else {}

@@ -1,4 +1,4 @@
-"""Google's Gemini Live, on the Gemini API and on Vertex AI."""
+"""Google's Gemini: Live, on the Gemini API and on Vertex AI, and text models for pipelines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
         Proactivity,
         Thinking,
     )
+    from duologue.providers.gemini._llm import LLM
     from duologue.providers.gemini._realtime import Realtime
     from duologue.providers.gemini._vertex import Vertex
     from duologue.realtime.options import ManualTurns, ServerVAD, Transcription
 
 __all__ = [
+    "LLM",
     "Realtime",
     "Vertex",
     "ServerVAD",
@@ -39,6 +41,7 @@ if not TYPE_CHECKING:
                 "Proactivity",
                 "Thinking",
             ],
+            "duologue.providers.gemini._llm": ["LLM"],
             "duologue.providers.gemini._realtime": ["Realtime"],
             "duologue.providers.gemini._vertex": ["Vertex"],
             "duologue.realtime.options": ["ManualTurns", "ServerVAD", "Transcription"],
