@@ -67,6 +67,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "cli/batch_table.py": ("cli/test_cli_batch.py",),
     "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
+    "observe/_call_story.py": ("observe/test_call_story.py",),
+    "observe/explanations.py": ("observe/test_call_story.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "_g711.py": ("test_g711.py",),

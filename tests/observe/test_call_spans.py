@@ -1,7 +1,7 @@
 """`CallSpans` alone: whatever the order of events, the spans are whole."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duologue.events import (
@@ -114,7 +114,12 @@ def at_time(event, at):
     return event
 
 
-@given(st.lists(EVENTS, max_size=40), st.booleans(), st.sampled_from(["openai", "pipeline"]))
+@settings(derandomize=True, max_examples=300)
+@given(
+    st.lists(EVENTS, min_size=5, max_size=60),
+    st.booleans(),
+    st.sampled_from(["openai", "pipeline"]),
+)
 def test_every_span_starts_once_under_an_open_parent_and_ends_once(events, capture, provider):
     for index, event in enumerate(events):
         at_time(event, 1001.0 + index / 10)

@@ -18,6 +18,8 @@ _COMMANDS = {
     "new": ("new", "Write a small project: an agent with a tool, a test, a Containerfile."),
     "models": ("weights", "Weights of the built-in engine: list, fetch, verify, prune."),
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
+    "view": ("view", "Show recorded calls: voices, words, tools, latencies."),
+    "explain": ("view", "Say what was unusual in a recorded call, and why."),
     "doctor": ("doctor", "Report what is installed and what is missing, with the fix."),
 }
 

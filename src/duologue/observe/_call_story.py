@@ -1,0 +1,267 @@
+"""Tell what happened in a recorded call from its events: turns, holds, cuts, tools, reconnects.
+
+Sans-IO: it reads events as JSON (`duologue.events.json`), each with ``t``, its place in the audio
+in seconds. Both the session view and `explain` are made of what it returns. Fields that a newer or
+an older version writes are ignored, as are events of other types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from duologue.json_types import Json, JsonObject
+
+LATENCY_PARTS = ("endpoint", "transcript", "first_text", "first_audio", "first_played")
+
+
+@dataclass(slots=True, eq=False)
+class PersonTurn:
+    """One turn of the person, in seconds of the audio."""
+
+    id: str
+    start: float
+    end: float | None = None
+    ended_at: float | None = None
+    """When the end was decided; later than ``end``."""
+    text: str | None = None
+    empty: bool = False
+    """It was no speech, such as a cough."""
+
+
+@dataclass(slots=True, eq=False)
+class AgentTurn:
+    """One speech of the agent, in seconds of the audio."""
+
+    id: str
+    start: float | None = None
+    """When it began to play; None if the person heard nothing of it."""
+    end: float | None = None
+    generated: str = ""
+    """All text that was made."""
+    heard: str | None = None
+    """The text that was heard; None while that is not known."""
+    interrupted: bool = False
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    """From the end of the person's speech, by `LATENCY_PARTS`; unknown ones are missing."""
+    first_at: float = 0.0
+    """When its first sign came."""
+
+    @property
+    def unheard(self) -> str:
+        """The text that was made and not heard."""
+        if self.heard is None or not self.generated.startswith(self.heard):
+            return "" if self.heard else self.generated
+        return self.generated[len(self.heard) :]
+
+
+@dataclass(slots=True, eq=False)
+class ToolUse:
+    """One tool call."""
+
+    id: str
+    name: str
+    start: float
+    end: float | None = None
+    arguments: str = ""
+    output: str = ""
+    status: str = "running"
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """A pause of the agent until it was known whether the person spoke."""
+
+    speech_id: str
+    start: float
+    end: float | None = None
+    resumed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Reconnect:
+    """A replaced connection."""
+
+    reason: str
+    start: float
+    end: float | None = None
+    outcome: str = ""
+    lost_ms: float = 0.0
+    attempts: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error that the call survived."""
+
+    at: float
+    source: str
+    message: str
+    code: str
+
+
+@dataclass(slots=True, eq=False)
+class CallStory:
+    """What happened in a call, each list in the order of time."""
+
+    person: list[PersonTurn] = field(default_factory=list)
+    agent: list[AgentTurn] = field(default_factory=list)
+    tools: list[ToolUse] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    reconnects: list[Reconnect] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    tokens: dict[str, int] = field(default_factory=dict)
+    """Sums by ``input`` and ``output``."""
+    ended_at: float | None = None
+    end_reason: str = ""
+    ended_clean: bool = True
+
+    @classmethod
+    def read(cls, events: Sequence[JsonObject]) -> CallStory:
+        """Read the events of a call, in their order."""
+        story = cls()
+        reader = _Reader(story)
+        for event in events:
+            reader.read(event)
+        return story
+
+    @property
+    def latencies_ms(self) -> list[float]:
+        """From the end of speech to the first audio, of all replies to speech."""
+        times = (turn.latency_ms.get("first_played") for turn in self.agent)
+        return [time for time in times if time is not None]
+
+    @property
+    def interruptions(self) -> int:
+        """How often the agent was interrupted."""
+        return sum(turn.interrupted for turn in self.agent)
+
+
+class _Reader:
+    """Fills a story."""
+
+    def __init__(self, story: CallStory) -> None:
+        self._story = story
+        self._person: dict[str, PersonTurn] = {}
+        self._agent: dict[str, AgentTurn] = {}
+        self._tools: dict[str, ToolUse] = {}
+
+    def read(self, event: JsonObject) -> None:
+        at = _number(event, "t")
+        match event.get("type"):
+            case "UserTurnStartedEvent":
+                turn = PersonTurn(_text(event, "turn_id"), at - _number(event, "speech_ms") / 1000)
+                self._person[turn.id] = turn
+                self._story.person.append(turn)
+            case "UserTurnEndedEvent":
+                self._person_ended(event, at)
+            case "UserTranscriptEvent":
+                known = self._person.get(_text(event, "turn_id"))
+                if known is not None and event.get("text"):
+                    known.text = _text(event, "text")
+            case "AgentTurnStartedEvent":
+                self._speech(event, at).start = at
+            case "AgentTranscriptEvent":
+                speech = self._speech(event, at)
+                if event.get("final"):
+                    speech.heard = _text(event, "text")
+                else:
+                    speech.generated += _text(event, "text")
+            case "AgentTurnEndedEvent":
+                speech = self._speech(event, at)
+                speech.end = at
+                speech.interrupted = speech.interrupted or event.get("interrupted") is True
+            case "InterruptionEvent" if event.get("speech_id"):
+                speech = self._speech(event, at)
+                speech.interrupted, speech.end = True, at
+                speech.heard = _text(event, "heard_text")
+                self._end_hold(speech.id, at, resumed=False)
+            case "TurnMetricsEvent":
+                speech = self._speech(event, at)
+                for part in LATENCY_PARTS:
+                    value = event.get(f"{part}_ms")
+                    if isinstance(value, int | float):
+                        speech.latency_ms[part] = float(value)
+            case "SpeechHeldEvent":
+                self._story.holds.append(Hold(_text(event, "speech_id"), at))
+            case "SpeechResumedEvent":
+                self._end_hold(_text(event, "speech_id"), at, resumed=True)
+            case "ToolStartEvent" | "ToolEndEvent":
+                self._tool(event, at)
+            case "RealtimeReconnectingEvent" | "RealtimeReconnectedEvent":
+                self._reconnect(event, at)
+            case "RealtimeDisconnectedEvent":
+                self._story.ended_at = at
+                self._story.end_reason = _text(event, "reason")
+                self._story.ended_clean = event.get("clean") is not False
+            case "ErrorEvent":
+                names = ("source", "message", "code")
+                self._story.problems.append(Problem(at, *(_text(event, name) for name in names)))
+            case "UsageEvent":
+                self._usage(event)
+            case _:
+                pass
+
+    def _person_ended(self, event: JsonObject, at: float) -> None:
+        turn = self._person.get(_text(event, "turn_id"))
+        if turn is None:
+            return
+        turn.ended_at = at
+        turn.end = max(turn.start, at - _number(event, "silence_ms") / 1000)
+        turn.empty = event.get("empty") is True
+        if event.get("text"):
+            turn.text = _text(event, "text")
+
+    def _speech(self, event: JsonObject, at: float) -> AgentTurn:
+        speech_id = _text(event, "speech_id")
+        turn = self._agent.get(speech_id)
+        if turn is None:
+            turn = self._agent[speech_id] = AgentTurn(speech_id, first_at=at)
+            self._story.agent.append(turn)
+        return turn
+
+    def _end_hold(self, speech_id: str, at: float, *, resumed: bool) -> None:
+        for hold in self._story.holds:
+            if hold.end is None and hold.speech_id == speech_id:
+                hold.end, hold.resumed = at, resumed
+
+    def _tool(self, event: JsonObject, at: float) -> None:
+        call_id = _text(event, "call_id")
+        if event.get("type") == "ToolStartEvent":
+            tool = ToolUse(call_id, _text(event, "name"), at, arguments=_text(event, "arguments"))
+            self._tools[call_id] = tool
+            self._story.tools.append(tool)
+        elif (known := self._tools.get(call_id)) is not None:
+            known.end, known.status = at, _text(event, "status")
+            known.output = _text(event, "output")
+
+    def _reconnect(self, event: JsonObject, at: float) -> None:
+        reconnects = self._story.reconnects
+        is_open = bool(reconnects) and reconnects[-1].end is None
+        if event.get("type") == "RealtimeReconnectingEvent":
+            if is_open:
+                reconnects[-1].attempts += 1
+            else:
+                reconnects.append(Reconnect(_text(event, "reason"), at))
+        elif is_open:
+            last = reconnects[-1]
+            last.end, last.outcome = at, _text(event, "outcome")
+            last.lost_ms = _number(event, "lost_ms")
+
+    def _usage(self, event: JsonObject) -> None:
+        for side in ("input", "output"):
+            counts = event.get(side)
+            if isinstance(counts, dict):
+                parts = {k: v for k, v in counts.items() if k not in ("cached", "reasoning")}
+                total = sum(v for v in parts.values() if isinstance(v, int))
+                self._story.tokens[side] = self._story.tokens.get(side, 0) + total
+
+
+def _text(event: JsonObject, name: str) -> str:
+    value: Json = event.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(event: JsonObject, name: str) -> float:
+    value: Json = event.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0

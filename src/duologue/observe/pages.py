@@ -1,0 +1,189 @@
+"""Show recorded calls as pages: one file to send, a small server, or in a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import statistics
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from duologue.json_types import Json, JsonObject
+from duologue.observe._call_story import LATENCY_PARTS, AgentTurn
+from duologue.observe.call import RecordedCall, read_call
+from duologue.observe.explanations import explain
+from duologue.observe.recorder import AUDIO_FILE
+
+_MAX_INLINE_BYTES = 60 * 1024 * 1024
+"""Most bytes of audio in one page, about two hours."""
+
+
+class CallView:
+    """A recorded call that a notebook shows as its page."""
+
+    def __init__(self, call: RecordedCall) -> None:
+        self.call = call
+
+    def _repr_html_(self) -> str:
+        page = html.escape(call_page(self.call))
+        return f'<iframe srcdoc="{page}" style="width:100%;height:44rem;border:0"></iframe>'
+
+
+def view(path: str | Path) -> CallView:
+    """Return what shows a recorded call in a notebook: its folder, or a file in it.
+
+    Raises:
+        ConfigError: There is no recorded call.
+    """
+    return CallView(read_call(path))
+
+
+def call_page(call: RecordedCall, *, audio: str | None = None, back: str = "") -> str:
+    """Return the page of one call.
+
+    Args:
+        call: The call.
+        audio: Address of the audio; by default it is part of the page, if it is not too long.
+        back: Address of the list of calls, if there is one.
+    """
+    person, agent = call.peaks()
+    data: dict[str, Json] = {
+        "call": call_json(call),
+        "peaks": {"person": list(person), "agent": list(agent)},
+        "audio": _inline_audio(call.path / AUDIO_FILE) if audio is None else audio,
+        "back": back,
+    }
+    return _page(call.name, data)
+
+
+def list_page(calls: Sequence[RecordedCall]) -> str:
+    """Return the page with the list of calls."""
+    rows: list[Json] = [dict(summary_json(call)) for call in calls]
+    return _page("Calls", {"calls": rows})
+
+
+def summary_json(call: RecordedCall) -> JsonObject:
+    """Return the row of a call in the list: what it was, and what was unusual."""
+    story, facts = call.story, call.facts
+    latencies = story.latencies_ms
+    return {
+        "name": call.name,
+        "started_at": facts.get("started_at", ""),
+        "model": facts.get("model", ""),
+        "seconds": round(call.seconds, 1),
+        "turns": len([turn for turn in story.person if not turn.empty]),
+        "median_ms": round(statistics.median(latencies)) if latencies else None,
+        "worst_ms": round(max(latencies)) if latencies else None,
+        "interruptions": story.interruptions,
+        "errors": len(story.problems) + (0 if story.ended_clean else 1),
+        "reconnects": len(story.reconnects),
+        "lost": facts.get("failure") is not None or "seconds" not in facts,
+        "text": " ".join(
+            text for turn in (*story.person, *story.agent) if (text := _spoken(turn))
+        ).lower()[:20_000],
+    }
+
+
+def call_json(call: RecordedCall) -> JsonObject:
+    """Return what the page of a call shows, without audio."""
+    story = call.story
+    turns: list[Json] = []
+    for person in story.person:
+        end = person.end if person.end is not None else call.seconds
+        turns.append(
+            {
+                "who": "person",
+                "start": person.start,
+                "end": end,
+                "text": person.text,
+                "empty": person.empty,
+            }
+        )
+    for agent in story.agent:
+        start = agent.start if agent.start is not None else agent.first_at
+        turns.append(
+            {
+                "who": "agent",
+                "start": start,
+                "end": agent.end
+                if agent.end is not None
+                else (call.seconds if agent.start else start),
+                "heard": agent.heard if agent.heard is not None else agent.generated,
+                "unheard": agent.unheard,
+                "silent": agent.start is None,
+                "interrupted": agent.interrupted,
+                "latency": {part: agent.latency_ms.get(part) for part in LATENCY_PARTS},
+            }
+        )
+    turns += [
+        {
+            "who": "tool",
+            "start": tool.start,
+            "end": tool.end if tool.end is not None else call.seconds,
+            "name": tool.name,
+            "arguments": tool.arguments,
+            "output": tool.output,
+            "status": tool.status,
+        }
+        for tool in story.tools
+    ]
+    marks: list[Json] = [
+        {"kind": "hold", "start": h.start, "end": h.end, "resumed": h.resumed} for h in story.holds
+    ]
+    marks += [
+        {
+            "kind": "reconnect",
+            "start": reconnect.start,
+            "end": reconnect.end,
+            "text": f"{reconnect.reason} ({reconnect.outcome or 'not again'})",
+        }
+        for reconnect in story.reconnects
+    ]
+    for problem in story.problems:
+        text = f"{problem.source}: {problem.message}"
+        marks.append({"kind": "error", "start": problem.at, "end": problem.at, "text": text})
+    turns.sort(key=_start_of)
+    summary = dict(summary_json(call))
+    del summary["text"]
+    return {
+        **summary,
+        "agent": call.facts.get("agent") or "Agent",
+        "turns": turns,
+        "marks": marks,
+        "why": [{"at": line.at, "text": line.text} for line in explain(call)],
+    }
+
+
+def _start_of(turn: Json) -> float:
+    start = turn.get("start") if isinstance(turn, dict) else None
+    return float(start) if isinstance(start, int | float) else 0.0
+
+
+def _spoken(turn: object) -> str:
+    if isinstance(turn, AgentTurn):
+        return turn.generated or turn.heard or ""
+    text = getattr(turn, "text", None)
+    return text if isinstance(text, str) else ""
+
+
+def _inline_audio(path: Path) -> str:
+    if not path.is_file() or path.stat().st_size > _MAX_INLINE_BYTES:
+        return ""
+    return f"data:audio/ogg;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _page(title: str, data: JsonObject) -> str:
+    """Return a page that needs nothing else; the data is no code, whatever was said in the call."""
+    static = files("duologue.observe").joinpath("static")
+    style, script, body = (
+        static.joinpath(name).read_text(encoding="utf-8")
+        for name in ("view.css", "view.js", "view.html")
+    )
+    # "<" could end the script element, or begin a comment in it.
+    text = json.dumps(data, ensure_ascii=False).replace("<", "\\u003c")
+    parts = {"title": html.escape(title), "style": style, "data": text, "script": script}
+    for name, value in parts.items():
+        body = body.replace(f"<!--{name}-->", value, 1)
+    return body
