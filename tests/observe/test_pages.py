@@ -114,7 +114,7 @@ async def test_a_call_plays_and_moves_by_keys_and_finds_words(browser, calls):
             while await page.evaluate("document.getElementById('audio').currentTime") < at + 0.2:
                 await asyncio.sleep(0.05)
         await page.keyboard.press(" ")
-        assert await page.inner_text("#play") == "Play"
+        await page.get_by_role("button", name="Play", exact=True).wait_for()
         await page.keyboard.press("/")
         await page.keyboard.type("weather")
         assert await page.locator("#turns li:visible").count() == 1
