@@ -559,7 +559,7 @@ def test_serve_refuses_an_open_address_without_token(command):
 
 
 @pytest.mark.parametrize(
-    "name", ["demo", "talk", "serve", "run", "batch", "new", "models", "doctor"]
+    "name", ["demo", "talk", "serve", "run", "batch", "new", "models", "doctor", "view"]
 )
 def test_each_command_has_help(name):
     result = CliRunner().invoke(main, [name, "--help"])

@@ -39,6 +39,7 @@ EXTRAS = {
     ),
     "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
+    "upload": ("copies of recordings in object stores", ("fsspec",)),
     "upload": ("recordings in an object store", ("fsspec",)),
     "simulate": (
         "providers on this machine",
