@@ -19,6 +19,8 @@ EXTRAS = {
         "OpenAI Realtime, and language models behind an OpenAI-compatible address",
         ("httpx", "websockets", "orjson", "pybase64", "earshot"),
     ),
+    "anthropic": ("Claude as a text model", ("anthropic", "httpx2")),
+    "gemini-text": ("Gemini as a text model", ("google.genai", "httpx2")),
     "gemini": ("Gemini Live", ("websockets", "orjson", "pybase64", "earshot")),
     "vertex": (
         "Gemini Live on Vertex AI",
@@ -40,7 +42,6 @@ EXTRAS = {
     "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
     "upload": ("copies of recordings in object stores", ("fsspec",)),
-    "upload": ("recordings in an object store", ("fsspec",)),
     "simulate": (
         "providers on this machine",
         ("aiohttp", "aiortc", "h2", "cryptography", "jwt", "orjson", "pybase64", "yaml"),
