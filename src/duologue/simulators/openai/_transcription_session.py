@@ -85,6 +85,11 @@ class TranscriptionSession(RecognizerSession):
         }
 
     @property
+    def events_in(self) -> list[JsonObject]:
+        """The client's events, oldest first, as those of a session that speaks."""
+        return self.received
+
+    @property
     def _model(self) -> str:
         return text_at(value_at(self.session_object, "audio", "input", "transcription"), "model")
 
