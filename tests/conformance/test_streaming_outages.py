@@ -1,11 +1,14 @@
 """Outages and races that loopback is too fast for, in virtual time: nothing is lost or claimed."""
 
 import asyncio
+import random
 from functools import partial
 
+import numpy as np
 import pytest
 from test_streaming_parts import REPLY, Talker, Vendor, virtual_time, words_of
 
+from duologue.audio import AudioFrame
 from duologue.events import ErrorEvent
 from duologue.items import AgentItem, UserItem
 from duologue.pipeline.interfaces import TextDelta
@@ -105,5 +108,88 @@ def test_a_turn_that_ends_in_an_outage_is_recognised_whole(vendor, outage_s, at)
             replies = [item.text for item in agent.conversation if isinstance(item, AgentItem)]
             assert replies == ["Noon."]
             assert not events_of(agent, ErrorEvent)
+
+    run()
+
+
+class FrameReader:
+    """A recogniser whose transcript says which frames it got: their numbers, in order."""
+
+    async def text(self, turn, samples, rate, *, whole):
+        frames = samples[: len(samples) // 320 * 320].reshape(-1, 320).max(axis=1, initial=0)
+        return " ".join(str((peak - 4000) // 10) for peak in frames if peak >= 4000)
+
+
+def reads_frames(simulator):
+    return type(simulator.__name__, (simulator,), {"recognizer": lambda self: FrameReader()})
+
+
+READERS = {
+    "cartesia": Vendor(reads_frames(CartesiaSimulator), cartesia.STT, CARTESIA.tts),
+    "flux": Vendor(reads_frames(DeepgramSimulator), deepgram.STT, deepgram.TTS),
+    "nova": Vendor(reads_frames(DeepgramSimulator), partial(deepgram.STT, "nova-3"), deepgram.TTS),
+    "elevenlabs": Vendor(
+        reads_frames(ElevenLabsSimulator), elevenlabs.STT, partial(elevenlabs.TTS, "v")
+    ),
+}
+
+
+@pytest.mark.parametrize("vendor", READERS.values(), ids=READERS)
+@pytest.mark.parametrize("delay_ms", [0.0, 120.0])
+def test_no_frame_of_the_person_is_lost_or_doubled_at_100_kills(vendor, delay_ms):
+    @virtual_time
+    async def run():
+        edge, rng = FakeEdge(), random.Random(5)  # noqa: S311 - the moments of kills
+        spoken, number = [], 0
+        async with vendor.conversation(edge, Talker("Yes.")) as (agent, services):
+            if delay_ms:
+                services.recogniser.faults = [Fault(Delay(delay_ms), times=1000)]
+            await edge.be_silent(1.0)
+            for _ in range(100):
+                asyncio.get_running_loop().call_later(
+                    rng.random() * 2.5,
+                    lambda: asyncio.ensure_future(services.kill("recogniser")),
+                )
+                count = rng.randrange(15, 60)
+                spoken.append(list(range(number, number + count)))
+                for one in spoken[-1]:
+                    await asyncio.sleep(0.02)
+                    level = 4000 + 10 * one
+                    period = np.repeat([level, -level], 40).astype(np.int16)
+                    edge.person.push_audio(AudioFrame(np.tile(period, 4), 16000))
+                number = (number + count) % 2000
+                await edge.be_silent(2.5)
+            said = [item.text for item in agent.conversation if isinstance(item, UserItem)]
+            assert [[*map(int, text.split())] for text in said] == spoken
+            assert not events_of(agent, ErrorEvent)
+
+    run()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "你好，我们今天有十二个房间。您想要哪一个？",
+        "こんにちは、今日は部屋が十二あります。どれですか？",
+    ],
+)
+@pytest.mark.parametrize("vendor", [CARTESIA, LOCAL_TURNS["elevenlabs"]], ids=["cartesia", "11"])
+def test_scripts_without_spaces_are_heard_by_character(vendor, text):
+    @virtual_time
+    async def run():
+        edge, rng = FakeEdge(), random.Random(3)  # noqa: S311 - the moments of cuts
+        words = await words_of(text)
+        async with vendor.conversation(edge, Talker(text)) as (agent, _):
+            for _ in range(40):
+                agent.simple_response("go on")
+                await asyncio.sleep(0.1 + rng.random() * words[-1][2])
+                agent.interrupt()
+                await asyncio.sleep(0.1)
+            cuts = [item for item in agent_items(agent) if item.state == "cut"]
+        assert len(cuts) > 30
+        for item in cuts:
+            begun = [word for word, start, _ in words if start < item.played_ms / 1000]
+            assert "".join(begun).startswith(item.text)
+            assert item.text.startswith("".join(begun[:-1]))
 
     run()

@@ -264,3 +264,18 @@ def test_speech_after_the_pause_belongs_to_the_next_turn_though_the_end_is_told_
         assert loud == list(range(50, 50 + speech_after * 2))
     else:
         assert len(loud) == 15
+
+
+def test_a_turn_that_ends_while_it_is_sent_again_spoils_the_connection():
+    log = RecognitionLog(RecognizerTraits(turns="local"), RATE)
+    log.connected(PlainCodec())
+    log.push(frames(0, 1)[0])
+    log.received(TurnUpdated(0, "hi", final=True))
+    log.disconnected()
+    log.connected(PlainCodec())
+    log.end_turn()
+    assert log.is_spoiled
+    assert log.received(TurnUpdated(1, "hi")) == ([], None)
+    log.disconnected()
+    log.connected(PlainCodec())
+    assert not log.is_spoiled

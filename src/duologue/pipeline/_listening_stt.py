@@ -16,6 +16,7 @@ from duologue._user_code import describe, log_failure, run_contained
 from duologue.audio import AudioFrame
 from duologue.clock import Clock
 from duologue.errors import ErrorKind
+from duologue.pipeline._recognition_log import is_loud
 from duologue.pipeline.interfaces import (
     AudioLost,
     RecognitionEvent,
@@ -47,6 +48,11 @@ class ListeningSTT:
         self._settled = asyncio.Event()
         self._unsettled = False
         """Whether something was recognised that is not final."""
+        self._loud_frames = 0
+        self._asked_frames = 0
+        """Loud frames when a final transcript was last asked for."""
+        self._final_frames = 0
+        """Loud frames of which there is a final transcript, or that no turn waits for any more."""
         self._ended = False
         """Whether the recogniser has failed for good."""
         self.lost_s = 0.0
@@ -65,6 +71,7 @@ class ListeningSTT:
 
     def push(self, frame: AudioFrame) -> None:
         """Add audio of the conversation."""
+        self._loud_frames += is_loud(frame.samples)
         self._stt.push(frame)
 
     def stream(self) -> STTStream:
@@ -75,6 +82,7 @@ class ListeningSTT:
         """End the turn."""
         self._stt.end_turn()
         self._turn += 1
+        self._final_frames = self._loud_frames
         self._unsettled = False
         self._settled.set()
 
@@ -86,6 +94,7 @@ class ListeningSTT:
                 if turn == self._turn:
                     self._unsettled = not final
                     if final:
+                        self._final_frames = max(self._final_frames, self._asked_frames)
                         self._settled.set()
             case AudioLost(seconds=seconds):
                 self.lost_s += seconds
@@ -100,9 +109,10 @@ class ListeningSTT:
     async def settle(self) -> None:
         """Wait until all that was recognised is final, but not long."""
         self._settled.clear()
+        self._asked_frames = self._loud_frames
         self._stt.settle()
         until = self._clock.now() + OUTAGE_TIMEOUT_S
-        while self._unsettled or self._is_late:
+        while self._unsettled or self._loud_frames > self._final_frames or self._is_late:
             late = self._is_late
             if await self._is_settled_within(FINAL_TIMEOUT_S):
                 return

@@ -84,6 +84,10 @@ class RecognitionLog[M]:
         """Whether a final transcript was asked for, and has not come."""
         self._replaying = False
         """Whether speech was sent again of which the service has told nothing."""
+        self.is_spoiled = False
+        """Whether the connection got a turn again that has ended before it was recognised: it would
+        be taken for the beginning of the next turn, so the connection has to be replaced.
+        """
         self.loud_s = 0.0
         """Seconds of loud audio since the service's last message."""
         self._messages: list[M] = []
@@ -112,7 +116,7 @@ class RecognitionLog[M]:
         """Add the next audio."""
         self._kept.append(samples)
         self._end += len(samples)
-        loud = _is_loud(samples)
+        loud = is_loud(samples)
         self._keeps_speech = self._keeps_speech or loud
         limit = self._limit
         if not (self._open or self._keeps_speech):
@@ -148,6 +152,7 @@ class RecognitionLog[M]:
             self._messages += self._codec.end_turn()
         self._settling = False
         if self.traits.turns == "local":
+            self.is_spoiled = self._codec is not None and self._replaying
             self._end_turn(self._turn, None)
         return ended
 
@@ -155,7 +160,7 @@ class RecognitionLog[M]:
         """Continue on a new connection, which gets the kept audio first."""
         self._codec = codec
         self._connection_start, self._first_turn = self._start, self._turn
-        self.loud_s = 0.0
+        self.loud_s, self.is_spoiled = 0.0, False
         self._messages += codec.open()
         for samples in self._kept:
             self._messages += codec.audio(samples)
@@ -173,7 +178,7 @@ class RecognitionLog[M]:
 
     def received(self, message: M) -> tuple[list[RecognitionEvent], SessionError | None]:
         """Return what a message means, and the error if it ends the connection."""
-        if self._codec is None:
+        if self._codec is None or self.is_spoiled:
             return [], None
         self.loud_s = 0.0
         events: list[RecognitionEvent] = []
@@ -222,7 +227,7 @@ class RecognitionLog[M]:
         position = min(position, self._end)
         while self._kept and self._start + len(self._kept[0]) <= position:
             self._start += len(self._kept.popleft())
-        self._keeps_speech = any(_is_loud(samples) for samples in self._kept)
+        self._keeps_speech = any(is_loud(samples) for samples in self._kept)
 
     def _find_pause(self) -> int:
         """Return where a turn ended that is over now: in the last pause, or a little before now."""
@@ -231,7 +236,7 @@ class RecognitionLog[M]:
         for samples in reversed(self._kept):
             if self._end - position > MAX_LATE_END_S * self.rate:
                 break
-            if _is_loud(samples):
+            if is_loud(samples):
                 silent = 0
             else:
                 silent += len(samples)
@@ -248,5 +253,6 @@ class RecognitionLog[M]:
         return [TimedWord(word.text, word.start + offset, word.end + offset) for word in words]
 
 
-def _is_loud(samples: Samples) -> bool:
+def is_loud(samples: Samples) -> bool:
+    """Return whether audio may be speech."""
     return len(samples) > 0 and int(np.maximum.reduce(samples)) > LOUD_PEAK

@@ -121,6 +121,8 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
             now = self._clock.now()
             if len(self._unsent) > MAX_UNSENT_S / FRAME_S:
                 raise self._error("does not read", ErrorKind.RECYCLE)
+            if self._log.is_spoiled:
+                raise self._error("heard a turn again that is over", ErrorKind.RECYCLE)
             if self._log.loud_s > traits.stall_s:
                 silence = f"sent no transcript of {traits.stall_s:g} s of speech"
                 raise self._error(silence, ErrorKind.RECYCLE, "stalled")

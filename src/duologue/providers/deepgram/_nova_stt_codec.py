@@ -91,6 +91,7 @@ class NovaCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
         finalized = event.get("from_finalize") is True
         if finalized and self._late_finals:
             self._late_finals -= 1
+            self._interim = ""
             return ()  # Of a turn that is over.
         if event.get("is_final") is not True:
             self._interim = text

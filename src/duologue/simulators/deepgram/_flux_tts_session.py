@@ -180,10 +180,12 @@ class FluxTTSSession(SpeechSession):
         if at_ms is not None:
             self._last_offset = at_ms
             self._played_s = at_ms / 1000
-            count = sum(end <= self._played_s + 1e-3 for _, end in self._words)
-            words = self._turn_text.split(" ")
-            fields["text_spoken"] = " ".join(words[:count])
-            fields["text_remaining"] = " ".join(words[count:])
+            cut = 0
+            for word, end in self._words:
+                if end <= self._played_s + 1e-3:
+                    cut = self._turn_text.index(word, cut) + len(word)
+            fields["text_spoken"] = self._turn_text[:cut]
+            fields["text_remaining"] = self._turn_text[cut:].lstrip()
             fields["audio_played_ms"] = round(at_ms)
             self.spoken.append(str(fields["text_spoken"]))
         fields["metadata"] = self._metadata()
