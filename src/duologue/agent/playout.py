@@ -177,6 +177,35 @@ class Playout:
         caught_up_samples: Samples by which audio that was late has been shortened.
     """
 
+    __slots__ = (
+        "_buffered",
+        "_buffers_ahead",
+        "_catch_up",
+        "_clock",
+        "_compressor",
+        "_edge",
+        "_ended_tracks",
+        "_frame_size",
+        "_held_at",
+        "_in_flight",
+        "_max_buffered",
+        "_now",
+        "_observer",
+        "_position",
+        "_recorder",
+        "_scheduled_until",
+        "_tracks",
+        "_waiting",
+        "caught_up_samples",
+        "epoch",
+        "overflowed_s",
+        "overflowed_samples",
+        "rate",
+        "stale_s",
+        "stale_samples",
+        "starved_ticks",
+    )
+
     def __init__(
         self,
         edge: Edge,

@@ -92,6 +92,37 @@ class AgentSession:
     Every method is synchronous, so a signal has had its whole effect when the method returns.
     """
 
+    __slots__ = (
+        "_barge_in",
+        "_can_request_replies",
+        "_clock",
+        "_closed",
+        "_conversation",
+        "_edge",
+        "_emit",
+        "_latest_video",
+        "_metrics",
+        "_on_text",
+        "_participant",
+        "_processors",
+        "_realtime",
+        "_recorder",
+        "_reported_blind",
+        "_sampler",
+        "_stopped_reply",
+        "_stopped_speech",
+        "_tasks",
+        "_ticks",
+        "_timer",
+        "_tracker",
+        "_user_speaking",
+        "_voice",
+        "digits",
+        "disconnected_event",
+        "playout",
+        "tools",
+    )
+
     def __init__(
         self,
         *,

@@ -105,6 +105,30 @@ class SpeechTracker:
     speech waits for the reply after the tools' results.
     """
 
+    __slots__ = (
+        "_carried",
+        "_checked_heard",
+        "_clock",
+        "_conversation",
+        "_cut_replies",
+        "_emit",
+        "_ended_records",
+        "_item_owners",
+        "_metrics",
+        "_model_item_ids",
+        "_pending_transcripts",
+        "_playout",
+        "_rate",
+        "_recent_replies",
+        "_records",
+        "_replies",
+        "_reply_count",
+        "_reported_heard",
+        "_requested",
+        "_shows_text",
+        "_truncated_plans",
+    )
+
     def __init__(
         self,
         *,

@@ -95,6 +95,30 @@ class WebSocketProtocol(asyncio.BufferedProtocol):
         ending: how the connection ended; None while it is open.
     """
 
+    __slots__ = (
+        "_buffer",
+        "_can_send",
+        "_close_sent",
+        "_decoder",
+        "_encode",
+        "_failure",
+        "_loop",
+        "_lost",
+        "_over",
+        "_ping",
+        "_ping_at",
+        "_ping_interval",
+        "_pong_timeout",
+        "_rest",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_whole_message",
+        "_writable",
+        "ending",
+        "receive",
+    )
+
     def __init__(
         self,
         transport: asyncio.Transport,

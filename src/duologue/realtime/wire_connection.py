@@ -69,6 +69,31 @@ class WireConnection[M]:
         audio_limit_s: seconds of audio that may wait.
     """
 
+    __slots__ = (
+        "_audio_limit_s",
+        "_connect",
+        "_control",
+        "_dropped_s",
+        "_encode_audio",
+        "_encode_image",
+        "_encoder_missing",
+        "_full",
+        "_media",
+        "_nonblocking_wire",
+        "_queued_s",
+        "_raw_video",
+        "_receive",
+        "_setup",
+        "_video",
+        "_wake",
+        "_wake_video",
+        "_wire",
+        "_writing",
+        "codec",
+        "dropped_audio",
+        "dropped_video",
+    )
+
     def __init__(
         self,
         connect: Callable[[], Wire[M]],

@@ -116,6 +116,31 @@ class Codec:
         malformed: Counts messages that do not have the structure that the protocol requires.
     """
 
+    __slots__ = (
+        "_audio_lane",
+        "_clock_ahead_s",
+        "_conversation",
+        "_created",
+        "_dialect",
+        "_encoder",
+        "_expires_at",
+        "_input_turns",
+        "_interrupted",
+        "_now",
+        "_output_rate",
+        "_pending_requests",
+        "_recent_events",
+        "_reply_slicer",
+        "_responses",
+        "_rtc",
+        "_sent_events",
+        "_started",
+        "_uninterruptible",
+        "_video_track",
+        "malformed",
+        "unknown",
+    )
+
     def __init__(
         self,
         dialect: Dialect,

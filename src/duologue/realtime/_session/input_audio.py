@@ -60,6 +60,27 @@ class InputAudio:
     `lost_samples` counts audio that reached no connection.
     """
 
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_connection_start",
+        "_dropped_turns",
+        "_local_turns",
+        "_open_when_lost",
+        "_partial_text",
+        "_peak",
+        "_reconnects",
+        "_replay_from",
+        "_replayed",
+        "_replayed_ids",
+        "_resampler",
+        "_tracker",
+        "lost_samples",
+        "loud_samples",
+        "rate",
+        "voice_meter",
+    )
+
     def __init__(
         self,
         rate: int,

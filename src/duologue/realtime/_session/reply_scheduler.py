@@ -99,6 +99,26 @@ class ReplyScheduler:
             played.
     """
 
+    __slots__ = (
+        "_audio_until",
+        "_busy_retries",
+        "_confirms_cancel",
+        "_defers_requests",
+        "_ended",
+        "_epoch",
+        "_expected",
+        "_first_sent_at",
+        "_first_sent_id",
+        "_overdue",
+        "_paused",
+        "_request_timeout_s",
+        "_running",
+        "_sent",
+        "_sent_at",
+        "_sent_is_dropped",
+        "_waiting",
+    )
+
     def __init__(self, *, confirms_cancel: bool = True, defers_requests: bool = False) -> None:
         self._confirms_cancel = confirms_cancel
         self._defers_requests = defers_requests

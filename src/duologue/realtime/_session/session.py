@@ -139,6 +139,46 @@ class SessionHost(Protocol):
 class Session:
     """One session over many connections: what stands behind the methods of `Realtime`."""
 
+    __slots__ = (
+        "_awaits_reply_audio",
+        "_check_at",
+        "_check_timer",
+        "_clock",
+        "_discarded_turn",
+        "_doubts_loud_audio",
+        "_doubts_speech",
+        "_dropped_before_epoch",
+        "_effects",
+        "_epochs_with_results",
+        "_has_begun",
+        "_in_user_turn",
+        "_initial_items",
+        "_late_result_at",
+        "_loud_at_sign",
+        "_min_loud",
+        "_next_lacks_result",
+        "_now",
+        "_observer",
+        "_on_live",
+        "_outage",
+        "_partials",
+        "_resumable",
+        "_scheduler",
+        "_setup",
+        "_silence_monitor",
+        "_speech_ended_at",
+        "_speech_started_at",
+        "_tool_calls",
+        "_turns_to_request",
+        "_unspoken_rest",
+        "connections",
+        "epoch",
+        "host",
+        "input_audio",
+        "is_open",
+        "stale_outputs",
+    )
+
     def __init__(self, host: SessionHost, policy: ReconnectPolicy, *, reconnects: bool) -> None:
         can = host.capabilities
         self.host = host
