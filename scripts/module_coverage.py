@@ -73,7 +73,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "_g711.py": ("test_g711.py",),
     "agent/_digits.py": ("agent/test_digits.py",),
-    "edges/telephone/_arrivals.py": ("edges/telephone/test_arrivals.py",),
+    "edges/_arrivals.py": ("edges/test_arrivals.py",),
+    "edges/_websocket_messages.py": ("edges/test_websocket_messages.py",),
     "edges/telephone/_call_token.py": ("edges/telephone/test_signatures.py",),
     "edges/telephone/_formats.py": (
         "edges/telephone/test_telnyx_codec.py",

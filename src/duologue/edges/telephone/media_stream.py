@@ -29,8 +29,8 @@ from typing import Protocol, assert_never
 
 from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock, Timer
+from duologue.edges._arrivals import Arrivals, Pacer
 from duologue.edges.protocol import AgentInput, EdgeStats
-from duologue.edges.telephone._arrivals import Arrivals, Pacer
 from duologue.edges.telephone._mark_ledger import MarkLedger
 from duologue.edges.telephone._stream import (
     AudioArrived,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duologue.audio import AudioFrame
-from duologue.edges.telephone._arrivals import MAX_BACKLOG_S, Arrivals, Pacer
+from duologue.edges._arrivals import MAX_BACKLOG_S, Arrivals, Pacer
 
 
 def chunk(number, size=160):

@@ -1,0 +1,394 @@
+"""Connect apps, games, devices and test tools over one WebSocket (extra ``server``).
+
+The protocol is one page: docs/edges/websocket.md. `mount` adds the socket to a web app; each client
+gets an agent whose edge is an `Edge` of this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from io import BytesIO
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from duologue._numpy import np
+from duologue._optional import import_optional
+from duologue.audio import FRAME_MS, AudioFrame, Samples
+from duologue.clock import Clock, LoopClock, Timer
+from duologue.edges._agent_calls import AgentCalls, JoiningAgent, ServerSocket, limiter_of
+from duologue.edges._arrivals import Pacer
+from duologue.edges._websocket_messages import (
+    MAX_AUDIO_MS,
+    PROTOCOL,
+    Bye,
+    Digit,
+    Hello,
+    Image,
+    MessageBudget,
+    Played,
+    PlayedReports,
+    ProtocolError,
+    Text,
+    read_message,
+)
+from duologue.edges.protocol import AgentInput, EdgeStats
+from duologue.errors import ConfigError, DuologueError, MissingExtraError
+from duologue.json_types import Json
+from duologue.quality import Quality
+from duologue.rtc.opus import Decoder, Encoder, OpusError
+from duologue.server.call_socket import RefusedError
+from duologue.server.middleware import refuse_websocket
+from duologue.video import VideoFrame
+
+logger = logging.getLogger(__name__)
+
+HELLO_S = 5.0
+"""Seconds from the opening of a socket to the hello."""
+
+MAX_WAITING = 1000
+"""Most messages that may wait for a client; ten seconds of audio and events."""
+
+MAX_IMAGE_SIDE = 4096
+"""Longest side of an image, in pixels."""
+
+_CLOSE_S = 0.3
+_POLICY = 1008
+"""Close code of a client that breaks the protocol (RFC 6455, section 7.4)."""
+
+type MakeSocketAgent = Callable[[Edge], JoiningAgent | Awaitable[JoiningAgent | None]]
+"""Makes the agent for one client; a plain or an ``async`` function. See `Edge.parameters`."""
+
+
+class SocketClosedError(DuologueError):
+    """A client does not read, or broke the protocol."""
+
+
+class Edge:
+    """One client of a WebSocket.
+
+    Made for each client by `mount`, and passed to ``make_agent``.
+
+    Args:
+        socket: The socket, after the hello.
+        hello: The client's first message.
+        clock: Clock of the conversation; by default that of the event loop.
+    """
+
+    def __init__(self, socket: ServerSocket, hello: Hello, *, clock: Clock | None = None) -> None:
+        self.parameters: Mapping[str, str] = hello.parameters
+        """What the client said of itself; claims, unless the token proves more."""
+        self._socket = socket
+        self._hello = hello
+        self._clock: Clock = clock or LoopClock()
+        opus = hello.codec == "opus"
+        self._encoder = Encoder(hello.rate) if opus else None
+        self._decoder = Decoder(hello.rate) if opus else None
+        self._max_samples = hello.rate * MAX_AUDIO_MS // 1000
+        self._reports = PlayedReports()
+        self._pacer = Pacer()
+        self._pacer_timer: Timer | None = None
+        self._agent: AgentInput | None = None
+        self._outbox: deque[tuple[bool, str | bytes]] = deque()
+        """Messages to send; True for audio, which `clear` drops."""
+        self._outbox_filled = asyncio.Event()
+        self._over = asyncio.Event()
+        self._failure: ProtocolError | None = None
+        self._budget = MessageBudget(self._clock.now())
+        self._started = False
+        self._dropped_events = 0
+
+    def __repr__(self) -> str:
+        state = "over" if self._over.is_set() else "running" if self._started else "new"
+        return f"<websocket.Edge {state} {self._hello.codec} {self._hello.rate} Hz>"
+
+    @property
+    def output_rate(self) -> int:
+        """Rate in Hz of the frames that `play` accepts: the client's."""
+        return self._hello.rate
+
+    @property
+    def quality(self) -> Quality:
+        """``confirmed`` if the client reports what it has played, else ``estimated``."""
+        return "confirmed" if self._hello.reports_played else "estimated"
+
+    @property
+    def lead_ms(self) -> int:
+        """20: the client buffers."""
+        return FRAME_MS
+
+    @property
+    def latency_ms(self) -> float:
+        """Milliseconds from `play` to the ear, about: a network and a client's buffer."""
+        return 60.0
+
+    def stats(self) -> EdgeStats:
+        """Return the counters that `Agent.stats` includes."""
+        return EdgeStats(dropped_input_s=self._pacer.dropped_s, dropped_events=self._dropped_events)
+
+    async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
+        """Carry the conversation until the client leaves.
+
+        Raises:
+            SocketClosedError: The client broke the protocol, or does not read.
+        """
+        if self._started:
+            raise ConfigError("an edge runs once: each client has an Edge of its own")
+        self._started = True
+        self._agent = agent
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(), name="websocket reading")
+                writing = tasks.create_task(self._write(), name="websocket writing")
+                await self._over.wait()
+                reading.cancel()
+                writing.cancel()
+        finally:
+            self._over.set()
+            if self._pacer_timer is not None:
+                self._pacer_timer.cancel()
+            try:
+                async with asyncio.timeout(_CLOSE_S):
+                    await close(self._socket, self._failure)
+            except TimeoutError:
+                logger.info("a client did not close its socket in time")
+        if self._failure is not None:
+            raise SocketClosedError(str(self._failure))
+
+    def play(self, frame: AudioFrame | None) -> None:
+        """Send the next 20 ms."""
+        if frame is None or self._over.is_set():
+            return
+        if self._encoder is not None:
+            data = self._encoder.encode(frame.samples)
+        else:
+            data = frame.to_bytes()
+        self._reports.given += len(frame)
+        self._send(data, audio=True)
+
+    def clear(self) -> None:
+        """Drop what was not played: here at once, at the client by the next message."""
+        self._outbox = deque(entry for entry in self._outbox if not entry[0])
+        if self._encoder is not None:
+            self._encoder.reset()
+        self._send_json({"type": "clear", "epoch": self._reports.clear()})
+
+    def send_event(self, event: Mapping[str, Json]) -> None:
+        """Send the client a public event; drop and count it if half of the queue is full."""
+        if len(self._outbox) >= MAX_WAITING // 2:
+            self._dropped_events += 1
+            return
+        self._send_json({"type": "event", "event": dict(event)})
+
+    def _send_json(self, message: Mapping[str, Json]) -> None:
+        self._send(json.dumps(message, separators=(",", ":")))
+
+    def _send(self, message: str | bytes, *, audio: bool = False) -> None:
+        if len(self._outbox) >= MAX_WAITING:
+            self._end(ProtocolError("slow", "the client does not read"))
+            return
+        self._outbox.append((audio, message))
+        self._outbox_filled.set()
+
+    def _end(self, failure: ProtocolError | None = None) -> None:
+        if not self._over.is_set():
+            self._failure = failure
+            self._over.set()
+
+    async def _write(self) -> None:
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            while self._outbox:
+                if not await self._socket.send(self._outbox.popleft()[1]):
+                    return  # The reader finds the end as well.
+
+    async def _read(self) -> None:
+        try:
+            while (message := await self._socket.receive()) is not None:
+                if isinstance(message, bytes):
+                    self._pacer.push(AudioFrame(self._samples(message), self._hello.rate))
+                    self._pass_on()
+                else:
+                    self._handle(message)
+        except ProtocolError as error:
+            self._end(error)
+        self._end()
+
+    def _samples(self, data: bytes) -> Samples:
+        if self._decoder is not None:
+            try:
+                return self._decoder.decode(data)
+            except OpusError as error:
+                raise ProtocolError("audio", str(error)) from None
+        if len(data) % 2 or not 0 < len(data) // 2 <= self._max_samples:
+            raise ProtocolError(
+                "audio", f"audio must be 16-bit PCM of up to {MAX_AUDIO_MS} ms a message"
+            )
+        return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
+
+    def _handle(self, text: str) -> None:
+        agent, now = self._agent, self._clock.now()
+        assert agent is not None  # noqa: S101 - `run` sets it before it reads
+        if not self._budget.spend(now):
+            raise ProtocolError("fast", "too many messages")
+        match read_message(text):
+            case Played() as report:
+                played = self._reports.report(report)
+                if played is not None:
+                    agent.report_played(played)
+            case Text(words):
+                agent.push_text(words)
+            case Digit(digit):
+                agent.push_digit(digit)
+            case Image(data):
+                agent.push_video(lambda: decode_image(data, now))
+            case Bye():
+                self._end()
+            case Hello():
+                raise ProtocolError("hello", "the hello comes once")
+
+    def _pass_on(self) -> None:
+        """Pass on the person's audio that is due, and come back for the rest."""
+        agent = self._agent
+        if agent is None or self._over.is_set():
+            return
+        for frame in self._pacer.take(self._clock.now()):
+            agent.push_audio(frame)
+        if self._pacer_timer is None and (due := self._pacer.next_at) is not None:
+            self._pacer_timer = self._clock.call_at(due, self._pacer_due)
+
+    def _pacer_due(self) -> None:
+        self._pacer_timer = None
+        self._pass_on()
+
+
+def decode_image(data: bytes, at: float) -> VideoFrame:
+    """Return an image as a frame; a grey one of 1 by 1 pixels if it can't be read.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+    """
+    pillow = import_optional("PIL.Image", "video")
+    try:
+        image = pillow.open(BytesIO(data))
+        if max(image.size) > MAX_IMAGE_SIDE:
+            raise ValueError("the image is too large")
+        return VideoFrame(np.asarray(image.convert("RGB"), np.uint8), at)
+    except (OSError, ValueError, SyntaxError) as error:
+        logger.info("an image of a client can't be read: %s", error)
+        return VideoFrame(np.full((1, 1, 3), 128, np.uint8), at)
+
+
+def mount(
+    app: Starlette,
+    make_agent: MakeSocketAgent,
+    *,
+    path: str = "/socket",
+    token: str | None = None,
+    allowed_origins: Sequence[str] = (),
+    max_calls: int | None = None,
+) -> None:
+    """Add the socket to an app.
+
+    Args:
+        app: An app of `duologue.hosting.create_app`, with which clients share limit and token, or
+            one of your own.
+        make_agent: Gets the `Edge` of a client and returns the `Agent` that joins it.
+        path: Where the socket is.
+        token: Token that a client must send; by default that of the app's `ServerConfig`.
+        allowed_origins: Origins of other sites whose pages may connect, such as
+            ``https://www.example.org``. Programs that are no browser send none.
+        max_calls: Most clients at once, for an app of your own; 8 for each core by default.
+
+    Raises:
+        ConfigError: An argument can't work.
+    """
+    calls = AgentCalls(make_agent)
+    limiter = limiter_of(app, max_calls)
+    config = getattr(app, "config", None)
+    expected = token if token is not None else getattr(config, "token", None)
+    origins = {origin.rstrip("/").lower() for origin in allowed_origins}
+
+    async def serve(websocket: WebSocket) -> None:
+        headers = websocket.headers
+        if not _is_own_origin(headers.get("origin"), headers.get("host", ""), origins):
+            await refuse_websocket(websocket, "this page may not connect: allowed_origins=\n")
+            return
+        offered = headers.get("sec-websocket-protocol", "")
+        if PROTOCOL not in (name.strip() for name in offered.split(",")):
+            await refuse_websocket(websocket, f"connect with the sub-protocol {PROTOCOL}\n", 400)
+            return
+        try:
+            async with asyncio.timeout(None) as limit:
+                with limiter.place(websocket, lambda: limit.reschedule(0)):
+                    await websocket.accept(PROTOCOL)
+                    await _run_client(ServerSocket(websocket), calls, expected)
+        except RefusedError as refused:
+            await refuse_websocket(websocket, f"{refused}\n", 503)
+        except TimeoutError:
+            logger.info("a client was disconnected because the server ends")
+
+    app.router.routes.append(WebSocketRoute(path, serve))
+
+
+async def _run_client(socket: ServerSocket, calls: AgentCalls[Edge], token: str | None) -> None:
+    try:
+        async with asyncio.timeout(HELLO_S):
+            hello = await _receive_hello(socket, token)
+        edge = Edge(socket, hello)
+    except MissingExtraError:
+        await close(socket, ProtocolError("codec", "this server has no Opus: use pcm"))
+        return
+    except TimeoutError:
+        await close(socket, ProtocolError("hello", f"no hello within {HELLO_S:g} s"))
+        return
+    except ProtocolError as error:
+        await close(socket, error)
+        return
+    ready: dict[str, Json] = {"type": "ready", "rate": hello.rate, "codec": hello.codec}
+    await socket.send(json.dumps(ready | {"frame_ms": FRAME_MS}))
+    try:
+        await calls.run(edge)
+    finally:
+        await socket.close()
+
+
+async def _receive_hello(socket: ServerSocket, token: str | None) -> Hello:
+    message = await socket.receive()
+    if not isinstance(message, str):
+        raise ProtocolError("hello", "the first message must be a hello")
+    hello = read_message(message)
+    if not isinstance(hello, Hello):
+        raise ProtocolError("hello", "the first message must be a hello")
+    sent = hello.token.encode("utf-8", "surrogatepass")
+    if token is not None and not hmac.compare_digest(sent, token.encode()):
+        raise ProtocolError("token", "the token is wrong")
+    return hello
+
+
+async def close(socket: ServerSocket, error: ProtocolError | None) -> None:
+    """Close a client's socket, with the reason if there is one."""
+    if error is None:
+        await socket.close()
+        return
+    await socket.send(json.dumps({"type": "error", "code": error.code, "message": str(error)}))
+    await socket.close(_POLICY, str(error)[:100])
+
+
+def _is_own_origin(origin: str | None, host: str, allowed: set[str]) -> bool:
+    """Return whether a page of this site, an allowed one, or no browser opens the socket."""
+    if origin is None or origin.rstrip("/").lower() in allowed:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower() != ""
+    except ValueError:
+        return False

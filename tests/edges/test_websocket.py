@@ -1,0 +1,305 @@
+"""Clients of the WebSocket edge, in virtual time and over a real socket."""
+
+import asyncio
+import base64
+import json
+from contextlib import asynccontextmanager
+from io import BytesIO
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from duologue import Agent
+from duologue.edges import websocket
+from duologue.errors import ConfigError
+from duologue.events import DigitEvent, InterruptionEvent, UserTranscriptEvent
+from duologue.hosting import create_app
+from duologue.server import ServerConfig
+from duologue.simulators.telephone._transport import AppTransport, CallRejectedError
+from duologue.testing import SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime, virtual_time
+
+URL = "https://talk.example.org"
+
+
+def voice(seconds, rate=16000):
+    period = np.repeat([8000, -8000], rate // 400).astype(np.int16)
+    return np.tile(period, round(seconds * 200))
+
+
+class Client:
+    """A client that plays at the pace of speech, and reports what it has played."""
+
+    def __init__(self, line, rate=16000, reports=True):
+        self.line, self.rate, self.reports = line, rate, reports
+        self.epoch = self.played = self.total = 0
+        self.queue = 0
+        self.speech = []
+        self.messages = []
+        self.events = []
+        self.ended = asyncio.Event()
+
+    async def send(self, **message):
+        await self.line.send(json.dumps(message))
+
+    async def tick(self):
+        begun, tick = asyncio.get_running_loop().time(), 0
+        silence = np.zeros(self.rate // 50, np.int16)
+        while True:
+            tick += 1
+            await asyncio.sleep(begun + tick * 0.02 - asyncio.get_running_loop().time())
+            frame = self.speech.pop(0) if self.speech else silence
+            await self.line.send(frame.astype("<i2").tobytes())
+            count = min(self.queue, self.rate // 50)
+            self.queue -= count
+            self.played += count
+            self.total += count
+            if self.reports and tick % 5 == 0:
+                await self.send(type="played", epoch=self.epoch, samples=self.played)
+
+    async def read(self):
+        while (message := await self.line.receive()) is not None:
+            if isinstance(message, bytes):
+                self.queue += len(message) // 2
+                self.messages.append("audio")
+                continue
+            message = json.loads(message)
+            self.messages.append(message["type"])
+            if message["type"] == "clear":
+                self.queue = self.played = 0
+                self.epoch = message["epoch"]
+            elif message["type"] == "event":
+                self.events.append(message["event"])
+            elif message["type"] == "error":
+                self.events.append(message)
+        self.ended.set()
+
+    def say(self, samples):
+        size = self.rate // 50
+        self.speech += [samples[at : at + size] for at in range(0, len(samples), size)]
+
+
+@asynccontextmanager
+async def client_of(app, *, hello=None, headers=None, ticks=True, path="/socket"):
+    headers = {"sec-websocket-protocol": "duologue.v1"} if headers is None else headers
+    line = await AppTransport(app, URL).connect(f"wss://talk.example.org{path}", headers)
+    client = Client(line)
+    work = [asyncio.ensure_future(client.read())]
+    await client.send(**({"type": "hello", "played": True} | (hello or {})))
+    if ticks:
+        work.append(asyncio.ensure_future(client.tick()))
+    try:
+        yield client
+    finally:
+        for task in work:
+            task.cancel()
+        await line.close()
+
+
+class Shop:
+    def __init__(self, *replies, **options):
+        self.app = Starlette()
+        self.agents, self.events = [], []
+        self.replies = replies
+        self.model = options.pop("model", {})
+        websocket.mount(self.app, self.make_agent, **options)
+
+    def make_agent(self, edge):
+        agent = Agent(edge=edge, llm=ScriptedRealtime(self.replies, **self.model))
+        agent.events.tap(self.events.append)
+        self.agents.append(agent)
+        return agent
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def until(condition, seconds=10.0):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@virtual_time
+async def test_a_whole_conversation():
+    shop = Shop(Reply("It is noon.", seconds=3), model={"transcripts": ["what time is it", "stop"]})
+    async with client_of(shop.app, hello={"parameters": {"room": "7"}}) as client:
+        await until(lambda: shop.agents and shop.agents[0].llm.connected)
+        client.say(voice(1.0))
+        await until(lambda: client.total > 8000)
+        client.say(voice(1.0))
+        await until(lambda: shop.of(InterruptionEvent))
+        await until(lambda: "clear" in client.messages)
+        await client.send(type="digit", digit="5")
+        await until(lambda: shop.of(DigitEvent))
+        await client.send(type="bye")
+        await asyncio.wait_for(client.ended.wait(), 5)
+    cut = shop.of(InterruptionEvent)[0]
+    assert cut.quality == "confirmed"
+    assert 500 < cut.played_ms < 3000
+    assert client.messages[0] == "ready"
+    assert shop.agents[0].edge.parameters == {"room": "7"}
+    assert next(event.text for event in shop.of(UserTranscriptEvent) if event.final) == (
+        "what time is it"
+    )
+    assert "AgentTurnStartedEvent" in [event["type"] for event in client.events]
+
+
+@virtual_time
+async def test_what_was_heard_is_never_claimed_too_much():
+    shop = Shop()
+    over, under = [], []
+    rng = np.random.default_rng(1)
+    async with client_of(shop.app) as client:
+        await until(lambda: shop.agents and shop.agents[0].llm.connected)
+        agent = shop.agents[0]
+        for _ in range(200):
+            base = client.total
+            agent.say("a" * 60)
+            await asyncio.sleep(float(rng.uniform(0.15, 0.6)))
+            truth = (client.total - base) * 1000 / client.rate
+            agent.interrupt()
+            claim = shop.of(InterruptionEvent)[-1].played_ms
+            over.append(claim - truth)
+            under.append(truth - claim)
+            await asyncio.sleep(0.06)
+    assert max(over) <= 0
+    assert max(under) <= 200
+
+
+@virtual_time
+async def test_texts_and_images_reach_the_model():
+    from dataclasses import replace
+
+    pillow = pytest.importorskip("PIL.Image")
+    data = BytesIO()
+    pillow.fromarray(np.full((8, 8, 3), 200, np.uint8)).save(data, "JPEG")
+    shop = Shop(Reply("Nice."), model={"capabilities": replace(SCRIPTED_CAPABILITIES, video=True)})
+    async with client_of(shop.app) as client:
+        await until(lambda: shop.agents and shop.agents[0].llm.connected)
+        await client.send(type="image", data=base64.b64encode(data.getvalue()).decode())
+        await client.send(type="text", text="What is this?")
+        await until(lambda: client.total > 1000)
+    names = [type(command).__name__ for command in shop.agents[0].llm.commands]
+    assert "SendVideo" in names
+    assert "What is this?" in [item.text for item in shop.agents[0].conversation.items]
+    assert websocket.decode_image(b"nonsense", 0.0).width == 1
+
+
+@virtual_time
+async def test_opus_both_ways():
+    from duologue.rtc.opus import Encoder
+
+    shop = Shop(Reply("Hello.", seconds=0.5))
+    async with client_of(shop.app, hello={"codec": "opus"}, ticks=False) as client:
+        encoder = Encoder(16000)
+        speech = np.concatenate((voice(1.0), np.zeros(16000, np.int16)))
+        for at in range(0, len(speech), 320):
+            await client.line.send(encoder.encode(speech[at : at + 320]))
+            await asyncio.sleep(0.02)
+        await until(lambda: client.messages.count("audio") >= 20)
+    assert client.queue < 20 * 640  # bytes of Opus, and not of PCM
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (b"\0", "audio"),
+        (b"\0\0" * 4000, "audio"),
+        ('{"type":"hello"}', "hello"),
+        ('{"type":"surprise"}', "type"),
+        ("", "format"),
+    ],
+)
+@virtual_time
+async def test_a_client_that_breaks_the_protocol_is_told_and_disconnected(message, code):
+    shop = Shop()
+    async with client_of(shop.app, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+        await client.line.send(message)
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == code
+    await until(lambda: not shop.agents[0]._live)
+
+
+@virtual_time
+async def test_a_client_that_sends_too_much_is_disconnected():
+    shop = Shop()
+    async with client_of(shop.app, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+        for _ in range(100):
+            await client.send(type="played", epoch=0, samples=0)
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == "fast"
+
+
+@pytest.mark.parametrize(
+    ("hello", "code"),
+    [({"token": "wrong"}, "token"), ({"rate": 5}, "rate"), ({"type": "bye"}, "hello")],
+)
+@virtual_time
+async def test_without_a_right_hello_no_agent_is_made(hello, code):
+    shop = Shop(token="0123456789abcdef")  # noqa: S106
+    async with client_of(shop.app, hello=hello, ticks=False) as client:
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == code
+    assert shop.agents == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 400),
+        ({"sec-websocket-protocol": "chat"}, 400),
+        ({"sec-websocket-protocol": "duologue.v1", "origin": "https://evil.example"}, 403),
+        ({"sec-websocket-protocol": "duologue.v1", "origin": "https://["}, 403),
+    ],
+)
+@virtual_time
+async def test_strangers_are_refused_before_the_socket_opens(headers, status):
+    shop = Shop()
+    with pytest.raises(CallRejectedError) as refused:
+        async with client_of(shop.app, headers=headers):
+            pass
+    assert refused.value.status == status
+
+
+@pytest.mark.parametrize("origin", ["https://talk.example.org", "https://www.example.org"])
+@virtual_time
+async def test_own_and_allowed_pages_may_connect(origin):
+    shop = Shop(allowed_origins=["https://www.example.org"])
+    headers = {"sec-websocket-protocol": "chat, duologue.v1", "origin": origin}
+    async with client_of(shop.app, headers=headers, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+
+
+@virtual_time
+async def test_no_hello_in_time():
+    shop = Shop()
+    headers = {"sec-websocket-protocol": "duologue.v1"}
+    line = await AppTransport(shop.app, URL).connect("wss://talk.example.org/socket", headers)
+    assert json.loads(await line.receive())["code"] == "hello"
+    await line.close()
+
+
+@virtual_time
+async def test_clients_share_limit_and_token_with_the_page():
+    config = ServerConfig(max_sessions=1, public_url=URL, token="0123456789abcdef")  # noqa: S106
+    app = create_app(lambda edge: None, config)
+    websocket.mount(app, lambda edge: Agent(edge=edge, llm=ScriptedRealtime()))
+    async with client_of(app, hello={"token": "0123456789abcdef"}, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+        with pytest.raises(CallRejectedError) as refused:
+            async with client_of(app):
+                pass
+        assert refused.value.status == 503
+    async with client_of(app, ticks=False) as client:
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == "token"
+
+
+def test_arguments_that_can_not_work_are_refused():
+    with pytest.raises(ConfigError, match="make_agent"):
+        websocket.mount(Starlette(), "agent")
+    with pytest.raises(ConfigError, match="max_sessions"):
+        websocket.mount(create_app(lambda edge: None), lambda edge: None, max_calls=3)

@@ -1,0 +1,124 @@
+"""The reference clients of the WebSocket edge, in Python and in a real Chromium."""
+
+import asyncio
+import os
+import runpy
+import wave
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import FileResponse, HTMLResponse
+from starlette.routing import Route
+
+from duologue import Agent
+from duologue.edges import websocket
+from duologue.events import AgentTurnEndedEvent, InterruptionEvent
+from duologue.testing import Reply, ScriptedRealtime
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+CHROMIUM = "/usr/bin/chromium"
+PAGE = """<script type="module">
+import { Talk } from "/websocket_client.js";
+window.events = [];
+const url = `ws://${location.host}/socket`;
+window.talk = new Talk(url, { onEvent: (event) => events.push(event.type) });
+await talk.start();
+</script>"""
+
+
+def speech(seconds=1.0, rate=16000):
+    return np.tile(np.repeat([8000, -8000], rate // 400), round(seconds * 200)).astype("<i2")
+
+
+async def until(condition, seconds=15.0):
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def serving(*replies):
+    agents, events = [], []
+
+    def make_agent(edge):
+        agent = Agent(edge=edge, llm=ScriptedRealtime(replies, transcripts=["what time is it"] * 9))
+        agent.events.tap(events.append)
+        agents.append(agent)
+        return agent
+
+    async def page(request):
+        return HTMLResponse(PAGE)
+
+    async def script(request):
+        return FileResponse(EXAMPLES / "websocket_client.js", media_type="text/javascript")
+
+    app = Starlette(routes=[Route("/", page), Route("/websocket_client.js", script)])
+    websocket.mount(app, make_agent, max_calls=2)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    listener = server.config.bind_socket()
+    serve = asyncio.ensure_future(server.serve(sockets=[listener]))
+    await until(lambda: server.started)
+    try:
+        yield f"localhost:{listener.getsockname()[1]}", agents, events
+    finally:
+        server.should_exit = True
+        await serve
+
+
+def test_the_clients_are_short():
+    for name in ("websocket_client.py", "websocket_client.js"):
+        assert len((EXAMPLES / name).read_text().splitlines()) < 150
+
+
+async def test_the_python_client_hears_the_agent(capsys):
+    client = runpy.run_path(str(EXAMPLES / "websocket_client.py"))
+    async with serving(Reply("Hello.", seconds=0.5)) as (host, agents, events):
+        heard = await client["talk"](f"ws://{host}/socket", speech().tobytes(), 16000, seconds=2.5)
+    assert np.count_nonzero(np.frombuffer(heard, "<i2")) > 7000
+    assert "agent: Hello." in capsys.readouterr().out
+    ended = [event for event in events if isinstance(event, AgentTurnEndedEvent)]
+    assert [event.interrupted for event in ended] == [False]
+    [item] = [item for item in agents[0].conversation.items if getattr(item, "speech_id", None)]
+    assert item.text == "Hello."
+
+
+@pytest.mark.browser
+async def test_chromium_is_interrupted_and_confirms_what_it_played(tmp_path):
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    if not os.access(CHROMIUM, os.X_OK):
+        pytest.skip(f"no Chromium at {CHROMIUM}: apt-get install chromium")
+    with wave.open(str(tmp_path / "mic.wav"), "wb") as file:
+        file.setparams((1, 2, 48000, 0, "NONE", ""))
+        voice = np.tile(np.repeat([9000, -9000], 120), 200).astype("<i2")
+        file.writeframes(np.concatenate((voice, np.zeros(144000, "<i2"))).tobytes())
+    flags = [
+        "--no-sandbox",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={tmp_path / 'mic.wav'}",
+        "--autoplay-policy=no-user-gesture-required",
+    ]
+    long = [Reply("a" * 300, seconds=20.0)] * 9
+    async with serving(*long) as (host, agents, events), playwright.async_playwright() as engine:
+        browser = await engine.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            page = await browser.new_page()
+            await page.goto(f"http://{host}/")
+            await until(
+                lambda: any(
+                    e for e in events if isinstance(e, InterruptionEvent) and e.played_ms > 300
+                ),
+                30,
+            )
+            seen = await page.evaluate("events")
+            await page.evaluate("talk.stop()")
+            await until(lambda: not agents[0]._live)
+        finally:
+            await browser.close()
+    cut = next(e for e in events if isinstance(e, InterruptionEvent) and e.played_ms > 300)
+    assert cut.quality == "confirmed"
+    assert "AgentTurnStartedEvent" in seen
