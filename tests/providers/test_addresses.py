@@ -17,7 +17,7 @@ pytest.importorskip("duologue.providers.gemini", reason="the gemini extra is mis
 pytest.importorskip("duologue.providers.qwen", reason="the qwen extra is missing")
 pytest.importorskip("duologue.providers.aws", reason="the aws extra is missing")
 
-from duologue.providers import aws, gemini, openai, qwen
+from duologue.providers import anthropic, aws, gemini, openai, qwen
 from duologue.providers._openai_protocol.webrtc import WebRTCWire
 from duologue.realtime.codec import SessionSetup
 
@@ -31,6 +31,8 @@ MODELS = {
     "qwen": lambda url: qwen.Realtime(base_url=url, api_key=KEY),
     "nova": lambda url: aws.Realtime(base_url=url),
     "a text model": lambda url: openai.LLM("m", base_url=url),
+    "claude": lambda url: anthropic.LLM("m", base_url=url),
+    "gemini as a text model": lambda url: gemini.LLM("m", base_url=url),
 }
 BAD = (
     "http://127.0.0.1:port/v1",

@@ -139,3 +139,12 @@ def test_names_are_listed_without_loading_any_provider() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "['duologue.providers.parts']"
+
+
+def test_voice_on_the_page_about_writing_a_part_has_under_60_lines() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "writing-a-part.md").read_text()
+    program = page.partition("```python\n")[2].partition("```")[0]
+    part, service, _ = program.partition("async def toy_server")
+    assert "class ToyTTS" in part
+    assert service
+    assert len([line for line in part.splitlines() if line.strip()]) < 60

@@ -10,7 +10,7 @@ pytest.importorskip("aws_sdk_bedrock_runtime", reason="the aws extra is not inst
 pytest.importorskip("aiohttp", reason="the simulate extra is not installed")
 pytest.importorskip("aiortc", reason="the openai extra is not installed")
 
-from duologue.providers import aws, gemini, openai, qwen
+from duologue.providers import anthropic, aws, gemini, openai, qwen
 from duologue.providers.gemini._auth import resolve_auth
 from duologue.providers.openai._config import RealtimeConfig
 from duologue.providers.openai._session_json import OpenAISession
@@ -72,6 +72,8 @@ def test_repr_of_a_configuration_contains_no_secret():
     shown = [
         openai.Realtime(api_key=secret, headers={"X": secret}, extra=extra, base_url=address),
         openai.LLM("m", api_key=secret, base_url=address),
+        anthropic.LLM("m", api_key=secret, base_url=address, headers={"X": secret}),
+        gemini.LLM("m", api_key=secret, base_url=address, headers={"X": secret}),
         OpenAISession(RealtimeConfig(extra=extra)),
         gemini.Realtime(api_key=secret, headers={"X": secret}, base_url=address, extra=extra),
         resolve_auth(api_key=secret, token=None, base_url=address, **options),

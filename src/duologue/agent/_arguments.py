@@ -43,16 +43,18 @@ _EXAMPLES = {
 }
 
 _PROVIDERS = {
-    "openai": "openai",
-    "gemini": "gemini",
-    "google": "gemini",
-    "aws": "aws",
-    "amazon": "aws",
-    "bedrock": "aws",
-    "nova": "aws",
-    "qwen": "qwen",
-    "alibaba": "qwen",
-    "local": "local",
+    "openai": "openai.Realtime",
+    "anthropic": "anthropic.LLM",
+    "claude": "anthropic.LLM",
+    "gemini": "gemini.Realtime",
+    "google": "gemini.Realtime",
+    "aws": "aws.Realtime",
+    "amazon": "aws.Realtime",
+    "bedrock": "aws.Realtime",
+    "nova": "aws.Realtime",
+    "qwen": "qwen.Realtime",
+    "alibaba": "qwen.Realtime",
+    "local": "local.Realtime",
 }
 
 
@@ -108,10 +110,12 @@ def _check_llm(llm: object) -> None:
         provider, _, model = llm.rpartition("/")
         known = _PROVIDERS.get(provider.partition("/")[0].partition(":")[0].lower())
         if known is None:
-            known = next((_PROVIDERS[name] for name in _PROVIDERS if name in llm.lower()), "openai")
+            known = next(
+                (_PROVIDERS[name] for name in _PROVIDERS if name in llm.lower()), "openai.Realtime"
+            )
         raise ConfigError(
             f"llm must be a model object, not the text {llm!r}: write "
-            f"llm=duologue.providers.{known}.Realtime({model!r})"
+            f"llm=duologue.providers.{known}({model!r})"
         )
     _check_instance("llm", llm)
     if isinstance(llm, Realtime):

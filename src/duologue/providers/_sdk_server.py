@@ -11,7 +11,6 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,16 +26,13 @@ from duologue._net import (
 )
 from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
+from duologue.providers._drain import drain
 from duologue.providers._one_retry import CONNECT_TIMEOUT_S
 from duologue.providers._validate import check_positive
 from duologue.realtime.network import ApiKey, resolve_key
 
 if TYPE_CHECKING:
     import httpx2
-
-_DRAIN_S = 0.1
-"""Seconds within which a response should end after its last event."""
-
 
 KEY_PLACEHOLDER = "the-key-of-this-request"
 """What an SDK gets as its key. It logs the headers that it makes; the key replaces this after."""
@@ -165,15 +161,8 @@ class SDKServer:
             _current.reset(token)
 
     async def drain(self, events: AsyncIterator[object]) -> None:
-        """Read the end of a response whose last event has come.
-
-        The next request then uses the same connection; one that has to be closed with its response
-        costs a handshake, for which a person would wait.
-        """
-        with suppress(TimeoutError, import_optional("httpx2", self._extra).HTTPError):
-            async with asyncio.timeout(_DRAIN_S):
-                async for _ in events:
-                    pass
+        """Read the end of a response whose last event has come."""
+        await drain(events, import_optional("httpx2", self._extra).HTTPError)
 
     def _time_limits(self) -> Mapping[str, float | None]:
         connect = min(self._timeout, CONNECT_TIMEOUT_S)

@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
+import llm_server
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.items import AgentItem, Item, SystemItem, ToolCallItem, ToolResultItem, UserItem
 from duologue.json_types import Json, JsonObject
@@ -526,3 +527,17 @@ async def test_short_retry_after_is_retried_once() -> None:
     async with serving(answer) as (llm, requests):
         assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
     assert len(requests) == 2
+
+
+async def test_requests_share_one_connection() -> None:
+    async def answer(request: llm_server.Request) -> None:
+        chunks = [json.dumps(delta(content="Hello.")), "[DONE]"]
+        await request.write("".join(f"data: {chunk}\n\n" for chunk in chunks).encode())
+        await request.end()
+
+    async with llm_server.serving(answer) as (url, requests):
+        llm = openai.LLM("m", base_url=f"{url}/v1", api_key="k")
+        for _ in range(3):
+            assert await collect(llm.generate("", HISTORY, [])) == [TextDelta("Hello.")]
+        await llm.close()
+    assert [request.connection for request in requests] == [1, 1, 1]

@@ -11,6 +11,7 @@ from duologue.errors import ErrorKind, SessionError
 from duologue.items import Item
 from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
+from duologue.providers._drain import drain
 from duologue.providers._openai_protocol.items import nested_tools
 from duologue.providers.openai._chat_messages import chat_messages
 from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk
@@ -110,8 +111,9 @@ class LLM:
         request |= self._options
         chat = ChatStream()
         async with self._server.post("/chat/completions", request) as response:
+            pieces = response.aiter_bytes()
             try:
-                async for piece in response.aiter_bytes():
+                async for piece in pieces:
                     for output in chat.push(piece):
                         yield output
                     if chat.done:
@@ -120,8 +122,10 @@ class LLM:
                 raise SessionError(str(error), code=error.code, kind=ErrorKind.RETRY) from error
             except import_optional("httpx", "openai").HTTPError as error:
                 raise self._server.connection_error("broke off", error) from error
-        for output in chat.end():
-            yield output
+            for output in chat.end():
+                yield output
+            if chat.done:
+                await drain(pieces, import_optional("httpx", "openai").HTTPError)
         if not chat.recognized:
             raise SessionError(
                 f"{self._server.shown_url} sent no answer of the Chat Completions API",
