@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all of their own set-up; nothing but Python and pip is needed.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint types unit lowest bench format clean
+.PHONY: help setup demo serve test quick lint types unit lowest bench format clean
 
 UV := $(shell command -v uv 2>/dev/null || echo .tools/uv/bin/uv)
 # The first that runs and is new enough: a name may be there that only says what is missing.
@@ -33,6 +33,9 @@ python:
 
 demo: setup ## talk to it: a recorded caller first, then the page in your browser
 	.venv/bin/duologue demo $(ARGS)
+
+serve: setup ## the page with any model or agent: make serve ARGS="--llm openai"
+	.venv/bin/duologue serve $(ARGS)
 
 test: lint types unit ## everything CI runs
 

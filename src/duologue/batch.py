@@ -224,7 +224,7 @@ async def run_batch(
 ) -> list[Row]:
     """Hold one conversation for each file, and return a row for each turn.
 
-    A conversation that fails is a row with the error; the others go on. In virtual time
+    A conversation that fails is a row with the error; the others continue. In virtual time
     (`run_virtual`) the conversations take as long as the model computes.
 
     Args:

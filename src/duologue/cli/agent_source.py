@@ -89,7 +89,7 @@ class AppSource:
     """Asks the user's function for an agent (see `duologue.cli.app_path`)."""
 
     extras: Sequence[str] = ()
-    in_process = True  # not known; whoever runs an app in virtual time knows
+    in_process = True  # not known; the user who runs an app in virtual time knows
     loading_message = ""
 
     def __init__(self, path: str) -> None:

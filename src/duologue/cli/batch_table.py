@@ -149,7 +149,7 @@ class BatchTable:
         return ConfigError(f"{self.path} is not a table of duologue batch: choose another file")
 
     def _write_journal(self) -> None:
-        """Write all rows anew, so that the file has complete recordings only."""
+        """Write all rows again, so that the file has complete recordings only."""
         part = self._journal.with_name(self._journal.name + ".part")
         with part.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(_COLUMNS)

@@ -45,7 +45,7 @@ class ModelOptions:
         tts: ``NAME`` or ``NAME:VOICE`` of a voice.
         settings: ``key=value`` for the model; for a part the key begins with ``stt.`` or ``tts.``.
         offline: Fetch no weights.
-        given: The options above that were given, as they are written.
+        given: The spelling of those options above that were given.
     """
 
     llm: str | None = None

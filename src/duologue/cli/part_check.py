@@ -23,7 +23,7 @@ CHECK_S = 10.0
 """Seconds in which a connection must be there."""
 
 SETTLE_S = 0.3
-"""Seconds for which it must stay, because some services refuse a key by a message."""
+"""Seconds that it must stay, because some services refuse a key by a message."""
 
 
 async def check_connection(

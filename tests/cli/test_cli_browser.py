@@ -1,0 +1,51 @@
+"""One command talks with OpenAI in a browser: Chromium, the page, the CLI, and a simulator."""
+
+import asyncio
+import os
+import re
+import sys
+from contextlib import asynccontextmanager
+
+import pytest
+from page import SPEECH, chromium, open_page, talk
+
+from duologue.testing import OpenAISimulator
+
+pytestmark = pytest.mark.browser
+
+
+@asynccontextmanager
+async def serving(*args, **environment):
+    """Run ``duologue serve`` as a process; yield the address that it prints."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "duologue", "serve", "--port", "0", *args),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, **environment},
+    )
+    try:
+        async with asyncio.timeout(30):
+            while line := (await running.stdout.readline()).decode():
+                if found := re.search(r"Talk at (\S+)", line):
+                    break
+            else:
+                pytest.fail("the server ended")
+        yield found[1]
+    finally:
+        running.terminate()
+        await running.communicate()
+
+
+async def test_one_command_talks_with_openai_in_the_browser():
+    transcripts = ["He might even have been made amiable himself."]
+    async with (
+        OpenAISimulator(replies=["Perhaps he might."], transcripts=transcripts) as simulator,
+        serving(
+            *("--llm", "openai", "--voice", "marin", "--set", f"base_url={simulator.url}"),
+            OPENAI_API_KEY=simulator.key,
+        ) as address,
+        chromium(SPEECH / "austen-0930.wav") as browser,
+        open_page(browser, address) as page,
+    ):
+        await talk(page)
+        await page.get_by_text("Perhaps he might.").first.wait_for(timeout=20_000)
+        await page.get_by_text("made amiable himself").first.wait_for(timeout=20_000)
