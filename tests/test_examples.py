@@ -7,6 +7,8 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -40,6 +42,34 @@ def load(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@asynccontextmanager
+async def chat_server(words: Sequence[str]) -> AsyncGenerator[tuple[str, list[dict[str, Any]]]]:
+    """Serve a text model that always replies ``words``; yield its address and its requests."""
+    requests: list[dict[str, Any]] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
+        requests.append(json.loads(await reader.readexactly(length)))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
+        for text in words:
+            chunk = {
+                "id": "1",
+                "object": "chat.completion.chunk",
+                "created": 0,
+                "model": "test",
+                "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+            }
+            writer.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        writer.write(b"data: [DONE]\n\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", requests
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +122,58 @@ def test_half_cascade(tmp_path):
     out = run("half_cascade.py", cwd=tmp_path)
     assert out == "person: When is breakfast?\nagent:  From seven to ten.\n"
     assert (tmp_path / "half_cascade.wav").stat().st_size > 48000
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("three_vendors", "person: When is breakfast?\nagent:  From seven to ten.\n"),
+        ("chinese", "person: 早餐几点开始\nagent:  早餐从七点到十点。欢迎您来。\n"),
+    ],
+)
+def test_a_pipeline_of_vendors_runs_without_keys(tmp_path, name, said):
+    for package in ("websockets", "aiohttp", "httpx", "earshot"):
+        pytest.importorskip(package, reason="needs duologue[cartesia,openai,simulate]")
+    out = run(f"{name}.py", cwd=tmp_path)
+    assert out == said
+    assert (tmp_path / f"{name}.wav").stat().st_size > 48000
+
+
+@pytest.mark.parametrize(
+    ("name", "hears", "words"),
+    [
+        ("three_vendors", "deepgram", ["From seven ", "to ten."]),
+        ("chinese", "elevenlabs", ["早餐从七点", "到十点。"]),
+    ],
+)
+async def test_a_pipeline_of_vendors_talks_to_a_text_model(
+    tmp_path, monkeypatch, capsys, name, hears, words
+):
+    for package in ("websockets", "aiohttp", "httpx", "earshot"):
+        pytest.importorskip(package, reason="needs duologue[cartesia,openai,simulate]")
+    from duologue.providers import cartesia, deepgram, elevenlabs, openai
+    from duologue.testing import CartesiaSimulator, DeepgramSimulator, ElevenLabsSimulator
+
+    monkeypatch.chdir(tmp_path)
+    module = load(name)
+    simulator = {"deepgram": DeepgramSimulator, "elevenlabs": ElevenLabsSimulator}[hears]
+    recogniser = {"deepgram": deepgram.STT, "elevenlabs": elevenlabs.STT}[hears]
+    async with (
+        chat_server(words) as (address, requests),
+        simulator(transcripts=["Breakfast?", ""]) as service,
+        CartesiaSimulator() as voices,
+    ):
+        llm = openai.LLM("text-model", base_url=address)
+        stt = recogniser(base_url=service.url, api_key=service.key)
+        tts = cartesia.TTS("voice", base_url=voices.url, api_key=voices.key)
+        await module.talk(module.QUESTION, llm, stt, tts)
+        await llm.close()
+    told = capsys.readouterr()
+    assert told.out == f"person: Breakfast?\nagent:  {''.join(words)}\n"
+    assert told.err == ""
+    messages = requests[-1]["messages"]
+    assert module.INSTRUCTIONS in str(messages[0])
+    assert messages[-1]["content"] == "Breakfast?"
 
 
 @pytest.mark.parametrize("name", ["history.py", "history_sql.py"])
@@ -234,34 +316,12 @@ def test_hello(tmp_path, weights):
 @pytest.mark.weights
 async def test_pipeline_ollama(tmp_path, weights):
     pytest.importorskip("httpx", reason="needs duologue[openai]")
-    requests: list[dict[str, object]] = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        length = int(head.partition("content-length: ")[2].partition("\r\n")[0])
-        requests.append(json.loads(await reader.readexactly(length)))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
-        for words in ("He may ", "well have been."):
-            chunk = {
-                "id": "1",
-                "object": "chat.completion.chunk",
-                "created": 0,
-                "model": "test",
-                "choices": [{"index": 0, "delta": {"content": words}, "finish_reason": None}],
-            }
-            writer.write(f"data: {json.dumps(chunk)}\n\n".encode())
-        writer.write(b"data: [DONE]\n\n")
-        await writer.drain()
-        writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    async with chat_server(["He may ", "well have been."]) as (address, requests):
         out = await asyncio.to_thread(
             run,
             "pipeline_ollama.py",
             CLIPS / "austen-0930.wav",
-            f"http://127.0.0.1:{port}/v1",
+            address,
             "test",
             cwd=tmp_path,
             timeout=120,
