@@ -98,7 +98,7 @@ def test_a_file_of_a_hub_is_fetched_listed_checked_and_deleted(
     assert again.exit_code == 1
     assert f"{NAME} has changed since its first use" in again.output
     told = runner.invoke(models, ["forget", NAME]).output
-    assert told == f"{NAME}: its next use records it anew.\n"
+    assert told == f"{NAME}: its next use records the hash again.\n"
     assert runner.invoke(models, ["fetch", NAME]).exit_code == 0
     assert runner.invoke(models, ["prune", NAME]).output == "Freed 0.0 MB.\n"
     assert not fetched.exists()

@@ -323,7 +323,7 @@ def test_a_damaged_record_is_an_error(files: ModelFiles, tmp_path: Path) -> None
     ensure(files, own)
     [record] = (files.root / "models").glob("*.json")
     record.write_text(json.dumps({"source": "x"}))
-    with pytest.raises(WeightsError, match=r"can't be read .*: delete it to record"):
+    with pytest.raises(WeightsError, match=r"can't be read .*: delete it; the next use"):
         ensure(files, own)
 
 

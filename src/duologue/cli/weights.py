@@ -110,14 +110,14 @@ def prune(names: tuple[str, ...]) -> None:
 def forget(names: tuple[str, ...]) -> None:
     """Forget the hash that was recorded of NAMES, each hf:ORG/REPO/FILE.gguf or a path.
 
-    Their next use records them as they are then. No file is deleted.
+    Their next use records it again. No file is deleted.
     """
     files = ModelFiles()
     with _plain_errors():
         for name in names:
             source = _recorded(files, name).source
             files.forget(name)
-            click.echo(f"{source}: its next use records it anew.")
+            click.echo(f"{source}: its next use records the hash again.")
 
 
 def _is_model_file(name: str) -> bool:

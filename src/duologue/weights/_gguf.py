@@ -55,7 +55,7 @@ class GgufError(WeightsError):
 
 
 class _CutOffError(Exception):
-    """The header goes on behind the end of the file."""
+    """The file ends before its header does."""
 
 
 @dataclass(frozen=True, slots=True)

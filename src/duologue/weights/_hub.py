@@ -1,8 +1,8 @@
 """Fetch one file of a model hub, continue downloads that were interrupted, and explain failures.
 
-The hub's own client finds the file, the key and the proxies. It starts an interrupted download anew
-each time, which is a pity with files of gigabytes, so what has come is kept here under the hash
-that the hub announces, and the client is asked for the rest only.
+The hub's own client finds the file, the key and the proxies. It starts an interrupted download
+from the beginning each time, which takes long with files of gigabytes. So the part that has arrived
+is kept here under the hash that the hub announces, and the client only fetches the rest.
 """
 
 from __future__ import annotations

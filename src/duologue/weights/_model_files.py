@@ -131,7 +131,7 @@ class ModelFiles:
         return "ready" if sha256_of(path) == record.sha256 else "broken"
 
     def forget(self, source: str | Path) -> bool:
-        """Delete what was recorded, so that the next use records the file as it is then.
+        """Delete what was recorded, so that the next use records the hash again.
 
         Returns:
             Whether anything was recorded.
@@ -240,7 +240,7 @@ class ModelFiles:
             return None
         except (OSError, ValueError, TypeError) as error:
             raise WeightsError(
-                f"{path} can't be read ({error}): delete it to record the file's hash anew"
+                f"{path} can't be read ({error}): delete it; the next use records the hash again"
             ) from error
 
 
