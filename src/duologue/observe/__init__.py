@@ -1,4 +1,4 @@
-"""See what happens in calls: traces for OpenTelemetry, metrics for Prometheus, recordings."""
+"""See what happens in calls: traces, metrics, recordings, stalls, and pages to look at."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from duologue.observe.metrics import Metrics
     from duologue.observe.pages import view
     from duologue.observe.recorder import Recorder
+    from duologue.observe.stalls import StallWatchdog
     from duologue.observe.tracing import trace
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Metrics",
     "RecordedCall",
     "Recorder",
+    "StallWatchdog",
     "explain",
     "read_call",
     "read_calls",
@@ -34,6 +36,7 @@ if not TYPE_CHECKING:
             "duologue.observe.explanations": ["Explanation", "explain"],
             "duologue.observe.metrics": ["Metrics"],
             "duologue.observe.recorder": ["Recorder"],
+            "duologue.observe.stalls": ["StallWatchdog"],
             "duologue.observe.tracing": ["trace"],
             "duologue.observe.pages": ["view"],
         },
