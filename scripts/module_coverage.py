@@ -88,6 +88,12 @@ TESTS: dict[str, tuple[str, ...]] = {
     "edges/telephone/_twilio_codec.py": ("edges/telephone/test_twilio_codec.py",),
     "edges/telephone/_vonage_codec.py": ("edges/telephone/test_vonage_codec.py",),
     "weights/_gguf.py": ("weights/test_gguf.py",),
+    "pipeline/reply_voice.py": ("pipeline/test_reply_voice.py",),
+    "pipeline/_reply_speaker.py": (
+        "pipeline/test_reply_voice.py",
+        "pipeline/test_heard_reports.py",
+    ),
+    "pipeline/_emitter.py": ("pipeline/test_reply_voice.py",),
     "pipeline/_recognition_log.py": ("pipeline/test_recognition_log.py",),
     "pipeline/_voice_contexts.py": ("pipeline/test_voice_contexts.py",),
     "pipeline/_word_alignment.py": ("pipeline/test_word_alignment.py",),

@@ -239,7 +239,7 @@ class VoicedConnection:
         reply.speaker, reply.item_id = speaker, item_id
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(run_contained(speaker.wait()), name="speak")
+                tasks.create_task(_contained_wait(speaker), name="speak")
                 async for text in reply.texts(item_id):
                     await speaker.send(text)
                 await speaker.finish()
@@ -285,6 +285,10 @@ class VoicedConnection:
             change = Truncate(item_id, 0, text) if text else DeleteItem(item_id)
             self._connection.transmit(change)
         self._emit(ReplyDone(reply.id, "failed", message))
+
+
+async def _contained_wait(speaker: ReplySpeaker) -> None:
+    await run_contained(speaker.wait())
 
 
 _ITEM_END = ("", "")
