@@ -394,6 +394,35 @@ async def test_say_that_is_cancelled_stops_the_voice_where_it_was_heard() -> Non
 
 
 @virtual_time
+async def test_say_of_which_nothing_was_spoken_is_deleted_at_the_model() -> None:
+    async with Scene() as scene:
+        scene.transmit(Say("q", "One two three four five."))
+        await asyncio.sleep(0)
+        (started,) = scene.of(ReplyStarted)
+        scene.transmit(CancelReply(started.reply_id))
+        item_id = added_item(scene)
+        assert scene.model.commands[1:] == [DeleteItem(item_id)]
+        await asyncio.sleep(1)
+        assert scene.outputs[-1] == ReplyDone(started.reply_id, "cancelled")
+
+
+@virtual_time
+async def test_say_whose_voice_fails_leaves_what_was_spoken_at_the_model() -> None:
+    async with Scene() as scene:
+        scene.voice.fails_after = 2
+        scene.transmit(Say("q", "One two three four five."))
+        await asyncio.sleep(1)
+        assert scene.of(ReplyDone)[0].status == "failed"
+        assert scene.model.commands[1:] == [Truncate(added_item(scene), 0, "One two")]
+
+
+def added_item(scene: Scene) -> str:
+    added = scene.model.commands[0]
+    assert isinstance(added, AddItem)
+    return added.item.id
+
+
+@virtual_time
 async def test_a_voice_that_fails_fails_the_reply_and_tells_the_model_what_was_spoken() -> None:
     async with Scene() as scene:
         scene.voice.fails_after = 2

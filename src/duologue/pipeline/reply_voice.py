@@ -29,6 +29,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from duologue._bounded_dict import BoundedDict
@@ -89,7 +90,7 @@ class VoicedConnection:
         self._emit = self._emitter.emit
         self._tasks: asyncio.TaskGroup | None = None
         self._replies: dict[str, _VoicedReply] = {}
-        self._scripted: dict[str, SpeculativeReply] = {}
+        self._scripted: dict[str, _ScriptedText] = {}
         """Texts of the program that are being spoken, by the ids of their replies."""
         self._stopping: dict[str, Callable[[int | None], None]] = {}
         """Stops the voices of cancelled replies, by item: what was heard follows at once."""
@@ -123,10 +124,8 @@ class VoicedConnection:
             case Say():
                 self._say(command)
             case CancelReply(reply_id=reply_id) if reply_id in self._scripted:
-                reply = self._scripted[reply_id]
-                self._stop_soon(reply.item_id, reply.stop_voice)
                 with self._emitter.transmitting():
-                    reply.cancel(stops_voice=False)
+                    self._cancel_scripted(self._scripted[reply_id])
             case CancelReply(reply_id=reply_id) if reply_id in self._replies:
                 with self._emitter.transmitting():
                     self._cancel(self._replies[reply_id])
@@ -145,7 +144,7 @@ class VoicedConnection:
         for reply in self._replies.values():
             reply.stop()
         for text in [*self._scripted.values()]:
-            text.cancel()
+            text.reply.cancel()
 
     def _say(self, command: Say) -> None:
         """Speak a text of the program, and tell the model that it was said."""
@@ -154,7 +153,7 @@ class VoicedConnection:
         reply = SpeculativeReply(
             partial(scripted, command.text), self._voice, self._emit_scripted, None, script=True
         )
-        self._scripted[reply.id] = reply
+        self._scripted[reply.id] = _ScriptedText(reply)
         self._connection.transmit(AddItem(AgentItem(reply.item_id, command.text)))
         reply.start(self._tasks)
         with self._emitter.transmitting():
@@ -162,11 +161,28 @@ class VoicedConnection:
 
     def _emit_scripted(self, output: Output) -> None:
         match output:
-            case ReplyDone(reply_id=reply_id):
-                self._scripted.pop(reply_id, None)
+            case ReplyDone(reply_id=reply_id, status=status):
+                text = self._scripted.pop(reply_id)
+                if status == "failed":
+                    self._keep_spoken(text.reply.item_id, text.spoken)
+            case ReplyAudio(reply_id=reply_id) | ReplyText(reply_id=reply_id):
+                self._scripted[reply_id].add(output)
             case ReplyHeard():
                 self._correct(output)
         self._emit(output)
+
+    def _cancel_scripted(self, text: _ScriptedText) -> None:
+        item_id = text.reply.item_id
+        self._stop_soon(item_id, text.reply.stop_voice)
+        text.reply.cancel(stops_voice=False)
+        if text.spoken is None:
+            self._connection.transmit(DeleteItem(item_id))
+
+    def _keep_spoken(self, item_id: str, spoken: str | None) -> None:
+        """Leave only what was spoken of an item in the model's history."""
+        text = (spoken or "").rstrip()
+        change = Truncate(item_id, 0, text) if text else DeleteItem(item_id)
+        self._connection.transmit(change)
 
     def _correct(self, heard: ReplyHeard) -> None:
         """Tell the model what the voice says was heard of an item that was cut."""
@@ -255,10 +271,7 @@ class VoicedConnection:
             return
         if reply.cancelled:
             return  # It came before the voice was stopped.
-        before = reply.items.get(output.item_id) or ""
-        reply.items[output.item_id] = (
-            before + output.text if isinstance(output, ReplyText) else before
-        )
+        reply.items[output.item_id] = _spoken_with(reply.items.get(output.item_id), output)
         self._emit(output)
 
     def _cancel(self, reply: _VoicedReply) -> None:
@@ -281,10 +294,25 @@ class VoicedConnection:
         if reply.done is None:
             self._connection.transmit(CancelReply(reply.id))
         for item_id, spoken in reply.items.items():
-            text = (spoken or "").rstrip()
-            change = Truncate(item_id, 0, text) if text else DeleteItem(item_id)
-            self._connection.transmit(change)
+            self._keep_spoken(item_id, spoken)
         self._emit(ReplyDone(reply.id, "failed", message))
+
+
+def _spoken_with(spoken: str | None, output: ReplyAudio | ReplyText) -> str:
+    """Return the text spoken of an item so far, after the next output; None before the first."""
+    return (spoken or "") + (output.text if isinstance(output, ReplyText) else "")
+
+
+@dataclass(slots=True)
+class _ScriptedText:
+    """A text of the program that is being spoken."""
+
+    reply: SpeculativeReply
+    spoken: str | None = None
+    """What was spoken of it; None if the session does not know its item yet."""
+
+    def add(self, output: ReplyAudio | ReplyText) -> None:
+        self.spoken = _spoken_with(self.spoken, output)
 
 
 async def _contained_wait(speaker: ReplySpeaker) -> None:
