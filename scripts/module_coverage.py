@@ -102,6 +102,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/anthropic/_message_stream.py": _ANTHROPIC,
     "providers/anthropic/_messages.py": _ANTHROPIC,
     "providers/anthropic/_thinking.py": _ANTHROPIC,
+    "providers/cartesia/_manual_stt_codec.py": (
+        "providers/cartesia/test_cartesia_manual_stt_codec.py",
+    ),
     "providers/cartesia/_stt_codec.py": ("providers/cartesia/test_cartesia_stt_codec.py",),
     "providers/cartesia/_tts_codec.py": ("providers/cartesia/test_cartesia_tts_codec.py",),
     "providers/deepgram/_aura_tts_codec.py": ("providers/deepgram/test_deepgram_tts_codecs.py",),

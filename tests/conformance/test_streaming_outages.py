@@ -23,6 +23,9 @@ from fake_edge import FakeEdge, agent_items, events_of
 CARTESIA = Vendor(CartesiaSimulator, cartesia.STT, partial(cartesia.TTS, "v"))
 LOCAL_TURNS = {
     "elevenlabs": Vendor(ElevenLabsSimulator, elevenlabs.STT, partial(elevenlabs.TTS, "v")),
+    "cartesia by hand": Vendor(
+        CartesiaSimulator, partial(cartesia.STT, turns="local"), CARTESIA.tts
+    ),
     "nova": Vendor(DeepgramSimulator, partial(deepgram.STT, "nova-3"), deepgram.TTS),
     "openai": Vendor(
         CartesiaSimulator, openai.STT, partial(cartesia.TTS, "v"), recogniser=OpenAISimulator
@@ -126,6 +129,9 @@ def reads_frames(simulator):
 
 READERS = {
     "cartesia": Vendor(reads_frames(CartesiaSimulator), cartesia.STT, CARTESIA.tts),
+    "cartesia by hand": Vendor(
+        reads_frames(CartesiaSimulator), partial(cartesia.STT, turns="local"), CARTESIA.tts
+    ),
     "flux": Vendor(reads_frames(DeepgramSimulator), deepgram.STT, deepgram.TTS),
     "nova": Vendor(reads_frames(DeepgramSimulator), partial(deepgram.STT, "nova-3"), deepgram.TTS),
     "elevenlabs": Vendor(

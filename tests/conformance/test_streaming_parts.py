@@ -121,6 +121,9 @@ VENDORS = {
         timing="clauses",
         pause_s=2.0,
     ),
+    "cartesia by hand": Vendor(
+        CartesiaSimulator, partial(cartesia.STT, language="de"), partial(cartesia.TTS, "v")
+    ),
     "openai": Vendor(
         CartesiaSimulator,
         openai.STT,

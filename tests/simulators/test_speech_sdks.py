@@ -92,6 +92,27 @@ async def test_cartesia_recognises_turns():
     assert TRANSCRIPT in kinds[-1]
 
 
+async def test_cartesia_recognises_by_hand():
+    async with CartesiaSimulator(transcripts=[TRANSCRIPT]) as service:
+        client = AsyncCartesia(
+            api_key=service.key, base_url=service.http_url, websocket_base_url=service.url
+        )
+        async with client.stt.manual_finalize.websocket(
+            model="ink-whisper", encoding="pcm_s16le", sample_rate=16000, language="de"
+        ) as connection:
+            for chunk in speech():
+                await connection.send_raw(chunk)
+            await connection.send("finalize")
+            events = await events_until(connection, lambda event: event.type == "flush_done")
+            await connection.send("close")
+            await events_until(connection, lambda event: event.type == "done")
+    finals = [event for event in events[:-1] if event.is_final]
+    assert "".join(event.text for event in finals).strip() == TRANSCRIPT
+    assert finals[-1].language == "de"
+    (session,) = service.sessions
+    assert session.commands == ["finalize", "close"]
+
+
 async def test_deepgram_flux_recognises_turns():
     async with (
         DeepgramSimulator(transcripts=[TRANSCRIPT]) as service,

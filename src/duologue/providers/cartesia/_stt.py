@@ -1,8 +1,8 @@
-"""Cartesia's recogniser with turns, Ink-2."""
+"""Cartesia's recognisers: Ink-2, which finds turns in English, and others without turns."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import Literal
@@ -10,23 +10,42 @@ from typing import Literal
 from duologue.errors import ConfigError
 from duologue.pipeline.interfaces import STTConnection
 from duologue.pipeline.socket_stt import SocketSTT
-from duologue.pipeline.stt_codec import RecognizerTraits
-from duologue.providers._options import between, option, takes, text
+from duologue.pipeline.stt_codec import RecognizerTraits, STTCodec
+from duologue.providers._options import between, one_of, option, takes, text
 from duologue.providers._speech_service import Query, SpeechOptions, SpeechService
+from duologue.providers.cartesia._manual_stt_codec import CartesiaManualCodec
 from duologue.providers.cartesia._service import CARTESIA
 from duologue.providers.cartesia._stt_codec import CartesiaTurnsCodec
 
 RATE = 16000
 TRAITS = RecognizerTraits(ends_turns=False, silence_s=0.5, idle_silence_s=60.0)
+MANUAL_TRAITS = RecognizerTraits(turns="local", silence_s=None, idle_silence_s=60.0)
 
 
 @dataclass(frozen=True)
 class CartesiaSTTOptions(SpeechOptions):
     """Options of Cartesia's recogniser."""
 
-    model: str = option("ink-2", "name of the model", check=text("the name of a model"))
+    model: str | None = option(
+        None,
+        "name of the model",
+        check=text("the name of a model"),
+        shown="`ink-2`; `ink-whisper` for other languages than English",
+    )
     _: KW_ONLY
-    keyterms: Sequence[str] = option((), "words that it should expect")
+    language: str | None = option(
+        None,
+        "language of the speech, such as `de`; turns are found in English only",
+        check=text("a language such as en"),
+        shown="`en`",
+    )
+    turns: str | None = option(
+        None,
+        "`service` or `local`: who finds the turns",
+        check=one_of("service", "local"),
+        shown="`service` if model and language can",
+    )
+    keyterms: Sequence[str] = option((), "words that it should expect, where it finds the turns")
     turn_start_threshold: float = option(
         0.8, "0.5 to 0.9: how sure it must be that a turn has begun", check=between(0.5, 0.9)
     )
@@ -55,40 +74,65 @@ class CartesiaSTTOptions(SpeechOptions):
 
 
 class STT:
-    """Cartesia's recogniser as a `StreamingSTT` (extra ``cartesia``).
+    """Cartesia's recognisers as a `StreamingSTT` (extra ``cartesia``).
 
-    The service finds the turns: its eager end begins a reply, its end ends the turn. The arguments
-    are the fields of `CartesiaSTTOptions`, and are described in docs/providers/cartesia.md.
+    Ink-2 finds the turns in English: its eager end begins a reply, its end ends the turn. With
+    another language or model, or with ``turns="local"``, the pipeline's own voice activity and turn
+    detection do. The arguments are the fields of `CartesiaSTTOptions`, and are described in
+    docs/providers/cartesia.md.
 
     Raises:
         ConfigError: A value is invalid, or there is no key.
     """
 
     rate = RATE
-    turns: Literal["service", "local"] = "service"
 
     @takes(CartesiaSTTOptions)
     def __init__(self, options: CartesiaSTTOptions) -> None:
         self._service = SpeechService(CARTESIA, options)
         self._reconnect = options.reconnect
-        self._query: Query = (
-            ("model", options.model),
+        english = options.language is None or options.language.split("-")[0] == "en"
+        model = options.model or ("ink-2" if english else "ink-whisper")
+        finds_turns = english and not model.startswith("ink-whisper")
+        if options.turns == "service" and not finds_turns:
+            raise ConfigError(
+                "turns='service' is for English with ink-2: leave turns out, and give the agent a "
+                "vad and a turn_detection"
+            )
+        local = options.turns == "local" or not finds_turns
+        self.turns: Literal["service", "local"] = "local" if local else "service"
+        shared: Query = (
+            ("model", model),
             ("encoding", "pcm_s16le"),
             ("sample_rate", RATE),
-            ("turn_start_threshold", options.turn_start_threshold),
-            ("turn_eager_end_threshold", options.turn_eager_end_threshold),
-            ("turn_end_threshold", options.turn_end_threshold),
-            ("turn_end_timeout_ms", options.turn_end_timeout_ms),
-            *(("keyterm", keyterm) for keyterm in options.keyterms),
         )
+        codec: Callable[..., STTCodec[bytes]]
+        if local:
+            codec, path, self._traits = CartesiaManualCodec, "/stt/websocket", MANUAL_TRAITS
+            query: Query = (*shared, ("language", options.language or "en"))
+        else:
+            codec, path, self._traits = CartesiaTurnsCodec, "/stt/turns/websocket", TRAITS
+            query = (*shared, *_turn_options(options))
+        self._make_codec = partial(codec, self._service.error)
+        self._make_wire = partial(self._service.websocket, path, query)
 
     def connect(self) -> STTConnection:
         """Return the transcription of a new conversation."""
         return SocketSTT[bytes](
-            TRAITS,
+            self._traits,
             RATE,
-            make_codec=partial(CartesiaTurnsCodec, self._service.error),
-            make_wire=partial(self._service.websocket, "/stt/turns/websocket", self._query),
+            make_codec=self._make_codec,
+            make_wire=self._make_wire,
             clock=self._service.clock,
             reconnect=self._reconnect,
         )
+
+
+def _turn_options(options: CartesiaSTTOptions) -> Query:
+    return (
+        ("turn_start_threshold", options.turn_start_threshold),
+        ("turn_eager_end_threshold", options.turn_eager_end_threshold),
+        ("turn_end_threshold", options.turn_end_threshold),
+        ("turn_end_timeout_ms", options.turn_end_timeout_ms),
+        *(("keyterm", keyterm) for keyterm in options.keyterms),
+    )

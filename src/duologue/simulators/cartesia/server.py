@@ -21,6 +21,7 @@ with optional("simulate"):
     )
     from duologue.simulators._speech.sessions import SpeechSession
     from duologue.simulators._speech.voices import make_voice
+    from duologue.simulators.cartesia._manual_stt_session import CartesiaManualSTTSession
     from duologue.simulators.cartesia._stt_session import CartesiaSTTSession
     from duologue.simulators.cartesia._tts_session import CartesiaTTSSession
 
@@ -68,6 +69,7 @@ class CartesiaSimulator(SpeechSimulator):
         return {
             "/tts/websocket": self._make_tts,
             "/stt/turns/websocket": self._make_stt,
+            "/stt/websocket": self._make_manual_stt,
         }
 
     def key_of(self, request: web.Request) -> str:
@@ -87,6 +89,24 @@ class CartesiaSimulator(SpeechSimulator):
         )
 
     def _make_stt(self, request: web.Request, channel: EventChannel) -> SpeechSession:
+        rate = self._check_stt(request)
+        return CartesiaSTTSession(
+            channel, self._clock, self.recognizer(), rate, clock_scale=self.clock_scale
+        )
+
+    def _make_manual_stt(self, request: web.Request, channel: EventChannel) -> SpeechSession:
+        rate = self._check_stt(request)
+        return CartesiaManualSTTSession(
+            channel,
+            self._clock,
+            self.recognizer(),
+            rate,
+            language=request.query.get("language", "en"),
+            clock_scale=self.clock_scale,
+        )
+
+    def _check_stt(self, request: web.Request) -> int:
+        """Return the rate of the audio of a recogniser."""
         self._check_version(request)
         query = request.query
         if query.get("encoding") != "pcm_s16le":
@@ -97,9 +117,7 @@ class CartesiaSimulator(SpeechSimulator):
             raise RefusedError(400, "sample_rate is required") from None
         if not query.get("model"):
             raise RefusedError(400, "model is required")
-        return CartesiaSTTSession(
-            channel, self._clock, self.recognizer(), rate, clock_scale=self.clock_scale
-        )
+        return rate
 
     @staticmethod
     def _check_version(request: web.Request) -> None:
