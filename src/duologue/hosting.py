@@ -25,6 +25,7 @@ from duologue.server.serving import serve_app
 
 if TYPE_CHECKING:
     from duologue.edges.telephone.carrier import Carrier
+    from duologue.observe import Metrics
 
 import_module("duologue.agent.session")  # now, because the first call should not wait for it
 
@@ -89,6 +90,7 @@ def create_app(
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
+    metrics: Metrics | None = None,
 ) -> CallApp:
     """Create an ASGI app in which each caller talks with an agent of their own.
 
@@ -102,6 +104,7 @@ def create_app(
         on_ending: Called when the server is about to end a call, such as
             ``lambda call: call.agent.say("I have to go in half a minute.")``.
         telephone: Carriers whose calls come to ``make_agent`` too, with a `MediaStream` as edge.
+        metrics: What ``/metrics`` answers, behind the token; ``make_agent`` lets it watch agents.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
@@ -113,6 +116,14 @@ def create_app(
         ),
         config,
     )
+    if metrics is not None:
+        shown = metrics
+
+        def render() -> bytes:
+            shown.set_draining(app.draining)
+            return shown.render()
+
+        app.api.metrics = render
     if telephone:
         from duologue.edges.telephone.app import MakePhoneAgent, mount
 
@@ -132,6 +143,7 @@ async def serve(
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
+    metrics: Metrics | None = None,
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
@@ -146,6 +158,7 @@ async def serve(
         on_end: See `create_app`.
         on_ending: See `create_app`.
         telephone: See `create_app`.
+        metrics: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
         listener: A listening socket (see `listen`).
 
@@ -160,6 +173,7 @@ async def serve(
         on_end=on_end,
         on_ending=on_ending,
         telephone=telephone,
+        metrics=metrics,
     )
     await serve_app(app, config, ready=ready, listener=listener)
 

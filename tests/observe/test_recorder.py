@@ -272,3 +272,17 @@ def test_a_killed_process_leaves_files_that_play(tmp_path):
     assert np.abs(samples[:, 1]).max() > 0.1
     assert read_events(tmp_path / "call")[0]["type"] == "RealtimeConnectedEvent"
     assert json.loads((tmp_path / "call" / "call.json").read_text())["model"] == "script"
+
+
+@virtual_time
+async def test_a_recorder_may_be_set_until_the_agent_joins(tmp_path):
+    recorder = Recorder(tmp_path)
+
+    def prepare(agent):
+        agent.recorder = recorder
+
+    async with join_agent(ScriptedRealtime([Reply("Hi.")]), prepare=prepare) as agent:
+        await agent.simple_response("hi")
+        with pytest.raises(ConfigError, match="before join"):
+            agent.recorder = None
+    assert call(recorder)["history"]

@@ -10,6 +10,7 @@ from server_fixture import answer, receive_close, served, serving
 from duologue import Agent
 from duologue.errors import UnsupportedError
 from duologue.hosting import create_app
+from duologue.observe import Metrics
 from duologue.server import CallApp, ServerConfig, create_call_app
 from duologue.server.middleware import OriginMiddleware
 from duologue.testing import ScriptedRealtime
@@ -265,3 +266,19 @@ async def test_only_a_trusted_proxy_names_the_caller(peer, forwarded, seen):
 async def test_ids_of_calls_are_no_secrets_of_the_page():
     async with served(Operated(), token=TOKEN) as server, server.socket(TOKEN) as socket:
         assert "token" not in json.dumps(await answer(socket)).lower()
+
+
+async def test_metrics_are_behind_the_token_and_only_where_they_are_switched_on():
+    metrics = Metrics()
+    config = ServerConfig(token=TOKEN)
+    app = create_app(lambda edge: None, config, metrics=metrics)
+    async with client_of(app) as client:
+        assert (await client.get("/metrics")).status_code == 401
+        answer = await client.get("/metrics", headers=HEADERS)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+        assert "duologue_draining 0.0" in answer.text
+        await app.drain(0.1)
+        assert "duologue_draining 1.0" in (await client.get("/metrics", headers=HEADERS)).text
+    async with client_of(create_app(lambda edge: None, config)) as client:
+        assert (await client.get("/metrics", headers=HEADERS)).status_code == 404

@@ -91,6 +91,7 @@ class _LiveSession:
     session: AgentSession
     tasks: asyncio.TaskGroup
     failures: FailureReports
+    recorder: GuardedRecorder
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     thread: int = field(default_factory=threading.get_ident)
     edge_task: asyncio.Task[None] | None = None
@@ -274,13 +275,22 @@ class Agent:
         """Speaks what `say` is given, for a model that speaks by itself."""
         self._processors = tuple(processors)
         self._barge_in = barge_in or BargeInPolicy()
-        self._recorder = GuardedRecorder(
-            recorder, lambda error: self.events.report("recorder", error)
-        )
+        self._recorder = recorder
         self._experimental_tools = experimental_tools
         self._live: _LiveSession | None = None
         self._playout: Playout | None = None
         self._joined = False
+
+    @property
+    def recorder(self) -> CallRecorder | None:
+        """What records the conversation; may be set until the agent joins."""
+        return self._recorder
+
+    @recorder.setter
+    def recorder(self, recorder: CallRecorder | None) -> None:
+        if self._joined:
+            raise ConfigError("a conversation is recorded from its beginning: set it before join()")
+        self._recorder = recorder
 
     def join(self) -> AbstractAsyncContextManager[Agent]:
         """Connect the person and the model; the conversation lasts as long as the block.
@@ -312,7 +322,10 @@ class Agent:
                     self._clock.now,
                     lambda source, message: self.events.emit(ErrorEvent(source, message)),
                 )
-                live = _LiveSession(self._build_session(tasks), tasks, failures)
+                recorder = GuardedRecorder(
+                    self._recorder, functools.partial(self.events.report, "recorder")
+                )
+                live = _LiveSession(self._build_session(tasks, recorder), tasks, failures, recorder)
                 self._live = live
                 self._playout = live.session.playout
                 try:
@@ -578,7 +591,7 @@ class Agent:
             )
         return SessionSetup(self.instructions, specs, self.conversation.history)
 
-    def _build_session(self, tasks: asyncio.TaskGroup) -> AgentSession:
+    def _build_session(self, tasks: asyncio.TaskGroup, recorder: GuardedRecorder) -> AgentSession:
         # What only a conversation needs; a server has imported it before its first call.
         from duologue.agent.session import AgentSession
         from duologue.agent.tool_runner import ToolRunner
@@ -603,7 +616,7 @@ class Agent:
             on_text=self.simple_response,
             tasks=tasks,
             clock=self._clock,
-            recorder=self._recorder,
+            recorder=recorder,
         )
 
     async def _start(self, live: _LiveSession, setup: SessionSetup) -> None:
@@ -619,7 +632,7 @@ class Agent:
             raise live.failure or SessionClosedError(
                 "the person left before the conversation began"
             )
-        announcement = self._recorder.begin(self, self._clock, self._unix_time())
+        announcement = live.recorder.begin(self, self._clock, self._unix_time())
         live.model_task = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
         live.ticks = ticker_for(self._clock).subscribe(live.tick)
@@ -650,7 +663,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.conversation.end(), name="flush store")
             tasks.create_task(self.events.drain(), name="drain events")
-            tasks.create_task(self._recorder.end(), name="end recording")
+            tasks.create_task(live.recorder.end(), name="end recording")
         self.events.stop()
         self._live = None
 

@@ -51,6 +51,19 @@ def openapi_document(version: str, root: str, *, with_token: bool) -> JsonObject
                     ],
                 }
             },
+            "/metrics": {
+                "get": _operation(
+                    "metrics",
+                    "Counters and times for Prometheus, if they are switched on",
+                    {
+                        "200": {
+                            "description": "The metrics.",
+                            "content": {"text/plain": {"schema": {"type": "string"}}},
+                        },
+                        "404": _failure("NoMetrics"),
+                    },
+                )
+            },
             "/calls": {
                 "get": _operation(
                     "list_calls", "List the running calls", {"200": _json("All calls.", "Calls")}
@@ -114,6 +127,7 @@ def openapi_document(version: str, root: str, *, with_token: bool) -> JsonObject
             },
             "responses": {
                 "NoCall": _json("There is no such call.", "Error"),
+                "NoMetrics": _json("Metrics are not switched on.", "Error"),
                 "NoAgent": _json("The call has no agent that can do this now.", "Error"),
                 "BadBody": _json("The body is not what is wanted.", "Error"),
                 "NoToken": _json("The token is missing or wrong.", "Error"),

@@ -26,6 +26,8 @@ MAX_BODY_BYTES = 16 * 1024
 
 _NO_STORE = {"cache-control": "no-store"}
 
+_PROMETHEUS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
 
 class CallApi:
     """The routes of the API.
@@ -36,6 +38,8 @@ class CallApi:
     """
 
     def __init__(self, calls: CallLimiter, config: ServerConfig) -> None:
+        self.metrics: Callable[[], bytes] | None = None
+        """Returns what ``/metrics`` answers, in Prometheus' text format; None: there is none."""
         self._calls = calls
         self._token = config.token
         self._path = config.path
@@ -47,6 +51,7 @@ class CallApi:
         """Return the routes of the API and of its description."""
         return [
             Route("/openapi.json", self._describe),
+            Route("/metrics", self._show_metrics),
             Route("/calls", self._checked(self._list)),
             Route("/calls/{call_id}", self._checked(self._show), methods=["GET"]),
             Route("/calls/{call_id}", self._checked(self._end), methods=["DELETE"]),
@@ -59,11 +64,7 @@ class CallApi:
     ) -> Callable[[Request], Awaitable[Response]]:
         async def check(request: Request) -> Response:
             if not self._may_ask(request):
-                return JSONResponse(
-                    _error("send the server's token: Authorization: Bearer TOKEN"),
-                    401,
-                    headers=_NO_STORE | {"www-authenticate": "Bearer"},
-                )
+                return _refusal()
             reply = await endpoint(request)
             if reply.body is None:
                 return Response(status_code=reply.status, headers=_NO_STORE)
@@ -78,6 +79,13 @@ class CallApi:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         same = hmac.compare_digest(token.strip().encode(errors="replace"), self._token.encode())
         return scheme.lower() == "bearer" and same
+
+    async def _show_metrics(self, request: Request) -> Response:
+        if self.metrics is None:
+            return JSONResponse(_error("metrics are not switched on"), 404, headers=_NO_STORE)
+        if not self._may_ask(request):
+            return _refusal()
+        return Response(self.metrics(), media_type=_PROMETHEUS_TEXT, headers=_NO_STORE)
 
     async def _describe(self, request: Request) -> JSONResponse:
         return JSONResponse(
@@ -113,6 +121,14 @@ class CallApi:
         return ApiReply(
             422, _error('send {"text": "1 to 4000 characters", "interrupt": false} as JSON')
         )
+
+
+def _refusal() -> JSONResponse:
+    return JSONResponse(
+        _error("send the server's token: Authorization: Bearer TOKEN"),
+        401,
+        headers=_NO_STORE | {"www-authenticate": "Bearer"},
+    )
 
 
 def _call_id(request: Request) -> str:

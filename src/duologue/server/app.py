@@ -32,7 +32,8 @@ class CallApp(Starlette):
         self.config = config
         """The configuration that the app was made with."""
         page = Page()
-        api = CallApi(self.calls, config)
+        self.api = api = CallApi(self.calls, config)
+        """The REST API of operators."""
         super().__init__(
             routes=[
                 Route("/", page.index),
