@@ -1,18 +1,29 @@
 """Metrics of whole conversations, read as a scrape reads them."""
 
 import asyncio
+import json
+import re
 import shutil
+import socket
 import subprocess
+from contextlib import closing, suppress
+from pathlib import Path
 
+import httpx
 import pytest
+import uvicorn
 from prometheus_client.parser import text_string_to_metric_families
 
 from duologue import ReconnectPolicy
 from duologue.errors import ErrorKind, SessionError
+from duologue.hosting import create_app
 from duologue.observe import Metrics
 from duologue.realtime.outputs import Usage
+from duologue.server import ServerConfig
 from duologue.testing import At, Reply, ScriptedRealtime, ToolUse, virtual_time
 from fake_edge import FakeEdge, join_agent
+
+TOKEN = "correct-horse-battery"  # noqa: S105
 
 
 def values(metrics):
@@ -113,6 +124,23 @@ def test_two_instances_do_not_share_and_draining_is_told():
     assert values(other)[("duologue_draining",)] == 0
 
 
+def test_the_dashboard_asks_for_metrics_that_exist():
+    dashboard = json.loads((Path(__file__).parents[2] / "docs/observe/grafana.json").read_text())
+    known = set()
+    for line in Metrics().render().decode().splitlines():
+        if line.startswith("# TYPE"):
+            name, kind = line.split()[2:]
+            known |= {name, f"{name}_bucket"} if kind == "histogram" else {name}
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"duologue_\w+", target["expr"])
+    }
+    assert len(asked) >= 12
+    assert asked <= known
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's prometheus")
 @virtual_time
 async def test_promtool_accepts_the_names():
@@ -123,3 +151,46 @@ async def test_promtool_accepts_the_names():
         ["promtool", "check", "metrics"], input=metrics.render(), capture_output=True, check=False
     )
     assert (check.returncode, check.stdout + check.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="needs Debian's prometheus")
+async def test_a_real_prometheus_scrapes_a_server(tmp_path):
+    metrics = Metrics()
+    app = create_app(lambda edge: None, ServerConfig(token=TOKEN), metrics=metrics)
+    with socket.create_server(("127.0.0.1", 0)) as listener, closing(free_port()) as free:
+        port, own = listener.getsockname()[1], free.getsockname()[1]
+        (tmp_path / "p.yml").write_text(
+            "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: duologue\n"
+            f"  authorization: {{credentials: {TOKEN}}}\n"
+            f"  static_configs: [{{targets: ['localhost:{port}']}}]\n"
+        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        free.close()
+        process = await asyncio.create_subprocess_exec(
+            "prometheus",
+            f"--config.file={tmp_path}/p.yml",
+            f"--storage.tsdb.path={tmp_path}/db",
+            f"--web.listen-address=127.0.0.1:{own}",
+            "--log.level=error",
+        )
+        try:
+            async with asyncio.timeout(30), httpx.AsyncClient() as client:
+                found: list = []
+                while not found:
+                    await asyncio.sleep(0.3)
+                    with suppress(httpx.TransportError):
+                        answer = await client.get(
+                            f"http://127.0.0.1:{own}/api/v1/query?query=duologue_draining"
+                        )
+                        found = answer.json().get("data", {}).get("result", [])
+        finally:
+            process.terminate()
+            await process.wait()
+            server.should_exit = True
+            await serving
+    assert found[0]["value"][1] == "0"
+
+
+def free_port():
+    return socket.create_server(("127.0.0.1", 0))
