@@ -16,7 +16,7 @@ from server_fixture import Served, receive_close
 from duologue.cli import main
 from duologue.cli.event_relay import relayed
 from duologue.edges import wav
-from duologue.testing import OpenAISimulator, run_virtual
+from duologue.testing import CartesiaSimulator, OpenAISimulator, run_virtual
 
 APP = """
 from duologue import Agent
@@ -188,6 +188,31 @@ async def test_run_talks_with_a_service(folder):
         out, err = await asyncio.wait_for(running.communicate(), 40)
     assert running.returncode == 0, err.decode()
     assert "agent  We close at nine." in out.decode()
+
+
+async def test_run_talks_with_a_service_that_another_voice_speaks_for(folder):
+    async with (
+        OpenAISimulator(replies=["We close at nine."], transcripts=["When?"]) as simulator,
+        CartesiaSimulator(key="cartesia-key") as voice,
+        process(
+            *("run", "question.wav", "--llm", "openai", "--tts", "cartesia", "--voice", "katie"),
+            *("--set", f"base_url={simulator.url}", "--set", f"tts.base_url={voice.url}"),
+            *("--set", "transport=websocket"),
+            OPENAI_API_KEY=simulator.key,
+            CARTESIA_API_KEY="cartesia-key",
+        ) as running,
+    ):
+        out, err = await asyncio.wait_for(running.communicate(), 40)
+    assert running.returncode == 0, err.decode()
+    assert "agent  We close at nine." in out.decode()
+
+
+def test_two_voices_are_an_error(folder, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
+    monkeypatch.setenv("CARTESIA_API_KEY", "x")
+    options = ("--llm", "openai", "--tts", "cartesia:katie", "--voice", "ash")
+    result = command("run", "question.wav", *options, "--set", "base_url=http://127.0.0.1:1")
+    assert result.output == ("duologue: --voice and --tts both name a voice: leave out --voice\n")
 
 
 async def test_a_service_that_cannot_be_reached_now_is_a_note(folder):

@@ -220,9 +220,7 @@ class ModelSource:
         assert kind is not None  # noqa: S101 - this is no pipeline
         settings = read_settings(kind, self._settings_of("llm"))
         names = option_names(kind)
-        if options.voice is not None:
-            if options.tts is not None:
-                raise ConfigError("--voice and --tts both name a voice: leave out --voice")
+        if options.voice is not None and options.tts is None:  # else it is that of the TTS
             if "voice" not in names:
                 raise ConfigError(f"{options.provider} has no choice of voices: leave out --voice")
             settings["voice"] = options.voice
