@@ -16,7 +16,7 @@ from duologue.providers import cartesia, deepgram, elevenlabs, openai
 from duologue.simulators.cartesia.server import CartesiaSimulator
 from duologue.simulators.deepgram.server import DeepgramSimulator
 from duologue.simulators.elevenlabs.server import ElevenLabsSimulator
-from duologue.simulators.faults import Delay, Fault, Handshake
+from duologue.simulators.faults import Delay, Fault, Handshake, Stall
 from duologue.simulators.openai.server import OpenAISimulator
 from fake_edge import FakeEdge, agent_items, events_of
 
@@ -63,6 +63,37 @@ def test_text_that_crosses_the_end_of_its_context_is_spoken_all_the_same(pause_s
             assert item.played_ms >= length * 1000 - 100
             assert not events_of(agent, ErrorEvent)
         assert all(not one.open_contexts for one in services.voices)
+
+    run()
+
+
+STALLING = {
+    "cartesia": (CARTESIA, "chunk"),
+    "elevenlabs": (
+        Vendor(
+            partial(ElevenLabsSimulator, other_spelling=True),
+            elevenlabs.STT,
+            partial(elevenlabs.TTS, "v"),
+        ),
+        "audio",
+    ),
+}
+
+
+@pytest.mark.parametrize(("vendor", "event"), STALLING.values(), ids=STALLING)
+def test_a_voice_that_falls_silent_in_the_middle_is_connected_again(vendor, event):
+    """Over its limits a service may stop in a context, with neither an error nor an end."""
+
+    @virtual_time
+    async def run():
+        async with vendor.conversation(FakeEdge()) as (agent, services):
+            services.voice.faults = [Fault(Stall("writing", 600.0), on=event, nth=4)]
+            await agent.simple_response("go on")
+            (item,) = agent_items(agent)
+            assert item.text == REPLY
+            assert item.state == "heard"
+            assert len(services.voices) == 2
+            assert not events_of(agent, ErrorEvent)
 
     run()
 

@@ -2,8 +2,8 @@
 
 Audio goes out as binary messages, and the commands are bare words: ``finalize`` asks for a final
 transcript of what was sent, and is always answered by ``flush_done``. Final transcripts are joined
-as they are: their spaces are the service's. Those that come before a ``flush_done`` belong to the
-turn in which it was asked for.
+verbatim, because their spaces are the service's. Those that come before a ``flush_done`` belong to
+the turn in which it was asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class CartesiaManualCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
         super().__init__()
         self._make_error = make_error
         self._turn = 0
-        self._asked: deque[int] = deque()
+        self._finalized_turns: deque[int] = deque()
         """The turns of the commands that are not answered."""
         self._final: dict[int, str] = {}
         """Final transcripts of the turns that may still get more."""
@@ -51,7 +51,7 @@ class CartesiaManualCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
         if not self._has_audio:
             return ()
         self._has_audio = False
-        self._asked.append(self._turn)
+        self._finalized_turns.append(self._turn)
         return [b"finalize"]
 
     def end_turn(self) -> Sequence[bytes]:
@@ -87,7 +87,7 @@ class CartesiaManualCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
                 return ()
 
     def _transcript(self, event: JsonObject) -> Sequence[RecognitionEvent]:
-        turn = self._asked[0] if self._asked else self._turn
+        turn = self._finalized_turns[0] if self._finalized_turns else self._turn
         whole = self._final.get(turn, "") + (optional_str(event, "text") or "")
         if event.get("is_final") is True:
             self._final[turn] = whole
@@ -96,9 +96,9 @@ class CartesiaManualCodec(JsonDecoder[RecognitionEvent | RecognitionFailed]):
         return [TurnUpdated(turn, whole.strip())] if whole.strip() else ()
 
     def _flush_done(self) -> Sequence[RecognitionEvent]:
-        turn = self._asked.popleft() if self._asked else self._turn
+        turn = self._finalized_turns.popleft() if self._finalized_turns else self._turn
         text = self._final.get(turn, "").strip()
-        oldest = self._asked[0] if self._asked else self._turn
+        oldest = self._finalized_turns[0] if self._finalized_turns else self._turn
         self._final = {number: text for number, text in self._final.items() if number >= oldest}
         if turn == self._turn:
             return [TurnUpdated(turn, text, final=True, words=tuple(self._words))]

@@ -23,6 +23,8 @@ MAX_CONTEXTS = 5
 SCHEDULE = (120, 160, 250, 290)
 """Characters that are buffered before something is spoken, without ``auto_mode``."""
 PIECE_S = 0.002
+_SPELLING = ("contextId", "isFinal", "charStartTimesMs", "charDurationsMs")
+_OTHER_SPELLING = ("context_id", "is_final", "charsStartTimesMs", "charsDurationsMs")
 _FIXED = ("voice_settings", "generation_config", "pronunciation_dictionary_locators")
 """Fields of the first message only."""
 
@@ -55,6 +57,7 @@ class ElevenLabsTTSSession(SpeechSession):
         auto_mode: Whether every text is spoken at once.
         context_idle_s: Seconds without text after which a context is over.
         absolute_times: Whether times count from the start of the context, not of the message.
+        other_spelling: Whether fields have the other of the two spellings that were seen.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ElevenLabsTTSSession(SpeechSession):
         auto_mode: bool,
         context_idle_s: float,
         absolute_times: bool,
+        other_spelling: bool,
     ) -> None:
         super().__init__(channel, clock)
         self._voice = voice
@@ -74,6 +78,7 @@ class ElevenLabsTTSSession(SpeechSession):
         self._auto_mode = auto_mode
         self._context_idle_s = context_idle_s
         self._absolute_times = absolute_times
+        self._names = _OTHER_SPELLING if other_spelling else _SPELLING
         self.contexts: dict[str, SimulatedContext] = {}
         """All contexts of the connection; an id that is used again has the newest."""
 
@@ -165,9 +170,10 @@ class ElevenLabsTTSSession(SpeechSession):
             else:
                 await self._clock.sleep(0.005)
         context.over = True
-        last: JsonObject = {"audio": None, "isFinal": True}
+        context_id, is_final, *_ = self._names
+        last: JsonObject = {"audio": None, is_final: True}
         if self._multi:
-            last["contextId"] = context.id
+            last[context_id] = context.id
         self.send("final", last)
         if not self._multi:
             self._channel.close(1000, "")
@@ -186,19 +192,20 @@ class ElevenLabsTTSSession(SpeechSession):
             characters.append(" ")
             starts.append(base_ms + round(end * 1000))
             lengths.append(round((len(piece.samples) / self._voice.rate - end) * 1000))
+        context_id, is_final, start_times, durations = self._names
         alignment: JsonObject = {
             "chars": [*characters],
-            "charStartTimesMs": [*starts],
-            "charDurationsMs": [*lengths],
+            start_times: [*starts],
+            durations: [*lengths],
         }
         event: JsonObject = {
             "audio": pybase64.b64encode(piece.samples.tobytes()).decode(),
-            "isFinal": None,
+            is_final: None,
             "alignment": alignment,
             "normalizedAlignment": alignment,
         }
         if self._multi:
-            event["contextId"] = context.id
+            event[context_id] = context.id
         context.at_s += len(piece.samples) / self._voice.rate
         self.send("audio", event)
 

@@ -41,6 +41,8 @@ class ElevenLabsSimulator(SpeechSimulator):
         clock_scale: Divides the service's limits of time.
         absolute_times: Character times count from the start of the context. By default they count
             from the start of each message; observers of the service report both.
+        other_spelling: Some fields are spelt ``context_id`` instead of ``contextId`` and so on;
+            observers of the service report both.
         seed: Makes delays the same in every run.
         clock: The clock of all times.
 
@@ -56,10 +58,12 @@ class ElevenLabsSimulator(SpeechSimulator):
         backend: str = "script",
         *,
         absolute_times: bool = False,
+        other_spelling: bool = False,
         **options: Unpack[SpeechSimulatorOptions],
     ) -> None:
         super().__init__(backend, **options)
         self._absolute_times = absolute_times
+        self._other_spelling = other_spelling
 
     def routes(self) -> Mapping[str, SessionFactory]:
         """Return the session factories by path."""
@@ -95,6 +99,7 @@ class ElevenLabsSimulator(SpeechSimulator):
             auto_mode=query.get("auto_mode") == "true",
             context_idle_s=idle_s / self.clock_scale,
             absolute_times=self._absolute_times,
+            other_spelling=self._other_spelling,
         )
 
     def _make_stt(self, request: web.Request, channel: EventChannel) -> SpeechSession:

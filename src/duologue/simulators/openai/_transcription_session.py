@@ -65,8 +65,8 @@ class TranscriptionSession(RecognizerSession):
         self._item_id = new_id("item")
         """The item that the next commit makes."""
         self._previous_id: str | None = None
-        self._told = ""
-        """What the deltas of the item have told."""
+        self._sent_text = ""
+        """The transcript of the item as far as deltas have carried it."""
         self.commits = 0
         self.session_object: JsonObject = {
             "type": "transcription",
@@ -233,16 +233,16 @@ class TranscriptionSession(RecognizerSession):
                 "usage": {"type": "duration", "seconds": round(samples / RATE, 2)},
             },
         )
-        self._previous_id, self._item_id, self._told = item_id, new_id("item"), ""
+        self._previous_id, self._item_id, self._sent_text = item_id, new_id("item"), ""
 
     def _tell(self, item_id: str, text: str) -> None:
         """Send deltas of what is new in a transcript."""
-        if not text.startswith(self._told):
+        if not text.startswith(self._sent_text):
             return
-        for piece in _PIECES.findall(text[len(self._told) :]):
+        for piece in _PIECES.findall(text[len(self._sent_text) :]):
             fields: JsonObject = {"item_id": item_id, "content_index": 0, "delta": piece}
             self._emit(f"{_TRANSCRIPTION}.delta", fields)
-        self._told = text
+        self._sent_text = text
 
     def _expire(self) -> None:
         self._channel.close(1001, MAX_DURATION_REASON)
