@@ -4,6 +4,7 @@ import asyncio
 import base64
 
 import numpy as np
+import pytest
 from cartesia import AsyncCartesia
 from deepgram import AsyncDeepgramClient
 from deepgram.environment import DeepgramClientEnvironment
@@ -13,6 +14,7 @@ from elevenlabs import AudioFormat, CommitStrategy, RealtimeEvents
 from elevenlabs.client import AsyncElevenLabs
 from elevenlabs.types import AudioOutputMulti, FinalOutputMulti
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from duologue.testing import CartesiaSimulator, DeepgramSimulator, ElevenLabsSimulator
 
@@ -201,6 +203,21 @@ async def test_elevenlabs_recognises():
         await connection.commit()
         assert (await asyncio.wait_for(committed, 5))["text"] == TRANSCRIPT
         await connection.close()
+
+
+async def test_elevenlabs_takes_a_single_use_token_once():
+    async with ElevenLabsSimulator() as service:
+        client = AsyncElevenLabs(api_key=service.key, base_url=service.http_url)
+        scribe = service.url + "/v1/speech-to-text/realtime?token="
+        token = (await client.tokens.single_use.create("realtime_scribe")).token
+        async with connect(scribe + token) as socket:
+            assert "session_started" in await socket.recv()
+        for wrong in (token, (await client.tokens.single_use.create("tts_websocket")).token):
+            with pytest.raises(InvalidStatus, match="401"):
+                await connect(scribe + wrong)
+        stranger = AsyncElevenLabs(api_key="another", base_url=service.http_url)
+        with pytest.raises(Exception, match="Invalid API key"):
+            await stranger.tokens.single_use.create("realtime_scribe")
 
 
 async def test_elevenlabs_speaks_in_the_types_of_its_package():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from functools import partial
 from typing import ClassVar, Unpack
+from uuid import uuid4
 
+from duologue._bounded_dict import BoundedDict
 from duologue._optional import optional
 from duologue.json_types import JsonObject
 
@@ -25,6 +28,11 @@ with optional("simulate"):
     from duologue.simulators.elevenlabs._tts_session import ElevenLabsTTSSession
 
 MAX_INACTIVITY_S = 180
+TOKEN_KINDS = ("realtime_scribe", "batch_scribe", "tts_websocket")
+TOKEN_S = 900.0
+"""Seconds for which a single-use token is valid."""
+MAX_TOKENS = 1024
+"""Unused tokens that are remembered; beyond it the oldest is no longer valid."""
 
 
 class ElevenLabsSimulator(SpeechSimulator):
@@ -63,6 +71,8 @@ class ElevenLabsSimulator(SpeechSimulator):
     ) -> None:
         super().__init__(backend, **options)
         self._absolute_times = absolute_times
+        self._tokens: BoundedDict[str, tuple[str, float]] = BoundedDict(MAX_TOKENS)
+        """What each single-use token is for, and until when."""
         self._other_spelling = other_spelling
 
     def routes(self) -> Mapping[str, SessionFactory]:
@@ -74,9 +84,32 @@ class ElevenLabsSimulator(SpeechSimulator):
             "/v1/speech-to-text/realtime": self._make_stt,
         }
 
+    def application(self) -> web.Application:
+        """Return the application with all routes of the service."""
+        app = super().application()
+        app.router.add_post("/v1/single-use-token/{kind}", self._create_token)
+        return app
+
     def key_of(self, request: web.Request) -> str:
-        """Return the key of the header."""
-        return request.headers.get("xi-api-key", "")
+        """Return the key of the header; a single-use token in the address counts as the key."""
+        query = request.query
+        token = query.get("token") or query.get("single_use_token")
+        if token is None:
+            return request.headers.get("xi-api-key", "")
+        kind, expires_at = self._tokens.pop(token, ("", 0.0))
+        scribe = request.path.startswith("/v1/speech-to-text")
+        fits = kind == ("realtime_scribe" if scribe else "tts_websocket")
+        return self.key if fits and self._clock.now() < expires_at else ""
+
+    async def _create_token(self, request: web.Request) -> web.Response:
+        if not hmac.compare_digest(request.headers.get("xi-api-key", ""), self.key):
+            return web.json_response(self.error_body(401, "Invalid API key"), status=401)
+        kind = request.match_info["kind"]
+        if kind not in TOKEN_KINDS:
+            return web.json_response(self.error_body(422, f"no token is for {kind}"), status=422)
+        token = f"sutkn_{uuid4().hex}"
+        self._tokens[token] = kind, self._clock.now() + TOKEN_S / self.clock_scale
+        return web.json_response({"token": token})
 
     def error_body(self, status: int, message: str) -> JsonObject:
         """Return the body of a refusal."""
