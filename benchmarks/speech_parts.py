@@ -293,12 +293,13 @@ async def cut(vendor: str, variant: str = "") -> Figure:
         begun = sum(start < (item.played_ms or 0) / 1000 for _, start in words)
         heard = len(item.text.split()) if REPLY.startswith(item.text) else 99
         short, over = max(short, begun - heard), max(over, heard - begun)
+    limit = WITHOUT_TIMES.get((vendor, variant), "")
     return Figure(
         f"{vendor}{variant}: heard text at {CUTS} cuts, words short / over, worst",
         "<= 1 / 0",
         f"{short} / {over}",
         short <= 1 and over <= 0,
-        f"against the samples that were played; virtual time{WITHOUT_TIMES.get((vendor, variant), '')}",
+        f"against the samples that were played; virtual time{limit}",
     )
 
 
