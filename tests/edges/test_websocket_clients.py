@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
@@ -18,6 +17,7 @@ from duologue import Agent
 from duologue.edges import websocket
 from duologue.events import AgentTurnEndedEvent, InterruptionEvent
 from duologue.testing import Reply, ScriptedRealtime
+from served_app import on_loopback
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CHROMIUM = "/usr/bin/chromium"
@@ -58,15 +58,8 @@ async def serving(*replies):
 
     app = Starlette(routes=[Route("/", page), Route("/websocket_client.js", script)])
     websocket.mount(app, make_agent, max_calls=2)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    listener = server.config.bind_socket()
-    serve = asyncio.ensure_future(server.serve(sockets=[listener]))
-    await until(lambda: server.started)
-    try:
-        yield f"localhost:{listener.getsockname()[1]}", agents, events
-    finally:
-        server.should_exit = True
-        await serve
+    async with on_loopback(app) as host:
+        yield host, agents, events
 
 
 def test_the_clients_are_short():
