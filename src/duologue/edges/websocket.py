@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import json
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from io import BytesIO
 from urllib.parse import urlsplit
@@ -22,9 +21,9 @@ from starlette.websockets import WebSocket
 from duologue._numpy import np
 from duologue._optional import import_optional
 from duologue.audio import FRAME_MS, AudioFrame, Samples
-from duologue.clock import Clock, LoopClock, Timer
+from duologue.clock import Clock, LoopClock
 from duologue.edges._agent_calls import AgentCalls, JoiningAgent, ServerSocket, limiter_of
-from duologue.edges._arrivals import Pacer
+from duologue.edges._socket_stream import MAX_WAITING, Outbox, PacedInput, run_until
 from duologue.edges._websocket_messages import (
     MAX_AUDIO_MS,
     PROTOCOL,
@@ -53,13 +52,9 @@ logger = logging.getLogger(__name__)
 HELLO_S = 5.0
 """Seconds from the opening of a socket to the hello."""
 
-MAX_WAITING = 1000
-"""Most messages that may wait for a client; ten seconds of audio and events."""
-
 MAX_IMAGE_SIDE = 4096
 """Longest side of an image, in pixels."""
 
-_CLOSE_S = 0.3
 _POLICY = 1008
 """Close code of a client that breaks the protocol (RFC 6455, section 7.4)."""
 
@@ -93,12 +88,9 @@ class Edge:
         self._decoder = Decoder(hello.rate) if opus else None
         self._max_samples = hello.rate * MAX_AUDIO_MS // 1000
         self._reports = PlayedReports()
-        self._pacer = Pacer()
-        self._pacer_timer: Timer | None = None
+        self._input = PacedInput(self._clock)
         self._agent: AgentInput | None = None
-        self._outbox: deque[tuple[bool, str | bytes]] = deque()
-        """Messages to send; True for audio, which `clear` drops."""
-        self._outbox_filled = asyncio.Event()
+        self._outbox = Outbox(socket, self._stop_slow_client)
         self._over = asyncio.Event()
         self._failure: ProtocolError | None = None
         self._budget = MessageBudget(self._clock.now())
@@ -131,7 +123,7 @@ class Edge:
 
     def stats(self) -> EdgeStats:
         """Return the counters that `Agent.stats` includes."""
-        return EdgeStats(dropped_input_s=self._pacer.dropped_s, dropped_events=self._dropped_events)
+        return EdgeStats(dropped_input_s=self._input.dropped_s, dropped_events=self._dropped_events)
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Carry the conversation until the client leaves.
@@ -144,22 +136,16 @@ class Edge:
         self._started = True
         self._agent = agent
         ready()
+        self._input.start(agent)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read(), name="websocket reading")
-                writing = tasks.create_task(self._write(), name="websocket writing")
-                await self._over.wait()
-                reading.cancel()
-                writing.cancel()
+            await run_until(
+                self._over,
+                self._read,
+                self._outbox.write,
+                lambda: close(self._socket, self._failure),
+            )
         finally:
-            self._over.set()
-            if self._pacer_timer is not None:
-                self._pacer_timer.cancel()
-            try:
-                async with asyncio.timeout(_CLOSE_S):
-                    await close(self._socket, self._failure)
-            except TimeoutError:
-                logger.info("a client did not close its socket in time")
+            self._input.stop()
         if self._failure is not None:
             raise SocketClosedError(str(self._failure))
 
@@ -172,11 +158,11 @@ class Edge:
         else:
             data = frame.to_bytes()
         self._reports.given += len(frame)
-        self._send(data, audio=True)
+        self._outbox.send(data, audio=True)
 
     def clear(self) -> None:
         """Drop what was not played: here at once, at the client by the next message."""
-        self._outbox = deque(entry for entry in self._outbox if not entry[0])
+        self._outbox.drop_audio()
         if self._encoder is not None:
             self._encoder.reset()
         self._send_json({"type": "clear", "epoch": self._reports.clear()})
@@ -189,34 +175,21 @@ class Edge:
         self._send_json({"type": "event", "event": dict(event)})
 
     def _send_json(self, message: Mapping[str, Json]) -> None:
-        self._send(json.dumps(message, separators=(",", ":")))
+        self._outbox.send(json.dumps(message, separators=(",", ":")))
 
-    def _send(self, message: str | bytes, *, audio: bool = False) -> None:
-        if len(self._outbox) >= MAX_WAITING:
-            self._end(ProtocolError("slow", "the client does not read"))
-            return
-        self._outbox.append((audio, message))
-        self._outbox_filled.set()
+    def _stop_slow_client(self) -> None:
+        self._end(ProtocolError("slow", "the client does not read"))
 
     def _end(self, failure: ProtocolError | None = None) -> None:
         if not self._over.is_set():
             self._failure = failure
             self._over.set()
 
-    async def _write(self) -> None:
-        while True:
-            await self._outbox_filled.wait()
-            self._outbox_filled.clear()
-            while self._outbox:
-                if not await self._socket.send(self._outbox.popleft()[1]):
-                    return  # The reader finds the end as well.
-
     async def _read(self) -> None:
         try:
             while (message := await self._socket.receive()) is not None:
                 if isinstance(message, bytes):
-                    self._pacer.push(AudioFrame(self._samples(message), self._hello.rate))
-                    self._pass_on()
+                    self._input.push(AudioFrame(self._samples(message), self._hello.rate))
                 else:
                     self._handle(message)
         except ProtocolError as error:
@@ -255,20 +228,6 @@ class Edge:
                 self._end()
             case Hello():
                 raise ProtocolError("hello", "the hello comes once")
-
-    def _pass_on(self) -> None:
-        """Pass on the person's audio that is due, and come back for the rest."""
-        agent = self._agent
-        if agent is None or self._over.is_set():
-            return
-        for frame in self._pacer.take(self._clock.now()):
-            agent.push_audio(frame)
-        if self._pacer_timer is None and (due := self._pacer.next_at) is not None:
-            self._pacer_timer = self._clock.call_at(due, self._pacer_due)
-
-    def _pacer_due(self) -> None:
-        self._pacer_timer = None
-        self._pass_on()
 
 
 def decode_image(data: bytes, at: float) -> VideoFrame:

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import assert_never
 
 from duologue.audio import FRAME_MS, AudioFrame
 from duologue.clock import Clock, LoopClock, Timer
-from duologue.edges._arrivals import Arrivals, Pacer
+from duologue.edges._arrivals import Arrivals
+from duologue.edges._socket_stream import Outbox, PacedInput, StreamSocket, run_until
 from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.edges.telephone._mark_ledger import MarkLedger
 from duologue.edges.telephone._stream import (
@@ -52,32 +52,12 @@ logger = logging.getLogger(__name__)
 LATENCY_MS = 150.0
 """Milliseconds from the carrier's buffer to the ear, about, over the public telephone network."""
 
-MAX_WAITING = 1000
-"""Most messages that may wait for the socket: ten seconds of audio and marks."""
-
 _LAST_MARK_S = 0.045
 """Seconds after the last frame until its mark is sent."""
-_CLOSE_S = 0.3
-"""Seconds that closing the socket may take, because an edge must hang up in half a second."""
 _QUIET_S = 0.3
 """Seconds without new audio after which `MediaStream.hang_up` takes the agent to have finished."""
 _POLL_S = 0.05
 """Seconds between two looks of `MediaStream.hang_up`."""
-
-
-class StreamSocket(Protocol):
-    """The WebSocket of one call."""
-
-    async def receive(self) -> str | bytes | None:
-        """Return the next message; None after the end."""
-        ...
-
-    async def send(self, message: str | bytes) -> bool:
-        """Send a message; wait while the other side does not read; return False after the end."""
-        ...
-
-    async def close(self) -> None:
-        """Close the socket; may be called again."""
 
 
 class MediaStream:
@@ -112,12 +92,9 @@ class MediaStream:
         self._clock: Clock = clock or LoopClock()
         self._ledger = MarkLedger(codec.output_rate)
         self._arrivals = Arrivals(reorder)
-        self._pacer = Pacer()
-        self._pacer_timer: Timer | None = None
+        self._input = PacedInput(self._clock)
         self._agent: AgentInput | None = None
-        self._outbox: deque[tuple[bool, str | bytes]] = deque()
-        """Messages to send; True for audio and marks, which `clear` drops."""
-        self._outbox_filled = asyncio.Event()
+        self._outbox = Outbox(socket, self._stop_slow_carrier)
         self._over = asyncio.Event()
         self._failure: str | None = None
         self._last_play = 0.0
@@ -166,7 +143,7 @@ class MediaStream:
     def stats(self) -> EdgeStats:
         """Return the counters that `Agent.stats` includes; `counters` has more."""
         return EdgeStats(
-            dropped_input_s=self._pacer.dropped_s,
+            dropped_input_s=self._input.dropped_s,
             lost_packets=self._arrivals.lost + self._arrivals.late,
         )
 
@@ -181,23 +158,13 @@ class MediaStream:
         self._started = True
         self._agent = agent
         ready()
+        self._input.start(agent)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read(), name="telephone reading")
-                writing = tasks.create_task(self._write(), name="telephone writing")
-                await self._over.wait()
-                reading.cancel()
-                writing.cancel()
+            await run_until(self._over, self._read, self._outbox.write, self._socket.close)
         finally:
-            self._over.set()
-            for timer in (self._mark_timer, self._pacer_timer):
-                if timer is not None:
-                    timer.cancel()
-            try:
-                async with asyncio.timeout(_CLOSE_S):
-                    await self._socket.close()
-            except TimeoutError:
-                logger.info("the carrier did not close its socket in time")
+            self._input.stop()
+            if self._mark_timer is not None:
+                self._mark_timer.cancel()
         if self._failure is not None:
             raise TelephoneError(self._failure)
 
@@ -205,7 +172,7 @@ class MediaStream:
         """Send the next 20 ms."""
         if frame is None or self._over.is_set():
             return
-        self._send(self._codec.audio(frame.samples), audio=True)
+        self._outbox.send(self._codec.audio(frame.samples), audio=True)
         self._send_mark(self._ledger.add(len(frame.samples)))
         self._last_play = self._clock.now()
         if self._mark_timer is None and self._ledger.unmarked:
@@ -213,9 +180,9 @@ class MediaStream:
 
     def clear(self) -> None:
         """Drop what was not played: here at once, at the carrier by the next message."""
-        self._outbox = deque(entry for entry in self._outbox if not entry[0])
+        self._outbox.drop_audio()
         if self._ledger.clear():
-            self._send(self._codec.clear())
+            self._outbox.send(self._codec.clear())
 
     async def hang_up(self) -> None:
         """End the call when the caller has heard what the agent is saying, or after 30 s."""
@@ -263,16 +230,12 @@ class MediaStream:
             self._failure = failure
             self._over.set()
 
-    def _send(self, message: str | bytes, *, audio: bool = False) -> None:
-        if len(self._outbox) >= MAX_WAITING:
-            self._end("the carrier does not read: ten seconds of audio are waiting")
-            return
-        self._outbox.append((audio, message))
-        self._outbox_filled.set()
+    def _stop_slow_carrier(self) -> None:
+        self._end("the carrier does not read: ten seconds of audio are waiting")
 
     def _send_mark(self, name: str | None) -> None:
         if name is not None:
-            self._send(self._codec.mark(name), audio=True)
+            self._outbox.send(self._codec.mark(name), audio=True)
 
     def _arm_mark_timer(self) -> None:
         self._mark_timer = self._clock.call_at(self._last_play + _LAST_MARK_S, self._mark_due)
@@ -285,14 +248,6 @@ class MediaStream:
             self._arm_mark_timer()
         else:
             self._send_mark(self._ledger.mark())
-
-    async def _write(self) -> None:
-        while True:
-            await self._outbox_filled.wait()
-            self._outbox_filled.clear()
-            while self._outbox:
-                if not await self._socket.send(self._outbox.popleft()[1]):
-                    return  # The reader finds the end as well, and knows the reason.
 
     async def _read(self) -> None:
         while (message := await self._socket.receive()) is not None:
@@ -307,8 +262,7 @@ class MediaStream:
         match event:
             case AudioArrived(samples, rate, chunk, timestamp_ms):
                 for frame in self._arrivals.push(samples, rate, chunk, timestamp_ms):
-                    self._pacer.push(frame)
-                self._pass_on()
+                    self._input.push(frame)
             case MarkReturned(name):
                 played = self._ledger.returned(name)
                 if played is not None:
@@ -324,17 +278,3 @@ class MediaStream:
                 pass  # The stream has started already, and only marks prove what was played.
             case _:
                 assert_never(event)
-
-    def _pass_on(self) -> None:
-        """Pass on the caller's audio that is due, and come back for the rest."""
-        agent = self._agent
-        if agent is None or self._over.is_set():
-            return
-        for frame in self._pacer.take(self._clock.now()):
-            agent.push_audio(frame)
-        if self._pacer_timer is None and (due := self._pacer.next_at) is not None:
-            self._pacer_timer = self._clock.call_at(due, self._pacer_due)
-
-    def _pacer_due(self) -> None:
-        self._pacer_timer = None
-        self._pass_on()
