@@ -56,7 +56,7 @@ _PACE_INTERVAL_S = 0.25
 _NOTHING: Samples = np.zeros(0, np.int16)
 
 _MAX_UNCOUNTED = 4
-"""Frames in flight after which a tick counts what was played, though nobody has asked for it."""
+"""Frames in flight after which a tick counts what was played without being asked to."""
 
 _MIN_GAP_S = 0.001
 """Seconds between two frames of a speech that count as a gap; less is rounding."""
