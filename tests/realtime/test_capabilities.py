@@ -26,7 +26,7 @@ MODES = {"tool_reply", "turn_reply"}
 def test_nothing_is_claimed_by_default():
     nothing = Capabilities("p", "m")
     claims = {field.name for field in fields(nothing)} - MODES
-    claims -= {"provider", "model", "input_rate", "output_rate"}
+    claims -= {"provider", "model", "input_rate", "output_rate", "output"}
     assert {getattr(nothing, name) for name in claims} == {False, "none"}
     assert {getattr(nothing, name) for name in MODES} == {"requested"}
 
@@ -93,3 +93,9 @@ def test_an_engine_in_this_process_takes_no_reconnect_policy():
 
     with pytest.raises(ConfigError, match="leave it out"):
         Engine()
+
+
+def test_model_that_speaks_takes_no_voice():
+    model = FakeModel(tools="none")
+    with pytest.raises(UnsupportedError, match="speaks by itself: it needs no voice"):
+        model.use_voice(object())
