@@ -12,6 +12,7 @@ with optional("browser"):
 
     from duologue._json_logs import JsonLogFormatter
     from duologue.rtc.call_request import CallRequest
+    from duologue.server._worker import worker_number
     from duologue.server.app import CallApp, create_call_app
     from duologue.server.call_control import CallControl
     from duologue.server.call_socket import CallRefusedError
@@ -32,4 +33,5 @@ __all__ = [
     "create_call_app",
     "listen",
     "serve_app",
+    "worker_number",
 ]

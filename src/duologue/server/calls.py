@@ -7,8 +7,8 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
 from typing import Literal, Protocol
@@ -110,6 +110,34 @@ class ApiReply:
     body: JsonObject | None
 
 
+class SharedLimits(Protocol):
+    """The other processes of a server with several workers."""
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of this process's calls begin with."""
+        ...
+
+    async def admit(self) -> bool:
+        """Take one of the places that all share; return False if there is none."""
+        ...
+
+    def free(self) -> None:
+        """Give a place back."""
+
+    async def health(self) -> JsonObject | None:
+        """Return what ``/health`` answers for all; None if that is not known."""
+        ...
+
+    async def list_calls(self) -> list[Json]:
+        """Return the calls of all."""
+        ...
+
+    async def ask(self, call_id: str, request: JsonObject) -> ApiReply:
+        """Ask something of a call of another process."""
+        ...
+
+
 class CallLimiter:
     """Runs the calls of one app, and limits their number.
 
@@ -126,6 +154,8 @@ class CallLimiter:
         self._config = config
         self._sockets_without_hello: EvictingPool[CallSocket] = EvictingPool(MAX_WAITING)
         self.sessions = 0
+        self.shared: SharedLimits | None = None
+        """The other workers, if there are any; they share the limit of calls."""
         self.running: dict[str, RunningCall] = {}
         """The running calls of the page by their ids."""
         self._ends: set[Callable[[], None]] = set()
@@ -160,7 +190,7 @@ class CallLimiter:
             finally:
                 self._sockets_without_hello.remove(socket)
             self._check_token(token)
-            self.check_place()
+            await self._take_place()
             self._exempt(websocket)
             await self._serve_admitted(socket)
         except RefusedError as refused:
@@ -169,7 +199,8 @@ class CallLimiter:
 
     async def _serve_admitted(self, socket: CallSocket) -> None:
         """Run one call, and the work after it."""
-        socket.call_id = token_hex(6)
+        prefix = self.shared.prefix if self.shared is not None else ""
+        socket.call_id = prefix + token_hex(6)
         with self._unfinished_call(socket.call_id):
             with self._session():
                 self.running[socket.call_id] = RunningCall(socket, time.time())
@@ -181,8 +212,8 @@ class CallLimiter:
             if socket.after_call is not None:
                 await _run_after_call(socket.after_call())
 
-    @contextmanager
-    def place(self, websocket: WebSocket, end: Callable[[], None]) -> Generator[None]:
+    @asynccontextmanager
+    async def place(self, websocket: WebSocket, end: Callable[[], None]) -> AsyncGenerator[None]:
         """Let a call that is not the page's have one of the places during the block.
 
         Args:
@@ -192,7 +223,7 @@ class CallLimiter:
         Raises:
             RefusedError: All places are taken, the ticks are late, or the server ends.
         """
-        self.check_place()
+        await self._take_place()
         self._exempt(websocket)
         with self._unfinished_call(token_hex(6)), self._session():
             self._ends.add(end)
@@ -209,6 +240,8 @@ class CallLimiter:
             with call_context(call_id):
                 yield
         finally:
+            if self.shared is not None:
+                self.shared.free()
             self._unfinished -= 1
             if not self._unfinished:
                 self._nothing_unfinished.set()
@@ -263,7 +296,12 @@ class CallLimiter:
         await self._wait_until_finished(self._config.end_timeout_s + CLOSE_S + AFTER_CALL_S)
 
     async def health(self) -> JsonObject:
-        """Return ``status``, the number of calls, their limit, the delay of ticks, and refusals."""
+        """Return ``status``, the number of calls, their limit, the delay of ticks, and refusals.
+
+        With several workers, they are those of all, with a list ``workers``.
+        """
+        if self.shared is not None and (health := await self.shared.health()) is not None:
+            return health
         status = "draining" if self.draining else "loading" if self.loading else "ok"
         return {
             "status": status,
@@ -286,12 +324,22 @@ class CallLimiter:
                 return None
 
     async def list_calls(self) -> ApiReply:
-        """Return the running calls, oldest first."""
-        calls: list[Json] = [call.summary() for call in self.running.values()]
+        """Return the running calls, oldest first, of all workers."""
+        calls = self.summaries() if self.shared is None else await self.shared.list_calls()
         return ApiReply(200, {"calls": calls})
 
+    def summaries(self) -> list[Json]:
+        """Return the running calls of this process."""
+        return [call.summary() for call in self.running.values()]
+
     async def ask(self, call_id: str, request: JsonObject) -> ApiReply:
-        """Do what an operator asks of one call.
+        """Do what an operator asks of one call, of any worker; see `ask_own`."""
+        if self.shared is None or call_id in self.running:
+            return self.ask_own(call_id, request)
+        return await self.shared.ask(call_id, request)
+
+    def ask_own(self, call_id: str, request: JsonObject) -> ApiReply:
+        """Do what an operator asks of one call of this process.
 
         Args:
             call_id: The id of the call.
@@ -365,12 +413,8 @@ class CallLimiter:
             raise RefusedError(RESTARTING)
         if self.loading:
             raise RefusedError(LOADING)
-        limit = self._config.max_sessions
-        if self.sessions >= limit:
-            self.refused += 1
-            people = "one person talks" if limit == 1 else f"{limit} people talk"
-            message = f"All places are taken ({people} already): try again in a minute."
-            raise RefusedError(Refusal("full", 1013, message))
+        if self.shared is None and self.sessions >= self._config.max_sessions:
+            raise self._refuse_full()
         bound = self._config.max_tick_delay_ms
         if self.sessions and bound is not None and self.tick_delay_ms > bound:
             self.refused += 1
@@ -381,6 +425,23 @@ class CallLimiter:
                 self.sessions,
             )
             raise RefusedError(_OVERLOADED)
+
+    async def _take_place(self) -> None:
+        """Take one of the places, which all workers share; `_unfinished_call` gives it back.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        self.check_place()
+        if self.shared is not None and not await self.shared.admit():
+            raise self._refuse_full()
+
+    def _refuse_full(self) -> RefusedError:
+        self.refused += 1
+        limit = self._config.max_sessions
+        people = "one person talks" if limit == 1 else f"{limit} people talk"
+        message = f"All places are taken ({people} already): try again in a minute."
+        return RefusedError(Refusal("full", 1013, message))
 
     async def _run_call(self, socket: CallSocket) -> Refusal | None:
         """Read the socket and run the call until either ends; return the reason if there is one."""

@@ -8,6 +8,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from duologue._net import hostname_of, is_loopback
@@ -23,13 +24,17 @@ SESSIONS_PER_CORE = 8
 """A browser session takes about 2.5 % of a core (measured); the rest is for the model's work."""
 
 
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
 def default_sessions() -> int:
     """Return the default limit of sessions: 8 for each core that this process may use."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cores = os.cpu_count() or 1
-    return cores * SESSIONS_PER_CORE
+    return available_cores() * SESSIONS_PER_CORE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,8 @@ class ServerConfig:
     """Origins of other pages that may call, such as ``https://www.example.org``."""
     public_url: str | None = None
     """Address of the page if a proxy is in front of it, such as ``https://talk.example.org/``."""
+    workers: int | Literal["auto"] = 1
+    """Processes that take calls; ``auto`` is one for each core. See `serve_app`."""
     max_sessions: int = field(default_factory=default_sessions)
     max_tick_delay_ms: float | None = 20.0
     """Refuse another call while a tenth of the 20 ms ticks of the last three seconds were more ms
@@ -94,6 +101,8 @@ class ServerConfig:
             )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
+        if self.workers != "auto" and (not isinstance(self.workers, int) or self.workers < 1):
+            raise ConfigError(f"workers must be 1 or more, or 'auto', not {self.workers!r}")
         if self.max_sessions < 1:
             raise ConfigError(f"max_sessions must be above 0, not {self.max_sessions}")
         if self.max_tick_delay_ms is not None and not 0 < self.max_tick_delay_ms < math.inf:
@@ -130,6 +139,11 @@ class ServerConfig:
         for file in (self.certfile, self.keyfile):
             if file is not None and not Path(file).is_file():
                 raise ConfigError(f"there is no file {file}")
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes take calls."""
+        return available_cores() if self.workers == "auto" else self.workers
 
     @property
     def local(self) -> bool:

@@ -18,6 +18,8 @@ import uvicorn
 from duologue.errors import ConfigError
 from duologue.server._acceptor import Acceptor
 from duologue.server._connection_limits import REQUEST_S, ConnectionLimiter, limit_connections
+from duologue.server._supervisor import Supervisor
+from duologue.server._worker import OtherWorkers, WorkerPlace, receive_connections, worker_place
 from duologue.server.app import CallApp
 from duologue.server.config import ServerConfig
 
@@ -58,8 +60,21 @@ async def serve_app(
     Raises:
         ConfigError: The port is taken, or the certificate can't be used.
     """
+    place = worker_place()
+    if place is not None and config.worker_count > 1:
+        await _serve_as_worker(app, config, place)
+        return
     listener = listen(config) if listener is None else listener
     port = int(listener.getsockname()[1])
+
+    def announce() -> None:
+        _announce_address(config, port, ready)
+
+    if config.worker_count > 1:
+        _uvicorn_config(app, config)  # A certificate that can't be used is one error.
+        supervisor = Supervisor(config, config.worker_count, listener, on_ready=announce)
+        await supervisor.run(signals=signals)
+        return
     settings = _uvicorn_config(app, config)
     limiter = ConnectionLimiter()
     limit_connections(settings, limiter)
@@ -76,6 +91,58 @@ async def serve_app(
                 raise
 
 
+async def _serve_as_worker(app: CallApp, config: ServerConfig, place: WorkerPlace) -> None:
+    """Serve the connections that the supervisor hands over, until it or a signal ends this."""
+    settings = _uvicorn_config(app, config)
+    limiter = ConnectionLimiter()
+    limit_connections(settings, limiter)
+    app.calls.call_admitted = limiter.exempt
+    channel = socket.socket(fileno=place.connections)
+    channel.setblocking(False)
+    control = socket.socket(fileno=place.control)
+    control.setblocking(False)
+
+    def stop() -> None:
+        server.should_exit = True
+
+    def started() -> None:
+        asyncio.get_running_loop().add_reader(channel, receive)
+        others.link.tell({"ready": True})
+
+    def receive() -> None:
+        connections = receive_connections(channel)
+        if connections is None:
+            asyncio.get_running_loop().remove_reader(channel)
+            server.begin_drain()
+            return
+        others.received += len(connections)
+        for connection in connections:
+            server.adopt(connection)
+
+    server = _Server(
+        settings,
+        app,
+        started,
+        signals=True,
+        on_tick=lambda: others.report(len(server.server_state.connections)),
+        on_drain=lambda: others.link.tell({"draining": True}),
+    )
+    others = OtherWorkers(place, app.calls, on_drain=server.begin_drain, on_stop=stop)
+    app.calls.shared = others
+
+    async def follow_supervisor() -> None:
+        await others.link.run()
+        server.begin_drain()
+
+    with channel:
+        await others.link.open(control)
+        async with asyncio.TaskGroup() as tasks:
+            following = tasks.create_task(follow_supervisor(), name="supervisor")
+            await server.serve(sockets=[])
+            asyncio.get_running_loop().remove_reader(channel)
+            following.cancel()
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, which drains.
 
@@ -90,8 +157,12 @@ class _Server(uvicorn.Server):
         on_started: Callable[[], None],
         *,
         signals: bool,
+        on_tick: Callable[[], None] = lambda: None,
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(config)
+        self._on_tick = on_tick
+        self._on_drain = on_drain
         self._app = app
         self._on_started = on_started
         self._signals = signals
@@ -120,6 +191,11 @@ class _Server(uvicorn.Server):
             if ending:
                 await asyncio.wait(ending, timeout=1)
 
+    async def on_tick(self, counter: int) -> bool:
+        """Do what uvicorn does ten times a second, and what a worker does."""
+        self._on_tick()
+        return await super().on_tick(counter)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the listeners, and all connections."""
         for acceptor in self._acceptors:
@@ -133,6 +209,7 @@ class _Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         self._app.calls.draining = True
+        self._on_drain()
         for acceptor in self._acceptors:
             acceptor.close()
         await self._app.drain()

@@ -147,7 +147,7 @@ class _PhoneCalls:
             return
         try:
             async with asyncio.timeout(None) as limit:
-                with self._limiter.place(websocket, lambda: limit.reschedule(0)):
+                async with self._limiter.place(websocket, lambda: limit.reschedule(0)):
                     await websocket.accept()
                     await self._run_call(ServerSocket(websocket), headers)
         except RefusedError as refused:
