@@ -69,6 +69,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "_companding.py": ("test_companding.py",),
     "observe/_call_story.py": ("observe/test_call_story.py",),
     "observe/explanations.py": ("observe/test_call_story.py",),
+    "_json_logs.py": ("test_json_logs.py",),
+    "server/_fleet.py": ("server/test_fleet.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "_g711.py": ("test_g711.py",),

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 import httpx
 import pytest
 import websockets
-from server_fixture import answer, receive_close
+from server_fixture import answer, receive_close, until
 
 from duologue.errors import ConfigError
 from duologue.server import ServerConfig
@@ -146,7 +146,6 @@ async def test_a_dead_worker_loses_its_own_calls_and_is_replaced():
             assert (await server.get("/health"))["sessions"] == 1
             async with server.call() as (_, third):
                 assert third not in (one, other)
-    assert server.process.stderr is not None
 
 
 async def test_sigterm_drains_all_workers():
@@ -196,7 +195,7 @@ async def test_workers_of_a_dead_supervisor_go_on_with_their_calls():
         pids = await server.workers(2)
         async with server.call() as (first, one):
             server.process.kill()
-            await server.process.wait()
+            await until(lambda: server.process.returncode is not None)
             await first.send('{"type": "mute", "muted": false}')
             assert (await answer(first))["pid"] == one
             await first.send('{"type": "bye"}')
@@ -222,6 +221,52 @@ async def test_a_program_that_can_not_start_is_one_error():
         assert text.count("no model") == 1
         assert "no worker could start (exit code 1): see above" in text
         assert server.process.returncode == 1
+
+
+async def test_the_command_serves_with_workers(tmp_path):
+    (tmp_path / "app.py").write_text(
+        "from duologue import Agent\n"
+        "from duologue.testing import ScriptedRealtime\n"
+        "def make_agent(edge):\n"
+        "    return Agent(edge=edge, llm=ScriptedRealtime(['Yes.']))\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "duologue", "serve", "app.py:make_agent"),
+        *("--port", "0", "--workers", "2", "--log-format", "json"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+    server = Server(process, line.split()[2])
+    try:
+        one = (await server.workers(2))[0]
+        os.kill(one, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while one in await server.workers(2):
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(process.communicate(), 10)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0
+    assert out.strip() == b""
+    (logged,) = [json.loads(line) for line in err.splitlines()]
+    assert logged["message"].startswith("worker 1 ended (signal 9) and lost 0 calls")
+    assert (logged["level"], logged["pid"]) == ("error", process.pid)
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "many"])
+async def test_the_command_refuses_a_number_of_workers_that_can_not_work(workers):
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "duologue", "serve", f"--workers={workers}"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, err = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 2
+    assert b"neither auto nor a number above 0" in err
 
 
 def test_a_number_of_workers_that_can_not_work_is_refused():

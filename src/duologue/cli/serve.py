@@ -7,8 +7,9 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -33,6 +34,14 @@ EXTRA_PORTS = 20
 """Ports after the default one to try if it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither auto nor a number above 0", ctx, param)
 
 
 @click.command()
@@ -80,6 +89,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="Refuse another call while a tenth of the 20 ms ticks were this much late; 0 never does.",
 )
 @click.option(
+    "--workers",
+    metavar="N|auto",
+    default="1",
+    show_default=True,
+    callback=_count_workers,
+    help="Processes that take calls; auto is one for each core.",
+)
+@click.option(
     "--drain",
     type=click.FloatRange(0),
     metavar="S",
@@ -116,6 +133,7 @@ def serve(
     carriers: tuple[str, ...],
     max_sessions: int | None,
     max_tick_delay: float,
+    workers: int | Literal["auto"],
     drain: float,
     trust_proxy: tuple[str, ...],
     log_format: str,
@@ -150,7 +168,7 @@ def serve(
     source = None if reload else agent_source(app, model)
     if source is not None:
         require_extras("serve", *source.extras, "browser")
-    from duologue.server import ServerConfig
+    from duologue.server import ServerConfig, worker_number
     from duologue.server.config import default_sessions
 
     config = ServerConfig(
@@ -163,16 +181,19 @@ def serve(
         public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
         max_tick_delay_ms=max_tick_delay or None,
+        workers=workers,
         drain_s=drain,
         trusted_proxies=trust_proxy,
     )
     make_carriers(carriers, public_url or "http://localhost")  # Report missing keys at once.
     if source is None:
         arguments = [each for each in sys.argv[1:] if each != "--reload"]
-        with listen_on_port(config, exact=port is not None) as listener:
-            serve_reloading(folder_of(app or ""), listener, arguments)
-    listener = inherited_listener() or listen_on_port(config, exact=port is not None)
-    port_taken = int(listener.getsockname()[1])
+        with listen_on_port(config, exact=port is not None) as listening:
+            serve_reloading(folder_of(app or ""), listening, arguments)
+    listener = None  # A worker gets its connections from the process that started it.
+    if worker_number() is None:
+        listener = inherited_listener() or listen_on_port(config, exact=port is not None)
+    port_taken = config.port if listener is None else int(listener.getsockname()[1])
     telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
     serve_page(config, listener, source, source.loading_message, telephone)
 
@@ -223,20 +244,24 @@ def listen_on_port(config: ServerConfig, *, exact: bool) -> socket.socket:
 
 def serve_page(
     config: ServerConfig,
-    listener: socket.socket,
+    listener: socket.socket | None,
     source: AgentSource,
     loading_message: str = "",
     telephone: Sequence[Carrier] = (),
 ) -> None:
     """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
+    from duologue.server import worker_number
+
+    worker = worker_number()
 
     async def main() -> None:
-        if loading_message:
+        if loading_message and worker is None:
             click.echo(loading_message)
-        warning = await source.prepare()
-        if warning:
-            click.echo(f"Note: {warning}")
+        if worker is not None or config.worker_count == 1:
+            warning = await source.prepare()
+            if warning and worker in (None, 1):
+                click.echo(f"Note: {warning}")
         await serve_calls(
             _agent_maker(source), config, telephone=telephone, ready=tell, listener=listener
         )
@@ -249,7 +274,7 @@ def serve_page(
             click.echo(f"Note: {config.warning}")
 
     try:
-        with listener:
+        with listener or nullcontext():
             run_in_chosen_loop(main())
     except KeyboardInterrupt:
         click.echo("")

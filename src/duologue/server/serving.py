@@ -50,6 +50,9 @@ async def serve_app(
     end, for ``config.drain_s`` at most; then this function returns. A second signal, SIGINT, and
     cancellation end all sessions within about three seconds.
 
+    With several workers (``config.workers``), this process only accepts connections, and starts its
+    own program again for each worker, where this function serves the calls.
+
     Args:
         app: The app, from `create_call_app`.
         config: The configuration of the app.
@@ -58,7 +61,7 @@ async def serve_app(
         listener: A listening socket (see `listen`), which is closed at the end.
 
     Raises:
-        ConfigError: The port is taken, or the certificate can't be used.
+        ConfigError: The port is taken, the certificate can't be used, or no worker could start.
     """
     place = worker_place()
     if place is not None and config.worker_count > 1:
