@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from duologue.edges.telephone import Carrier
     from duologue.edges.webrtc import CallEdge
     from duologue.hosting import MakeAgent
+    from duologue.rtc.config import IceServer
     from duologue.server import ServerConfig
+    from duologue.server.config import IceServersFor
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,31 @@ EXTRA_PORTS = 20
 """Ports after the default one to try if it is taken."""
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _parse_ports(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    first, _, last = value.partition("-")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise click.BadParameter(f"{value!r} is no range such as 50000-50999", ctx, param)
+    return int(first), int(last)
+
+
+def _ice_servers(turn: tuple[str, ...]) -> IceServersFor | tuple[IceServer, ...]:
+    """Return what makes credentials for each call from the secret in the environment."""
+    from duologue.errors import ConfigError
+    from duologue.rtc.turn import turn_server
+
+    if not turn:
+        return ()
+    secret = os.environ.get("DUOLOGUE_TURN_SECRET", "")
+    if not secret:
+        raise ConfigError("--turn needs the secret of the TURN server in DUOLOGUE_TURN_SECRET")
+    turn_server(turn, secret)  # An address that can't be used is an error now.
+    return lambda request: [turn_server(turn, secret)]
 
 
 def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> int | Literal["auto"]:
@@ -111,6 +138,24 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
     help="A proxy, or a network of them, whose X-Forwarded-For names the caller.",
 )
 @click.option(
+    "--udp-ports",
+    metavar="A-B",
+    callback=_parse_ports,
+    help="UDP ports of calls, such as 50000-50999; any by default.",
+)
+@click.option(
+    "--public-address",
+    multiple=True,
+    metavar="IP",
+    help="Address by which this machine is reached from outside a network that translates it.",
+)
+@click.option(
+    "--turn",
+    multiple=True,
+    metavar="URL",
+    help="TURN server with the secret of DUOLOGUE_TURN_SECRET: turn:turn.example.org:3478",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -136,6 +181,9 @@ def serve(
     workers: int | Literal["auto"],
     drain: float,
     trust_proxy: tuple[str, ...],
+    udp_ports: tuple[int, int] | None,
+    public_address: tuple[str, ...],
+    turn: tuple[str, ...],
     log_format: str,
     reload: bool,
     model: ModelOptions,
@@ -184,6 +232,9 @@ def serve(
         workers=workers,
         drain_s=drain,
         trusted_proxies=trust_proxy,
+        udp_ports=udp_ports,
+        public_addresses=public_address,
+        ice_servers=_ice_servers(turn),
     )
     make_carriers(carriers, public_url or "http://localhost")  # Report missing keys at once.
     if source is None:

@@ -113,6 +113,8 @@ class CallEdge:
         ice_servers: STUN and TURN servers.
         video: Accept the page's camera.
         loopback: Offer 127.0.0.1 as an address; use it if the page is on this machine.
+        udp_ports: First and last local UDP port; None is any.
+        public_addresses: Addresses by which this machine is reached from outside; see `PeerConfig`.
         application: Opus mode; see `PeerConfig`.
         request: The HTTP request that began the call.
         offer_timeout: Seconds in which the page must send its offer.
@@ -132,6 +134,8 @@ class CallEdge:
         ice_servers: Sequence[IceServer] = (),
         video: bool = True,
         loopback: bool = False,
+        udp_ports: tuple[int, int] | None = None,
+        public_addresses: Sequence[str] = (),
         application: Application = "voip",
         request: CallRequest | None = None,
         offer_timeout: float = 10.0,
@@ -152,6 +156,8 @@ class CallEdge:
             channel=CHANNEL,
             ice_servers=tuple(ice_servers),
             loopback=loopback,
+            udp_ports=udp_ports,
+            public_addresses=tuple(public_addresses),
             connect_timeout=connect_timeout,
         )
         self._offer_timeout = offer_timeout

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import ipaddress
 import logging
 import queue
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from duologue._optional import optional
 from duologue.errors import UnsupportedError
+from duologue.rtc.udp_ports import bind_in_range
 
 with optional("webrtc"):
     import aiortc  # noqa: F401 - checked early
@@ -39,7 +41,8 @@ def _message(found: str, wrong: str) -> str:
 
 try:
     from aioice import Candidate, stun
-    from aioice.ice import Connection, StunProtocol
+    from aioice.candidate import candidate_foundation, candidate_priority
+    from aioice.ice import Connection, StunProtocol, server_reflexive_candidate
     from aiortc import RTCPeerConnection, RTCRtpReceiver, RTCRtpSender, RTCRtpTransceiver
     from aiortc.rtcdtlstransport import SRTP_PROFILES, RTCCertificate, RTCDtlsTransport, RtpRouter
     from aiortc.rtcicetransport import RTCIceGatherer, RTCIceTransport
@@ -111,6 +114,7 @@ _NAMES_IN_SOURCE: tuple[tuple[object, str, tuple[str, ...]], ...] = (
     (RtpRouter, "__init__", ("ssrc_table",)),
     (RTCIceGatherer, "__init__", ("_connection",)),
     (Connection, "__init__", ("_nominated", "_query_consent_task", "_remote_candidates")),
+    (Connection, "get_component_candidates", ("StunProtocol(self)", "self._protocols +=")),
     (Connection, "connect", ("self.query_consent()", "self.check_incoming(")),
     (Connection, "request_received", ("self.check_incoming(",)),
 )
@@ -154,8 +158,15 @@ def ice_transports(peer: RTCPeerConnection) -> list[RTCIceTransport]:
     return list({id(t.transport): t.transport for t in dtls}.values())
 
 
-def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
-    """Limit the wait for STUN and TURN servers, and offer 127.0.0.1 if wanted.
+def set_candidates(
+    ice: RTCIceTransport,
+    *,
+    loopback: bool,
+    wait: int,
+    udp_ports: tuple[int, int] | None = None,
+    public_addresses: Sequence[str] = (),
+) -> None:
+    """Limit the wait for STUN and TURN servers, and offer other addresses if wanted.
 
     aioice never offers loopback addresses and waits 5 s. This changes both for one connection and
     for nothing else in the process. 127.0.0.1 is also offered if the machine has no other address.
@@ -164,6 +175,9 @@ def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
         ice: The transport to change.
         loopback: Offer 127.0.0.1 besides the machine's other addresses.
         wait: Longest wait for the servers, in seconds.
+        udp_ports: First and last local port; None is any.
+        public_addresses: Addresses by which the machine is reached from outside, with the same
+            ports, as in a network that translates addresses one to one.
     """
     connection = ice.iceGatherer._connection
     gather = connection.get_component_candidates
@@ -171,13 +185,85 @@ def set_candidates(ice: RTCIceTransport, *, loopback: bool, wait: int) -> None:
     async def get_component_candidates(component: int, addresses: list[str]) -> list[Candidate]:
         if loopback or not addresses:
             addresses = ["127.0.0.1", *addresses]
-        candidates = await gather(component=component, addresses=addresses, timeout=wait)
+        if udp_ports is not None:
+            candidates = await _gather_in_range(connection, component, addresses, udp_ports, wait)
+            addresses = []
+        else:
+            candidates = []
+        candidates += await gather(component=component, addresses=addresses, timeout=wait)
+        candidates += _public_candidates(candidates, public_addresses)
         for protocol in connection._protocols:
             _contain_datagrams(protocol)
             shrink_reads(protocol.transport)
         return candidates
 
     vars(connection)["get_component_candidates"] = get_component_candidates
+
+
+async def _gather_in_range(
+    connection: Connection,
+    component: int,
+    addresses: Sequence[str],
+    ports: tuple[int, int],
+    wait: int,
+) -> list[Candidate]:
+    """Gather as aioice does, which binds to any port, but within a range."""
+    candidates: list[Candidate] = []
+    protocols: list[StunProtocol] = []
+    for address in addresses:
+        try:
+            _, protocol = await bind_in_range(lambda: StunProtocol(connection), address, ports)
+        except OSError as error:
+            logger.warning("a call does without the address %s: %s", address, error.strerror)
+            continue
+        host, port = protocol.transport.get_extra_info("sockname")[:2]
+        protocol.local_candidate = Candidate(
+            foundation=candidate_foundation("host", "udp", host),
+            component=component,
+            transport="udp",
+            priority=candidate_priority(component, "host"),
+            host=host,
+            port=port,
+            type="host",
+        )
+        candidates.append(protocol.local_candidate)
+        protocols.append(protocol)
+    connection._protocols += protocols
+    if connection.stun_server:
+        queries = [
+            asyncio.ensure_future(server_reflexive_candidate(protocol, connection.stun_server))
+            for protocol in protocols
+            if ipaddress.ip_address(protocol.local_candidate.host).version == 4
+        ]
+        if queries:
+            done, pending = await asyncio.wait(queries, timeout=wait)
+            candidates += [query.result()[0] for query in done if query.exception() is None]
+            for query in pending:
+                query.cancel()
+    return candidates
+
+
+def _public_candidates(
+    candidates: Sequence[Candidate], public_addresses: Sequence[str]
+) -> list[Candidate]:
+    """Return a server-reflexive candidate for each local one and each address of its kind."""
+    return [
+        Candidate(
+            foundation=candidate_foundation("srflx", "udp", public),
+            component=local.component,
+            transport="udp",
+            priority=candidate_priority(local.component, "srflx"),
+            host=public,
+            port=local.port,
+            type="srflx",
+            related_address=local.host,
+            related_port=local.port,
+        )
+        for local in candidates
+        if local.type == "host" and not ipaddress.ip_address(local.host).is_loopback
+        for public in public_addresses
+        if ipaddress.ip_address(public).version == ipaddress.ip_address(local.host).version
+    ]
 
 
 def shrink_reads(transport: asyncio.BaseTransport) -> None:

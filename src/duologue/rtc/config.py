@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue.errors import ConfigError, DuologueError
+from duologue.rtc.udp_ports import check_addresses, check_udp_ports
 
 type Application = Literal["voip", "restricted_lowdelay"]
 """What Opus is tuned for."""
@@ -71,13 +72,17 @@ class PeerConfig:
         channel: Label of the data channel.
         ice_servers: STUN and TURN servers.
         loopback: Also offer 127.0.0.1; only for signalling over loopback.
+        udp_ports: First and last local UDP port; None is any.
+        public_addresses: Addresses by which this machine is reached from outside, if a network
+            translates them one to one, with the same ports.
         gather_timeout: Seconds for STUN and TURN servers to answer.
         connect_timeout: Seconds from the descriptions to a connection.
         interrupted_after: Seconds of silence from the far side until the state is ``interrupted``.
         failed_after: Seconds of silence until the state is ``failed``.
 
     Raises:
-        ConfigError: Opus does not support a rate, or the silences are out of order.
+        ConfigError: Opus does not support a rate, the silences are out of order, or a port or an
+            address is none.
     """
 
     send_rate: int = 24000
@@ -89,6 +94,8 @@ class PeerConfig:
     channel: str = "duologue"
     ice_servers: tuple[IceServer, ...] = ()
     loopback: bool = False
+    udp_ports: tuple[int, int] | None = None
+    public_addresses: tuple[str, ...] = ()
     gather_timeout: int = 2
     connect_timeout: float = 10.0
     interrupted_after: float = 3.0
@@ -100,5 +107,7 @@ class PeerConfig:
                 raise ConfigError(
                     f"rate must be {', '.join(map(str, RATES))} Hz for Opus, not {rate}"
                 )
+        check_udp_ports(self.udp_ports)
+        check_addresses("public_addresses", self.public_addresses)
         if not 1.5 <= self.interrupted_after <= self.failed_after:
             raise ConfigError("interrupted_after must be at least 1.5 s and at most failed_after")

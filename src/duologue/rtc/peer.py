@@ -329,7 +329,11 @@ class Peer:
         for ice in _aiortc.ice_transports(self._connection):
             if ice.iceGatherer.state == "new":
                 _aiortc.set_candidates(
-                    ice, loopback=self.config.loopback, wait=self.config.gather_timeout
+                    ice,
+                    loopback=self.config.loopback,
+                    wait=self.config.gather_timeout,
+                    udp_ports=self.config.udp_ports,
+                    public_addresses=self.config.public_addresses,
                 )
                 _aiortc.replace_consent_check(ice, self._monitor_consent)
                 _aiortc.limit_checks(ice, MAX_ADDRESSES)

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
+from duologue.rtc.config import IceServer
 from duologue.server._rate_limits import TokenBucket
 from duologue.server.call_control import CallControl
 from duologue.server.config import ServerConfig
@@ -93,6 +94,7 @@ class CallSocket:
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
         self.request = _call_request(websocket)
         self.call_id = ""
+        self.ice_servers: tuple[IceServer, ...] = ()
         self.control: CallControl | None = None
         self.after_call: Callable[[], Awaitable[None]] | None = None
         self.end_requested = asyncio.Event()

@@ -21,6 +21,7 @@ from duologue.clock import LoopClock
 from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
+from duologue.rtc.config import IceServer
 from duologue.rtc.signalling import Signalling
 from duologue.server._lateness import LatenessMonitor
 from duologue.server._rate_limits import EvictingPool
@@ -56,6 +57,11 @@ class CallSignalling(Signalling, Protocol):
     @property
     def call_id(self) -> str:
         """Names the call in logs and in the REST API; it is no secret."""
+        ...
+
+    @property
+    def ice_servers(self) -> tuple[IceServer, ...]:
+        """The STUN and TURN servers for this call."""
         ...
 
     control: CallControl | None
@@ -445,7 +451,12 @@ class CallLimiter:
 
     async def _run_call(self, socket: CallSocket) -> Refusal | None:
         """Read the socket and run the call until either ends; return the reason if there is one."""
-        await socket.send(self._config.config_message())
+        try:
+            socket.ice_servers = await self._config.ice_servers_for(socket.request)
+        except Exception as error:  # noqa: BLE001 - any error of the program's
+            log_failure(log, "ice_servers", error)
+            return FAILED
+        await socket.send(self._config.config_message(socket.ice_servers))
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(_read_socket(socket), name="socket")
             talking = tasks.create_task(self._run_handler(socket), name="call")

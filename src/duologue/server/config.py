@@ -6,6 +6,7 @@ import ipaddress
 import math
 import os
 import socket
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
 from duologue.rtc.config import IceServer
+from duologue.rtc.udp_ports import check_addresses, check_udp_ports
 
 MIN_TOKEN = 16
 """Fewest characters of a token."""
@@ -37,6 +39,10 @@ def default_sessions() -> int:
     return available_cores() * SESSIONS_PER_CORE
 
 
+type IceServersFor = Callable[[CallRequest], Sequence[IceServer] | Awaitable[Sequence[IceServer]]]
+"""Returns the STUN and TURN servers for one call, for example with credentials that expire."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Where the app listens, who may call, and the limits.
@@ -53,8 +59,14 @@ class ServerConfig:
     token: str | None = field(default=None, repr=False)
     certfile: str | Path | None = None
     keyfile: str | Path | None = None
-    ice_servers: tuple[IceServer, ...] = ()
-    """STUN and TURN servers for both sides of a call; none are needed within one network."""
+    ice_servers: tuple[IceServer, ...] | IceServersFor = ()
+    """STUN and TURN servers for both sides of a call; none are needed within one network. A
+    function, plain or ``async``, is called for each call: see `duologue.rtc.turn`."""
+    udp_ports: tuple[int, int] | None = None
+    """First and last UDP port of calls; None is any."""
+    public_addresses: tuple[str, ...] = ()
+    """Addresses by which this machine is reached from outside, if a network translates them one to
+    one, with the same ports."""
     allowed_hosts: tuple[str, ...] = ()
     """Further host names of the page, without port."""
     allowed_origins: tuple[str, ...] = ()
@@ -101,6 +113,8 @@ class ServerConfig:
             )
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535, not {self.port}")
+        check_udp_ports(self.udp_ports)
+        check_addresses("public_addresses", self.public_addresses)
         if self.workers != "auto" and (not isinstance(self.workers, int) or self.workers < 1):
             raise ConfigError(f"workers must be 1 or more, or 'auto', not {self.workers!r}")
         if self.max_sessions < 1:
@@ -165,10 +179,17 @@ class ServerConfig:
         name = f"[{name}]" if _is_v6(name) else name
         return f"{'https' if self.secure else 'http'}://{name}:{port}/{fragment}"
 
-    def config_message(self) -> JsonObject:
+    async def ice_servers_for(self, request: CallRequest) -> tuple[IceServer, ...]:
+        """Return the STUN and TURN servers for one call."""
+        if not callable(self.ice_servers):
+            return self.ice_servers
+        servers = self.ice_servers(request)
+        return tuple(await servers if isinstance(servers, Awaitable) else servers)
+
+    def config_message(self, ice_servers: Sequence[IceServer]) -> JsonObject:
         """Return the ``config`` message that an admitted page gets."""
         servers: list[Json] = []
-        for server in self.ice_servers:
+        for server in ice_servers:
             urls = (server.urls,) if isinstance(server.urls, str) else server.urls
             entry: JsonObject = {"urls": list(urls)}
             if server.username is not None:
