@@ -12,6 +12,7 @@ from server_fixture import answer, receive_close, served, until
 
 from duologue.clock import LoopClock
 from duologue.errors import ConfigError
+from duologue.rtc.turn import turn_server
 from duologue.ticker import ticker_for
 from event_loops import EVENT_LOOPS
 
@@ -52,6 +53,36 @@ async def test_a_call_runs_from_hello_to_bye():
         assert handler.got == [{"type": "offer", "sdp": "v=0"}, {"type": "bye"}]
         await until(lambda: server.calls.sessions == 0)
     assert handler.ended == ["ended"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_function_returns_the_ice_servers_of_each_call(waits):
+    requests = []
+
+    def ice_servers(request):
+        requests.append(request)
+        return [turn_server("turn:a", "correct-horse", now=len(requests), ttl_s=10)]
+
+    async def later(request):
+        await asyncio.sleep(0)
+        return ice_servers(request)
+
+    async with served(Recorder(), ice_servers=later if waits else ice_servers) as server:
+        for number in (1, 2):
+            async with server.socket() as socket:
+                (entry,) = (await answer(socket))["ice_servers"]
+                assert (entry["urls"], entry["username"]) == (["turn:a"], f"{10 + number}:duologue")
+    assert requests[0].headers["host"]
+
+
+async def test_a_call_whose_ice_servers_fail_is_refused(caplog):
+    def ice_servers(request):
+        raise ValueError("no secret")
+
+    async with served(Recorder(), ice_servers=ice_servers) as server, server.socket() as socket:
+        error, code, _ = await receive_close(socket)
+        assert (error["code"], code) == ("failed", 1011)
+    assert "ice_servers failed: ValueError: no secret" in caplog.text
 
 
 async def test_the_end_of_the_socket_ends_the_session():

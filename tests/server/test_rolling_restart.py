@@ -110,7 +110,8 @@ class Page:
             return None
 
     async def send(self, message) -> None:
-        await self.socket.send(json.dumps(message))
+        with suppress(websockets.ConnectionClosed):
+            await self.socket.send(json.dumps(message))
 
 
 @asynccontextmanager

@@ -186,8 +186,14 @@ class ServerConfig:
         servers = self.ice_servers(request)
         return tuple(await servers if isinstance(servers, Awaitable) else servers)
 
-    def config_message(self, ice_servers: Sequence[IceServer]) -> JsonObject:
-        """Return the ``config`` message that an admitted page gets."""
+    def config_message(self, ice_servers: Sequence[IceServer] | None = None) -> JsonObject:
+        """Return the ``config`` message that an admitted page gets.
+
+        Args:
+            ice_servers: What `ice_servers_for` returned; not needed unless they are a function.
+        """
+        if ice_servers is None:
+            ice_servers = () if callable(self.ice_servers) else self.ice_servers
         servers: list[Json] = []
         for server in ice_servers:
             urls = (server.urls,) if isinstance(server.urls, str) else server.urls
