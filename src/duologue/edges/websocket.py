@@ -288,7 +288,7 @@ def mount(
             return
         try:
             async with asyncio.timeout(None) as limit:
-                with limiter.place(websocket, lambda: limit.reschedule(0)):
+                async with limiter.place(websocket, lambda: limit.reschedule(0)):
                     await websocket.accept(PROTOCOL)
                     await _run_client(ServerSocket(websocket), calls, expected)
         except RefusedError as refused:
