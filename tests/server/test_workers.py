@@ -62,6 +62,8 @@ class Server:
             while True:
                 pids = [worker["pid"] for worker in (await self.get("/health"))["workers"]]
                 if len(pids) == count:
+                    # Until the workers have reported that these connections are closed.
+                    await asyncio.sleep(0.3)
                     return pids
                 await asyncio.sleep(0.05)
 
