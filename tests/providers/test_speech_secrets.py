@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +22,13 @@ from duologue.testing import (
 
 KEY = "sk_marmalade_0123456789"
 ONCE = ReconnectPolicy(max_attempts=1)
-VOICES = {
+VOICES: dict[str, Any] = {
     "cartesia": (CartesiaSimulator, partial(cartesia.TTS, "v")),
     "elevenlabs": (ElevenLabsSimulator, partial(elevenlabs.TTS, "v")),
     "flux": (DeepgramSimulator, deepgram.TTS),
     "aura": (DeepgramSimulator, partial(deepgram.TTS, "aura-2-thalia-en")),
 }
-RECOGNISERS = {
+RECOGNISERS: dict[str, Any] = {
     "cartesia": (CartesiaSimulator, cartesia.STT),
     "elevenlabs": (ElevenLabsSimulator, elevenlabs.STT),
     "flux": (DeepgramSimulator, deepgram.STT),
