@@ -6,9 +6,13 @@ import re
 import sys
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
+from click.testing import CliRunner
 from page import SPEECH, chromium, open_page, talk
 
+from duologue.cli import main
+from duologue.observe import read_calls
 from duologue.testing import OpenAISimulator
 
 pytestmark = pytest.mark.browser
@@ -35,12 +39,13 @@ async def serving(*args, **environment):
         await running.communicate()
 
 
-async def test_one_command_talks_with_openai_in_the_browser():
+async def test_one_command_talks_with_openai_in_the_browser_and_is_observed(tmp_path):
     transcripts = ["He might even have been made amiable himself."]
     async with (
         OpenAISimulator(replies=["Perhaps he might."], transcripts=transcripts) as simulator,
         serving(
             *("--llm", "openai", "--voice", "marin", "--set", f"base_url={simulator.url}"),
+            *("--metrics", "--record", str(tmp_path / "calls")),
             OPENAI_API_KEY=simulator.key,
         ) as address,
         chromium(SPEECH / "austen-0930.wav") as browser,
@@ -49,3 +54,21 @@ async def test_one_command_talks_with_openai_in_the_browser():
         await talk(page)
         await page.get_by_text("Perhaps he might.").first.wait_for(timeout=20_000)
         await page.get_by_text("made amiable himself").first.wait_for(timeout=20_000)
+        async with httpx.AsyncClient() as client:
+            figures = (await client.get(f"{address}metrics")).text
+        assert 'duologue_sessions_active{transport="webrtc"} 1.0' in figures
+        assert 'duologue_response_latency_seconds_count{provider="openai"}' in figures
+        await page.get_by_role("button", name="End", exact=True).click()
+        await page.wait_for_selector('body[data-call="idle"]')
+    (call,) = read_calls(tmp_path / "calls")
+    assert any("amiable" in (turn.text or "") for turn in call.story.person)
+    assert any("Perhaps" in turn.generated for turn in call.story.agent)
+    person, agent = call.peaks()
+    assert max(person) > 20
+    assert max(agent) > 20
+
+
+def test_metrics_of_several_workers_are_refused_in_one_sentence():
+    result = CliRunner().invoke(main, ["serve", "--metrics", "--workers", "2"])
+    assert result.exit_code == 2
+    assert "serves alone" in result.output

@@ -90,6 +90,13 @@ class Observers:
             agent.recorder = Recorder(self.folder)
 
 
+def transport_of(edge: object) -> str:
+    """Return how a person is connected: ``webrtc`` or ``telephone``."""
+    from duologue.edges.webrtc import CallEdge
+
+    return "webrtc" if isinstance(edge, CallEdge) else "telephone"
+
+
 def observation_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--metrics``, ``--otel`` and ``--record`` to a command, which gets an `Observation`."""
 

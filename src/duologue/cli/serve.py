@@ -16,6 +16,7 @@ import click
 from duologue.cli.agent_source import AgentSource, agent_source
 from duologue.cli.app_path import AppError, folder_of
 from duologue.cli.extras import require_extras
+from duologue.cli.observation import Observation, Observers, observation_options, transport_of
 from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
 from duologue.cli.reload import inherited_listener, serve_reloading
 from duologue.errors import ConfigError
@@ -165,6 +166,7 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option(
     "--reload", is_flag=True, help="Start again when a file of the app changes; for development."
 )
+@observation_options
 @model_options
 def serve(
     app: str | None,
@@ -187,6 +189,7 @@ def serve(
     log_format: str,
     reload: bool,
     model: ModelOptions,
+    observation: Observation,
 ) -> None:
     """Serve the page to talk from, until Ctrl-C.
 
@@ -200,7 +203,7 @@ def serve(
     \b
     duologue serve app:make_agent
     duologue serve app:make_agent --telephone twilio --public-url https://talk.example.org
-    duologue serve --llm openai --voice marin
+    duologue serve --llm openai --voice marin --record calls
     duologue serve --llm anthropic:claude-haiku-4-5 --stt deepgram --tts cartesia:VOICE
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
@@ -208,6 +211,12 @@ def serve(
         log_as_json()
     if carriers:
         require_extras("serve --telephone", "browser", "telephone")
+    observation.require_extras("serve")
+    if observation.metrics and workers != 1:
+        raise ConfigError(
+            "--metrics needs a process that serves alone: with --workers, a scrape would reach "
+            "another worker each time; start several servers with one worker each"
+        )
     if app is not None:
         require_extras("serve", "browser")
     elif reload:
@@ -246,7 +255,7 @@ def serve(
         listener = inherited_listener() or listen_on_port(config, exact=port is not None)
     port_taken = config.port if listener is None else int(listener.getsockname()[1])
     telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
-    serve_page(config, listener, source, source.loading_message, telephone)
+    serve_page(config, listener, source, source.loading_message, telephone, observation)
 
 
 def make_carriers(names: Sequence[str], public_url: str) -> list[Carrier]:
@@ -299,6 +308,7 @@ def serve_page(
     source: AgentSource,
     loading_message: str = "",
     telephone: Sequence[Carrier] = (),
+    observation: Observation | None = None,
 ) -> None:
     """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
@@ -313,9 +323,15 @@ def serve_page(
             warning = await source.prepare()
             if warning and worker in (None, 1):
                 click.echo(f"Note: {warning}")
-        await serve_calls(
-            _agent_maker(source), config, telephone=telephone, ready=tell, listener=listener
-        )
+        with (observation or Observation()).begin() as observers:
+            await serve_calls(
+                _agent_maker(source, observers),
+                config,
+                telephone=telephone,
+                metrics=observers.metrics,
+                ready=tell,
+                listener=listener,
+            )
 
     def tell(address: str) -> None:
         click.echo(f"Talk at {address} (Ctrl-C ends it)")
@@ -331,12 +347,15 @@ def serve_page(
         click.echo("")
 
 
-def _agent_maker(source: AgentSource) -> MakeAgent:
+def _agent_maker(source: AgentSource, observers: Observers) -> MakeAgent:
     from duologue.server.call_socket import FAILED, RefusedError
 
     async def make_agent(edge: CallEdge) -> Agent | None:
         try:
-            return await source.call(edge)
+            agent = await source.call(edge)
+            if agent is not None:
+                observers.attach(agent, transport_of(edge))
+            return agent
         except AppError as error:
             log.error("%s", error)
             raise RefusedError(FAILED) from error  # which says no more than that to the caller
