@@ -13,7 +13,7 @@ from page import SPEECH, chromium, open_page, talk
 
 from duologue.cli import main
 from duologue.observe import read_calls
-from duologue.testing import OpenAISimulator
+from duologue.testing import OpenAISimulator, Reply
 
 pytestmark = pytest.mark.browser
 
@@ -66,6 +66,37 @@ async def test_one_command_talks_with_openai_in_the_browser_and_is_observed(tmp_
     person, agent = call.peaks()
     assert max(person) > 20
     assert max(agent) > 20
+
+
+async def test_answers_in_text_are_shown_as_read_even_if_interrupted_by_typing():
+    answers = ["Perhaps he might.", "It is a long story, which began in spring.", "Then be brief."]
+    replies = [answers[0], Reply(answers[1], seconds=60.0, pace=1.0), answers[2]]
+    async with (
+        OpenAISimulator(replies=replies) as simulator,
+        serving(
+            *("--llm", "openai", "--set", "output=text"),
+            *("--set", f"base_url={simulator.url}"),
+            OPENAI_API_KEY=simulator.key,
+        ) as address,
+        chromium(SPEECH / "austen-0930.wav") as browser,
+        open_page(browser, address) as page,
+    ):
+        turns = page.locator("#turns .agent")
+        await talk(page)
+        await page.locator("#turns .agent:not(.open)").wait_for(timeout=20_000)
+        await page.fill("#text", "And then?")
+        await page.press("#text", "Enter")
+        await turns.nth(1).get_by_text("began in spring").wait_for()
+        assert "open" in (await turns.nth(1).get_attribute("class")).split()
+        assert (await turns.nth(1).locator(".ahead").text_content()).strip() == ""
+        await page.fill("#text", "Stop.")
+        await page.press("#text", "Enter")
+        await turns.nth(2).get_by_text(answers[2]).wait_for()
+        await page.wait_for_function("!document.querySelector('#turns .open')")
+        assert await turns.locator(".words").all_text_contents() == answers
+        assert await page.locator("#turns s, #turns .cut, #turns .ahead").count() == 0
+        events = [event for session in simulator.sessions for event in session.events_in]
+        assert "response.cancel" in [event["type"] for event in events]
 
 
 def test_metrics_of_several_workers_are_refused_in_one_sentence():
