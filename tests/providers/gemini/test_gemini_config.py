@@ -103,7 +103,7 @@ def realtime(**options):
         ),
         (
             lambda: realtime(extra={"generationConfig": {"responseModalities": ["TEXT"]}}),
-            "this model speaks",
+            "Gemini answers in audio only: leave it out",
         ),
         (
             lambda: gemini.Realtime(vertex=gemini.Vertex("p"), labels={"a": "b"}),

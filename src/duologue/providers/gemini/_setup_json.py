@@ -94,7 +94,10 @@ def check_extra(extra: Mapping[str, Json]) -> None:
     if _find_field(detection, "disabled") is not None:
         raise ConfigError("extra can't have disabled: give turn_detection=ManualTurns()")
     if _find_field(generation, "responseModalities") not in (None, ["AUDIO"]):
-        raise ConfigError("extra can't have responseModalities: this model speaks")
+        raise ConfigError(
+            "responseModalities can't be in extra, because Gemini answers in audio only: leave it "
+            "out, or use openai.Realtime or qwen.Realtime with output='text'"
+        )
 
 
 def _find_field(value: Json, name: str) -> Json:
