@@ -122,6 +122,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "agent/playout.py": ("agent/test_playout.py", "agent/test_playout_catch_up.py"),
     "agent/speech.py": ("agent/test_speech.py",),
     "agent/speech_tracker.py": ("agent/test_speech_tracker.py",),
+    "simulators/openai/_speech_api.py": ("simulators/openai/test_simulated_openai_speech.py",),
     "agent/turn_metrics.py": ("agent/test_turn_metrics.py",),
     "pipeline/_stable_text.py": ("pipeline/test_stable_text.py",),
     "providers/_openai_protocol/append_only_history.py": ("providers/qwen/test_qwen_codec.py",),

@@ -1,8 +1,9 @@
-"""The HTTP routes of the simulator: the WebSocket, WebRTC calls, and ephemeral keys."""
+"""The HTTP routes of the simulator: the WebSocket, WebRTC calls, ephemeral keys, and speech."""
 
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 from typing import Protocol
 
 import orjson
@@ -17,8 +18,10 @@ from duologue.simulators._openai_protocol.auth import Auth, bearer_key
 from duologue.simulators._openai_protocol.refusals import RefusedError, check, missing
 from duologue.simulators._openai_protocol.schema import EXPIRES_AFTER
 from duologue.simulators._openai_protocol.session_object import OpenAISessionObject, check_session
+from duologue.simulators._speech.voices import Voice
 from duologue.simulators._websocket_channel import MAX_MESSAGE_BYTES, WebSocketChannel
 from duologue.simulators.openai._rtc_call import RtcCall
+from duologue.simulators.openai._speech_api import read_request, speech_body
 
 DEFAULT_MODEL = "gpt-realtime-2.1"
 """The model of a call that names none."""
@@ -68,6 +71,10 @@ class ServiceApi(Protocol):
     async def run_transcription(self, channel: WebSocketChannel) -> None:
         """Run a transcription session until it ends."""
 
+    def make_voice(self, rate: int) -> Voice:
+        """Return the voice of the speech API, at ``rate`` Hz."""
+        ...
+
     async def start_call(
         self, offer: str, configuration: OpenAISessionObject
     ) -> tuple[RtcCall, str]:
@@ -92,6 +99,7 @@ def application(api: ServiceApi) -> web.Application:
         ("POST", "/v1/realtime/calls", routes.call),
         ("POST", "/v1/realtime/calls/{id}/hangup", routes.hang_up),
         ("POST", "/v1/realtime/client_secrets", routes.create_secret),
+        ("POST", "/v1/audio/speech", routes.speak),
         ("OPTIONS", "/v1/{any:.*}", _preflight),
     ):
         app.router.add_route(method, path, with_error_handler(_translate_errors, handler))
@@ -215,6 +223,20 @@ class _Routes:
             "session": configuration.value,
         }
         return _json_response(200, answer)
+
+    async def speak(self, request: web.Request) -> web.StreamResponse:
+        """Stream the audio of a text."""
+        self._authenticate(request)
+        speech = read_request(_parsed(await request.text()))
+        self._check_model(speech.model)
+        response = web.StreamResponse(headers={"Content-Type": speech.content_type})
+        await response.prepare(request)
+        voice = self._api.make_voice(speech.voice_rate)
+        async with aclosing(speech_body(speech, voice)) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+        await response.write_eof()
+        return response
 
     def _authenticate(self, request: web.Request) -> JsonObject:
         """Return the session object that belongs to the key. Raises what becomes an HTTP error."""

@@ -29,6 +29,7 @@ with optional("simulate"):
         Recognizer,
         ScriptedRecognizer,
     )
+    from duologue.simulators._speech.voices import Voice, make_voice
     from duologue.simulators._websocket_channel import WebSocketChannel
     from duologue.simulators.openai._routes import application
     from duologue.simulators.openai._rtc_call import RtcCall
@@ -44,6 +45,8 @@ DEFAULT_KEY = "sk-simulator"
 
 class OpenAISimulator(HttpService[OpenAISession | TranscriptionSession]):
     """OpenAI's Realtime service on this machine, over WebSocket and WebRTC; use as ``async with``.
+
+    It has the speech API of `openai.TTS` too, with a tone or, behind ``local``, the built-in voice.
 
     Args:
         backend: What replies: ``echo`` (the audio of each turn again), ``local`` (the built-in
@@ -166,6 +169,10 @@ class OpenAISimulator(HttpService[OpenAISession | TranscriptionSession]):
             channel, self._clock, recognizer, max_session_s=self._options.max_session_s
         )
         await self.run_on_channel(channel, session)
+
+    def make_voice(self, rate: int) -> Voice:
+        """Return the voice of the speech API, at ``rate`` Hz."""
+        return make_voice("local" if self._local else "script", rate)
 
     async def start_call(
         self, offer: str, configuration: OpenAISessionObject
