@@ -62,7 +62,9 @@ class RecognitionLog[M]:
         self.rate = rate
         self._limit = int(keep_s * rate)
         self._codec: STTCodec[M] | None = None
-        self._kept: deque[Samples] = deque()
+        self._lead = int(LEAD_S * rate)
+        self._kept: deque[tuple[Samples, bool]] = deque()
+        """Audio, and whether it is loud."""
         self._start = 0
         """Position of the oldest sample that is kept."""
         self._end = 0
@@ -114,21 +116,21 @@ class RecognitionLog[M]:
 
     def push(self, samples: Samples) -> None:
         """Add the next audio."""
-        self._kept.append(samples)
-        self._end += len(samples)
         loud = is_loud(samples)
-        self._keeps_speech = self._keeps_speech or loud
-        limit = self._limit
-        if not (self._open or self._keeps_speech):
-            limit = int(LEAD_S * self.rate)
+        self._kept.append((samples, loud))
+        self._end += len(samples)
+        if loud:
+            self._keeps_speech = True
+        limit = self._limit if self._open or self._keeps_speech else self._lead
         while self._end - self._start > limit:
-            self._start += len(self._kept.popleft())
+            self._start += len(self._kept.popleft()[0])
             if self._codec is None and self._sent_to < self._start and limit < self._limit:
                 self._sent_to = self._start  # Silence that nobody misses.
         if self._codec is not None:
             self._messages += self._codec.audio(samples)
             self._sent_to = self._end
-            self.loud_s += loud * len(samples) / self.rate
+            if loud:
+                self.loud_s += len(samples) / self.rate
 
     def settle(self) -> None:
         """Ask for a final transcript of the turn so far, also on the next connection."""
@@ -162,7 +164,7 @@ class RecognitionLog[M]:
         self._connection_start, self._first_turn = self._start, self._turn
         self.loud_s, self.is_spoiled = 0.0, False
         self._messages += codec.open()
-        for samples in self._kept:
+        for samples, _ in self._kept:
             self._messages += codec.audio(samples)
         if self._settling:
             self._messages += codec.settle()
@@ -225,18 +227,18 @@ class RecognitionLog[M]:
         else:
             position = self._connection_start + int(at * self.rate)
         position = min(position, self._end)
-        while self._kept and self._start + len(self._kept[0]) <= position:
-            self._start += len(self._kept.popleft())
-        self._keeps_speech = any(is_loud(samples) for samples in self._kept)
+        while self._kept and self._start + len(self._kept[0][0]) <= position:
+            self._start += len(self._kept.popleft()[0])
+        self._keeps_speech = any(loud for _, loud in self._kept)
 
     def _find_pause(self) -> int:
         """Return where a turn ended that is over now: in the last pause, or a little before now."""
         latest = self._end - int(UNKNOWN_END_S * self.rate)
         position, silent = self._end, 0
-        for samples in reversed(self._kept):
+        for samples, loud in reversed(self._kept):
             if self._end - position > MAX_LATE_END_S * self.rate:
                 break
-            if is_loud(samples):
+            if loud:
                 silent = 0
             else:
                 silent += len(samples)

@@ -39,6 +39,7 @@ def _tokens(texts: frozenset[str]) -> re.Pattern[str]:
 
 _OUTSIDE = frozenset(_OPEN) | _STRAY_TAGS
 _OUTSIDE_TOKEN = _tokens(_OUTSIDE)
+_TAG_BEGIN = re.compile("|".join({re.escape(tag[0]) for tag in _OUTSIDE}))
 _INSIDE_TOKEN = {opening: _tokens(frozenset(closes)) for opening, closes in _OPEN.items()}
 
 
@@ -98,8 +99,8 @@ class ThoughtFilter:
 def _unfinished(text: str, tokens: frozenset[str]) -> int:
     """Return how many characters at the end of ``text`` may begin one of ``tokens``."""
     longest = max(map(len, tokens)) - 1
-    for size in range(min(longest, len(text)), 0, -1):
-        tail = text[-size:].lower()
+    for begin in _TAG_BEGIN.finditer(text, max(0, len(text) - longest)):
+        tail = text[begin.start() :].lower()
         if any(token.startswith(tail) for token in tokens):
-            return size
+            return len(text) - begin.start()
     return 0

@@ -10,6 +10,7 @@ from functools import partial
 from uuid import uuid4
 
 from duologue._user_code import run_contained
+from duologue.audio import AudioFrame
 from duologue.clock import Clock
 from duologue.items import AgentItem, Item, ToolCallItem, ToolResultItem, UserItem
 from duologue.pipeline._clause_tts import connect_voice
@@ -163,13 +164,23 @@ class PipelineConnection:
         with self._emitter.transmitting():
             self._handle(command)
 
+    def send_audio(self, frame: AudioFrame) -> None:
+        """Process input audio; see `AudioConnection.send_audio`."""
+        if self._ended:
+            return
+        with self._emitter.transmitting():
+            self._push_audio(frame)
+
+    def _push_audio(self, frame: AudioFrame) -> None:
+        if self._listening is not None:
+            self._listening.push(frame)
+        if self._speech_input is not None:
+            self._speech_input.push(frame)
+
     def _handle(self, command: Command) -> None:
         match command:
             case SendAudio(frame=frame):
-                if self._listening is not None:
-                    self._listening.push(frame)
-                if self._speech_input is not None:
-                    self._speech_input.push(frame)
+                self._push_audio(frame)
             case RequestReply(request_id=request_id, instructions=instructions):
                 self._start_reply(self._make_reply(None, instructions), request_id)
             case Say(request_id=request_id, text=text):

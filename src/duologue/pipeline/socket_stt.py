@@ -22,6 +22,10 @@ the connection is replaced.
 """
 FRAME_S = 0.02
 """Seconds of a frame of silence that is sent in place of missing audio."""
+_SILENCE_S = FRAME_S * 5
+"""Seconds of such silence that are sent at once."""
+_CHECK_S = 0.5
+"""Seconds between two looks at a connection on which nothing is due sooner."""
 
 
 class SocketSTT[M](SocketPart[M, STTCodec[M]]):
@@ -117,7 +121,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         traits = self._traits
         silent = AudioFrame(np.zeros(int(self._rate * FRAME_S), np.int16), self._rate)
         while True:
-            await self._clock.sleep(FRAME_S * 5)
+            await self._clock.sleep(self._look_in_s())
             now = self._clock.now()
             if len(self._unsent) > MAX_UNSENT_S / FRAME_S:
                 raise self._error("does not read", ErrorKind.RECYCLE)
@@ -128,13 +132,26 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
                 raise self._error(silence, ErrorKind.RECYCLE, "stalled")
             limit = traits.silence_s if self._log.in_turn else traits.idle_silence_s
             if limit is not None and now - self._pushed_at >= limit:
-                for _ in range(5):
+                for _ in range(round(_SILENCE_S / FRAME_S)):
                     self._log.push(silent.samples)
                 self._send(self._log.messages())
             keep_alive_s = traits.keep_alive_s
             if keep_alive_s is not None and now - self._sent_at >= keep_alive_s:
                 self._unsent.extend(codec.keep_alive())
                 self._wake_writer.set()
+
+    def _look_in_s(self) -> float:
+        """Return the seconds until `_watch` has to look again.
+
+        While audio flows, that is until it would be missed, because looking ten times a second
+        costs as much as a fifth of the audio. What was sent again must be watched more closely.
+        """
+        if self._log.catching_up:
+            return _SILENCE_S
+        limits = (self._traits.silence_s, self._traits.idle_silence_s)
+        missed_in_s = min((limit for limit in limits if limit is not None), default=_CHECK_S)
+        missed_in_s += self._pushed_at - self._clock.now()
+        return max(_SILENCE_S, min(_CHECK_S, missed_in_s))
 
 
 def _ignore(_: RecognitionEvent) -> None:
