@@ -7,7 +7,6 @@ they would wait for up to a minute, while a person waits for an answer (see `_on
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -28,6 +27,7 @@ from duologue._optional import import_optional
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.providers._drain import drain
 from duologue.providers._one_retry import CONNECT_TIMEOUT_S
+from duologue.providers._trusted_certificates import trusted_certificates
 from duologue.providers._validate import check_positive
 from duologue.realtime.network import ApiKey, resolve_key
 
@@ -135,8 +135,7 @@ class SDKServer:
         if self._client is None:
             httpx2 = import_optional("httpx2", self._extra)
             check_proxies()
-            # Reading the system's certificates takes too long for the event loop.
-            trusted = self._ssl_context or await asyncio.to_thread(httpx2.create_ssl_context)
+            trusted = self._ssl_context or await trusted_certificates(httpx2.create_ssl_context)
             self._client = httpx2.AsyncClient(
                 proxy=self._proxy,
                 verify=trusted,

@@ -18,6 +18,7 @@ from duologue.clock import Clock, LoopClock
 from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import Json
 from duologue.providers._openai_protocol.errors import http_error
+from duologue.providers._trusted_certificates import trusted_certificates
 from duologue.realtime.stats import ConnectionStats
 from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
@@ -61,8 +62,6 @@ MAX_MESSAGE_BYTES = 256 * 1024
 """Maximum bytes of a message if the peer accepts any size."""
 _DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024
 """Maximum bytes of a message if the peer names no limit (RFC 8841)."""
-
-_ssl_contexts: list[ssl.SSLContext] = []
 
 
 class WebRTCWire:
@@ -227,7 +226,7 @@ class WebRTCWire:
         # Skip loading certificates only without TLS; schemes are case-insensitive (RFC 3986).
         trusted: ssl.SSLContext | bool = False
         if urlsplit(self._url).scheme != "http":
-            trusted = self._ssl_context or await _default_ssl_context()
+            trusted = self._ssl_context or await trusted_certificates(httpx.create_ssl_context)
         headers = await self._headers() if callable(self._headers) else self._headers
         try:
             client = httpx.AsyncClient(
@@ -330,16 +329,6 @@ class WebRTCWire:
 
     def _connection_error(self, why: str) -> SessionError:
         return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
-
-
-async def _default_ssl_context() -> ssl.SSLContext:
-    """Return the trusted certificates; load them once, in a thread, because it takes over 20 ms."""
-    return _ssl_contexts[0] if _ssl_contexts else await asyncio.to_thread(_load_ssl_context)
-
-
-def _load_ssl_context() -> ssl.SSLContext:
-    _ssl_contexts[:] = [httpx.create_ssl_context()]
-    return _ssl_contexts[0]
 
 
 def _max_message_bytes(answer: str) -> int:

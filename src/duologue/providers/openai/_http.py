@@ -29,6 +29,7 @@ from duologue.providers._one_retry import (
     refusal,
     retry_wait,
 )
+from duologue.providers._trusted_certificates import trusted_certificates
 from duologue.providers.openai._chat_stream import error_text
 from duologue.realtime.network import ApiKey, resolve_key
 
@@ -158,8 +159,7 @@ class OpenAIServer:
         if self._client is None:
             httpx = import_optional("httpx", "openai")
             check_proxies()
-            # Reading the system's certificates takes too long for the event loop.
-            trusted = self._ssl_context or await asyncio.to_thread(httpx.create_ssl_context)
+            trusted = self._ssl_context or await trusted_certificates(httpx.create_ssl_context)
             self._client = httpx.AsyncClient(
                 timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, CONNECT_TIMEOUT_S)),
                 proxy=self._proxy,
