@@ -16,6 +16,7 @@ from duologue.audio import Samples
 from duologue.edges.telephone._formats import MULAW, AudioFormat, format_of, whole_number
 from duologue.edges.telephone._stream import (
     AudioArrived,
+    CountingCodec,
     MarkReturned,
     Message,
     QueueCleared,
@@ -23,6 +24,7 @@ from duologue.edges.telephone._stream import (
     StreamStarted,
     StreamStopped,
     digit_event,
+    parse_message,
     parse_object,
     text,
     texts,
@@ -31,7 +33,7 @@ from duologue.edges.telephone._stream import (
 _PAIR = re.compile(r"([\w-]+)\s*[=:]\s*([^,;{}\s]+)")
 
 
-class PlivoCodec:
+class PlivoCodec(CountingCodec):
     """The messages of one Plivo call; see `CarrierCodec`.
 
     Args:
@@ -39,7 +41,7 @@ class PlivoCodec:
     """
 
     def __init__(self, audio_format: AudioFormat = MULAW) -> None:
-        self.malformed = 0
+        super().__init__()
         self.output_rate = audio_format.rate
         self._output = self._input = audio_format
         kind = "audio/x-mulaw" if audio_format.encoding == "mulaw" else "audio/x-l16"
@@ -49,16 +51,8 @@ class PlivoCodec:
         )
         self._stream_id = ""
 
-    def receive(self, message: Message) -> Sequence[StreamEvent]:
-        """Return what a message means; never raise, whatever it is."""
-        events = self._decode(message)
-        if events is None:
-            self.malformed += 1
-            return ()
-        return events
-
     def _decode(self, message: Message) -> Sequence[StreamEvent] | None:
-        match parse_object(message):
+        match parse_message(message):
             case {"event": "media", "media": {"payload": payload, **media}}:
                 samples = self._input.decode_base64(payload)
                 if samples is None:

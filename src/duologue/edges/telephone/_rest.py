@@ -1,7 +1,9 @@
-"""Send the requests of a carrier's REST interface."""
+"""Send the requests of a carrier's REST interface, and check its keys and numbers."""
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,12 +100,34 @@ def check_number(name: str, value: object) -> str:
     )
 
 
-def check_key(name: str, value: str | None) -> str | None:
-    """Return a key of a carrier, or None if there is none.
+def read_key(name: str, value: str | None, variable: str) -> str | None:
+    """Return a key that was given, or that of the environment; None without either.
+
+    Args:
+        name: Name of the argument, for the error.
+        value: What was given.
+        variable: The variable of the environment.
 
     Raises:
-        ConfigError: It can't be one; the error does not show it.
+        ConfigError: It can't be a key; the error does not show it.
     """
-    if value is None:
-        return None
-    return check_secret(name, value) or None
+    key = value if value is not None else os.environ.get(variable) or None
+    return None if key is None else check_secret(name, key) or None
+
+
+def require_key(name: str, value: str | None, variable: str) -> str:
+    """Return a key that was given, or that of the environment; see `read_key`.
+
+    Raises:
+        ConfigError: There is none, or it can't be a key.
+    """
+    key = read_key(name, value, variable)
+    if key is None:
+        raise ConfigError(f"{name} is missing: pass it, or set {variable}")
+    return key
+
+
+def basic_auth(user: str, password: str) -> dict[str, str]:
+    """Return the header of HTTP's basic authentication."""
+    key = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return {"authorization": f"Basic {key}"}

@@ -31,10 +31,10 @@ def check_twilio(token: str, url: str, form: Pairs, signature: str) -> bool:
     # Twilio includes the port in some cases and not in others.
     return any(
         hmac.compare_digest(
-            base64.b64encode(hmac.digest(token.encode(), (form_of + fields).encode(), "sha1")),
+            base64.b64encode(hmac.digest(token.encode(), (spelling + fields).encode(), "sha1")),
             signature.encode("utf-8", "replace"),
         )
-        for form_of in _with_and_without_port(url)
+        for spelling in _with_and_without_port(url)
     )
 
 

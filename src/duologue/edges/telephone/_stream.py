@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -106,15 +107,37 @@ class CarrierCodec(Protocol):
         ...
 
 
-def parse_object(message: Message) -> Mapping[str, object] | None:
-    """Return the JSON object of a text message; None if it is something else."""
-    if not isinstance(message, str):
-        return None
+class CountingCodec(ABC):
+    """What the codecs share: `receive` counts the messages that `_decode` does not know."""
+
+    def __init__(self) -> None:
+        self.malformed = 0
+
+    def receive(self, message: Message) -> Sequence[StreamEvent]:
+        """Return what a message means; never raise, whatever it is."""
+        events = self._decode(message)
+        if events is None:
+            self.malformed += 1
+            return ()
+        return events
+
+    @abstractmethod
+    def _decode(self, message: Message) -> Sequence[StreamEvent] | None:
+        """Return what a message means; None if it is malformed or unknown."""
+
+
+def parse_object(data: str | bytes) -> Mapping[str, object] | None:
+    """Return the JSON object that ``data`` is; None if it is something else."""
     try:
-        value = json.loads(message)
+        value = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def parse_message(message: Message) -> Mapping[str, object] | None:
+    """Return the JSON object of a text message; None if it is something else."""
+    return parse_object(message) if isinstance(message, str) else None
 
 
 def texts(value: object) -> dict[str, str]:

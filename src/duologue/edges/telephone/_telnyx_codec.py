@@ -15,6 +15,7 @@ from duologue.audio import Samples
 from duologue.edges.telephone._formats import MULAW, AudioFormat, format_of, whole_number
 from duologue.edges.telephone._stream import (
     AudioArrived,
+    CountingCodec,
     MarkReturned,
     Message,
     StreamEvent,
@@ -22,13 +23,13 @@ from duologue.edges.telephone._stream import (
     StreamStarted,
     StreamStopped,
     digit_event,
-    parse_object,
+    parse_message,
     text,
     texts,
 )
 
 
-class TelnyxCodec:
+class TelnyxCodec(CountingCodec):
     """The messages of one Telnyx call; see `CarrierCodec`.
 
     Args:
@@ -36,21 +37,13 @@ class TelnyxCodec:
     """
 
     def __init__(self, output: AudioFormat = MULAW) -> None:
-        self.malformed = 0
+        super().__init__()
         self.output_rate = output.rate
         self._output = output
         self._input = MULAW
 
-    def receive(self, message: Message) -> Sequence[StreamEvent]:
-        """Return what a message means; never raise, whatever it is."""
-        events = self._decode(message)
-        if events is None:
-            self.malformed += 1
-            return ()
-        return events
-
     def _decode(self, message: Message) -> Sequence[StreamEvent] | None:
-        match parse_object(message):
+        match parse_message(message):
             case {"event": "media", "media": {"payload": payload, **media}}:
                 samples = self._input.decode_base64(payload)
                 if samples is None:

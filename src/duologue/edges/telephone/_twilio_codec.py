@@ -14,37 +14,30 @@ from duologue.audio import Samples
 from duologue.edges.telephone._formats import MULAW, whole_number
 from duologue.edges.telephone._stream import (
     AudioArrived,
+    CountingCodec,
     MarkReturned,
     Message,
     StreamEvent,
     StreamStarted,
     StreamStopped,
     digit_event,
-    parse_object,
+    parse_message,
     text,
     texts,
 )
 
 
-class TwilioCodec:
+class TwilioCodec(CountingCodec):
     """The messages of one Twilio call; see `CarrierCodec`."""
 
     output_rate = MULAW.rate
 
     def __init__(self) -> None:
-        self.malformed = 0
+        super().__init__()
         self._stream_id = ""
 
-    def receive(self, message: Message) -> Sequence[StreamEvent]:
-        """Return what a message means; never raise, whatever it is."""
-        events = self._decode(message)
-        if events is None:
-            self.malformed += 1
-            return ()
-        return events
-
     def _decode(self, message: Message) -> Sequence[StreamEvent] | None:
-        match parse_object(message):
+        match parse_message(message):
             case {"event": "media", "media": {"payload": payload, **media}}:
                 samples = MULAW.decode_base64(payload)
                 if samples is None:

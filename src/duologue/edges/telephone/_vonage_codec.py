@@ -14,6 +14,7 @@ from duologue.audio import FRAME_MS, Samples
 from duologue.edges.telephone._formats import AudioFormat, whole_number
 from duologue.edges.telephone._stream import (
     AudioArrived,
+    CountingCodec,
     MarkReturned,
     Message,
     QueueCleared,
@@ -22,12 +23,12 @@ from duologue.edges.telephone._stream import (
     StreamStarted,
     StreamStopped,
     digit_event,
-    parse_object,
+    parse_message,
     texts,
 )
 
 
-class VonageCodec:
+class VonageCodec(CountingCodec):
     """The messages of one Vonage call; see `CarrierCodec`.
 
     Args:
@@ -35,24 +36,16 @@ class VonageCodec:
     """
 
     def __init__(self, rate: int = 16000) -> None:
-        self.malformed = 0
+        super().__init__()
         self.output_rate = rate
         self._format = AudioFormat("l16", rate)
         self._frame_size = rate * FRAME_MS // 1000
-
-    def receive(self, message: Message) -> Sequence[StreamEvent]:
-        """Return what a message means; never raise, whatever it is."""
-        events = self._decode(message)
-        if events is None:
-            self.malformed += 1
-            return ()
-        return events
 
     def _decode(self, message: Message) -> Sequence[StreamEvent] | None:
         if isinstance(message, bytes):
             samples = self._format.decode(message)
             return None if samples is None else [AudioArrived(samples, self.output_rate)]
-        match parse_object(message):
+        match parse_message(message):
             case {"event": "websocket:notify", "payload": {"mark": str(name)}}:
                 return [MarkReturned(name)]
             case {"event": "websocket:cleared"}:

@@ -52,6 +52,8 @@ START_S = 5.0
 
 _POLICY = 1008
 """Close code of a socket that is refused after it was opened (RFC 6455, section 7.4)."""
+_HANG_UP_S = 3.0
+"""Seconds that ending a call by REST may take."""
 _LOG_INTERVAL_S = 60.0
 """Seconds between two log lines about requests without a right signature."""
 
@@ -191,10 +193,6 @@ class _PhoneCalls:
                 self._carrier.name,
                 address,
             )
-
-
-_HANG_UP_S = 3.0
-"""Seconds that ending a call by REST may take."""
 
 
 async def _read_body(request: Request) -> bytes | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,8 +10,8 @@ from typing import ClassVar
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from duologue._net import is_loopback, split_address
-from duologue.edges.telephone._call_token import PARAMETER, read_call, sign_call
-from duologue.edges.telephone._rest import check_key, check_number
+from duologue.edges.telephone._call_token import MAX_AGE_S, PARAMETER, read_call, sign_call
+from duologue.edges.telephone._rest import check_number
 from duologue.edges.telephone._stream import CarrierCodec, StreamStarted
 from duologue.edges.telephone.calls import CallControl, PhoneCall
 from duologue.errors import ConfigError
@@ -56,6 +55,12 @@ class WebhookResponse:
     body: str = ""
     media_type: str = "text/plain"
     status: int = 200
+
+    @classmethod
+    def xml(cls, body: str) -> WebhookResponse:
+        """Return an XML document whose root element is ``body``."""
+        head = '<?xml version="1.0" encoding="UTF-8"?>'
+        return cls(body=head + body, media_type="text/xml")
 
 
 class Carrier(ABC):
@@ -164,7 +169,7 @@ class Carrier(ABC):
 
     def sign(self, call: PhoneCall, *, ring_s: float = 0.0) -> str:
         """Return the token that brings the facts of a call to its socket."""
-        return sign_call(call, self.secret, self.now(), max_age_s=120.0 + ring_s)
+        return sign_call(call, self.secret, self.now(), max_age_s=MAX_AGE_S + ring_s)
 
     def outbound_url(self, call: PhoneCall, ring_s: float) -> str:
         """Return the webhook's address for a call of ours, with its facts."""
@@ -238,23 +243,3 @@ async def dial(
         direction="outbound",
     )
     return await carrier.place_call(call, ring_s=ring_s, detect_machine=detect_machine)
-
-
-def key_from(name: str, value: str | None, variable: str) -> str | None:
-    """Return a key that was given, or that of the environment; None without either."""
-    return check_key(name, value if value is not None else os.environ.get(variable) or None)
-
-
-def require_key(name: str, value: str | None, variable: str) -> str:
-    """Return a key that was given, or that of the environment.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    key = key_from(name, value, variable)
-    if key is None:
-        raise ConfigError(f"{name} is missing: pass it, or set {variable}")
-    return key
-
-
-unix_time = time.time

@@ -33,6 +33,7 @@ from duologue.edges._socket_stream import Outbox, PacedInput, StreamSocket, run_
 from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.edges.telephone._mark_ledger import MarkLedger
 from duologue.edges.telephone._stream import (
+    DIGITS,
     AudioArrived,
     CarrierCodec,
     DigitPressed,
@@ -56,6 +57,8 @@ _LAST_MARK_S = 0.045
 """Seconds after the last frame until its mark is sent."""
 _QUIET_S = 0.3
 """Seconds without new audio after which `MediaStream.hang_up` takes the agent to have finished."""
+_LAST_WORDS_S = 30.0
+"""Most seconds that `MediaStream.hang_up` waits for what the agent is saying."""
 _POLL_S = 0.05
 """Seconds between two looks of `MediaStream.hang_up`."""
 
@@ -187,7 +190,7 @@ class MediaStream:
     async def hang_up(self) -> None:
         """End the call when the caller has heard what the agent is saying, or after 30 s."""
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(_LAST_WORDS_S):
                 while not self._over.is_set() and (
                     self._ledger.outstanding or self._clock.now() - self._last_play < _QUIET_S
                 ):
@@ -214,7 +217,7 @@ class MediaStream:
             TelephoneError: The carrier refused.
             UnsupportedError: The carrier can't while it streams, or its REST is not configured.
         """
-        if not digits or set(digits) - set("0123456789*#ABCDwW"):
+        if not digits or set(digits) - DIGITS - {"w", "W"}:
             raise ConfigError(f"digits must be keys such as 12w3#, not {digits!r:.40}")
         await self._require_control("send digits").send_digits(digits)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import quote, urlencode
@@ -11,7 +11,14 @@ from xml.sax.saxutils import escape
 from duologue.edges.telephone._call_token import PARAMETER
 from duologue.edges.telephone._formats import MULAW, AudioFormat
 from duologue.edges.telephone._plivo_codec import PlivoCodec
-from duologue.edges.telephone._rest import RestRequest, check_number, send
+from duologue.edges.telephone._rest import (
+    RestRequest,
+    basic_auth,
+    check_number,
+    read_key,
+    require_key,
+    send,
+)
 from duologue.edges.telephone._signatures import check_plivo
 from duologue.edges.telephone._stream import CarrierCodec, text
 from duologue.edges.telephone.calls import CallControl, PhoneCall
@@ -19,9 +26,6 @@ from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
     WebhookResponse,
-    key_from,
-    require_key,
-    unix_time,
 )
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.json_types import JsonObject
@@ -55,14 +59,14 @@ class Plivo(Carrier):
         auth_id: str | None = None,
         rate: Literal[8000, 16000] = 8000,
         base_url: str | None = None,
-        now: Callable[[], float] = unix_time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(public_url, base_url, now)
         if rate not in (8000, 16000):
             raise ConfigError(f"rate must be 8000 or 16000, not {rate}")
         self._format = MULAW if rate == 8000 else AudioFormat("l16", rate)
         self._auth_token = require_key("auth_token", auth_token, "PLIVO_AUTH_TOKEN")
-        self._auth_id = key_from("auth_id", auth_id, "PLIVO_AUTH_ID")
+        self._auth_id = read_key("auth_id", auth_id, "PLIVO_AUTH_ID")
 
     @property
     def secret(self) -> str:
@@ -90,12 +94,14 @@ class Plivo(Carrier):
         if _TRANSFER in request.query:
             number = check_number("to", request.query[_TRANSFER])
             kind = "User" if number.startswith("sip") else "Number"
-            return _xml(f"<Response><Dial><{kind}>{escape(number)}</{kind}></Dial></Response>")
+            return WebhookResponse.xml(
+                f"<Response><Dial><{kind}>{escape(number)}</{kind}></Dial></Response>"
+            )
         fields = dict(request.form) if request.method == "POST" else request.query
         if not fields.get("CallUUID"):
             return WebhookResponse(body="no CallUUID\n", status=400)
         if not admitted:
-            return _xml('<Response><Hangup reason="busy"/></Response>')
+            return WebhookResponse.xml('<Response><Hangup reason="busy"/></Response>')
         machine = {"true": "machine", "false": "human"}.get(fields.get("Machine", "").lower(), "")
         call = self.merge(
             request,
@@ -109,7 +115,7 @@ class Plivo(Carrier):
         )
         mulaw = self._format.encoding == "mulaw"
         content = f"audio/{'x-mulaw' if mulaw else 'x-l16'};rate={self._format.rate}"
-        return _xml(
+        return WebhookResponse.xml(
             '<Response><Stream bidirectional="true" keepCallAlive="true" audioTrack="inbound" '
             f'contentType="{content}" extraHeaders="{PARAMETER}={self.sign(call)}">'
             f"{escape(self.stream_url)}</Stream></Response>"
@@ -146,11 +152,10 @@ class Plivo(Carrier):
         """
         if self._auth_id is None:
             raise UnsupportedError("Plivo's REST needs auth_id: Plivo(..., auth_id=...)")
-        key = base64.b64encode(f"{self._auth_id}:{self._auth_token}".encode()).decode()
         return RestRequest(
             method,
             f"{self.base_url}/v1/Account/{self._auth_id}/{path}",
-            {"authorization": f"Basic {key}"},
+            basic_auth(self._auth_id, self._auth_token),
             json=body,
         )
 
@@ -175,9 +180,3 @@ class _PlivoControl:
     async def send_digits(self, digits: str) -> None:
         body: JsonObject = {"digits": digits, "leg": "aleg"}
         await send(self._account.request("POST", f"{self._path}DTMF/", body))
-
-
-def _xml(body: str) -> WebhookResponse:
-    return WebhookResponse(
-        body=f'<?xml version="1.0" encoding="UTF-8"?>{body}', media_type="text/xml"
-    )

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Literal
 from urllib.parse import quote
 
 from duologue.edges.telephone._formats import MULAW, AudioFormat
-from duologue.edges.telephone._rest import RestRequest, check_number, send
+from duologue.edges.telephone._rest import RestRequest, check_number, read_key, require_key, send
 from duologue.edges.telephone._signatures import check_telnyx
-from duologue.edges.telephone._stream import CarrierCodec, StreamStarted, text
+from duologue.edges.telephone._stream import CarrierCodec, StreamStarted, parse_object, text
 from duologue.edges.telephone._telnyx_codec import TelnyxCodec
 from duologue.edges.telephone.calls import CallControl, PhoneCall
 from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
     WebhookResponse,
-    key_from,
-    require_key,
-    unix_time,
 )
 from duologue.errors import ConfigError, UnsupportedError
-from duologue.json_types import Json, JsonObject
+from duologue.json_types import JsonObject
 
 type TelnyxCodecName = Literal["PCMU", "PCMA", "L16"]
 
@@ -62,12 +59,12 @@ class Telnyx(Carrier):
         codec: TelnyxCodecName = "PCMU",
         byte_order: Literal["big", "little"] = "big",
         base_url: str | None = None,
-        now: Callable[[], float] = unix_time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(public_url, base_url, now)
         self._api_key = require_key("api_key", api_key, "TELNYX_API_KEY")
         self._public_key = require_key("public_key", public_key, "TELNYX_PUBLIC_KEY")
-        self._connection_id = key_from("connection_id", connection_id, "TELNYX_CONNECTION_ID")
+        self._connection_id = read_key("connection_id", connection_id, "TELNYX_CONNECTION_ID")
         self._codec_name = codec
         match codec:
             case "PCMU":
@@ -195,10 +192,6 @@ class _TelnyxControl:
         await send(self._account.action(self._call_id, "send_dtmf", {"digits": digits}))
 
 
-def _event(body: bytes) -> Mapping[str, Json]:
-    try:
-        value: object = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
-    data = value.get("data") if isinstance(value, dict) else None
-    return data if isinstance(data, dict) else {}
+def _event(body: bytes) -> object:
+    event = parse_object(body)
+    return event.get("data") if event is not None else None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import base64
+import time
 from collections.abc import Callable, Mapping
 from xml.sax.saxutils import escape, quoteattr
 
 from duologue.edges.telephone._call_token import PARAMETER
-from duologue.edges.telephone._rest import RestRequest, check_number, send
+from duologue.edges.telephone._rest import (
+    RestRequest,
+    basic_auth,
+    check_number,
+    read_key,
+    require_key,
+    send,
+)
 from duologue.edges.telephone._signatures import check_twilio
 from duologue.edges.telephone._stream import CarrierCodec, text
 from duologue.edges.telephone._twilio_codec import TwilioCodec
@@ -16,13 +23,8 @@ from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
     WebhookResponse,
-    key_from,
-    require_key,
-    unix_time,
 )
 from duologue.errors import UnsupportedError
-
-_HEAD = '<?xml version="1.0" encoding="UTF-8"?>'
 
 
 class Twilio(Carrier):
@@ -49,11 +51,11 @@ class Twilio(Carrier):
         auth_token: str | None = None,
         account_sid: str | None = None,
         base_url: str | None = None,
-        now: Callable[[], float] = unix_time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(public_url, base_url, now)
         self._auth_token = require_key("auth_token", auth_token, "TWILIO_AUTH_TOKEN")
-        self._account_sid = key_from("account_sid", account_sid, "TWILIO_ACCOUNT_SID")
+        self._account_sid = read_key("account_sid", account_sid, "TWILIO_ACCOUNT_SID")
 
     @property
     def secret(self) -> str:
@@ -77,7 +79,7 @@ class Twilio(Carrier):
         if not form.get("CallSid"):
             return WebhookResponse(body="no CallSid\n", status=400)
         if not admitted:
-            return _twiml('<Response><Reject reason="busy"/></Response>')
+            return WebhookResponse.xml('<Response><Reject reason="busy"/></Response>')
         call = self.merge(
             request,
             PhoneCall(
@@ -88,7 +90,7 @@ class Twilio(Carrier):
                 answered_by=form.get("AnsweredBy", ""),
             ),
         )
-        return _twiml(
+        return WebhookResponse.xml(
             f"<Response><Connect><Stream url={quoteattr(self.stream_url)}>"
             f'<Parameter name="{PARAMETER}" value="{self.sign(call)}"/>'
             "</Stream></Connect></Response>"
@@ -122,11 +124,10 @@ class Twilio(Carrier):
         """
         if self._account_sid is None:
             raise UnsupportedError("Twilio's REST needs account_sid: Twilio(..., account_sid=...)")
-        key = base64.b64encode(f"{self._account_sid}:{self._auth_token}".encode()).decode()
         return RestRequest(
             "POST",
             f"{self.base_url}/2010-04-01/Accounts/{self._account_sid}/{path}",
-            {"authorization": f"Basic {key}"},
+            basic_auth(self._account_sid, self._auth_token),
             form=list(form.items()),
         )
 
@@ -151,7 +152,3 @@ class _TwilioControl:
         raise UnsupportedError(
             "Twilio sends no digits while it streams: give them to the call that you dial"
         )
-
-
-def _twiml(body: str) -> WebhookResponse:
-    return WebhookResponse(body=_HEAD + body, media_type="text/xml")

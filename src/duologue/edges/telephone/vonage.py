@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,21 +12,18 @@ from urllib.parse import quote
 
 from duologue._optional import optional
 from duologue.edges.telephone._call_token import PARAMETER
-from duologue.edges.telephone._rest import RestRequest, check_number, send
+from duologue.edges.telephone._rest import RestRequest, check_number, read_key, require_key, send
 from duologue.edges.telephone._signatures import check_vonage
-from duologue.edges.telephone._stream import CarrierCodec, text
+from duologue.edges.telephone._stream import CarrierCodec, parse_object, text
 from duologue.edges.telephone._vonage_codec import VonageCodec
 from duologue.edges.telephone.calls import CallControl, PhoneCall
 from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
     WebhookResponse,
-    key_from,
-    require_key,
-    unix_time,
 )
 from duologue.errors import ConfigError, UnsupportedError
-from duologue.json_types import Json, JsonObject
+from duologue.json_types import JsonObject
 
 _TOKEN_S = 300
 """Lifetime of our tokens, in seconds."""
@@ -61,16 +59,16 @@ class Vonage(Carrier):
         private_key: str | Path | None = None,
         rate: Literal[8000, 16000, 24000] = 16000,
         base_url: str | None = None,
-        now: Callable[[], float] = unix_time,
+        now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(public_url, base_url, now)
         if rate not in (8000, 16000, 24000):
             raise ConfigError(f"rate must be 8000, 16000 or 24000, not {rate}")
         self._rate = rate
         self._secret = require_key("signature_secret", signature_secret, "VONAGE_SIGNATURE_SECRET")
-        self._application_id = key_from("application_id", application_id, "VONAGE_APPLICATION_ID")
+        self._application_id = read_key("application_id", application_id, "VONAGE_APPLICATION_ID")
         if private_key is None:
-            file = key_from("private_key", None, "VONAGE_PRIVATE_KEY_FILE")
+            file = read_key("private_key", None, "VONAGE_PRIVATE_KEY_FILE")
             private_key = None if file is None else Path(file)
         if isinstance(private_key, Path):
             try:
@@ -98,7 +96,7 @@ class Vonage(Carrier):
         """Answer with an NCCO; events of a call need nothing."""
         fields: Mapping[str, object] = request.query
         if request.method == "POST":
-            fields = {**fields, **_object(request.body)}
+            fields = {**fields, **(parse_object(request.body) or {})}
         if "status" in fields:
             return WebhookResponse(status=204)
         if not text(fields.get("uuid")):
@@ -212,11 +210,3 @@ class _VonageControl:
 
 def _ncco(action: JsonObject) -> WebhookResponse:
     return WebhookResponse(body=json.dumps([action]), media_type="application/json")
-
-
-def _object(body: bytes) -> Mapping[str, Json]:
-    try:
-        value: object = json.loads(body) if body else {}
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
