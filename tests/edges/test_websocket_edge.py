@@ -183,7 +183,7 @@ async def test_texts_and_images_reach_the_model():
     names = [type(command).__name__ for command in shop.agents[0].llm.commands]
     assert "SendVideo" in names
     assert "What is this?" in [item.text for item in shop.agents[0].conversation.items]
-    assert websocket.decode_image(b"nonsense", 0.0).width == 1
+    assert websocket._decode_image(b"nonsense", 0.0).width == 1
 
 
 @virtual_time

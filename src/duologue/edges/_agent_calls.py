@@ -16,10 +16,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from duologue._user_code import FailureReports, run_contained
 from duologue.edges.protocol import Edge
 from duologue.errors import ConfigError, DuologueError
+from duologue.server.call_socket import RefusedError
 from duologue.server.calls import CallLimiter, CallSignalling
 from duologue.server.config import ServerConfig, default_sessions
+from duologue.server.middleware import refuse_websocket
 
 logger = logging.getLogger(__name__)
+
+POLICY_VIOLATION = 1008
+"""Close code of a client that is refused after its socket was opened (RFC 6455, section 7.4)."""
 
 _CLOSE_S = 0.25
 """Seconds that closing a socket may take."""
@@ -133,6 +138,32 @@ class AgentCalls[E: Edge]:
                 "make_agent must pass on the edge that it was given: Agent(edge=edge, ...)"
             )
         return agent
+
+
+async def serve_socket(
+    websocket: WebSocket,
+    limiter: CallLimiter,
+    run: Callable[[ServerSocket], Awaitable[None]],
+    *,
+    subprotocol: str | None = None,
+) -> None:
+    """Accept a socket and run its call, if the limiter has a place; refuse it otherwise.
+
+    Args:
+        websocket: The socket, before it is accepted.
+        limiter: Gives the place, and ends the call when the server ends.
+        run: Runs the call until it has ended.
+        subprotocol: The sub-protocol to accept.
+    """
+    try:
+        async with asyncio.timeout(None) as limit:
+            async with limiter.place(websocket, lambda: limit.reschedule(0)):
+                await websocket.accept(subprotocol)
+                await run(ServerSocket(websocket))
+    except RefusedError as refused:
+        await refuse_websocket(websocket, f"{refused}\n", 503)
+    except TimeoutError:
+        logger.info("a call was ended because the server ends")
 
 
 async def _run_no_call(signalling: CallSignalling) -> None:

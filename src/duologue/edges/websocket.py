@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from io import BytesIO
+from typing import assert_never
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
@@ -22,7 +23,14 @@ from duologue._numpy import np
 from duologue._optional import import_optional
 from duologue.audio import FRAME_MS, AudioFrame, Samples
 from duologue.clock import Clock, LoopClock
-from duologue.edges._agent_calls import AgentCalls, JoiningAgent, ServerSocket, limiter_of
+from duologue.edges._agent_calls import (
+    POLICY_VIOLATION,
+    AgentCalls,
+    JoiningAgent,
+    ServerSocket,
+    limiter_of,
+    serve_socket,
+)
 from duologue.edges._socket_stream import MAX_WAITING, Outbox, PacedInput, run_until
 from duologue.edges._websocket_messages import (
     MAX_AUDIO_MS,
@@ -43,7 +51,6 @@ from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.json_types import Json
 from duologue.quality import Quality
 from duologue.rtc.opus import Decoder, Encoder, OpusError
-from duologue.server.call_socket import RefusedError
 from duologue.server.middleware import refuse_websocket
 from duologue.video import VideoFrame
 
@@ -54,9 +61,6 @@ HELLO_S = 5.0
 
 MAX_IMAGE_SIDE = 4096
 """Longest side of an image, in pixels."""
-
-_POLICY = 1008
-"""Close code of a client that breaks the protocol (RFC 6455, section 7.4)."""
 
 type MakeSocketAgent = Callable[[Edge], JoiningAgent | Awaitable[JoiningAgent | None]]
 """Makes the agent for one client; a plain or an ``async`` function. See `Edge.parameters`."""
@@ -142,7 +146,7 @@ class Edge:
                 self._over,
                 self._read,
                 self._outbox.write,
-                lambda: close(self._socket, self._failure),
+                lambda: _close(self._socket, self._failure),
             )
         finally:
             self._input.stop()
@@ -213,7 +217,8 @@ class Edge:
         assert agent is not None  # noqa: S101 - `run` sets it before it reads
         if not self._budget.spend(now):
             raise ProtocolError("fast", "too many messages")
-        match read_message(text):
+        message = read_message(text)
+        match message:
             case Played() as report:
                 played = self._reports.report(report)
                 if played is not None:
@@ -223,14 +228,16 @@ class Edge:
             case Digit(digit):
                 agent.push_digit(digit)
             case Image(data):
-                agent.push_video(lambda: decode_image(data, now))
+                agent.push_video(lambda: _decode_image(data, now))
             case Bye():
                 self._end()
             case Hello():
                 raise ProtocolError("hello", "the hello comes once")
+            case _:
+                assert_never(message)
 
 
-def decode_image(data: bytes, at: float) -> VideoFrame:
+def _decode_image(data: bytes, at: float) -> VideoFrame:
     """Return an image as a frame; a grey one of 1 by 1 pixels if it can't be read.
 
     Raises:
@@ -280,21 +287,20 @@ def mount(
     async def serve(websocket: WebSocket) -> None:
         headers = websocket.headers
         if not _is_own_origin(headers.get("origin"), headers.get("host", ""), origins):
-            await refuse_websocket(websocket, "this page may not connect: allowed_origins=\n")
+            await refuse_websocket(
+                websocket, "this page may not connect: add its origin to allowed_origins\n"
+            )
             return
         offered = headers.get("sec-websocket-protocol", "")
         if PROTOCOL not in (name.strip() for name in offered.split(",")):
             await refuse_websocket(websocket, f"connect with the sub-protocol {PROTOCOL}\n", 400)
             return
-        try:
-            async with asyncio.timeout(None) as limit:
-                async with limiter.place(websocket, lambda: limit.reschedule(0)):
-                    await websocket.accept(PROTOCOL)
-                    await _run_client(ServerSocket(websocket), calls, expected)
-        except RefusedError as refused:
-            await refuse_websocket(websocket, f"{refused}\n", 503)
-        except TimeoutError:
-            logger.info("a client was disconnected because the server ends")
+        await serve_socket(
+            websocket,
+            limiter,
+            lambda socket: _run_client(socket, calls, expected),
+            subprotocol=PROTOCOL,
+        )
 
     app.router.routes.append(WebSocketRoute(path, serve))
 
@@ -305,13 +311,13 @@ async def _run_client(socket: ServerSocket, calls: AgentCalls[Edge], token: str 
             hello = await _receive_hello(socket, token)
         edge = Edge(socket, hello)
     except MissingExtraError:
-        await close(socket, ProtocolError("codec", "this server has no Opus: use pcm"))
+        await _close(socket, ProtocolError("codec", "this server has no Opus: use pcm"))
         return
     except TimeoutError:
-        await close(socket, ProtocolError("hello", f"no hello within {HELLO_S:g} s"))
+        await _close(socket, ProtocolError("hello", f"no hello within {HELLO_S:g} s"))
         return
     except ProtocolError as error:
-        await close(socket, error)
+        await _close(socket, error)
         return
     ready: dict[str, Json] = {"type": "ready", "rate": hello.rate, "codec": hello.codec}
     await socket.send(json.dumps(ready | {"frame_ms": FRAME_MS}))
@@ -334,13 +340,13 @@ async def _receive_hello(socket: ServerSocket, token: str | None) -> Hello:
     return hello
 
 
-async def close(socket: ServerSocket, error: ProtocolError | None) -> None:
+async def _close(socket: ServerSocket, error: ProtocolError | None) -> None:
     """Close a client's socket, with the reason if there is one."""
     if error is None:
         await socket.close()
         return
     await socket.send(json.dumps({"type": "error", "code": error.code, "message": str(error)}))
-    await socket.close(_POLICY, str(error)[:100])
+    await socket.close(POLICY_VIOLATION, str(error)[:100])
 
 
 def _is_own_origin(origin: str | None, host: str, allowed: set[str]) -> bool:

@@ -24,7 +24,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from duologue.edges._agent_calls import AgentCalls, JoiningAgent, ServerSocket, limiter_of
+from duologue.edges._agent_calls import (
+    POLICY_VIOLATION,
+    AgentCalls,
+    JoiningAgent,
+    ServerSocket,
+    limiter_of,
+    serve_socket,
+)
 from duologue.edges.telephone._stream import CarrierCodec, StreamFailed, StreamStarted
 from duologue.edges.telephone.calls import TelephoneError
 from duologue.edges.telephone.carrier import Carrier, WebhookRequest
@@ -50,8 +57,6 @@ MAX_BODY = 64 * 1024
 START_S = 5.0
 """Seconds from the opening of a socket to the message that starts the stream."""
 
-_POLICY = 1008
-"""Close code of a socket that is refused after it was opened (RFC 6455, section 7.4)."""
 _HANG_UP_S = 3.0
 """Seconds that ending a call by REST may take."""
 _LOG_INTERVAL_S = 60.0
@@ -147,15 +152,7 @@ class _PhoneCalls:
             self._log_refused("socket", carrier.stream_url)
             await refuse_websocket(websocket, "the signature is missing or wrong\n")
             return
-        try:
-            async with asyncio.timeout(None) as limit:
-                async with self._limiter.place(websocket, lambda: limit.reschedule(0)):
-                    await websocket.accept()
-                    await self._run_call(ServerSocket(websocket), headers)
-        except RefusedError as refused:
-            await refuse_websocket(websocket, f"{refused}\n", 503)
-        except TimeoutError:
-            logger.info("a call was ended because the server ends")
+        await serve_socket(websocket, self._limiter, lambda socket: self._run_call(socket, headers))
 
     async def _run_call(self, socket: ServerSocket, headers: dict[str, str]) -> None:
         carrier = self._carrier
@@ -168,7 +165,9 @@ class _PhoneCalls:
         call = None if started is None else carrier.identify(started, headers)
         if call is None:
             self._log_refused("stream", carrier.stream_url)
-            await socket.close(_POLICY, "this stream was not begun by a webhook of this server")
+            await socket.close(
+                POLICY_VIOLATION, "this stream was not begun by a webhook of this server"
+            )
             return
         control = carrier.control(call)
         edge = MediaStream(socket, codec, call, control=control, reorder=carrier.reorder)
