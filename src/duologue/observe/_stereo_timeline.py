@@ -65,7 +65,7 @@ class StereoTimeline:
             if first > self._person.end:
                 self._person.end = first
         samples = resampler.push(frame.samples)
-        self._correct(now, len(samples), frame.samples)
+        self._correct(now, len(samples))
         if self._ahead and _is_quiet(frame.samples):
             return
         self._person.put(self._person.end, self._mute(samples))
@@ -102,7 +102,7 @@ class StereoTimeline:
     def _mute(self, samples: Samples) -> Samples:
         return np.zeros_like(samples) if self.muted else samples
 
-    def _correct(self, now: float, count: int, samples: Samples) -> None:
+    def _correct(self, now: float, count: int) -> None:
         """Compare the count of the person's samples with the time of arrival."""
         late = now - self._zero - (self._person.end + count) / self.rate
         if self._window_began is None:

@@ -133,26 +133,26 @@ def _late(story: CallStory) -> Iterator[Explanation]:
         total = reply.latency_ms.get("first_played")
         if total is None or total <= LATE_MS or reply.start is None:
             continue
-        asked = reply.start - total / 1000
+        speech_end = reply.start - total / 1000
         yield Explanation(
             reply.start,
             "late",
             f"A reply came {total / 1000:.1f} s after the person: "
-            f"{_longest_part(story, reply, asked)}.",
+            f"{_longest_part(story, reply, speech_end)}.",
         )
 
 
-def _longest_part(story: CallStory, reply: AgentTurn, asked: float) -> str:
-    began = reply.start if reply.start is not None else asked
+def _longest_part(story: CallStory, reply: AgentTurn, speech_end: float) -> str:
+    began = reply.start if reply.start is not None else speech_end
     for reconnect in story.reconnects:
         end = reconnect.end if reconnect.end is not None else began
-        if reconnect.start < began and end > asked:
+        if reconnect.start < began and end > speech_end:
             return f"the connection was replaced meanwhile ({reconnect.reason})"
-    tools = [t for t in story.tools if asked <= t.start < began and t.end is not None]
+    tools = [t for t in story.tools if speech_end <= t.start < began and t.end is not None]
     longest = max(tools, key=lambda t: (t.end or t.start) - t.start, default=None)
     if longest is not None and longest.end is not None:
         took = longest.end - longest.start
-        if took > (began - asked) / 3:
+        if took > (began - speech_end) / 3:
             return f"it waited {took:.1f} s for the tool {longest.name}"
     times = reply.latency_ms
     steps: dict[str, float] = {}

@@ -190,9 +190,7 @@ class Recorder:
         now = clock.now()
         self._zero, self._zero_unix = now, unix_time
         self._timeline = StereoTimeline(RATE, now)
-        self._failures = FailureReports(
-            clock.now, lambda source, message: self._report(source, message)
-        )
+        self._failures = FailureReports(clock.now, self._report)
         self._facts = {
             "version": VERSION,
             "started_at": datetime.fromtimestamp(self._zero_unix, UTC).isoformat(),

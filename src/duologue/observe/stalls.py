@@ -37,7 +37,7 @@ _LOOK_S = 0.07
 """Seconds between two looks: what is blocked for `bound_s` is seen by most of them, and each costs
 about 30 us."""
 
-_KEPT = 100
+_MAX_STALLS = 100
 """Stalls that `StallWatchdog.stalls` keeps."""
 
 
@@ -85,7 +85,7 @@ class StallWatchdog:
         self._stopped = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
-        self.stalls: deque[Stall] = deque(maxlen=_KEPT)
+        self.stalls: deque[Stall] = deque(maxlen=_MAX_STALLS)
         """The newest stalls, oldest first."""
 
     def watch(self, agent: Agent) -> None:
@@ -112,14 +112,14 @@ class StallWatchdog:
         seen = self._ticked_at
         place: tuple[str, str, int] | None = None
         while not self._stopped:
-            # Half the cost of waiting for an event.
+            # Sleeping costs half as much as waiting for an event.
             time.sleep(_LOOK_S)
             ticked_at = self._ticked_at
             if ticked_at != seen:
                 # 20 ms are the tick's own period.
                 blocked = ticked_at - seen - 0.02
                 if blocked > self._bound_s and (place is not None or blocked > 2 * _LOOK_S):
-                    self._found(Stall(blocked, *(place or ("", "", 0))))
+                    self._announce(Stall(blocked, *(place or ("", "", 0))))
                 seen, place = ticked_at, None
             if place is None and time.monotonic() - ticked_at > self._bound_s + 0.02:
                 place = self._where()
@@ -136,7 +136,7 @@ class StallWatchdog:
             return None  # It waits for events: it is not blocked, but was late to wake up.
         return shown.f_code.co_qualname, _short(shown.f_code.co_filename), shown.f_lineno
 
-    def _found(self, stall: Stall) -> None:
+    def _announce(self, stall: Stall) -> None:
         log.warning("%s", stall)
         loop = self._loop
         if loop is not None and not loop.is_closed():

@@ -2,7 +2,7 @@
 
 The SDKs get an HTTP client of ours, so that proxies, certificates, time limits and redirects are
 the same for every provider, and so that an open response can be closed at once. They do not retry:
-they would wait for up to a minute, while a person waits for an answer (see `_one_retry`).
+they would wait for up to a minute, while a person waits for a reply (see `_one_retry`).
 """
 
 from __future__ import annotations

@@ -49,7 +49,6 @@ from duologue.realtime._websocket_frames import (
 
 READ_BYTES = 64 * 1024
 """Bytes that are read at once."""
-_NO_DATA = memoryview(b"")
 
 
 @dataclass(frozen=True, slots=True)

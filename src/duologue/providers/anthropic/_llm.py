@@ -53,7 +53,7 @@ class LLM:
             ``ANTHROPIC_API_KEY`` when not given. Your own server needs none.
         base_url: The server, without ``/v1``; read from ``ANTHROPIC_BASE_URL`` when not given, and
             Anthropic's own by default.
-        max_output_tokens: Tokens of one answer at most, thoughts included.
+        max_output_tokens: Tokens of one reply at most, thoughts included.
         thinking: ``off``, as little as the model can; ``low``, ``medium``, ``high``, ``xhigh`` or
             ``max``; a number of tokens, for Claude 4.5 and before; None: the model's own default.
         cache: How long the service keeps the prompt that it has read, ``5m`` or ``1h``; None: it

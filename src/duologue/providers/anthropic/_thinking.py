@@ -1,4 +1,4 @@
-"""How a Claude model is told whether to think before it answers; sans-IO.
+"""How a Claude model is told whether to think before it replies; sans-IO.
 
 A person waits for the first word, so thinking is off unless the program asks for it. How it is
 turned off differs by model: most take ``disabled``, Sonnet 5.5 takes ``between_tools``, Opus 5.5,

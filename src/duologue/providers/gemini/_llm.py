@@ -47,7 +47,7 @@ class LLM:
             ``GEMINI_API_KEY`` or ``GOOGLE_API_KEY`` when not given. Your own server needs none.
         base_url: The server; read from ``GOOGLE_GEMINI_BASE_URL`` when not given, and Google's own
             by default.
-        max_output_tokens: Tokens of one answer at most, thoughts included.
+        max_output_tokens: Tokens of one reply at most, thoughts included.
         thinking: ``off``, as little as the model can; ``minimal``, ``low``, ``medium``, ``high`` or
             ``xhigh``; a number of tokens, for Gemini 2.5; None: the model's own default.
         tools_reliable: Whether the model's tool calls can be trusted.
@@ -157,7 +157,7 @@ class LLM:
         client = await self._get_client()
         sdk = import_optional("google.genai.errors", EXTRA)
         opened: list[httpx2.Response] = []
-        answer = TextStream()
+        reply = TextStream()
 
         async def begin() -> tuple[
             AsyncIterator[GenerateContentResponse], GenerateContentResponse | None
@@ -173,10 +173,10 @@ class LLM:
         try:
             chunks, chunk = await self._server.call(begin, opened)
             while chunk is not None:
-                for output in answer.push(chunk):
+                for output in reply.push(chunk):
                     yield output
                 chunk = await anext(chunks, None)
-            for output in answer.end():
+            for output in reply.end():
                 yield output
         except sdk.APIError as error:
             raise self._status_failure(error) from error
@@ -197,7 +197,7 @@ class LLM:
             # At once, also when the generator is closed: the model stops writing.
             for response in opened:
                 await response.aclose()
-        for call_id, signature in answer.signatures.items():
+        for call_id, signature in reply.signatures.items():
             self._thinking.keep(call_id, signature)
 
     def _status_failure(self, error: APIError) -> RequestFailed:

@@ -1,4 +1,4 @@
-"""Decode the chunks of one answer of ``generateContent``; sans-IO."""
+"""Decode the chunks of one reply of ``generateContent``; sans-IO."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TextStream:
-    """Decodes one answer: yields text at once, tool calls and token usage at the end."""
+    """Decodes one reply: yields text at once, tool calls and token usage at the end."""
 
     def __init__(self) -> None:
         self.done = False
@@ -54,10 +54,10 @@ class TextStream:
                 self._words = candidate.finish_message or ""
 
     def end(self) -> Iterator[LLMOutput]:
-        """End the answer; yield its tool calls and the token usage.
+        """End the reply; yield its tool calls and the token usage.
 
         Raises:
-            SessionError: The answer is incomplete, or the model or the service refused it.
+            SessionError: The reply is incomplete, or the model or the service refused it.
         """
         if self._reason == "STOP":
             yield from self._calls
