@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -24,6 +25,7 @@ CLIENT_FAULT_CLOSE_CODES = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 _FATAL_STATUS = frozenset({400, 401, 402, 403, 404})
 _RETRY_STATUS = frozenset({408, 409, 425, 429})
 
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -119,6 +121,28 @@ def proxy_from_environment(scheme: str, host: str) -> str | None:
     return proxies.get(scheme) or proxies.get("all")
 
 
+def check_route(
+    proxy: str | None, ssl_context: ssl.SSLContext | None, *, socks: bool = True
+) -> None:
+    """Check the options that say how a server is reached.
+
+    Args:
+        proxy: Address of a proxy; None uses that of the environment.
+        ssl_context: Trusted certificates and our own; None uses the system's.
+        socks: Whether the proxy may be one for SOCKS 5.
+
+    Raises:
+        ConfigError: One of them is invalid.
+    """
+    if proxy is not None:
+        schemes = _PROXY_SCHEMES if socks else ("http", "https")
+        split_address("proxy", proxy, schemes, "http://proxy.example:3128")
+    if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
+        raise ConfigError(
+            f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
+        )
+
+
 def check_proxies() -> None:
     """Raise `SessionError` if the environment names a proxy that HTTP clients here can't use.
 
@@ -131,9 +155,8 @@ def check_proxies() -> None:
         if name not in ("http", "https", "all"):
             continue
         address = value if "://" in value else f"http://{value}"
-        schemes = ("http", "https", "socks5", "socks5h")
         try:
-            proxy = split_address(name, address, schemes, "http://host:port")
+            proxy = split_address(name, address, _PROXY_SCHEMES, "http://host:port")
         except ConfigError:
             raise proxy_error(f"{without_password(value)} is not the address of a proxy") from None
         if proxy.scheme.startswith("socks") and find_spec("socksio") is None:

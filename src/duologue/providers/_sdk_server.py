@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from duologue._net import (
     check_headers,
     check_proxies,
+    check_route,
     check_secret,
     redirect_error,
     split_address,
@@ -96,12 +97,7 @@ class SDKServer:
         key: ApiKey = api_key or next((value for value in found if value), "")
         if isinstance(key, str):
             key = check_secret("api_key", key)
-        if proxy is not None:
-            split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise ConfigError(
-                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
-            )
+        check_route(proxy, ssl_context, socks=False)
         check_positive("timeout", timeout)
         own_server = base_url if base_url is not None else os.environ.get(url_variable)
         if own_server:

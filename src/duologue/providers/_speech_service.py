@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from duologue._net import check_headers, check_secret, is_loopback, one_line, split_address
+from duologue._net import (
+    check_headers,
+    check_route,
+    check_secret,
+    is_loopback,
+    one_line,
+    split_address,
+)
 from duologue._optional import import_optional
 from duologue.clock import Clock, LoopClock
 from duologue.errors import ConfigError, ErrorKind, SessionError
@@ -76,13 +82,7 @@ class SpeechService:
         proxy, ssl_context = options.proxy, options.ssl_context
         if base_url is not None:
             split_address("base_url", base_url, tuple(_SCHEMES), url)
-        if proxy is not None:
-            proxies = ("http", "https", "socks5", "socks5h")
-            split_address("proxy", proxy, proxies, "http://proxy.example:3128")
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise ConfigError(
-                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
-            )
+        check_route(proxy, ssl_context)
         self.name = name
         self.base_url = (base_url or url).rstrip("/")
         found = (os.environ.get(variable) for variable in variables)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
-from duologue._net import check_headers, check_secret, split_address
+from duologue._net import check_headers, check_route, check_secret, split_address
 from duologue._optional import import_optional
 from duologue._user_code import call_plain, describe, is_async, name_of, run_bounded
 from duologue.clock import Clock
@@ -83,13 +83,7 @@ class NetworkRealtime[M](Realtime):
         super().__init__(capabilities, fps=fps, clock=clock, reconnect=reconnect, vad=vad)
         schemes = ("ws", "wss", "http", "https")
         split_address("base_url", base_url, schemes, "wss://service.example/v1")
-        if proxy is not None:
-            proxies = ("http", "https", "socks5", "socks5h")
-            split_address("proxy", proxy, proxies, "http://proxy.example:3128")
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise ConfigError(
-                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
-            )
+        check_route(proxy, ssl_context)
         self.base_url = base_url
         self.errors = errors
         self.headers = check_headers("headers", headers)

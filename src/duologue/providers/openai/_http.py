@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from duologue._net import (
     check_headers,
     check_proxies,
+    check_route,
     check_secret,
     extend_path,
     redirect_error,
@@ -70,12 +71,7 @@ class OpenAIServer:
         key = api_key or os.environ.get("OPENAI_API_KEY") or ""
         if isinstance(key, str):
             key = check_secret("api_key", key)
-        if proxy is not None:
-            split_address("proxy", proxy, ("http", "https"), "http://proxy.example:3128")
-        if ssl_context is not None and not isinstance(ssl_context, ssl.SSLContext):
-            raise ConfigError(
-                f"ssl_context must be an ssl.SSLContext, not {type(ssl_context).__name__}"
-            )
+        check_route(proxy, ssl_context, socks=False)
         own_server = base_url or os.environ.get("OPENAI_BASE_URL")
         if not key and not own_server:
             raise ConfigError("no API key: set OPENAI_API_KEY, or give api_key or base_url")
