@@ -23,14 +23,14 @@ _END_S = 2.0
 
 
 class CallRejectedError(DuologueError):
-    """The app did not take the call; ``status`` is HTTP's."""
+    """The app did not take the call; ``status`` is HTTP's, 200 if the response is of no use."""
 
-    def __init__(self, message: str, status: int) -> None:
+    def __init__(self, message: str, status: int = 200) -> None:
         super().__init__(message)
         self.status = status
 
 
-class Line(Protocol):
+class Channel(Protocol):
     """One WebSocket to the app."""
 
     async def send(self, message: Message) -> None:
@@ -53,7 +53,7 @@ class Transport(Protocol):
         """Return status and body of the response."""
         ...
 
-    async def connect(self, url: str, headers: Mapping[str, str]) -> Line:
+    async def connect(self, url: str, headers: Mapping[str, str]) -> Channel:
         """Open a WebSocket.
 
         Raises:
@@ -75,7 +75,7 @@ class NetworkTransport:
         ):
             return response.status, await response.text()
 
-    async def connect(self, url: str, headers: Mapping[str, str]) -> Line:
+    async def connect(self, url: str, headers: Mapping[str, str]) -> Channel:
         """Open a WebSocket."""
         client = aiohttp.ClientSession()
         try:
@@ -86,10 +86,10 @@ class NetworkTransport:
         except BaseException:
             await client.close()
             raise
-        return _NetworkLine(client, socket)
+        return _NetworkChannel(client, socket)
 
 
-class _NetworkLine:
+class _NetworkChannel:
     def __init__(
         self, client: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse
     ) -> None:
@@ -170,22 +170,24 @@ class AppTransport:
         await self._app(scope, receive, send)
         return status, answer.decode()
 
-    async def connect(self, url: str, headers: Mapping[str, str]) -> Line:
+    async def connect(self, url: str, headers: Mapping[str, str]) -> Channel:
         """Open a WebSocket."""
-        line = _AppLine()
-        line.task = asyncio.ensure_future(
-            self._app(self._scope("websocket", url, headers), line.app_receives, line.app_sends)
+        channel = _AppChannel()
+        channel.task = asyncio.ensure_future(
+            self._app(
+                self._scope("websocket", url, headers), channel.app_receives, channel.app_sends
+            )
         )
-        both: set[asyncio.Future[Any]] = {line.task, line.opened}
+        both: set[asyncio.Future[Any]] = {channel.task, channel.opened}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not line.opened.done() or line.opened.result() != 101:
-            status = line.opened.result() if line.opened.done() else 500
-            await line.close()
+        if not channel.opened.done() or channel.opened.result() != 101:
+            status = channel.opened.result() if channel.opened.done() else 500
+            await channel.close()
             raise CallRejectedError("the app refused the socket", status)
-        return line
+        return channel
 
 
-class _AppLine:
+class _AppChannel:
     def __init__(self) -> None:
         self.task: asyncio.Future[None] | None = None
         self.opened: asyncio.Future[int] = asyncio.get_running_loop().create_future()

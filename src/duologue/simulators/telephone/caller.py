@@ -54,7 +54,7 @@ from duologue.simulators.telephone._signing import (
 from duologue.simulators.telephone._transport import (
     AppTransport,
     AsgiApp,
-    Line,
+    Channel,
     Message,
     NetworkTransport,
     Transport,
@@ -65,6 +65,8 @@ from duologue.simulators.telephone._transport import (
 
 MAX_LOG = 100_000
 """Most messages of the app that are kept in `PhoneCaller.orders`."""
+
+_FORM = "application/x-www-form-urlencoded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +154,11 @@ class PhoneCaller(ABC):
         )
         self._clock: Clock = clock or LoopClock()
         self._random = random.Random(self.faults.seed)  # noqa: S311 - a network, not a secret
-        self._line: Line | None = None
-        self._talk: Dialect = self.dialect(self.call_id, {})
+        self._channel: Channel | None = None
+        self._dialect: Dialect = self.dialect(self.call_id, {})
         self._tasks: list[asyncio.Task[None]] = []
-        self._saying: deque[Samples] = deque()
-        self._said = asyncio.Event()
+        self._unsent: deque[Samples] = deque()
+        self._all_sent = asyncio.Event()
         self._queue = _Queue()
         self._played: list[Samples] = []
         self._chunk = 0
@@ -175,7 +177,7 @@ class PhoneCaller(ABC):
     @property
     def rate(self) -> int:
         """Rate in Hz of the carrier's audio."""
-        return self._talk.rate
+        return self._dialect.rate
 
     @property
     def played(self) -> AudioFrame:
@@ -218,6 +220,13 @@ class PhoneCaller(ABC):
             CallRejectedError: The app did not take the call.
         """
 
+    async def _post_webhook(self, headers: Mapping[str, str], body: bytes) -> str:
+        """Send a signed request to the webhook; return the body of the response."""
+        status, text = await self._transport.request("POST", self.webhook_url, headers, body)
+        if status != 200:
+            raise CallRejectedError(f"the webhook answered {status}: {text.strip()}", status)
+        return text
+
     @abstractmethod
     def socket_headers(self, url: str) -> Mapping[str, str]:
         """Return the headers of the upgrade, which sign it."""
@@ -228,14 +237,14 @@ class PhoneCaller(ABC):
         Raises:
             CallRejectedError: The app refused the socket.
         """
-        self._talk = self.make_dialect({**self.parameters, **parameters})
+        self._dialect = self.make_dialect({**self.parameters, **parameters})
         parts = urlsplit(url)
         # Carriers drop the query of a stream's address.
         bare = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
-        self._line = await self._transport.connect(bare, self.socket_headers(bare))
-        for message in self._talk.start():
-            await self._line.send(message)
-        for work in (self._tick, self._deliver, self._receive, self._take):
+        self._channel = await self._transport.connect(bare, self.socket_headers(bare))
+        for message in self._dialect.start():
+            await self._channel.send(message)
+        for work in (self._tick, self._deliver, self._receive, self._read_app):
             self._tasks.append(asyncio.ensure_future(work()))
 
     def make_dialect(self, parameters: Mapping[str, str]) -> Dialect:
@@ -249,10 +258,10 @@ class PhoneCaller(ABC):
         size = self.rate // 50
         for at in range(0, len(samples), size):
             part = samples[at : at + size]
-            self._saying.append(np.pad(part, (0, size - len(part))))
-        self._said.clear()
-        if self._saying:
-            await self._said.wait()
+            self._unsent.append(np.pad(part, (0, size - len(part))))
+        self._all_sent.clear()
+        if self._unsent:
+            await self._all_sent.wait()
 
     async def listen(self, seconds: float) -> None:
         """Say nothing for a while."""
@@ -261,7 +270,7 @@ class PhoneCaller(ABC):
     def press(self, digits: str) -> None:
         """Press keys."""
         for digit in digits:
-            self._post(self._talk.digit(digit))
+            self._post(self._dialect.digit(digit))
 
     def lose_connection(self) -> None:
         """Lose the socket, as a network does: nothing more is sent or received."""
@@ -272,12 +281,12 @@ class PhoneCaller(ABC):
         """End the call; may be called again."""
         self.hung_up = True
         self._stop_tasks()
-        line, self._line = self._line, None
-        if line is not None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
             if not self.ended.is_set():
-                for message in self._talk.stop():
-                    await line.send(message)
-            await line.close()
+                for message in self._dialect.stop():
+                    await channel.send(message)
+            await channel.close()
         self.ended.set()
 
     def _stop_tasks(self) -> None:
@@ -295,16 +304,16 @@ class PhoneCaller(ABC):
         while True:
             tick += 1
             await self._clock.sleep(max(0.0, start + tick * 0.02 - self._clock.now()))
-            spoken = self._saying.popleft() if self._saying else silence
+            spoken = self._unsent.popleft() if self._unsent else silence
             self._send_media(spoken)
-            if not self._saying:
-                self._said.set()
+            if not self._unsent:
+                self._all_sent.set()
             self._play(size)
 
     def _send_media(self, samples: Samples) -> None:
         self._chunk += 1
         faults = self.faults
-        message = self._talk.media(self._chunk, samples)
+        message = self._dialect.media(self._chunk, samples)
         if faults.lost and self._random.random() < faults.lost:
             return
         if self._swapped is not None:
@@ -323,24 +332,24 @@ class PhoneCaller(ABC):
             entry = queue.entries[0]
             if isinstance(entry, str):
                 queue.entries.popleft()
-                self._post(self._talk.mark(entry))
+                self._post(self._dialect.mark(entry))
             elif count:
                 part = entry[:count]
                 count -= len(part)
-                self._heard(part)
+                self._count_played(part)
                 queue.entries.popleft()
                 if len(part) < len(entry):
                     queue.entries.appendleft(entry[len(part) :])
             else:
                 return
 
-    def _heard(self, samples: Samples) -> None:
+    def _count_played(self, samples: Samples) -> None:
         self._queue.samples -= len(samples)
         self.played_samples += len(samples)
         self._played.append(samples)
 
     def _post(self, message: Message, *, media: bool = False) -> None:
-        """Send a message to the app, with the delay of the line and in order."""
+        """Send a message to the app, after its delay and in order."""
         due = self._clock.now() + self.faults.delay_ms / 1000
         if media and self.faults.jitter_ms:
             due += self._random.random() * self.faults.jitter_ms / 1000
@@ -352,26 +361,26 @@ class PhoneCaller(ABC):
             due, message = await self._to_app.get()
             if due > self._clock.now():
                 await self._clock.sleep(due - self._clock.now())
-            if self._line is not None:
-                await self._line.send(message)
+            if self._channel is not None:
+                await self._channel.send(message)
 
     async def _receive(self) -> None:
         """Read what the app sends, and put it on its way."""
-        line = self._line
-        while line is not None and (message := await line.receive()) is not None:
+        channel = self._channel
+        while channel is not None and (message := await channel.receive()) is not None:
             self._from_app.put_nowait((self._clock.now() + self.faults.delay_ms / 1000, message))
         self.ended.set()
         self._stop_tasks()
 
-    async def _take(self) -> None:
+    async def _read_app(self) -> None:
         while True:
             due, message = await self._from_app.get()
             if due > self._clock.now():
                 await self._clock.sleep(due - self._clock.now())
-            await self._obey(message)
+            await self._handle(message)
 
-    async def _obey(self, message: Message) -> None:
-        order = self._talk.read(message)
+    async def _handle(self, message: Message) -> None:
+        order = self._dialect.read(message)
         match order:
             case PlayAudio(samples):
                 self.orders.append(order)
@@ -385,20 +394,20 @@ class PhoneCaller(ABC):
                 if self._queue.entries:
                     self._queue.entries.append(name)
                 else:
-                    self._post(self._talk.mark(name))
+                    self._post(self._dialect.mark(name))
             case ClearQueue():
                 self.orders.append(order)
                 marks = [entry for entry in self._queue.entries if isinstance(entry, str)]
                 self._queue = _Queue()
                 if self.faults.marks_after_clear == "returned":
                     for name in marks:
-                        self._post(self._talk.mark(name))
-                for answer in self._talk.cleared():
+                        self._post(self._dialect.mark(name))
+                for answer in self._dialect.cleared():
                     self._post(answer)
             case Violation(text, fatal):
                 self.violations.append(text)
-                if fatal and self._line is not None:
-                    await self._line.close(1006 if isinstance(message, bytes) else 1003)
+                if fatal and self._channel is not None:
+                    await self._channel.close(1006 if isinstance(message, bytes) else 1003)
 
     def _queue_is_full(self) -> bool:
         return self._queue.samples * 50 // self.rate >= VONAGE_BUFFER
@@ -440,23 +449,14 @@ class TwilioCaller(PhoneCaller):
         }
         if self.answered_by:
             form["AnsweredBy"] = self.answered_by
-        status, body = await self._transport.request(
-            "POST",
-            self.webhook_url,
-            {
-                "content-type": "application/x-www-form-urlencoded",
-                **sign_twilio(self.auth_token, self.webhook_url, form),
-            },
-            urlencode(form).encode(),
-        )
-        if status != 200:
-            raise CallRejectedError(f"the webhook answered {status}: {body.strip()}", status)
+        headers = {"content-type": _FORM, **sign_twilio(self.auth_token, self.webhook_url, form)}
+        body = await self._post_webhook(headers, urlencode(form).encode())
         stream = ET.fromstring(body).find("Connect/Stream")  # noqa: S314 - of our own app
         if stream is None:
-            raise CallRejectedError(f"the webhook did not connect: {body}", status)
+            raise CallRejectedError(f"the webhook did not connect: {body}")
         for name, value in _parameters_of(stream).items():
             if len(name) + len(value) > 500:
-                raise CallRejectedError(f"the parameter {name} is too long", status)
+                raise CallRejectedError(f"the parameter {name} is too long")
         return str(stream.get("url")), _parameters_of(stream)
 
     def socket_headers(self, url: str) -> Mapping[str, str]:
@@ -489,25 +489,19 @@ class PlivoCaller(PhoneCaller):
             "CallStatus": "ringing",
             "Direction": "inbound",
         }
-        status, body = await self._transport.request(
-            "POST",
-            self.webhook_url,
-            {
-                "content-type": "application/x-www-form-urlencoded",
-                **sign_plivo(self.auth_token, "POST", self.webhook_url, form),
-            },
-            urlencode(form).encode(),
-        )
-        if status != 200:
-            raise CallRejectedError(f"the webhook answered {status}: {body.strip()}", status)
+        headers = {
+            "content-type": _FORM,
+            **sign_plivo(self.auth_token, "POST", self.webhook_url, form),
+        }
+        body = await self._post_webhook(headers, urlencode(form).encode())
         stream = ET.fromstring(body).find("Stream")  # noqa: S314 - of our own app
         if stream is None or stream.text is None:
-            raise CallRejectedError(f"the webhook did not connect: {body}", status)
+            raise CallRejectedError(f"the webhook did not connect: {body}")
         if stream.get("contentType") != "audio/x-mulaw;rate=8000":
-            raise CallRejectedError("this simulator streams mu-law at 8 kHz", status)
+            raise CallRejectedError("this simulator streams mu-law at 8 kHz")
         extra = stream.get("extraHeaders", "")
         if len(extra) > 512 or not re.fullmatch(r"[A-Za-z0-9=,]*", extra):
-            raise CallRejectedError("extraHeaders are letters and digits, up to 512", status)
+            raise CallRejectedError("extraHeaders are letters and digits, up to 512")
         pairs = (pair.partition("=") for pair in extra.split(",") if pair)
         return stream.text, {name: value for name, _, value in pairs}
 
@@ -518,10 +512,7 @@ class PlivoCaller(PhoneCaller):
     async def fetch(self, url: str) -> str:
         """Return the XML of an address that a request named, as Plivo does for a transfer."""
         form = {"CallUUID": self.call_id}
-        headers = {
-            "content-type": "application/x-www-form-urlencoded",
-            **sign_plivo(self.auth_token, "POST", url, form),
-        }
+        headers = {"content-type": _FORM, **sign_plivo(self.auth_token, "POST", url, form)}
         return (await self._transport.request("POST", url, headers, urlencode(form).encode()))[1]
 
 
@@ -548,9 +539,7 @@ class VonageCaller(PhoneCaller):
             "content-type": "application/json",
             **sign_vonage(self.signature_secret, body),
         }
-        status, text = await self._transport.request("POST", self.webhook_url, headers, body)
-        if status != 200:
-            raise CallRejectedError(f"the webhook answered {status}: {text.strip()}", status)
+        text = await self._post_webhook(headers, body)
         match json.loads(text):
             case [
                 {
@@ -566,10 +555,10 @@ class VonageCaller(PhoneCaller):
                 }
             ]:
                 if len(json.dumps(headers)) > 512:
-                    raise CallRejectedError("the headers are over 512 bytes", status)
+                    raise CallRejectedError("the headers are over 512 bytes")
                 return uri, {str(name): str(value) for name, value in headers.items()}
             case other:
-                raise CallRejectedError(f"the webhook did not connect: {other}", status)
+                raise CallRejectedError(f"the webhook did not connect: {other}")
 
     def socket_headers(self, url: str) -> Mapping[str, str]:
         """Sign the upgrade."""
