@@ -35,7 +35,7 @@ class AppError(DuologueError):
 
 
 def is_app_path(text: str) -> bool:
-    """Return whether an argument names a function, ``module:function``, and no audio file."""
+    """Return whether an argument names a function (``module:function``), not a file."""
     module, colon, name = text.rpartition(":")
     return (
         bool(colon and module) and name.replace(".", "").isidentifier() and not Path(text).exists()

@@ -48,7 +48,7 @@ class BatchTable:
         path: A ``.csv`` or ``.parquet`` file, which may exist.
 
     Raises:
-        ConfigError: The file is no such table, or can't be read or written.
+        ConfigError: The file is not such a table, or can't be read or written.
         MissingExtraError: The file is Parquet, and the extra ``parquet`` is not installed.
     """
 

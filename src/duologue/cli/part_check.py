@@ -1,4 +1,4 @@
-"""Try the parts of a pipeline before anybody talks, so that a wrong key is found at once.
+"""Try the parts of a pipeline before the first conversation, so that a wrong key is found at once.
 
 A speech-to-speech model checks itself (`Realtime.check`). A part has no such method, so each is
 used as briefly as it can be: a recogniser and a voice that keep a connection are connected, and a

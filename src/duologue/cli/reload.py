@@ -32,7 +32,7 @@ SUFFIXES = (".md", ".toml")
 
 
 def inherited_listener() -> socket.socket | None:
-    """Return the listening socket of the parent; None if this is no child of `serve_reloading`."""
+    """Return the listening socket of the parent; None outside a child of `serve_reloading`."""
     number = os.environ.pop(LISTENER_VARIABLE, None)
     return None if number is None else socket.socket(fileno=int(number))
 

@@ -46,7 +46,7 @@ def _parse_ports(
         return None
     first, _, last = value.partition("-")
     if not (first.isdecimal() and last.isdecimal()):
-        raise click.BadParameter(f"{value!r} is no range such as 50000-50999", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a range such as 50000-50999", ctx, param)
     return int(first), int(last)
 
 

@@ -121,7 +121,7 @@ def forget(names: tuple[str, ...]) -> None:
 
 
 def _is_model_file(name: str) -> bool:
-    """Return whether ``name`` is a GGUF file of a hub or a path, and no weight of the registry."""
+    """Return whether ``name`` is a path, or a GGUF file of a model hub."""
     return name.startswith("hf:") or "/" in name or name.lower().endswith(".gguf")
 
 

@@ -272,7 +272,7 @@ def mount(
         path: Where the socket is.
         token: Token that a client must send; by default that of the app's `ServerConfig`.
         allowed_origins: Origins of other sites whose pages may connect, such as
-            ``https://www.example.org``. Programs that are no browser send none.
+            ``https://www.example.org``. Programs other than browsers send none.
         max_calls: Most clients at once, for an app of your own; 8 for each core by default.
 
     Raises:

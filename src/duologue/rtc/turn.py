@@ -38,7 +38,7 @@ def turn_server(
         now: Unix time; by default that of the system.
 
     Raises:
-        ConfigError: The secret is empty, or an address is none of a TURN server.
+        ConfigError: The secret is empty, or an address is not that of a TURN server.
     """
     if not secret:
         raise ConfigError("the secret of a TURN server must not be empty")

@@ -129,7 +129,7 @@ def openapi_document(version: str, root: str, *, with_token: bool) -> JsonObject
                 "NoCall": _json("There is no such call.", "Error"),
                 "NoMetrics": _json("Metrics are not switched on.", "Error"),
                 "NoAgent": _json("The call has no agent that can do this now.", "Error"),
-                "BadBody": _json("The body is not what is wanted.", "Error"),
+                "BadBody": _json("The body can't be used; the error says what to send.", "Error"),
                 "NoToken": _json("The token is missing or wrong.", "Error"),
             },
             "schemas": _SCHEMAS,

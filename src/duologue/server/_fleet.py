@@ -119,7 +119,7 @@ class Fleet:
             worker.places.discard(place)
 
     def report(self, number: int, report: JsonObject) -> None:
-        """Record what a worker has reported; ignore what is no number."""
+        """Record what a worker has reported; ignore one that is malformed."""
         worker = self.workers.get(number)
         match report:
             case {

@@ -268,7 +268,7 @@ class Supervisor:
             self._fleet.add(number, process.pid)
             worker = _Worker(number, process, channel)
             worker.link = WorkerLink(
-                lambda message: self._told(worker, message),
+                lambda message: self._handle_message(worker, message),
                 lambda question: self._answer(worker, question),
             )
             await worker.link.open(control)
@@ -284,7 +284,7 @@ class Supervisor:
                 worker.kill()
         return code
 
-    def _told(self, worker: _Worker, message: JsonObject) -> None:
+    def _handle_message(self, worker: _Worker, message: JsonObject) -> None:
         match message:
             case {"ready": True}:
                 self._ready(worker)

@@ -1,8 +1,8 @@
-"""A worker process of a server: it gets its connections, and its share of the limits, from the
-supervisor.
+"""A worker process of a server.
 
-The supervisor starts the program of the server again, with `ENVIRONMENT` set: so a worker makes its
-agents by the same code, and nothing need be pickled or survive a fork.
+It gets its connections, and its share of the limits, from the supervisor, which starts the program
+of the server again with `ENVIRONMENT` set. So a worker makes its agents by the same code, and
+nothing must be pickled or survive a fork.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class WorkerPlace:
 
 @cache
 def worker_place() -> WorkerPlace | None:
-    """Return what makes this process a worker; None if it is none."""
-    text = os.environ.pop(ENVIRONMENT, None)  # so that programs it starts are no workers
+    """Return what the supervisor has given this process; None if it is not a worker."""
+    text = os.environ.pop(ENVIRONMENT, None)  # so that programs it starts are not workers
     if text is None:
         return None
     number, control, connections, port = map(int, text.split(":"))
@@ -54,8 +54,10 @@ def worker_place() -> WorkerPlace | None:
 
 
 def worker_number() -> int | None:
-    """Return the number of this worker process, from 1; None in a server without workers, and in
-    the supervisor.
+    """Return the number of this worker process, from 1.
+
+    Returns:
+        None in the supervisor, and in a server without workers.
     """
     place = worker_place()
     return None if place is None else place.number

@@ -23,7 +23,7 @@ ASK_S = 2.0
 MAX_LINE = 4 * 1024 * 1024
 """Most bytes of a message: a list of thousands of calls."""
 
-MAX_ASKED = 256
+MAX_ANSWERING = 256
 """Most questions of the other side that are being answered; further ones get no answer."""
 
 
@@ -48,7 +48,7 @@ class WorkerLink:
         self._on_ask = on_ask
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._asked: dict[int, asyncio.Future[JsonObject]] = {}
+        self._pending: dict[int, asyncio.Future[JsonObject]] = {}
         self._next_id = 0
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -72,7 +72,7 @@ class WorkerLink:
             if self._writer is not None:
                 self._writer.close()
             self._reader = self._writer = None
-            for waiting in self._asked.values():
+            for waiting in self._pending.values():
                 if not waiting.done():
                     waiting.set_exception(LinkClosedError("the other process has ended"))
             for task in self._answering:
@@ -94,7 +94,7 @@ class WorkerLink:
         self._next_id += 1
         number = self._next_id
         answer: asyncio.Future[JsonObject] = asyncio.get_running_loop().create_future()
-        self._asked[number] = answer
+        self._pending[number] = answer
         self.tell({"ask": number, "body": question})
         try:
             async with asyncio.timeout(ASK_S):
@@ -102,17 +102,17 @@ class WorkerLink:
         except TimeoutError:
             raise LinkClosedError("the other process does not answer") from None
         finally:
-            del self._asked[number]
+            del self._pending[number]
 
     def _receive(self, message: JsonObject) -> None:
         match message:
             case {"ask": int(number), "body": dict(question)}:
-                if len(self._answering) < MAX_ASKED:
+                if len(self._answering) < MAX_ANSWERING:
                     task = asyncio.get_running_loop().create_task(self._answer(number, question))
                     self._answering.add(task)
                     task.add_done_callback(self._answering.discard)
             case {"answer": int(number), "body": dict(body)}:
-                waiting = self._asked.get(number)
+                waiting = self._pending.get(number)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(body)
             case _:

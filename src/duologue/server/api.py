@@ -39,7 +39,7 @@ class CallApi:
 
     def __init__(self, calls: CallLimiter, config: ServerConfig) -> None:
         self.metrics: Callable[[], bytes] | None = None
-        """Returns what ``/metrics`` answers, in Prometheus' text format; None: there is none."""
+        """Returns what ``/metrics`` answers, in Prometheus' text format; None answers 404."""
         self._calls = calls
         self._token = config.token
         self._path = config.path
@@ -140,7 +140,7 @@ def _error(text: str) -> JsonObject:
 
 
 async def _read_json(request: Request) -> Json:
-    """Return the body as JSON; None if it is none, or too long."""
+    """Return the body as JSON; None if it is not JSON, or too long."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk

@@ -385,8 +385,9 @@ class CallLimiter:
 
     @property
     def tick_delay_ms(self) -> float:
-        """Milliseconds by which a tenth of the output clock's ticks of the last three seconds were
-        later than they should be; 0 without a call in that time.
+        """Lateness, in ms, that a tenth of the output clock's ticks of the last 3 s exceeded.
+
+        0 without a call in that time.
         """
         return self._lateness.delay_ms(self._clock.now())
 
