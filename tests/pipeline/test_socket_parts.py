@@ -80,6 +80,58 @@ async def test_a_recogniser_that_does_not_read_is_replaced():
     running.cancel()
 
 
+class ListeningWire(Wire):
+    """A connection that takes all messages, in a turn; ``sent`` is when they were sent."""
+
+    def __init__(self):
+        super().__init__([], reads=True)
+        self.sent = []
+
+    async def run(self, receive):
+        receive(TurnStarted(0))
+        await asyncio.Event().wait()
+
+    def try_send(self, message):
+        self.sent.append(asyncio.get_running_loop().time())
+        return True
+
+
+class CountingClock(LoopClock):
+    """A clock that counts how often somebody sleeps."""
+
+    def __init__(self):
+        self.sleeps = 0
+
+    async def sleep(self, seconds):
+        self.sleeps += 1
+        await super().sleep(seconds)
+
+
+@virtual_time
+async def test_a_recogniser_looks_seldom_while_audio_flows_and_sends_silence_when_it_stops():
+    wire, clock = ListeningWire(), CountingClock()
+    stt = SocketSTT(
+        RecognizerTraits(silence_s=0.5, idle_silence_s=5.0, stall_s=1000.0),
+        RATE,
+        make_codec=STTCodec,
+        make_wire=lambda: wire,
+        clock=clock,
+    )
+    running = asyncio.create_task(stt.run(lambda _: None))
+    loop = asyncio.get_running_loop()
+    for _ in range(250):
+        await asyncio.sleep(0.02)
+        stt.push(FRAME)
+    assert clock.sleeps <= 15
+    stopped, before = loop.time(), len(wire.sent)
+    await asyncio.sleep(2.5)
+    silence = [round(at - stopped, 3) for at in wire.sent[before:]]
+    assert 0.5 <= silence[0] <= 0.6
+    assert len(silence) == pytest.approx(2.0 / 0.02, abs=10)
+    running.cancel()
+    await asyncio.wait([running])
+
+
 @virtual_time
 async def test_a_voice_that_ends_every_connection_fails_its_reply():
     opened = []
