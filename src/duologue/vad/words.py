@@ -19,6 +19,7 @@ _FILLERS = frozenset(
 
 A repeated letter stands once: "hmmm" is "hm".
 """
+_FILLER_LETTERS = frozenset("".join(_FILLERS))
 
 _WORD = regex.compile(r"[\p{L}\p{N}][\p{L}\p{M}\p{N}\u200c\u200d]*(?:'[\p{L}\p{M}\p{N}]+)*'?")
 _REPEATED = regex.compile(r"(\X)\1+")
@@ -97,9 +98,11 @@ def words_after(text: str, before: str) -> str:
 
 
 def _is_word(word: str) -> bool:
-    if _REPEATED.sub(r"\1", word.lower()) in _FILLERS:
+    lower = word.lower()
+    # Repeated letters are taken out only of what may be a filler, because that takes longest.
+    if _FILLER_LETTERS.issuperset(lower) and _REPEATED.sub(r"\1", lower) in _FILLERS:
         return False
-    return _STRAY_LETTER.fullmatch(word) is None
+    return len(word) > 1 or _STRAY_LETTER.fullmatch(word) is None
 
 
 def _units(text: str) -> Iterator[tuple[int, int, str]]:
