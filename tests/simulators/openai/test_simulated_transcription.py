@@ -74,6 +74,65 @@ async def test_the_official_client_transcribes():
     assert transcription.commits == 2
 
 
+async def test_server_vad_commits_the_turns():
+    detection = {"type": "server_vad", "silence_duration_ms": 300}
+    changes = {"transcription": {"model": "gpt-transcribe"}, "turn_detection": detection}
+    async with (
+        OpenAISimulator(replies=[], transcripts=[TRANSCRIPT, "and now"]) as service,
+        connect(service) as connection,
+    ):
+        await connection.session.update(session=session(**changes))
+        *_, updated = await receive(connection, "session.updated")
+        given = updated["session"]["audio"]["input"]["turn_detection"]
+        assert (given["silence_duration_ms"], given["threshold"]) == (300, 0.5)
+        previous = None
+        for number, expected in enumerate((TRANSCRIPT, "and now")):
+            await append(connection, SPEECH + SILENCE)
+            started, stopped, committed, *deltas, completed = await receive(
+                connection, "conversation.item.input_audio_transcription.completed"
+            )
+            assert [
+                event["type"].rpartition(".")[2] for event in (started, stopped, committed)
+            ] == [
+                "speech_started",
+                "speech_stopped",
+                "committed",
+            ]
+            padding = number * 1500 - started["audio_start_ms"]
+            assert 0 <= padding <= 140
+            assert stopped["audio_end_ms"] == pytest.approx(number * 1500 + 1300, abs=20)
+            items = {event["item_id"] for event in (started, stopped, committed, *deltas)}
+            assert items == {completed["item_id"]}
+            assert committed["previous_item_id"] == previous
+            assert completed["transcript"] == expected
+            previous = completed["item_id"]
+        await append(connection, SPEECH)
+        await receive(connection, "input_audio_buffer.speech_started")
+        await connection.input_audio_buffer.commit()  # The client may be faster.
+        await receive(connection, "conversation.item.input_audio_transcription.completed")
+        await connection.session.update(session=session(**changes | {"turn_detection": None}))
+        await receive(connection, "session.updated")
+        await append(connection, SPEECH + SILENCE)
+        await connection.input_audio_buffer.commit()
+        first, *_ = await receive(
+            connection, "conversation.item.input_audio_transcription.completed"
+        )
+        assert first["type"] == "input_audio_buffer.committed"
+    assert service.sessions[0].commits == 4
+
+
+@pytest.mark.parametrize(
+    "detection",
+    [{"type": "semantic_vad"}, {"type": "server_vad", "silence_duration_ms": -1}, {"type": "x"}],
+)
+async def test_a_wrong_turn_detection_is_refused_by_its_name(detection):
+    changes = {"transcription": {"model": "gpt-transcribe"}, "turn_detection": detection}
+    async with OpenAISimulator() as service, connect(service) as connection:
+        await connection.session.update(session=session(**changes))
+        *_, error = await receive(connection, "error")
+    assert error["error"]["param"].startswith("session.audio.input.turn_detection.")
+
+
 @pytest.mark.parametrize(
     ("event", "code"),
     [

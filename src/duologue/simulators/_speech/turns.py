@@ -95,6 +95,15 @@ class AudioTurns:
         """Whether a turn is open."""
         return self._open
 
+    @property
+    def turns_done(self) -> int:
+        """Number of turns that are over."""
+        return self._turn
+
+    def set_end(self, seconds: float) -> None:
+        """Set the seconds of silence that end a turn, from now on."""
+        self._end_s = seconds
+
     def push(self, samples: Samples) -> list[TurnSignal]:
         """Process audio; return what happened in it."""
         signals: list[TurnSignal] = []

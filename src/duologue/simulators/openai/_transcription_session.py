@@ -2,7 +2,7 @@
 
 It is what ``/v1/realtime?intent=transcription`` opens, without a model in the address. Transcripts
 come item by item. The client commits them; with ``gpt-transcribe`` and the like, ``server_vad`` may
-do that.
+do that: then silence of ``silence_duration_ms`` does. The simulator ignores its other fields.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import time
 from uuid import uuid4
 
 import pybase64
+from pydantic import TypeAdapter
 
 from duologue.clock import Clock, Timer
 from duologue.json_types import Json, JsonObject
 from duologue.simulators import faults
 from duologue.simulators._channel import EventChannel
-from duologue.simulators._fields import new_id, text_at, value_at
-from duologue.simulators._openai_protocol.refusals import RefusedError, missing
-from duologue.simulators._openai_protocol.schema import RATE
+from duologue.simulators._fields import int_at, new_id, text_at, value_at
+from duologue.simulators._json_shapes import Shape
+from duologue.simulators._openai_protocol.refusals import RefusedError, check_object, missing
+from duologue.simulators._openai_protocol.schema import RATE, ServerVad
 from duologue.simulators._speech.recognition import ENDLESS_S, RecognizerSession
 from duologue.simulators._speech.recognizers import Recognizer
 from duologue.simulators._speech.turns import AudioTurns, TurnBegan, TurnDone, TurnGrew, TurnSignal
@@ -29,6 +31,14 @@ MIN_COMMIT_S = 0.1
 MAX_DURATION_REASON = "Your session hit the maximum duration of 60 minutes."
 _STREAMING = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """Models that transcribe while the person speaks, and take no turn detection."""
+_SERVER_VAD: Shape = TypeAdapter(ServerVad)
+_DEFAULT_VAD: JsonObject = {
+    "type": "server_vad",
+    "threshold": 0.5,
+    "prefix_padding_ms": 300,
+    "silence_duration_ms": 500,
+}
+_DETECTION_PATH = "session.audio.input.turn_detection"
 _PIECES = re.compile(r"\S+\s*|\s+")
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
@@ -93,6 +103,11 @@ class TranscriptionSession(RecognizerSession):
     def _model(self) -> str:
         return text_at(value_at(self.session_object, "audio", "input", "transcription"), "model")
 
+    @property
+    def _detects(self) -> bool:
+        """Whether the end of a turn is detected."""
+        return value_at(self.session_object, "audio", "input", "turn_detection") is not None
+
     async def begin(self) -> None:
         """Send ``session.created``."""
         when = self._clock.now() + self._max_session_s
@@ -120,11 +135,26 @@ class TranscriptionSession(RecognizerSession):
         except RefusedError as refusal:
             self._refuse(refusal, text_at(event, "event_id") or None)
 
+    async def _handle(self, signal: TurnSignal) -> None:
+        if isinstance(signal, TurnDone) and not signal.forced:
+            # Told before the transcript is made, which takes time.
+            self.commits += 1
+            ended: JsonObject = {
+                "audio_end_ms": round(signal.at * 1000),
+                "item_id": self._item_id,
+            }
+            self._emit("input_audio_buffer.speech_stopped", ended)
+            await self._tell_committed()
+        await super()._handle(signal)
+
     def turn_signal(self, signal: TurnSignal, text: str) -> None:
         """Tell the client of what was recognised."""
         match signal:
             case TurnGrew() if self._model in _STREAMING:
                 self._tell(self._item_id, text)
+            case TurnBegan(at=at) if self._detects:
+                fields: JsonObject = {"audio_start_ms": round(at * 1000), "item_id": self._item_id}
+                self._emit("input_audio_buffer.speech_started", fields)
             case TurnBegan() | TurnGrew():
                 pass  # Nothing is told before the commit.
             case TurnDone(samples=samples):
@@ -173,13 +203,10 @@ class TranscriptionSession(RecognizerSession):
         model = text_at(merged.get("transcription"), "model")
         if given.get("transcription") is not None and not model:
             raise missing("session.audio.input.transcription.model")
-        if merged.get("turn_detection") is not None:
-            words = (
-                f"turn_detection must be null with {model}."
-                if model in _STREAMING
-                else "The simulator has no turn detection in transcription sessions."
-            )
-            raise RefusedError("invalid_value", words, "session.audio.input.turn_detection")
+        detection = _checked_detection(merged.get("turn_detection"), model)
+        merged["turn_detection"] = detection
+        silence_ms = int_at(detection, "silence_duration_ms")
+        self._detector.set_end(ENDLESS_S if detection is None else silence_ms / 1000)
         include = change.get("include", self.session_object["include"])
         self.session_object = {
             **self.session_object,
@@ -196,7 +223,10 @@ class TranscriptionSession(RecognizerSession):
         except ValueError:
             raise RefusedError("invalid_value", "audio must be base64.", "audio") from None
         self._uncommitted += len(data) // 2
+        done = self._detector.turns_done
         self.binary(data)
+        if self._detector.turns_done > done:
+            self._uncommitted = 0  # The turn detection commits.
 
     def _commit(self) -> None:
         seconds = self._uncommitted / RATE
@@ -259,3 +289,20 @@ class TranscriptionSession(RecognizerSession):
 
     def _emit(self, kind: str, fields: JsonObject) -> None:
         self.send(kind, {"type": kind, "event_id": new_id("event"), **fields})
+
+
+def _checked_detection(given: Json, model: str) -> Json:
+    """Return a turn detection with all its fields.
+
+    Raises:
+        RefusedError: It is wrong, or the model or the simulator does not have it.
+    """
+    if given is None:
+        return None
+    if model in _STREAMING:
+        words = f"turn_detection must be null with {model}."
+        raise RefusedError("invalid_value", words, _DETECTION_PATH)
+    if text_at(given, "type") == "semantic_vad":
+        words = "The simulator has no semantic_vad in transcription sessions: use server_vad."
+        raise RefusedError("invalid_value", words, f"{_DETECTION_PATH}.type")
+    return {**_DEFAULT_VAD, **check_object(_SERVER_VAD, given, _DETECTION_PATH)}
