@@ -300,7 +300,7 @@ class _Control:
 
     def _agent(self) -> Agent:
         if self._call.agent is None:
-            raise UnsupportedError("the server does not know this call's agent (yet)")
+            raise UnsupportedError("this call has no agent yet, or handle_call conducts it")
         return self._call.agent
 
 

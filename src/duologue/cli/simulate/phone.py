@@ -102,7 +102,7 @@ def phone_options(command: Callable[[PhoneOptions], None]) -> Callable[..., Any]
             help="A parameter of the stream; may be given several times.",
         ),
         click.option("--out", type=file, help="Write what the caller heard to this WAV file."),
-        click.option("--delay", type=float, default=0.0, metavar="MS", help="Delay of the line."),
+        click.option("--delay", type=float, default=0.0, metavar="MS", help="Delay of messages."),
         click.option(
             "--jitter", type=float, default=0.0, metavar="MS", help="Further, random delay."
         ),
