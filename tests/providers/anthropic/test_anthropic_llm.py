@@ -8,7 +8,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -161,13 +161,6 @@ async def test_text_is_streamed_as_it_arrives_and_usage_counts_the_whole_prompt(
     }
 
 
-async def test_requests_share_one_connection() -> None:
-    async with claude(hello) as (llm, requests):
-        for _ in range(3):
-            assert words(await collect(llm.generate("", HISTORY, []))) == "Hello."
-    assert [request.connection for request in requests] == [1, 1, 1]
-
-
 async def test_tools_in_two_rounds_two_of_them_at_once() -> None:
     async def answer(request: Request) -> None:
         if len(requests) == 1:
@@ -301,44 +294,6 @@ async def test_text_of_any_script_arrives_whole_however_its_bytes_are_split() ->
     assert requests[0].at("messages", 0, "content", 0, "text") == said
 
 
-async def test_closing_the_generator_closes_the_response_at_once() -> None:
-    async def answer(request: Request) -> None:
-        await request.write(wire(start(), *text(0, "One")))
-        await asyncio.wait_for(request.gone.wait(), 5)
-        request.drop()
-
-    async with claude(answer) as (llm, requests):
-        async with aclosing(llm.generate("", HISTORY, [])) as stream:
-            assert await anext(stream) == TextDelta("One")
-        await asyncio.wait_for(requests[0].gone.wait(), 1)
-
-
-@pytest.mark.parametrize("began", [True, False])
-async def test_cancelled_task_closes_the_response_at_once(began: bool) -> None:
-    reached = asyncio.Event()
-
-    async def answer(request: Request) -> None:
-        if began:
-            await request.write(wire(start(), *text(0, "One")))
-        else:
-            reached.set()
-        await asyncio.wait_for(request.gone.wait(), 5)
-        request.drop()
-
-    async with claude(answer) as (llm, requests):
-
-        async def read() -> None:
-            async with aclosing(llm.generate("", HISTORY, [])) as stream:
-                async for _ in stream:
-                    reached.set()
-
-        async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(read())
-            await reached.wait()
-            reading.cancel()
-        await asyncio.wait_for(requests[0].gone.wait(), 1)
-
-
 @pytest.mark.parametrize(
     ("status", "kind", "error_kind", "tries"),
     [
@@ -427,18 +382,6 @@ async def test_error_event_in_the_stream_is_repeated_only_if_nothing_was_said(sp
     assert len(requests) == (1 if spoke else 2)
 
 
-async def test_connection_that_drops_in_mid_answer_is_an_error() -> None:
-    async def answer(request: Request) -> None:
-        await request.write(wire(start(), *text(0, "One")))
-        request.drop()
-
-    async with claude(answer) as (llm, requests):
-        with pytest.raises(SessionError, match=r"http://127\.0\.0\.1:\d+ broke off") as caught:
-            await collect(llm.generate("", HISTORY, []))
-    assert (caught.value.code, caught.value.kind) == ("connection", ErrorKind.RETRY)
-    assert len(requests) == 1
-
-
 async def test_answer_that_ends_without_its_end_is_an_error() -> None:
     async def answer(request: Request) -> None:
         await send(request, start(), *text(0, "One"))
@@ -464,33 +407,6 @@ async def test_server_that_speaks_something_else_is_an_error() -> None:
     async with claude(garble) as (llm, _):
         with pytest.raises(SessionError, match="is no JSON"):
             await collect(llm.generate("", HISTORY, []))
-
-
-async def test_server_that_does_not_answer_or_is_not_there_is_an_error() -> None:
-    async def answer(request: Request) -> None:
-        await asyncio.wait_for(request.gone.wait(), 5)
-        request.drop()
-
-    async with claude(answer, timeout=0.1) as (llm, requests):
-        with pytest.raises(SessionError, match="does not answer"):
-            await collect(llm.generate("", HISTORY, []))
-        assert len(requests) == 1
-    llm = anthropic.LLM("m", base_url="http://user:hunter2@127.0.0.1:1", api_key=KEY)
-    with pytest.raises(SessionError, match=r"http://127\.0\.0\.1:1 can't be reached") as caught:
-        await collect(llm.generate("", HISTORY, []))
-    assert "hunter2" not in str(caught.value)
-    await llm.close()
-
-
-async def test_redirect_is_not_followed_because_the_key_would_be_sent_along() -> None:
-    async def answer(request: Request) -> None:
-        await request.refuse(307, "", location="http://127.0.0.2:9/x")
-
-    async with claude(answer) as (llm, requests):
-        with pytest.raises(SessionError, match=r"redirects to http://127\.0\.0\.2:9/x") as caught:
-            await collect(llm.generate("", HISTORY, []))
-    assert caught.value.kind is ErrorKind.FATAL
-    assert len(requests) == 1
 
 
 @pytest.mark.parametrize(
