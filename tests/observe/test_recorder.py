@@ -14,7 +14,12 @@ import pytest
 import soundfile
 
 from duologue import ConfigError
-from duologue.events import ErrorEvent, InterruptionEvent, TurnMetricsEvent
+from duologue.events import (
+    ErrorEvent,
+    InterruptionEvent,
+    RealtimeConnectedEvent,
+    TurnMetricsEvent,
+)
 from duologue.observe import Recorder
 from duologue.observe.recorder import RATE, read_events
 from duologue.testing import Reply, ScriptedRealtime, virtual_time
@@ -113,6 +118,25 @@ async def test_a_pause_records_silence_and_no_words(tmp_path):
     assert "Thank you" not in text
     person, voice = tracks(recorder)
     assert len(loud(person)) == len(loud(voice)) == 2
+
+
+@virtual_time
+async def test_the_setup_of_the_model_is_neither_sent_to_the_person_nor_recorded(tmp_path):
+    class Page(FakeEdge):
+        def send_event(self, event):
+            shown.append(event)
+
+    shown = []
+    recorder = Recorder(tmp_path)
+    event = RealtimeConnectedEvent("id", {"instructions": "Be secretive."}, {"output": "audio"})
+    async with join_agent(ScriptedRealtime([]), Page(), recorder=recorder) as agent:
+        agent.events.emit(event)
+        await asyncio.sleep(1.0)
+        assert event in events_of(agent, RealtimeConnectedEvent)
+    for lines in (shown, read_events(recorder.path)):
+        connected = [e for e in lines if e.get("session_id") == "id"]
+        assert [e["capabilities"] for e in connected] == [{"output": "audio"}]
+        assert "secretive" not in json.dumps(lines)
 
 
 @virtual_time

@@ -37,7 +37,7 @@ from duologue.errors import (
 )
 from duologue.events.bus import EventBus
 from duologue.events.events import ErrorEvent, RealtimeDisconnectedEvent
-from duologue.events.json import event_to_json
+from duologue.events.json import event_without_setup
 from duologue.items import AgentItem, UserItem, replace_surrogates
 from duologue.pipeline.interfaces import (
     LLM,
@@ -261,7 +261,7 @@ class Agent:
         self.events = EventBus(self._unix_time)
         if isinstance(edge, EventSink):
             show = edge.send_event
-            self.events.tap(lambda event: show(event_to_json(event)))
+            self.events.tap(lambda event: show(event_without_setup(event)))
         # Not `or`: an empty conversation is falsy, and its store would be lost.
         self.conversation = Conversation() if conversation is None else conversation
         self.tools = ToolRegistry()

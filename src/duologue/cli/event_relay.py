@@ -22,12 +22,13 @@ _CLASSES: Mapping[str, type[Event]] = {
 def event_from_json(data: Mapping[str, Json]) -> Event | None:
     """Return the event that `event_to_json` made into ``data``; None for an unknown type.
 
-    Fields that are dataclasses or mappings stay JSON values.
+    Fields that are dataclasses or mappings stay JSON values. What was left out of ``data`` gets its
+    default.
     """
     kind = _CLASSES.get(str(data.get("type")))
     if kind is None:
         return None
-    values = {field.name: data[field.name] for field in fields(kind)}
+    values = {field.name: data[field.name] for field in fields(kind) if field.name in data}
     return cast("Callable[..., Event]", kind)(**values)
 
 

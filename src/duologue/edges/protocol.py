@@ -112,7 +112,10 @@ class EventSink(Protocol):
     """An edge that also shows the conversation, such as a page with a transcript."""
 
     def send_event(self, event: Mapping[str, Json]) -> None:
-        """Show the next public event, which is JSON (see `event_to_json`). Never blocks."""
+        """Show the next public event, which is JSON (see `event_to_json`). Never blocks.
+
+        ``session_config`` is left out, because it holds the instructions and the tools.
+        """
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ from datetime import date
 from enum import Enum
 from os import PathLike, fspath
 
-from duologue.events.events import Event
+from duologue.events.events import Event, RealtimeConnectedEvent
 from duologue.items import replace_surrogates
 from duologue.json_types import Json, JsonObject
 
@@ -26,6 +26,18 @@ def event_to_json(event: Event) -> JsonObject:
     return {"type": type(event).__name__} | {
         field.name: _to_json(getattr(event, field.name)) for field in fields(event)
     }
+
+
+def event_without_setup(event: Event) -> JsonObject:
+    """Return what `event_to_json` does, without what the model was set up with.
+
+    The setup holds the instructions and the schemas of the tools. Those are the program's own, so
+    they neither go to the person's side nor into a recording of the conversation.
+    """
+    value = event_to_json(event)
+    if isinstance(event, RealtimeConnectedEvent):
+        return {name: item for name, item in value.items() if name != "session_config"}
+    return value
 
 
 def _to_json(value: object) -> Json:

@@ -37,7 +37,7 @@ from duologue.events.events import (
     ToolEndEvent,
     ToolStartEvent,
 )
-from duologue.events.json import event_to_json
+from duologue.events.json import event_without_setup
 from duologue.items import item_to_dict
 from duologue.json_types import Json, JsonObject
 from duologue.observe._stereo_timeline import StereoTimeline
@@ -292,7 +292,7 @@ class Recorder:
     def _event(self, event: Event) -> None:
         if self._writer is None or self._timeline is None:
             return
-        value: JsonObject | None = event_to_json(event)
+        value: JsonObject | None = event_without_setup(event)
         if self._timeline.muted and value is not None:
             value = _without_words(value)
             self._note_paused(event)
