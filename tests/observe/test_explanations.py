@@ -107,6 +107,17 @@ async def test_the_program_that_cut_the_agent_is_named(tmp_path):
 
 
 @virtual_time
+async def test_a_call_that_ends_while_the_agent_speaks_was_not_interrupted(tmp_path):
+    async def talk(agent, edge):
+        agent.simple_response("talk")
+        await asyncio.sleep(2.0)
+
+    model = ScriptedRealtime([Reply("a long answer", seconds=8.0)])
+    found = await record(tmp_path, model, talk)
+    assert found == {"end": ["The agent was still speaking when the call ended."]}
+
+
+@virtual_time
 async def test_a_failed_reply_is_told(tmp_path):
     model = ScriptedRealtime([Reply("Hello.", fails="the quota is used up")], transcripts=["hi"])
     (text,) = (await record(tmp_path, model, ask))["error"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 import socket
 
 import httpx
@@ -15,6 +16,7 @@ from duologue import ConfigError
 from duologue.cli import main
 from duologue.observe import Recorder, read_calls, view
 from duologue.observe.page_server import view_app
+from duologue.observe.recorder import read_events
 from duologue.testing import Reply, ScriptedRealtime, ToolUse, run_virtual
 from fake_edge import FakeEdge, join_agent
 
@@ -164,3 +166,90 @@ def test_explain_prints_one_line_for_each_thing(calls):
     assert result.exit_code == 0
     assert 'the person said "that is too late"' in result.output
     assert result.output.index("bad:") < result.output.index("good:")
+
+
+def test_explain_takes_several_calls(calls):
+    result = CliRunner().invoke(main, ["explain", str(calls / "good"), str(calls), str(calls)])
+    assert [line.partition(":")[0] for line in result.output.splitlines() if line[0] != " "] == [
+        "bad",
+        "good",
+    ]
+
+
+def damaged(calls, tmp_path, how):
+    """Copy a call and damage it; return its folder."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(calls / "good", folder)
+    events, audio = folder / "events.jsonl", folder / "audio.ogg"
+    match how:
+        case "cut audio":
+            audio.write_bytes(audio.read_bytes()[:300])
+        case "no audio":
+            audio.write_bytes(b"")
+        case "no object":
+            events.write_text('[1]\n7\n"x"\nnull\n' + events.read_text())
+        case "no number":
+            line = '{"t": 1e999, "type": "UserTurnStartedEvent", "turn_id": "x", "speech_ms": NaN}'
+            events.write_text(f"{line}\n{events.read_text()}")
+            (folder / "call.json").write_text('{"seconds": 1e999}')
+        case _:
+            events.write_bytes(b"\xff\xfe\n" + events.read_bytes())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "how", ["cut audio", "no audio", "no object", "no number", "other encoding"]
+)
+def test_a_damaged_call_is_shown_as_far_as_it_can_be_read(calls, tmp_path, how):
+    folder = damaged(calls, tmp_path, how)
+    page = tmp_path / "page.html"
+    result = CliRunner().invoke(main, ["view", str(folder), "--static", str(page)])
+    assert (result.exit_code, result.exception) == (0, None), result.output
+    html = page.read_text()
+    assert "Thursday" in html
+    assert ("audio.ogg is missing, empty or damaged" in html) == (how in ("cut audio", "no audio"))
+    assert ("data:audio/ogg" in html) == (how not in ("cut audio", "no audio"))
+    assert '": Infinity' not in html
+    assert '": NaN' not in html
+    explained = CliRunner().invoke(main, ["explain", str(folder)])
+    assert explained.exit_code == 0
+    assert 'the person said "that is too late"' in explained.output
+
+
+async def test_a_damaged_call_is_served_beside_the_others(calls, tmp_path):
+    folder = damaged(calls, tmp_path, "cut audio")
+    shutil.copytree(calls / "good", tmp_path / "whole")
+    async with serving(tmp_path) as url, httpx.AsyncClient() as client:
+        listed = (await client.get(url)).text
+        assert '"whole"' in listed
+        assert f'"{folder.name}"' in listed
+        assert (await client.get(f"{url}calls/{folder.name}")).status_code == 200
+
+
+async def test_a_call_that_cannot_be_read_does_not_hide_the_others(
+    calls, tmp_path, monkeypatch, caplog
+):
+    def read(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return read_events(folder)
+
+    for name in ("locked", "whole"):
+        shutil.copytree(calls / "good", tmp_path / name)
+    monkeypatch.setattr("duologue.observe.call.read_events", read)
+    assert [call.name for call in read_calls(tmp_path)] == ["whole"]
+    assert "locked/events.jsonl: permission denied" in caplog.text
+    async with serving(tmp_path) as url, httpx.AsyncClient() as client:
+        assert (await client.get(url)).status_code == 200
+        assert (await client.get(f"{url}calls/locked")).status_code == 404
+
+
+def test_a_port_that_is_taken_is_one_line(calls):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        result = CliRunner().invoke(main, ["view", str(calls), "--port", str(port)])
+    assert result.exit_code == 2
+    assert result.output == (
+        f"duologue: can't listen on port {port} (Address already in use): "
+        "choose another port, or 0 for a free one\n"
+    )

@@ -20,7 +20,7 @@ from duologue.events import (
     RealtimeConnectedEvent,
     TurnMetricsEvent,
 )
-from duologue.observe import Recorder
+from duologue.observe import Recorder, explain, read_call
 from duologue.observe.recorder import RATE, read_events
 from duologue.testing import Reply, ScriptedRealtime, virtual_time
 from fake_edge import FakeEdge, agent_items, events_of, join_agent
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="can't record into"):
         Recorder(tmp_path / "file")
-    Recorder(tmp_path, name="a")
+    (tmp_path / "a").mkdir()
     with pytest.raises(ConfigError, match="already"):
         Recorder(tmp_path, name="a")
 
@@ -264,7 +264,7 @@ def test_a_killed_process_leaves_files_that_play(tmp_path):
     program = """
         import asyncio
         from duologue import Agent, AudioFrame
-        from duologue.observe import Recorder
+        from duologue.observe import Recorder, explain, read_call
         from duologue.testing import Reply, ScriptedRealtime
         from fake_edge import FakeEdge
 
@@ -310,3 +310,42 @@ async def test_a_recorder_may_be_set_until_the_agent_joins(tmp_path):
         with pytest.raises(ConfigError, match="before join"):
             agent.recorder = None
     assert call(recorder)["history"]
+
+
+@virtual_time
+async def test_a_call_that_never_begins_leaves_no_folder_and_no_error(tmp_path):
+    recorder = Recorder(tmp_path, name="call")
+    edge = FakeEdge(never_ready=True, fails_at=0.1)
+    with pytest.raises(OSError, match="the connection is broken"):
+        async with join_agent(ScriptedRealtime(), edge, recorder=recorder):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@virtual_time
+async def test_a_folder_that_was_taken_meanwhile_is_reported_and_the_call_goes_on(tmp_path):
+    recorder = Recorder(tmp_path, name="call")
+    (tmp_path / "call").mkdir()
+    async with join_agent(ScriptedRealtime([Reply("Hi.")]), recorder=recorder) as agent:
+        assert (await agent.simple_response("hi")).state == "heard"
+        (error,) = events_of(agent, ErrorEvent)
+    assert "already" in error.message
+    assert list((tmp_path / "call").iterdir()) == []
+
+
+@virtual_time
+async def test_a_person_who_leaves_at_once_ends_the_call_without_an_error(tmp_path):
+    class Fleeting(FakeEdge):
+        async def run(self, person, ready):
+            ready()
+            await asyncio.sleep(0.1)
+
+    class Slow(ScriptedRealtime):
+        async def ready(self):
+            await asyncio.sleep(0.5)
+            await super().ready()
+
+    recorder = Recorder(tmp_path, announcement="This call is recorded.")
+    async with join_agent(Slow(), Fleeting(), recorder=recorder) as agent:
+        await agent.finish()
+    assert explain(read_call(recorder.path)) == []

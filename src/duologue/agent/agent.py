@@ -636,7 +636,7 @@ class Agent:
         live.model_task = live.tasks.create_task(self._run_model(live, setup), name="model")
         await self.llm.ready()
         live.ticks = ticker_for(self._clock).subscribe(live.tick)
-        if announcement:
+        if announcement and not live.ended.is_set():
             self.say(announcement, interruptible=False)
 
     async def _check_model(self, live: _LiveSession, setup: SessionSetup) -> None:

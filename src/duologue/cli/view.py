@@ -56,16 +56,18 @@ def view(path: Path, port: int, static: Path | None) -> None:
 
 
 def _announce(address: str) -> None:
-    click.echo(f"See the calls at {address} (Ctrl-C ends)")
+    click.echo(f"See the calls at {address} (Ctrl-C ends it)")
 
 
 @click.command(name="explain")
-@click.argument("path", type=_PATH)
-def explain(path: Path) -> None:
-    """Say what was unusual in a recorded call, and why: PATH is its folder, or of many."""
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_PATH)
+def explain(paths: tuple[Path, ...]) -> None:
+    """Say what was unusual in recorded calls, and why: PATH is the folder of a call, or of many."""
     from duologue.observe.call import read_calls
 
-    for call in sorted(read_calls(path), key=lambda call: call.name):
+    found = [call for path in paths for call in read_calls(path)]
+    calls = {call.path.resolve(): call for call in found}
+    for call in sorted(calls.values(), key=lambda call: call.name):
         _print(call)
 
 

@@ -7,6 +7,7 @@ an older version writes are ignored, as are events of other types.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -42,6 +43,8 @@ class AgentTurn:
     heard: str | None = None
     """The text that was heard; None while that is not known."""
     interrupted: bool = False
+    has_interruption: bool = False
+    """Something interrupted it; without that, one that is ``interrupted`` ended with the call."""
     latency_ms: dict[str, float] = field(default_factory=dict)
     """From the end of the person's speech, by `LATENCY_PARTS`; unknown ones are missing."""
     first_at: float = 0.0
@@ -175,12 +178,13 @@ class _Reader:
                 speech = self._speech(event, at)
                 speech.interrupted, speech.end = True, at
                 speech.heard = _text(event, "heard_text")
+                speech.has_interruption = True
                 self._end_hold(speech.id, at, resumed=False)
             case "TurnMetricsEvent":
                 speech = self._speech(event, at)
                 for part in LATENCY_PARTS:
                     value = event.get(f"{part}_ms")
-                    if isinstance(value, int | float):
+                    if isinstance(value, int | float) and math.isfinite(value):
                         speech.latency_ms[part] = float(value)
             case "SpeechHeldEvent":
                 self._story.holds.append(Hold(_text(event, "speech_id"), at))
@@ -264,4 +268,4 @@ def _text(event: JsonObject, name: str) -> str:
 
 def _number(event: JsonObject, name: str) -> float:
     value: Json = event.get(name)
-    return float(value) if isinstance(value, int | float) else 0.0
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,8 @@ from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.observe._call_story import CallStory
 from duologue.observe.recorder import AUDIO_FILE, CALL_FILE, EVENTS_FILE, read_events
+
+log = logging.getLogger(__name__)
 
 PEAKS_PER_S = 50
 """Values a second of `RecordedCall.peaks`."""
@@ -42,13 +47,15 @@ class RecordedCall:
     def seconds(self) -> float:
         """Its length; of a call whose end was not written, up to the last event."""
         length: Json = self.facts.get("seconds")
-        if isinstance(length, int | float):
+        if isinstance(length, int | float) and math.isfinite(length):
             return float(length)
         times = [t for event in self.events if isinstance(t := event.get("t"), int | float)]
-        return float(max(times, default=0.0))
+        return float(max(filter(math.isfinite, times), default=0.0))
 
     def peaks(self) -> tuple[list[int], list[int]]:
         """Return how loud the person and the agent are, `PEAKS_PER_S` values a second of 0 to 100.
+
+        Damaged audio is read up to the damage; both are empty if nothing of it can be read.
 
         Raises:
             MissingExtraError: soundfile is not installed (the extra ``wav``).
@@ -62,7 +69,8 @@ class RecordedCall:
         audio = self.path / AUDIO_FILE
         if not audio.is_file() or not audio.stat().st_size:
             return person, agent
-        with soundfile.SoundFile(audio) as file:
+        # The errors of soundfile are RuntimeErrors.
+        with contextlib.suppress(RuntimeError, OSError), soundfile.SoundFile(audio) as file:
             size = file.samplerate // PEAKS_PER_S
             for block in file.blocks(size * 500, dtype="int16", always_2d=True, fill_value=0):
                 loud = np.abs(block.astype(np.int32)).reshape(-1, size, block.shape[1])
@@ -77,7 +85,7 @@ def read_call(path: str | Path) -> RecordedCall:
     """Read one recorded call: its folder, or a file in it.
 
     Raises:
-        ConfigError: There is no recorded call.
+        ConfigError: There is no recorded call, or its events can't be read.
     """
     folder = Path(path)
     if folder.is_file():
@@ -93,12 +101,19 @@ def read_call(path: str | Path) -> RecordedCall:
         facts = read if isinstance(read, dict) else {}
     except (OSError, ValueError):
         pass  # The program died before it was written; the events are still there.
-    events = read_events(folder)
+    try:
+        events = read_events(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"can't read {folder / EVENTS_FILE}: {(error.strerror or str(error)).lower()}"
+        ) from error
     return RecordedCall(folder, facts, events, CallStory.read(events))
 
 
 def read_calls(folder: str | Path) -> list[RecordedCall]:
     """Read all recorded calls in a folder, newest first; or the one call that it is.
+
+    Calls of a folder whose events can't be read are left out, with a log line.
 
     Raises:
         ConfigError: There is none.
@@ -108,7 +123,13 @@ def read_calls(folder: str | Path) -> list[RecordedCall]:
         return [read_call(where)]
     if not where.is_dir():
         raise ConfigError(f"there is no folder {folder}")
-    calls = [read_call(path) for path in sorted(where.iterdir(), reverse=True) if is_call(path)]
+    calls: list[RecordedCall] = []
+    for path in sorted(where.iterdir(), reverse=True):
+        if is_call(path):
+            try:
+                calls.append(read_call(path))
+            except ConfigError as error:
+                log.warning("a recorded call is left out: %s", error)
     if not calls:
         raise ConfigError(f"there is no recorded call in {folder}")
     return calls

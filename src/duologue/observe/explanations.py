@@ -20,6 +20,9 @@ LATE_MS = 1500.0
 _SLACK_S = 0.25
 """Seconds by which events of one moment may lie apart."""
 
+_CLOSE_S = 1.25
+"""Seconds that closing a session may take after its last speech was cut."""
+
 _ECHO_WORDS = 0.7
 """Share of the person's words that are the agent's own in an echo."""
 
@@ -181,6 +184,9 @@ def _cuts(story: CallStory) -> Iterator[Explanation]:
     for reply in story.agent:
         if not reply.interrupted or reply.start is None or reply.end is None:
             continue
+        if not reply.has_interruption and _ended_with(story, reply.end):
+            yield Explanation(reply.end, "end", "The agent was still speaking when the call ended.")
+            continue
         after = f"The agent was cut after {reply.end - reply.start:.1f} s"
         cause = _interrupter(story, reply)
         if cause is None:
@@ -202,6 +208,11 @@ def _cuts(story: CallStory) -> Iterator[Explanation]:
             yield Explanation(
                 reply.end, "cut", f"{after} by a sound of the person that has no transcript."
             )
+
+
+def _ended_with(story: CallStory, end: float) -> bool:
+    """Return whether the session ended as a speech did."""
+    return story.ended_at is not None and abs(story.ended_at - end) <= _CLOSE_S
 
 
 def _interrupter(story: CallStory, reply: AgentTurn) -> PersonTurn | None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from duologue._optional import optional
+from duologue.errors import ConfigError
 from duologue.observe.call import RecordedCall, is_call, read_call, read_calls
 from duologue.observe.pages import call_page, list_page
 from duologue.observe.recorder import AUDIO_FILE
@@ -52,7 +53,10 @@ def view_app(path: str | Path) -> Starlette:
             return call if name == call.name else None
         # A name is looked up in the folder, so that none can leave it.
         found = next((entry for entry in root.iterdir() if entry.name == name), None)
-        return read_call(found) if found is not None and is_call(found) else None
+        try:
+            return read_call(found) if found is not None and is_call(found) else None
+        except ConfigError:
+            return None  # It can't be read; the list leaves it out, too.
 
     async def index(request: Request) -> Response:
         if only:
@@ -102,10 +106,17 @@ async def serve_calls(
         ready: Called once with the address to open.
 
     Raises:
-        ConfigError: There is no recorded call.
+        ConfigError: There is no recorded call, or the port can't be used.
     """
     app = view_app(path)
-    with socket.create_server(("127.0.0.1", port)) as listener:
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise ConfigError(
+            f"can't listen on port {port} ({reason}): choose another port, or 0 for a free one"
+        ) from error
+    with listener:
         config = uvicorn.Config(app, log_level="warning", lifespan="off")
         server = uvicorn.Server(config)
         if ready is not None:

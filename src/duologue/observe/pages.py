@@ -49,8 +49,15 @@ def call_page(call: RecordedCall, *, audio: str | None = None, back: str = "") -
         back: Address of the list of calls, if there is one.
     """
     person, agent = call.peaks()
+    shown = dict(call_json(call))
+    if not person:
+        # The audio of a call that was killed at its beginning is empty; a disk may damage a file.
+        unheard: Json = {"at": 0.0, "text": f"{AUDIO_FILE} is missing, empty or damaged."}
+        why = shown["why"]
+        shown["why"] = [unheard, *(why if isinstance(why, list) else [])]
+        audio = ""
     data: dict[str, Json] = {
-        "call": call_json(call),
+        "call": shown,
         "peaks": {"person": list(person), "agent": list(agent)},
         "audio": _inline_audio(call.path / AUDIO_FILE) if audio is None else audio,
         "back": back,

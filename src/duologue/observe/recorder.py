@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -91,7 +92,8 @@ class Recorder:
 
     Args:
         folder: Where the folders of calls are made; it is created if it is missing.
-        name: Name of this call's folder; by default the time and a random end.
+        name: Name of this call's folder, which is made when the call begins; by default the time
+            and a random end.
         announcement: What the agent says first, word for word and without being interrupted.
         redact: Changes or drops each event and each item of the history before it is written. If
             it raises, the entry is dropped.
@@ -119,16 +121,16 @@ class Recorder:
                 import fsspec  # noqa: F401
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         self.path = Path(folder) / (name or f"{stamp}-{uuid4().hex[:6]}")
+        # The call's own folder is made when it begins: a call that never does leaves none.
+        parent = self.path.parent
         try:
-            self.path.mkdir(parents=True)
-        except FileExistsError as error:
-            raise ConfigError(
-                f"there is a recording in {self.path} already: choose another name"
-            ) from error
+            parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"can't record into {self.path}: {(error.strerror or 'not possible').lower()}"
-            ) from error
+            raise _not_recorded(self.path, error) from error
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise ConfigError(f"can't record into {self.path}: permission denied")
+        if self.path.exists():
+            raise _taken(self.path)
         self._announcement = announcement
         self._redact = redact
         self._upload = upload
@@ -183,9 +185,20 @@ class Recorder:
     # CallRecorder: called by the agent
 
     def begin(self, agent: Agent, clock: Clock, unix_time: float) -> None:
-        """Begin now; called by the agent, once."""
+        """Make the call's folder and begin; called by the agent, once.
+
+        Raises:
+            ConfigError: It has begun before, or the folder can't be made. The agent reports the
+                error, and goes on unrecorded.
+        """
         if self._agent is not None:
             raise ConfigError("a Recorder records one conversation: make a new one for the next")
+        try:
+            self.path.mkdir(parents=True)
+        except FileExistsError as error:
+            raise _taken(self.path) from error
+        except OSError as error:
+            raise _not_recorded(self.path, error) from error
         self._agent, self._clock = agent, clock
         now = clock.now()
         self._zero, self._zero_unix = now, unix_time
@@ -434,6 +447,14 @@ def _replace(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def _taken(path: Path) -> ConfigError:
+    return ConfigError(f"there is a recording in {path} already: choose another name")
+
+
+def _not_recorded(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"can't record into {path}: {(error.strerror or 'not possible').lower()}")
+
+
 def _reason(error: BaseException) -> str:
     strerror: str | None = getattr(error, "strerror", None)
     return (strerror or str(error) or type(error).__name__).lower().rstrip(".")
@@ -448,11 +469,14 @@ def _without_words(value: JsonObject) -> JsonObject:
 
 
 def read_events(folder: str | Path) -> Sequence[JsonObject]:
-    """Return the events of a recorded call; a line that a crash has cut short is left out."""
+    """Return the events of a recorded call; lines that are damaged or cut short are left out."""
     found: list[JsonObject] = []
-    for line in (Path(folder) / EVENTS_FILE).read_text(encoding="utf-8").splitlines():
+    text = (Path(folder) / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
+    for line in text.split("\n"):
         try:
-            found.append(json.loads(line))
-        except ValueError:
+            value: Json = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(value, dict):
+            found.append(value)
     return found
