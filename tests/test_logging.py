@@ -128,16 +128,19 @@ async def test_the_log_has_states_and_kinds_of_messages_and_no_text(caplog):
     assert not any("secret" in line.lower() for line in messages)
 
 
-@pytest.mark.parametrize(("option", "level"), [("-v", "INFO"), ("-vv", "DEBUG")])
-def test_the_command_line_shows_the_log(option, level):
+@pytest.mark.parametrize(
+    ("option", "level", "others"), [("-v", "INFO", "WARNING"), ("-vv", "DEBUG", "INFO")]
+)
+def test_the_command_line_shows_the_log(option, level, others):
     code = (
         "import logging, sys; from duologue.cli import main; "
         f"sys.argv = ['duologue', {option!r}, 'models', 'list']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "print(logging.getLevelName(logging.getLogger('duologue').getEffectiveLevel()))"
+        "for name in ('duologue', 'aioice.ice', 'httpx'):\n"
+        "    print(logging.getLevelName(logging.getLogger(name).getEffectiveLevel()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == level
+    assert done.stdout.splitlines()[-3:] == [level, others, others]
 
 
 async def test_nothing_is_written_when_nothing_fails(capfd):

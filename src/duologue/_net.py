@@ -58,6 +58,8 @@ def split_address(name: str, value: object, schemes: Sequence[str], example: str
 
 def check_headers(name: str, headers: Mapping[str, str] | None) -> dict[str, str]:
     """Return a copy of ``headers``. Raise `ConfigError`, which never shows a value."""
+    if headers is not None and not isinstance(headers, Mapping):
+        raise ConfigError(f"{name} must be a mapping, not a {type(headers).__name__}")
     checked = dict(headers or {})
     for key, value in checked.items():
         if not isinstance(key, str) or not _HEADER_NAME.fullmatch(key):

@@ -77,6 +77,35 @@ def test_invalid_header_error_shows_no_value(headers):
     assert check_headers("headers", {"X-Key": "a b"}) == {"X-Key": "a b"}
 
 
+OPTIONS = {
+    "anthropic.LLM": lambda **options: anthropic.LLM("m", **options),
+    "gemini.LLM": lambda **options: gemini.LLM("m", **options),
+    "gemini.Realtime": gemini.Realtime,
+    "openai.LLM": lambda **options: openai.LLM("m", **options),
+    "openai.STT": openai.STT,
+    "openai.TTS": lambda **options: openai.TTS("v", **options),
+    "openai.Realtime": openai.Realtime,
+    "qwen.Realtime": qwen.Realtime,
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_option_of_a_wrong_type_raises_one_line_that_shows_no_value(name):
+    takes_fields = name in ("anthropic.LLM", "gemini.LLM", "openai.LLM", "openai.TTS")
+    fields = "options" if takes_fields else "extra"
+    for option in ({"api_key": 5}, {"api_key": b"x"}, {"headers": ["x"]}, {fields: ["hunter2"]}):
+        with pytest.raises(ConfigError, match=rf"^{next(iter(option))} must be a") as caught:
+            OPTIONS[name](**{"api_key": KEY, **option})
+        assert "hunter2" not in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["temperature", "top_p", "seed", "max_output_tokens", "top_k"])
+def test_number_of_qwen_that_is_a_text_raises_one_line(option):
+    with pytest.raises(ConfigError, match=f"^{option} must be .*'hot'"):
+        qwen.Realtime(api_key=KEY, **{option: "hot"})
+
+
 def test_query_of_base_url_is_kept(monkeypatch):
     model = openai.Realtime(
         transport="websocket", base_url="https://host/openai/v1/?api-version=1", api_key=KEY

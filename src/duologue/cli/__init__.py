@@ -61,6 +61,10 @@ def _fail(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+_CHATTY_LOGGERS = ("aioice", "aiortc", "httpcore", "httpcore2", "httpx", "httpx2")
+"""Loggers of libraries that are at INFO with -vv only."""
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="duologue", message="%(prog)s %(version)s")
 @click.option(
@@ -88,5 +92,9 @@ def main(verbose: int, loop: str) -> None:
         format="%(name)s: %(message)s" if verbose else "%(message)s",
         stream=sys.stderr,
     )
+    if verbose == 1:
+        # They log lines for each connection and request, with addresses.
+        for name in _CHATTY_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
     if verbose > 1:
         logging.getLogger("duologue").setLevel(logging.DEBUG)

@@ -19,7 +19,13 @@ from typing import Concatenate, cast
 from duologue.clock import Clock
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
-from duologue.providers._validate import check_choice, check_positive, check_range, check_voice
+from duologue.providers._validate import (
+    check_choice,
+    check_mapping,
+    check_positive,
+    check_range,
+    check_voice,
+)
 from duologue.realtime.options import set_fields
 from duologue.realtime.reconnect import ReconnectPolicy
 from duologue.vad.vad import VAD
@@ -114,11 +120,6 @@ def positive(name: str, value: object) -> None:
     check_positive(name, cast("float", value))
 
 
-def _mapping(name: str, value: object) -> None:
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} must be a mapping, not {value!r}")
-
-
 @dataclass(frozen=True)
 class ServiceOptions:
     """Options of every service on a network."""
@@ -140,7 +141,7 @@ class ServiceOptions:
     extra: Mapping[str, Json] | None = option(
         None,
         "fields without an argument here, merged into the session deep and last",
-        check=_mapping,
+        check=check_mapping,
         secret=True,
     )
     reconnect: ReconnectPolicy | None = option(

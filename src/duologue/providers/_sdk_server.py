@@ -95,7 +95,7 @@ class SDKServer:
     ) -> None:
         found = (os.environ.get(variable) for variable in key_variables)
         key: ApiKey = api_key or next((value for value in found if value), "")
-        if isinstance(key, str):
+        if not callable(key):
             key = check_secret("api_key", key)
         check_route(proxy, ssl_context, socks=False)
         check_positive("timeout", timeout)

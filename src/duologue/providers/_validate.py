@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from duologue.errors import ConfigError
@@ -47,6 +47,12 @@ def check_voice(value: object, known: Sequence[str], hint: str = "") -> None:
         raise ConfigError(f"voice must be one of {names}{ending}, not {value!r}")
     if value not in known:
         _LOG.warning("voice %r is not known here; the server decides. Known are %s", value, names)
+
+
+def check_mapping(name: str, value: object) -> None:
+    """Raise `ConfigError` unless ``value`` is a mapping; the error never shows what it holds."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be a mapping, not a {type(value).__name__}")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -17,7 +17,7 @@ from duologue.providers._json_fields import deep_merge, object_field, optional_s
 from duologue.providers._one_retry import RequestFailed, attempt_twice, refusal, retry_wait
 from duologue.providers._options import text
 from duologue.providers._sdk_server import KEY_PLACEHOLDER, SDKServer
-from duologue.providers._validate import check_choice, check_range
+from duologue.providers._validate import check_choice, check_mapping, check_range
 from duologue.providers.anthropic._message_stream import MessageStream
 from duologue.providers.anthropic._messages import (
     CacheTime,
@@ -93,6 +93,8 @@ class LLM:
         self._thinking = ThinkingPolicy(model, thinking)
         self._cache: CacheTime | None = cache
         self._tools_reliable = tools_reliable
+        if options is not None:
+            check_mapping("options", options)
         self._options = dict(options or {})
         self._server = SDKServer(
             default_url="https://api.anthropic.com",

@@ -154,7 +154,7 @@ def resolve_auth(
             raise ConfigError(f"token must be an ephemeral token: {_TOKEN_PREFIX}...")
         return ApiKeyAuth(address, api_version or "v1alpha", token=token)
     version = api_version or ("v1alpha" if needs_alpha else "v1")
-    if api_key is not None and not isinstance(api_key, str):
+    if callable(api_key):
         return ApiKeyAuth(address, version)
     key = api_key or os.environ.get("GEMINI_API_KEY") or os.environ.get("GOOGLE_API_KEY") or ""
     key = check_secret("api_key", key)

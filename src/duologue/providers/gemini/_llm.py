@@ -17,7 +17,7 @@ from duologue.providers._json_fields import object_field, object_list, optional_
 from duologue.providers._one_retry import RequestFailed, attempt_twice, refusal, retry_wait
 from duologue.providers._options import text
 from duologue.providers._sdk_server import KEY_PLACEHOLDER, SDKServer
-from duologue.providers._validate import check_range
+from duologue.providers._validate import check_mapping, check_range
 from duologue.providers.gemini._text_contents import declarations, text_contents
 from duologue.providers.gemini._text_stream import TextStream
 from duologue.providers.gemini._text_thinking import Thinking, ThinkingPolicy
@@ -82,6 +82,8 @@ class LLM:
         self._max_output_tokens = max_output_tokens
         self._thinking = ThinkingPolicy(model, thinking)
         self._tools_reliable = tools_reliable
+        if options is not None:
+            check_mapping("options", options)
         self._options = dict(options or {})
         self._server = SDKServer(
             default_url="https://generativelanguage.googleapis.com",

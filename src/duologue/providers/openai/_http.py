@@ -69,7 +69,7 @@ class OpenAIServer:
         timeout: float,
     ) -> None:
         key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-        if isinstance(key, str):
+        if not callable(key):
             key = check_secret("api_key", key)
         check_route(proxy, ssl_context, socks=False)
         own_server = base_url or os.environ.get("OPENAI_BASE_URL")

@@ -13,6 +13,7 @@ from duologue.json_types import JsonObject
 from duologue.pipeline.interfaces import LLMOutput
 from duologue.providers._drain import drain
 from duologue.providers._openai_protocol.items import nested_tools
+from duologue.providers._validate import check_mapping
 from duologue.providers.openai._chat_messages import chat_messages
 from duologue.providers.openai._chat_stream import ChatStream, ErrorChunk
 from duologue.providers.openai._http import OpenAIServer
@@ -58,6 +59,8 @@ class LLM:
     ) -> None:
         self._model = model
         self._tools_reliable = tools_reliable
+        if options is not None:
+            check_mapping("options", options)
         self._options = dict(options or {})
         self._server = OpenAIServer(
             base_url=base_url,

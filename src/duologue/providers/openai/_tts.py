@@ -12,7 +12,7 @@ from duologue._optional import import_optional
 from duologue.audio import AudioFrame
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.json_types import Json, JsonObject
-from duologue.providers._validate import check_positive, check_range
+from duologue.providers._validate import check_mapping, check_positive, check_range
 from duologue.providers.openai._http import OpenAIServer
 from duologue.realtime.network import ApiKey
 
@@ -76,7 +76,9 @@ class TTS:
             self._request["speed"] = speed
         if instructions is not None:
             self._request["instructions"] = instructions
-        self._request.update(options or {})
+        if options is not None:
+            check_mapping("options", options)
+            self._request.update(options)
         self._server = OpenAIServer(
             base_url=base_url,
             api_key=api_key,

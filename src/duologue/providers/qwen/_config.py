@@ -73,11 +73,17 @@ def _check_voice(name: str, value: object) -> None:
         raise ConfigError(f"{name} must be the name of a voice, or None for the model's default")
 
 
+def _as_number(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a number, not {value!r}")
+    return value
+
+
 def _number(*, low: float, above: bool = False, high: float | None = None) -> Check:
     """Return a check for numbers from ``low``, or ``above`` it, that are less than ``high``."""
 
     def check(name: str, value: object) -> None:
-        number = cast("float", value)
+        number = _as_number(name, value)
         if not (number > low if above else number >= low):
             more = f"more than {low:g}" if above else f"{low:g} or more"
             raise ConfigError(f"{name} must be {more}, not {value}")
@@ -88,17 +94,17 @@ def _number(*, low: float, above: bool = False, high: float | None = None) -> Ch
 
 
 def _check_temperature(name: str, value: object) -> None:
-    if not 0 <= cast("float", value) < 2:
+    if not 0 <= _as_number(name, value) < 2:
         raise ConfigError(f"{name} must be at least 0 and less than 2, not {value}")
 
 
 def _check_top_p(name: str, value: object) -> None:
-    if not 0 < cast("float", value) <= 1:
+    if not 0 < _as_number(name, value) <= 1:
         raise ConfigError(f"{name} must be more than 0 and at most 1, not {value}")
 
 
 def _check_seed(name: str, value: object) -> None:
-    number = cast("int", value)
+    number = _as_number(name, value)
     if number < 0:
         raise ConfigError(f"{name} must be 0 or more, not {value}")
     if number >= 2**31:
