@@ -3,10 +3,12 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import wave
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -16,9 +18,18 @@ from starlette.applications import Starlette
 
 from duologue import Agent
 from duologue.cli import main
-from duologue.cli.simulate.phone import DEFAULT_KEY
+from duologue.cli.simulate.phone import DEFAULT_KEY, DEFAULT_PORT
 from duologue.edges import telephone
 from duologue.testing import Reply, ScriptedRealtime
+
+BROKEN: list[bool] = []
+
+
+@pytest.fixture
+def broken():
+    """While the list has an entry, the app can't make agents."""
+    yield BROKEN
+    BROKEN.clear()
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +46,13 @@ def app_url():
         port = listener.getsockname()[1]
         carrier = telephone.Twilio(f"http://localhost:{port}", auth_token=DEFAULT_KEY)
         replies = [Reply("Hello.", seconds=0.4)]
-        telephone.mount(app, lambda edge: Agent(edge=edge, llm=ScriptedRealtime(replies)), carrier)
+
+        def make_agent(edge):
+            if BROKEN:
+                raise RuntimeError("no agent")
+            return Agent(edge=edge, llm=ScriptedRealtime(replies))
+
+        telephone.mount(app, make_agent, carrier)
         started.set()
         await server.serve(sockets=[listener])
 
@@ -69,6 +86,24 @@ def test_a_call(app_url, speech, tmp_path, monkeypatch):
         assert audio.getnframes() > 2000
 
 
+def test_a_call_needs_no_port_of_its_own(app_url):
+    with socket.socket() as taken:
+        with suppress(OSError):  # another program has it
+            taken.bind(("127.0.0.1", DEFAULT_PORT))
+            taken.listen()
+        command = ["simulate", "twilio", app_url, "--call", "--seconds", "0.2"]
+        result = CliRunner().invoke(main, [*command, "--key", DEFAULT_KEY])
+    assert result.exit_code == 0, result.output
+
+
+def test_an_app_that_fails_fails_the_call(app_url, broken):
+    broken.append(True)
+    command = ["simulate", "twilio", app_url, "--call", "--port", "0", "--seconds", "5"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "the app closed the call with 1011: it failed, see its log" in result.output
+
+
 def test_a_wrong_key_fails_the_call(app_url):
     command = ["simulate", "twilio", app_url, "--call", "--port", "0", "--key", "another"]
     result = CliRunner().invoke(main, command)
@@ -81,6 +116,9 @@ def test_a_wrong_key_fails_the_call(app_url):
     [
         (["--call", "--parameter", "lang"], "--parameter must be NAME=VALUE"),
         (["--call", "--delay", "-1"], "delay_ms must be from 0"),
+        (["--call", "--press", "abx"], "--press must be keys such as 12#, not 'abx'"),
+        (["--press", "1"], "--press needs --call"),
+        (["nonsense", "--call"], "the address must begin with http:// or https://"),
         (["--host", "0.0.0.0"], "give a --key of your own"),  # noqa: S104
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 import wave
 from collections.abc import Callable
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 DEFAULT_KEY = "simulated-key-of-a-carrier-0123456789"
 """The key of both sides, unless another one is given."""
 
+DEFAULT_PORT = 8765
+"""Where the REST interface is, unless the command only calls once."""
+
+KEYS = "0123456789*#ABCD"
+"""The keys of a telephone."""
+
 
 @dataclass(frozen=True, slots=True)
 class PhoneOptions:
@@ -32,7 +39,7 @@ class PhoneOptions:
 
     app_url: str
     host: str
-    port: int
+    port: int | None
     key: str | None
     call: bool
     say: tuple[Path, ...]
@@ -61,9 +68,8 @@ def phone_options(command: Callable[[PhoneOptions], None]) -> Callable[..., Any]
         click.option(
             "--port",
             type=click.IntRange(0, 65535),
-            default=8765,
-            show_default=True,
-            help="Port of the REST interface; 0 takes a free one.",
+            help="Port of the REST interface; 0 takes a free one. By default 8765; with --call, "
+            "which can do without it, a free one if that is taken.",
         ),
         click.option("--key", metavar="TEXT", help="Key of the app at the carrier."),
         click.option("--call", is_flag=True, help="Call the app once, and end."),
@@ -152,6 +158,21 @@ def run_simulator(
     require_extras("simulate", "simulate")
     from duologue.simulators.telephone.caller import LineFaults
 
+    if not options.app_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"the address must begin with http:// or https://, not {options.app_url!r:.80}"
+        )
+    if options.press and (not options.call or set(options.press.upper()) - set(KEYS)):
+        raise ConfigError(
+            f"--press must be keys such as 12#, not {options.press!r:.40}"
+            if options.call
+            else "--press needs --call: only then somebody calls"
+        )
+    port = options.port
+    if port is None:
+        # Only Telnyx can't be called without it: there, apps answer calls by REST.
+        needed = not options.call or variable.startswith("TELNYX")
+        port = DEFAULT_PORT if needed or _is_free(options.host, DEFAULT_PORT) else 0
     key = options.key or os.environ.get(variable) or DEFAULT_KEY
     faults = LineFaults(
         delay_ms=options.delay,
@@ -160,7 +181,7 @@ def run_simulator(
         reorder=options.reorder,
         marks_after_clear=options.marks,
     )
-    service = make(options.app_url, key=key, host=options.host, port=options.port, faults=faults)
+    service = make(options.app_url, key=key, host=options.host, port=port, faults=faults)
     shown = "..." if options.key else key
     prefix = service.name.upper()
 
@@ -178,7 +199,15 @@ def run_simulator(
         if failures:
             sys.exit(1)
         return
-    serve(service, Options(options.host, options.port, "echo", "tiny", (), 1.0, key), lines)
+    serve(service, Options(options.host, port, "echo", "tiny", (), 1.0, key), lines)
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        with socket.create_server((host, port)):
+            return True
+    except OSError:
+        return False
 
 
 async def _call_once(service: PhoneSimulator, options: PhoneOptions) -> list[str]:
@@ -205,16 +234,19 @@ async def _call_once(service: PhoneSimulator, options: PhoneOptions) -> list[str
                     await call.say(clip)
                     await _listen(call, options.seconds)
                 if options.press:
-                    call.press(options.press)
+                    call.press(options.press.upper())
                 if options.press or not speech:
                     await _listen(call, options.seconds)
-                if call.ended.is_set():
+                if call.ended.is_set() and call.close_code in (None, 1000):
                     click.echo("The app has hung up.")
         except (CallRejectedError, aiohttp.ClientError) as error:
             return [f"the call failed: {error}"]
     click.echo(f"Heard {call.played.duration:.1f} s of audio; {call.clears} interruptions.")
     if options.out is not None:
         _write(options.out, call)
+    if call.close_code not in (None, 1000):
+        reason = "it failed, see its log" if call.close_code == 1011 else "see its log"
+        return [*call.violations, f"the app closed the call with {call.close_code}: {reason}"]
     return call.violations
 
 

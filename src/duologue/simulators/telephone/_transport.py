@@ -31,7 +31,14 @@ class CallRejectedError(DuologueError):
 
 
 class Channel(Protocol):
-    """One WebSocket to the app."""
+    """One WebSocket to the app.
+
+    Attributes:
+        close_code: The code with which the app has closed it; None before that.
+    """
+
+    @property
+    def close_code(self) -> int | None: ...
 
     async def send(self, message: Message) -> None:
         """Send a message; do nothing after the end."""
@@ -95,6 +102,10 @@ class _NetworkChannel:
     ) -> None:
         self._client = client
         self._socket = socket
+
+    @property
+    def close_code(self) -> int | None:
+        return self._socket.close_code
 
     async def send(self, message: Message) -> None:
         with suppress(ConnectionError):
@@ -195,6 +206,7 @@ class _AppChannel:
         self._from_app: asyncio.Queue[Message | None] = asyncio.Queue()
         self._to_app.put_nowait({"type": "websocket.connect"})
         self._over = False
+        self.close_code: int | None = None
 
     async def app_receives(self) -> Scope:
         return await self._to_app.get()
@@ -208,6 +220,8 @@ class _AppChannel:
             case "websocket.close":
                 if not self.opened.done():
                     self.opened.set_result(403)
+                if not self._over:
+                    self.close_code = message.get("code", 1000)
                 self._end()
             case "websocket.send" if not self._over:
                 text = message.get("text")

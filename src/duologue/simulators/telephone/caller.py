@@ -171,6 +171,8 @@ class PhoneCaller(ABC):
         self.played_samples = 0
         self.ended = asyncio.Event()
         """Set when the app has ended the stream, or the call was lost."""
+        self.close_code: int | None = None
+        """The code with which the app has closed the stream; 1011 if it has failed."""
         self.hung_up = False
         """Whether the person, or a request of the app, has ended the call."""
 
@@ -252,7 +254,9 @@ class PhoneCaller(ABC):
         return self.dialect(self.call_id, parameters)
 
     async def say(self, frame: AudioFrame) -> None:
-        """Speak, and return when it has been sent."""
+        """Speak, and return when it has been sent, or when the call has ended."""
+        if self.ended.is_set():
+            return
         resampler = Resampler(frame.rate, self.rate)
         samples = np.concatenate((resampler.push(frame.samples), resampler.flush()))
         size = self.rate // 50
@@ -295,6 +299,9 @@ class PhoneCaller(ABC):
             if task is not own:
                 task.cancel()
         self._tasks.clear()
+        # Nothing sends any more: whoever speaks must not wait for it.
+        self._unsent.clear()
+        self._all_sent.set()
 
     async def _tick(self) -> None:
         """Send 20 ms of the person and play 20 ms of the app, at each tick."""
@@ -369,6 +376,7 @@ class PhoneCaller(ABC):
         channel = self._channel
         while channel is not None and (message := await channel.receive()) is not None:
             self._from_app.put_nowait((self._clock.now() + self.faults.delay_ms / 1000, message))
+        self.close_code = None if channel is None else channel.close_code
         self.ended.set()
         self._stop_tasks()
 
