@@ -37,8 +37,9 @@ async def make_agent(edge: CallEdge) -> Agent:
 def on_end(end: CallEnd) -> None:
     """Called in a thread of its own once the caller has gone."""
     items = end.agent.conversation.items if end.agent is not None else ()
+    request = end.edge.request if isinstance(end.edge, CallEdge) else None
     line = {
-        "room": end.edge.request.query.get("room"),
+        "room": request.query.get("room") if request is not None else None,
         "seconds": round(end.seconds, 1),
         "error": str(end.error) if end.error is not None else None,
         "words": [item.text for item in items if isinstance(item, UserItem | AgentItem)],

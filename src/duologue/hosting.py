@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, cast
 
 from duologue._user_code import FailureReports, call_plain, is_async, log_failure, run_contained
 from duologue.agent.agent import Agent
+from duologue.edges.protocol import Edge, MeasuredEdge
 from duologue.edges.webrtc import CallEdge
 from duologue.errors import ConfigError, DuologueError, UnsupportedError
 from duologue.json_types import JsonObject
 from duologue.rtc.config import PeerError
 from duologue.server.app import CallApp, create_call_app
+from duologue.server.call_control import CallControl
 from duologue.server.call_socket import FAILED, RefusedError
 from duologue.server.calls import CallHandler, CallSignalling
 from duologue.server.config import ServerConfig
@@ -48,13 +50,13 @@ class CallEnd:
     """A call that has ended.
 
     Args:
-        edge: The edge of the call.
+        edge: The edge of the call: a `CallEdge`, or that of a telephone or a WebSocket.
         agent: The agent; None if none was made.
         seconds: Length of the call since the caller was admitted.
         error: The error that ended the call; None if there was none.
     """
 
-    edge: CallEdge
+    edge: Edge
     agent: Agent | None
     seconds: float
     error: Exception | None
@@ -65,12 +67,12 @@ class CallEnding:
     """A call that the server is about to end, because it drains.
 
     Args:
-        edge: The edge of the call.
+        edge: The edge of the call: a `CallEdge`, or that of a telephone or a WebSocket.
         agent: The agent; None with ``handle_call``, or if none was made yet.
         seconds: Seconds that are left.
     """
 
-    edge: CallEdge
+    edge: Edge
     agent: Agent | None
     seconds: float
 
@@ -116,6 +118,7 @@ def create_app(
         ),
         config,
     )
+    app.calls.record = lambda edge: _CallRecord(cast("Edge", edge), on_end, on_ending)
     if metrics is not None:
         shown = metrics
 
@@ -209,10 +212,9 @@ def agent_call_handler(
             loopback=config.is_from_this_machine(signalling.request),
             request=signalling.request,
         )
-        call = _CallRecord(edge)
-        signalling.control = _Control(call, on_ending)
-        if on_end is not None:
-            signalling.after_call = lambda: call.report_end(on_end)
+        call = _CallRecord(edge, on_end, on_ending)
+        signalling.control = call.control
+        signalling.after_call = call.after_call
         try:
             if handle_call is not None:
                 await _run_user_code("handle_call", _handle_call(handle_call, edge), failures)
@@ -237,13 +239,25 @@ def agent_call_handler(
 class _CallRecord:
     """What is known of a call for its `CallEnd`."""
 
-    def __init__(self, edge: CallEdge) -> None:
+    def __init__(self, edge: Edge, on_end: OnEnd | None, on_ending: OnEnding | None) -> None:
         self.edge = edge
         self.agent: Agent | None = None
         self.error: Exception | None = None
+        self.control: CallControl = _Control(self, on_ending)
+        self.after_call: Callable[[], Awaitable[None]] | None = (
+            None if on_end is None else lambda: self._report_end(on_end)
+        )
         self._started_at = time.monotonic()
 
-    async def report_end(self, on_end: OnEnd) -> None:
+    def agent_made(self, agent: object) -> None:
+        """Record the agent."""
+        self.agent = agent if isinstance(agent, Agent) else None
+
+    def call_failed(self, error: Exception) -> None:
+        """Record the error that ended the call."""
+        self.error = error
+
+    async def _report_end(self, on_end: OnEnd) -> None:
         """Call ``on_end``; only log an error of it."""
         end = CallEnd(
             edge=self.edge,
@@ -271,8 +285,8 @@ class _Control:
     def state(self) -> JsonObject:
         """Return the state of the edge, and the counters of both sides."""
         edge, agent = self._call.edge, self._call.agent
-        counters: JsonObject = {**edge.counters}
-        state: JsonObject = {"edge": edge.state, "quality": edge.quality, "counters": counters}
+        state: JsonObject = {"edge": _state_of(edge), "quality": edge.quality}
+        state["counters"] = _counters_of(edge)
         if agent is not None:
             state["agent"] = {
                 "name": agent.agent_user.name,
@@ -302,6 +316,17 @@ class _Control:
         if self._call.agent is None:
             raise UnsupportedError("this call has no agent yet, or handle_call conducts it")
         return self._call.agent
+
+
+def _state_of(edge: Edge) -> str:
+    return edge.state if isinstance(edge, CallEdge) else "connected"
+
+
+def _counters_of(edge: Edge) -> JsonObject:
+    counters = getattr(edge, "counters", None)
+    if isinstance(counters, dict):
+        return {**counters}
+    return asdict(edge.stats()) if isinstance(edge, MeasuredEdge) else {}
 
 
 async def _make_agent(make_agent: MakeAgent, edge: CallEdge) -> Agent | None:

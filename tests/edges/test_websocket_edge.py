@@ -3,19 +3,23 @@
 import asyncio
 import base64
 import json
+import logging
 from contextlib import asynccontextmanager
 from io import BytesIO
 
+import httpx
 import numpy as np
 import pytest
 from starlette.applications import Starlette
 
 from duologue import Agent
+from duologue._json_logs import JsonLogFormatter
 from duologue.edges import websocket
 from duologue.errors import ConfigError
 from duologue.events import DigitEvent, InterruptionEvent, UserTranscriptEvent
 from duologue.hosting import create_app
 from duologue.server import ServerConfig
+from duologue.server.calls import MAX_WAITING
 from duologue.simulators.telephone._transport import AppTransport, CallRejectedError
 from duologue.testing import SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime, virtual_time
 
@@ -303,3 +307,147 @@ def test_arguments_that_can_not_work_are_refused():
         websocket.mount(Starlette(), "agent")
     with pytest.raises(ConfigError, match="max_sessions"):
         websocket.mount(create_app(lambda edge: None), lambda edge: None, max_calls=3)
+
+
+TOKEN = "0123456789abcdef"  # noqa: S105
+
+
+class Served:
+    """An app of `create_app` with the socket, and what its program was told of its calls."""
+
+    def __init__(self, make_agent=None, **settings):
+        self.ends, self.endings, self.agents = [], [], []
+        self.make = make_agent
+        self.app = create_app(
+            lambda edge: None,
+            ServerConfig(token=TOKEN, public_url=URL, **settings),
+            on_end=self.ended,
+            on_ending=self.endings.append,
+        )
+        websocket.mount(self.app, self.make_agent)
+
+    async def ended(self, end):
+        self.ends.append(end)
+
+    def make_agent(self, edge):
+        if self.make is not None:
+            return self.make(edge)
+        self.agents.append(Agent(edge=edge, llm=ScriptedRealtime([Reply("Hi.")])))
+        return self.agents[-1]
+
+    def client(self):
+        return client_of(self.app, hello={"token": TOKEN}, ticks=False)
+
+    async def knock(self):
+        headers = {"sec-websocket-protocol": "duologue.v1"}
+        return await AppTransport(self.app, URL).connect("wss://talk.example.org/socket", headers)
+
+    async def ask(self, method, path, body=None):
+        transport = httpx.ASGITransport(self.app)
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(transport=transport, base_url=URL, headers=headers) as http:
+            return await http.request(method, path, json=body)
+
+
+@virtual_time
+async def test_strangers_without_the_token_take_no_place():
+    served = Served(max_sessions=1)
+    strangers = [await served.knock() for _ in range(3)]
+    assert served.app.calls.sessions == 0
+    async with served.client() as client:
+        await until(lambda: "ready" in client.messages)
+        assert served.app.calls.sessions == 1
+    for stranger in strangers:
+        await stranger.close()
+
+
+@virtual_time
+async def test_too_many_strangers_push_out_each_other():
+    served = Served(max_sessions=1)
+    strangers = [await served.knock() for _ in range(MAX_WAITING + 1)]
+    assert json.loads(await strangers[0].receive())["code"] == "busy"
+    assert await strangers[0].receive() is None
+    assert strangers[0].close_code == 1013
+    for stranger in strangers:
+        await stranger.close()
+
+
+@virtual_time
+async def test_a_place_that_is_taken_during_the_hello_is_refused_with_a_reason():
+    served = Served(max_sessions=1)
+    late = await served.knock()
+    async with served.client() as client:
+        await until(lambda: "ready" in client.messages)
+        await late.send(json.dumps({"type": "hello", "token": TOKEN}))
+        assert json.loads(await late.receive())["code"] == "full"
+        assert await late.receive() is None
+        assert late.close_code == 1013
+    await late.close()
+
+
+@virtual_time
+async def test_an_operator_sees_and_ends_the_call_of_a_client():
+    served = Served()
+    async with served.client() as client:
+        await until(lambda: served.agents and served.agents[0].llm.connected)
+        (call,) = (await served.ask("GET", "/calls")).json()["calls"]
+        shown = (await served.ask("GET", f"/calls/{call['id']}")).json()["state"]
+        assert shown["edge"] == "connected"
+        assert shown["counters"]["dropped_events"] == 0
+        assert shown["agent"]["connected"] is True
+        said = await served.ask("POST", f"/calls/{call['id']}/say", {"text": "One moment."})
+        assert said.status_code == 204
+        await until(lambda: "audio" in client.messages)
+        assert (await served.ask("DELETE", f"/calls/{call['id']}")).status_code == 204
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.line.close_code == 1000
+        await until(lambda: served.ends)
+    [end] = served.ends
+    assert end.agent is served.agents[0]
+    assert end.edge is served.agents[0].edge
+    assert end.error is None
+
+
+@virtual_time
+async def test_the_log_names_the_call_as_the_api_does(caplog):
+    caplog.handler.setFormatter(JsonLogFormatter())
+
+    def make_agent(edge):
+        logging.getLogger("app").warning("here")
+        return Agent(edge=edge, llm=ScriptedRealtime())
+
+    served = Served(make_agent)
+    async with served.client() as client:
+        await until(lambda: "ready" in client.messages)
+        (call,) = (await served.ask("GET", "/calls")).json()["calls"]
+    assert {"here": call["id"]}.items() <= {
+        line["message"]: line.get("session") for line in map(json.loads, caplog.text.splitlines())
+    }.items()
+
+
+@virtual_time
+async def test_a_drain_warns_the_client_and_the_program_and_closes_with_1012(caplog):
+    served = Served()
+    async with served.client() as client:
+        await until(lambda: served.agents and served.agents[0].llm.connected)
+        await served.app.drain(10, warn_s=4)
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert "ending" in client.messages
+        assert client.line.close_code == 1012
+    assert [(end.agent, end.seconds) for end in served.endings] == [(served.agents[0], 4)]
+    assert "1 call was ended because the server ends" in caplog.messages
+
+
+@virtual_time
+async def test_an_agent_that_can_not_be_made_is_an_error_for_the_client():
+    def make_agent(edge):
+        raise RuntimeError("secret words")
+
+    served = Served(make_agent)
+    async with served.client() as client:
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == "failed"
+        assert "secret" not in client.events[-1]["message"]
+        assert client.line.close_code == 1011
+        await until(lambda: served.ends)
+    assert isinstance(served.ends[0].error, RuntimeError)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Protocol, runtime_checkable
 
@@ -16,8 +17,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from duologue._user_code import FailureReports, run_contained
 from duologue.edges.protocol import Edge
 from duologue.errors import ConfigError, DuologueError
-from duologue.server.call_socket import RefusedError
-from duologue.server.calls import CallLimiter, CallSignalling
+from duologue.json_types import Json
+from duologue.server.call_control import CallControl, CallRecord
+from duologue.server.call_socket import FAILED, RESTARTING, Refusal, RefusedError
+from duologue.server.calls import CallLimiter, CallSignalling, shorten_reason
 from duologue.server.config import ServerConfig, default_sessions
 from duologue.server.middleware import refuse_websocket
 
@@ -48,11 +51,19 @@ class JoiningAgent(Protocol):
 
 
 class ServerSocket:
-    """An accepted WebSocket of Starlette, as the edges use it."""
+    """An accepted WebSocket of Starlette, as the edges use it.
 
-    def __init__(self, websocket: WebSocket) -> None:
+    Args:
+        websocket: The socket.
+        explains: Whether the client understands our JSON messages; a carrier does not.
+    """
+
+    def __init__(self, websocket: WebSocket, *, explains: bool = False) -> None:
         self._websocket = websocket
+        self._explains = explains
         self._closed = False
+        self.end_reason: Refusal | None = None
+        """Why the server ends the call; an edge that closes the socket closes it with this."""
 
     async def receive(self) -> str | bytes | None:
         """Return the next message; None after the end."""
@@ -86,10 +97,24 @@ class ServerSocket:
         """Close the socket; may be called again."""
         if self._closed or self._websocket.client_state is WebSocketState.DISCONNECTED:
             return
+        if self.end_reason is not None and self._explains:
+            code, reason = self.end_reason.close_code, self.end_reason.message
         self._closed = True
         with suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 await self._websocket.close(code, reason)
+
+    async def explain(self, message: Mapping[str, Json]) -> None:
+        """Send a JSON message, if the client understands it."""
+        if self._explains:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self.send(json.dumps(message))
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Close the socket with the reason."""
+        await self.explain({"type": "error", "code": refusal.code, "message": refusal.message})
+        await self.close(refusal.close_code, refusal.message)
 
 
 class AgentCalls[E: Edge]:
@@ -111,20 +136,32 @@ class AgentCalls[E: Edge]:
         self._make_agent = make_agent
         self._failures = FailureReports(time.monotonic)
 
-    async def run(self, edge: E) -> bool:
-        """Run one call; log its error if there is one, and return whether there was none."""
+    async def run(self, edge: E, record: CallRecord | None = None) -> Refusal | None:
+        """Run one call; log its error if there is one, and return what the other side gets of it.
+
+        Args:
+            edge: The edge of the call.
+            record: Follows the call for the program.
+        """
         try:
             agent = await run_contained(self._make(edge))
             if agent is not None:
+                if record is not None:
+                    record.agent_made(agent)
                 async with agent.join():
                     await agent.finish()
         except DuologueError as error:
+            if record is not None:
+                record.call_failed(error)
             logger.warning("a call ended: %s", error)
-            return False
+            text = f"The call ended: {str(error).rstrip('.')}."
+            return Refusal(FAILED.code, FAILED.close_code, shorten_reason(text))
         except Exception as error:  # noqa: BLE001 - reported
+            if record is not None:
+                record.call_failed(error)
             self._failures.report("make_agent", error)
-            return False
-        return True
+            return FAILED
+        return None
 
     async def _make(self, edge: E) -> JoiningAgent | None:
         made = self._make_agent(edge)
@@ -140,30 +177,81 @@ class AgentCalls[E: Edge]:
         return agent
 
 
-async def serve_socket(
+class _SocketCall:
+    """A call of an edge as the server sees it (`AdmittedCall`)."""
+
+    def __init__(self, socket: ServerSocket, record: CallRecord | None) -> None:
+        self.call_id = ""
+        self.control: CallControl | None = None if record is None else record.control
+        self.after_call = None if record is None else record.after_call
+        self._socket = socket
+        self._limit = asyncio.timeout(None)
+
+    def end(self, reason: Refusal | None = None) -> None:
+        """End the call."""
+        if not self._limit.expired():
+            self._socket.end_reason = reason
+            self._limit.reschedule(0.0)
+
+    async def warn(self, seconds: float) -> None:
+        """Tell a client that the call ends in ``seconds``; a carrier could not tell anybody."""
+        await self._socket.explain({"type": "ending", "seconds": round(seconds, 1)})
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run the call until it has ended, or `end`."""
+        try:
+            async with self._limit:
+                await work()
+        except TimeoutError:
+            if self._socket.end_reason is RESTARTING:
+                logger.info("a call was ended because the server ends")
+            else:
+                logger.info("an operator has ended a call")
+
+
+async def serve_socket[E: Edge](
     websocket: WebSocket,
     limiter: CallLimiter,
-    run: Callable[[ServerSocket], Awaitable[None]],
+    begin: Callable[[ServerSocket], Awaitable[E | None]],
+    run: Callable[[ServerSocket, E, CallRecord | None], Awaitable[None]],
     *,
+    begin_s: float,
     subprotocol: str | None = None,
 ) -> None:
     """Accept a socket and run its call, if the limiter has a place; refuse it otherwise.
 
+    The call takes its place when ``begin`` has let it in, and not before.
+
     Args:
         websocket: The socket, before it is accepted.
         limiter: Gives the place, and ends the call when the server ends.
+        begin: Reads the messages that show who calls, and returns the edge of the call; None if it
+            has refused the socket and closed it. Cancelled after ``begin_s``.
         run: Runs the call until it has ended.
-        subprotocol: The sub-protocol to accept.
+        begin_s: Seconds that ``begin`` may take.
+        subprotocol: The sub-protocol to accept, whose clients understand our JSON messages.
     """
     try:
-        async with asyncio.timeout(None) as limit:
-            async with limiter.place(websocket, lambda: limit.reschedule(0)):
-                await websocket.accept(subprotocol)
-                await run(ServerSocket(websocket))
+        limiter.check_place()
     except RefusedError as refused:
         await refuse_websocket(websocket, f"{refused}\n", 503)
+        return
+    await websocket.accept(subprotocol)
+    socket = ServerSocket(websocket, explains=subprotocol is not None)
+    try:
+        async with limiter.waiting(websocket, begin_s):
+            edge = await begin(socket)
+        if edge is None:
+            return
+        record = None if limiter.record is None else limiter.record(edge)
+        call = _SocketCall(socket, record)
+        async with limiter.place(websocket, call):
+            await call.run(lambda: run(socket, edge, record))
+    except RefusedError as refused:
+        await socket.refuse(refused.refusal)
     except TimeoutError:
-        logger.info("a call was ended because the server ends")
+        text = f"nothing showed within {begin_s:g} s who calls"
+        await socket.refuse(Refusal("hello", POLICY_VIOLATION, text))
 
 
 async def _run_no_call(signalling: CallSignalling) -> None:

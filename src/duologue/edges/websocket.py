@@ -48,9 +48,10 @@ from duologue.edges._websocket_messages import (
 )
 from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.errors import ConfigError, DuologueError, MissingExtraError
-from duologue.json_types import Json
+from duologue.json_types import Json, JsonObject
 from duologue.quality import Quality
 from duologue.rtc.opus import Decoder, Encoder, OpusError
+from duologue.server.call_control import CallRecord
 from duologue.server.middleware import refuse_websocket
 from duologue.video import VideoFrame
 
@@ -128,6 +129,12 @@ class Edge:
     def stats(self) -> EdgeStats:
         """Return the counters that `Agent.stats` includes."""
         return EdgeStats(dropped_input_s=self._input.dropped_s, dropped_events=self._dropped_events)
+
+    def ready_message(self) -> JsonObject:
+        """Return the message that answers the hello."""
+        hello = self._hello
+        rate, codec = hello.rate, hello.codec
+        return {"type": "ready", "rate": rate, "codec": codec, "frame_ms": FRAME_MS}
 
     async def run(self, agent: AgentInput, ready: Callable[[], None]) -> None:
         """Carry the conversation until the client leaves.
@@ -298,31 +305,34 @@ def mount(
         await serve_socket(
             websocket,
             limiter,
-            lambda socket: _run_client(socket, calls, expected),
+            lambda socket: _begin(socket, expected),
+            lambda socket, edge, record: _run_client(socket, edge, calls, record),
+            begin_s=HELLO_S,
             subprotocol=PROTOCOL,
         )
 
     app.router.routes.append(WebSocketRoute(path, serve))
 
 
-async def _run_client(socket: ServerSocket, calls: AgentCalls[Edge], token: str | None) -> None:
+async def _begin(socket: ServerSocket, token: str | None) -> Edge | None:
+    """Return the edge of a client whose hello is right; refuse it otherwise."""
     try:
-        async with asyncio.timeout(HELLO_S):
-            hello = await _receive_hello(socket, token)
-        edge = Edge(socket, hello)
+        return Edge(socket, await _receive_hello(socket, token))
     except MissingExtraError:
         await _close(socket, ProtocolError("codec", "this server has no Opus: use pcm"))
-        return
-    except TimeoutError:
-        await _close(socket, ProtocolError("hello", f"no hello within {HELLO_S:g} s"))
-        return
     except ProtocolError as error:
         await _close(socket, error)
-        return
-    ready: dict[str, Json] = {"type": "ready", "rate": hello.rate, "codec": hello.codec}
-    await socket.send(json.dumps(ready | {"frame_ms": FRAME_MS}))
+    return None
+
+
+async def _run_client(
+    socket: ServerSocket, edge: Edge, calls: AgentCalls[Edge], record: CallRecord | None
+) -> None:
+    await socket.send(json.dumps(edge.ready_message()))
     try:
-        await calls.run(edge)
+        failure = await calls.run(edge, record)
+        if failure is not None:
+            await socket.refuse(failure)
     finally:
         await socket.close()
 

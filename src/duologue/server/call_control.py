@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from duologue.json_types import JsonObject
@@ -33,3 +34,23 @@ class CallControl(Protocol):
 
     async def end_soon(self, seconds: float) -> None:
         """Prepare the person for the end of the call in ``seconds``; cancelled at the end."""
+
+
+class CallRecord(Protocol):
+    """Follows one call of an edge for the program that serves it."""
+
+    @property
+    def control(self) -> CallControl:
+        """What the REST API and the drain can do with the call."""
+        ...
+
+    @property
+    def after_call(self) -> Callable[[], Awaitable[None]] | None:
+        """What runs after the call, when its place is free again."""
+        ...
+
+    def agent_made(self, agent: object) -> None:
+        """Record the agent of the call."""
+
+    def call_failed(self, error: Exception) -> None:
+        """Record the error that ended the call."""

@@ -170,6 +170,10 @@ class CallSocket:
             self.end_requested.set()
             self._inbox.put_nowait(None)
 
+    async def warn(self, seconds: float) -> None:
+        """Tell the page that the call ends in ``seconds``."""
+        await self.send({"type": "ending", "seconds": round(seconds, 1)})
+
     async def receive(self) -> Mapping[str, Json] | None:
         """Return the page's next message, or None after the end of the socket."""
         message = await self._inbox.get()

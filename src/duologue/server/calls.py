@@ -25,9 +25,10 @@ from duologue.rtc.config import IceServer
 from duologue.rtc.signalling import Signalling
 from duologue.server._lateness import LatenessMonitor
 from duologue.server._rate_limits import EvictingPool
-from duologue.server.call_control import CallControl
+from duologue.server.call_control import CallControl, CallRecord
 from duologue.server.call_socket import (
     BAD_TOKEN,
+    BUSY,
     CLOSE_S,
     FAILED,
     LOADING,
@@ -81,22 +82,46 @@ MAX_WAITING = 128
 """Most open sockets that have not sent their hello; a new one evicts an older one."""
 
 
+class AdmittedCall(Protocol):
+    """A call as the server sees it, whether of the page, of a telephone or of a WebSocket.
+
+    Attributes:
+        call_id: Names the call in logs and in the REST API; set when it is admitted.
+        control: What the REST API and the end of the server can do with it; None for nothing.
+        after_call: Runs after the call, when its place is free again.
+    """
+
+    call_id: str
+    control: CallControl | None
+    after_call: Callable[[], Awaitable[None]] | None
+
+    def end(self, reason: Refusal | None = None) -> None:
+        """End the call.
+
+        Args:
+            reason: What the other side gets; None is an ordinary end.
+        """
+
+    async def warn(self, seconds: float) -> None:
+        """Tell the other side that the call ends in ``seconds``, where it understands that."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunningCall:
     """A call that has been admitted and has not ended.
 
     Args:
-        socket: The socket of the call.
+        call: The call.
         started_at: Unix time at which it was admitted.
     """
 
-    socket: CallSocket
+    call: AdmittedCall
     started_at: float
 
     def summary(self) -> JsonObject:
         """Return the call as the REST API lists it."""
         return {
-            "id": self.socket.call_id,
+            "id": self.call.call_id,
             "pid": os.getpid(),
             "started_at": round(self.started_at, 3),
             "seconds": round(max(0.0, time.time() - self.started_at), 1),
@@ -158,13 +183,14 @@ class CallLimiter:
     def __init__(self, handler: CallHandler, config: ServerConfig) -> None:
         self._handler = handler
         self._config = config
-        self._sockets_without_hello: EvictingPool[CallSocket] = EvictingPool(MAX_WAITING)
+        self._sockets_without_hello: EvictingPool[object] = EvictingPool(MAX_WAITING)
         self.sessions = 0
         self.shared: SharedLimits | None = None
         """The other workers, if there are any; they share the limit of calls."""
         self.running: dict[str, RunningCall] = {}
-        """The running calls of the page by their ids."""
-        self._ends: set[Callable[[], None]] = set()
+        """The running calls by their ids."""
+        self.record: Callable[[object], CallRecord] | None = None
+        """Makes what follows a call that is not the page's, from its edge."""
         self.draining = False
         """Whether no further call is admitted, because the server is about to end."""
         self.loading = False
@@ -205,45 +231,77 @@ class CallLimiter:
 
     async def _serve_admitted(self, socket: CallSocket) -> None:
         """Run one call, and the work after it."""
-        prefix = self.shared.prefix if self.shared is not None else ""
-        socket.call_id = prefix + token_hex(6)
-        with self._unfinished_call(socket.call_id):
-            with self._session():
-                self.running[socket.call_id] = RunningCall(socket, time.time())
-                try:
-                    refusal = await self._run_call(socket)
-                finally:
-                    del self.running[socket.call_id]
+        with self._unfinished_call(socket):
+            with self._session(socket):
+                refusal = await self._run_call(socket)
             await socket.close(refusal)
             if socket.after_call is not None:
                 await _run_after_call(socket.after_call())
 
     @asynccontextmanager
-    async def place(self, websocket: WebSocket, end: Callable[[], None]) -> AsyncGenerator[None]:
+    async def waiting(self, websocket: WebSocket, seconds: float) -> AsyncGenerator[None]:
+        """Count a socket during the block among those that have not shown that they may call.
+
+        It takes no place meanwhile, so that strangers can't take the places of callers.
+
+        Args:
+            websocket: The socket.
+            seconds: How long the block may take.
+
+        Raises:
+            TimeoutError: The block took longer.
+            RefusedError: A newer socket needs its room.
+        """
+        evicted = False
+        try:
+            async with asyncio.timeout(seconds) as limit:
+
+                def evict() -> None:
+                    nonlocal evicted
+                    if not limit.expired():
+                        evicted = True
+                        limit.reschedule(0.0)
+
+                client = websocket.client
+                self._sockets_without_hello.add(
+                    limit, client.host if client is not None else "", evict
+                )
+                try:
+                    yield
+                finally:
+                    self._sockets_without_hello.remove(limit)
+        except TimeoutError:
+            if evicted:
+                raise RefusedError(BUSY) from None
+            raise
+
+    @asynccontextmanager
+    async def place(self, websocket: WebSocket, call: AdmittedCall) -> AsyncGenerator[None]:
         """Let a call that is not the page's have one of the places during the block.
 
         Args:
             websocket: The socket of the call.
-            end: Called when the server ends: ends the call.
+            call: The call; gets its id here.
 
         Raises:
             RefusedError: All places are taken, the ticks are late, or the server ends.
         """
         await self._take_place()
         self._exempt(websocket)
-        with self._unfinished_call(token_hex(6)), self._session():
-            self._ends.add(end)
-            try:
+        with self._unfinished_call(call):
+            with self._session(call):
                 yield
-            finally:
-                self._ends.discard(end)
+            if call.after_call is not None:
+                await _run_after_call(call.after_call())
 
     @contextmanager
-    def _unfinished_call(self, call_id: str) -> Generator[None]:
+    def _unfinished_call(self, call: AdmittedCall) -> Generator[None]:
+        prefix = self.shared.prefix if self.shared is not None else ""
+        call.call_id = prefix + token_hex(6)
         self._unfinished += 1
         self._nothing_unfinished.clear()
         try:
-            with call_context(call_id):
+            with call_context(call.call_id):
                 yield
         finally:
             if self.shared is not None:
@@ -253,12 +311,14 @@ class CallLimiter:
                 self._nothing_unfinished.set()
 
     @contextmanager
-    def _session(self) -> Generator[None]:
+    def _session(self, call: AdmittedCall) -> Generator[None]:
         self.sessions += 1
+        self.running[call.call_id] = RunningCall(call, time.time())
         self._watch_ticks()
         try:
             yield
         finally:
+            del self.running[call.call_id]
             self.sessions -= 1
             if not self.sessions:
                 self._unwatch_ticks()
@@ -275,30 +335,29 @@ class CallLimiter:
 
         Args:
             within_s: Seconds that calls may continue; then they are ended with close code 1012, on
-                which the page calls again.
+                which the page calls again; a carrier gets 1000.
             warn_s: Seconds before that at which people are warned; at most half of ``within_s``.
         """
         if not self.draining:
             self.draining = True
             if self.sessions:
-                log.info("draining: %d calls may continue for %g s", self.sessions, within_s)
+                log.info("draining: %s may continue for %g s", _calls(self.sessions), within_s)
         warn_s = min(warn_s, within_s / 2)
         if not await self._wait_until_finished(within_s - warn_s):
             async with asyncio.TaskGroup() as tasks:
                 warnings = [
-                    tasks.create_task(_warn(call.socket, warn_s))
-                    for call in self.running.values()
+                    tasks.create_task(_warn(running.call, warn_s))
+                    for running in self.running.values()
                     if warn_s > 0
                 ]
                 await self._wait_until_finished(warn_s)
                 for warning in warnings:
                     warning.cancel()
         if self.sessions:
-            log.warning("%d calls were ended because the server ends", self.sessions)
-        for call in list(self.running.values()):
-            call.socket.end(RESTARTING)
-        for end in list(self._ends):
-            end()
+            were = "was" if self.sessions == 1 else "were"
+            log.warning("%s %s ended because the server ends", _calls(self.sessions), were)
+        for running in list(self.running.values()):
+            running.call.end(RESTARTING)
         await self._wait_until_finished(self._config.end_timeout_s + CLOSE_S + AFTER_CALL_S)
 
     async def health(self) -> JsonObject:
@@ -352,17 +411,18 @@ class CallLimiter:
             request: ``do`` is ``show``, ``end``, ``interrupt``, or ``say`` with ``text`` and
                 ``interrupt``.
         """
-        call = self.running.get(call_id)
-        if call is None:
+        running = self.running.get(call_id)
+        if running is None:
             return ApiReply(404, {"error": "there is no such call"})
-        control = call.socket.control
+        call = running.call
+        control = call.control
         try:
             match request:
                 case {"do": "show"}:
                     state: JsonObject = {} if control is None else control.state()
-                    return ApiReply(200, {**call.summary(), "state": state})
+                    return ApiReply(200, {**running.summary(), "state": state})
                 case {"do": "end"}:
-                    call.socket.end()
+                    call.end()
                 case _ if control is None:
                     return ApiReply(409, {"error": "this call has no agent yet"})
                 case {"do": "interrupt"}:
@@ -427,9 +487,9 @@ class CallLimiter:
             self.refused += 1
             self.refused_late += 1
             log.warning(
-                "a call was refused: ticks were %.0f ms late with %d calls",
+                "a call was refused: ticks were %.0f ms late with %s",
                 self.tick_delay_ms,
-                self.sessions,
+                _calls(self.sessions),
             )
             raise RefusedError(_OVERLOADED)
 
@@ -480,13 +540,13 @@ class CallLimiter:
         except RefusedError as refused:
             return refused.refusal
         except CallRefusedError as error:
-            return Refusal("refused", 4403, _shorten_reason(str(error)))
+            return Refusal("refused", 4403, shorten_reason(str(error)))
         except DuologueError as error:
             if socket.closed:
                 return None
             log.warning("a call ended: %s", error)
             return Refusal(
-                "failed", 1011, _shorten_reason(f"The call ended: {str(error).rstrip('.')}.")
+                "failed", 1011, shorten_reason(f"The call ended: {str(error).rstrip('.')}.")
             )
         except Exception as error:  # noqa: BLE001 - any error of the program's
             log_failure(log, "a call", error)
@@ -494,12 +554,16 @@ class CallLimiter:
         return None
 
 
-async def _warn(socket: CallSocket, seconds: float) -> None:
-    """Tell the page and the agent that the call is about to end."""
-    await socket.send({"type": "ending", "seconds": round(seconds, 1)})
-    if socket.control is not None:
+def _calls(count: int) -> str:
+    return "1 call" if count == 1 else f"{count} calls"
+
+
+async def _warn(call: AdmittedCall, seconds: float) -> None:
+    """Tell the other side and the agent that the call is about to end."""
+    await call.warn(seconds)
+    if call.control is not None:
         try:
-            await socket.control.end_soon(seconds)
+            await call.control.end_soon(seconds)
         except Exception as error:  # noqa: BLE001 - any error of the program's
             log_failure(log, "the notice of a call's end", error)
 
@@ -525,7 +589,7 @@ async def _run_after_call(after: Awaitable[None]) -> None:
         log.error("the work after a call took over %g s and was cancelled", AFTER_CALL_S)
 
 
-def _shorten_reason(text: str) -> str:
+def shorten_reason(text: str) -> str:
     """Return the beginning of the text that fits into a close frame (RFC 6455: 123 bytes)."""
     data = text.encode(errors="replace")
     return data.decode() if len(data) <= 123 else data[:120].decode(errors="ignore") + "…"

@@ -373,3 +373,81 @@ def test_bad_arguments_are_refused_with_a_sentence():
     with pytest.raises(ConfigError, match="make_agent must be"):
         telephone.routes("agent", telephone.Twilio(URL, auth_token=TOKEN))
     assert TOKEN not in repr(telephone.Twilio(URL, auth_token=TOKEN))
+
+
+@virtual_time
+async def test_speaking_returns_when_the_app_ends_the_call(kind):
+    async def conduct(agent):
+        await asyncio.sleep(0.5)
+        await agent.edge.hang_up()
+
+    desk = Desk(kind, ScriptedRealtime, conduct)
+    async with calling(desk) as caller, asyncio.timeout(20):
+        await caller.say(voice(60))
+        assert caller.ended.is_set()
+        await caller.say(voice(1))
+
+
+@virtual_time
+async def test_speaking_returns_when_the_caller_or_the_network_ends_the_call(kind):
+    for end in (PhoneCaller.hang_up, PhoneCaller.lose_connection):
+        async with calling(Desk(kind, ScriptedRealtime)) as caller, asyncio.timeout(20):
+            speaking = asyncio.ensure_future(caller.say(voice(60)))
+            await asyncio.sleep(0.5)
+            ended = end(caller)
+            if ended is not None:
+                await ended
+            await speaking
+
+
+@virtual_time
+async def test_an_agent_that_can_not_be_made_closes_the_stream_as_failed(kind):
+    def make_model():
+        raise RuntimeError("no model")
+
+    async with calling(Desk(kind, make_model)) as caller:
+        await asyncio.wait_for(caller.ended.wait(), 5)
+        assert caller.close_code == 1011
+
+
+@virtual_time
+async def test_a_socket_without_a_start_takes_no_place():
+    desk = Desk("twilio", ScriptedRealtime)
+    limiter = desk.app.routes[0].endpoint.__self__._limiter
+    headers = desk.caller().socket_headers(desk.carrier.stream_url)
+    stranger = await desk.caller()._transport.connect(desk.carrier.stream_url, headers)
+    await asyncio.sleep(1)
+    assert limiter.sessions == 0
+    assert await stranger.receive() is None
+    assert stranger.close_code == 1008
+    await stranger.close()
+
+
+@virtual_time
+async def test_the_program_is_told_of_calls_and_a_carrier_gets_an_ordinary_end():
+    ends, endings, agents = [], [], []
+
+    def make_agent(edge):
+        agents.append(Agent(edge=edge, llm=ScriptedRealtime()))
+        return agents[-1]
+
+    async def on_end(end):
+        ends.append(end)
+
+    app = create_app(
+        make_agent,
+        ServerConfig(public_url=URL),
+        on_end=on_end,
+        on_ending=endings.append,
+        telephone=[telephone.Twilio(URL, auth_token=TOKEN)],
+    )
+    async with TwilioCaller(URL, auth_token=TOKEN, app=app) as caller:
+        await until(lambda: agents and agents[0].llm.connected)
+        [call] = app.calls.summaries()
+        state = app.calls.ask_own(call["id"], {"do": "show"}).body["state"]
+        assert state["counters"]["malformed_messages"] == 0
+        await app.drain(4, warn_s=2)
+        await asyncio.wait_for(caller.ended.wait(), 5)
+        assert caller.close_code == 1000
+    assert [(ending.edge, ending.seconds) for ending in endings] == [(agents[0].edge, 2)]
+    assert [(end.agent, end.error) for end in ends] == [(agents[0], None)]

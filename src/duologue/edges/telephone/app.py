@@ -37,6 +37,7 @@ from duologue.edges.telephone.calls import TelephoneError
 from duologue.edges.telephone.carrier import Carrier, WebhookRequest
 from duologue.edges.telephone.media_stream import MediaStream
 from duologue.errors import ConfigError, DuologueError
+from duologue.server.call_control import CallRecord
 from duologue.server.call_socket import RefusedError
 from duologue.server.calls import CallLimiter
 from duologue.server.middleware import refuse_websocket
@@ -152,30 +153,44 @@ class _PhoneCalls:
             self._log_refused("socket", carrier.stream_url)
             await refuse_websocket(websocket, "the signature is missing or wrong\n")
             return
-        await serve_socket(websocket, self._limiter, lambda socket: self._run_call(socket, headers))
+        await serve_socket(
+            websocket,
+            self._limiter,
+            lambda socket: self._begin(socket, headers),
+            self._run_call,
+            begin_s=START_S,
+        )
 
-    async def _run_call(self, socket: ServerSocket, headers: dict[str, str]) -> None:
+    async def _begin(self, socket: ServerSocket, headers: dict[str, str]) -> MediaStream | None:
+        """Return the edge of a stream that a webhook of ours has begun; refuse another one."""
         carrier = self._carrier
         codec = carrier.codec()
+        call = None
         try:
-            async with asyncio.timeout(START_S):
-                started = await _receive_start(socket, codec)
-        except TimeoutError:
-            started = None
-        call = None if started is None else carrier.identify(started, headers)
+            started = await _receive_start(socket, codec)
+            call = None if started is None else carrier.identify(started, headers)
+        finally:
+            if call is None:
+                self._log_refused("stream", carrier.stream_url)
         if call is None:
-            self._log_refused("stream", carrier.stream_url)
             await socket.close(
                 POLICY_VIOLATION, "this stream was not begun by a webhook of this server"
             )
-            return
+            return None
         control = carrier.control(call)
-        edge = MediaStream(socket, codec, call, control=control, reorder=carrier.reorder)
+        return MediaStream(socket, codec, call, control=control, reorder=carrier.reorder)
+
+    async def _run_call(
+        self, socket: ServerSocket, edge: MediaStream, record: CallRecord | None
+    ) -> None:
+        control = self._carrier.control(edge.call)
         try:
-            await self._calls.run(edge)
+            failure = await self._calls.run(edge, record)
+            if failure is not None:
+                await socket.refuse(failure)
         finally:
             await socket.close()
-            if control is not None and not (carrier.hangs_up_with_socket or edge.caller_left):
+            if control is not None and not (self._carrier.hangs_up_with_socket or edge.caller_left):
                 with suppress(DuologueError, TimeoutError):
                     async with asyncio.timeout(_HANG_UP_S):
                         await control.hang_up()
