@@ -260,6 +260,26 @@ async def test_serve_starts_again_on_the_same_port_when_the_app_changes(folder):
         assert await asyncio.wait_for(running.wait(), 10) == 0
 
 
+async def accepts(port):
+    """Return whether a server listens on the port."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_a_reloading_server_ends_when_its_parent_is_killed(folder):
+    async with process("serve", "modelapp:make_agent", "--port", 0, "--reload") as running:
+        port = int((await address_of(running)).rpartition(":")[2])
+        running.kill()
+        await running.wait()
+        async with asyncio.timeout(10):
+            while await accepts(port):
+                await asyncio.sleep(0.1)
+
+
 def test_reload_needs_a_function_of_the_user(folder):
     result = command("serve", "--reload")
     assert result.exit_code == 2

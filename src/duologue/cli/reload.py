@@ -3,6 +3,9 @@
 The parent process owns the listening socket, so the port stays the same and callers who come while
 the server starts wait in its queue. It never imports the app: an import that fails is an error of
 the child, which prints it, and the parent waits for the next change.
+
+A parent that is killed can't end its child. So the child holds the read end of a pipe whose write
+end only the parent has: the end of the pipe is that of the parent, and the child ends too.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -24,11 +29,29 @@ from duologue._optional import optional
 LISTENER_VARIABLE = "DUOLOGUE_RELOAD_FD"
 """Environment variable with the number of the inherited listening socket."""
 
+PARENT_VARIABLE = "DUOLOGUE_RELOAD_PARENT_FD"
+"""Environment variable with the number of the inherited read end of the parent's pipe."""
+
 STOP_S = 5.0
 """Seconds that the server may take to end before it is killed."""
 
 SUFFIXES = (".md", ".toml")
 """Suffixes of files that are watched beside Python's, such as those of instructions."""
+
+
+def end_with_parent() -> None:
+    """End this process, as Ctrl-C does, when its parent ends; outside a child do nothing."""
+    number = os.environ.pop(PARENT_VARIABLE, None)
+    if number is None:
+        return
+
+    def watch_parent() -> None:
+        os.read(int(number), 1)  # Nothing is ever written, so it returns at the end.
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(STOP_S)
+        os._exit(1)
+
+    threading.Thread(target=watch_parent, name="watch parent", daemon=True).start()
 
 
 def inherited_listener() -> socket.socket | None:
@@ -48,11 +71,17 @@ def serve_reloading(folder: Path, listener: socket.socket, arguments: Sequence[s
     with optional("server"):
         from watchfiles import PythonFilter, watch
 
+    read_end, _ = os.pipe()  # Python does not pass the write end on to a child.
+
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "duologue", *arguments],
-            env={**os.environ, LISTENER_VARIABLE: str(listener.fileno())},
-            pass_fds=[listener.fileno()],
+            env={
+                **os.environ,
+                LISTENER_VARIABLE: str(listener.fileno()),
+                PARENT_VARIABLE: str(read_end),
+            },
+            pass_fds=[listener.fileno(), read_end],
             stdin=subprocess.DEVNULL,
         )
 

@@ -18,7 +18,7 @@ from duologue.cli.app_path import AppError, folder_of
 from duologue.cli.extras import require_extras
 from duologue.cli.observation import Observation, Observers, observation_options, transport_of
 from duologue.cli.options import ModelOptions, model_options, run_in_chosen_loop
-from duologue.cli.reload import inherited_listener, serve_reloading
+from duologue.cli.reload import end_with_parent, inherited_listener, serve_reloading
 from duologue.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -207,6 +207,7 @@ def serve(
     duologue serve --llm anthropic:claude-haiku-4-5 --stt deepgram --tts cartesia:VOICE
     DUOLOGUE_TOKEN=... duologue serve --host 0.0.0.0 --certfile c.pem --keyfile k.pem
     """
+    end_with_parent()
     if log_format == "json":
         log_as_json()
     if carriers:
