@@ -66,6 +66,7 @@ class Row:
         output_tokens: Tokens made by the model.
         warnings: What failed in this turn while the conversation went on; "" if nothing did.
         error: Why the conversation failed, in the last row of it; "" if it did not.
+        model: What talked, as the options of ``duologue batch`` name it; "" from `run_batch`.
     """
 
     file: str
@@ -84,6 +85,7 @@ class Row:
     output_tokens: int = 0
     warnings: str = ""
     error: str = ""
+    model: str = ""
 
 
 @dataclass(slots=True)

@@ -87,6 +87,20 @@ def test_a_table_has_a_row_for_each_turn_and_is_not_made_again(folder):
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_another_model_has_rows_of_its_own_in_the_same_table(folder, name):
+    (folder / "batchapp.py").write_text(APP + "\nmake_other = lambda edge: make_agent(edge)\n")
+    for app in ("make_agent", "make_other"):
+        result = batch("--out", name, app=f"batchapp:{app}")
+        assert result.exit_code == 0, result.output
+        assert result.output.startswith("3 conversations, 3 turns,")
+    again = batch("--out", name, "--retry")
+    assert again.output.startswith(f"3 recordings of 3 in {name} already.\n3 conversations,")
+    rows = BatchTable(folder / name).rows
+    assert [row.model for row in rows] == ["batchapp:make_agent"] * 3 + ["batchapp:make_other"] * 3
+    assert len({row.file for row in rows}) == 3
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_after_ctrl_c_the_same_command_continues(folder, name):
     (folder / "batchapp.py").write_text(APP.replace("STOP = ()", "STOP = (2,)"))
     stopped = batch("--out", name)

@@ -69,6 +69,11 @@ class AgentSource(Protocol):
     in_process: bool
     """Whether its model may run in virtual time, because no service on a network takes part."""
 
+    @property
+    def description(self) -> str:
+        """What talks, as the user names it."""
+        ...
+
     loading_message: str
     """What to print while it is prepared; "" if that takes no time."""
 
@@ -95,6 +100,11 @@ class AppSource:
     def __init__(self, path: str) -> None:
         self.path = path
         self._function = load_app(path)
+
+    @property
+    def description(self) -> str:
+        """The path of the function."""
+        return self.path
 
     async def prepare(self) -> str:
         """Do nothing: the function prepares what it needs."""
@@ -141,7 +151,7 @@ class ModelSource:
     def description(self) -> str:
         """What talks, as the options name it."""
         options = self._options
-        parts = [options.llm or f"local:{options.model}"]
+        parts = [options.llm or f"local:{options.model or shared.DEFAULT_PROFILE}"]
         parts += [
             f"{kind} {part}" for kind, part in (("stt", options.stt), ("tts", options.tts)) if part
         ]

@@ -39,7 +39,8 @@ _PERCENTILES = (50, 90, 99)
     metavar="TABLE.csv|.parquet",
     required=True,
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The table, a row for each turn. Recordings that are in it already are skipped.",
+    help="The table, a row for each turn. Recordings that are in it already with the same model "
+    "are skipped.",
 )
 @click.option(
     "--jobs",
@@ -72,7 +73,8 @@ def batch(
     edge and returns an Agent, as module:function or file.py:function.
 
     A recording that fails is a row with the error. If the command is stopped, the same command
-    continues: rows that are in the table stay, and their recordings are skipped.
+    continues: rows that are in the table stay, and their recordings are skipped. With another model
+    they are talked with again, and the column model tells the rows apart.
 
     Exit code: 0 if all conversations went well, 1 if one failed, 130 after Ctrl-C.
 
@@ -90,7 +92,7 @@ def batch(
     from duologue.cli.batch_table import BatchTable
     from duologue.testing.virtual_time import run_virtual
 
-    table = BatchTable(out)
+    table = BatchTable(out, source.description)
     if retry:
         table.drop(table.failed & {*recordings})
     todo = [file for file in recordings if file not in table.files]
@@ -132,7 +134,9 @@ def batch(
         sys.exit(130)
     finally:
         table.close()
-    rows = [row for row in table.rows if row.file in {*recordings}]
+    rows = [
+        row for row in table.rows if row.file in {*recordings} and row.model == source.description
+    ]
     if not quiet:
         click.echo(summary(rows))
     if any(row.error for row in rows):

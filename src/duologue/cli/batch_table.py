@@ -3,9 +3,9 @@
 A CSV file is appended to. Parquet can't be, so the rows go to ``TABLE.parquet.rows.csv`` until the
 end, and that file is there only while the command runs, or after it was killed.
 
-A recording is in the table if all of its rows are: the column ``turns`` has their number. So the
-rows of a recording that was being written when the process was killed are dropped, and the
-recording is not skipped.
+A recording is in the table if all of its rows with the same model are: the column ``turns`` has
+their number. So the rows of a recording that was being written when the process was killed are
+dropped, and the recording is not skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,14 +46,16 @@ class BatchTable:
 
     Args:
         path: A ``.csv`` or ``.parquet`` file, which may exist.
+        model: What talks now. Rows of other models stay, and count for nothing else.
 
     Raises:
         ConfigError: The file is not such a table, or can't be read or written.
         MissingExtraError: The file is Parquet, and the extra ``parquet`` is not installed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, model: str = "") -> None:
         self.path = path
+        self._model = model
         self._parquet: ModuleType | None = None
         match path.suffix.lower():
             case ".csv":
@@ -72,17 +74,17 @@ class BatchTable:
 
     @property
     def files(self) -> set[str]:
-        """The recordings that are in the table."""
-        return {row.file for row in self.rows}
+        """The recordings that are in the table with this model."""
+        return {row.file for row in self.rows if row.model == self._model}
 
     @property
     def failed(self) -> set[str]:
-        """The recordings in the table whose conversation failed."""
-        return {row.file for row in self.rows if row.error}
+        """The recordings in the table whose conversation with this model failed."""
+        return {row.file for row in self.rows if row.error and row.model == self._model}
 
     def drop(self, files: Collection[str]) -> None:
-        """Remove the rows of recordings."""
-        self.rows = [row for row in self.rows if row.file not in files]
+        """Remove the rows of recordings with this model."""
+        self.rows = [row for row in self.rows if row.file not in files or row.model != self._model]
         self._write_journal()
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -91,6 +93,7 @@ class BatchTable:
         Raises:
             ConfigError: The file can't be written.
         """
+        rows = [replace(row, model=self._model) for row in rows]
         self.rows += rows
         try:
             with self._journal.open("a", encoding="utf-8", newline="") as file:
@@ -120,10 +123,10 @@ class BatchTable:
             rows += self._read_parquet(self._parquet)
         if self._journal.exists():
             found = self._read_csv(self._journal)
-            new = {row.file for row in found}
-            rows = [row for row in rows if row.file not in new] + found
-        counts = Counter(row.file for row in rows)
-        return [row for row in rows if counts[row.file] == row.turns]
+            new = {(row.file, row.model) for row in found}
+            rows = [row for row in rows if (row.file, row.model) not in new] + found
+        counts = Counter((row.file, row.model) for row in rows)
+        return [row for row in rows if counts[row.file, row.model] == row.turns]
 
     def _read_parquet(self, parquet: ModuleType) -> list[Row]:
         try:
