@@ -53,6 +53,8 @@ def app_url():
             return Agent(edge=edge, llm=ScriptedRealtime(replies))
 
         telephone.mount(app, make_agent, carrier)
+        # Bound is not listening: a caller that comes now would be refused.
+        listener.listen()
         started.set()
         await server.serve(sockets=[listener])
 
