@@ -85,8 +85,8 @@ def weights():
         pytest.skip(f"the weights can't be had here: {error}")
 
 
-# toy_provider.py and toy_server.py run in tests/realtime/test_toy_provider.py, websocket_client.py in
-# tests/edges/test_websocket_clients.py.
+# toy_provider.py and toy_server.py run in tests/realtime/test_toy_provider.py,
+# websocket_client.py in tests/edges/test_websocket_clients.py.
 
 
 def test_every_example_is_run_here():
