@@ -12,6 +12,7 @@ import sys
 import wave
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
 FRAME_S = 0.02
@@ -91,9 +92,13 @@ async def talk(
     async with connect(address, subprotocols=[Subprotocol("duologue.v1")]) as socket:
         hello = {"type": "hello", "token": token, "rate": rate, "codec": "pcm", "played": True}
         await socket.send(json.dumps(hello))
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(receive(socket, player))
-            await send_speech(socket, speech, player, seconds)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(receive(socket, player))
+                await send_speech(socket, speech, player, seconds)
+        except* ConnectionClosed:
+            reason = f"{socket.close_code} {socket.close_reason}".strip()
+            print(f"the server ended the call: {reason}", file=sys.stderr)
     return bytes(player.heard)
 
 
@@ -104,7 +109,10 @@ def main() -> None:
         if (file.getnchannels(), file.getsampwidth()) != (1, 2):
             raise SystemExit("the recording must be mono, 16-bit")
         rate, speech = file.getframerate(), file.readframes(file.getnframes())
-    heard = asyncio.run(talk(address, speech, rate))
+    try:
+        heard = asyncio.run(talk(address, speech, rate))
+    except (OSError, InvalidHandshake) as error:
+        raise SystemExit(f"can't call {address}: {error}") from None
     with wave.open(target, "wb") as file:
         file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(heard)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import runpy
+import sys
 import wave
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
+from websockets.asyncio.server import serve
+from websockets.typing import Subprotocol
 
 from duologue import Agent
 from duologue.edges import websocket
@@ -77,6 +80,42 @@ async def test_the_python_client_hears_the_agent(capsys):
     assert [event.interrupted for event in ended] == [False]
     [item] = [item for item in agents[0].conversation.items if getattr(item, "speech_id", None)]
     assert item.text == "Hello."
+
+
+@pytest.mark.parametrize("code", [1000, 1011])
+async def test_the_python_client_keeps_what_it_heard_when_the_server_ends(code, tmp_path, capsys):
+    client = runpy.run_path(str(EXAMPLES / "websocket_client.py"))
+
+    async def end(socket):
+        await socket.send(b"\1\0" * 3200)
+        await asyncio.sleep(0.5)
+        await socket.close(code, "enough")
+
+    async with serve(end, "127.0.0.1", 0, subprotocols=[Subprotocol("duologue.v1")]) as server:
+        address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/socket"
+        heard = await client["talk"](address, speech(3).tobytes(), 16000)
+    assert np.count_nonzero(np.frombuffer(heard, "<i2")) > 1600
+    assert capsys.readouterr().err == f"the server ended the call: {code} enough\n"
+
+
+async def test_the_python_client_says_in_a_line_that_it_can_not_call(tmp_path):
+    with wave.open(str(tmp_path / "in.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(speech().tobytes())
+    async with serve(lambda socket: socket.close(), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+    files = [str(tmp_path / "in.wav"), str(tmp_path / "out.wav")]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        str(EXAMPLES / "websocket_client.py"),
+        *files,
+        f"ws://127.0.0.1:{port}/socket",
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert errors.decode().startswith("can't call ws://")
+    assert errors.count(b"\n") == 1
 
 
 @pytest.mark.browser

@@ -450,3 +450,94 @@ async def test_an_agent_that_can_not_be_made_is_an_error_for_the_client():
         assert client.line.close_code == 1011
         await until(lambda: served.ends)
     assert isinstance(served.ends[0].error, RuntimeError)
+
+
+def browser(origin, host="talk.example.org"):
+    return {"sec-websocket-protocol": "duologue.v1", "origin": origin, "host": host}
+
+
+def app_of_page(**settings):
+    app = create_app(lambda edge: None, ServerConfig(**settings))
+    return app, lambda edge: Agent(edge=edge, llm=ScriptedRealtime())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"public_url": URL},
+        {"allowed_origins": (URL,)},
+        {"allowed_hosts": ("talk.example.org",)},
+    ],
+)
+@virtual_time
+async def test_behind_a_proxy_the_pages_of_the_server_config_may_connect(settings):
+    app, make_agent = app_of_page(**settings)
+    websocket.mount(app, make_agent)
+    headers = browser(URL, "localhost:8000")
+    async with client_of(app, headers=headers, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+    with pytest.raises(CallRejectedError):
+        async with client_of(app, headers=browser("https://evil.example", "localhost:8000")):
+            pass
+
+
+@virtual_time
+async def test_allowed_origins_of_one_socket_of_an_app_with_a_page():
+    app, make_agent = app_of_page(public_url=URL)
+    websocket.mount(app, make_agent, allowed_origins=["https://www.example.org"])
+    websocket.mount(app, make_agent, path="/other")
+    headers = browser("https://www.example.org")
+    async with client_of(app, headers=headers, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+    with pytest.raises(CallRejectedError):
+        async with client_of(app, headers=headers, path="/other"):
+            pass
+
+
+def arriving_at(app, address):
+    async def server(scope, receive, send):
+        await app({**scope, "server": (address, 8000)}, receive, send)
+
+    return server
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "192.168.0.7", "::1"])
+@virtual_time
+async def test_a_name_bound_to_a_private_address_reaches_no_agent(address, caplog):
+    app = arriving_at(Shop().app, address)
+    with pytest.raises(CallRejectedError):
+        async with client_of(app, headers=browser("http://evil.example:8000", "evil.example:8000")):
+            pass
+    [line] = caplog.messages
+    assert "refused a request for the host evil.example" in line
+    assert "add allowed_hosts=('evil.example',) to websocket.mount" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "hello", "host"),
+    [
+        ({}, {}, "localhost:8000"),
+        ({}, {}, "192.168.0.7:8000"),
+        ({"allowed_hosts": ["talk.example.org"]}, {}, "talk.example.org"),
+        ({"token": TOKEN}, {"token": TOKEN}, "talk.example.org"),
+    ],
+)
+@virtual_time
+async def test_known_hosts_reach_an_agent_at_a_private_address(options, hello, host):
+    app = arriving_at(Shop(**options).app, "192.168.0.7")
+    headers = browser(f"http://{host}", host)
+    async with client_of(app, hello=hello, headers=headers, ticks=False) as client:
+        await until(lambda: "ready" in client.messages)
+
+
+@virtual_time
+async def test_a_refused_page_is_in_the_log(caplog):
+    with pytest.raises(CallRejectedError):
+        async with client_of(Shop().app, headers=browser("https://evil.example")):
+            pass
+    assert "add allowed_origins=('https://evil.example',) to websocket.mount" in caplog.text
+
+
+def test_hosts_of_an_app_with_a_page_are_those_of_its_config():
+    with pytest.raises(ConfigError, match="allowed_hosts"):
+        websocket.mount(create_app(lambda edge: None), lambda edge: None, allowed_hosts=["a.org"])

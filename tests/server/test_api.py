@@ -142,6 +142,15 @@ async def test_a_foreign_page_can_not_end_a_call():
             assert refused.status_code == 403
 
 
+async def test_the_log_advises_no_foreign_page_that_asked_for_calls(caplog):
+    app = create_call_app(Operated(), ServerConfig())
+    async with client_of(app) as client:
+        refused = await client.delete("/calls/1", headers={"origin": "http://evil.example"})
+    assert refused.status_code == 403
+    [line] = [line for line in caplog.messages if "evil.example" in line]
+    assert line == "refused a request of the page http://evil.example to the REST API"
+
+
 async def test_a_call_whose_handler_sets_no_control_can_be_listed_and_ended():
     async def plain(signalling) -> None:
         while await signalling.receive() is not None:

@@ -12,11 +12,12 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from io import BytesIO
+from ipaddress import ip_address
 from typing import assert_never
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.routing import WebSocketRoute, websocket_session
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from duologue._numpy import np
@@ -51,8 +52,10 @@ from duologue.errors import ConfigError, DuologueError, MissingExtraError
 from duologue.json_types import Json, JsonObject
 from duologue.quality import Quality
 from duologue.rtc.opus import Decoder, Encoder, OpusError
+from duologue.server.app import CallApp
 from duologue.server.call_control import CallRecord
-from duologue.server.middleware import refuse_websocket
+from duologue.server.config import ServerConfig
+from duologue.server.middleware import OriginMiddleware, origin_of, refuse_websocket
 from duologue.video import VideoFrame
 
 logger = logging.getLogger(__name__)
@@ -268,6 +271,7 @@ def mount(
     path: str = "/socket",
     token: str | None = None,
     allowed_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
     max_calls: int | None = None,
 ) -> None:
     """Add the socket to an app.
@@ -279,7 +283,12 @@ def mount(
         path: Where the socket is.
         token: Token that a client must send; by default that of the app's `ServerConfig`.
         allowed_origins: Origins of other sites whose pages may connect, such as
-            ``https://www.example.org``. Programs other than browsers send none.
+            ``https://www.example.org``. Programs other than browsers send none. The pages of an app
+            of `duologue.hosting.create_app`, and those that its `ServerConfig` allows, always may.
+        allowed_hosts: Names of the server, for an app of your own without a token behind a proxy.
+            There, a server with an address of this machine or of a private network takes calls by
+            addresses, as ``localhost``, and by these names only, because a foreign page could bind
+            a name of its own to such an address.
         max_calls: Most clients at once, for an app of your own; 8 for each core by default.
 
     Raises:
@@ -289,16 +298,12 @@ def mount(
     limiter = limiter_of(app, max_calls)
     config = getattr(app, "config", None)
     expected = token if token is not None else getattr(config, "token", None)
-    origins = {origin.rstrip("/").lower() for origin in allowed_origins}
+    allowed = ServerConfig(
+        allowed_origins=tuple(allowed_origins), allowed_hosts=tuple(allowed_hosts)
+    )
 
     async def serve(websocket: WebSocket) -> None:
-        headers = websocket.headers
-        if not _is_own_origin(headers.get("origin"), headers.get("host", ""), origins):
-            await refuse_websocket(
-                websocket, "this page may not connect: add its origin to allowed_origins\n"
-            )
-            return
-        offered = headers.get("sec-websocket-protocol", "")
+        offered = websocket.headers.get("sec-websocket-protocol", "")
         if PROTOCOL not in (name.strip() for name in offered.split(",")):
             await refuse_websocket(websocket, f"connect with the sub-protocol {PROTOCOL}\n", 400)
             return
@@ -311,7 +316,21 @@ def mount(
             subprotocol=PROTOCOL,
         )
 
-    app.router.routes.append(WebSocketRoute(path, serve))
+    endpoint: Callable[..., object] = serve
+    if isinstance(app, CallApp):
+        if allowed_hosts:
+            raise ConfigError("this app knows its names: ServerConfig(allowed_hosts=...)")
+        # The app checks Host and Origin of every request itself.
+        known = (origin_of(origin) for origin in allowed.allowed_origins)
+        app.socket_origins[path] = frozenset(origin for origin in known if origin is not None)
+    else:
+        endpoint = OriginMiddleware(
+            websocket_session(serve),
+            allowed,
+            is_local=lambda scope: expected is None and _is_private(scope),
+            options="websocket.mount",
+        )
+    app.router.routes.append(WebSocketRoute(path, endpoint))
 
 
 async def _begin(socket: ServerSocket, token: str | None) -> Edge | None:
@@ -359,11 +378,10 @@ async def _close(socket: ServerSocket, error: ProtocolError | None) -> None:
     await socket.close(POLICY_VIOLATION, str(error)[:100])
 
 
-def _is_own_origin(origin: str | None, host: str, allowed: set[str]) -> bool:
-    """Return whether a page of this site, an allowed one, or no browser opens the socket."""
-    if origin is None or origin.rstrip("/").lower() in allowed:
-        return True
+def _is_private(scope: Scope) -> bool:
+    """Return whether a request came in by an address of this machine or of a private network."""
+    server = scope.get("server")
     try:
-        return urlsplit(origin).netloc.lower() == host.lower() != ""
+        return server is not None and ip_address(server[0]).is_private
     except ValueError:
-        return False
+        return server is not None and server[0] == "localhost"

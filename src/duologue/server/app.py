@@ -12,7 +12,7 @@ from duologue.json_types import JsonObject
 from duologue.server.api import CallApi
 from duologue.server.calls import CallHandler, CallLimiter
 from duologue.server.config import ServerConfig
-from duologue.server.middleware import OriginMiddleware
+from duologue.server.middleware import Origin, OriginMiddleware
 from duologue.server.page import Page
 
 _NO_STORE = {"cache-control": "no-store"}
@@ -31,6 +31,8 @@ class CallApp(Starlette):
         """Runs the calls, and counts them."""
         self.config = config
         """The configuration that the app was made with."""
+        self.socket_origins: dict[str, frozenset[Origin]] = {}
+        """Origins of other sites whose pages may open single WebSocket routes, by their paths."""
         page = Page()
         self.api = api = CallApi(self.calls, config)
         """The REST API of operators."""
@@ -46,7 +48,9 @@ class CallApp(Starlette):
                 Route("/call", self._may_call, methods=["POST"]),
                 *api.routes(),
             ],
-            middleware=[Middleware(OriginMiddleware, config=config)],
+            middleware=[
+                Middleware(OriginMiddleware, config=config, more_origins=self.socket_origins)
+            ],
         )
         self.state.calls = self.calls
 

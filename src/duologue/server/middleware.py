@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -76,10 +77,29 @@ class OriginMiddleware:
     from a browser must come from a page of this server: from the requested address, from
     ``public_url`` or one of ``allowed_origins``, or from a name in ``allowed_hosts``. Only browsers
     send ``Origin``, and they always do with such requests.
+
+    Args:
+        app: The app.
+        config: Names and addresses of the server.
+        more_origins: Further origins that may open single WebSocket routes, by their paths.
+        is_local: Says of a request to an app that has no `ServerConfig` whether the address that it
+            came in by is this machine's or this network's, so that ``Host`` must be checked.
+        options: What has the options ``allowed_hosts`` and ``allowed_origins``, for the log.
     """
 
-    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: ServerConfig,
+        *,
+        more_origins: Mapping[str, frozenset[Origin]] | None = None,
+        is_local: Callable[[Scope], bool] | None = None,
+        options: str = "its ServerConfig",
+    ) -> None:
         self.app = app
+        self._more_origins = more_origins or {}
+        self._is_local = is_local
+        self._options = options
         self._hosts = {name.lower() for name in config.allowed_hosts}
         own = [origin_of(url) for url in (config.public_url, *config.allowed_origins) if url]
         self._origins = {origin for origin in own if origin is not None}
@@ -154,10 +174,15 @@ class OriginMiddleware:
             return _NO_HOST
         name, port = match["name"].lower(), match["port"]
         known = name in self._names or is_loopback(name)
-        if not known and (self._local or self._hosts):
+        if self._is_local is None:
+            must_know = self._local or bool(self._hosts)
+        else:
+            # A name can be rebound to an address of this network, an address can't.
+            must_know = self._is_local(scope) and _ip_address(name.strip("[]")) is None
+        if not known and must_know:
             self._log_once(
                 f"refused a request for the host {name}: if it is this server, "
-                f"add allowed_hosts=({name!r},) to its ServerConfig"
+                f"add allowed_hosts=({name!r},) to {self._options}"
             )
             return _WRONG_HOST
         origins = headers.getlist("origin")
@@ -167,15 +192,29 @@ class OriginMiddleware:
         if origin is not None and self._is_own_origin(origin, name, port, scope):
             return None
         page = origins[0] if origin is not None else "an unknown address"
-        self._log_once(
-            f"refused a call from the page {page}, which asked for {hosts[0]}: if the page is "
-            f"this server's own, behind a proxy, add public_url={page!r} to its ServerConfig"
-        )
+        path = _route_path(scope)
+        if scope["type"] == "http" and path != "/call":
+            # Nobody's page has to ask this, so there is nothing to advise.
+            self._log_once(f"refused a request of the page {page} to the REST API")
+        elif self._is_local is not None:
+            self._log_once(
+                f"refused a call from the page {page}, which asked for {hosts[0]}: if the page is "
+                f"yours, add allowed_origins=({page!r},) to {self._options}"
+            )
+        else:
+            self._log_once(
+                f"refused a call from the page {page}, which asked for {hosts[0]}: if the page is "
+                f"this server's own, behind a proxy, add public_url={page!r} to {self._options}"
+            )
         return _WRONG_ORIGIN
 
     def _is_own_origin(self, origin: Origin, name: str, port: str | None, scope: Scope) -> bool:
         if origin in self._origins or origin[1] in self._hosts:
             return True
+        if scope["type"] == "websocket" and self._more_origins:
+            more = self._more_origins.get(_route_path(scope), frozenset())
+            if origin in more:
+                return True
         if origin[1] != name:
             return False
         if port is not None:
@@ -198,6 +237,11 @@ class OriginMiddleware:
             return
         self._logged[line] = now
         log.warning("%s", line)
+
+
+def _route_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _ip_address(host: str) -> IPv4Address | IPv6Address | None:

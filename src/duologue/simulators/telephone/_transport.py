@@ -154,7 +154,7 @@ class AppTransport:
             "query_string": parts.query.encode(),
             "headers": [(k.lower().encode(), v.encode()) for k, v in sent.items()],
             "client": ("127.0.0.1", 40000),
-            "server": ("127.0.0.1", 8000),
+            "server": (parts.hostname, parts.port or (443 if parts.scheme[-1] == "s" else 80)),
             "subprotocols": [],
             "extensions": {"websocket.http.response": {}},
             "state": {},
