@@ -205,6 +205,15 @@ def hostname_of(url: str) -> str:
     return "" if address is None else address.hostname or ""
 
 
+def host_and_port_of(url: str) -> str:
+    """Return the host of a URL, with the port where the URL has one; empty if it is invalid."""
+    address = urlsplit_or_none(url)
+    if address is None or not address.hostname:
+        return ""
+    host = f"[{address.hostname}]" if ":" in address.hostname else address.hostname
+    return host if address.port is None else f"{host}:{address.port}"
+
+
 def one_line(text: str) -> str:
     """Return a service's message on one line, shortened if it is long."""
     return " ".join(text.split())[:MAX_MESSAGE_CHARS]

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from server_fixture import Served, receive_close
 
 from duologue.cli import main
+from duologue.cli.agent_source import ModelSource
 from duologue.cli.event_relay import relayed
 from duologue.edges import wav
 from duologue.testing import CartesiaSimulator, OpenAISimulator, run_virtual
@@ -224,6 +225,21 @@ async def test_a_service_that_cannot_be_reached_now_is_a_note(folder):
     assert lines[0] == "Trying openai ...\n"
     assert lines[1].startswith("Note: openai can't be reached now, but may be later: ")
     assert lines[2].startswith("Talk at http://localhost:")
+
+
+def test_a_missing_key_is_told_before_any_weights_are_loaded(folder, monkeypatch):
+    def load(*args, **options):
+        raise AssertionError("the engine is loaded before the key is checked")
+
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    monkeypatch.delenv("ANTHROPIC_BASE_URL", raising=False)
+    monkeypatch.setattr(ModelSource, "_make_stt", load)
+    monkeypatch.setattr(ModelSource, "_make_tts", load)
+    result = command(
+        "run", "question.wav", "--llm", "anthropic:m", "--stt", "local", "--tts", "local"
+    )
+    assert result.exit_code == 2
+    assert "no API key: set ANTHROPIC_API_KEY" in result.output
 
 
 async def test_serve_goes_on_when_the_users_function_fails(folder):

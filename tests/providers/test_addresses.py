@@ -8,7 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from duologue._net import check_headers, proxy_from_environment, split_address, without_password
+from duologue._net import (
+    check_headers,
+    host_and_port_of,
+    proxy_from_environment,
+    split_address,
+    without_password,
+)
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.realtime.websocket import WebSocketWire
 
@@ -104,6 +110,13 @@ def test_option_of_a_wrong_type_raises_one_line_that_shows_no_value(name):
 def test_number_of_qwen_that_is_a_text_raises_one_line(option):
     with pytest.raises(ConfigError, match=f"^{option} must be .*'hot'"):
         qwen.Realtime(api_key=KEY, **{option: "hot"})
+
+
+def test_host_is_shown_with_the_port_that_its_address_names():
+    assert host_and_port_of("http://me:hunter2@127.0.0.1:19/v1") == "127.0.0.1:19"
+    assert host_and_port_of("https://api.openai.com/v1") == "api.openai.com"
+    assert host_and_port_of("http://[::1]:19/v1") == "[::1]:19"
+    assert host_and_port_of("nothing") == ""
 
 
 def test_query_of_base_url_is_kept(monkeypatch):

@@ -262,20 +262,25 @@ class ModelSource:
 
     async def _make_parts(self) -> _Parts:
         options = self._options
-        stt_name = options.stt or "local"
-        llm, stt, tts = await asyncio.gather(
-            asyncio.to_thread(self._make_llm),
-            asyncio.to_thread(self._make_stt, stt_name),
-            asyncio.to_thread(self._make_tts, options.tts or "local"),
+        stt_name, tts_name = options.stt or "local", options.tts or "local"
+        # Parts of services first: one that lacks its key says so before any weights are loaded.
+        llm = None if options.provider == "local" else await asyncio.to_thread(self._make_llm)
+        stt = None if _is_local(stt_name) else await asyncio.to_thread(self._make_stt, stt_name)
+        tts = None if _is_local(tts_name) else await asyncio.to_thread(self._make_tts, tts_name)
+        loaded_llm, loaded_stt, loaded_tts = await asyncio.gather(
+            asyncio.to_thread(lambda: llm or self._make_llm()),
+            asyncio.to_thread(lambda: stt or self._make_stt(stt_name)),
+            asyncio.to_thread(lambda: tts or self._make_tts(tts_name)),
             return_exceptions=True,
         )
         # The first error in the order of the options, not in that of time.
-        if isinstance(llm, BaseException):
-            raise llm
-        if isinstance(stt, BaseException):
-            raise stt
-        if isinstance(tts, BaseException):
-            raise tts
+        if isinstance(loaded_llm, BaseException):
+            raise loaded_llm
+        if isinstance(loaded_stt, BaseException):
+            raise loaded_stt
+        if isinstance(loaded_tts, BaseException):
+            raise loaded_tts
+        llm, stt, tts = loaded_llm, loaded_stt, loaded_tts
         finds_turns = getattr(stt, "turns", "") == "service"
         turn_detection: TurnDetector | None = None
         vad: VAD | None = None
@@ -322,6 +327,10 @@ class ModelSource:
         )
         made: object = make(spec, **cast("dict[str, Any]", settings))
         return made
+
+
+def _is_local(spec: str) -> bool:
+    return spec.partition(":")[0] == "local"
 
 
 def agent_source(app: str | None, model: ModelOptions) -> AgentSource:

@@ -223,7 +223,7 @@ async def test_invalid_answer_and_unreachable_server_raise_one_line():
         await wire.close()
         url = answering.url
     wire = WebRTCWire(url, headers={}, session={})
-    with pytest.raises(SessionError, match=r"^127\.0\.0\.1: ") as caught:
+    with pytest.raises(SessionError, match=r"^127\.0\.0\.1:\d+: ") as caught:
         await wire.open()
     await wire.close()
     assert caught.value.kind is ErrorKind.RECYCLE

@@ -11,7 +11,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from duologue._net import hostname_of, is_loopback, proxy_error, redirect_error, unix_time
+from duologue._net import (
+    host_and_port_of,
+    hostname_of,
+    is_loopback,
+    proxy_error,
+    redirect_error,
+    unix_time,
+)
 from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame, Framer
 from duologue.clock import Clock, LoopClock
@@ -104,6 +111,7 @@ class WebRTCWire:
         self._on_message_limit = on_message_limit
         self._on_server_time = on_server_time
         self._host = hostname_of(url) or url
+        self._shown_host = host_and_port_of(url) or url
         self._headers = headers
         self._proxy = proxy
         self._ssl_context = ssl_context
@@ -328,7 +336,7 @@ class WebRTCWire:
         self._wake.set()
 
     def _connection_error(self, why: str) -> SessionError:
-        return SessionError(f"{self._host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
+        return SessionError(f"{self._shown_host}: {why}", code="connection", kind=ErrorKind.RECYCLE)
 
 
 def _max_message_bytes(answer: str) -> int:
