@@ -68,7 +68,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "providers/settings.py": ("providers/test_settings.py",),
     "_companding.py": ("test_companding.py",),
     "observe/_call_story.py": ("observe/test_call_story.py",),
-    "observe/explanations.py": ("observe/test_call_story.py",),
+    "observe/explanations.py": ("observe/test_call_story.py", "observe/test_explanations.py"),
     "_json_logs.py": ("test_json_logs.py",),
     "server/_fleet.py": ("server/test_fleet.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
