@@ -121,9 +121,34 @@ async def test_server_vad_commits_the_turns():
     assert service.sessions[0].commits == 4
 
 
+@pytest.mark.parametrize(("eagerness", "silence_ms"), [("high", 400), (None, 800)])
+async def test_semantic_vad_commits_after_the_silence_of_its_eagerness(eagerness, silence_ms):
+    detection = {"type": "semantic_vad"} | ({"eagerness": eagerness} if eagerness else {})
+    changes = {"transcription": {"model": "gpt-transcribe"}, "turn_detection": detection}
+    async with (
+        OpenAISimulator(replies=[], transcripts=[TRANSCRIPT]) as service,
+        connect(service) as connection,
+    ):
+        await connection.session.update(session=session(**changes))
+        *_, updated = await receive(connection, "session.updated")
+        given = updated["session"]["audio"]["input"]["turn_detection"]
+        assert given["eagerness"] == (eagerness or "auto")
+        await append(connection, SPEECH + 2 * SILENCE)
+        *_, stopped = await receive(connection, "input_audio_buffer.speech_stopped")
+        assert stopped["audio_end_ms"] == pytest.approx(1000 + silence_ms, abs=20)
+        *_, completed = await receive(
+            connection, "conversation.item.input_audio_transcription.completed"
+        )
+        assert completed["transcript"] == TRANSCRIPT
+
+
 @pytest.mark.parametrize(
     "detection",
-    [{"type": "semantic_vad"}, {"type": "server_vad", "silence_duration_ms": -1}, {"type": "x"}],
+    [
+        {"type": "semantic_vad", "eagerness": "keen"},
+        {"type": "server_vad", "silence_duration_ms": -1},
+        {"type": "x"},
+    ],
 )
 async def test_a_wrong_turn_detection_is_refused_by_its_name(detection):
     changes = {"transcription": {"model": "gpt-transcribe"}, "turn_detection": detection}

@@ -52,7 +52,7 @@ _REASONING_MODELS = re.compile(r"gpt-realtime-2\b.*")
 
 _REASONING_TOKENS = {"minimal": 0, "low": 8, "medium": 32, "high": 128, "xhigh": 256}
 
-_EAGERNESS_MS = {"low": 1200, "medium": 800, "high": 400, "auto": 800}
+EAGERNESS_MS = {"low": 1200, "medium": 800, "high": 400, "auto": 800}
 """Silence in ms that ends a turn under ``semantic_vad``. The simulator ignores what was said."""
 
 
@@ -180,7 +180,7 @@ class OpenAISessionObject:
         if found is None:
             return None
         semantic = text_at(found, "type") == "semantic_vad"
-        silence = _EAGERNESS_MS[text_at(found, "eagerness")] if semantic else 0
+        silence = EAGERNESS_MS[text_at(found, "eagerness")] if semantic else 0
         threshold = value_at(found, "threshold")
         idle = int_at(found, "idle_timeout_ms")
         return TurnDetection(

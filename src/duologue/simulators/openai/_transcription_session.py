@@ -1,8 +1,10 @@
 """A realtime transcription session, as the service behaves: audio in, transcripts out, no model.
 
 It is what ``/v1/realtime?intent=transcription`` opens, without a model in the address. Transcripts
-come item by item. The client commits them; with ``gpt-transcribe`` and the like, ``server_vad`` may
-do that: then silence of ``silence_duration_ms`` does. The simulator ignores its other fields.
+come item by item. The client commits them; with ``gpt-transcribe`` and the like, the turn detection
+may do that: then silence of ``silence_duration_ms`` does under ``server_vad``, and under
+``semantic_vad`` a silence whose length follows from the eagerness. The simulator ignores the other
+fields of both.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from duologue.simulators._channel import EventChannel
 from duologue.simulators._fields import int_at, new_id, text_at, value_at
 from duologue.simulators._json_shapes import Shape
 from duologue.simulators._openai_protocol.refusals import RefusedError, check_object, missing
-from duologue.simulators._openai_protocol.schema import RATE, ServerVad
+from duologue.simulators._openai_protocol.schema import RATE, SemanticVad, ServerVad
+from duologue.simulators._openai_protocol.session_object import EAGERNESS_MS
 from duologue.simulators._speech.recognition import ENDLESS_S, RecognizerSession
 from duologue.simulators._speech.recognizers import Recognizer
 from duologue.simulators._speech.turns import AudioTurns, TurnBegan, TurnDone, TurnGrew, TurnSignal
@@ -32,12 +35,14 @@ MAX_DURATION_REASON = "Your session hit the maximum duration of 60 minutes."
 _STREAMING = ("gpt-live-transcribe", "gpt-realtime-whisper")
 """Models that transcribe while the person speaks, and take no turn detection."""
 _SERVER_VAD: Shape = TypeAdapter(ServerVad)
+_SEMANTIC_VAD: Shape = TypeAdapter(SemanticVad)
 _DEFAULT_VAD: JsonObject = {
     "type": "server_vad",
     "threshold": 0.5,
     "prefix_padding_ms": 300,
     "silence_duration_ms": 500,
 }
+_DEFAULT_SEMANTIC_VAD: JsonObject = {"type": "semantic_vad", "eagerness": "auto"}
 _DETECTION_PATH = "session.audio.input.turn_detection"
 _PIECES = re.compile(r"\S+\s*|\s+")
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -205,8 +210,7 @@ class TranscriptionSession(RecognizerSession):
             raise missing("session.audio.input.transcription.model")
         detection = _checked_detection(merged.get("turn_detection"), model)
         merged["turn_detection"] = detection
-        silence_ms = int_at(detection, "silence_duration_ms")
-        self._detector.set_end(ENDLESS_S if detection is None else silence_ms / 1000)
+        self._detector.set_end(_silence_s(detection))
         include = change.get("include", self.session_object["include"])
         self.session_object = {
             **self.session_object,
@@ -295,7 +299,7 @@ def _checked_detection(given: Json, model: str) -> Json:
     """Return a turn detection with all its fields.
 
     Raises:
-        RefusedError: It is wrong, or the model or the simulator does not have it.
+        RefusedError: It is wrong, or the model does not have it.
     """
     if given is None:
         return None
@@ -303,6 +307,14 @@ def _checked_detection(given: Json, model: str) -> Json:
         words = f"turn_detection must be null with {model}."
         raise RefusedError("invalid_value", words, _DETECTION_PATH)
     if text_at(given, "type") == "semantic_vad":
-        words = "The simulator has no semantic_vad in transcription sessions: use server_vad."
-        raise RefusedError("invalid_value", words, f"{_DETECTION_PATH}.type")
+        return {**_DEFAULT_SEMANTIC_VAD, **check_object(_SEMANTIC_VAD, given, _DETECTION_PATH)}
     return {**_DEFAULT_VAD, **check_object(_SERVER_VAD, given, _DETECTION_PATH)}
+
+
+def _silence_s(detection: Json) -> float:
+    """Return the seconds of silence after which a turn detection commits."""
+    if detection is None:
+        return ENDLESS_S
+    if text_at(detection, "type") == "semantic_vad":
+        return EAGERNESS_MS[text_at(detection, "eagerness")] / 1000
+    return int_at(detection, "silence_duration_ms") / 1000
