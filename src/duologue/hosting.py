@@ -211,6 +211,9 @@ def agent_call_handler(
             public_addresses=config.public_addresses,
             loopback=config.is_from_this_machine(signalling.request),
             request=signalling.request,
+            session_id=signalling.session_id,
+            resumed=signalling.resumed,
+            keep_s=signalling.keep_s,
         )
         call = _CallRecord(edge, on_end, on_ending)
         signalling.control = call.control

@@ -147,6 +147,8 @@ class Edge:
                 public_addresses=config.public_addresses,
                 loopback=config.is_from_this_machine(signalling.request),
                 request=signalling.request,
+                session_id=signalling.session_id,
+                keep_s=signalling.keep_s,
             )
             try:
                 await call.run(agent, connected)

@@ -117,6 +117,9 @@ class CallEdge:
         public_addresses: Addresses by which this machine is reached from outside; see `PeerConfig`.
         application: Opus mode; see `PeerConfig`.
         request: The HTTP request that began the call.
+        session_id: Id of the conversation, by which a store may keep it.
+        resumed: Whether another process had the conversation before.
+        keep_s: Seconds that the call waits for a page that has lost its network; 0 ends it.
         offer_timeout: Seconds in which the page must send its offer.
         connect_timeout: Seconds in which the connection must be established.
         clock: Clock of the call; by default that of the event loop.
@@ -138,6 +141,9 @@ class CallEdge:
         public_addresses: Sequence[str] = (),
         application: Application = "voip",
         request: CallRequest | None = None,
+        session_id: str = "",
+        resumed: bool = False,
+        keep_s: float = 0.0,
         offer_timeout: float = 10.0,
         connect_timeout: float = 10.0,
         clock: Clock | None = None,
@@ -146,6 +152,11 @@ class CallEdge:
             raise ConfigError(f"rate must be {', '.join(map(str, RATES))} Hz, not {rate}")
         self.request = request if request is not None else CallRequest()
         """The request that began the call: headers, query, cookies, and the user of the web app."""
+        self.session_id = session_id
+        """Id of the conversation; it stays the same in another process that takes it up."""
+        self.resumed = resumed
+        """Whether another process had the conversation before; a store may have its history."""
+        self._keep_s = keep_s
         self._signalling = signalling
         self._clock = clock if clock is not None else LoopClock()
         self._config = PeerConfig(

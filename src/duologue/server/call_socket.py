@@ -1,11 +1,11 @@
-"""The WebSocket of one call: signalling with limits on sizes, rates and times."""
+"""A WebSocket of a page: messages with limits on sizes, rates and times."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import cast
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -13,15 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
 from duologue.rtc.call_request import CallRequest
-from duologue.rtc.config import IceServer
 from duologue.server._rate_limits import TokenBucket
-from duologue.server.call_control import CallControl
 from duologue.server.config import ServerConfig
-
-_MAX_INBOX = 64
-"""Most messages that may wait for the call; more mean that the call does not read, and it is
-refused.
-"""
 
 _COST = {"offer": 10.0, "text": 5.0}
 """How many messages one of this type counts for in ``messages_per_s``, by the work that it causes.
@@ -72,6 +65,10 @@ RESTARTING = Refusal(
     "restarting", 1012, "This server is restarting: the page calls again by itself."
 )
 """Close code 1012, "service restart", makes the page call again without asking."""
+GONE = Refusal("gone", 4410, "The call is over: press Talk to begin again.")
+"""A ticket is wrong or has expired; the page may begin a new call."""
+REPLACED = Refusal("replaced", 4409, "The call goes on in another window.")
+"""Another socket has shown the newest ticket."""
 LOADING = Refusal("loading", 1013, "This server is still loading: try again in a moment.")
 FAILED = Refusal("failed", 1011, "Something failed on the server and the call ended: try again.")
 
@@ -83,30 +80,38 @@ class CallRefusedError(DuologueError):
     """
 
 
-class CallSocket:
-    """The `Signalling` of one accepted WebSocket.
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message of a page.
 
-    The server runs `read` while the socket is open. `receive` returns the messages that it has
-    read, in order, and None after the end. At most 64 messages wait; the call is refused if there
-    are more.
+    Args:
+        token: The token of the server; empty without one.
+        ticket: The ticket of the call to take up; empty for a new call, and None if the client
+            does not understand tickets.
+        received: Number of the last event that the page has.
+    """
+
+    token: str = field(repr=False)
+    ticket: str | None = field(repr=False)
+    received: int
+
+
+class CallSocket:
+    """One accepted WebSocket of a page: messages, with limits on sizes, rates and times.
+
+    Args:
+        websocket: The socket.
+        config: The limits.
     """
 
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
         self.request = _call_request(websocket)
-        self.call_id = ""
-        self.ice_servers: tuple[IceServer, ...] = ()
-        self.control: CallControl | None = None
-        self.after_call: Callable[[], Awaitable[None]] | None = None
-        self.end_requested = asyncio.Event()
-        """Set by `end`."""
-        self.end_reason: Refusal | None = None
-        """What `end` was given."""
         self._websocket = websocket
         self._config = config
-        self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(_MAX_INBOX + 2)
         now = asyncio.get_running_loop().time()
         self._budget = TokenBucket(config.messages_per_s, now, _MIN_BURST)
         self._closed = False
+        self._close_code = 1006
         self._hello_timeout: asyncio.Timeout | None = None
         self._evicted = False
 
@@ -115,9 +120,8 @@ class CallSocket:
         """Whether the socket has ended."""
         return self._closed
 
-    async def receive_hello(self) -> str:
-        """Receive the page's first message, ``{"type": "hello", "token": ...}``, and return the
-        token.
+    async def receive_hello(self) -> Hello:
+        """Receive the page's first message: ``{"type": "hello", "token", "ticket", "received"}``.
 
         Raises:
             RefusedError: It does not come in time, or not before `evict`, or is another message.
@@ -129,8 +133,13 @@ class CallSocket:
             raise RefusedError(BUSY if self._evicted else NO_HELLO) from None
         if message is None or message["type"] != "hello":
             raise RefusedError(NO_HELLO)
-        token = message.get("token")
-        return token if isinstance(token, str) else ""
+        token, ticket = message.get("token"), message.get("ticket")
+        received = message.get("received")
+        return Hello(
+            token if isinstance(token, str) else "",
+            ticket if isinstance(ticket, str) else None,
+            received if isinstance(received, int) else 0,
+        )
 
     def evict(self) -> None:
         """Stop waiting for the hello, because another socket needs the place."""
@@ -138,55 +147,36 @@ class CallSocket:
             self._evicted = True
             self._hello_timeout.reschedule(0.0)
 
-    async def read(self) -> None:
-        """Read messages until the socket ends.
+    async def read(
+        self, deliver: Callable[[Mapping[str, Json]], None], *, offer_due: bool = False
+    ) -> int:
+        """Read messages until the socket ends; return its close code.
 
-        The page has a limited time until it sends an offer with a description.
+        Args:
+            deliver: Called with each message; may raise `RefusedError`.
+            offer_due: Whether the page must send an offer with a description in time.
 
         Raises:
             RefusedError: The page breaks a limit.
         """
         try:
-            async with asyncio.timeout(self._config.offer_timeout_s) as deadline:
+            async with asyncio.timeout(
+                self._config.offer_timeout_s if offer_due else None
+            ) as deadline:
                 while (message := await self._receive_message()) is not None:
                     if message["type"] == "offer" and isinstance(message.get("sdp"), str):
                         deadline.reschedule(None)
-                    if self._inbox.qsize() >= _MAX_INBOX:
-                        raise RefusedError(TOO_FAST)
-                    self._inbox.put_nowait(message)
+                    deliver(message)
         except TimeoutError:
             raise RefusedError(NO_OFFER) from None
-        finally:
-            self._inbox.put_nowait(None)
+        return self._close_code
 
-    def end(self, reason: Refusal | None = None) -> None:
-        """End the call from this side: `receive` returns None after the messages that wait.
-
-        Args:
-            reason: What the page gets; None is an ordinary end.
-        """
-        if not self.end_requested.is_set():
-            self.end_reason = reason
-            self.end_requested.set()
-            self._inbox.put_nowait(None)
-
-    async def warn(self, seconds: float) -> None:
-        """Tell the page that the call ends in ``seconds``."""
-        await self.send({"type": "ending", "seconds": round(seconds, 1)})
-
-    async def receive(self) -> Mapping[str, Json] | None:
-        """Return the page's next message, or None after the end of the socket."""
-        message = await self._inbox.get()
-        if message is None:
-            self._inbox.put_nowait(None)
-        return message
-
-    async def send(self, message: Mapping[str, Json]) -> None:
+    async def send(self, text: str) -> None:
         """Send the page a message; do nothing after the end of the socket."""
         if self._closed:
             return
         try:
-            await self._websocket.send_text(json.dumps(message, separators=(",", ":")))
+            await self._websocket.send_text(text)
         except (WebSocketDisconnect, RuntimeError):
             self._closed = True
 
@@ -202,8 +192,8 @@ class CallSocket:
                     # Without an error message, the page takes it for a lost connection.
                     await self._websocket.close(refusal.close_code, refusal.message)
                 else:
-                    reason: JsonObject = {"code": refusal.code, "message": refusal.message}
-                    await self.send({"type": "error"} | reason)
+                    reason = {"type": "error", "code": refusal.code, "message": refusal.message}
+                    await self.send(json.dumps(reason))
                     await self._websocket.close(refusal.close_code, refusal.message)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):
             pass  # The socket has ended already, or accepts nothing any more
@@ -213,6 +203,7 @@ class CallSocket:
         event = await self._websocket.receive()
         if event["type"] == "websocket.disconnect":
             self._closed = True
+            self._close_code = event.get("code") or 1006
             return None
         text = event.get("text")
         if not isinstance(text, str):

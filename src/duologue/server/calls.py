@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import logging
 import os
 import time
@@ -16,7 +17,7 @@ from typing import Literal, Protocol
 from starlette.websockets import WebSocket
 
 from duologue._json_logs import call_context
-from duologue._user_code import log_failure
+from duologue._user_code import FailureReports, log_failure
 from duologue.clock import LoopClock
 from duologue.errors import DuologueError
 from duologue.json_types import Json, JsonObject
@@ -31,20 +32,29 @@ from duologue.server.call_socket import (
     BUSY,
     CLOSE_S,
     FAILED,
+    GONE,
     LOADING,
+    REPLACED,
     RESTARTING,
+    TOO_FAST,
     CallRefusedError,
     CallSocket,
+    Hello,
     Refusal,
     RefusedError,
 )
 from duologue.server.config import ServerConfig
+from duologue.server.page_call import PageCall
+from duologue.server.tickets import SharedTickets, Ticket, WrongTickets
 from duologue.ticker import Subscription, ticker_for
 
 log = logging.getLogger(__name__)
 
 AFTER_CALL_S = 30.0
 """Most seconds that the work after a call may take."""
+
+LEDGER_S = 2.0
+"""Most seconds that `SharedTickets` may take to answer."""
 
 
 class CallSignalling(Signalling, Protocol):
@@ -58,6 +68,24 @@ class CallSignalling(Signalling, Protocol):
     @property
     def call_id(self) -> str:
         """Names the call in logs and in the REST API; it is no secret."""
+        ...
+
+    @property
+    def session_id(self) -> str:
+        """Names the conversation, also in another process that takes it up; it is no secret."""
+        ...
+
+    @property
+    def resumed(self) -> bool:
+        """Whether another process had the conversation before."""
+        ...
+
+    @property
+    def keep_s(self) -> float:
+        """Seconds that the call waits for a page that has lost its network.
+
+        0 if the page can't come back.
+        """
         ...
 
     @property
@@ -184,11 +212,15 @@ class CallLimiter:
         self._handler = handler
         self._config = config
         self._sockets_without_hello: EvictingPool[object] = EvictingPool(MAX_WAITING)
+        self._wrong_tickets = WrongTickets()
         self.sessions = 0
         self.shared: SharedLimits | None = None
         """The other workers, if there are any; they share the limit of calls."""
         self.running: dict[str, RunningCall] = {}
         """The running calls by their ids."""
+        self.shared_tickets: SharedTickets | None = None
+        """Tickets of conversations that other processes may take up, if there are any."""
+        self._ledger_failures = FailureReports(time.monotonic)
         self.record: Callable[[object], CallRecord] | None = None
         """Makes what follows a call that is not the page's, from its edge."""
         self.draining = False
@@ -208,35 +240,112 @@ class CallLimiter:
         """Called with the address and port of each socket that has become a call."""
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Serve one socket until its call has ended."""
+        """Serve one socket: begin a call and run it, or carry one that is there already."""
         client = websocket.client
+        host = client.host if client is not None else ""
         socket: CallSocket | None = None
         try:
             await websocket.accept()
             socket = CallSocket(websocket, self._config)
-            self._sockets_without_hello.add(
-                socket, client.host if client is not None else "", socket.evict
-            )
+            self._sockets_without_hello.add(socket, host, socket.evict)
             try:
-                token = await socket.receive_hello()
+                hello = await socket.receive_hello()
             finally:
                 self._sockets_without_hello.remove(socket)
-            self._check_token(token)
-            await self._take_place()
-            self._exempt(websocket)
-            await self._serve_admitted(socket)
+            self._check_token(hello.token)
+            if hello.ticket:
+                await self._resume(websocket, socket, hello)
+                return
+            keep_s = 0.0 if hello.ticket is None else self._config.keep_call_s
+            await self._begin(websocket, socket, PageCall(socket.request, keep_s=keep_s))
         except RefusedError as refused:
             if socket is not None:
                 await socket.close(refused.refusal)
 
-    async def _serve_admitted(self, socket: CallSocket) -> None:
-        """Run one call, and the work after it."""
-        with self._unfinished_call(socket):
-            with self._session(socket):
-                refusal = await self._run_call(socket)
-            await socket.close(refusal)
-            if socket.after_call is not None:
-                await _run_after_call(socket.after_call())
+    async def _begin(self, websocket: WebSocket, socket: CallSocket, call: PageCall) -> None:
+        """Admit one call, and run it and the work after it."""
+        await self._take_place()
+        self._exempt(websocket)
+        with self._unfinished_call(call):
+            with self._session(call):
+                refusal = await self._run_call(call, socket)
+            await call.close(refusal)
+            if call.keep_s and not call.released and refusal is not RESTARTING:
+                await self._ask_ledger(lambda ledger: ledger.ended(call.session_id))
+            if call.after_call is not None:
+                await _run_after_call(call.after_call())
+
+    async def _resume(self, websocket: WebSocket, socket: CallSocket, hello: Hello) -> None:
+        """Let a socket that shows a ticket carry its call.
+
+        Raises:
+            RefusedError: The ticket is wrong or has expired, or too many wrong ones were shown.
+        """
+        ticket = Ticket.parse(hello.ticket or "")
+        call = self._claim(ticket)
+        if call is None and ticket is not None and await self._claim_elsewhere(ticket):
+            call = PageCall(
+                socket.request, keep_s=self._config.keep_call_s, session_id=ticket.session_id
+            )
+            await self._begin(websocket, socket, call)
+            return
+        if call is None:
+            host = websocket.client.host if websocket.client is not None else ""
+            known = self._wrong_tickets.count(host, asyncio.get_running_loop().time())
+            raise RefusedError(GONE if known else TOO_FAST)
+        call.check_resume()
+        self._exempt(websocket)
+        with call_context(call.call_id):
+            log.info("a call was taken up again")
+            await self._send_config(call, socket, resumed=True)
+            await call.carry(socket, received=hello.received, offer_due=False)
+
+    async def _claim_elsewhere(self, ticket: Ticket) -> bool:
+        """Return whether the ticket is one of a conversation that another process had."""
+        if ticket.call_id in self.running or not self._config.keep_call_s:
+            return False
+        claimed = await self._ask_ledger(
+            lambda ledger: ledger.claim(ticket.session_id, ticket.digest)
+        )
+        return claimed is True
+
+    async def _send_config(self, call: PageCall, socket: CallSocket, *, resumed: bool) -> None:
+        """Send a page what it needs, with the next ticket of its call."""
+        config = self._config.config_message(call.ice_servers)
+        if call.keep_s:
+            ticket = call.tickets.issue()
+            await self._ask_ledger(
+                lambda ledger: ledger.issued(call.session_id, ticket.digest, call.keep_s)
+            )
+            config |= {"ticket": ticket.text, "keep_s": call.keep_s, "resumed": resumed}
+        await socket.send(json.dumps(config))
+
+    async def _ask_ledger[T](self, ask: Callable[[SharedTickets], Awaitable[T]]) -> T | None:
+        """Ask the tickets of all processes; return None without them, or if they fail."""
+        if self.shared_tickets is None:
+            return None
+        try:
+            async with asyncio.timeout(LEDGER_S):
+                return await ask(self.shared_tickets)
+        except Exception as error:  # noqa: BLE001 - any error of the program's
+            self._ledger_failures.report("the shared tickets", error)
+            return None
+
+    def release(self, session_id: str) -> None:
+        """End the call of a conversation that another process has taken up; its tickets stay."""
+        for running in list(self.running.values()):
+            call = running.call
+            if isinstance(call, PageCall) and call.session_id == session_id:
+                call.released = True
+                call.end(REPLACED)
+
+    def _claim(self, ticket: Ticket | None) -> PageCall | None:
+        """Return the call of a ticket if this process has it and the ticket is valid."""
+        running = self.running.get(ticket.call_id) if ticket is not None else None
+        call = running.call if running is not None else None
+        if ticket is None or not isinstance(call, PageCall) or call.over.is_set():
+            return None
+        return call if call.tickets.claim(ticket) else None
 
     @asynccontextmanager
     async def waiting(self, websocket: WebSocket, seconds: float) -> AsyncGenerator[None]:
@@ -510,39 +619,44 @@ class CallLimiter:
         message = f"All places are taken ({people} already): try again in a minute."
         return RefusedError(Refusal("full", 1013, message))
 
-    async def _run_call(self, socket: CallSocket) -> Refusal | None:
-        """Read the socket and run the call until either ends; return the reason if there is one."""
+    async def _run_call(self, call: PageCall, socket: CallSocket) -> Refusal | None:
+        """Run the call until it or its page ends; return the reason if there is one."""
         try:
-            socket.ice_servers = await self._config.ice_servers_for(socket.request)
+            call.ice_servers = await self._config.ice_servers_for(call.request)
         except Exception as error:  # noqa: BLE001 - any error of the program's
             log_failure(log, "ice_servers", error)
+            await socket.close(FAILED)
             return FAILED
-        await socket.send(self._config.config_message(socket.ice_servers))
+        await self._send_config(call, socket, resumed=call.resumed)
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(_read_socket(socket), name="socket")
-            talking = tasks.create_task(self._run_handler(socket), name="call")
-            ending = tasks.create_task(socket.end_requested.wait(), name="end")
-            await asyncio.wait({reading, talking, ending}, return_when=asyncio.FIRST_COMPLETED)
+            carrying = tasks.create_task(call.carry(socket, offer_due=True), name="socket")
+            leaving = tasks.create_task(call.over.wait(), name="leave")
+            talking = tasks.create_task(self._run_handler(call), name="call")
+            ending = tasks.create_task(call.end_requested.wait(), name="end")
+            await asyncio.wait({leaving, talking, ending}, return_when=asyncio.FIRST_COMPLETED)
             if not talking.done():
                 await asyncio.wait({talking}, timeout=self._config.end_timeout_s)
-            for task in (talking, reading, ending):
+            talking.cancel()
+            await asyncio.wait({talking})
+            refusal = call.refusal
+            if call.end_requested.is_set():
+                refusal = call.end_reason
+            elif refusal is None and not talking.cancelled():
+                refusal = talking.result()
+            await call.close(refusal)
+            for task in (carrying, leaving, ending):
                 task.cancel()
-        if socket.end_requested.is_set():
-            return socket.end_reason
-        for task in (reading, talking):
-            if not task.cancelled() and (refusal := task.result()) is not None:
-                return refusal
-        return None
+        return refusal
 
-    async def _run_handler(self, socket: CallSocket) -> Refusal | None:
+    async def _run_handler(self, call: PageCall) -> Refusal | None:
         try:
-            await self._handler(socket)
+            await self._handler(call)
         except RefusedError as refused:
             return refused.refusal
         except CallRefusedError as error:
             return Refusal("refused", 4403, shorten_reason(str(error)))
         except DuologueError as error:
-            if socket.closed:
+            if not call.connected:
                 return None
             log.warning("a call ended: %s", error)
             return Refusal(
@@ -571,14 +685,6 @@ async def _warn(call: AdmittedCall, seconds: float) -> None:
 def _bytes(token: str) -> bytes:
     # JSON can contain a lone surrogate, which UTF-8 can't encode.
     return token.encode("utf-8", "surrogatepass")
-
-
-async def _read_socket(socket: CallSocket) -> Refusal | None:
-    try:
-        await socket.read()
-    except RefusedError as refused:
-        return refused.refusal
-    return None
 
 
 async def _run_after_call(after: Awaitable[None]) -> None:

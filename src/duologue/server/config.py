@@ -91,6 +91,9 @@ class ServerConfig:
     """Seconds between two pings of a socket; no answer for the same time ends the session."""
     end_timeout_s: float = 1.5
     """Seconds that a session may take to end after the person has left; then it is cancelled."""
+    keep_call_s: float = 30.0
+    """Seconds that a call waits for a page that has lost its network, with its agent and its model
+    session; 0 ends the call at once."""
     drain_s: float = 300.0
     """Seconds that calls may continue after SIGTERM; 0 ends them at once. See `CallApp.drain`."""
     warn_s: float = 30.0
@@ -123,7 +126,11 @@ class ServerConfig:
             raise ConfigError(
                 f"max_tick_delay_ms must be above 0, or None, not {self.max_tick_delay_ms}"
             )
-        for name, seconds in (("drain_s", self.drain_s), ("warn_s", self.warn_s)):
+        for name, seconds in (
+            ("drain_s", self.drain_s),
+            ("warn_s", self.warn_s),
+            ("keep_call_s", self.keep_call_s),
+        ):
             if not 0 <= seconds < math.inf:
                 raise ConfigError(f"{name} must be 0 or more seconds, not {seconds}")
         for proxy in self.trusted_proxies:
