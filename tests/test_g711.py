@@ -8,12 +8,12 @@ from duologue import _g711
 
 @pytest.mark.parametrize("law", ["mulaw", "alaw"])
 def test_every_byte_survives_a_round_trip(law):
-    data = bytes(code for code in range(256) if (law, code) != ("mulaw", 0x7F))
+    data = bytes(range(256))
     assert _g711.encode(_g711.decode(data, law), law) == data
 
 
 def test_known_values_of_mu_law():
-    assert _g711.decode(b"\x00\x80\xff\x7f", "mulaw").tolist() == [-32124, 32124, 0, 0]
+    assert _g711.decode(b"\x00\x80\xff\x7f", "mulaw").tolist() == [-32124, 32124, 0, -1]
     assert _g711.encode(np.zeros(3, np.int16), "mulaw") == b"\xff\xff\xff"
 
 

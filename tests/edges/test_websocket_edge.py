@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from duologue import Agent
 from duologue._json_logs import JsonLogFormatter
 from duologue.edges import websocket
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.events import DigitEvent, InterruptionEvent, UserTranscriptEvent
 from duologue.hosting import create_app
 from duologue.server import ServerConfig
@@ -450,6 +450,20 @@ async def test_an_agent_that_can_not_be_made_is_an_error_for_the_client():
         assert client.line.close_code == 1011
         await until(lambda: served.ends)
     assert isinstance(served.ends[0].error, RuntimeError)
+
+
+@virtual_time
+async def test_an_agent_that_can_not_join_is_an_error_for_the_client():
+    class Offline(ScriptedRealtime):
+        async def prepare(self, setup):
+            raise SessionError("the model is not there", kind=ErrorKind.FATAL)
+
+    served = Served(lambda edge: Agent(edge=edge, llm=Offline()))
+    async with served.client() as client:
+        await asyncio.wait_for(client.ended.wait(), 5)
+        assert client.events[-1]["code"] == "failed"
+        assert "the model is not there" in client.events[-1]["message"]
+        assert client.line.close_code == 1011
 
 
 def browser(origin, host="talk.example.org"):

@@ -85,11 +85,18 @@ async def test_telnyx():
             call_id = made.data.call_control_id
             await client.calls.actions.send_dtmf(call_id, digits="1w2")
             await client.calls.actions.transfer(call_id, to="+3")
+            await client.calls.actions.stop_streaming(call_id)
+            await client.calls.actions.hangup(call_id)
             with pytest.raises(telnyx.UnprocessableEntityError, match="90018"):
                 await client.calls.actions.hangup(call_id)
             with pytest.raises(telnyx.UnprocessableEntityError, match="MP3"):
                 await client.calls.dial(connection_id="1", from_="+2", to="+1")
-        assert orders(service) == [("dial", "+1"), ("digits", "1w2"), ("transfer", "+3")]
+        assert orders(service) == [
+            ("dial", "+1"),
+            ("digits", "1w2"),
+            ("transfer", "+3"),
+            ("hang_up", ""),
+        ]
 
 
 async def test_plivo(monkeypatch):

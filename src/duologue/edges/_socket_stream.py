@@ -124,11 +124,16 @@ async def run_until(
     write: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]],
 ) -> None:
-    """Read and write until ``over`` is set or this is cancelled; then close, in `CLOSE_S`."""
+    """Read and write until ``over`` is set; then close, in `CLOSE_S`.
+
+    When this is cancelled, the socket is left to the server, which knows why the call ends, and
+    closes it with that reason.
+    """
 
     async def run(work: Callable[[], Awaitable[None]]) -> None:
         await work()
 
+    cancelled = False
     try:
         async with asyncio.TaskGroup() as tasks:
             reading = tasks.create_task(run(read), name="socket reading")
@@ -136,10 +141,14 @@ async def run_until(
             await over.wait()
             reading.cancel()
             writing.cancel()
+    except asyncio.CancelledError:
+        cancelled = True
+        raise
     finally:
         over.set()
-        try:
-            async with asyncio.timeout(CLOSE_S):
-                await close()
-        except TimeoutError:
-            logger.info("the other side did not close its socket in time")
+        if not cancelled:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await close()
+            except TimeoutError:
+                logger.info("the other side did not close its socket in time")

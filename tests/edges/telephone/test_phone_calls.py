@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from duologue import Agent, AudioFrame
 from duologue.edges import telephone
-from duologue.errors import ConfigError, UnsupportedError
+from duologue.errors import ConfigError, ErrorKind, SessionError, UnsupportedError
 from duologue.events import DigitEvent, InterruptionEvent, UserTranscriptEvent
 from duologue.hosting import create_app
 from duologue.server import ServerConfig
@@ -406,6 +406,20 @@ async def test_an_agent_that_can_not_be_made_closes_the_stream_as_failed(kind):
         raise RuntimeError("no model")
 
     async with calling(Desk(kind, make_model)) as caller:
+        await asyncio.wait_for(caller.ended.wait(), 5)
+        assert caller.close_code == 1011
+
+
+class Offline(ScriptedRealtime):
+    """A model that cannot be reached."""
+
+    async def prepare(self, setup):
+        raise SessionError("the model is not there", kind=ErrorKind.FATAL)
+
+
+@virtual_time
+async def test_an_agent_that_can_not_join_closes_the_stream_as_failed(kind):
+    async with calling(Desk(kind, Offline)) as caller:
         await asyncio.wait_for(caller.ended.wait(), 5)
         assert caller.close_code == 1011
 

@@ -109,7 +109,9 @@ async def test_a_dialled_call_comes_to_make_agent(office):
     assert (call.direction, call.parameters) == ("outbound", {"appointment": "42"})
     assert call.called.removeprefix("+") == "15550001111"
     assert call.caller.removeprefix("+") == "15552223333"
-    assert call.answered_by == ("human" if office.service.name == "twilio" else "")
+    assert await office.agents[0].edge.wait_answered_by() == (
+        "" if office.service.name == "plivo" else "human"
+    )
     await office.agents[0].edge.hang_up()
     await until(lambda: office.service.calls[0].ended.is_set())
     assert office.service.failures == []
@@ -131,6 +133,33 @@ async def test_a_transfer(office):
     assert what == "transfer"
     assert "15550009999" in detail
     await until(lambda: office.service.calls[0].ended.is_set())
+    await until(lambda: not office.agents[0]._live)
+    assert "hang_up" not in dict(orders(office))  # which would end the transferred call
+
+
+async def test_an_agent_that_leaves_after_a_transfer_does_not_end_the_call(private_key):
+    async with VonageSimulator(URL, key=KEY) as service:
+        office = Office(service, private_key)
+        edge = await begin(office)
+        edge._control.transfer = lambda to: asyncio.sleep(0)  # The stream goes on for a while.
+        await edge.transfer("+15550009999")
+        await office.agents[0].close()
+        await until(lambda: service.calls[0].ended.is_set())
+        assert orders(office) == [("dial", "15550001111")]
+
+
+async def test_an_answer_that_is_known_before_the_socket_is_not_lost(private_key):
+    async with VonageSimulator(URL, key=KEY) as service:
+        office = Office(service, private_key)
+        call = service.caller()
+        call.detected = "machine"
+        await call.report_detection()
+        async with call:
+            await until(lambda: office.agents)
+            assert await office.agents[0].edge.wait_answered_by() == "machine"
+            call.detected = "human"
+            await call.report_detection()
+            await until(lambda: office.agents[0].edge.call.answered_by == "human")
 
 
 async def test_keys_for_the_other_side(office):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from duologue._lazy import lazy_names
-from duologue.edges.telephone.calls import CallControl, PhoneCall, TelephoneError
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl, TelephoneError
 from duologue.edges.telephone.media_stream import MediaStream
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from duologue.edges.telephone.vonage import Vonage
 
 __all__ = [
-    "CallControl",
+    "PhoneControl",
     "Carrier",
     "MediaStream",
     "PhoneCall",

@@ -24,6 +24,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from duologue._bounded_dict import BoundedDict
 from duologue.edges._agent_calls import (
     POLICY_VIOLATION,
     AgentCalls,
@@ -60,6 +61,8 @@ START_S = 5.0
 
 _HANG_UP_S = 3.0
 """Seconds that ending a call by REST may take."""
+_MAX_EARLY = 256
+"""Most calls that have been answered, by a person or a machine, and have no socket yet."""
 _LOG_INTERVAL_S = 60.0
 """Seconds between two log lines about requests without a right signature."""
 
@@ -115,6 +118,9 @@ class _PhoneCalls:
         self._carrier = carrier
         self._limiter = limiter
         self._logged_at = float("-inf")
+        self._edges: dict[str, MediaStream] = {}
+        self._early = BoundedDict[str, str](_MAX_EARLY)
+        """Who answered, by the ids of calls whose socket is not here yet."""
 
     async def webhook(self, request: Request) -> Response:
         """Answer a webhook of the carrier."""
@@ -132,6 +138,13 @@ class _PhoneCalls:
         if not carrier.check_webhook(signed):
             self._log_refused("webhook", carrier.webhook_url)
             return PlainTextResponse("the signature is missing or wrong\n", 403)
+        detected = carrier.answer_detected(signed)
+        if detected is not None:
+            edge = self._edges.get(detected.call_id)
+            if edge is None:
+                self._early[detected.call_id] = detected.answered_by
+            else:
+                edge.report_answered_by(detected.answered_by)
         try:
             self._limiter.check_place()
         except RefusedError:
@@ -183,14 +196,22 @@ class _PhoneCalls:
     async def _run_call(
         self, socket: ServerSocket, edge: MediaStream, record: CallRecord | None
     ) -> None:
-        control = self._carrier.control(edge.call)
+        call = edge.call
+        control = self._carrier.control(call)
+        self._edges[call.id] = edge
+        early = self._early.pop(call.id, "")
+        if early:
+            edge.report_answered_by(early)
         try:
             failure = await self._calls.run(edge, record)
             if failure is not None:
                 await socket.refuse(failure)
         finally:
+            if self._edges.get(call.id) is edge:
+                del self._edges[call.id]
             await socket.close()
-            if control is not None and not (self._carrier.hangs_up_with_socket or edge.caller_left):
+            ended = self._carrier.hangs_up_with_socket or edge.caller_left or edge.transferred
+            if control is not None and not ended:
                 with suppress(DuologueError, TimeoutError):
                     async with asyncio.timeout(_HANG_UP_S):
                         await control.hang_up()

@@ -29,7 +29,8 @@ class PhoneCall:
         parameters: Values given to `dial`, or to the stream by a webhook of your own.
         direction: ``outbound`` for a call that `dial` began.
         answered_by: Who answered an outbound call, in the carrier's words, such as ``human`` or
-            ``machine_start``; empty if it does not say.
+            ``machine_start``; empty if it does not say, or has not said it yet
+            (`MediaStream.wait_answered_by`).
     """
 
     carrier: str
@@ -41,8 +42,8 @@ class PhoneCall:
     answered_by: str = ""
 
 
-class CallControl(Protocol):
-    """What can be done with one call beside its audio.
+class PhoneControl(Protocol):
+    """What a carrier can do with one call beside its audio.
 
     Every method raises `TelephoneError` if the carrier refuses, and `UnsupportedError` if it can't.
     """

@@ -13,7 +13,7 @@ from duologue._net import is_loopback, split_address
 from duologue.edges.telephone._call_token import MAX_AGE_S, PARAMETER, read_call, sign_call
 from duologue.edges.telephone._rest import check_number
 from duologue.edges.telephone._stream import CarrierCodec, StreamStarted
-from duologue.edges.telephone.calls import CallControl, PhoneCall
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl
 from duologue.errors import ConfigError
 
 RING_S = 30
@@ -46,6 +46,14 @@ class WebhookRequest:
     def query(self) -> dict[str, str]:
         """The fields of the query; the last one of a name counts."""
         return dict(parse_qsl(urlsplit(self.url).query, keep_blank_values=True))
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDetected:
+    """The carrier has found out who answered an outbound call, in words of its own."""
+
+    call_id: str
+    answered_by: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +146,11 @@ class Carrier(ABC):
             TelephoneError: The carrier refused what the answer needs.
         """
 
+    def answer_detected(self, request: WebhookRequest) -> AnswerDetected | None:
+        """Return who answered a running call, if a signed webhook says so; None otherwise."""
+        del request
+        return None
+
     @abstractmethod
     def check_socket(self, headers: Mapping[str, str]) -> bool:
         """Return whether the carrier opens a socket, by its headers with names in lower case."""
@@ -191,7 +204,7 @@ class Carrier(ABC):
         )
 
     @abstractmethod
-    def control(self, call: PhoneCall) -> CallControl | None:
+    def control(self, call: PhoneCall) -> PhoneControl | None:
         """Return the control of a call; None if the keys of the carrier's REST are not known."""
 
     @abstractmethod
@@ -219,8 +232,8 @@ async def dial(
         from_: A number of yours.
         parameters: Short texts for ``make_agent``, in ``edge.call.parameters``.
         ring_s: Seconds to let it ring.
-        detect_machine: Have the carrier find out whether a machine answers, where it tells; see
-            `PhoneCall.answered_by`.
+        detect_machine: Have the carrier find out whether a machine answers; see
+            `MediaStream.wait_answered_by`.
 
     Returns:
         The carrier's id of the call, or of the request with Plivo.

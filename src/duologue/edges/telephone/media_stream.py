@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import assert_never
 
 from duologue.audio import FRAME_MS, AudioFrame
@@ -44,7 +45,7 @@ from duologue.edges.telephone._stream import (
     StreamStarted,
     StreamStopped,
 )
-from duologue.edges.telephone.calls import CallControl, PhoneCall, TelephoneError
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl, TelephoneError
 from duologue.errors import ConfigError, UnsupportedError
 from duologue.quality import Quality
 
@@ -83,7 +84,7 @@ class MediaStream:
         codec: CarrierCodec,
         call: PhoneCall,
         *,
-        control: CallControl | None = None,
+        control: PhoneControl | None = None,
         reorder: int = 0,
         clock: Clock | None = None,
     ) -> None:
@@ -103,6 +104,9 @@ class MediaStream:
         self._last_play = 0.0
         self._mark_timer: Timer | None = None
         self._started = False
+        self._answer_known = asyncio.Event()
+        self.transferred = False
+        """Whether `transfer` has given the caller to somebody else: then the call goes on."""
         self.caller_left = False
         """Whether the carrier ended the stream, usually because the caller has hung up."""
 
@@ -209,6 +213,29 @@ class MediaStream:
             UnsupportedError: The carrier's REST is not configured.
         """
         await self._require_control("transfer a call").transfer(to)
+        self.transferred = True
+
+    async def wait_answered_by(self, within: float = 6.0) -> str:
+        """Return who answered a call of `dial` with ``detect_machine``, in the carrier's words.
+
+        Twilio and Plivo say it before the call begins; Telnyx and Vonage some seconds later, to
+        the webhook. The words are those of `PhoneCall.answered_by`.
+
+        Args:
+            within: Seconds to wait; then return "".
+        """
+        if not self.call.answered_by:
+            try:
+                async with asyncio.timeout(within):
+                    await self._answer_known.wait()
+            except TimeoutError:
+                return ""
+        return self.call.answered_by
+
+    def report_answered_by(self, who: str) -> None:
+        """Record who answered, as the carrier says later; `telephone.mount` does so."""
+        self.call = replace(self.call, answered_by=who)
+        self._answer_known.set()
 
     async def send_digits(self, digits: str) -> None:
         """Press keys for the other side, such as ``1w2#``; ``w`` waits for half a second.
@@ -221,7 +248,7 @@ class MediaStream:
             raise ConfigError(f"digits must be keys such as 12w3#, not {digits!r:.40}")
         await self._require_control("send digits").send_digits(digits)
 
-    def _require_control(self, what: str) -> CallControl:
+    def _require_control(self, what: str) -> PhoneControl:
         if self._control is None:
             raise UnsupportedError(
                 f"can't {what}: give {self.call.carrier.capitalize()}(...) the keys of its REST"

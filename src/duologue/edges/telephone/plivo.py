@@ -21,7 +21,7 @@ from duologue.edges.telephone._rest import (
 )
 from duologue.edges.telephone._signatures import check_plivo
 from duologue.edges.telephone._stream import CarrierCodec, text
-from duologue.edges.telephone.calls import CallControl, PhoneCall
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl
 from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
@@ -125,7 +125,7 @@ class Plivo(Carrier):
         """Return the codec of a new stream."""
         return PlivoCodec(self._format)
 
-    def control(self, call: PhoneCall) -> CallControl | None:
+    def control(self, call: PhoneCall) -> PhoneControl | None:
         """Return the control of a call; None without ``auth_id``."""
         return None if self._auth_id is None else _PlivoControl(self, call.id)
 

@@ -12,8 +12,9 @@ from duologue.edges.telephone._rest import RestRequest, check_number, read_key, 
 from duologue.edges.telephone._signatures import check_telnyx
 from duologue.edges.telephone._stream import CarrierCodec, StreamStarted, parse_object, text
 from duologue.edges.telephone._telnyx_codec import TelnyxCodec
-from duologue.edges.telephone.calls import CallControl, PhoneCall
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl
 from duologue.edges.telephone.carrier import (
+    AnswerDetected,
     Carrier,
     WebhookRequest,
     WebhookResponse,
@@ -48,6 +49,7 @@ class Telnyx(Carrier):
     name = "telnyx"
     default_base_url = "https://api.telnyx.com"
     reorder = 3
+    hangs_up_with_socket = False
 
     def __init__(
         self,
@@ -126,6 +128,18 @@ class Telnyx(Carrier):
                 pass
         return WebhookResponse()
 
+    def answer_detected(self, request: WebhookRequest) -> AnswerDetected | None:
+        """Return who answered a running call, if a signed webhook says so; None otherwise."""
+        match _event(request.body):
+            case {
+                "event_type": "call.machine.detection.ended"
+                | "call.machine.premium.detection.ended",
+                "payload": {"call_control_id": str(call_id), "result": str(result)},
+            }:
+                return AnswerDetected(call_id, result)
+            case _:
+                return None
+
     def _stream(self, token: str) -> JsonObject:
         # Without the mode "rtp" what we send would have to be MP3, one file a second.
         return {
@@ -142,7 +156,7 @@ class Telnyx(Carrier):
         """Return the codec of a new stream."""
         return TelnyxCodec(self._format)
 
-    def control(self, call: PhoneCall) -> CallControl | None:
+    def control(self, call: PhoneCall) -> PhoneControl | None:
         """Return the control of a call."""
         return _TelnyxControl(self, call.id)
 
@@ -187,6 +201,8 @@ class _TelnyxControl:
     async def transfer(self, to: str) -> None:
         body: JsonObject = {"to": check_number("to", to)}
         await send(self._account.action(self._call_id, "transfer", body))
+        # The call goes on, and its stream would, too.
+        await send(self._account.action(self._call_id, "streaming_stop", {}), gone=(404, 422))
 
     async def send_digits(self, digits: str) -> None:
         await send(self._account.action(self._call_id, "send_dtmf", {"digits": digits}))

@@ -18,7 +18,7 @@ from duologue.edges.telephone._rest import (
 from duologue.edges.telephone._signatures import check_twilio
 from duologue.edges.telephone._stream import CarrierCodec, text
 from duologue.edges.telephone._twilio_codec import TwilioCodec
-from duologue.edges.telephone.calls import CallControl, PhoneCall, TelephoneError
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl, TelephoneError
 from duologue.edges.telephone.carrier import (
     Carrier,
     WebhookRequest,
@@ -100,7 +100,7 @@ class Twilio(Carrier):
         """Return the codec of a new stream."""
         return TwilioCodec()
 
-    def control(self, call: PhoneCall) -> CallControl | None:
+    def control(self, call: PhoneCall) -> PhoneControl | None:
         """Return the control of a call; None without ``account_sid``."""
         return None if self._account_sid is None else _TwilioControl(self, call.id)
 

@@ -16,8 +16,9 @@ from duologue.edges.telephone._rest import RestRequest, check_number, read_key, 
 from duologue.edges.telephone._signatures import check_vonage
 from duologue.edges.telephone._stream import CarrierCodec, parse_object, text
 from duologue.edges.telephone._vonage_codec import VonageCodec
-from duologue.edges.telephone.calls import CallControl, PhoneCall
+from duologue.edges.telephone.calls import PhoneCall, PhoneControl
 from duologue.edges.telephone.carrier import (
+    AnswerDetected,
     Carrier,
     WebhookRequest,
     WebhookResponse,
@@ -94,9 +95,7 @@ class Vonage(Carrier):
 
     async def answer(self, request: WebhookRequest, *, admitted: bool) -> WebhookResponse:
         """Answer with an NCCO; events of a call need nothing."""
-        fields: Mapping[str, object] = request.query
-        if request.method == "POST":
-            fields = {**fields, **(parse_object(request.body) or {})}
+        fields = _fields(request)
         if "status" in fields:
             return WebhookResponse(status=204)
         if not text(fields.get("uuid")):
@@ -121,11 +120,20 @@ class Vonage(Carrier):
         }
         return _ncco({"action": "connect", "endpoint": [endpoint]})
 
+    def answer_detected(self, request: WebhookRequest) -> AnswerDetected | None:
+        """Return who answered a running call, if a signed webhook says so; None otherwise."""
+        match _fields(request):
+            case {"uuid": str(call_id), "status": "human" | "machine" as status, **rest}:
+                beep = ":beep" if str(rest.get("sub_state", "")).startswith("beep") else ""
+                return AnswerDetected(call_id, f"{status}{beep}")
+            case _:
+                return None
+
     def codec(self) -> CarrierCodec:
         """Return the codec of a new stream."""
         return VonageCodec(self._rate)
 
-    def control(self, call: PhoneCall) -> CallControl | None:
+    def control(self, call: PhoneCall) -> PhoneControl | None:
         """Return the control of a call; None without ``application_id`` and ``private_key``."""
         if self._application_id is None or self._private_key is None:
             return None
@@ -142,6 +150,8 @@ class Vonage(Carrier):
         }
         if detect_machine:
             body["machine_detection"] = "continue"
+            body["event_url"] = [self.webhook_url]
+            body["event_method"] = "POST"
         return text((await send(self.request("POST", "", body))).get("uuid"))
 
     def request(self, method: Literal["POST", "PUT"], path: str, body: JsonObject) -> RestRequest:
@@ -206,6 +216,13 @@ class _VonageControl:
         # Vonage's pause is the letter p, of half a second.
         keys = digits.replace("w", "p").replace("W", "p")
         await send(self._account.request("PUT", f"{self._path}/dtmf", {"digits": keys}))
+
+
+def _fields(request: WebhookRequest) -> Mapping[str, object]:
+    fields: Mapping[str, object] = request.query
+    if request.method == "POST":
+        return {**fields, **(parse_object(request.body) or {})}
+    return fields
 
 
 def _ncco(action: JsonObject) -> WebhookResponse:

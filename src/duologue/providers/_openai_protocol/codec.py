@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from duologue._optional import optional
-from duologue.audio import AudioFrame, PcmDecoder, trusted_frame
+from duologue.audio import AudioFrame, trusted_frame
 from duologue.events.events import RateLimit
 from duologue.json_types import JsonObject
 from duologue.providers._json_fields import (
@@ -163,7 +163,9 @@ class Codec:
         self._conversation = history or ServerConversation(dialect.output_rate, images_kept)
         self._input_turns = InputTurns(dialect.input_rate, has_positions=not self._rtc)
         self._responses = Responses(
-            kind_of=dialect.kind_of, confirms_cancel=dialect.confirms_cancel
+            kind_of=dialect.kind_of,
+            confirms_cancel=dialect.confirms_cancel,
+            make_decoder=dialect.make_decoder,
         )
         self._pending_requests = PendingRequests(correlates_errors=dialect.correlates_errors)
         self._sent_events = SentEvents(dialect, self._conversation, self._pending_requests)
@@ -256,8 +258,8 @@ class Codec:
         found = shape.read(message)
         if found is None:
             return None
-        event_id, pcm = found
-        samples = response.pcm_decoder.whole(pcm)
+        event_id, data = found
+        samples = response.audio_decoder.whole(data)
         if samples is None or not self._recent_events.add(event_id, message):
             return None
         item_id = shape.item_id
@@ -320,7 +322,7 @@ class Codec:
         head = _APPEND
         if self._dialect.audio_event_ids:
             head = _APPEND_WITH_ID % self._sent_events.next_id("audio").encode()
-        return b"".join((head, pybase64.b64encode(frame.to_bytes()), _END))
+        return b"".join((head, pybase64.b64encode(self._dialect.encode_audio(frame)), _END))
 
     def _lead_in(self) -> Sequence[Message]:
         """Return silence to send before an image if the server requires audio first."""
@@ -431,12 +433,12 @@ class Codec:
         if not (isinstance(reply_id, str) and isinstance(item_id, str) and isinstance(delta, str)):
             raise MalformedError("audio delta")
         try:
-            pcm = pybase64.b64decode(delta)
+            data = pybase64.b64decode(delta)
         except ValueError as error:
             raise MalformedError("delta") from error
         response = self._responses.get(reply_id)
-        decoder = PcmDecoder() if response is None else response.pcm_decoder
-        samples = decoder.push(pcm)
+        decoder = self._dialect.make_decoder() if response is None else response.audio_decoder
+        samples = decoder.push(data)
         if not len(samples):
             return ()
         if response is not None:

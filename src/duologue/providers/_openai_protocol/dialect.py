@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from duologue._g711 import G711Decoder, Law, encode
+from duologue.audio import AudioFrame, PcmDecoder
 from duologue.errors import ErrorKind
 from duologue.items import Item
 from duologue.json_types import Json, JsonObject
@@ -129,6 +131,8 @@ class Dialect:
     event_names: Mapping[str, str] = field(default_factory=lambda: BETA_NAMES)
     input_rate: int = 24000
     output_rate: int = 24000
+    law: Law | None = None
+    """Audio is G.711 of this law both ways; None: 16-bit PCM."""
     lifetime_s: float | None = None
     """Seconds that a session lasts if the server does not say when it expires."""
     closing_events: Sequence[str] = ()
@@ -145,3 +149,11 @@ class Dialect:
     """Audio events have ids, too."""
     images_need_audio: bool = False
     """An image is accepted only after some audio."""
+
+    def make_decoder(self) -> PcmDecoder | G711Decoder:
+        """Return a decoder of one response's audio."""
+        return PcmDecoder() if self.law is None else G711Decoder(self.law)
+
+    def encode_audio(self, frame: AudioFrame) -> bytes:
+        """Return the person's audio, which has ``input_rate``, as the server takes it."""
+        return frame.to_bytes() if self.law is None else encode(frame.samples, self.law)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duologue._bounded_dict import BoundedDict
+from duologue._g711 import G711Decoder
 from duologue.audio import PcmDecoder
 from duologue.errors import ErrorKind
 from duologue.events.events import USAGE_PARTS
@@ -33,6 +34,9 @@ from duologue.realtime.outputs import (
     ToolCall,
     Usage,
 )
+
+type AudioDecoder = PcmDecoder | G711Decoder
+"""Decodes the audio of one response, which comes in pieces."""
 
 type KindOf = Callable[[str, str, str], ErrorKind]
 
@@ -67,7 +71,7 @@ class Response:
     open_items: set[str] = field(default_factory=set)
     """Items in progress."""
     cancelled: bool = False
-    pcm_decoder: PcmDecoder = field(default_factory=PcmDecoder)
+    audio_decoder: AudioDecoder = field(default_factory=PcmDecoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,8 @@ class Responses:
     """All responses of one connection.
 
     ``confirms_cancel``: a cancelled response has its own ``response.done``; otherwise it ends with
-    its last item. ``kind_of`` classifies an error by its code, type and message.
+    its last item. ``kind_of`` classifies an error by its code, type and message. ``make_decoder``
+    makes the decoder of a response's audio.
     """
 
     __slots__ = (
@@ -96,12 +101,20 @@ class Responses:
         "_confirms_cancel",
         "_ended_early",
         "_kind_of",
+        "_make_decoder",
         "_verbatim_replies",
         "_verbatim_requests",
     )
 
-    def __init__(self, *, kind_of: KindOf = kind_of, confirms_cancel: bool = True) -> None:
+    def __init__(
+        self,
+        *,
+        kind_of: KindOf = kind_of,
+        confirms_cancel: bool = True,
+        make_decoder: Callable[[], AudioDecoder] = PcmDecoder,
+    ) -> None:
         self._kind_of = kind_of
+        self._make_decoder = make_decoder
         self._confirms_cancel = confirms_cancel
         self._ended_early: deque[str] = deque(maxlen=_MAX_TRACKED)
         self._active: BoundedDict[str, Response] = BoundedDict(_MAX_TRACKED)
@@ -150,7 +163,9 @@ class Responses:
         verbatim_text = (
             None if request_id is None else self._verbatim_requests.pop(request_id, None)
         )
-        self._active[reply_id] = Response(reply_id, verbatim_text)
+        self._active[reply_id] = Response(
+            reply_id, verbatim_text, audio_decoder=self._make_decoder()
+        )
         if verbatim_text is not None:
             self._verbatim_replies.append(reply_id)
         return [ReplyStarted(reply_id, request_id)]

@@ -26,8 +26,8 @@ def capabilities_of(config: RealtimeConfig, *, video: bool = True) -> Capabiliti
     return Capabilities(
         provider="openai",
         model=config.model,
-        input_rate=24000,
-        output_rate=24000,
+        input_rate=config.rate,
+        output_rate=config.rate,
         output=config.output,
         video=video,
         tools="reliable",

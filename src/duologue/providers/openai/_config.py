@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
+from duologue._g711 import Law
 from duologue._optional import is_installed
 from duologue.errors import ConfigError, MissingExtraError
 from duologue.json_types import Json, JsonObject
@@ -40,6 +41,11 @@ TRANSCRIPTION_DELAYS = ("minimal", "low", "medium", "high", "xhigh")
 
 _NON_REASONING = ("gpt-4o", "gpt-realtime-mini", "gpt-realtime-1", "gpt-realtime-20")
 """Prefixes of model names without reasoning; ``-20`` begins a year."""
+
+PCM_RATE = 24000
+"""Rate of 16-bit PCM each way in Hz; the server accepts no other."""
+G711_RATE = 8000
+"""Rate of G.711 in Hz."""
 
 MAX_OUTPUT_TOKENS = 32000
 """Maximum tokens of one reply, by the model pages (the types of the SDK still say 4096)."""
@@ -208,6 +214,12 @@ class RealtimeConfig(NetworkOptions):
         shown="`webrtc` if `duologue[webrtc]` is installed, else `websocket`",
         check=_check_transport,
     )
+    audio_format: Literal["pcm", "pcmu", "pcma"] = option(
+        "pcm",
+        "`pcmu` (mu-law) or `pcma` (A-law): G.711 both ways, as [telephones](../edges/telephone.md"
+        '#audio-to-the-model) have it; needs `transport="websocket"`',
+        check=one_of("pcm", "pcmu", "pcma"),
+    )
     video: Literal["images", "track", "off"] = option(
         "images",
         "`track`: by a video track of WebRTC, which OpenAI does not document. `off`: no images",
@@ -290,11 +302,26 @@ class RealtimeConfig(NetworkOptions):
                 f"a video track needs transport='webrtc', not {self.transport!r}; 'images' works "
                 "with both"
             )
+        if self.law is not None and self.transport != "websocket":
+            raise ConfigError(
+                f"audio_format={self.audio_format!r} needs transport='websocket': WebRTC has Opus"
+            )
         if (self.extra or {}).get("output_modalities", ["audio"]) != ["audio"]:
             raise ConfigError("output_modalities can't be in extra: write output='text'")
         for name in ("reasoning_effort", "parallel_tool_calls"):
             if getattr(self, name) is not None:
                 self._require_reasoning(name)
+
+    @property
+    def law(self) -> Law | None:
+        """The G.711 law of the audio both ways; None for 16-bit PCM."""
+        laws: dict[str, Law] = {"pcmu": "mulaw", "pcma": "alaw"}
+        return laws.get(self.audio_format)
+
+    @property
+    def rate(self) -> int:
+        """Rate of the audio both ways, in Hz."""
+        return PCM_RATE if self.law is None else G711_RATE
 
     def _require_reasoning(self, name: str) -> None:
         # An unknown name may be a newer model, or a deployment of one.

@@ -92,7 +92,13 @@ class Realtime(NetworkRealtime[Message]):
         """Make the codec of the next connection."""
         del setup
         return Codec(
-            Dialect(OpenAISession(self._config), requests=TaggedRequests(self._config.output)),
+            Dialect(
+                OpenAISession(self._config),
+                requests=TaggedRequests(self._config.output),
+                input_rate=self._config.rate,
+                output_rate=self._config.rate,
+                law=self._config.law,
+            ),
             transport=self._config.transport,
             images_kept=self._config.images_kept,
             video_track=self._config.video == "track",

@@ -20,9 +20,6 @@ from duologue.realtime.options import (
     TurnDetection,
 )
 
-RATE = 24000
-"""Rate of the audio each way in Hz; the server accepts no other for PCM."""
-
 TRANSCRIPTION_MODEL = "gpt-transcribe"
 
 _SERVER_VAD: JsonObject = {
@@ -68,8 +65,8 @@ class OpenAISession:
         if config.transport == "webrtc":
             session["model"] = config.model
         else:
-            audio_input["format"] = {"type": "audio/pcm", "rate": RATE}
-            audio_output["format"] = {"type": "audio/pcm", "rate": RATE}
+            audio_input["format"] = _audio_format(config)
+            audio_output["format"] = _audio_format(config)
         if setup.instructions:
             session["instructions"] = setup.instructions
         if setup.tools:
@@ -104,6 +101,11 @@ def _turn_detection(value: TurnDetection) -> Json:
             return None
         case _:
             assert_never(value)
+
+
+def _audio_format(config: RealtimeConfig) -> JsonObject:
+    kind = f"audio/{config.audio_format}"
+    return {"type": kind, "rate": config.rate} if config.law is None else {"type": kind}
 
 
 def _transcription(value: Transcription | None) -> Json:

@@ -175,6 +175,8 @@ class PhoneCaller(ABC):
         """The code with which the app has closed the stream; 1011 if it has failed."""
         self.hung_up = False
         """Whether the person, or a request of the app, has ended the call."""
+        self.detected = ""
+        """Who answered, as the carrier tells the webhook while the call runs; empty: nothing."""
 
     @property
     def rate(self) -> int:
@@ -228,6 +230,22 @@ class PhoneCaller(ABC):
         if status != 200:
             raise CallRejectedError(f"the webhook answered {status}: {text.strip()}", status)
         return text
+
+    async def report_detection(self) -> None:
+        """Tell the webhook who has answered (`detected`).
+
+        Raises:
+            ConfigError: The carrier does not do so while the call runs.
+        """
+        raise ConfigError(f"{self.carrier} does not say during a call who has answered")
+
+    async def _post_event(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a signed event of the running call to the webhook."""
+        headers = {"content-type": "application/json", **headers}
+        url = f"{self.public_url}/telephone/{self.carrier}"
+        status, text = await self._transport.request("POST", url, headers, body)
+        if status not in (200, 204):
+            raise CallRejectedError(f"the webhook answered {status}: {text.strip()}", status)
 
     @abstractmethod
     def socket_headers(self, url: str) -> Mapping[str, str]:
@@ -284,6 +302,10 @@ class PhoneCaller(ABC):
     async def hang_up(self) -> None:
         """End the call; may be called again."""
         self.hung_up = True
+        await self.stop_stream()
+
+    async def stop_stream(self) -> None:
+        """End the stream, and not the call."""
         self._stop_tasks()
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -572,6 +594,12 @@ class VonageCaller(PhoneCaller):
         """Sign the upgrade."""
         return sign_vonage(self.signature_secret, b"")
 
+    async def report_detection(self) -> None:
+        """Tell the webhook who has answered."""
+        event = {"uuid": self.call_id, "status": self.detected, "direction": "outbound"}
+        body = json.dumps(event).encode()
+        await self._post_event(sign_vonage(self.signature_secret, body), body)
+
 
 class TelnyxCaller(PhoneCaller):
     """A call over Telnyx; see `PhoneCaller`.
@@ -631,6 +659,13 @@ class TelnyxCaller(PhoneCaller):
         if status != 200 or self._answer is None:
             raise CallRejectedError(f"the app did not answer ({status}): {text.strip()}", status)
         return self.stream_of(self._answer)
+
+    async def report_detection(self) -> None:
+        """Tell the webhook who has answered."""
+        payload = {"call_control_id": self.call_id, "result": self.detected}
+        event = {"event_type": "call.machine.detection.ended", "payload": payload}
+        body = json.dumps({"data": event}).encode()
+        await self._post_event(self.key.sign(body), body)
 
     def stream_of(self, answer: Mapping[str, object]) -> tuple[str, Mapping[str, str]]:
         """Return the stream's address and parameters of an answer, or of a dialled call."""

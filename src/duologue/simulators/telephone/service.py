@@ -85,6 +85,8 @@ class PhoneSimulator(ABC):
     """
 
     name: ClassVar[str]
+    outlives_socket: ClassVar[bool] = False
+    """Whether a call goes on when its socket has been closed."""
 
     def __init__(
         self,
@@ -187,6 +189,8 @@ class PhoneSimulator(ABC):
     async def _run(self, call: PhoneCaller, connect: Callable[[], Awaitable[None]]) -> None:
         try:
             await connect()
+            if call.detected:
+                await call.report_detection()
             await self.person(call)
         except (CallRejectedError, aiohttp.ClientError) as error:
             logger.warning("the app did not take the call that it had dialled: %s", error)
@@ -199,7 +203,10 @@ class PhoneSimulator(ABC):
 
     def _live(self, call_id: str) -> PhoneCaller | None:
         call = self._calls.get(call_id)
-        return None if call is None or call.ended.is_set() else call
+        if call is None:
+            return None
+        over = call.hung_up if self.outlives_socket else call.ended.is_set()
+        return None if over else call
 
     def _basic(self, request: web.Request, account: str) -> bool:
         """Return whether the request has the account's name and key."""
@@ -280,6 +287,7 @@ class TelnyxSimulator(PhoneSimulator):
     """Telnyx's Call Control; see `PhoneSimulator`. ``signing_key`` signs the webhooks."""
 
     name = "telnyx"
+    outlives_socket = True
 
     def __init__(self, public_url: str, *, key: str, **options: object) -> None:
         super().__init__(public_url, key=key, **options)  # type: ignore[arg-type]
@@ -311,6 +319,8 @@ class TelnyxSimulator(PhoneSimulator):
         call = self.caller(caller=str(body["from"]), called=str(body["to"]))
         if error := call.answer(body):
             return _telnyx_error(422, "10015", error)
+        if body.get("answering_machine_detection", "disabled") != "disabled":
+            call.detected = "human"
         self._dial(call, lambda: call.connect(*call.stream_of(body)))
         data = {
             "call_control_id": call.call_id,
@@ -340,7 +350,8 @@ class TelnyxSimulator(PhoneSimulator):
                 await call.hang_up()
             case "transfer":
                 self._record("transfer", call_id, str(body.get("to", "")))
-                await call.hang_up()
+            case "streaming_stop":
+                await call.stop_stream()
             case "send_dtmf":
                 self._record("digits", call_id, str(body.get("digits", "")))
             case _:
@@ -422,6 +433,7 @@ class VonageSimulator(PhoneSimulator):
     """Vonage's Voice API; see `PhoneSimulator`. It does not check who signed the app's tokens."""
 
     name = "vonage"
+    outlives_socket = True
 
     def caller(self, **options: object) -> VonageCaller:
         """Return a call over Vonage."""
@@ -434,10 +446,6 @@ class VonageSimulator(PhoneSimulator):
             web.put("/v1/calls/{call}", self._modify),
             web.put("/v1/calls/{call}/dtmf", self._digits),
         ]
-
-    def _live(self, call_id: str) -> PhoneCaller | None:
-        call = self._calls.get(call_id)
-        return None if call is None or call.hung_up else call  # It outlives its socket.
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -457,10 +465,13 @@ class VonageSimulator(PhoneSimulator):
                 "to": [{"number": str(to)}],
                 "from": {"number": str(from_)},
                 "answer_url": [str(url)],
+                **options,
             }:
                 call = self.caller(caller=from_, called=to)
             case _:
                 return web.json_response({"title": "Bad Request"}, status=400)
+        if "machine_detection" in options:
+            call.detected = "human"
         call.webhook_url = url
         self._dial(call, call.answer_webhook)
         answer = {"uuid": call.call_id, "status": "started", "direction": "outbound"}
