@@ -100,8 +100,13 @@ def kind(request, monkeypatch):
 
     async def send(call_request, *, gone=()):
         caller = CALLERS[-1]
-        assert call_request.url.endswith("/actions/answer")
-        assert caller.answer(call_request.json) == ""
+        match call_request.url.rpartition("/")[2]:
+            case "answer":
+                assert caller.answer(call_request.json) == ""
+            case "hangup":
+                await caller.ended.wait()  # The app has closed the socket before.
+            case other:
+                raise AssertionError(other)
         return {}
 
     CALLERS.clear()

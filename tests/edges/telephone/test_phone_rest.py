@@ -109,9 +109,9 @@ async def test_a_dialled_call_comes_to_make_agent(office):
     assert (call.direction, call.parameters) == ("outbound", {"appointment": "42"})
     assert call.called.removeprefix("+") == "15550001111"
     assert call.caller.removeprefix("+") == "15552223333"
-    assert await office.agents[0].edge.wait_answered_by() == (
-        "" if office.service.name == "plivo" else "human"
-    )
+    silent = office.service.name == "plivo"  # Its simulator does not look for machines.
+    found = await office.agents[0].edge.wait_answered_by(0.0 if silent else 5.0)
+    assert found == ("" if silent else "human")
     await office.agents[0].edge.hang_up()
     await until(lambda: office.service.calls[0].ended.is_set())
     assert office.service.failures == []

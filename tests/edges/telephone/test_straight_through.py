@@ -132,7 +132,7 @@ async def test_a_conversation_in_each_format(audio_format):
             [session] = simulator.sessions
             cuts = [e for e in session.events_in if e["type"] == "conversation.item.truncate"]
             heard_ms = call.played_samples / 8
-    assert [item.text for item in agents[0].conversation.items][0] == "Hello."
+    assert next(item.text for item in agents[0].conversation.items) == "Hello."
     [cut] = cuts  # in ms of the audio that came, whatever its rate
     assert heard_ms - 250 < cut["audio_end_ms"] <= heard_ms + 1
     assert call.violations == []
