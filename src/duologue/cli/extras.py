@@ -41,6 +41,7 @@ EXTRAS = {
     ),
     "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
+    "redis": ("conversations on a Redis server", ("redis",)),
     "upload": ("copies of recordings in object stores", ("fsspec",)),
     "simulate": (
         "providers on this machine",
