@@ -8,10 +8,8 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-from click.testing import CliRunner
 from page import SPEECH, chromium, open_page, talk
 
-from duologue.cli import main
 from duologue.observe import read_calls
 from duologue.testing import OpenAISimulator, Reply
 
@@ -97,9 +95,3 @@ async def test_answers_in_text_are_shown_as_read_even_if_interrupted_by_typing()
         assert await page.locator("#turns s, #turns .cut, #turns .ahead").count() == 0
         events = [event for session in simulator.sessions for event in session.events_in]
         assert "response.cancel" in [event["type"] for event in events]
-
-
-def test_metrics_of_several_workers_are_refused_in_one_sentence():
-    result = CliRunner().invoke(main, ["serve", "--metrics", "--workers", "2"])
-    assert result.exit_code == 2
-    assert "serves alone" in result.output

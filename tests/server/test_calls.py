@@ -196,6 +196,9 @@ async def test_a_server_whose_ticks_are_late_refuses_a_call_until_it_has_recover
         assert "too busy" in reason
         health = json.loads((await server.get("/health"))[2])
         assert health["tick_delay_ms"] > 20
+        assert health["late"] is True
+        status, _, body = await server.get("/ready")
+        assert (status, json.loads(body)["reason"]) == (503, "late")
         assert health["refused"] == server.calls.refused_late == 1
         busy.clear()
         await work
@@ -203,6 +206,41 @@ async def test_a_server_whose_ticks_are_late_refuses_a_call_until_it_has_recover
         async with server.socket() as third:
             assert (await answer(third))["type"] == "config"
         assert server.calls.refused == 1
+
+
+class OtherProcess:
+    """The other worker of a server, which is on time."""
+
+    prefix = "1-"
+
+    async def is_elsewhere(self):
+        return True
+
+    async def admit(self):
+        return True
+
+    def free(self):
+        pass
+
+    async def health(self):
+        return None
+
+
+async def test_a_late_worker_sends_a_caller_to_one_that_is_on_time():
+    busy = asyncio.Event()
+    async with served(Recorder(), max_sessions=9, max_tick_delay_ms=20) as server:
+        server.calls.shared = OtherProcess()
+        async with server.socket() as first:
+            await answer(first)
+            busy.set()
+            work = asyncio.create_task(keep_busy(busy))
+            await until(lambda: server.calls.tick_delay_ms > 30, seconds=20)
+            async with server.socket() as second:
+                error, code, _ = await receive_close(second)
+            busy.clear()
+            await work
+        # On 1012 the page calls again by itself.
+        assert (error["code"], code) == ("restarting", 1012)
 
 
 async def test_the_only_caller_is_admitted_however_late_the_ticks_are():

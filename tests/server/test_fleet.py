@@ -4,13 +4,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duologue.server._fleet import FIRST_DELAY_S, HEALTHY_S, MAX_DELAY_S, Fleet, RestartDelay
+from duologue.server._fleet import (
+    FIRST_DELAY_S,
+    HEALTHY_S,
+    MAX_DELAY_S,
+    SILENT_S,
+    Fleet,
+    RestartDelay,
+)
+
+
+class Time:
+    """A clock that stands still."""
+
+    now = 100.0
 
 
 def fleet(workers: int = 3, *, limit: int = 10, bound: float | None = 20.0) -> Fleet:
-    made = Fleet(limit, bound)
+    made = Fleet(limit, bound, lambda: Time.now)
     for number in range(1, workers + 1):
-        made.add(number, 1000 + number)
+        made.add(number, 1000 + number, number)
         made.workers[number].ready = True
     return made
 
@@ -58,9 +71,56 @@ def test_a_worker_whose_ticks_are_late_comes_last():
     assert fleet(2, bound=None).choose() == 1
 
 
+def test_a_worker_that_has_fallen_silent_comes_last(monkeypatch):
+    made = fleet(2)
+    for number in (1, 2):
+        made.report(number, report(connections=number))
+    assert made.choose() == 1
+    monkeypatch.setattr(Time, "now", 100 + SILENT_S + 0.1)
+    made.report(2, report(connections=2))
+    assert made.choose() == 2
+    assert not made.health()["late"]
+    unbounded = fleet(2, bound=None)
+    unbounded.report(1, report())
+    monkeypatch.setattr(Time, "now", 1000.0)
+    assert unbounded.choose() == 1
+
+
+def test_a_caller_whom_a_late_worker_refuses_is_sent_to_one_that_is_on_time():
+    made = fleet(2, limit=2)
+    made.report(1, report(tick_delay_ms=50))
+    assert made.is_elsewhere(1)
+    assert not made.is_elsewhere(2)
+    made.admit(1, 1)
+    made.admit(1, 2)
+    assert not made.is_elsewhere(1)
+    made.free(1, 1)
+    made.report(2, report(tick_delay_ms=50))
+    assert not made.is_elsewhere(1)
+    assert made.health()["late"] is True
+
+
+def test_metrics_name_a_worker_by_its_slot():
+    made = fleet(2)
+    made.admit(2, 1)
+    made.report(2, report(tick_delay_ms=4.5))
+    made.remove(1)
+    made.add(3, 1003, 1)
+    made.workers[3].ready = True
+    lines = [line for line in made.metrics().splitlines() if not line.startswith("#")]
+    assert lines == [
+        "duologue_workers 2",
+        "duologue_workers_ended_total 1",
+        'duologue_worker_calls{worker="1"} 0',
+        'duologue_worker_calls{worker="2"} 1',
+        'duologue_worker_tick_delay_seconds{worker="1"} 0',
+        'duologue_worker_tick_delay_seconds{worker="2"} 0.0045',
+    ]
+
+
 def test_nobody_gets_a_connection_before_it_is_ready():
-    made = Fleet(10, 20.0)
-    made.add(1, 1001)
+    made = Fleet(10, 20.0, lambda: Time.now)
+    made.add(1, 1001, 1)
     assert made.choose() is None
     made.workers[1].ready = True
     assert made.choose() == 1
@@ -104,7 +164,7 @@ def test_no_place_is_given_while_draining():
 
 def test_health_has_the_sums_and_the_ready_workers():
     made = fleet(2)
-    made.add(3, 1003)
+    made.add(3, 1003, 3)
     made.admit(1, 1)
     made.report(1, report(tick_delay_ms=4.5, refused=1))
     made.report(2, report(tick_delay_ms=1, refused=2))
@@ -115,6 +175,7 @@ def test_health_has_the_sums_and_the_ready_workers():
         "limit": 10,
         "tick_delay_ms": 4.5,
         "refused": 3,
+        "late": False,
         "workers": [
             {"pid": 1001, "sessions": 1, "tick_delay_ms": 4.5},
             {"pid": 1002, "sessions": 0, "tick_delay_ms": 1.0},

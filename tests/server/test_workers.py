@@ -3,8 +3,11 @@
 import asyncio
 import json
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -17,6 +20,7 @@ from server_fixture import answer, receive_close, until
 
 from duologue.errors import ConfigError
 from duologue.server import ServerConfig
+from duologue.server._fleet import SILENT_S
 from duologue.server._worker import receive_connections
 from duologue.server._worker_link import LinkClosedError, WorkerLink
 from event_loops import EVENT_LOOPS
@@ -32,7 +36,7 @@ async def handler(signalling):
             break
         await signalling.send({"type": "pid", "pid": os.getpid()})
 
-config = ServerConfig(port=0, max_tick_delay_ms=None, **SETTINGS)
+config = ServerConfig(port=0, **SETTINGS)
 BEFORE
 run_in_loop(serve_app(create_call_app(handler, config), config), LOOP)
 """
@@ -44,11 +48,17 @@ class Server:
         self.url = url
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[tuple[websockets.ClientConnection, int]]:
-        """Yield the socket of an admitted call, and the pid of its worker."""
+    async def admitted(self) -> AsyncIterator[websockets.ClientConnection]:
+        """Yield the socket of an admitted call."""
         async with websockets.connect(self.url.replace("http", "ws") + "call") as socket:
             await socket.send('{"type": "hello"}')
             assert (await answer(socket))["type"] == "config"
+            yield socket
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[tuple[websockets.ClientConnection, int]]:
+        """Yield the socket of an admitted call, and the pid of its worker."""
+        async with self.admitted() as socket:
             await socket.send('{"type": "mute", "muted": false}')
             yield socket, (await answer(socket))["pid"]
 
@@ -70,7 +80,10 @@ class Server:
 
 @asynccontextmanager
 async def running(loop: str = "asyncio", before: str = "", **settings) -> AsyncIterator[Server]:
-    program = PROGRAM.replace("SETTINGS", repr({"workers": 2, "offer_timeout_s": 60} | settings))
+    program = PROGRAM.replace(
+        "SETTINGS",
+        repr({"workers": 2, "offer_timeout_s": 60, "max_tick_delay_ms": None} | settings),
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -213,6 +226,68 @@ def is_alive(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+async def test_calls_avoid_a_worker_that_is_stuck():
+    async with running(max_tick_delay_ms=20.0) as server, AsyncExitStack() as calls:
+        stuck, other = await server.workers(2)
+        os.kill(stuck, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(10):
+                # Whichever connection the stuck one got before it was noticed waits in it.
+                while True:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(0.5), server.call() as (_, pid):
+                            if pid == other:
+                                break
+            await asyncio.sleep(SILENT_S)
+            for _ in range(3):
+                assert (await calls.enter_async_context(server.call()))[1] == other
+        finally:
+            os.kill(stuck, signal.SIGCONT)
+
+
+async def scrape(server: Server) -> str:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        return (await client.get("/metrics", headers={"connection": "close"})).text
+
+
+async def test_one_scrape_has_the_metrics_of_all_workers(tmp_path):
+    pytest.importorskip("prometheus_client", reason="needs the extra prometheus")
+    (tmp_path / "app.py").write_text(
+        "from duologue import Agent\n"
+        "from duologue.testing import ScriptedRealtime\n"
+        "def make_agent(edge):\n"
+        "    return Agent(edge=edge, llm=ScriptedRealtime(['Yes.']))\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "duologue", "serve", "app.py:make_agent"),
+        *("--port", "0", "--workers", "2", "--metrics"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        line = (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+        server = Server(process, line.split()[2])
+        await server.workers(2)
+        async with server.admitted():
+            for _ in range(3):  # whichever worker answers
+                text = await scrape(server)
+                assert 'duologue_draining{worker="1"} 0.0' in text
+                assert 'duologue_draining{worker="2"} 0.0' in text
+                assert text.count("# TYPE duologue_sessions_active gauge") == 1
+                assert "duologue_workers 2" in text
+                found = re.findall(r'duologue_worker_calls\{worker="\d"\} (\d)', text)
+                assert sorted(found) == ["0", "1"]
+        if shutil.which("promtool"):
+            check = subprocess.run(
+                ["promtool", "check", "metrics"], input=text.encode(), capture_output=True
+            )
+            assert (check.returncode, check.stdout + check.stderr) == (0, b"")
+    finally:
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 10)
 
 
 async def test_a_program_that_can_not_start_is_one_error():

@@ -213,11 +213,6 @@ def serve(
     if carriers:
         require_extras("serve --telephone", "browser", "telephone")
     observation.require_extras("serve")
-    if observation.metrics and workers != 1:
-        raise ConfigError(
-            "--metrics needs a process that serves alone: with --workers, a scrape would reach "
-            "another worker each time; start several servers with one worker each"
-        )
     if app is not None:
         require_extras("serve", "browser")
     elif reload:

@@ -45,7 +45,7 @@ def openapi_document(version: str, root: str, *, with_token: bool) -> JsonObject
                         {
                             "name": "full",
                             "in": "query",
-                            "description": "ok: a full server counts as ready.",
+                            "description": "ok: a server that is full or late counts as ready.",
                             "schema": {"enum": ["ok"]},
                         }
                     ],
@@ -182,18 +182,19 @@ _TEXT: JsonObject = {"type": "string"}
 _SCHEMAS: JsonObject = {
     "Error": _object(error=_TEXT),
     "Health": _object(
-        ["status", "sessions", "limit", "tick_delay_ms", "refused"],
+        ["status", "sessions", "limit", "tick_delay_ms", "refused", "late"],
         status={"enum": ["ok", "draining", "loading"]},
         sessions=_COUNT,
         limit=_COUNT,
         tick_delay_ms=_NUMBER,
         refused=_COUNT,
+        late={"type": "boolean", "description": "Calls are refused because ticks are late."},
         workers={"type": "array", "items": {"$ref": "#/components/schemas/Worker"}},
     ),
     "Worker": _object(pid=_COUNT, sessions=_COUNT, tick_delay_ms=_NUMBER),
     "Ready": _object(
         ready={"type": "boolean"},
-        reason={"enum": ["draining", "loading", "full", None]},
+        reason={"enum": ["draining", "loading", "full", "late", None]},
         sessions=_COUNT,
         limit=_COUNT,
     ),

@@ -7,7 +7,10 @@ handed over and that the worker has not counted yet. So forty callers at once ar
 though no worker has reported anything in between. Connections of the page's files weigh as much as
 a call, but they are spread in the same way and end within seconds.
 
-A worker whose ticks are late gets a connection only if all others are late, too.
+A worker whose ticks are late gets a connection only if all others are late, too; and so does one
+that has reported nothing for a second, because its event loop is stuck. A late worker refuses calls
+by itself. If another one is on time, the caller is told to call again at once and so comes there;
+a server whose workers are all late is not ready.
 
 Limits are shared: a worker asks for a place before it admits a call, and the places of a worker
 that has died are free again.
@@ -15,6 +18,7 @@ that has died are free again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from duologue.json_types import Json, JsonObject
@@ -28,17 +32,22 @@ MAX_DELAY_S = 30.0
 HEALTHY_S = 60.0
 """Seconds after which a worker counts as having started well."""
 
+SILENT_S = 1.0
+"""Seconds without a report after which a worker counts as late; it reports twice in that time."""
+
 
 @dataclass(slots=True)
 class WorkerState:
     """One worker process.
 
-    ``handed_over`` counts the connections given to it, and ``received`` those of them that it had
-    counted when it last reported.
+    ``slot`` counts the workers that run at once, from 1: a worker that replaces another has the
+    same. ``handed_over`` counts the connections given to it, and ``received`` those of them that
+    it had counted when it last reported.
     """
 
     number: int
     pid: int
+    slot: int
     ready: bool = False
     places: set[int] = field(default_factory=set)
     handed_over: int = 0
@@ -46,6 +55,7 @@ class WorkerState:
     connections: int = 0
     tick_delay_ms: float = 0.0
     refused: int = 0
+    reported_at: float | None = None
 
     @property
     def calls(self) -> int:
@@ -64,28 +74,34 @@ class Fleet:
     Args:
         limit: Most calls of all workers together.
         max_tick_delay_ms: Lateness from which a worker is chosen last; None if it does not matter.
+        now: The time in seconds.
     """
 
-    def __init__(self, limit: int, max_tick_delay_ms: float | None) -> None:
+    def __init__(
+        self, limit: int, max_tick_delay_ms: float | None, now: Callable[[], float]
+    ) -> None:
         self.limit = limit
         self.workers: dict[int, WorkerState] = {}
         self.draining = False
         self._max_tick_delay_ms = max_tick_delay_ms
+        self._now = now
         self._refused_earlier = 0
+        self._lost = 0
 
     @property
     def calls(self) -> int:
         """Calls of all workers."""
         return sum(worker.calls for worker in self.workers.values())
 
-    def add(self, number: int, pid: int) -> None:
+    def add(self, number: int, pid: int, slot: int) -> None:
         """Add a process that has been started."""
-        self.workers[number] = WorkerState(number, pid)
+        self.workers[number] = WorkerState(number, pid, slot)
 
     def remove(self, number: int) -> int:
         """Remove a process that has ended; return how many calls it had."""
         worker = self.workers.pop(number)
         self._refused_earlier += worker.refused
+        self._lost += not self.draining
         return worker.calls
 
     def choose(self, excluded: frozenset[int] = frozenset()) -> int | None:
@@ -112,6 +128,12 @@ class Fleet:
         worker.places.add(place)
         return True
 
+    def is_elsewhere(self, number: int) -> bool:
+        """Return whether another worker than this one would admit a call."""
+        others = (w for w in self.workers.values() if w.ready and w.number != number)
+        full = self.draining or self.calls >= self.limit
+        return not full and any(not self._is_late(worker) for worker in others)
+
     def free(self, number: int, place: int) -> None:
         """Give a place back, if the worker has it."""
         worker = self.workers.get(number)
@@ -132,6 +154,7 @@ class Fleet:
                 worker.connections = connections
                 worker.tick_delay_ms = float(delay)
                 worker.refused = refused
+                worker.reported_at = self._now()
             case _:
                 pass
 
@@ -147,18 +170,49 @@ class Fleet:
             if worker.ready
         ]
         delays = [worker.tick_delay_ms for worker in self.workers.values()]
+        ready = [worker for worker in self.workers.values() if worker.ready]
         return {
             "status": "draining" if self.draining else "ok",
             "sessions": self.calls,
             "limit": self.limit,
             "tick_delay_ms": max(delays, default=0.0),
             "refused": self._refused_earlier + sum(w.refused for w in self.workers.values()),
+            "late": bool(ready) and all(map(self._is_late, ready)),
             "workers": workers,
         }
 
+    def metrics(self) -> str:
+        """Return what the supervisor knows, in Prometheus' text format."""
+        workers = sorted(
+            (worker for worker in self.workers.values() if worker.ready), key=lambda w: w.slot
+        )
+        lines = [
+            "# HELP duologue_workers Worker processes that take calls.",
+            "# TYPE duologue_workers gauge",
+            f"duologue_workers {len(workers)}",
+            "# HELP duologue_workers_ended_total Worker processes that ended before the server.",
+            "# TYPE duologue_workers_ended_total counter",
+            f"duologue_workers_ended_total {self._lost}",
+            "# HELP duologue_worker_calls Calls of a worker.",
+            "# TYPE duologue_worker_calls gauge",
+            *(f'duologue_worker_calls{{worker="{w.slot}"}} {w.calls}' for w in workers),
+            "# HELP duologue_worker_tick_delay_seconds Lateness of a tenth of a worker's ticks.",
+            "# TYPE duologue_worker_tick_delay_seconds gauge",
+            *(
+                f'duologue_worker_tick_delay_seconds{{worker="{w.slot}"}} '
+                f"{w.tick_delay_ms / 1000:g}"
+                for w in workers
+            ),
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
     def _is_late(self, worker: WorkerState) -> bool:
         bound = self._max_tick_delay_ms
-        return bound is not None and worker.tick_delay_ms > bound
+        if bound is None:
+            return False
+        at = worker.reported_at
+        silent = at is not None and self._now() - at > SILENT_S
+        return silent or worker.tick_delay_ms > bound
 
 
 class RestartDelay:

@@ -40,8 +40,9 @@ from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.server._acceptor import Acceptor
 from duologue.server._fleet import Fleet, RestartDelay
+from duologue.server._merged_metrics import merge_metrics
 from duologue.server._worker import ENVIRONMENT
-from duologue.server._worker_link import LinkClosedError, WorkerLink
+from duologue.server._worker_link import ASK_S, LinkClosedError, WorkerLink
 from duologue.server.calls import AFTER_CALL_S
 from duologue.server.config import ServerConfig
 
@@ -113,7 +114,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._command = command or [sys.executable, *sys.orig_argv[1:]]
         self._clock = clock or LoopClock()
-        self._fleet = Fleet(config.max_sessions, config.max_tick_delay_ms)
+        self._fleet = Fleet(config.max_sessions, config.max_tick_delay_ms, self._clock.now)
         self._workers: dict[int, _Worker] = {}
         self._last_number = 0
         self._unplaced: deque[socket.socket] = deque()
@@ -210,11 +211,11 @@ class Supervisor:
 
     async def _run_slots(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_worker(first=True), name="worker")
+            tasks.create_task(self._keep_worker(1, first=True), name="worker")
             await self._wait_for(self._first_ready)
-            for _ in range(self._slots - 1):
+            for slot in range(2, self._slots + 1):
                 if not self._draining.is_set():
-                    tasks.create_task(self._keep_worker(), name="worker")
+                    tasks.create_task(self._keep_worker(slot), name="worker")
 
     async def _wait_for(self, event: asyncio.Event) -> None:
         """Wait for an event, or for the drain."""
@@ -224,14 +225,14 @@ class Supervisor:
             for wait in waits:
                 wait.cancel()
 
-    async def _keep_worker(self, *, first: bool = False) -> None:
+    async def _keep_worker(self, slot: int, *, first: bool = False) -> None:
         """Run a worker, and another one whenever it has ended."""
         delay = RestartDelay()
         while not self._draining.is_set():
             began = self._clock.now()
             self._last_number += 1
             number = self._last_number
-            code = await self._run_worker(number)
+            code = await self._run_worker(number, slot)
             lost = self._fleet.remove(number)
             if self._draining.is_set():
                 return
@@ -249,7 +250,7 @@ class Supervisor:
                 async with asyncio.timeout(wait):
                     await self._draining.wait()
 
-    async def _run_worker(self, number: int) -> int:
+    async def _run_worker(self, number: int, slot: int) -> int:
         """Run one worker process to its end; return its exit code."""
         control, its_control = socket.socketpair()
         channel, its_channel = socket.socketpair()
@@ -265,7 +266,7 @@ class Supervisor:
                     # A terminal's Ctrl-C is the supervisor's alone.
                     start_new_session=True,
                 )
-            self._fleet.add(number, process.pid)
+            self._fleet.add(number, process.pid, slot)
             worker = _Worker(number, process, channel)
             worker.link = WorkerLink(
                 lambda message: self._handle_message(worker, message),
@@ -313,6 +314,10 @@ class Supervisor:
         match question:
             case {"do": "admit", "place": int(place)}:
                 return {"admitted": self._fleet.admit(worker.number, place)}
+            case {"do": "elsewhere"}:
+                return {"elsewhere": self._fleet.is_elsewhere(worker.number)}
+            case {"do": "metrics"}:
+                return {"text": await self._collect_metrics()}
             case {"do": "health"}:
                 return self._fleet.health()
             case {"do": "list"}:
@@ -330,17 +335,36 @@ class Supervisor:
         return self._workers.get(int(number)) if number.isdecimal() else None
 
     async def _list_calls(self) -> list[Json]:
-        async def list_of(link: WorkerLink) -> list[Json]:
-            try:
-                calls = (await link.ask({"do": "list"})).get("calls")
-            except LinkClosedError:
-                return []
-            return calls if isinstance(calls, list) else []
+        answers = await self._ask_all({"do": "list"})
+        lists = [answer.get("calls") for answer in answers.values()]
+        return [call for calls in lists if isinstance(calls, list) for call in calls]
 
-        links = [worker.link for worker in self._workers.values() if worker.link is not None]
+    async def _collect_metrics(self) -> str:
+        """Return the metrics of all workers that answer, and those of the supervisor."""
+        texts = {}
+        for number, answer in (await self._ask_all({"do": "metrics"})).items():
+            text, worker = answer.get("text"), self._fleet.workers.get(number)
+            if isinstance(text, str) and worker is not None:
+                texts[worker.slot] = text
+        return merge_metrics(texts) + self._fleet.metrics()
+
+    async def _ask_all(self, question: JsonObject) -> dict[int, JsonObject]:
+        """Ask all workers; return the answers by the number of the worker."""
+
+        async def ask(link: WorkerLink) -> JsonObject:
+            try:
+                return await link.ask(question, within_s=ASK_S / 2)
+            except LinkClosedError:
+                return {}
+
+        workers = [worker for worker in self._workers.values() if worker.started]
         async with asyncio.TaskGroup() as tasks:
-            lists = [tasks.create_task(list_of(link)) for link in links]
-        return [call for one in lists for call in one.result()]
+            asked = {
+                worker.number: tasks.create_task(ask(worker.link))
+                for worker in workers
+                if worker.link is not None
+            }
+        return {number: one.result() for number, one in asked.items()}
 
     def _place(self, connection: socket.socket) -> None:
         """Hand a connection to the emptiest worker, or let it wait."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
 from duologue.json_types import Json, JsonObject
+from duologue.server._fleet import SILENT_S
 from duologue.server._worker_link import LinkClosedError, WorkerLink
 from duologue.server.calls import ApiReply, CallLimiter
 
@@ -90,6 +92,7 @@ class OtherWorkers:
         calls: The calls of this process.
         on_drain: Called when the supervisor wants this process to drain.
         on_stop: Called when it must stop at once.
+        metrics: Returns the metrics of this process.
     """
 
     def __init__(
@@ -99,20 +102,25 @@ class OtherWorkers:
         *,
         on_drain: Callable[[], None],
         on_stop: Callable[[], None],
+        metrics: Callable[[], str],
     ) -> None:
         self._calls = calls
         self._on_drain = on_drain
         self._on_stop = on_stop
+        self._metrics = metrics
         self.link = WorkerLink(self._receive, self._answer)
         self.prefix = f"{place.number}-"
         self.received = 0
         """Connections received from the supervisor."""
         self._reported: JsonObject = {}
+        self._reported_at = float("-inf")
         self._places: list[int] = []
         self._next_place = 0
 
     def report(self, connections: int) -> None:
         """Tell the supervisor how much this process has to do, if that has changed.
+
+        Tell it twice a second in any case, so that it notices a process that is stuck.
 
         Args:
             connections: Open connections.
@@ -123,8 +131,9 @@ class OtherWorkers:
             "tick_delay_ms": round(self._calls.tick_delay_ms, 1),
             "refused": self._calls.refused,
         }
-        if report != self._reported:
-            self._reported = report
+        now = time.monotonic()
+        if report != self._reported or now - self._reported_at >= SILENT_S / 2:
+            self._reported, self._reported_at = report, now
             self.link.tell({"report": report})
 
     async def admit(self) -> bool:
@@ -155,6 +164,22 @@ class OtherWorkers:
         except LinkClosedError:
             return None
 
+    async def is_elsewhere(self) -> bool:
+        """Return whether another process would admit a call that this one must refuse."""
+        try:
+            answer = await self.link.ask({"do": "elsewhere"})
+        except LinkClosedError:
+            return False
+        return answer.get("elsewhere") is True
+
+    async def metrics(self) -> str:
+        """Return the metrics of all workers; those of this one if the supervisor has ended."""
+        try:
+            text = (await self.link.ask({"do": "metrics"})).get("text")
+        except LinkClosedError:
+            text = None
+        return text if isinstance(text, str) else self._metrics()
+
     async def list_calls(self) -> list[Json]:
         """Return the calls of all workers."""
         try:
@@ -184,6 +209,8 @@ class OtherWorkers:
         match question:
             case {"do": "list"}:
                 return {"calls": self._calls.summaries()}
+            case {"do": "metrics"}:
+                return {"text": self._metrics()}
             case {"do": "call", "id": str(call_id), "request": dict(request)}:
                 reply = self._calls.ask_own(call_id, request)
                 return {"status": reply.status, "body": reply.body}

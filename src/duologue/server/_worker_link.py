@@ -83,11 +83,11 @@ class WorkerLink:
         if self._writer is not None:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
-    async def ask(self, question: JsonObject) -> JsonObject:
+    async def ask(self, question: JsonObject, *, within_s: float = ASK_S) -> JsonObject:
         """Return the answer to a question.
 
         Raises:
-            LinkClosedError: The other process has ended, or does not answer within `ASK_S`.
+            LinkClosedError: The other process has ended, or does not answer in time.
         """
         if self._writer is None:
             raise LinkClosedError("the other process has ended")
@@ -97,7 +97,7 @@ class WorkerLink:
         self._pending[number] = answer
         self.tell({"ask": number, "body": question})
         try:
-            async with asyncio.timeout(ASK_S):
+            async with asyncio.timeout(within_s):
                 return await answer
         except TimeoutError:
             raise LinkClosedError("the other process does not answer") from None

@@ -85,7 +85,13 @@ class CallApi:
             return JSONResponse(_error("metrics are not switched on"), 404, headers=_NO_STORE)
         if not self._may_ask(request):
             return _refusal()
-        return Response(self.metrics(), media_type=_PROMETHEUS_TEXT, headers=_NO_STORE)
+        shared = self._calls.shared
+        text = self.render_own_metrics() if shared is None else await shared.metrics()
+        return Response(text, media_type=_PROMETHEUS_TEXT, headers=_NO_STORE)
+
+    def render_own_metrics(self) -> str:
+        """Return the metrics of this process; empty if there are none."""
+        return "" if self.metrics is None else self.metrics().decode()
 
     async def _describe(self, request: Request) -> JSONResponse:
         return JSONResponse(

@@ -90,14 +90,14 @@ class CallApp(Starlette):
         return JSONResponse(await self.calls.health(), headers=_NO_STORE)
 
     async def _ready(self, request: Request) -> JSONResponse:
-        """Answer whether a call would be admitted; ``?full=ok`` counts a full server as ready.
+        """Answer whether a call would be admitted; ``?full=ok`` counts a full one as ready.
 
         A load balancer that has nowhere else to send a caller should ask with ``?full=ok``, so that
         the page can say that all places are taken.
         """
         health = await self.calls.health()
         reason = self.calls.not_ready(health)
-        if reason == "full" and request.query_params.get("full") == "ok":
+        if reason in ("full", "late") and request.query_params.get("full") == "ok":
             reason = None
         body: JsonObject = {"ready": reason is None, "reason": reason}
         body |= {name: health[name] for name in ("sessions", "limit")}
@@ -115,8 +115,8 @@ def create_call_app(handler: CallHandler, config: ServerConfig | None = None) ->
     Routes: ``GET /`` is the page, ``GET /static/NAME`` its files, and ``GET /health`` the number of
     sessions, their limit, the delay of ticks (see `CallLimiter.tick_delay_ms`) and the number of
     refused calls as JSON. ``GET /ready`` answers 200 if a call would be admitted, else 503 with the
-    reason: ``draining``, ``loading`` or ``full``. ``WS /call`` is one call; its end ends the
-    session. ``POST /call`` returns the reason for which a call from that page would be refused,
+    reason: ``draining``, ``loading``, ``full`` or ``late``. ``WS /call`` is one call; its end ends
+    the session. ``POST /call`` returns the reason for which a call from that page would be refused,
     because a browser does not show the reason for a WebSocket. ``/calls`` is the REST API for
     operators, described by ``GET /openapi.json``.
 

@@ -105,6 +105,10 @@ type CallHandler = Callable[[CallSignalling], Awaitable[None]]
 _OVERLOADED = Refusal(
     "full", 1013, "This server is too busy for another call: try again in a minute."
 )
+_ELSEWHERE = Refusal(
+    "restarting", 1012, "This process is too busy for another call: the page calls again by itself."
+)
+"""Another worker would take the call; 1012 makes the page call again without asking."""
 
 MAX_WAITING = 128
 """Most open sockets that have not sent their hello; a new one evicts an older one."""
@@ -186,6 +190,14 @@ class SharedLimits(Protocol):
 
     async def health(self) -> JsonObject | None:
         """Return what ``/health`` answers for all; None if that is not known."""
+        ...
+
+    async def is_elsewhere(self) -> bool:
+        """Return whether another process would admit a call that this one must refuse."""
+        ...
+
+    async def metrics(self) -> str:
+        """Return the metrics of all, in Prometheus' text format."""
         ...
 
     async def list_calls(self) -> list[Json]:
@@ -483,9 +495,12 @@ class CallLimiter:
             "limit": self._config.max_sessions,
             "tick_delay_ms": round(self.tick_delay_ms, 1),
             "refused": self.refused,
+            "late": self._is_late(),
         }
 
-    def not_ready(self, health: JsonObject) -> Literal["draining", "loading", "full"] | None:
+    def not_ready(
+        self, health: JsonObject
+    ) -> Literal["draining", "loading", "full", "late"] | None:
         """Return why no call would be admitted, from what `health` returned; None if it would."""
         if self.draining:
             return "draining"
@@ -494,6 +509,8 @@ class CallLimiter:
         match health:
             case {"sessions": int(sessions), "limit": int(limit)} if sessions >= limit:
                 return "full"
+            case {"late": True}:
+                return "late"
             case _:
                 return None
 
@@ -591,8 +608,7 @@ class CallLimiter:
             raise RefusedError(LOADING)
         if self.shared is None and self.sessions >= self._config.max_sessions:
             raise self._refuse_full()
-        bound = self._config.max_tick_delay_ms
-        if self.sessions and bound is not None and self.tick_delay_ms > bound:
+        if self._is_late():
             self.refused += 1
             self.refused_late += 1
             log.warning(
@@ -602,13 +618,25 @@ class CallLimiter:
             )
             raise RefusedError(_OVERLOADED)
 
+    def _is_late(self) -> bool:
+        """Return whether another call would be refused because the ticks are late."""
+        bound = self._config.max_tick_delay_ms
+        return bool(self.sessions) and bound is not None and self.tick_delay_ms > bound
+
     async def _take_place(self) -> None:
         """Take one of the places, which all workers share; `_unfinished_call` gives it back.
 
         Raises:
             RefusedError: There is none.
         """
-        self.check_place()
+        try:
+            self.check_place()
+        except RefusedError as refused:
+            if self.shared is None or refused.refusal is not _OVERLOADED:
+                raise
+            if await self.shared.is_elsewhere():
+                raise RefusedError(_ELSEWHERE) from None
+            raise
         if self.shared is not None and not await self.shared.admit():
             raise self._refuse_full()
 

@@ -130,7 +130,13 @@ async def _serve_as_worker(app: CallApp, config: ServerConfig, place: WorkerPlac
         on_tick=lambda: others.report(len(server.server_state.connections)),
         on_drain=lambda: others.link.tell({"draining": True}),
     )
-    others = OtherWorkers(place, app.calls, on_drain=server.begin_drain, on_stop=stop)
+    others = OtherWorkers(
+        place,
+        app.calls,
+        on_drain=server.begin_drain,
+        on_stop=stop,
+        metrics=app.api.render_own_metrics,
+    )
     app.calls.shared = others
 
     async def follow_supervisor() -> None:
