@@ -29,6 +29,7 @@ from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.hosting import CallEnd, create_app
 from duologue.rtc.config import PeerError
 from duologue.server import CallRefusedError, CallRequest, ServerConfig
+from duologue.stores import SqliteStores
 from duologue.testing import ScriptedRealtime
 from duologue.testing.caller import Caller
 
@@ -329,6 +330,37 @@ async def test_on_end_gets_the_agent_after_the_place_of_the_call_is_free():
     assert end.agent is not None
     assert end.agent.conversation.items[0].text == "hello"
     assert end.edge.request.headers["host"].startswith("localhost")
+
+
+async def test_conversation_of_each_call_is_kept_in_the_stores(tmp_path):
+    edges: list[CallEdge] = []
+
+    def make_agent(edge: CallEdge) -> Agent:
+        edges.append(edge)
+        return scripted(edge)
+
+    async with SqliteStores(tmp_path / "calls.db") as stores:
+        app = create_app(make_agent, CONFIG, stores=stores)
+        async with serving(app, CONFIG) as server, calling(server) as caller:
+            await caller.send_text("hello")
+            await until(lambda: any(e["type"] == "AgentTurnStartedEvent" for e in caller.events))
+            call_id = getattr(edges[0], "session_id", "") or next(iter(server.calls.running))
+        kept = await stores.conversation(call_id).load()
+    assert [item.text for item in kept][:1] == ["hello"]
+
+
+async def test_a_store_that_can_not_be_reached_does_not_end_a_call(tmp_path):
+    ends: list[CallEnd] = []
+    stores = SqliteStores(tmp_path / "calls.db")
+    (tmp_path / "calls.db").mkdir()
+    app = create_app(scripted, CONFIG, stores=stores, on_end=ends.append)
+    async with stores, serving(app, CONFIG) as server:
+        async with calling(server) as caller:
+            await caller.send_text("hello")
+            await until(lambda: any(e["type"] == "AgentTurnStartedEvent" for e in caller.events))
+            await until(lambda: any(e["type"] == "ErrorEvent" for e in caller.events))
+        await until(lambda: ends)
+    assert ends[0].error is None
 
 
 async def test_on_end_gets_the_error_of_a_failed_call_and_its_own_errors_are_logged(caplog):

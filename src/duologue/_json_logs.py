@@ -32,6 +32,11 @@ def call_context(call_id: str) -> Generator[None]:
         _call_id.reset(token)
 
 
+def current_call_id() -> str | None:
+    """Return the id of the call that this code runs for; None outside of a call."""
+    return _call_id.get()
+
+
 class JsonLogFormatter(logging.Formatter):
     """Formats each record as a JSON object: ``time``, ``level``, ``logger``, ``message``, ``pid``.
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+from duologue._json_logs import current_call_id
 from duologue._user_code import FailureReports, call_plain, is_async, log_failure, run_contained
 from duologue.agent.agent import Agent
 from duologue.edges.protocol import Edge, MeasuredEdge
@@ -28,6 +29,7 @@ from duologue.server.serving import serve_app
 if TYPE_CHECKING:
     from duologue.edges.telephone.carrier import Carrier
     from duologue.observe import Metrics
+    from duologue.stores import ConversationStores
 
 import_module("duologue.agent.session")  # now, because the first call should not wait for it
 
@@ -93,6 +95,7 @@ def create_app(
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
     metrics: Metrics | None = None,
+    stores: ConversationStores | None = None,
 ) -> CallApp:
     """Create an ASGI app in which each caller talks with an agent of their own.
 
@@ -107,6 +110,8 @@ def create_app(
             ``lambda call: call.agent.say("I have to go in half a minute.")``.
         telephone: Carriers whose calls come to ``make_agent`` too, with a `MediaStream` as edge.
         metrics: What ``/metrics`` answers, behind the token; ``make_agent`` lets it watch agents.
+        stores: Where the conversations of agents are kept that have no store of their own, each
+            under the id of its call; close it after the server.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
@@ -114,11 +119,16 @@ def create_app(
     config = config or ServerConfig()
     app = create_call_app(
         agent_call_handler(
-            make_agent, config, handle_call=handle_call, on_end=on_end, on_ending=on_ending
+            make_agent,
+            config,
+            handle_call=handle_call,
+            on_end=on_end,
+            on_ending=on_ending,
+            stores=stores,
         ),
         config,
     )
-    app.calls.record = lambda edge: _CallRecord(cast("Edge", edge), on_end, on_ending)
+    app.calls.record = lambda edge: _CallRecord(cast("Edge", edge), on_end, on_ending, stores)
     if metrics is not None:
         shown = metrics
 
@@ -147,6 +157,7 @@ async def serve(
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
     metrics: Metrics | None = None,
+    stores: ConversationStores | None = None,
     ready: Callable[[str], None] | None = None,
     listener: socket.socket | None = None,
 ) -> None:
@@ -162,6 +173,7 @@ async def serve(
         on_ending: See `create_app`.
         telephone: See `create_app`.
         metrics: See `create_app`.
+        stores: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
         listener: A listening socket (see `listen`).
 
@@ -177,6 +189,7 @@ async def serve(
         on_ending=on_ending,
         telephone=telephone,
         metrics=metrics,
+        stores=stores,
     )
     await serve_app(app, config, ready=ready, listener=listener)
 
@@ -188,6 +201,7 @@ def agent_call_handler(
     handle_call: HandleCall | None = None,
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
+    stores: ConversationStores | None = None,
 ) -> CallHandler:
     """Return a handler that gives each call its own agent; the page gets every public event."""
     if (make_agent is None) == (handle_call is None):
@@ -215,20 +229,19 @@ def agent_call_handler(
             resumed=signalling.resumed,
             keep_s=signalling.keep_s,
         )
-        call = _CallRecord(edge, on_end, on_ending)
+        call = _CallRecord(edge, on_end, on_ending, stores)
         signalling.control = call.control
         signalling.after_call = call.after_call
         try:
             if handle_call is not None:
                 await _run_user_code("handle_call", _handle_call(handle_call, edge), failures)
             elif make_agent is not None:
-                call.agent = await _run_user_code(
-                    "make_agent", _make_agent(make_agent, edge), failures
-                )
-                if call.agent is not None:
-                    await edge.introduce(call.agent.agent_user.name)
-                    async with call.agent.join():
-                        await call.agent.finish()
+                agent = await _run_user_code("make_agent", _make_agent(make_agent, edge), failures)
+                if agent is not None:
+                    call.agent_made(agent)
+                    await edge.introduce(agent.agent_user.name)
+                    async with agent.join():
+                        await agent.finish()
         except PeerError as error:
             call.error = error
             log.info("a call was lost: %s", error)  # the edge has sent the page the reason
@@ -242,8 +255,15 @@ def agent_call_handler(
 class _CallRecord:
     """What is known of a call for its `CallEnd`."""
 
-    def __init__(self, edge: Edge, on_end: OnEnd | None, on_ending: OnEnding | None) -> None:
+    def __init__(
+        self,
+        edge: Edge,
+        on_end: OnEnd | None,
+        on_ending: OnEnding | None,
+        stores: ConversationStores | None,
+    ) -> None:
         self.edge = edge
+        self._stores = stores
         self.agent: Agent | None = None
         self.error: Exception | None = None
         self.control: CallControl = _Control(self, on_ending)
@@ -253,8 +273,14 @@ class _CallRecord:
         self._started_at = time.monotonic()
 
     def agent_made(self, agent: object) -> None:
-        """Record the agent."""
+        """Record the agent; keep its conversation if it has no store."""
         self.agent = agent if isinstance(agent, Agent) else None
+        if self.agent is None or self._stores is None or self.agent.conversation.has_store:
+            return
+        # The page keeps the id of its session over several calls.
+        conversation_id = getattr(self.edge, "session_id", "") or current_call_id()
+        if conversation_id:
+            self.agent.conversation.keep_in(self._stores.conversation(conversation_id))
 
     def call_failed(self, error: Exception) -> None:
         """Record the error that ended the call."""

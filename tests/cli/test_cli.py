@@ -35,6 +35,7 @@ from duologue.server import ServerConfig
 from duologue.testing.scripted import At, Reply, ScriptedRealtime
 from duologue.testing.virtual_time import run_virtual
 from event_loops import EVENT_LOOPS
+from gguf_files import gguf
 
 RATE = 24000
 
@@ -467,6 +468,7 @@ def test_doctor_names_the_extra_of_a_missing_module(command, monkeypatch):
     [
         ("huge", "'huge' is not tiny, small, better, hf:ORG/REPO/FILE.gguf or the path of a GGUF"),
         ("none.gguf", "there is no file none.gguf"),
+        ("question.wav", "question.wav can't be the language model: it is no GGUF file"),
         ("hf:acme/toy", "'hf:acme/toy' must be hf:ORG/REPO/FILE.gguf"),
     ],
 )
@@ -475,6 +477,7 @@ def test_a_profile_that_names_nothing_is_refused(command, question, name, profil
     result = command(name, *files, "--profile", profile)
     assert result.exit_code == 2
     assert told in " ".join(result.output.split())
+    assert "Loading" not in result.output
 
 
 @pytest.mark.parametrize("name", ["file.gguf", "hf:acme/Toy-GGUF/toy-q4.gguf"])
@@ -482,7 +485,7 @@ def test_a_profile_may_be_a_gguf_file(command, question, monkeypatch, tmp_path, 
     from duologue.cli import options
     from duologue.providers import local
 
-    (tmp_path / "file.gguf").touch()
+    (tmp_path / "file.gguf").write_bytes(gguf())
     made = options.make_realtime
     engine = made(name, offline=True)
     assert isinstance(engine, local.Realtime)
@@ -639,3 +642,18 @@ def test_a_run_overwrites_neither_its_input_nor_its_own_output(tmp_path, monkeyp
     assert "named twice" in str(result.exception) + result.output
     assert (tmp_path / "in.wav").read_bytes() == content
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--store", "calls.db"], "a store must be sqlite:FILE"),
+        (["--store", "sqlite:none/calls.db"], "there is no folder none: make it first"),
+        (["--store", "sqlite:question.wav"], "question.wav is not an SQLite database"),
+        (["--keep", "3"], "--keep needs --store"),
+    ],
+)
+def test_a_store_that_can_not_be_used_is_one_line(command, question, options, told):
+    result = command("serve", "--port", "0", *options)
+    assert result.exit_code == 2
+    assert told in result.output

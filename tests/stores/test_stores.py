@@ -220,9 +220,44 @@ async def test_store_that_fails_is_reported_and_never_ends_the_call(address, req
         await agent.simple_response("Third?")
         await conversation.flush()
         assert len(conversation) == 7
+    # What was put meanwhile was put again.
     texts = [item.text for item in await load(address, "call")]
-    assert texts[:2] == ["First?", "One."]
-    assert texts[-2:] == ["Third?", "Three."]
+    assert texts == ["First?", "One.", "x", "Second?", "Two.", "Third?", "Three."]
+
+
+@every_store
+async def test_conversation_is_kept_in_a_store_that_it_gets_later(address):
+    async with open_stores(address) as stores:
+        for number in range(2):
+            conversation = Conversation()
+            conversation.put(SystemItem(f"s{number}", "Be kind."))
+            assert not conversation.has_store
+            conversation.keep_in(stores.conversation("later"))
+            with pytest.raises(ConfigError, match="has a store"):
+                conversation.keep_in(stores.conversation("later"))
+            async with join_agent(ScriptedRealtime(["Yes."]), conversation=conversation) as agent:
+                await agent.simple_response("Hello?")
+                await conversation.flush()
+            found = [item.text for item in await settle(stores.conversation("later").load())]
+            assert found == ["Be kind.", "Hello?", "Yes."] * (number + 1)
+
+
+@every_store
+async def test_store_that_cannot_be_loaded_is_reported_and_the_call_begins(address, request):
+    stores = open_stores(address)
+    await settle(stores.conversation("call").put(UserItem("u", "hi")))
+    repair = await fail(stores, address, request)
+    try:
+        conversation = Conversation()
+        conversation.put(SystemItem("s", "Be kind."))
+        conversation.keep_in(stores.conversation("call"))
+        async with stores, join_agent(ScriptedRealtime(["Yes."]), conversation=conversation) as it:
+            await it.simple_response("Hello?")
+            await conversation.flush()
+            assert [e.source for e in events_of(it, ErrorEvent)][:1] == ["store"]
+            assert [item.text for item in conversation] == ["Be kind.", "Hello?", "Yes."]
+    finally:
+        repair()
 
 
 @every_store

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Protocol, cast
 
 from duologue._user_code import is_async, log_failure, run_bounded
+from duologue.errors import ConfigError
 from duologue.items import (
     AgentItem,
     Item,
@@ -25,6 +26,10 @@ log = logging.getLogger(__name__)
 
 FLUSH_TIMEOUT_S = 0.3
 """Seconds that an `AsyncStore` has for the last changes at the end of a conversation."""
+
+
+MAX_WAITING_CHANGES = 1000
+"""Most changes that wait for an `AsyncStore`; the oldest are dropped first."""
 
 
 class Store(Protocol):
@@ -49,7 +54,8 @@ class AsyncStore(Protocol):
     """A `Store` whose methods are coroutines.
 
     They are awaited one after the other in a separate task, so a slow store never delays the
-    conversation. If several changes of one item are waiting, only the last is stored.
+    conversation. If several changes of one item are waiting, only the last is stored. A change that
+    raised ``OSError`` is made again with the next one, because the place may be back by then.
     """
 
     async def load(self) -> Sequence[Item]:
@@ -76,25 +82,65 @@ class Conversation:
         self._store: Store | None = None
         self._queue: _StoreQueue | None = None
         self._report: Callable[[BaseException], None] | None = None
-        if store is not None and any(map(is_async, (store.load, store.put, store.remove))):
+        self._load_later: Store | AsyncStore | None = None
+        self._load_may_fail = False
+        self._load_error: Exception | None = None
+        self._unstored: tuple[str, ...] = ()
+        if store is None:
+            return
+        if _is_async_store(store):
             self._queue = _StoreQueue(cast("AsyncStore", store))
-        elif store is not None:
+            self._load_later = store
+        else:
             self._store = cast("Store", store)
             self._add(self._store.load())
+
+    @property
+    def has_store(self) -> bool:
+        """Whether changes are stored."""
+        return self._store is not None or self._queue is not None
+
+    def keep_in(self, store: Store | AsyncStore) -> None:
+        """Store a conversation that has no store; what it has so far is stored, too.
+
+        The store is loaded when the agent joins. If that fails, the conversation begins without
+        the items, and the error is reported like any other error of a store.
+
+        Raises:
+            ConfigError: The conversation has a store.
+        """
+        if self.has_store:
+            raise ConfigError("the conversation has a store: pass keep_in a conversation without")
+        if _is_async_store(store):
+            self._queue = _StoreQueue(cast("AsyncStore", store))
+            for item in self._items.values():
+                self._queue.put(item.id, item)
+        else:
+            self._store = cast("Store", store)
+            self._unstored = tuple(self._items)
+        self._load_later, self._load_may_fail = store, True
 
     async def load(self) -> None:
         """Load the items of an `AsyncStore`, once; they come before all other items.
 
-        `Agent.join` calls this. Raises whatever the store raises.
+        `Agent.join` calls this. Raises whatever the store raises, unless it came by `keep_in`.
         """
-        if self._queue is not None and not self._queue.loaded:
-            loading = self._queue.store.load()
+        store = self._load_later
+        if store is None:
+            return
+        try:
+            loading = store.load()
             items = await loading if inspect.isawaitable(loading) else loading
-            if not self._queue.loaded:
-                self._queue.loaded = True
-                ours, self._items = self._items, {}
-                self._add(items)
-                self._items |= ours
+        except Exception as error:
+            if not self._load_may_fail:
+                raise
+            self._load_later, self._load_error = None, error
+            return
+        if self._load_later is store:
+            self._load_later = None
+            ours, self._items = self._items, {}
+            self._add(items)
+            self._items |= ours
 
     async def flush(self) -> None:
         """Wait until an `AsyncStore` has all changes; `Agent.join` waits 0.3 s when it ends."""
@@ -104,6 +150,13 @@ class Conversation:
     def begin(self, tasks: asyncio.TaskGroup, report: Callable[[BaseException], None]) -> None:
         """Store changes from now on, in a task of ``tasks``; call ``report`` with each failure."""
         self._report = report
+        if self._load_error is not None:
+            error, self._load_error = self._load_error, None
+            report(error)
+        unstored, self._unstored = self._unstored, ()
+        for item_id in unstored:
+            if (item := self._items.get(item_id)) is not None:
+                self.put(item)
         if self._queue is not None:
             self._queue.begin(tasks, report)
 
@@ -206,7 +259,6 @@ class _StoreQueue:
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
-        self.loaded = False
         self._waiting: dict[str, Item | None] = {}
         # These belong to one event loop, so `begin` makes new ones for each conversation.
         self._wake: asyncio.Event | None = None
@@ -217,6 +269,9 @@ class _StoreQueue:
     def put(self, item_id: str, item: Item | None) -> None:
         """Queue a change; it replaces an earlier change of the same item that is still waiting."""
         self._waiting[item_id] = item
+        if len(self._waiting) > MAX_WAITING_CHANGES:
+            del self._waiting[next(iter(self._waiting))]
+            self._report(OSError(f"{MAX_WAITING_CHANGES} changes wait: the oldest was dropped"))
         if self._wake is not None:
             self._wake.set()
 
@@ -247,7 +302,7 @@ class _StoreQueue:
                 task.cancel()
 
     async def flush(self) -> None:
-        """Make all waiting changes, one after the other."""
+        """Make all waiting changes, one after the other; stop at the first ``OSError``."""
         async with self._busy or asyncio.Lock():
             while self._waiting:
                 item_id = next(iter(self._waiting))
@@ -260,6 +315,8 @@ class _StoreQueue:
                     raise  # The change may not have been made, so it stays queued.
                 except Exception as error:  # noqa: BLE001 - reported
                     self._report(error)
+                    if isinstance(error, OSError):
+                        return  # The next change tries this one again.
                 if self._waiting.get(item_id) is item:
                     del self._waiting[item_id]
 
@@ -268,6 +325,10 @@ class _StoreQueue:
             await wake.wait()
             wake.clear()
             await self.flush()
+
+
+def _is_async_store(store: Store | AsyncStore) -> bool:
+    return any(map(is_async, (store.load, store.put, store.remove)))
 
 
 def _log_failure(error: BaseException) -> None:

@@ -101,15 +101,20 @@ class EngineProfile(_StringType):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return ``value``, or end the program if it names nothing."""
-        from duologue.weights import parse_source
+        from duologue.weights import WeightsError, check_chat_model, parse_source
 
         if value in self.sizes:
             return value
         try:
             source = parse_source(value)
-        except ConfigError as error:
+            if isinstance(source, Path) and source.is_file():
+                check_chat_model(source)
+                return value
+        except (ConfigError, WeightsError) as error:
             self.fail(str(error), param, ctx)
-        if isinstance(source, Path) and not source.is_file():
+        except OSError as error:
+            self.fail(f"{value} can't be read: {error.strerror}", param, ctx)
+        if isinstance(source, Path):
             choices = f"{', '.join(self.sizes)}, hf:ORG/REPO/FILE.gguf or the path of a GGUF file"
             self.fail(
                 f"there is no file {value}" if names_file(value) else f"{value!r} is not {choices}",

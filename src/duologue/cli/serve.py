@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from duologue.rtc.config import IceServer
     from duologue.server import ServerConfig
     from duologue.server.config import IceServersFor
+    from duologue.stores import ConversationStores
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,18 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
     help="TURN server with the secret of DUOLOGUE_TURN_SECRET: turn:turn.example.org:3478",
 )
 @click.option(
+    "--store",
+    metavar="ADDRESS",
+    help="Keep the conversations: sqlite:FILE, jsonl:FOLDER or redis://HOST:PORT/DATABASE. An "
+    "address with a password belongs in the environment: DUOLOGUE_STORE.",
+)
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DAYS",
+    help="Delete a kept conversation that long after its last change; never by default.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -186,6 +199,8 @@ def serve(
     udp_ports: tuple[int, int] | None,
     public_address: tuple[str, ...],
     turn: tuple[str, ...],
+    store: str | None,
+    keep: float | None,
     log_format: str,
     reload: bool,
     model: ModelOptions,
@@ -241,6 +256,7 @@ def serve(
         public_addresses=public_address,
         ice_servers=_ice_servers(turn),
     )
+    stores = _open_stores(store or os.environ.get("DUOLOGUE_STORE") or None, keep)
     make_carriers(carriers, public_url or "http://localhost")  # Report missing keys at once.
     if source is None:
         arguments = [each for each in sys.argv[1:] if each != "--reload"]
@@ -251,7 +267,19 @@ def serve(
         listener = inherited_listener() or listen_on_port(config, exact=port is not None)
     port_taken = config.port if listener is None else int(listener.getsockname()[1])
     telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
-    serve_page(config, listener, source, source.loading_message, telephone, observation)
+    serve_page(config, listener, source, source.loading_message, telephone, observation, stores)
+
+
+def _open_stores(address: str | None, days: float | None) -> ConversationStores | None:
+    if address is None:
+        if days is not None:
+            raise ConfigError("--keep needs --store: where conversations are kept")
+        return None
+    if address.startswith(("redis:", "rediss:", "unix:")):
+        require_extras("serve --store", "redis")
+    from duologue.stores import open_stores
+
+    return open_stores(address, keep_s=None if days is None else days * 86400)
 
 
 def make_carriers(names: Sequence[str], public_url: str) -> list[Carrier]:
@@ -305,6 +333,7 @@ def serve_page(
     loading_message: str = "",
     telephone: Sequence[Carrier] = (),
     observation: Observation | None = None,
+    stores: ConversationStores | None = None,
 ) -> None:
     """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
@@ -319,12 +348,17 @@ def serve_page(
             warning = await source.prepare()
             if warning and worker in (None, 1):
                 click.echo(f"Note: {warning}")
-        with (observation or Observation()).begin() as observers:
+        async with AsyncExitStack() as opened:
+            observers = opened.enter_context((observation or Observation()).begin())
+            if stores is not None:
+                await opened.enter_async_context(stores)
+                await stores.check()
             await serve_calls(
                 _agent_maker(source, observers),
                 config,
                 telephone=telephone,
                 metrics=observers.metrics,
+                stores=stores,
                 ready=tell,
                 listener=listener,
             )
