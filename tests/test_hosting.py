@@ -27,6 +27,7 @@ from duologue.edges.browser import Edge
 from duologue.edges.webrtc import CallEdge
 from duologue.errors import ConfigError, ErrorKind, SessionError
 from duologue.hosting import CallEnd, create_app
+from duologue.items import UserItem
 from duologue.rtc.config import PeerError
 from duologue.server import CallRefusedError, CallRequest, ServerConfig
 from duologue.stores import SqliteStores
@@ -347,6 +348,31 @@ async def test_conversation_of_each_call_is_kept_in_the_stores(tmp_path):
             call_id = getattr(edges[0], "session_id", "") or next(iter(server.calls.running))
         kept = await stores.conversation(call_id).load()
     assert [item.text for item in kept][:1] == ["hello"]
+
+
+async def test_a_call_goes_on_in_another_server_with_its_history(tmp_path):
+    agents: list[Agent] = []
+
+    def make_agent(edge: CallEdge) -> Agent:
+        agents.append(scripted(edge))
+        return agents[-1]
+
+    ticket = ""
+    for _ in range(2):
+        async with SqliteStores(tmp_path / "calls.db") as stores:
+            app = create_app(make_agent, CONFIG, stores=stores)
+            async with serving(app, CONFIG) as server, server.socket(None) as socket:
+                await socket.send(json.dumps({"type": "hello", "ticket": ticket}))
+                config = await answer(socket)
+                assert config["resumed"] is bool(ticket)
+                if not ticket:
+                    session_id = config["ticket"].split(".")[1]
+                    await stores.conversation(session_id).put(UserItem("u", "I am Robin."))
+                else:
+                    await until(lambda: len(agents[-1].conversation))
+                ticket = config["ticket"]
+                socket.transport.abort()  # lost, not hung up
+    assert [item.text for item in agents[-1].conversation] == ["I am Robin."]
 
 
 async def test_a_store_that_can_not_be_reached_does_not_end_a_call(tmp_path):

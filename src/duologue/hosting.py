@@ -111,7 +111,8 @@ def create_app(
         telephone: Carriers whose calls come to ``make_agent`` too, with a `MediaStream` as edge.
         metrics: What ``/metrics`` answers, behind the token; ``make_agent`` lets it watch agents.
         stores: Where the conversations of agents are kept that have no store of their own, each
-            under the id of its call; close it after the server.
+            under the id of its session. In a database, also the tickets by which another process
+            takes up the calls of one that has died. Close it after the server.
 
     Raises:
         ConfigError: Neither or both of ``make_agent`` and ``handle_call`` are given.
@@ -128,6 +129,8 @@ def create_app(
         ),
         config,
     )
+    if stores is not None:
+        app.calls.shared_tickets = stores.tickets
     app.calls.record = lambda edge: _CallRecord(cast("Edge", edge), on_end, on_ending, stores)
     if metrics is not None:
         shown = metrics

@@ -260,6 +260,20 @@ async def test_store_that_cannot_be_loaded_is_reported_and_the_call_begins(addre
         repair()
 
 
+@every_database
+async def test_ticket_is_claimed_once_by_any_process_and_only_the_newest(address):
+    async with open_stores(address) as one, open_stores(address) as other:
+        await one.tickets.issued("call", "old", 30)
+        await one.tickets.issued("call", "new", 30)
+        assert not await other.tickets.claim("call", "old")
+        assert not await other.tickets.claim("another", "new")
+        claims = (stores.tickets.claim("call", "new") for stores in (one, other, one, other))
+        assert sorted(await asyncio.gather(*claims)) == [False, False, False, True]
+        await one.tickets.issued("call", "newer", 30)
+        await other.tickets.ended("call")
+        assert not await one.tickets.claim("call", "newer")
+
+
 @every_store
 async def test_closing_twice_is_allowed_and_a_later_change_opens_again(address):
     stores = open_stores(address)

@@ -11,6 +11,10 @@ from duologue.items import Item, item_from_dict, item_to_dict, replace_surrogate
 MAX_ITEMS = 10_000
 """Most items of a conversation that a database keeps; the oldest are dropped first."""
 
+TICKET_S = 24 * 3600.0
+"""Least seconds for which a ticket is known: it is issued when a call begins, and is needed when
+the process of the call has died."""
+
 _CONVERSATION_ID = re.compile(r"[\w.:@+-]{1,128}", re.ASCII)
 
 

@@ -38,6 +38,11 @@ class JsonlStores:
         """
         return JsonlStore(self._path(conversation_id))
 
+    @property
+    def tickets(self) -> None:
+        """None: files can't hand a call over."""
+        return None
+
     async def check(self) -> None:
         """Do nothing: the folder was tried when this was made."""
 

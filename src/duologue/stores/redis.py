@@ -16,6 +16,7 @@ from duologue.errors import ConfigError
 from duologue.items import Item, replace_surrogates
 from duologue.stores._records import (
     MAX_ITEMS,
+    TICKET_S,
     check_bounds,
     check_conversation_id,
     item_from_text,
@@ -46,6 +47,10 @@ if ARGV[4] ~= '0' then
     redis.call('PEXPIRE', items, ARGV[4])
     redis.call('PEXPIRE', order, ARGV[4])
 end
+"""
+_CLAIM = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('DEL', KEYS[1])
 """
 _REMOVE = """
 redis.call('HDEL', KEYS[1], ARGV[1])
@@ -94,6 +99,11 @@ class RedisStores:
         """
         return RedisStore(self, self._keys(conversation_id))
 
+    @property
+    def tickets(self) -> RedisTickets:
+        """What lets another process take up the calls of one that has died."""
+        return RedisTickets(self, self._prefix)
+
     async def check(self) -> None:
         """Ask the server whether it is there.
 
@@ -101,7 +111,7 @@ class RedisStores:
             ConfigError: It can't be reached, or refuses the password.
         """
         try:
-            await self.run(cast("Awaitable[object]", self.client().ping()))
+            await self.run(self.client().ping())
         except OSError as error:
             raise ConfigError(f"nothing can be kept there: {error}") from error
 
@@ -112,7 +122,7 @@ class RedisStores:
             OSError: The server can't be reached.
         """
         keys = self._keys(conversation_id)
-        await self.run(cast("Awaitable[object]", self.client().delete(*keys)))
+        await self.run(self.client().delete(*keys))
 
     async def close(self) -> None:
         """Close the connections, within 2 s; the next change opens new ones."""
@@ -137,15 +147,15 @@ class RedisStores:
             self._client, self._loop = self._make_client(), loop
         return self._client
 
-    async def run[T](self, command: Awaitable[T]) -> T:
-        """Await a command, for at most `TIMEOUT_S`.
+    async def run(self, command: object) -> object:
+        """Await a command, for at most `TIMEOUT_S`; return its answer.
 
         Raises:
             OSError: The server can't be reached, or refuses the command.
         """
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await command
+                return await cast("Awaitable[object]", command)
         except TimeoutError as error:
             raise OSError(f"redis: no answer within {TIMEOUT_S:g} s") from error
         except (RedisError, OSError) as error:
@@ -191,9 +201,8 @@ class RedisStore:
         async with self._stores.client().pipeline(transaction=True) as pipeline:
             pipeline.zrange(order_key, 0, -1)
             pipeline.hgetall(items_key)
-            order, texts = cast(
-                "tuple[list[str], dict[str, str]]", await self._stores.run(pipeline.execute())
-            )
+            answers = await self._stores.run(pipeline.execute())
+            order, texts = cast("tuple[list[str], dict[str, str]]", answers)
         items = (item_from_text(texts[one], f"key {items_key}") for one in order if one in texts)
         return tuple(item for item in items if item is not None)
 
@@ -208,4 +217,30 @@ class RedisStore:
 
     async def _run(self, script: str, *values: str) -> None:
         command = self._stores.client().eval(script, 2, *self._keys, *values)
-        await self._stores.run(cast("Awaitable[object]", command))
+        await self._stores.run(command)
+
+
+class RedisTickets:
+    """Tickets of calls on a Redis server (`duologue.server.tickets.SharedTickets`)."""
+
+    def __init__(self, stores: RedisStores, prefix: str) -> None:
+        self._stores, self._prefix = stores, prefix
+
+    async def issued(self, session_id: str, digest: str, keep_s: float) -> None:
+        """Record the newest ticket of a conversation, and forget the one before it."""
+        expires_ms = round(max(keep_s, TICKET_S) * 1000)
+        await self._stores.run(
+            self._stores.client().set(self._key(session_id), digest, px=expires_ms)
+        )
+
+    async def claim(self, session_id: str, digest: str) -> bool:
+        """Return True, once, if this is the valid ticket of the conversation."""
+        claim = self._stores.client().eval(_CLAIM, 1, self._key(session_id), digest)
+        return await self._stores.run(claim) == 1
+
+    async def ended(self, session_id: str) -> None:
+        """Forget the ticket of a conversation that has ended as it should."""
+        await self._stores.run(self._stores.client().delete(self._key(session_id)))
+
+    def _key(self, session_id: str) -> str:
+        return f"{self._prefix}:{{{check_conversation_id(session_id)}}}:ticket"

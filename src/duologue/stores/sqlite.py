@@ -24,6 +24,7 @@ from duologue.errors import ConfigError
 from duologue.items import Item, replace_surrogates
 from duologue.stores._records import (
     MAX_ITEMS,
+    TICKET_S,
     check_bounds,
     check_conversation_id,
     item_from_text,
@@ -45,6 +46,11 @@ _SCHEMA = (
         id TEXT PRIMARY KEY,
         changed_at REAL NOT NULL
     ) WITHOUT ROWID""",
+    """CREATE TABLE IF NOT EXISTS tickets (
+        session TEXT PRIMARY KEY,
+        digest TEXT NOT NULL,
+        expires_at REAL NOT NULL
+    ) WITHOUT ROWID""",
     """CREATE TABLE IF NOT EXISTS items (
         place INTEGER PRIMARY KEY,
         conversation TEXT NOT NULL,
@@ -54,6 +60,7 @@ _SCHEMA = (
     )""",
     "CREATE INDEX IF NOT EXISTS items_in_order ON items (conversation, place)",
     "CREATE INDEX IF NOT EXISTS conversations_by_age ON conversations (changed_at)",
+    "CREATE INDEX IF NOT EXISTS tickets_by_age ON tickets (expires_at)",
     f"PRAGMA application_id = {_APPLICATION_ID}",
     f"PRAGMA user_version = {_VERSION}",
 )
@@ -119,6 +126,11 @@ class SqliteStores:
             ConfigError: The id is not 1 to 128 ASCII letters, digits and ``. _ : @ + -``.
         """
         return SqliteStore(self, check_conversation_id(conversation_id))
+
+    @property
+    def tickets(self) -> SqliteTickets:
+        """What lets another process take up the calls of one that has died."""
+        return SqliteTickets(self)
 
     async def check(self) -> None:
         """Open the file.
@@ -292,6 +304,37 @@ class SqliteStore:
     async def remove(self, item_id: str) -> None:
         """Remove an item; do nothing if there is none."""
         await self._stores.run(self._stores.change(self._id, _REMOVE, replace_surrogates(item_id)))
+
+
+class SqliteTickets:
+    """Tickets of calls in an SQLite file (`duologue.server.tickets.SharedTickets`)."""
+
+    def __init__(self, stores: SqliteStores) -> None:
+        self._stores = stores
+
+    async def issued(self, session_id: str, digest: str, keep_s: float) -> None:
+        """Record the newest ticket of a conversation, and forget the one before it."""
+        now = time.time()
+        ticket = (session_id, digest, now + max(keep_s, TICKET_S))
+
+        def record(database: sqlite3.Connection) -> None:
+            database.execute("DELETE FROM tickets WHERE expires_at < ?", (now,))
+            database.execute("INSERT OR REPLACE INTO tickets VALUES (?, ?, ?)", ticket)
+
+        await self._stores.run(record)
+
+    async def claim(self, session_id: str, digest: str) -> bool:
+        """Return True, once, if this is the valid ticket of the conversation."""
+        claim = "DELETE FROM tickets WHERE session = ? AND digest = ? AND expires_at >= ?"
+        values = (session_id, digest, time.time())
+        return await self._stores.run(
+            lambda database: database.execute(claim, values).rowcount == 1
+        )
+
+    async def ended(self, session_id: str) -> None:
+        """Forget the ticket of a conversation that has ended as it should."""
+        forget = "DELETE FROM tickets WHERE session = ?"
+        await self._stores.run(lambda database: database.execute(forget, (session_id,)).close())
 
 
 def _integer(database: sqlite3.Connection, statement: str) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from duologue.agent.conversation import AsyncStore, Store
 from duologue.errors import ConfigError
+
+if TYPE_CHECKING:
+    from duologue.server.tickets import SharedTickets
 
 
 class ConversationStores(Protocol):
@@ -24,6 +27,11 @@ class ConversationStores(Protocol):
         Raises:
             ConfigError: The id has other characters.
         """
+        ...
+
+    @property
+    def tickets(self) -> SharedTickets | None:
+        """What lets another process take up the calls of one that has died; None for a folder."""
         ...
 
     async def check(self) -> None:
