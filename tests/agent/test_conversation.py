@@ -129,6 +129,19 @@ async def test_slow_store_delays_nothing_and_gets_the_last_state_of_each_item():
 
 
 @virtual_time
+async def test_item_that_was_removed_and_put_again_comes_last_in_the_store_too():
+    store = Database(takes_s=0.0)
+    conversation = Conversation(store)
+    for name in "ab":
+        conversation.put(UserItem(name, "hi"))
+    conversation.remove("a")
+    conversation.put(UserItem("a", "again"))
+    conversation.put(UserItem("a", "and again"))
+    await conversation.flush()
+    assert store.calls == [("put", "b", "hi"), ("remove", "a"), ("put", "a", "and again")]
+
+
+@virtual_time
 async def test_failing_async_store_is_reported_and_ends_nothing():
     store = Database()
     async with join_agent(ScriptedRealtime(), conversation=Conversation(store)) as agent:

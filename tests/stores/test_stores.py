@@ -16,7 +16,7 @@ from duologue.errors import ConfigError
 from duologue.events import ErrorEvent
 from duologue.items import AgentItem, SystemItem, UserItem
 from duologue.stores import SqliteStores, open_stores
-from duologue.testing import ScriptedRealtime
+from duologue.testing import Reply, ScriptedRealtime
 from fake_edge import events_of, join_agent
 from item_strategies import ids, items
 from redis_process import redis_process  # noqa: F401 - a fixture
@@ -204,7 +204,7 @@ async def fail(stores, address, request):
 async def test_store_that_fails_is_reported_and_never_ends_the_call(address, request):
     stores = open_stores(address)
     conversation = Conversation(stores.conversation("call"))
-    model = ScriptedRealtime(["One.", "Two.", "Three."])
+    model = ScriptedRealtime([Reply(text, 0.1) for text in ("One.", "Two.", "Three.")])
     async with stores, join_agent(model, conversation=conversation) as agent:
         await agent.simple_response("First?")
         await conversation.flush()
@@ -235,7 +235,9 @@ async def test_conversation_is_kept_in_a_store_that_it_gets_later(address):
             conversation.keep_in(stores.conversation("later"))
             with pytest.raises(ConfigError, match="has a store"):
                 conversation.keep_in(stores.conversation("later"))
-            async with join_agent(ScriptedRealtime(["Yes."]), conversation=conversation) as agent:
+            async with join_agent(
+                ScriptedRealtime([Reply("Yes.", 0.1)]), conversation=conversation
+            ) as agent:
                 await agent.simple_response("Hello?")
                 await conversation.flush()
             found = [item.text for item in await settle(stores.conversation("later").load())]
@@ -251,7 +253,10 @@ async def test_store_that_cannot_be_loaded_is_reported_and_the_call_begins(addre
         conversation = Conversation()
         conversation.put(SystemItem("s", "Be kind."))
         conversation.keep_in(stores.conversation("call"))
-        async with stores, join_agent(ScriptedRealtime(["Yes."]), conversation=conversation) as it:
+        async with (
+            stores,
+            join_agent(ScriptedRealtime([Reply("Yes.", 0.1)]), conversation=conversation) as it,
+        ):
             await it.simple_response("Hello?")
             await conversation.flush()
             assert [e.source for e in events_of(it, ErrorEvent)][:1] == ["store"]

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, cast
 
 from duologue._user_code import is_async, log_failure, run_bounded
@@ -254,12 +254,25 @@ class Conversation:
             self._report(error)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Change:
+    """A change of one item.
+
+    Args:
+        item: The item to put; None to put none.
+        removes: Whether the item of that id is removed first.
+    """
+
+    item: Item | None
+    removes: bool
+
+
 class _StoreQueue:
-    """Changes that wait for an `AsyncStore`, by item id; None for a removed item."""
+    """Changes that wait for an `AsyncStore`, by item id."""
 
     def __init__(self, store: AsyncStore) -> None:
         self.store = store
-        self._waiting: dict[str, Item | None] = {}
+        self._waiting: dict[str, _Change] = {}
         # These belong to one event loop, so `begin` makes new ones for each conversation.
         self._wake: asyncio.Event | None = None
         self._busy: asyncio.Lock | None = None
@@ -268,7 +281,14 @@ class _StoreQueue:
 
     def put(self, item_id: str, item: Item | None) -> None:
         """Queue a change; it replaces an earlier change of the same item that is still waiting."""
-        self._waiting[item_id] = item
+        earlier = self._waiting.get(item_id)
+        if earlier is not None and item is not None and earlier.item is not None:
+            change = _Change(item, earlier.removes)
+        else:
+            # A removed item that is put again comes behind all others.
+            self._waiting.pop(item_id, None)
+            change = _Change(item, earlier is not None or item is None)
+        self._waiting[item_id] = change
         if len(self._waiting) > MAX_WAITING_CHANGES:
             del self._waiting[next(iter(self._waiting))]
             self._report(OSError(f"{MAX_WAITING_CHANGES} changes wait: the oldest was dropped"))
@@ -306,19 +326,24 @@ class _StoreQueue:
         async with self._busy or asyncio.Lock():
             while self._waiting:
                 item_id = next(iter(self._waiting))
-                item = self._waiting[item_id]
+                change = self._waiting[item_id]
                 try:
-                    change = self.store.remove(item_id) if item is None else self.store.put(item)
-                    if inspect.isawaitable(change):
-                        await run_bounded(change, "a store")
+                    if change.removes:
+                        await self._make(self.store.remove(item_id))
+                    if change.item is not None:
+                        await self._make(self.store.put(change.item))
                 except asyncio.CancelledError:
                     raise  # The change may not have been made, so it stays queued.
                 except Exception as error:  # noqa: BLE001 - reported
                     self._report(error)
                     if isinstance(error, OSError):
                         return  # The next change tries this one again.
-                if self._waiting.get(item_id) is item:
+                if self._waiting.get(item_id) is change:
                     del self._waiting[item_id]
+
+    async def _make(self, change: object) -> None:
+        if inspect.isawaitable(change):
+            await run_bounded(change, "a store")
 
     async def _run(self, wake: asyncio.Event) -> None:
         while True:
