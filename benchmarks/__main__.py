@@ -37,6 +37,8 @@ RUNS: dict[str, list[str]] = {
     "rtc": ["benchmarks.rtc_echo"],
     "sessions": ["benchmarks.sessions", "edge"],
     "openai-sessions": ["benchmarks.sessions", "openai"],
+    "workers": ["benchmarks.workers"],
+    "rolling-restart": ["benchmarks.rolling_restart"],
     "browser": ["benchmarks.browser", "tiny"],
     "openai-ws": ["benchmarks.side_by_side", "openai"],
     "openai-wss": ["benchmarks.side_by_side", "openai", "--tls"],
