@@ -71,6 +71,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "observe/explanations.py": ("observe/test_call_story.py", "observe/test_explanations.py"),
     "_json_logs.py": ("test_json_logs.py",),
     "server/_fleet.py": ("server/test_fleet.py",),
+    "server/_merged_metrics.py": ("server/test_merged_metrics.py",),
     "observe/_call_spans.py": ("observe/test_call_spans.py",),
     "observe/_stereo_timeline.py": ("observe/test_stereo_timeline.py",),
     "_g711.py": ("test_g711.py",),

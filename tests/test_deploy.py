@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "chart"
 MANIFESTS = DEPLOY / "kubernetes"
-VERSIONS = ["1.30", "1.34"]
+VERSION = "1.30"
+"""Of Kubernetes: the oldest that the chart admits."""
 
 VALUES = {
     "deployment": {"mode": "deployment"},
@@ -93,9 +94,8 @@ def test_what_is_rendered_is_accepted_by_the_schemas_of_kubernetes(name):
         {"apiVersion": "v1", "kind": "Pod", **pod, "metadata": {"name": "a"}}
         for pod in pods(documents)
     ]
-    for version in VERSIONS:
-        for one in known:
-            validate.validate(one, version, strict=True)
+    for one in known:
+        validate.validate(one, VERSION, strict=True)
     lint = subprocess.run(
         [sys.executable, "-m", "yamllint", "-s", "-c", DEPLOY / ".yamllint", "-"],
         input=text,
