@@ -21,6 +21,7 @@ from duologue.hosting import create_app
 from duologue.server import ServerConfig
 from duologue.server.calls import MAX_WAITING
 from duologue.simulators.telephone._transport import AppTransport, CallRejectedError
+from duologue.stores import JsonlStores
 from duologue.testing import SCRIPTED_CAPABILITIES, Reply, ScriptedRealtime, virtual_time
 
 URL = "https://talk.example.org"
@@ -315,7 +316,7 @@ TOKEN = "0123456789abcdef"  # noqa: S105
 class Served:
     """An app of `create_app` with the socket, and what its program was told of its calls."""
 
-    def __init__(self, make_agent=None, **settings):
+    def __init__(self, make_agent=None, *, stores=None, **settings):
         self.ends, self.endings, self.agents = [], [], []
         self.make = make_agent
         self.app = create_app(
@@ -323,6 +324,7 @@ class Served:
             ServerConfig(token=TOKEN, public_url=URL, **settings),
             on_end=self.ended,
             on_ending=self.endings.append,
+            stores=stores,
         )
         websocket.mount(self.app, self.make_agent)
 
@@ -406,6 +408,19 @@ async def test_an_operator_sees_and_ends_the_call_of_a_client():
     assert end.agent is served.agents[0]
     assert end.edge is served.agents[0].edge
     assert end.error is None
+
+
+@virtual_time
+async def test_the_conversation_of_a_client_is_kept_under_the_id_of_its_call(tmp_path):
+    stores = JsonlStores(tmp_path)
+    served = Served(stores=stores)
+    async with served.client() as client:
+        await until(lambda: served.agents and served.agents[0].llm.connected)
+        (call,) = (await served.ask("GET", "/calls")).json()["calls"]
+        served.agents[0].simple_response("Hello?")
+        await until(lambda: "audio" in client.messages)
+    await until(lambda: served.ends)
+    assert stores.conversation(call["id"]).load()[0].text == "Hello?"
 
 
 @virtual_time
