@@ -42,6 +42,7 @@ EXTRAS = {
     "parquet": ("tables of duologue batch as Parquet", ("pyarrow",)),
     "prometheus": ("figures for Prometheus", ("prometheus_client",)),
     "redis": ("conversations on a Redis server", ("redis",)),
+    "sip": ("calls over SIP", ("starlette", "uvicorn", "baresip")),
     "upload": ("copies of recordings in object stores", ("fsspec",)),
     "simulate": (
         "providers on this machine",

@@ -140,6 +140,9 @@ class EdgeStats:
         dropped_video_packets: Video packets dropped because the decoder was too slow.
         dropped_messages: Messages to the page dropped because its connection was too slow.
         dropped_events: Events for the page dropped because its connection was too slow.
+        peer_lost_packets: Audio packets of the agent that the other side reports as lost.
+        rtt_ms: Round trip of audio packets to the other side, as it reports.
+        jitter_ms: Jitter of the person's audio packets on their arrival.
     """
 
     overflowed_s: float = 0.0
@@ -149,6 +152,9 @@ class EdgeStats:
     dropped_video_packets: int = 0
     dropped_messages: int = 0
     dropped_events: int = 0
+    peer_lost_packets: int = 0
+    rtt_ms: float = 0.0
+    jitter_ms: float = 0.0
 
 
 @runtime_checkable

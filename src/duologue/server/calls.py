@@ -397,18 +397,19 @@ class CallLimiter:
             raise
 
     @asynccontextmanager
-    async def place(self, websocket: WebSocket, call: AdmittedCall) -> AsyncGenerator[None]:
+    async def place(self, websocket: WebSocket | None, call: AdmittedCall) -> AsyncGenerator[None]:
         """Let a call that is not the page's have one of the places during the block.
 
         Args:
-            websocket: The socket of the call.
+            websocket: The socket of the call; None for a call without one.
             call: The call; gets its id here.
 
         Raises:
             RefusedError: All places are taken, the ticks are late, or the server ends.
         """
         await self._take_place()
-        self._exempt(websocket)
+        if websocket is not None:
+            self._exempt(websocket)
         with self._unfinished_call(call):
             with self._session(call):
                 yield

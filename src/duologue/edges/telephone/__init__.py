@@ -1,7 +1,8 @@
 """Callers on a telephone, whose carrier streams the audio over a WebSocket (extra ``telephone``).
 
 `mount` adds the webhook and the socket of a carrier to a web app; each call gets an agent whose
-edge is a `MediaStream`. `dial` calls a number.
+edge is a `MediaStream`. `dial` calls a number. `SIP` takes and places calls over SIP (extra
+``sip``), each with a `SIPCall` as its edge.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from duologue.edges.telephone.app import mount, routes
     from duologue.edges.telephone.carrier import Carrier, dial
     from duologue.edges.telephone.plivo import Plivo
+    from duologue.edges.telephone.sip import SIP
+    from duologue.edges.telephone.sip_call import SIPCall
     from duologue.edges.telephone.telnyx import Telnyx
     from duologue.edges.telephone.twilio import Twilio
     from duologue.edges.telephone.vonage import Vonage
@@ -26,6 +29,8 @@ __all__ = [
     "MediaStream",
     "PhoneCall",
     "Plivo",
+    "SIP",
+    "SIPCall",
     "TelephoneError",
     "Telnyx",
     "Twilio",
@@ -41,6 +46,8 @@ if not TYPE_CHECKING:
         {
             "duologue.edges.telephone.carrier": ["Carrier", "dial"],
             "duologue.edges.telephone.plivo": ["Plivo"],
+            "duologue.edges.telephone.sip": ["SIP"],
+            "duologue.edges.telephone.sip_call": ["SIPCall"],
             "duologue.edges.telephone.app": ["mount", "routes"],
             "duologue.edges.telephone.telnyx": ["Telnyx"],
             "duologue.edges.telephone.twilio": ["Twilio"],

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from duologue.audio import Samples
+from duologue.errors import ConfigError
 
 type Message = str | bytes
 """A message of the WebSocket, text or binary."""
@@ -77,6 +78,12 @@ type StreamEvent = (
 )
 
 DIGITS = frozenset("0123456789*#ABCD")
+
+
+def check_digits(digits: str) -> None:
+    """Raise `ConfigError` unless these are keys to press; ``w`` waits for half a second."""
+    if not digits or set(digits) - DIGITS - {"w", "W"}:
+        raise ConfigError(f"digits must be keys such as 12w3#, not {digits!r:.40}")
 
 
 class CarrierCodec(Protocol):

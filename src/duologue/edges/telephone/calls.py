@@ -10,7 +10,7 @@ from duologue.errors import DuologueError
 
 
 class TelephoneError(DuologueError):
-    """A carrier refused a request, or could not be reached; ``status`` is HTTP's, 0 without one."""
+    """A carrier or the other side refused; ``status`` is that of HTTP or SIP, 0 without one."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
@@ -22,7 +22,7 @@ class PhoneCall:
     """A call, as its carrier describes it.
 
     Args:
-        carrier: ``twilio``, ``telnyx``, ``plivo`` or ``vonage``.
+        carrier: ``twilio``, ``telnyx``, ``plivo`` or ``vonage``, or ``sip``.
         id: The carrier's id of the call.
         caller: The number that calls, as the carrier writes it; a claim, which can be forged.
         called: The number that was called.

@@ -32,9 +32,9 @@ from duologue.clock import Clock, LoopClock, Timer
 from duologue.edges._arrivals import Arrivals
 from duologue.edges._socket_stream import Outbox, PacedInput, StreamSocket, run_until
 from duologue.edges.protocol import AgentInput, EdgeStats
+from duologue.edges.telephone._last_words import wait_for_last_words
 from duologue.edges.telephone._mark_ledger import MarkLedger
 from duologue.edges.telephone._stream import (
-    DIGITS,
     AudioArrived,
     CarrierCodec,
     DigitPressed,
@@ -44,6 +44,7 @@ from duologue.edges.telephone._stream import (
     StreamFailed,
     StreamStarted,
     StreamStopped,
+    check_digits,
 )
 from duologue.edges.telephone.calls import PhoneCall, PhoneControl, TelephoneError
 from duologue.errors import ConfigError, UnsupportedError
@@ -56,12 +57,6 @@ LATENCY_MS = 150.0
 
 _LAST_MARK_S = 0.045
 """Seconds after the last frame until its mark is sent."""
-_QUIET_S = 0.3
-"""Seconds without new audio after which `MediaStream.hang_up` takes the agent to have finished."""
-_LAST_WORDS_S = 30.0
-"""Most seconds that `MediaStream.hang_up` waits for what the agent is saying."""
-_POLL_S = 0.05
-"""Seconds between two looks of `MediaStream.hang_up`."""
 
 
 class MediaStream:
@@ -193,14 +188,9 @@ class MediaStream:
 
     async def hang_up(self) -> None:
         """End the call when the caller has heard what the agent is saying, or after 30 s."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_S):
-                while not self._over.is_set() and (
-                    self._ledger.outstanding or self._clock.now() - self._last_play < _QUIET_S
-                ):
-                    await self._clock.sleep(_POLL_S)
-        except TimeoutError:
-            logger.warning("a call was ended before its last words were confirmed")
+        await wait_for_last_words(
+            self._clock, self._over, lambda: self._ledger.outstanding > 0, lambda: self._last_play
+        )
         self._end()
 
     async def transfer(self, to: str) -> None:
@@ -244,8 +234,7 @@ class MediaStream:
             TelephoneError: The carrier refused.
             UnsupportedError: The carrier can't while it streams, or its REST is not configured.
         """
-        if not digits or set(digits) - DIGITS - {"w", "W"}:
-            raise ConfigError(f"digits must be keys such as 12w3#, not {digits!r:.40}")
+        check_digits(digits)
         await self._require_control("send digits").send_digits(digits)
 
     def _require_control(self, what: str) -> PhoneControl:
