@@ -9,15 +9,18 @@ import pytest
 
 from duologue import Agent
 from duologue.edges import telephone
+from duologue.edges._agent_calls import limiter_of
 from duologue.errors import ConfigError
 from duologue.events import AgentTurnEndedEvent, DigitEvent, UserTranscriptEvent
+from duologue.hosting import create_app
+from duologue.server import ServerConfig
 from duologue.testing import Reply, ScriptedRealtime
 from sip_peer import SipPeer, free_port
 
 pytest.importorskip("baresip", reason="the extra sip is not installed")
 
-TONE = np.tile(np.repeat([8000, -8000], 20), 200).astype(np.int16)
-"""A second at 8 kHz."""
+TONE = np.tile(np.repeat([8000, -8000], 20), 80).astype(np.int16)
+"""0.4 s at 8 kHz."""
 
 
 class Desk:
@@ -59,21 +62,11 @@ class Desk:
 async def serving(script=(), conduct=None, *, max_calls=4, sip=None, **options):
     sip = sip or telephone.SIP("sip:bot@127.0.0.1", **{"listen": "127.0.0.1:0"} | options)
     desk = Desk(sip, script, conduct)
-    ready = asyncio.Event()
-    serve = asyncio.create_task(
-        sip.serve(desk.make_agent, max_calls=max_calls, ready=lambda _: ready.set())
-    )
-    waiting = asyncio.create_task(ready.wait())
-    await asyncio.wait({serve, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    try:
-        if serve.done():
-            await serve
+    # A busy machine must not refuse a call of a test.
+    config = ServerConfig(max_sessions=max_calls, max_tick_delay_ms=None)
+    async with sip.running(desk.make_agent, limiter_of(create_app(desk.make_agent, config), None)):
         yield desk
         await asyncio.gather(*desk._tasks)
-    finally:
-        serve.cancel()
-        await asyncio.wait({serve})
 
 
 async def until(condition, seconds=5.0):

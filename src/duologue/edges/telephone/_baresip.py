@@ -64,6 +64,9 @@ _MEDIA_ENCRYPTION: Mapping[Srtp, str] = {
     "dtls": "mediaenc=dtls_srtp",
 }
 _HEADERS = ("To",)
+_SEND_BUFFER = "audio_buffer 20-40"
+"""Behind the buffer that we fill, the stack has one of its own, which by default keeps up to 160 ms
+for good after a stall. One packet is what its two threads need."""
 _READ_BYTES = 48000 * 2 * 2
 """Most bytes of one reading: a second at the highest rate with two channels."""
 _SOURCE_S = 1.0
@@ -183,8 +186,11 @@ class BaresipStack:
         """
         if self._agent is None or self._runtime is None:
             raise LegError("the SIP stack does not run")
+        agent = self._agent
         try:
-            return BaresipLeg(await self._agent.dial(address, headers=dict(headers) or None))
+            return await _begin_leg(
+                self._runtime, lambda: agent.dial(address, headers=dict(headers) or None)
+            )
         except (baresip.BaresipError, ValueError) as error:
             raise LegError(f"{address} can't be called: {error}") from error
 
@@ -279,7 +285,7 @@ class BaresipLeg:
     async def accept_transfer(self) -> SipLeg:
         """Call the address of `TransferAsked`; this leg ends when it answers."""
         try:
-            return BaresipLeg(await self._call.accept_transfer())
+            return await _begin_leg(self._call._runtime, self._call.accept_transfer)
         except baresip.BaresipError as error:
             raise LegError(f"the transfer can't be followed: {error}") from error
 
@@ -437,6 +443,7 @@ def _config(options: StackOptions) -> baresip.Config:
         f"sip_listen {options.listen}",
         f"audio_jitter_buffer_type {options.jitter_type}",
         f"audio_jitter_buffer_ms {low}-{high}",
+        _SEND_BUFFER,
     ]
     if options.udp_ports is not None:
         lines.append(f"rtp_ports {options.udp_ports[0]}-{options.udp_ports[1]}")
@@ -484,6 +491,26 @@ def _split_status(text: str) -> tuple[int, str]:
     """Return the status and the reason of a line such as ``486 Busy Here``; 0 without a status."""
     match = re.fullmatch(r"([3-6]\d\d) ?(.*)", text)
     return (0, text) if match is None else (int(match[1]), match[2] or text)
+
+
+async def _begin_leg(
+    runtime: baresip.Runtime, begin: Callable[[], Awaitable[baresip.Call]]
+) -> BaresipLeg:
+    """Begin a call, and give it the events that came before the package knew of it.
+
+    The package listens for a call's events only once its own command has returned, and a fast
+    answer is there before that.
+    """
+    early: list[StackEvent] = []
+    runtime.subscribe(early.append)
+    try:
+        call = await begin()
+    finally:
+        runtime.unsubscribe(early.append)
+    leg = BaresipLeg(call)
+    for event in early:
+        call._on_stack_event(event)
+    return leg
 
 
 async def _translate(work: Awaitable[None], what: str) -> None:
