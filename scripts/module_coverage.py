@@ -78,6 +78,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "agent/_digits.py": ("agent/test_digits.py",),
     "edges/_arrivals.py": ("edges/test_arrivals.py",),
     "edges/_websocket_messages.py": ("edges/test_websocket_messages.py",),
+    "edges/rtvi/_messages.py": ("edges/rtvi/test_rtvi_messages.py",),
     "edges/telephone/_call_token.py": ("edges/telephone/test_signatures.py",),
     "edges/telephone/_formats.py": (
         "edges/telephone/test_telnyx_codec.py",

@@ -94,6 +94,7 @@ def create_app(
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
+    rtvi: bool = False,
     metrics: Metrics | None = None,
     stores: ConversationStores | None = None,
 ) -> CallApp:
@@ -109,6 +110,8 @@ def create_app(
         on_ending: Called when the server is about to end a call, such as
             ``lambda call: call.agent.say("I have to go in half a minute.")``.
         telephone: Carriers whose calls come to ``make_agent`` too, with a `MediaStream` as edge.
+        rtvi: Whether clients of Pipecat's RTVI come to ``make_agent`` too, with an
+            `duologue.edges.rtvi.Edge` as edge.
         metrics: What ``/metrics`` answers, behind the token; ``make_agent`` lets it watch agents.
         stores: Where the conversations of agents are kept that have no store of their own, each
             under the id of its session. In a database, also the tickets by which another process
@@ -148,6 +151,12 @@ def create_app(
         for carrier in telephone:
             # The function takes the edges of both, though its annotation may name one of them.
             mount(app, cast("MakePhoneAgent", make_agent), carrier)
+    if rtvi:
+        from duologue.edges import rtvi as rtvi_edge
+
+        if make_agent is None:
+            raise ConfigError("clients of RTVI need make_agent: handle_call is for the page")
+        rtvi_edge.mount(app, cast("rtvi_edge.MakeRtviAgent", make_agent))
     return app
 
 
@@ -159,6 +168,7 @@ async def serve(
     on_end: OnEnd | None = None,
     on_ending: OnEnding | None = None,
     telephone: Sequence[Carrier] = (),
+    rtvi: bool = False,
     metrics: Metrics | None = None,
     stores: ConversationStores | None = None,
     ready: Callable[[str], None] | None = None,
@@ -175,6 +185,7 @@ async def serve(
         on_end: See `create_app`.
         on_ending: See `create_app`.
         telephone: See `create_app`.
+        rtvi: See `create_app`.
         metrics: See `create_app`.
         stores: See `create_app`.
         ready: Called once with the address to open; by default the address is printed.
@@ -191,6 +202,7 @@ async def serve(
         on_end=on_end,
         on_ending=on_ending,
         telephone=telephone,
+        rtvi=rtvi,
         metrics=metrics,
         stores=stores,
     )

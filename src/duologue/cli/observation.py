@@ -92,9 +92,10 @@ class Observers:
 
 def transport_of(edge: object) -> str:
     """Return how a person is connected: ``webrtc`` or ``telephone``."""
+    from duologue.edges import rtvi
     from duologue.edges.webrtc import CallEdge
 
-    return "webrtc" if isinstance(edge, CallEdge) else "telephone"
+    return "webrtc" if isinstance(edge, CallEdge | rtvi.Edge) else "telephone"
 
 
 def observation_options(function: Callable[..., None]) -> Callable[..., None]:

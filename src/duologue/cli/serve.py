@@ -93,6 +93,12 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option("--keyfile", type=_FILE, help="Key of the certificate.")
 @click.option("--allow-host", multiple=True, metavar="NAME", help="Another host name of the page.")
 @click.option(
+    "--allow-origin",
+    multiple=True,
+    metavar="URL",
+    help="Another site whose pages may call, such as https://www.example.org.",
+)
+@click.option(
     "--public-url",
     metavar="URL",
     help="Address of the page if a proxy is in front of it: https://talk.example.org/",
@@ -103,6 +109,11 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
     multiple=True,
     type=click.Choice(["twilio", "telnyx", "plivo", "vonage"]),
     help="Take calls of this carrier too, at --public-url; its keys are in the environment.",
+)
+@click.option(
+    "--rtvi",
+    is_flag=True,
+    help="Take calls of Pipecat's clients (RTVI over SmallWebRTC) too, at /api/offer.",
 )
 @click.option(
     "--max-sessions",
@@ -189,8 +200,10 @@ def serve(
     certfile: Path | None,
     keyfile: Path | None,
     allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
     public_url: str | None,
     carriers: tuple[str, ...],
+    rtvi: bool,
     max_sessions: int | None,
     max_tick_delay: float,
     workers: int | Literal["auto"],
@@ -246,6 +259,7 @@ def serve(
         certfile=certfile,
         keyfile=keyfile,
         allowed_hosts=allow_host,
+        allowed_origins=allow_origin,
         public_url=public_url,
         max_sessions=max_sessions or default_sessions(),
         max_tick_delay_ms=max_tick_delay or None,
@@ -267,7 +281,16 @@ def serve(
         listener = inherited_listener() or listen_on_port(config, exact=port is not None)
     port_taken = config.port if listener is None else int(listener.getsockname()[1])
     telephone = make_carriers(carriers, public_url or f"http://localhost:{port_taken}")
-    serve_page(config, listener, source, source.loading_message, telephone, observation, stores)
+    serve_page(
+        config,
+        listener,
+        source,
+        source.loading_message,
+        telephone,
+        observation,
+        stores,
+        rtvi=rtvi,
+    )
 
 
 def _open_stores(address: str | None, days: float | None) -> ConversationStores | None:
@@ -334,6 +357,8 @@ def serve_page(
     telephone: Sequence[Carrier] = (),
     observation: Observation | None = None,
     stores: ConversationStores | None = None,
+    *,
+    rtvi: bool = False,
 ) -> None:
     """Prepare the model, so that the first caller need not wait, and serve until Ctrl-C."""
     from duologue.hosting import serve as serve_calls
@@ -357,6 +382,7 @@ def serve_page(
                 _agent_maker(source, observers),
                 config,
                 telephone=telephone,
+                rtvi=rtvi,
                 metrics=observers.metrics,
                 stores=stores,
                 ready=tell,
@@ -365,6 +391,8 @@ def serve_page(
 
     def tell(address: str) -> None:
         click.echo(f"Talk at {address} (Ctrl-C ends it)")
+        if rtvi:
+            click.echo(f"RTVI clients: {address.split('#')[0]}api/offer")
         for carrier in telephone:
             click.echo(f"Webhook for {type(carrier).__name__}: {carrier.webhook_url}")
         if config.warning:

@@ -19,7 +19,13 @@ from duologue.edges.protocol import Edge
 from duologue.errors import ConfigError, DuologueError
 from duologue.json_types import Json
 from duologue.server.call_control import CallControl, CallRecord
-from duologue.server.call_socket import FAILED, RESTARTING, Refusal, RefusedError
+from duologue.server.call_socket import (
+    FAILED,
+    RESTARTING,
+    CallRefusedError,
+    Refusal,
+    RefusedError,
+)
 from duologue.server.calls import CallLimiter, CallSignalling, shorten_reason
 from duologue.server.config import ServerConfig, default_sessions
 from duologue.server.middleware import refuse_websocket
@@ -150,6 +156,10 @@ class AgentCalls[E: Edge]:
                     record.agent_made(agent)
                 async with agent.join():
                     await agent.finish()
+        except RefusedError as refused:
+            return refused.refusal
+        except CallRefusedError as error:
+            return Refusal("refused", POLICY_VIOLATION, shorten_reason(str(error)))
         except DuologueError as error:
             if record is not None:
                 record.call_failed(error)
@@ -177,25 +187,35 @@ class AgentCalls[E: Edge]:
         return agent
 
 
-class _SocketCall:
+class CallClient(Protocol):
+    """The other side of a call, as the server that ends the call sees it."""
+
+    end_reason: Refusal | None
+    """Why the server ends the call; set before the call is cancelled."""
+
+    async def explain(self, message: Mapping[str, Json]) -> None:
+        """Send one of our JSON messages, if the client understands it."""
+
+
+class EdgeCall:
     """A call of an edge as the server sees it (`AdmittedCall`)."""
 
-    def __init__(self, socket: ServerSocket, record: CallRecord | None) -> None:
+    def __init__(self, client: CallClient, record: CallRecord | None) -> None:
         self.call_id = ""
         self.control: CallControl | None = None if record is None else record.control
         self.after_call = None if record is None else record.after_call
-        self._socket = socket
+        self._client = client
         self._limit = asyncio.timeout(None)
 
     def end(self, reason: Refusal | None = None) -> None:
         """End the call."""
         if not self._limit.expired():
-            self._socket.end_reason = reason
+            self._client.end_reason = reason
             self._limit.reschedule(0.0)
 
     async def warn(self, seconds: float) -> None:
         """Tell a client that the call ends in ``seconds``; a carrier could not tell anybody."""
-        await self._socket.explain({"type": "ending", "seconds": round(seconds, 1)})
+        await self._client.explain({"type": "ending", "seconds": round(seconds, 1)})
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run the call until it has ended, or `end`."""
@@ -203,7 +223,7 @@ class _SocketCall:
             async with self._limit:
                 await work()
         except TimeoutError:
-            if self._socket.end_reason is RESTARTING:
+            if self._client.end_reason is RESTARTING:
                 logger.info("a call was ended because the server ends")
             else:
                 logger.info("an operator has ended a call")
@@ -244,7 +264,7 @@ async def serve_socket[E: Edge](
         if edge is None:
             return
         record = None if limiter.record is None else limiter.record(edge)
-        call = _SocketCall(socket, record)
+        call = EdgeCall(socket, record)
         async with limiter.place(websocket, call):
             await call.run(lambda: run(socket, edge, record))
     except RefusedError as refused:

@@ -33,6 +33,7 @@ with optional("webrtc"):
         RTCSessionDescription,
     )
     from aiortc.rtcconfiguration import RTCBundlePolicy
+    from aiortc.sdp import candidate_from_sdp
 
     from duologue.rtc import _aiortc
     from duologue.rtc._data_channel import TextChannel
@@ -198,6 +199,31 @@ class Peer:
                 wanted = transceiver.receiver in self._video_receivers
                 transceiver.direction = "recvonly" if wanted else "inactive"
         return await self._make_description()
+
+    async def add_candidate(self, candidate: str, mid: str | None, index: int | None) -> None:
+        """Add an address of the far side that came after its description (trickle ICE, RFC 8838).
+
+        It is counted and dropped if it may not be used (`CandidateGate`), or is of no use any more.
+
+        Args:
+            candidate: As in a description, with or without ``a=`` and ``candidate:``; "" after the
+                last one.
+            mid: Name of the media section.
+            index: Number of the media section, where ``mid`` is None.
+        """
+        text = candidate.removeprefix("a=").removeprefix("candidate:")
+        if not text or (mid is None and index is None) or self._closing is not None:
+            return
+        if self.config.loopback:
+            text = descriptions.replace_mdns_name(text)
+        if not self._candidate_gate.admits(text):
+            return
+        try:
+            found = candidate_from_sdp(text)
+            found.sdpMid, found.sdpMLineIndex = mid, index
+            await self._connection.addIceCandidate(found)
+        except (ValueError, IndexError, AssertionError) as error:
+            logger.info("an address of the far side could not be used: %s", error)
 
     async def offer(self) -> str:
         """Return an offer that includes a data channel; pass its answer to `answer`."""

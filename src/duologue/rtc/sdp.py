@@ -29,6 +29,7 @@ _CANDIDATE = "a=candidate:"
 
 _OPUS = re.compile(r"^a=rtpmap:(\d+) opus/48000(?:/\d)?\s*$", re.IGNORECASE | re.MULTILINE)
 _MDNS = re.compile(r"^(a=candidate:(?:\S+ ){4})\S+\.local ", re.MULTILINE)
+_MDNS_CANDIDATE = re.compile(r"^((?:\S+ ){4})\S+\.local ")
 
 
 def sanitize(sdp: str, gate: CandidateGate) -> str:
@@ -93,3 +94,8 @@ def replace_mdns_names(sdp: str) -> str:
     find us.
     """
     return _MDNS.sub(r"\g<1>127.0.0.1 ", sdp)
+
+
+def replace_mdns_name(candidate: str) -> str:
+    """Do the same for one candidate, given as the text after ``candidate:``."""
+    return _MDNS_CANDIDATE.sub(r"\g<1>127.0.0.1 ", candidate)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from duologue.errors import DuologueError
@@ -105,7 +106,7 @@ class CallSocket:
     """
 
     def __init__(self, websocket: WebSocket, config: ServerConfig) -> None:
-        self.request = _call_request(websocket)
+        self.request = call_request(websocket)
         self._websocket = websocket
         self._config = config
         now = asyncio.get_running_loop().time()
@@ -226,16 +227,17 @@ class CallSocket:
         return cast("JsonObject", message)
 
 
-def _call_request(websocket: WebSocket) -> CallRequest:
-    scope = websocket.scope
+def call_request(connection: HTTPConnection) -> CallRequest:
+    """Return what a program gets of the request that begins a call."""
+    scope = connection.scope
     headers: dict[str, str] = {}
-    for name, value in websocket.headers.items():
+    for name, value in connection.headers.items():
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return CallRequest(
         headers=headers,
-        query=dict(websocket.query_params),
-        cookies=dict(websocket.cookies),
-        client=websocket.client.host if websocket.client is not None else None,
+        query=dict(connection.query_params),
+        cookies=dict(connection.cookies),
+        client=connection.client.host if connection.client is not None else None,
         user=scope.get("user"),
         session=scope.get("session") or {},
         state=scope.get("state") or {},

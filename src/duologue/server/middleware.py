@@ -26,7 +26,7 @@ _LOG_INTERVAL_S = 60.0
 _MAX_LOGGED = 64
 """Most different log lines about refused requests while the server runs."""
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_SAFE_METHODS = ("GET", "HEAD")
 """Methods that change nothing, whose responses a foreign page can't read."""
 
 _PORTS = {"http": 80, "https": 443}
