@@ -211,6 +211,13 @@ class OtherWorkers:
                 return {"calls": self._calls.summaries()}
             case {"do": "metrics"}:
                 return {"text": self._metrics()}
+            case {
+                "do": "call",
+                "id": str(call_id),
+                "request": {"do": "signal", "message": dict(message)},
+            }:
+                reply = await self._calls.signal_own(call_id, message)
+                return {"status": reply.status, "body": reply.body}
             case {"do": "call", "id": str(call_id), "request": dict(request)}:
                 reply = self._calls.ask_own(call_id, request)
                 return {"status": reply.status, "body": reply.body}

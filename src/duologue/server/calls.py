@@ -233,6 +233,8 @@ class CallLimiter:
         self.shared_tickets: SharedTickets | None = None
         """Tickets of conversations that other processes may take up, if there are any."""
         self._ledger_failures = FailureReports(time.monotonic)
+        self.signal_handlers: dict[str, Callable[[JsonObject], Awaitable[ApiReply]]] = {}
+        """What takes the later requests of calls that have no socket, by the ids of the calls."""
         self.record: Callable[[object], CallRecord] | None = None
         """Makes what follows a call that is not the page's, from its edge."""
         self.draining = False
@@ -514,6 +516,19 @@ class CallLimiter:
                 return "late"
             case _:
                 return None
+
+    async def signal(self, call_id: str, message: JsonObject) -> ApiReply:
+        """Give a call that has no socket a request of its client; of any worker."""
+        if self.shared is None or call_id in self.signal_handlers:
+            return await self.signal_own(call_id, message)
+        return await self.shared.ask(call_id, {"do": "signal", "message": message})
+
+    async def signal_own(self, call_id: str, message: JsonObject) -> ApiReply:
+        """Do what `signal` does, for a call of this process."""
+        handler = self.signal_handlers.get(call_id)
+        if handler is None:
+            return ApiReply(404, {"detail": "there is no such call"})
+        return await handler(message)
 
     async def list_calls(self) -> ApiReply:
         """Return the running calls, oldest first, of all workers."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import re
+import sys
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -313,6 +314,20 @@ async def test_a_client_comes_back_on_a_new_connection():
         assert texts == ["One", "First.", "Two", "Second."]
 
 
+async def test_a_call_over_the_loopback_address_of_ipv6():
+    config = ServerConfig(host="::1", port=0, max_tick_delay_ms=None)
+    async with (
+        serving(create_app(Desk(), config, rtvi=True), config) as server,
+        httpx.AsyncClient(base_url=f"http://[::1]:{server.port}") as http,
+    ):
+        assert server.url == f"http://[::1]:{server.port}/"
+        client = Client(http)
+        assert (await client.connect()).status_code == 200
+        await client.ready()
+        await client.peer.close()
+        await until(lambda: server.calls.sessions == 0)
+
+
 async def test_candidates_may_follow_the_offer(call):
     client = call.client
     other = Client(client.http)
@@ -329,6 +344,48 @@ async def test_candidates_may_follow_the_offer(call):
             assert response.status_code == status, response.text
     finally:
         await other.peer.close()
+
+
+PROGRAM = """
+from duologue import Agent, run
+from duologue.hosting import serve
+from duologue.server import ServerConfig
+from duologue.testing import ScriptedRealtime
+
+def make_agent(edge):
+    return Agent(edge=edge, llm=ScriptedRealtime(["Hello."]))
+
+config = ServerConfig(port=0, workers=2, max_tick_delay_ms=None)
+run(serve(make_agent, config, rtvi=True, ready=lambda url: print(url, flush=True)))
+"""
+
+
+async def test_any_worker_takes_the_later_requests_of_a_call():
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE
+    )
+    assert server.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            url = (await server.stdout.readline()).decode().strip()
+        # Each request has a connection of its own, which the worker with the fewest calls gets.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        async with httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as http:
+            client = Client(http)
+            assert (await client.connect(trickle=True)).status_code == 200
+            await client.ready()
+            before = client.pc_id
+            await client.reconnect()
+            assert client.pc_id == before
+            client.send("send-text", {"content": "Hi"})
+            await client.receive("bot-started-speaking")
+            assert (await http.get("/health")).json()["sessions"] == 1
+            guessed = {"pc_id": before.split(".")[0] + ".guess", "candidates": []}
+            assert (await http.patch("/api/offer", json=guessed)).status_code == 404
+            await client.peer.close()
+    finally:
+        server.terminate()
+        await server.wait()
 
 
 async def test_start_gives_the_address_of_the_offer_and_the_ice_servers():

@@ -32,7 +32,9 @@ from duologue.edges.rtvi._edge import Edge
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
 from duologue.server.app import CallApp
+from duologue.server.call_control import CallRecord
 from duologue.server.call_socket import BAD_TOKEN, FAILED, Refusal, RefusedError, call_request
+from duologue.server.calls import ApiReply
 from duologue.server.config import ServerConfig
 
 with optional("browser"):
@@ -90,7 +92,6 @@ class _Routes:
         self._config: ServerConfig = app.config
         self._limiter = app.calls
         self._calls = calls
-        self._edges: dict[str, Edge] = {}
 
     def routes(self, prefix: str) -> list[BaseRoute]:
         """Return the routes."""
@@ -128,31 +129,31 @@ class _Routes:
             return
         try:
             self._check_token(request)
-            body = _read_body(await self._read_json(request), request)
-            edge = self._edges.get(body.pc_id)
-            if request.method == "PATCH":
-                if edge is None:
-                    raise _HttpError(404, "there is no such call")
-                edge.add_candidates(body.candidates)
-                await send(JSONResponse({"status": "success"}, headers=_headers(request)))
-            elif edge is not None:
-                answer = await edge.accept_offer(body.sdp, restart=body.restart)
-                await send(_answer(request, answer, body.pc_id))
-            else:
-                await self._begin(request, body, send)
+            body = await self._read_json(request)
+            offer = _read_body(body, request.method)
+            if offer.pc_id or request.method == "PATCH":
+                # The call may be one of another worker.
+                call_id = offer.pc_id.partition(".")[0]
+                message: JsonObject = {"method": request.method, "body": body}
+                reply = await self._limiter.signal(call_id, message)
+                if reply.status != 404 or request.method == "PATCH":
+                    await send(JSONResponse(reply.body, reply.status, headers=_headers(request)))
+                    return
+            await self._begin(request, offer, send)
         except RefusedError as refused:
             await send(_refusal(request, refused.refusal))
         except _HttpError as error:
             await send(_error(request, error.status, str(error)))
-        except PeerError as error:
-            await send(_error(request, 400, str(error)))
 
     async def _begin(
-        self, request: Request, body: _Body, send: Callable[[Response], Awaitable[None]]
+        self, request: Request, offer: _Body, send: Callable[[Response], Awaitable[None]]
     ) -> None:
         """Begin a call, answer its offer, and return when it has ended."""
         self._limiter.check_place()
         seen = call_request(request)
+        data = offer.data
+        if data is None and "session_id" in request.path_params:
+            data = _unpack(request.path_params["session_id"])
         edge = Edge(
             PeerConfig(
                 video=True,
@@ -162,32 +163,35 @@ class _Routes:
                 loopback=self._config.is_from_this_machine(seen),
             ),
             request=seen,
-            request_data=body.data,
+            request_data=data,
         )
-        pc_id = token_urlsafe(16)
-        async with asyncio.TaskGroup() as tasks:
-            call = tasks.create_task(self._run(edge), name="call")
-            offer = tasks.create_task(_result_of(edge.accept_offer(body.sdp)), name="offer")
-            await asyncio.wait({call, offer}, return_when=asyncio.FIRST_COMPLETED)
-            if not offer.done():
-                offer.cancel()
-                await send(_refusal(request, call.result() or FAILED))
-                return
-            answer = offer.result()
-            if isinstance(answer, PeerError):
-                await send(_error(request, 400, str(answer)))
-                return
-            self._edges[pc_id] = edge
-            try:
-                await send(_answer(request, answer, pc_id))
-                await call
-            finally:
-                del self._edges[pc_id]
-
-    async def _run(self, edge: Edge) -> Refusal | None:
-        """Run a call, and return why it ended if that was not the client's wish."""
         record = None if self._limiter.record is None else self._limiter.record(edge)
         call = EdgeCall(edge, record)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(self._run(call, edge, record), name="call")
+            answering = tasks.create_task(_answer_to(edge, offer), name="offer")
+            await asyncio.wait({running, answering}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                answering.cancel()
+                await send(_refusal(request, running.result() or FAILED))
+                return
+            reply = answering.result()
+            if reply.status != 200 or reply.body is None:
+                await send(JSONResponse(reply.body, reply.status, headers=_headers(request)))
+                return
+            # The id of the call leads to its worker, and the rest makes it a secret.
+            pc_id = f"{call.call_id}.{token_urlsafe(16)}"
+            handlers = self._limiter.signal_handlers
+            handlers[call.call_id] = lambda message: _continue(edge, pc_id, message)
+            try:
+                answer = {**reply.body, "pc_id": pc_id}
+                await send(JSONResponse(answer, headers=_headers(request)))
+                await running
+            finally:
+                del handlers[call.call_id]
+
+    async def _run(self, call: EdgeCall, edge: Edge, record: CallRecord | None) -> Refusal | None:
+        """Run a call, and return why it ended if that was not the client's wish."""
         failure: Refusal | None = None
 
         async def work() -> None:
@@ -246,24 +250,42 @@ class _Endpoint:
         await self._serve(request, respond)
 
 
-async def _result_of(work: Awaitable[str]) -> str | PeerError:
+async def _answer_to(edge: Edge, offer: _Body) -> ApiReply:
+    """Return what the HTTP response to an offer is."""
     try:
-        return await work
+        sdp = await edge.accept_offer(offer.sdp, restart=offer.restart)
     except PeerError as error:
-        return error
+        return ApiReply(400, {"detail": str(error)})
+    return ApiReply(200, {"sdp": sdp, "type": "answer", "pc_id": offer.pc_id})
 
 
-def _read_body(body: Json, request: Request) -> _Body:
+async def _continue(edge: Edge, pc_id: str, message: JsonObject) -> ApiReply:
+    """Answer a later request of a call."""
+    body, method = message.get("body"), message.get("method")
+    try:
+        offer = _read_body(body, method)
+    except _HttpError as error:
+        return ApiReply(error.status, {"detail": str(error)})
+    if not hmac.compare_digest(offer.pc_id.encode(errors="replace"), pc_id.encode()):
+        return ApiReply(404, {"detail": "there is no such call"})
+    if method == "POST":
+        return await _answer_to(edge, offer)
+    try:
+        edge.add_candidates(offer.candidates)
+    except PeerError as error:
+        return ApiReply(400, {"detail": str(error)})
+    return ApiReply(200, {"status": "success"})
+
+
+def _read_body(body: Json, method: Json) -> _Body:
     if not isinstance(body, dict):
         raise _HttpError(422, "the body must be a JSON object")
     sdp, listed, pc_id = body.get("sdp"), body.get("candidates"), body.get("pc_id")
     known = pc_id if isinstance(pc_id, str) else ""
-    if request.method == "PATCH" and isinstance(listed, list):
+    if method == "PATCH" and isinstance(listed, list):
         return _Body(known, "", False, None, [_candidate(each) for each in listed])
-    if request.method == "POST" and isinstance(sdp, str) and body.get("type") == "offer":
+    if method == "POST" and isinstance(sdp, str) and body.get("type") == "offer":
         data = body.get("requestData", body.get("request_data"))
-        if data is None and "session_id" in request.path_params:
-            data = _unpack(request.path_params["session_id"])
         return _Body(known, sdp, body.get("restart_pc") is True, data, ())
     raise _HttpError(422, "a POST brings an offer, and a PATCH brings candidates")
 
@@ -315,10 +337,6 @@ def _preflight(request: Request) -> Response:
             "access-control-max-age": "600",
         },
     )
-
-
-def _answer(request: Request, sdp: str, pc_id: str) -> Response:
-    return JSONResponse({"sdp": sdp, "type": "answer", "pc_id": pc_id}, headers=_headers(request))
 
 
 def _refusal(request: Request, refusal: Refusal) -> Response:
