@@ -87,6 +87,9 @@ async def test_the_page_says_in_webkit_that_it_can_not_make_calls(tmp_path):
 
         if await value("typeof RTCPeerConnection") != "undefined":
             pytest.skip("this WebKit has WebRTC, which was not tried")
-        said = await value("document.querySelector('#notice-text').textContent")
+        # The page's modules may still be loading.
+        async with asyncio.timeout(10):
+            while not (said := await value("document.querySelector('#notice-text').textContent")):
+                await asyncio.sleep(0.05)
         assert said.startswith("This browser can't make calls")
         assert server.calls.sessions == 0

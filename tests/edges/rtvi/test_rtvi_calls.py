@@ -18,7 +18,7 @@ from duologue.audio import AudioFrame
 from duologue.edges import rtvi
 from duologue.errors import ConfigError
 from duologue.hosting import create_app
-from duologue.rtc.config import PeerConfig
+from duologue.rtc.config import IceServer, PeerConfig
 from duologue.rtc.peer import Peer
 from duologue.server import CallRefusedError, ServerConfig
 from duologue.testing import Reply, ScriptedRealtime
@@ -371,6 +371,9 @@ async def test_any_worker_takes_the_later_requests_of_a_call():
         # Each request has a connection of its own, which the worker with the fewest calls gets.
         limits = httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as http:
+            async with asyncio.timeout(30):
+                while len((await http.get("/health")).json()["workers"]) < 2:
+                    await asyncio.sleep(0.1)
             client = Client(http)
             assert (await client.connect(trickle=True)).status_code == 200
             await client.ready()
@@ -474,6 +477,28 @@ async def test_a_full_server_and_a_refusal_are_told():
         assert full.status_code == 503
         assert "All places are taken" in full.json()["detail"]
         await client.peer.close()
+
+
+async def test_ice_servers_come_from_a_function_whose_error_is_told(caplog):
+    servers = [IceServer("turn:turn.example.org", "ada", "secret")]
+
+    def ice_servers(request):
+        if "fail" in request.query:
+            raise ValueError("secret")
+        return servers
+
+    config = ServerConfig(port=0, max_tick_delay_ms=None, ice_servers=ice_servers)
+    async with called(Desk(), config) as (_server, client):
+        started = (await client.http.post("/start", json={})).json()
+        assert started["iceConfig"]["iceServers"] == [
+            {"urls": ["turn:turn.example.org"], "username": "ada", "credential": "secret"}
+        ]
+        with caplog.at_level(logging.CRITICAL):
+            for path in ("/start?fail=1", "/api/offer?fail=1"):
+                body = {"type": "offer", "sdp": "v=0"}
+                failed = await client.http.post(path, json=body)
+                assert failed.status_code == 500
+                assert "secret" not in failed.text
 
 
 async def test_the_end_of_the_server_is_told(call):

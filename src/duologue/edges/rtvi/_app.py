@@ -17,6 +17,7 @@ import base64
 import binascii
 import hmac
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from secrets import token_hex, token_urlsafe
@@ -27,10 +28,12 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from duologue._optional import optional
+from duologue._user_code import log_failure
 from duologue.edges._agent_calls import AgentCalls, EdgeCall, JoiningAgent
 from duologue.edges.rtvi._edge import Edge
 from duologue.errors import ConfigError
 from duologue.json_types import Json, JsonObject
+from duologue.rtc.call_request import CallRequest
 from duologue.server.app import CallApp
 from duologue.server.call_control import CallRecord
 from duologue.server.call_socket import BAD_TOKEN, FAILED, Refusal, RefusedError, call_request
@@ -38,7 +41,9 @@ from duologue.server.calls import ApiReply
 from duologue.server.config import ServerConfig
 
 with optional("browser"):
-    from duologue.rtc.config import PeerConfig, PeerError
+    from duologue.rtc.config import IceServer, PeerConfig, PeerError
+
+logger = logging.getLogger(__name__)
 
 type MakeRtviAgent = Callable[[Edge], JoiningAgent | Awaitable[JoiningAgent | None]]
 """Makes the agent for one client; a plain or an ``async`` function."""
@@ -109,7 +114,7 @@ class _Routes:
             self._check_token(request)
             body = await self._read_json(request)
             self._limiter.check_place()
-            servers = await self._config.ice_servers_for(call_request(request))
+            servers = await self._ice_servers_for(call_request(request))
         except RefusedError as refused:
             return _refusal(request, refused.refusal)
         except _HttpError as error:
@@ -157,7 +162,7 @@ class _Routes:
         edge = Edge(
             PeerConfig(
                 video=True,
-                ice_servers=await self._config.ice_servers_for(seen),
+                ice_servers=await self._ice_servers_for(seen),
                 udp_ports=self._config.udp_ports,
                 public_addresses=self._config.public_addresses,
                 loopback=self._config.is_from_this_machine(seen),
@@ -204,6 +209,13 @@ class _Routes:
         except RefusedError as refused:
             return refused.refusal
         return failure
+
+    async def _ice_servers_for(self, request: CallRequest) -> tuple[IceServer, ...]:
+        try:
+            return await self._config.ice_servers_for(request)
+        except Exception as error:
+            log_failure(logger, "ice_servers", error)
+            raise RefusedError(FAILED) from error
 
     def _check_token(self, request: Request) -> None:
         expected = self._config.token

@@ -66,7 +66,7 @@ MAX_REQUESTS = 16
 MAX_SIGNALS = 32
 """Most offers and lists of candidates that may wait for a call."""
 
-_GOODBYE_S = 0.2
+_GOODBYE_S = 0.1
 """Seconds that the last messages to a client may take."""
 
 _ABOUT: JsonObject = {"library": "duologue", "library_version": version("duologue")}
