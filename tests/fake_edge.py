@@ -1,7 +1,10 @@
 """A fake edge whose person is scripted by the test, and which records what it plays."""
 
 import asyncio
+import os
+import re
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import numpy as np
 
@@ -67,7 +70,18 @@ class FakeEdge:
 
 @asynccontextmanager
 async def join_agent(llm, edge=None, prepare=None, **options):
-    """Join an agent; its events are recorded in ``agent.recorded``."""
+    """Join an agent; its events are recorded in ``agent.recorded``.
+
+    If RECORD_CALLS names a folder, the call is recorded there, with its wire journal: see
+    benchmarks/replays.py.
+    """
+    folder = os.environ.get("RECORD_CALLS")
+    if folder and "recorder" not in options:
+        from duologue.observe import Recorder
+
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition("::")[2].partition(" ")[0]
+        name = f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', test)[:120]}-{uuid4().hex[:4]}"
+        options["recorder"] = Recorder(folder, name=name, wire=True)
     agent = Agent(edge=edge or FakeEdge(), llm=llm, **options)
     agent.recorded = []
     agent.events.tap(agent.recorded.append)

@@ -20,6 +20,7 @@ _COMMANDS = {
     "simulate": ("simulate", "Simulate a provider's service on this machine."),
     "view": ("view", "Show recorded calls: voices, words, tools, latencies."),
     "explain": ("view", "Say what was unusual in a recorded call, and why."),
+    "replay": ("replay", "Run recorded calls again without their provider; show differences."),
     "doctor": ("doctor", "Report what is installed and what is missing, with the fix."),
 }
 

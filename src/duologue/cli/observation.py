@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from duologue.agent.agent import Agent
     from duologue.observe import Metrics, StallWatchdog
 
-_NAMES = ("metrics", "otel", "record")
+_NAMES = ("metrics", "otel", "record", "record_wire")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,13 @@ class Observation:
         metrics: Count and time calls for Prometheus.
         otel: Send traces by OTLP.
         record: The folder of the recordings; None records nothing.
+        record_wire: Record the model's messages, too.
     """
 
     metrics: bool = False
     otel: bool = False
     record: Path | None = None
+    record_wire: bool = False
 
     def require_extras(self, command: str) -> None:
         """Raise `MissingExtraError` if something that is observed needs another package."""
@@ -55,11 +57,11 @@ class Observation:
         metrics = Metrics() if self.metrics else None
         try:
             if metrics is None and provider is None:
-                yield Observers(folder=self.record)
+                yield Observers(folder=self.record, wire=self.record_wire)
                 return
             # It costs a thread, so only a server that is observed has it.
             with StallWatchdog() as watchdog:
-                yield Observers(metrics, provider, self.record, watchdog)
+                yield Observers(metrics, provider, self.record, watchdog, self.record_wire)
         finally:
             if provider is not None:
                 provider.shutdown()
@@ -73,6 +75,7 @@ class Observers:
     provider: TracerProvider | None = None
     folder: Path | None = None
     watchdog: StallWatchdog | None = None
+    wire: bool = False
 
     def attach(self, agent: Agent, transport: str) -> None:
         """Observe an agent that has not joined; one that has a recorder keeps it."""
@@ -87,7 +90,7 @@ class Observers:
         if self.folder is not None and agent.recorder is None:
             from duologue.observe import Recorder
 
-            agent.recorder = Recorder(self.folder)
+            agent.recorder = Recorder(self.folder, wire=self.wire)
 
 
 def transport_of(edge: object) -> str:
@@ -99,7 +102,10 @@ def transport_of(edge: object) -> str:
 
 
 def observation_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add ``--metrics``, ``--otel`` and ``--record`` to a command, which gets an `Observation`."""
+    """Add ``--metrics``, ``--otel``, ``--record`` and ``--record-wire`` to a command.
+
+    It gets an `Observation`.
+    """
 
     @functools.wraps(function)
     def command(**params: Any) -> None:
@@ -122,6 +128,11 @@ def observation_options(function: Callable[..., None]) -> Callable[..., None]:
             type=click.Path(path_type=Path, file_okay=False),
             metavar="FOLDER",
             help="Record each call into a folder of its own; see duologue view.",
+        ),
+        click.option(
+            "--record-wire",
+            is_flag=True,
+            help="Record the model's messages, too; see duologue replay.",
         ),
     )
     for option in reversed(options):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 from uuid import uuid4
 
 from duologue import events
@@ -42,9 +42,12 @@ from duologue.events.json import event_without_setup
 from duologue.items import item_to_dict
 from duologue.json_types import Json, JsonObject
 from duologue.observe._stereo_timeline import StereoTimeline
+from duologue.observe._wire_file import WIRE_FILE
 
 if TYPE_CHECKING:
     import soundfile
+
+    from duologue.observe.wire_journal import WireJournal
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +70,9 @@ _MAX_WAITING_S = 120.0
 
 _MAX_WAITING_LINES = 50_000
 """Events that may wait for the disk."""
+
+_MAX_WAITING_RECORDS = 20_000
+"""Records of the wire journal that may wait for the disk; with more it ends."""
 
 _END_S = 3.0
 """Seconds that writing the rest may take at the end of a conversation."""
@@ -97,11 +103,15 @@ class Recorder:
         announcement: What the agent says first, word for word and without being interrupted.
         redact: Changes or drops each event and each item of the history before it is written. If
             it raises, the entry is dropped.
+        wire: Also keep the model's messages, both ways, in ``wire.jsonl``, without secrets, for
+            ``duologue replay``. A pause ends this journal.
+        wire_audio: Keep the person's audio in it, too; otherwise only its length and hash.
         upload: Copies the call's folder at the end: an address for fsspec, or a function, which
             runs in a thread. The local files stay.
 
     Raises:
-        ConfigError: The folder can't be made, or a call of that name is there already.
+        ConfigError: The folder can't be made, or a call of that name is there already; or
+            ``redact`` is given together with ``wire``, whose messages it can't change.
         MissingExtraError: soundfile is not installed (the extra ``wav``).
     """
 
@@ -112,6 +122,8 @@ class Recorder:
         name: str | None = None,
         announcement: str = "",
         redact: Redact | None = None,
+        wire: bool = False,
+        wire_audio: bool = False,
         upload: Upload | None = None,
     ) -> None:
         with optional("wav"):
@@ -119,6 +131,11 @@ class Recorder:
         if isinstance(upload, str):
             with optional("upload"):
                 import fsspec  # noqa: F401
+        if wire and redact is not None:
+            raise ConfigError(
+                "wire=True keeps what both sides say as it is, and redact can't change that: leave "
+                "out one of the two"
+            )
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         self.path = Path(folder) / (name or f"{stamp}-{uuid4().hex[:6]}")
         # The call's own folder is made when it begins: a call that never does leaves none.
@@ -134,6 +151,9 @@ class Recorder:
         self._announcement = announcement
         self._redact = redact
         self._upload = upload
+        self._wire = wire
+        self._wire_audio = wire_audio
+        self._journal: WireJournal | None = None
         self._agent: Agent | None = None
         self._clock: Clock = LoopClock()
         self._timeline: StereoTimeline | None = None
@@ -173,6 +193,8 @@ class Recorder:
         """
         if self._timeline is not None and self._agent is not None and not self._timeline.muted:
             self._timeline.muted = True
+            if self._journal is not None:
+                self._journal.stop("the recording was paused")
             self._known_ids = {item.id for item in self._agent.conversation.items}
 
     def resume(self) -> None:
@@ -224,6 +246,16 @@ class Recorder:
 
         self._writer = _Writer(self.path, failed)
         self._writer.put(_Lines(CALL_FILE, _pretty(self._facts), replace=True))
+        if self._wire:
+            from duologue.observe.wire_journal import WireJournal
+
+            self._journal = agent.llm.borders = WireJournal(
+                self._writer.put_record,
+                clock,
+                zero=now,
+                unix_time=unix_time,
+                keep_audio=self._wire_audio,
+            )
         agent.events.tap(self._event)
         self._timer = clock.call_at(now + _FLUSH_S, self._flush)
 
@@ -354,11 +386,11 @@ class Recorder:
 
 
 class _Lines:
-    """Text for a file: appended, or in place of all of it."""
+    """Text for a file, or what makes it in the thread: appended, or in place of all of it."""
 
     __slots__ = ("file", "replace", "text")
 
-    def __init__(self, file: str, text: str, *, replace: bool = False) -> None:
+    def __init__(self, file: str, text: str | Callable[[], str], *, replace: bool = False) -> None:
         self.file = file
         self.text = text
         self.replace = replace
@@ -373,6 +405,7 @@ class _Writer:
         self._queue: queue.SimpleQueue[Samples | _Lines | None] = queue.SimpleQueue()
         self._waiting_s = 0.0
         self._waiting_lines = 0
+        self._waiting_records = 0
         self._lock = threading.Lock()
         self.failure: str | None = None
         self.dropped_lines = 0
@@ -397,6 +430,15 @@ class _Writer:
         self._queue.put(work)
         return 0.0
 
+    def put_record(self, make: Callable[[], str]) -> bool:
+        """Queue a line of the wire journal; return False if too many wait."""
+        with self._lock:
+            if self._waiting_records >= _MAX_WAITING_RECORDS:
+                return False
+            self._waiting_records += 1
+        self._queue.put(_Lines(WIRE_FILE, make))
+        return True
+
     async def finish(self, timeout_s: float) -> bool:
         """Wait until all is written; return False if that took too long."""
         self._queue.put(None)
@@ -411,21 +453,34 @@ class _Writer:
             audio = soundfile.SoundFile(
                 self._path / AUDIO_FILE, "w", RATE, 2, format="OGG", subtype="OPUS"
             )
-            with (self._path / EVENTS_FILE).open("a", encoding="utf-8") as lines:
+            with (
+                (self._path / EVENTS_FILE).open("a", encoding="utf-8") as lines,
+                contextlib.ExitStack() as wire_file,
+            ):
+                wire: IO[str] | None = None
                 while (work := self._queue.get()) is not None:
                     with self._lock:
-                        if isinstance(work, _Lines):
+                        if isinstance(work, _Lines) and work.file == WIRE_FILE:
+                            self._waiting_records -= 1
+                        elif isinstance(work, _Lines):
                             self._waiting_lines -= 1
                         else:
                             self._waiting_s -= len(work) / RATE
                     if not isinstance(work, _Lines):
                         audio.write(work)
+                    elif callable(work.text):
+                        if wire is None:
+                            path = self._path / WIRE_FILE
+                            wire = wire_file.enter_context(path.open("a", encoding="utf-8"))
+                        wire.write(work.text())
                     elif work.replace:
                         _replace(self._path / work.file, work.text)
                     else:
                         lines.write(work.text)
-                        if self._queue.empty():
-                            lines.flush()
+                    if self._queue.empty():
+                        for file in (lines, wire):
+                            if file is not None:
+                                file.flush()
         except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeError
             self.failure = _reason(error)
             log.warning("the recording %s ends early: %s", self._path, self.failure)

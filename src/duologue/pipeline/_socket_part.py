@@ -7,11 +7,12 @@ import logging
 import random
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 
 from duologue.clock import Clock
 from duologue.errors import DuologueError, ErrorKind, SessionError
+from duologue.realtime.border import BORDER, Border, TimerSwitch, bordered_part_wire
 from duologue.realtime.codec import NonBlockingWire
 from duologue.realtime.reconnect import STABLE_S, ReconnectPolicy
 
@@ -32,6 +33,7 @@ class SocketPart[M, C](ABC):
         make_wire: Makes its wire.
         clock: Tells the time.
         reconnect: How often to try, and how long to wait between attempts and for each of them.
+        origin: The public object that has made it, whose options it has.
     """
 
     def __init__(
@@ -42,11 +44,15 @@ class SocketPart[M, C](ABC):
         make_wire: Callable[[], NonBlockingWire[M]],
         clock: Clock,
         reconnect: ReconnectPolicy | None,
+        origin: object | None,
     ) -> None:
+        self.origin = origin
+        self.border: Border | None = None
         self._name = name
         self._make_codec = make_codec
         self._make_wire = make_wire
-        self._clock = clock
+        self._clock = TimerSwitch(clock)
+        self._real_clock = clock
         self._policy = reconnect or ReconnectPolicy()
         self._wire: NonBlockingWire[M] | None = None
         self._unsent: deque[M] = deque()
@@ -76,10 +82,24 @@ class SocketPart[M, C](ABC):
         del codec
         return ()
 
+    @contextmanager
+    def _bordered(self) -> Generator[Border | None]:
+        """Let the border of the conversation see this part while it runs."""
+        outer = BORDER.get()
+        border = self.border = None if outer is None else outer.part(self)
+        if border is not None:
+            self._clock.use(border.clock(self._real_clock))
+        try:
+            yield border
+        except asyncio.CancelledError:
+            if border is not None:
+                border.told("leave")
+            raise
+
     async def _connect_and_serve(self) -> SessionError:
         """Run one connection; return the error that ended it."""
         opened_at = float("inf")
-        wire, codec = self._make_wire(), self._make_codec()
+        wire, codec = bordered_part_wire(self.border, self._make_wire), self._make_codec()
         working = False
         try:
             async with asyncio.timeout(self._policy.connect_timeout_s):

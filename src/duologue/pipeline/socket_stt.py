@@ -41,6 +41,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         make_wire: Makes its wire.
         clock: Tells the time.
         reconnect: How often to try, and how long to wait between attempts and for each of them.
+        origin: The public object that has made it, whose options it has.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
         make_wire: Callable[[], NonBlockingWire[M]],
         clock: Clock,
         reconnect: ReconnectPolicy | None = None,
+        origin: object | None = None,
     ) -> None:
         super().__init__(
             "the recogniser",
@@ -59,6 +61,7 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
             make_wire=make_wire,
             clock=clock,
             reconnect=reconnect,
+            origin=origin,
         )
         self._traits = traits
         self._rate = rate
@@ -68,7 +71,11 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
 
     async def run(self, receive: Callable[[RecognitionEvent], None]) -> None:
         """Connect, and report events until cancelled; see `STTConnection.run`."""
-        self._receive = receive
+        with self._bordered() as border:
+            self._receive = receive if border is None else border.listener(receive, "recognised")
+            await self._run()
+
+    async def _run(self) -> None:
         self._pushed_at = self._clock.now()
         while True:
             error = await self._connect_and_serve()
@@ -85,17 +92,23 @@ class SocketSTT[M](SocketPart[M, STTCodec[M]]):
 
     def push(self, frame: AudioFrame) -> None:
         """Add the next audio."""
+        if self.border is not None:
+            self.border.told("push", frame)
         self._pushed_at = self._clock.now()
         self._log.push(frame.samples)
         self._send(self._log.messages())
 
     def settle(self) -> None:
         """Ask for a final transcript of the turn so far."""
+        if self.border is not None:
+            self.border.told("settle")
         self._log.settle()
         self._send(self._log.messages())
 
     def end_turn(self) -> None:
         """End the turn."""
+        if self.border is not None:
+            self.border.told("end_turn")
         for event in self._log.end_turn():
             self._receive(event)
         self._send(self._log.messages())

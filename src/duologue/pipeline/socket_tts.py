@@ -33,6 +33,7 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
         make_wire: Makes its wire.
         clock: Tells the time.
         reconnect: How long to wait between attempts, and for each of them.
+        origin: The public object that has made it, whose options it has.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
         make_wire: Callable[[], NonBlockingWire[M]],
         clock: Clock,
         reconnect: ReconnectPolicy | None = None,
+        origin: object | None = None,
     ) -> None:
         super().__init__(
             "the voice",
@@ -51,14 +53,21 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
             make_wire=make_wire,
             clock=clock,
             reconnect=reconnect,
+            origin=origin,
         )
         self._contexts = VoiceContexts[M](traits, rate)
         self._needed = asyncio.Event()
         self._syntheses: list[_Synthesis[M]] = []
         self._received_at = 0.0
+        self._started = 0
+        """Number of replies that were started."""
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
+        with self._bordered():
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             error = await self._connect_and_serve()
             self._contexts.disconnected(error)
@@ -74,7 +83,13 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
         self, receive: Callable[[SynthesisOutput], None], *, hurry: bool = True
     ) -> Synthesis:
         """Start a reply; see `TTSConnection.synthesize`."""
-        synthesis = _Synthesis(self, self._contexts, self._contexts.start(receive, hurry=hurry))
+        number = self._started
+        self._started += 1
+        if self.border is not None:
+            self.border.told("synthesize", hurry)
+            receive = self.border.listener(receive, f"synthesised {number}")
+        reply = self._contexts.start(receive, hurry=hurry)
+        synthesis = _Synthesis(self, self._contexts, reply, number)
         self._syntheses.append(synthesis)
         self._needed.set()
         return synthesis
@@ -126,21 +141,31 @@ class SocketTTS[M](SocketPart[M, TTSCodec[M]]):
 class _Synthesis[M]:
     """One reply of a `SocketTTS`."""
 
-    def __init__(self, owner: SocketTTS[M], contexts: VoiceContexts[M], reply: Reply) -> None:
+    def __init__(
+        self, owner: SocketTTS[M], contexts: VoiceContexts[M], reply: Reply, number: int
+    ) -> None:
         self._owner = owner
+        self._number = number
         self._contexts = contexts
         self.reply = reply
         self.over = asyncio.Event()
 
+    def _told(self, name: str, *args: object) -> None:
+        if self._owner.border is not None:
+            self._owner.border.told(name, self._number, *args)
+
     async def send(self, text: str) -> None:
+        self._told("send", text)
         self._contexts.send(self.reply, text)
         self._owner.advance()
 
     def flush(self) -> None:
+        self._told("flush")
         self._contexts.flush(self.reply)
         self._owner.advance()
 
     def finish(self) -> None:
+        self._told("finish")
         self._contexts.finish(self.reply)
         self._owner.advance()
 
@@ -150,5 +175,6 @@ class _Synthesis[M]:
             raise self.reply.error
 
     def cancel(self, played: int | None = None) -> None:
+        self._told("cancel", played)
         self._contexts.cancel(self.reply, played)
         self._owner.advance()

@@ -187,7 +187,10 @@ def takes[S, O, **P](
                 inspect.Signature(parameters[1:]).bind(*args, **kwargs)
             except TypeError as error:
                 raise TypeError(f"{type(self).__name__}: {error}") from None
-            init(self, options(*args, **kwargs))
+            given = options(*args, **kwargs)
+            # For recordings of calls, which have to make the object again.
+            self.options = given  # type: ignore[attr-defined]
+            init(self, given)
 
         method.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         # For `providers.settings`, which reads the annotations of the fields.

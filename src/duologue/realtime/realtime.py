@@ -7,10 +7,13 @@ A provider subclasses it, with the `Capabilities` of its model and `open`, which
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from asyncio import FIRST_COMPLETED
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from duologue._user_code import describe
@@ -24,10 +27,12 @@ from duologue.errors import (
     UnsupportedError,
 )
 from duologue.items import Item
+from duologue.realtime.border import BORDER, Border, Borders
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
     AddItem,
+    Command,
     DeleteItem,
     EndTurn,
     RequestReply,
@@ -46,6 +51,9 @@ from duologue.realtime.stats import RealtimeStats
 from duologue.vad.vad import VAD
 from duologue.vad.voice_meter import VoiceMeter
 from duologue.video import VideoFrame
+
+if TYPE_CHECKING:
+    from duologue.realtime._session.bordered import BorderedSession
 
 CHECK_TIMEOUT_S = 10.0
 """Seconds that `Realtime.check` waits for a session to begin."""
@@ -103,6 +111,11 @@ class Realtime(ABC):
         from duologue.realtime._session.session import Session
 
         self._session = Session(self, policy, reconnects=not in_process)
+        self._commands: Session | BorderedSession = self._session
+        self.unix_time: Callable[[], float] = time.time
+        """Returns Unix seconds, for times that a service tells."""
+        self.borders: Borders | None = None
+        """What records the next session, or replays one."""
         self._resolved = asyncio.Event()
         self._end_reason = ""
 
@@ -259,11 +272,11 @@ class Realtime(ABC):
 
         Call this from `SessionObserver.output`, when it gets the end of the turn.
         """
-        self._session.discard_reply(item_id)
+        self._commands.discard_reply(item_id)
 
     def restore_reply(self) -> None:
         """Request a reply to a turn that was discarded, because its transcript has arrived."""
-        self._session.restore_reply()
+        self._commands.restore_reply()
 
     async def run(self, setup: SessionSetup, observer: SessionObserver) -> None:
         """Run the session until it ends; cancelling it closes the session.
@@ -276,15 +289,23 @@ class Realtime(ABC):
         if setup.tools and self.capabilities.tools == "none":
             raise UnsupportedError(f"{self.capabilities.model} can't call tools: register none")
         self._session.begin(setup, observer, self._resolved.set)
+        border = None if self.borders is None else self.borders.session(self, setup)
+        outer = BORDER.set(border)
         reason, clean = "closed", True
         try:
-            await self.prepare(setup)
+            if border is None:
+                await self.prepare(setup)
+            else:
+                self._set_border(border)
+                await border.prepare(partial(self.prepare, setup))
             await self._run_connections()
             reason = "the model ended the session"
         except SessionError as error:
             reason, clean = str(error), False
             raise
         except asyncio.CancelledError:
+            if border is not None:
+                border.told("leave")
             raise
         except BaseException as error:
             reason, clean = describe(error), False
@@ -293,6 +314,15 @@ class Realtime(ABC):
             self._end_reason = reason
             self._session.end(reason, clean)
             self._resolved.set()
+            BORDER.reset(outer)
+
+    def _set_border(self, border: Border) -> None:
+        if not self.in_process:
+            from duologue.realtime._session.bordered import BorderedSession
+
+            self._session.set_border(border)
+            border.attach(self._session)
+            self._commands = BorderedSession(self._session, border)
 
     async def _run_connections(self) -> None:
         if self.voice is None:
@@ -315,6 +345,10 @@ class Realtime(ABC):
         if not self._session.is_open:
             raise SessionClosedError(f"the session is over: {self._end_reason}")
 
+    def _transmit_directly(self, command: Command) -> None:
+        """Give a provider's own command to the current connection; drop it if there is none."""
+        self._commands.transmit_directly(command)
+
     def roll_over(self, within_s: float | None = None, *, reason: str = "asked to") -> None:
         """Switch to a new connection in the next silence, after ``within_s`` seconds at the latest.
 
@@ -329,7 +363,7 @@ class Realtime(ABC):
             raise UnsupportedError(
                 f"{self.capabilities.model} has only one connection, which can't be replaced"
             )
-        self._session.connections.roll_over(reason, within_s)
+        self._commands.roll_over(reason, within_s)
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, at any rate.
@@ -337,7 +371,7 @@ class Realtime(ABC):
         While there is no connection the newest seconds are kept (`ReconnectPolicy.keep_s`), and
         sent when there is one; `lost_audio` counts the samples that were dropped.
         """
-        self._session.send_audio(frame)
+        self._commands.send_audio(frame)
 
     def send_video(self, frame: VideoFrame, *, in_order: bool = False) -> None:
         """Send an image to the model.
@@ -353,7 +387,7 @@ class Realtime(ABC):
             raise UnsupportedError(
                 f"{self.capabilities.model} accepts no video: leave the camera off"
             )
-        self._session.transmit(SendVideo(frame, in_order))
+        self._commands.transmit(SendVideo(frame, in_order))
 
     def end_turn(self, *, reply: bool = True) -> None:
         """End the person's turn; without ``reply`` the model only listens.
@@ -363,7 +397,7 @@ class Realtime(ABC):
         """
         if not self.capabilities.manual_turns:
             raise UnsupportedError(f"{self.capabilities.model} detects the end of a turn by itself")
-        self._session.end_turn(EndTurn(reply))
+        self._commands.end_turn(EndTurn(reply))
 
     def clear_input(self) -> None:
         """Drop the audio of the turn that has not ended yet.
@@ -373,7 +407,7 @@ class Realtime(ABC):
         """
         if not self.capabilities.manual_turns:
             raise UnsupportedError(f"{self.capabilities.model} detects the end of a turn by itself")
-        self._session.clear_input()
+        self._commands.clear_input()
 
     def add_item(self, item: Item) -> None:
         """Add an item to the end of the model's history, without requesting a reply."""
@@ -387,14 +421,14 @@ class Realtime(ABC):
         """
         if self.capabilities.truncation == "none" and not isinstance(command, AddItem):
             raise UnsupportedError(f"{self.capabilities.model} can't change its history")
-        self._session.transmit(command)
+        self._commands.transmit(command)
 
     def request_reply(self, request_id: str, instructions: str | None = None) -> None:
         """Request a reply, after the running reply if there is one.
 
         `ReplyStarted` or `SessionObserver.reply_ended` will carry ``request_id``.
         """
-        self._session.request(RequestReply(request_id, instructions))
+        self._commands.request(RequestReply(request_id, instructions))
 
     def say(self, request_id: str, text: str, *, interruptible: bool = True) -> None:
         """Have exactly ``text`` spoken.
@@ -411,7 +445,7 @@ class Realtime(ABC):
             raise UnsupportedError(
                 f"{self.capabilities.model} can't say scripted text: give Agent a tts"
             )
-        self._session.request(Say(request_id, text, interruptible))
+        self._commands.request(Say(request_id, text, interruptible))
 
     def interrupt(self, *, keep_results: bool = False) -> int:
         """Stop the agent now; return the new epoch.
@@ -421,7 +455,7 @@ class Realtime(ABC):
         (C3). The model gets the results of tools that still run, and speaks about them only with
         ``keep_results``, as after a barge-in.
         """
-        return self._session.interrupt(keep_results=keep_results)
+        return self._commands.interrupt(keep_results=keep_results)
 
     def send_tool_result(
         self,
@@ -445,7 +479,7 @@ class Realtime(ABC):
             more: whether this is only a part of the result, for a model with ``tool_updates``.
             quiet: whether the model must not speak about it after an interruption.
         """
-        self._session.send_tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
+        self._commands.send_tool_result(SendToolResult(call_id, name, output, failed, more, quiet))
 
     def update_instructions(self, instructions: str) -> None:
         """Change the instructions; raise `UnsupportedError` if the model can't."""
@@ -453,13 +487,13 @@ class Realtime(ABC):
             raise UnsupportedError(
                 f"{self.capabilities.model} can't change instructions during a session"
             )
-        self._session.update(UpdateSession(instructions=instructions))
+        self._commands.update(UpdateSession(instructions=instructions))
 
     def update_tools(self, tools: Sequence[ToolSpec]) -> None:
         """Change the tools; raise `UnsupportedError` if the model can't."""
         if not self.capabilities.mutable_tools:
             raise UnsupportedError(f"{self.capabilities.model} can't change tools during a session")
-        self._session.update(UpdateSession(tools=tuple(tools)))
+        self._commands.update(UpdateSession(tools=tuple(tools)))
 
 
 async def _catch_session_error(connecting: Coroutine[object, object, None]) -> SessionError | None:

@@ -26,6 +26,7 @@ from duologue._net import (
 from duologue._optional import import_optional
 from duologue.errors import ErrorKind, SessionError
 from duologue.realtime._websocket_protocol import WebSocketProtocol
+from duologue.realtime.border import WireFacts
 
 MAX_MESSAGE_BYTES = 32 * 1024 * 1024
 """Bytes of the longest message that is accepted."""
@@ -108,6 +109,7 @@ class WebSocketWire:
         self._ack_timeout = ack_timeout
         self._on_server_time = on_server_time
         self._protocol: WebSocketProtocol | None = None
+        self.facts = WireFacts()
 
     async def open(self) -> None:
         """Connect within ten seconds.
@@ -137,7 +139,8 @@ class WebSocketWire:
             if 300 <= status < 400:
                 location = response.headers.get_all("Location") or [""]
                 raise redirect_error(self._host, status, location[0]) from None
-            raise self._http_error(status, bytes(response.body or b"")) from None
+            self.facts.refused = status, bytes(response.body or b"")
+            raise self._http_error(*self.facts.refused) from None
         except TimeoutError:
             raise self._connection_error(
                 f"can't be reached: no answer within {OPEN_TIMEOUT_S:g} s"
@@ -163,7 +166,21 @@ class WebSocketWire:
         if self._on_server_time is not None:
             server_time = unix_time(handshake.response.headers.get_all("Date"))
             if server_time is not None:
-                self._on_server_time(server_time)
+                self.apply(WireFacts(server_time=server_time))
+
+    def apply(self, facts: WireFacts) -> SessionError | None:
+        """Learn facts; return the error that they mean, or None."""
+        if facts.server_time is not None:
+            self.facts.server_time = facts.server_time
+            if self._on_server_time is not None:
+                self._on_server_time(facts.server_time)
+        if facts.refused is not None:
+            self.facts.refused = facts.refused
+            return self._http_error(*facts.refused)
+        if facts.closed is not None:
+            self.facts.closed = facts.closed
+            return self._close_error(*facts.closed)
+        return None
 
     async def run(self, receive: Callable[[bytes], None]) -> None:
         """Pass each message to ``receive``, inside the event loop's own read callback.
@@ -223,6 +240,7 @@ class WebSocketWire:
             return None
         if ending.unresponsive:
             return self._connection_error("does not answer any more")
+        self.facts.closed = ending.code, ending.reason
         return self._close_error(ending.code, ending.reason)
 
     def _connection_error(self, what: str) -> SessionError:

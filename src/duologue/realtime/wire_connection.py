@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from duologue.audio import AudioFrame
 from duologue.errors import ErrorKind, MissingExtraError, SessionError
+from duologue.realtime.border import bordered_wire
 from duologue.realtime.codec import (
     AudioCodec,
     ClosingCodec,
@@ -141,7 +142,7 @@ class WireConnection[M]:
 
     async def run(self, receive: Callable[[Output], None]) -> None:
         """Open the wire, and run until it ends; see `Connection.run`."""
-        wire = self._wire = self._connect()
+        wire = self._wire = bordered_wire(self._connect)
         self._receive = receive
         leaving = False
         try:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         VonageSimulator,
     )
     from duologue.testing.speech import synthesize, transcribe
+    from duologue.testing.wire_replay import Difference, Replay, replay
 
 __all__ = [
     "SCRIPTED_CAPABILITIES",
@@ -45,6 +46,7 @@ __all__ = [
     "CartesiaSimulator",
     "DeadlockError",
     "DeepgramSimulator",
+    "Difference",
     "ElevenLabsSimulator",
     "GeminiSimulator",
     "LineFaults",
@@ -53,6 +55,7 @@ __all__ = [
     "PlivoCaller",
     "PlivoSimulator",
     "QwenSimulator",
+    "Replay",
     "Reply",
     "ScriptedRealtime",
     "TelnyxCaller",
@@ -64,6 +67,7 @@ __all__ = [
     "VirtualTimeLoop",
     "VonageCaller",
     "VonageSimulator",
+    "replay",
     "run_virtual",
     "synthesize",
     "transcribe",
@@ -97,5 +101,6 @@ if not TYPE_CHECKING:
                 "VonageSimulator",
             ],
             "duologue.testing.speech": ["synthesize", "transcribe"],
+            "duologue.testing.wire_replay": ["Difference", "Replay", "replay"],
         },
     )

@@ -26,6 +26,7 @@ from duologue.errors import ErrorKind, SessionError
 from duologue.json_types import Json
 from duologue.providers._openai_protocol.errors import http_error
 from duologue.providers._trusted_certificates import trusted_certificates
+from duologue.realtime.border import WireFacts
 from duologue.realtime.stats import ConnectionStats
 from duologue.rtc.config import IceServer, MessageTooLongError, PeerConfig, PeerError, PeerState
 from duologue.video import VideoFrame
@@ -145,6 +146,19 @@ class WebRTCWire:
         self.dropped_frames = 0
         self.dropped_images = 0
         self.skipped_frames = 0
+        self.facts = WireFacts()
+
+    def apply(self, facts: WireFacts) -> SessionError | None:
+        """Learn facts; return the error that they mean, or None."""
+        if facts.message_limit is not None:
+            self.facts.message_limit = facts.message_limit
+            if self._on_message_limit is not None:
+                self._on_message_limit(facts.message_limit)
+        if facts.server_time is not None:
+            self.facts.server_time = facts.server_time
+            if self._on_server_time is not None:
+                self._on_server_time(facts.server_time)
+        return None if facts.refused is None else http_error(*facts.refused)
 
     def stats(self) -> ConnectionStats:
         """Return the counters of this connection."""
@@ -171,8 +185,7 @@ class WebRTCWire:
             await peer.answer(answer)
         except PeerError as error:
             raise self._connection_error(str(error)) from error
-        if self._on_message_limit is not None:
-            self._on_message_limit(_max_message_bytes(answer))
+        self.apply(WireFacts(message_limit=_max_message_bytes(answer)))
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._ready.wait()
@@ -260,10 +273,9 @@ class WebRTCWire:
             location = response.headers.get("location", "")
             raise redirect_error(self._host, response.status_code, location)
         if response.status_code not in (200, 201):
-            raise http_error(response.status_code, response.content)
-        server_time = unix_time(response.headers.get_list("date"))
-        if self._on_server_time is not None and server_time is not None:
-            self._on_server_time(server_time)
+            self.facts.refused = response.status_code, response.content
+            raise http_error(*self.facts.refused)
+        self.apply(WireFacts(server_time=unix_time(response.headers.get_list("date"))))
         return response.text
 
     async def _send_frame(self, peer: Peer, frame: AudioFrame) -> None:

@@ -125,6 +125,7 @@ class STT:
             make_wire=self._make_wire,
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )
 
 

@@ -98,4 +98,5 @@ class TTS:
             make_wire=partial(self._service.websocket, "/tts/websocket"),
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )

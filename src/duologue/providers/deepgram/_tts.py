@@ -86,4 +86,5 @@ class TTS:
             make_wire=self._make_wire,
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )

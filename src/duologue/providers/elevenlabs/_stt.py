@@ -70,4 +70,5 @@ class STT:
             make_wire=partial(self._service.websocket, "/v1/speech-to-text/realtime", self._query),
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )

@@ -99,4 +99,5 @@ class TTS:
             make_wire=partial(self._service.websocket, self._path, self._query),
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )

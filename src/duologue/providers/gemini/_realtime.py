@@ -165,8 +165,8 @@ class Realtime(NetworkRealtime[bytes]):
     def interrupt(self, *, keep_results: bool = False) -> int:
         """Interrupt as `Realtime.interrupt` does; `ManualTurns` also begins a user turn."""
         epoch = super().interrupt(keep_results=keep_results)
-        if self.capabilities.manual_turns and self.connection is not None:
-            self.connection.transmit(CancelReply(""))
+        if self.capabilities.manual_turns:
+            self._transmit_directly(CancelReply(""))
         return epoch
 
     def end_turn(self, *, reply: bool = True) -> None:

@@ -102,6 +102,7 @@ class Realtime(NetworkRealtime[Message]):
             transport=self._config.transport,
             images_kept=self._config.images_kept,
             video_track=self._config.video == "track",
+            now=self.unix_time,
         )
 
     def make_wire(self, codec: protocols.Codec[Message], setup: SessionSetup) -> Wire[Message]:

@@ -108,4 +108,5 @@ class STT:
             make_wire=partial(self._service.websocket, "/realtime", query),
             clock=self._service.clock,
             reconnect=self._reconnect,
+            origin=self,
         )

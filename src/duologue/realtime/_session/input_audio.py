@@ -26,7 +26,7 @@ start of its own connection; ``_connection_start`` is the difference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from duologue._numpy import np
@@ -34,6 +34,7 @@ from duologue.audio import AudioFrame, Resampler
 from duologue.realtime._session.local_turns import LocalTurns
 from duologue.realtime._session.replay_buffer import InputTurnTracker, ReplayBuffer
 from duologue.realtime._session.replayed_turns import ReplayedTurns, TurnSignal
+from duologue.realtime.border import Measure
 from duologue.realtime.commands import ClearInput, EndTurn, SendAudio
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.vad.vad import VAD
@@ -66,6 +67,7 @@ class InputAudio:
         "_connection_start",
         "_dropped_turns",
         "_local_turns",
+        "_measure",
         "_open_when_lost",
         "_partial_text",
         "_peak",
@@ -100,6 +102,10 @@ class InputAudio:
             self.voice_meter = self._local_turns.voice_meter
         elif vad is not None:
             self.voice_meter = VoiceMeter(vad, rate)
+        self._measure: Measure | None = None
+        """Measures the person's voice where no turns are detected."""
+        if self._local_turns is None and self.voice_meter is not None:
+            self._measure = self.voice_meter.push
         self._replayed_ids: dict[str, set[type]] = {}
         """Detected turns that are replayed, with the kinds of final signals seen so far."""
         self._reconnects = reconnects
@@ -126,16 +132,28 @@ class InputAudio:
         """Whether a user turn is open, or its transcript is still missing."""
         return self._tracker.is_open
 
-    def accept(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
-        """Keep the next frame, of any rate; return the audio to send, None while too short."""
+    def wrap_measure(self, wrap: Callable[[Measure], Measure]) -> None:
+        """Measure the person's voice by what ``wrap`` returns for the present way to do it."""
+        if self._local_turns is not None:
+            self._local_turns.measure = wrap(self._local_turns.measure)
+        elif self._measure is not None:
+            self._measure = wrap(self._measure)
+
+    def resample(self, frame: AudioFrame) -> AudioFrame | None:
+        """Return the next frame, of any rate, at the model's rate; None while it is too short."""
         if frame.rate != self.rate:
             if self._resampler is None or self._resampler.in_rate != frame.rate:
                 self._resampler = Resampler(frame.rate, self.rate)
             frame = AudioFrame(self._resampler.push(frame.samples), self.rate)
-        samples = frame.samples
-        length = len(samples)
-        if not length:
+        return frame if len(frame.samples) else None
+
+    def accept(self, frame: AudioFrame, *, live: bool) -> AudioFrame | None:
+        """Keep the next frame, of any rate; return the audio to send, None while too short."""
+        resampled = self.resample(frame)
+        if resampled is None:
             return None
+        frame, samples = resampled, resampled.samples
+        length = len(samples)
         self._peak = peak = int(np.maximum.reduce(samples))
         if peak > _LOUD_PEAK:
             self.loud_samples += length
@@ -154,8 +172,8 @@ class InputAudio:
         """Return the signals that are detected here in audio that `accept` has returned."""
         if self._local_turns is not None:
             return self._local_turns.detect(frame.samples, self._buffer.end, now, self._peak)
-        if self.voice_meter is not None:
-            self.voice_meter.push(frame.samples, now, self._peak)
+        if self._measure is not None:
+            self._measure(frame.samples, now, self._peak)
         return ()
 
     def translate(self, signal: TurnSignal, now: float) -> Sequence[TurnSignal]:

@@ -34,6 +34,7 @@ from uuid import uuid4
 
 from duologue._bounded_dict import BoundedDict
 from duologue.audio import Samples
+from duologue.realtime.border import Measure
 from duologue.realtime.outputs import SpeechStarted, SpeechStopped, UserTranscript, UserTurnEnded
 from duologue.vad.endpointing import Endpointer, Endpointing, EndpointingStep
 from duologue.vad.vad import VAD
@@ -156,6 +157,7 @@ class LocalTurns:
         "_turn_of_piece",
         "_without_text",
         "manual",
+        "measure",
         "voice_meter",
     )
 
@@ -164,6 +166,7 @@ class LocalTurns:
         """Whether the program ends turns: silence then ends only turns without text."""
         self._rate = rate
         self.voice_meter = VoiceMeter(vad, rate)
+        self.measure: Measure = self.voice_meter.push
         self._endpointer = Endpointer(config)
         self._turn: _LocalTurn | None = None
         self._last_turn: _LocalTurn | None = None
@@ -195,7 +198,7 @@ class LocalTurns:
             signals += self._without_text.pop(0).settle_without_text()
         if self._last_turn is not None and now - self._last_turn.ended_at > LATE_TRANSCRIPT_S:
             signals += self._last_turn.settle_without_text()
-        for activity, seconds, at in self.voice_meter.push(samples, now, peak):
+        for activity, seconds, at in self.measure(samples, now, peak):
             for step in self._endpointer.push(activity, seconds, at):
                 signals += self._handle_step(step, position, now)
         turn = self._turn

@@ -70,6 +70,7 @@ from duologue.realtime._session.surrogates import (
     replace_surrogates_in_setup,
 )
 from duologue.realtime._session.tool_calls import ToolCalls, scheduling_of
+from duologue.realtime.border import Border, TimerSwitch
 from duologue.realtime.capabilities import Capabilities
 from duologue.realtime.codec import Connection, SessionSetup
 from duologue.realtime.commands import (
@@ -171,6 +172,7 @@ class Session:
         "_tool_calls",
         "_turns_to_request",
         "_unspoken_rest",
+        "_voice",
         "connections",
         "epoch",
         "host",
@@ -186,10 +188,12 @@ class Session:
         self.stale_outputs = 0
         self.is_open = False
         """Whether the session has been live and has not ended."""
+        self._clock = TimerSwitch(host.clock)
+        self._voice: ReplyVoice | None = None
         self.connections = ConnectionSupervisor(
             self,
             policy,
-            host.clock,
+            self._clock,
             reconnects=reconnects,
             single_connection=lambda: host.single_connection,
         )
@@ -201,14 +205,13 @@ class Session:
             vad=_vad_of(host, FailureReports(host.clock.now, self._report_failure)),
             detects_turns=can.speech_detection == "local",
         )
-        self._clock = host.clock
         self._now = host.clock.now
         self._scheduler = ReplyScheduler(
             confirms_cancel=can.confirms_cancel, defers_requests=can.defers_requests
         )
         self._effects = EffectRunner(
             self._scheduler,
-            host.clock,
+            self._clock,
             transmit=self.transmit,
             observer=lambda: self._observer,
             on_timer=self._recheck,
@@ -303,6 +306,15 @@ class Session:
             raise RuntimeError("a Realtime runs once: make a new one for the next session")
         self._has_begun = True
         self._observer, self._setup, self._on_live = observer, setup, on_live
+        self._voice = self.host.voice
+
+    def set_border(self, border: Border) -> None:
+        """Let a border see, or be, what is around the session, which has just begun."""
+        self._observer = border.observer(self._observer)
+        self._clock.use(border.clock(self.host.clock))
+        self.input_audio.wrap_measure(border.measure)
+        if self._voice is not None:
+            self._voice = border.voice(self._voice)
 
     def end(self, reason: str, clean: bool) -> None:
         """End the session: fail every request that waits, and report the end."""
@@ -328,6 +340,15 @@ class Session:
             if not isinstance(command, SendAudio) and log.isEnabledFor(logging.DEBUG):
                 log.debug("session %s sends %s", self.host.session_id, type(command).__name__)
             self.connections.current.connection.transmit(replace_surrogates_in_command(command))
+
+    def transmit_directly(self, command: Command) -> None:
+        """Give a command to the current connection, which the history does not have."""
+        if self.connections.current is not None:
+            self.connections.current.connection.transmit(command)
+
+    def roll_over(self, reason: str, within_s: float | None) -> None:
+        """Switch to a new connection in the next silence, at the latest after ``within_s``."""
+        self.connections.roll_over(reason, within_s)
 
     def send_audio(self, frame: AudioFrame) -> None:
         """Send the person's next audio, and look for speech in it."""
@@ -445,7 +466,7 @@ class Session:
     def open(self, setup: SessionSetup) -> Connection:
         """Make the next connection."""
         connection = self.host.open(replace_surrogates_in_setup(setup))
-        return connection if self.host.voice is None else self.host.voice.speak_for(connection)
+        return connection if self._voice is None else self._voice.speak_for(connection)
 
     def reconnecting(self, reason: str, attempt: int) -> None:
         """Report that the next connection is about to be made."""
