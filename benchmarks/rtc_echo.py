@@ -84,6 +84,12 @@ class Echo:
     def report_played(self, samples: int) -> None:
         pass
 
+    def connection_lost(self) -> None:
+        pass
+
+    def connection_restored(self) -> None:
+        pass
+
     async def wait_until_listening(self) -> None:
         pass
 

@@ -127,6 +127,7 @@ class Gate(RuleBasedStateMachine):
         self.next_value = 1
         self.most_confirmed = 0
         self.over_reported = False
+        self.suspensions = 0
 
     @rule(old=st.booleans())
     def begin(self, old):
@@ -198,6 +199,19 @@ class Gate(RuleBasedStateMachine):
         assert not self.playout.held
 
     @rule()
+    def suspend(self):
+        self.suspensions += 1
+        self.playout.suspend()
+        given = self.edge.given
+        self.playout.hold()
+        self.playout.resume()
+        assert self.edge.given == given
+
+    @rule()
+    def unsuspend(self):
+        self.playout.unsuspend()
+
+    @rule()
     def interrupt(self):
         self.epoch += 1
         cleared = self.edge.cleared
@@ -250,7 +264,9 @@ class Gate(RuleBasedStateMachine):
             return
         played = [value for _, value, _ in self.edge.timeline if value > 0]
         begun = [n for s in self.all for n in [v for v in self.written[s.id] if v > 0]]
-        assert len(set(played)) == len(played)
+        assert self.suspensions or len(set(played)) == len(played)
+        # What a dead connection swallowed is played again.
+        played = list(dict.fromkeys(reversed(played)))[::-1]
         mine = set(played)
         assert played == [value for value in begun if value in mine]
         for speech in self.all:
@@ -276,6 +292,7 @@ class Gate(RuleBasedStateMachine):
         for speech in self.open_speeches:
             self.playout.end(speech)
         self.playout.resume()
+        self.playout.unsuspend()
         run(self.playout, self.clock, 5600)
         self.playout.report_played(self.edge.given)
         self.every_speech_ends_once()
@@ -388,6 +405,46 @@ def test_held_audio_resumes_at_the_exact_sample():
     assert max(b - a for a, b in pairwise(whens)) == 333 * MS + 1
     assert speech.state == "heard"
     assert playout.resume() == 0
+
+
+def test_what_a_dead_connection_swallowed_is_not_heard_and_plays_again():
+    playout, edge, listener, clock = gate(quality="confirmed")
+    speech = Speech(0)
+    playout.begin(speech)
+    playout.write(speech, "a", values(1, 1600), 0)
+    playout.end(speech)
+    run(playout, clock, 100)
+    playout.report_played(200)
+    playout.suspend()
+    run(playout, clock, 5000)
+    playout.count_played()
+    assert playout.played_s == 200 / RATE
+    playout.hold()
+    playout.unsuspend()
+    run(playout, clock, 100)
+    assert not any(value for _, value, at in edge.timeline if at >= 800)
+    playout.resume()
+    given = edge.given
+    run(playout, clock, 180)
+    again = [value for _, value, at in edge.timeline if at >= given and value]
+    assert again == list(range(201, 1601))
+    playout.report_played(edge.given)
+    assert listener.ended == [speech]
+    assert (speech.state, speech.quality, speech.played_ms) == ("heard", "confirmed", 200)
+
+
+def test_speech_interrupted_while_the_connection_is_dead_is_cut_where_it_was_heard_last():
+    playout, _, _, clock = gate(quality="confirmed")
+    speech = Speech(0)
+    playout.begin(speech)
+    playout.write(speech, "a", values(1, 1600), 0)
+    run(playout, clock, 100)
+    playout.report_played(320)
+    playout.suspend()
+    run(playout, clock, 3000)
+    [cut] = playout.interrupt(1)
+    assert cut.items[0].played_ms == 40
+    assert speech.quality == "confirmed"
 
 
 def test_speech_without_audio_is_silent():

@@ -9,7 +9,7 @@ import threading
 import time
 import wave
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,7 @@ class Echo:
     wants_video = True
 
     def __init__(self) -> None:
+        self.outages: list[str] = []
         self.edge: CallEdge | None = None
         self.received_frames: list[AudioFrame] = []
         self.texts: list[str] = []
@@ -66,18 +67,26 @@ class Echo:
     def push_text(self, text: str) -> None:
         self.texts.append(text)
 
+    def connection_lost(self) -> None:
+        self.outages.append("lost")
+
+    def connection_restored(self) -> None:
+        self.outages.append("restored")
+
     def report_played(self, samples: int) -> None:
         assert samples <= self.given_samples
         self.reports.append(samples)
 
     def tick(self, _: float) -> None:
         assert self.edge is not None
-        self.edge.play(self._next.pop(0) if self._next else None)
+        frame = self._next.pop(0) if self._next else None
+        # After an outage, silence for all of it comes at once.
+        self.edge.play(frame if frame is not None and len(frame) == 480 else None)
         self.given_samples += 480
 
 
 @asynccontextmanager
-async def answering(line: MemorySignalling, **options: bool) -> AsyncIterator[Echo]:
+async def answering(line: MemorySignalling, **options: float) -> AsyncIterator[Echo]:
     """Run an edge with an echo until the block or the caller's signalling ends."""
     echo = Echo()
     edge = echo.edge = CallEdge(line, loopback=True, **options)
@@ -235,6 +244,101 @@ async def test_a_lost_connection_raises_and_reports_why() -> None:
             await edge.run(Echo(), lambda: None)
         with pytest.raises(PeerError):
             await calling
+
+
+class Routes:
+    """A network for each offer."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self.networks: list[BadNetwork] = []
+        self._stack = stack
+
+    async def add(self) -> None:
+        self.networks.append(await self._stack.enter_async_context(BadNetwork()))
+
+    def reroute(self, kind: str, sdp: str) -> str:
+        return self.networks[-1].reroute(kind, sdp)
+
+
+async def send_while(caller: Caller, condition: Callable[[], object]) -> None:
+    """Speak and report as a page does while the condition holds."""
+    async with asyncio.timeout(8):
+        while condition():
+            caller.send(TONE)
+            caller.report_played()
+            await asyncio.sleep(0.02)
+
+
+async def test_a_call_moves_to_another_connection_and_the_agent_pauses_meanwhile() -> None:
+    ours, theirs = memory_signalling()
+    heard: list[AudioFrame] = []
+    async with AsyncExitStack() as stack:
+        routes = Routes(stack)
+        await routes.add()
+        echo = await stack.enter_async_context(answering(theirs, keep_s=5))
+        edge = echo.edge
+        assert edge is not None
+        caller = Caller(ours, on_audio=heard.append, reroute=routes.reroute)
+        await stack.enter_async_context(caller)
+        await send_while(caller, lambda: len(echo.reports) < 5)
+        routes.networks[0].cut = True
+        cut_at = time.perf_counter()
+        await send_while(caller, lambda: not echo.outages)
+        assert 0.4 < time.perf_counter() - cut_at < 1.5
+        assert edge.state == "interrupted"
+        reported, given = echo.reports[-1], echo.given_samples
+        await routes.add()
+        await caller.restart()
+        heard.clear()
+        received = len(echo.received_frames)
+        await send_while(caller, lambda: len(echo.reports) == echo.reports.index(reported) + 1)
+        assert echo.outages == ["lost", "restored"]
+        assert (edge.state, edge.restarts, edge.quality) == ("connected", 1, "confirmed")
+        # What went into the dead connection is never reported, except as passed over.
+        assert echo.reports[-1] > given
+        assert heard
+        assert len(echo.received_frames) > received
+        assert edge.counters["packets"] >= len(echo.received_frames) - 2
+
+
+async def test_a_connection_that_comes_back_by_itself_goes_on() -> None:
+    ours, theirs = memory_signalling()
+    async with AsyncExitStack() as stack:
+        routes = Routes(stack)
+        await routes.add()
+        echo = await stack.enter_async_context(answering(theirs, keep_s=5))
+        caller = Caller(ours, on_audio=lambda frame: None, reroute=routes.reroute)
+        await stack.enter_async_context(caller)
+        await send_while(caller, lambda: not echo.reports)
+        routes.networks[0].cut = True
+        await send_while(caller, lambda: not echo.outages)
+        routes.networks[0].cut = False
+        await send_while(caller, lambda: len(echo.outages) < 2)
+        assert echo.outages == ["lost", "restored"]
+        # Offers that can't be used, or come too fast, are refused, and the call goes on.
+        for _ in range(2):
+            await ours.send({"type": "offer", "sdp": "v=0", "restart": True})
+        await until(lambda: len(caller.errors) == 2)
+        assert "no audio" in caller.errors[0]
+        assert "too many offers" in caller.errors[1]
+        received = len(echo.received_frames)
+        await send_while(caller, lambda: len(echo.received_frames) == received)
+
+
+async def test_a_call_whose_page_does_not_come_back_ends() -> None:
+    ours, theirs = memory_signalling()
+    edge = CallEdge(theirs, loopback=True, keep_s=0.4)
+    echo = Echo()
+    echo.edge = edge
+    running = asyncio.ensure_future(edge.run(echo, lambda: None))
+    ticks = ticker_for(LoopClock()).subscribe(echo.tick)
+    async with Caller(ours, on_audio=lambda frame: None) as caller:
+        await send_while(caller, lambda: not echo.received_frames)
+        await caller.peer.close()
+        with pytest.raises(PeerError, match=r"did not come back within 0\.4 s"):
+            await running
+    ticks.cancel()
+    assert echo.outages == ["lost"]
 
 
 def test_a_rate_that_opus_does_not_support_is_refused() -> None:

@@ -43,10 +43,11 @@ class CallScene:
         tone = np.sin(np.arange(480) * 2 * np.pi * 300 / 24000) * 8000
         self._tone = AudioFrame(tone.astype(np.int16), 24000)
         self.silent = False
+        self.outages = 0
 
     async def __call__(self, signalling) -> None:
         self.calls += 1
-        self.edge = edge = CallEdge(signalling, loopback=True)
+        self.edge = edge = CallEdge(signalling, loopback=True, keep_s=signalling.keep_s)
         ticks = ticker_for(LoopClock()).subscribe(
             lambda now: edge.play(None if self.silent else self._tone)
         )
@@ -73,6 +74,12 @@ class CallScene:
 
     def report_played(self, samples: int) -> None:
         self.played_samples = samples
+
+    def connection_lost(self) -> None:
+        self.outages += 1
+
+    def connection_restored(self) -> None:
+        pass
 
 
 @asynccontextmanager

@@ -26,6 +26,8 @@
 #   flight knows what it stands for (`_SentFrame.original`). While held, nothing is made good.
 # - *Hold* stops handing out audio. From an edge that buffers, it takes back what has not started to
 #   play (`_rewind`), so that `resume` continues at the exact sample.
+# - *Suspend* does the same for a connection that is dead, whatever is held: all that was not
+#   reported as played is taken back, since nobody has heard it.
 
 from __future__ import annotations
 
@@ -194,6 +196,7 @@ class Playout:
         "_position",
         "_recorder",
         "_scheduled_until",
+        "_suspended",
         "_tracks",
         "_waiting",
         "caught_up_samples",
@@ -229,6 +232,7 @@ class Playout:
         self._position = 0
         self._scheduled_until = float("-inf")
         self._held_at: float | None = None
+        self._suspended = False
         self._buffered = 0
         self._ended_tracks = 0
         """Speeches whose audio is complete, and which have not been heard to their end."""
@@ -364,7 +368,7 @@ class Playout:
                 self._observe_waiting(now)
             if self._buffered:
                 self._pump(now)
-        if self._scheduled_until <= now and self._waiting and self._held_at is None:
+        if self._scheduled_until <= now and self._waiting and not self._paused:
             self.starved_ticks += self._waiting[0].started
         if (
             self._ended_tracks
@@ -411,6 +415,35 @@ class Playout:
         if self._buffers_ahead:
             self._pump(now)
         return held_ms
+
+    def suspend(self) -> None:
+        """Stop handing out audio, and take back all that was not reported as played.
+
+        It is independent of `hold`; `unsuspend` ends it.
+        """
+        if self._suspended:
+            return
+        self._suspended = True
+        now = self._clock.now()
+        self._clear_edge(now)
+        while self._in_flight:
+            sent = self._in_flight.pop()
+            heard = max(0, sent.track.played - sent.offset)
+            if heard < len(sent.source):
+                self._take_back(sent, heard, min(heard, sent.length))
+        self._scheduled_until = now
+
+    def unsuspend(self) -> None:
+        """Continue with the first sample that was not reported as played."""
+        if self._suspended:
+            self._suspended = False
+            if self._buffers_ahead:
+                self._pump(self._clock.now())
+
+    @property
+    def _paused(self) -> bool:
+        """Whether nothing may be handed out."""
+        return self._suspended or self._held_at is not None
 
     def interrupt(self, epoch: int) -> list[TruncatedSpeech]:
         """Drop everything older than ``epoch``; return the speeches that this cut, oldest first."""
@@ -470,7 +503,7 @@ class Playout:
 
     def _pump(self, now: float) -> None:
         """Keep a buffering edge supplied until the tick after this one."""
-        while self._buffered and self._scheduled_until < now + TICK_S and self._held_at is None:
+        while self._buffered and self._scheduled_until < now + TICK_S and not self._paused:
             if not self._send(max(self._scheduled_until, now)):
                 break
 
@@ -479,7 +512,7 @@ class Playout:
 
         An edge that does not buffer is handed None if there is none.
         """
-        track = self._next_track() if self._held_at is None else None
+        track = self._next_track() if not self._paused else None
         size = self._frame_size
         if track is None:
             if not self._buffers_ahead:
@@ -522,6 +555,7 @@ class Playout:
             or item_id not in track.items
             or self._waiting[0] is not track
             or self._held_at is not None
+            or self._suspended
             or self._catch_up.watches
         ):
             return False
@@ -601,7 +635,7 @@ class Playout:
 
     def _observe_waiting(self, now: float) -> None:
         """Let `CatchUp` know how much later the next audio could come without a gap."""
-        track = self._waiting[0] if self._waiting and self._held_at is None else None
+        track = self._waiting[0] if self._waiting and not self._paused else None
         if track is not None and track.started:
             waiting_s = (track.received - track.sent) / self.rate + self._scheduled_until - now
             if not self._buffers_ahead:
@@ -685,23 +719,27 @@ class Playout:
             and self._to_samples(now - self._in_flight[-1].due) < self._in_flight[-1].length
         ):
             sent = self._in_flight.pop()
-            track = sent.track
             played = max(0, self._to_samples(now - sent.due))
             heard = sent.original(played)
-            rest = sent.source[heard:]
-            skipped = len(rest) - (sent.length - played)
-            if sent.compressed is not None:
-                self._record_caught_up(-skipped)
-            track.sent = sent.offset + heard
-            track.put_back(rest)
-            self._buffered += len(rest)
-            if track not in self._waiting:
-                self._waiting.appendleft(track)
+            self._take_back(sent, heard, played)
             if played:
                 sent.length, sent.source = played, sent.source[:heard]
                 self._in_flight.append(sent)
                 break
         self._scheduled_until = now
+
+    def _take_back(self, sent: _SentFrame, heard: int, played: int) -> None:
+        """Let a frame wait again, from sample ``heard`` of its source on."""
+        track = sent.track
+        rest = sent.source[heard:]
+        skipped = len(rest) - (sent.length - played)
+        if sent.compressed is not None:
+            self._record_caught_up(-skipped)
+        track.sent = sent.offset + heard
+        track.put_back(rest)
+        self._buffered += len(rest)
+        if track not in self._waiting:
+            self._waiting.appendleft(track)
 
     def _to_samples(self, seconds: float) -> int:
         return int(seconds * self.rate + 1e-3)

@@ -263,6 +263,14 @@ class AgentSession:
         """Record that the edge has played ``samples`` of all that it was given."""
         self.playout.report_played(samples)
 
+    def connection_lost(self) -> None:
+        """Pause the audio, because the person can't hear it."""
+        self.playout.suspend()
+
+    def connection_restored(self) -> None:
+        """Let the audio go on where the person heard it last."""
+        self.playout.unsuspend()
+
     async def wait_until_listening(self) -> None:
         """Wait until the model receives audio."""
         await self._realtime.ready()

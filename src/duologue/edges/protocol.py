@@ -43,6 +43,15 @@ class AgentInput(Protocol):
                 each None counts as one frame.
         """
 
+    def connection_lost(self) -> None:
+        """Pause the agent's audio, because the person can't hear it for now.
+
+        What was given to `Edge.play` and not reported as played is taken back.
+        """
+
+    def connection_restored(self) -> None:
+        """Let the agent's audio go on where the person heard it last."""
+
     async def wait_until_listening(self) -> None:
         """Wait until the model receives audio. Earlier audio is kept for it, up to ten seconds."""
 

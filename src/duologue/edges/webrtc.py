@@ -1,11 +1,24 @@
-"""Connect a person at a browser over WebRTC; any channel of messages can carry the signalling."""
+"""Connect a person at a browser over WebRTC; any channel of messages can carry the signalling.
+
+A call outlives its network if it is told to (``keep_s``). WebRTC can restart ICE within one
+connection; aiortc can't, and a page that was loaded again has no connection any more. So the page
+makes an offer of a new connection (``restart``), and the call moves to it:
+
+    path 1  ====================X  silent for 0.6 s: the agent pauses
+    path 2              offer ......answer ...connected ===================
+    agent   plays on path 1     |  paused, speaks and hears nothing  | goes on, on path 2
+
+While no audio of the person arrives, the agent's audio is held back, and what went out and was not
+reported as played is taken back, so that nothing is claimed as heard that went into a dead line,
+and nothing is lost. The path before stays until the next one is connected.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,12 +27,13 @@ import numpy as np
 
 from duologue._optional import optional
 from duologue.audio import FRAME_MS, AudioFrame
-from duologue.clock import Clock, LoopClock
+from duologue.clock import Clock, LoopClock, Timer
 from duologue.edges.protocol import AgentInput, EdgeStats
 from duologue.errors import ConfigError
 from duologue.json_types import Json
 from duologue.quality import Quality
 from duologue.rtc.call_request import CallRequest as CallRequest
+from duologue.video import VideoFrame
 
 # The page needs more than a call does, so the error names the extra that contains both.
 with optional("browser"):
@@ -54,6 +68,16 @@ MAX_TEXT_CHARS = 4000
 
 UNCONFIRMED_AFTER = 3.0
 """Seconds of a connection without a report of played audio after which it is estimated."""
+
+SILENT_AFTER = 0.6
+"""Seconds without a packet of the person's audio after which the agent pauses, if the call is
+kept; a page sends packets also while it is muted."""
+
+RESUME_AFTER = 1.0
+"""Seconds after which the agent goes on over a new connection that brings no audio."""
+
+MIN_RESTART_INTERVAL = 0.4
+"""Seconds that must be between two new connections of one call."""
 
 _ERROR_TIMEOUT = 0.2
 """Seconds that sending the reason of a failure to the page may take."""
@@ -99,6 +123,46 @@ class PlayedCounter:
             return False
         self.samples = samples
         return True
+
+
+class _MediaPath:
+    """One WebRTC connection of a call.
+
+    Attributes:
+        frames_before: Frames that the edge was given before the first one of this connection.
+        played: Counts what the page has played of this connection.
+        connected_at: When it was connected; None before.
+        has_report: Whether the page has reported what it has played.
+    """
+
+    def __init__(
+        self,
+        config: PeerConfig,
+        frame_samples: int,
+        *,
+        on_audio: Callable[[AudioFrame], None],
+        on_video: Callable[[Callable[[], VideoFrame]], None] | None,
+        on_message: Callable[[_MediaPath, str], None],
+        on_state: Callable[[_MediaPath, PeerState, str], None],
+        clock: Clock,
+    ) -> None:
+        self.played = PlayedCounter(frame_samples)
+        self.frames_before = 0
+        self.connected_at: float | None = None
+        self.has_report = False
+        self.peer = Peer(
+            config,
+            on_audio=on_audio,
+            on_video=on_video,
+            on_message=lambda text: on_message(self, text),
+            on_state=lambda state, reason: on_state(self, state, reason),
+            clock=clock,
+        )
+
+    def silent_s(self, now: float) -> float:
+        """Return the seconds since the last packet of audio; 0 before the first."""
+        last = self.peer.last_packet_at
+        return 0.0 if last == float("-inf") else now - last
 
 
 class CallEdge:
@@ -172,21 +236,27 @@ class CallEdge:
             connect_timeout=connect_timeout,
         )
         self._offer_timeout = offer_timeout
-        self._peer: Peer | None = None
+        self._path: _MediaPath | None = None
+        self._next_path: _MediaPath | None = None
+        self._restarted_at = float("-inf")
+        self._tasks: asyncio.TaskGroup | None = None
+        self._suspended = False
+        self._expiry: Timer | None = None
         self._agent: AgentInput | None = None
         self._on_ready: Callable[[], None] | None = None
         self._failure: str | None = None
         self._ended = asyncio.Event()
-        self._connected_at: float | None = None
         self._muted = False
         self._silence = AudioFrame(np.zeros(0, np.int16), self._config.receive_rate)
-        self._frames_before_peer = 0
-        self._played_counter = PlayedCounter(rate * FRAME_MS // 1000)
-        self._has_report = False
+        self._frames = 0
+        self._frame_samples = rate * FRAME_MS // 1000
+        self._earlier_counters: Counter[str] = Counter()
         self._events: deque[Mapping[str, Json]] = deque()
         self._events_waiting = asyncio.Event()
         self.events_dropped = 0
         """Events dropped because the page did not read fast enough."""
+        self.restarts = 0
+        """How often the call has moved to another connection."""
 
     def __repr__(self) -> str:
         return f"<CallEdge {self.state} {self._config.send_rate} Hz>"
@@ -199,10 +269,11 @@ class CallEdge:
     @property
     def quality(self) -> Quality:
         """``confirmed`` if the page reports what it has played; see `UNCONFIRMED_AFTER`."""
-        since = self._connected_at
-        if self._has_report or since is None or self._clock.now() - since < UNCONFIRMED_AFTER:
+        path = self._path
+        if path is None or path.connected_at is None or path.has_report:
             return "confirmed"
-        return "estimated"
+        unconfirmed_s = self._clock.now() - path.connected_at
+        return "confirmed" if unconfirmed_s < UNCONFIRMED_AFTER else "estimated"
 
     @property
     def lead_ms(self) -> int:
@@ -216,17 +287,26 @@ class CallEdge:
 
     @property
     def state(self) -> PeerState:
-        """State of the WebRTC connection."""
-        return self._peer.state if self._peer is not None else "new"
+        """State of the WebRTC connection; ``interrupted`` while the page is away."""
+        if self._path is None:
+            return "new"
+        state = self._path.peer.state
+        lost = self._suspended or state in ("failed", "closed")
+        return "interrupted" if lost and self._keep_s and not self._ended.is_set() else state
 
     @property
     def counters(self) -> dict[str, int]:
         """Counters of packets, video frames, messages, reports and events."""
-        own = {
-            "reports_ignored": self._played_counter.ignored,
+        counted = Counter(self._earlier_counters)
+        if self._path is not None:
+            counted.update(self._path.peer.counters)
+            counted["reports_ignored"] += self._path.played.ignored
+        return {
+            **counted,
+            "reports_ignored": counted["reports_ignored"],
             "events_dropped": self.events_dropped,
+            "restarts": self.restarts,
         }
-        return own if self._peer is None else {**self._peer.counters, **own}
 
     def stats(self) -> EdgeStats:
         """Return the counters that `Agent.stats` includes; `counters` has more."""
@@ -245,24 +325,19 @@ class CallEdge:
             PeerError: No connection could be established, or it was lost. The page gets the reason
                 first.
         """
-        if self._peer is not None:
+        if self._path is not None:
             raise ConfigError("a call runs once: make a new CallEdge for the next page")
         self._agent = agent
         self._on_ready = ready
         if not agent.wants_video:
             # Don't even decode video that is not used.
             self._config = replace(self._config, video=False)
-        peer = self._peer = Peer(
-            self._config,
-            on_audio=self._receive_audio,
-            on_video=agent.push_video if self._config.video else None,
-            on_message=self._handle_channel_message,
-            on_state=self._state_changed,
-            clock=self._clock,
-        )
+        self._path = self._new_path(agent)
+        self._path.frames_before = self._frames
         try:
             async with asyncio.TaskGroup() as tasks:
-                reading = tasks.create_task(self._read_signalling(peer, agent))
+                self._tasks = tasks
+                reading = tasks.create_task(self._read_signalling(agent))
                 writing = tasks.create_task(self._send_events())
                 await self._ended.wait()
                 reading.cancel()
@@ -273,7 +348,14 @@ class CallEdge:
         except TimeoutError:
             logger.info("the page did not accept the reason of its failed call in time")
         finally:
-            await peer.close()
+            self._ended.set()
+            if self._expiry is not None:
+                self._expiry.cancel()
+            next_path, self._next_path = self._next_path, None
+            async with asyncio.TaskGroup() as closing:
+                for path in (self._path, next_path):
+                    if path is not None:
+                        closing.create_task(path.peer.close())
         if self._failure is not None:
             raise PeerError(self._failure)
 
@@ -287,15 +369,18 @@ class CallEdge:
         Raises:
             ValueError: The frame has another rate or another length than 20 ms.
         """
-        if self._peer is None:
-            self._frames_before_peer += 1
+        self._frames += 1
+        path = self._path
+        if path is None:
             return
-        self._peer.send_audio(frame)
+        path.peer.send_audio(frame)
+        if self._keep_s and not self._suspended and path.silent_s(self._clock.now()) > SILENT_AFTER:
+            self._suspend()
 
     def clear(self) -> None:
         """Drop audio that was accepted and not sent: the encoder's look-ahead of 6.5 ms."""
-        if self._peer is not None:
-            self._peer.flush()
+        if self._path is not None:
+            self._path.peer.flush()
 
     def send_event(self, event: Mapping[str, Json]) -> None:
         """Send the page an event; if `MAX_WAITING_EVENTS` wait already, drop the oldest."""
@@ -310,14 +395,31 @@ class CallEdge:
             self._failure = failure
         self._ended.set()
 
-    async def _read_signalling(self, peer: Peer, agent: AgentInput) -> None:
+    def _new_path(self, agent: AgentInput) -> _MediaPath:
+        path: _MediaPath
+
+        def on_audio(frame: AudioFrame) -> None:
+            self._receive_audio(path, frame)
+
+        path = _MediaPath(
+            self._config,
+            self._frame_samples,
+            on_audio=on_audio,
+            on_video=agent.push_video if self._config.video else None,
+            on_message=self._handle_channel_message,
+            on_state=self._state_changed,
+            clock=self._clock,
+        )
+        return path
+
+    async def _read_signalling(self, agent: AgentInput) -> None:
         try:
             async with asyncio.timeout(self._offer_timeout) as limit:
                 while (message := await self._signalling.receive()) is not None:
                     if message.get("type") == BYE:
                         break
-                    await self._handle_message(message, peer, agent)
-                    if peer.state != "new":
+                    await self._handle_message(message, agent)
+                    if self._path is not None and self._path.peer.state != "new":
                         limit.reschedule(None)
             self._end()
         except TimeoutError:
@@ -325,13 +427,10 @@ class CallEdge:
         except PeerError as error:
             self._end(str(error))
 
-    async def _handle_message(
-        self, message: Mapping[str, Json], peer: Peer, agent: AgentInput
-    ) -> None:
+    async def _handle_message(self, message: Mapping[str, Json], agent: AgentInput) -> None:
         match message:
             case {"type": "offer", "sdp": str(sdp)}:
-                answer = await peer.accept(sdp)
-                await self._signalling.send({"type": ANSWER, "sdp": answer})
+                await self._accept_offer(sdp, message, agent)
             case {"type": "text", "text": str(text)} if 0 < len(text) <= MAX_TEXT_CHARS:
                 agent.push_text(text)
             case {"type": "mute", "muted": bool(muted)}:
@@ -341,6 +440,72 @@ class CallEdge:
                 await self._send_error("bad_message", f"a {kind} message lacks its value{limit}")
             case _:
                 await self._send_error("bad_message", "unknown type of message")
+
+    async def _accept_offer(self, sdp: str, message: Mapping[str, Json], agent: AgentInput) -> None:
+        path = self._path
+        if path is None:
+            return
+        if path.peer.state == "new" or not self._keep_s or message.get("restart") is not True:
+            answer = await path.peer.accept(sdp)
+        else:
+            now = self._clock.now()
+            if now - self._restarted_at < MIN_RESTART_INTERVAL:
+                await self._send_error("bad_message", "too many offers: wait before the next one")
+                return
+            self._restarted_at = now
+            self._drop_next_path()
+            path = self._next_path = self._new_path(agent)
+            try:
+                answer = await path.peer.accept(sdp)
+            except PeerError as error:
+                self._drop_next_path()
+                await self._send_error("bad_message", str(error))
+                return
+        reply: dict[str, Json] = {"type": ANSWER, "sdp": answer}
+        if isinstance(message.get("id"), int):
+            reply["id"] = message["id"]
+        await self._signalling.send(reply)
+
+    def _drop_next_path(self) -> None:
+        path, self._next_path = self._next_path, None
+        if path is not None:
+            self._close_path(path)
+
+    def _close_path(self, path: _MediaPath) -> None:
+        if self._tasks is not None:
+            self._tasks.create_task(path.peer.close(), name="close connection")
+
+    def _move_to(self, path: _MediaPath) -> None:
+        """Carry the call over the next connection from now on."""
+        earlier, self._path, self._next_path = self._path, path, None
+        path.frames_before = self._frames
+        self.restarts += 1
+        self._suspend()
+        if earlier is not None:
+            self._earlier_counters.update(earlier.peer.counters)
+            self._earlier_counters["reports_ignored"] += earlier.played.ignored
+            self._close_path(earlier)
+
+    def _suspend(self) -> None:
+        """Let the agent pause, because the person does not hear it."""
+        if self._suspended or self._agent is None:
+            return
+        self._suspended = True
+        now = self._clock.now()
+        self._expiry = self._clock.call_at(now + self._keep_s, self._expired)
+        self._agent.connection_lost()
+
+    def _restore(self) -> None:
+        """Let the agent go on."""
+        if not self._suspended or self._agent is None:
+            return
+        self._suspended = False
+        if self._expiry is not None:
+            self._expiry.cancel()
+        self._agent.connection_restored()
+
+    def _expired(self) -> None:
+        self._end(f"the connection was lost, and did not come back within {self._keep_s:g} s")
 
     async def _send_events(self) -> None:
         while True:
@@ -352,13 +517,24 @@ class CallEdge:
     async def _send_error(self, code: str, message: str) -> None:
         await self._signalling.send({"type": ERROR, "code": code, "message": message})
 
-    def _state_changed(self, state: PeerState, reason: str) -> None:
+    def _state_changed(self, path: _MediaPath, state: PeerState, reason: str) -> None:
+        if path is self._next_path:
+            if state == "connected":
+                self._connected(path)
+                self._move_to(path)
+            elif state in ("failed", "closed"):
+                self._drop_next_path()
+            return
+        if path is not self._path:
+            return
         match state:
             case "connected":
+                self._connected(path)
                 ready, self._on_ready = self._on_ready, None
                 if ready is not None:
-                    self._connected_at = self._clock.now()
                     ready()
+            case "failed" | "closed" if self._keep_s and path.connected_at is not None:
+                self._suspend()
             case "failed":
                 self._end(reason)
             case "closed":
@@ -366,31 +542,43 @@ class CallEdge:
             case _:
                 pass
 
-    def _receive_audio(self, frame: AudioFrame) -> None:
-        if self._agent is None:
+    def _connected(self, path: _MediaPath) -> None:
+        if path.connected_at is None:
+            path.connected_at = self._clock.now()
+            self._clock.call_at(
+                path.connected_at + RESUME_AFTER, lambda: self._resume_without(path)
+            )
+
+    def _resume_without(self, path: _MediaPath) -> None:
+        """Go on over a new connection that has brought no audio, as of a page without a source."""
+        if path is self._path and path.peer.last_packet_at == float("-inf"):
+            self._restore()
+
+    def _receive_audio(self, path: _MediaPath, frame: AudioFrame) -> None:
+        if self._agent is None or path is not self._path:
             return
+        if self._suspended:
+            self._restore()
         if self._muted:
             if len(self._silence) != len(frame):
                 self._silence = AudioFrame(np.zeros(len(frame), np.int16), frame.rate)
             frame = self._silence
         self._agent.push_audio(frame)
 
-    def _handle_channel_message(self, text: str) -> None:
-        peer, agent = self._peer, self._agent
-        if peer is None or agent is None or len(text) > 1000:
+    def _handle_channel_message(self, path: _MediaPath, text: str) -> None:
+        agent = self._agent
+        if path is not self._path or agent is None or len(text) > 1000:
             return
+        played = path.played
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
-            self._played_counter.ignored += 1
+            played.ignored += 1
             return
         match message:
             case {"type": kind, "rtp": int(rtp)} if kind == PLAYED and 0 <= rtp <= 0xFFFFFFFF:
-                if self._played_counter.update(rtp, peer.timestamp, peer.frames):
-                    self._has_report = True
-                    agent.report_played(
-                        self._played_counter.samples
-                        + self._frames_before_peer * self._played_counter.frame_samples
-                    )
+                if played.update(rtp, path.peer.timestamp, path.peer.frames):
+                    path.has_report = True
+                    agent.report_played(played.samples + path.frames_before * self._frame_samples)
             case _:
-                self._played_counter.ignored += 1
+                played.ignored += 1

@@ -175,6 +175,11 @@ class Peer:
         return self._last_received
 
     @property
+    def last_packet_at(self) -> float:
+        """Clock time in seconds of the last audio packet; minus infinity before the first."""
+        return self._audio_in.last_packet_at
+
+    @property
     def counters(self) -> dict[str, int]:
         """Counters of received and sent packets, messages and video frames."""
         return {

@@ -98,8 +98,9 @@ class Caller:
         """Codes and messages of the errors from the edge."""
         self.ended = asyncio.Event()
         """Set when the signalling or the connection has ended."""
-        config = PeerConfig(send_rate=rate, receive_rate=rate, loopback=True)
-        self.peer = Peer(config, on_audio=on_audio, on_state=self._state_changed)
+        self._config = PeerConfig(send_rate=rate, receive_rate=rate, loopback=True)
+        self._on_audio = on_audio
+        self.peer = self._new_peer()
 
     async def __aenter__(self) -> Self:
         try:
@@ -126,6 +127,26 @@ class Caller:
     ) -> None:
         await self.hang_up()
 
+    async def restart(self) -> None:
+        """Move the call to a new connection, as a page does whose network has changed.
+
+        Raises:
+            PeerError: It can't be connected.
+        """
+        earlier, self.peer = self.peer, self._new_peer()
+        self._connected.clear()
+        self._answer_received.clear()
+        try:
+            async with asyncio.timeout(self._timeout):
+                offer = self._reroute(OFFER, await self.peer.offer())
+                await self._signalling.send({"type": OFFER, "sdp": offer, "restart": True})
+                await self._wait(self._answer_received)
+                await self._wait(self._connected)
+        except TimeoutError:
+            raise PeerError(f"no connection within {self._timeout:g} s") from None
+        finally:
+            await earlier.close()
+
     def send(self, frame: AudioFrame | None) -> int:
         """Send the person's next 20 ms at ``rate``, None as silence; return its RTP timestamp."""
         return self.peer.send_audio(frame)
@@ -149,6 +170,14 @@ class Caller:
                 await self._signalling.send({"type": BYE})
         finally:
             await self.peer.close()
+
+    def _new_peer(self) -> Peer:
+        def state_changed(state: PeerState, reason: str) -> None:
+            if peer is self.peer:
+                self._state_changed(state, reason)
+
+        peer = Peer(self._config, on_audio=self._on_audio, on_state=state_changed)
+        return peer
 
     async def _wait(self, event: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -3,8 +3,8 @@
 import { Call, refusal } from "./call.js";
 import { openCamera } from "./camera.js";
 import { Pace } from "./latency.js";
-import { openMicrophone } from "./microphone.js";
-import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, endingSentence, unsupported } from "./sentences.js";
+import { Microphones } from "./microphones.js";
+import { MIC_GONE, NO_SOUND, UNREACHABLE, closeSentence, deviceSentence, endingSentence, nextMicrophoneSentence, unsupported } from "./sentences.js";
 import { Shortcuts } from "./shortcuts.js";
 import { Transcript } from "./transcript.js";
 import { Waves } from "./waves.js";
@@ -19,6 +19,7 @@ const transcript = new Transcript(at("turns"), at("log"), at("spoken"));
 const waves = new Waves(at("waves"));
 const pace = new Pace();
 const token = takeToken();
+const microphones = new Microphones();
 
 let call = null;
 let microphone = null;
@@ -30,10 +31,14 @@ let attempt = 0;
 let timer = null;
 let connectedAt = 0;
 let attemptId = 0;
+let ticket = "";
+let fresh = true;
+let status = "";
 
 // States: idle, connecting, live, retrying.
 function state(name, status) {
   body.dataset.call = name;
+  delete body.dataset.line;
   if (name !== "live") delete body.dataset.turn;
   say(status);
   announce(name === "live" ? "Connected" : status);
@@ -49,10 +54,12 @@ function turn(name, status) {
 }
 
 // Show the current state in the corner, and in the title for people who look at another tab.
-function say(status) {
-  at("status-text").textContent = status;
+function say(text) {
+  status = text;
+  if (body.dataset.line) text = "Reconnecting";
+  at("status-text").textContent = text;
   const name = transcript.agentName;
-  document.title = body.dataset.call === "idle" ? `${name} · duologue` : `${status} · ${name}`;
+  document.title = body.dataset.call === "idle" ? `${name} · duologue` : `${text} · ${name}`;
 }
 
 // Let screen readers read a text aloud.
@@ -74,30 +81,64 @@ function notice(text, kind = "note") {
   at("notice").hidden = !text;
 }
 
-async function talk() {
+async function talk(options) {
   const id = begin("Asking for the microphone");
   if (!id) return;
   let stream;
   try {
-    stream = await openMicrophone();
+    stream = await microphones.open();
   } catch (error) {
     if (id !== attemptId) return;
     stop("Ready");
     return notice(`${deviceSentence(error, "microphone")} Or write instead.`, "error");
   }
   if (id !== attemptId) return stream.getTracks().forEach((track) => track.stop());
-  stream.getAudioTracks()[0].addEventListener("ended", () => {
-    stop("Conversation over");
-    notice(MIC_GONE, "error");
-  });
-  join(stream);
+  microphones.follow(stream);
+  join(stream, options);
+}
+
+// Go on with the next microphone, or without one until there is one again.
+microphones.addEventListener("changed", ({ detail: stream }) => {
+  if (!microphone || silence) return;
+  microphone = stream;
+  waves.show("person", stream);
+  call?.speak(stream);
+  setMuted(muted);
+  notice(nextMicrophoneSentence(stream.getAudioTracks()[0].label));
+});
+microphones.addEventListener("gone", () => microphone && !silence && notice(MIC_GONE, "error"));
+
+// Take up the call that this window had before it was loaded again.
+function takeUp() {
+  let left = null;
+  try {
+    left = JSON.parse(sessionStorage.getItem("duologue-call"));
+    sessionStorage.removeItem("duologue-call");
+  } catch {
+    return;
+  }
+  if (!left) return;
+  const options = { ticket: left.ticket, only: true };
+  muted = left.muted;
+  if (left.writes) write(options);
+  else talk(options);
+}
+
+// Keep the ticket while the page is loaded again, and no longer.
+function leave() {
+  if (!call?.ticket) return call?.end();
+  try {
+    sessionStorage.setItem("duologue-call", JSON.stringify({ ticket: call.ticket, muted, writes: silence !== null }));
+  } catch {
+    call.end();
+  }
 }
 
 // Begin a call without a microphone: the person writes, and their audio is silence.
-function write() {
+function write(options) {
   if (!begin("Connecting")) return;
   silence = new AudioContext();
-  join(silence.createMediaStreamDestination().stream);
+  join(silence.createMediaStreamDestination().stream, options);
   at("person-name").textContent = "You, writing";
 }
 
@@ -113,23 +154,26 @@ function begin(status) {
   return attemptId;
 }
 
-function join(stream) {
+function join(stream, options) {
   microphone = stream;
   waves.show("person", microphone);
-  setMuted(false);
+  setMuted(options ? muted : false);
   pace.clear();
   at("pace").textContent = "";
   transcript.clear();
-  dial();
+  dial(options);
 }
 
-function dial() {
+function dial(options = { ticket }) {
   model = null;
-  state(attempt ? "retrying" : "connecting", attempt ? "Reconnecting" : "Connecting");
-  const next = (call = new Call(microphone, token));
+  state(attempt ? "retrying" : "connecting", attempt || options.only ? "Reconnecting" : "Connecting");
+  const next = (call = new Call(microphone, token, options));
   const on = (name, react) =>
     next.addEventListener(name, ({ detail }) => call === next && react(detail));
   on("config", (config) => {
+    ticket = config.ticket ?? "";
+    fresh = !config.resumed;
+    if (fresh) model = null;
     nameAgent(config.agent ?? "Agent");
     at("welcome").hidden = true;
   });
@@ -140,19 +184,30 @@ function dial() {
     waves.show("agent", stream);
   });
   on("connected", () => {
-    if (attempt) transcript.line("a new conversation");
-    transcript.begin();
+    if (fresh) {
+      if (!transcript.empty) transcript.line("a new conversation");
+      transcript.begin();
+    } else model ??= {};
     connectedAt = performance.now();
     state("live", "Waking the model");
     if (silence) at("text").focus();
-    if (model) turn("listening", "Listening");
+    if (model) turn("listening", muted ? "Muted" : "Listening");
     else turn("thinking", "Waking the model");
     if (muted) next.mute(true);
     if (camera) next.show(camera.getVideoTracks()[0]);
     if (attempt) notice("");
   });
-  on("unstable", () => turn("thinking", "The connection is unstable"));
-  on("stable", () => turn("listening", muted ? "Muted" : "Listening"));
+  on("reconnecting", () => {
+    if (body.dataset.call !== "live") return;
+    body.dataset.line = "lost";
+    say(status);
+    announce("Reconnecting");
+  });
+  on("reconnected", () => {
+    delete body.dataset.line;
+    say(status);
+    announce("Connected again");
+  });
   on("problem", ({ message }) => notice(message, "error"));
   on("ending", (seconds) => {
     const text = endingSentence(seconds);
@@ -165,6 +220,7 @@ function dial() {
 
 function ended({ code, reason, error, lost, byPerson, reached }) {
   if (byPerson) return;
+  if (error?.code === "gone") return stop("Ready");
   const wasLive = body.dataset.call === "live";
   const unheard = error?.code === "no_sound" || (error?.code === "call_failed" && !wasLive);
   if (error?.code === "call_failed") lost = true;
@@ -189,6 +245,7 @@ async function sayWhy() {
 function retry() {
   call = null;
   transcript.begin();
+  delete body.dataset.line;
   const wait = RETRY_MS * 2 ** attempt * (0.8 + 0.4 * Math.random());
   attempt += 1;
   state("retrying", "Reconnecting");
@@ -209,6 +266,8 @@ function stop(status) {
   attemptId += 1;
   call?.end();
   call = null;
+  ticket = "";
+  connectedAt = 0;
   model = null;
   transcript.begin();
   release();
@@ -219,6 +278,7 @@ function stop(status) {
 function release() {
   for (const stream of [microphone, camera]) for (const track of stream?.getTracks() ?? []) track.stop();
   microphone = null;
+  microphones.follow(null);
   silence?.close();
   silence = null;
   showCamera(null);
@@ -288,7 +348,7 @@ function showMetrics(event) {
 
 function nameAgent(name) {
   transcript.agentName = at("agent-name").textContent = name;
-  say(at("status-text").textContent);
+  say(status);
 }
 
 function setMuted(value) {
@@ -363,7 +423,7 @@ function download() {
 }
 
 at("talk").addEventListener("click", () => (body.dataset.call === "idle" ? talk() : hangUp()));
-at("write").addEventListener("click", write);
+at("write").addEventListener("click", () => write());
 at("mute").addEventListener("click", () => setMuted(!muted));
 at("camera").addEventListener("click", toggleCamera);
 at("copy").addEventListener("click", copy);
@@ -393,8 +453,17 @@ new Shortcuts({
   onWarn: () => notice("Press Escape again to end the conversation."),
   onEnd: hangUp,
 });
-window.addEventListener("pagehide", () => call?.end());
+window.addEventListener("pagehide", leave);
+window.addEventListener("online", () => call?.networkChanged());
+// Chromium tells of every new estimate of the speed, too.
+let network = navigator.connection?.type;
+navigator.connection?.addEventListener?.("change", () => {
+  if (navigator.connection.type === network) return;
+  network = navigator.connection.type;
+  call?.networkChanged();
+});
 
 state("idle", "Ready");
 const problem = unsupported();
 if (problem) notice(problem, "error");
+else takeUp();

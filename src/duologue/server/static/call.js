@@ -1,62 +1,104 @@
-// One call: signalling over a WebSocket, audio and video over WebRTC.
+// One call: signalling over a WebSocket, audio and video over WebRTC. It outlives both.
+//
+// The server gives the call a ticket. When the socket is lost, another one shows the ticket and
+// carries the call on; when no audio comes, or the network has changed, the call moves to another
+// WebRTC connection, while the one before stays until the next one is connected.
 
-const GATHER_MS = 1000;
+import { MediaPath } from "./media.js";
+
 const CONNECT_MS = 15000;
-const REPORT_MS = 100;
-const STATS_MS = 1000;
 const REFUSAL_MS = 3000;
-const CLOSE_GOING_AWAY = [1001, 1005, 1006, 1012];
+const RETRY_MS = 150;
+const MAX_RETRY_MS = 4000;
+const HANG_MS = 2500;
+const CHANGE_MS = 1000;
+const MAX_UNSENT = 16;
+const RESTARTING = 1012;
+const LOST = [1001, 1005, 1006, 1011, RESTARTING];
+const PASSING = ["too_fast", "busy"];
 
-// Events: config(detail), agent(detail name), connected, unstable, stable, event(detail),
+// Events: config(detail), agent(detail name), connected, reconnecting, reconnected, event(detail),
 // ending(detail seconds), problem(detail {code, message}), voice(detail stream), and exactly once
 // ended(detail {code, reason, error, lost, byPerson, reached}): `lost` if the connection was lost,
 // `byPerson` if this side ended the call, `reached` if the server had answered before. The server
 // gets the headers, the cookies and the query of the page's own address with the call.
 export class Call extends EventTarget {
-  #socket;
-  #peer = null;
-  #channel = null;
-  #video = null;
+  #socket = null;
+  #servers = [];
+  #path = null;
+  #next = null;
+  #offers = 0;
   #microphone;
+  #camera = null;
   #token;
-  #timers = [];
+  #ticket;
+  #only;
+  #keepMs = 0;
+  #received = 0;
+  #unsent = [];
+  #muted = false;
+  #patience;
+  #retry = null;
+  #hanging = null;
+  #attempt = 0;
+  #lostAt = null;
+  #open = false;
   #reached = false;
   #connected = false;
+  #changedAt = 0;
   #error = null;
   #over = false;
-  #reported = null;
-  #ear = null;
-  #before = { delay: 0, count: 0 };
 
-  constructor(microphone, token) {
+  // With a `ticket`, take up that call; if it is gone, begin another one unless `only` it is wanted.
+  constructor(microphone, token, { ticket = "", only = false } = {}) {
     super();
     this.#microphone = microphone;
     this.#token = token;
-    const address = callAddress();
-    address.protocol = address.protocol.replace("http", "ws");
-    this.#socket = new WebSocket(address);
-    this.#socket.addEventListener("open", () => this.#send({ type: "hello", token: this.#token }));
-    this.#socket.addEventListener("message", ({ data }) => this.#receive(JSON.parse(data)));
-    this.#socket.addEventListener("close", ({ code, reason }) => this.#end(code, reason));
-    this.#later(() => this.#fail("no_sound"), CONNECT_MS);
+    this.#ticket = ticket;
+    this.#only = only;
+    this.#dial();
+    this.#patience = setTimeout(() => this.#fail("no_sound"), CONNECT_MS);
   }
 
-  // Milliseconds from the server to the ear, as far as the browser knows; null if it does not.
   get earMs() {
-    return this.#ear;
+    return this.#path?.earMs ?? null;
+  }
+
+  // What takes this call up again in another document; empty if the server does not keep calls.
+  get ticket() {
+    return this.#over ? "" : this.#ticket;
   }
 
   write(text) {
-    this.#send({ type: "text", text });
+    const message = { type: "text", text };
+    if (this.#open) this.#send(message);
+    else if (this.#unsent.length < MAX_UNSENT) this.#unsent.push(message);
   }
 
   mute(muted) {
+    this.#muted = muted;
     for (const track of this.#microphone.getAudioTracks()) track.enabled = !muted;
     this.#send({ type: "mute", muted });
   }
 
   async show(track) {
-    await this.#video?.replaceTrack(track);
+    this.#camera = track;
+    await Promise.all(this.#paths.map((path) => path.show(track)));
+  }
+
+  async speak(microphone) {
+    this.#microphone = microphone;
+    this.mute(this.#muted);
+    await Promise.all(this.#paths.map((path) => path.speak(microphone.getAudioTracks()[0])));
+  }
+
+  // The address of this side may have changed: don't wait until everything is silent.
+  networkChanged() {
+    const now = performance.now();
+    if (this.#over || !this.#ticket || now - this.#changedAt < CHANGE_MS) return;
+    this.#changedAt = now;
+    this.#attempt = 0;
+    this.#dial();
   }
 
   end() {
@@ -64,16 +106,12 @@ export class Call extends EventTarget {
     this.#end(1000, "", { byPerson: true });
   }
 
+  get #paths() {
+    return [this.#path, this.#next].filter(Boolean);
+  }
+
   #emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
-  }
-
-  #later(action, ms) {
-    this.#timers.push(setTimeout(action, ms));
-  }
-
-  #every(action, ms) {
-    this.#timers.push(setInterval(action, ms));
   }
 
   #send(message) {
@@ -89,28 +127,93 @@ export class Call extends EventTarget {
   #end(code, reason, { byPerson = false } = {}) {
     if (this.#over) return;
     this.#over = true;
-    for (const timer of this.#timers) clearTimeout(timer);
-    this.#peer?.close();
-    this.#socket.close();
-    const lost = !byPerson && !this.#error && CLOSE_GOING_AWAY.includes(code);
+    for (const timer of [this.#patience, this.#retry, this.#hanging]) clearTimeout(timer);
+    for (const path of this.#paths) path.close();
+    this.#socket.close(1000);
+    const lost = !byPerson && !this.#error && LOST.includes(code);
     this.#emit("ended", { code, reason, error: this.#error, lost, byPerson, reached: this.#reached });
   }
 
+  #dial() {
+    clearTimeout(this.#retry);
+    this.#retry = null;
+    const before = this.#socket;
+    const address = callAddress();
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = (this.#socket = new WebSocket(address));
+    const on = (name, react) => socket.addEventListener(name, (event) => this.#socket === socket && !this.#over && react(event));
+    this.#open = false;
+    before?.close();
+    on("open", () => this.#send({ type: "hello", token: this.#token, ticket: this.#ticket, received: this.#received }));
+    on("message", ({ data }) => this.#receive(JSON.parse(data)));
+    on("close", ({ code, reason }) => this.#closed(code, reason));
+    // A network that swallows packets lets a socket neither open nor fail.
+    clearTimeout(this.#hanging);
+    this.#hanging = setTimeout(() => this.#ticket && !this.#open && this.#again(), HANG_MS);
+  }
+
+  #closed(code, reason) {
+    this.#open = false;
+    const error = this.#error;
+    if (error?.code === "gone" && this.#ticket && !this.#only) return this.#anew();
+    const passing = PASSING.includes(error?.code) || (!error && LOST.includes(code) && code !== RESTARTING);
+    if (!this.#ticket || !passing) return this.#end(code, reason);
+    this.#error = null;
+    this.#again();
+  }
+
+  // The server does not have the call any more: begin another one.
+  #anew() {
+    this.#error = null;
+    this.#ticket = "";
+    this.#received = 0;
+    this.#unsent = [];
+    this.#drop();
+    this.#dial();
+  }
+
+  #drop() {
+    for (const path of this.#paths) path.close();
+    this.#path = this.#next = null;
+  }
+
+  // Something was lost: show it, and dial again after a while that grows.
+  #again() {
+    if (this.#over || this.#retry !== null) return;
+    if (!this.#ticket) return this.#end(1006, "");
+    this.#lose();
+    if (performance.now() - this.#lostAt > (this.#keepMs || CONNECT_MS)) return this.#end(1006, "");
+    const wait = Math.min(MAX_RETRY_MS, RETRY_MS * 2 ** this.#attempt) * (0.7 + 0.6 * Math.random());
+    this.#attempt += 1;
+    this.#retry = setTimeout(() => this.#dial(), wait);
+  }
+
+  #lose() {
+    if (this.#lostAt !== null) return;
+    this.#lostAt = performance.now();
+    this.#emit("reconnecting");
+  }
+
+  #restored() {
+    if (this.#lostAt === null || !this.#open || !this.#path?.connected || this.#path.silent) return;
+    this.#lostAt = null;
+    this.#attempt = 0;
+    this.#emit("reconnected");
+  }
+
   async #receive(message) {
-    if (this.#over) return;
     switch (message.type) {
       case "config":
-        this.#reached = true;
-        this.#emit("config", message);
-        await this.#offer(message.ice_servers ?? []);
+        this.#admitted(message);
         break;
       case "agent":
         this.#emit("agent", message.name);
         break;
       case "answer":
-        await this.#peer.setRemoteDescription({ type: "answer", sdp: message.sdp });
+        if (message.id === this.#offers) await (this.#next ?? this.#path).answer(message.sdp);
         break;
       case "event":
+        this.#received = message.n ?? this.#received;
         this.#emit("event", message.event);
         break;
       case "ending":
@@ -124,66 +227,68 @@ export class Call extends EventTarget {
     }
   }
 
-  async #offer(servers) {
-    const peer = (this.#peer = new RTCPeerConnection({ iceServers: servers, bundlePolicy: "max-bundle" }));
-    this.#channel = peer.createDataChannel("duologue", { ordered: false, maxRetransmits: 0 });
-    const [track] = this.#microphone.getAudioTracks();
-    peer.addTransceiver(track, { direction: "sendrecv", streams: [this.#microphone] });
-    this.#video = peer.addTransceiver("video", { direction: "sendonly" }).sender;
-    peer.addEventListener("track", ({ track: voice, streams }) => {
-      if (voice.kind === "audio") this.#emit("voice", streams[0] ?? new MediaStream([voice]));
+  #admitted(config) {
+    this.#reached = this.#open = true;
+    const moved = this.#ticket.split(".")[0] !== (config.ticket ?? "").split(".")[0];
+    if (config.ticket) this.#send({ type: "ticket" });
+    if (moved && this.#ticket) this.#received = 0;
+    this.#ticket = config.ticket ?? "";
+    this.#keepMs = (config.keep_s ?? 0) * 1000;
+    this.#servers = config.ice_servers ?? [];
+    this.#emit("config", config);
+    const path = this.#path;
+    const changed = performance.now() - this.#changedAt < CHANGE_MS * 5;
+    if (!path || moved || changed || !path.connected || path.silent) this.#move(config.resumed === true);
+    if (config.resumed) this.#send({ type: "mute", muted: this.#muted });
+    for (const message of this.#unsent.splice(0)) this.#send(message);
+    this.#restored();
+  }
+
+  // Let the call move to another connection; the one before stays until that is connected.
+  async #move(restart) {
+    this.#next?.close();
+    const path = (this.#next = new MediaPath(this.#servers, this.#microphone, this.#camera));
+    const id = (this.#offers += 1);
+    const on = (name, react) => path.addEventListener(name, (event) => this.#paths.includes(path) && react(event));
+    let voice = null;
+    on("voice", ({ detail }) => {
+      voice = detail;
+      if (path === this.#path || !this.#path) this.#emit("voice", voice);
     });
-    peer.addEventListener("connectionstatechange", () => this.#connectionChanged());
-    await peer.setLocalDescription(await peer.createOffer());
-    await gathered(peer);
-    this.#send({ type: "offer", sdp: peer.localDescription.sdp });
+    on("connected", () => {
+      this.#path?.close();
+      const moved = this.#path !== null;
+      this.#path = path;
+      this.#next = null;
+      if (moved && voice) this.#emit("voice", voice);
+      const first = !this.#connected;
+      this.#connected = true;
+      if (first || !restart) this.#emit("connected");
+      this.#restored();
+    });
+    on("silent", () => path === this.#path && this.#silent());
+    on("audible", () => this.#restored());
+    on("failed", () => this.#failed(path));
+    const sdp = await path.offer();
+    if (this.#next === path) this.#send({ type: "offer", sdp, restart, id });
   }
 
-  #connectionChanged() {
-    switch (this.#peer.connectionState) {
-      case "connected":
-        if (this.#connected) {
-          this.#emit("stable");
-          break;
-        }
-        this.#connected = true;
-        this.#emit("connected");
-        this.#every(() => this.#report(), REPORT_MS);
-        this.#every(() => this.#measure(), STATS_MS);
-        break;
-      case "disconnected":
-        this.#emit("unstable");
-        break;
-      case "failed":
-        this.#end(1006, "");
-        break;
+  // No audio comes: the socket may be dead, too, without having been told.
+  #silent() {
+    this.#lose();
+    if (this.#ticket) this.#again();
+  }
+
+  #failed(path) {
+    if (path === this.#next) {
+      this.#next = null;
+      path.close();
+      if (!this.#path) return this.#connected && this.#ticket ? this.#again() : this.#fail("no_sound");
+      if (this.#path.silent) this.#again();
+      return;
     }
-  }
-
-  // Report to the server what has really been played, so that an interruption cuts at the right word.
-  #report() {
-    if (this.#channel?.readyState !== "open") return;
-    const receiver = this.#peer.getReceivers().find(({ track }) => track.kind === "audio");
-    const rtp = receiver?.getSynchronizationSources?.()[0]?.rtpTimestamp;
-    if (rtp === undefined || rtp === this.#reported) return;
-    this.#reported = rtp;
-    this.#channel.send(JSON.stringify({ type: "played", rtp }));
-  }
-
-  async #measure() {
-    let buffer = null;
-    let oneWayMs = null;
-    for (const stat of (await this.#peer.getStats()).values()) {
-      if (stat.type === "inbound-rtp" && stat.kind === "audio") {
-        const count = stat.jitterBufferEmittedCount - this.#before.count;
-        if (count > 0) buffer = ((stat.jitterBufferDelay - this.#before.delay) / count) * 1000;
-        this.#before = { delay: stat.jitterBufferDelay, count: stat.jitterBufferEmittedCount };
-      }
-      if (stat.type === "candidate-pair" && stat.nominated && stat.currentRoundTripTime !== undefined) {
-        oneWayMs = stat.currentRoundTripTime * 500;
-      }
-    }
-    if (buffer !== null && oneWayMs !== null) this.#ear = buffer + oneWayMs;
+    if (!this.#ticket) return this.#end(1006, "");
+    if (!this.#next) this.#again();
   }
 }
 
@@ -202,16 +307,4 @@ export async function refusal() {
   } catch {
     return null;
   }
-}
-
-function gathered(peer) {
-  if (peer.iceGatheringState === "complete") return Promise.resolve();
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, GATHER_MS);
-    peer.addEventListener("icegatheringstatechange", () => {
-      if (peer.iceGatheringState !== "complete") return;
-      clearTimeout(timer);
-      resolve();
-    });
-  });
 }

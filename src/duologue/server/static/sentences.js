@@ -27,7 +27,12 @@ export function deviceSentence(error, thing) {
 export const UNREACHABLE = "The server does not answer: check that it is running, then press Talk.";
 export const NO_SOUND =
   "No audio reaches the server: the network between may block it. Try another network, then press Talk.";
-export const MIC_GONE = "The microphone was disconnected: plug it in again, then press Talk.";
+export const MIC_GONE =
+  "The microphone was disconnected, and there is no other one: plug one in, and the call goes on. Until then, you may write.";
+
+export function nextMicrophoneSentence(name) {
+  return `The microphone was disconnected: the call goes on with ${name || "the next one"}.`;
+}
 
 export function endingSentence(seconds) {
   return `The server is about to restart: this call ends in ${Math.round(seconds)} s, and then the page calls again.`;

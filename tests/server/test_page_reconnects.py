@@ -1,0 +1,167 @@
+"""A page that loses its socket, its media, itself or its microphone, in a real Chromium."""
+
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+from page import CallScene, chromium, open_page, talk
+from server_fixture import served, until
+
+from broken_network import RoutedSignalling, tcp_proxy
+from duologue.events import AgentHeardEvent, AgentTranscriptEvent, RealtimeConnectedEvent
+from duologue.testing.network import BadNetwork
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+CONNECTED = RealtimeConnectedEvent("s", {}, {"video": False, "model": "scripted"})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser():
+    async with chromium() as browser:
+        yield browser
+
+
+class RoutedScene(CallScene):
+    """A scene whose media goes over networks that can be cut."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        super().__init__()
+        self.networks: list[BadNetwork] = []
+        self._stack = stack
+
+    async def __call__(self, signalling) -> None:
+        await super().__call__(RoutedSignalling(signalling, self.networks, self._stack))
+
+
+async def test_a_lost_socket_interrupts_neither_the_voices_nor_the_transcript(browser):
+    stage = CallScene()
+    async with (
+        served(stage) as server,
+        tcp_proxy(server.port) as proxy,
+        open_page(browser, f"http://localhost:{proxy.port}/") as page,
+    ):
+        await talk(page, stage)
+        stage.send_events(CONNECTED, AgentTranscriptEvent("One, two, three.", False, "a"))
+        await page.wait_for_selector('.ahead:text-is("One, two, three.")')
+        proxy.refuse = True
+        proxy.cut()
+        await page.wait_for_selector('body[data-line="lost"]')
+        assert await page.locator("#status-text").inner_text() == "Reconnecting"
+        stage.send_events(AgentHeardEvent("One, ", "a"), AgentHeardEvent("two", "a"))
+        received = stage.received_samples
+        await until(lambda: proxy.accepted > 3)
+        proxy.refuse = False
+        await page.wait_for_selector("body:not([data-line])")
+        await page.wait_for_selector('.ahead:text-is(", three.")')
+        assert stage.received_samples - received > 2400
+        assert (stage.calls, stage.outages, stage.edge.restarts) == (1, 0, 0)
+        assert await page.locator("#status-text").inner_text() == "Listening"
+        page.complaints.clear()  # Chromium itself reports the refused connections
+        await page.click("#talk")
+        await until(lambda: server.calls.sessions == 0)
+
+
+async def test_a_call_moves_to_another_connection_when_its_media_is_cut(browser):
+    async with AsyncExitStack() as stack:
+        stage = RoutedScene(stack)
+        async with served(stage) as server, open_page(browser, server.url) as page:
+            await talk(page, stage)
+            stage.send_events(CONNECTED)
+            await until(lambda: stage.received_samples > 24000)
+            [first] = stage.networks
+            first.cut = True
+            cut_at = time.monotonic()
+            await page.wait_for_selector('body[data-line="lost"]')
+            await until(lambda: stage.outages == 1)
+            received = stage.received_samples
+            await until(lambda: stage.received_samples > received)
+            back_s = time.monotonic() - cut_at
+            await page.wait_for_selector("body:not([data-line])")
+            assert back_s < 3
+            assert len(stage.networks) == 2
+            assert stage.edge.restarts == 1
+            played = stage.played_samples
+            await until(lambda: stage.played_samples > played)
+            assert stage.played_samples <= stage.edge._frames * 480
+            await page.click("#talk")
+            await until(lambda: server.calls.sessions == 0)
+
+
+async def test_a_page_that_is_loaded_again_takes_up_its_call(browser):
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url) as page:
+        await talk(page, stage)
+        stage.send_events(CONNECTED, AgentTranscriptEvent("One, two, three.", False, "a"))
+        stage.send_events(AgentHeardEvent("One, ", "a"))
+        await page.wait_for_selector('.ahead:text-is("two, three.")')
+        await page.click("#mute")
+        await page.reload()
+        await page.wait_for_selector('body[data-call="live"]')
+        await page.wait_for_selector('.ahead:text-is("two, three.")')
+        assert await page.locator("#mute").get_attribute("aria-pressed") == "true"
+        assert await page.locator("#status-text").inner_text() == "Muted"
+        await page.click("#mute")
+        await until(lambda: stage.loudness > 1000)
+        assert (stage.calls, server.calls.sessions) == (1, 1)
+        await page.click("#talk")
+        await until(lambda: server.calls.sessions == 0)
+        # Nothing is left to take up.
+        await page.reload()
+        await page.wait_for_selector('body[data-call="idle"]')
+        assert await page.evaluate("sessionStorage.getItem('duologue-call')") is None
+
+
+async def test_a_page_that_comes_back_too_late_begins_no_call_by_itself(browser):
+    stage = CallScene()
+    async with served(stage, keep_call_s=0.2) as server, open_page(browser, server.url) as page:
+        await talk(page, stage)
+        await page.goto("about:blank")
+        await until(lambda: server.calls.sessions == 0)
+        await page.goto(server.url)
+        await until(lambda: stage.calls == 1)
+        await page.wait_for_selector('body[data-call="idle"]')
+        assert await page.locator("#notice").is_hidden()
+
+
+MICROPHONES = """
+const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+window.streams = [];
+window.none = false;
+navigator.mediaDevices.getUserMedia = async (wanted) => {
+    if (none) throw new DOMException("none", "NotFoundError");
+    streams.push(await real(wanted));
+    return streams.at(-1);
+};
+window.unplug = () => {
+    const [track] = streams.at(-1).getAudioTracks();
+    track.stop();
+    track.dispatchEvent(new Event("ended"));
+};
+"""
+
+
+async def test_the_call_goes_on_with_the_next_microphone(browser):
+    stage = CallScene()
+    async with served(stage) as server, open_page(browser, server.url, MICROPHONES) as page:
+        await talk(page, stage)
+        stage.send_events(CONNECTED)
+        await until(lambda: stage.loudness > 1000)
+        await page.evaluate("unplug()")
+        await page.wait_for_selector("#notice:not([hidden])")
+        said = await page.locator("#notice-text").inner_text()
+        assert said.startswith("The microphone was disconnected: the call goes on with Fake")
+        stage.loudness = 0
+        await until(lambda: stage.loudness > 1000)
+        # Without another one, the call waits until one is plugged in.
+        await page.evaluate("none = true; unplug()")
+        await page.wait_for_selector("text=there is no other one")
+        assert await page.get_attribute("body", "data-call") == "live"
+        await page.evaluate(
+            "none = false; navigator.mediaDevices.dispatchEvent(new Event('devicechange'))"
+        )
+        await page.wait_for_selector("text=the call goes on with Fake")
+        stage.loudness = 0
+        await until(lambda: stage.loudness > 1000)
+        assert (stage.calls, stage.edge.restarts) == (1, 0)
