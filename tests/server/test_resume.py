@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from contextlib import asynccontextmanager
 
 from server_fixture import answer, receive_close, served, until
@@ -148,6 +149,18 @@ async def test_a_kept_call_has_its_place_and_a_drain_waits_for_it():
             assert again["resumed"] is True
             await second.send('{"type": "bye"}')
             await draining
+
+
+async def test_a_server_that_ends_does_not_wait_for_a_page(caplog):
+    scene = Scene()
+    began = 0.0
+    async with served(scene, offer_timeout_s=60) as server:
+        async with page(server) as (first, _):
+            await lose(first)
+        await until(lambda: not scene.signalling[0].connected)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    assert not [r for r in caplog.records if r.levelname == "ERROR"]
 
 
 async def test_wrong_tickets_are_refused_and_soon_not_even_compared():

@@ -145,6 +145,61 @@ async def test_the_limit_is_that_of_all_workers():
             pass
 
 
+async def take_up(socket, ticket: str, received: int = 0) -> dict:
+    """Show a ticket; return the first message."""
+    hello = {"type": "hello", "ticket": ticket, "received": received}
+    await socket.send(json.dumps(hello))
+    return await answer(socket)
+
+
+async def pid_of(socket) -> int:
+    await socket.send('{"type": "mute", "muted": false}')
+    while "pid" not in (message := await answer(socket)):
+        pass
+    return message["pid"]
+
+
+async def test_a_call_goes_on_through_another_worker():
+    async with running() as server:
+        pids = await server.workers(2)
+        address = server.url.replace("http", "ws") + "call"
+        async with websockets.connect(address) as first:
+            config = await take_up(first, "")
+            pid = await pid_of(first)
+            for _ in range(3):
+                # The emptiest worker gets it, so not the one that has the call.
+                socket_ = await websockets.connect(address)
+                config = await take_up(socket_, config["ticket"])
+                assert config["resumed"] is True
+                assert await pid_of(socket_) == pid
+                socket_.transport.abort()
+                await socket_.wait_closed()
+            assert (await receive_close(first))[1] == 4409
+        async with websockets.connect(address) as wrong:
+            assert (await take_up(wrong, config["ticket"][:-1] + "_"))["code"] == "gone"
+        async with websockets.connect(address) as last:
+            config = await take_up(last, config["ticket"])
+            assert (await server.get("/health"))["sessions"] == 1
+            await last.send('{"type": "bye"}')
+            assert (await receive_close(last))[1] == 1000
+        async with asyncio.timeout(3):
+            while (await server.get("/health"))["sessions"]:
+                await asyncio.sleep(0.02)
+        # The worker that has the call dies, and with it the call.
+        async with websockets.connect(address) as first:
+            config = await take_up(first, "")
+            pid = await pid_of(first)
+            async with websockets.connect(address) as second:
+                config = await take_up(second, config["ticket"])
+                assert await pid_of(second) == pid
+                assert pid in pids
+                os.kill(pid, signal.SIGKILL)
+                error, code, _ = await receive_close(second)
+                assert (error["code"], code) == ("lost", 1011)
+            async with websockets.connect(address) as third:
+                assert (await take_up(third, config["ticket"]))["code"] == "gone"
+
+
 async def test_a_dead_worker_loses_its_own_calls_and_is_replaced():
     async with running() as server:
         pids = await server.workers(2)
@@ -395,7 +450,8 @@ def test_a_closed_channel_of_connections_is_noticed():
         assert receive_connections(ours) == []
         with socket.socket() as connection:
             socket.send_fds(theirs, [b"c"], [connection.fileno()])
-        (received,) = receive_connections(ours) or []
+        ((kind, received),) = receive_connections(ours) or []
+        assert kind == b"c"
         assert not received.getblocking()
         assert not received.get_inheritable()
         received.close()

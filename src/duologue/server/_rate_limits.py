@@ -22,6 +22,10 @@ class TokenBucket:
         self._burst = self._tokens = max(rate, burst, 1.0)
         self._at = now
 
+    def holds(self, now: float, cost: float = 1.0) -> bool:
+        """Return whether ``cost`` tokens are in the bucket."""
+        return min(self._burst, self._tokens + (now - self._at) * self._rate) >= cost
+
     def spend(self, now: float, cost: float = 1.0) -> bool:
         """Take ``cost`` tokens; if fewer are left, take none and return False."""
         self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)

@@ -5,7 +5,7 @@
     supervisor -------------+-- control channel ---- who may admit, health, REST API, drain
         |  SCM_RIGHTS       |
         +----------> worker 1: connections, calls, their media
-        +----------> worker 2
+        +----------> worker 2          (one end of a pair, if worker 2 got a page of worker 1)
 
 The supervisor hands every accepted connection to the emptiest worker (see `_fleet`), before a byte
 of it is read, so TLS is the worker's. Signalling of a call travels over its own WebSocket and its
@@ -41,7 +41,7 @@ from duologue.json_types import Json, JsonObject
 from duologue.server._acceptor import Acceptor
 from duologue.server._fleet import Fleet, RestartDelay
 from duologue.server._merged_metrics import merge_metrics
-from duologue.server._worker import ENVIRONMENT
+from duologue.server._worker import CONNECTION, ENVIRONMENT, RELAY, receive_connections
 from duologue.server._worker_link import ASK_S, LinkClosedError, WorkerLink
 from duologue.server.calls import AFTER_CALL_S
 from duologue.server.config import ServerConfig
@@ -68,16 +68,31 @@ class _Worker:
         self.process = process
         self.channel = channel
         self.link: WorkerLink | None = None
+        self._handed_back: deque[socket.socket] = deque()
         self.started = False
         """Whether it has been ready; it may have calls since then."""
 
     def hand_over(self, connection: socket.socket) -> bool:
         """Send the process a connection; return False if it takes none now."""
         try:
-            socket.send_fds(self.channel, [b"c"], [connection.fileno()])
+            socket.send_fds(self.channel, [CONNECTION], [connection.fileno()])
         except OSError:
             return False
         return True
+
+    def relay_to(self, other: _Worker | None) -> bool:
+        """Hand another worker the socket that this one has sent before it asked for that."""
+        self._handed_back.extend(one for _, one in receive_connections(self.channel) or [])
+        if not self._handed_back:
+            return False
+        with self._handed_back.popleft() as end:
+            if other is None or other is self:
+                return False
+            try:
+                socket.send_fds(other.channel, [RELAY], [end.fileno()])
+            except OSError:
+                return False
+            return True
 
     def kill(self) -> None:
         """End the process at once."""
@@ -318,6 +333,8 @@ class Supervisor:
                 return {"elsewhere": self._fleet.is_elsewhere(worker.number)}
             case {"do": "metrics"}:
                 return {"text": await self._collect_metrics()}
+            case {"do": "relay", "id": str(call_id)}:
+                return {"relayed": worker.relay_to(self._owner(call_id))}
             case {"do": "health"}:
                 return self._fleet.health()
             case {"do": "list"}:

@@ -65,8 +65,16 @@ def worker_number() -> int | None:
     return None if place is None else place.number
 
 
-def receive_connections(channel: socket.socket) -> list[socket.socket] | None:
-    """Return the connections that wait in a channel; None if the supervisor has ended."""
+CONNECTION, RELAY = b"c", b"r"
+"""What comes with each socket in a channel: that it is a new connection, or one end of a pair by
+which another worker passes on the messages of a page.
+"""
+
+
+def receive_connections(channel: socket.socket) -> list[tuple[bytes, socket.socket]] | None:
+    """Return the sockets that wait in a channel, and what each is; None if the other side has
+    ended.
+    """
     try:
         data, descriptors, _, _ = socket.recv_fds(channel, _MAX_FDS, _MAX_FDS)
     except (BlockingIOError, InterruptedError):
@@ -76,11 +84,11 @@ def receive_connections(channel: socket.socket) -> list[socket.socket] | None:
     if not data and not descriptors:
         return None
     connections = []
-    for descriptor in descriptors:
+    for kind, descriptor in zip(data, descriptors, strict=True):
         os.set_inheritable(descriptor, False)
         connection = socket.socket(fileno=descriptor)
         connection.setblocking(False)
-        connections.append(connection)
+        connections.append((bytes([kind]), connection))
     return connections
 
 
@@ -90,6 +98,7 @@ class OtherWorkers:
     Args:
         place: This process.
         calls: The calls of this process.
+        channel: The channel of connections; sockets for other workers go through it.
         on_drain: Called when the supervisor wants this process to drain.
         on_stop: Called when it must stop at once.
         metrics: Returns the metrics of this process.
@@ -99,12 +108,14 @@ class OtherWorkers:
         self,
         place: WorkerPlace,
         calls: CallLimiter,
+        channel: socket.socket,
         *,
         on_drain: Callable[[], None],
         on_stop: Callable[[], None],
         metrics: Callable[[], str],
     ) -> None:
         self._calls = calls
+        self._channel = channel
         self._on_drain = on_drain
         self._on_stop = on_stop
         self._metrics = metrics
@@ -195,6 +206,26 @@ class OtherWorkers:
         except LinkClosedError as error:
             return ApiReply(503, {"error": str(error)})
         return _reply_of(answer)
+
+    async def connect(self, call_id: str) -> socket.socket | None:
+        """Return a channel to the worker that has a call; None if there is none."""
+        if not call_id.partition("-")[0].isdecimal() or call_id.startswith(self.prefix):
+            return None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                socket.send_fds(self._channel, [RELAY], [theirs.fileno()])
+                answer = await self.link.ask({"do": "relay", "id": call_id})
+                if answer.get("relayed") is True:
+                    ours.setblocking(False)
+                    return ours
+            except (OSError, LinkClosedError):
+                pass
+            except BaseException:
+                ours.close()
+                raise
+        ours.close()
+        return None
 
     def _receive(self, message: JsonObject) -> None:
         match message:

@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 import os
+import socket as sockets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -26,6 +27,7 @@ from duologue.rtc.config import IceServer
 from duologue.rtc.signalling import Signalling
 from duologue.server._lateness import LatenessMonitor
 from duologue.server._rate_limits import EvictingPool
+from duologue.server._relay import RelayedSocket, relay
 from duologue.server.call_control import CallControl, CallRecord
 from duologue.server.call_socket import (
     BAD_TOKEN,
@@ -44,7 +46,7 @@ from duologue.server.call_socket import (
     RefusedError,
 )
 from duologue.server.config import ServerConfig
-from duologue.server.page_call import PageCall
+from duologue.server.page_call import PageCall, PageSocket
 from duologue.server.tickets import SharedTickets, Ticket, WrongTickets
 from duologue.ticker import Subscription, ticker_for
 
@@ -188,6 +190,14 @@ class SharedLimits(Protocol):
     def free(self) -> None:
         """Give a place back."""
 
+    async def connect(self, call_id: str) -> sockets.socket | None:
+        """Return a channel to the process that has a call, which gets the other end.
+
+        Returns:
+            None if no other process has it.
+        """
+        ...
+
     async def health(self) -> JsonObject | None:
         """Return what ``/health`` answers for all; None if that is not known."""
         ...
@@ -295,24 +305,62 @@ class CallLimiter:
         Raises:
             RefusedError: The ticket is wrong or has expired, or too many wrong ones were shown.
         """
+        host = websocket.client.host if websocket.client is not None else ""
+        now = asyncio.get_running_loop().time()
+        if not self._wrong_tickets.may_try(host, now):
+            raise RefusedError(TOO_FAST)
         ticket = Ticket.parse(hello.ticket or "")
-        call = self._claim(ticket)
-        if call is None and ticket is not None and await self._claim_elsewhere(ticket):
-            call = PageCall(
-                socket.request, keep_s=self._config.keep_call_s, session_id=ticket.session_id
-            )
-            await self._begin(websocket, socket, call)
-            return
-        if call is None:
-            host = websocket.client.host if websocket.client is not None else ""
-            known = self._wrong_tickets.count(host, asyncio.get_running_loop().time())
-            raise RefusedError(GONE if known else TOO_FAST)
+        try:
+            if ticket is None:
+                raise RefusedError(GONE)
+            if (call := self._claim(ticket)) is not None:
+                self._exempt(websocket)
+                await self._go_on(call, socket, hello.received)
+            elif (channel := await self._connect(ticket)) is not None:
+                self._exempt(websocket)
+                await _pass_on(socket, hello, channel)
+            elif await self._claim_elsewhere(ticket):
+                keep_s = self._config.keep_call_s
+                call = PageCall(socket.request, keep_s=keep_s, session_id=ticket.session_id)
+                await self._begin(websocket, socket, call)
+            else:
+                raise RefusedError(GONE)
+        except RefusedError as refused:
+            if refused.refusal.code == GONE.code:
+                self._wrong_tickets.count(host, now)
+            raise
+
+    async def _go_on(self, call: PageCall, socket: PageSocket, received: int) -> None:
+        """Let another socket carry a call."""
         call.check_resume()
-        self._exempt(websocket)
         with call_context(call.call_id):
             log.info("a call was taken up again")
             await self._send_config(call, socket, resumed=True)
-            await call.carry(socket, received=hello.received, offer_due=False)
+            await call.carry(socket, received=received, offer_due=False)
+
+    async def _connect(self, ticket: Ticket) -> sockets.socket | None:
+        """Return a channel to another process of this host that has the call."""
+        if self.shared is None or ticket.call_id in self.running:
+            return None
+        return await self.shared.connect(ticket.call_id)
+
+    async def serve_relayed(self, channel: sockets.socket) -> None:
+        """Let a page take up its call whose socket another process has.
+
+        Args:
+            channel: One end of a pair; the other process has the other one.
+        """
+        socket = await RelayedSocket.open(channel, self._config.max_message_bytes)
+        try:
+            hello = await socket.receive_hello()
+            ticket = Ticket.parse(hello.ticket or "")
+            call = None if ticket is None else self._claim(ticket)
+            if call is None:
+                raise RefusedError(GONE)
+            await self._go_on(call, socket, hello.received)
+            await socket.close()
+        except RefusedError as refused:
+            await socket.close(refused.refusal)
 
     async def _claim_elsewhere(self, ticket: Ticket) -> bool:
         """Return whether the ticket is one of a conversation that another process had."""
@@ -323,7 +371,7 @@ class CallLimiter:
         )
         return claimed is True
 
-    async def _send_config(self, call: PageCall, socket: CallSocket, *, resumed: bool) -> None:
+    async def _send_config(self, call: PageCall, socket: PageSocket, *, resumed: bool) -> None:
         """Send a page what it needs, with the next ticket of its call."""
         config = self._config.config_message(call.ice_servers)
         if call.keep_s:
@@ -353,11 +401,11 @@ class CallLimiter:
                 call.released = True
                 call.end(REPLACED)
 
-    def _claim(self, ticket: Ticket | None) -> PageCall | None:
+    def _claim(self, ticket: Ticket) -> PageCall | None:
         """Return the call of a ticket if this process has it and the ticket is valid."""
-        running = self.running.get(ticket.call_id) if ticket is not None else None
+        running = self.running.get(ticket.call_id)
         call = running.call if running is not None else None
-        if ticket is None or not isinstance(call, PageCall) or call.over.is_set():
+        if not isinstance(call, PageCall) or call.over.is_set():
             return None
         return call if call.tickets.claim(ticket) else None
 
@@ -453,6 +501,12 @@ class CallLimiter:
             # The connection is known by its own address, not by the one that a proxy names.
             peer = websocket.scope.get("duologue.peer", websocket.client)
             self.call_admitted((peer[0], peer[1]) if peer else None)
+
+    def stop(self) -> None:
+        """End the calls that wait for their page, and let no other one wait: the server ends."""
+        for running in list(self.running.values()):
+            if isinstance(running.call, PageCall):
+                running.call.stop_keeping()
 
     async def drain(self, within_s: float, *, warn_s: float = 30.0) -> None:
         """Admit no further call, and return once all calls have ended.
@@ -729,6 +783,18 @@ async def _warn(call: AdmittedCall, seconds: float) -> None:
 def _bytes(token: str) -> bytes:
     # JSON can contain a lone surrogate, which UTF-8 can't encode.
     return token.encode("utf-8", "surrogatepass")
+
+
+async def _pass_on(socket: CallSocket, hello: Hello, channel: sockets.socket) -> None:
+    """Pass messages on to the process that has the call.
+
+    Raises:
+        RefusedError: It refuses the page, or has ended.
+    """
+    refusal = await relay(socket, hello, channel)
+    if refusal is not None:
+        raise RefusedError(refusal)
+    await socket.close()
 
 
 async def _run_after_call(after: Awaitable[None]) -> None:

@@ -121,6 +121,7 @@ class PageCall:
         self._inbox: asyncio.Queue[Mapping[str, Json] | None] = asyncio.Queue(MAX_INBOX + 2)
         self._carrier: _Carrier | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._stopped = False
         self._log = EventLog()
         self._news = asyncio.Event()
         self._introduction: str | None = None
@@ -201,7 +202,8 @@ class PageCall:
         keep_s = self.keep_s if code in _LOST else 0.0
         if code == _GOING_AWAY:
             keep_s = min(keep_s, LEAVING_S)
-        if keep_s and self.refusal is None and not self.end_requested.is_set():
+        ends = self._stopped or self.refusal is not None or self.end_requested.is_set()
+        if keep_s and not ends:
             self._expiry = asyncio.get_running_loop().call_later(keep_s, self._end_signalling)
         else:
             self._end_signalling()
@@ -233,6 +235,13 @@ class PageCall:
                     break
             if not self._news.is_set():
                 await self._news.wait()
+
+    def stop_keeping(self) -> None:
+        """Wait no longer for a page that is away, now and later."""
+        self._stopped = True
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._end_signalling()
 
     def end(self, reason: Refusal | None = None) -> None:
         """End the call from this side: `receive` returns None after the messages that wait.

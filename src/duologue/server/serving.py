@@ -19,7 +19,13 @@ from duologue.errors import ConfigError
 from duologue.server._acceptor import Acceptor
 from duologue.server._connection_limits import REQUEST_S, ConnectionLimiter, limit_connections
 from duologue.server._supervisor import Supervisor
-from duologue.server._worker import OtherWorkers, WorkerPlace, receive_connections, worker_place
+from duologue.server._worker import (
+    RELAY,
+    OtherWorkers,
+    WorkerPlace,
+    receive_connections,
+    worker_place,
+)
 from duologue.server.app import CallApp
 from duologue.server.config import ServerConfig
 
@@ -118,9 +124,12 @@ async def _serve_as_worker(app: CallApp, config: ServerConfig, place: WorkerPlac
             asyncio.get_running_loop().remove_reader(channel)
             server.begin_drain()
             return
-        others.received += len(connections)
-        for connection in connections:
-            server.adopt(connection)
+        for kind, connection in connections:
+            if kind == RELAY:
+                server.adopt_relay(connection)
+            else:
+                others.received += 1
+                server.adopt(connection)
 
     server = _Server(
         settings,
@@ -133,6 +142,7 @@ async def _serve_as_worker(app: CallApp, config: ServerConfig, place: WorkerPlac
     others = OtherWorkers(
         place,
         app.calls,
+        channel,
         on_drain=server.begin_drain,
         on_stop=stop,
         metrics=app.api.render_own_metrics,
@@ -209,6 +219,7 @@ class _Server(uvicorn.Server):
         """Close the listeners, and all connections."""
         for acceptor in self._acceptors:
             acceptor.close()
+        self._app.calls.stop()
         await super().shutdown(sockets)
 
     def begin_drain(self) -> None:
@@ -227,6 +238,14 @@ class _Server(uvicorn.Server):
     def adopt(self, connection: socket.socket) -> None:
         """Serve a connection that has been accepted."""
         task = asyncio.get_running_loop().create_task(self._adopt(connection), name="connection")
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    def adopt_relay(self, channel: socket.socket) -> None:
+        """Let a page whose connection another worker has take up its call here."""
+        task = asyncio.get_running_loop().create_task(
+            self._app.calls.serve_relayed(channel), name="relay"
+        )
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 

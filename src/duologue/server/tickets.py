@@ -123,18 +123,23 @@ class WrongTickets:
     def __init__(self) -> None:
         self._networks: BoundedDict[str, TokenBucket] = BoundedDict(_MAX_NETWORKS)
 
-    def count(self, host: str, now: float) -> bool:
-        """Count a wrong ticket of a client; return False if there were too many.
+    def may_try(self, host: str, now: float) -> bool:
+        """Return whether a client may show another ticket.
 
         Args:
             host: Address of the client.
             now: Time in seconds.
         """
+        bucket = self._networks.get(network_of(host))
+        return bucket is None or bucket.holds(now)
+
+    def count(self, host: str, now: float) -> None:
+        """Count a wrong ticket of a client."""
         network = network_of(host)
         bucket = self._networks.get(network)
         if bucket is None:
             bucket = self._networks[network] = TokenBucket(FAILURES_PER_S, now, MAX_FAILURES)
-        return bucket.spend(now)
+        bucket.spend(now)
 
 
 class SharedTickets(Protocol):

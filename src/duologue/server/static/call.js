@@ -15,7 +15,7 @@ const CHANGE_MS = 1000;
 const MAX_UNSENT = 16;
 const RESTARTING = 1012;
 const LOST = [1001, 1005, 1006, 1011, RESTARTING];
-const PASSING = ["too_fast", "busy"];
+const PASSING = ["too_fast", "busy", "lost"];
 
 // Events: config(detail), agent(detail name), connected, reconnecting, reconnected, event(detail),
 // ending(detail seconds), problem(detail {code, message}), voice(detail stream), and exactly once
@@ -143,7 +143,9 @@ export class Call extends EventTarget {
     const socket = (this.#socket = new WebSocket(address));
     const on = (name, react) => socket.addEventListener(name, (event) => this.#socket === socket && !this.#over && react(event));
     this.#open = false;
-    before?.close();
+    // Chromium complains of a socket that is closed before it is open.
+    if (before?.readyState === WebSocket.CONNECTING) before.addEventListener("open", () => before.close());
+    else before?.close();
     on("open", () => this.#send({ type: "hello", token: this.#token, ticket: this.#ticket, received: this.#received }));
     on("message", ({ data }) => this.#receive(JSON.parse(data)));
     on("close", ({ code, reason }) => this.#closed(code, reason));
