@@ -40,6 +40,7 @@ RUNS: dict[str, list[str]] = {
     "workers": ["benchmarks.workers"],
     "rolling-restart": ["benchmarks.rolling_restart"],
     "browser": ["benchmarks.browser", "tiny"],
+    "reconnect": ["benchmarks.reconnect"],
     "openai-ws": ["benchmarks.side_by_side", "openai"],
     "openai-wss": ["benchmarks.side_by_side", "openai", "--tls"],
     "openai-one": ["benchmarks.side_by_side", "openai", "--sessions", "1"],

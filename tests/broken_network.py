@@ -16,21 +16,25 @@ class TcpProxy:
     Attributes:
         port: Where it listens.
         refuse: Whether new connections are closed at once.
-        hole: Whether bytes are swallowed in both directions.
+        accepted: Connections so far.
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.port = 0
         self.refuse = False
-        self.hole = False
         self.accepted = 0
+        self._swallowed: set[asyncio.StreamWriter] = set()
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
         """Break all connections at once."""
         for writer in list(self._writers):
             writer.transport.abort()
+
+    def swallow(self) -> None:
+        """Let the connections of now carry nothing any more, without an end."""
+        self._swallowed |= self._writers
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
@@ -45,11 +49,12 @@ class TcpProxy:
                 tasks.create_task(self._pass_on(inner, writer))
         finally:
             self._writers -= {writer, outer}
+            self._swallowed -= {writer, outer}
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                if not self.hole:
+                if writer not in self._swallowed:
                     writer.write(data)
         writer.transport.abort() if reader.exception() else writer.close()
 

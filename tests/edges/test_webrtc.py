@@ -26,12 +26,14 @@ from duologue.clock import LoopClock
 from duologue.edges.webrtc import MAX_WAITING_EVENTS, CallEdge, PlayedCounter
 from duologue.errors import ConfigError
 from duologue.events import ErrorEvent
+from duologue.items import AgentItem
 from duologue.json_types import Json
 from duologue.rtc.config import PeerConfig, PeerError
 from duologue.rtc.peer import Peer
 from duologue.testing import ScriptedRealtime
 from duologue.testing.caller import Caller, MemorySignalling, memory_signalling
 from duologue.testing.network import BadNetwork
+from duologue.testing.scripted import Reply
 from duologue.ticker import ticker_for
 from duologue.video import VideoFrame
 
@@ -299,6 +301,56 @@ async def test_a_call_moves_to_another_connection_and_the_agent_pauses_meanwhile
         assert heard
         assert len(echo.received_frames) > received
         assert edge.counters["packets"] >= len(echo.received_frames) - 2
+
+
+async def test_speech_that_went_into_a_dead_connection_is_spoken_again() -> None:
+    ours, theirs = memory_signalling()
+    heard: list[AudioFrame] = []
+    words = "We have twelve rooms, a garden, and a library with a fireplace."
+    async with AsyncExitStack() as stack:
+        routes = Routes(stack)
+        await routes.add()
+        model = ScriptedRealtime([Reply(words, seconds=3.0), Reply(words, seconds=3.0)])
+        agent = Agent(edge=CallEdge(theirs, loopback=True, keep_s=5), llm=model)
+        await stack.enter_async_context(joined(agent))
+        caller = Caller(ours, on_audio=heard.append, reroute=routes.reroute)
+        await stack.enter_async_context(caller)
+
+        def loud_s() -> float:
+            return sum(len(f) for f in heard if np.abs(f.samples).max(initial=0) > 300) / 24000
+
+        def spoken() -> list[AgentItem]:
+            items = [item for item in agent.conversation.items if isinstance(item, AgentItem)]
+            return [item for item in items if item.state != "speaking"]
+
+        async def lose() -> float:
+            routes.networks[-1].cut = True
+            before = loud_s()
+            await send_while(caller, lambda: agent.edge.state != "interrupted")
+            assert loud_s() - before < 0.1
+            return before
+
+        async def move() -> None:
+            await routes.add()
+            await caller.restart()
+
+        await caller.send_text("Tell me about the hotel.")
+        await send_while(caller, lambda: loud_s() < 0.6)
+        await lose()
+        await move()
+        await send_while(caller, lambda: not spoken())
+        assert [(item.state, item.text) for item in spoken()] == [("heard", words)]
+        assert 2.9 < loud_s() < 3.8
+        # An interruption meanwhile cuts where the person heard it last.
+        heard.clear()
+        await caller.send_text("Once more.")
+        await send_while(caller, lambda: loud_s() < 0.6)
+        before_s = await lose()
+        agent.interrupt()
+        item = spoken()[-1]
+        assert item.state == "cut"
+        assert item.played_ms <= before_s * 1000 + 40
+        await move()
 
 
 async def test_a_connection_that_comes_back_by_itself_goes_on() -> None:

@@ -145,6 +145,14 @@ def _count_workers(ctx: click.Context, param: click.Parameter, value: str) -> in
     help="Seconds that calls may continue after SIGTERM; a second signal ends them at once.",
 )
 @click.option(
+    "--keep-call",
+    type=click.FloatRange(0),
+    metavar="S",
+    default=30.0,
+    show_default=True,
+    help="Seconds that a call waits for a page that has lost its network; 0 ends it at once.",
+)
+@click.option(
     "--trust-proxy",
     multiple=True,
     metavar="ADDRESS",
@@ -208,6 +216,7 @@ def serve(
     max_tick_delay: float,
     workers: int | Literal["auto"],
     drain: float,
+    keep_call: float,
     trust_proxy: tuple[str, ...],
     udp_ports: tuple[int, int] | None,
     public_address: tuple[str, ...],
@@ -265,6 +274,7 @@ def serve(
         max_tick_delay_ms=max_tick_delay or None,
         workers=workers,
         drain_s=drain,
+        keep_call_s=keep_call,
         trusted_proxies=trust_proxy,
         udp_ports=udp_ports,
         public_addresses=public_address,

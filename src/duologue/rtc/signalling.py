@@ -1,10 +1,14 @@
 """The signalling between a page and a server: the messages, and the channel that carries them.
 
-Page to server: ``{"type": "offer", "sdp"}``, ``{"type": "text", "text"}``, ``{"type": "mute",
-"muted"}``, ``{"type": "bye"}``. Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "agent",
-"name"}``, ``{"type": "event", "event": {...}}``, ``{"type": "error", "code", "message"}``,
-``{"type": "ending", "seconds"}`` (the server will end the call then, with close code 1012). On the
-data channel `CHANNEL`, page to server, several times a second: ``{"type": "played", "rtp":
+Page to server: ``{"type": "offer", "sdp"}`` (with ``"restart": true`` for another connection of a
+call that has one, and an ``"id"`` that its answer repeats), ``{"type": "text", "text"}``,
+``{"type": "mute", "muted"}``, ``{"type": "bye"}``.
+
+Server to page: ``{"type": "answer", "sdp"}``, ``{"type": "agent", "name"}``, ``{"type": "event",
+"event": {...}}``, ``{"type": "error", "code", "message"}``, ``{"type": "ending", "seconds"}`` (the
+server will end the call then, with close code 1012).
+
+On the data channel `CHANNEL`, page to server, several times a second: ``{"type": "played", "rtp":
 <timestamp played last>}``.
 """
 
