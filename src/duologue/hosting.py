@@ -235,7 +235,7 @@ def agent_call_handler(
     async def conduct_one(signalling: CallSignalling) -> None:
         edge = CallEdge(
             signalling,
-            ice_servers=signalling.ice_servers,
+            ice_servers=lambda: signalling.ice_servers,
             udp_ports=config.udp_ports,
             public_addresses=config.public_addresses,
             loopback=config.is_from_this_machine(signalling.request),

@@ -310,8 +310,9 @@ async def test_speech_that_went_into_a_dead_connection_is_spoken_again() -> None
     async with AsyncExitStack() as stack:
         routes = Routes(stack)
         await routes.add()
-        model = ScriptedRealtime([Reply(words, seconds=3.0), Reply(words, seconds=3.0)])
-        agent = Agent(edge=CallEdge(theirs, loopback=True, keep_s=5), llm=model)
+        model = ScriptedRealtime([Reply(words, seconds=2.0), Reply(words, seconds=2.0)])
+        edge = CallEdge(theirs, loopback=True, keep_s=5)
+        agent = Agent(edge=edge, llm=model)
         await stack.enter_async_context(joined(agent))
         caller = Caller(ours, on_audio=heard.append, reroute=routes.reroute)
         await stack.enter_async_context(caller)
@@ -326,7 +327,7 @@ async def test_speech_that_went_into_a_dead_connection_is_spoken_again() -> None
         async def lose() -> float:
             routes.networks[-1].cut = True
             before = loud_s()
-            await send_while(caller, lambda: agent.edge.state != "interrupted")
+            await send_while(caller, lambda: edge.state != "interrupted")
             assert loud_s() - before < 0.1
             return before
 
@@ -340,7 +341,7 @@ async def test_speech_that_went_into_a_dead_connection_is_spoken_again() -> None
         await move()
         await send_while(caller, lambda: not spoken())
         assert [(item.state, item.text) for item in spoken()] == [("heard", words)]
-        assert 2.9 < loud_s() < 3.8
+        assert 1.9 < loud_s() < 2.8
         # An interruption meanwhile cuts where the person heard it last.
         heard.clear()
         await caller.send_text("Once more.")

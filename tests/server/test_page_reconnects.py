@@ -70,15 +70,21 @@ async def test_a_lost_socket_interrupts_neither_the_voices_nor_the_transcript(br
         await until(lambda: server.calls.sessions == 0)
 
 
-async def test_a_call_moves_to_another_connection_when_its_media_is_cut(browser):
+async def test_a_call_moves_when_the_address_of_the_page_has_changed(browser):
     async with AsyncExitStack() as stack:
         stage = RoutedScene(stack)
-        async with served(stage) as server, open_page(browser, server.url, STATES) as page:
+        async with (
+            served(stage) as server,
+            tcp_proxy(server.port) as proxy,
+            open_page(browser, f"http://localhost:{proxy.port}/", STATES) as page,
+        ):
             await talk(page, stage)
             stage.send_events(CONNECTED)
             await until(lambda: stage.received_samples > 24000)
             [first] = stage.networks
+            # As after a change of the address: the socket looks open, and is dead.
             first.cut = True
+            proxy.swallow()
             cut_at = time.monotonic()
             await until(lambda: stage.outages > 0)
             received = stage.received_samples

@@ -142,7 +142,7 @@ class Edge:
             self._call_edge = call = CallEdge(
                 signalling,
                 rate=self._rate,
-                ice_servers=signalling.ice_servers,
+                ice_servers=lambda: signalling.ice_servers,
                 udp_ports=config.udp_ports,
                 public_addresses=config.public_addresses,
                 loopback=config.is_from_this_machine(signalling.request),

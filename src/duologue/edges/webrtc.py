@@ -150,6 +150,7 @@ class _MediaPath:
         self.frames_before = 0
         self.connected_at: float | None = None
         self.has_report = False
+        self.patience: Timer | None = None
         self.peer = Peer(
             config,
             on_audio=on_audio,
@@ -158,6 +159,12 @@ class _MediaPath:
             on_state=lambda state, reason: on_state(self, state, reason),
             clock=clock,
         )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self.patience is not None:
+            self.patience.cancel()
+        await self.peer.close()
 
     def silent_s(self, now: float) -> float:
         """Return the seconds since the last packet of audio; 0 before the first."""
@@ -174,7 +181,8 @@ class CallEdge:
         signalling: Carries the messages of the call, beginning with the page's offer.
         rate: Rate in Hz of the frames that `play` accepts.
         receive_rate: Rate in Hz of the person's audio; by default the same as ``rate``.
-        ice_servers: STUN and TURN servers.
+        ice_servers: STUN and TURN servers; a function is called for each connection of the call,
+            because credentials may have expired.
         video: Accept the page's camera.
         loopback: Offer 127.0.0.1 as an address; use it if the page is on this machine.
         udp_ports: First and last local UDP port; None is any.
@@ -198,7 +206,7 @@ class CallEdge:
         *,
         rate: int = 24000,
         receive_rate: int | None = None,
-        ice_servers: Sequence[IceServer] = (),
+        ice_servers: Sequence[IceServer] | Callable[[], Sequence[IceServer]] = (),
         video: bool = True,
         loopback: bool = False,
         udp_ports: tuple[int, int] | None = None,
@@ -221,6 +229,7 @@ class CallEdge:
         self.resumed = resumed
         """Whether another process had the conversation before; a store may have its history."""
         self._keep_s = keep_s
+        self._ice_servers = ice_servers
         self._signalling = signalling
         self._clock = clock if clock is not None else LoopClock()
         self._config = PeerConfig(
@@ -229,7 +238,6 @@ class CallEdge:
             application=application,
             video=video,
             channel=CHANNEL,
-            ice_servers=tuple(ice_servers),
             loopback=loopback,
             udp_ports=udp_ports,
             public_addresses=tuple(public_addresses),
@@ -355,7 +363,7 @@ class CallEdge:
             async with asyncio.TaskGroup() as closing:
                 for path in (self._path, next_path):
                     if path is not None:
-                        closing.create_task(path.peer.close())
+                        closing.create_task(path.close())
         if self._failure is not None:
             raise PeerError(self._failure)
 
@@ -401,8 +409,9 @@ class CallEdge:
         def on_audio(frame: AudioFrame) -> None:
             self._receive_audio(path, frame)
 
+        servers = self._ice_servers() if callable(self._ice_servers) else self._ice_servers
         path = _MediaPath(
-            self._config,
+            replace(self._config, ice_servers=tuple(servers)),
             self._frame_samples,
             on_audio=on_audio,
             on_video=agent.push_video if self._config.video else None,
@@ -473,7 +482,7 @@ class CallEdge:
 
     def _close_path(self, path: _MediaPath) -> None:
         if self._tasks is not None:
-            self._tasks.create_task(path.peer.close(), name="close connection")
+            self._tasks.create_task(path.close(), name="close connection")
 
     def _move_to(self, path: _MediaPath) -> None:
         """Carry the call over the next connection from now on."""
@@ -518,6 +527,8 @@ class CallEdge:
         await self._signalling.send({"type": ERROR, "code": code, "message": message})
 
     def _state_changed(self, path: _MediaPath, state: PeerState, reason: str) -> None:
+        if self._ended.is_set():
+            return
         if path is self._next_path:
             if state == "connected":
                 self._connected(path)
@@ -545,7 +556,7 @@ class CallEdge:
     def _connected(self, path: _MediaPath) -> None:
         if path.connected_at is None:
             path.connected_at = self._clock.now()
-            self._clock.call_at(
+            path.patience = self._clock.call_at(
                 path.connected_at + RESUME_AFTER, lambda: self._resume_without(path)
             )
 

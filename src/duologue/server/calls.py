@@ -335,6 +335,10 @@ class CallLimiter:
         call.check_resume()
         with call_context(call.call_id):
             log.info("a call was taken up again")
+            try:
+                call.ice_servers = await self._config.ice_servers_for(call.request)
+            except Exception as error:  # noqa: BLE001 - any error of the program's
+                log_failure(log, "ice_servers", error)  # Those of before may do.
             await self._send_config(call, socket, resumed=True)
             await call.carry(socket, received=received, offer_due=False)
 

@@ -29,7 +29,7 @@ from duologue.rtc.signalling import AGENT, BYE, EVENT
 from duologue.server._event_log import EventLog
 from duologue.server._rate_limits import TokenBucket
 from duologue.server.call_control import CallControl
-from duologue.server.call_socket import REPLACED, TOO_FAST, Refusal, RefusedError
+from duologue.server.call_socket import GONE, REPLACED, TOO_FAST, Refusal, RefusedError
 from duologue.server.tickets import TicketKeeper, new_session_id
 
 MAX_INBOX = 64
@@ -49,9 +49,9 @@ RESUMES_PER_S = 0.5
 MAX_RESUMES = 10.0
 """How often a call may be taken up again at once."""
 
-_HANG_UP = 1000
 _GOING_AWAY = 1001
-_LOST = (_GOING_AWAY, 1005, 1006, 1011)
+_ABNORMAL = 1006
+_LOST = (_GOING_AWAY, 1005, _ABNORMAL, 1011)
 """Close codes of a socket after which the page may come back; with any other one, the call ends."""
 
 TICKET = "ticket"
@@ -151,7 +151,12 @@ class PageCall:
             socket: The socket.
             received: Number of the last event that the page has.
             offer_due: Whether the page must send an offer in time.
+
+        Raises:
+            RefusedError: The call has ended meanwhile.
         """
+        if self.over.is_set():
+            raise RefusedError(GONE)
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -163,7 +168,7 @@ class PageCall:
         if self.sockets > 1 and self._introduction is not None:
             carrier.outbox.append(self._introduction)
         self._news.set()
-        code = _HANG_UP
+        code = _ABNORMAL
         try:
             code = await self._carry(carrier, offer_due)
         finally:
@@ -172,7 +177,7 @@ class PageCall:
                 self._lost(code)
 
     async def _carry(self, carrier: _Carrier, offer_due: bool) -> int:
-        code = _HANG_UP
+        code = _ABNORMAL
         refusals: list[RefusedError] = []
         try:
             async with asyncio.TaskGroup() as tasks:

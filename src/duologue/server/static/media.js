@@ -4,6 +4,7 @@ const GATHER_MS = 1000;
 const CONNECT_MS = 10000;
 const REPORT_MS = 100;
 const STATS_MS = 1000;
+const LOOK_MS = 200;
 const QUIET_MS = 400;
 const SILENT_MS = 700;
 
@@ -23,6 +24,7 @@ export class MediaPath extends EventTarget {
   #packets = -1;
   #packetsAt = 0;
   #looking = false;
+  #lookedAt = 0;
   #ear = null;
   #before = { delay: 0, count: 0 };
 
@@ -113,8 +115,10 @@ export class MediaPath extends EventTarget {
 
   // Nothing new was played: the network is silent, or only the browser plays nothing.
   async #look(receiver) {
-    if (this.#looking || !receiver) return;
+    const now = performance.now();
+    if (this.#looking || !receiver || now - this.#lookedAt < LOOK_MS) return;
     this.#looking = true;
+    this.#lookedAt = now;
     try {
       for (const stat of (await receiver.getStats()).values()) {
         if (stat.type !== "inbound-rtp" || stat.packetsReceived === this.#packets) continue;
