@@ -108,10 +108,14 @@ async def test_a_page_that_is_loaded_again_takes_up_its_call(browser):
         stage.send_events(CONNECTED, AgentTranscriptEvent("One, two, three.", False, "a"))
         stage.send_events(AgentHeardEvent("One, ", "a"))
         await page.wait_for_selector('.ahead:text-is("two, three.")')
+        await page.fill("#text", "and then?")
+        await page.press("#text", "Enter")
+        await until(lambda: stage.texts == ["and then?"])
         await page.click("#mute")
         await page.reload()
         await page.wait_for_selector('body[data-call="live"]')
         await page.wait_for_selector('.ahead:text-is("two, three.")')
+        assert await page.locator(".person .words").all_inner_texts() == ["and then?"]
         assert await page.locator("#mute").get_attribute("aria-pressed") == "true"
         assert await page.locator("#status-text").inner_text() == "Muted"
         await page.click("#mute")

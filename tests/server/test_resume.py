@@ -39,6 +39,12 @@ async def page(server, ticket: str = "", received: int = 0, token: str = ""):
         yield socket, await answer(socket)
 
 
+async def answer_of(socket, kind: str) -> dict:
+    while (message := await answer(socket))["type"] != kind:
+        pass
+    return message
+
+
 async def words(socket, count: int) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
     while len(found) < count:
@@ -62,17 +68,19 @@ async def test_a_call_goes_on_over_another_socket_and_missed_events_come_again()
             assert config["keep_s"] == 30
             await first.send('{"type": "text", "text": "one"}')
             await until(lambda: scene.heard == ["one"])
+            written = await answer_of(first, "wrote")
+            assert (written["n"], written["text"]) == (1, "one")
             await scene.say("a", "b")
-            assert await words(first, 2) == [(1, "a"), (2, "b")]
+            assert await words(first, 2) == [(2, "a"), (3, "b")]
             await lose(first)
         await until(lambda: not scene.signalling[0].connected)
         await scene.say("c", "d")
         assert server.calls.sessions == 1
-        async with page(server, config["ticket"], received=1) as (second, again):
+        async with page(server, config["ticket"], received=2) as (second, again):
             assert again["resumed"] is True
             assert again["ticket"] != config["ticket"]
             assert (await answer(second))["name"] == "Ada"
-            assert await words(second, 3) == [(2, "b"), (3, "c"), (4, "d")]
+            assert await words(second, 3) == [(3, "b"), (4, "c"), (5, "d")]
             await second.send('{"type": "text", "text": "two"}')
             await until(lambda: scene.heard == ["one", "two"])
             await second.send('{"type": "bye"}')

@@ -16,7 +16,7 @@ MAX_CHARS = 256 * 1024
 
 
 class EventLog:
-    """Numbers events, and keeps the last ones.
+    """Numbers events (messages of any kind), and keeps the last ones.
 
     Attributes:
         last: Number of the last event; 0 before the first.

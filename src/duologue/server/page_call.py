@@ -25,11 +25,11 @@ from typing import Protocol
 from duologue.json_types import Json
 from duologue.rtc.call_request import CallRequest
 from duologue.rtc.config import IceServer
-from duologue.rtc.signalling import AGENT, BYE, EVENT
+from duologue.rtc.signalling import AGENT, BYE, EVENT, TEXT
 from duologue.server._event_log import EventLog
 from duologue.server._rate_limits import TokenBucket
 from duologue.server.call_control import CallControl
-from duologue.server.call_socket import GONE, REPLACED, TOO_FAST, Refusal, RefusedError
+from duologue.server.call_socket import GONE, REPLACED, RESTARTING, TOO_FAST, Refusal, RefusedError
 from duologue.server.tickets import TicketKeeper, new_session_id
 
 MAX_INBOX = 64
@@ -53,6 +53,9 @@ _GOING_AWAY = 1001
 _ABNORMAL = 1006
 _LOST = (_GOING_AWAY, 1005, _ABNORMAL, 1011)
 """Close codes of a socket after which the page may come back; with any other one, the call ends."""
+
+WROTE = "wrote"
+"""Type of the message by which the page gets its own text again, for its transcript."""
 
 TICKET = "ticket"
 """Type of the message by which the page confirms that it has its new ticket."""
@@ -114,7 +117,7 @@ class PageCall:
         self.refusal: Refusal | None = None
         """Which limit the page has broken."""
         self.released = False
-        """Whether another process has taken up the conversation."""
+        """Whether the conversation is left to another process."""
         self.sockets = 0
         """Sockets that have carried the call."""
         self._tickets: TicketKeeper | None = None
@@ -204,6 +207,8 @@ class PageCall:
         """Wait for the next socket, or end."""
         if self.over.is_set():
             return
+        if code == RESTARTING.close_code:
+            self.released = True  # This server ends; the page shows its ticket to the next one.
         keep_s = self.keep_s if code in _LOST else 0.0
         if code == _GOING_AWAY:
             keep_s = min(keep_s, LEAVING_S)
@@ -225,6 +230,10 @@ class PageCall:
         if self._inbox.qsize() >= MAX_INBOX:
             raise RefusedError(TOO_FAST)
         self._inbox.put_nowait(message)
+        if message["type"] == TEXT and self.keep_s and isinstance(message.get("text"), str):
+            # What the person wrote is no event of the agent's, but belongs to the transcript.
+            self._log.add({"type": WROTE, "text": message["text"]})
+            self._news.set()
         if message["type"] == BYE:
             self._end_signalling()
 
@@ -246,6 +255,7 @@ class PageCall:
         self._stopped = True
         if self._expiry is not None:
             self._expiry.cancel()
+            self.released = True
             self._end_signalling()
 
     def end(self, reason: Refusal | None = None) -> None:

@@ -214,6 +214,7 @@ function dial(options = { ticket }) {
     notice(text);
     announce(text);
   });
+  on("wrote", (text) => transcript.personWrote(text));
   on("event", react);
   on("ended", ended);
 }

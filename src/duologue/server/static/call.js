@@ -18,8 +18,9 @@ const LOST = [1001, 1005, 1006, 1011, RESTARTING];
 const PASSING = ["too_fast", "busy", "lost"];
 
 // Events: config(detail), agent(detail name), connected, reconnecting, reconnected, event(detail),
-// ending(detail seconds), problem(detail {code, message}), voice(detail stream), and exactly once
-// ended(detail {code, reason, error, lost, byPerson, reached}): `lost` if the connection was lost,
+// wrote(detail text of an earlier document), ending(detail seconds), problem(detail {code,
+// message}), voice(detail stream), and exactly once ended(detail {code, reason, error, lost,
+// byPerson, reached}): `lost` if the connection was lost,
 // `byPerson` if this side ended the call, `reached` if the server had answered before. The server
 // gets the headers, the cookies and the query of the page's own address with the call.
 export class Call extends EventTarget {
@@ -36,6 +37,7 @@ export class Call extends EventTarget {
   #keepMs = 0;
   #received = 0;
   #unsent = [];
+  #written = [];
   #muted = false;
   #patience;
   #retry = null;
@@ -71,6 +73,7 @@ export class Call extends EventTarget {
 
   write(text) {
     const message = { type: "text", text };
+    if (this.#ticket) this.#written.push(text);
     if (this.#open) this.#send(message);
     else if (this.#unsent.length < MAX_UNSENT) this.#unsent.push(message);
   }
@@ -170,6 +173,7 @@ export class Call extends EventTarget {
     this.#ticket = "";
     this.#received = 0;
     this.#unsent = [];
+    this.#written = [];
     this.#drop();
     this.#dial();
   }
@@ -217,6 +221,12 @@ export class Call extends EventTarget {
       case "event":
         this.#received = message.n ?? this.#received;
         this.#emit("event", message.event);
+        break;
+      case "wrote":
+        this.#received = message.n;
+        // Before the page was loaded again, or just now.
+        if (message.text === this.#written[0]) this.#written.shift();
+        else this.#emit("wrote", message.text);
         break;
       case "ending":
         this.#emit("ending", message.seconds);
